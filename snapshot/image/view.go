@@ -1,0 +1,162 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A View is a directory that CRIU can restore from: links to the images of a
+// dump, of which some can be replaced by edited copies. The dump itself is
+// never written to.
+//
+// A View belongs to one goroutine. Whoever made it removes it by
+// [View.Remove], when CRIU has ended.
+type View struct {
+	images string
+	dir    string
+}
+
+// NewView makes dir, which must be missing or empty, a view of the dump in
+// images. Put it on a tmpfs: it holds little but links, and is made anew for
+// each restore. There each image costs about 5 us; on ext4 the new inode alone
+// took 250 us.
+//
+// Linked are the images and the link to a parent dump. Logs and statistics are
+// not: CRIU opens those by the same names for writing, and would write through
+// the link.
+//
+// On an error nothing is left behind but an empty dir that was there before.
+func NewView(ctx context.Context, images, dir string) (_ *View, err error) {
+	target, err := filepath.Abs(images)
+	if err != nil {
+		return nil, fmt.Errorf("view images: %w", err)
+	}
+	names, err := imageNames(target)
+	if err != nil {
+		return nil, fmt.Errorf("view images: %w", err)
+	}
+	undo, err := makeEmptyDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("make view: %w", err)
+	}
+	v := &View{images: target, dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, v.unlink(), undo())
+		}
+	}()
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("make view: %w", err)
+		}
+		if err := os.Symlink(filepath.Join(target, name), filepath.Join(dir, name)); err != nil {
+			return nil, fmt.Errorf("link image: %w", err)
+		}
+	}
+	return v, nil
+}
+
+// Dir returns the directory of the view, to be CRIU's images directory.
+func (v *View) Dir() string { return v.dir }
+
+// Images returns the absolute path of the dump that the view shows.
+func (v *View) Images() string { return v.images }
+
+// Remove deletes the view's directory and whatever CRIU wrote there. The dump
+// stays. It returns nil if the directory is gone already.
+func (v *View) Remove() error {
+	if err := os.RemoveAll(v.dir); err != nil {
+		return fmt.Errorf("remove view: %w", err)
+	}
+	return nil
+}
+
+// unlink empties the view's directory.
+func (v *View) unlink() error {
+	entries, err := os.ReadDir(v.dir)
+	errs := []error{err}
+	for _, entry := range entries {
+		errs = append(errs, os.Remove(filepath.Join(v.dir, entry.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// read returns the content of an image as the view shows it.
+func (v *View) read(name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(v.dir, name))
+}
+
+// replace puts an edited image into the place of a link or of an earlier edit.
+// If it fails the image may be missing, and the view is only fit to be removed.
+func (v *View) replace(name string, data []byte) error {
+	path := filepath.Join(v.dir, name)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove link: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("make image: %w", err)
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	return nil
+}
+
+// makeEmptyDir returns how to undo what it did.
+func makeEmptyDir(dir string) (undo func() error, err error) {
+	err = os.Mkdir(dir, 0o700)
+	if err == nil {
+		return func() error { return os.Remove(dir) }, nil
+	}
+	if !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) > 0 {
+		return nil, fmt.Errorf("use directory %s: %w: it is not empty", dir, os.ErrExist)
+	}
+	return func() error { return nil }, nil
+}
+
+// parentLink is the name of the link to the dump that a dump builds on
+// (CR_PARENT_LINK in criu/include/image.h).
+const parentLink = "parent"
+
+// imageNames lists the images of a dump, and its parent link, in order.
+func imageNames(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	names := all[:0]
+	for _, name := range all {
+		if name == parentLink || isImageName(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("read directory %s: %w: no images", dir, os.ErrNotExist)
+	}
+	return names, nil
+}
+
+// isImageName tells the images of a dump from what else CRIU leaves in the
+// directory: logs, and statistics of this and of earlier runs (stats-dump,
+// irmap-cache), which have no suffix.
+func isImageName(name string) bool {
+	return strings.HasSuffix(name, ".img") && !strings.HasPrefix(name, ".")
+}
