@@ -1,0 +1,148 @@
+// Package daemoncli is the command line of snapctld. Besides the daemon itself
+// the same program is, by hidden commands, the holder and the first process of
+// each app's sandbox.
+package daemoncli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/cmd/internal/version"
+	"github.com/snapctl/snapctl/runtime/daemon"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/vem/holder"
+)
+
+// Main runs snapctld and returns its exit code. The caller is on the main
+// thread: the sandbox's first process depends on it.
+func Main(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) > 0 {
+		switch args[0] {
+		case sandbox.InitCommand:
+			return onMainThread(sandbox.Init, stderr)
+		case sandbox.CgroupNSCommand:
+			return onMainThread(sandbox.CgroupNS, stderr)
+		}
+	}
+	cmd := command(stderr)
+	cmd.SetArgs(args)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(stderr, "snapctld: error: %v\n", err)
+		if errors.Is(err, errUsage) {
+			return 2
+		}
+		return 1
+	}
+	return 0
+}
+
+func onMainThread(fn func() error, stderr io.Writer) int {
+	runtime.LockOSThread() //nolint:forbidigo // the process ends with it
+	if err := fn(); err != nil {
+		fmt.Fprintf(stderr, "snapctld: error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+var errUsage = errors.New("usage")
+
+func command(stderr io.Writer) *cobra.Command {
+	var (
+		opt            daemon.Options
+		prefix4, level string
+		prefix6        string
+	)
+	cmd := &cobra.Command{
+		Use:   "snapctld",
+		Short: "Own the apps of this host and serve snapctl",
+		Long: `snapctld owns the apps of this host: it runs, freezes, holds, restores and
+removes them for snapctl, which talks to it through RUN_DIR/snapctl.sock.
+
+Ending it ends no app: held sockets stay with the holder process, and the next
+snapctld takes everything up again.`,
+		Example:       "  snapctld\n  snapctld --state-dir /srv/snapctl --run-dir /run/snapctl2",
+		Version:       version.Version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if opt.Prefix4, err = netip.ParsePrefix(prefix4); err != nil {
+				return fmt.Errorf("%w: --network4: %w", errUsage, err)
+			}
+			if opt.Prefix6, err = netip.ParsePrefix(prefix6); err != nil {
+				return fmt.Errorf("%w: --network6: %w", errUsage, err)
+			}
+			var min slog.Level
+			if err := min.UnmarshalText([]byte(level)); err != nil {
+				return fmt.Errorf("%w: --log-level: %w", errUsage, err)
+			}
+			opt.Version = version.Version
+			opt.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: min}))
+			return serve(cmd.Context(), opt)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&opt.StateDir, "state-dir", sandbox.DefaultStateDir, "where apps and snapshots are kept")
+	f.StringVar(&opt.RunDir, "run-dir", daemon.DefaultRunDir, "where sockets and mounts are; a tmpfs")
+	f.StringVar(&opt.CRIU, "criu", os.Getenv("SNAPCTL_CRIU"), "the CRIU program (default: the newest of PATH and the private copy of scripts/deps)")
+	f.IntVar(&opt.CRIULog, "criu-log-level", 2, "how much CRIU logs, 0 to 4; 4 slows it down")
+	f.StringVar(&prefix4, "network4", "10.77.0.0/16", "IPv4 addresses of the default network")
+	f.StringVar(&prefix6, "network6", "fd77:736e:6170::/64", "IPv6 addresses of the default network")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	cmd.AddCommand(holderCommand(stderr))
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	return cmd
+}
+
+// holderCommand is the process that keeps the sockets of held apps.
+func holderCommand(stderr io.Writer) *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use: "holder", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return holder.Run(cmd.Context(), socket, slog.New(slog.NewTextHandler(stderr, nil)))
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", "", "where it listens")
+	return cmd
+}
+
+func serve(ctx context.Context, opt daemon.Options) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("snapctld must run as root: try sudo snapctld")
+	}
+	if err := fault.Check(); err != nil {
+		return err
+	}
+	// A group of files as large as the host allows: one for each held socket.
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read file limit: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise file limit: %w", err)
+	}
+	d, err := daemon.Open(ctx, opt)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.Serve(ctx, func() {
+		opt.Log.InfoContext(ctx, "serving", "state_dir", opt.StateDir, "run_dir", opt.RunDir, "criu", opt.CRIU)
+		notifyReady(ctx, opt.Log)
+	})
+}

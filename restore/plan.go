@@ -1,0 +1,89 @@
+package restore
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+// Plan is what a restore does with each external resource and socket.
+type Plan struct {
+	// Keys names each held socket, by its inode in the images.
+	Keys map[uint64]string
+
+	external []snapshot.External
+	held     map[string]Held // by key
+}
+
+// NewPlan makes a plan. It touches nothing.
+func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
+	p := &Plan{external: m.External, Keys: make(map[uint64]string, len(held)), held: make(map[string]Held, len(held))}
+	for _, h := range held {
+		if _, ok := p.Keys[h.Inode]; ok {
+			return nil, fmt.Errorf("plan restore: socket %d is held twice", h.Inode)
+		}
+		// CRIU compares a key with each of its list in turn: what differs
+		// comes first, so that most comparisons end at once.
+		key := fmt.Sprintf("%x-held-socket", h.Inode)
+		p.Keys[h.Inode] = key
+		p.held[key] = h
+	}
+	return p, nil
+}
+
+// keep drops the held sockets that no process of the images had: they were
+// closed between the hold and the dump, or only in flight.
+func (p *Plan) keep(replaced map[uint64]image.Replaced) {
+	for inode, key := range p.Keys {
+		if _, ok := replaced[inode]; !ok {
+			delete(p.held, key)
+		}
+	}
+}
+
+// options maps the external resources onto a place.
+func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
+	var o criu.RestoreOptions
+	missing := func(e snapshot.External) error {
+		return fmt.Errorf("%w: %s %s%s", ErrIncomplete, e.Kind, e.Key, e.Path)
+	}
+	for _, e := range p.external {
+		switch e.Kind {
+		case snapshot.ExternalNet:
+			if at.Net == nil {
+				return o, missing(e)
+			}
+			o.Inherit = append(o.Inherit, criu.Inherit{Key: e.Key, File: at.Net})
+		case snapshot.ExternalLog:
+			if at.Log == nil {
+				return o, missing(e)
+			}
+			// CRIU looks an inherited file up by its path without the first
+			// character, which it takes for a slash (files-reg.c, open_path),
+			// and then checks neither size nor mode: the log has grown.
+			o.Inherit = append(o.Inherit, criu.Inherit{Key: strings.TrimPrefix(e.Key, "f"), File: at.Log})
+		case snapshot.ExternalDev:
+			if at.Dev == "" {
+				return o, missing(e)
+			}
+			o.External = append(o.External, mount(e, at.Dev))
+		case snapshot.ExternalBind, snapshot.ExternalMount:
+			source, ok := at.Binds[e.Path]
+			if !ok {
+				return o, missing(e)
+			}
+			o.External = append(o.External, mount(e, source))
+		}
+	}
+	for key, h := range p.held {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: h.File})
+	}
+	return o, nil
+}
+
+func mount(e snapshot.External, source string) string {
+	return fmt.Sprintf("mnt[%s]:%s", e.Key, source)
+}

@@ -1,0 +1,113 @@
+// Package restore makes a saved app's processes again.
+//
+// [Plan] is pure: it says, from the manifest and the sockets that are held,
+// what CRIU gets and what becomes of each socket. [Run] carries a plan out.
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+// Held is a live socket that takes the place of a saved one. The caller keeps
+// and closes the file.
+type Held struct {
+	Inode uint64 // that it had when it was saved: its name in the images
+	File  *os.File
+}
+
+// Place is where the processes are put: what the manifest calls external, as
+// it is on this host.
+type Place struct {
+	Root  string            // the mounted root directory
+	Net   *os.File          // the network namespace
+	Dev   string            // the mount for /dev
+	Binds map[string]string // mount path inside the app -> source on the host
+	Log   *os.File          // standard output and error
+	Work  string            // an existing directory for CRIU's log
+	View  string            // an existing directory on the snapshot's file system; what a crash leaves there, snapshot.Sweep removes
+}
+
+// Options says what [Run] restores.
+type Options struct {
+	Snapshot snapshot.Dir
+	Manifest *snapshot.Manifest
+	Place    Place
+	Held     []Held
+	Guard    *os.File // as in criu.RestoreOptions
+	// Start and Started are as in criu.RestoreOptions.
+	Start   func(*exec.Cmd) error
+	Started func(pid int) error
+	// Step is told the name of each step as it begins; may be nil.
+	Step func(name string)
+}
+
+// ErrIncomplete is a place that lacks something the snapshot needs.
+var ErrIncomplete = errors.New("restore place is incomplete")
+
+// Run restores the processes and returns the root process's id on the host. If
+// it fails the caller kills what is left in the cgroup that Started chose;
+// snapshot and held sockets are as before. The error wraps *criu.Error if CRIU
+// was the cause.
+//
+// It needs what CRIU needs, see package criu.
+func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
+	plan, err := NewPlan(o.Manifest, o.Held)
+	if err != nil {
+		return 0, err
+	}
+	step(o.Step, "prepare images")
+	images, drop, err := prepare(ctx, o, plan)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, drop()) }()
+	ro, err := plan.options(o.Place)
+	if err != nil {
+		return 0, err
+	}
+	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
+	ro.Start, ro.Started, ro.Guard = o.Start, o.Started, o.Guard
+	step(o.Step, "restore processes")
+	pid, err = c.Restore(ctx, ro)
+	if err != nil {
+		return 0, fmt.Errorf("restore %s: %w", o.Manifest.App, err)
+	}
+	return pid, nil
+}
+
+// prepare returns the directory of images that CRIU reads: the snapshot's own,
+// or a view in which each held socket is a file that CRIU inherits, and a
+// function that removes the view.
+func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
+	if len(plan.Keys) == 0 {
+		return o.Snapshot.Images(), func() error { return nil }, nil
+	}
+	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
+	if err != nil {
+		return "", nil, fmt.Errorf("make view: %w", err)
+	}
+	view, err := image.NewView(ctx, o.Snapshot.Images(), dir)
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	replaced, err := view.ReplaceSockets(ctx, plan.Keys)
+	if err != nil {
+		return "", nil, errors.Join(err, view.Remove())
+	}
+	plan.keep(replaced)
+	return dir, view.Remove, nil
+}
+
+func step(tell func(string), name string) {
+	if tell != nil {
+		tell(name)
+	}
+}

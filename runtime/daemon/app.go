@@ -1,0 +1,125 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/freezer"
+	"github.com/snapctl/snapctl/vem/hold"
+)
+
+// app is one app of this daemon.
+//
+// turn is the operation queue: who has taken it may change the app, and takes
+// no other app's turn. mu only guards what others may read meanwhile.
+type app struct {
+	turn chan struct{} // holds one token while an operation goes on
+	dir  string        // its state directory
+	box  *sandbox.Sandbox
+
+	// Only the holder of the turn uses these.
+	proc     *sandbox.Process
+	ended    chan struct{} // closed when proc has ended
+	held     *hold.Set
+	watch    *watch
+	failures failures
+
+	mu    sync.Mutex
+	rec   record
+	op    string // the operation that has the turn
+	exit  sandbox.ExitStatus
+	heldN int // how many sockets are held
+}
+
+// errBusy is an operation that did not get its turn in time.
+var errBusy = errors.New("busy")
+
+func (d *Daemon) newApp(rec record) *app {
+	a := &app{turn: make(chan struct{}, 1), rec: rec, dir: d.appDir(rec.Name)}
+	a.box = sandbox.New(sandbox.Config{
+		Name: rec.Name, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", rec.Name),
+		Hide: []string{d.opt.StateDir}, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
+	})
+	return a
+}
+
+// take waits for the app's turn and returns a function that gives it back.
+// Returns an error wrapping errBusy, that names the operation in the way, if
+// ctx ends first.
+func (a *app) take(ctx context.Context, op string) (release func(), err error) {
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return nil, fmt.Errorf("%s %s: %w: %s is going on: %w", op, a.rec.Name, errBusy, a.op, ctx.Err())
+	}
+	a.mu.Lock()
+	a.op = op
+	a.mu.Unlock()
+	return func() {
+		a.mu.Lock()
+		a.op = ""
+		a.mu.Unlock()
+		<-a.turn
+	}, nil
+}
+
+// snapshotOf returns a copy of what is known about the app.
+func (a *app) read() (rec record, op string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec, a.op
+}
+
+// status is the app's present status.
+func (a *app) status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.Status
+}
+
+// step persists a new status, together with what change does to the record.
+// If it fails the app's status is the old one.
+func (a *app) step(to Status, durable durability, change func(*record)) error {
+	rec, _ := a.read()
+	if !slices.Contains(legal[rec.Status], to) {
+		return &StepError{App: rec.Name, From: rec.Status, To: to}
+	}
+	rec.Status, rec.StatusAt = to, time.Now()
+	if change != nil {
+		change(&rec)
+	}
+	if err := rec.write(a.dir, durable); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rec = rec
+	return nil
+}
+
+// note keeps an error that nobody waits for, to be shown with the app.
+func (a *app) note(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rec.LastError = ""
+	if err != nil {
+		a.rec.LastError = err.Error()
+	}
+}
+
+func (a *app) cgroup() freezer.Cgroup { return freezer.Cgroup(a.box.Cgroup().Path()) }
+
+// hibernation is where the images of the held app are.
+func (a *app) hibernation() snapshot.Dir { return snapshot.Dir(filepath.Join(a.dir, "hibernation")) }
+
+// work is where CRIU writes its logs for the app.
+func (a *app) work() string { return filepath.Join(a.box.RunDir, "work") }

@@ -1,0 +1,175 @@
+// Package daemon is snapctld: it owns the apps of one host and puts the other
+// packages together.
+//
+// Every change of an app is an operation that has the app's turn (app.go). An
+// operation persists each step before it takes it, so that a daemon killed at
+// any point leaves something that the next one finishes or undoes (recover.go):
+//
+//	creating -> running -> hibernating -> held -> waking -> running
+//	restoring ----^  |  \-> snapshotting -^  \-> removing
+//	                 +--> stopped --> removing
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/holder"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Options configures a daemon.
+type Options struct {
+	StateDir string // default sandbox.DefaultStateDir
+	RunDir   string // default DefaultRunDir
+	CRIU     string // the criu program; default: criu of PATH, or PrivateCRIU
+	CRIULog  int    // CRIU's log level, default 2
+	Prefix4  netip.Prefix
+	Prefix6  netip.Prefix
+	Version  string
+	Log      *slog.Logger
+}
+
+// DefaultRunDir is where a daemon keeps what does not outlive the host's boot.
+const DefaultRunDir = "/run/snapctl"
+
+// SocketName is the name of the API's socket in the run directory.
+const SocketName = "snapctl.sock"
+
+// Daemon owns the apps of one host. One runs per state directory.
+type Daemon struct {
+	api.UnimplementedSnapctlServer
+	opt     Options
+	log     *slog.Logger
+	criu    criu.Client
+	cgroups *sandbox.Cgroups
+	host    *netns.NS
+	fds     holder.Store
+	lock    *os.File
+	tasks   tasks
+	// criuVersion is written into snapshots.
+	criuVersion int
+
+	mu       sync.Mutex
+	apps     map[string]*app
+	names    map[string]bool // of snapshots being written
+	networks map[string]*fabric.Fabric
+}
+
+// Open starts a daemon: it takes the state directory's lock, connects to the
+// holder (or starts it), and brings every app into a lasting status. The
+// daemon's background work ends when ctx does; then the caller calls Close.
+func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
+	d := &Daemon{
+		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
+		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
+	}
+	d.tasks.start(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	for _, dir := range []string{opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(),
+		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if d.lock, err = lockDir(opt.StateDir); err != nil {
+		return nil, err
+	}
+	if d.host, err = netns.Current(); err != nil {
+		return nil, err
+	}
+	if d.cgroups, err = sandbox.OpenCgroups(opt.StateDir, opt.RunDir); err != nil {
+		return nil, err
+	}
+	if d.fds, err = d.openHolder(ctx); err != nil {
+		return nil, err
+	}
+	candidates := []string{"criu", PrivateCRIU}
+	if opt.CRIU != "" {
+		candidates = []string{opt.CRIU}
+	}
+	if d.criu.Path, d.criuVersion, err = FindCRIU(ctx, candidates...); err != nil {
+		return nil, err
+	}
+	if err := snapshot.Sweep(d.snapshotsDir()); err != nil {
+		return nil, err
+	}
+	return d, d.recover(ctx)
+}
+
+// Close lets go of everything; the apps go on, held sockets stay held.
+func (d *Daemon) Close() error {
+	d.tasks.stop()
+	var errs []error
+	for _, a := range d.apps {
+		if a.held != nil {
+			errs = append(errs, a.held.Close())
+		}
+		if a.proc != nil {
+			errs = append(errs, a.proc.Close())
+		}
+	}
+	for _, n := range d.networks {
+		errs = append(errs, n.Close())
+	}
+	if d.host != nil {
+		errs = append(errs, d.host.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) appsDir() string           { return filepath.Join(d.opt.StateDir, "apps") }
+func (d *Daemon) appDir(name string) string { return filepath.Join(d.appsDir(), name) }
+func (d *Daemon) snapshotsDir() string      { return filepath.Join(d.opt.StateDir, "snapshots") }
+
+func (d *Daemon) snapshotDir(name string) snapshot.Dir {
+	return snapshot.Dir(filepath.Join(d.snapshotsDir(), name))
+}
+
+// errLocked is a state directory that another daemon uses.
+var errLocked = errors.New("another snapctld uses this state directory")
+
+// lockDir takes the state directory for this daemon, for as long as the file
+// is open.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errLocked
+		}
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// openHolder connects to the process that keeps the sockets of held apps.
+func (d *Daemon) openHolder(ctx context.Context) (holder.Store, error) {
+	socket := filepath.Join(d.opt.RunDir, "holder.sock")
+	if err := holder.Spawn(ctx, "/proc/self/exe", socket, filepath.Join(d.opt.RunDir, "holder.log")); err != nil {
+		return nil, err
+	}
+	return holder.Dial(ctx, socket)
+}

@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// Exec implements the API: it runs a command beside the app's processes. The
+// command is not part of the app: see outsiders.
+func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	a, err := d.find(start.GetName())
+	if err != nil {
+		return rpcError(err)
+	}
+	cmd, err := d.execCommand(stream.Context(), a, start)
+	if err != nil {
+		return rpcError(err)
+	}
+	out := &execOutput{stream: stream}
+	cmd.Stdout, cmd.Stderr = out.writer(wrapStdout), out.writer(wrapStderr)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return rpcError(err)
+	}
+	if err := d.startExec(stream.Context(), a, cmd); err != nil {
+		return rpcError(err)
+	}
+	go feed(stream, stdin)
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return rpcError(fmt.Errorf("exec in %s: %w", start.GetName(), err))
+	}
+	return out.send(&api.ExecOutput{Output: &api.ExecOutput_ExitCode{ExitCode: int32(cmd.ProcessState.ExitCode())}})
+}
+
+func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) (*exec.Cmd, error) {
+	rec, _ := a.read()
+	if rec.Status != Running && rec.Status != Snapshotting {
+		return nil, fmt.Errorf("app %s is %s: %w: exec needs a running app", rec.Name, rec.Status, errdefs.ErrFailedPrecondition)
+	}
+	if len(start.GetArgs()) == 0 {
+		return nil, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)
+	}
+	p := &specs.Process{Args: start.GetArgs(), Env: append(append([]string{}, rec.Spec.Process.Env...), start.GetEnv()...), User: rec.Spec.Process.User}
+	if text := start.GetUser(); text != "" {
+		usr, err := parseUser(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		p.User = *usr
+	}
+	return a.box.Command(ctx, rec.Process.PID, p)
+}
+
+// startExec starts the command within the app's cgroup, so that a freeze stops
+// it and an end ends it. It takes the app's turn: nothing is frozen meanwhile.
+func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd) error {
+	release, err := a.take(ctx, "exec")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("exec in %s: %w", a.box.Name, err)
+	}
+	if err := a.box.Cgroup().Add(cmd.Process.Pid); err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	return nil
+}
+
+// feed copies the client's input until it ends; the stream's end ends it too.
+func feed(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput], stdin io.WriteCloser) {
+	defer stdin.Close()
+	for {
+		in, err := stream.Recv()
+		if err != nil || in.GetStdinClosed() {
+			return
+		}
+		if _, err := stdin.Write(in.GetStdin()); err != nil {
+			return // the command has closed its input
+		}
+	}
+}
+
+// execOutput serialises what the command writes to its two outputs.
+type execOutput struct {
+	mu     sync.Mutex
+	stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput]
+}
+
+func (o *execOutput) send(m *api.ExecOutput) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stream.Send(m)
+}
+
+func (o *execOutput) writer(wrap func([]byte) *api.ExecOutput) io.Writer {
+	return execWriter{o, wrap}
+}
+
+type execWriter struct {
+	out  *execOutput
+	wrap func([]byte) *api.ExecOutput
+}
+
+func (w execWriter) Write(p []byte) (int, error) {
+	return len(p), w.out.send(w.wrap(append([]byte{}, p...)))
+}
+
+func wrapStdout(b []byte) *api.ExecOutput {
+	return &api.ExecOutput{Output: &api.ExecOutput_Stdout{Stdout: b}}
+}
+
+func wrapStderr(b []byte) *api.ExecOutput {
+	return &api.ExecOutput{Output: &api.ExecOutput_Stderr{Stderr: b}}
+}
+
+// outsiders refuses an app in whose cgroup a process runs that is not of the
+// app's tree: an exec. CRIU would not save it.
+func outsiders(root int, pids []int) error {
+	parents := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		if ppid, err := parentOf(pid); err == nil {
+			parents[pid] = ppid
+		}
+	}
+	for pid, ppid := range parents {
+		if _, inside := parents[ppid]; pid != root && !inside {
+			return fmt.Errorf("process %d runs by `snapctl exec`: %w: it can't be saved; let it end, and try again", pid, errdefs.ErrFailedPrecondition)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Names of external resources in the images.
+const (
+	netKey = "net"
+	devKey = "dev"
+)
+
+// externals lists what CRIU is not to save: for the manifest, and as CRIU's
+// --external values.
+func externals(a *app, rec record, ns *netns.NS) (list []snapshot.External, dump []string, err error) {
+	logKey, err := logFileKey(a, rec.Process.PID)
+	if err != nil {
+		return nil, nil, err
+	}
+	list = []snapshot.External{
+		{Kind: snapshot.ExternalNet, Key: netKey},
+		{Kind: snapshot.ExternalLog, Key: logKey},
+		{Kind: snapshot.ExternalDev, Key: devKey, Path: "/dev"},
+	}
+	dump = []string{fmt.Sprintf("net[%d]:%s", ns.Inode(), netKey), logKey, "mnt[/dev]:" + devKey}
+	for i, m := range rec.Spec.Mounts {
+		key := "bind" + strconv.Itoa(i)
+		list = append(list, snapshot.External{Kind: snapshot.ExternalBind, Key: key, Path: m.Destination})
+		dump = append(dump, fmt.Sprintf("mnt[%s]:%s", m.Destination, key))
+	}
+	return list, dump, nil
+}
+
+// logFileKey is CRIU's name for the app's log, a file outside of its mounts:
+// file[<mount id>:<inode>], both hexadecimal (files-reg.c, dump_one_reg_file).
+// The mount id is the one that the process knows the file by.
+func logFileKey(a *app, pid int) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(a.box.LogFile(), &st); err != nil {
+		return "", fmt.Errorf("find app log: %w", err)
+	}
+	f, err := a.box.OpenLog()
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	mount, err := mountID(fmt.Sprintf("/proc/self/fdinfo/%d", f.Fd()))
+	if err != nil {
+		return "", err
+	}
+	for _, fd := range []int{1, 2} {
+		var open unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &open) != nil || open.Ino != st.Ino || open.Dev != st.Dev {
+			continue // the program has closed or replaced it
+		}
+		if mount, err = mountID(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd)); err != nil {
+			return "", err
+		}
+		break
+	}
+	return fmt.Sprintf("file[%x:%x]", mount, st.Ino), nil
+}
+
+func mountID(fdinfo string) (int, error) {
+	b, err := os.ReadFile(fdinfo)
+	if err != nil {
+		return 0, fmt.Errorf("find mount of app log: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, errors.New("find mount of app log: no mnt_id in " + fdinfo)
+}
+
+// bindTargets are the host's directories inside the app.
+func bindTargets(spec *specs.Spec) []string {
+	targets := make([]string, len(spec.Mounts))
+	for i, m := range spec.Mounts {
+		targets[i] = m.Destination
+	}
+	return targets
+}
+
+// place is where the app's processes are restored to.
+func (d *Daemon) place(a *app, rec record, ns *netns.NS) (_ *restore.Place, err error) {
+	log, err := a.box.OpenLog()
+	if err != nil {
+		return nil, err
+	}
+	binds := make(map[string]string, len(rec.Spec.Mounts))
+	for _, m := range rec.Spec.Mounts {
+		binds[m.Destination] = m.Source
+	}
+	return &restore.Place{
+		Root: a.box.Root(), Net: ns.File(), Dev: a.box.Dev(), Binds: binds, Log: log, Work: a.work(), View: a.dir,
+	}, nil
+}
+
+// guard is a lock that CRIU inherits: as long as it can be taken by nobody
+// else, a CRIU process works on the app, even if its daemon has died.
+type guard struct{ *os.File }
+
+func openGuard(a *app) (*guard, error) {
+	f, err := os.OpenFile(filepath.Join(a.work(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock app: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock app %s: a CRIU process still works on it: %w", a.box.Name, err), f.Close())
+	}
+	return &guard{f}, nil
+}

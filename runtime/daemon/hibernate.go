@@ -1,0 +1,219 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/holder"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// outcome is what a long operation tells when it has succeeded.
+type outcome struct {
+	frozen time.Duration
+	steps  map[string]time.Duration
+}
+
+// hibernate saves a running app, ends its processes and holds its sockets. If
+// it fails, the app runs as before.
+//
+// The order makes it safe: the holder has the sockets before the processes can
+// end, and the images are on the disk.
+func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *outcome, err error) {
+	release, err := a.take(ctx, "hibernate")
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if a.status() == Held {
+		return &outcome{}, nil
+	}
+	if err := d.preflight(ctx, a); err != nil {
+		return nil, err
+	}
+	if err := a.step(Hibernating, untilReboot, nil); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.undoHibernate(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.HibernateAfterRecord); err != nil {
+		return nil, err
+	}
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	opt, err := d.takeOptions(a, ns, string(a.hibernation()))
+	if err != nil {
+		return nil, err
+	}
+	defer opt.guard.Close()
+	opt.After = snapshot.End
+	opt.Step = tell
+	opt.Sockets = holdFor{d, a, ns}
+	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterDump) }
+	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
+	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
+	if err != nil {
+		return nil, err
+	}
+	// No way back from here: the processes are gone, the hold is everything.
+	ctx = context.WithoutCancel(ctx)
+	if err := fault.Point(ctx, fault.HibernateAfterKill); err != nil {
+		d.log.ErrorContext(ctx, "fault after the end of the processes", "error", err)
+	}
+	if err := d.becomeHeld(ctx, a); err != nil {
+		return nil, err
+	}
+	return &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+}
+
+// becomeHeld is the last step of hibernating: the processes have ended.
+func (d *Daemon) becomeHeld(ctx context.Context, a *app) error {
+	a.dropProcess()
+	if err := a.step(Held, forever, func(r *record) { r.Process = processRecord{} }); err != nil {
+		return err
+	}
+	d.arm(ctx, a)
+	return fault.Point(ctx, fault.HibernateAfterArm)
+}
+
+// undoHibernate makes an app whose processes are alive a running one again.
+func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
+	if a.status() != Hibernating {
+		return nil
+	}
+	return errors.Join(
+		a.cgroup().Thaw(),
+		d.release(ctx, a),
+		a.hibernation().Remove(),
+		a.step(Running, untilReboot, nil),
+	)
+}
+
+// preflight refuses an app that can't be saved before anything is frozen.
+func (d *Daemon) preflight(ctx context.Context, a *app) error {
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return err
+	}
+	rec, _ := a.read()
+	if err := outsiders(rec.Process.PID, pids); err != nil {
+		return err
+	}
+	return nil // hold.Preflight(ctx, pids)
+}
+
+// holdFor is the hold of one app, as package snapshot sees it.
+type holdFor struct {
+	d  *Daemon
+	a  *app
+	ns *netns.NS
+}
+
+// Hold implements [snapshot.Sockets].
+func (h holdFor) Hold(ctx context.Context, pids []int) error {
+	if err := fault.Point(ctx, fault.HibernateAfterFreeze); err != nil {
+		return err
+	}
+	set, err := hold.Collect(ctx, pids, hold.Options{NS: h.ns, HostPaths: bindTargets(h.a.box.Spec)})
+	if err != nil {
+		return err
+	}
+	h.a.setHeld(set)
+	if err := fault.Point(ctx, fault.HibernateAfterCollect); err != nil {
+		return err
+	}
+	items := make([]holder.Item, len(set.Sockets))
+	for i := range set.Sockets {
+		s := &set.Sockets[i]
+		meta, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("describe socket: %w", err)
+		}
+		items[i] = holder.Item{Key: s.Key(), File: s.File, Meta: meta}
+	}
+	if err := h.d.fds.Put(ctx, h.a.box.Name, items); err != nil {
+		return err
+	}
+	return fault.Point(ctx, fault.HibernateAfterHold)
+}
+
+// release lets go of the held sockets, here and in the holder.
+func (d *Daemon) release(ctx context.Context, a *app) error {
+	err := a.disarm()
+	if a.held != nil {
+		err = errors.Join(err, a.held.Close())
+		a.setHeld(nil)
+	}
+	return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+}
+
+// reclaim gets the held sockets from the holder after a restart of the daemon.
+func (d *Daemon) reclaim(ctx context.Context, a *app) error {
+	items, err := d.fds.Get(ctx, a.box.Name)
+	if err != nil {
+		return err
+	}
+	sockets := make([]hold.Socket, len(items))
+	for i, it := range items {
+		if err := json.Unmarshal(it.Meta, &sockets[i]); err != nil {
+			return fmt.Errorf("read held socket: %w", err)
+		}
+		sockets[i].File = it.File
+	}
+	a.setHeld(hold.NewSet(sockets))
+	return nil
+}
+
+// takeOptions are the parts of a snapshot's options that every kind shares.
+type takeOptions struct {
+	snapshot.TakeOptions
+	guard *guard
+}
+
+func (d *Daemon) takeOptions(a *app, ns *netns.NS, target string) (*takeOptions, error) {
+	rec, _ := a.read()
+	external, dump, err := externals(a, rec, ns)
+	if err != nil {
+		return nil, err
+	}
+	g, err := openGuard(a)
+	if err != nil {
+		return nil, err
+	}
+	return &takeOptions{
+		guard: g,
+		TakeOptions: snapshot.TakeOptions{
+			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
+			External: dump, Guard: g.File,
+			Manifest: snapshot.Manifest{
+				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
+				Endpoint: rec.Addr4.String(), External: external, Origin: d.origin(),
+			},
+		},
+	}, nil
+}
+
+var _ snapshot.Sockets = holdFor{}
+
+// setHeld changes what is held. The caller has the turn.
+func (a *app) setHeld(set *hold.Set) {
+	a.held = set
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heldN = 0
+	if set != nil {
+		a.heldN = len(set.Sockets)
+	}
+}

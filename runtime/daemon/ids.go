@@ -1,0 +1,114 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// namespaces are the kinds of namespace an app has of its own.
+var namespaces = []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"}
+
+// Ids implements the API: what the app's own ids are on the host.
+func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) {
+	a, err := d.find(req.GetName())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	rec, _ := a.read()
+	var ids []*api.Id
+	add := func(kind, virtual, actual, detail string) {
+		ids = append(ids, &api.Id{Kind: kind, Virtual: virtual, Actual: actual, Detail: detail})
+	}
+	add("hostname", rec.Spec.Hostname, kernelHostname(), "")
+	add("address", rec.Addr4.String(), "network "+rec.Network, "")
+	if rec.Addr6.IsValid() {
+		add("address", rec.Addr6.String(), "network "+rec.Network, "")
+	}
+	for _, p := range rec.Publish {
+		host := "*"
+		if p.HostAddr.IsValid() {
+			host = p.HostAddr.String()
+		}
+		add("port", fmt.Sprintf("%s:%d/%s", rec.Addr4, p.Port, p.Proto), fmt.Sprintf("%s:%d/%s", host, p.HostPort, p.Proto), "published")
+	}
+	add("path", "/", a.box.Root(), "overlay, writes in "+a.box.Upper())
+	add("path", "/dev", a.box.Dev(), "")
+	for _, m := range rec.Spec.Mounts {
+		add("path", m.Destination, m.Source, strings.Join(m.Options, ","))
+	}
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	for _, pid := range pids {
+		if virtual, name, ok := virtualPID(pid); ok {
+			add("pid", virtual, strconv.Itoa(pid), name)
+		}
+	}
+	for _, kind := range namespaces {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", rec.Process.PID, kind))
+		if err == nil {
+			add("namespace", kind, link, "")
+		}
+	}
+	ids = append(ids, ipcIDs(rec.Process.PID)...)
+	return &api.IdsResponse{Ids: ids}, nil
+}
+
+func kernelHostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// virtualPID is the id by which a process knows itself, and its name.
+func virtualPID(pid int) (virtual, name string, ok bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return "", "", false
+	}
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(line, ":")
+		switch key {
+		case "Name":
+			name = strings.TrimSpace(value)
+		case "NSpid":
+			if f := strings.Fields(value); len(f) > 0 {
+				virtual = f[len(f)-1]
+			}
+		}
+	}
+	return virtual, name, virtual != ""
+}
+
+// ipcIDs lists the System V objects of the app's ipc namespace: their keys and
+// ids are the app's own, and the namespace is what they are unique in outside.
+// The tables of proc_pid(5) /proc/sysvipc show the reader's namespace, so they
+// are read through the app's own /proc.
+func ipcIDs(pid int) []*api.Id {
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/ipc", pid))
+	if err != nil {
+		return nil
+	}
+	var ids []*api.Id
+	for _, kind := range []string{"shm", "sem", "msg"} {
+		b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "root/proc/sysvipc", kind))
+		if err != nil {
+			continue
+		}
+		for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+			if f := strings.Fields(line); i > 0 && len(f) > 1 {
+				ids = append(ids, &api.Id{Kind: "ipc", Virtual: kind + " key " + f[0] + " id " + f[1], Actual: ns + " id " + f[1]})
+			}
+		}
+	}
+	return ids
+}

@@ -1,0 +1,119 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot"
+)
+
+// list returns all apps, ordered by name.
+func (d *Daemon) list() []*app {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*app, 0, len(d.apps))
+	for _, a := range d.apps {
+		all = append(all, a)
+	}
+	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.box.Name, b.box.Name) })
+	return all
+}
+
+// snapshots lists the committed snapshots by name. One that can't be read is
+// listed by its name alone.
+func (d *Daemon) snapshots() ([]*api.Snapshot, error) {
+	entries, err := os.ReadDir(d.snapshotsDir())
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var all []*api.Snapshot
+	for _, e := range entries {
+		if snapshot.ValidateName(e.Name()) != nil {
+			continue
+		}
+		_, m, err := d.findSnapshot(e.Name())
+		if err != nil {
+			all = append(all, &api.Snapshot{Name: e.Name()})
+			continue
+		}
+		all = append(all, showSnapshot(m))
+	}
+	return all, nil
+}
+
+func (d *Daemon) removeSnapshot(name string) error {
+	if err := snapshot.ValidateName(name); err != nil {
+		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil {
+		return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	}
+	return d.snapshotDir(name).Remove()
+}
+
+// Inspect implements the API. A held app's images are inspected by its name, if
+// no snapshot has it.
+func (d *Daemon) Inspect(_ context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
+	dir, m, err := d.findSnapshot(req.GetSnapshot())
+	if errdefs.IsNotFound(err) {
+		a, aerr := d.find(req.GetSnapshot())
+		if aerr != nil {
+			return nil, rpcError(err)
+		}
+		dir = a.hibernation()
+		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("app %s has no images: %w: it is %s", req.GetSnapshot(), errdefs.ErrFailedPrecondition, a.status())
+		}
+	}
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	info, err := 1, error(nil) //image.Inspect(dir.Images())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	b, err := json.Marshal(info)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &api.InspectResponse{Snapshot: showSnapshot(m), InfoJson: b}, nil
+}
+
+// Version implements the API.
+func (d *Daemon) Version(_ context.Context, _ *api.VersionRequest) (*api.VersionResponse, error) {
+	v := &api.VersionResponse{
+		Version: d.opt.Version, GoVersion: runtime.Version(), Kernel: kernelRelease(),
+		CriuVersion: versionText(d.criuVersion), CriuPath: d.criu.Path, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, Cgroup: d.cgroups.Name(), Pid: int32(os.Getpid()),
+	}
+	return v, nil
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// origin says where snapshots of this daemon come from.
+func (d *Daemon) origin() snapshot.Origin {
+	return snapshot.Origin{Kernel: kernelRelease(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion}
+}
+
+// heldCount is how many sockets are held of an app.
+func (a *app) heldCount() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.heldN
+}

@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// Logs implements the API.
+func (d *Daemon) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[api.LogsChunk]) error {
+	a, err := d.find(req.GetName())
+	if err != nil {
+		return rpcError(err)
+	}
+	f, err := os.Open(a.box.LogFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it never ran
+	}
+	if err != nil {
+		return rpcError(err)
+	}
+	defer f.Close()
+	if err := seekTail(f, req.GetTailLines()); err != nil {
+		return rpcError(err)
+	}
+	send := func(b []byte) error { return stream.Send(&api.LogsChunk{Data: b}) }
+	for {
+		if err := drain(f, send); err != nil {
+			return rpcError(err)
+		}
+		if !req.GetFollow() || a.status() == Stopped {
+			return nil
+		}
+		if !wait(stream.Context(), 100*time.Millisecond) {
+			return rpcError(context.Cause(stream.Context()))
+		}
+	}
+}
+
+func drain(r io.Reader, send func([]byte) error) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if err := send(bytes.Clone(buf[:n])); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+	}
+}
+
+// seekTail goes to the beginning of the last lines; 0 means all.
+func seekTail(f *os.File, lines int64) error {
+	if lines <= 0 {
+		return nil
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	buf := make([]byte, 64<<10)
+	for at := end; at > 0; {
+		n := min(int64(len(buf)), at)
+		at -= n
+		if _, err := f.ReadAt(buf[:n], at); err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		for i := n - 1; i >= 0; i-- {
+			if buf[i] != '\n' || at+i == end-1 {
+				continue
+			}
+			if lines--; lines == 0 {
+				_, err := f.Seek(at+i+1, io.SeekStart)
+				return err
+			}
+		}
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}

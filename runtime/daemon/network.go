@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/endpoint"
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// DefaultNetwork is the network of an app that names none.
+const DefaultNetwork = "default"
+
+// pool is the address space of a network. A network gets one when it is first
+// used and keeps it.
+//
+// The caller holds d.mu.
+func (d *Daemon) pool(network string) (endpoint.Pool, error) {
+	if err := snapshot.ValidateName(network); err != nil {
+		return endpoint.Pool{}, fmt.Errorf("network: %w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	dir := filepath.Join(d.opt.StateDir, "networks")
+	path := filepath.Join(dir, network+".json")
+	var p endpoint.Pool
+	switch b, err := os.ReadFile(path); {
+	case err == nil:
+		if err := json.Unmarshal(b, &p); err != nil {
+			return p, fmt.Errorf("read network %s: %w", network, err)
+		}
+		return p, p.Validate()
+	case !errors.Is(err, fs.ErrNotExist):
+		return p, fmt.Errorf("read network %s: %w", network, err)
+	}
+	taken, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return p, err
+	}
+	p = endpoint.Pool{Prefix4: d.opt.Prefix4, Prefix6: d.opt.Prefix6}
+	if network != DefaultNetwork {
+		if p, err = nextPool(p, len(taken)+1); err != nil {
+			return p, err
+		}
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return p, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return p, fmt.Errorf("make network: %w", err)
+	}
+	return p, replaceFile(path, b, forever)
+}
+
+// nextPool is the n-th address space after the default one: 10.78.0.0/16 after
+// 10.77.0.0/16.
+func nextPool(p endpoint.Pool, n int) (endpoint.Pool, error) {
+	a4, a6 := p.Prefix4.Addr().As4(), p.Prefix6.Addr().As16()
+	if int(a4[1])+n > 255 || int(a6[7])+n > 255 {
+		return p, fmt.Errorf("make network: %w", endpoint.ErrExhausted)
+	}
+	a4[1] += byte(n)
+	a6[7] += byte(n)
+	p.Prefix4 = netip.PrefixFrom(netip.AddrFrom4(a4), p.Prefix4.Bits())
+	p.Prefix6 = netip.PrefixFrom(netip.AddrFrom16(a6), p.Prefix6.Bits())
+	return p, nil
+}
+
+// chooseEndpoint fills in or checks the addresses of a new app.
+//
+// The caller holds d.mu.
+func (d *Daemon) chooseEndpoint(rec *record) error {
+	rec.Network = cmp.Or(rec.Network, DefaultNetwork)
+	pool, err := d.pool(rec.Network)
+	if err != nil {
+		return err
+	}
+	used := make(map[netip.Addr]bool)
+	for _, a := range d.apps {
+		if r, _ := a.read(); r.Network == rec.Network {
+			used[r.Addr4] = true
+		}
+	}
+	inUse := func(a netip.Addr) bool { return used[a] }
+	if !rec.Addr4.IsValid() {
+		if rec.Addr4, err = pool.Next(inUse); err != nil {
+			return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
+		}
+	} else if err := pool.Check(rec.Addr4, inUse); err != nil {
+		var kind error = errdefs.ErrInvalidArgument
+		if errors.Is(err, endpoint.ErrInUse) {
+			kind = errdefs.ErrAlreadyExists
+		}
+		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, pool.Prefix4, kind, err)
+	}
+	rec.Addr6 = pool.Pair(rec.Addr4)
+	return nil
+}
+
+// checkPublications refuses a host port that another app has.
+//
+// The caller holds d.mu.
+func (d *Daemon) checkPublications(rec record) error {
+	for _, a := range d.apps {
+		other, _ := a.read()
+		for _, p := range rec.Publish {
+			for _, q := range other.Publish {
+				if p.Proto == q.Proto && p.HostPort == q.HostPort &&
+					(p.HostAddr == q.HostAddr || !p.HostAddr.IsValid() || !q.HostAddr.IsValid()) {
+					return fmt.Errorf("publish host port %d/%s: %w: app %s has it", p.HostPort, p.Proto, errdefs.ErrAlreadyExists, other.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// network returns the fabric of a network, made on first use.
+func (d *Daemon) network(ctx context.Context, name string) (*fabric.Fabric, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f, ok := d.networks[name]; ok {
+		return f, nil
+	}
+	pool, err := d.pool(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := fabric.Open(ctx, fabric.Config{
+		Network: name, Prefix4: pool.Prefix4, Prefix6: pool.Prefix6,
+		Dir: filepath.Join(d.opt.RunDir, "fabric"), Host: d.host, Log: d.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.networks[name] = f
+	return f, nil
+}
+
+// attach connects an app's namespace to its network and publishes its ports.
+func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
+	rec, _ := a.read()
+	f, err := d.network(ctx, rec.Network)
+	if err != nil {
+		return err
+	}
+	if err := f.Attach(ctx, fabric.Endpoint{App: rec.Name, Addr4: rec.Addr4, Addr6: rec.Addr6}, ns); err != nil {
+		return err
+	}
+	return d.publish(ctx, f, rec.Network)
+}
+
+// publish tells the fabric all ports that the network's apps publish.
+func (d *Daemon) publish(ctx context.Context, f *fabric.Fabric, network string) error {
+	var all []fabric.Publication
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		if rec.Network != network || rec.Status == Stopped || rec.Status == Removing {
+			continue
+		}
+		for _, p := range rec.Publish {
+			all = append(all, fabric.Publication{
+				Proto: p.Proto, HostAddr: p.HostAddr, HostPort: p.HostPort, Addr: rec.Addr4, Port: p.Port,
+			})
+		}
+	}
+	return f.SetPublications(ctx, all)
+}
+
+// detach undoes attach; the last app to leave takes the network with it.
+func (d *Daemon) detach(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	f, err := d.network(ctx, rec.Network)
+	if err != nil {
+		return err
+	}
+	if err := f.Detach(ctx, fabric.Endpoint{App: rec.Name, Addr4: rec.Addr4, Addr6: rec.Addr6}); err != nil {
+		return err
+	}
+	if err := d.publish(ctx, f, rec.Network); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, other := range d.apps {
+		if r, _ := other.read(); other != a && r.Network == rec.Network && r.Status != Stopped {
+			return nil
+		}
+	}
+	delete(d.networks, rec.Network)
+	return f.Delete(ctx)
+}

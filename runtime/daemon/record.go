@@ -1,0 +1,159 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
+)
+
+// Status is what an app is doing. Only Running, Held and Stopped last; the
+// others are steps of an operation, and what a restarted daemon finds in one of
+// them it finishes or undoes, see recover.go.
+type Status string
+
+// The statuses of an app.
+const (
+	Creating     Status = "creating"
+	Running      Status = "running"
+	Snapshotting Status = "snapshotting"
+	Hibernating  Status = "hibernating"
+	Held         Status = "held" // hibernated: no process, its sockets held
+	Waking       Status = "waking"
+	Restoring    Status = "restoring"
+	Stopped      Status = "stopped"
+	Removing     Status = "removing"
+)
+
+// legal are the steps that an app may take.
+var legal = map[Status][]Status{
+	"":           {Creating, Restoring},
+	Creating:     {Running, Removing},
+	Restoring:    {Running, Removing},
+	Running:      {Snapshotting, Hibernating, Stopped, Removing},
+	Snapshotting: {Running, Stopped},
+	Hibernating:  {Running, Held, Stopped},
+	Held:         {Waking, Stopped, Removing},
+	Waking:       {Running, Held},
+	Stopped:      {Removing},
+	Removing:     {},
+}
+
+// StepError is a step that an app's status does not allow.
+type StepError struct {
+	App      string
+	From, To Status
+}
+
+func (e *StepError) Error() string {
+	return fmt.Sprintf("app %s is %s: it can't become %s", e.App, e.From, e.To)
+}
+
+// record is what is kept of an app on the disk.
+type record struct {
+	Version        int             `json:"version"`
+	Name           string          `json:"name"`
+	Status         Status          `json:"status"`
+	StatusAt       time.Time       `json:"status_at"`
+	CreatedAt      time.Time       `json:"created_at"`
+	Spec           *specs.Spec     `json:"spec"`
+	Network        string          `json:"network"`
+	Addr4          netip.Addr      `json:"addr4"`
+	Addr6          netip.Addr      `json:"addr6"`
+	Wake           hold.WakePolicy `json:"wake"`
+	HibernateAfter time.Duration   `json:"hibernate_after_ns"`
+	Publish        []publication   `json:"publish,omitempty"`
+	RestoredFrom   string          `json:"restored_from,omitempty"`
+	Process        processRecord   `json:"process"`
+	Exit           string          `json:"exit,omitempty"`
+	LastError      string          `json:"last_error,omitempty"`
+}
+
+// processRecord names the root process so that it is never taken for another
+// one that got its number.
+type processRecord struct {
+	PID       int    `json:"pid,omitempty"`
+	StartTime uint64 `json:"start_time,omitempty"` // /proc/PID/stat, field 22
+}
+
+type publication struct {
+	Proto    string     `json:"proto"`
+	HostAddr netip.Addr `json:"host_addr"`
+	HostPort uint16     `json:"host_port"`
+	Port     uint16     `json:"port"`
+}
+
+const recordVersion = 1
+
+// write replaces the record's file. A daemon that is killed at any moment finds
+// the old or the new one; surviving a power cut is only asked for where what
+// the record says does too, see sync.
+func (r *record) write(dir string, durable durability) error {
+	r.Version = recordVersion
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode record of %s: %w", r.Name, err)
+	}
+	return replaceFile(filepath.Join(dir, recordFile), b, durable)
+}
+
+const recordFile = "app.json"
+
+type durability int
+
+const (
+	untilReboot durability = iota // what it says does not survive a reboot either
+	forever
+)
+
+// replaceFile writes a file aside and renames it into place.
+func replaceFile(path string, b []byte, durable durability) (err error) {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(b)
+	if durable == forever {
+		err = errors.Join(err, f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(tmp))
+	}
+	return nil
+}
+
+// readRecord reads the record of an app and checks it.
+func readRecord(dir string) (*record, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("read record: %w", err)
+	}
+	switch {
+	case r.Version != recordVersion:
+		return nil, fmt.Errorf("read record: version %d, this snapctld reads %d", r.Version, recordVersion)
+	case snapshot.ValidateName(r.Name) != nil || r.Name != filepath.Base(dir):
+		return nil, fmt.Errorf("read record: name %q in directory %s", r.Name, dir)
+	case r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil:
+		return nil, errors.New("read record: no program in it")
+	}
+	if _, ok := legal[r.Status]; !ok {
+		return nil, fmt.Errorf("read record: status %q", r.Status)
+	}
+	return &r, nil
+}

@@ -1,0 +1,204 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot"
+)
+
+// recover brings every app that an earlier daemon left into a lasting status.
+// What it left in the middle of an operation is finished if its processes have
+// ended for good, and undone if not.
+func (d *Daemon) recover(ctx context.Context) error {
+	entries, err := os.ReadDir(d.appsDir())
+	if err != nil {
+		return fmt.Errorf("list apps: %w", err)
+	}
+	for _, e := range entries {
+		if err := d.load(ctx, e.Name()); err != nil {
+			// One bad app keeps no other from its daemon.
+			d.log.ErrorContext(ctx, "recover app", "app", e.Name(), "error", err)
+		}
+	}
+	for _, a := range d.list() {
+		if err := d.recoverApp(ctx, a); err != nil {
+			a.note(err)
+			d.log.ErrorContext(ctx, "recover app", "app", a.box.Name, "error", err)
+		}
+	}
+	return d.dropOrphans(ctx)
+}
+
+func (d *Daemon) load(_ context.Context, name string) error {
+	dir := d.appDir(name)
+	rec, err := readRecord(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		// Enrolling wrote no record yet, or removing had taken it away.
+		return os.RemoveAll(dir)
+	}
+	if err != nil {
+		return err
+	}
+	d.apps[name] = d.newApp(*rec)
+	return nil
+}
+
+// dropOrphans lets go of sockets whose app is gone.
+func (d *Daemon) dropOrphans(ctx context.Context) error {
+	kept, err := d.fds.List(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name := range kept {
+		if a, ok := d.apps[name]; !ok || a.status() != Held {
+			errs = append(errs, d.fds.Drop(ctx, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
+	release, err := a.take(ctx, "recover")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := awaitCRIU(ctx, a); err != nil {
+		return err
+	}
+	if err := snapshot.Sweep(a.dir); err != nil {
+		return err
+	}
+	rec, _ := a.read()
+	switch rec.Status {
+	case Creating, Restoring, Removing:
+		return d.expunge(ctx, a)
+	case Running:
+		return d.recoverRunning(ctx, a)
+	case Snapshotting:
+		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := a.step(Running, untilReboot, nil); err != nil {
+			return err
+		}
+		return d.recoverRunning(ctx, a)
+	case Hibernating:
+		if openAlive(rec.Process) {
+			if err := d.undoHibernate(ctx, a); err != nil {
+				return err
+			}
+			return d.recoverRunning(ctx, a)
+		}
+		if _, err := a.hibernation().Manifest(); err != nil {
+			// It died before the commit, by itself.
+			return d.stopped(ctx, a, "ended while it was hibernated")
+		}
+		if err := a.cgroup().Kill(ctx); err != nil {
+			return err
+		}
+		if err := d.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		return d.becomeHeld(ctx, a)
+	case Held:
+		if err := d.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		d.arm(ctx, a)
+		return nil
+	case Waking:
+		return d.recoverWaking(ctx, a)
+	case Stopped:
+		return d.takeDown(ctx, a)
+	}
+	return nil
+}
+
+func openAlive(r processRecord) bool {
+	p := openRecorded(r)
+	if p == nil {
+		return false
+	}
+	_ = p.Close()
+	return true
+}
+
+// recoverRunning takes up a running app again, or notices that it has ended.
+func (d *Daemon) recoverRunning(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	proc := openRecorded(rec.Process)
+	if proc == nil {
+		return d.stopped(ctx, a, "ended while no snapctld ran")
+	}
+	d.follow(a, proc)
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	// A finished wake may not have let go of what it held.
+	return errors.Join(ns.Close(), d.release(ctx, a), a.hibernation().Remove())
+}
+
+// recoverHeld gets a held app's sockets back and repairs its sandbox, of which
+// a reboot leaves only what is on the disk.
+func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	return errors.Join(ns.Close(), d.reclaim(ctx, a))
+}
+
+// recoverWaking finishes a wake whose CRIU has succeeded after its daemon died.
+func (d *Daemon) recoverWaking(ctx context.Context, a *app) error {
+	proc, err := rootProcess(a.cgroup())
+	if err != nil {
+		return err
+	}
+	if proc == nil {
+		if err := d.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		return d.undoWake(ctx, a)
+	}
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(ns.Close(), d.adopt(a, proc, Running, untilReboot)); err != nil {
+		return err
+	}
+	return errors.Join(d.release(ctx, a), a.hibernation().Remove())
+}
+
+// awaitCRIU waits for a CRIU process that outlived its daemon: it still has
+// the app's guard.
+func awaitCRIU(ctx context.Context, a *app) error {
+	f, err := os.OpenFile(filepath.Join(a.work(), "lock"), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		// flock(2) can't be asked to wait for a ctx too.
+		if !wait(ctx, 10*time.Millisecond) {
+			return fmt.Errorf("wait for CRIU to finish with %s: %w", a.box.Name, ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// run makes a new app from a valid record and starts its program. If it fails
+// nothing is left of it.
+func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
+	a, release, err := d.enroll(ctx, rec, Creating)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.CreateAfterRecord); err != nil {
+		return nil, err
+	}
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	if err := fault.Point(ctx, fault.CreateAfterAttach); err != nil {
+		return nil, err
+	}
+	proc, err := a.box.Start(ctx, ns)
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w", rec.Name, err)
+	}
+	if err := fault.Point(ctx, fault.CreateAfterStart); err != nil {
+		return nil, errors.Join(err, proc.Close())
+	}
+	return a, d.adopt(a, proc, Running, forever)
+}
+
+// enroll gives an app its name and endpoint and takes its turn. The record is
+// on the disk when it returns.
+func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, release func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.apps[rec.Name]; ok {
+		return nil, nil, fmt.Errorf("app %s: %w", rec.Name, errdefs.ErrAlreadyExists)
+	}
+	if err := d.chooseEndpoint(&rec); err != nil {
+		return nil, nil, err
+	}
+	if err := d.checkPublications(rec); err != nil {
+		return nil, nil, err
+	}
+	a := d.newApp(rec)
+	if err := os.Mkdir(a.dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("make app directory: %w", err)
+	}
+	if release, err = a.take(ctx, string(first)); err != nil {
+		return nil, nil, errors.Join(err, os.Remove(a.dir))
+	}
+	if err := a.step(first, forever, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
+		release()
+		return nil, nil, errors.Join(err, os.RemoveAll(a.dir))
+	}
+	d.apps[rec.Name] = a
+	return a, release, nil
+}
+
+// prepare makes the app's sandbox and attaches it to its network. Both may
+// exist. The caller closes the namespace.
+func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
+	ns, err := a.box.Prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(a.work(), 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("make work directory: %w", err), ns.Close())
+	}
+	if err := d.attach(ctx, a, ns); err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	return ns, nil
+}
+
+// adopt makes a running process the app's, and watches for its end.
+func (d *Daemon) adopt(a *app, proc *sandbox.Process, to Status, durable durability) error {
+	start, err := startTime(proc.PID)
+	if err != nil {
+		return errors.Join(err, proc.Close())
+	}
+	err = a.step(to, durable, func(r *record) {
+		r.Process = processRecord{PID: proc.PID, StartTime: start}
+		r.LastError = ""
+	})
+	if err != nil {
+		return errors.Join(err, proc.Close())
+	}
+	d.follow(a, proc)
+	return nil
+}
+
+// follow waits for the process to end, and then stops the app, unless the
+// process was ended on purpose: then it is not the app's any more.
+func (d *Daemon) follow(a *app, proc *sandbox.Process) {
+	ended := make(chan struct{})
+	a.proc, a.ended = proc, ended
+	d.tasks.run(func(ctx context.Context) {
+		status, err := proc.Wait()
+		if err != nil {
+			return // closed: the daemon ends, or the process is not the app's
+		}
+		a.mu.Lock()
+		a.exit = status
+		a.mu.Unlock()
+		close(ended)
+		release, err := a.take(ctx, "clean up after its end")
+		if err != nil {
+			return
+		}
+		defer release()
+		if a.proc != proc {
+			return
+		}
+		if err := d.stopped(ctx, a, status.String()); err != nil {
+			a.note(err)
+			d.log.ErrorContext(ctx, "clean up after the end of an app", "app", a.box.Name, "error", err)
+		}
+	})
+	d.watchIdle(a, ended)
+}
+
+// stopped takes down what a running app had, once its root process has ended.
+// Its record, log and files stay until it is removed.
+func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
+	rec, _ := a.read()
+	if err := a.cgroup().Kill(ctx); err != nil {
+		return err
+	}
+	a.dropProcess()
+	if err := a.step(Stopped, forever, func(r *record) {
+		r.Exit = exit
+		r.Process = processRecord{}
+	}); err != nil {
+		return err
+	}
+	d.log.InfoContext(ctx, "app ended", "app", rec.Name, "exit", exit)
+	return d.takeDown(ctx, a)
+}
+
+// takeDown removes the app's network and sandbox; its processes have ended.
+func (d *Daemon) takeDown(ctx context.Context, a *app) error {
+	return errors.Join(d.detach(ctx, a), a.box.Remove())
+}
+
+// dropProcess forgets the process, which has been killed, once it is reaped.
+func (a *app) dropProcess() {
+	if a.proc != nil {
+		<-a.ended
+		_ = a.proc.Close() // a pidfd: nothing to lose
+		a.proc = nil
+	}
+}
+
+// expunge ends an app and removes all there is of it. It can be repeated.
+func (d *Daemon) expunge(ctx context.Context, a *app) error {
+	if a.status() != Removing {
+		if err := a.step(Removing, untilReboot, nil); err != nil {
+			return err
+		}
+	}
+	if err := fault.Point(ctx, fault.RemoveAfterRecord); err != nil {
+		return err
+	}
+	if err := a.cgroup().Kill(ctx); err != nil {
+		return err
+	}
+	a.dropProcess()
+	if err := d.release(ctx, a); err != nil {
+		return err
+	}
+	if err := fault.Point(ctx, fault.RemoveAfterKill); err != nil {
+		return err
+	}
+	if err := d.takeDown(ctx, a); err != nil {
+		return err
+	}
+	if err := fault.Point(ctx, fault.RemoveAfterSandbox); err != nil {
+		return err
+	}
+	if err := removeDir(a.dir); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.apps, a.box.Name)
+	return nil
+}
+
+// removeDir removes an app's state directory, its record last, so that what a
+// crash leaves is still known to be half removed.
+func removeDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("remove app: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == recordFile {
+			continue
+		}
+		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
+			return fmt.Errorf("remove app: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove app: %w", err)
+	}
+	return nil
+}
+
+// find returns the app called name.
+func (d *Daemon) find(name string) (*app, error) {
+	if err := snapshot.ValidateName(name); err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a, ok := d.apps[name]; ok {
+		return a, nil
+	}
+	return nil, fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
+}

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// Serve answers requests on the socket in the run directory until ctx ends; it
+// returns when the requests under way have ended. ready is called when the
+// socket accepts; may be nil.
+//
+// Root alone may open the socket.
+func (d *Daemon) Serve(ctx context.Context, ready func()) error {
+	path := filepath.Join(d.opt.RunDir, SocketName)
+	// What an earlier daemon left: this one has the state directory's lock.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("replace socket: %w", err)
+	}
+	// The run directory is 0700, so nobody connects before the mode is set.
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
+	}
+	s := grpc.NewServer()
+	api.RegisterSnapctlServer(s, d)
+	stop := context.AfterFunc(ctx, func() {
+		d.tasks.stop()
+		s.Stop()
+	})
+	defer stop()
+	if ready != nil {
+		ready()
+	}
+	if err := s.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}

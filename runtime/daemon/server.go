@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot"
+)
+
+// defaultTimeout is how long an operation may take that names no other time.
+const defaultTimeout = 5 * time.Minute
+
+// Run implements the API.
+func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error) {
+	rec, err := d.newRecord(req)
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	a, err := logged(ctx, d, "run", rec.Name, func() (*app, error) { return d.run(ctx, *rec) })
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return d.show(a), nil
+}
+
+// List implements the API.
+func (d *Daemon) List(context.Context, *api.ListRequest) (*api.ListResponse, error) {
+	resp := &api.ListResponse{}
+	for _, a := range d.list() {
+		resp.Apps = append(resp.Apps, d.show(a))
+	}
+	return resp, nil
+}
+
+// Show implements the API.
+func (d *Daemon) Show(_ context.Context, req *api.AppRequest) (*api.App, error) {
+	a, err := d.find(req.GetName())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return d.show(a), nil
+}
+
+// Hibernate implements the API.
+func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), d.hibernate)
+}
+
+// Wake implements the API.
+func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), d.wake)
+}
+
+// operation is a long operation on one app.
+type operation func(ctx context.Context, a *app, tell func(string)) (*outcome, error)
+
+// operate runs a long operation and streams its steps and its result.
+func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, appName string, timeout *durationpb.Duration, op operation) error {
+	a, err := d.find(appName)
+	if err != nil {
+		return rpcError(err)
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(timeout))
+	defer cancel()
+	began := time.Now()
+	out, err := logged(ctx, d, name, appName, func() (*outcome, error) { return op(ctx, a, progress(stream)) })
+	if err != nil {
+		return rpcError(err)
+	}
+	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
+}
+
+// TakeSnapshot implements the API.
+func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	a, err := d.find(req.GetApp())
+	if err != nil {
+		return rpcError(err)
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
+	defer cancel()
+	began := time.Now()
+	var m *snapshot.Manifest
+	out, err := logged(ctx, d, "snapshot", req.GetApp(), func() (out *outcome, err error) {
+		m, out, err = d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), tell: progress(stream)})
+		return out, err
+	})
+	if err != nil {
+		return rpcError(err)
+	}
+	return sendResult(stream, began, out, &api.Result{App: d.show(a), Snapshot: showSnapshot(m)})
+}
+
+// Restore implements the API.
+func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	rec, err := d.restoredRecord(req)
+	if err != nil {
+		return rpcError(err)
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
+	defer cancel()
+	began := time.Now()
+	var a *app
+	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
+		a, out, err = d.restoreSnapshot(ctx, restoreRequest{snapshot: req.GetSnapshot(), record: *rec, tell: progress(stream)})
+		return out, err
+	})
+	if err != nil {
+		return rpcError(err)
+	}
+	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
+}
+
+// ListSnapshots implements the API.
+func (d *Daemon) ListSnapshots(context.Context, *api.ListRequest) (*api.ListSnapshotsResponse, error) {
+	all, err := d.snapshots()
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &api.ListSnapshotsResponse{Snapshots: all}, nil
+}
+
+// RemoveSnapshot implements the API.
+func (d *Daemon) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest) (*api.RemoveResponse, error) {
+	if err := d.removeSnapshot(req.GetName()); err != nil {
+		return nil, rpcError(err)
+	}
+	return &api.RemoveResponse{}, nil
+}
+
+func timeoutOf(d *durationpb.Duration) time.Duration {
+	if t := d.AsDuration(); t > 0 {
+		return t
+	}
+	return defaultTimeout
+}
+
+// progress sends each step to the client; a client that has hung up is noticed
+// by the stream's context.
+func progress(stream grpc.ServerStreamingServer[api.Event]) func(string) {
+	return func(step string) {
+		_ = stream.Send(&api.Event{Event: &api.Event_Progress{Progress: &api.Progress{Step: step}}})
+	}
+}
+
+func sendResult(stream grpc.ServerStreamingServer[api.Event], began time.Time, out *outcome, res *api.Result) error {
+	res.FrozenUs = out.frozen.Microseconds()
+	res.TotalUs = time.Since(began).Microseconds()
+	res.StepsUs = make(map[string]int64, len(out.steps))
+	for name, took := range out.steps {
+		res.StepsUs[name] = took.Microseconds()
+	}
+	return stream.Send(&api.Event{Event: &api.Event_Result{Result: res}})
+}
+
+// logged runs an operation and logs one line when it has finished.
+func logged[T any](ctx context.Context, d *Daemon, op, name string, fn func() (T, error)) (T, error) {
+	began := time.Now()
+	v, err := fn()
+	if err != nil {
+		d.log.ErrorContext(ctx, "operation failed", "operation", op, "app", name, "took", time.Since(began), "error", err)
+	} else {
+		d.log.InfoContext(ctx, "operation finished", "operation", op, "app", name, "took", time.Since(began))
+	}
+	return v, err
+}

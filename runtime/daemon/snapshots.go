@@ -1,0 +1,197 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// snapshotRequest says what takeSnapshot does.
+type snapshotRequest struct {
+	name string // "": chosen
+	stop bool
+	tell func(string)
+}
+
+// takeSnapshot saves an app under a name. If it fails the app goes on as it
+// was, and no snapshot is left.
+func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
+	release, err := a.take(ctx, "snapshot")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	if err := d.preflight(ctx, a); err != nil {
+		return nil, nil, err
+	}
+	target, free, err := d.reserve(req.name, a.box.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer free()
+	if err := a.step(Snapshotting, untilReboot, nil); err != nil {
+		return nil, nil, err
+	}
+	ended := false
+	defer func() {
+		if !ended {
+			err = errors.Join(err, a.step(Running, untilReboot, nil))
+		}
+	}()
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ns.Close()
+	opt, err := d.takeOptions(a, ns, string(target))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer opt.guard.Close()
+	if req.stop {
+		opt.After = snapshot.End
+	}
+	opt.Step = req.tell
+	opt.Manifest.Name = filepath.Base(string(target))
+	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
+	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
+		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+			return err
+		}
+		if err := snapshot.CopyTree(ctx, filepath.Join(a.box.Dev(), "shm"), to.Shm()); err != nil {
+			return err
+		}
+		return fault.Point(ctx, fault.SnapshotBeforeCommit)
+	}
+	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
+	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
+	if err != nil {
+		return nil, nil, err
+	}
+	if req.stop {
+		ended = true
+		if err := d.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+opt.Manifest.Name); err != nil {
+			return nil, nil, err
+		}
+	}
+	m, err := taken.Dir.Manifest()
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+}
+
+// reserve gives a snapshot its name while it is written.
+func (d *Daemon) reserve(name, app string) (_ snapshot.Dir, free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	taken := func(name string) bool {
+		_, err := os.Lstat(string(d.snapshotDir(name)))
+		return d.names[name] || err == nil
+	}
+	if name == "" {
+		for i := 1; name == "" || taken(name); i++ {
+			name = fmt.Sprintf("%s-%d", app, i)
+		}
+	}
+	if err := snapshot.ValidateName(name); err != nil {
+		return "", nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	if taken(name) {
+		return "", nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrAlreadyExists)
+	}
+	d.names[name] = true
+	return d.snapshotDir(name), func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.names, name)
+	}, nil
+}
+
+// findSnapshot returns the directory of a snapshot and its manifest.
+func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, error) {
+	if err := snapshot.ValidateName(name); err != nil {
+		return "", nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	dir := d.snapshotDir(name)
+	if _, err := os.Lstat(string(dir)); err != nil {
+		return "", nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	}
+	m, err := dir.Manifest()
+	if err != nil {
+		return "", nil, fmt.Errorf("snapshot %s: %w", name, err)
+	}
+	return dir, m, nil
+}
+
+// restoreRequest says what restoreSnapshot makes.
+type restoreRequest struct {
+	snapshot string
+	record   record // name, endpoint; the rest comes from the snapshot
+	tell     func(string)
+}
+
+// restoreSnapshot makes a new app from a snapshot. Its connections are reset,
+// for the sockets of the snapshot belong to the app that it was taken of. If it
+// fails nothing is left of it.
+func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
+	clock := newSteps(req.tell)
+	clock.begin("check snapshot")
+	dir, _, err := d.findSnapshot(req.snapshot)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := dir.Open(ctx, snapshot.ByDigest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
+	}
+	a, release, err := d.enroll(ctx, req.record, Restoring)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
+		return nil, nil, err
+	}
+	clock.begin("copy files")
+	if err := snapshot.CopyTree(ctx, dir.Storage(), a.box.Upper()); err != nil {
+		return nil, nil, err
+	}
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ns.Close(); err != nil {
+		return nil, nil, err
+	}
+	if err := snapshot.CopyTree(ctx, dir.Shm(), filepath.Join(a.box.Dev(), "shm")); err != nil {
+		return nil, nil, err
+	}
+	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
+		return nil, nil, err
+	}
+	proc, err := d.restore(ctx, a, dir, m, clock.begin)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := fault.Point(ctx, fault.RestoreAfterRestore); err != nil {
+		return nil, nil, errors.Join(err, proc.Close())
+	}
+	if err := d.adopt(a, proc, Running, forever); err != nil {
+		return nil, nil, err
+	}
+	return a, &outcome{steps: clock.end()}, nil
+}

@@ -1,0 +1,103 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// Stop implements the API: it ends the app's program, and keeps the app's
+// record, log and files.
+func (d *Daemon) Stop(ctx context.Context, req *api.StopRequest) (*api.App, error) {
+	a, err := d.find(req.GetName())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	sig := unix.SIGTERM
+	if text := req.GetSignal(); text != "" {
+		name := strings.ToUpper(text)
+		if !strings.HasPrefix(name, "SIG") {
+			name = "SIG" + name
+		}
+		if sig = unix.SignalNum(name); sig == 0 {
+			return nil, rpcError(fmt.Errorf("signal %q: %w: no such signal", text, errdefs.ErrInvalidArgument))
+		}
+	}
+	grace := cmp.Or(req.GetTimeout().AsDuration(), 10*time.Second)
+	_, err = logged(ctx, d, "stop", req.GetName(), func() (any, error) { return nil, d.stop(ctx, a, sig, grace) })
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return d.show(a), nil
+}
+
+// stop ends an app. A held one is dropped without waking it: its connections
+// are reset.
+func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.Duration) error {
+	release, err := a.take(ctx, "stop")
+	if err != nil {
+		return err
+	}
+	defer release()
+	switch a.status() {
+	case Stopped:
+		return nil
+	case Held:
+		if err := a.step(Stopped, forever, func(r *record) { r.Exit = "stopped while held" }); err != nil {
+			return err
+		}
+		ctx = context.WithoutCancel(ctx)
+		return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
+	case Running:
+	default:
+		return &StepError{App: a.box.Name, From: a.status(), To: Stopped}
+	}
+	patience, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	err = a.proc.Stop(patience, sig, a.ended)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.box.Name, ctx.Err())
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err != nil { // out of patience
+		if err := a.cgroup().Kill(ctx); err != nil {
+			return err
+		}
+	}
+	<-a.ended
+	a.mu.Lock()
+	exit := a.exit.String()
+	a.mu.Unlock()
+	return d.stopped(ctx, a, exit)
+}
+
+// Remove implements the API.
+func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.RemoveResponse, error) {
+	a, err := d.find(req.GetName())
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	_, err = logged(ctx, d, "rm", req.GetName(), func() (any, error) {
+		release, err := a.take(ctx, "rm")
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		if s := a.status(); s != Stopped && s != Removing && !req.GetForce() {
+			return nil, fmt.Errorf("app %s is %s: %w: stop it first, or use --force", req.GetName(), s, errdefs.ErrFailedPrecondition)
+		}
+		return nil, d.expunge(context.WithoutCancel(ctx), a)
+	})
+	if err != nil {
+		return nil, rpcError(err)
+	}
+	return &api.RemoveResponse{}, nil
+}

@@ -1,0 +1,254 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"time"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// wake restores a held app onto its held sockets. If it fails the app stays
+// held.
+func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcome, err error) {
+	release, err := a.take(ctx, "wake")
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if a.status() == Running {
+		return &outcome{}, nil
+	}
+	if err := a.disarm(); err != nil {
+		return nil, errors.Join(err, d.rearm(a))
+	}
+	if err := a.step(Waking, untilReboot, nil); err != nil {
+		return nil, errors.Join(err, d.rearm(a))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.undoWake(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.WakeAfterRecord); err != nil {
+		return nil, err
+	}
+	clock := newSteps(tell)
+	clock.begin("check images")
+	m, err := a.hibernation().Open(ctx, snapshot.ByStamp)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin)
+	if err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx) // it runs: there is no way back
+	if err := fault.Point(ctx, fault.WakeAfterRestore); err != nil {
+		return nil, errors.Join(err, proc.Close())
+	}
+	a.failures = 0
+	clock.begin("let go of sockets")
+	if err := d.adopt(a, proc, Running, untilReboot); err != nil {
+		return nil, err
+	}
+	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
+		d.log.ErrorContext(ctx, "fault after waking", "error", err)
+	}
+	if err := errors.Join(d.release(ctx, a), a.hibernation().Remove()); err != nil {
+		// The app runs; only the clean-up is late, and the next one repeats it.
+		d.log.ErrorContext(ctx, "clean up after waking", "app", a.box.Name, "error", err)
+	}
+	return &outcome{steps: clock.end()}, nil
+}
+
+// restore makes the processes of a saved app, with the sockets that are held.
+// If it fails no process is left.
+func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest, tell func(string)) (_ *sandbox.Process, err error) {
+	tell("prepare sandbox")
+	rec, _ := a.read()
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	place, err := d.place(a, rec, ns)
+	if err != nil {
+		return nil, err
+	}
+	defer place.Log.Close()
+	g, err := openGuard(a)
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
+		}
+	}()
+	pid, err := restore.Run(ctx, d.criu, restore.Options{
+		Snapshot: from, Manifest: m, Place: *place, Held: a.heldSockets(), Guard: g.File,
+		Start: func(cmd *exec.Cmd) error {
+			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
+				return err
+			}
+			return a.box.StartInCgroupNS(ctx, cmd)
+		},
+		Started: a.box.Cgroup().Add, Step: tell,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sandbox.OpenProcess(pid)
+}
+
+func (a *app) heldSockets() []restore.Held {
+	if a.held == nil {
+		return nil
+	}
+	held := make([]restore.Held, len(a.held.Sockets))
+	for i := range a.held.Sockets {
+		held[i] = restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File}
+	}
+	return held
+}
+
+// undoWake makes an app that could not be woken a held one again.
+func (d *Daemon) undoWake(ctx context.Context, a *app) error {
+	if a.status() != Waking {
+		return nil
+	}
+	if err := a.cgroup().Kill(ctx); err != nil {
+		return err
+	}
+	a.dropProcess()
+	if err := a.step(Held, untilReboot, nil); err != nil {
+		return err
+	}
+	return d.rearm(a)
+}
+
+// watch is the wait for traffic that wakes an app.
+type watch struct {
+	quit chan struct{}
+	done chan struct{}
+}
+
+// arm makes a held app's listeners patient and waits for traffic to wake it. A
+// failure is noted: the app can be woken by command.
+func (d *Daemon) arm(ctx context.Context, a *app) {
+	if err := d.rearm(a); err != nil {
+		a.note(err)
+		d.log.ErrorContext(ctx, "watch a held app", "app", a.box.Name, "error", err)
+	}
+}
+
+func (d *Daemon) rearm(a *app) error {
+	rec, _ := a.read()
+	if a.held == nil || a.watch != nil {
+		return nil
+	}
+	if err := a.held.Arm(); err != nil {
+		return err
+	}
+	if rec.Wake.Mode == hold.Never {
+		return nil
+	}
+	w := &watch{quit: make(chan struct{}), done: make(chan struct{})}
+	a.watch = w
+	set, pause := a.held, a.failures.pause()
+	d.tasks.run(func(ctx context.Context) {
+		defer close(w.done)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			select {
+			case <-w.quit:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		if wait(ctx, pause) {
+			d.wakeOnTraffic(ctx, a, set, rec.Wake)
+		}
+	})
+	return nil
+}
+
+// disarm ends the wait and gives the listeners their own settings back.
+func (a *app) disarm() error {
+	if a.watch != nil {
+		close(a.watch.quit)
+		<-a.watch.done
+		a.watch = nil
+	}
+	if a.held != nil {
+		return a.held.Disarm()
+	}
+	return nil
+}
+
+// wakeOnTraffic waits for the first traffic that the policy lets through.
+func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, policy hold.WakePolicy) {
+	event, err := d.watchTraffic(ctx, a, set, policy)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		a.note(err)
+		d.log.ErrorContext(ctx, "watch held sockets", "app", a.box.Name, "error", err)
+		return
+	}
+	d.log.InfoContext(ctx, "traffic wakes app", "app", a.box.Name, "reason", event.Reason.String())
+	// Waking disarms, and that waits for this goroutine: another one wakes.
+	d.tasks.run(func(ctx context.Context) {
+		if _, err := d.wake(ctx, a, nil); err != nil {
+			a.failures++
+			a.note(err)
+			d.log.ErrorContext(ctx, "wake app on traffic", "app", a.box.Name, "error", err)
+		}
+	})
+}
+
+func (d *Daemon) watchTraffic(ctx context.Context, a *app, set *hold.Set, policy hold.WakePolicy) (hold.Event, error) {
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return hold.Event{}, err
+	}
+	defer ns.Close()
+	return hold.Watch(ctx, set, policy, ns)
+}
+
+// failures counts how often in a row an app could not be woken by traffic.
+type failures int
+
+// pause is how long to wait before traffic may wake it again: the same data
+// still waits, and would wake it at once.
+func (f failures) pause() time.Duration {
+	if f == 0 {
+		return 0
+	}
+	return min(time.Second<<min(int(f), 10), time.Minute)
+}
+
+// wait returns true after the pause, or false if ctx ends first.
+func wait(ctx context.Context, pause time.Duration) bool {
+	if pause == 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,119 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// CgroupNSCommand is the hidden command of snapctld that makes a cgroup
+// namespace, see [CgroupNS].
+const CgroupNSCommand = "sandbox-cgroupns"
+
+// bindCgroupNS keeps the cgroup namespace of the process at a path, for the
+// restored process to be started in.
+func (s *Sandbox) bindCgroupNS(pid int) error {
+	path := s.cgroupNSPath()
+	mounted, err := isMountPoint(path)
+	if err != nil || mounted {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep cgroup namespace: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("keep cgroup namespace: %w", err)
+	}
+	source := filepath.Join("/proc", fmt.Sprint(pid), "ns", "cgroup")
+	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("keep cgroup namespace: %w", err)
+	}
+	return private(path)
+}
+
+// StartInCgroupNS starts a command in the app's cgroup namespace; CRIU's
+// children inherit it, since CRIU is told to ignore cgroups.
+//
+// The namespace is entered by a thread that ends afterwards.
+func (s *Sandbox) StartInCgroupNS(ctx context.Context, cmd *exec.Cmd) error {
+	if err := s.makeCgroupNS(ctx); err != nil {
+		return err
+	}
+	ns, err := os.Open(s.cgroupNSPath())
+	if err != nil {
+		return fmt.Errorf("open cgroup namespace: %w", err)
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()                                                 //nolint:forbidigo // not unlocked: the thread dies with this goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWCGROUP); err != nil { //nolint:forbidigo // a cgroup namespace, not a network one
+			done <- fmt.Errorf("enter cgroup namespace: %w", err)
+			return
+		}
+		done <- cmd.Start()
+	}()
+	return <-done
+}
+
+// makeCgroupNS makes the app's cgroup namespace if there is none: after a
+// reboot, or for an app that never started but was restored. A namespace has
+// the cgroup of the process that makes it for its root, so it takes a process.
+func (s *Sandbox) makeCgroupNS(ctx context.Context) error {
+	mounted, err := isMountPoint(s.cgroupNSPath())
+	if err != nil || mounted {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", CgroupNSCommand)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("make cgroup namespace: %w", err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("make cgroup namespace: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("make cgroup namespace: %w", err)
+	}
+	err = s.group.Add(cmd.Process.Pid)
+	if err == nil {
+		_, err = in.Write([]byte{1})
+	}
+	if err == nil {
+		_, err = io.ReadFull(out, make([]byte, 1))
+	}
+	if err == nil {
+		err = s.bindCgroupNS(cmd.Process.Pid)
+	}
+	if err := errors.Join(err, in.Close(), cmd.Wait()); err != nil {
+		return fmt.Errorf("make cgroup namespace: %w", err)
+	}
+	return nil
+}
+
+// CgroupNS makes a cgroup namespace once a byte arrives on standard input, says
+// so on standard output, and waits for the input to end. The caller is on the
+// main thread, locked to it.
+func CgroupNS() error {
+	buf := make([]byte, 1)
+	if _, err := io.ReadFull(os.Stdin, buf); err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil { //nolint:forbidigo // a cgroup namespace, not a network one
+		return fmt.Errorf("make cgroup namespace: %w", err)
+	}
+	if _, err := os.Stdout.Write(buf); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}

@@ -1,0 +1,162 @@
+// Package sandbox makes the place in which an app lives: its directories and
+// mounts, its cgroup, its namespaces and its first process.
+//
+// What outlives the processes (overlay root, /dev with /dev/shm, cgroup,
+// network and cgroup namespace) is made by [Sandbox.Prepare] in the daemon's
+// own mount namespace, so that an app can be hibernated and restored onto it
+// any number of times:
+//
+//	STATE/apps/NAME/storage/{upper,work}   the app's writes, over the lower root
+//	STATE/apps/NAME/log                    stdout and stderr, append only
+//	RUN/apps/NAME/root                     the overlay
+//	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
+//	RUN/apps/NAME/ns/{net,cgroup}          bound namespaces
+//
+// [Sandbox.Start] runs the program as process 1 of new pid, mount, ipc, uts,
+// cgroup and time namespaces. All of it needs CAP_SYS_ADMIN and Linux 5.14
+// (cgroup.kill).
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Config says where a sandbox is and what runs in it.
+type Config struct {
+	Name     string
+	StateDir string      // the app's own directory below the daemon's state directory
+	RunDir   string      // the app's own directory below the daemon's run directory
+	Hide     []string    // host directories that the app sees empty
+	Cgroups  *Cgroups    // where the app's cgroup is made
+	Spec     *specs.Spec // process, host name, binds, resources
+	Log      *slog.Logger
+}
+
+// Sandbox is the place of one app. Its methods are not safe for concurrent use:
+// the app's operation queue is the lock.
+type Sandbox struct {
+	Config
+	group *Group
+}
+
+// New describes a sandbox; nothing is made yet.
+func New(cfg Config) *Sandbox {
+	return &Sandbox{Config: cfg, group: cfg.Cgroups.Group(cfg.Name)}
+}
+
+// Cgroup returns the app's cgroup.
+func (s *Sandbox) Cgroup() *Group { return s.group }
+
+// Root is the mounted root directory, as the daemon sees it.
+func (s *Sandbox) Root() string { return filepath.Join(s.RunDir, "root") }
+
+// Dev is the mounted /dev of the app, as the daemon sees it.
+func (s *Sandbox) Dev() string { return filepath.Join(s.RunDir, "dev") }
+
+// Upper holds what the app wrote to its root.
+func (s *Sandbox) Upper() string { return filepath.Join(s.StateDir, "storage", "upper") }
+
+// LogFile is the app's standard output and error.
+func (s *Sandbox) LogFile() string { return filepath.Join(s.StateDir, "log") }
+
+// NetPath is where the app's network namespace is bound.
+func (s *Sandbox) NetPath() string { return filepath.Join(s.RunDir, "ns", "net") }
+
+func (s *Sandbox) cgroupNSPath() string { return filepath.Join(s.RunDir, "ns", "cgroup") }
+
+// Prepare makes what outlives the app's processes, as far as it is missing.
+// It returns the app's network namespace, which the caller closes.
+func (s *Sandbox) Prepare(ctx context.Context) (_ *netns.NS, err error) {
+	for _, dir := range []string{s.StateDir, s.RunDir, filepath.Join(s.RunDir, "ns")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make sandbox directory: %w", err)
+		}
+	}
+	if err := s.mountRoot(); err != nil {
+		return nil, err
+	}
+	if err := s.mountDev(); err != nil {
+		return nil, err
+	}
+	if err := s.group.Create(ctx, s.resources()); err != nil {
+		return nil, err
+	}
+	return s.network()
+}
+
+func (s *Sandbox) resources() *specs.LinuxResources {
+	if s.Spec.Linux == nil || s.Spec.Linux.Resources == nil {
+		return &specs.LinuxResources{}
+	}
+	return s.Spec.Linux.Resources
+}
+
+// network opens the app's network namespace, or makes and binds a new one.
+func (s *Sandbox) network() (*netns.NS, error) {
+	ns, err := netns.Open(s.NetPath())
+	if err == nil {
+		return ns, nil
+	}
+	ns, err = netns.New()
+	if err != nil {
+		return nil, err
+	}
+	if err := ns.Bind(s.NetPath()); err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	return ns, nil
+}
+
+// OpenLog opens the app's log for appending.
+func (s *Sandbox) OpenLog() (*os.File, error) {
+	f, err := os.OpenFile(s.LogFile(), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open app log: %w", err)
+	}
+	return f, nil
+}
+
+// Remove takes away all that Prepare made, but for the state directory. The
+// app's processes must have ended. Missing parts are no error.
+func (s *Sandbox) Remove() error {
+	errs := []error{
+		netns.Unbind(s.NetPath()),
+		netns.Unbind(s.cgroupNSPath()),
+		unmount(s.Root()),
+		unmount(s.Dev()),
+		s.group.Delete(),
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove sandbox of %s: %w", s.Name, err)
+	}
+	if err := os.RemoveAll(s.RunDir); err != nil {
+		return fmt.Errorf("remove run directory: %w", err)
+	}
+	return nil
+}
+
+// unmount detaches what is mounted at path; nothing there is no error.
+func unmount(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case err == nil:
+			continue // there may be another one below
+		case errors.Is(err, unix.EINVAL), errors.Is(err, fs.ErrNotExist):
+			return nil
+		default:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package criu
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+)
+
+// DumpLog is the name of CRIU's log in the work directory.
+const DumpLog = "dump.log"
+
+// DumpOptions says what [Client.Dump] saves and what becomes of the tasks.
+type DumpOptions struct {
+	PID          int      // the root task
+	Images       string   // an existing directory
+	WorkDir      string   // an existing directory for what is written after Saved: log and statistics
+	Root         string   // the root directory of the root task, as the caller sees it
+	FreezeCgroup string   // the cgroup v2 directory that holds exactly these tasks, already frozen
+	External     []string // CRIU's --external values
+	LeaveRunning bool     // let the tasks go on (frozen, if FreezeCgroup was) afterwards
+	Guard        *os.File // CRIU keeps it open until it ends, even if the caller dies; may be nil
+
+	// Saved is called once everything is in Images and before the tasks
+	// end or go on. If it fails, they go on, whatever LeaveRunning says,
+	// and Dump returns its error. This is the point of no return.
+	Saved func(ctx context.Context) error
+}
+
+// Dump saves a process tree. It leaves TCP alone: connections are saved as
+// closed, the network is not locked, connections not yet accepted are skipped.
+//
+// If ctx ends, the tasks go on at the next point where CRIU can be told.
+// Returns an error wrapping *Error if CRIU failed; the tasks then go on.
+func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
+	dir, err := os.Open(o.Images)
+	if err != nil {
+		return fmt.Errorf("open images directory: %w", err)
+	}
+	defer dir.Close()
+	work, err := os.Open(o.WorkDir)
+	if err != nil {
+		return fmt.Errorf("open work directory: %w", err)
+	}
+	defer work.Close()
+	s, err := c.start(ctx, process{files: files(o.Guard)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+
+	opts := c.commonOpts(DumpLog, dir)
+	opts.WorkDirFd = dirFD(work)
+	opts.Pid = ptr(int32(o.PID))
+	opts.Root = ptr(o.Root)
+	opts.FreezeCgroup = ptr(o.FreezeCgroup)
+	opts.External = o.External
+	opts.LeaveRunning = ptr(o.LeaveRunning)
+	opts.LinkRemap = ptr(true)
+	opts.ForceIrmap = ptr(true)
+	opts.TcpSkipInFlight = ptr(true)
+	opts.GhostLimit = ptr(uint32(1 << 30))
+	opts.NotifyScripts = ptr(true)
+
+	resp, err := s.roundTrip(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_DUMP), Opts: opts}, func(script string, _ int) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if script == "post-dump" && o.Saved != nil {
+			return o.Saved(ctx)
+		}
+		return nil
+	})
+	if err != nil || !resp.GetSuccess() {
+		return failure("dump", resp, filepath.Join(o.WorkDir, DumpLog), err)
+	}
+	return nil
+}
+
+// commonOpts are the options of a dump and of the restore from it.
+func (c Client) commonOpts(logFile string, images *os.File) *rpc.CriuOpts {
+	return &rpc.CriuOpts{
+		ImagesDirFd:       dirFD(images),
+		LogLevel:          ptr(cmp.Or(c.LogLevel, 2)),
+		LogFile:           ptr(logFile),
+		TcpClose:          ptr(true),
+		NetworkLock:       ptr(rpc.CriuNetworkLockMethod_SKIP),
+		ManageCgroups:     ptr(true),
+		ManageCgroupsMode: ptr(rpc.CriuCgMode_IGNORE),
+		FileLocks:         ptr(true),
+		OrphanPtsMaster:   ptr(true),
+	}
+}
+
+// dirFD names a directory of ours: CRIU opens it as /proc/PID/fd/N of its
+// client, other than inherited descriptors, which are its own.
+func dirFD(dir *os.File) *int32 { return ptr(int32(dir.Fd())) }
+
+// files lists the files that are there.
+func files(some ...*os.File) []*os.File {
+	return slices.DeleteFunc(some, func(f *os.File) bool { return f == nil })
+}

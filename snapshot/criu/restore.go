@@ -1,0 +1,97 @@
+package criu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+)
+
+// RestoreLog is the name of CRIU's log in the work directory.
+const RestoreLog = "restore.log"
+
+// Inherit is a descriptor that takes the place of a saved file.
+type Inherit struct {
+	Key  string // as in --inherit-fd fd[N]:KEY
+	File *os.File
+}
+
+// RestoreOptions says where [Client.Restore] puts the tasks.
+type RestoreOptions struct {
+	Images   string // a directory of images, or a view of one
+	WorkDir  string // an existing directory for CRIU's log
+	Root     string // the mounted root directory
+	External []string
+	Inherit  []Inherit
+	Guard    *os.File // as in DumpOptions
+
+	// Start starts the CRIU process on a thread of the caller's choice,
+	// in the namespaces that the tasks are to inherit; nil: cmd.Start.
+	Start func(*exec.Cmd) error
+	// Started is told CRIU's process id before it gets the request, so
+	// that it, and with it the tasks, can be put into a cgroup.
+	Started func(pid int) error
+	// Ready is called when every task is in place and about to run. If it
+	// fails, the tasks are killed.
+	Ready func(ctx context.Context, pid int) error
+}
+
+// Restore makes the saved tasks again and returns the process id of the root
+// task, which is a child of the caller.
+//
+// If ctx ends CRIU is killed; the caller then kills what it left in the cgroup.
+// Returns an error wrapping *Error if CRIU failed.
+func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err error) {
+	images, err := os.Open(o.Images)
+	if err != nil {
+		return 0, fmt.Errorf("open images directory: %w", err)
+	}
+	defer images.Close()
+	work, err := os.Open(o.WorkDir)
+	if err != nil {
+		return 0, fmt.Errorf("open work directory: %w", err)
+	}
+	defer work.Close()
+
+	opts := c.commonOpts(RestoreLog, images)
+	opts.WorkDirFd = dirFD(work)
+	opts.Root = ptr(o.Root)
+	opts.External = o.External
+	opts.RstSibling = ptr(true)
+	opts.NotifyScripts = ptr(true)
+	// A program on the host may have been upgraded or a log have grown;
+	// its size is still checked.
+	opts.SkipFileRwxCheck = ptr(true)
+	extra := files(o.Guard)
+	for _, in := range o.Inherit {
+		opts.InheritFd = append(opts.InheritFd, &rpc.InheritFd{
+			Key: ptr(in.Key), Fd: ptr(int32(firstExtraFile + 1 + len(extra))),
+		})
+		extra = append(extra, in.File)
+	}
+
+	s, err := c.start(ctx, process{files: extra, start: o.Start, started: o.Started})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	defer context.AfterFunc(ctx, s.kill)()
+
+	resp, err := s.roundTrip(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
+		if script == "post-restore" && o.Ready != nil {
+			return o.Ready(ctx, p)
+		}
+		return nil
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		err = errors.Join(cause, err)
+	}
+	if err != nil || !resp.GetSuccess() {
+		return 0, failure("restore", resp, filepath.Join(o.WorkDir, RestoreLog), err)
+	}
+	return int(resp.GetRestore().GetPid()), nil
+}

@@ -1,0 +1,145 @@
+package criu
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"golang.org/x/sys/unix"
+)
+
+// firstExtraFile is the number of ExtraFiles[0] in the child, see os/exec.
+const firstExtraFile = 3
+
+// process says how the CRIU process is started.
+type process struct {
+	// files become descriptors 4, 5, ... of CRIU (3 is the RPC socket).
+	files []*os.File
+	// start starts the command, on a thread of the caller's choice; nil
+	// means cmd.Start.
+	start func(*exec.Cmd) error
+	// started is told the process id before CRIU gets its request.
+	started func(pid int) error
+}
+
+// session is one running `criu swrk` process.
+type session struct {
+	cmd    *exec.Cmd
+	conn   *os.File
+	cancel context.CancelFunc
+}
+
+// start runs CRIU and connects to it. A cancelled ctx does not end the process
+// (a CRIU that is killed in the middle of a dump leaves its parasite in the
+// tasks): the request decides what cancelling means.
+func (c Client) start(ctx context.Context, p process) (*session, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make criu socket: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "criu"), os.NewFile(uintptr(fds[1]), "swrk")
+	defer theirs.Close()
+	// A request that names thousands of inherited descriptors is one message.
+	for _, fd := range fds {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20); err != nil {
+			return nil, errors.Join(fmt.Errorf("grow criu socket: %w", err), ours.Close())
+		}
+	}
+
+	pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	cmd := exec.CommandContext(pctx, cmp.Or(c.Path, "criu"), "swrk", strconv.Itoa(firstExtraFile))
+	cmd.ExtraFiles = append([]*os.File{theirs}, p.files...)
+	cmd.Dir = "/"
+	begin := p.start
+	if begin == nil {
+		begin = (*exec.Cmd).Start
+	}
+	if err := begin(cmd); err != nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("start criu: %w", err), ours.Close())
+	}
+	s := &session{cmd: cmd, conn: ours, cancel: cancel}
+	if p.started != nil {
+		if err := p.started(cmd.Process.Pid); err != nil {
+			s.kill()
+			return nil, errors.Join(err, s.close())
+		}
+	}
+	return s, nil
+}
+
+// kill ends CRIU at once.
+func (s *session) kill() { s.cancel() }
+
+// close hangs up and waits for CRIU to end. The exit status is of no interest:
+// the response told everything, or its absence did.
+func (s *session) close() error {
+	err := s.conn.Close()
+	var exit *exec.ExitError
+	if werr := s.cmd.Wait(); werr != nil && !errors.As(werr, &exit) && !errors.Is(werr, context.Canceled) {
+		err = errors.Join(err, werr)
+	}
+	s.cancel()
+	return err
+}
+
+// roundTrip sends a request and serves notifications until the answer to it.
+func (s *session) roundTrip(req *rpc.CriuReq, notify func(script string, pid int) error) (*rpc.CriuResp, error) {
+	var refused error
+	for {
+		b, err := req.MarshalVT()
+		if err != nil {
+			return nil, fmt.Errorf("encode criu request: %w", err)
+		}
+		if _, err := s.conn.Write(b); err != nil {
+			return nil, errors.Join(refused, fmt.Errorf("send criu request: %w", err))
+		}
+		resp, err := s.receive()
+		if err != nil {
+			return nil, errors.Join(refused, err)
+		}
+		if resp.GetType() != rpc.CriuReqType_NOTIFY {
+			return resp, refused
+		}
+		if notify != nil {
+			n := resp.GetNotify()
+			if err := notify(n.GetScript(), int(n.GetPid())); err != nil && refused == nil {
+				refused = err
+			}
+		}
+		req = &rpc.CriuReq{Type: ptr(rpc.CriuReqType_NOTIFY), NotifySuccess: ptr(refused == nil)}
+	}
+}
+
+// receive reads one message, whatever its size.
+func (s *session) receive() (*rpc.CriuResp, error) {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		n    int
+		rerr error
+		buf  = make([]byte, 64<<10)
+	)
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, rerr = unix.Recvfrom(int(fd), buf, 0)
+		return !errors.Is(rerr, unix.EAGAIN)
+	})
+	switch err = errors.Join(err, rerr); {
+	case err != nil:
+		return nil, fmt.Errorf("read criu answer: %w", err)
+	case n == 0:
+		return nil, errors.New("criu ended without an answer")
+	}
+	resp := &rpc.CriuResp{}
+	if err := resp.UnmarshalVT(buf[:n]); err != nil {
+		return nil, fmt.Errorf("decode criu answer: %w", err)
+	}
+	return resp, nil
+}

@@ -1,0 +1,240 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// ErrDamaged is a snapshot whose files are not what its manifest says.
+var ErrDamaged = errors.New("snapshot is damaged")
+
+// Dir is the directory of a committed snapshot.
+type Dir string
+
+// Images is the directory of CRIU's images.
+func (d Dir) Images() string { return filepath.Join(string(d), imagesDir) }
+
+// Storage is the directory of the app's saved writes.
+func (d Dir) Storage() string { return filepath.Join(string(d), storageDir) }
+
+// Shm is the directory of the app's saved /dev/shm.
+func (d Dir) Shm() string { return filepath.Join(string(d), shmDir) }
+
+// Depth says how thoroughly [Dir.Open] checks the files.
+type Depth int
+
+const (
+	// ByStamp compares the digests of small files, and of a large file its
+	// size and stamp, and its digest only if the stamp differs.
+	ByStamp Depth = iota
+	// ByDigest reads every byte.
+	ByDigest
+)
+
+// stampFrom is the size from which a stamp is as good as a digest.
+const stampFrom = 1 << 20
+
+// Open reads the manifest and checks that every file is what it says and that
+// no other file is there. Returns an error wrapping ErrDamaged or ErrInvalid
+// that names the file.
+func (d Dir) Open(ctx context.Context, depth Depth) (*Manifest, error) {
+	m, err := d.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	want := make(map[string]File, len(m.Files))
+	for _, f := range m.Files {
+		want[f.Path] = f
+	}
+	found, err := listTree(string(d))
+	if err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for _, name := range found {
+		f, ok := want[name]
+		if !ok {
+			_ = g.Wait()
+			return nil, fmt.Errorf("%w: %s: not part of it", ErrDamaged, name)
+		}
+		delete(want, name)
+		g.Go(func() error { return d.check(ctx, f, depth) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for name := range want {
+		return nil, fmt.Errorf("%w: %s: missing", ErrDamaged, name)
+	}
+	return m, nil
+}
+
+// Manifest reads the manifest alone and checks it against its digest.
+func (d Dir) Manifest() (*Manifest, error) {
+	b, err := os.ReadFile(filepath.Join(string(d), manifestFile))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	want, err := os.ReadFile(filepath.Join(string(d), digestFile))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	sum := sha256.Sum256(b)
+	if hex.EncodeToString(sum[:]) != string(want) {
+		return nil, fmt.Errorf("%w: %s: it does not match %s", ErrDamaged, manifestFile, digestFile)
+	}
+	return parseManifest(b)
+}
+
+func (d Dir) check(ctx context.Context, want File, depth Depth) error {
+	got, err := describe(string(d), want.Path)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.Path, err)
+	}
+	if got.Type != want.Type || got.SizeBytes != want.SizeBytes || got.Mode != want.Mode {
+		return fmt.Errorf("%w: %s: type, mode or size differs from the manifest", ErrDamaged, want.Path)
+	}
+	if depth == ByStamp && want.SizeBytes >= stampFrom && got.Stamp == want.Stamp {
+		return nil
+	}
+	if got.SHA256, err = digest(ctx, filepath.Join(string(d), want.Path), want.Type); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.Path, err)
+	}
+	if got.SHA256 != want.SHA256 {
+		return fmt.Errorf("%w: %s: its content changed", ErrDamaged, want.Path)
+	}
+	return nil
+}
+
+// listTree lists all below dir but the manifest, in a fixed order.
+func listTree(dir string) ([]string, error) {
+	var names []string
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil {
+			return err
+		}
+		if rel != "." && rel != manifestFile && rel != digestFile {
+			names = append(names, filepath.ToSlash(rel))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list snapshot: %w", err)
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// describe reads a file's attributes, not its content.
+func describe(dir, name string) (File, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
+		return File{}, err
+	}
+	f := File{Path: name, Mode: st.Mode, Type: "other"}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		f.Type, f.SizeBytes = "file", st.Size
+		f.Stamp = fmt.Sprintf("%d-%d.%09d", st.Ino, st.Mtim.Sec, st.Mtim.Nsec)
+	case unix.S_IFDIR:
+		f.Type = "dir"
+	case unix.S_IFLNK:
+		f.Type = "symlink"
+	}
+	return f, nil
+}
+
+// digest hashes a file's bytes or a link's target.
+func digest(ctx context.Context, path, kind string) (string, error) {
+	h := sha256.New()
+	switch kind {
+	case "symlink":
+		target, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		h.Write([]byte(target))
+	case "file":
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		if _, err := io.Copy(h, &ctxReader{ctx, f}); err != nil {
+			return "", err
+		}
+	default:
+		return "", nil
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// ctxReader ends a long read when its request does.
+type ctxReader struct {
+	ctx context.Context //nolint:containedctx // lives for one io.Copy
+	r   io.Reader
+}
+
+func (r *ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// writeManifest describes and hashes every file of dir and writes the manifest.
+func writeManifest(ctx context.Context, dir string, m *Manifest) error {
+	names, err := listTree(dir)
+	if err != nil {
+		return err
+	}
+	m.Version = ManifestVersion
+	m.Files = make([]File, len(names))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i, name := range names {
+		g.Go(func() error {
+			f, err := describe(dir, name)
+			if err != nil {
+				return err
+			}
+			if f.SHA256, err = digest(ctx, filepath.Join(dir, name), f.Type); err != nil {
+				return fmt.Errorf("hash %s: %w", name, err)
+			}
+			m.Files[i] = f
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode manifest: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, manifestFile), b, 0o600),
+		os.WriteFile(filepath.Join(dir, digestFile), []byte(hex.EncodeToString(sum[:])), 0o600),
+	)
+}

@@ -1,0 +1,163 @@
+// Package freezer stops and ends all processes of a cgroup at once.
+//
+// It works on a cgroup v2 directory (cgroup.freeze since Linux 5.2,
+// cgroup.kill since 5.14, Documentation/admin-guide/cgroup-v2.rst), which may
+// belong to the v2 part of a hybrid host. Writing needs CAP_DAC_OVERRIDE or
+// ownership of the cgroup.
+package freezer
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cgroup is the path of a cgroup v2 directory.
+type Cgroup string
+
+// State is what cgroup.events says.
+type State struct {
+	Populated bool // it has a process that is not a zombie
+	Frozen    bool // all processes are stopped
+}
+
+// Freeze stops every process and returns when all have stopped. If ctx ends
+// first, they go on. Freezing a frozen cgroup does nothing.
+func (c Cgroup) Freeze(ctx context.Context) error {
+	if err := c.write("cgroup.freeze", "1"); err != nil {
+		return err
+	}
+	err := c.wait(ctx, func(s State) bool { return s.Frozen || !s.Populated })
+	if err != nil {
+		return errors.Join(fmt.Errorf("freeze %s: %w", c, err), c.Thaw())
+	}
+	return nil
+}
+
+// Thaw lets every process go on.
+func (c Cgroup) Thaw() error { return c.write("cgroup.freeze", "0") }
+
+// Kill ends every process, frozen or not, and returns when none is left. The
+// parents still have to reap them. A cgroup that does not exist has none.
+func (c Cgroup) Kill(ctx context.Context) error {
+	err := c.write("cgroup.kill", "1")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.wait(ctx, func(s State) bool { return !s.Populated }); err != nil {
+		return fmt.Errorf("kill %s: %w", c, err)
+	}
+	return c.Thaw() // the next process here is to run
+}
+
+// State reads cgroup.events.
+func (c Cgroup) State() (State, error) {
+	b, err := os.ReadFile(filepath.Join(string(c), "cgroup.events"))
+	if err != nil {
+		return State{}, fmt.Errorf("read cgroup state: %w", err)
+	}
+	return parseEvents(string(b)), nil
+}
+
+// PIDs lists the processes, as the caller's pid namespace numbers them. A
+// cgroup that does not exist has none.
+func (c Cgroup) PIDs() ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(string(c), "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var pids []int
+	in := bufio.NewScanner(bytes.NewReader(b))
+	for in.Scan() {
+		pid, err := strconv.Atoi(in.Text())
+		if err != nil {
+			return nil, fmt.Errorf("list processes: %w", err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+func parseEvents(text string) State {
+	var s State
+	for line := range strings.Lines(text) {
+		switch strings.TrimSpace(line) {
+		case "populated 1":
+			s.Populated = true
+		case "frozen 1":
+			s.Frozen = true
+		}
+	}
+	return s
+}
+
+func (c Cgroup) write(file, value string) error {
+	f, err := os.OpenFile(filepath.Join(string(c), file), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	_, err = f.WriteString(value)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s of %s: %w", file, c, err)
+	}
+	return nil
+}
+
+// wait returns when cgroup.events satisfies ok. The kernel announces each
+// change of the file by POLLPRI (cgroup-v2.rst, "Core Interface Files").
+func (c Cgroup) wait(ctx context.Context, ok func(State) bool) error {
+	f, err := os.Open(filepath.Join(string(c), "cgroup.events"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	wake := os.NewFile(uintptr(stop), "eventfd")
+	defer wake.Close()
+	signalled := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(signalled)
+		_, _ = wake.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	})
+	defer func() {
+		if !cancel() {
+			<-signalled
+		}
+	}()
+
+	buf := make([]byte, 256)
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}, {Fd: int32(stop), Events: unix.POLLIN}}
+	for {
+		n, err := f.ReadAt(buf, 0)
+		if n == 0 && err != nil {
+			return err
+		}
+		if ok(parseEvents(string(buf[:n]))) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package snapshot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ManifestVersion is the version of the format that this package writes.
+const ManifestVersion = 1
+
+// Names within a snapshot's directory.
+const (
+	manifestFile = "manifest.json"
+	digestFile   = "manifest.sha256"
+	imagesDir    = "images"
+	storageDir   = "storage" // the app's writes to its root
+	shmDir       = "shm"     // the app's /dev/shm
+)
+
+// Manifest describes a snapshot. It is a pure value: [Manifest.Validate] checks
+// it without touching the system.
+type Manifest struct {
+	Version   int       `json:"version"`
+	Name      string    `json:"name"`
+	App       string    `json:"app"`
+	CreatedAt time.Time `json:"created_at"`
+	Origin    Origin    `json:"origin"`
+
+	Spec     *specs.Spec `json:"spec"` // what ran, and where
+	Network  string      `json:"network"`
+	Endpoint string      `json:"endpoint"`
+
+	// External lists what CRIU did not save and a restore must provide.
+	External []External `json:"external"`
+	// WithStorage tells that the app's files are part of the snapshot; a
+	// hibernated app's files stay where they are instead.
+	WithStorage bool   `json:"with_storage"`
+	Processes   int    `json:"processes"`
+	Files       []File `json:"files"` // everything else in the directory
+}
+
+// Origin tells where a snapshot was made.
+type Origin struct {
+	Kernel      string `json:"kernel"`
+	Arch        string `json:"arch"`
+	CRIUVersion int    `json:"criu_version"`
+}
+
+// ExternalKind is what an [External] stands for.
+type ExternalKind string
+
+// The kinds of external resources.
+const (
+	ExternalNet   ExternalKind = "net"   // the network namespace
+	ExternalDev   ExternalKind = "dev"   // the mount at /dev
+	ExternalBind  ExternalKind = "bind"  // a mount of a host path
+	ExternalLog   ExternalKind = "log"   // standard output and error
+	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
+)
+
+// External is one resource that a restore must provide.
+type External struct {
+	Kind ExternalKind `json:"kind"`
+	Key  string       `json:"key"`            // CRIU's name for it
+	Path string       `json:"path,omitempty"` // of a mount: where it is inside the app
+}
+
+// File is one file of a snapshot.
+type File struct {
+	Path      string `json:"path"` // slash-separated, relative to the snapshot
+	Type      string `json:"type"` // "file", "dir", "symlink", "other"
+	SizeBytes int64  `json:"size_bytes,omitempty"`
+	SHA256    string `json:"sha256,omitempty"` // of a file's bytes or a link's target
+	Mode      uint32 `json:"mode"`             // st_mode
+	// Stamp changes whenever the file is written to on this host; it stands
+	// in for the digest where reading every byte again would cost too much.
+	Stamp string `json:"stamp,omitempty"`
+}
+
+// ErrInvalid is a manifest that does not make sense.
+var ErrInvalid = errors.New("invalid snapshot manifest")
+
+// Validate checks all that can be checked without the files. Returns an error
+// wrapping ErrInvalid.
+func (m *Manifest) Validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case m.Version != ManifestVersion:
+		return bad("version %d, this snapctl reads %d", m.Version, ManifestVersion)
+	case m.Spec == nil || m.Spec.Process == nil || m.Spec.Root == nil || len(m.Spec.Process.Args) == 0:
+		return bad("no program in it")
+	case ValidateName(m.App) != nil:
+		return bad("app name %q", m.App)
+	}
+	seen := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		if !filepath.IsLocal(f.Path) || path.Clean(f.Path) != f.Path || f.Path == manifestFile || f.Path == digestFile {
+			return bad("path %q leads out of the snapshot", f.Path)
+		}
+		if seen[f.Path] {
+			return bad("path %q twice", f.Path)
+		}
+		seen[f.Path] = true
+		if !slices.Contains([]string{"file", "dir", "symlink", "other"}, f.Type) {
+			return bad("path %q has type %q", f.Path, f.Type)
+		}
+	}
+	for _, e := range m.External {
+		switch e.Kind {
+		case ExternalNet, ExternalLog:
+		case ExternalDev, ExternalBind, ExternalMount:
+			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
+				return bad("mount path %q", e.Path)
+			}
+		default:
+			return bad("external resource of kind %q", e.Kind)
+		}
+	}
+	return nil
+}
+
+// ValidateName checks the name of an app or of a snapshot: up to 63 letters,
+// digits, '.', '_' and '-', beginning with a letter or digit.
+func ValidateName(name string) error {
+	ok := name != "" && len(name) <= 63
+	for i, r := range name {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		ok = ok && (alnum || i > 0 && strings.ContainsRune("._-", r))
+	}
+	if !ok {
+		return fmt.Errorf("name %q: use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit", name)
+	}
+	return nil
+}
+
+// parseManifest reads and validates a manifest.
+func parseManifest(b []byte) (*Manifest, error) {
+	var m Manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := m.Validate(); err != nil {
+		return nil, err
+	}
+	return &m, nil
+}

@@ -1,0 +1,144 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// partialPrefix begins the names of directories that are being written. What
+// bears it and has no operation is left over from a crash: see [Sweep].
+const partialPrefix = ".partial-"
+
+// ErrExists is a snapshot whose name is taken.
+var ErrExists = errors.New("snapshot exists already")
+
+// Partial is a snapshot that is being written. It becomes a snapshot by
+// Commit; Discard, which is idempotent and does nothing after Commit, drops it.
+type Partial struct {
+	dir, target string
+	done        bool
+}
+
+// Begin makes the directory for a snapshot that is to be at target.
+func Begin(target string) (*Partial, error) {
+	if _, err := os.Lstat(target); err == nil {
+		return nil, fmt.Errorf("%w: %s", ErrExists, filepath.Base(target))
+	}
+	parent := filepath.Dir(target)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, fmt.Errorf("make snapshot directory: %w", err)
+	}
+	dir, err := os.MkdirTemp(parent, partialPrefix+filepath.Base(target)+"-")
+	if err != nil {
+		return nil, fmt.Errorf("make snapshot directory: %w", err)
+	}
+	p := &Partial{dir: dir, target: target}
+	if err := os.Mkdir(p.Dir().Images(), 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("make images directory: %w", err), p.Discard())
+	}
+	return p, nil
+}
+
+// Dir is where the files go.
+func (p *Partial) Dir() Dir { return Dir(p.dir) }
+
+// Commit hashes all files, writes the manifest, brings everything to the disk
+// and gives the snapshot its name. If it fails nothing has its name.
+func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
+	if err := writeManifest(ctx, p.dir, m); err != nil {
+		return "", err
+	}
+	if err := syncTree(ctx, p.dir); err != nil {
+		return "", err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, p.dir, unix.AT_FDCWD, p.target, unix.RENAME_NOREPLACE); err != nil {
+		if errors.Is(err, unix.EEXIST) {
+			return "", fmt.Errorf("%w: %s", ErrExists, filepath.Base(p.target))
+		}
+		return "", fmt.Errorf("commit snapshot: %w", err)
+	}
+	p.done = true
+	return Dir(p.target), syncPath(filepath.Dir(p.target))
+}
+
+// Discard removes the files, unless they were committed.
+func (p *Partial) Discard() error {
+	if p.done {
+		return nil
+	}
+	p.done = true
+	if err := os.RemoveAll(p.dir); err != nil {
+		return fmt.Errorf("discard snapshot: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes what an interrupted Begin left in parent. No operation may be
+// going on there.
+func Sweep(parent string) error {
+	entries, err := os.ReadDir(parent)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep partial snapshots: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partialPrefix) {
+			errs = append(errs, os.RemoveAll(filepath.Join(parent, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove deletes a snapshot: it loses its name first, so that a crash leaves a
+// partial one for Sweep.
+func (d Dir) Remove() error {
+	gone := filepath.Join(filepath.Dir(string(d)), partialPrefix+"removed-"+filepath.Base(string(d)))
+	err := os.Rename(string(d), gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.RemoveAll(gone)
+	}
+	if err != nil {
+		return fmt.Errorf("remove snapshot: %w", err)
+	}
+	return nil
+}
+
+// syncTree brings every file and directory to the disk.
+func syncTree(ctx context.Context, dir string) error {
+	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if d.IsDir() || d.Type().IsRegular() {
+			return syncPath(p)
+		}
+		return nil
+	})
+}
+
+func syncPath(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+// Package snapshot saves a running app as an immutable snapshot.
+//
+// A snapshot is a directory with CRIU's images of the processes, a copy of the
+// app's files, and a manifest with the digest of each file. It is written
+// aside, brought to the disk, and committed by rename; after that it never
+// changes, and [Dir.Open] proves that it did not.
+//
+// This package knows nothing of networks. What becomes of the sockets of a
+// frozen app is the business of the [Sockets] that [Take] is given.
+//
+//	running --freeze--> frozen --hold, dump--> saved --commit--> gone on, or ended
+//	   ^                   |                     |
+//	   +----- thaw <-------+--------- error -----+
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/freezer"
+)
+
+// Sockets is what keeps the sockets of an app while it is frozen.
+type Sockets interface {
+	// Hold takes a reference to every socket of the frozen processes, so
+	// that they outlive them.
+	Hold(ctx context.Context, pids []int) error
+}
+
+// After says what becomes of the processes.
+type After int
+
+const (
+	// GoOn lets them go on.
+	GoOn After = iota
+	// End kills them once the snapshot is committed.
+	End
+)
+
+// TakeOptions says what [Take] saves.
+type TakeOptions struct {
+	Target   string // the directory that the snapshot becomes
+	Manifest Manifest
+	PID      int // the root process
+	Cgroup   freezer.Cgroup
+	Root     string // the mounted root directory
+	Work     string // an existing directory for CRIU's log
+	External []string
+	After    After
+	Sockets  Sockets  // nil: none are held
+	Guard    *os.File // as in criu.DumpOptions
+
+	// CopyFiles copies the app's files into the snapshot while it is
+	// frozen; nil: they stay where they are.
+	CopyFiles func(ctx context.Context, to Dir) error
+	// Saved is called when CRIU has saved the processes, before anything is
+	// committed; its error saves them too.
+	Saved func(ctx context.Context) error
+	// Committed is called when the snapshot is complete and the processes
+	// are still there: the last moment at which an error saves them.
+	Committed func(ctx context.Context) error
+	// Step is told the name of each step as it begins; may be nil.
+	Step func(name string)
+}
+
+// Taken is what [Take] did.
+type Taken struct {
+	Dir    Dir
+	Frozen time.Duration // how long the processes stood still; if they ended, until they did
+	Steps  map[string]time.Duration
+}
+
+// Take freezes an app and saves it. If it fails, the processes go on as before
+// and no snapshot is left; the error wraps *criu.Error if CRIU was the cause.
+//
+// It needs what CRIU needs, see package criu.
+func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err error) {
+	clock := newClock(o.Step)
+	partial, err := Begin(o.Target)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, partial.Discard()) }()
+
+	clock.step("freeze")
+	began := time.Now()
+	if err := o.Cgroup.Freeze(ctx); err != nil {
+		return nil, err
+	}
+	// Whatever happens below, nobody stays frozen.
+	defer func() { err = errors.Join(err, o.Cgroup.Thaw()) }()
+
+	pids, err := o.Cgroup.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	if o.Sockets != nil {
+		clock.step("hold sockets")
+		if err := o.Sockets.Hold(ctx, pids); err != nil {
+			return nil, err
+		}
+	}
+
+	taken := &Taken{}
+	m := o.Manifest
+	m.Processes = len(pids)
+	m.WithStorage = o.CopyFiles != nil
+	commit := func(ctx context.Context) error {
+		clock.step("commit")
+		taken.Dir, err = partial.Commit(ctx, &m)
+		if err != nil {
+			return err
+		}
+		if o.Committed != nil {
+			return o.Committed(ctx)
+		}
+		return nil
+	}
+
+	clock.step("save processes")
+	err = c.Dump(ctx, criu.DumpOptions{
+		PID: o.PID, Images: partial.Dir().Images(), WorkDir: o.Work, Root: o.Root, FreezeCgroup: string(o.Cgroup),
+		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard,
+		Saved: func(ctx context.Context) error {
+			if o.Saved != nil {
+				if err := o.Saved(ctx); err != nil {
+					return err
+				}
+			}
+			if o.CopyFiles != nil {
+				clock.step("save files")
+				if err := o.CopyFiles(ctx, partial.Dir()); err != nil {
+					return err
+				}
+			}
+			if o.After == End {
+				return commit(ctx)
+			}
+			return nil
+		},
+	})
+	if o.After == End && taken.Dir != "" {
+		err = o.end(ctx, clock, err)
+	}
+	taken.Frozen = time.Since(began)
+	if err == nil && o.After == GoOn {
+		if err = o.Cgroup.Thaw(); err == nil {
+			taken.Frozen = time.Since(began)
+			err = commit(ctx)
+		}
+	}
+	if err != nil {
+		if taken.Dir != "" {
+			err = errors.Join(err, taken.Dir.Remove())
+		}
+		return nil, fmt.Errorf("snapshot %s: %w", o.Manifest.App, err)
+	}
+	taken.Steps = clock.stop()
+	return taken, nil
+}
+
+// end makes sure that the processes of a committed snapshot are gone. CRIU has
+// killed them, unless the dump failed after the commit: then they decide. With
+// the root process alive the app goes on and the error stands; without it the
+// snapshot is the only copy, and the operation has succeeded.
+func (o *TakeOptions) end(ctx context.Context, clock *clock, dumpErr error) error {
+	if dumpErr != nil {
+		pids, err := o.Cgroup.PIDs()
+		if err != nil || slices.Contains(pids, o.PID) {
+			return errors.Join(dumpErr, err)
+		}
+	}
+	clock.step("end processes")
+	return o.Cgroup.Kill(context.WithoutCancel(ctx))
+}
+
+// clock measures named steps that follow one another.
+type clock struct {
+	tell  func(string)
+	name  string
+	since time.Time
+	steps map[string]time.Duration
+}
+
+func newClock(tell func(string)) *clock {
+	return &clock{tell: tell, steps: make(map[string]time.Duration)}
+}
+
+func (c *clock) step(name string) {
+	c.stop()
+	c.name, c.since = name, time.Now()
+	if c.tell != nil {
+		c.tell(name)
+	}
+}
+
+func (c *clock) stop() map[string]time.Duration {
+	if c.name != "" {
+		c.steps[c.name] += time.Since(c.since)
+		c.name = ""
+	}
+	return c.steps
+}
