@@ -15,7 +15,7 @@ import (
 // returns a key for each.
 func manySockets(tb testing.TB, n int) (images string, keys map[uint64]string) {
 	tb.Helper()
-	images = dump(tb, "python")
+	images = testDump(tb, "plain")
 	var socket *fdinfo.FileEntry
 	for _, file := range load[fdinfo.FileEntry](tb, images, "files.img") {
 		if file.GetIsk() != nil {

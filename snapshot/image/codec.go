@@ -12,9 +12,10 @@ var (
 	// reaches past the end of its file, or a message cannot be parsed.
 	ErrMalformed = errors.New("malformed image")
 
-	// ErrRaw means that a file has no magic number, as memory pages and the
-	// output of other programs do (pages-1.img, tmpfs-dev-60.tar.gz.img).
-	ErrRaw = errors.New("raw image")
+	// ErrRaw means that a file does not begin with a magic number. Memory
+	// pages and the output of other programs do not (pages-1.img,
+	// tmpfs-dev-60.tar.gz.img). It wraps ErrMalformed: no other image may.
+	ErrRaw = fmt.Errorf("raw image: %w", ErrMalformed)
 )
 
 // A Record is one message of an image.

@@ -77,19 +77,26 @@ func shmPayload(msg []byte) (uint64, error) {
 }
 
 // msgPayload: an ipc_msg_entry is followed by one record for each message in
-// the queue. The latter begins with a number, the former with a message.
+// the queue, with the message behind it.
 func msgPayload(msg []byte) (uint64, error) {
-	s := scan(msg)
-	for s.next() {
-		if s.is(1, lengthDelimited) {
-			return 0, nil
-		}
-	}
-	if s.err != nil {
-		return 0, s.err
+	queue, err := isMessageQueue(msg)
+	if err != nil || queue {
+		return 0, err
 	}
 	n, err := sum(msg, 2)
 	return roundUp(n, 8), err
+}
+
+// isMessageQueue tells an ipc_msg_entry, whose first field is a message, from
+// an ipc_msg, where it is a number.
+func isMessageQueue(msg []byte) (bool, error) {
+	s := scan(msg)
+	for s.next() {
+		if s.is(1, lengthDelimited) {
+			return true, nil
+		}
+	}
+	return false, s.err
 }
 
 // ghost: a ghost_file_entry, then its content: either all of it up to the end

@@ -66,24 +66,24 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		done: make([]Replaced, 0, len(keys)), ids: make(map[uint32]int, len(keys)),
 	}
 	changed := make(map[string][]byte)
-	names, err := v.editOrder()
+	targets, err := v.editTargets()
 	if err != nil {
 		return nil, fmt.Errorf("replace sockets: %w", err)
 	}
-	for _, name := range names {
+	for _, target := range targets {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
-		data, err := v.read(name)
+		data, err := v.read(target.name)
 		if err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
-		data, err = edit.file(data)
+		data, err = edit.file(target.typ, data)
 		if err != nil {
-			return nil, fmt.Errorf("replace sockets in %s: %w", name, err)
+			return nil, fmt.Errorf("replace sockets in %s: %w", target.name, err)
 		}
 		if data != nil {
-			changed[name] = data
+			changed[target.name] = data
 		}
 	}
 	for name, data := range changed {
@@ -98,20 +98,29 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 	return done, nil
 }
 
-// editOrder lists the images to edit, files.img first: it tells the ids that
-// the others refer to.
-func (v *View) editOrder() ([]string, error) {
+// An editTarget is an image that may say something about sockets.
+type editTarget struct {
+	name string
+	typ  Type
+}
+
+// editTargets lists them, files.img first: it tells the ids that the others
+// refer to.
+func (v *View) editTargets() ([]editTarget, error) {
 	all, err := imageNames(v.dir)
 	if err != nil {
 		return nil, err
 	}
-	names := []string{"files.img"}
+	targets := []editTarget{{"files.img", TypeFiles}}
 	for _, name := range all {
-		if strings.HasPrefix(name, "fdinfo-") || name == "sk-queues.img" {
-			names = append(names, name)
+		switch {
+		case strings.HasPrefix(name, "fdinfo-"):
+			targets = append(targets, editTarget{name, TypeFdinfo})
+		case name == "sk-queues.img":
+			targets = append(targets, editTarget{name, TypeSkQueues})
 		}
 	}
-	return names, nil
+	return targets, nil
 }
 
 // maxKey is far below PATH_MAX, which bounds the name of a file in CRIU.
@@ -152,10 +161,13 @@ type unixPeer struct {
 }
 
 // file edits one image and returns nil if there was nothing to change.
-func (e *socketEdit) file(data []byte) ([]byte, error) {
+func (e *socketEdit) file(want Type, data []byte) ([]byte, error) {
 	img, err := Decode(data)
 	if err != nil {
 		return nil, err
+	}
+	if img.Type != want && img.Head != HeadEmpty {
+		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
 	}
 	var edited []Record
 	switch img.Type {

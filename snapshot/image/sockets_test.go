@@ -53,7 +53,7 @@ func fdTypes(tb testing.TB, dir string) (count map[uint32]int, types map[uint32]
 }
 
 func TestReplaceSockets(t *testing.T) {
-	images := dump(t, "python")
+	images := testDump(t, "plain")
 	before := listing(t, images)
 	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
@@ -113,7 +113,7 @@ func TestReplaceSockets(t *testing.T) {
 			copied = append(copied, name)
 		}
 	}
-	qt.Check(t, qt.CmpEquals(copied, []string{"fdinfo-2.img", "fdinfo-3.img", "fdinfo-4.img", "files.img"},
+	qt.Check(t, qt.CmpEquals(copied, []string{"fdinfo-2.img", "fdinfo-3.img", "fdinfo-4.img", "fdinfo-5.img", "files.img"},
 		cmpopts.SortSlices(strings.Compare)))
 
 	// Once more is refused: the names are taken now.
@@ -123,7 +123,7 @@ func TestReplaceSockets(t *testing.T) {
 }
 
 func TestReplaceUnixSockets(t *testing.T) {
-	images := dump(t, "python")
+	images := testDump(t, "plain")
 	var pair [2]uint64
 	var listener, receiver uint64
 	for _, file := range load[fdinfo.FileEntry](t, images, "files.img") {
@@ -172,7 +172,7 @@ func TestReplaceUnixSockets(t *testing.T) {
 }
 
 func TestReplaceSocketsBadKeys(t *testing.T) {
-	images := dump(t, "python")
+	images := testDump(t, "plain")
 	var mapped string
 	for _, file := range load[fdinfo.FileEntry](t, images, "files.img") {
 		if reg := file.GetReg(); reg != nil {

@@ -1,37 +1,55 @@
 package image
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/go-quicktest/qt"
 )
 
-// dump returns a private copy of a dump in testdata. The memory pages are not
-// kept there, only their size: here they are holes.
-func dump(tb testing.TB, name string) string {
+// testFS returns a dump in testdata, to be changed at will. The memory pages
+// are not kept there, only their size: here they are zeros.
+func testFS(tb testing.TB, name string) fstest.MapFS {
+	tb.Helper()
+	dir := filepath.Join("testdata", name)
+	entries, err := os.ReadDir(dir)
+	qt.Assert(tb, qt.IsNil(err))
+	images := make(fstest.MapFS)
+	for _, entry := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		qt.Assert(tb, qt.IsNil(err))
+		if entry.Name() != "pages.txt" {
+			images[entry.Name()] = &fstest.MapFile{Data: data}
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			var pages string
+			var size int
+			_, err := fmt.Sscan(line, &pages, &size)
+			qt.Assert(tb, qt.IsNil(err))
+			images[pages] = &fstest.MapFile{Data: make([]byte, size)}
+		}
+	}
+	return images
+}
+
+// testDump is testFS in a directory.
+func testDump(tb testing.TB, name string) string {
 	tb.Helper()
 	dir := tb.TempDir()
-	qt.Assert(tb, qt.IsNil(os.CopyFS(dir, os.DirFS(filepath.Join("testdata", name)))))
-	list := filepath.Join(dir, "pages.txt")
-	f, err := os.Open(list)
-	qt.Assert(tb, qt.IsNil(err))
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		var pages string
-		var size int64
-		_, err := fmt.Sscan(lines.Text(), &pages, &size)
-		qt.Assert(tb, qt.IsNil(err))
-		qt.Assert(tb, qt.IsNil(os.WriteFile(filepath.Join(dir, pages), nil, 0o644)))
-		qt.Assert(tb, qt.IsNil(os.Truncate(filepath.Join(dir, pages), size)))
+	for name, file := range testFS(tb, name) {
+		path := filepath.Join(dir, name)
+		data := file.Data
+		if strings.HasPrefix(name, "pages-") {
+			data = nil // holes are enough
+		}
+		qt.Assert(tb, qt.IsNil(os.WriteFile(path, data, 0o644)))
+		qt.Assert(tb, qt.IsNil(os.Truncate(path, int64(len(file.Data)))))
 	}
-	qt.Assert(tb, qt.IsNil(lines.Err()))
-	qt.Assert(tb, qt.IsNil(os.Remove(list)))
 	return dir
 }
 

@@ -1,6 +1,10 @@
 package image
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // Type tells what the records of an image are. Its value is the magic number
 // that CRIU writes (criu/include/magic.h).
@@ -45,6 +49,10 @@ const (
 	TypeInotifyWatch Type = 0x54562009
 	TypeFanotifyMark Type = 0x56506035
 	TypeApparmor     Type = 0x59423047
+	TypeAutofs       Type = 0x49353943
+	TypeBinfmtMisc   Type = 0x67343323
+	TypeNetdev       Type = 0x57373951
+	TypePidFD        Type = 0x54435556
 	TypeStats        Type = 0x57093306
 	TypeIrmapCache   Type = 0x57004059
 )
@@ -55,37 +63,94 @@ const (
 	magicService = 0x55105940 // stats and irmap cache
 )
 
-// typeNames returns the name of each known type, as in CRIU's own tools.
-func typeNames() map[Type]string {
-	return map[Type]string{
-		TypeInventory: "inventory", TypePstree: "pstree", TypeFdinfo: "fdinfo",
-		TypePagemap: "pagemap", TypeCore: "core", TypeIDs: "ids", TypeMM: "mm",
-		TypeFS: "fs", TypeFiles: "files", TypePipesData: "pipes-data",
-		TypeFifoData: "fifo-data", TypeSkQueues: "sk-queues", TypeUTS: "utsns",
-		TypeIPCVar: "ipcns-var", TypeIPCShm: "ipcns-shm", TypeIPCMsg: "ipcns-msg",
-		TypeIPCSem: "ipcns-sem", TypeRemapPath: "remap-fpath",
-		TypeGhostFile: "ghost-file", TypeTCPStream: "tcp-stream",
-		TypeEpollTarget: "eventpoll-tfd", TypeMounts: "mountpoints",
-		TypeTTYInfo: "tty-info", TypeTTYData: "tty-data",
-		TypeFileLocks: "filelocks", TypeCgroup: "cgroup", TypeCPUInfo: "cpuinfo",
-		TypeSeccomp: "seccomp", TypeMemfdInode: "memfd", TypeTimens: "timens",
-		TypePidns: "pidns", TypeUserns: "userns", TypeNetns: "netns",
-		TypeBPFMapData: "bpfmap-data", TypeInotifyWatch: "inotify-wd",
-		TypeFanotifyMark: "fanotify-mark", TypeApparmor: "apparmor",
-		TypeStats: "stats", TypeIrmapCache: "irmap-cache",
-	}
+// typeNames holds the name of each known type, as CRIU's own tools have it and
+// as the names of images begin. It is never changed.
+var typeNames = [...]struct {
+	t    Type
+	name string
+}{
+	{TypeInventory, "inventory"},
+	{TypePstree, "pstree"},
+	{TypeFdinfo, "fdinfo"},
+	{TypePagemap, "pagemap"},
+	{TypeCore, "core"},
+	{TypeIDs, "ids"},
+	{TypeMM, "mm"},
+	{TypeFS, "fs"},
+	{TypeFiles, "files"},
+	{TypePipesData, "pipes-data"},
+	{TypeFifoData, "fifo-data"},
+	{TypeSkQueues, "sk-queues"},
+	{TypeUTS, "utsns"},
+	{TypeIPCVar, "ipcns-var"},
+	{TypeIPCShm, "ipcns-shm"},
+	{TypeIPCMsg, "ipcns-msg"},
+	{TypeIPCSem, "ipcns-sem"},
+	{TypeRemapPath, "remap-fpath"},
+	{TypeGhostFile, "ghost-file"},
+	{TypeTCPStream, "tcp-stream"},
+	{TypeEpollTarget, "eventpoll-tfd"},
+	{TypeMounts, "mountpoints"},
+	{TypeTTYInfo, "tty-info"},
+	{TypeTTYData, "tty-data"},
+	{TypeFileLocks, "filelocks"},
+	{TypeCgroup, "cgroup"},
+	{TypeCPUInfo, "cpuinfo"},
+	{TypeSeccomp, "seccomp"},
+	{TypeMemfdInode, "memfd"},
+	{TypeTimens, "timens"},
+	{TypePidns, "pidns"},
+	{TypeUserns, "userns"},
+	{TypeNetns, "netns"},
+	{TypeBPFMapData, "bpfmap-data"},
+	{TypeInotifyWatch, "inotify-wd"},
+	{TypeFanotifyMark, "fanotify-mark"},
+	{TypeApparmor, "apparmor"},
+	{TypeAutofs, "autofs"},
+	{TypeBinfmtMisc, "binfmt-misc"},
+	{TypeNetdev, "netdev"},
+	{TypePidFD, "pidfd"},
+	{TypeStats, "stats"},
+	{TypeIrmapCache, "irmap-cache"},
 }
 
 // String returns the name that CRIU gives to images of the type.
 func (t Type) String() string {
-	if name, ok := typeNames()[t]; ok {
-		return name
+	for _, known := range typeNames {
+		if known.t == t {
+			return known.name
+		}
 	}
 	return fmt.Sprintf("type-%#08x", uint32(t))
 }
 
 // known tells whether this package has a name for the type.
 func (t Type) known() bool {
-	_, ok := typeNames()[t]
-	return ok
+	for _, known := range typeNames {
+		if known.t == t {
+			return true
+		}
+	}
+	return false
+}
+
+// typeOf tells what type an image of this name has, if it has records at all.
+// Names are a type's name and, for most, a number behind it; the images of
+// memory, of what other programs wrote, and of plugins have none.
+func typeOf(name string) (Type, bool) {
+	stem := strings.TrimSuffix(name, ".img")
+	for _, known := range typeNames {
+		rest, ok := strings.CutPrefix(stem, known.name)
+		if !ok {
+			continue
+		}
+		if rest == "" {
+			return known.t, true
+		}
+		id, numbered := strings.CutPrefix(strings.TrimPrefix(rest, "-shmem"), "-")
+		if _, err := strconv.ParseUint(id, 16, 64); numbered && err == nil {
+			return known.t, true
+		}
+	}
+	return 0, false
 }

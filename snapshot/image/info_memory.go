@@ -1,0 +1,149 @@
+package image
+
+// ProcessMemory is the memory of one process.
+type ProcessMemory struct {
+	MappedBytes uint64    `json:"mapped_bytes"`
+	StoredBytes uint64    `json:"stored_bytes"` // in this dump
+	ParentBytes uint64    `json:"parent_bytes"` // in the parent dump
+	Brk         Address   `json:"brk"`
+	Mappings    []Mapping `json:"mappings"`
+}
+
+// Mapping is one mapping, as in /proc/PID/maps.
+type Mapping struct {
+	Start       Address     `json:"start"`
+	End         Address     `json:"end"`
+	SizeBytes   uint64      `json:"size_bytes"`
+	Prot        string      `json:"prot"` // like rwxp
+	Kind        MappingKind `json:"kind"`
+	Flags       []string    `json:"flags,omitempty"` // of mmap(2), in lower case
+	OffsetBytes uint64      `json:"offset_bytes,omitempty"`
+
+	// File is the name of what is mapped; FileID is its File.ID. Object is the
+	// number of a shared memory object, the same for all that map it.
+	File   string `json:"file,omitempty"`
+	FileID uint32 `json:"file_id,omitempty"`
+	Object uint64 `json:"object,omitempty"`
+
+	StoredPages uint64 `json:"stored_pages"`
+	StoredBytes uint64 `json:"stored_bytes"`
+	ParentBytes uint64 `json:"parent_bytes,omitempty"`
+}
+
+// MappingKind tells what is behind a mapping.
+type MappingKind string
+
+// The kinds of mapping.
+const (
+	MapAnon        MappingKind = "anon"
+	MapHeap        MappingKind = "heap"  // by brk(2); anonymous
+	MapStack       MappingKind = "stack" // of the first thread; anonymous
+	MapShadowStack MappingKind = "shadow-stack"
+	MapFile        MappingKind = "file" // private: a changed page is stored
+	MapFileShared  MappingKind = "file-shared"
+	MapShared      MappingKind = "shared" // anonymous, stored once for all
+	MapSysV        MappingKind = "sysv"   // shmat(2)
+	MapMemfd       MappingKind = "memfd"
+	MapSocket      MappingKind = "socket"
+	MapAIO         MappingKind = "aio"
+	MapGuard       MappingKind = "guard" // MADV_GUARD_INSTALL, inside other mappings
+	MapVDSO        MappingKind = "vdso"
+	MapVvar        MappingKind = "vvar"
+	MapVsyscall    MappingKind = "vsyscall"
+	MapOther       MappingKind = "other"
+)
+
+// Bits of vma_entry.status (criu/include/image.h).
+const (
+	vmaRegular     = 1 << 0
+	vmaStack       = 1 << 1
+	vmaVsyscall    = 1 << 2
+	vmaVDSO        = 1 << 3
+	vmaHeap        = 1 << 5
+	vmaFilePrivate = 1 << 6
+	vmaFileShared  = 1 << 7
+	vmaAnonShared  = 1 << 8
+	vmaAnonPrivate = 1 << 9
+	vmaSysV        = 1 << 10
+	vmaSocket      = 1 << 11
+	vmaVvar        = 1 << 12
+	vmaAIO         = 1 << 13
+	vmaMemfd       = 1 << 14
+	vmaShadowStack = 1 << 15
+	vmaGuard       = 1 << 16
+)
+
+// mapGrowsDown is MAP_GROWSDOWN, which since 3.x is all that tells a stack:
+// CRIU no longer sets vmaStack.
+const mapGrowsDown = 0x100
+
+// mappingKind names the first of the bits that says most.
+func mappingKind(status, flags uint32) MappingKind {
+	for _, k := range []struct {
+		bit  uint32
+		kind MappingKind
+	}{
+		{vmaGuard, MapGuard},
+		{vmaVDSO, MapVDSO},
+		{vmaVvar, MapVvar},
+		{vmaVsyscall, MapVsyscall},
+		{vmaShadowStack, MapShadowStack},
+		{vmaAIO, MapAIO},
+		{vmaSysV, MapSysV},
+		{vmaSocket, MapSocket},
+		{vmaMemfd, MapMemfd},
+		{vmaStack, MapStack},
+		{vmaHeap, MapHeap},
+		{vmaFilePrivate, MapFile},
+		{vmaFileShared, MapFileShared},
+		{vmaAnonShared, MapShared},
+	} {
+		if status&k.bit != 0 {
+			return k.kind
+		}
+	}
+	switch {
+	case status&vmaAnonPrivate == 0:
+		return MapOther
+	case flags&mapGrowsDown != 0:
+		return MapStack
+	}
+	return MapAnon
+}
+
+// protection renders the bits of mmap(2) as /proc/PID/maps does.
+func protection(prot, flags uint32) string {
+	const mapShared = 1
+	out := []byte("---p")
+	for i, c := range []byte("rwx") {
+		if prot&(1<<i) != 0 {
+			out[i] = c
+		}
+	}
+	if flags&mapShared != 0 {
+		out[3] = 's'
+	}
+	return string(out)
+}
+
+// mapFlagNames lists the flags of mmap(2) that change what a mapping is.
+func mapFlagNames(flags uint32) []string {
+	var names []string
+	for _, f := range []struct {
+		bit  uint32
+		name string
+	}{
+		{mapGrowsDown, "growsdown"},
+		{0x2000, "locked"},
+		{0x4000, "noreserve"},
+		{0x8000, "populate"},
+		{0x20000, "stack"},
+		{0x40000, "hugetlb"},
+		{0x80000, "sync"},
+	} {
+		if flags&f.bit != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,148 @@
+package image
+
+import (
+	"fmt"
+)
+
+// PageSize is the size of a page in pagemap and pages images: the page size of
+// the machine that was dumped, which no image tells. All of x86-64 has 4 KiB.
+const PageSize = 4096
+
+// Flags of an [Extent] (criu/include/pagemap.h).
+const (
+	PageParent  = 1 << 0 // the pages are in the parent dump
+	PageLazy    = 1 << 1 // the pages may be fetched after the restore
+	PagePresent = 1 << 2 // the pages are in the pages image
+)
+
+// An Extent is a run of pages of a process's memory, or of a shared memory
+// object.
+type Extent struct {
+	Start uint64 // address, or offset in a shared memory object
+	Pages uint64
+	Flags uint32 // PageParent and so on
+}
+
+// End returns the address behind the extent.
+func (e Extent) End() uint64 { return e.Start + e.Pages*PageSize }
+
+// A Pagemap tells which pages of memory a dump holds, and where.
+type Pagemap struct {
+	// PagesID is the number in the name of the pages image, pages-<id>.img.
+	// It holds the PagePresent pages, in the order of Extents, and no others.
+	PagesID uint32
+	Extents []Extent
+}
+
+// StoredPages returns how many pages the pages image must hold.
+func (p *Pagemap) StoredPages() uint64 {
+	var n uint64
+	for _, e := range p.Extents {
+		if e.Flags&PagePresent != 0 {
+			n += e.Pages
+		}
+	}
+	return n
+}
+
+// ParsePagemap reads the records of a pagemap image, of any version of CRIU.
+//
+// It returns an error wrapping [ErrMalformed] unless the extents are in
+// ascending order, apart from each other and below 1<<63.
+func ParsePagemap(img *Image) (*Pagemap, error) {
+	if img.Type != TypePagemap {
+		return nil, fmt.Errorf("parse pagemap: %w: it is of type %s", ErrMalformed, img.Type)
+	}
+	b := pagemapBuilder{}
+	if n := len(img.Records); n > 1 {
+		b.p.Extents = make([]Extent, 0, n-1)
+	}
+	for i, rec := range img.Records {
+		if err := b.add(rec.Message); err != nil {
+			return nil, fmt.Errorf("parse pagemap record %d: %w", i, err)
+		}
+	}
+	return b.finish()
+}
+
+// pagemapBuilder takes the messages of a pagemap image one by one.
+type pagemapBuilder struct {
+	p    Pagemap
+	head bool
+	end  uint64 // of the last extent
+}
+
+func (b *pagemapBuilder) add(msg []byte) error {
+	if !b.head {
+		b.head = true
+		s := scan(msg)
+		for s.next() {
+			if s.is(1, varint) {
+				b.p.PagesID = uint32(s.val)
+			}
+		}
+		return s.err
+	}
+	e, err := parseExtent(msg)
+	if err != nil {
+		return err
+	}
+	// The bound makes all sums of addresses and sizes safe.
+	const bound = 1 << 63
+	switch {
+	case e.Start%PageSize != 0:
+		return fmt.Errorf("read extent: %w: start %#x is inside a page", ErrMalformed, e.Start)
+	case e.Start >= bound, e.Pages > (bound-e.Start)/PageSize:
+		return fmt.Errorf("read extent: %w: %d pages at %#x", ErrMalformed, e.Pages, e.Start)
+	case e.Start < b.end:
+		return fmt.Errorf("read extent: %w: %#x after %#x", ErrMalformed, e.Start, b.end)
+	}
+	b.end = e.End()
+	b.p.Extents = append(b.p.Extents, e)
+	return nil
+}
+
+func (b *pagemapBuilder) finish() (*Pagemap, error) {
+	if !b.head {
+		return nil, fmt.Errorf("parse pagemap: %w: no head", ErrMalformed)
+	}
+	return &b.p, nil
+}
+
+// parseExtent reads a pagemap_entry. The number of pages is in nr_pages since
+// CRIU 4.2, in compat_nr_pages before; without flags the pages are stored,
+// unless in_parent says otherwise (init_compat_pagemap_entry in
+// criu/pagemap.c).
+func parseExtent(msg []byte) (Extent, error) {
+	var e Extent
+	var compat, inParent uint64
+	var hasFlags, hasPages bool
+	s := scan(msg)
+	for s.next() {
+		if s.typ != varint {
+			continue
+		}
+		switch s.num {
+		case 1:
+			e.Start = s.val
+		case 2:
+			compat = s.val
+		case 3:
+			inParent = s.val
+		case 4:
+			e.Flags, hasFlags = uint32(s.val), true
+		case 5:
+			e.Pages, hasPages = s.val, true
+		}
+	}
+	switch {
+	case inParent != 0:
+		e.Flags |= PageParent
+	case !hasFlags:
+		e.Flags = PagePresent
+	}
+	if !hasPages {
+		e.Pages = uint64(uint32(compat))
+	}
+	return e, s.err
+}
