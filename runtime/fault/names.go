@@ -1,0 +1,58 @@
+package fault
+
+import "slices"
+
+// Name is the name of a point: the operation, a dot, and where in it.
+type Name string
+
+// The points, in the order in which an operation meets them. A new one is also
+// added to Names.
+const (
+	CreateAfterRecord  Name = "create.after-record"  // the app is recorded, nothing is made
+	CreateAfterSandbox Name = "create.after-sandbox" // mounts, cgroup and namespaces are made
+	CreateAfterAttach  Name = "create.after-attach"  // the endpoint is attached
+	CreateAfterStart   Name = "create.after-start"   // the program runs, the app is not yet recorded as running
+
+	HibernateAfterRecord  Name = "hibernate.after-record"  // the intent is recorded
+	HibernateAfterFreeze  Name = "hibernate.after-freeze"  // the cgroup is frozen
+	HibernateAfterCollect Name = "hibernate.after-collect" // the daemon has duplicates of the sockets
+	HibernateAfterHold    Name = "hibernate.after-hold"    // the holder has the sockets
+	HibernateAfterDump    Name = "hibernate.after-dump"    // CRIU has saved the processes and waits for an answer
+	HibernateAfterCommit  Name = "hibernate.after-commit"  // the snapshot is committed, the processes still exist
+	HibernateAfterKill    Name = "hibernate.after-kill"    // the processes are gone
+	HibernateAfterArm     Name = "hibernate.after-arm"     // the wake policy is armed
+
+	WakeAfterRecord   Name = "wake.after-record"   // the intent is recorded
+	WakeBeforeRestore Name = "wake.before-restore" // the view of the images is made, CRIU is not started
+	WakeAfterRestore  Name = "wake.after-restore"  // the processes run
+	WakeAfterCommit   Name = "wake.after-commit"   // the app is recorded as running, the holder still has the sockets
+
+	SnapshotAfterDump    Name = "snapshot.after-dump"    // CRIU has saved the processes
+	SnapshotBeforeCommit Name = "snapshot.before-commit" // all files are written, and not yet renamed
+	SnapshotAfterCommit  Name = "snapshot.after-commit"  // the snapshot is there for good
+
+	RestoreAfterRecord  Name = "restore.after-record"  // the new app is recorded
+	RestoreAfterSandbox Name = "restore.after-sandbox" // mounts, cgroup and namespaces are made
+	RestoreAfterRestore Name = "restore.after-restore" // the processes run
+
+	RemoveAfterRecord  Name = "remove.after-record"  // the intent is recorded
+	RemoveAfterKill    Name = "remove.after-kill"    // the processes are gone
+	RemoveAfterDetach  Name = "remove.after-detach"  // the endpoint is detached
+	RemoveAfterSandbox Name = "remove.after-sandbox" // mounts, cgroup and namespaces are gone
+)
+
+// names lists all constants above.
+var names = []Name{
+	CreateAfterRecord, CreateAfterSandbox, CreateAfterAttach, CreateAfterStart,
+	HibernateAfterRecord, HibernateAfterFreeze, HibernateAfterCollect, HibernateAfterHold,
+	HibernateAfterDump, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
+	WakeAfterRecord, WakeBeforeRestore, WakeAfterRestore, WakeAfterCommit,
+	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterCommit,
+	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
+	RemoveAfterRecord, RemoveAfterKill, RemoveAfterDetach, RemoveAfterSandbox,
+}
+
+// Names lists the points, for a test to visit each.
+func Names() []Name { return slices.Clone(names) }
+
+func known(n Name) bool { return slices.Contains(names, n) }
