@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -111,7 +109,7 @@ func (d *Daemon) preflight(ctx context.Context, a *app) error {
 	if err := outsiders(rec.Process.PID, pids); err != nil {
 		return err
 	}
-	return nil // hold.Preflight(ctx, pids)
+	return hold.Errors(hold.Preflight(ctx, pids))
 }
 
 // holdFor is the hold of one app, as package snapshot sees it.
@@ -134,14 +132,9 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 	if err := fault.Point(ctx, fault.HibernateAfterCollect); err != nil {
 		return err
 	}
-	items := make([]holder.Item, len(set.Sockets))
-	for i := range set.Sockets {
-		s := &set.Sockets[i]
-		meta, err := json.Marshal(s)
-		if err != nil {
-			return fmt.Errorf("describe socket: %w", err)
-		}
-		items[i] = holder.Item{Key: s.Key(), File: s.File, Meta: meta}
+	items, err := set.Items()
+	if err != nil {
+		return err
 	}
 	if err := h.d.fds.Put(ctx, h.a.box.Name, items); err != nil {
 		return err
@@ -165,14 +158,11 @@ func (d *Daemon) reclaim(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	sockets := make([]hold.Socket, len(items))
-	for i, it := range items {
-		if err := json.Unmarshal(it.Meta, &sockets[i]); err != nil {
-			return fmt.Errorf("read held socket: %w", err)
-		}
-		sockets[i].File = it.File
+	set, err := hold.FromItems(items)
+	if err != nil {
+		return errors.Join(err, holder.CloseAll(items))
 	}
-	a.setHeld(hold.NewSet(sockets))
+	a.setHeld(set)
 	return nil
 }
 

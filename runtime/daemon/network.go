@@ -138,7 +138,7 @@ func (d *Daemon) network(ctx context.Context, name string) (*fabric.Fabric, erro
 	}
 	f, err := fabric.Open(ctx, fabric.Config{
 		Network: name, Prefix4: pool.Prefix4, Prefix6: pool.Prefix6,
-		Dir: filepath.Join(d.opt.RunDir, "fabric"), Host: d.host, Log: d.log,
+		Dir: filepath.Join(d.opt.RunDir, "fabric"), Host: d.host, Outside: fabric.OutsideIPv4, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
