@@ -108,6 +108,9 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.criu.Path, d.criuVersion, err = FindCRIU(ctx, candidates...); err != nil {
 		return nil, err
 	}
+	if _, err := d.pool(DefaultNetwork); err != nil {
+		return nil, err
+	}
 	if err := snapshot.Sweep(d.snapshotsDir()); err != nil {
 		return nil, err
 	}

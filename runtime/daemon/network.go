@@ -198,5 +198,5 @@ func (d *Daemon) detach(ctx context.Context, a *app) error {
 		}
 	}
 	delete(d.networks, rec.Network)
-	return f.Delete(ctx)
+	return errors.Join(f.Delete(ctx), f.Close())
 }

@@ -184,6 +184,8 @@ func (g *Group) Delete() error {
 			for _, s := range subs {
 				if p, ok := s.(interface{ Path(string) string }); ok {
 					errs = append(errs, removeCgroup(p.Path(g.name)))
+					// The last app takes the parent with it.
+					_ = unix.Rmdir(p.Path(g.parent.name))
 				}
 			}
 		}

@@ -1,0 +1,159 @@
+// Package e2e tests snapctl as its users meet it: a real daemon on a scratch
+// host, real CRIU, real programs, real clients that stay connected.
+//
+// The tests are in the files named for what they prove; this one has what they
+// share.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/testenv/leak"
+)
+
+// World is a scratch host with a running daemon and a client of it.
+type World struct {
+	*host.Host
+	API *client.Client
+	t   *testing.T
+}
+
+// New makes a world for a test. After the test everything is removed, and a
+// leak of anything fails it.
+func New(t *testing.T, programs ...string) *World {
+	t.Helper()
+	need := []testenv.Requirement{testenv.Root, testenv.CRIU}
+	for _, p := range programs {
+		need = append(need, testenv.Program(p))
+	}
+	testenv.Need(t, need...)
+	h := host.New(t, host.Config{})
+	w := &World{Host: h, t: t}
+	qt.Assert(t, qt.IsNil(h.StartDaemon(t.Context(), host.Daemon{})))
+	w.Dial()
+	// An idle daemon is the state to come back to.
+	leak.Check(t, h)
+	t.Cleanup(w.RemoveAll)
+	return w
+}
+
+// Dial connects to the daemon, which may be a new one.
+func (w *World) Dial() {
+	w.t.Helper()
+	c, err := client.Dial(w.t.Context(), w.Socket())
+	qt.Assert(w.t, qt.IsNil(err))
+	_, err = c.Version(w.t.Context()) // it connects with the first request
+	qt.Assert(w.t, qt.IsNil(err))
+	w.API = c
+}
+
+// RemoveAll removes every app and snapshot. It starts a daemon if none runs.
+func (w *World) RemoveAll() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.t.Context()), time.Minute)
+	defer cancel()
+	if _, err := w.DaemonPID(); err != nil {
+		qt.Check(w.t, qt.IsNil(w.StartDaemon(ctx, host.Daemon{})))
+		w.Dial()
+	}
+	apps, err := w.API.List(ctx)
+	qt.Check(w.t, qt.IsNil(err))
+	for _, a := range apps {
+		qt.Check(w.t, qt.IsNil(w.API.Remove(ctx, &api.RemoveRequest{Name: a.GetName(), Force: true})))
+	}
+	snapshots, err := w.API.ListSnapshots(ctx)
+	qt.Check(w.t, qt.IsNil(err))
+	for _, s := range snapshots {
+		qt.Check(w.t, qt.IsNil(w.API.RemoveSnapshot(ctx, s.GetName())))
+	}
+}
+
+// Run runs an app and returns it.
+func (w *World) Run(req *api.RunRequest) *api.App {
+	w.t.Helper()
+	a, err := w.API.Run(w.t.Context(), req)
+	qt.Assert(w.t, qt.IsNil(err))
+	qt.Assert(w.t, qt.Equals(a.GetStatus(), api.Status_STATUS_RUNNING))
+	return a
+}
+
+// Hibernate hibernates an app and proves that no process of it is left.
+func (w *World) Hibernate(app string) *api.Result {
+	w.t.Helper()
+	r, err := w.API.Hibernate(w.t.Context(), &api.HibernateRequest{Name: app}, nil)
+	qt.Assert(w.t, qt.IsNil(err))
+	return r
+}
+
+// Wake wakes an app by command.
+func (w *World) Wake(app string) *api.Result {
+	w.t.Helper()
+	r, err := w.API.Wake(w.t.Context(), &api.WakeRequest{Name: app}, nil)
+	qt.Assert(w.t, qt.IsNil(err))
+	qt.Assert(w.t, qt.Equals(r.GetApp().GetStatus(), api.Status_STATUS_RUNNING))
+	return r
+}
+
+// Show returns the app as the daemon sees it.
+func (w *World) Show(app string) *api.App {
+	w.t.Helper()
+	a, err := w.API.Show(w.t.Context(), app)
+	qt.Assert(w.t, qt.IsNil(err))
+	return a
+}
+
+// Running waits until the app runs: it answers before its wake is recorded.
+func (w *World) Running(app string) {
+	w.t.Helper()
+	w.Until(app+" runs", func() error {
+		if s := w.Show(app).GetStatus(); s != api.Status_STATUS_RUNNING {
+			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
+}
+
+// Connect connects from the host, as soon as the app listens.
+func (w *World) Connect(endpoint string, port int) net.Conn {
+	w.t.Helper()
+	addr := net.JoinHostPort(endpoint, fmt.Sprint(port))
+	var conn net.Conn
+	w.Until("connect to "+addr, func() (err error) {
+		conn, err = w.DialContext(w.t.Context(), "tcp", addr)
+		return err
+	})
+	w.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// Until repeats fn until it succeeds, for what announces itself by nothing else.
+func (w *World) Until(what string, fn func() error) {
+	w.t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := fn()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			w.t.Fatalf("%s: %v", what, err)
+		case <-w.t.Context().Done():
+			w.t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
