@@ -1,0 +1,87 @@
+package hold
+
+import (
+	"context"
+	"errors"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
+)
+
+// NetNS is an app's network namespace; *netns.NS is one.
+type NetNS = sockdiag.NetNS
+
+// Options say more about the app that is collected.
+type Options struct {
+	// NS is the app's network namespace, where its unix sockets' peers are looked
+	// up. Default: the caller's own one.
+	NS NetNS
+	// HostPaths are the folders inside the app, as it sees them, that are bind
+	// mounts from the host: a unix socket bound below one of them may be reached
+	// from outside of the app. Default: none.
+	HostPaths []string
+}
+
+// Collect duplicates every socket of the processes that the VEM can hold. The
+// app should be frozen: of a running one, the set may be out of date at once.
+//
+// It fails early, holding nothing, with an *[UnsupportedError] if the app has a
+// file that can be neither held nor saved by CRIU, and with an error wrapping
+// [ErrGone] if a process ended. The caller closes the set.
+//
+// Cost: see BenchmarkCollect; about 5 us a socket.
+func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
+	s := &scanner{sockets: map[uint64]*found{}}
+	defer s.close()
+	for _, pid := range pids {
+		if err := s.process(ctx, pid); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.markOutside(opt); err != nil {
+		return nil, err
+	}
+	return s.set()
+}
+
+// set moves the held sockets out of the scanner.
+func (s *scanner) set() (_ *Set, err error) {
+	sockets := make([]Socket, 0, len(s.sockets))
+	w, err := newWrapper()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err = errors.Join(err, w.close()); err != nil {
+			err = errors.Join(err, closeAll(sockets))
+		}
+	}()
+	for inode, f := range s.sockets {
+		v := Decide(f.details.facts)
+		if v.Fate == Refused {
+			return nil, &UnsupportedError{PID: f.owners[0].PID, FD: f.owners[0].FD, What: v.What, Remedy: v.Remedy}
+		}
+		if v.Fate != Held {
+			continue
+		}
+		file, err := w.file(f.fd, inode)
+		if err != nil {
+			return nil, err
+		}
+		f.fd = -1
+		sockets = append(sockets, Socket{
+			Inode:   inode,
+			Kind:    v.Kind,
+			Family:  f.details.facts.Family,
+			Type:    f.details.facts.Type,
+			Proto:   f.details.facts.Proto,
+			State:   f.details.state.String(),
+			Local:   f.details.local,
+			Remote:  f.details.remote,
+			Path:    f.details.path,
+			Backlog: f.details.backlog,
+			Owners:  f.owners,
+			File:    file,
+		})
+	}
+	return NewSet(sockets), nil
+}

@@ -1,0 +1,188 @@
+// Package hold keeps an app's live kernel sockets while no process has them.
+//
+// The kernel goes on serving a socket as long as one descriptor of it is open
+// anywhere: it acknowledges, answers keepalives, sends what was unsent, completes
+// handshakes into the accept queue and closes the window when a buffer is full.
+// So a peer of a held socket notices nothing, for days if need be.
+//
+// Nouns: a [Socket] is one kernel socket and the descriptors of the app that
+// lead to it; a [Set] is all that an app has. A [Verdict] says what becomes of
+// one descriptor in a hibernation:
+//
+//	Held     the VEM keeps the kernel object: inet sockets, and unix sockets
+//	         whose other end is outside of the app
+//	Saved    CRIU writes it into the snapshot and makes a new one
+//	Refused  neither can: the app cannot be hibernated; the verdict says why
+//
+// The way of a set:
+//
+//	Preflight --> (freeze) --> Collect --> Arm --> Watch --> Disarm --> Close
+//	   |                          |                  |
+//	   findings            *UnsupportedError      Event: wake the app
+//
+// Duplicating other processes' descriptors needs CAP_SYS_PTRACE over them and
+// Linux 5.6 (pidfd_getfd(2)).
+package hold
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+// Kind is what a socket is to the hold.
+type Kind int
+
+// The kinds of socket. Only the kernel objects of the first seven are ever held.
+const (
+	Other      Kind = iota // nothing that the hold knows
+	TCP                    // a TCP socket that does not listen, in whatever state
+	TCPListen              // a TCP listener with its accept queue
+	UDP                    // UDP and UDP-Lite
+	Ping                   // ICMP and ICMPv6 datagram socket (ping_group_range)
+	Raw                    // raw IP socket
+	Unix                   // unix socket, connected or not
+	UnixListen             // unix listener with its accept queue
+	Netlink                // netlink socket: CRIU saves it
+	Packet                 // packet socket
+)
+
+// String gives the kind's name as in JSON.
+func (k Kind) String() string {
+	switch k {
+	case TCP:
+		return "tcp"
+	case TCPListen:
+		return "tcp_listen"
+	case UDP:
+		return "udp"
+	case Ping:
+		return "ping"
+	case Raw:
+		return "raw"
+	case Unix:
+		return "unix"
+	case UnixListen:
+		return "unix_listen"
+	case Netlink:
+		return "netlink"
+	case Packet:
+		return "packet"
+	case Other:
+		return "other"
+	default:
+		return "kind_" + strconv.Itoa(int(k))
+	}
+}
+
+// ErrKind says that a text names no [Kind].
+var ErrKind = errors.New("unknown kind of socket")
+
+// MarshalText implements [encoding.TextMarshaler].
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler]; an error wraps [ErrKind].
+func (k *Kind) UnmarshalText(text []byte) error {
+	for v := Other; v <= Packet; v++ {
+		if v.String() == string(text) {
+			*k = v
+			return nil
+		}
+	}
+	return fmt.Errorf("parse %q: %w", text, ErrKind)
+}
+
+// Owner is one descriptor of the app.
+type Owner struct {
+	PID int `json:"pid"` // in the daemon's pid namespace, at the time of Collect
+	FD  int `json:"fd"`
+}
+
+// Socket is one held kernel socket.
+type Socket struct {
+	Inode  uint64         `json:"inode"`
+	Kind   Kind           `json:"kind"`
+	Family int            `json:"family"` // AF_INET, AF_INET6, AF_UNIX
+	Type   int            `json:"type"`   // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_RAW
+	Proto  int            `json:"proto"`  // IPPROTO_TCP, ...; 0 for unix sockets
+	State  string         `json:"state"`  // the kernel's name, when collected
+	Local  netip.AddrPort `json:"local"`  // zero for unix sockets; IPv4 in IPv6 is unmapped
+	Remote netip.AddrPort `json:"remote"` // zero if not connected
+	Path   string         `json:"path,omitempty"`
+	// Backlog is the listener's accept queue limit that the app asked for;
+	// [Set.Disarm] puts it back.
+	Backlog int `json:"backlog,omitempty"`
+	// Owners are the descriptors that led here, at least one.
+	Owners []Owner `json:"owners"`
+	// File is our duplicate: the same open file description as the app's, so its
+	// status flags (O_NONBLOCK) and position are shared. Never change them.
+	File *os.File `json:"-"`
+}
+
+// Key names the socket uniquely within its app: the inode number in hexadecimal
+// first, so that keys differ early, for CRIU finds them with strcmp.
+func (s *Socket) Key() string { return strconv.FormatUint(s.Inode, 16) + ".socket" }
+
+// External lists what CRIU must be told of the set when it dumps the app, in the
+// form of its --external option: unix sockets with a peer outside of the app are
+// an error to it otherwise (sk-unix.c, unix_sk_exception_lookup_id).
+func (s *Set) External() []string {
+	var out []string
+	for _, sock := range s.Sockets {
+		if sock.Kind == Unix || sock.Kind == UnixListen {
+			out = append(out, fmt.Sprintf("unix[%d]", sock.Inode))
+		}
+	}
+	return out
+}
+
+// Set is the held sockets of one app. It owns their files.
+type Set struct {
+	// Sockets are ordered by inode. Read only.
+	Sockets []Socket
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// NewSet makes a set of sockets that were collected earlier, as after a daemon
+// restart. The set owns their files from now on.
+func NewSet(sockets []Socket) *Set {
+	slices.SortFunc(sockets, func(a, b Socket) int {
+		switch {
+		case a.Inode < b.Inode:
+			return -1
+		case a.Inode > b.Inode:
+			return 1
+		default:
+			return 0
+		}
+	})
+	return &Set{Sockets: sockets}
+}
+
+// Close drops our copies. A socket that nobody else has (the app, the holder) is
+// closed by the kernel, which tells its peer. Closing again does nothing.
+func (s *Set) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return closeAll(s.Sockets)
+}
+
+func closeAll(sockets []Socket) error {
+	var errs []error
+	for i := range sockets {
+		if f := sockets[i].File; f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,140 @@
+package hold
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// Mode says what kind of traffic wakes an app.
+type Mode int
+
+// The modes.
+const (
+	// OnData: payload of at least MinBytes on a connection, or a datagram.
+	// Connecting, probing, resetting and closing do not wake.
+	OnData Mode = iota
+	// OnConnect: whatever the app itself would notice: also a new connection, and
+	// a peer that closes or resets one.
+	OnConnect
+	// Never: only a command wakes.
+	Never
+)
+
+// String gives the mode's name as in JSON and flags.
+func (m Mode) String() string {
+	switch m {
+	case OnData:
+		return "on-data"
+	case OnConnect:
+		return "on-connect"
+	case Never:
+		return "never"
+	default:
+		return "mode-" + strconv.Itoa(int(m))
+	}
+}
+
+// ErrMode says that a text names no [Mode].
+var ErrMode = errors.New("unknown wake mode, want on-data, on-connect or never")
+
+// MarshalText implements [encoding.TextMarshaler].
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler]; an error wraps [ErrMode].
+func (m *Mode) UnmarshalText(text []byte) error {
+	for v := OnData; v <= Never; v++ {
+		if v.String() == string(text) {
+			*m = v
+			return nil
+		}
+	}
+	return fmt.Errorf("parse %q: %w", text, ErrMode)
+}
+
+// WakePolicy says which traffic wakes an app.
+type WakePolicy struct {
+	Mode Mode `json:"mode"`
+	// MinBytes is how much must wait on one connection, in OnData. It does not
+	// apply to datagrams. Default: 1.
+	MinBytes int `json:"min_bytes,omitempty"`
+	// Ignore are sources that never wake, in OnData and OnConnect: a monitor's
+	// probes. They do not apply to unix sockets. Default: none.
+	Ignore []netip.Prefix `json:"ignore,omitempty"`
+}
+
+// ErrPolicy says that a wake policy makes no sense.
+var ErrPolicy = errors.New("wrong wake policy")
+
+// Validate returns an error wrapping [ErrPolicy] if the policy makes no sense.
+func (p WakePolicy) Validate() error {
+	if p.Mode < OnData || p.Mode > Never {
+		return fmt.Errorf("%w: mode %d", ErrPolicy, p.Mode)
+	}
+	if p.MinBytes < 0 {
+		return fmt.Errorf("%w: min bytes %d is negative", ErrPolicy, p.MinBytes)
+	}
+	for _, prefix := range p.Ignore {
+		if !prefix.IsValid() {
+			return fmt.Errorf("%w: invalid ignored prefix", ErrPolicy)
+		}
+	}
+	return nil
+}
+
+func (p WakePolicy) ignores(source netip.Addr) bool {
+	source = source.Unmap().WithZone("")
+	for _, prefix := range p.Ignore {
+		if prefix.Contains(source) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p WakePolicy) minBytes() int { return max(1, p.MinBytes) }
+
+// Reason is why an app is woken.
+type Reason int
+
+// The reasons.
+const (
+	Data     Reason = iota + 1 // payload waits on a connection
+	Datagram                   // a datagram waits
+	Connect                    // a connection waits to be accepted
+	Closed                     // the peer closed or reset a connection, or an error waits
+	Writable                   // output that was stuck when the app was frozen can go on
+	Backlog                    // an accept queue is nearly full
+)
+
+// String gives the reason's name as in JSON.
+func (r Reason) String() string {
+	switch r {
+	case Data:
+		return "data"
+	case Datagram:
+		return "datagram"
+	case Connect:
+		return "connect"
+	case Closed:
+		return "closed"
+	case Writable:
+		return "writable"
+	case Backlog:
+		return "backlog"
+	default:
+		return "reason_" + strconv.Itoa(int(r))
+	}
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Event is the traffic that wakes an app.
+type Event struct {
+	Socket *Socket        // of the watched set
+	Reason Reason         // why
+	Bytes  int            // payload that waits, as far as known
+	Remote netip.AddrPort // who sent it, if known
+}

@@ -1,0 +1,247 @@
+package hold
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
+	"golang.org/x/sys/unix"
+)
+
+// closedState is how [Socket.State] shows a socket without a connection.
+var closedState = sockdiag.Close.String()
+
+// queues is what a watcher knows of the accept queues.
+type queues struct {
+	waiting map[int]bool // listeners with connections that may still send, by index
+}
+
+// lookInto looks into the accept queues of the given listeners and of those
+// whose time has come, and plans the next look.
+func (w *Watcher) lookInto(indexes map[int]bool) (Event, bool, error) {
+	due := !w.recheck.IsZero() && !time.Now().Before(w.recheck)
+	if due {
+		for i := range w.queues.waiting {
+			indexes[i] = true
+		}
+	}
+	if len(indexes) > 0 {
+		e, wake, err := w.lookTCP(indexes)
+		if err != nil || wake {
+			return e, wake, err
+		}
+		if e, wake, err = w.lookUnix(indexes); err != nil || wake {
+			return e, wake, err
+		}
+	}
+	return Event{}, false, w.plan(due || len(indexes) > 0)
+}
+
+// looked notes whether a listener's queue has connections that may still send.
+func (w *Watcher) looked(index, live int) {
+	if live == 0 {
+		delete(w.queues.waiting, index)
+		return
+	}
+	if w.queues.waiting == nil {
+		w.queues.waiting = map[int]bool{}
+	}
+	w.queues.waiting[index] = true
+}
+
+// child is a connection in an accept queue.
+type child struct {
+	remote netip.AddrPort
+	bytes  int
+	live   bool // it may still send
+}
+
+func (w *Watcher) lookTCP(indexes map[int]bool) (Event, bool, error) {
+	listeners := map[int]*Socket{}
+	for i := range indexes {
+		if s := &w.set.Sockets[i]; s.Kind == TCPListen {
+			listeners[i] = s
+		}
+	}
+	if len(listeners) == 0 {
+		return Event{}, false, nil
+	}
+	for _, s := range listeners {
+		full, err := nearlyFull(s)
+		if err != nil {
+			return Event{}, false, fmt.Errorf("look at listener %s: %w", s.Local, err)
+		}
+		if full {
+			return Event{Socket: s, Reason: Backlog}, true, nil
+		}
+	}
+	children, err := w.children(listeners)
+	if err != nil {
+		return Event{}, false, err
+	}
+	for i, s := range listeners {
+		live := 0
+		for _, c := range children[i] {
+			if w.policy.ignores(c.remote.Addr()) {
+				continue
+			}
+			e := Event{Socket: s, Reason: Data, Bytes: c.bytes, Remote: c.remote}
+			if c.bytes >= w.policy.minBytes() {
+				return e, true, nil
+			}
+			if w.policy.Mode == OnConnect {
+				e.Reason = Connect
+				return e, true, nil
+			}
+			if c.live {
+				live++
+			}
+		}
+		w.looked(i, live)
+	}
+	return Event{}, false, nil
+}
+
+// nearlyFull tells whether new connections will soon be refused: nobody accepts,
+// and connections that clients have closed stay in the queue too.
+func nearlyFull(s *Socket) (bool, error) {
+	info, err := unix.GetsockoptTCPInfo(int(s.File.Fd()), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false, err
+	}
+	limit, length := info.Sacked, info.Unacked // of a listener: tcp_get_info
+	return length > 0 && length >= limit-limit/4, nil
+}
+
+// children dumps the connections that wait to be accepted: those without a
+// descriptor that are established or closed by the peer only.
+func (w *Watcher) children(listeners map[int]*Socket) (map[int][]child, error) {
+	conn, err := sockdiag.Dial(w.ns)
+	if err != nil {
+		return nil, fmt.Errorf("look into accept queues: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // nothing was written
+	out := map[int][]child{}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		list, err := conn.Inet(sockdiag.InetQuery{
+			Family: family,
+			Proto:  unix.IPPROTO_TCP,
+			// SYN_RECV with data: TCP Fast Open.
+			States: sockdiag.States(sockdiag.Established, sockdiag.CloseWait, sockdiag.SynRecv),
+		})
+		// An interrupted dump may have missed one; the next look comes soon.
+		if err != nil && !errors.Is(err, sockdiag.ErrInterrupted) {
+			return nil, fmt.Errorf("look into accept queues: %w", err)
+		}
+		for _, c := range list {
+			if c.Inode != 0 || c.State == sockdiag.SynRecv && c.RecvQ == 0 {
+				continue
+			}
+			for i, s := range listeners {
+				if accepts(s, c.Local) {
+					out[i] = append(out[i], queued(c))
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func queued(c sockdiag.Inet) child {
+	bytes := int(c.RecvQ)
+	if c.State.PeerClosed() {
+		bytes = max(0, bytes-1) // the FIN: net/ipv4/tcp_diag.c, tcp_diag_get_info
+	}
+	return child{remote: c.Remote, bytes: bytes, live: c.State != sockdiag.CloseWait}
+}
+
+func accepts(listener *Socket, local netip.AddrPort) bool {
+	if listener.Local.Port() != local.Port() {
+		return false
+	}
+	bound := listener.Local.Addr()
+	return bound.IsUnspecified() || bound.WithZone("") == local.Addr()
+}
+
+// lookUnix looks into the queues of unix listeners. The waiting connection
+// itself is not in any dump, but its client's end is: what that has sent and
+// nobody has read counts there as send memory (a little more than the payload).
+// A client that has closed is not found any more, and does not wake.
+func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
+	listeners := map[int]*Socket{}
+	for i := range indexes {
+		if s := &w.set.Sockets[i]; s.Kind == UnixListen {
+			listeners[i] = s
+		}
+	}
+	if len(listeners) == 0 {
+		return Event{}, false, nil
+	}
+	known, err := unixSockets(w.ns)
+	if err != nil {
+		return Event{}, false, fmt.Errorf("look into accept queues: %w", err)
+	}
+	for i, s := range listeners {
+		l, _ := known.find(uint32(s.Inode))
+		if l.SendQ > 0 && l.RecvQ >= l.SendQ { // the queue's length and limit
+			return Event{Socket: s, Reason: Backlog}, true, nil
+		}
+		live := 0
+		for _, inode := range l.Pending {
+			client, ok := known.find(inode)
+			if !ok || inode == 0 {
+				continue
+			}
+			live++
+			if int(client.SendQ) >= w.policy.minBytes() {
+				return Event{Socket: s, Reason: Data, Bytes: int(client.SendQ)}, true, nil
+			}
+		}
+		w.looked(i, live)
+	}
+	return Event{}, false, nil
+}
+
+// plan sets the time of the next look, and runs the tap while it is of use.
+func (w *Watcher) plan(looked bool) error {
+	if len(w.queues.waiting) == 0 {
+		w.recheck, w.closer = time.Time{}, 0
+		w.closeTap()
+		return nil
+	}
+	if !looked {
+		return nil
+	}
+	if err := w.openTap(); err != nil {
+		return err
+	}
+	wait := recheckNoTap
+	if w.tap != nil {
+		wait = recheckSlow
+	}
+	for i := range w.queues.waiting {
+		if w.set.Sockets[i].Kind == UnixListen {
+			wait = recheckNoTap // the tap does not see unix sockets
+		}
+	}
+	if w.closer > 0 {
+		wait = recheckPacket << (quickLooks - w.closer)
+		w.closer--
+	}
+	w.recheck = time.Now().Add(wait)
+	return nil
+}
+
+// packetSeen empties the tap and brings the next look forward.
+func (w *Watcher) packetSeen() {
+	if w.tap == nil {
+		return
+	}
+	w.tap.drain()
+	w.closer = quickLooks
+	if soon := time.Now().Add(recheckPacket / 2); w.recheck.After(soon) {
+		w.recheck = soon
+	}
+}

@@ -1,0 +1,151 @@
+package hold
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrGone says that a process ended while its descriptors were looked at.
+var ErrGone = errors.New("process is gone")
+
+// descriptors lists the descriptor numbers of a process, without reading the
+// links: on Linux 6.18 listing costs 0.7 us a descriptor, a readlink or statx of
+// /proc/PID/fd/N another 3 us, pidfd_getfd and fstat together 1.4 us.
+func descriptors(pid int) ([]int, error) {
+	dir, err := os.Open(fdDir(pid))
+	if err != nil {
+		return nil, gone(pid, err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, gone(pid, err)
+	}
+	fds := make([]int, 0, len(names))
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, fmt.Errorf("list descriptors of process %d: %w", pid, err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func fdDir(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/fd" }
+
+// gone turns the errors of a process that ended into ErrGone.
+func gone(pid int, err error) error {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("look at process %d: %w", pid, ErrGone)
+	}
+	return fmt.Errorf("look at process %d: %w", pid, err)
+}
+
+// found is one distinct socket of the app, duplicated.
+type found struct {
+	fd      int // ours
+	owners  []Owner
+	details details
+}
+
+// scanner gathers the sockets of an app's processes, one copy of each.
+type scanner struct {
+	sockets map[uint64]*found
+}
+
+func (s *scanner) close() {
+	for _, f := range s.sockets {
+		if f.fd >= 0 {
+			unix.Close(f.fd) //nolint:errcheck // a duplicate that was never used
+		}
+	}
+	s.sockets = nil
+}
+
+// process adds the sockets of one process, and returns an *UnsupportedError for
+// the first file of it that neither CRIU nor the hold can keep.
+func (s *scanner) process(ctx context.Context, pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return gone(pid, err)
+	}
+	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	fds, err := descriptors(pid)
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		copied, err := unix.PidfdGetfd(pidfd, fd, 0)
+		switch {
+		case errors.Is(err, unix.EBADF):
+			continue // closed meanwhile: the app is not frozen
+		case errors.Is(err, unix.EMFILE):
+			return fmt.Errorf("duplicate descriptor %d of process %d: raise the daemon's RLIMIT_NOFILE: %w", fd, pid, err)
+		case err != nil:
+			return gone(pid, err)
+		}
+		kept, err := s.descriptor(pid, fd, copied)
+		if !kept {
+			unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// descriptor looks at one duplicated descriptor; kept tells whether the scanner
+// owns it now.
+func (s *scanner) descriptor(pid, fd, copied int) (kept bool, err error) {
+	// The cached attributes will do: a FUSE or NFS server must not be waited for.
+	var st unix.Statx_t
+	const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
+	if err := unix.Statx(copied, "", flags, unix.STATX_TYPE|unix.STATX_INO, &st); err != nil {
+		return false, fmt.Errorf("stat descriptor %d of process %d: %w", fd, pid, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		facts := Facts{Mode: uint32(st.Mode), Rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor)}
+		return false, decideFile(pid, fd, facts)
+	}
+	owner := Owner{PID: pid, FD: fd}
+	if have := s.sockets[st.Ino]; have != nil {
+		have.owners = append(have.owners, owner)
+		return false, nil
+	}
+	d, err := describeSocket(copied)
+	if err != nil {
+		return false, fmt.Errorf("describe socket %d of process %d: %w", fd, pid, err)
+	}
+	if v := Decide(d.facts); v.Fate == Refused {
+		return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+	}
+	s.sockets[st.Ino] = &found{fd: copied, owners: []Owner{owner}, details: d}
+	return true, nil
+}
+
+// decideFile judges a file that is no socket. The link is read only where it
+// decides or tells the user something.
+func decideFile(pid, fd int, facts Facts) error {
+	switch facts.Mode & unix.S_IFMT {
+	case 0, unix.S_IFCHR, unix.S_IFBLK:
+		link, err := os.Readlink(fdDir(pid) + "/" + strconv.Itoa(fd))
+		if err != nil {
+			return gone(pid, err)
+		}
+		facts.Link = link
+	}
+	if v := Decide(facts); v.Fate == Refused {
+		return &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+	}
+	return nil
+}
