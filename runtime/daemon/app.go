@@ -31,11 +31,11 @@ type app struct {
 	watch    *watch
 	failures failures
 
-	mu    sync.Mutex
-	rec   record
-	op    string // the operation that has the turn
-	exit  sandbox.ExitStatus
-	heldN int // how many sockets are held
+	mu     sync.Mutex
+	rec    record
+	op     string // the operation that has the turn
+	exit   sandbox.ExitStatus
+	inodes map[uint64]bool // of the sockets that are held
 }
 
 // errBusy is an operation that did not get its turn in time.

@@ -280,7 +280,7 @@ func (d *Daemon) show(a *app) *api.App {
 		out.Limits = showLimits(l.Resources)
 	}
 	if rec.Status == Held {
-		out.HeldSockets = int32(a.heldCount())
+		out.HeldSockets = int32(len(a.heldInodes()))
 	}
 	if pids, err := a.cgroup().PIDs(); err == nil {
 		out.Processes = int32(len(pids))

@@ -202,8 +202,11 @@ func (a *app) setHeld(set *hold.Set) {
 	a.held = set
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.heldN = 0
+	a.inodes = nil
 	if set != nil {
-		a.heldN = len(set.Sockets)
+		a.inodes = make(map[uint64]bool, len(set.Sockets))
+		for i := range set.Sockets {
+			a.inodes[set.Sockets[i].Inode] = true
+		}
 	}
 }

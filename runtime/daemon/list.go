@@ -15,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // list returns all apps, ordered by name.
@@ -63,7 +64,7 @@ func (d *Daemon) removeSnapshot(name string) error {
 
 // Inspect implements the API. A held app's images are inspected by its name, if
 // no snapshot has it.
-func (d *Daemon) Inspect(_ context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
+func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
 	dir, m, err := d.findSnapshot(req.GetSnapshot())
 	if errdefs.IsNotFound(err) {
 		a, aerr := d.find(req.GetSnapshot())
@@ -78,7 +79,7 @@ func (d *Daemon) Inspect(_ context.Context, req *api.InspectRequest) (*api.Inspe
 	if err != nil {
 		return nil, rpcError(err)
 	}
-	info, err := 1, error(nil) //image.Inspect(dir.Images())
+	info, err := image.Inspect(ctx, dir.Images())
 	if err != nil {
 		return nil, rpcError(err)
 	}
@@ -111,9 +112,9 @@ func (d *Daemon) origin() snapshot.Origin {
 	return snapshot.Origin{Kernel: kernelRelease(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion}
 }
 
-// heldCount is how many sockets are held of an app.
-func (a *app) heldCount() int {
+// heldInodes names the sockets that are held of an app; not to be changed.
+func (a *app) heldInodes() map[uint64]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.heldN
+	return a.inodes
 }

@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/table"
+)
+
+// VemTable implements the API: one row for each socket of the apps' networks.
+func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.VemTableResponse, error) {
+	if name := req.GetApp(); name != "" {
+		if _, err := d.find(name); err != nil {
+			return nil, rpcError(err)
+		}
+	}
+	resp := &api.VemTableResponse{}
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
+			continue
+		}
+		if rec.Status == Stopped || rec.Status == Removing {
+			continue
+		}
+		rows, err := d.vemRows(ctx, a, rec)
+		if err != nil {
+			return nil, rpcError(fmt.Errorf("table of %s: %w", rec.Name, err))
+		}
+		resp.Rows = append(resp.Rows, rows...)
+	}
+	return resp, nil
+}
+
+func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemRow, err error) {
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	held := a.heldInodes()
+	rows, err := table.Rows(ctx, ns, table.Options{Held: held, Places: d.places(rec.Network)})
+	if err != nil {
+		return nil, err
+	}
+	owners := socketOwners(a)
+	out := make([]*api.VemRow, len(rows))
+	for i, r := range rows {
+		actual := "kernel" // not accepted yet, or closed and still finishing
+		switch pid, ok := owners[r.Inode]; {
+		case r.Status == table.Held:
+			actual = "holder"
+		case ok:
+			actual = fmt.Sprintf("pid %d", pid)
+		}
+		out[i] = &api.VemRow{
+			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: r.Local.String(), Remote: remoteText(r.Remote),
+			Actual: actual, Inode: r.Inode, Status: string(r.Status), State: r.State, Channel: r.Channel,
+			ReceiveQueueBytes: int64(r.RecvQ), SendQueueBytes: int64(r.SendQ),
+		}
+	}
+	return out, nil
+}
+
+func remoteText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return "*"
+	}
+	return a.String()
+}
+
+// places tells which app an address of a network belongs to.
+func (d *Daemon) places(network string) func(netip.Addr) (table.Place, bool) {
+	at := make(map[netip.Addr]string)
+	for _, a := range d.list() {
+		if rec, _ := a.read(); rec.Network == network {
+			at[rec.Addr4], at[rec.Addr6] = rec.Name, rec.Name
+		}
+	}
+	return func(a netip.Addr) (table.Place, bool) {
+		name, ok := at[a]
+		return table.Place{Actual: name}, ok
+	}
+}
+
+// socketOwners finds a process for each socket that a running app has open.
+func socketOwners(a *app) map[uint64]int {
+	owners := make(map[uint64]int)
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return owners // it has just ended
+	}
+	for _, pid := range pids {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		fds, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			link, err := os.Readlink(dir + "/" + fd.Name())
+			if err != nil || !strings.HasPrefix(link, "socket:[") {
+				continue
+			}
+			var inode uint64
+			if _, err := fmt.Sscanf(link, "socket:[%d]", &inode); err == nil {
+				owners[inode] = pid
+			}
+		}
+	}
+	return owners
+}
