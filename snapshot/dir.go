@@ -176,7 +176,7 @@ func digest(ctx context.Context, path, kind string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // only read from
 		if _, err := io.Copy(h, &ctxReader{ctx, f}); err != nil {
 			return "", err
 		}

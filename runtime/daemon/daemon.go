@@ -83,8 +83,10 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	for _, dir := range []string{opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(),
-		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric")} {
+	for _, dir := range []string{
+		opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(),
+		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric"),
+	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}

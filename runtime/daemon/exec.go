@@ -87,7 +87,7 @@ func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd) error {
 
 // feed copies the client's input until it ends; the stream's end ends it too.
 func feed(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput], stdin io.WriteCloser) {
-	defer stdin.Close()
+	defer stdin.Close() //nolint:errcheck // the command may have closed it
 	for {
 		in, err := stream.Recv()
 		if err != nil || in.GetStdinClosed() {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -50,12 +51,12 @@ func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *o
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	opt, err := d.takeOptions(a, ns, string(a.hibernation()))
 	if err != nil {
 		return nil, err
 	}
-	defer opt.guard.Close()
+	defer opt.guard.Close() //nolint:errcheck // a lock
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns}
@@ -68,7 +69,7 @@ func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *o
 	// No way back from here: the processes are gone, the hold is everything.
 	ctx = context.WithoutCancel(ctx)
 	if err := fault.Point(ctx, fault.HibernateAfterKill); err != nil {
-		d.log.ErrorContext(ctx, "fault after the end of the processes", "error", err)
+		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
 	if err := d.becomeHeld(ctx, a); err != nil {
 		return nil, err

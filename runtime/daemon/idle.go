@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/netns"
@@ -39,11 +40,11 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 			}
 			if _, err := d.hibernate(ctx, a, nil); err != nil {
 				a.note(err)
-				d.log.WarnContext(ctx, "hibernate idle app", "app", rec.Name, "error", err)
+				d.log.WarnContext(ctx, "hibernate idle app", slog.String("app", rec.Name), slog.Any("error", err))
 				since = time.Now()
 				continue
 			}
-			d.log.InfoContext(ctx, "hibernated idle app", "app", rec.Name, "idle", time.Since(since))
+			d.log.InfoContext(ctx, "hibernated idle app", slog.String("app", rec.Name), slog.Duration("idle", time.Since(since)))
 			return
 		}
 	})

@@ -15,7 +15,7 @@ import (
 var namespaces = []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"}
 
 // Ids implements the API: what the app's own ids are on the host.
-func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) {
+func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) { //nolint:revive // named by the API
 	a, err := d.find(req.GetName())
 	if err != nil {
 		return nil, rpcError(err)

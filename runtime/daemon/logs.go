@@ -27,7 +27,7 @@ func (d *Daemon) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[ap
 	if err != nil {
 		return rpcError(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	if err := seekTail(f, req.GetTailLines()); err != nil {
 		return rpcError(err)
 	}

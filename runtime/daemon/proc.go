@@ -99,7 +99,7 @@ func reapOrphans(group string) error {
 		if err != nil {
 			continue // that thread has ended
 		}
-		for _, text := range strings.Fields(string(b)) {
+		for text := range strings.FieldsSeq(string(b)) {
 			pid, err := strconv.Atoi(text)
 			if err != nil {
 				return fmt.Errorf("reap processes: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,13 +25,13 @@ func (d *Daemon) recover(ctx context.Context) error {
 	for _, e := range entries {
 		if err := d.load(ctx, e.Name()); err != nil {
 			// One bad app keeps no other from its daemon.
-			d.log.ErrorContext(ctx, "recover app", "app", e.Name(), "error", err)
+			d.log.ErrorContext(ctx, "recover app", slog.String("app", e.Name()), slog.Any("error", err))
 		}
 	}
 	for _, a := range d.list() {
 		if err := d.recoverApp(ctx, a); err != nil {
 			a.note(err)
-			d.log.ErrorContext(ctx, "recover app", "app", a.box.Name, "error", err)
+			d.log.ErrorContext(ctx, "recover app", slog.String("app", a.box.Name), slog.Any("error", err))
 		}
 	}
 	return d.dropOrphans(ctx)
@@ -174,7 +175,7 @@ func (d *Daemon) recoverWaking(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(ns.Close(), d.adopt(a, proc, Running, untilReboot)); err != nil {
+	if err := errors.Join(ns.Close(), d.adopt(a, proc, untilReboot)); err != nil {
 		return err
 	}
 	return errors.Join(d.release(ctx, a), a.hibernation().Remove())
@@ -190,7 +191,7 @@ func awaitCRIU(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {

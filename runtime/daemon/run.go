@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -35,7 +36,7 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	if err := fault.Point(ctx, fault.CreateAfterAttach); err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 	if err := fault.Point(ctx, fault.CreateAfterStart); err != nil {
 		return nil, errors.Join(err, proc.Close())
 	}
-	return a, d.adopt(a, proc, Running, forever)
+	return a, d.adopt(a, proc, forever)
 }
 
 // enroll gives an app its name and endpoint and takes its turn. The record is
@@ -95,12 +96,12 @@ func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
 }
 
 // adopt makes a running process the app's, and watches for its end.
-func (d *Daemon) adopt(a *app, proc *sandbox.Process, to Status, durable durability) error {
+func (d *Daemon) adopt(a *app, proc *sandbox.Process, durable durability) error {
 	start, err := startTime(proc.PID)
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	err = a.step(to, durable, func(r *record) {
+	err = a.step(Running, durable, func(r *record) {
 		r.Process = processRecord{PID: proc.PID, StartTime: start}
 		r.LastError = ""
 	})
@@ -135,7 +136,7 @@ func (d *Daemon) follow(a *app, proc *sandbox.Process) {
 		}
 		if err := d.stopped(ctx, a, status.String()); err != nil {
 			a.note(err)
-			d.log.ErrorContext(ctx, "clean up after the end of an app", "app", a.box.Name, "error", err)
+			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.box.Name), slog.Any("error", err))
 		}
 	})
 	d.watchIdle(a, ended)
@@ -155,7 +156,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	}); err != nil {
 		return err
 	}
-	d.log.InfoContext(ctx, "app ended", "app", rec.Name, "exit", exit)
+	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
 	return d.takeDown(ctx, a)
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
@@ -163,9 +164,9 @@ func logged[T any](ctx context.Context, d *Daemon, op, name string, fn func() (T
 	began := time.Now()
 	v, err := fn()
 	if err != nil {
-		d.log.ErrorContext(ctx, "operation failed", "operation", op, "app", name, "took", time.Since(began), "error", err)
+		d.log.ErrorContext(ctx, "operation failed", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)), slog.Any("error", err))
 	} else {
-		d.log.InfoContext(ctx, "operation finished", "operation", op, "app", name, "took", time.Since(began))
+		d.log.InfoContext(ctx, "operation finished", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)))
 	}
 	return v, err
 }

@@ -50,12 +50,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err != nil {
 		return nil, nil, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	opt, err := d.takeOptions(a, ns, string(target))
 	if err != nil {
 		return nil, nil, err
 	}
-	defer opt.guard.Close()
+	defer opt.guard.Close() //nolint:errcheck // a lock
 	if req.stop {
 		opt.After = snapshot.End
 	}
@@ -190,7 +190,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := fault.Point(ctx, fault.RestoreAfterRestore); err != nil {
 		return nil, nil, errors.Join(err, proc.Close())
 	}
-	if err := d.adopt(a, proc, Running, forever); err != nil {
+	if err := d.adopt(a, proc, forever); err != nil {
 		return nil, nil, err
 	}
 	return a, &outcome{steps: clock.end()}, nil

@@ -47,7 +47,7 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 		return err
 	}
 	defer release()
-	switch a.status() {
+	switch a.status() { //nolint:exhaustive // the others are steps of an operation, and this one has the turn
 	case Stopped:
 		return nil
 	case Held:

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os/exec"
 	"time"
 
@@ -55,15 +56,15 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	}
 	a.failures = 0
 	clock.begin("let go of sockets")
-	if err := d.adopt(a, proc, Running, untilReboot); err != nil {
+	if err := d.adopt(a, proc, untilReboot); err != nil {
 		return nil, err
 	}
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
-		d.log.ErrorContext(ctx, "fault after waking", "error", err)
+		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
 	if err := errors.Join(d.release(ctx, a), a.hibernation().Remove()); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
-		d.log.ErrorContext(ctx, "clean up after waking", "app", a.box.Name, "error", err)
+		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
 	return &outcome{steps: clock.end()}, nil
 }
@@ -77,17 +78,17 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	place, err := d.place(a, rec, ns)
 	if err != nil {
 		return nil, err
 	}
-	defer place.Log.Close()
+	defer place.Log.Close() //nolint:errcheck // the app has its own
 	g, err := openGuard(a)
 	if err != nil {
 		return nil, err
 	}
-	defer g.Close()
+	defer g.Close() //nolint:errcheck // a lock
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
@@ -146,7 +147,7 @@ type watch struct {
 func (d *Daemon) arm(ctx context.Context, a *app) {
 	if err := d.rearm(a); err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "watch a held app", "app", a.box.Name, "error", err)
+		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
 }
 
@@ -203,16 +204,16 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 	}
 	if err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "watch held sockets", "app", a.box.Name, "error", err)
+		d.log.ErrorContext(ctx, "watch held sockets", slog.String("app", a.box.Name), slog.Any("error", err))
 		return
 	}
-	d.log.InfoContext(ctx, "traffic wakes app", "app", a.box.Name, "reason", event.Reason.String())
+	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.box.Name), slog.String("reason", event.Reason.String()))
 	// Waking disarms, and that waits for this goroutine: another one wakes.
 	d.tasks.run(func(ctx context.Context) {
 		if _, err := d.wake(ctx, a, nil); err != nil {
 			a.failures++
 			a.note(err)
-			d.log.ErrorContext(ctx, "wake app on traffic", "app", a.box.Name, "error", err)
+			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.box.Name), slog.Any("error", err))
 		}
 	})
 }
@@ -222,7 +223,7 @@ func (d *Daemon) watchTraffic(ctx context.Context, a *app, set *hold.Set, policy
 	if err != nil {
 		return hold.Event{}, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	return hold.Watch(ctx, set, policy, ns)
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,7 +72,7 @@ func findCgroup2() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find cgroup2: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	in := bufio.NewScanner(f)
 	for in.Scan() {
 		head, tail, ok := strings.Cut(in.Text(), " - ")
@@ -131,13 +132,8 @@ func limitHierarchy() ([]cgroup1.Subsystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	var some []cgroup1.Subsystem
-	for _, s := range all {
-		switch s.Name() {
-		case cgroup1.Memory, cgroup1.Cpu, cgroup1.Cpuacct, cgroup1.Cpuset, cgroup1.Pids, cgroup1.Blkio:
-			some = append(some, s)
-		}
-	}
+	limits := []cgroup1.Name{cgroup1.Memory, cgroup1.Cpu, cgroup1.Cpuacct, cgroup1.Cpuset, cgroup1.Pids, cgroup1.Blkio}
+	some := slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool { return !slices.Contains(limits, s.Name()) })
 	return some, nil
 }
 

@@ -51,7 +51,7 @@ func (s *Sandbox) StartInCgroupNS(ctx context.Context, cmd *exec.Cmd) error {
 	if err != nil {
 		return fmt.Errorf("open cgroup namespace: %w", err)
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()                                                 //nolint:forbidigo // not unlocked: the thread dies with this goroutine

@@ -42,7 +42,7 @@ func run(request *os.File) error {
 	}
 	// The spec arrives once the process is in its cgroup, so this makes the
 	// app's cgroup the root of its namespace, cgroup_namespaces(7).
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil { //nolint:forbidigo // a cgroup namespace, not a network one
 		return fmt.Errorf("make cgroup namespace: %w", err)
 	}
 	if cfg.Spec.Hostname != "" {
@@ -111,7 +111,7 @@ func bind(root string, m specs.Mount) error {
 	if err != nil {
 		return fmt.Errorf("bind %s to %s (a path without links inside the app): %w", m.Source, m.Destination, err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // only read from
 	at := fmt.Sprintf("/proc/self/fd/%d", fd)
 	if err := unix.Mount(m.Source, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind %s: %w", m.Source, err)

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,9 +55,7 @@ func (s *Sandbox) mountRoot() error {
 // app must not share: scratch space, and the daemon's own state.
 func (s *Sandbox) hideHostDirs() error {
 	hide := make(map[string]os.FileMode, len(emptyDirs)+len(s.Hide))
-	for dir, mode := range emptyDirs {
-		hide[dir] = mode
-	}
+	maps.Copy(hide, emptyDirs)
 	for _, dir := range s.Hide {
 		hide[dir] = 0o700
 	}
@@ -87,7 +86,7 @@ var deviceNodes = map[string]uint32{
 	"full":    1<<8 | 7,
 	"random":  1<<8 | 8,
 	"urandom": 1<<8 | 9,
-	"tty":     5<<8 | 0,
+	"tty":     5 << 8,
 }
 
 // mountDev mounts the app's /dev, a tmpfs that stays while the app is frozen,

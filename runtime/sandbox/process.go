@@ -98,7 +98,7 @@ func reap(pidfd int) ExitStatus {
 	var info unix.Siginfo
 	if err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED, nil); err == nil {
 		// siginfo_t of SIGCHLD, sigaction(2): pid, uid, then the status.
-		fields := (*[4]int32)(unsafe.Pointer(uintptr(unsafe.Pointer(&info)) + siginfoPayload))
+		fields := (*[4]int32)(unsafe.Add(unsafe.Pointer(&info), siginfoPayload))
 		s.Known = true
 		if info.Code == 1 { // CLD_EXITED
 			s.Code = int(fields[2])

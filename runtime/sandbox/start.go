@@ -31,7 +31,7 @@ func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err erro
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // the app has its own
 	// request carries the config and then a byte once the process is in its
 	// cgroup; answer carries an error text, or ends when the program runs.
 	request, err := newPipe()
@@ -94,8 +94,7 @@ func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err erro
 
 // reaped drops the exit status of a process that was killed on purpose.
 func reaped(err error) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil
 	}
 	return err

@@ -70,7 +70,7 @@ func (c Client) Version(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	resp, err := s.roundTrip(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_VERSION)}, nil)
+	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_VERSION)}, nil)
 	err = errors.Join(err, s.close())
 	if err != nil {
 		return 0, &Error{Op: "version", Err: err}
@@ -103,7 +103,7 @@ func errorLines(path string) []string {
 		}
 		return nil
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	var lines []string
 	in := bufio.NewScanner(f)
 	for in.Scan() {
@@ -118,5 +118,3 @@ func errorLines(path string) []string {
 	}
 	return lines
 }
-
-func ptr[T any](v T) *T { return &v }

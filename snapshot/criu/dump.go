@@ -42,12 +42,12 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("open images directory: %w", err)
 	}
-	defer dir.Close()
+	defer dir.Close() //nolint:errcheck // only read from
 	work, err := os.Open(o.WorkDir)
 	if err != nil {
 		return fmt.Errorf("open work directory: %w", err)
 	}
-	defer work.Close()
+	defer work.Close() //nolint:errcheck // only read from
 	s, err := c.start(ctx, process{files: files(o.Guard)})
 	if err != nil {
 		return err
@@ -56,18 +56,18 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 
 	opts := c.commonOpts(DumpLog, dir)
 	opts.WorkDirFd = dirFD(work)
-	opts.Pid = ptr(int32(o.PID))
-	opts.Root = ptr(o.Root)
-	opts.FreezeCgroup = ptr(o.FreezeCgroup)
+	opts.Pid = new(int32(o.PID))
+	opts.Root = new(o.Root)
+	opts.FreezeCgroup = new(o.FreezeCgroup)
 	opts.External = o.External
-	opts.LeaveRunning = ptr(o.LeaveRunning)
-	opts.LinkRemap = ptr(true)
-	opts.ForceIrmap = ptr(true)
-	opts.TcpSkipInFlight = ptr(true)
-	opts.GhostLimit = ptr(uint32(1 << 30))
-	opts.NotifyScripts = ptr(true)
+	opts.LeaveRunning = new(o.LeaveRunning)
+	opts.LinkRemap = new(true)
+	opts.ForceIrmap = new(true)
+	opts.TcpSkipInFlight = new(true)
+	opts.GhostLimit = new(uint32(1 << 30))
+	opts.NotifyScripts = new(true)
 
-	resp, err := s.roundTrip(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_DUMP), Opts: opts}, func(script string, _ int) error {
+	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_DUMP), Opts: opts}, func(script string, _ int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -86,20 +86,20 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 func (c Client) commonOpts(logFile string, images *os.File) *rpc.CriuOpts {
 	return &rpc.CriuOpts{
 		ImagesDirFd:       dirFD(images),
-		LogLevel:          ptr(cmp.Or(c.LogLevel, 2)),
-		LogFile:           ptr(logFile),
-		TcpClose:          ptr(true),
-		NetworkLock:       ptr(rpc.CriuNetworkLockMethod_SKIP),
-		ManageCgroups:     ptr(true),
-		ManageCgroupsMode: ptr(rpc.CriuCgMode_IGNORE),
-		FileLocks:         ptr(true),
-		OrphanPtsMaster:   ptr(true),
+		LogLevel:          new(cmp.Or(c.LogLevel, 2)),
+		LogFile:           new(logFile),
+		TcpClose:          new(true),
+		NetworkLock:       new(rpc.CriuNetworkLockMethod_SKIP),
+		ManageCgroups:     new(true),
+		ManageCgroupsMode: new(rpc.CriuCgMode_IGNORE),
+		FileLocks:         new(true),
+		OrphanPtsMaster:   new(true),
 	}
 }
 
 // dirFD names a directory of ours: CRIU opens it as /proc/PID/fd/N of its
 // client, other than inherited descriptors, which are its own.
-func dirFD(dir *os.File) *int32 { return ptr(int32(dir.Fd())) }
+func dirFD(dir *os.File) *int32 { return new(int32(dir.Fd())) }
 
 // files lists the files that are there.
 func files(some ...*os.File) []*os.File {

@@ -50,26 +50,26 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 	if err != nil {
 		return 0, fmt.Errorf("open images directory: %w", err)
 	}
-	defer images.Close()
+	defer images.Close() //nolint:errcheck // only read from
 	work, err := os.Open(o.WorkDir)
 	if err != nil {
 		return 0, fmt.Errorf("open work directory: %w", err)
 	}
-	defer work.Close()
+	defer work.Close() //nolint:errcheck // only read from
 
 	opts := c.commonOpts(RestoreLog, images)
 	opts.WorkDirFd = dirFD(work)
-	opts.Root = ptr(o.Root)
+	opts.Root = new(o.Root)
 	opts.External = o.External
-	opts.RstSibling = ptr(true)
-	opts.NotifyScripts = ptr(true)
+	opts.RstSibling = new(true)
+	opts.NotifyScripts = new(true)
 	// A program on the host may have been upgraded or a log have grown;
 	// its size is still checked.
-	opts.SkipFileRwxCheck = ptr(true)
+	opts.SkipFileRwxCheck = new(true)
 	extra := files(o.Guard)
 	for _, in := range o.Inherit {
 		opts.InheritFd = append(opts.InheritFd, &rpc.InheritFd{
-			Key: ptr(in.Key), Fd: ptr(int32(firstExtraFile + 1 + len(extra))),
+			Key: new(in.Key), Fd: new(int32(firstExtraFile + 1 + len(extra))),
 		})
 		extra = append(extra, in.File)
 	}
@@ -81,7 +81,7 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 	defer func() { err = errors.Join(err, s.close()) }()
 	defer context.AfterFunc(ctx, s.kill)()
 
-	resp, err := s.roundTrip(&rpc.CriuReq{Type: ptr(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
+	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
 		if script == "post-restore" && o.Ready != nil {
 			return o.Ready(ctx, p)
 		}

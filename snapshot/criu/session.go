@@ -43,7 +43,7 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 		return nil, fmt.Errorf("make criu socket: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "criu"), os.NewFile(uintptr(fds[1]), "swrk")
-	defer theirs.Close()
+	defer theirs.Close() //nolint:errcheck // CRIU has its own
 	// A request that names thousands of inherited descriptors is one message.
 	for _, fd := range fds {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20); err != nil {
@@ -112,7 +112,7 @@ func (s *session) roundTrip(req *rpc.CriuReq, notify func(script string, pid int
 				refused = err
 			}
 		}
-		req = &rpc.CriuReq{Type: ptr(rpc.CriuReqType_NOTIFY), NotifySuccess: ptr(refused == nil)}
+		req = &rpc.CriuReq{Type: new(rpc.CriuReqType_NOTIFY), NotifySuccess: new(refused == nil)}
 	}
 }
 

@@ -125,13 +125,13 @@ func (c Cgroup) wait(ctx context.Context, ok func(State) bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return err
 	}
 	wake := os.NewFile(uintptr(stop), "eventfd")
-	defer wake.Close()
+	defer wake.Close() //nolint:errcheck // an eventfd
 	signalled := make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
 		defer close(signalled)

@@ -34,7 +34,7 @@ func Main(ctx context.Context, args []string, stderr io.Writer) int {
 			return onMainThread(sandbox.CgroupNS, stderr)
 		}
 	}
-	cmd := command(stderr)
+	cmd := command(stderr) //nolint:contextcheck // cobra hands ctx to the command
 	cmd.SetArgs(args)
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(stderr, "snapctld: error: %v\n", err)
@@ -142,7 +142,7 @@ func serve(ctx context.Context, opt daemon.Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	return d.Serve(ctx, func() {
-		opt.Log.InfoContext(ctx, "serving", "state_dir", opt.StateDir, "run_dir", opt.RunDir, "criu", opt.CRIU)
+		opt.Log.InfoContext(ctx, "serving", slog.String("state_dir", opt.StateDir), slog.String("run_dir", opt.RunDir), slog.String("criu", opt.CRIU))
 		notifyReady(ctx, opt.Log)
 	})
 }

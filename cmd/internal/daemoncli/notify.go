@@ -19,6 +19,6 @@ func notifyReady(ctx context.Context, log *slog.Logger) {
 		_ = conn.Close() // the datagram is sent or not
 	}
 	if err != nil {
-		log.WarnContext(ctx, "tell systemd that the daemon is ready", "error", err)
+		log.WarnContext(ctx, "tell systemd that the daemon is ready", slog.Any("error", err))
 	}
 }
