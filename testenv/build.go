@@ -22,6 +22,7 @@ var programs = map[string]string{
 	"snapctld":   "./cmd/snapctld",
 	"peer":       "./testenv/cmd/peer",
 	"hostkeeper": "./testenv/cmd/hostkeeper",
+	"subject":    "./testenv/cmd/subject",
 }
 
 // built remembers what this process has built: the source is not expected to
@@ -78,7 +79,8 @@ func build(ctx context.Context, name string) (string, error) {
 	}
 	root := filepath.Dir(strings.TrimSpace(string(out)))
 	dir := filepath.Join(BaseDir(), "bin", strings.ReplaceAll(strings.Trim(root, "/"), "/", "-"))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	err = os.MkdirAll(dir, 0o755)
+	if err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)
 	}
 	unlock, err := lock.Take(filepath.Join(dir, ".lock"))

@@ -161,10 +161,8 @@ func pause(ctx context.Context, name Name, path string) (Action, error) {
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
-	switch want := Action(strings.TrimSpace(line)); want {
-	case Kill, Error:
+	if want := Action(strings.TrimSpace(line)); want == Kill || want == Error {
 		return want, nil
-	default:
-		return Pause, nil
 	}
+	return Pause, nil
 }

@@ -135,8 +135,8 @@ func TestPointPause(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(line, "wake.after-restore\n"))
 			select {
-			case err := <-result:
-				t.Fatalf("Point did not wait: %v", err)
+			case early := <-result:
+				t.Fatalf("Point did not wait: %v", early)
 			default:
 			}
 			_, err = conn.Write([]byte(tt.answer))

@@ -100,8 +100,8 @@ func (g *Gate) Wait(ctx context.Context) (*Stop, error) {
 	}
 	s := &Stop{name: g.name, conn: conn, r: bufio.NewReader(conn)}
 	err = interruptible(ctx, func() { _ = conn.Close() }, func() error {
-		_, err := s.r.ReadString('\n')
-		return err
+		_, rerr := s.r.ReadString('\n')
+		return rerr
 	})
 	if err != nil {
 		return nil, fmt.Errorf("wait at gate %s: %w", g.name, err)

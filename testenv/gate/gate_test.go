@@ -16,7 +16,7 @@ import (
 // TestMain lets this test binary be a process with two points.
 func TestMain(m *testing.M) {
 	if os.Getenv(fault.Env) != "" {
-		ctx := context.Background()
+		ctx := context.Background() //nolint:forbidigo // this is the main function of a process
 		if fault.Point(ctx, fault.WakeBeforeRestore) != nil || fault.Point(ctx, fault.WakeAfterRestore) != nil {
 			os.Exit(3)
 		}

@@ -21,7 +21,8 @@ import (
 // TestMain lets this test binary be the daemon, under the daemon's name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "snapctld" {
-		if err := fakeDaemon(context.Background()); err != nil {
+		err := fakeDaemon(context.Background()) //nolint:forbidigo // this is the main function of a process
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -124,6 +125,7 @@ func TestSweep(t *testing.T) {
 		qt.Assert(t, qt.IsNil(os.WriteFile(dir, fmt.Appendf(nil, "%s %d", h.Dir(), h.KeeperPID()), 0o600)))
 		qt.Assert(t, qt.IsNil(syscall.Kill(os.Getpid(), syscall.SIGKILL)))
 	}
+	t.Setenv("SNAPCTL_TEST_DIR", t.TempDir()) // where no other test sweeps
 	for name, killKeeper := range map[string]bool{"keeper ends it": false, "keeper killed too": true} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "host")

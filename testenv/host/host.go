@@ -63,7 +63,8 @@ type Host struct {
 	place  *scratch.Place
 	tree   *cgroup.Tree
 	ns     *netns.NS
-	mnt    uint64 // inode of the mount namespace
+	mnt    *os.File // the mount namespace; open, for its inode not to be used again
+	mntIno uint64
 	keeper *exec.Cmd
 	alive  io.Closer // the keeper ends the host when this closes
 
@@ -99,7 +100,8 @@ func New(t testenv.TB, cfg Config) *Host {
 // Open makes a scratch host. The caller closes it. Stale hosts of processes
 // that died are removed on the way.
 func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
-	if err := scratch.Sweep(ctx, testenv.BaseDir()); err != nil {
+	err = scratch.Sweep(ctx, testenv.BaseDir())
+	if err != nil {
 		return nil, err
 	}
 	h := &Host{name: cfg.Name, criu: cfg.CRIU}
@@ -115,28 +117,39 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	}
 	defer func() {
 		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+			again, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 			defer cancel()
-			err = errors.Join(err, h.Close(ctx))
+			err = errors.Join(err, h.Close(again))
 		}
 	}()
 	h.tree, err = h.place.Cgroups()
 	if err != nil {
 		return nil, err
 	}
-	if err := h.tree.Create(); err != nil {
+	err = h.tree.Create()
+	if err != nil {
 		return nil, err
 	}
 	for _, dir := range []string{"bin", "log"} {
-		if err := os.Mkdir(h.Path(dir), 0o755); err != nil {
+		err = os.Mkdir(h.Path(dir), 0o755)
+		if err != nil {
 			return nil, fmt.Errorf("make scratch host: %w", err)
 		}
 	}
-	if err := h.startKeeper(ctx); err != nil {
+	err = h.startKeeper(ctx)
+	if err != nil {
 		return nil, err
 	}
 	pid := h.keeper.Process.Pid
-	h.mnt = process.Namespace(pid, "mnt")
+	h.mnt, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return nil, fmt.Errorf("open mount namespace: %w", err)
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(int(h.mnt.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("open mount namespace: %w", err)
+	}
+	h.mntIno = st.Ino
 	h.ns, err = netns.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return nil, err
@@ -263,7 +276,9 @@ func (h *Host) Closed() bool {
 	return h.closed
 }
 
-// strays lists processes in the host's namespaces but not in its cgroups.
+// strays lists processes in the host's namespaces but not in its cgroups. Both
+// namespaces are open here, so no other one has their inodes: the kernel gives
+// the inode of a namespace that is gone to the next one that is made.
 func (h *Host) strays() ([]int, error) {
 	if h.ns == nil {
 		return nil, nil // not up yet: nothing could enter
@@ -287,7 +302,7 @@ func (h *Host) strays() ([]int, error) {
 		if known[p.PID] || p.Zombie() {
 			continue
 		}
-		if process.Namespace(p.PID, "net") == h.ns.Inode() || process.Namespace(p.PID, "mnt") == h.mnt {
+		if process.Namespace(p.PID, "net") == h.ns.Inode() || process.Namespace(p.PID, "mnt") == h.mntIno {
 			strays = append(strays, p.PID)
 		}
 	}
@@ -319,6 +334,9 @@ func (h *Host) Close(ctx context.Context) error {
 	if h.ns != nil {
 		errs = append(errs, h.ns.Close())
 	}
+	if h.mnt != nil {
+		errs = append(errs, h.mnt.Close())
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close host %s: %w", h.name, err) // what it holds stays, to be looked at
 	}
@@ -327,9 +345,10 @@ func (h *Host) Close(ctx context.Context) error {
 
 // killed drops the exit status of a process that was killed on purpose.
 func killed(err error) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == unix.SIGKILL {
-		return nil
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == unix.SIGKILL {
+			return nil
+		}
 	}
 	return err
 }

@@ -81,7 +81,8 @@ echo 1 >$v2/app/cgroup.freeze
 	qt.Check(t, qt.Not(qt.HasLen(groups, 0)))
 	pids, err := h.Pids()
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(pids, 4)) // keeper, unshare, 2 sleep
+	// keeper, unshare, 2 sleep
+	qt.Check(t, qt.HasLen(pids, 4), qt.Commentf("%s", output(t, h, "ps", "-eo", "pid,ppid,stat,comm")))
 
 	dir, name := h.Dir(), h.Dir()[strings.LastIndex(h.Dir(), "/")+1:]
 	qt.Assert(t, qt.IsNil(h.Close(t.Context())))
@@ -90,8 +91,8 @@ echo 1 >$v2/app/cgroup.freeze
 	_, err = os.Stat(dir)
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 	for _, pid := range pids {
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		if err == nil { // a zombie that waits for the machine's init, or another process
+		b, gone := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if gone == nil { // a zombie that waits for the machine's init, or another process
 			qt.Check(t, qt.Satisfies(string(b), func(s string) bool { return strings.Contains(s, ") Z") || !strings.Contains(s, "(sleep)") }))
 		}
 	}
@@ -122,10 +123,8 @@ func TestLink(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if _, err := io.WriteString(s, "hello"); err != nil {
-					return err
-				}
-				if err := s.Close(); err != nil {
+				_, err = io.WriteString(s, "hello")
+				if err = errors.Join(err, s.Close()); err != nil {
 					return err
 				}
 				got, err := io.ReadAll(c)

@@ -20,7 +20,16 @@ import (
 // takeSelf looks at the calling process: descriptors and children, also ended
 // ones that nobody waited for.
 func (s State) takeSelf() error {
-	if err := s.takeFiles("test process", os.Getpid()); err != nil {
+	// Go opens an epoll descriptor with the first file that can be waited for,
+	// and keeps it: have it there from the first look on.
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("open pipe: %w", err)
+	}
+	if err = errors.Join(r.Close(), w.Close()); err != nil {
+		return err
+	}
+	if err = s.takeFiles("test process", os.Getpid()); err != nil {
 		return err
 	}
 	all, err := process.List()
@@ -42,15 +51,15 @@ func (s State) takeHost(h *host.Host) error {
 	}
 	nets := make(map[uint64]string) // inode: a path that leads there
 	for _, pid := range pids {
-		p, err := process.Get(pid)
-		if errors.Is(err, process.ErrGone) || err == nil && p.Zombie() {
+		p, perr := process.Get(pid)
+		if errors.Is(perr, process.ErrGone) || perr == nil && p.Zombie() {
 			continue
 		}
-		if err != nil {
-			return err
+		if perr != nil {
+			return perr
 		}
 		s.add(h.Name(), "process", p.Comm)
-		if err := s.takeFiles(h.Name()+" "+p.Comm, pid); err != nil {
+		if err = s.takeFiles(h.Name()+" "+p.Comm, pid); err != nil {
 			return err
 		}
 		if ino := process.Namespace(pid, "net"); ino != 0 {
@@ -123,8 +132,8 @@ func (s State) takeFiles(owner string, pid int) error {
 		if err != nil {
 			return fmt.Errorf("list open files: %w", err)
 		}
-		if kind, _, ok := strings.Cut(name, ":["); ok && !strings.HasPrefix(name, "/") {
-			name = kind
+		if kind, number, ok := strings.Cut(name, ":["); ok && strings.Trim(number, "0123456789") == "]" {
+			name = kind // socket:[123], pipe:[123], net:[123]
 		}
 		if strings.HasPrefix(name, dir) || strings.HasPrefix(name, "/proc/") {
 			continue // being looked at just now

@@ -100,7 +100,7 @@ func (e *echoer) run(ctx context.Context) {
 		}
 		if reply, ok := e.take(d, got); ok {
 			// One that can't be sent is lost, which its sender notices.
-			_, _ = e.conn.WriteTo(append(reply.append(nil), got...), from)
+			_, _ = e.conn.WriteTo(append(reply.head(), got...), from)
 		}
 	}
 }

@@ -44,6 +44,8 @@ func (k *Kind) UnmarshalText(text []byte) error {
 
 // Fault is the first thing that went wrong in one stream, or in one flow of
 // datagrams. It is an error.
+//
+//nolint:errname // it is a finding, and an error among others
 type Fault struct {
 	Kind      Kind      `json:"kind"`
 	Proto     string    `json:"proto"` // tcp or udp

@@ -44,8 +44,9 @@ const (
 	maxBody       = 512
 )
 
-func (d datagram) append(b []byte) []byte {
-	b = binary.LittleEndian.AppendUint32(b, datagramMagic)
+// head encodes the head.
+func (d datagram) head() []byte {
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, headSize+maxBody), datagramMagic)
 	ends := byte(0)
 	if d.ends {
 		ends = 1
@@ -173,7 +174,7 @@ func (f *flow) send(ctx context.Context) bool {
 		f.underWay[n] = last
 		f.mu.Unlock()
 		d := datagram{kind: data, role: f.role, key: f.key, seq: n}
-		if _, err := f.conn.Write(append(d.append(nil), body(c, n)...)); err != nil {
+		if _, err := f.conn.Write(append(d.head(), body(c, n)...)); err != nil {
 			f.broken(err)
 		}
 	}
@@ -232,7 +233,7 @@ func (f *flow) handIn(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for range attempts {
-		_, _ = f.conn.Write(d.append(nil)) // tried again
+		_, _ = f.conn.Write(d.head()) // tried again
 		select {
 		case <-f.byes:
 			return

@@ -164,7 +164,7 @@ func (s *session) receive(ctx context.Context) *Fault {
 		case err == nil:
 			continue
 		case ctx.Err() != nil:
-			return nil // the connection was closed by our own side
+			return nil //nolint:nilerr // our own side closed the connection
 		case !errors.Is(err, io.EOF):
 			if v.fault == nil {
 				return s.broken(s.inward(), s.received.Load(), err)

@@ -8,6 +8,9 @@ import (
 // maxTrailer bounds what may follow the end of a stream.
 const maxTrailer = 64 << 10
 
+// lookahead is how many bytes it takes to find out what is wrong.
+const lookahead = 4 * wordSize
+
 // part is where in a stream a verifier is.
 type part int
 
@@ -26,7 +29,7 @@ type verifier struct {
 	trailer []byte
 	fault   *Fault
 
-	pending []byte // not yet checked, less than two words
+	pending []byte // not yet checked, less than lookahead
 	checked uint64 // bytes before pending, as they came
 }
 
@@ -37,7 +40,7 @@ func newVerifier(key uint64, d Direction) *verifier {
 // write checks more bytes.
 func (v *verifier) write(b []byte) {
 	v.pending = append(v.pending, b...)
-	v.check(2 * wordSize)
+	v.check(lookahead)
 }
 
 // close checks the rest when there will be no more.
@@ -123,22 +126,42 @@ func (v *verifier) misplaced(n uint64) {
 	}
 }
 
-// resync looks for a word that does not begin where the last one ended.
+// resync looks for a word that does not begin where the last one ended, up to
+// the end of a word that has at most seven bytes more than it should.
 func (v *verifier) resync(b []byte) int {
-	for shift := 1; shift < wordSize && shift+wordSize <= len(b); shift++ {
+	for shift := 1; shift < 2*wordSize && shift+wordSize <= len(b); shift++ {
 		w := binary.LittleEndian.Uint64(b[shift:])
 		n := v.code.number(w)
-		switch {
-		case w == v.code.end(), near(n, v.seq.next) && n > v.seq.next:
-			v.fail(Loss, fmt.Sprintf("part of word %d is missing", v.seq.next))
-			return shift
-		case near(n, v.seq.next):
-			v.fail(Duplicate, fmt.Sprintf("%d bytes too many where word %d was due", shift, v.seq.next))
-			return shift
+		if w == v.code.end() {
+			n = v.seq.next + 1 // it comes after at least this word
+		} else if !near(n, v.seq.next) || !v.follows(b[shift+wordSize:], n) {
+			continue
 		}
+		due := int64(n-v.seq.next) * wordSize // where word n should be in b
+		switch {
+		case int64(shift) < due:
+			v.fail(Loss, fmt.Sprintf("%d bytes are missing from word %d on", due-int64(shift), v.seq.next))
+			return shift
+		case int64(shift) > due:
+			v.fail(Duplicate, fmt.Sprintf("%d bytes too many where word %d was due", int64(shift)-due, v.seq.next))
+		default:
+			v.fail(Corrupt, fmt.Sprintf("bytes %x where word %d was due", b[:shift], v.seq.next))
+		}
+		v.seq.next = max(v.seq.next, n) // those before came, in some form
+		return shift
 	}
 	v.fail(Corrupt, fmt.Sprintf("bytes %x where word %d was due", b[:wordSize], v.seq.next))
 	return wordSize
+}
+
+// follows tells whether b begins with the word after n, or the end, or is too
+// short to tell. A word out of step may look like one by half of its bytes.
+func (v *verifier) follows(b []byte, n uint64) bool {
+	if len(b) < wordSize {
+		return true
+	}
+	w := binary.LittleEndian.Uint64(b)
+	return v.code.number(w) == n+1 || w == v.code.end()
 }
 
 // ended checks the length that the sender tells, in words.

@@ -42,32 +42,37 @@ func TestVerifier(t *testing.T) {
 		want    Kind // 0: none
 		offset  uint64
 	}{
-		"nothing":               {disturb: slices.Clone[[]byte]},
-		"one word lost":         {cut(800, 808), Loss, 800},
-		"many words lost":       {cut(80, 4000), Loss, 80},
-		"one byte lost":         {cut(803, 804), Loss, 800},
-		"seven bytes lost":      {cut(801, 808), Loss, 800},
-		"first word lost":       {cut(0, 8), Loss, 0},
-		"odd bytes lost":        {cut(801, 1234), Loss, 800},
-		"last word lost":        {cut(7992, 8000), Loss, 8000},
-		"one word again":        {repeat(800, 808), Duplicate, 808},
-		"a segment again":       {repeat(801, 2241), Duplicate, 2240},
-		"one byte again":        {repeat(800, 801), Duplicate, 800},
-		"all again":             {repeat(0, 8000), Duplicate, 8000},
-		"two words swapped":     {later(800, 808, 816), Reorder, 800},
-		"a segment late":        {later(800, 2240, 3680), Reorder, 800},
-		"a segment late, odd":   {later(801, 2241, 3681), Reorder, 800},
-		"a bit flipped":         {func(b []byte) []byte { b[803] ^= 4; return b }, Corrupt, 800},
-		"a high bit flipped":    {func(b []byte) []byte { b[807] ^= 128; return b }, Corrupt, 800},
-		"a low bit flipped":     {func(b []byte) []byte { b[800] ^= 128; return b }, Corrupt, 800},
-		"the last changed":      {func(b []byte) []byte { b[7993]++; return b }, Corrupt, 7992},
-		"other bytes":           {func(b []byte) []byte { copy(b[800:], make([]byte, 64)); return b }, Corrupt, 800},
-		"other stream":          {func([]byte) []byte { return stream(2, Up, n) }, Corrupt, 0},
-		"other direction":       {func([]byte) []byte { return stream(1, Down, n) }, Corrupt, 0},
-		"ends early":            {func(b []byte) []byte { return b[:4000] }, Truncated, 4000},
-		"ends early in a word":  {func(b []byte) []byte { return b[:4003] }, Truncated, 4000},
-		"ends before its count": {func(b []byte) []byte { return b[:len(b)-8] }, Truncated, 8008},
-		"nothing at all":        {func([]byte) []byte { return nil }, Truncated, 0},
+		"nothing":                {disturb: slices.Clone[[]byte]},
+		"one word lost":          {cut(800, 808), Loss, 800},
+		"many words lost":        {cut(80, 4000), Loss, 80},
+		"one byte lost":          {cut(803, 804), Loss, 800},
+		"seven bytes lost":       {cut(801, 808), Loss, 800},
+		"first word lost":        {cut(0, 8), Loss, 0},
+		"odd bytes lost":         {cut(801, 1234), Loss, 800},
+		"last word lost":         {cut(7992, 8000), Loss, 8000},
+		"one word again":         {repeat(800, 808), Duplicate, 808},
+		"a segment again":        {repeat(801, 2241), Duplicate, 2240},
+		"one byte again":         {repeat(800, 801), Duplicate, 800},
+		"a part of a word again": {repeat(802, 805), Duplicate, 800},
+		"seven bytes again":      {repeat(801, 808), Duplicate, 808},
+		"part of the last again": {repeat(7994, 7999), Duplicate, 7992},
+		"odd bytes again":        {repeat(803, 1006), Duplicate, 1000},
+		"part of the last lost":  {cut(7994, 7999), Loss, 7992},
+		"all again":              {repeat(0, 8000), Duplicate, 8000},
+		"two words swapped":      {later(800, 808, 816), Reorder, 800},
+		"a segment late":         {later(800, 2240, 3680), Reorder, 800},
+		"a segment late, odd":    {later(801, 2241, 3681), Reorder, 800},
+		"a bit flipped":          {func(b []byte) []byte { b[803] ^= 4; return b }, Corrupt, 800},
+		"a high bit flipped":     {func(b []byte) []byte { b[807] ^= 128; return b }, Corrupt, 800},
+		"a low bit flipped":      {func(b []byte) []byte { b[800] ^= 128; return b }, Corrupt, 800},
+		"the last changed":       {func(b []byte) []byte { b[7993]++; return b }, Corrupt, 7992},
+		"other bytes":            {func(b []byte) []byte { copy(b[800:], make([]byte, 64)); return b }, Corrupt, 800},
+		"other stream":           {func([]byte) []byte { return stream(2, Up, n) }, Corrupt, 0},
+		"other direction":        {func([]byte) []byte { return stream(1, Down, n) }, Corrupt, 0},
+		"ends early":             {func(b []byte) []byte { return b[:4000] }, Truncated, 4000},
+		"ends early in a word":   {func(b []byte) []byte { return b[:4003] }, Truncated, 4000},
+		"ends before its count":  {func(b []byte) []byte { return b[:len(b)-8] }, Truncated, 8008},
+		"nothing at all":         {func([]byte) []byte { return nil }, Truncated, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -134,7 +139,7 @@ func FuzzVerifier(f *testing.F) {
 		v := newVerifier(1, Up)
 		for c := range slices.Chunk(b, max(1, piece)) {
 			v.write(c)
-			if len(v.pending) >= 2*wordSize {
+			if len(v.pending) >= lookahead {
 				t.Fatalf("%d bytes pending", len(v.pending))
 			}
 		}
@@ -149,13 +154,13 @@ func FuzzVerifier(f *testing.F) {
 }
 
 func FuzzParseDatagram(f *testing.F) {
-	f.Add(datagram{kind: data, key: 1}.append(nil))
+	f.Add(datagram{kind: data, key: 1}.head())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, rest, ok := parseDatagram(b)
 		if ok && len(rest)+headSize != len(b) {
 			t.Fatal("lost bytes")
 		}
-		if again, _, ok2 := parseDatagram(d.append(nil)); ok && (!ok2 || again != d) {
+		if again, _, ok2 := parseDatagram(d.head()); ok && (!ok2 || again != d) {
 			t.Fatalf("got %+v, again %+v", d, again)
 		}
 	})

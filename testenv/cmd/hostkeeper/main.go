@@ -27,7 +27,7 @@ import (
 	"github.com/snapctl/snapctl/testenv/internal/scratch"
 )
 
-const usage = "usage: hostkeeper keep DIR NAME | hostkeeper enter DIR PID -- PROGRAM [ARGUMENT]..."
+var errUsage = errors.New("want keep DIR NAME, or enter DIR PID -- PROGRAM [ARGUMENT]")
 
 func main() {
 	// Namespaces belong to threads: the one that changes them executes.
@@ -41,7 +41,7 @@ func main() {
 	case len(args) >= 5 && args[0] == "enter" && args[3] == "--":
 		err = enter(args[1], args[2], args[4:])
 	default:
-		err = errors.New(usage)
+		err = errUsage
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hostkeeper: error:", err)
@@ -62,7 +62,7 @@ func keep(dir, name string) error {
 	}
 	// The roots of the new cgroup namespace are where we are now,
 	// cgroup_namespaces(7).
-	if err := tree.JoinRoot(); err != nil {
+	if err = tree.JoinRoot(); err != nil {
 		return err
 	}
 	//nolint:forbidigo // the thread executes
@@ -155,7 +155,7 @@ func kept(ctx context.Context) error {
 // enter becomes a program in the host.
 func enter(dir, keeper string, command []string) error {
 	if _, err := strconv.Atoi(keeper); err != nil {
-		return errors.New(usage)
+		return errUsage
 	}
 	place, err := scratch.Open(dir)
 	if err != nil {
@@ -165,7 +165,7 @@ func enter(dir, keeper string, command []string) error {
 	if err != nil {
 		return err
 	}
-	if err := tree.Join(); err != nil {
+	if err = tree.Join(); err != nil {
 		return err
 	}
 	cwd, err := os.Getwd()
@@ -174,23 +174,23 @@ func enter(dir, keeper string, command []string) error {
 	}
 	var fds []int
 	for _, kind := range []string{"net", "uts", "cgroup", "mnt"} { // mnt last: it takes /proc away
-		fd, err := unix.Open(filepath.Join("/proc", keeper, "ns", kind), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open %s namespace: %w", kind, err)
+		fd, operr := unix.Open(filepath.Join("/proc", keeper, "ns", kind), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if operr != nil {
+			return fmt.Errorf("open %s namespace: %w", kind, operr)
 		}
 		fds = append(fds, fd)
 	}
 	// A thread that shares its root and working directory with others can't
 	// change its mount namespace, setns(2).
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { //nolint:forbidigo // the thread executes
+	if err = unix.Unshare(unix.CLONE_FS); err != nil { //nolint:forbidigo // the thread executes
 		return fmt.Errorf("leave shared directories: %w", err)
 	}
 	for _, fd := range fds {
-		if err := unix.Setns(fd, 0); err != nil { //nolint:forbidigo // the thread executes
+		if err = unix.Setns(fd, 0); err != nil { //nolint:forbidigo // the thread executes
 			return fmt.Errorf("enter host: %w", err)
 		}
 	}
-	if err := os.Chdir(cwd); err != nil {
+	if err = os.Chdir(cwd); err != nil {
 		return fmt.Errorf("enter host: %w", err)
 	}
 	path, err := exec.LookPath(command[0])

@@ -96,33 +96,46 @@ func Namespace(pid int, kind string) uint64 {
 	return st.Ino
 }
 
-// Kill ends a process and waits until it has ended, or ctx has. One that is
-// gone, or another one under the same id, is left alone.
-func Kill(ctx context.Context, p Proc) error {
-	fd, err := unix.PidfdOpen(p.PID, 0)
+// Handle is a process that stays the same one even when its id is given away.
+type Handle struct {
+	pid int
+	fd  int
+}
+
+// Open opens whoever has the id now. It returns an error wrapping ErrGone if
+// nobody has. The caller closes the handle.
+func Open(pid int) (*Handle, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return nil
+		err = ErrGone
 	}
 	if err != nil {
-		return fmt.Errorf("open process %d: %w", p.PID, err)
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
-	// The descriptor names whoever has the id now: see who that is.
-	now, err := Get(p.PID)
-	if errors.Is(err, ErrGone) || err == nil && now.Start != p.Start {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d (%s): %w", p.PID, p.Comm, err)
-	}
-	if err := wait(ctx, fd); err != nil {
-		return fmt.Errorf("wait for end of process %d (%s): %w", p.PID, p.Comm, err)
+	return &Handle{pid: pid, fd: fd}, nil
+}
+
+// PID is the id under which the process was opened.
+func (h *Handle) PID() int { return h.pid }
+
+// Kill sends SIGKILL. A process that is gone is no error.
+func (h *Handle) Kill() error {
+	if err := unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", h.pid, err)
 	}
 	return nil
 }
+
+// Wait waits until the process has ended, or ctx has.
+func (h *Handle) Wait(ctx context.Context) error {
+	if err := wait(ctx, h.fd); err != nil {
+		return fmt.Errorf("wait for end of process %d: %w", h.pid, err)
+	}
+	return nil
+}
+
+// Close closes the handle.
+func (h *Handle) Close() error { return unix.Close(h.fd) }
 
 // wait returns when the process of a pidfd has ended: it polls readable then,
 // pidfd_open(2). The end of ctx is looked at ten times a second.

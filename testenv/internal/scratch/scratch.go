@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -165,33 +166,70 @@ func Kill(ctx context.Context, tree *cgroup.Tree, also func() ([]int, error)) er
 	if err := tree.Thaw(); err != nil {
 		return err
 	}
-	for {
+	list := func() ([]int, error) {
 		pids, err := tree.Procs()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		more, err := also()
-		if err != nil {
+		return append(pids, more...), err
+	}
+	for {
+		n, err := killOnce(ctx, list)
+		if n == 0 || err != nil {
 			return err
 		}
-		killed := 0
-		for _, pid := range append(pids, more...) {
-			proc, err := process.Get(pid)
-			if errors.Is(err, process.ErrGone) || pid == os.Getpid() || err == nil && proc.Zombie() {
-				continue
-			}
-			if err == nil {
-				err = process.Kill(ctx, proc)
-			}
-			if err != nil {
-				return err
-			}
-			killed++
+	}
+}
+
+// killOnce ends those listed now, and tells how many there were. They are
+// opened and then listed again: one that is still listed is the one that was
+// opened, or that one is dead. An id that was given away in between is not.
+func killOnce(ctx context.Context, list func() ([]int, error)) (int, error) {
+	pids, err := list()
+	if err != nil {
+		return 0, err
+	}
+	var handles []*process.Handle
+	defer func() {
+		for _, h := range handles {
+			_ = h.Close()
 		}
-		if killed == 0 {
-			return nil
+	}()
+	for _, pid := range pids {
+		if pid == os.Getpid() {
+			continue
+		}
+		h, operr := process.Open(pid)
+		if errors.Is(operr, process.ErrGone) {
+			continue
+		}
+		if operr != nil {
+			return 0, operr
+		}
+		handles = append(handles, h)
+	}
+	if pids, err = list(); err != nil {
+		return 0, err
+	}
+	handles = slices.DeleteFunc(handles, func(h *process.Handle) bool {
+		if slices.Contains(pids, h.PID()) {
+			return false
+		}
+		_ = h.Close()
+		return true
+	})
+	for _, h := range handles {
+		if err = h.Kill(); err != nil {
+			return 0, err
 		}
 	}
+	for _, h := range handles {
+		if err = h.Wait(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return len(handles), nil
 }
 
 // Remove removes the host's cgroups and its directory. Its processes must have
@@ -202,18 +240,19 @@ func (p *Place) Remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := tree.Remove(ctx); err != nil {
+	if err = tree.Remove(ctx); err != nil {
 		return err
 	}
 	mounts, err := mount.List("self")
 	if err != nil {
 		return err
 	}
-	for i := len(mounts) - 1; i >= 0; i-- {
-		if at := mounts[i].Point; strings.HasPrefix(at, p.Dir+"/") {
-			if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("unmount %s: %w", at, err)
-			}
+	for _, m := range slices.Backward(mounts) {
+		if !strings.HasPrefix(m.Point, p.Dir+"/") {
+			continue
+		}
+		if err = unix.Unmount(m.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("unmount %s: %w", m.Point, err)
 		}
 	}
 	// The marker goes last: without it nobody would take the rest away.
