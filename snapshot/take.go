@@ -87,45 +87,52 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	}
 	defer func() { err = errors.Join(err, partial.Discard()) }()
 
-	clock.step("freeze")
-	began := time.Now()
-	if err := o.Cgroup.Freeze(ctx); err != nil {
-		return nil, err
-	}
 	// Whatever happens below, nobody stays frozen.
 	defer func() { err = errors.Join(err, o.Cgroup.Thaw()) }()
 
-	pids, err := o.Cgroup.PIDs()
-	if err != nil {
-		return nil, err
-	}
-	if o.Sockets != nil {
-		clock.step("hold sockets")
-		if err := o.Sockets.Hold(ctx, pids); err != nil {
-			return nil, err
-		}
-	}
-
 	taken := &Taken{}
 	m := o.Manifest
-	m.Processes = len(pids)
 	m.WithStorage = o.CopyFiles != nil
 	commit := func(ctx context.Context) error {
 		clock.step("commit")
-		taken.Dir, err = partial.Commit(ctx, &m)
+		dir, err := partial.Commit(ctx, &m)
 		if err != nil {
 			return err
 		}
+		taken.Dir = dir
 		if o.Committed != nil {
 			return o.Committed(ctx)
 		}
 		return nil
 	}
 
-	clock.step("save processes")
+	var began time.Time
+	begin := func(ctx context.Context) error {
+		clock.step("freeze")
+		began = time.Now()
+		if err := o.Cgroup.Freeze(ctx); err != nil {
+			return err
+		}
+		pids, err := o.Cgroup.PIDs()
+		if err != nil {
+			return err
+		}
+		m.Processes = len(pids)
+		if o.Sockets != nil {
+			clock.step("hold sockets")
+			if err := o.Sockets.Hold(ctx, pids); err != nil {
+				return err
+			}
+		}
+		clock.step("save processes")
+		return nil
+	}
+
+	clock.step("start criu")
 	err = c.Dump(ctx, criu.DumpOptions{
 		PID: o.PID, Images: partial.Dir().Images(), WorkDir: o.Work, Root: o.Root, FreezeCgroup: string(o.Cgroup),
 		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard,
+		Begin: begin,
 		Saved: func(ctx context.Context) error {
 			if o.Saved != nil {
 				if err := o.Saved(ctx); err != nil {

@@ -21,11 +21,14 @@ type DumpOptions struct {
 	Images       string   // an existing directory
 	WorkDir      string   // an existing directory for what is written after Saved: log and statistics
 	Root         string   // the root directory of the root task, as the caller sees it
-	FreezeCgroup string   // the cgroup v2 directory that holds exactly these tasks, already frozen
+	FreezeCgroup string   // the cgroup v2 directory that holds exactly these tasks, frozen by Begin at the latest
 	External     []string // CRIU's --external values
 	LeaveRunning bool     // let the tasks go on (frozen, if FreezeCgroup was) afterwards
 	Guard        *os.File // CRIU keeps it open until it ends, even if the caller dies; may be nil
 
+	// Begin is called when CRIU has started and is about to look at the tasks,
+	// so that its start is not part of the time they stand still.
+	Begin func(ctx context.Context) error
 	// Saved is called once everything is in Images and before the tasks
 	// end or go on. If it fails, they go on, whatever LeaveRunning says,
 	// and Dump returns its error. This is the point of no return.
@@ -71,7 +74,10 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if script == "post-dump" && o.Saved != nil {
+		switch {
+		case script == "pre-dump" && o.Begin != nil:
+			return o.Begin(ctx)
+		case script == "post-dump" && o.Saved != nil:
 			return o.Saved(ctx)
 		}
 		return nil
