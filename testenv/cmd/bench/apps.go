@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// manyApps measures what held apps cost a host.
+func manyApps(ctx context.Context, b *bench) error {
+	n := 200
+	if b.small {
+		n = 10
+	}
+	name := fmt.Sprintf("hold/apps=%d", n)
+	if !b.wants(name) {
+		return nil
+	}
+	return withWorld(ctx, func(w *world) error {
+		before, err := w.memory()
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			app, at := fmt.Sprintf("app%d", i), fmt.Sprintf("10.77.1.%d", i+1)
+			if err := w.subject(ctx, app, at, 0); err != nil {
+				return err
+			}
+			conns, err := w.crowd(ctx, at, 1)
+			if err != nil {
+				return err
+			}
+			defer closeAll(conns)
+			if _, err := w.api.Hibernate(ctx, &api.HibernateRequest{Name: app}, nil); err != nil {
+				return err
+			}
+		}
+		after, err := w.memory()
+		if err != nil {
+			return err
+		}
+		b.report.add(Row{Name: name + "/memory", Unit: "KiB an app", Ours: float64(after-before) / float64(n), OtherName: "-"})
+		if err := w.KillDaemon(ctx, syscall.SIGKILL); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := w.start(ctx); err != nil {
+			return err
+		}
+		b.report.add(Row{Name: name + "/daemon-start", Unit: "ms", Ours: ms(time.Since(began)), OtherName: "-"})
+		apps, err := w.api.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, a := range apps {
+			if a.GetStatus() != api.Status_STATUS_HELD {
+				return fmt.Errorf("%s is %s after the restart", a.GetName(), a.GetStatus())
+			}
+			if err := w.remove(ctx, a.GetName()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// memory is what the host's daemon and holder use, in KiB: their proportional
+// share of every page. The kernel's part (sockets, namespaces) is not in it.
+func (w *world) memory() (int, error) {
+	pids, err := w.Pids()
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, pid := range pids {
+		n, err := pss(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+func pss(pid int) (int, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	in := bufio.NewScanner(f)
+	for in.Scan() {
+		if fields := strings.Fields(in.Text()); len(fields) == 3 && fields[0] == "Pss:" {
+			return strconv.Atoi(fields[1])
+		}
+	}
+	return 0, in.Err()
+}

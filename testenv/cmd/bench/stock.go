@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/stats"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/host"
+)
+
+// loopback is where a server without snapctl listens, on its scratch host.
+const loopback = "127.0.0.1"
+
+// stock is a server that runs on the scratch host itself, for stock CRIU.
+type stock struct {
+	w   *world
+	dir string
+	cmd *exec.Cmd
+	pid int
+}
+
+// stockSubject runs the benchmarked server without snapctl.
+func (w *world) stockSubject(ctx context.Context, mib int) (*stock, error) {
+	path, err := w.Install(ctx, "subject")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(w.Dir(), "stock-")
+	if err != nil {
+		return nil, err
+	}
+	// The host's own /dev/null: CRIU can't name a file of another mount namespace.
+	cmd := w.Command(context.WithoutCancel(ctx), "sh", "-c", `exec "$0" "$@" </dev/null >/dev/null 2>&1`, path, "-memory", fmt.Sprint(mib))
+	// CRIU can't save a Multipath TCP listener, which Go makes by default.
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "GODEBUG=multipathtcp=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &stock{w: w, dir: dir, cmd: cmd, pid: cmd.Process.Pid}, nil
+}
+
+// end kills the server.
+func (s *stock) end() {
+	_ = syscall.Kill(s.pid, syscall.SIGKILL) // it may have ended
+	if s.cmd != nil {
+		_ = s.cmd.Wait() // killed
+	}
+}
+
+// criu runs stock CRIU and returns how long it took.
+func (s *stock) criu(ctx context.Context, args ...string) (time.Duration, error) {
+	began := time.Now()
+	r, err := host.Run(s.w.Command(ctx, testenv.CRIUPath(), append(args, "-D", s.dir, "-o", args[0]+".log")...))
+	if err == nil && r.Code != 0 {
+		log, _ := exec.CommandContext(ctx, "grep", "Error", filepath.Join(s.dir, args[0]+".log")).Output()
+		err = fmt.Errorf("criu %s: exit status %d: %s%s", args[0], r.Code, r.Stderr, log)
+	}
+	return time.Since(began), err
+}
+
+// dump has CRIU save the server and returns how long it stood still, by CRIU's
+// own account.
+func (s *stock) dump(ctx context.Context, lock string, args ...string) (time.Duration, error) {
+	args = append([]string{"dump", "-t", strconv.Itoa(s.pid), "--tcp-established", "--network-lock", lock}, args...)
+	if _, err := s.criu(ctx, args...); err != nil {
+		return 0, err
+	}
+	return frozenTime(filepath.Join(s.dir, "stats-dump"))
+}
+
+// restore has CRIU restore the server, detached; the old one must have ended.
+func (s *stock) restore(ctx context.Context, args ...string) (time.Duration, error) {
+	if s.cmd != nil {
+		_ = s.cmd.Wait() // CRIU killed it
+		s.cmd = nil
+	}
+	return s.criu(ctx, append([]string{"restore", "-d"}, args...)...)
+}
+
+// frozenTime reads CRIU's statistics: an image of one record after two magic
+// numbers (the format of images is in CRIU's wiki, "Images").
+func frozenTime(path string) (time.Duration, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	if len(b) < 12 || uint64(binary.LittleEndian.Uint32(b[8:])) != uint64(len(b)-12) {
+		return 0, errors.New("read CRIU statistics: unexpected format")
+	}
+	var entry stats.StatsEntry
+	if err := proto.Unmarshal(b[12:], &entry); err != nil {
+		return 0, fmt.Errorf("read CRIU statistics: %w", err)
+	}
+	d := entry.GetDump()
+	return time.Duration(d.GetFreezingTime()+d.GetFrozenTime()) * time.Microsecond, nil
+}

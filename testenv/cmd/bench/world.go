@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/testenv/host"
+)
+
+const (
+	endpoint = "10.77.0.7"
+	port     = 7000
+)
+
+// world is a scratch host with a daemon.
+type world struct {
+	*host.Host
+	api *client.Client
+}
+
+// withWorld runs fn on a fresh scratch host and removes it.
+func withWorld(ctx context.Context, fn func(*world) error) (err error) {
+	// The clients' ends of all connections are this process's.
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	h, err := host.Open(ctx, host.Config{Name: "bench"})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		err = errors.Join(err, h.Close(clean))
+	}()
+	w := &world{Host: h}
+	if err := w.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.api.Close()) }()
+	return fn(w)
+}
+
+// start starts the daemon and connects to it.
+func (w *world) start(ctx context.Context) error {
+	if err := w.StartDaemon(ctx, host.Daemon{}); err != nil {
+		return err
+	}
+	c, err := client.Dial(ctx, w.Socket())
+	w.api = c
+	return err
+}
+
+// subject runs the benchmarked server as an app.
+func (w *world) subject(ctx context.Context, name, at string, mib int) error {
+	path, err := w.Install(ctx, "subject")
+	if err != nil {
+		return err
+	}
+	_, err = w.api.Run(ctx, &api.RunRequest{
+		Name: name, Endpoint: at, Args: []string{path, "-memory", fmt.Sprint(mib)},
+		Env: []string{"GOMAXPROCS=1"}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA},
+	})
+	return err
+}
+
+func (w *world) remove(ctx context.Context, name string) error {
+	return w.api.Remove(context.WithoutCancel(ctx), &api.RemoveRequest{Name: name, Force: true})
+}
+
+// crowd opens n connections and has each echoed once.
+func (w *world) crowd(ctx context.Context, at string, n int) ([]net.Conn, error) {
+	conns := make([]net.Conn, 0, n)
+	for len(conns) < n {
+		conn, err := w.dial(ctx, at)
+		if err == nil {
+			_, err = ping(conn)
+		}
+		if err != nil {
+			closeAll(conns)
+			return nil, err
+		}
+		conns = append(conns, conn)
+	}
+	return conns, nil
+}
+
+// dial connects as soon as the server listens.
+func (w *world) dial(ctx context.Context, at string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := w.DialContext(ctx, "tcp", net.JoinHostPort(at, fmt.Sprint(port)))
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the server: %w", err)
+		}
+	}
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		_ = c.Close() // a client that is done
+	}
+}
+
+// ping sends a byte and returns how long its echo took.
+func ping(conn net.Conn) (time.Duration, error) {
+	began := time.Now()
+	if err := conn.SetDeadline(began.Add(2 * time.Minute)); err != nil {
+		return 0, err
+	}
+	buf := []byte{'x'}
+	if _, err := conn.Write(buf); err != nil {
+		return 0, err
+	}
+	if _, err := conn.Read(buf); err != nil {
+		return 0, err
+	}
+	return time.Since(began), nil
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,62 @@
+// Command subject is the server that benchmarks freeze: it keeps as much memory
+// as it is told, and answers each byte it is sent with the same byte.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+)
+
+func main() {
+	listen := flag.String("listen", ":7000", "address to serve")
+	memory := flag.Int("memory", 0, "MiB to keep, each page different")
+	flag.Parse()
+	if err := serve(*listen, *memory); err != nil {
+		fmt.Fprintln(os.Stderr, "subject: error:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(address string, mib int) error {
+	debug.SetGCPercent(-1) // what it keeps is all it has
+	kept := make([]byte, mib<<20)
+	for i := 0; i < len(kept); i += 8 {
+		v := uint64(i) * 0x9e3779b97f4a7c15
+		for j := range 8 {
+			kept[i+j] = byte(v >> (8 * j))
+		}
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go echo(conn, kept)
+	}
+}
+
+// echo serves one connection; kept is only kept.
+func echo(conn net.Conn, kept []byte) {
+	defer conn.Close() //nolint:errcheck // the client has gone
+	buf := make([]byte, 1)
+	for {
+		if _, err := io.ReadFull(conn, buf); err != nil {
+			if !errors.Is(err, io.EOF) && len(kept) >= 0 {
+				fmt.Fprintln(os.Stderr, "subject:", err)
+			}
+			return
+		}
+		if _, err := conn.Write(buf); err != nil {
+			return
+		}
+	}
+}
