@@ -1,0 +1,28 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newHibernate(s *session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "hibernate APP...",
+		Short: "Put apps to sleep; traffic wakes them",
+		Long: `Put apps to sleep: save their processes, end them, and hold their sockets. Peers
+stay connected and can connect: what they send waits, and wakes the app as its
+--wake says. If it fails the app runs on.`,
+		Example: `  snapctl hibernate cache
+  snapctl hibernate --timeout 10s cache web`,
+		Args:              someOf("APP"),
+		ValidArgsFunction: s.ask(0, appNames(api.Status_STATUS_RUNNING)),
+		RunE: s.operate(output.Hibernate, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
+			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, Timeout: s.patience()}, tell)
+		}),
+	}
+}

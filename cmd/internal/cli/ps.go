@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newPs(s *session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ps",
+		Short: "List the apps",
+		Long: `List the apps, hibernated and stopped ones too. HELD is how many sockets are held
+for a hibernated app.`,
+		Example: `  snapctl ps
+  snapctl ps --output json | jq -r '.apps[] | select(.status == "held") | .name'`,
+		Args:              exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			apps, err := c.List(ctx)
+			if err != nil {
+				return err
+			}
+			return s.print(output.NewAppList(apps))
+		}),
+	}
+}

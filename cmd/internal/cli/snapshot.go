@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newSnapshot(s *session) *cobra.Command {
+	var name string
+	stop := false
+	cmd := &cobra.Command{
+		Use:   "snapshot APP",
+		Short: "Save an app under a name",
+		Long: `Save an app, its processes and its files, under a name. The app goes on. Any number
+of apps can be made of a snapshot with restore.`,
+		Example: `  snapctl snapshot cache
+  snapctl snapshot cache --name before-upgrade --stop`,
+		Args:              exactly("APP"),
+		ValidArgsFunction: s.ask(1, appNames(api.Status_STATUS_RUNNING)),
+		Annotations:       map[string]string{takenKey: "choose another --name, or none"},
+		RunE: s.operate(output.TakeSnapshot, func(ctx context.Context, c *client.Client, app string, tell client.Progress) (*api.Result, error) {
+			return c.TakeSnapshot(ctx, &api.SnapshotRequest{App: app, Name: name, Stop: stop, Timeout: s.patience()}, tell)
+		}),
+	}
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the snapshot (default APP-1, APP-2, ...)")
+	cmd.Flags().BoolVar(&stop, "stop", false, "end the app, at the very moment that is saved")
+	completeFlag(cmd, "name", cobra.NoFileCompletions)
+	return cmd
+}

@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+// newSnapshots lists snapshots, and has the command below it that removes them:
+// "snapshot rm" would be the snapshot of an app called rm.
+func newSnapshots(s *session) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "snapshots",
+		Short: "List or remove snapshots",
+		Long:  "List the snapshots. FILES is what the app had written.",
+		Example: `  snapctl snapshots
+  snapctl snapshots rm cache-1`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			all, err := c.ListSnapshots(ctx)
+			if err != nil {
+				return err
+			}
+			return s.print(output.NewSnapshotList(all))
+		}),
+	}
+	cmd.AddCommand(newSnapshotsRm(s))
+	return cmd
+}

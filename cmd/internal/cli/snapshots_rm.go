@@ -1,0 +1,26 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newSnapshotsRm(s *session) *cobra.Command {
+	return &cobra.Command{
+		Use:               "rm SNAPSHOT...",
+		Short:             "Remove snapshots",
+		Long:              "Remove snapshots. Apps that were made of them go on.",
+		Example:           "  snapctl snapshots rm cache-1 cache-2",
+		Args:              someOf("SNAPSHOT"),
+		ValidArgsFunction: s.ask(0, snapshotNames),
+		Annotations:       map[string]string{listKey: "snapshots"},
+		RunE: s.operate(output.RemoveSnapshot, func(ctx context.Context, c *client.Client, name string, _ client.Progress) (*api.Result, error) {
+			return &api.Result{}, c.RemoveSnapshot(ctx, name)
+		}),
+	}
+}

@@ -1,0 +1,15 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+func newVem(s *session) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vem",
+		Short: "Look into the virtual networks",
+		Long: `Look into the VEM, the virtual endpoint manager, which owns the network side of
+apps: their addresses, and their sockets while they are hibernated.`,
+		Example: "  snapctl vem table",
+	}
+	cmd.AddCommand(newVemTable(s))
+	return cmd
+}

@@ -1,0 +1,135 @@
+package output
+
+import (
+	"strings"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// App is one app.
+type App struct {
+	Name         string    `json:"name"`
+	Status       string    `json:"status"`
+	StatusAt     time.Time `json:"status_at,omitzero"` // since when
+	CreatedAt    time.Time `json:"created_at,omitzero"`
+	Operation    string    `json:"operation,omitempty"`     // what is being done to it
+	Exit         string    `json:"exit,omitempty"`          // how it ended
+	RestoredFrom string    `json:"restored_from,omitempty"` // snapshot
+	Error        string    `json:"error,omitempty"`         // of what the daemon last did by itself
+	Hint         string    `json:"hint,omitempty"`
+
+	Place
+	Program
+	Usage
+	Policy
+}
+
+// Place is where an app is on the network.
+type Place struct {
+	Network   string        `json:"network"`
+	Endpoint  string        `json:"endpoint"`
+	Endpoint6 string        `json:"endpoint6,omitempty"`
+	Publish   []Publication `json:"publish"`
+}
+
+// Publication is a port of an app that is reachable at the host's addresses.
+type Publication struct {
+	Protocol    string `json:"protocol"`
+	HostAddress string `json:"host_address,omitempty"` // every address if there is none
+	HostPort    uint32 `json:"host_port"`
+	Port        uint32 `json:"port"`
+}
+
+// Program is what an app runs.
+type Program struct {
+	Args     []string `json:"args"`
+	Rootfs   string   `json:"rootfs"`
+	Binds    []Bind   `json:"binds"`
+	Hostname string   `json:"hostname"`
+	User     string   `json:"user"`
+	Workdir  string   `json:"workdir"`
+}
+
+// Bind is a file or directory of the host that an app sees.
+type Bind struct {
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	ReadOnly    bool   `json:"read_only"`
+}
+
+// Usage is what an app has of the host.
+type Usage struct {
+	PID         int32 `json:"pid,omitempty"` // of the root process, on the host
+	Processes   int32 `json:"processes"`
+	MemoryBytes int64 `json:"memory_bytes"`
+	HeldSockets int32 `json:"held_sockets"`
+}
+
+// Policy is what an app was given to live by.
+type Policy struct {
+	Wake             Wake   `json:"wake"`
+	HibernateAfterUS int64  `json:"hibernate_after_us,omitempty"` // of no traffic
+	Limits           Limits `json:"limits"`
+}
+
+// Wake says which traffic wakes an app.
+type Wake struct {
+	Mode     string   `json:"mode"`
+	MinBytes int32    `json:"min_bytes,omitempty"`
+	Ignore   []string `json:"ignore"`
+}
+
+// Limits are those of an app's cgroup; one that is left out is none.
+type Limits struct {
+	MemoryBytes int64   `json:"memory_bytes,omitempty"`
+	CPUs        float64 `json:"cpus,omitempty"`
+	PIDs        int64   `json:"pids,omitempty"`
+}
+
+// NewApp reads the API's message.
+func NewApp(a *api.App) App {
+	return App{
+		Name: a.GetName(), Status: Status(a.GetStatus()), StatusAt: utc(a.GetStatusAt()), CreatedAt: utc(a.GetCreatedAt()),
+		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(), Error: a.GetError(), Hint: a.GetHint(),
+		Place: Place{
+			Network: a.GetNetwork(), Endpoint: a.GetEndpoint(), Endpoint6: a.GetEndpoint6(),
+			Publish: convert(a.GetPublish(), func(p *api.Publication) Publication {
+				return Publication{Protocol: p.GetProtocol(), HostAddress: p.GetHostAddress(), HostPort: p.GetHostPort(), Port: p.GetPort()}
+			}),
+		},
+		Program: Program{
+			Args: list(a.GetArgs()), Rootfs: a.GetRootfs(), Hostname: a.GetHostname(), User: a.GetUser(), Workdir: a.GetWorkdir(),
+			Binds: convert(a.GetBinds(), func(b *api.Bind) Bind {
+				return Bind{Source: b.GetSource(), Destination: b.GetDestination(), ReadOnly: b.GetReadOnly()}
+			}),
+		},
+		Usage: Usage{PID: a.GetPid(), Processes: a.GetProcesses(), MemoryBytes: a.GetMemoryBytes(), HeldSockets: a.GetHeldSockets()},
+		Policy: Policy{
+			Wake:             Wake{Mode: wakeMode(a.GetWake().GetMode()), MinBytes: a.GetWake().GetMinBytes(), Ignore: list(a.GetWake().GetIgnore())},
+			HibernateAfterUS: microseconds(a.GetHibernateAfter()),
+			Limits:           Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},
+		},
+	}
+}
+
+// Status is an app's status in one word.
+func Status(s api.Status) string {
+	if s == api.Status_STATUS_UNSPECIFIED || api.Status_name[int32(s)] == "" {
+		return "unknown"
+	}
+	return strings.ToLower(strings.TrimPrefix(s.String(), "STATUS_"))
+}
+
+func wakeMode(m api.WakeMode) string {
+	switch m {
+	case api.WakeMode_WAKE_MODE_ON_CONNECT:
+		return "on-connect"
+	case api.WakeMode_WAKE_MODE_NEVER:
+		return "never"
+	case api.WakeMode_WAKE_MODE_ON_DATA, api.WakeMode_WAKE_MODE_UNSPECIFIED:
+		return "on-data"
+	default:
+		return "unknown"
+	}
+}

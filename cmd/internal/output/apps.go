@@ -1,0 +1,145 @@
+package output
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// AppList is what ps prints.
+type AppList struct {
+	Schema
+	Apps []App `json:"apps"`
+}
+
+// NewAppList reads the API's messages.
+func NewAppList(apps []*api.App) *AppList {
+	return &AppList{Schema: schema(), Apps: convert(apps, NewApp)}
+}
+
+// Table implements [Document].
+func (d *AppList) Table(t *Table) {
+	t.Rows([]string{"NAME", "STATUS", "SINCE", "ENDPOINT", "NETWORK", "PROCESSES", "MEMORY", "HELD", "COMMAND"},
+		convert(d.Apps, func(a App) []string {
+			memory := ""
+			if a.MemoryBytes > 0 {
+				memory = Size(a.MemoryBytes)
+			}
+			return []string{
+				a.Name, a.Status, t.age(a.StatusAt), a.Endpoint, a.Network, number(a.Processes), memory,
+				number(a.HeldSockets), shorten(Command(a.Args), 40),
+			}
+		}))
+}
+
+// AppDetail is what show prints.
+type AppDetail struct {
+	Schema
+	App App `json:"app"`
+}
+
+// NewAppDetail reads the API's message.
+func NewAppDetail(a *api.App) *AppDetail { return &AppDetail{Schema: schema(), App: NewApp(a)} }
+
+// Table implements [Document].
+func (d *AppDetail) Table(t *Table) {
+	a := d.App
+	status := a.Status
+	if age := t.age(a.StatusAt); age != "" {
+		status += " for " + age
+	}
+	t.Fields([]Field{
+		{"name", a.Name},
+		{"status", status},
+		{"operation", a.Operation},
+		{"error", a.Error},
+		{"hint", a.Hint},
+		{"exit", a.Exit},
+		{"command", Command(a.Args)},
+		{"pid", number(a.PID)},
+		{"processes", number(a.Processes)},
+		{"memory", Size(a.MemoryBytes)},
+		{"held sockets", number(a.HeldSockets)},
+		{"endpoint", a.Endpoint},
+		{"endpoint6", a.Endpoint6},
+		{"network", a.Network},
+		{"published", strings.Join(convert(a.Publish, Publication.text), ", ")},
+		{"wake", a.Wake.text()},
+		{"hibernates", a.hibernates()},
+		{"limits", a.Limits.text()},
+		{"rootfs", a.Rootfs},
+		{"binds", strings.Join(convert(a.Binds, Bind.text), ", ")},
+		{"hostname", a.Hostname},
+		{"user", a.User},
+		{"workdir", a.Workdir},
+		{"restored from", a.RestoredFrom},
+		{"created", stamp(a.CreatedAt)},
+	})
+}
+
+func (p Publication) text() string {
+	host := p.HostAddress
+	switch {
+	case host == "":
+		host = "*"
+	case strings.Contains(host, ":"):
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%d -> %d/%s", host, p.HostPort, p.Port, p.Protocol)
+}
+
+func (b Bind) text() string {
+	if b.ReadOnly {
+		return b.Source + " at " + b.Destination + " (read only)"
+	}
+	return b.Source + " at " + b.Destination
+}
+
+func (w Wake) text() string {
+	text := strings.ReplaceAll(w.Mode, "-", " ")
+	if w.MinBytes > 1 {
+		text += fmt.Sprintf(", at least %d bytes", w.MinBytes)
+	}
+	if len(w.Ignore) > 0 {
+		text += ", not from " + strings.Join(w.Ignore, ", ")
+	}
+	return text
+}
+
+func (p Policy) hibernates() string {
+	if p.HibernateAfterUS == 0 {
+		return "by command only"
+	}
+	return fmt.Sprintf("after %s without traffic", time.Duration(p.HibernateAfterUS)*time.Microsecond)
+}
+
+func (l Limits) text() string {
+	var parts []string
+	if l.MemoryBytes > 0 {
+		parts = append(parts, Size(l.MemoryBytes)+" of memory")
+	}
+	if l.CPUs > 0 {
+		parts = append(parts, strconv.FormatFloat(l.CPUs, 'g', -1, 64)+" processors")
+	}
+	if l.PIDs > 0 {
+		parts = append(parts, strconv.FormatInt(l.PIDs, 10)+" processes")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Started is what run prints.
+type Started struct {
+	Schema
+	App App `json:"app"`
+}
+
+// NewStarted reads the API's message.
+func NewStarted(a *api.App) *Started { return &Started{Schema: schema(), App: NewApp(a)} }
+
+// Table implements [Document].
+func (d *Started) Table(t *Table) {
+	t.Line(fmt.Sprintf("%s %s at %s, pid %d", d.App.Name, d.App.Status, d.App.Endpoint, d.App.PID))
+}

@@ -1,0 +1,251 @@
+package output
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+var update = flag.Bool("update", false, "write the golden files, and the examples in JSON.md")
+
+// promise is the document that promises the JSON.
+const promise = "../../../JSON.md"
+
+var at = time.Date(2026, 1, 2, 15, 4, 5, 678_000_000, time.UTC)
+
+func exampleApp() *api.App {
+	return &api.App{
+		Name: "cache", Status: api.Status_STATUS_RUNNING, Endpoint: "10.77.0.7", Endpoint6: "fd77::7", Network: "default",
+		Args: []string{"redis-server", "--save", ""}, Pid: 4711, CreatedAt: timestamppb.New(at), StatusAt: timestamppb.New(at.Add(time.Minute)),
+		Wake:           &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA, MinBytes: 16, Ignore: []string{"10.77.0.1/32"}},
+		HibernateAfter: durationpb.New(30 * time.Second),
+		Publish:        []*api.Publication{{Protocol: "tcp", HostAddress: "127.0.0.1", HostPort: 6379, Port: 6379}},
+		Limits:         &api.Limits{MemoryBytes: 512 << 20, Cpus: 1.5, Pids: 100},
+		Rootfs:         "/", Binds: []*api.Bind{{Source: "/srv/data", Destination: "/data", ReadOnly: true}},
+		Hostname: "cache", User: "0", Workdir: "/", MemoryBytes: 12 << 20, Processes: 1,
+		RestoredFrom: "cache-1", Operation: "snapshot", Error: "wake: no luck", Hint: "try again",
+	}
+}
+
+func heldApp() *api.App {
+	a := exampleApp()
+	a.Status, a.Pid, a.Processes, a.MemoryBytes, a.HeldSockets = api.Status_STATUS_HELD, 0, 0, 0, 212
+	a.Operation, a.Error, a.Hint = "", "", ""
+	return a
+}
+
+func stoppedApp() *api.App {
+	return &api.App{
+		Name: "web", Status: api.Status_STATUS_STOPPED, Exit: "exit code 1", Endpoint: "10.77.0.8", Network: "default", Args: []string{"web"},
+		CreatedAt: timestamppb.New(at), StatusAt: timestamppb.New(at), Rootfs: "/", Hostname: "web", User: "0", Workdir: "/",
+	}
+}
+
+func exampleSnapshot() *api.Snapshot {
+	return &api.Snapshot{
+		Name: "cache-1", App: "cache", CreatedAt: timestamppb.New(at), SizeBytes: 13 << 20, MemoryBytes: 12 << 20, StorageBytes: 1 << 10,
+		Endpoint: "10.77.0.7", Network: "default", Args: []string{"redis-server", "--save", ""}, CriuVersion: "4.2.1", Kernel: "6.18.0", Processes: 1,
+	}
+}
+
+func exampleInfo(t *testing.T) []byte {
+	t.Helper()
+	b, err := json.Marshal(image.Info{
+		Version: 2,
+		Processes: []image.Process{{
+			PID: 1, Comm: "redis-server", State: image.ProcessAlive, Threads: []image.Thread{{TID: 1, Comm: "redis-server"}},
+			Descriptors: []image.Descriptor{}, Memory: &image.ProcessMemory{MappedBytes: 70 << 20, StoredBytes: 12 << 20, Mappings: []image.Mapping{}},
+		}},
+		Files: []image.File{}, Sockets: []image.Socket{}, Hosts: []image.Host{}, IPC: []image.IPC{}, Mounts: []image.Mount{},
+		Netns: []image.Netns{}, Images: []image.ImageFile{}, Totals: image.Totals{Processes: 1, Threads: 1, StoredBytes: 12 << 20},
+	})
+	qt.Assert(t, qt.IsNil(err))
+	return b
+}
+
+// examples has a document of each kind, with every field set in one of them.
+func examples(t *testing.T) map[string]Document {
+	t.Helper()
+	inspection, err := NewInspection(&api.InspectResponse{Snapshot: exampleSnapshot(), InfoJson: exampleInfo(t)})
+	qt.Assert(t, qt.IsNil(err))
+	return map[string]Document{
+		"ps":        NewAppList([]*api.App{heldApp(), stoppedApp()}),
+		"ps-empty":  NewAppList(nil),
+		"show":      NewAppDetail(exampleApp()),
+		"run":       NewStarted(&api.App{Name: "cache", Status: api.Status_STATUS_RUNNING, Endpoint: "10.77.0.7", Network: "default", Args: []string{"redis-server"}, Pid: 4711}),
+		"snapshots": NewSnapshotList([]*api.Snapshot{exampleSnapshot()}),
+		"inspect":   inspection,
+		"ids": NewIDMap("cache", []*api.Id{
+			{Kind: "pid", Virtual: "1", Actual: "4711", Detail: "redis-server"},
+			{Kind: "address", Virtual: "10.77.0.7", Actual: "network default"},
+		}),
+		"vem-table": NewVemTable([]*api.VemRow{{
+			App: "cache", Network: "default", Protocol: "tcp", Local: "10.77.0.7:6379", Remote: "10.77.0.1:5123", Actual: "holder 101",
+			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Channel: "vxlan host-b",
+		}}),
+		"doctor": NewDiagnosis([]Check{
+			{Name: "snapctld", Status: "ok", Found: "version 1.2.3, pid 100, at /run/snapctl/snapctl.sock"},
+			{Name: "criu", Status: CheckFailed, Found: "3.17.1", Remedy: "install CRIU 4.2 or newer"},
+		}),
+		"version": NewVersion(Build{Version: "1.2.3", GoVersion: "go1.26.0"}, &api.VersionResponse{
+			Version: "1.2.3", GoVersion: "go1.26.0", CriuVersion: "4.2.1", CriuPath: "/usr/sbin/criu", Kernel: "6.18.0",
+			StateDir: "/var/lib/snapctl", RunDir: "/run/snapctl", Cgroup: "/snapctl", HolderPid: 101, Pid: 100,
+		}),
+		"version-alone": NewVersion(Build{Version: "1.2.3", GoVersion: "go1.26.0"}, nil),
+		"hibernate": NewResults(
+			[]Result{NewResult(Hibernate, "cache", &api.Result{
+				App: heldApp(), FrozenUs: 64_200, TotalUs: 91_000, StepsUs: map[string]int64{"freeze": 1_200, "save memory": 60_000},
+			})},
+			[]Failure{NewFailure("nobody", 4, errors.New("app nobody: not found"))},
+		),
+		"snapshot": NewResults([]Result{NewResult(TakeSnapshot, "cache", &api.Result{Snapshot: exampleSnapshot(), FrozenUs: 40_000, TotalUs: 70_000})}, nil),
+		"restore": NewResults([]Result{NewResult(Restore, "cache-1", &api.Result{
+			App: stoppedApp(), TotalUs: 120_000,
+			Sockets: []*api.SocketOutcome{{Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5123", Outcome: "reset", Reason: "it belongs to app cache"}},
+		})}, nil),
+		"rm": NewResults([]Result{NewResult(Remove, "cache", &api.Result{})}, nil),
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for name, doc := range examples(t) {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			qt.Assert(t, qt.IsNil(Write(&b, AsJSON, at, doc)))
+			file := filepath.Join("testdata", name+".json")
+			if *update {
+				qt.Assert(t, qt.IsNil(os.WriteFile(file, b.Bytes(), 0o644)))
+			}
+			want, err := os.ReadFile(file)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(b.String(), string(want)))
+
+			version := struct {
+				Version int `json:"schema_version"`
+			}{}
+			qt.Assert(t, qt.IsNil(json.Unmarshal(b.Bytes(), &version)))
+			qt.Check(t, qt.Equals(version.Version, SchemaVersion))
+			qt.Check(t, qt.IsFalse(strings.Contains(b.String(), "null")), qt.Commentf("null is no array"))
+		})
+	}
+}
+
+// example is an example in the promise: its file's name, and its text.
+var example = regexp.MustCompile("(?s)<!-- example: ([a-z-]+) -->\n```json\n(.*?)```\n")
+
+func TestExamplesInPromise(t *testing.T) {
+	text, err := os.ReadFile(promise)
+	qt.Assert(t, qt.IsNil(err))
+	if *update {
+		text = example.ReplaceAllFunc(text, func(old []byte) []byte {
+			name := string(example.FindSubmatch(old)[1])
+			golden, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+			qt.Assert(t, qt.IsNil(err))
+			return fmt.Appendf(nil, "<!-- example: %s -->\n```json\n%s```\n", name, golden)
+		})
+		qt.Assert(t, qt.IsNil(os.WriteFile(promise, text, 0o644)))
+	}
+	found := example.FindAllSubmatch(text, -1)
+	qt.Assert(t, qt.IsTrue(len(found) > 0))
+	for _, m := range found {
+		golden, err := os.ReadFile(filepath.Join("testdata", string(m[1])+".json"))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(string(m[2]), string(golden)))
+	}
+}
+
+// Every field is promised: in a row of its own, or in the row of the object that
+// it is a field of.
+func TestFieldsInPromise(t *testing.T) {
+	text, err := os.ReadFile(promise)
+	qt.Assert(t, qt.IsNil(err))
+	for section, typ := range map[string]reflect.Type{
+		"App":          reflect.TypeFor[App](),
+		"Snapshot":     reflect.TypeFor[Snapshot](),
+		"Result":       reflect.TypeFor[Result](),
+		"Failure":      reflect.TypeFor[Failure](),
+		"ps":           reflect.TypeFor[AppList](),
+		"show and run": reflect.TypeFor[AppDetail](),
+		"snapshots":    reflect.TypeFor[SnapshotList](),
+		"Operations":   reflect.TypeFor[Results](),
+		"inspect":      reflect.TypeFor[Inspection](),
+		"The image":    reflect.TypeFor[image.Info](),
+		"ids":          reflect.TypeFor[IDMap](),
+		"vem table":    reflect.TypeFor[VemTable](),
+		"doctor":       reflect.TypeFor[Diagnosis](),
+		"version":      reflect.TypeFor[Version](),
+	} {
+		t.Run(section, func(t *testing.T) {
+			_, body, ok := strings.Cut(string(text), "\n## "+section+"\n")
+			qt.Assert(t, qt.IsTrue(ok), qt.Commentf("no such section"))
+			body, _, _ = strings.Cut(body, "\n## ")
+			for _, f := range fields(typ) {
+				inParent := false
+				if parent, name, ok := cutLast(f); ok {
+					inParent = regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(parent) + "(\\[\\])?` \\|.*`" + name + "`").MatchString(body)
+				}
+				if !inParent && !strings.Contains(body, "\n| `"+f+"` |") {
+					t.Errorf("%s is not documented", f)
+				}
+			}
+		})
+	}
+}
+
+func cutLast(path string) (parent, name string, ok bool) {
+	i := strings.LastIndexByte(path, '.')
+	if i < 0 {
+		return "", path, false
+	}
+	return strings.TrimSuffix(path[:i], "[]"), strings.TrimSuffix(path[i+1:], "[]"), true
+}
+
+// shared are types with a section of their own.
+func shared(t reflect.Type) bool {
+	return t == reflect.TypeFor[App]() || t == reflect.TypeFor[Snapshot]() || t == reflect.TypeFor[Result]() || t == reflect.TypeFor[Failure]()
+}
+
+// fields lists the fields of a type's JSON, as paths: "publish[].port".
+func fields(t reflect.Type) []string {
+	var all []string
+	for f := range t.Fields() {
+		if !f.IsExported() {
+			continue
+		}
+		if f.Anonymous {
+			all = append(all, fields(f.Type)...)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		typ := f.Type
+		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && typ != reflect.TypeFor[json.RawMessage]() {
+			if typ.Kind() == reflect.Slice {
+				name += "[]"
+			}
+			typ = typ.Elem()
+		}
+		all = append(all, name)
+		if typ.Kind() == reflect.Struct && !shared(typ) && typ.PkgPath() != "time" && typ.PkgPath() != "net/netip" {
+			for _, sub := range fields(typ) {
+				all = append(all, name+"."+sub)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,181 @@
+package output
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+// Operation names what was done.
+type Operation string
+
+// The operations.
+const (
+	Hibernate      Operation = "hibernate"
+	WakeUp         Operation = "wake"
+	TakeSnapshot   Operation = "snapshot"
+	Restore        Operation = "restore"
+	Stop           Operation = "stop"
+	Remove         Operation = "remove"
+	RemoveSnapshot Operation = "remove-snapshot"
+)
+
+// Result is what an operation did to one app or snapshot.
+type Result struct {
+	Operation Operation        `json:"operation"`
+	Name      string           `json:"name"`     // as it was asked for
+	Complete  bool             `json:"complete"` // false if a socket was lost
+	App       *App             `json:"app,omitempty"`
+	Snapshot  *Snapshot        `json:"snapshot,omitempty"`
+	FrozenUS  int64            `json:"frozen_us,omitempty"` // how long no process ran
+	TotalUS   int64            `json:"total_us,omitempty"`
+	StepsUS   map[string]int64 `json:"steps_us,omitempty"`
+	Sockets   []Socket         `json:"sockets"` // those that were not simply kept
+}
+
+// Socket is what became of a socket.
+type Socket struct {
+	Socket  string `json:"socket"`
+	Outcome string `json:"outcome"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// lost tells whether the app misses the socket that it had.
+func (s Socket) lost() bool { return s.Outcome == "reset" || s.Outcome == "unsupported" }
+
+// NewResult reads the API's message.
+func NewResult(op Operation, name string, r *api.Result) Result {
+	res := Result{
+		Operation: op, Name: name, Complete: true, FrozenUS: r.GetFrozenUs(), TotalUS: r.GetTotalUs(), StepsUS: r.GetStepsUs(),
+		Sockets: convert(r.GetSockets(), func(s *api.SocketOutcome) Socket {
+			return Socket{Socket: s.GetSocket(), Outcome: s.GetOutcome(), Reason: s.GetReason()}
+		}),
+	}
+	for _, s := range res.Sockets {
+		res.Complete = res.Complete && !s.lost()
+	}
+	if r.GetApp() != nil {
+		app := NewApp(r.GetApp())
+		res.App = &app
+	}
+	if r.GetSnapshot() != nil {
+		snap := NewSnapshot(r.GetSnapshot())
+		res.Snapshot = &snap
+	}
+	return res
+}
+
+// AppName is the app's name, which after a restore is not what was asked for.
+func (r Result) AppName() string {
+	if r.App != nil {
+		return r.App.Name
+	}
+	return r.Name
+}
+
+// Failure is an operation that failed.
+type Failure struct {
+	Name     string   `json:"name"` // as it was asked for
+	Error    string   `json:"error"`
+	Hints    []string `json:"hints"`
+	ExitCode int      `json:"exit_code"` // what snapctl would end with if this were all
+}
+
+// NewFailure reads an error of the client.
+func NewFailure(name string, exitCode int, err error) Failure {
+	return Failure{Name: name, Error: err.Error(), Hints: list(client.Hints(err)), ExitCode: exitCode}
+}
+
+// Results is what operations print.
+type Results struct {
+	Schema
+	Results  []Result  `json:"results"`
+	Failures []Failure `json:"failures"`
+}
+
+// NewResults collects results and failures.
+func NewResults(results []Result, failures []Failure) *Results {
+	return &Results{Schema: schema(), Results: list(results), Failures: list(failures)}
+}
+
+// Table implements [Document]. It leaves out the failures: they are errors.
+func (d *Results) Table(t *Table) {
+	for _, r := range d.Results {
+		t.Line(r.text())
+		r.lost(t)
+	}
+}
+
+// maxShown is how many lost sockets a table names.
+const maxShown = 10
+
+func (r Result) lost(t *Table) {
+	lost := 0
+	for _, s := range r.Sockets {
+		if !s.lost() {
+			continue
+		}
+		if lost++; lost > maxShown {
+			continue
+		}
+		line := "  " + s.Outcome + "  " + s.Socket
+		if s.Reason != "" {
+			line += ": " + s.Reason
+		}
+		t.Line(line)
+	}
+	if lost > maxShown {
+		t.Line(fmt.Sprintf("  and %d more, see --output json", lost-maxShown))
+	}
+}
+
+// text says in one line what was done.
+func (r Result) text() string {
+	var app App
+	if r.App != nil {
+		app = *r.App
+	}
+	var snap Snapshot
+	if r.Snapshot != nil {
+		snap = *r.Snapshot
+	}
+	total := ""
+	if r.TotalUS > 0 {
+		total = " in " + Took(time.Duration(r.TotalUS)*time.Microsecond)
+	}
+	var detail []string
+	if r.FrozenUS > 0 {
+		detail = append(detail, "frozen "+Took(time.Duration(r.FrozenUS)*time.Microsecond))
+	}
+	text := r.Name
+	switch r.Operation {
+	case Hibernate:
+		text += " hibernated"
+		detail = append(detail, plural(int(app.HeldSockets), "socket")+" held")
+	case WakeUp:
+		text += " woken" + total
+		detail = nil
+	case TakeSnapshot:
+		text += " saved as " + snap.Name
+		detail = append(detail, Size(snap.SizeBytes))
+	case Restore:
+		text = fmt.Sprintf("%s restored from %s at %s%s", app.Name, r.Name, app.Endpoint, total)
+		detail = nil
+	case Stop:
+		text += " stopped"
+		if app.Exit != "" {
+			detail = append(detail, app.Exit)
+		}
+	case Remove:
+		text += " removed"
+	case RemoveSnapshot:
+		text = "snapshot " + text + " removed"
+	}
+	if len(detail) > 0 {
+		text += ": " + strings.Join(detail, ", ")
+	}
+	return text
+}

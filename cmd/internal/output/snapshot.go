@@ -1,0 +1,54 @@
+package output
+
+import (
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// Snapshot is one snapshot.
+type Snapshot struct {
+	Name         string    `json:"name"`
+	App          string    `json:"app"`
+	CreatedAt    time.Time `json:"created_at,omitzero"`
+	SizeBytes    int64     `json:"size_bytes"`
+	MemoryBytes  int64     `json:"memory_bytes"`  // of the processes
+	StorageBytes int64     `json:"storage_bytes"` // files that the app wrote
+	Endpoint     string    `json:"endpoint"`
+	Network      string    `json:"network"`
+	Args         []string  `json:"args"`
+	Processes    int32     `json:"processes"`
+	CRIUVersion  string    `json:"criu_version"`
+	Kernel       string    `json:"kernel"`
+}
+
+// NewSnapshot reads the API's message.
+func NewSnapshot(s *api.Snapshot) Snapshot {
+	return Snapshot{
+		Name: s.GetName(), App: s.GetApp(), CreatedAt: utc(s.GetCreatedAt()), SizeBytes: s.GetSizeBytes(),
+		MemoryBytes: s.GetMemoryBytes(), StorageBytes: s.GetStorageBytes(), Endpoint: s.GetEndpoint(), Network: s.GetNetwork(),
+		Args: list(s.GetArgs()), Processes: s.GetProcesses(), CRIUVersion: s.GetCriuVersion(), Kernel: s.GetKernel(),
+	}
+}
+
+// SnapshotList is what snapshots prints.
+type SnapshotList struct {
+	Schema
+	Snapshots []Snapshot `json:"snapshots"`
+}
+
+// NewSnapshotList reads the API's messages.
+func NewSnapshotList(all []*api.Snapshot) *SnapshotList {
+	return &SnapshotList{Schema: schema(), Snapshots: convert(all, NewSnapshot)}
+}
+
+// Table implements [Document].
+func (d *SnapshotList) Table(t *Table) {
+	t.Rows([]string{"NAME", "APP", "AGE", "SIZE", "MEMORY", "FILES", "ENDPOINT", "COMMAND"},
+		convert(d.Snapshots, func(s Snapshot) []string {
+			return []string{
+				s.Name, s.App, t.age(s.CreatedAt), Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes),
+				s.Endpoint, shorten(Command(s.Args), 40),
+			}
+		}))
+}
