@@ -16,15 +16,6 @@ import (
 	"github.com/snapctl/snapctl/testenv/internal/lock"
 )
 
-// programs are those that [Install] can build.
-var programs = map[string]string{
-	"snapctl":    "./cmd/snapctl",
-	"snapctld":   "./cmd/snapctld",
-	"peer":       "./testenv/cmd/peer",
-	"hostkeeper": "./testenv/cmd/hostkeeper",
-	"subject":    "./testenv/cmd/subject",
-}
-
 // built remembers what this process has built: the source is not expected to
 // change under it, and a look by go build costs a quarter of a second.
 var built struct {
@@ -46,8 +37,9 @@ func BaseDir() string {
 }
 
 // Install puts a program of this module into dir and returns its path there.
-// It is built once for each process, or taken from SNAPCTL_BIN_DIR if that is
-// set. The file is dir's own: it stays the same if others build again.
+// It is that of cmd/NAME or testenv/cmd/NAME, built once for each process, or
+// taken from SNAPCTL_BIN_DIR if that is set. The file is dir's own: it stays
+// the same if others build again.
 func Install(ctx context.Context, name, dir string) (string, error) {
 	path, err := build(ctx, name)
 	if err != nil {
@@ -61,10 +53,6 @@ func Install(ctx context.Context, name, dir string) (string, error) {
 }
 
 func build(ctx context.Context, name string) (string, error) {
-	pkg, ok := programs[name]
-	if !ok {
-		return "", fmt.Errorf("build %s: no such program", name)
-	}
 	if dir := os.Getenv("SNAPCTL_BIN_DIR"); dir != "" {
 		return filepath.Abs(filepath.Join(dir, name))
 	}
@@ -78,6 +66,10 @@ func build(ctx context.Context, name string) (string, error) {
 		return "", fmt.Errorf("find module: %w", err)
 	}
 	root := filepath.Dir(strings.TrimSpace(string(out)))
+	pkg, err := source(root, name)
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
 	dir := filepath.Join(BaseDir(), "bin", strings.ReplaceAll(strings.Trim(root, "/"), "/", "-"))
 	err = os.MkdirAll(dir, 0o755)
 	if err != nil {
@@ -101,6 +93,16 @@ func build(ctx context.Context, name string) (string, error) {
 	}
 	built.paths[name] = path
 	return path, nil
+}
+
+// source finds the package of a program.
+func source(root, name string) (string, error) {
+	for _, parent := range []string{"cmd", "testenv/cmd"} {
+		if _, err := os.Stat(filepath.Join(root, parent, name, "main.go")); err == nil {
+			return "./" + parent + "/" + name, nil
+		}
+	}
+	return "", errors.New("no such program in the module")
 }
 
 // link makes to the same file as from, or a copy of it on another file system.

@@ -93,5 +93,5 @@ func TestInstall(t *testing.T) {
 	qt.Check(t, qt.Equals(strings.TrimSpace(string(out)), "peer: error: want --listen, --connect or --drive"))
 
 	_, err = testenv.Install(t.Context(), "no-such-program", dir)
-	qt.Check(t, qt.ErrorMatches(err, ".*no such program"))
+	qt.Check(t, qt.ErrorMatches(err, ".*no such program in the module"))
 }

@@ -150,7 +150,7 @@ func pause(ctx context.Context, name Name, path string) (Action, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close()
+	defer conn.Close()                                          //nolint:errcheck // the pause is over
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the read below
 	defer stop()
 	if _, err := fmt.Fprintln(conn, name); err != nil {

@@ -58,7 +58,7 @@ func (h *Host) StartDaemon(ctx context.Context, opt Daemon) error {
 	if err != nil {
 		return fmt.Errorf("start daemon: %w", err)
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // the daemon has its own
 
 	h.mu.Lock()
 	defer h.mu.Unlock()

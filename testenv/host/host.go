@@ -167,7 +167,7 @@ func (h *Host) startKeeper(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start keeper: %w", err)
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // the keeper has its own
 	keeper := exec.CommandContext(context.WithoutCancel(ctx), path, "keep", h.Dir(), h.name)
 	keeper.Stderr = log
 	// Away from the terminal: an interrupt there must leave it alive, to clean up.

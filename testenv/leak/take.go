@@ -190,7 +190,7 @@ func (s State) takeNet(h *host.Host, ino uint64, path string) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	owner := fmt.Sprintf("%s net namespace %d", h.Name(), ino)
 	switch {
 	case ns.Inode() != ino:

@@ -64,7 +64,7 @@ func (e *echoer) wait(ctx context.Context) error {
 // run echoes. A driver ends when it shall stop and all flows have handed in
 // their accounts; a responder goes on until ctx ends.
 func (e *echoer) run(ctx context.Context) {
-	defer e.conn.Close()
+	defer e.conn.Close() //nolint:errcheck // it is done with
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ended := make(chan struct{})

@@ -149,12 +149,12 @@ func badProxy(t *testing.T, h *host.Host, d peer.Direction, disturb func(to *net
 		if err != nil {
 			return
 		}
-		defer client.Close()
+		defer client.Close() //nolint:errcheck // a test socket
 		server, err := h.DialContext(t.Context(), "tcp", serverAddr)
 		if err != nil {
 			return
 		}
-		defer server.Close()
+		defer server.Close() //nolint:errcheck // a test socket
 		var both sync.WaitGroup
 		defer both.Wait()
 		pass := func(to, from net.Conn, fn func(*net.TCPConn, []byte) error) {
@@ -263,10 +263,10 @@ func TestStopTimeout(t *testing.T) {
 	h := host.New(t, host.Config{})
 	l, err := h.Listen(t.Context(), "tcp", serverAddr)
 	qt.Assert(t, qt.IsNil(err))
-	defer l.Close()
+	defer l.Close() //nolint:errcheck // a test socket
 	datagrams, err := h.ListenPacket(t.Context(), "udp", serverAddr)
 	qt.Assert(t, qt.IsNil(err))
-	defer datagrams.Close()
+	defer datagrams.Close() //nolint:errcheck // a test socket
 	target := peer.Target{TCP: serverAddr, Connections: 2, UDP: serverAddr, Flows: 1, Pattern: brisk}
 	load, err := peer.Dial(t.Context(), h, target)
 	qt.Assert(t, qt.IsNil(err))
@@ -292,7 +292,7 @@ func TestServeRefusesStrangers(t *testing.T) {
 	serve(t, h)
 	c, err := h.DialContext(t.Context(), "tcp", serverAddr)
 	qt.Assert(t, qt.IsNil(err))
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // a test socket
 	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")
 	qt.Assert(t, qt.IsNil(err))
 	_, err = c.Read(make([]byte, 1))

@@ -25,7 +25,7 @@ func Serve(ctx context.Context, l net.Listener, datagrams net.PacketConn, log *s
 		<-ctx.Done()
 		return nil
 	}
-	defer l.Close()
+	defer l.Close() //nolint:errcheck // it is done with
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	for {
 		conn, err := l.Accept()

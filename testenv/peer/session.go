@@ -70,7 +70,7 @@ func (s *session) inward() Direction { return Up + Down - s.outward }
 // run sends and receives until both sides have ended, or something broke, or
 // ctx ended, which closes the connection at once.
 func (s *session) run(ctx context.Context) {
-	defer s.conn.Close()
+	defer s.conn.Close() //nolint:errcheck // all was said by then
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
 	var wg sync.WaitGroup

@@ -23,7 +23,7 @@ func List(process string) ([]Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read from
 	var all []Mount
 	in := bufio.NewScanner(f)
 	in.Buffer(nil, 1<<20) // an overlay of many layers has a long line
