@@ -3,23 +3,52 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
 )
+
+// hintTrailer carries what the user can do about an error.
+const hintTrailer = "snapctl-hint"
+
+// interceptors give every error that a request returns its gRPC code and, where
+// there is one, a hint.
+func interceptors() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			resp, err := handle(ctx, req)
+			if h := hint(err); h != "" {
+				_ = grpc.SetTrailer(ctx, metadata.Pairs(hintTrailer, h)) // fails only outside of a request
+			}
+			return resp, rpcError(err)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			err := handle(srv, stream)
+			if h := hint(err); h != "" {
+				stream.SetTrailer(metadata.Pairs(hintTrailer, h))
+			}
+			return rpcError(err)
+		}),
+	}
+}
 
 // rpcError gives an error the gRPC code that tells a client what to do.
 func rpcError(err error) error {
 	if err == nil {
 		return nil
 	}
-	var step *StepError
 	code := codes.Unknown
+	var step *StepError
 	switch {
 	case errors.Is(err, errBusy):
 		code = codes.Aborted
@@ -37,6 +66,45 @@ func rpcError(err error) error {
 		code = codes.DataLoss
 	case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err), errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err):
 		return errgrpc.ToGRPC(err)
+	default:
+		if s, ok := status.FromError(err); ok {
+			return s.Err() // from the stream itself
+		}
 	}
 	return status.Error(code, err.Error())
+}
+
+// hint says what can be done about an error, or "".
+func hint(err error) string {
+	var (
+		step *StepError
+		c    *criu.Error
+	)
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, unix.ENOSPC):
+		return "free space on the file system of the state directory, and try again"
+	case errors.Is(err, errBusy):
+		return "wait for the other operation; snapctl show tells what it is"
+	case errors.As(err, &step):
+		return stepHint(step)
+	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
+		return "it can't be used: take it from a backup, or remove it"
+	case errors.As(err, &c) && c.LogFile != "":
+		return fmt.Sprintf("CRIU's log is %s; run snapctld with --criu-log-level 4 for more, and snapctl doctor", c.LogFile)
+	default:
+		return ""
+	}
+}
+
+func stepHint(e *StepError) string {
+	switch e.From { //nolint:exhaustive // the others last for a moment
+	case Held:
+		return "wake it first: snapctl wake " + e.App
+	case Stopped:
+		return "it has ended: snapctl rm " + e.App + ", and run it again"
+	default:
+		return ""
+	}
 }

@@ -25,26 +25,27 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 	start := first.GetStart()
 	a, err := d.find(start.GetName())
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	cmd, err := d.execCommand(stream.Context(), a, start)
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	out := &execOutput{stream: stream}
-	cmd.Stdout, cmd.Stderr = out.writer(wrapStdout), out.writer(wrapStderr)
-	stdin, err := cmd.StdinPipe()
+	console, err := connectIO(cmd, start, out)
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
+	defer console.Close() //nolint:errcheck // the command has ended
 	if err := d.startExec(stream.Context(), a, cmd); err != nil {
-		return rpcError(err)
+		return err
 	}
-	go feed(stream, stdin)
+	go feed(stream, console)
+	console.drain(out)
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		return rpcError(fmt.Errorf("exec in %s: %w", start.GetName(), err))
+		return fmt.Errorf("exec in %s: %w", start.GetName(), err)
 	}
 	return out.send(&api.ExecOutput{Output: &api.ExecOutput_ExitCode{ExitCode: int32(cmd.ProcessState.ExitCode())}})
 }
@@ -85,15 +86,18 @@ func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd) error {
 	return nil
 }
 
-// feed copies the client's input until it ends; the stream's end ends it too.
-func feed(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput], stdin io.WriteCloser) {
-	defer stdin.Close() //nolint:errcheck // the command may have closed it
+// feed hands on the client's input until it ends; the stream's end ends it too.
+func feed(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput], to *console) {
+	defer to.closeInput()
 	for {
 		in, err := stream.Recv()
 		if err != nil || in.GetStdinClosed() {
 			return
 		}
-		if _, err := stdin.Write(in.GetStdin()); err != nil {
+		if size := in.GetResize(); size != nil {
+			to.resize(size)
+		}
+		if _, err := to.in.Write(in.GetStdin()); err != nil {
 			return // the command has closed its input
 		}
 	}

@@ -18,7 +18,7 @@ var namespaces = []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"}
 func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) { //nolint:revive // named by the API
 	a, err := d.find(req.GetName())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	rec, _ := a.read()
 	var ids []*api.Id
@@ -44,7 +44,7 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 	}
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	for _, pid := range pids {
 		if virtual, name, ok := virtualPID(pid); ok {

@@ -69,7 +69,7 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 	if errdefs.IsNotFound(err) {
 		a, aerr := d.find(req.GetSnapshot())
 		if aerr != nil {
-			return nil, rpcError(err)
+			return nil, err
 		}
 		dir = a.hibernation()
 		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
@@ -77,15 +77,15 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 		}
 	}
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	info, err := image.Inspect(ctx, dir.Images())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	b, err := json.Marshal(info)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return &api.InspectResponse{Snapshot: showSnapshot(m), InfoJson: b}, nil
 }

@@ -18,29 +18,29 @@ import (
 func (d *Daemon) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[api.LogsChunk]) error {
 	a, err := d.find(req.GetName())
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	f, err := os.Open(a.box.LogFile())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // it never ran
 	}
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	if err := seekTail(f, req.GetTailLines()); err != nil {
-		return rpcError(err)
+		return err
 	}
 	send := func(b []byte) error { return stream.Send(&api.LogsChunk{Data: b}) }
 	for {
 		if err := drain(f, send); err != nil {
-			return rpcError(err)
+			return err
 		}
 		if !req.GetFollow() || a.status() == Stopped {
 			return nil
 		}
 		if !wait(stream.Context(), 100*time.Millisecond) {
-			return rpcError(context.Cause(stream.Context()))
+			return context.Cause(stream.Context())
 		}
 	}
 }

@@ -19,13 +19,13 @@ const defaultTimeout = 5 * time.Minute
 func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error) {
 	rec, err := d.newRecord(req)
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
 	a, err := logged(ctx, d, "run", rec.Name, func() (*app, error) { return d.run(ctx, *rec) })
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return d.show(a), nil
 }
@@ -43,7 +43,7 @@ func (d *Daemon) List(context.Context, *api.ListRequest) (*api.ListResponse, err
 func (d *Daemon) Show(_ context.Context, req *api.AppRequest) (*api.App, error) {
 	a, err := d.find(req.GetName())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return d.show(a), nil
 }
@@ -65,14 +65,14 @@ type operation func(ctx context.Context, a *app, tell func(string)) (*outcome, e
 func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, appName string, timeout *durationpb.Duration, op operation) error {
 	a, err := d.find(appName)
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(timeout))
 	defer cancel()
 	began := time.Now()
 	out, err := logged(ctx, d, name, appName, func() (*outcome, error) { return op(ctx, a, progress(stream)) })
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
 }
@@ -81,7 +81,7 @@ func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, app
 func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	a, err := d.find(req.GetApp())
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
@@ -92,7 +92,7 @@ func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStream
 		return out, err
 	})
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	return sendResult(stream, began, out, &api.Result{App: d.show(a), Snapshot: showSnapshot(m)})
 }
@@ -101,7 +101,7 @@ func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStream
 func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	rec, err := d.restoredRecord(req)
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
@@ -112,7 +112,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 		return out, err
 	})
 	if err != nil {
-		return rpcError(err)
+		return err
 	}
 	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
 }
@@ -121,7 +121,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 func (d *Daemon) ListSnapshots(context.Context, *api.ListRequest) (*api.ListSnapshotsResponse, error) {
 	all, err := d.snapshots()
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return &api.ListSnapshotsResponse{Snapshots: all}, nil
 }
@@ -129,7 +129,7 @@ func (d *Daemon) ListSnapshots(context.Context, *api.ListRequest) (*api.ListSnap
 // RemoveSnapshot implements the API.
 func (d *Daemon) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest) (*api.RemoveResponse, error) {
 	if err := d.removeSnapshot(req.GetName()); err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return &api.RemoveResponse{}, nil
 }

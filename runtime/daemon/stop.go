@@ -19,7 +19,7 @@ import (
 func (d *Daemon) Stop(ctx context.Context, req *api.StopRequest) (*api.App, error) {
 	a, err := d.find(req.GetName())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	sig := unix.SIGTERM
 	if text := req.GetSignal(); text != "" {
@@ -28,13 +28,13 @@ func (d *Daemon) Stop(ctx context.Context, req *api.StopRequest) (*api.App, erro
 			name = "SIG" + name
 		}
 		if sig = unix.SignalNum(name); sig == 0 {
-			return nil, rpcError(fmt.Errorf("signal %q: %w: no such signal", text, errdefs.ErrInvalidArgument))
+			return nil, fmt.Errorf("signal %q: %w: no such signal", text, errdefs.ErrInvalidArgument)
 		}
 	}
 	grace := cmp.Or(req.GetTimeout().AsDuration(), 10*time.Second)
 	_, err = logged(ctx, d, "stop", req.GetName(), func() (any, error) { return nil, d.stop(ctx, a, sig, grace) })
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return d.show(a), nil
 }
@@ -83,7 +83,7 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.RemoveResponse, error) {
 	a, err := d.find(req.GetName())
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	_, err = logged(ctx, d, "rm", req.GetName(), func() (any, error) {
 		release, err := a.take(ctx, "rm")
@@ -97,7 +97,7 @@ func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.Remov
 		return nil, d.expunge(context.WithoutCancel(ctx), a)
 	})
 	if err != nil {
-		return nil, rpcError(err)
+		return nil, err
 	}
 	return &api.RemoveResponse{}, nil
 }

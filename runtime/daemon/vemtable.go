@@ -17,7 +17,7 @@ import (
 func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.VemTableResponse, error) {
 	if name := req.GetApp(); name != "" {
 		if _, err := d.find(name); err != nil {
-			return nil, rpcError(err)
+			return nil, err
 		}
 	}
 	resp := &api.VemTableResponse{}
@@ -31,7 +31,7 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 		}
 		rows, err := d.vemRows(ctx, a, rec)
 		if err != nil {
-			return nil, rpcError(fmt.Errorf("table of %s: %w", rec.Name, err))
+			return nil, fmt.Errorf("table of %s: %w", rec.Name, err)
 		}
 		resp.Rows = append(resp.Rows, rows...)
 	}

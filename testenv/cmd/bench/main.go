@@ -68,8 +68,12 @@ func run(ctx context.Context, only, out string, once bool) error {
 	}
 	var errs []error
 	for _, bm := range []benchmark{
-		{"freeze", freeze}, {"freeze/memory", freezeMemory}, {"wake", wake},
-		{"hold/stall", stall}, {"hold/apps", manyApps}, {"fabric", fabric},
+		{"freeze", freeze},
+		{"freeze/memory", freezeMemory},
+		{"wake", wake},
+		{"hold/stall", stall},
+		{"hold/apps", manyApps},
+		{"fabric", fabric},
 	} {
 		if err := bm.run(ctx, b); err != nil {
 			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", bm.name, err)
