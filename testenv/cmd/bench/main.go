@@ -91,7 +91,7 @@ func run(ctx context.Context, only, out string, once bool) error {
 		return errors.Join(errs...)
 	}
 	if missed := b.report.missed(); len(missed) > 0 && !once {
-		fmt.Println("missed goals:", strings.Join(missed, ", "))
+		fmt.Fprintln(b.report.out, "missed goals:", strings.Join(missed, ", "))
 	}
 	return nil
 }

@@ -16,12 +16,11 @@ func main() {
 	listen := flag.String("listen", ":7000", "address to serve")
 	memory := flag.Int("memory", 0, "MiB to keep, each page different")
 	flag.Parse()
-	if err := serve(*listen, *memory); err != nil {
-		fmt.Fprintln(os.Stderr, "subject: error:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "subject: error:", serve(*listen, *memory))
+	os.Exit(1)
 }
 
+// serve returns when it fails.
 func serve(address string, mib int) error {
 	debug.SetGCPercent(-1) // what it keeps is all it has
 	kept := make([]byte, mib<<20)
