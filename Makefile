@@ -1,0 +1,136 @@
+# Everything that is done to snapctl. Each target first finds or installs what
+# it needs (scripts/deps), so it works on a fresh Debian 12 or 13, as root.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DATADIR ?= $(PREFIX)/share
+
+PKGS ?= ./...
+TEST_FLAGS ?=
+TEST_TIMEOUT ?= 20m
+BENCH_FLAGS ?=
+DEMO_FLAGS ?=
+ONLY ?=
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+MODULE := github.com/snapctl/snapctl
+LDFLAGS := -X $(MODULE)/cmd/internal/version.Version=$(VERSION)
+
+# Static programs run in any root directory, and need no C compiler.
+export CGO_ENABLED ?= 0
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+# What recipes start with. go comes first on PATH, since tests run it too.
+with_go = go=$$(scripts/deps go); export PATH="$${go%/*}:$$PATH"
+with_criu = SNAPCTL_CRIU=$$(scripts/deps criu); export SNAPCTL_CRIU
+as_root = if [ "$$(id -u)" != 0 ]; then \
+	echo 'make $@: error: needs root, for namespaces, mounts, cgroups and CRIU' >&2; \
+	echo 'make $@: hint: sudo make $@' >&2; exit 1; fi
+tool = go tool -modfile=tools/go.mod
+
+.PHONY: help
+help:
+	@sed -n 's/^## \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+## make build     static programs, into bin/
+.PHONY: build
+build:
+	@$(with_go)
+	for main in cmd/*/main.go; do
+		name=$$(basename "$$(dirname "$$main")")
+		go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o "bin/$$name" "./cmd/$$name"
+	done
+
+## make demo      what snapctl does, shown on scratch hosts of this machine (root)
+.PHONY: demo
+demo:
+	@$(as_root)
+	$(with_go); $(with_criu)
+	scripts/deps test
+	$(MAKE) --no-print-directory build
+	go run -buildvcs=false ./testenv/cmd/demo $(DEMO_FLAGS)
+
+## make test      go vet and all tests (root)
+##                PKGS=./vem/... TEST_FLAGS='-v -run Wake' narrow it down
+.PHONY: test
+test:
+	@$(as_root)
+	$(with_go); $(with_criu)
+	scripts/deps test
+	# Root tests share the kernel, and leak checks look at all of it: -p 1.
+	if go vet $(PKGS) && go test -p 1 -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(PKGS); then
+		echo "make test: ok: $$(go list $(PKGS) | wc -l) packages in $$SECONDS s"
+	else
+		echo "make test: FAILED after $$SECONDS s" >&2
+		exit 1
+	fi
+
+## make bench     what users feel, against stock CRIU and runc (root)
+##                ONLY=regexp chooses, BENCH_FLAGS=-once runs each once
+.PHONY: bench
+bench:
+	@$(as_root)
+	$(with_go); $(with_criu)
+	scripts/deps test
+	go run -buildvcs=false ./testenv/cmd/bench $(if $(ONLY),-only '$(ONLY)') $(BENCH_FLAGS)
+
+## make lint      golangci-lint, shellcheck, tidy go.mod
+.PHONY: lint
+lint:
+	@$(with_go)
+	scripts/deps lint
+	$(tool) golangci-lint run $(PKGS)
+	find . -name .git -prune -o \( -name '*.sh' -o -name '*.bash' \) -print0 |
+		xargs -0 shellcheck -x -S warning scripts/deps .ci/run
+	go mod tidy -diff
+	echo "make lint: ok in $$SECONDS s"
+
+## make generate  Go code from runtime/api/*.proto
+.PHONY: generate
+generate:
+	@$(with_go)
+	scripts/deps generate
+	protoc --proto_path=runtime/api \
+		--plugin="protoc-gen-go=$$($(tool) -n protoc-gen-go)" \
+		--plugin="protoc-gen-go-grpc=$$($(tool) -n protoc-gen-go-grpc)" \
+		--go_out=runtime/api --go_opt=paths=source_relative \
+		--go-grpc_out=runtime/api --go-grpc_opt=paths=source_relative \
+		runtime/api/*.proto
+
+## make install   programs, unit file, completions and man pages
+##                PREFIX=/usr/local DESTDIR=
+.PHONY: install
+install: build
+	@install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(UNITDIR)"
+	for main in cmd/*/main.go; do
+		install -m 755 "bin/$$(basename "$$(dirname "$$main")")" "$(DESTDIR)$(BINDIR)/"
+	done
+	sed 's#/usr/local/bin/#$(BINDIR)/#' scripts/systemd/snapctld.service >bin/snapctld.service
+	install -m 644 bin/snapctld.service "$(DESTDIR)$(UNITDIR)/snapctld.service"
+	complete() { # SHELL FILE
+		install -d "$(DESTDIR)$(DATADIR)/$$(dirname "$$2")"
+		bin/snapctl completion "$$1" >bin/completion
+		install -m 644 bin/completion "$(DESTDIR)$(DATADIR)/$$2"
+	}
+	complete bash bash-completion/completions/snapctl
+	complete zsh zsh/site-functions/_snapctl
+	complete fish fish/vendor_completions.d/snapctl.fish
+	# The pages are written by the program itself, so they are never stale.
+	if bin/snapctl man --help >/dev/null 2>&1; then
+		rm -rf bin/man; mkdir bin/man
+		bin/snapctl man bin/man
+		install -d "$(DESTDIR)$(DATADIR)/man/man1"
+		install -m 644 bin/man/*.1 "$(DESTDIR)$(DATADIR)/man/man1/"
+	fi
+
+## make clean     what make built here
+.PHONY: clean
+clean:
+	@rm -rf bin dist
