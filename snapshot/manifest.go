@@ -41,7 +41,8 @@ type Manifest struct {
 	// External lists what CRIU did not save and a restore must provide.
 	External []External `json:"external"`
 	// WithStorage tells that the app's files are part of the snapshot; a
-	// hibernated app's files stay where they are instead.
+	// hibernated app's files stay where they are instead, but for /dev/shm,
+	// which would not outlive a reboot.
 	WithStorage bool   `json:"with_storage"`
 	Processes   int    `json:"processes"`
 	Files       []File `json:"files"` // everything else in the directory

@@ -55,8 +55,8 @@ type TakeOptions struct {
 	Sockets  Sockets  // nil: none are held
 	Guard    *os.File // as in criu.DumpOptions
 
-	// CopyFiles copies the app's files into the snapshot while it is
-	// frozen; nil: they stay where they are.
+	// CopyFiles copies files of the app into the snapshot while it is
+	// frozen, as the manifest says; may be nil.
 	CopyFiles func(ctx context.Context, to Dir) error
 	// Saved is called when CRIU has saved the processes, before anything is
 	// committed; its error saves them too.
@@ -92,7 +92,6 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 
 	taken := &Taken{}
 	m := o.Manifest
-	m.WithStorage = o.CopyFiles != nil
 	commit := func(ctx context.Context) error {
 		clock.step("commit")
 		dir, err := partial.Commit(ctx, &m)

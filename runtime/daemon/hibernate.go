@@ -60,6 +60,9 @@ func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *o
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns}
+	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
+		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
+	}
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterDump) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)

@@ -36,7 +36,7 @@ func (d *Daemon) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[ap
 		if err := drain(f, send); err != nil {
 			return err
 		}
-		if !req.GetFollow() || a.status() == Stopped {
+		if s := a.status(); !req.GetFollow() || s == Stopped || s == Removing {
 			return nil
 		}
 		if !wait(stream.Context(), 100*time.Millisecond) {

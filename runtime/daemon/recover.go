@@ -156,7 +156,17 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(ns.Close(), d.reclaim(ctx, a))
+	if err := errors.Join(ns.Close(), d.reclaim(ctx, a)); err != nil {
+		return err
+	}
+	kept, err := os.ReadDir(a.box.Shm())
+	if err != nil {
+		return fmt.Errorf("look into /dev/shm: %w", err)
+	}
+	if len(kept) > 0 {
+		return nil
+	}
+	return snapshot.CopyTree(ctx, a.hibernation().Shm(), a.box.Shm())
 }
 
 // recoverWaking finishes a wake whose CRIU has succeeded after its daemon died.

@@ -33,7 +33,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
-	s := grpc.NewServer(interceptors()...)
+	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
 	api.RegisterSnapctlServer(s, d)
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.stop()

@@ -60,13 +60,14 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		opt.After = snapshot.End
 	}
 	opt.Step = req.tell
+	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
 		}
-		if err := snapshot.CopyTree(ctx, filepath.Join(a.box.Dev(), "shm"), to.Shm()); err != nil {
+		if err := snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()); err != nil {
 			return err
 		}
 		return fault.Point(ctx, fault.SnapshotBeforeCommit)
@@ -177,7 +178,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := ns.Close(); err != nil {
 		return nil, nil, err
 	}
-	if err := snapshot.CopyTree(ctx, dir.Shm(), filepath.Join(a.box.Dev(), "shm")); err != nil {
+	if err := snapshot.CopyTree(ctx, dir.Shm(), a.box.Shm()); err != nil {
 		return nil, nil, err
 	}
 	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {

@@ -64,6 +64,9 @@ func (s *Sandbox) Root() string { return filepath.Join(s.RunDir, "root") }
 // Dev is the mounted /dev of the app, as the daemon sees it.
 func (s *Sandbox) Dev() string { return filepath.Join(s.RunDir, "dev") }
 
+// Shm is the app's /dev/shm, as the daemon sees it.
+func (s *Sandbox) Shm() string { return filepath.Join(s.Dev(), "shm") }
+
 // Upper holds what the app wrote to its root.
 func (s *Sandbox) Upper() string { return filepath.Join(s.StateDir, "storage", "upper") }
 
