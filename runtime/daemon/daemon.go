@@ -63,7 +63,9 @@ type Daemon struct {
 	// criuVersion is written into snapshots.
 	criuVersion int
 
-	mu       sync.Mutex
+	publishing sync.Mutex // from reading what is published to telling a fabric
+
+	mu       sync.Mutex // guards what follows; taken after publishing
 	apps     map[string]*app
 	names    map[string]bool // of snapshots being written
 	networks map[string]*fabric.Fabric

@@ -162,6 +162,8 @@ func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
 
 // publish tells the fabric all ports that the network's apps publish.
 func (d *Daemon) publish(ctx context.Context, f *fabric.Fabric, network string) error {
+	d.publishing.Lock()
+	defer d.publishing.Unlock()
 	var all []fabric.Publication
 	for _, a := range d.list() {
 		rec, _ := a.read()
