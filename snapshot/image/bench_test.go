@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,5 +60,64 @@ func BenchmarkReplaceSockets(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "ms/view")
 		})
+	}
+}
+
+// bigPagemap makes the pagemap image of 1 GiB of scattered memory: every other
+// page is stored.
+func bigPagemap(tb testing.TB) []byte {
+	tb.Helper()
+	const extents = 1 << 17
+	img := &Image{Type: TypePagemap, Records: make([]Record, 0, 1+extents)}
+	img.Records = append(img.Records, Record{Message: appendVarint(nil, 1, 1)})
+	for i := range uint64(extents) {
+		msg := appendVarint(nil, 1, 0x7f0000000000+i*2*PageSize)
+		msg = appendVarint(msg, 2, 0) // as CRIU 4.2 does
+		msg = appendVarint(msg, 4, PagePresent)
+		msg = appendVarint(msg, 5, 1)
+		img.Records = append(img.Records, Record{Message: msg})
+	}
+	return img.Encode()
+}
+
+func BenchmarkPagemap(b *testing.B) {
+	data := bigPagemap(b)
+	img, err := Decode(data)
+	qt.Assert(b, qt.IsNil(err))
+	for name, fn := range map[string]func() error{
+		"decode": func() error { _, err := Decode(data); return err },
+		"parse":  func() error { _, err := ParsePagemap(img); return err },
+		"encode": func() error { img.Encode(); return nil },
+		"walk": func() error {
+			var p pagemapBuilder
+			_, err := walk(bytes.NewReader(data), int64(len(data)), func(_ Type, msg []byte, _ uint64) error { return p.add(msg) })
+			return err
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				qt.Assert(b, qt.IsNil(fn()))
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(img.Records)), "ns/extent")
+		})
+	}
+}
+
+func BenchmarkInspect(b *testing.B) {
+	images := testDump(b, "sandbox")
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := Inspect(b.Context(), images)
+		qt.Assert(b, qt.IsNil(err))
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	images := testDump(b, "sandbox")
+	b.ReportAllocs()
+	for b.Loop() {
+		qt.Assert(b, qt.IsNil(Verify(b.Context(), images)))
 	}
 }

@@ -61,19 +61,30 @@ func Decode(data []byte) (*Image, error) {
 	if err != nil || len(rest) == 0 {
 		return img, err
 	}
+	img.Records = make([]Record, 0, guessRecords(rest))
 	pay := payloads{typ: img.Type}
 	for off := len(data) - len(rest); off < len(data); {
 		rec, n, err := decodeRecord(data[off:], &pay)
 		if err != nil {
 			return nil, fmt.Errorf("decode %s record %d at offset %d: %w", img.Type, len(img.Records), off, err)
 		}
-		if img.Records == nil {
-			img.Records = make([]Record, 0, min(len(data)/n+1, len(data)/4))
-		}
 		img.Records = append(img.Records, rec)
 		off += n
 	}
 	return img, nil
+}
+
+// guessRecords counts records as if none had a payload. Where some have, it is
+// no more than a number that fits in data.
+func guessRecords(data []byte) int {
+	n := 0
+	for len(data) >= 4 {
+		size := uint64(binary.LittleEndian.Uint32(data))
+		data = data[4:]
+		data = data[min(size, uint64(len(data))):]
+		n++
+	}
+	return n
 }
 
 // decodeHead reads the magic numbers and returns what follows them.

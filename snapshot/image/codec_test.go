@@ -20,3 +20,51 @@ func TestRoundTrip(t *testing.T) {
 		})
 	})
 }
+
+// Fields that no message definition has, and odd but legal encodings, survive
+// an edit byte for byte.
+func TestEditKeepsUnknownFields(t *testing.T) {
+	odd := []byte{0x18, 0x84, 0x00} // field 3, a varint that is longer than it needs to be
+	unknown := appendBytes(appendVarint(nil, 1000, 7), 1001, []byte("whatever"))
+	msg := append(append(appendVarint(nil, 1, 5), odd...), unknown...)
+	got, err := setVarint(nil, msg, 1, 6)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(got, append(append(appendVarint(nil, 1, 6), odd...), unknown...)))
+
+	socket := appendVarint(appendVarint(appendVarint(nil, 1, 9), 2, 77), 9, 2)
+	file := appendVarint(appendVarint(nil, fileEntryType, fileInetSk), fileEntryID, 9)
+	file = append(appendBytes(file, fileEntryInet, socket), unknown...)
+	e := socketEdit{keys: map[uint64]string{77: "key"}, taken: map[string]uint64{"key": 77}, ids: make(map[uint32]int)}
+	records, err := e.files([]Record{{Message: file}, {Message: unknown}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(records, 2))
+	qt.Check(t, qt.DeepEquals(records[0].Message[len(records[0].Message)-len(unknown):], unknown))
+	qt.Check(t, qt.DeepEquals(records[1].Message, unknown))
+}
+
+func TestDecodeErrors(t *testing.T) {
+	head := (&Image{Type: TypeFiles}).Encode()
+	for name, tc := range map[string]struct {
+		data []byte
+		want error
+	}{
+		"two bytes":        {[]byte{1, 2}, ErrRaw},
+		"text":             {[]byte("#!/bin/sh\n"), ErrRaw},
+		"half a head":      {head[:6], ErrMalformed},
+		"half a length":    {append(head[:8:8], 1, 0), ErrMalformed},
+		"half a message":   {append(head[:8:8], 2, 0, 0, 0, 8), ErrMalformed},
+		"message too long": {append(head[:8:8], 0xff, 0xff, 0xff, 0xff, 8), ErrMalformed},
+		"payload missing": {(&Image{Type: TypeSkQueues, Records: []Record{{
+			Message: appendVarint(nil, 2, 10), Payload: []byte("short"),
+		}}}).Encode(), ErrMalformed},
+		"payload of any size": {(&Image{Type: TypeTCPStream, Records: []Record{{
+			Message: appendVarint(appendVarint(nil, 1, 1<<63), 3, 1<<63),
+		}}}).Encode(), ErrMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Decode(tc.data)
+			qt.Check(t, qt.ErrorIs(err, tc.want))
+			qt.Check(t, qt.ErrorIs(err, ErrMalformed))
+		})
+	}
+}

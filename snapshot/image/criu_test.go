@@ -2,8 +2,10 @@ package image
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -15,20 +17,86 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/leak"
 )
 
 // testApp is set in the environment of this test binary when it is to be the
-// program that is dumped.
+// program that is dumped: to the directory of the overlay that is to become its
+// root, then to a dot, when it is.
 const testApp = "SNAPCTL_IMAGE_TEST_APP"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(testApp) == "" {
+	run := enterRoot
+	switch os.Getenv(testApp) {
+	case "":
 		os.Exit(m.Run())
+	case ".":
+		run = echoServer
 	}
-	if err := echoServer(); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// enterRoot makes an overlay the root of a fresh mount namespace and runs the
+// program /app there, with nothing left of the old one.
+func enterRoot() error {
+	root := os.Getenv(testApp)
+	merged := filepath.Join(root, "merged")
+	for _, m := range []struct {
+		source, target, fstype string
+		flags                  uintptr
+		data                   string
+	}{
+		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
+		{"overlay", merged, "overlay", 0, overlayOptions(root)},
+		{"proc", filepath.Join(merged, "proc"), "proc", 0, ""},
+	} {
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	// The old root is then mounted over the new one: no directory for it.
+	if err := errors.Join(unix.Chdir(merged), unix.PivotRoot(".", ".")); err != nil {
+		return fmt.Errorf("pivot root: %w", err)
+	}
+	if err := errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/")); err != nil {
+		return fmt.Errorf("leave old root: %w", err)
+	}
+	// Standard input and output are in the old root.
+	null, err := unix.Open("/null", unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return err
+	}
+	for fd := range 3 {
+		if err := unix.Dup3(null, fd, 0); err != nil {
+			return err
+		}
+	}
+	// So is whatever the test itself was started with.
+	if err := unix.CloseRange(4, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return err
+	}
+	env := []string{testApp + "=.", "GODEBUG=" + os.Getenv("GODEBUG")}
+	return errors.Join(unix.Close(null), unix.Exec("/app", []string{"/app"}, env))
+}
+
+// makeRoot makes the directories of an overlay over the root file system. Other
+// file systems cannot be seen in it.
+func makeRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"upper", "work", "merged"} {
+		qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Join(root, dir), 0o700)))
+	}
+	return root
+}
+
+func overlayOptions(root string) string {
+	return fmt.Sprintf("lowerdir=/,upperdir=%s/upper,workdir=%s/work", root, root)
 }
 
 // echoServer answers on a listener in a fresh network namespace. Over a unix
@@ -82,7 +150,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
@@ -91,46 +159,28 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }
 
-// needCRIU returns the path of CRIU: $SNAPCTL_CRIU, or the one in the path.
-func needCRIU(t *testing.T) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("Needs root")
-	}
-	path := os.Getenv("SNAPCTL_CRIU")
-	if path == "" {
-		path = "criu"
-	}
-	path, err := exec.LookPath(path)
-	if err != nil {
-		t.Skip("Needs CRIU 4.2 in the path or in $SNAPCTL_CRIU:", err)
-	}
-	out, err := exec.CommandContext(t.Context(), path, "--version").Output()
-	qt.Assert(t, qt.IsNil(err))
-	var major, minor int
-	_, err = fmt.Sscanf(string(out), "Version: %d.%d", &major, &minor)
-	qt.Assert(t, qt.IsNil(err))
-	if major < 4 || major == 4 && minor < 2 {
-		t.Skipf("Needs CRIU 4.2, %s is %d.%d; set $SNAPCTL_CRIU", path, major, minor)
-	}
-	return path
-}
-
-// startEchoServer starts the program in namespaces of its own.
-func startEchoServer(t *testing.T) (cmd *exec.Cmd, connected, idle *os.File) {
+// startEchoServer starts the program in namespaces of its own, with an overlay
+// in root as its root directory.
+func startEchoServer(t *testing.T, root string) (cmd *exec.Cmd, connected, idle *os.File) {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	qt.Assert(t, qt.IsNil(err))
 	mine, theirs := os.NewFile(uintptr(pair[0]), "mine"), os.NewFile(uintptr(pair[1]), "theirs")
-	defer mine.Close()
+	defer func() { _ = mine.Close() }()
 	exe, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
+	binary, err := os.ReadFile(exe)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(root, "upper", "app"), binary, 0o700)))
 	cmd = exec.CommandContext(t.Context(), exe)
 	// CRIU cannot dump MPTCP sockets, which Go 1.24 listens with by default.
-	cmd.Env = []string{testApp + "=1", "GODEBUG=multipathtcp=0"}
+	cmd.Env = []string{testApp + "=" + root, "GODEBUG=multipathtcp=0"}
 	cmd.Dir = "/"
+	cmd.Stderr = os.Stderr // until it has its own root
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID, Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS, Setsid: true,
+	}
 	qt.Assert(t, qt.IsNil(cmd.Start()))
 	qt.Assert(t, qt.IsNil(theirs.Close()))
 
@@ -155,7 +205,7 @@ func holdSockets(t *testing.T, pid int) map[uint64]*os.File {
 	t.Helper()
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	qt.Assert(t, qt.IsNil(err))
-	defer unix.Close(pidfd)
+	defer func() { _ = unix.Close(pidfd) }()
 	held := make(map[uint64]*os.File)
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	for name := range listing(t, dir) {
@@ -192,25 +242,39 @@ func runCRIU(t *testing.T, cmd *exec.Cmd, log string) {
 }
 
 // TestRestoreFromView dumps a real server, keeps its sockets, and restores it
-// from a view onto them.
+// from a view onto them. The dump cannot be seen from the server's own root.
 func TestRestoreFromView(t *testing.T) {
-	criu := needCRIU(t)
-	cmd, connected, idle := startEchoServer(t)
+	testenv.Need(t, testenv.Root, testenv.CRIU)
+	criu, images := testenv.CRIUPath(), otherFS(t)
+	t.Run("same file system", func(t *testing.T) {
+		restoreFromView(t, criu, filepath.Join(images, "same"), filepath.Join(images, "view"))
+	})
+	t.Run("other file system", func(t *testing.T) {
+		restoreFromView(t, criu, filepath.Join(images, "other"), filepath.Join(t.TempDir(), "view"))
+	})
+}
+
+func restoreFromView(t *testing.T, criu, images, dir string) {
+	t.Helper()
+	leak.Check(t)
+	qt.Assert(t, qt.IsNil(os.Mkdir(images, 0o700)))
+	root := makeRoot(t)
+	cmd, connected, idle := startEchoServer(t, root)
 	pid := cmd.Process.Pid
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	qt.Assert(t, qt.IsNil(err))
-	defer netns.Close()
+	defer func() { _ = netns.Close() }()
 	var st unix.Stat_t
 	qt.Assert(t, qt.IsNil(unix.Fstat(int(netns.Fd()), &st)))
 
 	held := holdSockets(t, pid)
 	qt.Assert(t, qt.HasLen(held, 2))
-	images := t.TempDir()
-	common := []string{"--tcp-close", "--network-lock", "skip", "--manage-cgroups=ignore", "-v4", "-o", "criu.log"}
+	common := []string{"--tcp-close", "--network-lock", "skip", "--manage-cgroups=ignore", "-v4"}
+	log := filepath.Join(t.TempDir(), "log")
 	runCRIU(t, exec.CommandContext(t.Context(), criu, append([]string{
-		"dump", "-t", strconv.Itoa(pid), "-D", images, "--skip-in-flight",
+		"dump", "-t", strconv.Itoa(pid), "-D", images, "-o", log, "--skip-in-flight",
 		"--external", fmt.Sprintf("net[%d]:net", st.Ino),
-	}, common...)...), filepath.Join(images, "criu.log"))
+	}, common...)...), log)
 	qt.Assert(t, qt.IsNotNil(cmd.Wait())) // killed
 
 	// No process is there, and yet the kernel takes both.
@@ -218,11 +282,16 @@ func TestRestoreFromView(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(unix.Connect(int(idle.Fd()), echoAddr())))
 
-	view, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+	before := contents(t, images)
+	view, err := NewView(t.Context(), images, dir)
 	qt.Assert(t, qt.IsNil(err))
 	keys := make(map[uint64]string)
-	restore := exec.CommandContext(t.Context(), criu, append([]string{
-		"restore", "-D", view.Dir(), "-d", "--pidfile", filepath.Join(images, "pid"),
+	pidfile := filepath.Join(t.TempDir(), "pid")
+	// CRIU wants a root that is a mount point.
+	restore := exec.CommandContext(t.Context(), "unshare", append([]string{
+		"-m", "sh", "-c", `mount -t overlay -o "$0" overlay "$1" && shift && exec "$@"`,
+		overlayOptions(root), filepath.Join(root, "merged"),
+		criu, "restore", "-D", view.Dir(), "-o", log, "-d", "--pidfile", pidfile, "--root", filepath.Join(root, "merged"),
 		"--inherit-fd", "fd[3]:net",
 	}, common...)...)
 	restore.ExtraFiles = []*os.File{netns}
@@ -234,20 +303,10 @@ func TestRestoreFromView(t *testing.T) {
 	replaced, err := view.ReplaceSockets(t.Context(), keys)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(replaced, 2))
-	runCRIU(t, restore, filepath.Join(view.Dir(), "criu.log"))
-
-	text, err := os.ReadFile(filepath.Join(images, "pid"))
-	qt.Assert(t, qt.IsNil(err))
-	pid, err = strconv.Atoi(string(text))
-	qt.Assert(t, qt.IsNil(err))
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	qt.Assert(t, qt.IsNil(err))
-	defer unix.Close(pidfd)
-	defer func() {
-		qt.Check(t, qt.IsNil(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)))
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
-		qt.Check(t, qt.IsNil(err))
-	}()
+	runCRIU(t, restore, log)
+	pidfd := openPidfile(t, pidfile)
+	defer killAndWait(t, pidfd)
+	qt.Check(t, qt.DeepEquals(contents(t, images), before))
 	for _, file := range held {
 		qt.Assert(t, qt.IsNil(file.Close()))
 	}
@@ -261,4 +320,24 @@ func TestRestoreFromView(t *testing.T) {
 	_, err = io.ReadFull(idle, buf)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(string(buf), "fresh"))
+}
+
+// openPidfile returns a descriptor of the process that CRIU restored.
+func openPidfile(t *testing.T, name string) int {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	qt.Assert(t, qt.IsNil(err))
+	pid, err := strconv.Atoi(string(text))
+	qt.Assert(t, qt.IsNil(err))
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	qt.Assert(t, qt.IsNil(err))
+	return pidfd
+}
+
+func killAndWait(t *testing.T, pidfd int) {
+	t.Helper()
+	qt.Check(t, qt.IsNil(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)))
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.IsNil(unix.Close(pidfd)))
 }

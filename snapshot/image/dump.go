@@ -130,10 +130,14 @@ func readOne[T any, M message[T]](d *dump, name string, want Type) (M, error) {
 
 func unmarshal[T any, M message[T]](msg []byte) (M, error) {
 	m := M(new(T))
+	return m, unmarshalInto(msg, m)
+}
+
+func unmarshalInto(msg []byte, m proto.Message) error {
 	if err := proto.Unmarshal(msg, m); err != nil {
-		return nil, fmt.Errorf("parse message: %w: %w", ErrMalformed, err)
+		return fmt.Errorf("parse message: %w: %w", ErrMalformed, err)
 	}
-	return m, nil
+	return nil
 }
 
 // readPagemap reads a pagemap image.

@@ -109,11 +109,13 @@ func FuzzReplaceSockets(f *testing.F) {
 }
 
 func checkEdit(t *testing.T, in, out []byte) {
+	t.Helper()
 	before, err := Decode(in)
 	qt.Assert(t, qt.IsNil(err))
 	after, err := Decode(out)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(after.Type, before.Type))
+	//exhaustive:ignore
 	switch before.Type {
 	case TypeSkQueues:
 		qt.Assert(t, qt.IsTrue(len(after.Records) < len(before.Records)))

@@ -39,6 +39,7 @@ func TestInspect(t *testing.T) {
 }
 
 func checkProcesses(t *testing.T, info *Info) {
+	t.Helper()
 	type want struct {
 		State  ProcessState
 		Parent int
@@ -72,6 +73,7 @@ func checkProcesses(t *testing.T, info *Info) {
 }
 
 func checkFiles(t *testing.T, info *Info) {
+	t.Helper()
 	removed := find(t, info.Files, func(f File) bool { return f.Removed })
 	qt.Check(t, qt.Equals(removed.Name, "/tmp/removed"))
 	qt.Check(t, qt.Equals(removed.PositionBytes, 25))
@@ -100,6 +102,7 @@ func checkFiles(t *testing.T, info *Info) {
 }
 
 func checkSockets(t *testing.T, info *Info, saved bool) {
+	t.Helper()
 	listener := find(t, info.Sockets, func(s Socket) bool { return s.State == "LISTEN" })
 	qt.Check(t, qt.CmpEquals(listener, Socket{
 		NetNS: info.Processes[0].Objects.NetNS, Family: "inet", Protocol: "tcp", State: "LISTEN",
@@ -143,6 +146,7 @@ func checkSockets(t *testing.T, info *Info, saved bool) {
 }
 
 func checkMemory(t *testing.T, info *Info) {
+	t.Helper()
 	root := info.Processes[0]
 	big := find(t, root.Memory.Mappings, func(m Mapping) bool { return m.SizeBytes == 4<<20 && m.Kind == MapAnon })
 	qt.Check(t, qt.Equals(big.Prot, "rw-p"))
@@ -179,6 +183,7 @@ func pagesOf(t *testing.T, info *Info, p Process) int64 {
 }
 
 func checkNamespaces(t *testing.T, info *Info, mounts bool) {
+	t.Helper()
 	qt.Assert(t, qt.HasLen(info.Hosts, 1))
 	qt.Check(t, qt.Equals(info.Hosts[0].Name, "snap-test"))
 	qt.Check(t, qt.Equals(info.Hosts[0].Namespace, info.Processes[0].Objects.UTSNS))
@@ -206,6 +211,7 @@ func checkNamespaces(t *testing.T, info *Info, mounts bool) {
 }
 
 func checkWhole(t *testing.T, info *Info) {
+	t.Helper()
 	qt.Check(t, qt.Equals(info.Version, 2))
 	qt.Check(t, qt.IsFalse(info.Incremental))
 	qt.Check(t, qt.Equals(info.Totals.Processes, 5))

@@ -122,6 +122,7 @@ func parseExtent(msg []byte) (Extent, error) {
 		if s.typ != varint {
 			continue
 		}
+		//exhaustive:ignore
 		switch s.num {
 		case 1:
 			e.Start = s.val

@@ -21,6 +21,7 @@ const wholeRest = ^uint64(0)
 
 func (p *payloads) size(msg []byte) (uint64, error) {
 	p.records++
+	//exhaustive:ignore
 	switch p.typ {
 	case TypePipesData, TypeFifoData: // pipe_data_entry.bytes
 		return sum(msg, 2)

@@ -52,20 +52,22 @@ type walker struct {
 	r    io.ReadSeeker
 	br   *bufio.Reader
 	left int64 // of the file
-	msg  []byte
 	pay  payloads
+
+	// For the record at hand.
+	length [4]byte
+	msg    []byte
 }
 
 func (w *walker) next() (msg []byte, payload uint64, err error) {
 	if w.left < 4 {
 		return nil, 0, fmt.Errorf("read length: %w: only %d bytes left", ErrMalformed, w.left)
 	}
-	var length [4]byte
-	if _, err := io.ReadFull(w.br, length[:]); err != nil {
+	if _, err := io.ReadFull(w.br, w.length[:]); err != nil {
 		return nil, 0, fmt.Errorf("read length: %w", err)
 	}
 	w.left -= 4
-	size := int64(binary.LittleEndian.Uint32(length[:]))
+	size := int64(binary.LittleEndian.Uint32(w.length[:]))
 	if size > w.left || size > maxMessage {
 		return nil, 0, fmt.Errorf("read message: %w: %d bytes, only %d left", ErrMalformed, size, min(w.left, maxMessage))
 	}

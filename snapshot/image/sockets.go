@@ -170,6 +170,7 @@ func (e *socketEdit) file(want Type, data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
 	}
 	var edited []Record
+	//exhaustive:ignore
 	switch img.Type {
 	case TypeFiles:
 		edited, err = e.files(img.Records)

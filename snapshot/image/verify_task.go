@@ -30,15 +30,21 @@ func (v *verification) tasks(ctx context.Context) {
 			continue
 		}
 		if !t.alive() {
+			if state := t.core.GetTc().GetTaskState(); state != taskDead {
+				v.bad("process %d: task state %d", entry.GetPid(), state)
+			}
 			continue
 		}
 		v.descriptors(t)
 		v.paths(t)
 		v.memory(t)
 		v.namespaces(t)
-		for _, c := range t.threads {
-			if id := c.GetThreadCore().SeccompFilter; id != nil && int(*id) >= filters {
-				v.bad("process %d: seccomp filter %d, of %d", entry.GetPid(), *id, filters)
+		for i, c := range t.threads {
+			switch thread := c.GetThreadCore(); {
+			case thread == nil:
+				v.bad("process %d: thread %d has no thread_core", entry.GetPid(), entry.GetThreads()[i])
+			case thread.SeccompFilter != nil && int(thread.GetSeccompFilter()) >= filters:
+				v.bad("process %d: seccomp filter %d, of %d", entry.GetPid(), thread.GetSeccompFilter(), filters)
 			}
 		}
 	}

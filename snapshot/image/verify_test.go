@@ -133,7 +133,7 @@ func TestVerifySeccompChain(t *testing.T) {
 			for _, prev := range tc.prev {
 				filter := &seccomp.SeccompFilter{Filter: make([]byte, 8)}
 				if prev >= 0 {
-					filter.Prev = proto.Uint32(uint32(prev))
+					filter.Prev = new(uint32(prev))
 				}
 				entry.SeccompFilters = append(entry.SeccompFilters, filter)
 			}

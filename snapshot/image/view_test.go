@@ -2,11 +2,19 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
 )
 
 // listing returns the names in a directory, and the targets of links.
@@ -25,59 +33,119 @@ func listing(tb testing.TB, dir string) map[string]string {
 	return got
 }
 
+// contents returns a digest of each file in a directory.
+func contents(tb testing.TB, dir string) map[string][sha256.Size]byte {
+	tb.Helper()
+	sums := make(map[string][sha256.Size]byte)
+	for name := range listing(tb, dir) {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		qt.Assert(tb, qt.IsNil(err))
+		sums[name] = sha256.Sum256(data)
+	}
+	return sums
+}
+
+// otherFS returns a fresh directory on another file system than t.TempDir.
+func otherFS(tb testing.TB) string {
+	tb.Helper()
+	const shm = "/dev/shm"
+	here := tb.TempDir()
+	testenv.Need(tb, func(context.Context) error {
+		var a, b unix.Stat_t
+		if err := errors.Join(unix.Stat(here, &a), unix.Stat(shm, &b)); err != nil {
+			return err
+		}
+		if a.Dev == b.Dev {
+			return fmt.Errorf("%s and %s are on one file system", here, shm)
+		}
+		return nil
+	})
+	dir, err := os.MkdirTemp(shm, "image-test-") //nolint:usetesting // not where TempDir is
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(func() { qt.Check(tb, qt.IsNil(os.RemoveAll(dir))) })
+	return dir
+}
+
+// copies returns which images of a view are not those of the dump any more.
+func copies(tb testing.TB, v *View) []string {
+	tb.Helper()
+	var names []string
+	for name := range listing(tb, v.Dir()) {
+		mine, err := os.Stat(filepath.Join(v.Dir(), name))
+		qt.Assert(tb, qt.IsNil(err))
+		theirs, err := os.Stat(filepath.Join(v.Images(), name))
+		qt.Assert(tb, qt.IsNil(err))
+		if !os.SameFile(mine, theirs) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func TestNewView(t *testing.T) {
-	images := t.TempDir()
-	want := make(map[string]string)
-	view := filepath.Join(t.TempDir(), "view")
-	for _, name := range []string{"files.img", "pages-1.img", "tmpfs-dev-60.tar.gz.img", "parent"} {
-		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, name), []byte(name), 0o600)))
-		want[name] = filepath.Join(images, name)
+	for place, where := range map[string]func(*testing.T) string{
+		"same file system":  func(t *testing.T) string { t.Helper(); return t.TempDir() },
+		"other file system": func(t *testing.T) string { t.Helper(); return otherFS(t) },
+	} {
+		t.Run(place, func(t *testing.T) {
+			images, view := filepath.Join(t.TempDir(), "images"), filepath.Join(where(t), "view")
+			qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(images, "..", "before"), 0o700)))
+			qt.Assert(t, qt.IsNil(os.Mkdir(images, 0o700)))
+			qt.Assert(t, qt.IsNil(os.Symlink("../before", filepath.Join(images, "parent"))))
+			for _, name := range []string{
+				"files.img", "pages-1.img", "tmpfs-dev-60.tar.gz.img",
+				// CRIU writes to these names in the directory that it restores from.
+				"stats-restore", "restore.log", "irmap-cache", ".hidden.img",
+			} {
+				qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, name), []byte(name), 0o600)))
+			}
+
+			v, err := NewView(t.Context(), images, view)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(v.Dir(), view))
+			qt.Check(t, qt.Equals(v.Images(), images))
+			got := listing(t, view)
+			qt.Check(t, qt.ContentEquals(slices.Collect(maps.Keys(got)),
+				[]string{"files.img", "pages-1.img", "tmpfs-dev-60.tar.gz.img", "parent"}))
+			for name, target := range got {
+				qt.Check(t, qt.IsFalse(filepath.IsAbs(target)), qt.Commentf("%s", name))
+			}
+			qt.Check(t, qt.HasLen(copies(t, v), 0))
+
+			qt.Assert(t, qt.IsNil(v.replace("files.img", []byte("edited"))))
+			qt.Check(t, qt.DeepEquals(copies(t, v), []string{"files.img"}))
+			for dir, want := range map[string]string{view: "edited", images: "files.img"} {
+				text, err := os.ReadFile(filepath.Join(dir, "files.img"))
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(string(text), want))
+			}
+
+			qt.Assert(t, qt.IsNil(v.Remove()))
+			qt.Assert(t, qt.IsNil(v.Remove()))
+			qt.Check(t, qt.HasLen(listing(t, images), 8))
+		})
 	}
-	// CRIU writes to these names in the directory that it restores from.
-	for _, name := range []string{"stats-restore", "restore.log", "irmap-cache", ".hidden.img"} {
-		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, name), nil, 0o600)))
-	}
-
-	v, err := NewView(t.Context(), images, view)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(v.Dir(), view))
-	qt.Check(t, qt.Equals(v.Images(), images))
-	qt.Check(t, qt.DeepEquals(listing(t, view), want))
-
-	qt.Assert(t, qt.IsNil(v.replace("files.img", []byte("edited"))))
-	got, err := os.ReadFile(filepath.Join(view, "files.img"))
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(string(got), "edited"))
-	got, err = os.ReadFile(filepath.Join(images, "files.img"))
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(string(got), "files.img"))
-
-	qt.Assert(t, qt.IsNil(v.Remove()))
-	qt.Assert(t, qt.IsNil(v.Remove()))
-	qt.Check(t, qt.HasLen(listing(t, images), 8))
 }
 
 func TestNewViewFailure(t *testing.T) {
 	images := t.TempDir()
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, "a.img"), nil, 0o600)))
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
 	full := t.TempDir()
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(full, "mine"), nil, 0o600)))
 	fresh := filepath.Join(t.TempDir(), "view")
 	empty := t.TempDir()
 
 	tests := map[string]struct {
-		ctx         context.Context
+		cancelled   bool
 		images, dir string
 		want        error
 		left        bool // whether dir is there afterwards
 	}{
-		"full":               {t.Context(), images, full, os.ErrExist, true},
-		"missing images":     {t.Context(), images + "x", fresh, os.ErrNotExist, false},
-		"no images":          {t.Context(), empty, fresh, os.ErrNotExist, false},
-		"cancelled":          {cancelled, images, fresh, context.Canceled, false},
-		"cancelled in empty": {cancelled, images, empty, context.Canceled, true},
+		"full":               {false, images, full, os.ErrExist, true},
+		"missing images":     {false, images + "x", fresh, os.ErrNotExist, false},
+		"no images":          {false, empty, fresh, os.ErrNotExist, false},
+		"cancelled":          {true, images, fresh, context.Canceled, false},
+		"cancelled in empty": {true, images, empty, context.Canceled, true},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -85,7 +153,12 @@ func TestNewViewFailure(t *testing.T) {
 			if tc.left {
 				before = len(listing(t, tc.dir))
 			}
-			_, err := NewView(tc.ctx, tc.images, tc.dir)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tc.cancelled {
+				cancel()
+			}
+			_, err := NewView(ctx, tc.images, tc.dir)
 			qt.Check(t, qt.ErrorIs(err, tc.want))
 			_, err = os.Stat(tc.dir)
 			if !tc.left {

@@ -51,6 +51,8 @@ func (s *scanner) next() bool {
 		var v uint32
 		v, m = protowire.ConsumeFixed32(value)
 		s.val = uint64(v)
+	case protowire.StartGroupType, protowire.EndGroupType:
+		m = protowire.ConsumeFieldValue(num, typ, value)
 	default:
 		m = protowire.ConsumeFieldValue(num, typ, value)
 	}
