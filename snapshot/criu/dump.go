@@ -66,6 +66,7 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 	opts.LeaveRunning = new(o.LeaveRunning)
 	opts.LinkRemap = new(true)
 	opts.ForceIrmap = new(true)
+	opts.IrmapScanPaths = watchedPaths()
 	opts.TcpSkipInFlight = new(true)
 	opts.GhostLimit = new(uint32(1 << 30))
 	opts.NotifyScripts = new(true)
@@ -86,6 +87,14 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		return failure("dump", resp, filepath.Join(o.WorkDir, DumpLog), err)
 	}
 	return nil
+}
+
+// watchedPaths are where CRIU looks for what an inotify watch of the app is on,
+// besides its own few hints. An overlay has no file handles by which CRIU could
+// find it (fsnotify.c, check_open_handle; irmap.c, hints). CRIU searches them in
+// this order, and only if there is such a watch.
+func watchedPaths() []string {
+	return []string{"/tmp", "/run", "/srv", "/app", "/opt", "/home", "/root", "/var/lib", "/var/www", "/var/tmp", "/usr/local", "/etc"}
 }
 
 // commonOpts are the options of a dump and of the restore from it.

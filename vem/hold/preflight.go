@@ -265,7 +265,9 @@ func mountIDs(pid int) (map[uint64]bool, error) {
 	return ids, nil
 }
 
-// outsidePidfd tells whether a pidfd's process is alive and not in the app.
+// outsidePidfd tells whether a pidfd's process is not in the app. A child that
+// has ended and is not waited for is in no cgroup any more; it counts as inside
+// by its pid namespace, like all that CRIU saves.
 func (p *preflight) outsidePidfd(pid, fd int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
 	if err != nil {
@@ -274,10 +276,22 @@ func (p *preflight) outsidePidfd(pid, fd int) bool {
 	for line := range strings.Lines(string(b)) {
 		if value, ok := strings.CutPrefix(line, "Pid:"); ok {
 			target, err := strconv.Atoi(strings.TrimSpace(value))
-			return err == nil && target >= 0 && !slices.Contains(p.pids, target)
+			return err == nil && target > 0 && !slices.Contains(p.pids, target) && !samePidNamespace(pid, target)
 		}
 	}
 	return false
+}
+
+// samePidNamespace tells whether two processes are in the same namespace, and that
+// not the daemon's own.
+func samePidNamespace(a, b int) bool {
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return false
+	}
+	x, errX := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", a))
+	y, errY := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", b))
+	return errX == nil && errY == nil && x == y && x != own
 }
 
 // mappings looks for kernel objects that are mapped though their descriptor may
