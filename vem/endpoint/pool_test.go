@@ -1,0 +1,128 @@
+package endpoint_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/vem/endpoint"
+)
+
+func pool(prefix4, prefix6 string) endpoint.Pool {
+	p := endpoint.Pool{Prefix4: netip.MustParsePrefix(prefix4)}
+	if prefix6 != "" {
+		p.Prefix6 = netip.MustParsePrefix(prefix6)
+	}
+	return p
+}
+
+func usedSet(list ...string) func(netip.Addr) bool {
+	set := map[netip.Addr]bool{}
+	for _, a := range list {
+		set[netip.MustParseAddr(a)] = true
+	}
+	return func(a netip.Addr) bool { return set[a] }
+}
+
+func TestValidate(t *testing.T) {
+	for name, test := range map[string]struct {
+		pool endpoint.Pool
+		ok   bool
+	}{
+		"both":          {pool("10.77.0.0/16", "fd77::/64"), true},
+		"IPv4 only":     {pool("10.77.0.0/16", ""), true},
+		"smallest":      {pool("10.77.0.4/30", "fd77::/96"), true},
+		"none":          {endpoint.Pool{}, false},
+		"host bits":     {pool("10.77.0.1/16", ""), false},
+		"too small":     {pool("10.77.0.0/31", ""), false},
+		"too big":       {pool("0.0.0.0/0", ""), false},
+		"multicast":     {pool("224.0.0.0/8", ""), false},
+		"loopback":      {pool("127.0.0.0/8", ""), false},
+		"link-local":    {pool("169.254.0.0/16", ""), false},
+		"reserved":      {pool("240.0.0.0/8", ""), false},
+		"IPv6 as IPv4":  {endpoint.Pool{Prefix4: netip.MustParsePrefix("fd77::/64")}, false},
+		"IPv4 as IPv6":  {pool("10.77.0.0/16", "10.78.0.0/16"), false},
+		"IPv6 too long": {pool("10.77.0.0/16", "fd77::/112"), false},
+		"IPv6 bits":     {pool("10.77.0.0/16", "fd77::1/64"), false},
+		"IPv6 local":    {pool("10.77.0.0/16", "fe80::/64"), false},
+		"IPv6 mapped":   {pool("10.77.0.0/16", "::ffff:0:0/96"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := test.pool.Validate()
+			if test.ok {
+				qt.Check(t, qt.IsNil(err))
+				return
+			}
+			qt.Check(t, qt.ErrorIs(err, endpoint.ErrPrefix))
+		})
+	}
+}
+
+func TestNext(t *testing.T) {
+	p := pool("10.77.0.0/29", "fd77::/64")
+	var got []string
+	used := map[netip.Addr]bool{}
+	for {
+		a, err := p.Next(func(a netip.Addr) bool { return used[a] })
+		if err != nil {
+			qt.Check(t, qt.ErrorIs(err, endpoint.ErrExhausted))
+			break
+		}
+		used[a] = true
+		got = append(got, a.String())
+	}
+	qt.Check(t, qt.DeepEquals(got, []string{"10.77.0.2", "10.77.0.3", "10.77.0.4", "10.77.0.5", "10.77.0.6"}))
+	delete(used, netip.MustParseAddr("10.77.0.4"))
+	a, err := p.Next(func(a netip.Addr) bool { return used[a] })
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(a.String(), "10.77.0.4"))
+	_, err = endpoint.Pool{}.Next(usedSet())
+	qt.Check(t, qt.ErrorIs(err, endpoint.ErrPrefix))
+}
+
+func TestCheck(t *testing.T) {
+	p := pool("10.77.0.0/16", "fd77::/64")
+	used := usedSet("10.77.0.9", "fd77::9")
+	for a, want := range map[string]error{
+		"10.77.0.2":        nil,
+		"10.77.1.0":        nil, // an ordinary address of a /16
+		"10.77.0.255":      nil,
+		"10.77.0.9":        endpoint.ErrInUse,
+		"10.77.0.0":        endpoint.ErrReserved,
+		"10.77.0.1":        endpoint.ErrReserved,
+		"10.77.255.255":    endpoint.ErrReserved,
+		"10.78.0.2":        endpoint.ErrOutside,
+		"::ffff:10.77.0.2": endpoint.ErrOutside,
+		"fd77::2":          nil,
+		"fd77::1:0:0:2":    nil,
+		"fd77::9":          endpoint.ErrInUse,
+		"fd77::":           endpoint.ErrReserved,
+		"fd77::1":          endpoint.ErrReserved,
+		"fd77::ffff":       endpoint.ErrReserved,
+		"fd78::2":          endpoint.ErrOutside,
+	} {
+		t.Run(a, func(t *testing.T) {
+			qt.Check(t, qt.ErrorIs(p.Check(netip.MustParseAddr(a), used), want))
+		})
+	}
+	qt.Check(t, qt.ErrorIs(p.Check(netip.Addr{}, used), endpoint.ErrOutside))
+}
+
+func TestPair(t *testing.T) {
+	p := pool("10.77.0.0/16", "fd77::/64")
+	for a4, want := range map[string]string{
+		"10.77.0.1":   "fd77::1",
+		"10.77.0.7":   "fd77::7",
+		"10.77.1.2":   "fd77::102",
+		"10.78.0.7":   "invalid IP",
+		"2001:db8::7": "invalid IP",
+	} {
+		qt.Check(t, qt.Equals(p.Pair(netip.MustParseAddr(a4)).String(), want), qt.Commentf(a4))
+	}
+	qt.Check(t, qt.Equals(p.Gateway4().String(), "10.77.0.1"))
+	qt.Check(t, qt.Equals(p.Gateway6().String(), "fd77::1"))
+	odd := pool("10.77.4.0/22", "fd77::/64")
+	qt.Check(t, qt.Equals(odd.Pair(netip.MustParseAddr("10.77.5.3")).String(), "fd77::103"))
+	qt.Check(t, qt.IsFalse(pool("10.77.0.0/16", "").Gateway6().IsValid()))
+}

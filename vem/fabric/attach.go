@@ -1,0 +1,221 @@
+package fabric
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Endpoint is an app's place in the network.
+type Endpoint struct {
+	App   string     // for errors and logs
+	Addr4 netip.Addr // in Prefix4; it identifies the endpoint within the network
+	Addr6 netip.Addr // in Prefix6; zero: no IPv6
+	MAC   net.HardwareAddr
+}
+
+func (f *Fabric) check(ep Endpoint) error {
+	free := func(netip.Addr) bool { return false }
+	pool := f.cfg.pool()
+	if !ep.Addr4.Is4() {
+		return fmt.Errorf("%w: %s is not an IPv4 address", ErrConfig, ep.Addr4)
+	}
+	if err := pool.Check(ep.Addr4, free); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if ep.Addr6.IsValid() {
+		if !ep.Addr6.Is6() {
+			return fmt.Errorf("%w: %s is not an IPv6 address", ErrConfig, ep.Addr6)
+		}
+		if err := pool.Check(ep.Addr6, free); err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+	}
+	if ep.MAC != nil && (len(ep.MAC) != 6 || ep.MAC[0]&1 != 0) {
+		return fmt.Errorf("%w: %s is not a unicast hardware address", ErrConfig, ep.MAC)
+	}
+	return nil
+}
+
+// appSysctls are set before the app's device exists, which inherits them.
+//
+//   - mptcp.enabled: since Go 1.24 a net.Listen is an MPTCP socket where the kernel
+//     allows it, and CRIU cannot save those; without it every program falls back.
+//   - ping_group_range, ip_unprivileged_port_start: as Docker and podman, so that a
+//     program that is not root can ping and bind port 80 of its own namespace.
+//   - addr_gen_mode 1 (none), accept_dad, accept_ra: no traffic of the kernel's own.
+//   - accept_redirects: routes are the fabric's business. The effective value is
+//     all or default's, so both (Documentation/networking/ip-sysctl.rst).
+var appSysctls = []sysctl{
+	{"mptcp/enabled", "0", optional},
+	{"ipv4/ping_group_range", "0 2147483647", required},
+	{"ipv4/ip_unprivileged_port_start", "0", required},
+	{"ipv4/conf/all/accept_redirects", "0", required},
+	{"ipv4/conf/default/accept_redirects", "0", required},
+	{"ipv6/conf/all/disable_ipv6", "0", optional},
+	{"ipv6/conf/default/disable_ipv6", "0", optional},
+	{"ipv6/conf/default/addr_gen_mode", "1", optional},
+	{"ipv6/conf/default/accept_dad", "0", optional},
+	{"ipv6/conf/default/accept_ra", "0", optional},
+	{"ipv6/conf/default/accept_redirects", "0", optional},
+}
+
+// Attach connects the app's namespace to the network: eth0 with the endpoint's
+// addresses, default routes, loopback up, and routes to it in the fabric. It may
+// be repeated, and then repairs what is missing. Existing connections, sockets and
+// other devices of the namespace stay as they are.
+//
+// It returns an error wrapping [ErrConfig], or [ErrAttached] if the endpoint leads
+// to another namespace (which, when it has died, can take the kernel a moment to
+// clear: Detach does it at once). If it fails, a device that it made is gone again.
+//
+// Cost: some 2 ms, mostly the kernel's when it makes a device.
+func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
+	if err := f.usable(ctx); err != nil {
+		return err
+	}
+	if err := f.attach(ep, ns); err != nil {
+		return fmt.Errorf("attach app %s to network %s: %w", ep.App, f.cfg.Network, err)
+	}
+	return nil
+}
+
+func (f *Fabric) attach(ep Endpoint, ns *netns.NS) (err error) {
+	if err := f.check(ep); err != nil {
+		return err
+	}
+	app, err := openSide(ns)
+	if err != nil {
+		return err
+	}
+	defer app.close()
+	want := f.endpointVeth(ep)
+	p, err := findVeth(f.in, app, want)
+	if err != nil {
+		return err
+	}
+	if err := app.set(appSysctls...); err != nil {
+		return err
+	}
+	if p == nil {
+		if p, err = makeVeth(f.in, app, want); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, f.in.removeLink(want.name))
+			}
+		}()
+	}
+	if err := p.setMTU(f.in, app, f.cfg.MTU); err != nil {
+		return err
+	}
+	if err := setupApp(app, p.far, ep); err != nil {
+		return err
+	}
+	if err := f.setupEndpoint(p.near, ep, want.far.mac); err != nil {
+		return err
+	}
+	return f.shorten(ep, p.near.Attrs().Index)
+}
+
+func (f *Fabric) endpointVeth(ep Endpoint) veth {
+	want := veth{name: endpointDevice(ep.Addr4), mac: fabricMAC, mtu: f.cfg.MTU}
+	want.far.name, want.far.mac = appDevice, ep.MAC
+	if ep.MAC == nil {
+		want.far.mac = endpointMAC(ep.Addr4)
+	}
+	return want
+}
+
+// setupApp configures the app's end.
+func setupApp(app *side, eth netlink.Link, ep Endpoint) error {
+	if err := app.up("lo"); err != nil {
+		return err
+	}
+	for _, hop := range hops(ep) {
+		if err := app.addr(eth, hop.self); err != nil {
+			return err
+		}
+	}
+	if err := app.nl.LinkSetUp(eth); err != nil {
+		return fmt.Errorf("set device %s up: %w", appDevice, err)
+	}
+	index := eth.Attrs().Index
+	for _, hop := range hops(ep) {
+		if err := app.neigh(index, hop.via, fabricMAC); err != nil {
+			return err
+		}
+		if err := app.route(netlink.Route{
+			LinkIndex: index, Dst: ipNet(hop.all), Gw: hop.via.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setupEndpoint configures the fabric's end. The routes come last: from then on
+// the endpoint gets traffic.
+func (f *Fabric) setupEndpoint(dev netlink.Link, ep Endpoint, mac net.HardwareAddr) error {
+	if err := f.in.nl.LinkSetUp(dev); err != nil {
+		return fmt.Errorf("set device %s up: %w", dev.Attrs().Name, err)
+	}
+	index := dev.Attrs().Index
+	for _, hop := range hops(ep) {
+		if err := f.in.neigh(index, hop.self, mac); err != nil {
+			return err
+		}
+		if err := f.in.route(netlink.Route{LinkIndex: index, Dst: ipNet(single(hop.self)), Scope: netlink.SCOPE_LINK}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hop is one address family of an endpoint.
+type hop struct {
+	self, via netip.Addr
+	all       netip.Prefix
+}
+
+func hops(ep Endpoint) []hop {
+	list := []hop{{ep.Addr4, nextHop4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)}}
+	if ep.Addr6.IsValid() {
+		list = append(list, hop{ep.Addr6, nextHop6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+	}
+	return list
+}
+
+// Detach removes the endpoint's device, and with it eth0 in the app's namespace,
+// whether or not that still exists. The address answers "host unreachable" from
+// then on. It does nothing if the endpoint is not attached.
+func (f *Fabric) Detach(ctx context.Context, ep Endpoint) error {
+	if err := f.usable(ctx); err != nil {
+		return err
+	}
+	if err := f.detach(ep); err != nil {
+		return fmt.Errorf("detach app %s from network %s: %w", ep.App, f.cfg.Network, err)
+	}
+	return nil
+}
+
+func (f *Fabric) detach(ep Endpoint) error {
+	if err := f.check(ep); err != nil {
+		return err
+	}
+	dev, err := f.in.link(endpointDevice(ep.Addr4))
+	if err != nil || dev == nil {
+		return err
+	}
+	if err := f.lengthen(dev); err != nil {
+		return err
+	}
+	return f.in.removeLink(dev.Attrs().Name)
+}

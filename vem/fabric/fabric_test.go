@@ -1,0 +1,423 @@
+package fabric_test
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+func TestConfigIsChecked(t *testing.T) {
+	ns := newNS(t)
+	good := func() fabric.Config {
+		return fabric.Config{Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: t.TempDir(), Host: ns}
+	}
+	for name, spoil := range map[string]func(*fabric.Config){
+		"no name":      func(c *fabric.Config) { c.Network = "" },
+		"path as name": func(c *fabric.Config) { c.Network = "../default" },
+		"no folder":    func(c *fabric.Config) { c.Dir = "" },
+		"no host":      func(c *fabric.Config) { c.Host = nil },
+		"no prefix":    func(c *fabric.Config) { c.Prefix4 = netip.Prefix{} },
+		"IPv6 twice":   func(c *fabric.Config) { c.Prefix4 = prefix6 },
+		"small MTU":    func(c *fabric.Config) { c.MTU = 576 },
+		"outside":      func(c *fabric.Config) { c.Outside = 7 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := good()
+			spoil(&cfg)
+			_, err := fabric.Open(t.Context(), cfg)
+			qt.Check(t, qt.ErrorIs(err, fabric.ErrConfig))
+		})
+	}
+}
+
+func TestEndpointIsChecked(t *testing.T) {
+	f := open(t, testConfig(t))
+	ns := newNS(t)
+	for name, e := range map[string]fabric.Endpoint{
+		"no address":   {},
+		"outside":      {Addr4: netip.MustParseAddr("10.78.0.2")},
+		"gateway":      {Addr4: netip.MustParseAddr("10.77.0.1")},
+		"gateway IPv6": {Addr4: netip.MustParseAddr("10.77.0.2"), Addr6: netip.MustParseAddr("fd77::1")},
+		"families":     {Addr4: netip.MustParseAddr("fd77::2")},
+		"MAC":          {Addr4: netip.MustParseAddr("10.77.0.2"), MAC: []byte{1, 0, 0, 0, 0, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			qt.Check(t, qt.ErrorIs(f.Attach(t.Context(), e, ns), fabric.ErrConfig))
+		})
+	}
+}
+
+// TestReach runs through the fast path, and once more without.
+func TestReach(t *testing.T) {
+	for _, way := range []string{"fast path", "kernel's routes"} {
+		t.Run(way, func(t *testing.T) {
+			cfg := testConfig(t)
+			f := open(t, cfg)
+			qt.Assert(t, qt.IsNil(f.FastPath()))
+			one, two := attach(t, f, ep(2)), attach(t, f, ep(3))
+			if way == "kernel's routes" {
+				dropFastPath(t, f)
+			}
+			for name, test := range map[string]struct {
+				from, to     *netns.NS
+				listen, sees string
+			}{
+				"app to app":         {one, two, "10.77.0.3:80", "10.77.0.2"},
+				"app to app, IPv6":   {two, one, "[fd77::2]:80", "fd77::3"},
+				"host to app":        {cfg.Host, two, "10.77.0.3:81", "10.77.0.1"},
+				"host to app, IPv6":  {cfg.Host, two, "[fd77::3]:81", "fd77::1"},
+				"app to host":        {one, cfg.Host, "10.77.0.1:82", "10.77.0.2"},
+				"app to host, IPv6":  {one, cfg.Host, "[fd77::1]:82", "fd77::2"},
+				"app to itself":      {one, one, "10.77.0.2:83", "10.77.0.2"},
+				"app to itself, lo":  {one, one, "127.0.0.1:83", "127.0.0.1"},
+				"app to itself, lo6": {one, one, "[::1]:83", "::1"},
+			} {
+				t.Run(name, func(t *testing.T) {
+					addr := serve(t, test.to, test.listen)
+					saw, err := dial(t, test.from, addr)
+					qt.Assert(t, qt.IsNil(err))
+					qt.Check(t, qt.Equals(saw, test.sees))
+				})
+			}
+		})
+	}
+}
+
+// dropFastPath takes the program off every device of the fabric.
+func dropFastPath(t *testing.T, f *fabric.Fabric) {
+	t.Helper()
+	h := handle(t, f.Namespace())
+	links, err := h.LinkList()
+	qt.Assert(t, qt.IsNil(err))
+	for _, l := range links {
+		if l.Type() != "veth" {
+			continue
+		}
+		qt.Assert(t, qt.IsNil(h.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		}})))
+	}
+}
+
+func TestIPv4Only(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Prefix6 = netip.Prefix{}
+	f := open(t, cfg)
+	one, two := ep(2), ep(3)
+	one.Addr6, two.Addr6 = netip.Addr{}, netip.Addr{}
+	a, b := attach(t, f, one), attach(t, f, two)
+	_, err := dial(t, a, serve(t, b, "10.77.0.3:80"))
+	qt.Check(t, qt.IsNil(err))
+	_, err = dial(t, cfg.Host, serve(t, b, "10.77.0.3:81"))
+	qt.Check(t, qt.IsNil(err))
+}
+
+// A program in an app finds the conditions that Docker gives it, and no MPTCP.
+func TestAppSettings(t *testing.T) {
+	f := open(t, testConfig(t))
+	app := attach(t, f, ep(2))
+	for path, want := range map[string]string{
+		"mptcp/enabled":                   "0",
+		"ipv4/ping_group_range":           "0\t2147483647",
+		"ipv4/ip_unprivileged_port_start": "0",
+	} {
+		qt.Check(t, qt.Equals(sysctl(t, app, path), want), qt.Commentf(path))
+	}
+	link, err := handle(t, app).LinkByName("eth0")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(link.Attrs().MTU, fabric.DefaultMTU))
+	qt.Check(t, qt.Equals(link.Attrs().HardwareAddr.String(), "02:73:0a:4d:00:02"))
+}
+
+// An address that no app has is refused at once, by the fabric.
+func TestUnknownAddress(t *testing.T) {
+	cfg := testConfig(t)
+	f := open(t, cfg)
+	app := attach(t, f, ep(2))
+	gone := attach(t, f, ep(3))
+	serve(t, gone, "10.77.0.3:80")
+	qt.Assert(t, qt.IsNil(f.Detach(t.Context(), ep(3))))
+	for name, test := range map[string]struct {
+		from *netns.NS
+		to   string
+	}{
+		"app":               {app, "10.77.9.9:80"},
+		"app, IPv6":         {app, "[fd77::9:9]:80"},
+		"host":              {cfg.Host, "10.77.9.9:80"},
+		"host, IPv6":        {cfg.Host, "[fd77::9:9]:80"},
+		"detached app":      {app, "10.77.0.3:80"},
+		"detached app, v6":  {app, "[fd77::3]:80"},
+		"broadcast address": {app, "10.77.255.255:80"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := dial(t, test.from, netip.MustParseAddrPort(test.to))
+			qt.Check(t, qt.IsTrue(errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)), qt.Commentf("%v", err))
+		})
+	}
+}
+
+// An app cannot send under another's address, known or not.
+func TestForgedSource(t *testing.T) {
+	for _, way := range []string{"fast path", "kernel's routes"} {
+		for name, test := range map[string]struct{ forged, listen string }{
+			"another's":       {"10.77.0.4", "10.77.0.3:9"},
+			"nobody's":        {"10.77.0.99", "10.77.0.3:9"},
+			"abroad":          {"198.51.100.1", "10.77.0.3:9"},
+			"the gateway's":   {"10.77.0.1", "10.77.0.3:9"},
+			"another's, IPv6": {"fd77::4", "[fd77::3]:9"},
+			"nobody's, IPv6":  {"fd77::99", "[fd77::3]:9"},
+			"abroad, IPv6":    {"2001:db8:9::1", "[fd77::3]:9"},
+		} {
+			t.Run(way+"/"+name, func(t *testing.T) {
+				f := open(t, testConfig(t))
+				one, two := attach(t, f, ep(2)), attach(t, f, ep(3))
+				attach(t, f, ep(4))
+				if way == "kernel's routes" {
+					dropFastPath(t, f)
+				}
+				h := handle(t, one)
+				lo, err := h.LinkByName("lo")
+				qt.Assert(t, qt.IsNil(err))
+				forged := netip.MustParseAddr(test.forged)
+				addr, err := netlink.ParseAddr(netip.PrefixFrom(forged, forged.BitLen()).String())
+				qt.Assert(t, qt.IsNil(err))
+				addr.Flags = unix.IFA_F_NODAD
+				qt.Assert(t, qt.IsNil(h.AddrAdd(lo, addr)))
+
+				got := receive(t, two, test.listen)
+				sendFrom(t, one, test.forged, test.listen)
+				own := "10.77.0.2"
+				if forged.Is6() {
+					own = "fd77::2"
+				}
+				// Same path, same order: when this one is there, the forged one was lost.
+				sendFrom(t, one, own, test.listen)
+				qt.Check(t, qt.Equals(<-got, own))
+			})
+		}
+	}
+}
+
+func TestAttachTwice(t *testing.T) {
+	f := open(t, testConfig(t))
+	app, other := attach(t, f, ep(2)), newNS(t)
+	addr := serve(t, app, "10.77.0.2:80")
+	qt.Check(t, qt.IsNil(f.Attach(t.Context(), ep(2), app)))
+	qt.Check(t, qt.ErrorIs(f.Attach(t.Context(), ep(2), other), fabric.ErrAttached), qt.Commentf("address of a living app"))
+	qt.Check(t, qt.ErrorIs(f.Attach(t.Context(), ep(3), app), fabric.ErrAttached), qt.Commentf("app with an address"))
+	_, err := dial(t, attach(t, f, ep(4)), addr)
+	qt.Check(t, qt.IsNil(err), qt.Commentf("the first one is untouched"))
+
+	qt.Assert(t, qt.IsNil(f.Detach(t.Context(), ep(2))))
+	qt.Assert(t, qt.IsNil(f.Detach(t.Context(), ep(2))))
+	qt.Check(t, qt.IsNil(f.Attach(t.Context(), ep(2), other)))
+	qt.Check(t, qt.IsNil(f.Attach(t.Context(), ep(3), app)))
+}
+
+// A namespace that brings its own eth0 is refused and left as it is.
+func TestAttachForeignDevice(t *testing.T) {
+	f := open(t, testConfig(t))
+	app := newNS(t)
+	joinPair(t, app, newNS(t), "eth0")
+	qt.Check(t, qt.ErrorIs(f.Attach(t.Context(), ep(2), app), fabric.ErrAttached))
+	_, err := handle(t, app).LinkByName("eth0")
+	qt.Check(t, qt.IsNil(err))
+}
+
+// What Delete leaves: nothing.
+func TestDelete(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Outside = fabric.OutsideDual
+	f, err := fabric.Open(t.Context(), cfg)
+	qt.Assert(t, qt.IsNil(err))
+	app := attach(t, f, ep(2))
+	qt.Assert(t, qt.IsNil(f.SetPublications(t.Context(), []fabric.Publication{
+		{Proto: "tcp", HostPort: 8080, Addr: ep(2).Addr4, Port: 80},
+	})))
+	qt.Check(t, qt.Equals(sysctl(t, cfg.Host, "ipv4/ip_forward"), "1"))
+	qt.Assert(t, qt.IsNil(f.Delete(t.Context())))
+	qt.Check(t, qt.IsNil(f.Delete(t.Context())))
+	qt.Assert(t, qt.IsNil(f.Close()))
+	qt.Assert(t, qt.IsNil(f.Close()))
+	checkClean(t, cfg)
+	_, err = handle(t, app).LinkByName("eth0")
+	_, none := errors.AsType[netlink.LinkNotFoundError](err)
+	qt.Check(t, qt.IsTrue(none))
+}
+
+// checkClean fails if anything of a fabric is left in its host or folder.
+func checkClean(t *testing.T, cfg fabric.Config) {
+	t.Helper()
+	h := handle(t, cfg.Host)
+	links, err := h.LinkList()
+	qt.Assert(t, qt.IsNil(err))
+	for _, l := range links {
+		qt.Check(t, qt.Equals(l.Type(), "device"), qt.Commentf(l.Attrs().Name))
+	}
+	routes, err := h.RouteList(nil, netlink.FAMILY_ALL)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(routes, 0))
+	c, err := nftables.New(nftables.WithNetNSFd(int(cfg.Host.File().Fd())))
+	qt.Assert(t, qt.IsNil(err))
+	tables, err := c.ListTables()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(tables, 0))
+	files, err := os.ReadDir(cfg.Dir)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(files, 0))
+	qt.Check(t, qt.Equals(sysctl(t, cfg.Host, "ipv4/ip_forward"), "0"))
+	qt.Check(t, qt.Equals(sysctl(t, cfg.Host, "ipv6/conf/all/forwarding"), "0"))
+}
+
+// A failed Open leaves what was there before: nothing.
+func TestOpenUndoes(t *testing.T) {
+	cfg := testConfig(t)
+	h := handle(t, cfg.Host)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "snap-default"
+	foreign := &netlink.Dummy{LinkAttrs: attrs}
+	if err := h.LinkAdd(foreign); errors.Is(err, unix.EOPNOTSUPP) {
+		v := netlink.NewVeth(attrs)
+		v.PeerName = "other"
+		qt.Assert(t, qt.IsNil(h.LinkAdd(v)))
+	} else {
+		qt.Assert(t, qt.IsNil(err))
+	}
+	_, err := fabric.Open(t.Context(), cfg)
+	qt.Assert(t, qt.ErrorIs(err, fabric.ErrForeign))
+	link, err := h.LinkByName("snap-default")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(h.LinkDel(link)))
+	checkClean(t, cfg)
+}
+
+// Two networks with the same prefix: apart from each other, and only the first one
+// has a path to the host.
+func TestSamePrefix(t *testing.T) {
+	cfg := testConfig(t)
+	first := open(t, cfg)
+	qt.Check(t, qt.IsNil(first.HostPath()))
+	cfg.Network = "another-network-with-a-long-name"
+	second := open(t, cfg)
+	qt.Check(t, qt.ErrorIs(second.HostPath(), fabric.ErrPrefixInUse))
+	qt.Check(t, qt.ErrorMatches(second.HostPath(), ".*route 10.77.0.0/16 through snap-default"))
+
+	one, twin := attach(t, first, ep(2)), attach(t, second, ep(2))
+	peer := attach(t, second, ep(3))
+	serve(t, one, "10.77.0.2:80")
+	_, err := dial(t, cfg.Host, netip.MustParseAddrPort("10.77.0.2:80"))
+	qt.Check(t, qt.IsNil(err))
+	_, err = dial(t, peer, netip.MustParseAddrPort("10.77.0.2:80"))
+	qt.Check(t, qt.ErrorIs(err, unix.ECONNREFUSED), qt.Commentf("its own network's 10.77.0.2 does not listen"))
+	serve(t, twin, "10.77.0.2:80")
+	_, err = dial(t, peer, netip.MustParseAddrPort("10.77.0.2:80"))
+	qt.Check(t, qt.IsNil(err))
+	err = second.SetPublications(t.Context(), []fabric.Publication{{Proto: "tcp", HostPort: 80, Addr: ep(2).Addr4, Port: 80}})
+	qt.Check(t, qt.ErrorIs(err, fabric.ErrPrefixInUse))
+	qt.Check(t, qt.HasLen(second.HostDevice(), 15))
+}
+
+// Two daemons in one namespace, each with a network of the same name.
+func TestForeignNetwork(t *testing.T) {
+	cfg := testConfig(t)
+	open(t, cfg)
+	cfg.Dir = t.TempDir()
+	_, err := fabric.Open(t.Context(), cfg)
+	qt.Check(t, qt.ErrorIs(err, fabric.ErrForeign))
+	_, err = os.Stat(filepath.Join(cfg.Dir, "default"))
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+}
+
+// Datagrams larger than the MTU travel in fragments, by each way.
+func TestFragments(t *testing.T) {
+	cfg := testConfig(t)
+	f := open(t, cfg)
+	one, two := attach(t, f, ep(2)), attach(t, f, ep(3))
+	udpEcho(t, two, "10.77.0.3:9")
+	udpEcho(t, two, "[fd77::3]:9")
+	payload := make([]byte, 20000)
+	for _, way := range []string{"fast path", "kernel's routes"} {
+		if way == "kernel's routes" {
+			dropFastPath(t, f)
+		}
+		for who, ns := range map[string]*netns.NS{"app": one, "host": cfg.Host} {
+			for _, to := range []string{"10.77.0.3:9", "[fd77::3]:9"} {
+				c := dialUDP(t, ns, to)
+				_, err := c.Write(payload)
+				qt.Assert(t, qt.IsNil(err))
+				_, err = ask(t, c)
+				qt.Check(t, qt.IsNil(err), qt.Commentf("%s to %s by %s", who, to, way))
+			}
+		}
+	}
+}
+
+// A closed fabric refuses, and above all does not act on the process's own
+// namespace.
+func TestClosed(t *testing.T) {
+	f := open(t, testConfig(t))
+	app := newNS(t)
+	qt.Assert(t, qt.IsNil(f.Close()))
+	qt.Check(t, qt.ErrorIs(f.Attach(t.Context(), ep(2), app), fs.ErrClosed))
+	qt.Check(t, qt.ErrorIs(f.Detach(t.Context(), ep(2)), fs.ErrClosed))
+	qt.Check(t, qt.ErrorIs(f.SetPublications(t.Context(), nil), fs.ErrClosed))
+	qt.Check(t, qt.ErrorIs(f.Delete(t.Context()), fs.ErrClosed))
+}
+
+// A whole life leaves no descriptor and no mount behind.
+func TestLeaks(t *testing.T) {
+	cfg := testConfig(t)
+	life := func() {
+		f, err := fabric.Open(t.Context(), cfg)
+		qt.Assert(t, qt.IsNil(err))
+		defer f.Close()
+		app, err := netns.New()
+		qt.Assert(t, qt.IsNil(err))
+		defer app.Close()
+		qt.Assert(t, qt.IsNil(f.Attach(t.Context(), ep(2), app)))
+		qt.Assert(t, qt.IsNotNil(f.Attach(t.Context(), ep(3), app)))
+		qt.Assert(t, qt.IsNil(f.SetPublications(t.Context(), []fabric.Publication{
+			{Proto: "udp", HostPort: 80, Addr: ep(2).Addr4, Port: 80},
+		})))
+		qt.Assert(t, qt.IsNil(f.Detach(t.Context(), ep(2))))
+		qt.Assert(t, qt.IsNil(f.Delete(t.Context())))
+	}
+	life() // what the runtime and the libraries open once
+	before := descriptors(t)
+	for range 5 {
+		life()
+	}
+	qt.Check(t, qt.DeepEquals(descriptors(t), before))
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsFalse(strings.Contains(string(mounts), cfg.Dir)))
+}
+
+// descriptors counts the process's open files by what they are.
+func descriptors(t *testing.T) map[string]int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	qt.Assert(t, qt.IsNil(err))
+	count := map[string]int{}
+	for _, e := range list {
+		link, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil {
+			continue // the folder itself
+		}
+		kind, _, _ := strings.Cut(link, ":")
+		count[kind]++
+	}
+	return count
+}

@@ -1,0 +1,111 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+)
+
+// setupFastPath lets the fabric's devices use a new table instead of an earlier
+// run's. Where it is not supported, the kernel's routes do all the work.
+func (f *Fabric) setupFastPath() error {
+	table, err := fastpath.New()
+	if err == nil {
+		err = f.fill(table)
+		if err != nil {
+			err = errors.Join(err, table.Close())
+		}
+	}
+	switch {
+	case errors.Is(err, fastpath.ErrUnsupported):
+		f.fastPath = err
+	case err != nil:
+		return err
+	default:
+		f.fast = table
+	}
+	return nil
+}
+
+// fill enters all single addresses that the fabric has a route to, and installs
+// the table on their devices.
+func (f *Fabric) fill(table *fastpath.Table) error {
+	devices := map[int]struct{}{}
+	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := f.in.nl.RouteListFiltered(fam, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			a, ok := hostRoute(r)
+			if !ok || !f.contains(a) {
+				continue
+			}
+			if err := table.Put(a, r.LinkIndex); err != nil {
+				return err
+			}
+			devices[r.LinkIndex] = struct{}{}
+		}
+	}
+	for index := range devices {
+		if err := table.Install(f.in.nl, index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hostRoute returns the address of a route to a single one.
+func hostRoute(r netlink.Route) (netip.Addr, bool) {
+	if r.Dst == nil || r.LinkIndex == 0 || r.Type != unix.RTN_UNICAST {
+		return netip.Addr{}, false
+	}
+	ones, bits := r.Dst.Mask.Size()
+	a, ok := netip.AddrFromSlice(r.Dst.IP)
+	return a.Unmap(), ok && ones == bits
+}
+
+func (f *Fabric) contains(a netip.Addr) bool {
+	return f.cfg.Prefix4.Contains(a) || f.cfg.Prefix6.Contains(a)
+}
+
+// shorten adds an endpoint to the fast path.
+func (f *Fabric) shorten(ep Endpoint, device int) error {
+	if f.fast == nil {
+		return nil
+	}
+	for _, hop := range hops(ep) {
+		if err := f.fast.Put(hop.self, device); err != nil {
+			return err
+		}
+	}
+	return f.fast.Install(f.in.nl, device)
+}
+
+// lengthen takes all addresses behind a device off the fast path.
+func (f *Fabric) lengthen(dev netlink.Link) error {
+	if f.fast == nil {
+		return nil
+	}
+	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := f.in.nl.RouteList(dev, fam)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			a, ok := hostRoute(r)
+			if !ok {
+				continue
+			}
+			if err := f.fast.Remove(a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

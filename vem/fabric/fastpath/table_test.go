@@ -1,0 +1,72 @@
+package fastpath_test
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// What the program does with packets is tested through package fabric.
+
+func newTable(t *testing.T) *fastpath.Table {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	table, err := fastpath.New()
+	if errors.Is(err, fastpath.ErrUnsupported) && errors.Is(err, unix.EPERM) {
+		t.Skipf("needs CAP_BPF: %v", err)
+	}
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(table.Close())) })
+	return table
+}
+
+func TestTable(t *testing.T) {
+	table := newTable(t)
+	for _, text := range []string{"10.77.0.2", "fd77::2"} {
+		a := netip.MustParseAddr(text)
+		qt.Check(t, qt.IsNil(table.Remove(a)), qt.Commentf("not there"))
+		qt.Check(t, qt.IsNil(table.Put(a, 7)))
+		qt.Check(t, qt.IsNil(table.Put(a, 8)), qt.Commentf("moved"))
+		qt.Check(t, qt.IsNil(table.Remove(a)))
+		qt.Check(t, qt.IsNil(table.Remove(a)))
+	}
+}
+
+// Installing again, also from another table, leaves one program.
+func TestInstallReplaces(t *testing.T) {
+	tables := []*fastpath.Table{newTable(t), newTable(t)}
+	ns, err := netns.New()
+	qt.Assert(t, qt.IsNil(err))
+	defer ns.Close()
+	qt.Assert(t, qt.IsNil(ns.Do(func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		for _, table := range tables {
+			for range 2 {
+				if err := table.Install(h, lo.Attrs().Index); err != nil {
+					return err
+				}
+			}
+		}
+		filters, err := h.FilterList(lo, netlink.HANDLE_MIN_INGRESS)
+		qt.Check(t, qt.HasLen(filters, 1))
+		return err
+	})))
+}
