@@ -138,6 +138,9 @@ func (s State) takeFiles(owner string, pid int) error {
 		if strings.HasPrefix(name, dir) || strings.HasPrefix(name, "/proc/") {
 			continue // being looked at just now
 		}
+		if strings.HasPrefix(name, "/sys/fs/cgroup/") && strings.HasPrefix(filepath.Base(name), "cpu.") {
+			continue // Go's runtime reads its limits (internal/runtime/cgroup)
+		}
 		s.add(owner, "open file", name)
 	}
 	return nil

@@ -1,0 +1,247 @@
+package main
+
+// The scripts below are for what Go's runtime gets in the way of: fork without
+// exec, signals of the whole process, libc's own semaphores and queues.
+
+const pythonStart = `
+import ctypes, errno, mmap, os, signal, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def ready():
+    print("ready", flush=True)
+    return sys.stdin.readline().strip()
+def must(what, got, want):
+    if got != want:
+        print("%s is %r, want %r" % (what, got, want), flush=True)
+        sys.stdin.read()
+def ok():
+    print("ok", flush=True)
+    sys.stdin.read()
+def libc_ok(r):
+    if r == -1: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return r
+`
+
+// queuedSignals are pending for a whole process, in order and with values; one
+// is ignored and one has a handler.
+const queuedSignals = `
+seen = []
+signal.signal(signal.SIGUSR2, lambda s, f: seen.append(s))
+signal.signal(signal.SIGWINCH, signal.SIG_IGN)
+blocked = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN + 3}
+signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+os.kill(os.getpid(), signal.SIGUSR1)
+os.kill(os.getpid(), signal.SIGUSR2)
+libc.sigqueue.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+for value in 11, 22, 33:
+    libc_ok(libc.sigqueue(os.getpid(), signal.SIGRTMIN + 3, value))
+ready()
+must("the mask", signal.pthread_sigmask(signal.SIG_BLOCK, []), blocked)
+must("what is pending", signal.sigpending(), blocked)
+must("the ignored one", signal.getsignal(signal.SIGWINCH), signal.SIG_IGN)
+libc.sigwaitinfo.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+want = (ctypes.c_ulong * 16)(1 << (signal.SIGRTMIN + 3 - 1))
+for value in 11, 22, 33:
+    info = ctypes.create_string_buffer(128)
+    must("signal", libc.sigwaitinfo(want, info), signal.SIGRTMIN + 3)
+    must("its value", struct.unpack_from("i", info, 24)[0], value)
+    must("its sender", struct.unpack_from("i", info, 16)[0], os.getpid())
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+must("handled", seen, [signal.SIGUSR2])
+ok()
+`
+
+// sysv are shared memory (attached, and marked for removal), semaphores with
+// values, one of which a child waits for, and a queue with messages.
+const sysv = `
+libc.shmat.restype = ctypes.c_void_p
+libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+shm = libc_ok(libc.shmget(4711, 8192, 0o1600))
+gone = libc_ok(libc.shmget(0, 4096, 0o1600))
+at, gone_at = libc.shmat(shm, None, 0), libc.shmat(gone, None, 0)
+ctypes.memmove(at + 5000, b"shared", 6)
+ctypes.memmove(gone_at, b"marked", 6)
+libc_ok(libc.shmctl(gone, 0, None))
+sem = libc_ok(libc.semget(4712, 2, 0o1600))
+libc_ok(libc.semctl(sem, 0, 16, 5))
+msg = libc_ok(libc.msgget(4713, 0o1600))
+for kind, text in (7, b"first."), (8, b"second"):
+    libc_ok(libc.msgsnd(msg, struct.pack("l", kind) + text, 6, 0))
+child = os.fork()
+if child == 0:
+    libc.semop(sem, struct.pack("Hhh", 1, -1, 0), 1)
+    ctypes.memmove(at + 6000, b"woken", 5)
+    os._exit(3)
+ready()
+must("its id", libc.shmget(4711, 8192, 0o600), shm)
+must("content", ctypes.string_at(at + 5000, 6), b"shared")
+must("content of the removed one", ctypes.string_at(gone_at, 6), b"marked")
+must("semaphore", libc.semctl(sem, 0, 12, 0), 5)
+libc_ok(libc.semop(sem, struct.pack("Hhh", 1, 1, 0), 1))
+must("the child", os.waitpid(child, 0), (child, 3 << 8))
+must("what the child wrote", ctypes.string_at(at + 6000, 5), b"woken")
+buf = ctypes.create_string_buffer(100)
+for kind, text in (8, b"second"), (7, b"first."):
+    must("size of the message", libc.msgrcv(msg, buf, 50, kind, 0o4000), 6)
+    must("message", buf.raw[8:14], text)
+ok()
+`
+
+// sysvUndo takes a semaphore that its end gives back.
+const sysvUndo = `
+sem = libc_ok(libc.semget(4712, 1, 0o1600))
+libc_ok(libc.semctl(sem, 0, 16, 5))
+go, wait = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(wait)
+    libc_ok(libc.semop(sem, struct.pack("Hhh", 0, -2, 0o10000), 1))
+    os.read(go, 1)
+    os._exit(0)
+os.close(go)
+while libc.semctl(sem, 0, 12, 0) != 3: os.sched_yield()
+ready()
+must("semaphore", libc.semctl(sem, 0, 12, 0), 3)
+os.close(wait)
+os.waitpid(child, 0)
+must("semaphore after undo", libc.semctl(sem, 0, 12, 0), 5)
+ok()
+`
+
+// posixSem are a named semaphore and an unlinked one that a child waits for.
+const posixSem = `
+libc.sem_open.restype = ctypes.c_void_p
+for f in libc.sem_post, libc.sem_wait: f.argtypes = [ctypes.c_void_p]
+libc.sem_getvalue.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+named = libc.sem_open(b"/named", os.O_CREAT, 0o600, 4)
+unlinked = libc.sem_open(b"/unlinked", os.O_CREAT, 0o600, 0)
+libc_ok(libc.sem_unlink(b"/unlinked"))
+child = os.fork()
+if child == 0:
+    libc.sem_wait(unlinked)
+    os._exit(3)
+ready()
+value = ctypes.c_int()
+libc_ok(libc.sem_getvalue(named, ctypes.byref(value)))
+must("value", value.value, 4)
+libc_ok(libc.sem_post(named))
+libc_ok(libc.sem_post(unlinked))
+must("the child", os.waitpid(child, 0), (child, 3 << 8))
+again = libc.sem_open(b"/named", 0)
+libc_ok(libc.sem_getvalue(again, ctypes.byref(value)))
+must("value by name", value.value, 5)
+ok()
+`
+
+// mqueue is an open queue with two messages.
+const mqueue = `
+libc.mq_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
+q = libc_ok(libc.mq_open(b"/jobs", os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o600, None))
+for priority, text in (1, b"low"), (9, b"high"):
+    libc_ok(libc.mq_send(q, text, len(text), priority))
+ready()
+buf = ctypes.create_string_buffer(8192)
+for text in b"high", b"low":
+    must("size", libc.mq_receive(q, buf, 8192, None), len(text))
+    must("message", buf.raw[:len(text)], text)
+libc_ok(libc.mq_unlink(b"/jobs"))
+libc_ok(libc.mq_close(q))
+ok()
+`
+
+// mqueueClosed is a queue with a message that nobody has open.
+const mqueueClosed = `
+libc.mq_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
+q = libc_ok(libc.mq_open(b"/later", os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o600, None))
+libc_ok(libc.mq_send(q, b"kept", 4, 1))
+libc_ok(libc.mq_close(q))
+ready()
+q = libc_ok(libc.mq_open(b"/later", os.O_RDWR | os.O_NONBLOCK, 0, None))
+buf = ctypes.create_string_buffer(8192)
+must("size", libc.mq_receive(q, buf, 8192, None), 4)
+libc_ok(libc.mq_unlink(b"/later"))
+libc_ok(libc.mq_close(q))
+ok()
+`
+
+const ptyStart = `
+import pty, select
+def until(text):
+    got = b""
+    while text not in got:
+        if not select.select([master], [], [], 5)[0]:
+            must("the terminal", got, text)
+        got += os.read(master, 4096)
+    return got
+`
+
+// ptySession is a program on its controlling terminal, with data on the way to
+// it, which the terminal's keys reach.
+const ptySession = ptyStart + `
+program = """
+import os, signal, sys
+signal.signal(signal.SIGINT, lambda *a: os.write(1, b"interrupted"))
+print("started", flush=True)
+for line in sys.stdin:
+    print("read", line.strip(), os.ttyname(0), os.tcgetpgrp(0) == os.getpgrp(), os.get_terminal_size().columns, flush=True)
+"""
+pid, master = pty.fork()
+if pid == 0:
+    os.execlp("python3", "python3", "-c", program)
+import fcntl, termios
+fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+until(b"started")
+ready()
+os.write(master, b"hello\n")
+must("the terminal's line", b"read hello /dev/pts/0 True 99" in until(b"99"), True)
+os.write(master, b"\x03")
+until(b"interrupted")
+os.write(master, b"\x04")
+must("the program's end", os.waitpid(pid, 0), (pid, 0))
+ok()
+`
+
+// ptyShell is an interactive shell, which has /dev/tty open for its jobs.
+const ptyShell = ptyStart + `
+pid, master = pty.fork()
+if pid == 0:
+    os.execlp("sh", "sh", "-i")
+os.write(master, b"x=kept; echo up$((1+1))\n")
+until(b"up2")
+ready()
+os.write(master, b"echo $x $((6*7)); echo end$((3+4))\n")
+must("the shell's variable", b"kept 42" in until(b"end7"), True)
+os.write(master, b"exit\n")
+must("the shell", os.waitpid(pid, 0)[0], pid)
+ok()
+`
+
+// cow is memory that a parent and its children share until one of them writes.
+const cow = `
+SIZE = 64 << 20
+mem = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, SIZE, 4096):
+    mem[page:page + 8] = struct.pack("Q", page)
+children = []
+for i in range(3):
+    r, w = os.pipe()
+    r2, w2 = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for page in range(i * 4096, SIZE, 64 * 4096):
+            mem[page + 8:page + 16] = struct.pack("Q", i + 1)
+        os.write(w2, b"r")
+        os.read(r, 1)
+        good = all(mem[page:page + 8] == struct.pack("Q", page) for page in range(0, SIZE, 4096))
+        for k in range(3):
+            want = struct.pack("Q", k + 1 if k == i else 0)
+            good = good and all(mem[page + 8:page + 16] == want for page in range(k * 4096, SIZE, 64 * 4096))
+        os._exit(0 if good else 1)
+    os.read(r2, 1)
+    children.append((pid, w))
+ready()
+for pid, w in children:
+    os.write(w, b"g")
+    must("child", os.waitpid(pid, 0), (pid, 0))
+must("parent", all(mem[page:page + 16] == struct.pack("QQ", page, 0) for page in range(0, SIZE, 4096)), True)
+ok()
+`

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// sockets are TCP sockets by name. A test drives them through the states by
+//
+//	tcp listen L PORT BACKLOG
+//	tcp accept L C        take a connection from a listener
+//	tcp dial C ADDR:PORT  begin to connect
+//	tcp write C TEXT      write one word
+//	tcp fill C            write numbers until no more fits; answers how many bytes
+//	tcp read C TEXT       read exactly that
+//	tcp end C             read the end of the stream
+//	tcp shutdown C        end one's own stream
+//	tcp state C           answer the state's number, include/net/tcp_states.h
+//	tcp close C
+type sockets map[string]int
+
+func (s sockets) do(command string, args []string) (string, error) {
+	if len(args) == 0 {
+		return "", errors.New("which socket?")
+	}
+	name, args := args[0], args[1:]
+	fd, ok := s[name]
+	makes := command == "listen" || command == "dial"
+	if !ok && !makes {
+		return "", fmt.Errorf("no socket %s", name)
+	}
+	if want := map[string]int{"listen": 2, "dial": 1, "accept": 1, "write": 1, "read": 1}[command]; len(args) != want {
+		return "", fmt.Errorf("%s takes %d arguments more", command, want)
+	}
+	switch command {
+	case "listen", "dial":
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return "", err
+		}
+		s[name] = fd
+		if command == "dial" {
+			return "ok", dial(fd, args[0])
+		}
+		return "ok", listen(fd, args)
+	case "accept":
+		if err := poll(fd, unix.POLLIN); err != nil {
+			return "", err
+		}
+		conn, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		s[args[0]] = conn
+		return "ok", err
+	case "write":
+		return "ok", write(fd, args[0])
+	case "fill":
+		n, err := fill(fd)
+		return strconv.Itoa(n), err
+	case "read":
+		return "ok", expect(fd, args[0])
+	case "end":
+		got, err := readN(fd, 1)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return "ok", nil
+		}
+		return "", fmt.Errorf("read %q: %w", got, err)
+	case "shutdown":
+		return "ok", unix.Shutdown(fd, unix.SHUT_WR)
+	case "state":
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return "", err
+		}
+		return strconv.Itoa(int(info.State)), nil
+	case "close":
+		delete(s, name)
+		return "ok", unix.Close(fd)
+	}
+	return "", fmt.Errorf("no such command: %s", command)
+}
+
+func dial(fd int, address string) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	if errors.Is(err, unix.EINPROGRESS) {
+		return nil
+	}
+	return err
+}
+
+func listen(fd int, args []string) error {
+	port, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	backlog, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Port: port}), unix.Listen(fd, backlog))
+}
+
+// fill writes 8 byte numbers, whole or in part, until the socket's buffer and
+// the peer's are full.
+func fill(fd int) (int, error) {
+	buf := make([]byte, 0, 8<<10)
+	for n := 0; ; {
+		buf = buf[:0]
+		for at := n &^ 7; len(buf) < cap(buf); at += 8 {
+			buf = binary.BigEndian.AppendUint64(buf, uint64(at))
+		}
+		m, err := unix.Write(fd, buf[n&7:])
+		if errors.Is(err, unix.EAGAIN) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		n += m
+	}
+}

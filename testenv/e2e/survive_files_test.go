@@ -1,0 +1,9 @@
+package e2e
+
+import "testing"
+
+func TestFilesSurvive(t *testing.T) {
+	survive(t, map[string]trial{
+		"files": {}, "deleted-file": {}, "memfd": {}, "flock": {}, "posix-lock": {}, "ofd-lock": {},
+	})
+}
