@@ -80,18 +80,18 @@ func TestCollect(t *testing.T) {
 // byValue lets cmp look at addresses.
 func byValue() cmp.Option { return cmpopts.EquateComparable(netip.AddrPort{}) }
 
-func inode(t testing.TB, f *os.File) uint64 {
-	t.Helper()
+func inode(tb testing.TB, f *os.File) uint64 {
+	tb.Helper()
 	var st unix.Stat_t
-	qt.Assert(t, qt.IsNil(unix.Fstat(int(f.Fd()), &st)))
+	qt.Assert(tb, qt.IsNil(unix.Fstat(int(f.Fd()), &st)))
 	return st.Ino
 }
 
 // openFDs counts this process's descriptors of sockets.
-func openFDs(t testing.TB) int {
-	t.Helper()
+func openFDs(tb testing.TB) int {
+	tb.Helper()
 	links, err := filepath.Glob("/proc/self/fd/*")
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	n := 0
 	for _, link := range links {
 		if to, err := os.Readlink(link); err == nil && to[:min(len(to), 7)] == "socket:" {
@@ -125,7 +125,7 @@ func TestSurvive(t *testing.T) {
 	server := w.accept(l)
 	w.write(server, "unread")
 	store := holder.NewMemory()
-	defer store.Close() //nolint:errcheck // the test's end
+	defer store.Close()
 
 	a := w.run(l, server)
 	set := w.collect(a, hold.Options{})
@@ -143,7 +143,7 @@ func TestSurvive(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	again, err := hold.FromItems(items)
 	qt.Assert(t, qt.IsNil(err))
-	defer again.Close() //nolint:errcheck // the test's end
+	defer again.Close()
 	for i := range again.Sockets {
 		got, before := again.Sockets[i], set.Sockets[i]
 		got.File, before.File = nil, nil
@@ -151,14 +151,13 @@ func TestSurvive(t *testing.T) {
 		flags, err := unix.FcntlInt(again.Sockets[i].File.Fd(), unix.F_GETFL, 0)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.Equals(flags&unix.O_NONBLOCK, unix.O_NONBLOCK)) // still the app's
-		switch again.Sockets[i].Kind {
-		case hold.TCP:
+		if again.Sockets[i].Kind == hold.TCP {
 			buf := make([]byte, 10)
 			poll(t, again.Sockets[i].File, unix.POLLIN)
 			n, err := unix.Read(int(again.Sockets[i].File.Fd()), buf)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.Equals(string(buf[:n]), "hello"))
-		default:
+		} else {
 			qt.Assert(t, qt.Equals(w.local(w.accept(again.Sockets[i].File)), to))
 		}
 	}
@@ -186,6 +185,7 @@ func refusals() map[string]struct {
 } {
 	device := func(path string) func(t *testing.T, w *world) *os.File {
 		return func(t *testing.T, _ *world) *os.File {
+			t.Helper()
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			if err != nil {
 				t.Skipf("no such device here: %v", err)
@@ -195,6 +195,7 @@ func refusals() map[string]struct {
 	}
 	socket := func(family, kind, proto int) func(t *testing.T, w *world) *os.File {
 		return func(t *testing.T, w *world) *os.File {
+			t.Helper()
 			if fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto); err != nil {
 				t.Skipf("no such socket here: %v", err)
 			} else {
@@ -209,11 +210,13 @@ func refusals() map[string]struct {
 		onlyNow bool
 	}{
 		"MPTCP listener": {open: func(t *testing.T, w *world) *os.File {
+			t.Helper()
 			f := w.bound(app4, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)
 			qt.Assert(t, qt.IsNil(unix.Listen(int(f.Fd()), 5)))
 			return f
 		}, what: "MPTCP socket"},
 		"io_uring": {open: func(t *testing.T, _ *world) *os.File {
+			t.Helper()
 			var params [120]byte // struct io_uring_params
 			fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&params)), 0)
 			if errno != 0 {
@@ -222,6 +225,7 @@ func refusals() map[string]struct {
 			return os.NewFile(fd, "io_uring")
 		}, what: "io_uring"},
 		"userfaultfd": {open: func(t *testing.T, _ *world) *os.File {
+			t.Helper()
 			fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
 			if errno != 0 {
 				t.Skipf("no userfaultfd here: %v", errno)
@@ -234,11 +238,13 @@ func refusals() map[string]struct {
 		"vsock": {open: socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0), what: "vsock socket"},
 		"XDP":   {open: socket(unix.AF_XDP, unix.SOCK_RAW, 0), what: "AF_XDP socket"},
 		"corked UDP": {open: func(t *testing.T, w *world) *os.File {
+			t.Helper()
 			f := w.bound(app4, unix.SOCK_DGRAM, 0)
 			qt.Assert(t, qt.IsNil(unix.SetsockoptInt(int(f.Fd()), unix.IPPROTO_UDP, unix.UDP_CORK, 1)))
 			return f
 		}, what: "corked UDP socket", onlyNow: true},
 		"O_PATH socket file": {open: func(t *testing.T, w *world) *os.File {
+			t.Helper()
 			name := filepath.Join(t.TempDir(), "s")
 			s := w.socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 			qt.Assert(t, qt.IsNil(unix.Bind(int(s.Fd()), &unix.SockaddrUnix{Name: name})))
@@ -247,6 +253,7 @@ func refusals() map[string]struct {
 			return os.NewFile(uintptr(fd), name)
 		}, what: "O_PATH descriptor of a unix socket file"},
 		"netlink with messages": {open: func(t *testing.T, w *world) *os.File {
+			t.Helper()
 			f := w.socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
 			// RTM_GETLINK dump: the answer waits to be read.
 			req := []byte{20, 0, 0, 0, unix.RTM_GETLINK, 0, 1, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -254,6 +261,7 @@ func refusals() map[string]struct {
 			return f
 		}, what: "netlink socket with messages that wait to be read", onlyNow: true},
 		"pidfd of another process": {open: func(t *testing.T, _ *world) *os.File {
+			t.Helper()
 			fd, err := unix.PidfdOpen(os.Getpid(), 0)
 			qt.Assert(t, qt.IsNil(err))
 			return os.NewFile(uintptr(fd), "pidfd")
@@ -334,6 +342,11 @@ func TestPreflightHarmless(t *testing.T) {
 		qt.Assert(t, qt.IsNil(hold.Errors(findings)))
 		qt.Assert(t, qt.HasLen(w.collect(a, hold.Options{}).Sockets, 0))
 	})
+	t.Run("io_uring that is only mapped", func(t *testing.T) {
+		a := w.runAs("uring", refusals()["io_uring"].open(t, w))
+		err := hold.Errors(hold.Preflight(t.Context(), []int{a.pid}))
+		qt.Assert(t, qt.ErrorMatches(err, `process \d+ maps an unsupported io_uring: .*`))
+	})
 	t.Run("file outside", func(t *testing.T) {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		qt.Assert(t, qt.IsNil(err))
@@ -396,16 +409,29 @@ func BenchmarkCollect(b *testing.B) {
 			w := newWorld(b)
 			a, _ := thousands(b, w, n)
 			b.ResetTimer()
+			var cpu time.Duration
 			for b.Loop() {
+				before := cpuTime(b)
 				set, err := hold.Collect(b.Context(), []int{a.pid}, hold.Options{NS: w.ns})
+				cpu += cpuTime(b) - before
 				qt.Assert(b, qt.IsNil(err))
 				b.StopTimer()
 				qt.Assert(b, qt.IsNil(set.Close()))
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/socket")
+			b.ReportMetric(float64(cpu.Microseconds())/float64(b.N*n), "cpu-us/socket")
 		})
 	}
+}
+
+// cpuTime is what this process has used, which other load on the machine changes
+// less than the time on the clock.
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var r unix.Rusage
+	qt.Assert(tb, qt.IsNil(unix.Getrusage(unix.RUSAGE_SELF, &r)))
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // BenchmarkPreflight reports what looking ahead costs, on the running app.

@@ -3,11 +3,13 @@ package hold
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"unsafe"
 
-	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
 // details is what the kernel tells of a socket that a descriptor leads to.
@@ -19,9 +21,34 @@ type details struct {
 	backlog       int
 }
 
-// describeSocket asks with getsockopt(2) and friends: 2 to 3 us a socket. A
-// sock_diag dump would cost 1 to 3 ms for TCP alone, whatever the number, and
-// would miss unbound sockets and those of other namespaces.
+// describe finds out what the sockets are.
+func (s *scanner) describe() error {
+	for _, inode := range s.order {
+		f := s.sockets[inode]
+		d, err := describeSocket(f.fd)
+		if err != nil {
+			return fmt.Errorf("describe socket %d of process %d: %w", f.owners[0].FD, f.owners[0].PID, err)
+		}
+		f.details = d
+		if err := f.refused(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused returns an *UnsupportedError if the socket can't be kept.
+func (f *found) refused() error {
+	v := Decide(f.details.facts)
+	if v.Fate != Refused {
+		return nil
+	}
+	return &UnsupportedError{PID: f.owners[0].PID, FD: f.owners[0].FD, What: v.What, Remedy: v.Remedy}
+}
+
+// describeSocket asks with getsockopt(2) and friends. A sock_diag dump of the
+// namespace would be no cheaper: 12 us of processor time for each of 1000
+// connections collected, against 8 us this way (Linux 6.18).
 func describeSocket(fd int) (details, error) {
 	d := details{facts: Facts{Mode: unix.S_IFSOCK}}
 	var name rawName
@@ -40,15 +67,14 @@ func describeSocket(fd int) (details, error) {
 	switch d.facts.Family {
 	case unix.AF_INET, unix.AF_INET6:
 		d.local = name.addrPort()
-		return d, d.inet(fd)
+		err = d.inet(fd)
 	case unix.AF_UNIX:
 		d.path = name.path()
-		return d, d.unix(fd)
+		err = d.unix(fd)
 	case unix.AF_NETLINK:
-		return d, d.netlink(fd)
-	default:
-		return d, nil
+		err = d.netlink(fd)
 	}
+	return d, err
 }
 
 func (d *details) inet(fd int) error {

@@ -50,8 +50,14 @@ func (w *Watcher) judgeStream(index int, events uint32) (Event, bool, error) {
 		e.Bytes = n
 	}
 	e.Reason = Data
-	if events&unix.EPOLLPRI != 0 || e.Bytes >= w.policy.minBytes() || w.policy.Mode == OnConnect && e.Bytes > 0 {
+	if events&unix.EPOLLPRI != 0 || w.policy.Mode == OnConnect && e.Bytes > 0 {
 		return e, true, nil
+	}
+	if e.Bytes > 0 {
+		buffer, err := unix.GetsockoptInt(int(s.File.Fd()), unix.SOL_SOCKET, unix.SO_RCVBUF)
+		if err != nil || w.policy.enough(e.Bytes, buffer) {
+			return e, err == nil, err
+		}
 	}
 	if w.policy.Mode != OnConnect {
 		return Event{}, false, nil
@@ -97,21 +103,19 @@ func (w *Watcher) judgeDatagram(s *Socket, events uint32) (Event, bool, error) {
 // datagram socket it is the length of the first one.
 func queuedBytes(s *Socket) (int, error) {
 	n, err := unix.IoctlGetInt(int(s.File.Fd()), unix.SIOCINQ)
-	if errors.Is(err, unix.EINVAL) {
-		return 0, nil // a unix socket that listens or is in no state to have any
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
+		return 0, nil // in no state to have any, or a ping socket: those can't tell
 	}
 	return n, err
 }
 
 // firstDatagram looks for the first datagram in the queue whose source is not
 // ignored, and leaves all of them there. It looks past the first one by
-// SO_PEEK_OFF, which it puts back.
+// SO_PEEK_OFF, which it puts back. Ping and raw sockets have none: there, whatever
+// comes first counts.
 func firstDatagram(fd int, ignored func(netip.Addr) bool) (source netip.AddrPort, size int, found bool, err error) {
 	before, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF)
-	if err != nil {
-		return source, 0, false, fmt.Errorf("get peek offset: %w", err)
-	}
-	peekable := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) == nil
+	peekable := err == nil && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) == nil
 	if peekable {
 		defer func() {
 			if e := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, before); e != nil {

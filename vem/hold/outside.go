@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
 // markOutside finds the unix sockets that lead out of the app, and completes

@@ -56,8 +56,9 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // WakePolicy says which traffic wakes an app.
 type WakePolicy struct {
 	Mode Mode `json:"mode"`
-	// MinBytes is how much must wait on one connection, in OnData. It does not
-	// apply to datagrams. Default: 1.
+	// MinBytes is how much must wait on one connection, in OnData; less will do if
+	// it fills a quarter of the receive buffer. It does not apply to datagrams.
+	// Default: 1.
 	MinBytes int `json:"min_bytes,omitempty"`
 	// Ignore are sources that never wake, in OnData and OnConnect: a monitor's
 	// probes. They do not apply to unix sockets. Default: none.
@@ -93,7 +94,12 @@ func (p WakePolicy) ignores(source netip.Addr) bool {
 	return false
 }
 
-func (p WakePolicy) minBytes() int { return max(1, p.MinBytes) }
+// enough tells whether the payload that waits on a connection is worth a wake.
+// With a quarter of the receive buffer full it always is: the peer may not be
+// able to send more, and would wait for ever.
+func (p WakePolicy) enough(bytes, buffer int) bool {
+	return bytes > 0 && (bytes >= p.MinBytes || bytes >= buffer/4)
+}
 
 // Reason is why an app is woken.
 type Reason int

@@ -6,8 +6,9 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
 // closedState is how [Socket.State] shows a socket without a connection.
@@ -51,6 +52,10 @@ func (w *Watcher) looked(index, live int) {
 	w.queues.waiting[index] = true
 }
 
+// queuedBuffer is the receive buffer that a connection in an accept queue is taken
+// to have, whose real one cannot be asked for: half the usual default.
+const queuedBuffer = 64 << 10
+
 // child is a connection in an accept queue.
 type child struct {
 	remote netip.AddrPort
@@ -88,7 +93,7 @@ func (w *Watcher) lookTCP(indexes map[int]bool) (Event, bool, error) {
 				continue
 			}
 			e := Event{Socket: s, Reason: Data, Bytes: c.bytes, Remote: c.remote}
-			if c.bytes >= w.policy.minBytes() {
+			if w.policy.enough(c.bytes, queuedBuffer) {
 				return e, true, nil
 			}
 			if w.policy.Mode == OnConnect {
@@ -195,7 +200,7 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 				continue
 			}
 			live++
-			if int(client.SendQ) >= w.policy.minBytes() {
+			if w.policy.enough(int(client.SendQ), queuedBuffer) {
 				return Event{Socket: s, Reason: Data, Bytes: int(client.SendQ)}, true, nil
 			}
 		}

@@ -21,7 +21,7 @@ func descriptors(pid int) ([]int, error) {
 	if err != nil {
 		return nil, gone(pid, err)
 	}
-	defer dir.Close()
+	defer dir.Close() //nolint:errcheck // read only
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, gone(pid, err)
@@ -57,6 +57,7 @@ type found struct {
 // scanner gathers the sockets of an app's processes, one copy of each.
 type scanner struct {
 	sockets map[uint64]*found
+	order   []uint64 // their inodes, as they were found
 }
 
 func (s *scanner) close() {
@@ -122,14 +123,8 @@ func (s *scanner) descriptor(pid, fd, copied int) (kept bool, err error) {
 		have.owners = append(have.owners, owner)
 		return false, nil
 	}
-	d, err := describeSocket(copied)
-	if err != nil {
-		return false, fmt.Errorf("describe socket %d of process %d: %w", fd, pid, err)
-	}
-	if v := Decide(d.facts); v.Fate == Refused {
-		return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
-	}
-	s.sockets[st.Ino] = &found{fd: copied, owners: []Owner{owner}, details: d}
+	s.sockets[st.Ino] = &found{fd: copied, owners: []Owner{owner}}
+	s.order = append(s.order, st.Ino)
 	return true, nil
 }
 

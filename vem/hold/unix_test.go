@@ -43,7 +43,7 @@ func (w *world) pair(kind int) (a, b *os.File) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	qt.Assert(w.t, qt.IsNil(err))
 	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
-	w.t.Cleanup(func() { a.Close(); b.Close() }) //nolint:errcheck // most are closed before
+	w.t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
 
@@ -60,10 +60,10 @@ func TestCollectUnix(t *testing.T) {
 
 	var files []*os.File
 	want := map[uint64]hold.Kind{}
-	saved := func(f *os.File) *os.File { files = append(files, f); return f }
-	held := func(f *os.File, kind hold.Kind) *os.File {
+	saved := func(f *os.File) { files = append(files, f) }
+	held := func(f *os.File, kind hold.Kind) {
 		want[inode(t, f)] = kind
-		return saved(f)
+		saved(f)
 	}
 	// A listener of the app's own, with a connection of its own, and one waiting.
 	saved(w.unixListen(unix.SOCK_STREAM, 5, private))
@@ -81,14 +81,13 @@ func TestCollectUnix(t *testing.T) {
 	// Its clients: outside, within, waiting.
 	outer := w.unixDial(unix.SOCK_STREAM, public)
 	held(w.accept(files[len(files)-1]), hold.Unix)
-	inner := held(w.unixDial(unix.SOCK_STREAM, public), hold.Unix)
+	held(w.unixDial(unix.SOCK_STREAM, public), hold.Unix)
 	l := files[len(files)-3]
 	held(w.accept(l), hold.Unix)
-	waiting := held(w.unixDial(unix.SOCK_STREAM, public), hold.Unix)
+	held(w.unixDial(unix.SOCK_STREAM, public), hold.Unix)
 	// A connection to the program beside the app.
 	held(w.connect(w.socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0), log), hold.Unix)
 
-	_, _ = inner, waiting
 	app := w.run(files...)
 	set := w.collect(app, hold.Options{HostPaths: []string{shared}})
 	got := map[uint64]hold.Kind{}
@@ -111,12 +110,14 @@ func TestCollectForeign(t *testing.T) {
 	w := newWorld(t)
 	tests := map[string]func(t *testing.T) *os.File{
 		"client from the host": func(t *testing.T) *os.File {
+			t.Helper()
 			name := filepath.Join(t.TempDir(), "s")
 			l := w.unixListen(unix.SOCK_STREAM, 5, name)
 			w.connect(w.here(unix.AF_UNIX, unix.SOCK_STREAM, 0), name)
 			return w.accept(l)
 		},
 		"datagrams to the host": func(t *testing.T) *os.File {
+			t.Helper()
 			name := filepath.Join(t.TempDir(), "s")
 			f := w.here(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 			qt.Assert(t, qt.IsNil(unix.Bind(int(f.Fd()), &unix.SockaddrUnix{Name: name})))

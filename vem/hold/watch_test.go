@@ -3,12 +3,15 @@ package hold_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/hold"
@@ -63,6 +66,10 @@ func TestWatchListener(t *testing.T) {
 		"on-data: too little": {
 			policy: hold.WakePolicy{MinBytes: 10},
 			steps:  []step{{say("123456789"), 0}, {say("123456789"), 0}, {say("1234567890"), hold.Data}},
+		},
+		"on-data: full": {
+			policy: hold.WakePolicy{MinBytes: 1 << 30},
+			steps:  []step{{say("x"), 0}, {say(strings.Repeat("x", 30<<10)), hold.Data}},
 		},
 		"on-data: ignored": {
 			policy: hold.WakePolicy{Ignore: ignore},
@@ -146,7 +153,7 @@ func TestWatchQueuedWithoutTap(t *testing.T) {
 		// No namespace is given, so the watcher asks in that of its thread.
 		watcher, err := hold.NewWatcher(set, hold.WakePolicy{}, nil)
 		qt.Check(t, qt.IsNil(err))
-		defer watcher.Close() //nolint:errcheck // nothing was written
+		defer watcher.Close()
 		client := w.dial(app4, to)
 		asleep(t, watcher)
 		w.write(client, "hello")
@@ -162,6 +169,14 @@ func TestWatchConnection(t *testing.T) {
 		qt.Assert(w.t, qt.IsNil(unix.Shutdown(int(f.Fd()), unix.SHUT_WR)))
 	}
 	rst := func(w *world, f *os.File) { reset(w.t, f) }
+	fill := func(w *world, f *os.File) { // until the window is closed
+		for chunk := make([]byte, 64<<10); ; {
+			if _, err := unix.Write(int(f.Fd()), chunk); err != nil {
+				qt.Assert(w.t, qt.ErrorIs(err, unix.EAGAIN))
+				return
+			}
+		}
+	}
 	urgent := func(w *world, f *os.File) {
 		qt.Assert(w.t, qt.IsNil(unix.Sendto(int(f.Fd()), []byte("!"), unix.MSG_OOB, nil)))
 	}
@@ -181,6 +196,7 @@ func TestWatchConnection(t *testing.T) {
 		"on-data: in pieces":  {policy: hold.WakePolicy{MinBytes: 4}, steps: []step{{say("12"), 0}, {say("3"), 0}, {say("4"), hold.Data}}},
 		"on-data: urgent":     {steps: []step{{urgent, hold.Data}}},
 		"on-data: ignored":    {policy: hold.WakePolicy{Ignore: loopback}, steps: []step{{say("hello"), 0}, {rst, 0}}},
+		"on-data: full":       {policy: hold.WakePolicy{MinBytes: 1 << 30}, steps: []step{{say("hello"), 0}, {fill, hold.Data}}},
 		"on-connect: data":    {policy: hold.WakePolicy{Mode: hold.OnConnect, MinBytes: 100}, steps: []step{{say("x"), hold.Data}}},
 		"on-connect: FIN":     {policy: hold.WakePolicy{Mode: hold.OnConnect}, steps: []step{{fin, hold.Closed}}},
 		"on-connect: RST":     {policy: hold.WakePolicy{Mode: hold.OnConnect}, steps: []step{{rst, hold.Closed}}},
@@ -243,6 +259,30 @@ func TestWatchStuck(t *testing.T) {
 	qt.Assert(t, qt.IsNil(unix.Shutdown(int(client.Fd()), unix.SHUT_RD)))
 	<-read
 	closeNow(t, idle)
+}
+
+// TestWatchConnecting checks that an app that sleeps while it connects is woken by
+// the outcome, here a refusal.
+func TestWatchConnecting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	far := netip.MustParseAddrPort("192.0.2.1:80")
+	host := &net.IPNet{IP: far.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}
+	w.do(func() { // packets to far come back and are dropped
+		qt.Assert(t, qt.IsNil(netlink.RouteAdd(&netlink.Route{LinkIndex: 1, Dst: host, Scope: netlink.SCOPE_LINK})))
+	})
+	f := w.bound(app4, unix.SOCK_STREAM, 0)
+	qt.Assert(t, qt.ErrorIs(unix.Connect(int(f.Fd()), sockaddr(far)), unix.EINPROGRESS))
+	set := w.hold(f)
+	qt.Assert(t, qt.Equals(set.Sockets[0].State, "SYN_SENT"))
+	watcher := w.watch(set, hold.WakePolicy{})
+	asleep(t, watcher)
+	w.do(func() { // now the next attempt is answered
+		lo, err := netlink.LinkByName("lo")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(netlink.AddrAdd(lo, &netlink.Addr{IPNet: host})))
+	})
+	awake(t, watcher, hold.Writable)
 }
 
 func TestWatchDatagram(t *testing.T) {
@@ -309,6 +349,46 @@ func TestWatchDatagram(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestWatchPing wakes on the answers that ping and raw sockets wait for. Neither
+// can look past the first datagram in its queue.
+func TestWatchPing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.do(func() {
+		qt.Assert(t, qt.IsNil(os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)))
+	})
+	icmp := w.bound(app4, unix.SOCK_DGRAM, unix.IPPROTO_ICMP)
+	raw := w.bound(app4, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+	id := w.local(icmp).Port()
+	sender := w.socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+	set := w.hold(icmp, raw)
+	qt.Assert(t, qt.HasLen(set.Sockets, 2))
+	for _, policy := range []hold.WakePolicy{{}, {Ignore: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}} {
+		for i := range set.Sockets {
+			one := hold.NewSet([]hold.Socket{set.Sockets[i]})
+			watcher := w.watch(one, policy)
+			reply := ping(id)
+			reply[0] = 0 // an answer
+			reply[3], reply[2] = checksum(reply)
+			_, err := unix.SendmsgN(int(sender.Fd()), reply, nil, sockaddr(netip.AddrPortFrom(app4, 0)), 0)
+			qt.Assert(t, qt.IsNil(err))
+			awake(t, watcher, hold.Datagram)
+		}
+	}
+}
+
+// checksum is the Internet checksum (RFC 1071), low byte first.
+func checksum(b []byte) (low, high byte) {
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return byte(^sum), byte(^sum >> 8)
 }
 
 // TestWatchBacklog fills an accept queue with dead probes: the app is woken

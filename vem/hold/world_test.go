@@ -3,6 +3,8 @@ package hold_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/leak"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -23,7 +26,13 @@ import (
 // TestMain makes the test binary play the app: a process that has the
 // descriptors that a test gave it, until its input ends.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "keep" {
+	if len(os.Args) == 3 && os.Args[1] == "keep" {
+		if os.Args[2] == "uring" {
+			if err := mapUring(3); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
 		if _, err := os.Stdout.Write([]byte("ready\n")); err != nil {
 			os.Exit(1)
 		}
@@ -32,7 +41,35 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(run(m))
+}
+
+// mapUring maps a ring of the io_uring at fd and closes the descriptor.
+func mapUring(fd int) error {
+	if _, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// run runs the tests and fails if they left something behind.
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour) //nolint:forbidigo // a main function
+	defer cancel()
+	before, err := leak.Take()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	left, err := leak.Wait(ctx, before)
+	if err != nil || len(left) > 0 {
+		fmt.Fprintln(os.Stderr, "left behind:", left, err)
+		return 1
+	}
+	return code
 }
 
 // world is a network namespace with nothing but a loopback device, where the app
@@ -48,21 +85,21 @@ var (
 	other4, other6 = netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("fd00::2")
 )
 
-func newWorld(t testing.TB) *world {
-	t.Helper()
-	testenv.Need(t, testenv.Root)
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
+	testenv.Need(tb, testenv.Root)
 	ns, err := netns.New()
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { qt.Check(t, qt.IsNil(ns.Close())) })
-	w := &world{t: t, ns: ns}
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(func() { qt.Check(tb, qt.IsNil(ns.Close())) })
+	w := &world{t: tb, ns: ns}
 	w.do(func() {
 		lo, err := netlink.LinkByName("lo")
-		qt.Assert(t, qt.IsNil(err))
-		qt.Assert(t, qt.IsNil(netlink.LinkSetUp(lo)))
+		qt.Assert(tb, qt.IsNil(err))
+		qt.Assert(tb, qt.IsNil(netlink.LinkSetUp(lo)))
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: other6.AsSlice(), Mask: net.CIDRMask(128, 128)}, Flags: unix.IFA_F_NODAD}
-		qt.Assert(t, qt.IsNil(netlink.AddrAdd(lo, addr)))
+		qt.Assert(tb, qt.IsNil(netlink.AddrAdd(lo, addr)))
 		// Lots of connections between the same two addresses.
-		qt.Assert(t, qt.IsNil(os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("2000 65000"), 0)))
+		qt.Assert(tb, qt.IsNil(os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("2000 65000"), 0)))
 	})
 	return w
 }
@@ -87,7 +124,7 @@ func (w *world) here(family, kind, proto int) *os.File {
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	qt.Assert(w.t, qt.IsNil(err))
 	f := os.NewFile(uintptr(fd), "socket")
-	w.t.Cleanup(func() { f.Close() }) //nolint:errcheck // most are closed before
+	w.t.Cleanup(func() { f.Close() })
 	return f
 }
 
@@ -142,7 +179,7 @@ func (w *world) dial(from netip.Addr, to netip.AddrPort) *os.File {
 	w.t.Helper()
 	f := w.bound(from, unix.SOCK_STREAM, 0)
 	err := unix.Connect(int(f.Fd()), sockaddr(to))
-	if err != unix.EINPROGRESS { //nolint:errorlint // an Errno
+	if !errors.Is(err, unix.EINPROGRESS) {
 		qt.Assert(w.t, qt.IsNil(err))
 	}
 	poll(w.t, f, unix.POLLOUT)
@@ -156,17 +193,17 @@ func (w *world) accept(l *os.File) *os.File {
 	fd, _, err := unix.Accept4(int(l.Fd()), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	qt.Assert(w.t, qt.IsNil(err))
 	f := os.NewFile(uintptr(fd), "accepted")
-	w.t.Cleanup(func() { f.Close() }) //nolint:errcheck // most are closed before
+	w.t.Cleanup(func() { f.Close() })
 	return f
 }
 
 // poll waits until a socket is ready.
-func poll(t testing.TB, f *os.File, events int16) {
-	t.Helper()
+func poll(tb testing.TB, f *os.File, events int16) {
+	tb.Helper()
 	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: events}}
 	n, err := unix.Poll(p, 10_000)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.Equals(n, 1))
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.Equals(n, 1))
 }
 
 func (w *world) write(f *os.File, text string) {
@@ -180,19 +217,19 @@ func (w *world) sendto(f *os.File, to netip.AddrPort, text string) {
 	qt.Assert(w.t, qt.IsNil(unix.Sendto(int(f.Fd()), []byte(text), 0, sockaddr(to))))
 }
 
-func closeNow(t testing.TB, files ...*os.File) {
-	t.Helper()
+func closeNow(tb testing.TB, files ...*os.File) {
+	tb.Helper()
 	for _, f := range files {
-		qt.Assert(t, qt.IsNil(f.Close()))
+		qt.Assert(tb, qt.IsNil(f.Close()))
 	}
 }
 
 // reset closes a TCP connection with a RST.
-func reset(t testing.TB, f *os.File) {
-	t.Helper()
+func reset(tb testing.TB, f *os.File) {
+	tb.Helper()
 	linger := unix.Linger{Onoff: 1}
-	qt.Assert(t, qt.IsNil(unix.SetsockoptLinger(int(f.Fd()), unix.SOL_SOCKET, unix.SO_LINGER, &linger)))
-	closeNow(t, f)
+	qt.Assert(tb, qt.IsNil(unix.SetsockoptLinger(int(f.Fd()), unix.SOL_SOCKET, unix.SO_LINGER, &linger)))
+	closeNow(tb, f)
 }
 
 // app is a process in the world.
@@ -206,9 +243,15 @@ type app struct {
 // ours are closed.
 func (w *world) run(files ...*os.File) *app {
 	w.t.Helper()
+	return w.runAs("plain", files...)
+}
+
+// runAs does the same with a process that also does something to its files.
+func (w *world) runAs(role string, files ...*os.File) *app {
+	w.t.Helper()
 	exe, err := os.Executable()
 	qt.Assert(w.t, qt.IsNil(err))
-	cmd := exec.CommandContext(context.WithoutCancel(w.t.Context()), exe, "keep")
+	cmd := exec.CommandContext(context.WithoutCancel(w.t.Context()), exe, "keep", role)
 	cmd.ExtraFiles = files
 	stdin, err := cmd.StdinPipe()
 	qt.Assert(w.t, qt.IsNil(err))
@@ -224,14 +267,14 @@ func (w *world) run(files ...*os.File) *app {
 }
 
 // kill ends the process as a hibernation does.
-func (a *app) kill(t testing.TB) {
-	t.Helper()
+func (a *app) kill(tb testing.TB) {
+	tb.Helper()
 	if a.cmd.ProcessState != nil {
 		return
 	}
-	qt.Assert(t, qt.IsNil(a.cmd.Process.Kill()))
+	qt.Assert(tb, qt.IsNil(a.cmd.Process.Kill()))
 	_, err := a.cmd.Process.Wait()
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	a.cmd.ProcessState = &os.ProcessState{}
 }
 
@@ -259,22 +302,22 @@ func (w *world) collect(a *app, opt hold.Options) *hold.Set {
 const silence = 300 * time.Millisecond
 
 // asleep checks that nothing wakes.
-func asleep(t testing.TB, w *hold.Watcher) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), silence)
+func asleep(tb testing.TB, w *hold.Watcher) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), silence)
 	defer cancel()
 	e, err := w.Wait(ctx)
-	qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded), qt.Commentf("woken by %+v", e))
+	qt.Assert(tb, qt.ErrorIs(err, context.DeadlineExceeded), qt.Commentf("woken by %+v", e))
 }
 
 // awake waits for a wake and checks its reason.
-func awake(t testing.TB, w *hold.Watcher, reason hold.Reason) hold.Event {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+func awake(tb testing.TB, w *hold.Watcher, reason hold.Reason) hold.Event {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
 	defer cancel()
 	e, err := w.Wait(ctx)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.Equals(e.Reason, reason))
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.Equals(e.Reason, reason))
 	return e
 }
 
@@ -282,7 +325,7 @@ func (w *world) watch(set *hold.Set, policy hold.WakePolicy) *hold.Watcher {
 	w.t.Helper()
 	watcher, err := hold.NewWatcher(set, policy, w.ns)
 	qt.Assert(w.t, qt.IsNil(err))
-	w.t.Cleanup(func() { watcher.Close() }) //nolint:errcheck // some tests close it before
+	w.t.Cleanup(func() { watcher.Close() })
 	return watcher
 }
 

@@ -24,6 +24,7 @@ import (
 
 func TestMemory(t *testing.T) {
 	testStore(t, func(t *testing.T) holder.Store {
+		t.Helper()
 		m := holder.NewMemory()
 		t.Cleanup(func() { qt.Check(t, qt.IsNil(m.Close())) })
 		return m
@@ -32,6 +33,7 @@ func TestMemory(t *testing.T) {
 
 func TestClient(t *testing.T) {
 	testStore(t, func(t *testing.T) holder.Store {
+		t.Helper()
 		c, _ := serve(t)
 		return c
 	})
@@ -56,38 +58,38 @@ func serve(t *testing.T) (*holder.Client, string) {
 }
 
 // spawn runs a holder process, until the test ends, and returns its pid.
-func spawn(t testing.TB) (*holder.Client, string, int) {
-	t.Helper()
-	dir := t.TempDir()
+func spawn(tb testing.TB) (*holder.Client, string, int) {
+	tb.Helper()
+	dir := tb.TempDir()
 	path := filepath.Join(dir, "holder.sock")
 	exe, err := os.Executable()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(holder.Spawn(t.Context(), exe, path, filepath.Join(dir, "log"))))
-	pid := listenerPID(t, path)
-	t.Cleanup(func() {
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(holder.Spawn(tb.Context(), exe, path, filepath.Join(dir, "log"))))
+	pid := listenerPID(tb, path)
+	tb.Cleanup(func() {
 		p, err := os.FindProcess(pid)
-		qt.Assert(t, qt.IsNil(err))
-		qt.Check(t, qt.IsNil(p.Kill()))
+		qt.Assert(tb, qt.IsNil(err))
+		qt.Check(tb, qt.IsNil(p.Kill()))
 		_, err = p.Wait()
-		qt.Check(t, qt.IsNil(err))
+		qt.Check(tb, qt.IsNil(err))
 	})
-	c, err := holder.Dial(t.Context(), path)
-	qt.Assert(t, qt.IsNil(err))
+	c, err := holder.Dial(tb.Context(), path)
+	qt.Assert(tb, qt.IsNil(err))
 	return c, path, pid
 }
 
 // listenerPID asks the kernel who listens at path.
-func listenerPID(t testing.TB, path string) int {
-	t.Helper()
+func listenerPID(tb testing.TB, path string) int {
+	tb.Helper()
 	conn, err := net.Dial("unixpacket", path)
-	qt.Assert(t, qt.IsNil(err))
-	defer conn.Close() //nolint:errcheck // nothing was sent
+	qt.Assert(tb, qt.IsNil(err))
+	defer conn.Close()
 	raw, err := conn.(*net.UnixConn).SyscallConn()
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	var pid int
-	qt.Assert(t, qt.IsNil(raw.Control(func(fd uintptr) {
+	qt.Assert(tb, qt.IsNil(raw.Control(func(fd uintptr) {
 		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		qt.Check(t, qt.IsNil(err))
+		qt.Check(tb, qt.IsNil(err))
 		pid = int(cred.Pid)
 	})))
 	return pid
@@ -156,8 +158,10 @@ func TestSpawn(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		client, err := net.Dial("tcp", l.Addr().String())
 		qt.Assert(t, qt.IsNil(err))
-		defer client.Close() //nolint:errcheck // the test's end
-		f, err := l.(*net.TCPListener).File()
+		defer client.Close()
+		tl, ok := l.(*net.TCPListener)
+		qt.Assert(t, qt.IsTrue(ok))
+		f, err := tl.File()
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsNil(c.Put(t.Context(), "web", []holder.Item{{Key: "l", File: f}})))
 		qt.Assert(t, qt.IsNil(f.Close()))
@@ -214,7 +218,7 @@ func TestThousands(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		items[i] = holder.Item{Key: strconv.Itoa(i), File: os.NewFile(uintptr(fd), "s"), Meta: []byte(`{"some":"meta"}`)}
 	}
-	defer holder.CloseAll(items) //nolint:errcheck // the test's end
+	defer holder.CloseAll(items)
 	const listener = 1
 	start := time.Now()
 	qt.Assert(t, qt.IsNil(c.Put(t.Context(), "big", items)))
@@ -318,4 +322,26 @@ func TestKilledClient(t *testing.T) {
 			return input + kept
 		})
 	}
+}
+
+// TestStrangers lets another user connect, whom the socket's mode would keep out.
+func TestStrangers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become somebody else")
+	}
+	_, path := serve(t)
+	for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		qt.Assert(t, qt.IsNil(os.Chmod(dir, 0o755)))
+	}
+	qt.Assert(t, qt.IsNil(os.Chmod(path, 0o666)))
+	exe, err := os.ReadFile("/proc/self/exe")
+	qt.Assert(t, qt.IsNil(err))
+	copied := filepath.Join(filepath.Dir(path), "client")
+	qt.Assert(t, qt.IsNil(os.WriteFile(copied, exe, 0o755)))
+	cmd := exec.CommandContext(t.Context(), copied, "putter", path, "app", "1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	qt.Assert(t, qt.ErrorAs(err, &exit))
+	qt.Assert(t, qt.StringContains(string(out), "dial holder: list descriptors: "))
 }

@@ -171,16 +171,18 @@ func (s *session) handle(b []byte, fds []int) error {
 		s.discard()
 		return send(s.conn, failure(err), nil)
 	}
-	if req.Op == opPut {
+	if req.Op != opPut {
+		closeFDs(fds) // no other request carries any
+		s.discard()
+	}
+	done := response{Version: protocolVersion}
+	switch req.Op {
+	case opPut:
 		if err := s.put(req, fds); err != nil {
 			s.discard()
 			return send(s.conn, failure(err), nil)
 		}
-		return send(s.conn, response{Version: protocolVersion}, nil)
-	}
-	closeFDs(fds) // no other request carries any
-	s.discard()
-	switch req.Op {
+		return send(s.conn, done, nil)
 	case opGet:
 		err := s.vault.part(req, func(r response, fds []int) error { return send(s.conn, r, fds) })
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) || errors.Is(err, ErrProtocol) {
@@ -189,10 +191,10 @@ func (s *session) handle(b []byte, fds []int) error {
 		return err
 	case opDrop:
 		s.vault.drop(req.App)
-		return send(s.conn, response{Version: protocolVersion}, nil)
+		return send(s.conn, done, nil)
 	case opList:
-		apps, more := s.vault.list(req.App)
-		return send(s.conn, response{Version: protocolVersion, Apps: apps, More: more}, nil)
+		done.Apps, done.More = s.vault.list(req.App)
+		return send(s.conn, done, nil)
 	default:
 		return send(s.conn, failure(fmt.Errorf("%w: unknown operation %q", ErrProtocol, req.Op)), nil)
 	}

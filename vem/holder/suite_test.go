@@ -32,7 +32,7 @@ func pipes(t *testing.T, prefix string, n int) ([]holder.Item, []uint64) {
 		items[i] = holder.Item{Key: key, File: r, Meta: json.RawMessage(fmt.Sprintf(`{"n":%d}`, i))}
 		inodes[i] = inode(t, r)
 	}
-	t.Cleanup(func() { holder.CloseAll(items) }) //nolint:errcheck // some tests close them before
+	t.Cleanup(func() { holder.CloseAll(items) })
 	return items, inodes
 }
 
@@ -48,7 +48,7 @@ func check(t *testing.T, s holder.Store, app string, items []holder.Item, inodes
 	t.Helper()
 	got, err := s.Get(t.Context(), app)
 	qt.Assert(t, qt.IsNil(err))
-	defer holder.CloseAll(got) //nolint:errcheck // read only
+	defer holder.CloseAll(got)
 	qt.Assert(t, qt.Equals(len(got), len(items)))
 	for i, it := range got {
 		qt.Assert(t, qt.Equals(it.Key, items[i].Key))
@@ -62,6 +62,7 @@ func check(t *testing.T, s holder.Store, app string, items []holder.Item, inodes
 
 // testStore is the contract of holder.Store, for every implementation.
 func testStore(t *testing.T, open func(t *testing.T) holder.Store) {
+	t.Helper()
 	tests := map[string]func(t *testing.T, s holder.Store){
 		"get what was put":      testGet,
 		"put replaces":          testReplace,
@@ -78,6 +79,7 @@ func testStore(t *testing.T, open func(t *testing.T) holder.Store) {
 }
 
 func testGet(t *testing.T, s holder.Store) {
+	t.Helper()
 	_, err := s.Get(t.Context(), "redis")
 	qt.Assert(t, qt.ErrorIs(err, holder.ErrNotFound))
 
@@ -96,6 +98,7 @@ func testGet(t *testing.T, s holder.Store) {
 }
 
 func testReplace(t *testing.T, s holder.Store) {
+	t.Helper()
 	first, inodes := pipes(t, "a", 5)
 	qt.Assert(t, qt.IsNil(s.Put(t.Context(), "app", first)))
 	second, inodes2 := pipes(t, "b", 2)
@@ -106,6 +109,7 @@ func testReplace(t *testing.T, s holder.Store) {
 }
 
 func testWrongItems(t *testing.T, s holder.Store) {
+	t.Helper()
 	good, inodes := pipes(t, "good", 2)
 	qt.Assert(t, qt.IsNil(s.Put(t.Context(), "app", good)))
 	one, _ := pipes(t, "one", 1)
@@ -133,6 +137,7 @@ func testWrongItems(t *testing.T, s holder.Store) {
 }
 
 func testDrop(t *testing.T, s holder.Store) {
+	t.Helper()
 	items, _ := pipes(t, "a", 3)
 	qt.Assert(t, qt.IsNil(s.Put(t.Context(), "app", items)))
 	qt.Assert(t, qt.IsNil(s.Drop(t.Context(), "app")))
@@ -145,6 +150,7 @@ func testDrop(t *testing.T, s holder.Store) {
 }
 
 func testMany(t *testing.T, s holder.Store) {
+	t.Helper()
 	// More than a packet of descriptors, with metas that fill packets by bytes.
 	items, inodes := pipes(t, "a", 700)
 	for i := range items {
@@ -165,6 +171,7 @@ func testMany(t *testing.T, s holder.Store) {
 }
 
 func testOwnFile(t *testing.T, s holder.Store) {
+	t.Helper()
 	items, inodes := pipes(t, "a", 1)
 	qt.Assert(t, qt.IsNil(s.Put(t.Context(), "app", items)))
 	qt.Assert(t, qt.IsNil(items[0].File.Close()))
@@ -180,6 +187,7 @@ func testOwnFile(t *testing.T, s holder.Store) {
 }
 
 func testConcurrent(t *testing.T, s holder.Store) {
+	t.Helper()
 	sets := map[string][]holder.Item{}
 	for _, prefix := range []string{"a", "b", "c", "d"} {
 		items, _ := pipes(t, prefix, 100)
@@ -208,6 +216,7 @@ func testConcurrent(t *testing.T, s holder.Store) {
 }
 
 func testCancelled(t *testing.T, s holder.Store) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	items, _ := pipes(t, "a", 1)

@@ -76,7 +76,7 @@ func datagrams(file string, keys []string) (sum uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read UDP counters: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // read only
 	var names []string
 	in := bufio.NewScanner(f)
 	for in.Scan() {

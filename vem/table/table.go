@@ -15,9 +15,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/netns"
-	"golang.org/x/sys/unix"
 )
 
 // Status says what state a connection is in as the VEM sees it.

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -45,7 +46,8 @@ func TestTranslate(t *testing.T) {
 		"listener":      {tcp(sockdiag.Listen, own, none, 1), nil, Row{State: "LISTEN", Status: Up, Local: own, Remote: none, ActualLocal: "here", Inode: 1}},
 		"held listener": {tcp(sockdiag.Listen, own, none, 1), map[uint64]bool{1: true}, Row{State: "LISTEN", Status: Held, Local: own, Remote: none, ActualLocal: "here", Inode: 1}},
 		"connection": {
-			tcp(sockdiag.Established, own, near, 2), map[uint64]bool{1: true},
+			tcp(sockdiag.Established, own, near, 2),
+			map[uint64]bool{1: true},
 			Row{State: "ESTABLISHED", Status: Up, Local: own, Remote: near, ActualLocal: "here", ActualRemote: "there (192.0.2.8)", Channel: "vxlan", Inode: 2},
 		},
 		"cut connection": {
@@ -53,7 +55,8 @@ func TestTranslate(t *testing.T) {
 			Row{State: "ESTABLISHED", Status: Down, Local: own, Remote: far, ActualLocal: "here", ActualRemote: "far (192.0.2.9)", Channel: "vxlan", Inode: 2},
 		},
 		"held and cut": {
-			tcp(sockdiag.Established, own, far, 2), map[uint64]bool{2: true},
+			tcp(sockdiag.Established, own, far, 2),
+			map[uint64]bool{2: true},
 			Row{State: "ESTABLISHED", Status: Held, Local: own, Remote: far, ActualLocal: "here", ActualRemote: "far (192.0.2.9)", Channel: "vxlan", Inode: 2},
 		},
 		"to the outside": {
@@ -61,11 +64,13 @@ func TestTranslate(t *testing.T) {
 			Row{State: "ESTABLISHED", Status: Up, Local: own, Remote: foreign, ActualLocal: "here", Inode: 2},
 		},
 		"time wait": {
-			tcp(sockdiag.TimeWait, own, near, 0), map[uint64]bool{0: true},
+			tcp(sockdiag.TimeWait, own, near, 0),
+			map[uint64]bool{0: true},
 			Row{State: "TIME_WAIT", Status: Up, Local: own, Remote: near, ActualLocal: "here", ActualRemote: "there (192.0.2.8)", Channel: "vxlan"},
 		},
 		"FIN is no byte": {
-			sockdiag.Inet{Proto: unix.IPPROTO_TCP, State: sockdiag.CloseWait, Local: own, Remote: near, Inode: 2, RecvQ: 11, SendQ: 3}, nil,
+			sockdiag.Inet{Proto: unix.IPPROTO_TCP, State: sockdiag.CloseWait, Local: own, Remote: near, Inode: 2, RecvQ: 11, SendQ: 3},
+			nil,
 			Row{
 				State: "CLOSE_WAIT", Status: Up, Local: own, Remote: near, ActualLocal: "here", ActualRemote: "there (192.0.2.8)", Channel: "vxlan",
 				Inode: 2, RecvQ: 10, SendQ: 3,
@@ -107,11 +112,11 @@ func TestRows(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	ns, err := netns.New()
 	qt.Assert(t, qt.IsNil(err))
-	defer ns.Close() //nolint:errcheck // the test's end
+	defer ns.Close()
 	inode := func(f interface{ File() (*os.File, error) }) uint64 {
 		file, err := f.File()
 		qt.Assert(t, qt.IsNil(err))
-		defer file.Close() //nolint:errcheck // read only
+		defer file.Close()
 		var st unix.Stat_t
 		qt.Assert(t, qt.IsNil(unix.Fstat(int(file.Fd()), &st)))
 		return st.Ino
@@ -127,7 +132,7 @@ func TestRows(t *testing.T) {
 		if err := netlink.LinkSetUp(lo); err != nil {
 			return err
 		}
-		if err := os.WriteFile("/proc/sys/net/mptcp/enabled", []byte("0"), 0); err != nil && !os.IsNotExist(err) {
+		if err := os.WriteFile("/proc/sys/net/mptcp/enabled", []byte("0"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if l, err = net.ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback}); err != nil {
@@ -136,26 +141,26 @@ func TestRows(t *testing.T) {
 		if udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
 			return err
 		}
-		client, err = net.DialTCP("tcp6", nil, l.Addr().(*net.TCPAddr))
+		client, err = net.DialTCP("tcp6", nil, net.TCPAddrFromAddrPort(addr(l.Addr().String())))
 		return err
 	})))
-	defer l.Close()      //nolint:errcheck // the test's end
-	defer client.Close() //nolint:errcheck // the test's end
-	defer udp.Close()    //nolint:errcheck // the test's end
+	defer l.Close()
+	defer client.Close()
+	defer udp.Close()
 	_, err = client.Write([]byte("hello"))
 	qt.Assert(t, qt.IsNil(err))
 	server, err := l.AcceptTCP()
 	qt.Assert(t, qt.IsNil(err))
-	defer server.Close() //nolint:errcheck // the test's end
+	defer server.Close()
 
 	rows, err := Rows(t.Context(), ns, Options{Held: map[uint64]bool{inode(server): true}})
 	qt.Assert(t, qt.IsNil(err))
-	la, ca := l.Addr().(*net.TCPAddr).AddrPort(), client.LocalAddr().(*net.TCPAddr).AddrPort()
+	la, ca := addr(l.Addr().String()), addr(client.LocalAddr().String())
 	want := []Row{
 		{Proto: "tcp", State: "LISTEN", Status: Up, Local: la, Remote: addr("[::]:0"), Inode: inode(l), SendQ: 4096},
 		{Proto: "tcp", State: "ESTABLISHED", Status: Held, Local: la, Remote: ca, Inode: inode(server), RecvQ: 5},
 		{Proto: "tcp", State: "ESTABLISHED", Status: Up, Local: ca, Remote: la, Inode: inode(client)},
-		{Proto: "udp", State: "CLOSE", Status: Up, Local: udp.LocalAddr().(*net.UDPAddr).AddrPort(), Remote: addr("0.0.0.0:0"), Inode: inode(udp)},
+		{Proto: "udp", State: "CLOSE", Status: Up, Local: addr(udp.LocalAddr().String()), Remote: addr("0.0.0.0:0"), Inode: inode(udp)},
 	}
 	if ca.Compare(la) < 0 {
 		want[1], want[2] = want[2], want[1]

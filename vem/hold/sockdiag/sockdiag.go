@@ -6,9 +6,9 @@
 // connections that wait in a listener's accept queue: they have inode 0.
 //
 // Needs no capability in one's own namespace; to enter another one, see
-// vem/netns. The TCP walk goes through the host's whole table of established
-// connections, so it costs 1 to 3 ms on a machine with 262144 buckets, whatever
-// the number of sockets (net/ipv4/inet_diag.c, inet_diag_dump_icsk).
+// vem/netns. A TCP dump walks the host's whole table of established connections
+// (net/ipv4/inet_diag.c, inet_diag_dump_icsk): 0.2 ms with 262144 buckets, and
+// 0.5 us for each socket found.
 package sockdiag
 
 import (
