@@ -54,7 +54,6 @@ demo:
 	@$(as_root)
 	$(with_go); $(with_criu)
 	scripts/deps test
-	$(MAKE) --no-print-directory build
 	go run -buildvcs=false ./testenv/cmd/demo $(DEMO_FLAGS)
 
 ## make test      go vet and all tests (root)
