@@ -114,7 +114,6 @@ func TestWakePolicies(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
-			defer w.RemoveAll()
 			w.actor(&api.RunRequest{Name: name, Endpoint: actorEndpoint, Wake: test.policy})
 			old := w.caller(actorEndpoint)
 			qt.Assert(t, qt.Equals(old.ask("echo before"), "before"))

@@ -36,6 +36,8 @@ func do(conn net.Conn, line string) (string, error) {
 		return conn.RemoteAddr().String(), nil
 	case "dial": // dial NETWORK ADDRESS TEXT: sends it, and answers as the other one does
 		return dial(text)
+	case "open": // open NETWORK ADDRESS: serves who is there, as if it had connected
+		return open(text)
 	case "write": // write PATH TEXT
 		path, text, _ := strings.Cut(text, " ")
 		return "ok", os.WriteFile(path, []byte(text), 0o644)
@@ -95,6 +97,16 @@ func dial(text string) (string, error) {
 	}
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	return strings.TrimSpace(answer), err
+}
+
+func open(text string) (string, error) {
+	network, address, _ := strings.Cut(text, " ")
+	conn, err := net.DialTimeout(network, address, dialTime)
+	if err != nil {
+		return "", err
+	}
+	go session(conn)
+	return conn.LocalAddr().String(), nil
 }
 
 var kept [][]byte //nolint:gochecknoglobals // for the life of the program
