@@ -54,6 +54,7 @@ func TestAdopt(t *testing.T) {
 func TestRepair(t *testing.T) {
 	delLink := func(name string) func(*testing.T, *netns.NS) {
 		return func(t *testing.T, ns *netns.NS) {
+			t.Helper()
 			h := handle(t, ns)
 			link, err := h.LinkByName(name)
 			qt.Assert(t, qt.IsNil(err))
@@ -131,6 +132,7 @@ func TestRepairLostNamespace(t *testing.T) {
 }
 
 func devices(t *testing.T, ns *netns.NS) (*netlink.Handle, []netlink.Link) {
+	t.Helper()
 	h := handle(t, ns)
 	links, err := h.LinkList()
 	qt.Assert(t, qt.IsNil(err))
@@ -138,6 +140,7 @@ func devices(t *testing.T, ns *netns.NS) (*netlink.Handle, []netlink.Link) {
 }
 
 func delRoutes(t *testing.T, ns *netns.NS) {
+	t.Helper()
 	h := handle(t, ns)
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
 		routes, err := h.RouteListFiltered(fam, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -151,6 +154,7 @@ func delRoutes(t *testing.T, ns *netns.NS) {
 }
 
 func delAddrs(t *testing.T, ns *netns.NS) {
+	t.Helper()
 	h, links := devices(t, ns)
 	for _, l := range links {
 		list, err := h.AddrList(l, netlink.FAMILY_ALL)
@@ -162,6 +166,7 @@ func delAddrs(t *testing.T, ns *netns.NS) {
 }
 
 func setDown(t *testing.T, ns *netns.NS) {
+	t.Helper()
 	h, links := devices(t, ns)
 	for _, l := range links {
 		qt.Assert(t, qt.IsNil(h.LinkSetDown(l)))
@@ -169,6 +174,7 @@ func setDown(t *testing.T, ns *netns.NS) {
 }
 
 func delNeighs(t *testing.T, ns *netns.NS) {
+	t.Helper()
 	h, links := devices(t, ns)
 	for _, l := range links {
 		list, err := h.NeighList(l.Attrs().Index, netlink.FAMILY_ALL)

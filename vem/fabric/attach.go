@@ -80,13 +80,13 @@ func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
 	if err := f.usable(ctx); err != nil {
 		return err
 	}
-	if err := f.attach(ep, ns); err != nil {
+	if err := f.attach(ctx, ep, ns); err != nil {
 		return fmt.Errorf("attach app %s to network %s: %w", ep.App, f.cfg.Network, err)
 	}
 	return nil
 }
 
-func (f *Fabric) attach(ep Endpoint, ns *netns.NS) (err error) {
+func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err error) {
 	if err := f.check(ep); err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (f *Fabric) attach(ep Endpoint, ns *netns.NS) (err error) {
 	if err != nil {
 		return err
 	}
-	defer app.close()
+	defer app.close() //nolint:errcheck // a handle
 	want := f.endpointVeth(ep)
 	p, err := findVeth(f.in, app, want)
 	if err != nil {
@@ -116,10 +116,24 @@ func (f *Fabric) attach(ep Endpoint, ns *netns.NS) (err error) {
 	if err := p.setMTU(f.in, app, f.cfg.MTU); err != nil {
 		return err
 	}
-	if err := setupApp(app, p.far, ep); err != nil {
+	if err := app.up("lo"); err != nil {
 		return err
 	}
-	if err := f.setupEndpoint(p.near, ep, want.far.mac); err != nil {
+	for _, hop := range hops(ep) {
+		if err := app.addr(p.far, hop.self); err != nil {
+			return err
+		}
+	}
+	if err := p.up(f.in, app); err != nil {
+		return err
+	}
+	if err := routeApp(app, p.far, ep); err != nil {
+		return err
+	}
+	if err := app.awaitLocal(ctx, ep.Addr6); err != nil {
+		return err
+	}
+	if err := f.routeEndpoint(p.near, ep, want.far.mac); err != nil {
 		return err
 	}
 	return f.shorten(ep, p.near.Attrs().Index)
@@ -134,19 +148,8 @@ func (f *Fabric) endpointVeth(ep Endpoint) veth {
 	return want
 }
 
-// setupApp configures the app's end.
-func setupApp(app *side, eth netlink.Link, ep Endpoint) error {
-	if err := app.up("lo"); err != nil {
-		return err
-	}
-	for _, hop := range hops(ep) {
-		if err := app.addr(eth, hop.self); err != nil {
-			return err
-		}
-	}
-	if err := app.nl.LinkSetUp(eth); err != nil {
-		return fmt.Errorf("set device %s up: %w", appDevice, err)
-	}
+// routeApp gives the app its way to everybody.
+func routeApp(app *side, eth netlink.Link, ep Endpoint) error {
 	index := eth.Attrs().Index
 	for _, hop := range hops(ep) {
 		if err := app.neigh(index, hop.via, fabricMAC); err != nil {
@@ -161,12 +164,8 @@ func setupApp(app *side, eth netlink.Link, ep Endpoint) error {
 	return nil
 }
 
-// setupEndpoint configures the fabric's end. The routes come last: from then on
-// the endpoint gets traffic.
-func (f *Fabric) setupEndpoint(dev netlink.Link, ep Endpoint, mac net.HardwareAddr) error {
-	if err := f.in.nl.LinkSetUp(dev); err != nil {
-		return fmt.Errorf("set device %s up: %w", dev.Attrs().Name, err)
-	}
+// routeEndpoint gives everybody the way to the app: from then on it gets traffic.
+func (f *Fabric) routeEndpoint(dev netlink.Link, ep Endpoint, mac net.HardwareAddr) error {
 	index := dev.Attrs().Index
 	for _, hop := range hops(ep) {
 		if err := f.in.neigh(index, hop.self, mac); err != nil {

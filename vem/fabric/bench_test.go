@@ -57,6 +57,7 @@ func BenchmarkAttach(b *testing.B) {
 
 // compare runs measure by turns on a plain pair and on each kind of path.
 func compare(b *testing.B, unit string, measure func(connection) float64) {
+	b.Helper()
 	one, two := plainPair(b)
 	plain := connect(b, one, two, netip.MustParseAddrPort("192.0.2.2:9"))
 	plain6 := connect(b, one, two, netip.MustParseAddrPort("[2001:db8::2]:9"))
@@ -187,6 +188,7 @@ func connect(b *testing.B, from, to *netns.NS, addr netip.AddrPort) connection {
 
 // stream sends size bytes from client to server and returns the bytes per second.
 func (c connection) stream(b *testing.B, size int) float64 {
+	b.Helper()
 	sent := make(chan error)
 	start := time.Now()
 	go func() {
@@ -221,6 +223,7 @@ func (c connection) stream(b *testing.B, size int) float64 {
 // pingPong sends one byte there and back count times and returns the median time.
 // Both ends share a CPU: what another wakes up would be the larger part of it.
 func (c connection) pingPong(b *testing.B, count int) time.Duration {
+	b.Helper()
 	done := make(chan error)
 	go func() {
 		defer pin(b, 0)()
@@ -259,7 +262,8 @@ func (c connection) pingPong(b *testing.B, count int) time.Duration {
 // pin keeps the calling goroutine on the n-th of the process's CPUs, as far as
 // there are so many, until the returned function is called.
 func pin(b *testing.B, n int) (undo func()) {
-	runtime.LockOSThread()
+	b.Helper()
+	runtime.LockOSThread() //nolint:forbidigo // about CPUs, not namespaces
 	var all, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
 		b.Error(err)
@@ -281,6 +285,6 @@ func pin(b *testing.B, n int) (undo func()) {
 		if err := unix.SchedSetaffinity(0, &all); err != nil {
 			b.Error(err)
 		}
-		runtime.UnlockOSThread()
+		runtime.UnlockOSThread() //nolint:forbidigo // about CPUs, not namespaces
 	}
 }

@@ -61,13 +61,13 @@ var (
 type Outside int
 
 const (
-	// OutsideNone: nothing. The default.
+	// OutsideNone is the default: nothing.
 	OutsideNone Outside = iota
-	// OutsideIPv4: what the host reaches by IPv4, under the host's address
+	// OutsideIPv4 is what the host reaches by IPv4, under the host's address
 	// (masquerade). Turns net.ipv4.ip_forward on in the host's namespace, as
 	// Docker does; [Fabric.Delete] puts it back.
 	OutsideIPv4
-	// OutsideDual: also IPv6. Turns net.ipv6.conf.all.forwarding on, after which
+	// OutsideDual is the same and IPv6. Turns net.ipv6.conf.all.forwarding on, after which
 	// the host ignores router advertisements on interfaces with accept_ra=1
 	// (Documentation/networking/ip-sysctl.rst): a host that gets its IPv6 default
 	// route that way needs accept_ra=2 first.
@@ -170,7 +170,7 @@ func Open(ctx context.Context, cfg Config) (*Fabric, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	f := &Fabric{cfg: cfg}
-	from, err := f.open()
+	from, err := f.open(ctx)
 	if err != nil {
 		err = fmt.Errorf("open network %s: %w", cfg.Network, err)
 		if from == created {
@@ -189,7 +189,7 @@ const (
 	created
 )
 
-func (f *Fabric) open() (origin, error) {
+func (f *Fabric) open(ctx context.Context) (origin, error) {
 	var err error
 	if f.host, err = openSide(f.cfg.Host); err != nil {
 		return found, err
@@ -198,14 +198,14 @@ func (f *Fabric) open() (origin, error) {
 	if err != nil {
 		return from, err
 	}
-	defer ns.Close()
+	defer ns.Close() //nolint:errcheck // a handle
 	if f.in, err = openSide(ns); err != nil {
 		return from, err
 	}
 	if err := f.setupInside(); err != nil {
 		return from, err
 	}
-	if err := f.setupHost(); err != nil {
+	if err := f.setupHost(ctx); err != nil {
 		return from, err
 	}
 	if err := f.setupFastPath(); err != nil {
@@ -254,6 +254,8 @@ func (f *Fabric) HostDevice() string { return hostDevice(f.cfg.Network) }
 // HostPath returns nil if the host and the network reach each other, and
 // otherwise why not: an error wrapping [ErrPrefixInUse].
 func (f *Fabric) HostPath() error { return f.hostPath }
+
+func (f *Fabric) isolated() bool { return f.hostPath != nil }
 
 // FastPath returns nil if traffic between endpoints of this host takes the short
 // way, and otherwise why not: an error wrapping [fastpath.ErrUnsupported]. Without

@@ -95,7 +95,7 @@ func (f *Fabric) publish(list []Publication) error {
 	if err := f.checkPublications(list); err != nil {
 		return err
 	}
-	if f.hostPath != nil {
+	if f.isolated() {
 		if len(list) > 0 {
 			return f.hostPath
 		}
@@ -184,7 +184,7 @@ func (f *Fabric) forgetFlows(before, after []Publication) error {
 // setupFirewall makes the host's table if it is missing, and keeps the one of an
 // earlier run with its published ports.
 func (f *Fabric) setupFirewall() error {
-	if f.hostPath != nil {
+	if f.isolated() {
 		return nil
 	}
 	have, err := f.host.hasTable(tableName(f.cfg.Network))

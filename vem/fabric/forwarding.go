@@ -106,7 +106,7 @@ func (s *side) raiseForwarding(c Config, need []string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.Close() //nolint:errcheck // a lock
 	own, err := readRecord(c.recordPath())
 	if err != nil {
 		return err
@@ -152,7 +152,7 @@ func (s *side) lowerForwarding(c Config, need []string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.Close() //nolint:errcheck // a lock
 	others, err := c.others()
 	if err != nil {
 		return err

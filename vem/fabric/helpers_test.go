@@ -20,21 +20,21 @@ import (
 )
 
 // needRoot skips a test that makes namespaces where that is not allowed.
-func needRoot(t testing.TB) {
-	t.Helper()
+func needRoot(tb testing.TB) {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes network namespaces and devices")
+		tb.Skip("needs root: makes network namespaces and devices")
 	}
 }
 
 // newNS makes a scratch namespace: a host or an app. Nothing in it reaches the
 // machine's network.
-func newNS(t testing.TB) *netns.NS {
-	t.Helper()
-	needRoot(t)
+func newNS(tb testing.TB) *netns.NS {
+	tb.Helper()
+	needRoot(tb)
 	ns, err := netns.New()
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { ns.Close() })
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(func() { ns.Close() })
 	return ns
 }
 
@@ -44,34 +44,34 @@ var (
 )
 
 // testConfig is a network on a scratch host.
-func testConfig(t testing.TB) fabric.Config {
-	t.Helper()
-	host := newNS(t)
-	up(t, host, "lo")
-	return fabric.Config{Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: t.TempDir(), Host: host}
+func testConfig(tb testing.TB) fabric.Config {
+	tb.Helper()
+	host := newNS(tb)
+	up(tb, host, "lo")
+	return fabric.Config{Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: tb.TempDir(), Host: host}
 }
 
 // up brings a device of ns up.
-func up(t testing.TB, ns *netns.NS, device string) {
-	t.Helper()
-	h := handle(t, ns)
+func up(tb testing.TB, ns *netns.NS, device string) {
+	tb.Helper()
+	h := handle(tb, ns)
 	link, err := h.LinkByName(device)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(h.LinkSetUp(link)))
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(h.LinkSetUp(link)))
 }
 
 // open opens a fabric. The test's end deletes it, whatever state it is in then.
-func open(t testing.TB, cfg fabric.Config) *fabric.Fabric {
-	t.Helper()
-	f, err := fabric.Open(t.Context(), cfg)
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() {
-		qt.Check(t, qt.IsNil(f.Close()))
-		ctx := context.WithoutCancel(t.Context())
+func open(tb testing.TB, cfg fabric.Config) *fabric.Fabric {
+	tb.Helper()
+	f, err := fabric.Open(tb.Context(), cfg)
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(func() {
+		qt.Check(tb, qt.IsNil(f.Close()))
+		ctx := context.WithoutCancel(tb.Context())
 		f, err := fabric.Open(ctx, cfg)
-		qt.Assert(t, qt.IsNil(err))
-		qt.Check(t, qt.IsNil(f.Delete(ctx)))
-		qt.Check(t, qt.IsNil(f.Close()))
+		qt.Assert(tb, qt.IsNil(err))
+		qt.Check(tb, qt.IsNil(f.Delete(ctx)))
+		qt.Check(tb, qt.IsNil(f.Close()))
 	})
 	return f
 }
@@ -84,24 +84,24 @@ func ep(n byte) fabric.Endpoint {
 }
 
 // attach makes an app namespace and attaches it.
-func attach(t testing.TB, f *fabric.Fabric, e fabric.Endpoint) *netns.NS {
-	t.Helper()
-	ns := newNS(t)
-	qt.Assert(t, qt.IsNil(f.Attach(t.Context(), e, ns)))
+func attach(tb testing.TB, f *fabric.Fabric, e fabric.Endpoint) *netns.NS {
+	tb.Helper()
+	ns := newNS(tb)
+	qt.Assert(tb, qt.IsNil(f.Attach(tb.Context(), e, ns)))
 	return ns
 }
 
 // serve answers each TCP connection to addr in ns with the client's address.
-func serve(t testing.TB, ns *netns.NS, addr string) netip.AddrPort {
-	t.Helper()
+func serve(tb testing.TB, ns *netns.NS, addr string) netip.AddrPort {
+	tb.Helper()
 	var l net.Listener
-	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
+	qt.Assert(tb, qt.IsNil(ns.Do(func() (err error) {
 		var lc net.ListenConfig
-		l, err = lc.Listen(t.Context(), "tcp", addr)
+		l, err = lc.Listen(tb.Context(), "tcp", addr)
 		return err
 	})))
 	done := make(chan struct{})
-	t.Cleanup(func() { l.Close(); <-done })
+	tb.Cleanup(func() { l.Close(); <-done })
 	go func() {
 		defer close(done)
 		for {
@@ -117,17 +117,17 @@ func serve(t testing.TB, ns *netns.NS, addr string) netip.AddrPort {
 }
 
 // dial connects from ns and returns what the server says.
-func dial(t testing.TB, ns *netns.NS, addr netip.AddrPort) (string, error) {
-	t.Helper()
-	return dialWithin(t, ns, addr, 3*time.Second)
+func dial(tb testing.TB, ns *netns.NS, addr netip.AddrPort) (string, error) {
+	tb.Helper()
+	return dialWithin(tb, ns, addr, 3*time.Second)
 }
 
-func dialWithin(t testing.TB, ns *netns.NS, addr netip.AddrPort, limit time.Duration) (string, error) {
-	t.Helper()
+func dialWithin(tb testing.TB, ns *netns.NS, addr netip.AddrPort, limit time.Duration) (string, error) {
+	tb.Helper()
 	var said []byte
 	err := ns.Do(func() error {
 		d := net.Dialer{Timeout: limit}
-		c, err := d.DialContext(t.Context(), "tcp", addr.String())
+		c, err := d.DialContext(tb.Context(), "tcp", addr.String())
 		if err != nil {
 			return err
 		}
@@ -143,16 +143,16 @@ func dialWithin(t testing.TB, ns *netns.NS, addr netip.AddrPort, limit time.Dura
 }
 
 // udpEcho answers each datagram to addr in ns with the sender's address.
-func udpEcho(t testing.TB, ns *netns.NS, addr string) {
-	t.Helper()
+func udpEcho(tb testing.TB, ns *netns.NS, addr string) {
+	tb.Helper()
 	var c net.PacketConn
-	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
+	qt.Assert(tb, qt.IsNil(ns.Do(func() (err error) {
 		var lc net.ListenConfig
-		c, err = lc.ListenPacket(t.Context(), "udp", addr)
+		c, err = lc.ListenPacket(tb.Context(), "udp", addr)
 		return err
 	})))
 	done := make(chan struct{})
-	t.Cleanup(func() { c.Close(); <-done })
+	tb.Cleanup(func() { c.Close(); <-done })
 	go func() {
 		defer close(done)
 		buf := make([]byte, 1500)
@@ -167,25 +167,25 @@ func udpEcho(t testing.TB, ns *netns.NS, addr string) {
 }
 
 // dialUDP opens a UDP socket in ns that is connected to addr.
-func dialUDP(t testing.TB, ns *netns.NS, addr string) net.Conn {
-	t.Helper()
+func dialUDP(tb testing.TB, ns *netns.NS, addr string) net.Conn {
+	tb.Helper()
 	var c net.Conn
-	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
+	qt.Assert(tb, qt.IsNil(ns.Do(func() (err error) {
 		var d net.Dialer
-		c, err = d.DialContext(t.Context(), "udp", addr)
+		c, err = d.DialContext(tb.Context(), "udp", addr)
 		return err
 	})))
-	t.Cleanup(func() { c.Close() })
+	tb.Cleanup(func() { c.Close() })
 	return c
 }
 
 // ask sends a datagram and returns the answer.
-func ask(t testing.TB, c net.Conn) (string, error) {
-	t.Helper()
+func ask(tb testing.TB, c net.Conn) (string, error) {
+	tb.Helper()
 	if _, err := c.Write([]byte("who am I?")); err != nil {
 		return "", err
 	}
-	qt.Assert(t, qt.IsNil(c.SetReadDeadline(time.Now().Add(3*time.Second))))
+	qt.Assert(tb, qt.IsNil(c.SetReadDeadline(time.Now().Add(3*time.Second))))
 	buf := make([]byte, 1500)
 	n, err := c.Read(buf)
 	if err != nil {
@@ -196,42 +196,42 @@ func ask(t testing.TB, c net.Conn) (string, error) {
 }
 
 // handle opens a netlink handle in ns.
-func handle(t testing.TB, ns *netns.NS) (h *netlink.Handle) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
+func handle(tb testing.TB, ns *netns.NS) (h *netlink.Handle) {
+	tb.Helper()
+	qt.Assert(tb, qt.IsNil(ns.Do(func() (err error) {
 		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	})))
-	t.Cleanup(h.Close)
+	tb.Cleanup(h.Close)
 	return h
 }
 
 // joinPair connects two namespaces by a plain veth pair with addresses .1 and .2.
-func joinPair(t testing.TB, one, two *netns.NS, device string) {
-	t.Helper()
-	h1, h2 := handle(t, one), handle(t, two)
+func joinPair(tb testing.TB, one, two *netns.NS, device string) {
+	tb.Helper()
+	h1, h2 := handle(tb, one), handle(tb, two)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = device
 	v := netlink.NewVeth(attrs)
 	v.PeerName, v.PeerNamespace = device, netlink.NsFd(two.File().Fd())
-	qt.Assert(t, qt.IsNil(h1.LinkAdd(v)))
+	qt.Assert(tb, qt.IsNil(h1.LinkAdd(v)))
 	for i, h := range []*netlink.Handle{h1, h2} {
 		link, err := h.LinkByName(device)
-		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(tb, qt.IsNil(err))
 		for _, text := range []string{"192.0.2.%d/24", "2001:db8::%d/64"} {
 			addr, err := netlink.ParseAddr(fmt.Sprintf(text, i+1))
-			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(tb, qt.IsNil(err))
 			addr.Flags = unix.IFA_F_NODAD
-			qt.Assert(t, qt.IsNil(h.AddrAdd(link, addr)))
+			qt.Assert(tb, qt.IsNil(h.AddrAdd(link, addr)))
 		}
-		qt.Assert(t, qt.IsNil(h.LinkSetUp(link)))
+		qt.Assert(tb, qt.IsNil(h.LinkSetUp(link)))
 	}
 }
 
 // sysctl reads a setting of ns, path below /proc/sys/net.
-func sysctl(t testing.TB, ns *netns.NS, path string) (value string) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(ns.Do(func() error {
+func sysctl(tb testing.TB, ns *netns.NS, path string) (value string) {
+	tb.Helper()
+	qt.Assert(tb, qt.IsNil(ns.Do(func() error {
 		raw, err := os.ReadFile("/proc/sys/net/" + path)
 		value = strings.TrimSpace(string(raw))
 		return err
@@ -239,19 +239,24 @@ func sysctl(t testing.TB, ns *netns.NS, path string) (value string) {
 	return value
 }
 
-// receive returns the sender of the first datagram that arrives at addr in ns.
-func receive(t testing.TB, ns *netns.NS, addr string) <-chan string {
-	t.Helper()
+// receive returns the sender of the first datagram that arrives at addr in ns, or
+// nothing after three seconds.
+func receive(tb testing.TB, ns *netns.NS, addr string) <-chan string {
+	tb.Helper()
 	var c net.PacketConn
-	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
+	qt.Assert(tb, qt.IsNil(ns.Do(func() (err error) {
 		var lc net.ListenConfig
-		c, err = lc.ListenPacket(t.Context(), "udp", addr)
+		c, err = lc.ListenPacket(tb.Context(), "udp", addr)
 		return err
 	})))
-	t.Cleanup(func() { c.Close() })
+	qt.Assert(tb, qt.IsNil(c.SetReadDeadline(time.Now().Add(3*time.Second))))
 	got := make(chan string, 1)
+	done := make(chan struct{})
+	tb.Cleanup(func() { c.Close(); <-done })
 	go func() {
+		defer close(done)
 		defer close(got)
+		defer c.Close()
 		if _, from, err := c.ReadFrom(make([]byte, 1500)); err == nil {
 			got <- from.(*net.UDPAddr).AddrPort().Addr().String()
 		}
@@ -260,11 +265,11 @@ func receive(t testing.TB, ns *netns.NS, addr string) <-chan string {
 }
 
 // sendFrom sends a datagram from one of ns's addresses.
-func sendFrom(t testing.TB, ns *netns.NS, from, to string) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(ns.Do(func() error {
+func sendFrom(tb testing.TB, ns *netns.NS, from, to string) {
+	tb.Helper()
+	qt.Assert(tb, qt.IsNil(ns.Do(func() error {
 		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
-		c, err := d.DialContext(t.Context(), "udp", to)
+		c, err := d.DialContext(tb.Context(), "udp", to)
 		if err != nil {
 			return err
 		}
@@ -274,9 +279,9 @@ func sendFrom(t testing.TB, ns *netns.NS, from, to string) {
 	})))
 }
 
-func addRoute(t testing.TB, h *netlink.Handle, link netlink.Link, dst, gw string) {
-	t.Helper()
+func addRoute(tb testing.TB, h *netlink.Handle, link netlink.Link, dst, gw string) {
+	tb.Helper()
 	to, err := netlink.ParseIPNet(dst)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Gw: net.ParseIP(gw)})))
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Gw: net.ParseIP(gw)})))
 }

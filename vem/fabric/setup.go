@@ -1,10 +1,12 @@
 package fabric
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -46,7 +48,7 @@ func (f *Fabric) setupInside() error {
 	addrs := []netip.Addr{nextHop4}
 	nets := []netip.Prefix{f.cfg.Prefix4}
 	if f.cfg.Prefix6.IsValid() {
-		settings = append(settings[:len(settings):len(settings)], insideSysctls6...)
+		settings = slices.Concat(insideSysctls, insideSysctls6)
 		addrs = append(addrs, nextHop6)
 		nets = append(nets, f.cfg.Prefix6)
 	}
@@ -80,7 +82,7 @@ func (f *Fabric) setupInside() error {
 
 // setupHost makes or adopts the link between fabric and host, and gives the host
 // its routes into the network.
-func (f *Fabric) setupHost() error {
+func (f *Fabric) setupHost(ctx context.Context) error {
 	name := f.HostDevice()
 	owner, err := f.host.owner(name, f.alias())
 	if err != nil {
@@ -120,10 +122,19 @@ func (f *Fabric) setupHost() error {
 	if f.hostPath, err = f.host.checkPrefixes(p.far, f.prefixes()); err != nil || f.hostPath != nil {
 		return err
 	}
-	if err := f.setupHostEnd(p.far); err != nil {
+	if err := f.nameHost(p.far); err != nil {
 		return err
 	}
-	return f.setupUplink(p.near)
+	if err := p.up(f.in, f.host); err != nil {
+		return err
+	}
+	if err := f.routeHost(p.far.Attrs().Index); err != nil {
+		return err
+	}
+	if err := f.host.awaitLocal(ctx, f.cfg.pool().Gateway6()); err != nil {
+		return err
+	}
+	return f.routeUplink()
 }
 
 // hostNet is one address family of the network as the host sees it.
@@ -142,9 +153,9 @@ func (f *Fabric) prefixes() []hostNet {
 	return list
 }
 
-// setupHostEnd configures snap-NETWORK in the host.
-func (f *Fabric) setupHostEnd(dev netlink.Link) error {
-	name, index := dev.Attrs().Name, dev.Attrs().Index
+// nameHost gives snap-NETWORK the host's addresses in the network.
+func (f *Fabric) nameHost(dev netlink.Link) error {
+	name := dev.Attrs().Name
 	// Before the device is up, when it would make itself a link-local address and
 	// start to solicit routers.
 	if err := f.host.set(
@@ -161,9 +172,11 @@ func (f *Fabric) setupHostEnd(dev netlink.Link) error {
 			return err
 		}
 	}
-	if err := f.host.nl.LinkSetUp(dev); err != nil {
-		return fmt.Errorf("set device %s up: %w", name, err)
-	}
+	return nil
+}
+
+// routeHost gives the host its way into the network.
+func (f *Fabric) routeHost(index int) error {
 	for _, n := range f.prefixes() {
 		if err := f.host.neigh(index, n.nextHop, fabricMAC); err != nil {
 			return err
@@ -180,11 +193,8 @@ func (f *Fabric) setupHostEnd(dev netlink.Link) error {
 	return nil
 }
 
-// setupUplink configures host0 in the fabric.
-func (f *Fabric) setupUplink(dev netlink.Link) error {
-	if err := f.in.nl.LinkSetUp(dev); err != nil {
-		return fmt.Errorf("set device %s up: %w", uplinkName, err)
-	}
+// routeUplink gives the network its way to the host and beyond.
+func (f *Fabric) routeUplink() error {
 	for _, n := range f.prefixes() {
 		if err := f.in.neigh(f.uplink, n.gateway, hostMAC); err != nil {
 			return err

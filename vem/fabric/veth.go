@@ -80,15 +80,52 @@ func makeVeth(near, far *side, want veth) (*pair, error) {
 
 // setMTU gives both ends the MTU if they have another one.
 func (p *pair) setMTU(near, far *side, mtu int) error {
-	for _, end := range []struct {
-		s    *side
-		link netlink.Link
-	}{{near, p.near}, {far, p.far}} {
+	for _, end := range p.ends(near, far) {
 		if end.link.Attrs().MTU != mtu {
-			if err := end.s.nl.LinkSetMTU(end.link, mtu); err != nil {
+			if err := end.nl.LinkSetMTU(end.link, mtu); err != nil {
 				return fmt.Errorf("set MTU of %s: %w", end.link.Attrs().Name, err)
 			}
 		}
 	}
 	return nil
 }
+
+// up brings both ends up and returns when both can send.
+//
+// A veth end has a carrier once both are up, and a device without one has no queue:
+// what it is given to send is lost. The end that came up first gets its queue from a
+// work item some time after the carrier (net/core/link_watch.c, seen to take
+// milliseconds on a busy machine), and an app's first packet would then be lost and
+// sent again a second later. Replacing the root qdisc by what it is anyway
+// (noqueue, a veth's default) does it at once: qdisc_graft calls dev_activate.
+func (p *pair) up(near, far *side) error {
+	active := true
+	for _, end := range p.ends(near, far) {
+		attrs := end.link.Attrs()
+		active = active && attrs.OperState == netlink.OperUp
+		if err := end.nl.LinkSetUp(end.link); err != nil {
+			return fmt.Errorf("set device %s up: %w", attrs.Name, err)
+		}
+	}
+	if active {
+		return nil // replacing it under traffic would lose packets
+	}
+	for _, end := range p.ends(near, far) {
+		attrs := end.link.Attrs()
+		err := end.nl.QdiscReplace(&netlink.GenericQdisc{
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: attrs.Index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue",
+		})
+		if err != nil {
+			return fmt.Errorf("activate device %s: %w", attrs.Name, err)
+		}
+	}
+	return nil
+}
+
+// end is one end of a pair, with the netlink socket of its namespace.
+type end struct {
+	nl   *netlink.Handle
+	link netlink.Link
+}
+
+func (p *pair) ends(near, far *side) []end { return []end{{near.nl, p.near}, {far.nl, p.far}} }

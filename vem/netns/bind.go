@@ -31,12 +31,12 @@ func (n *NS) bind(path string) error {
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer src.Close() //nolint:errcheck // a handle
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only looked at
 	switch have, err := inode(int(f.Fd())); {
 	case err == nil && have == n.inode:
 		return nil

@@ -81,8 +81,7 @@ func Current() (*NS, error) {
 func fromFile(f *os.File) (*NS, error) {
 	ino, err := inode(int(f.Fd()))
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return &NS{inode: ino, file: f}, nil
 }

@@ -33,13 +33,13 @@ func (n *NS) Do(fn func() error) error {
 	if err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
-	defer target.Close()
+	defer target.Close() //nolint:errcheck // a handle
 	onThread(func() disposal {
 		var home *NS
 		if home, err = Current(); err != nil {
 			return reuse
 		}
-		defer home.Close()
+		defer home.Close() //nolint:errcheck // a handle
 		if err = target.enter(); err != nil {
 			return reuse
 		}

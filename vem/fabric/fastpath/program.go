@@ -37,12 +37,15 @@ const (
 func mov(dst, src uint8) insn        { return op(unix.BPF_ALU64|0xb0|unix.BPF_X, dst, src, 0, 0) }
 func movImm(dst uint8, v int32) insn { return op(unix.BPF_ALU64|0xb0|unix.BPF_K, dst, 0, 0, v) }
 func addImm(dst uint8, v int32) insn { return op(unix.BPF_ALU64|unix.BPF_ADD|unix.BPF_K, dst, 0, 0, v) }
+
 func load(dst, src uint8, o int) insn {
 	return op(unix.BPF_LDX|unix.BPF_MEM|unix.BPF_W, dst, src, int16(o), 0)
 }
+
 func store(dst uint8, o int, src uint8) insn {
 	return op(unix.BPF_STX|unix.BPF_MEM|unix.BPF_W, dst, src, int16(o), 0)
 }
+
 func storeImm(dst uint8, o int, v int32) insn {
 	return op(unix.BPF_ST|unix.BPF_MEM|unix.BPF_W, dst, 0, int16(o), v)
 }
