@@ -103,6 +103,9 @@ func Sweep(parent string) error {
 // partial one for Sweep.
 func (d Dir) Remove() error {
 	gone := filepath.Join(filepath.Dir(string(d)), partialPrefix+"removed-"+filepath.Base(string(d)))
+	if err := os.RemoveAll(gone); err != nil { // an earlier Remove that failed half-way
+		return fmt.Errorf("remove snapshot: %w", err)
+	}
 	err := os.Rename(string(d), gone)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

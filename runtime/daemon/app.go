@@ -106,6 +106,24 @@ func (a *app) step(to Status, durable durability, change func(*record)) error {
 	return nil
 }
 
+// settle is a step that has happened already: if it can't be persisted the app
+// has the new status all the same, for as long as this daemon runs, and the
+// next one finds out by itself.
+func (a *app) settle(to Status, durable durability, change func(*record)) error {
+	err := a.step(to, durable, change)
+	var illegal *StepError
+	if err == nil || errors.As(err, &illegal) {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rec.Status, a.rec.StatusAt = to, time.Now()
+	if change != nil {
+		change(&a.rec)
+	}
+	return err
+}
+
 // note keeps an error that nobody waits for, to be shown with the app.
 func (a *app) note(err error) {
 	a.mu.Lock()

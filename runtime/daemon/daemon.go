@@ -5,7 +5,7 @@
 // operation persists each step before it takes it, so that a daemon killed at
 // any point leaves something that the next one finishes or undoes (recover.go):
 //
-//	creating -> running -> hibernating -> held -> waking -> running
+//	creating -> running -> hibernating -> held -> waking -> resuming -> running
 //	restoring ----^  |  \-> snapshotting -^  \-> removing
 //	                 +--> stopped --> removing
 package daemon
@@ -125,7 +125,8 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 func (d *Daemon) Close() error {
 	d.tasks.stop()
 	var errs []error
-	for _, a := range d.apps {
+	for _, a := range d.list() {
+		a.turn <- struct{}{} // for good: only a follower may still have it
 		if a.held != nil {
 			errs = append(errs, a.held.Close())
 		}
@@ -133,6 +134,7 @@ func (d *Daemon) Close() error {
 			errs = append(errs, a.proc.Close())
 		}
 	}
+	d.tasks.followers.Wait()
 	for _, n := range d.networks {
 		errs = append(errs, n.Close())
 	}

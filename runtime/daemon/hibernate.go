@@ -74,20 +74,22 @@ func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *o
 	if err := fault.Point(ctx, fault.HibernateAfterKill); err != nil {
 		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
-	if err := d.becomeHeld(ctx, a); err != nil {
-		return nil, err
-	}
+	d.becomeHeld(ctx, a)
 	return &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
 }
 
-// becomeHeld is the last step of hibernating: the processes have ended.
-func (d *Daemon) becomeHeld(ctx context.Context, a *app) error {
+// becomeHeld is the last step of hibernating: the processes have ended, so it
+// can't fail. What can't be recorded now the next daemon finds out.
+func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
-	if err := a.step(Held, forever, func(r *record) { r.Process = processRecord{} }); err != nil {
-		return err
+	if err := a.settle(Held, forever, func(r *record) { r.Process = processRecord{} }); err != nil {
+		a.note(err)
+		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
 	d.arm(ctx, a)
-	return fault.Point(ctx, fault.HibernateAfterArm)
+	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {
+		d.log.ErrorContext(ctx, "fault after arming", slog.Any("error", err))
+	}
 }
 
 // undoHibernate makes an app whose processes are alive a running one again.
@@ -99,7 +101,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 		a.cgroup().Thaw(),
 		d.release(ctx, a),
 		a.hibernation().Remove(),
-		a.step(Running, untilReboot, nil),
+		a.settle(Running, untilReboot, nil),
 	)
 }
 

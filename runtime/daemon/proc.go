@@ -48,7 +48,8 @@ func parentOf(pid int) (int, error) {
 }
 
 // openRecorded opens the process that a record names, or returns nil if that
-// process has ended.
+// process has ended or is about to: one that was killed a moment ago is no
+// reason to give up the snapshot that was taken before.
 func openRecorded(r processRecord) *sandbox.Process {
 	if r.PID == 0 {
 		return nil
@@ -57,11 +58,36 @@ func openRecorded(r processRecord) *sandbox.Process {
 	if err != nil {
 		return nil
 	}
-	if start, err := startTime(r.PID); err != nil || start != r.StartTime {
+	if start, err := startTime(r.PID); err != nil || start != r.StartTime || ending(r.PID) {
 		_ = p.Close()
 		return nil
 	}
 	return p
+}
+
+// ending tells whether a process has ended, is in its last system call or has
+// been sent SIGKILL: PF_EXITING of <linux/sched.h>, proc_pid_stat(5).
+func ending(pid int) bool {
+	const exiting = 4
+	f, err := statFields(pid)
+	if err != nil || f[0] == "Z" || f[0] == "X" {
+		return true
+	}
+	if flags, err := strconv.ParseUint(f[6], 10, 64); err == nil && flags&exiting != 0 {
+		return true
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(b)) {
+		if name, value, _ := strings.Cut(line, ":"); name == "SigPnd" || name == "ShdPnd" {
+			if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && set&(1<<(unix.SIGKILL-1)) != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // rootProcess finds the process of a cgroup that is number 1 in its pid

@@ -26,8 +26,9 @@ const (
 	Running      Status = "running"
 	Snapshotting Status = "snapshotting"
 	Hibernating  Status = "hibernating"
-	Held         Status = "held" // hibernated: no process, its sockets held
-	Waking       Status = "waking"
+	Held         Status = "held"     // hibernated: no process, its sockets held
+	Waking       Status = "waking"   // its processes are being made, none runs
+	Resuming     Status = "resuming" // its processes may run: there is no way back
 	Restoring    Status = "restoring"
 	Stopped      Status = "stopped"
 	Removing     Status = "removing"
@@ -42,7 +43,8 @@ var legal = map[Status][]Status{
 	Snapshotting: {Running, Stopped},
 	Hibernating:  {Running, Held, Stopped},
 	Held:         {Waking, Stopped, Removing},
-	Waking:       {Running, Held},
+	Waking:       {Resuming, Held},
+	Resuming:     {Running, Held, Stopped},
 	Stopped:      {Removing},
 	Removing:     {},
 }

@@ -59,7 +59,13 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 	}
 	var errs []error
 	for name := range kept {
-		if a, ok := d.apps[name]; !ok || a.status() != Held {
+		a, ok := d.apps[name]
+		if !ok {
+			if _, err := os.Lstat(d.appDir(name)); err == nil {
+				continue // its record can't be read: the sockets are still its
+			}
+		}
+		if !ok || a.status() == Running || a.status() == Stopped {
 			errs = append(errs, d.fds.Drop(ctx, name))
 		}
 	}
@@ -109,7 +115,8 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
 		}
-		return d.becomeHeld(ctx, a)
+		d.becomeHeld(ctx, a)
+		return nil
 	case Held:
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
@@ -117,7 +124,12 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		d.arm(ctx, a)
 		return nil
 	case Waking:
-		return d.recoverWaking(ctx, a)
+		if err := d.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		return d.undoWake(ctx, a)
+	case Resuming:
+		return d.recoverResuming(ctx, a)
 	case Stopped:
 		return d.takeDown(ctx, a)
 	}
@@ -169,26 +181,20 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 	return snapshot.CopyTree(ctx, a.hibernation().Shm(), a.box.Shm())
 }
 
-// recoverWaking finishes a wake whose CRIU has succeeded after its daemon died.
-func (d *Daemon) recoverWaking(ctx context.Context, a *app) error {
-	proc, err := rootProcess(a.cgroup())
-	if err != nil {
-		return err
-	}
-	if proc == nil {
+// recoverResuming finishes a wake whose processes may have run: they have, if
+// they exist. CRIU, which has ended, kills them if it can't let them run.
+func (d *Daemon) recoverResuming(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	if !openAlive(rec.Process) {
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
 		}
 		return d.undoWake(ctx, a)
 	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
+	if err := a.settle(Running, untilReboot, nil); err != nil {
 		return err
 	}
-	if err := errors.Join(ns.Close(), d.adopt(a, proc, untilReboot)); err != nil {
-		return err
-	}
-	return errors.Join(d.release(ctx, a), a.hibernation().Remove())
+	return d.recoverRunning(ctx, a)
 }
 
 // awaitCRIU waits for a CRIU process that outlived its daemon: it still has

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -89,6 +90,11 @@ func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
 	if err := os.MkdirAll(a.work(), 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make work directory: %w", err), ns.Close())
 	}
+	if a.status() == Creating {
+		if err := fault.Point(ctx, fault.CreateAfterSandbox); err != nil {
+			return nil, errors.Join(err, ns.Close())
+		}
+	}
 	if err := d.attach(ctx, a, ns); err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
@@ -117,7 +123,7 @@ func (d *Daemon) adopt(a *app, proc *sandbox.Process, durable durability) error 
 func (d *Daemon) follow(a *app, proc *sandbox.Process) {
 	ended := make(chan struct{})
 	a.proc, a.ended = proc, ended
-	d.tasks.run(func(ctx context.Context) {
+	d.tasks.follow(func(ctx context.Context) {
 		status, err := proc.Wait()
 		if err != nil {
 			return // closed: the daemon ends, or the process is not the app's
@@ -150,19 +156,25 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 		return err
 	}
 	a.dropProcess()
-	if err := a.step(Stopped, forever, func(r *record) {
+	err := a.settle(Stopped, forever, func(r *record) {
 		r.Exit = exit
 		r.Process = processRecord{}
-	}); err != nil {
+	})
+	var illegal *StepError
+	if errors.As(err, &illegal) {
 		return err
 	}
 	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
-	return d.takeDown(ctx, a)
+	return errors.Join(err, d.takeDown(ctx, a))
 }
 
 // takeDown removes the app's network and sandbox; its processes have ended.
 func (d *Daemon) takeDown(ctx context.Context, a *app) error {
-	return errors.Join(d.detach(ctx, a), a.box.Remove())
+	err := d.detach(ctx, a)
+	if err == nil && a.status() == Removing {
+		err = fault.Point(ctx, fault.RemoveAfterDetach)
+	}
+	return errors.Join(err, a.box.Remove())
 }
 
 // dropProcess forgets the process, which has been killed, once it is reaped.
@@ -177,7 +189,9 @@ func (a *app) dropProcess() {
 // expunge ends an app and removes all there is of it. It can be repeated.
 func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	if a.status() != Removing {
-		if err := a.step(Removing, untilReboot, nil); err != nil {
+		// A full disk is no reason to keep what fills it. If this daemon dies
+		// before the end, the next one has the app as it was, but stopped.
+		if err := a.settle(Removing, untilReboot, nil); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 			return err
 		}
 	}

@@ -36,8 +36,8 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
 	api.RegisterSnapctlServer(s, d)
 	stop := context.AfterFunc(ctx, func() {
-		d.tasks.stop()
-		s.Stop()
+		d.tasks.cancel()
+		s.Stop() // waits for the requests
 	})
 	defer stop()
 	if ready != nil {

@@ -43,7 +43,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	ended := false
 	defer func() {
 		if !ended {
-			err = errors.Join(err, a.step(Running, untilReboot, nil))
+			err = errors.Join(err, a.settle(Running, untilReboot, nil))
 		}
 	}()
 	ns, err := netns.Open(a.box.NetPath())
@@ -184,7 +184,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
 		return nil, nil, err
 	}
-	proc, err := d.restore(ctx, a, dir, m, clock.begin)
+	proc, err := d.restore(ctx, a, dir, m, clock.begin, nil)
 	if err != nil {
 		return nil, nil, err
 	}

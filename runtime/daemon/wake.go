@@ -46,19 +46,25 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	if err != nil {
 		return nil, err
 	}
-	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin)
+	// What the app reads from a held socket nobody can give it again, so it is
+	// never ended once it may have run: the last moment to fail is before.
+	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(_ context.Context, pid int) error {
+		return a.resuming(pid)
+	})
 	if err != nil {
 		return nil, err
 	}
-	ctx = context.WithoutCancel(ctx) // it runs: there is no way back
+	ctx = context.WithoutCancel(ctx)
 	if err := fault.Point(ctx, fault.WakeAfterRestore); err != nil {
-		return nil, errors.Join(err, proc.Close())
+		d.log.ErrorContext(ctx, "fault after restoring", slog.Any("error", err))
 	}
 	a.failures = 0
 	clock.begin("let go of sockets")
-	if err := d.adopt(a, proc, untilReboot); err != nil {
-		return nil, err
+	if err := a.settle(Running, untilReboot, func(r *record) { r.LastError = "" }); err != nil {
+		a.note(err)
+		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
+	d.follow(a, proc)
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
@@ -69,9 +75,19 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	return &outcome{steps: clock.end()}, nil
 }
 
+// resuming records that the processes, of which pid is the first, are about to run.
+func (a *app) resuming(pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	return a.step(Resuming, untilReboot, func(r *record) { r.Process = processRecord{PID: pid, StartTime: start} })
+}
+
 // restore makes the processes of a saved app, with the sockets that are held.
-// If it fails no process is left.
-func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest, tell func(string)) (_ *sandbox.Process, err error) {
+// It calls ready, which may be nil, before they run; if that fails they never
+// do. If restore fails no process is left.
+func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest, tell func(string), ready func(context.Context, int) error) (_ *sandbox.Process, err error) {
 	tell("prepare sandbox")
 	rec, _ := a.read()
 	ns, err := d.prepare(ctx, a)
@@ -102,8 +118,15 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			}
 			return a.box.StartInCgroupNS(ctx, cmd)
 		},
-		Started: a.box.Cgroup().Add, Step: tell,
+		Started: a.box.Cgroup().Add, Ready: ready, Step: tell,
 	})
+	if err != nil && a.status() == Resuming {
+		// CRIU has failed so late that the app may have run all the same.
+		if proc, perr := rootProcess(a.cgroup()); proc != nil || perr != nil {
+			d.log.ErrorContext(ctx, "CRIU failed after resuming", slog.String("app", rec.Name), slog.Any("error", err))
+			return proc, perr
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -123,17 +146,15 @@ func (a *app) heldSockets() []restore.Held {
 
 // undoWake makes an app that could not be woken a held one again.
 func (d *Daemon) undoWake(ctx context.Context, a *app) error {
-	if a.status() != Waking {
+	if s := a.status(); s != Waking && s != Resuming {
 		return nil
 	}
 	if err := a.cgroup().Kill(ctx); err != nil {
 		return err
 	}
 	a.dropProcess()
-	if err := a.step(Held, untilReboot, nil); err != nil {
-		return err
-	}
-	return d.rearm(a)
+	err := a.settle(Held, untilReboot, func(r *record) { r.Process = processRecord{} })
+	return errors.Join(err, d.rearm(a))
 }
 
 // watch is the wait for traffic that wakes an app.

@@ -36,14 +36,14 @@ type RestoreOptions struct {
 	// that it, and with it the tasks, can be put into a cgroup.
 	Started func(pid int) error
 	// Ready is called when every task is in place and about to run. If it
-	// fails, the tasks are killed.
+	// fails, the tasks are killed. Afterwards ctx is not looked at.
 	Ready func(ctx context.Context, pid int) error
 }
 
 // Restore makes the saved tasks again and returns the process id of the root
 // task, which is a child of the caller.
 //
-// If ctx ends CRIU is killed; the caller then kills what it left in the cgroup.
+// If ctx ends before the tasks are ready CRIU is killed; the caller then kills what it left in the cgroup.
 // Returns an error wrapping *Error if CRIU failed.
 func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err error) {
 	images, err := os.Open(o.Images)
@@ -79,15 +79,26 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	defer context.AfterFunc(ctx, s.kill)()
+	stop := context.AfterFunc(ctx, s.kill)
+	defer stop()
 
+	resumed := false
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
-		if script == "post-restore" && o.Ready != nil {
-			return o.Ready(ctx, p)
+		if script != "post-restore" {
+			return nil
 		}
+		if !stop() {
+			return context.Cause(ctx)
+		}
+		if o.Ready != nil {
+			if err := o.Ready(ctx, p); err != nil {
+				return err
+			}
+		}
+		resumed = true
 		return nil
 	})
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := context.Cause(ctx); cause != nil && !resumed {
 		err = errors.Join(cause, err)
 	}
 	if err != nil || !resp.GetSuccess() {
