@@ -1,0 +1,327 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/testenv/gate"
+	"github.com/snapctl/snapctl/testenv/host"
+)
+
+// stage is an operation with fault points in it, and what surrounds it.
+type stage struct {
+	before func(w *World) // on a daemon without a plan; the app "cache" runs
+	do     func(w *World) error
+	undone func(w *World) // checks that it never happened
+	done   func(w *World) // checks that it happened
+}
+
+// stages are the operations, by the first word of their points' names.
+var stages = map[string]stage{
+	"create": {
+		do: func(w *World) error {
+			_, err := w.API.Run(w.t.Context(), redisRequest("copy", "10.77.0.8"))
+			return err
+		},
+		undone: func(w *World) { w.gone("copy") },
+	},
+	"hibernate": {
+		do: func(w *World) error {
+			_, err := w.API.Hibernate(w.t.Context(), &api.HibernateRequest{Name: "cache"}, nil)
+			return err
+		},
+		undone: func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
+		done:   func(w *World) { w.once("cache", api.Status_STATUS_HELD) },
+	},
+	"wake": {
+		before: func(w *World) { w.Hibernate("cache") },
+		do: func(w *World) error {
+			_, err := w.API.Wake(w.t.Context(), &api.WakeRequest{Name: "cache"}, nil)
+			return err
+		},
+		undone: func(w *World) { w.once("cache", api.Status_STATUS_HELD) },
+		done:   func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
+	},
+	"snapshot": {
+		do: func(w *World) error {
+			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
+			return err
+		},
+		undone: func(w *World) { qt.Assert(w.t, qt.HasLen(w.snapshots(), 0)) },
+		done: func(w *World) {
+			qt.Assert(w.t, qt.DeepEquals(w.snapshots(), []string{"s1"}))
+			_, err := w.API.Restore(w.t.Context(), &api.RestoreRequest{Snapshot: "s1", As: "copy", Endpoint: "10.77.0.8"}, nil)
+			qt.Assert(w.t, qt.IsNil(err))
+			w.once("copy", api.Status_STATUS_RUNNING)
+		},
+	},
+	"restore": {
+		before: func(w *World) {
+			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
+			qt.Assert(w.t, qt.IsNil(err))
+		},
+		do: func(w *World) error {
+			_, err := w.API.Restore(w.t.Context(), &api.RestoreRequest{Snapshot: "s1", As: "copy", Endpoint: "10.77.0.8"}, nil)
+			return err
+		},
+		undone: func(w *World) { w.gone("copy") },
+		done:   func(w *World) { w.once("copy", api.Status_STATUS_RUNNING) },
+	},
+	"remove": {
+		before: func(w *World) { w.Run(redisRequest("copy", "10.77.0.8")) },
+		do: func(w *World) error {
+			return w.API.Remove(w.t.Context(), &api.RemoveRequest{Name: "copy", Force: true})
+		},
+		done: func(w *World) { w.gone("copy") },
+	},
+}
+
+// finished are the points after which a restarted daemon finishes the
+// operation whose daemon died there; before them it undoes it.
+var finished = map[fault.Name]bool{
+	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
+	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
+	fault.SnapshotAfterCommit: true,
+	fault.RemoveAfterRecord:   true, fault.RemoveAfterKill: true,
+	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true,
+}
+
+// noWayBack are the points at which an error comes too late to undo the
+// operation, which is finished.
+var noWayBack = map[fault.Name]bool{
+	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
+	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
+}
+
+func TestEveryPointHasAStage(t *testing.T) {
+	for _, name := range fault.Names() {
+		_, ok := stages[operationOf(name)]
+		qt.Check(t, qt.IsTrue(ok), qt.Commentf("%s", name))
+	}
+}
+
+func operationOf(name fault.Name) string {
+	op, _, _ := strings.Cut(string(name), ".")
+	return op
+}
+
+// TestCrashAtEveryPoint kills the daemon at each point of each operation.
+func TestCrashAtEveryPoint(t *testing.T) {
+	for _, name := range fault.Names() {
+		t.Run(string(name), func(t *testing.T) {
+			w, s, clients := atPoint(t, name, gate.Kill(name))
+			qt.Assert(t, qt.IsNotNil(s.do(w)))
+			state, err := w.WaitDaemon(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			status, ok := state.Sys().(syscall.WaitStatus)
+			qt.Assert(t, qt.IsTrue(ok && status.Signal() == syscall.SIGKILL), qt.Commentf("the daemon never came to the point: %v", state))
+
+			qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
+			w.Dial()
+			w.nothingPartial()
+			if finished[name] {
+				s.done(w)
+			} else {
+				s.undone(w)
+			}
+			goesOn(w, clients)
+		})
+	}
+}
+
+// TestErrorAtEveryPoint fails each step of each operation.
+func TestErrorAtEveryPoint(t *testing.T) {
+	for _, name := range fault.Names() {
+		t.Run(string(name), func(t *testing.T) {
+			w, s, clients := atPoint(t, name, gate.Fail(name))
+			err := s.do(w)
+			qt.Assert(t, qt.StringContains(w.DaemonLog(), "at "+string(name)+": injected fault"))
+			if noWayBack[name] {
+				qt.Assert(t, qt.IsNil(err))
+			} else {
+				qt.Assert(t, qt.ErrorMatches(err, `(?s).*at `+string(name)+`: injected fault.*`))
+			}
+			w.nothingPartial()
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{})))
+			w.Dial()
+			if noWayBack[name] || operationOf(name) == "remove" {
+				s.done(w)
+			} else {
+				s.undone(w)
+			}
+			goesOn(w, clients)
+		})
+	}
+}
+
+// atPoint makes a world with the app "cache", two clients of it, and a daemon
+// that follows a plan.
+func atPoint(t *testing.T, name fault.Name, plan gate.Fault) (*World, stage, []*redis) {
+	w := New(t, "redis-server")
+	s := stages[operationOf(name)]
+	w.Run(redisRequest("cache", "10.77.0.7"))
+	clients := []*redis{w.redis("10.77.0.7"), w.redis("10.77.0.7")}
+	qt.Assert(t, qt.Equals(clients[0].do("INCR n"), ":1"))
+	clients[1].send("BLPOP queue 0")
+	qt.Assert(t, qt.Equals(clients[0].do("INCR n"), ":2"))
+	if s.before != nil {
+		s.before(w)
+	}
+	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(plan)})))
+	w.Dial()
+	return w, s, clients
+}
+
+// goesOn proves that the clients are still connected to the one app, which
+// can be hibernated and woken again.
+func goesOn(w *World, clients []*redis) {
+	w.t.Helper()
+	qt.Assert(w.t, qt.Equals(clients[0].do("INCR n"), ":3"))
+	w.Running("cache")
+	w.Hibernate("cache")
+	w.once("cache", api.Status_STATUS_HELD)
+	qt.Assert(w.t, qt.Equals(clients[0].do("RPUSH queue job"), ":1"))
+	got := make([]string, 0, 5)
+	for range 5 {
+		got = append(got, clients[1].line())
+	}
+	qt.Assert(w.t, qt.DeepEquals(got, []string{"*2", "$5", "queue", "$3", "job"}))
+	w.Running("cache")
+	w.once("cache", api.Status_STATUS_RUNNING)
+	w.nothingPartial()
+}
+
+func redisRequest(name, endpoint string) *api.RunRequest {
+	return &api.RunRequest{Name: name, Endpoint: endpoint, Args: []string{"redis-server", "--save", "", "--protected-mode", "no"}}
+}
+
+// once proves that an app has a status, and one tree of processes if it runs
+// and none if it is held, whatever its daemon believes.
+func (w *World) once(app string, want api.Status) {
+	w.t.Helper()
+	a := w.Show(app)
+	qt.Assert(w.t, qt.Equals(a.GetStatus(), want))
+	n := 1
+	if want == api.Status_STATUS_HELD {
+		n = 0
+	}
+	w.Until(app+" has its processes", func() error {
+		if got := w.processes(app); got != n {
+			return errors.New("it has others")
+		}
+		return nil
+	})
+}
+
+// processes counts the first processes of pid namespaces in an app's cgroup:
+// the live copies of the app.
+func (w *World) processes(app string) int {
+	w.t.Helper()
+	pids, err := w.Pids()
+	qt.Assert(w.t, qt.IsNil(err))
+	n := 0
+	for _, pid := range pids {
+		if cgroupOf(pid) == app && isInit(pid) {
+			n++
+		}
+	}
+	return n
+}
+
+// gone proves that an app is not there, and that its name and endpoint are free.
+func (w *World) gone(app string) {
+	w.t.Helper()
+	apps, err := w.API.List(w.t.Context())
+	qt.Assert(w.t, qt.IsNil(err))
+	for _, a := range apps {
+		qt.Assert(w.t, qt.Not(qt.Equals(a.GetName(), app)))
+	}
+	qt.Assert(w.t, qt.Equals(w.processes(app), 0))
+	w.Run(redisRequest(app, "10.77.0.8"))
+	c := w.redis("10.77.0.8")
+	qt.Assert(w.t, qt.Equals(c.do("PING"), "+PONG"))
+}
+
+func (w *World) snapshots() []string {
+	w.t.Helper()
+	all, err := w.API.ListSnapshots(w.t.Context())
+	qt.Assert(w.t, qt.IsNil(err))
+	names := make([]string, 0, len(all))
+	for _, s := range all {
+		names = append(names, s.GetName())
+	}
+	return names
+}
+
+// nothingPartial proves that nothing half written or half removed is left, as
+// soon as the last operation has cleaned up.
+func (w *World) nothingPartial() {
+	w.t.Helper()
+	w.Until("nothing partial is left", w.partial)
+}
+
+func (w *World) partial() error {
+	for _, dir := range []string{w.StateDir(), w.Outside(host.RunDir)} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err != nil:
+				return err
+			case strings.HasPrefix(d.Name(), ".partial-") || strings.HasSuffix(d.Name(), ".json.new"):
+				return fmt.Errorf("left behind: %s", path)
+			case d.Name() == "root" || d.Name() == "storage" || d.Name() == "dev":
+				return fs.SkipDir
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cgroupOf is the last element of a process's cgroup, or "" if it has ended.
+func cgroupOf(pid int) string {
+	for line := range strings.Lines(procFile(pid, "cgroup")) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return filepath.Base(path)
+		}
+	}
+	return ""
+}
+
+// isInit tells whether a live process is the first of a pid namespace.
+func isInit(pid int) bool {
+	zombie, init := false, false
+	for line := range strings.Lines(procFile(pid, "status")) {
+		f := strings.Fields(line)
+		if len(f) > 1 && f[0] == "State:" {
+			zombie = f[1] == "Z" || f[1] == "X"
+		}
+		if len(f) > 2 && f[0] == "NSpid:" {
+			init = f[len(f)-1] == "1"
+		}
+	}
+	return init && !zombie
+}
+
+func procFile(pid int, name string) string {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), name))
+	if err != nil {
+		return "" // it ended meanwhile
+	}
+	return string(b)
+}
