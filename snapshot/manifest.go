@@ -65,6 +65,7 @@ const (
 	ExternalBind  ExternalKind = "bind"  // a mount of a host path
 	ExternalLog   ExternalKind = "log"   // standard output and error
 	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
+	ExternalUnix  ExternalKind = "unix"  // a unix socket whose other end was outside of the app
 )
 
 // External is one resource that a restore must provide.
@@ -72,6 +73,9 @@ type External struct {
 	Kind ExternalKind `json:"kind"`
 	Key  string       `json:"key"`            // CRIU's name for it
 	Path string       `json:"path,omitempty"` // of a mount: where it is inside the app
+	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
+	Inode      uint64 `json:"inode,omitempty"`
+	SocketType int    `json:"socket_type,omitempty"`
 }
 
 // File is one file of a snapshot.
@@ -118,7 +122,7 @@ func (m *Manifest) Validate() error {
 	}
 	for _, e := range m.External {
 		switch e.Kind {
-		case ExternalNet, ExternalLog:
+		case ExternalNet, ExternalLog, ExternalUnix:
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

@@ -52,14 +52,14 @@ func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *o
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	opt, err := d.takeOptions(a, ns, string(a.hibernation()))
+	opt, err := d.takeOptions(ctx, a, ns, string(a.hibernation()))
 	if err != nil {
 		return nil, err
 	}
 	defer opt.guard.Close() //nolint:errcheck // a lock
 	opt.After = snapshot.End
 	opt.Step = tell
-	opt.Sockets = holdFor{d, a, ns}
+	opt.Sockets = holdFor{d, a, ns, opt.External}
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
@@ -123,6 +123,8 @@ type holdFor struct {
 	d  *Daemon
 	a  *app
 	ns *netns.NS
+	// external is what CRIU was told to leave alone.
+	external []string
 }
 
 // Hold implements [snapshot.Sockets].
@@ -135,6 +137,9 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 		return err
 	}
 	h.a.setHeld(set)
+	if err := unannounced(set, h.external); err != nil {
+		return err
+	}
 	if err := fault.Point(ctx, fault.HibernateAfterCollect); err != nil {
 		return err
 	}
@@ -178,11 +183,18 @@ type takeOptions struct {
 	guard *guard
 }
 
-func (d *Daemon) takeOptions(a *app, ns *netns.NS, target string) (*takeOptions, error) {
+func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target string) (*takeOptions, error) {
 	rec, _ := a.read()
+	sockets, err := unixExternals(ctx, a, ns)
+	if err != nil {
+		return nil, err
+	}
 	external, dump, err := externals(a, rec, ns)
 	if err != nil {
 		return nil, err
+	}
+	for _, e := range sockets {
+		external, dump = append(external, e), append(dump, e.Key)
 	}
 	g, err := openGuard(a)
 	if err != nil {

@@ -51,7 +51,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	opt, err := d.takeOptions(a, ns, string(target))
+	opt, err := d.takeOptions(ctx, a, ns, string(target))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -110,8 +110,13 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
 		}
 	}()
+	held, drop, err := a.sockets(m)
+	if err != nil {
+		return nil, err
+	}
+	defer drop()
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
-		Snapshot: from, Manifest: m, Place: *place, Held: a.heldSockets(), Guard: g.File,
+		Snapshot: from, Manifest: m, Place: *place, Held: held, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err

@@ -32,6 +32,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
 // Kind is what a socket is to the hold.
@@ -127,14 +129,23 @@ type Socket struct {
 // first, so that keys differ early, for CRIU finds them with strcmp.
 func (s *Socket) Key() string { return strconv.FormatUint(s.Inode, 16) + ".socket" }
 
-// External lists what CRIU must be told of the set when it dumps the app, in the
-// form of its --external option: unix sockets with a peer outside of the app are
-// an error to it otherwise (sk-unix.c, unix_sk_exception_lookup_id).
+// ExternalName is what CRIU must be told of a unix socket with a peer outside of
+// the app, in the form of its --external option: it is an error to it otherwise
+// (sk-unix.c, unix_sk_exception_lookup_id).
+func (s *Socket) ExternalName() string { return fmt.Sprintf("unix[%d]", s.Inode) }
+
+// external tells whether CRIU must be told of the socket. A listener and a socket
+// that is only bound have no peer.
+func (s *Socket) external() bool {
+	return s.Kind == Unix && s.State == sockdiag.Established.String()
+}
+
+// External lists the ExternalName of each of the set that has one.
 func (s *Set) External() []string {
 	var out []string
-	for _, sock := range s.Sockets {
-		if sock.Kind == Unix || sock.Kind == UnixListen {
-			out = append(out, fmt.Sprintf("unix[%d]", sock.Inode))
+	for i := range s.Sockets {
+		if s.Sockets[i].external() {
+			out = append(out, s.Sockets[i].ExternalName())
 		}
 	}
 	return out

@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// goneAttempts is how often a running app is looked at whose processes end
+// meanwhile.
+const goneAttempts = 3
+
+// unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
+// list of them when it starts, before the app is frozen.
+func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.External, error) {
+	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec)}
+	for attempt := 1; ; attempt++ {
+		pids, err := a.cgroup().PIDs()
+		if err != nil {
+			return nil, err
+		}
+		sockets, err := hold.External(ctx, pids, opt)
+		if errors.Is(err, hold.ErrGone) && attempt < goneAttempts {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list := make([]snapshot.External, len(sockets))
+		for i := range sockets {
+			list[i] = snapshot.External{
+				Kind: snapshot.ExternalUnix, Key: sockets[i].ExternalName(), Inode: sockets[i].Inode, SocketType: sockets[i].Type,
+			}
+		}
+		return list, nil
+	}
+}
+
+// unannounced refuses a set with a unix socket that CRIU was not told of, since
+// the app connected it only just before it was frozen.
+func unannounced(set *hold.Set, announced []string) error {
+	for _, name := range set.External() {
+		if !slices.Contains(announced, name) {
+			return fmt.Errorf("%s was connected meanwhile: %w: try again", name, errdefs.ErrAborted)
+		}
+	}
+	return nil
+}
+
+// sockets are the held sockets to restore an app with. A unix socket whose
+// other end was outside of the app, and that is not held, gets one whose other
+// end has just been closed. drop closes those.
+func (a *app) sockets(m *snapshot.Manifest) (_ []restore.Held, drop func(), err error) {
+	held := a.heldSockets()
+	var made []*os.File
+	drop = func() {
+		for _, f := range made {
+			_ = f.Close() // a copy of the app's
+		}
+	}
+	for _, e := range m.External {
+		if e.Kind != snapshot.ExternalUnix || slices.ContainsFunc(held, func(h restore.Held) bool { return h.Inode == e.Inode }) {
+			continue
+		}
+		f, err := deadUnix(e.SocketType)
+		if err != nil {
+			drop()
+			return nil, nil, fmt.Errorf("replace %s: %w", e.Key, err)
+		}
+		made = append(made, f)
+		held = append(held, restore.Held{Inode: e.Inode, File: f})
+	}
+	return held, drop, nil
+}
+
+// deadUnix makes a unix socket that was connected.
+func deadUnix(kind int) (*os.File, error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	return os.NewFile(uintptr(ends[0]), "unix"), unix.Close(ends[1])
+}

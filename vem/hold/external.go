@@ -1,0 +1,43 @@
+package hold
+
+import "context"
+
+// External lists the connected unix sockets of a running app that lead out of it, for CRIU
+// must be told of them before it looks at the app; see [Set.External]. What the
+// app changes later is for the caller to notice, by [Collect] of the frozen app.
+//
+// It fails as Collect does: so an app that can't be kept is refused before it is
+// frozen, if it has unix connections.
+//
+// Cost: that of Collect, or 0.1 ms without unix connections.
+func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
+	known, err := unixSockets(opt.NS)
+	if err != nil {
+		return nil, err
+	}
+	if !known.connected() {
+		return nil, nil
+	}
+	set, err := Collect(ctx, pids, opt)
+	if err != nil {
+		return nil, err
+	}
+	var out []Socket
+	for i := range set.Sockets {
+		if s := set.Sockets[i]; s.external() {
+			s.File = nil
+			out = append(out, s)
+		}
+	}
+	return out, set.Close()
+}
+
+// connected tells whether any unix socket of the app's namespace has a peer.
+func (t unixTable) connected() bool {
+	for _, u := range t.app {
+		if u.Peer != 0 {
+			return true
+		}
+	}
+	return false
+}
