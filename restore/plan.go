@@ -56,7 +56,7 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 			if at.Net == nil {
 				return o, missing(e)
 			}
-			o.Inherit = append(o.Inherit, criu.Inherit{Key: e.Key, File: at.Net})
+			// CRIU is started in it: see Place.
 		case snapshot.ExternalLog:
 			if at.Log == nil {
 				return o, missing(e)

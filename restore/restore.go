@@ -27,7 +27,7 @@ type Held struct {
 // it is on this host.
 type Place struct {
 	Root  string            // the mounted root directory
-	Net   *os.File          // the network namespace
+	Net   *os.File          // the network namespace, in which Options.Start starts CRIU
 	Dev   string            // the mount for /dev
 	Binds map[string]string // mount path inside the app -> source on the host
 	Log   *os.File          // standard output and error

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"time"
 
@@ -52,8 +53,9 @@ type TakeOptions struct {
 	Work     string // an existing directory for CRIU's log
 	External []string
 	After    After
-	Sockets  Sockets  // nil: none are held
-	Guard    *os.File // as in criu.DumpOptions
+	Sockets  Sockets               // nil: none are held
+	Guard    *os.File              // as in criu.DumpOptions
+	Start    func(*exec.Cmd) error // as in criu.DumpOptions
 
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
@@ -105,7 +107,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		return nil
 	}
 
-	var began time.Time
+	var began, thawed time.Time
 	begin := func(ctx context.Context) error {
 		clock.step("freeze")
 		began = time.Now()
@@ -130,7 +132,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	clock.step("start criu")
 	err = c.Dump(ctx, criu.DumpOptions{
 		PID: o.PID, Images: partial.Dir().Images(), WorkDir: o.Work, Root: o.Root, FreezeCgroup: string(o.Cgroup),
-		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard,
+		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard, Start: o.Start,
 		Begin: begin,
 		Saved: func(ctx context.Context) error {
 			if o.Saved != nil {
@@ -149,16 +151,24 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			}
 			return nil
 		},
+		Done: func() error {
+			if o.After == End {
+				return nil
+			}
+			err := o.Cgroup.Thaw()
+			thawed = time.Now()
+			return err
+		},
 	})
 	if o.After == End && taken.Dir != "" {
 		err = o.end(ctx, clock, err)
 	}
-	taken.Frozen = time.Since(began)
+	if o.After == End {
+		thawed = time.Now()
+	}
+	taken.Frozen = thawed.Sub(began)
 	if err == nil && o.After == GoOn {
-		if err = o.Cgroup.Thaw(); err == nil {
-			taken.Frozen = time.Since(began)
-			err = commit(ctx)
-		}
+		err = commit(ctx)
 	}
 	if err != nil {
 		if taken.Dir != "" {

@@ -30,6 +30,7 @@ type app struct {
 	held     *hold.Set
 	watch    *watch
 	failures failures
+	ready    bool // this daemon has prepared the sandbox, see prepared
 
 	mu     sync.Mutex
 	rec    record

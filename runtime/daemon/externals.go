@@ -24,7 +24,7 @@ const (
 
 // externals lists what CRIU is not to save: for the manifest, and as CRIU's
 // --external values.
-func externals(a *app, rec record, ns *netns.NS) (list []snapshot.External, dump []string, err error) {
+func externals(a *app, rec record) (list []snapshot.External, dump []string, err error) {
 	logKey, err := logFileKey(a, rec.Process.PID)
 	if err != nil {
 		return nil, nil, err
@@ -34,7 +34,8 @@ func externals(a *app, rec record, ns *netns.NS) (list []snapshot.External, dump
 		{Kind: snapshot.ExternalLog, Key: logKey},
 		{Kind: snapshot.ExternalDev, Key: devKey, Path: "/dev"},
 	}
-	dump = []string{fmt.Sprintf("net[%d]:%s", ns.Inode(), netKey), logKey, "mnt[/dev]:" + devKey}
+	// Not the network namespace: CRIU is started in it, see takeOptions.
+	dump = []string{logKey, "mnt[/dev]:" + devKey}
 	for i, m := range rec.Spec.Mounts {
 		key := "bind" + strconv.Itoa(i)
 		list = append(list, snapshot.External{Kind: snapshot.ExternalBind, Key: key, Path: m.Destination})

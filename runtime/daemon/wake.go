@@ -90,7 +90,7 @@ func (a *app) resuming(pid int) error {
 func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest, tell func(string), ready func(context.Context, int) error) (_ *sandbox.Process, err error) {
 	tell("prepare sandbox")
 	rec, _ := a.read()
-	ns, err := d.prepare(ctx, a)
+	ns, err := d.prepared(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
 			}
-			return a.box.StartInCgroupNS(ctx, cmd)
+			return a.box.StartInside(ctx, ns, cmd)
 		},
 		Started: a.box.Cgroup().Add, Ready: ready, Step: tell,
 	})
@@ -158,6 +158,7 @@ func (d *Daemon) undoWake(ctx context.Context, a *app) error {
 		return err
 	}
 	a.dropProcess()
+	a.ready = false // the next attempt repairs what there may be to repair
 	err := a.settle(Held, untilReboot, func(r *record) { r.Process = processRecord{} })
 	return errors.Join(err, d.rearm(a))
 }

@@ -11,6 +11,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // CgroupNSCommand is the hidden command of snapctld that makes a cgroup
@@ -39,11 +41,10 @@ func (s *Sandbox) bindCgroupNS(pid int) error {
 	return private(path)
 }
 
-// StartInCgroupNS starts a command in the app's cgroup namespace; CRIU's
-// children inherit it, since CRIU is told to ignore cgroups.
-//
-// The namespace is entered by a thread that ends afterwards.
-func (s *Sandbox) StartInCgroupNS(ctx context.Context, cmd *exec.Cmd) error {
+// StartInside starts a command in the app's network and cgroup namespaces.
+// CRIU's children inherit both: the first because CRIU was in it when it saved
+// them, the second because CRIU is told to ignore cgroups.
+func (s *Sandbox) StartInside(ctx context.Context, net *netns.NS, cmd *exec.Cmd) error {
 	if err := s.makeCgroupNS(ctx); err != nil {
 		return err
 	}
@@ -52,16 +53,15 @@ func (s *Sandbox) StartInCgroupNS(ctx context.Context, cmd *exec.Cmd) error {
 		return fmt.Errorf("open cgroup namespace: %w", err)
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()                                                 //nolint:forbidigo // not unlocked: the thread dies with this goroutine
+	return net.Do(func() error {
+		// Once more than Do unlocks it: the thread, which stays in the cgroup
+		// namespace, dies with Do's goroutine.
+		runtime.LockOSThread()                                                 //nolint:forbidigo // see above
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWCGROUP); err != nil { //nolint:forbidigo // a cgroup namespace, not a network one
-			done <- fmt.Errorf("enter cgroup namespace: %w", err)
-			return
+			return fmt.Errorf("enter cgroup namespace: %w", err)
 		}
-		done <- cmd.Start()
-	}()
-	return <-done
+		return cmd.Start()
+	})
 }
 
 // makeCgroupNS makes the app's cgroup namespace if there is none: after a

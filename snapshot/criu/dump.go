@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -26,6 +27,10 @@ type DumpOptions struct {
 	LeaveRunning bool     // let the tasks go on (frozen, if FreezeCgroup was) afterwards
 	Guard        *os.File // CRIU keeps it open until it ends, even if the caller dies; may be nil
 
+	// Start starts the CRIU process on a thread of the caller's choice; nil:
+	// cmd.Start. A namespace that CRIU shares with the tasks is not saved, and
+	// the tasks are restored into the one that CRIU is started in then.
+	Start func(*exec.Cmd) error
 	// Begin is called when CRIU has started and is about to look at the tasks,
 	// so that its start is not part of the time they stand still.
 	Begin func(ctx context.Context) error
@@ -33,6 +38,8 @@ type DumpOptions struct {
 	// end or go on. If it fails, they go on, whatever LeaveRunning says,
 	// and Dump returns its error. This is the point of no return.
 	Saved func(ctx context.Context) error
+	// Done is called when CRIU has let go of the tasks, but has yet to end.
+	Done func() error
 }
 
 // Dump saves a process tree. It leaves TCP alone: connections are saved as
@@ -51,7 +58,7 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		return fmt.Errorf("open work directory: %w", err)
 	}
 	defer work.Close() //nolint:errcheck // only read from
-	s, err := c.start(ctx, process{files: files(o.Guard)})
+	s, err := c.start(ctx, process{files: files(o.Guard), start: o.Start})
 	if err != nil {
 		return err
 	}
@@ -83,6 +90,9 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		}
 		return nil
 	})
+	if o.Done != nil {
+		err = errors.Join(err, o.Done())
+	}
 	if err != nil || !resp.GetSuccess() {
 		return failure("dump", resp, filepath.Join(o.WorkDir, DumpLog), err)
 	}
