@@ -345,7 +345,7 @@ func TestPreflightHarmless(t *testing.T) {
 	t.Run("io_uring that is only mapped", func(t *testing.T) {
 		a := w.runAs("uring", refusals()["io_uring"].open(t, w))
 		err := hold.Errors(hold.Preflight(t.Context(), []int{a.pid}))
-		qt.Assert(t, qt.ErrorMatches(err, `process \d+ maps an unsupported io_uring: .*`))
+		qt.Assert(t, qt.ErrorMatches(err, `process \d+ uses an unsupported io_uring: .*`))
 	})
 	t.Run("file outside", func(t *testing.T) {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)

@@ -38,6 +38,10 @@ func (s *scanner) markOutside(opt Options) error {
 		}
 		f.details.facts.Foreign = known.foreign(uint32(inode))
 		f.details.facts.Abandoned = slices.Contains(u.Pending, 0)
+		f.details.facts.Unaccepted = slices.ContainsFunc(u.Pending, func(client uint32) bool {
+			c, _ := known.find(client)
+			return c.SendQ > 0
+		})
 		n := unixNode{path: f.details.path, listening: f.details.facts.Listening, pending: u.Pending, peer: uint64(u.Peer)}
 		if u.waits() {
 			n.peer = uint64(known.waiting[uint32(inode)])

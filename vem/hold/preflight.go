@@ -75,6 +75,7 @@ func Preflight(ctx context.Context, pids []int) []Finding {
 			p.findings = append(p.findings, Finding{Err: err})
 		}
 	}
+	p.terminals.judge(&p)
 	if err := reserve(p.sockets); err != nil {
 		p.findings = append(p.findings, Finding{Severity: Warning, Err: err})
 	}
@@ -106,6 +107,7 @@ type preflight struct {
 	pids     []int
 	findings []Finding
 	sockets  int // descriptors of sockets seen
+	terminals
 }
 
 func (p *preflight) process(pid int) error {
@@ -121,6 +123,9 @@ func (p *preflight) process(pid int) error {
 		if err := p.descriptor(pid, fd, mounts); err != nil {
 			return err
 		}
+	}
+	if err := p.queues(pid); err != nil {
+		return err
 	}
 	return p.mappings(pid)
 }
@@ -140,6 +145,7 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		return gone(pid, err)
 	}
 	facts := Facts{Link: link, Mode: unix.S_IFREG}
+	mounted := true
 	switch {
 	case strings.HasPrefix(link, "socket:"):
 		p.sockets++
@@ -155,7 +161,9 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		}
 		facts.Mode, facts.Rdev = uint32(st.Mode), unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 		facts.NotOpen = facts.Mode&unix.S_IFMT == unix.S_IFSOCK
-		if st.Mask&unix.STATX_MNT_ID != 0 && !mounts[st.Mnt_id] && !hasOwnMount(link) {
+		p.see(pid, fd, facts.Rdev)
+		mounted = st.Mask&unix.STATX_MNT_ID == 0 || mounts[st.Mnt_id] || hasOwnMount(link)
+		if !mounted && !isMqueue(pid, fd) {
 			p.add(Warning, pid, fd, Verdict{
 				What:   "file " + strconv.Quote(link) + " that lies outside of the app's mounts",
 				Remedy: "it can only be saved if it is passed to CRIU as an external file",
@@ -166,6 +174,10 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 	}
 	if strings.HasPrefix(link, "anon_inode:") {
 		facts.Mode = 0
+	}
+	if v, ok := losing(pid, fd, link, mounted); ok {
+		p.add(Error, pid, fd, v)
+		return nil
 	}
 	switch v := Decide(facts); {
 	case v.Fate == Refused:
@@ -316,7 +328,7 @@ func (p *preflight) mappings(pid int) error {
 		}
 		seen[link] = true
 		if v := Decide(Facts{Link: link}); v.Fate == Refused {
-			p.add(Error, pid, -1, v)
+			p.add(Error, pid, noFD, v)
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -12,15 +12,17 @@ var ErrUnsupported = errors.New("not supported")
 // nor saved. Nothing was changed.
 type UnsupportedError struct {
 	PID    int    // in the daemon's pid namespace
-	FD     int    // descriptor number, or -1 if it is a mapping
+	FD     int    // descriptor number, or -1 if none leads to it
 	What   string // the thing: "MPTCP socket"
 	Remedy string // what the user can do
 }
 
+const noFD = -1
+
 // Error implements error.
 func (e *UnsupportedError) Error() string {
 	if e.FD < 0 {
-		return fmt.Sprintf("process %d maps an unsupported %s: %s", e.PID, e.What, e.Remedy)
+		return fmt.Sprintf("process %d uses an unsupported %s: %s", e.PID, e.What, e.Remedy)
 	}
 	return fmt.Sprintf("process %d has an unsupported %s open as descriptor %d: %s", e.PID, e.What, e.FD, e.Remedy)
 }

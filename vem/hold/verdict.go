@@ -48,6 +48,8 @@ type Facts struct {
 	Foreign bool
 	// Abandoned: a client in a unix listener's accept queue has closed its end.
 	Abandoned bool
+	// Unaccepted: one of the app's own has written something already.
+	Unaccepted bool
 
 	Family, Type, Proto int // of a socket
 	Listening           bool
@@ -134,6 +136,11 @@ func decideUnix(f Facts) Verdict {
 			"try again: the app has to accept it first")
 	case f.Outside:
 		return Verdict{Fate: Held, Kind: kind}
+	case f.Unaccepted:
+		// sk-unix.c, dump_one_unix_fd: "Non-empty write queue on an in-flight
+		// socket".
+		return refuse(kind, "unix listener with a waiting connection of the app itself that has data",
+			"try again: the app has to accept it first")
 	default:
 		return Verdict{Fate: Saved, Kind: kind}
 	}

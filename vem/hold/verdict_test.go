@@ -40,11 +40,12 @@ func TestDecide(t *testing.T) {
 		"MPTCP":           {socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP), Refused, Other, "MPTCP socket"},
 		"SCTP":            {socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP), Refused, Other, "socket of IP protocol 132"},
 
-		"unix within":       {socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), Saved, Unix, ""},
-		"unix out":          {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside = true }), Held, Unix, ""},
-		"unix listener":     {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Listening = true, true }), Held, UnixListen, ""},
-		"unix, other netns": {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Foreign = true, true }), Refused, Unix, "unix connection that belongs to another network namespace"},
-		"unix, dead client": {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Listening, f.Abandoned = true, true }), Refused, UnixListen, "unix listener with a waiting connection whose client is gone"},
+		"unix within":            {socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), Saved, Unix, ""},
+		"unix out":               {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside = true }), Held, Unix, ""},
+		"unix listener":          {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Listening = true, true }), Held, UnixListen, ""},
+		"unix, other netns":      {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Foreign = true, true }), Refused, Unix, "unix connection that belongs to another network namespace"},
+		"unix, dead client":      {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Listening, f.Abandoned = true, true }), Refused, UnixListen, "unix listener with a waiting connection whose client is gone"},
+		"unix, client with data": {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Listening, f.Unaccepted = true, true }), Refused, UnixListen, "unix listener with a waiting connection of the app itself that has data"},
 
 		"netlink":        {socket(unix.AF_NETLINK, unix.SOCK_RAW, 0), Saved, Netlink, ""},
 		"netlink queued": {with(socket(unix.AF_NETLINK, unix.SOCK_RAW, 0), func(f *Facts) { f.Queued = true }), Refused, Netlink, "netlink socket with messages that wait to be read"},
