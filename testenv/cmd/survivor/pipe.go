@@ -179,7 +179,11 @@ func listenUnix(early string) (check, error) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(fresh.Close(), conn.Close())
+		second, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		return errors.Join(fresh.Close(), second.Close(), conn.Close())
 	}, err
 }
 
