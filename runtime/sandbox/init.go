@@ -59,6 +59,10 @@ func run(request *os.File) error {
 	if err := openStdin(); err != nil {
 		return err
 	}
+	// The daemon's own protection from the out-of-memory killer is not the app's.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
+		return fmt.Errorf("set out-of-memory score: %w", err)
+	}
 	return execute(cfg.Spec.Process)
 }
 
