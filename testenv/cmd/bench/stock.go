@@ -51,8 +51,12 @@ func (w *world) stockSubject(ctx context.Context, mib int) (*stock, error) {
 	return &stock{w: w, dir: dir, cmd: cmd, pid: cmd.Process.Pid}, nil
 }
 
-// end kills the server.
+// end kills the server. It may be called again.
 func (s *stock) end() {
+	if s.pid == 0 {
+		return
+	}
+	defer func() { s.pid = 0 }()
 	_ = syscall.Kill(s.pid, syscall.SIGKILL) // it may have ended
 	if s.cmd != nil {
 		_ = s.cmd.Wait() // killed

@@ -16,7 +16,7 @@ func wake(ctx context.Context, b *bench) error {
 		if !b.wants(name) {
 			continue
 		}
-		var ours, theirs []float64
+		var ours, theirs, runcs []float64
 		err := withWorld(ctx, func(w *world) error {
 			if err := w.subject(ctx, "subject", endpoint, mib); err != nil {
 				return err
@@ -40,6 +40,13 @@ func wake(ctx context.Context, b *bench) error {
 					return err
 				}
 				theirs = append(theirs, took)
+				if !haveRunc() {
+					continue
+				}
+				if took, err = w.runcWake(ctx, mib); err != nil {
+					return err
+				}
+				runcs = append(runcs, took)
 			}
 			return w.remove(ctx, "subject")
 		})
@@ -50,6 +57,9 @@ func wake(ctx context.Context, b *bench) error {
 			Name: name, Unit: "ms", Ours: median(ours), Other: median(theirs), OtherName: "criu restore, no connections",
 			Goal: 15, GoalOn: "extra",
 		})
+		if len(runcs) > 0 {
+			b.report.add(Row{Name: name + "/runc", Unit: "ms", Ours: median(ours), Other: median(runcs), OtherName: "runc restore, detached"})
+		}
 	}
 	return nil
 }
