@@ -43,7 +43,13 @@ const (
 	ByDigest
 )
 
-// stampFrom is the size from which a stamp is as good as a digest.
+// stampFrom is the size from which a stamp stands in for a digest.
+//
+// It has the inode and its ctime, which every write, truncation and change of
+// the mtime sets to the present, and which no system call sets to anything
+// else (inode(7)). So it finds all that is done to the file through the file
+// system, short of setting the clock back. It does not find what is done to
+// the disk below: a rotten block, or a write to the device. Only a digest does.
 const stampFrom = 1 << 20
 
 // Open reads the manifest and checks that every file is what it says and that
@@ -84,11 +90,11 @@ func (d Dir) Open(ctx context.Context, depth Depth) (*Manifest, error) {
 
 // Manifest reads the manifest alone and checks it against its digest.
 func (d Dir) Manifest() (*Manifest, error) {
-	b, err := os.ReadFile(filepath.Join(string(d), manifestFile))
+	b, err := readRegular(filepath.Join(string(d), manifestFile))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	want, err := os.ReadFile(filepath.Join(string(d), digestFile))
+	want, err := readRegular(filepath.Join(string(d), digestFile))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -97,6 +103,26 @@ func (d Dir) Manifest() (*Manifest, error) {
 		return nil, fmt.Errorf("%w: %s: it does not match %s", ErrDamaged, manifestFile, digestFile)
 	}
 	return parseManifest(b)
+}
+
+// maxManifest bounds what is read: a million files fit.
+const maxManifest = 256 << 20
+
+// readRegular reads a file that is no link, no device and no pipe.
+func readRegular(path string) (_ []byte, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxManifest {
+		return nil, fmt.Errorf("read %s: it is no file of a sensible size", path)
+	}
+	return io.ReadAll(f)
 }
 
 func (d Dir) check(ctx context.Context, want File, depth Depth) error {
@@ -152,7 +178,7 @@ func describe(dir, name string) (File, error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		f.Type, f.SizeBytes = "file", st.Size
-		f.Stamp = fmt.Sprintf("%d-%d.%09d", st.Ino, st.Mtim.Sec, st.Mtim.Nsec)
+		f.Stamp = fmt.Sprintf("%d-%d.%09d", st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
 	case unix.S_IFDIR:
 		f.Type = "dir"
 	case unix.S_IFLNK:

@@ -85,8 +85,8 @@ type File struct {
 	SizeBytes int64  `json:"size_bytes,omitempty"`
 	SHA256    string `json:"sha256,omitempty"` // of a file's bytes or a link's target
 	Mode      uint32 `json:"mode"`             // st_mode
-	// Stamp changes whenever the file is written to on this host; it stands
-	// in for the digest where reading every byte again would cost too much.
+	// Stamp changes whenever the file is changed on this host; it stands in
+	// for the digest where reading every byte again would cost too much.
 	Stamp string `json:"stamp,omitempty"`
 }
 

@@ -81,7 +81,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 	if err := awaitCRIU(ctx, a); err != nil {
 		return err
 	}
-	if err := snapshot.Sweep(a.dir); err != nil {
+	if err := errors.Join(snapshot.Sweep(a.dir), snapshot.Sweep(a.work())); err != nil {
 		return err
 	}
 	rec, _ := a.read()
