@@ -50,6 +50,9 @@ func New(t *testing.T, programs ...string) *World {
 // Dial connects to the daemon, which may be a new one.
 func (w *World) Dial() {
 	w.t.Helper()
+	if w.API != nil {
+		qt.Check(w.t, qt.IsNil(w.API.Close())) // it would connect to every later daemon too
+	}
 	c, err := client.Dial(w.t.Context(), w.Socket())
 	qt.Assert(w.t, qt.IsNil(err))
 	_, err = c.Version(w.t.Context()) // it connects with the first request

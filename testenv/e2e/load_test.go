@@ -63,7 +63,7 @@ func TestLoadLosesNothing(t *testing.T) {
 // TestLoadSurvivesItsDaemon kills the daemon at random moments in the middle
 // of operations under load.
 func TestLoadSurvivesItsDaemon(t *testing.T) {
-	rounds := rounds(t, 40)
+	rounds := max(1, rounds(t, 300)/6)
 	w, random := New(t), seeded(t)
 	in, out := w.load("peer")
 	began := time.Now()

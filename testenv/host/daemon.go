@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoDaemon tells that the host has no running daemon.
@@ -96,7 +98,11 @@ func (h *Host) ready(ctx context.Context, d *daemon) error {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "unix", h.Socket())
 		if err == nil {
-			return conn.Close()
+			var pid int
+			if pid, err = listener(conn); err == nil && pid == d.cmd.Process.Pid {
+				return conn.Close()
+			}
+			err = errors.Join(fmt.Errorf("process %d listens", pid), err, conn.Close())
 		}
 		select {
 		case <-tick.C:
@@ -106,6 +112,22 @@ func (h *Host) ready(ctx context.Context, d *daemon) error {
 			return fmt.Errorf("start daemon: %w\n%s", err, h.DaemonLog())
 		}
 	}
+}
+
+// listener is the process at the other end: a child of a killed daemon may have
+// its listener for a moment, until it executes its program.
+func listener(conn net.Conn) (pid int, err error) {
+	raw, err := conn.(*net.UnixConn).SyscallConn() //nolint:errcheck // what "unix" makes
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, cerr); err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
 }
 
 func ended(d *daemon) bool {
