@@ -38,6 +38,9 @@ func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
 			return nil, err
 		}
 	}
+	if err := sameNamespaces(pids); err != nil {
+		return nil, err
+	}
 	if err := s.describe(); err != nil {
 		return nil, err
 	}

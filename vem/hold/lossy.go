@@ -91,6 +91,28 @@ func (p *preflight) queues(pid int) error {
 	return nil
 }
 
+// state judges the process itself, by what it is besides its files.
+func (p *preflight) state(pid int) error {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return gone(pid, err)
+	}
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch {
+		case name == "TracerPid" && value != "0":
+			// seize.c waits for it in vain, for 10 s, with all others stopped.
+			p.add(Error, pid, noFD, refuse(Other, "debugger, process "+value,
+				"end strace, gdb and the like before hibernating: CRIU must trace the process itself"))
+		case name == "NSpid":
+			ids := strings.Fields(value)
+			p.nested.see(pid, len(ids), ids[len(ids)-1] == "1")
+		}
+	}
+	return nil
+}
+
 // found tells whether some process was found to have the same thing.
 func (p *preflight) found(what string) bool {
 	for _, f := range p.findings {
@@ -100,6 +122,67 @@ func (p *preflight) found(what string) bool {
 		}
 	}
 	return false
+}
+
+// singleNamespaces are those that an app has one of: CRIU saves no second one
+// (namespaces.c, get_ns_id: "Can't dump nested pid namespace"), or saves it and
+// can't restore it (pstree.c: "Can't restore sub-task in NS", of a second network
+// namespace beside an external one). Mount namespaces may be several.
+func singleNamespaces() []string { return []string{"pid", "net", "user", "ipc", "uts", "time"} }
+
+// nested remembers the namespaces of each process.
+type nested struct {
+	links map[int][]string // by process, as singleNamespaces
+	root  int              // the app's first process
+	depth int              // of its pid namespace in those of the host
+}
+
+func (n *nested) see(pid, depth int, first bool) {
+	if n.links == nil {
+		n.links = make(map[int][]string)
+	}
+	var links []string
+	for _, name := range singleNamespaces() {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
+		if err != nil {
+			return // it has ended, or the kernel has none of these
+		}
+		links = append(links, link)
+	}
+	n.links[pid] = links
+	if first && (n.root == 0 || depth < n.depth) {
+		n.root, n.depth = pid, depth
+	}
+}
+
+func (n *nested) judge(p *preflight) {
+	own, ok := n.links[n.root]
+	if !ok {
+		return // no app with namespaces of its own
+	}
+	for _, pid := range p.pids {
+		for i, link := range n.links[pid] {
+			if link != own[i] {
+				p.add(Error, pid, noFD, refuse(Other, singleNamespaces()[i]+" namespace of its own",
+					"run containers and sandboxes beside the app and not inside: CRIU can't restore such a process"))
+				break
+			}
+		}
+	}
+}
+
+// sameNamespaces looks again, now that the app is frozen: what could not be
+// restored would be lost.
+func sameNamespaces(pids []int) error {
+	p := preflight{pids: pids}
+	for _, pid := range pids {
+		if err := p.state(pid); err != nil {
+			return err
+		}
+	}
+	p.findings = nil // a tracer is CRIU's business by now
+	p.nested.judge(&p)
+	return Errors(p.findings)
 }
 
 // terminals remembers the descriptors that matter for controlling terminals.

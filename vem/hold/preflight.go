@@ -76,6 +76,7 @@ func Preflight(ctx context.Context, pids []int) []Finding {
 		}
 	}
 	p.terminals.judge(&p)
+	p.nested.judge(&p)
 	if err := reserve(p.sockets); err != nil {
 		p.findings = append(p.findings, Finding{Severity: Warning, Err: err})
 	}
@@ -104,10 +105,11 @@ func reserve(n int) error {
 }
 
 type preflight struct {
-	pids     []int
-	findings []Finding
-	sockets  int // descriptors of sockets seen
-	terminals
+	pids      []int
+	findings  []Finding
+	sockets   int // descriptors of sockets seen
+	terminals terminals
+	nested    nested
 }
 
 func (p *preflight) process(pid int) error {
@@ -124,7 +126,7 @@ func (p *preflight) process(pid int) error {
 			return err
 		}
 	}
-	if err := p.queues(pid); err != nil {
+	if err := errors.Join(p.queues(pid), p.state(pid)); err != nil {
 		return err
 	}
 	return p.mappings(pid)
@@ -161,7 +163,7 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		}
 		facts.Mode, facts.Rdev = uint32(st.Mode), unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 		facts.NotOpen = facts.Mode&unix.S_IFMT == unix.S_IFSOCK
-		p.see(pid, fd, facts.Rdev)
+		p.terminals.see(pid, fd, facts.Rdev)
 		mounted = st.Mask&unix.STATX_MNT_ID == 0 || mounts[st.Mnt_id] || hasOwnMount(link)
 		if !mounted && !isMqueue(pid, fd) {
 			p.add(Warning, pid, fd, Verdict{
