@@ -23,6 +23,12 @@ func TestRefuse(t *testing.T) {
 		"inotify-queued":    `inotify instance with events that wait to be read open as descriptor \d+`,
 		"mqueue":            `POSIX message queue /jobs open as descriptor \d+`,
 		"mqueue-closed":     `POSIX message queue /later`,
+		"traced":            `debugger, process \d+`,
+		"pid-namespace":     `pid namespace of its own`,
+		"net-namespace":     `net namespace of its own`,
+		"user-namespace":    `user namespace of its own`,
+		"ipc-namespace":     `ipc namespace of its own`,
+		"uts-namespace":     `uts namespace of its own`,
 		"pty-shell":         `/dev/tty on a terminal that the app itself made open as descriptor \d+`,
 	} {
 		t.Run(thing, func(t *testing.T) {

@@ -5,7 +5,7 @@ import "testing"
 func TestIPCSurvives(t *testing.T) {
 	survive(t, map[string]trial{
 		"pipe": {}, "fifo": {}, "unix-stream": {}, "unix-messages": {}, "unix-listener": {}, "passed-fds": {}, "passed-file": {},
-		"sysv": {}, "posix-shm": {}, "posix-sem": {}, "pty": {}, "pty-session": {},
+		"sysv": {}, "posix-shm": {}, "posix-sem": {}, "pty": {}, "pty-session": {}, "pty-queued": {},
 	})
 }
 

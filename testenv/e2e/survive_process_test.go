@@ -12,7 +12,7 @@ import (
 func TestProcessesSurvive(t *testing.T) {
 	survive(t, map[string]trial{
 		"tree": {}, "threads": {}, "group": {}, "signals": {}, "queued-signals": {}, "timers": {}, "cwd": {},
-		"cow": {}, "shared-memory": {},
+		"cow": {}, "shared-memory": {}, "sleep": {}, "privileges": {}, "mount-namespace": {},
 	})
 }
 

@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 // The scripts below are for what Go's runtime gets in the way of: fork without
 // exec, signals of the whole process, libc's own semaphores and queues.
 
@@ -243,5 +245,112 @@ for pid, w in children:
     os.write(w, b"g")
     must("child", os.waitpid(pid, 0), (pid, 0))
 must("parent", all(mem[page:page + 16] == struct.pack("QQ", page, 0) for page in range(0, SIZE, 4096)), True)
+ok()
+`
+
+// privileges are fewer than those of root: no_new_privs, dropped capabilities,
+// a seccomp filter, groups, a scheduling policy and a personality.
+const privileges = `
+libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+libc_ok(libc.prctl(24, 21, 0, 0, 0)) # PR_CAPBSET_DROP CAP_SYS_ADMIN
+libc_ok(libc.prctl(38, 1, 0, 0, 0)) # PR_SET_NO_NEW_PRIVS
+os.setgroups([4711, 4712])
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+libc_ok(libc.prctl(15, ctypes.cast(b"privileged", ctypes.c_void_p).value, 0, 0, 0)) # PR_SET_NAME
+filter = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, 169, 6, 0, 0, 0x50000 | 77, 6, 0, 0, 0x7fff0000) # reboot: errno 77
+buf = ctypes.create_string_buffer(filter)
+prog = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addressof(buf)))
+libc_ok(libc.prctl(22, 2, ctypes.addressof(prog), 0, 0)) # PR_SET_SECCOMP
+def state():
+    lines = open("/proc/self/status").read().splitlines()
+    keep = "Name", "Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp"
+    return [l for l in lines if l.startswith(keep)] + [os.sched_getscheduler(0), libc.prctl(39, 0, 0, 0, 0)]
+before = state()
+ready()
+must("the privileges", state(), before)
+must("reboot", libc.syscall(169, 0, 0, 0, 0), -1)
+must("its error", ctypes.get_errno(), 77)
+ok()
+`
+
+// deletedCwd is a working directory that is gone.
+const deletedCwd = `
+os.mkdir("/tmp/gone")
+os.chdir("/tmp/gone")
+os.rmdir("/tmp/gone")
+ready()
+must("the directory", os.readlink("/proc/self/cwd"), "/tmp/gone (deleted)")
+ok()
+`
+
+// mountNamespace is a child with mounts of its own.
+const mountNamespace = `
+r, w = os.pipe()
+r2, w2 = os.pipe()
+pid = os.fork()
+if pid == 0:
+    libc_ok(libc.unshare(0x20000)) # CLONE_NEWNS
+    libc_ok(libc.mount(b"none", b"/", None, 0x44000, None)) # MS_PRIVATE | MS_REC
+    os.mkdir("/tmp/own")
+    libc_ok(libc.mount(b"own", b"/tmp/own", b"tmpfs", 0, None))
+    open("/tmp/own/file", "w").write("kept")
+    os.write(w2, b"r")
+    os.read(r, 1)
+    os._exit(0 if open("/tmp/own/file").read() == "kept" else 1)
+os.read(r2, 1)
+ready()
+must("its parent's view", os.listdir("/tmp/own"), [])
+os.write(w, b"g")
+must("the child", os.waitpid(pid, 0), (pid, 0))
+ok()
+`
+
+// traced is a child that is debugged.
+const traced = `
+pid = os.fork()
+if pid == 0:
+    libc.ptrace(0, 0, 0, 0) # PTRACE_TRACEME
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(3)
+os.waitpid(pid, os.WUNTRACED)
+ready()
+libc_ok(libc.ptrace(17, pid, 0, 0)) # PTRACE_DETACH
+os.kill(pid, signal.SIGCONT)
+must("the child", os.waitpid(pid, 0), (pid, 3 << 8))
+ok()
+`
+
+// pidNamespace is a child that has process ids of its own.
+const pidNamespace = `
+r, w = os.pipe()
+libc_ok(libc.unshare(0x20000000)) # CLONE_NEWPID
+pid = os.fork()
+if pid == 0:
+    os.close(w)
+    os.read(r, 1)
+    os._exit(3 if os.getpid() == 1 else 4)
+ready()
+os.close(w)
+must("the child", os.waitpid(pid, 0), (pid, 3 << 8))
+ok()
+`
+
+// namespaceOf is a child with one other namespace of its own.
+func namespaceOf(flag int) string { return fmt.Sprintf(namespace, flag) }
+
+const namespace = `
+r, w = os.pipe()
+r2, w2 = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.close(w)
+    libc_ok(libc.unshare(%#x))
+    os.write(w2, b"r")
+    os.read(r, 1)
+    os._exit(3)
+os.read(r2, 1)
+ready()
+os.close(w)
+must("the child", os.waitpid(pid, 0), (pid, 3 << 8))
 ok()
 `
