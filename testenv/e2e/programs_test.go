@@ -336,6 +336,7 @@ func TestPipelineSurvives(t *testing.T) {
 func TestRedisPipelinedWritesSurvive(t *testing.T) {
 	w := New(t, "redis-server")
 	const endpoint, writes = "10.77.0.35", 60_000
+	const least = 3 // hibernations while writes are under way
 	runRedis(w, "cache", endpoint)
 	writer := w.redis(endpoint)
 	answers := make(chan error, 1)
@@ -352,10 +353,13 @@ func TestRedisPipelinedWritesSurvive(t *testing.T) {
 		}
 		answers <- nil
 	}()
-	sent := make(chan error, 1)
+	sent, round := make(chan error, 1), make(chan struct{}, 1000)
 	go func() {
 		var err error
 		for i := 0; i < writes && err == nil; i++ {
+			if i > 0 && i%(writes/(least+1)) == 0 {
+				<-round // however fast the writer is, it is not done before
+			}
 			_, err = fmt.Fprintf(writer.conn, "RPUSH list %d\r\n", i)
 		}
 		sent <- err
@@ -368,13 +372,17 @@ func TestRedisPipelinedWritesSurvive(t *testing.T) {
 			done = true
 		default:
 			w.Hibernate("cache")
+			select {
+			case round <- struct{}{}: // the next writes go to a held app
+			default:
+			}
 			w.Wake("cache")
 			rounds++
 		}
 	}
 	qt.Assert(t, qt.IsNil(<-sent))
 	t.Logf("%d rounds", rounds)
-	qt.Assert(t, qt.IsTrue(rounds > 1))
+	qt.Assert(t, qt.IsTrue(rounds >= least))
 	reader := w.redis(endpoint)
 	qt.Assert(t, qt.Equals(reader.do("LLEN list"), fmt.Sprintf(":%d", writes)))
 	reader.send("LINDEX list -1")
