@@ -26,8 +26,7 @@ func criuForOtherUsers(t *testing.T) string {
 		return testenv.CRIUPath()
 	}
 	testenv.Need(t, testenv.Program("cc"))
-	// Where scratch hosts see it.
-	dir, err := os.MkdirTemp(testenv.BaseDir(), "criu-")
+	dir, err := os.MkdirTemp(testenv.BaseDir(), "criu-") //nolint:usetesting // scratch hosts don't see t.TempDir
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.RemoveAll(dir))) })
 	library, script := filepath.Join(dir, "limits.so"), filepath.Join(dir, "criu")

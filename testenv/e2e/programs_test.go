@@ -33,8 +33,8 @@ func (w *World) runs(name string, args ...string) string {
 }
 
 // TestPostgresServesThroughHibernation keeps eight clients of pgbench busy
-// while the database is hibernated and woken again and again. No transaction
-// fails and the sums add up.
+// while the database is hibernated and woken again and again, once across the
+// death of the daemon. No transaction fails and the sums add up.
 func TestPostgresServesThroughHibernation(t *testing.T) {
 	testenv.Need(t, testenv.Program(filepath.Join(postgresBin, "postgres")), testenv.Program(filepath.Join(postgresBin, "pgbench")))
 	t.Setenv("SNAPCTL_CRIU", criuForOtherUsers(t)) // postgres refuses to run as root
@@ -76,6 +76,9 @@ func TestPostgresServesThroughHibernation(t *testing.T) {
 	rounds := 0
 	for len(done) == 0 && rounds < 8 {
 		w.Hibernate("db")
+		if rounds == 4 {
+			w.killDaemon()
+		}
 		// Its clients may all wait for an answer: then no traffic wakes it.
 		w.Wake("db")
 		rounds++
@@ -162,7 +165,7 @@ func download(ctx context.Context, c *http.Client, url string, size int, between
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	buf := make([]byte, 1<<20)
 	third := size / 3
 	for at, next := 0, third; ; {
@@ -269,7 +272,7 @@ func TestAsyncioServesThroughHibernation(t *testing.T) {
 	tcp := w.Connect(endpoint, 9000)
 	udp, err := w.DialContext(t.Context(), "udp", endpoint+":9000")
 	qt.Assert(t, qt.IsNil(err))
-	defer udp.Close() //nolint:errcheck // the test's end
+	defer udp.Close()
 	deadline := time.Now().Add(time.Minute)
 	qt.Assert(t, qt.IsNil(udp.SetDeadline(deadline)))
 	qt.Assert(t, qt.IsNil(tcp.SetDeadline(deadline)))

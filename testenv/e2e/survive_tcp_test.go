@@ -327,3 +327,19 @@ func TestTCPIsResetInCopy(t *testing.T) {
 	s.ok("tcp write c still")
 	c.receive("still")
 }
+
+// TestIPv6Survives has the control connection itself come by IPv6.
+func TestIPv6Survives(t *testing.T) {
+	w := New(t)
+	for name, ordeal := range tcpOrdeals() {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			w.survivor("survivor")
+			s := w.control(w.Show("survivor").GetEndpoint6())
+			s.ok("setup pipe")
+			ordeal(w, "survivor")
+			s.ok("check pipe")
+			w.control(w.Show("survivor").GetEndpoint6()).ok("setup fifo")
+		})
+	}
+}

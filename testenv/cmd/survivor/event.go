@@ -91,7 +91,7 @@ func timerfd() (check, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := poll(ended, unix.POLLIN); err != nil {
+	if err := readable(ended); err != nil {
 		return nil, err
 	}
 	far, err := set(unix.Timespec{Sec: 3600}, unix.Timespec{Sec: 5})
@@ -107,7 +107,7 @@ func timerfd() (check, error) {
 		if left.Value.Sec < 3540 || left.Value.Sec > 3600 {
 			return fmt.Errorf("the timer has %d s left", left.Value.Sec)
 		}
-		return errors.Join(same("interval", left.Interval.Sec, 5), counts(ended, 1), poll(ticking, unix.POLLIN))
+		return errors.Join(same("interval", left.Interval.Sec, 5), counts(ended, 1), readable(ticking))
 	}, err
 }
 

@@ -42,7 +42,7 @@ func flock() (check, error) {
 		return nil, err
 	}
 	fd := int(f.Fd())
-	unlock := func() error { defer f.Close(); return unix.Flock(fd, unix.LOCK_UN) } //nolint:errcheck // checked by the lock
+	unlock := func() error { return errors.Join(unix.Flock(fd, unix.LOCK_UN), f.Close()) }
 	return locked(unlock, "flock", "-n", "-E", "9", "/tmp/flock", "true"), unix.Flock(fd, unix.LOCK_EX)
 }
 

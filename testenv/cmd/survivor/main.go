@@ -92,7 +92,7 @@ type server struct {
 
 // session answers the commands of one client.
 func (s *server) session(conn net.Conn) {
-	defer conn.Close() //nolint:errcheck // the client has gone
+	defer conn.Close()
 	lines := bufio.NewReader(conn)
 	for {
 		line, err := lines.ReadString('\n')
@@ -151,9 +151,9 @@ func same[T comparable](what string, got, want T) error {
 // waitTime is how long a thing that must be there is waited for, in ms.
 const waitTime = 5000
 
-// poll waits for events of a descriptor.
-func poll(fd int, events int16) error {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+// readable waits until there is something to read.
+func readable(fd int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
 		n, err := unix.Poll(fds, waitTime)
 		switch {
@@ -161,7 +161,7 @@ func poll(fd int, events int16) error {
 		case err != nil:
 			return fmt.Errorf("poll: %w", err)
 		case n == 0:
-			return fmt.Errorf("descriptor %d has no event %#x", fd, events)
+			return fmt.Errorf("descriptor %d has nothing to read", fd)
 		default:
 			return nil
 		}
@@ -182,7 +182,7 @@ func readN(fd, n int) (string, error) {
 	buf := make([]byte, n)
 	done := 0
 	for done < n {
-		if err := poll(fd, unix.POLLIN); err != nil {
+		if err := readable(fd); err != nil {
 			return string(buf[:done]), err
 		}
 		m, err := unix.Read(fd, buf[done:])

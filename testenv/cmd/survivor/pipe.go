@@ -129,7 +129,7 @@ func unixMessages() (check, error) {
 						return err
 					}
 				}
-				if err := poll(p[1], unix.POLLIN); err != nil {
+				if err := readable(p[1]); err != nil {
 					return fmt.Errorf("pair %d: %w", i, err)
 				}
 				n, err := unix.Read(p[1], buf)
@@ -232,7 +232,7 @@ func passedFile() (check, error) {
 }
 
 func receive(fd int) ([]int, error) {
-	if err := poll(fd, unix.POLLIN); err != nil {
+	if err := readable(fd); err != nil {
 		return nil, err
 	}
 	buf, control := make([]byte, 1), make([]byte, 100)

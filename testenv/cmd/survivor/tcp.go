@@ -40,17 +40,17 @@ func (s sockets) do(command string, args []string) (string, error) {
 	}
 	switch command {
 	case "listen", "dial":
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		made, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return "", err
 		}
-		s[name] = fd
+		s[name] = made
 		if command == "dial" {
-			return "ok", dial(fd, args[0])
+			return "ok", dial(made, args[0])
 		}
-		return "ok", listen(fd, args)
+		return "ok", listen(made, args)
 	case "accept":
-		if err := poll(fd, unix.POLLIN); err != nil {
+		if err := readable(fd); err != nil {
 			return "", err
 		}
 		conn, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
