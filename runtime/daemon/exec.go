@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -58,7 +59,11 @@ func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) 
 	if len(start.GetArgs()) == 0 {
 		return nil, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)
 	}
-	p := &specs.Process{Args: start.GetArgs(), Env: append(append([]string{}, rec.Spec.Process.Env...), start.GetEnv()...), User: rec.Spec.Process.User}
+	cwd := start.GetWorkdir()
+	if cwd != "" && !path.IsAbs(cwd) {
+		return nil, fmt.Errorf("%w: working directory %q is not an absolute path", errdefs.ErrInvalidArgument, cwd)
+	}
+	p := &specs.Process{Args: start.GetArgs(), Cwd: cwd, Env: append(append([]string{}, rec.Spec.Process.Env...), start.GetEnv()...), User: rec.Spec.Process.User}
 	if text := start.GetUser(); text != "" {
 		usr, err := parseUser(text)
 		if err != nil {
@@ -77,11 +82,9 @@ func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd) error {
 		return err
 	}
 	defer release()
-	if err := cmd.Start(); err != nil {
+	rec, _ := a.read()
+	if err := a.box.StartCommand(cmd, rec.Process.PID); err != nil {
 		return fmt.Errorf("exec in %s: %w", a.box.Name, err)
-	}
-	if err := a.box.Cgroup().Add(cmd.Process.Pid); err != nil {
-		return errors.Join(err, cmd.Process.Kill())
 	}
 	return nil
 }

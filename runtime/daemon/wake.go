@@ -115,6 +115,11 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 		return nil, err
 	}
 	defer drop()
+	tighten, err := d.makeRoom(a, rec)
+	if err != nil {
+		return nil, err
+	}
+	defer tighten()
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
 		Snapshot: from, Manifest: m, Place: *place, Held: held, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {

@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"log/slog"
+
+	"github.com/snapctl/snapctl/runtime/sandbox"
+)
+
+// makeRoom raises the app's limits for a restore, that an app which used all it
+// may could not be restored under, and returns a function that puts them back.
+// If the daemon dies in between, the next one does, when it prepares the sandbox.
+func (d *Daemon) makeRoom(a *app, rec record) (tighten func(), err error) {
+	if rec.Spec.Linux == nil {
+		return func() {}, nil
+	}
+	limits := rec.Spec.Linux.Resources
+	roomy := sandbox.Roomy(limits)
+	if roomy == nil {
+		return func() {}, nil
+	}
+	if err := a.box.Cgroup().SetLimits(roomy); err != nil {
+		return nil, err
+	}
+	return func() {
+		if err := a.box.Cgroup().SetLimits(limits); err != nil {
+			// The app has used the room already: cgroup v1 sets no limit
+			// that is less than what is in use.
+			a.note(err)
+			d.log.Error("limit app", slog.String("app", rec.Name), slog.Any("error", err))
+		}
+	}, nil
+}

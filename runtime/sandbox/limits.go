@@ -1,0 +1,61 @@
+package sandbox
+
+import (
+	"fmt"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Room is how much more than the app CRIU may use while it restores it, for it
+// is in the app's cgroup then: itself and a helper for each process group or
+// session whose leader has ended.
+const (
+	roomProcesses   = 1024
+	roomMemoryBytes = 256 << 20
+)
+
+// Roomy are the limits to restore an app under; nil if it has none that a
+// restore could meet.
+func Roomy(r *specs.LinuxResources) *specs.LinuxResources {
+	if r == nil {
+		return nil
+	}
+	roomy := &specs.LinuxResources{}
+	if r.Pids != nil && r.Pids.Limit != nil {
+		limit := *r.Pids.Limit + roomProcesses
+		roomy.Pids = &specs.LinuxPids{Limit: &limit}
+	}
+	if r.Memory != nil && r.Memory.Limit != nil {
+		limit := *r.Memory.Limit + roomMemoryBytes
+		roomy.Memory = &specs.LinuxMemory{Limit: &limit}
+	}
+	if roomy.Pids == nil && roomy.Memory == nil {
+		return nil
+	}
+	return roomy
+}
+
+// SetLimits changes the limits of an existing cgroup that r has.
+func (g *Group) SetLimits(r *specs.LinuxResources) error {
+	if g.parent.mode == cgroups.Unified {
+		m, err := cgroup2.Load(g.name, cgroup2.WithMountpoint(g.parent.mount))
+		if err == nil {
+			err = m.Update(cgroup2.ToResources(r))
+		}
+		if err != nil {
+			return fmt.Errorf("set limits of cgroup %s: %w", g.name, err)
+		}
+		return nil
+	}
+	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(limitHierarchy))
+	if err == nil {
+		err = cg.Update(r)
+	}
+	if err != nil {
+		return fmt.Errorf("set limits of cgroup %s: %w", g.name, err)
+	}
+	return nil
+}
