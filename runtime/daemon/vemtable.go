@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/table"
 )
@@ -58,6 +59,11 @@ func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemR
 			actual = "holder"
 		case ok:
 			actual = fmt.Sprintf("pid %d", pid)
+		}
+		if r.State == sockdiag.Listen.String() {
+			// Length and limit of its accept queue: no bytes. What waits in
+			// there has rows of its own.
+			r.RecvQ, r.SendQ = 0, 0
 		}
 		out[i] = &api.VemRow{
 			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: r.Local.String(), Remote: remoteText(r.Remote),
