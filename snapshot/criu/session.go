@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
 	"golang.org/x/sys/unix"
@@ -23,8 +24,6 @@ type process struct {
 	// start starts the command, on a thread of the caller's choice; nil
 	// means cmd.Start.
 	start func(*exec.Cmd) error
-	// started is told the process id before CRIU gets its request.
-	started func(pid int) error
 }
 
 // session is one running `criu swrk` process.
@@ -63,14 +62,19 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("start criu: %w", err), ours.Close())
 	}
-	s := &session{cmd: cmd, conn: ours, cancel: cancel}
-	if p.started != nil {
-		if err := p.started(cmd.Process.Pid); err != nil {
-			s.kill()
-			return nil, errors.Join(err, s.close())
-		}
+	return &session{cmd: cmd, conn: ours, cancel: cancel}, nil
+}
+
+// tell calls fn, which may be nil, with CRIU's process id and returns a function
+// that waits for its end and returns its error, any number of times. CRIU must
+// not have been waited for before.
+func (s *session) tell(fn func(pid int) error) (wait func() error) {
+	if fn == nil {
+		return func() error { return nil }
 	}
-	return s, nil
+	done := make(chan error, 1)
+	go func() { done <- fn(s.cmd.Process.Pid) }()
+	return sync.OnceValue(func() error { return <-done })
 }
 
 // kill ends CRIU at once.
