@@ -10,7 +10,13 @@ import (
 	"github.com/snapctl/snapctl/vem/table"
 )
 
-// watchIdle hibernates an app that has had no traffic for the time it was told.
+// busyShare is the part of one processor from which on an app counts as busy,
+// though it has no traffic: it may work on an answer that somebody waits for,
+// and who waits sends nothing that would wake it.
+const busyShare = 0.1
+
+// watchIdle hibernates an app that has had no traffic, and nothing to do, for the
+// time it was told.
 func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 	rec, _ := a.read()
 	if rec.HibernateAfter <= 0 {
@@ -23,6 +29,7 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 			return
 		}
 		since := time.Now()
+		looked, used := since, usedTime(a)
 		for {
 			// Looking four times in the period, it is late by a quarter of it.
 			if !waitOr(ctx, ended, max(rec.HibernateAfter/4, 50*time.Millisecond)) {
@@ -32,8 +39,11 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 			if err != nil {
 				return // the app has ended or is being changed
 			}
-			if now != last {
-				last, since = now, time.Now()
+			worked := usedTime(a)
+			busy := float64(worked-used) > busyShare*float64(time.Since(looked))
+			looked, used = time.Now(), worked
+			if now != last || busy {
+				last, since = now, looked
 			}
 			if time.Since(since) < rec.HibernateAfter || a.status() != Running {
 				continue
@@ -59,6 +69,15 @@ func activity(ctx context.Context, a *app) (table.Activity, error) {
 	}
 	act, err := table.Traffic(ctx, ns)
 	return act, errors.Join(err, ns.Close())
+}
+
+// usedTime is the processor time that the app has had; 0 if that is unknown.
+func usedTime(a *app) time.Duration {
+	used, err := a.cgroup().Used()
+	if err != nil {
+		return 0
+	}
+	return used
 }
 
 // waitOr returns true after the pause, false if ctx ended or the channel was

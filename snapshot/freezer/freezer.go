@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,6 +92,22 @@ func (c Cgroup) PIDs() ([]int, error) {
 		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+// Used is how much processor time the processes have had. Every v2 cgroup tells,
+// with or without the cpu controller (cgroup-v2.rst, "cpu.stat").
+func (c Cgroup) Used() (time.Duration, error) {
+	b, err := os.ReadFile(filepath.Join(string(c), "cpu.stat"))
+	if err != nil {
+		return 0, fmt.Errorf("read processor time: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			us, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			return time.Duration(us) * time.Microsecond, err
+		}
+	}
+	return 0, fmt.Errorf("read processor time: no usage_usec in %s/cpu.stat", c)
 }
 
 func parseEvents(text string) State {
