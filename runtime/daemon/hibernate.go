@@ -23,9 +23,21 @@ type outcome struct {
 // hibernate saves a running app, ends its processes and holds its sockets. If
 // it fails, the app runs as before.
 //
+// An app that changed what CRIU had been told, just before it was frozen, is
+// tried once more.
+func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+	out, err := d.hibernateOnce(ctx, a, tell)
+	if errors.Is(err, errChanged) && a.status() == Running {
+		return d.hibernateOnce(ctx, a, tell)
+	}
+	return out, err
+}
+
+// hibernateOnce is hibernate without the second try.
+//
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
-func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "hibernate")
 	if err != nil {
 		return nil, err

@@ -16,6 +16,9 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
+// errChanged is an app that has changed since CRIU was told what is external.
+var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
+
 // goneAttempts is how often a running app is looked at whose processes end
 // meanwhile.
 const goneAttempts = 3
@@ -51,7 +54,7 @@ func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.Extern
 func unannounced(set *hold.Set, announced []string) error {
 	for _, name := range set.External() {
 		if !slices.Contains(announced, name) {
-			return fmt.Errorf("%s was connected meanwhile: %w: try again", name, errdefs.ErrAborted)
+			return fmt.Errorf("%s was connected meanwhile: %w", name, errChanged)
 		}
 	}
 	return nil
