@@ -34,6 +34,7 @@ func (d *Daemon) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorR
 		{"overlay", d.checkOverlay},
 		{"loopback", checkLoopback},
 		{"open-files", checkOpenFiles},
+		{"limits", checkLimits},
 		{"nsenter", checkNsenter},
 		{"ip-forward", checkForward},
 		{"holder", d.checkHolder},
@@ -169,6 +170,22 @@ func checkOpenFiles(context.Context) finding {
 	}
 	return fine(strconv.FormatUint(l.Max, 10))
 }
+
+// checkLimits looks for CAP_SYS_RESOURCE, without which prlimit(2) tells nothing
+// of another user's process, and CRIU saves none (cr-dump.c, dump_task_rlimits).
+func checkLimits(context.Context) finding {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData // the interface has 64 bits as two of 32
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return failed(err.Error(), "")
+	}
+	if data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+		return warning("no CAP_SYS_RESOURCE", limitsRemedy)
+	}
+	return fine("CAP_SYS_RESOURCE")
+}
+
+const limitsRemedy = "only apps of root can be hibernated: start snapctld with CAP_SYS_RESOURCE"
 
 func checkNsenter(context.Context) finding {
 	path, err := exec.LookPath("nsenter")

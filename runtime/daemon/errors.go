@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -64,7 +66,7 @@ func rpcError(err error) error {
 		code = codes.AlreadyExists
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		code = codes.DataLoss
-	case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err), errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err):
+	case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err), errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err), errdefs.IsAborted(err):
 		return errgrpc.ToGRPC(err)
 	default:
 		if s, ok := status.FromError(err); ok {
@@ -91,6 +93,8 @@ func hint(err error) string {
 		return stepHint(step)
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		return "it can't be used: take it from a backup, or remove it"
+	case errors.As(err, &c) && slices.ContainsFunc(c.Lines, func(line string) bool { return strings.Contains(line, "Can't get rlimit") }):
+		return limitsRemedy
 	case errors.As(err, &c) && c.LogFile != "":
 		return fmt.Sprintf("CRIU's log is %s; run snapctld with --criu-log-level 4 for more, and snapctl doctor", c.LogFile)
 	default:

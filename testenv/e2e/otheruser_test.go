@@ -10,6 +10,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/testenv"
 )
 
@@ -36,4 +37,17 @@ func criuForOtherUsers(t *testing.T) string {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nLD_PRELOAD=%s exec %s \"$@\"\n", library, criu), 0o755)))
 	return script
+}
+
+// TestOtherUserNeedsCapability tells what is missing where it is.
+func TestOtherUserNeedsCapability(t *testing.T) {
+	w := New(t)
+	w.Run(&api.RunRequest{Name: "app", User: "65534:65534", Args: []string{"sleep", "1000"}})
+	r, err := w.Snapctl(t.Context(), "hibernate", "app")
+	qt.Assert(t, qt.IsNil(err))
+	if r.Code == 0 {
+		t.Skip("nothing is missing here")
+	}
+	qt.Assert(t, qt.StringContains(r.Stderr, "start snapctld with CAP_SYS_RESOURCE"))
+	qt.Assert(t, qt.Equals(w.Show("app").GetStatus(), api.Status_STATUS_RUNNING))
 }
