@@ -34,6 +34,7 @@ type caller struct {
 }
 
 func newCaller(t *testing.T, conn net.Conn) *caller {
+	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() })
 	return &caller{t, conn, bufio.NewReader(conn)}
 }

@@ -45,7 +45,7 @@ var breakable = map[string]func(ctx context.Context, w *World, timeout time.Dura
 // comes there.
 func pausedAt(t *testing.T, name fault.Name) (*World, stage, []*redis, *gate.Gate) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gate") // a socket's path is short
+	dir, err := os.MkdirTemp("", "gate") //nolint:usetesting // a socket's path is short
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.RemoveAll(dir))) })
 	g := gate.New(t, dir, name)

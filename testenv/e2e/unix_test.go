@@ -38,6 +38,8 @@ func TestUnixServer(t *testing.T) {
 		qt.Assert(t, qt.Equals(c.ask("echo unix"), "unix"))
 		_, err := w.API.Hibernate(t.Context(), &api.HibernateRequest{Name: "server"}, nil)
 		qt.Assert(t, qt.ErrorMatches(err, `(?s).*unix connection that belongs to another network namespace.*`))
+		_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "server"}, nil)
+		qt.Assert(t, qt.ErrorMatches(err, `(?s).*unix connection that belongs to another network namespace.*`))
 		qt.Assert(t, qt.Equals(w.Show("server").GetStatus(), api.Status_STATUS_RUNNING))
 		qt.Assert(t, qt.Equals(c.ask("echo still"), "still"))
 		c.close()
@@ -68,7 +70,7 @@ func TestUnixClient(t *testing.T) {
 	dir := w.hostDir("sock")
 	l, err := w.Listen(t.Context(), "unix", dir+"/host")
 	qt.Assert(t, qt.IsNil(err))
-	defer l.Close() //nolint:errcheck // the test's end
+	defer l.Close()
 	w.actor(&api.RunRequest{
 		Name: "client", Endpoint: actorEndpoint,
 		Binds: []*api.Bind{{Source: dir, Destination: "/sock"}},

@@ -108,12 +108,23 @@ func TestPublish(t *testing.T) {
 		w.Hibernate("web")
 		datagram, err := outside.DialContext(t.Context(), "udp", hostOutside+":8080")
 		qt.Assert(t, qt.IsNil(err))
-		defer datagram.Close() //nolint:errcheck // the test's end
+		defer datagram.Close()
 		_, err = datagram.Write([]byte("far"))
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.Equals(echoed(t, datagram), "echo far"))
 		w.Running("web")
 	}
+	// One that has an address is not at others.
+	w.actor(&api.RunRequest{Name: "bound", Publish: []*api.Publication{
+		{HostAddress: hostOutside, HostPort: 8081, Port: 7000}, {HostAddress: "127.0.0.1", HostPort: 8082, Port: 7000},
+	}})
+	qt.Assert(t, qt.Equals(w.from(outside, "tcp", hostOutside+":8081").ask("echo far"), "far"))
+	qt.Assert(t, qt.Equals(w.from(w.Host, "tcp", "127.0.0.1:8082").ask("echo local"), "local"))
+	_, err := w.DialContext(t.Context(), "tcp", "127.0.0.1:8081")
+	qt.Assert(t, qt.ErrorIs(err, syscall.ECONNREFUSED))
+	_, err = outside.DialContext(t.Context(), "tcp", hostOutside+":8082")
+	qt.Assert(t, qt.ErrorIs(err, syscall.ECONNREFUSED))
+
 	qt.Assert(t, qt.IsNil(w.API.Remove(t.Context(), &api.RemoveRequest{Name: "web", Force: true})))
 	for _, h := range []*host.Host{outside, w.Host} {
 		_, err := h.DialContext(t.Context(), "tcp", hostOutside+":8080")
@@ -170,7 +181,7 @@ func TestAppsAndOutside(t *testing.T) {
 		"outside": func(w *World, a *caller) {
 			l, err := outside.Listen(w.t.Context(), "tcp", otherOutside+":9000")
 			qt.Assert(w.t, qt.IsNil(err))
-			defer l.Close() //nolint:errcheck // the test's end
+			defer l.Close()
 			qt.Assert(w.t, qt.Matches(a.ask("open tcp %s:9000", otherOutside), `10\.77\.0\.31:\d+`))
 			conn, err := l.Accept()
 			qt.Assert(w.t, qt.IsNil(err))
@@ -190,7 +201,7 @@ func TestAppsAndOutside(t *testing.T) {
 		"host": func(w *World, a *caller) {
 			l, err := w.Listen(w.t.Context(), "tcp", "10.77.0.1:9000")
 			qt.Assert(w.t, qt.IsNil(err))
-			defer l.Close() //nolint:errcheck // the test's end
+			defer l.Close()
 			qt.Assert(w.t, qt.Matches(a.ask("open tcp 10.77.0.1:9000"), `10\.77\.0\.31:\d+`))
 			conn, err := l.Accept()
 			qt.Assert(w.t, qt.IsNil(err))

@@ -1,6 +1,10 @@
 package hold
 
-import "context"
+import (
+	"context"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
+)
 
 // External lists the connected unix sockets of a running app that lead out of it, for CRIU
 // must be told of them before it looks at the app; see [Set.External]. What the
@@ -9,7 +13,7 @@ import "context"
 // It fails as Collect does: so an app that can't be kept is refused before it is
 // frozen, if it has unix connections.
 //
-// Cost: that of Collect, or 0.1 ms without unix connections.
+// Cost: that of Collect, or 0.1 ms without unix connections and listeners.
 func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
 	known, err := unixSockets(opt.NS)
 	if err != nil {
@@ -32,10 +36,12 @@ func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
 	return out, set.Close()
 }
 
-// connected tells whether any unix socket of the app's namespace has a peer.
+// connected tells whether the app may have a connected unix socket: one of its
+// namespace has a peer, or listens. A socket that was accepted from a client in
+// another namespace belongs to that one, where nothing tells it from others.
 func (t unixTable) connected() bool {
 	for _, u := range t.app {
-		if u.Peer != 0 {
+		if u.Peer != 0 || u.State == sockdiag.Listen {
 			return true
 		}
 	}

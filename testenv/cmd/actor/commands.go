@@ -29,7 +29,7 @@ func do(conn net.Conn, line string) (string, error) {
 	case "exit": // exit CODE
 		code, err := strconv.Atoi(text)
 		if err == nil {
-			os.Exit(code)
+			os.Exit(code) //nolint:revive // as it was told
 		}
 		return "", err
 	case "peer": // who is connected
@@ -39,8 +39,8 @@ func do(conn net.Conn, line string) (string, error) {
 	case "open": // open NETWORK ADDRESS: serves who is there, as if it had connected
 		return open(text)
 	case "write": // write PATH TEXT
-		path, text, _ := strings.Cut(text, " ")
-		return "ok", os.WriteFile(path, []byte(text), 0o644)
+		path, content, _ := strings.Cut(text, " ")
+		return "ok", os.WriteFile(path, []byte(content), 0o644)
 	case "alloc": // alloc MIB: keeps them
 		return "ok", number(text, alloc)
 	case "children": // children N: starts and keeps them
@@ -88,7 +88,7 @@ func dial(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close() //nolint:errcheck // all was answered
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(dialTime)); err != nil {
 		return "", err
 	}

@@ -86,7 +86,7 @@ func accept(l net.Listener) error {
 
 // session answers the commands of one client.
 func session(conn net.Conn) {
-	defer conn.Close() //nolint:errcheck // the client has gone
+	defer conn.Close()
 	lines := bufio.NewReader(conn)
 	for {
 		line, err := lines.ReadString('\n')
