@@ -98,7 +98,7 @@ const nginxConf = `
 daemon off;
 master_process on;
 worker_processes 2;
-user root;
+user www-data;
 pid /tmp/nginx.pid;
 error_log /dev/stderr;
 events { worker_connections 256; }
@@ -116,6 +116,7 @@ http {
 // TestNginxServesThroughHibernation downloads over kept connections: whole
 // files between the hibernations, and one that is under way while they happen.
 func TestNginxServesThroughHibernation(t *testing.T) {
+	t.Setenv("SNAPCTL_CRIU", criuForOtherUsers(t)) // its workers are not root's
 	w := New(t, "nginx", "python3")
 	const endpoint, size = "10.77.0.31", 48 << 20
 	w.Run(&api.RunRequest{

@@ -13,6 +13,7 @@ func TestProcessesSurvive(t *testing.T) {
 	survive(t, map[string]trial{
 		"tree": {}, "threads": {}, "group": {}, "signals": {}, "queued-signals": {}, "timers": {}, "cwd": {},
 		"cow": {}, "shared-memory": {}, "sleep": {}, "privileges": {}, "mount-namespace": {},
+		"blocked-calls": {}, "timed-calls": {},
 	})
 }
 
