@@ -56,7 +56,9 @@ func spawn(ctx context.Context, exe, socketPath, logPath string) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{report}
 	// One processor: it must be small, not fast.
-	cmd.Env = append(os.Environ(), readyEnv+"=3", "GOMAXPROCS=1")
+	// A request leaves its buffers behind, and collecting so small a heap more
+	// often costs nothing: 4 MB less of it for some hundred apps.
+	cmd.Env = append(os.Environ(), readyEnv+"=3", "GOMAXPROCS=1", "GOGC=25")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	if closeErr := report.Close(); err == nil && closeErr != nil {
