@@ -51,6 +51,12 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 			if pub.HostAddr, err = netip.ParseAddr(a); err != nil {
 				return bad(fmt.Errorf("publish: %w", err))
 			}
+			if !pub.HostAddr.Is4() {
+				return bad(fmt.Errorf("publish at %s: want an IPv4 address of the host", a))
+			}
+		}
+		if slices.ContainsFunc(rec.Publish, pub.meets) {
+			return bad(fmt.Errorf("publish host port %d/%s twice", pub.HostPort, pub.Proto))
 		}
 		rec.Publish = append(rec.Publish, pub)
 	}

@@ -115,14 +115,19 @@ func (d *Daemon) checkPublications(rec record) error {
 		other, _ := a.read()
 		for _, p := range rec.Publish {
 			for _, q := range other.Publish {
-				if p.Proto == q.Proto && p.HostPort == q.HostPort &&
-					(p.HostAddr == q.HostAddr || !p.HostAddr.IsValid() || !q.HostAddr.IsValid()) {
+				if p.meets(q) {
 					return fmt.Errorf("publish host port %d/%s: %w: app %s has it", p.HostPort, p.Proto, errdefs.ErrAlreadyExists, other.Name)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// meets tells whether two publications can't both be there.
+func (p publication) meets(q publication) bool {
+	return p.Proto == q.Proto && p.HostPort == q.HostPort &&
+		(p.HostAddr == q.HostAddr || !p.HostAddr.IsValid() || !q.HostAddr.IsValid())
 }
 
 // network returns the fabric of a network, made on first use.

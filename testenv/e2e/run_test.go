@@ -191,6 +191,8 @@ func TestConflicts(t *testing.T) {
 		"no root":       {[]string{"--name", "two", "--rootfs", "/nowhere"}, 1, `/nowhere`},
 		"no bind":       {[]string{"--name", "two", "--bind", "/nowhere:/data"}, 1, `/nowhere`},
 		"no user":       {[]string{"--name", "two", "--user", "nobody-such"}, 2, `nobody-such`},
+		"port twice":    {[]string{"--name", "two", "--publish", "80:80", "--publish", "127.0.0.1:80:81"}, 2, `80/tcp twice`},
+		"port at IPv6":  {[]string{"--name", "two", "--publish", "[::1]:80:80"}, 2, `::1`},
 		"no such place": {[]string{"--name", "two", "--workdir", "relative"}, 2, `relative`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,6 +259,8 @@ func TestExec(t *testing.T) {
 		w.OK("wake", "app")
 	}
 	qt.Check(t, qt.Equals(w.CLI("exec", "none", "--", "true").Code, 4))
+	qt.Check(t, qt.Equals(w.CLI("exec", "app", "--", "test", "-t", "1").Code, 1))
+	qt.Check(t, qt.Equals(w.CLI("exec", "-t", "app", "--", "test", "-t", "1").Code, 0))
 	r := w.CLI("exec", "app", "--", "no-such-program")
 	qt.Check(t, qt.Equals(r.Code, 127))
 
