@@ -320,3 +320,24 @@ func TestNetworks(t *testing.T) {
 	qt.Assert(t, qt.Equals(again.GetEndpoint(), blue.GetEndpoint()))
 	qt.Assert(t, qt.Equals(near.ask("echo near"), "near"))
 }
+
+// TestWakeAtMemoryLimit wakes an app that uses nearly all memory that it may.
+func TestWakeAtMemoryLimit(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "full", Endpoint: actorEndpoint, Limits: &api.Limits{MemoryBytes: 64 << 20}})
+	c := w.caller(actorEndpoint)
+	qt.Assert(t, qt.Equals(c.ask("alloc 50"), "ok"))
+	for range 2 {
+		w.Hibernate("full")
+		qt.Assert(t, qt.Equals(c.ask("echo full"), "full"))
+		w.Running("full")
+	}
+	qt.Assert(t, qt.Equals(w.Show("full").GetError(), "")) // the limit is in force again
+	c.send("alloc 200")
+	w.Until("it is killed", func() error {
+		if a := w.Show("full"); a.GetStatus() != api.Status_STATUS_STOPPED {
+			return fmt.Errorf("it is %s", a.GetStatus())
+		}
+		return nil
+	})
+}
