@@ -76,6 +76,8 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
+		case snapshot.ExternalUnix:
+			// Among the held ones: live, or a stand-in whose other end is closed.
 		}
 	}
 	for key, h := range p.held {

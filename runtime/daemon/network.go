@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -114,10 +115,8 @@ func (d *Daemon) checkPublications(rec record) error {
 	for _, a := range d.apps {
 		other, _ := a.read()
 		for _, p := range rec.Publish {
-			for _, q := range other.Publish {
-				if p.meets(q) {
-					return fmt.Errorf("publish host port %d/%s: %w: app %s has it", p.HostPort, p.Proto, errdefs.ErrAlreadyExists, other.Name)
-				}
+			if slices.ContainsFunc(other.Publish, p.meets) {
+				return fmt.Errorf("publish host port %d/%s: %w: app %s has it", p.HostPort, p.Proto, errdefs.ErrAlreadyExists, other.Name)
 			}
 		}
 	}

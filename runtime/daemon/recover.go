@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot"
@@ -28,11 +29,20 @@ func (d *Daemon) recover(ctx context.Context) error {
 			d.log.ErrorContext(ctx, "recover app", slog.String("app", e.Name()), slog.Any("error", err))
 		}
 	}
+	// Each mostly waits for the kernel, some 10 ms: several at once.
+	var g errgroup.Group
+	g.SetLimit(8)
 	for _, a := range d.list() {
-		if err := d.recoverApp(ctx, a); err != nil {
-			a.note(err)
-			d.log.ErrorContext(ctx, "recover app", slog.String("app", a.box.Name), slog.Any("error", err))
-		}
+		g.Go(func() error {
+			if err := d.recoverApp(ctx, a); err != nil {
+				a.note(err)
+				d.log.ErrorContext(ctx, "recover app", slog.String("app", a.box.Name), slog.Any("error", err))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	return d.dropOrphans(ctx)
 }

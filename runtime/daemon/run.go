@@ -173,8 +173,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 		r.Exit = exit
 		r.Process = processRecord{}
 	})
-	var illegal *StepError
-	if errors.As(err, &illegal) {
+	if _, ok := errors.AsType[*StepError](err); ok {
 		return err
 	}
 	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))

@@ -124,7 +124,7 @@ func TestPointPause(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "gate")
 			l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
 			qt.Assert(t, qt.IsNil(err))
-			defer l.Close() //nolint:errcheck // a test socket
+			defer l.Close()
 			result := make(chan error, 1)
 			ctx := plan(t, "wake.after-restore=pause:"+path)
 			go func() { result <- Point(ctx, WakeAfterRestore) }()
@@ -154,12 +154,12 @@ func TestPointPauseEnds(t *testing.T) {
 
 	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
 	qt.Assert(t, qt.IsNil(err))
-	defer l.Close() //nolint:errcheck // a test socket
+	defer l.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		conn, err := l.Accept()
 		if err == nil {
-			defer conn.Close() //nolint:errcheck // a test socket
+			defer conn.Close()
 			_, _ = bufio.NewReader(conn).ReadString('\n')
 		}
 		cancel()

@@ -168,6 +168,7 @@ func TestErrorAtEveryPoint(t *testing.T) {
 // atPoint makes a world with the app "cache", two clients of it, and a daemon
 // that follows a plan.
 func atPoint(t *testing.T, name fault.Name, plan gate.Fault) (*World, stage, []*redis) {
+	t.Helper()
 	w := New(t, "redis-server")
 	s := stages[operationOf(name)]
 	w.Run(redisRequest("cache", "10.77.0.7"))

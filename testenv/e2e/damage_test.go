@@ -21,9 +21,11 @@ import (
 // happen to this one.
 var damages = map[string]func(t *testing.T, path string, info fs.FileInfo) bool{
 	"flipped byte": func(t *testing.T, path string, info fs.FileInfo) bool {
+		t.Helper()
 		return flip(t, path, info)
 	},
 	"flipped byte, times put back": func(t *testing.T, path string, info fs.FileInfo) bool {
+		t.Helper()
 		if !flip(t, path, info) {
 			return false
 		}
@@ -31,6 +33,7 @@ var damages = map[string]func(t *testing.T, path string, info fs.FileInfo) bool{
 		return true
 	},
 	"truncated": func(t *testing.T, path string, info fs.FileInfo) bool {
+		t.Helper()
 		if !info.Mode().IsRegular() || info.Size() == 0 {
 			return false
 		}
@@ -38,10 +41,12 @@ var damages = map[string]func(t *testing.T, path string, info fs.FileInfo) bool{
 		return true
 	},
 	"missing": func(t *testing.T, path string, _ fs.FileInfo) bool {
+		t.Helper()
 		qt.Assert(t, qt.IsNil(os.RemoveAll(path)))
 		return true
 	},
 	"a link to the same content": func(t *testing.T, path string, _ fs.FileInfo) bool {
+		t.Helper()
 		moved := filepath.Join(t.TempDir(), "moved")
 		qt.Assert(t, qt.IsNil(copyTree(path, moved)))
 		qt.Assert(t, qt.IsNil(os.RemoveAll(path)))
@@ -52,6 +57,7 @@ var damages = map[string]func(t *testing.T, path string, info fs.FileInfo) bool{
 
 // flip changes one byte in the middle, in place.
 func flip(t *testing.T, path string, info fs.FileInfo) bool {
+	t.Helper()
 	if !info.Mode().IsRegular() || info.Size() == 0 {
 		return false
 	}
@@ -83,8 +89,10 @@ var forgeries = map[string]struct{ old, put, want string }{
 // TestDamagedSnapshotIsRefused damages every file of a snapshot in turn.
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	w := New(t, "redis-server")
-	w.Run(&api.RunRequest{Name: "cache", Endpoint: "10.77.0.7", Args: []string{"sh", "-c",
-		"mkdir /var/tmp/d && echo data >/var/tmp/d/file && ln -s file /var/tmp/d/link && exec redis-server --save '' --protected-mode no"}})
+	w.Run(&api.RunRequest{Name: "cache", Endpoint: "10.77.0.7", Args: []string{
+		"sh", "-c",
+		"mkdir /var/tmp/d && echo data >/var/tmp/d/file && ln -s file /var/tmp/d/link && exec redis-server --save '' --protected-mode no",
+	}})
 	qt.Assert(t, qt.Equals(w.redis("10.77.0.7").do("PING"), "+PONG"))
 	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
 	qt.Assert(t, qt.IsNil(err))

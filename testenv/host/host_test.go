@@ -110,7 +110,7 @@ func TestLink(t *testing.T) {
 			at := netip.AddrPortFrom(link.B, 7000).String()
 			l, err := b.Listen(t.Context(), "tcp", at)
 			qt.Assert(t, qt.IsNil(err))
-			defer l.Close() //nolint:errcheck // a test socket
+			defer l.Close()
 			greet := func(wait time.Duration) error {
 				ctx, cancel := context.WithTimeout(t.Context(), wait)
 				defer cancel()
@@ -118,7 +118,7 @@ func TestLink(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				defer c.Close() //nolint:errcheck // a test socket
+				defer c.Close()
 				s, err := l.Accept()
 				if err != nil {
 					return err

@@ -180,7 +180,7 @@ func TestCheckFails(t *testing.T) {
 			if leave {
 				f, err := os.Open(os.DevNull)
 				qt.Assert(t, qt.IsNil(err))
-				defer f.Close() //nolint:errcheck // only read from
+				defer f.Close()
 			}
 			for _, fn := range r.cleanup {
 				fn()

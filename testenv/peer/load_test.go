@@ -149,16 +149,16 @@ func badProxy(t *testing.T, h *host.Host, d peer.Direction, disturb func(to *net
 		if err != nil {
 			return
 		}
-		defer client.Close() //nolint:errcheck // a test socket
+		defer client.Close()
 		server, err := h.DialContext(t.Context(), "tcp", serverAddr)
 		if err != nil {
 			return
 		}
-		defer server.Close() //nolint:errcheck // a test socket
+		defer server.Close()
 		var both sync.WaitGroup
 		defer both.Wait()
 		pass := func(to, from net.Conn, fn func(*net.TCPConn, []byte) error) {
-			tcp, in := to.(*net.TCPConn), from.(*net.TCPConn) //nolint:errcheck // that is what "tcp" makes
+			tcp, in := to.(*net.TCPConn), from.(*net.TCPConn)
 			buf := make([]byte, 1024)
 			const skip = 64 << 10
 			for passed := 0; ; {
@@ -263,10 +263,10 @@ func TestStopTimeout(t *testing.T) {
 	h := host.New(t, host.Config{})
 	l, err := h.Listen(t.Context(), "tcp", serverAddr)
 	qt.Assert(t, qt.IsNil(err))
-	defer l.Close() //nolint:errcheck // a test socket
+	defer l.Close()
 	datagrams, err := h.ListenPacket(t.Context(), "udp", serverAddr)
 	qt.Assert(t, qt.IsNil(err))
-	defer datagrams.Close() //nolint:errcheck // a test socket
+	defer datagrams.Close()
 	target := peer.Target{TCP: serverAddr, Connections: 2, UDP: serverAddr, Flows: 1, Pattern: brisk}
 	load, err := peer.Dial(t.Context(), h, target)
 	qt.Assert(t, qt.IsNil(err))
@@ -292,7 +292,7 @@ func TestServeRefusesStrangers(t *testing.T) {
 	serve(t, h)
 	c, err := h.DialContext(t.Context(), "tcp", serverAddr)
 	qt.Assert(t, qt.IsNil(err))
-	defer c.Close() //nolint:errcheck // a test socket
+	defer c.Close()
 	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")
 	qt.Assert(t, qt.IsNil(err))
 	_, err = c.Read(make([]byte, 1))

@@ -19,16 +19,19 @@ func TestPreflightLosing(t *testing.T) {
 		what string
 	}{
 		"eventfd": {open: func(t *testing.T) int {
+			t.Helper()
 			fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC)
 			qt.Assert(t, qt.IsNil(err))
 			return fd
 		}},
 		"counting eventfd": {open: func(t *testing.T) int {
+			t.Helper()
 			fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_SEMAPHORE)
 			qt.Assert(t, qt.IsNil(err))
 			return fd
 		}, what: "eventfd with EFD_SEMAPHORE"},
 		"unread inotify": {open: func(t *testing.T) int {
+			t.Helper()
 			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 			qt.Assert(t, qt.IsNil(err))
 			dir := t.TempDir()

@@ -18,7 +18,7 @@ dump() {
 	shift
 	while [ "$1" != -- ]; do unshare+=("$1"); shift; done
 	shift
-	rm -rf "$here/$name"
+	rm -rf "${here:?}/$name"
 	mkdir "$here/$name"
 	SANDBOX=$work/root APP=$here/app.py NAME=$name setsid unshare -n -p -i -u "${unshare[@]}" --fork bash -c '
 		set -e

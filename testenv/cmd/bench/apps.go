@@ -115,7 +115,7 @@ func pss(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	in := bufio.NewScanner(f)
 	for in.Scan() {
 		if fields := strings.Fields(in.Text()); len(fields) == 3 && fields[0] == "Pss:" {

@@ -93,7 +93,10 @@ func runcSpec(mib int) *specs.Spec {
 		Linux: &specs.Linux{
 			CgroupsPath: "/bench-runc",
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
 				{Type: specs.NetworkNamespace, Path: "/run/netns/" + runcName},
 			},
 		},
@@ -106,12 +109,12 @@ func (c *container) command(ctx context.Context, name string, args ...string) er
 	// runc starts whatever `criu` is on PATH; the distribution's may be too old.
 	dir := filepath.Dir(testenv.CRIUPath())
 	cmd.Env = append(cmd.Env, "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-	errFile, err := os.Create(filepath.Join(c.w.Dir(), "runc.err"))
+	errFile, err := os.OpenFile(filepath.Join(c.w.Dir(), "runc.err"), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	defer errFile.Close() //nolint:errcheck // read by its name
-	cmd.Stderr = errFile  // not a pipe: the container keeps it
+	defer errFile.Close()
+	cmd.Stderr = errFile // not a pipe: the container keeps it
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(errFile.Name())
 		return fmt.Errorf("%s %s: %w: %s", name, args[0], err, text)

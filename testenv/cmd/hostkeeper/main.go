@@ -108,7 +108,7 @@ func replace(point, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // a handle
+	defer unix.Close(fd)
 	if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func loopbackUp() error {
 	if err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // a handle
+	defer unix.Close(fd)
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
 		return fmt.Errorf("set lo up: %w", err)

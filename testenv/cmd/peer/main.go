@@ -77,7 +77,7 @@ func run(ctx context.Context, cfg config) error {
 		}
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 		wg.Go(func() { errs <- peer.Serve(ctx, l, datagrams, log) })
-		if _, err := fmt.Println("listening", l.Addr()); err != nil { //nolint:forbidigo // the program's output
+		if _, err := fmt.Println("listening", l.Addr()); err != nil {
 			return err
 		}
 	}

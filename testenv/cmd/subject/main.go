@@ -45,7 +45,7 @@ func serve(address string, mib int) error {
 
 // echo serves one connection; kept is only kept.
 func echo(conn net.Conn, kept []byte) {
-	defer conn.Close() //nolint:errcheck // the client has gone
+	defer conn.Close()
 	buf := make([]byte, 1)
 	for {
 		if _, err := io.ReadFull(conn, buf); err != nil {
