@@ -42,10 +42,11 @@ type Options struct {
 	Place    Place
 	Held     []Held
 	Guard    *os.File // as in criu.RestoreOptions
-	// Start, Started and Ready are as in criu.RestoreOptions.
-	Start   func(*exec.Cmd) error
-	Started func(pid int) error
-	Ready   func(ctx context.Context, pid int) error
+	// Start, Started, Ready and Resuming are as in criu.RestoreOptions.
+	Start    func(*exec.Cmd) error
+	Started  func(pid int) error
+	Ready    func(ctx context.Context, pid int) error
+	Resuming func()
 	// Step is told the name of each step as it begins; may be nil.
 	Step func(name string)
 }
@@ -75,7 +76,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Start, ro.Started, ro.Ready, ro.Guard = o.Start, o.Started, o.Ready, o.Guard
+	ro.Start, ro.Started, ro.Ready, ro.Resuming, ro.Guard = o.Start, o.Started, o.Ready, o.Resuming, o.Guard
 	step(o.Step, "restore processes")
 	pid, err = c.Restore(ctx, ro)
 	if err != nil {

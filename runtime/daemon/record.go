@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -104,10 +105,26 @@ func (r *record) write(dir string, durable durability) error {
 	if err != nil {
 		return fmt.Errorf("encode record of %s: %w", r.Name, err)
 	}
-	return replaceFile(filepath.Join(dir, recordFile), b, durable)
+	spare := filepath.Join(dir, spareFile)
+	err = replaceFile(filepath.Join(dir, recordFile), b, durable)
+	if errors.Is(err, unix.ENOSPC) && os.Remove(spare) == nil {
+		return replaceFile(filepath.Join(dir, recordFile), b, durable)
+	}
+	if err == nil && durable == forever {
+		if _, serr := os.Lstat(spare); serr != nil {
+			_ = os.WriteFile(spare, make([]byte, spareBytes), 0o600) // better luck next time
+		}
+	}
+	return err
 }
 
-const recordFile = "app.json"
+const (
+	recordFile = "app.json"
+	// spareFile is room that an app has when the disk is full: a held one
+	// must be able to wake then, and waking is recorded.
+	spareFile  = "spare"
+	spareBytes = 64 << 10
+)
 
 type durability int
 

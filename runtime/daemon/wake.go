@@ -120,6 +120,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 		return nil, err
 	}
 	defer tighten()
+	resuming := false
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
 		Snapshot: from, Manifest: m, Place: *place, Held: held, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
@@ -129,8 +130,9 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			return a.box.StartInside(ctx, ns, cmd)
 		},
 		Started: a.box.Cgroup().Add, Ready: ready, Step: tell,
+		Resuming: func() { resuming = true },
 	})
-	if err != nil && a.status() == Resuming {
+	if err != nil && resuming {
 		// CRIU has failed so late that the app may have run all the same.
 		if proc, perr := rootProcess(a.cgroup()); proc != nil || perr != nil {
 			d.log.ErrorContext(ctx, "CRIU failed after resuming", slog.String("app", rec.Name), slog.Any("error", err))

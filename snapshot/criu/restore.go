@@ -40,6 +40,9 @@ type RestoreOptions struct {
 	// Ready is called when every task is in place and about to run. If it
 	// fails, the tasks are killed. Afterwards ctx is not looked at.
 	Ready func(ctx context.Context, pid int) error
+	// Resuming is called right before the tasks run: if CRIU fails before
+	// that they never have.
+	Resuming func()
 }
 
 // Restore makes the saved tasks again and returns the process id of the root
@@ -90,6 +93,9 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
 		if script == "pre-restore" {
 			return started()
+		}
+		if script == "pre-resume" && o.Resuming != nil {
+			o.Resuming()
 		}
 		if script != "post-restore" {
 			return nil

@@ -31,6 +31,8 @@ type session struct {
 	cmd    *exec.Cmd
 	conn   *os.File
 	cancel context.CancelFunc
+	mute   bool          // it ended without an answer
+	ended  chan struct{} // closed when it has, and is not yet reaped
 }
 
 // start runs CRIU and connects to it. A cancelled ctx does not end the process
@@ -62,7 +64,9 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("start criu: %w", err), ours.Close())
 	}
-	return &session{cmd: cmd, conn: ours, cancel: cancel}, nil
+	s := &session{cmd: cmd, conn: ours, cancel: cancel, ended: make(chan struct{})}
+	go s.watch() // close waits for it
+	return s, nil
 }
 
 // tell calls fn, which may be nil, with CRIU's process id and returns a function
@@ -80,16 +84,32 @@ func (s *session) tell(fn func(pid int) error) (wait func() error) {
 // kill ends CRIU at once.
 func (s *session) kill() { s.cancel() }
 
-// close hangs up and waits for CRIU to end. The exit status is of no interest:
-// the response told everything, or its absence did.
+// close hangs up and waits for CRIU to end. The exit status is of no interest
+// if there was a response, which told everything.
 func (s *session) close() error {
 	err := s.conn.Close()
+	<-s.ended
 	var exit *exec.ExitError
 	if werr := s.cmd.Wait(); werr != nil && !errors.As(werr, &exit) && !errors.Is(werr, context.Canceled) {
 		err = errors.Join(err, werr)
 	}
+	if s.mute && exit != nil {
+		err = errors.Join(err, fmt.Errorf("criu: %w", exit))
+	}
 	s.cancel()
 	return err
+}
+
+// watch waits for CRIU's end, without reaping it, and then ends the reading
+// from the socket, which processes that CRIU was making when it was killed may
+// still have open. What it has sent is still read (unix(7), shutdown(2)).
+func (s *session) watch() {
+	defer close(s.ended)
+	for errors.Is(unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
+	if raw, err := s.conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) }) // closed: nobody reads
+	}
 }
 
 // roundTrip sends a request and serves notifications until the answer to it.
@@ -101,6 +121,7 @@ func (s *session) roundTrip(req *rpc.CriuReq, notify func(script string, pid int
 			return nil, fmt.Errorf("encode criu request: %w", err)
 		}
 		if _, err := s.conn.Write(b); err != nil {
+			s.mute = errors.Is(err, unix.EPIPE)
 			return nil, errors.Join(refused, fmt.Errorf("send criu request: %w", err))
 		}
 		resp, err := s.receive()
@@ -136,10 +157,11 @@ func (s *session) receive() (*rpc.CriuResp, error) {
 		return !errors.Is(rerr, unix.EAGAIN)
 	})
 	switch err = errors.Join(err, rerr); {
+	case n == 0 && err == nil, errors.Is(err, unix.ECONNRESET):
+		s.mute = true
+		return nil, errors.New("criu ended without an answer")
 	case err != nil:
 		return nil, fmt.Errorf("read criu answer: %w", err)
-	case n == 0:
-		return nil, errors.New("criu ended without an answer")
 	}
 	resp := &rpc.CriuResp{}
 	if err := resp.UnmarshalVT(buf[:n]); err != nil {

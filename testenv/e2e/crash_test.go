@@ -273,7 +273,7 @@ func (w *World) nothingPartial() {
 }
 
 func (w *World) partial() error {
-	for _, dir := range []string{w.StateDir(), w.Outside(host.RunDir)} {
+	for _, dir := range []string{w.Outside(w.StateDir()), w.Outside(host.RunDir)} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			switch {
 			case errors.Is(err, fs.ErrNotExist):

@@ -32,12 +32,21 @@ type World struct {
 // leak of anything fails it.
 func New(t *testing.T, programs ...string) *World {
 	t.Helper()
+	return newWorld(t, host.Config{}, nil, programs...)
+}
+
+// newWorld makes a world on a host that prepare, which may be nil, has changed.
+func newWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs ...string) *World {
+	t.Helper()
 	need := []testenv.Requirement{testenv.Root, testenv.CRIU}
 	for _, p := range programs {
 		need = append(need, testenv.Program(p))
 	}
 	testenv.Need(t, need...)
-	h := host.New(t, host.Config{})
+	h := host.New(t, cfg)
+	if prepare != nil {
+		prepare(h)
+	}
 	w := &World{Host: h, t: t}
 	qt.Assert(t, qt.IsNil(h.StartDaemon(t.Context(), host.Daemon{})))
 	w.Dial()
