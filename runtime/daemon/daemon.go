@@ -64,6 +64,7 @@ type Daemon struct {
 	criuVersion int
 
 	publishing sync.Mutex // from reading what is published to telling a fabric
+	published  map[string]published
 
 	mu       sync.Mutex // guards what follows; taken after publishing
 	apps     map[string]*app
@@ -78,6 +79,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
+		published: make(map[string]published),
 	}
 	d.tasks.start(ctx)
 	defer func() {

@@ -180,7 +180,22 @@ func (d *Daemon) publish(ctx context.Context, f *fabric.Fabric, network string) 
 			})
 		}
 	}
-	return f.SetPublications(ctx, all)
+	// A transaction of the firewall takes some 10 ms, for one app at a time.
+	if last := d.published[network]; last.fabric == f && slices.Equal(last.list, all) {
+		return nil
+	}
+	delete(d.published, network)
+	if err := f.SetPublications(ctx, all); err != nil {
+		return err
+	}
+	d.published[network] = published{f, all}
+	return nil
+}
+
+// published is what a fabric was last told to publish.
+type published struct {
+	fabric *fabric.Fabric
+	list   []fabric.Publication
 }
 
 // detach undoes attach; the last app to leave takes the network with it.
