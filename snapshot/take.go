@@ -111,7 +111,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	begin := func(ctx context.Context) error {
 		clock.step("freeze")
 		began = time.Now()
-		if err := o.Cgroup.Freeze(ctx); err != nil {
+		if err := o.Cgroup.FreezeSeizable(ctx); err != nil {
 			return err
 		}
 		pids, err := o.Cgroup.PIDs()

@@ -41,7 +41,8 @@ func fdDir(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/fd" }
 
 // gone turns the errors of a process that ended into ErrGone.
 func gone(pid int, err error) error {
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+	// EINVAL: it ends and has no namespaces any more (fs/proc_namespace.c, mounts_open_common).
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("look at process %d: %w", pid, ErrGone)
 	}
 	return fmt.Errorf("look at process %d: %w", pid, err)
