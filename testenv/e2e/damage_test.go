@@ -246,6 +246,7 @@ func copyTree(from, to string) error {
 }
 
 func must(t *testing.T) func([]*api.App, error) []*api.App {
+	t.Helper()
 	return func(apps []*api.App, err error) []*api.App {
 		t.Helper()
 		qt.Assert(t, qt.IsNil(err))

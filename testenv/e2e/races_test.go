@@ -129,6 +129,7 @@ func TestOperationsQueue(t *testing.T) {
 				return w.API.Remove(w.t.Context(), &api.RemoveRequest{Name: "cache", Force: true})
 			},
 			func(t *testing.T, h *hibernating) {
+				t.Helper()
 				apps, err := h.API.List(t.Context())
 				qt.Assert(t, qt.IsNil(err))
 				qt.Assert(t, qt.HasLen(apps, 0))
@@ -141,6 +142,7 @@ func TestOperationsQueue(t *testing.T) {
 				return err
 			},
 			func(t *testing.T, h *hibernating) {
+				t.Helper()
 				qt.Assert(t, qt.Equals(h.Show("cache").GetStatus(), api.Status_STATUS_STOPPED))
 				qt.Assert(t, qt.Equals(h.processes("cache"), 0))
 			},
@@ -180,8 +182,10 @@ func TestOperationsQueue(t *testing.T) {
 // closes connections all the time.
 func TestBusyAppIsSaved(t *testing.T) {
 	w := New(t, "redis-server", "redis-cli")
-	w.Run(&api.RunRequest{Name: "busy", Endpoint: "10.77.0.7", Args: []string{"sh", "-c",
-		"redis-server --save '' --protected-mode no & while :; do redis-cli INCR rounds >/dev/null; (sh -c 'exit 0' & sh -c 'exit 0'; wait); done"}})
+	w.Run(&api.RunRequest{Name: "busy", Endpoint: "10.77.0.7", Args: []string{
+		"sh", "-c",
+		"redis-server --save '' --protected-mode no & while :; do redis-cli INCR rounds >/dev/null; (sh -c 'exit 0' & sh -c 'exit 0'; wait); done",
+	}})
 	client := w.redis("10.77.0.7")
 	w.Until("it works", func() error {
 		if client.do("EXISTS rounds") != ":1" {

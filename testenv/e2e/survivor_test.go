@@ -25,6 +25,7 @@ type survivor struct {
 
 // in is the world for a subtest, at whose end no app is left.
 func (w *World) in(t *testing.T) *World {
+	t.Helper()
 	sub := *w
 	sub.t = t
 	t.Cleanup(func() {
@@ -115,6 +116,7 @@ type trial struct {
 // survive proves that each thing survives each ordeal, and that a snapshot of
 // it has it too, while the app goes on.
 func survive(t *testing.T, trials map[string]trial) {
+	t.Helper()
 	w := New(t)
 	for thing, trial := range trials {
 		t.Run(thing, func(t *testing.T) {

@@ -41,6 +41,7 @@ func TestPreflightLosing(t *testing.T) {
 			return fd
 		}, what: "inotify instance with events that wait to be read"},
 		"message queue": {open: func(t *testing.T) int {
+			t.Helper()
 			name := append([]byte("snapctl-hold-test"), 0) // mq_open(2) takes it without the slash
 			fd, _, errno := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(&name[0])), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600, 0, 0, 0)
 			if errno != 0 {
