@@ -171,7 +171,7 @@ func readRecord(dir string) (*record, error) {
 	case r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil:
 		return nil, errors.New("read record: no program in it")
 	}
-	if _, ok := legal[r.Status]; !ok {
+	if _, ok := legal[r.Status]; !ok || r.Status == "" {
 		return nil, fmt.Errorf("read record: status %q", r.Status)
 	}
 	return &r, nil

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/snapctl/snapctl/vem/endpoint"
+)
+
+// TestLegalSteps proves that every status can be left, but the last, for
+// statuses that exist, and that each is shown.
+func TestLegalSteps(t *testing.T) {
+	for from, steps := range legal {
+		if from != Removing {
+			qt.Check(t, qt.IsTrue(len(steps) > 0), qt.Commentf("%q", from))
+		}
+		for _, to := range steps {
+			_, ok := legal[to]
+			qt.Check(t, qt.IsTrue(ok), qt.Commentf("%q to %q", from, to))
+			_, ok = statusCodes[to]
+			qt.Check(t, qt.IsTrue(ok), qt.Commentf("%q is not shown", to))
+		}
+	}
+	// Once its processes may run again, an app is woken: its images are stale.
+	qt.Check(t, qt.Not(qt.SliceContains(legal[Waking], Running)))
+}
+
+func TestRecordIsReadAsWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	qt.Assert(t, qt.IsNil(os.Mkdir(dir, 0o700)))
+	r := record{
+		Name: "cache", Status: Running, Addr4: netip.MustParseAddr("10.77.0.7"),
+		Spec: &specs.Spec{Process: &specs.Process{Args: []string{"true"}}, Root: &specs.Root{Path: "/"}},
+	}
+	qt.Assert(t, qt.IsNil(r.write(dir, forever)))
+	got, err := readRecord(dir)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(got.Status, Running))
+	qt.Check(t, qt.Equals(got.Addr4, r.Addr4))
+	info, err := os.Stat(filepath.Join(dir, spareFile))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(info.Size(), int64(spareBytes)))
+
+	other := filepath.Join(filepath.Dir(dir), "other")
+	qt.Assert(t, qt.IsNil(os.Rename(dir, other)))
+	_, err = readRecord(other)
+	qt.Check(t, qt.ErrorMatches(err, `read record: name "cache" in directory .*`))
+}
+
+func FuzzReadRecord(f *testing.F) {
+	f.Add([]byte(`{"version":1,"name":"cache","status":"running","spec":{"process":{"args":["true"]},"root":{"path":"/"}}}`))
+	f.Add([]byte(`{"version":1,"name":"..","status":"held"}`))
+	f.Add([]byte(`[`))
+	dir := filepath.Join(f.TempDir(), "cache")
+	qt.Assert(f, qt.IsNil(os.Mkdir(dir, 0o700)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, recordFile), b, 0o600)))
+		r, err := readRecord(dir)
+		if err != nil {
+			return
+		}
+		_, known := legal[r.Status]
+		qt.Assert(t, qt.IsTrue(known && r.Status != "" && r.Name == "cache" && r.Spec.Process != nil && r.Spec.Root != nil))
+	})
+}
+
+func TestNextPool(t *testing.T) {
+	first := endpoint.Pool{Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77:736e:6170::/64")}
+	second, err := nextPool(first, 1)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(second.Prefix4, netip.MustParsePrefix("10.78.0.0/16")))
+	qt.Check(t, qt.Equals(second.Prefix6, netip.MustParsePrefix("fd77:736e:6170:1::/64")))
+	_, err = nextPool(first, 178)
+	qt.Check(t, qt.IsNil(err))
+	_, err = nextPool(first, 179)
+	qt.Check(t, qt.ErrorIs(err, endpoint.ErrExhausted))
+}

@@ -1,0 +1,78 @@
+package criu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+)
+
+// fake is a program that takes CRIU's place: a shell script whose descriptor 3
+// is the RPC socket.
+func fake(t *testing.T, script string) Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "criu")
+	qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755)))
+	return Client{Path: path}
+}
+
+func restoreOptions(t *testing.T) RestoreOptions {
+	return RestoreOptions{Images: t.TempDir(), WorkDir: t.TempDir(), Root: "/"}
+}
+
+func TestCRIUThatFails(t *testing.T) {
+	tests := map[string]struct{ script, err string }{
+		"ends at once":     {"exit 3", "(?s)criu restore: .*exit status 3"},
+		"is killed":        {"kill -9 $$", "(?s)criu restore: .*signal: killed"},
+		"talks nonsense":   {"echo nonsense >&3; cat <&3 >/dev/null", "criu restore: decode criu answer: .*"},
+		"leaves a process": {"(sleep 1000 & echo $! >$0.pid); exit 3", "(?s)criu restore: .*exit status 3"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := fake(t, tt.script)
+			_, err := c.Restore(t.Context(), restoreOptions(t))
+			qt.Assert(t, qt.ErrorMatches(err, tt.err))
+			if b, rerr := os.ReadFile(c.Path + ".pid"); rerr == nil {
+				var pid int
+				_, serr := fmt.Sscan(string(b), &pid)
+				qt.Assert(t, qt.IsNil(serr))
+				p, perr := os.FindProcess(pid)
+				qt.Assert(t, qt.IsNil(perr))
+				qt.Assert(t, qt.IsNil(p.Kill()))
+			}
+		})
+	}
+}
+
+func TestRestoreEndsWithItsContext(t *testing.T) {
+	c := fake(t, "exec sleep 1000")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := c.Restore(ctx, restoreOptions(t))
+	qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded))
+}
+
+func TestMissingCRIU(t *testing.T) {
+	_, err := Client{Path: "/no/criu"}.Version(t.Context())
+	qt.Assert(t, qt.ErrorIs(err, os.ErrNotExist))
+}
+
+func TestErrorLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	text := "(00.1) Warn  (a.c:1): never\n(00.2) Error (b.c:2): rlimit: Can't setup RLIMIT_NOFILE\n"
+	for i := range 9 {
+		text += fmt.Sprintf("(00.3) Error (c.c:%d): no %d\n", i, i)
+	}
+	qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte(text), 0o600)))
+	qt.Assert(t, qt.DeepEquals(errorLines(path), []string{
+		"(c.c:0): no 0", "(c.c:1): no 1", "(c.c:2): no 2", "(c.c:6): no 6", "(c.c:7): no 7", "(c.c:8): no 8",
+	}))
+	err := failure("dump", nil, path, errors.New("because"))
+	qt.Assert(t, qt.ErrorMatches(err, `criu dump: because: \(c.c:0\): no 0; .*`))
+	qt.Assert(t, qt.HasLen(errorLines(filepath.Join(t.TempDir(), "missing")), 0))
+}
