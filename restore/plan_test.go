@@ -13,8 +13,10 @@ import (
 
 func TestPlanOptions(t *testing.T) {
 	all := []snapshot.External{
-		{Kind: snapshot.ExternalNet, Key: "net"}, {Kind: snapshot.ExternalLog, Key: "file[1:2]"},
-		{Kind: snapshot.ExternalDev, Key: "dev", Path: "/dev"}, {Kind: snapshot.ExternalBind, Key: "bind0", Path: "/data"},
+		{Kind: snapshot.ExternalNet, Key: "net"},
+		{Kind: snapshot.ExternalLog, Key: "file[1:2]"},
+		{Kind: snapshot.ExternalDev, Key: "dev", Path: "/dev"},
+		{Kind: snapshot.ExternalBind, Key: "bind0", Path: "/data"},
 	}
 	whole := Place{Net: os.Stdin, Log: os.Stderr, Dev: "/run/dev", Binds: map[string]string{"/data": "/srv"}}
 	tests := map[string]struct {

@@ -22,6 +22,7 @@ func fake(t *testing.T, script string) Client {
 }
 
 func restoreOptions(t *testing.T) RestoreOptions {
+	t.Helper()
 	return RestoreOptions{Images: t.TempDir(), WorkDir: t.TempDir(), Root: "/"}
 }
 

@@ -32,7 +32,7 @@ func group(t *testing.T, script string) (freezer.Cgroup, *exec.Cmd) {
 	if mount == "" {
 		t.Skip("no cgroup2 is mounted")
 	}
-	dir, err := os.MkdirTemp(mount, "freezer-test-")
+	dir, err := os.MkdirTemp(mount, "freezer-test-") //nolint:usetesting // a cgroup, not a folder of files
 	qt.Assert(t, qt.IsNil(err))
 	g := freezer.Cgroup(dir)
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", "read go; "+script)
