@@ -88,7 +88,9 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		return err
 	}
 	defer release()
-	if err := awaitCRIU(ctx, a); err != nil {
+	patience, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	if err := awaitCRIU(patience, a); err != nil {
 		return err
 	}
 	if err := errors.Join(snapshot.Sweep(a.dir), snapshot.Sweep(a.work())); err != nil {

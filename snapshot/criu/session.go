@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
 	"golang.org/x/sys/unix"
@@ -56,6 +57,8 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 	cmd := exec.CommandContext(pctx, cmp.Or(c.Path, "criu"), "swrk", strconv.Itoa(firstExtraFile))
 	cmd.ExtraFiles = append([]*os.File{theirs}, p.files...)
 	cmd.Dir = "/"
+	// A group of its own, so that close can end what a killed CRIU leaves.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	begin := p.start
 	if begin == nil {
 		begin = (*exec.Cmd).Start
@@ -89,6 +92,14 @@ func (s *session) kill() { s.cancel() }
 func (s *session) close() error {
 	err := s.conn.Close()
 	<-s.ended
+	if s.mute {
+		// CRIU's helpers, and tasks that have not got their own session yet,
+		// outlive a CRIU that is killed, with the app's lock and sockets. Its
+		// id is the group's and is not used again: it is not reaped yet.
+		if kerr := unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL); kerr != nil && !errors.Is(kerr, unix.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("end criu's helpers: %w", kerr))
+		}
+	}
 	var exit *exec.ExitError
 	if werr := s.cmd.Wait(); werr != nil && !errors.As(werr, &exit) && !errors.Is(werr, context.Canceled) {
 		err = errors.Join(err, werr)
