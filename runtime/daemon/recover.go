@@ -51,7 +51,12 @@ func (d *Daemon) load(_ context.Context, name string) error {
 	dir := d.appDir(name)
 	rec, err := readRecord(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		// Enrolling wrote no record yet, or removing had taken it away.
+		// Enrolling wrote no record yet, or removing had taken it away, after
+		// everything else. Images without a record are somebody's only copy.
+		images := filepath.Join(dir, "hibernation")
+		if _, err := os.Lstat(images); err == nil {
+			return fmt.Errorf("its record is missing, and %s is there: put %s back, or remove the directory", images, recordFile)
+		}
 		return os.RemoveAll(dir)
 	}
 	if err != nil {
