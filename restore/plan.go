@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/snapctl/snapctl/snapshot"
@@ -16,11 +17,13 @@ type Plan struct {
 
 	external []snapshot.External
 	held     map[string]Held // by key
+	memory   []snapshot.Memory
+	mapped   map[string]*os.File // memory files, by key
 }
 
 // NewPlan makes a plan. It touches nothing.
 func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
-	p := &Plan{external: m.External, Keys: make(map[uint64]string, len(held)), held: make(map[string]Held, len(held))}
+	p := &Plan{external: m.External, memory: m.Memory, Keys: make(map[uint64]string, len(held)), held: make(map[string]Held, len(held))}
 	for _, h := range held {
 		if _, ok := p.Keys[h.Inode]; ok {
 			return nil, fmt.Errorf("plan restore: socket %d is held twice", h.Inode)
@@ -82,6 +85,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	}
 	for key, h := range p.held {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: h.File})
+	}
+	for key, f := range p.mapped {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
 	}
 	return o, nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // ManifestVersion is the version of the format that this package writes.
@@ -43,9 +45,29 @@ type Manifest struct {
 	// WithStorage tells that the app's files are part of the snapshot; a
 	// hibernated app's files stay where they are instead, but for /dev/shm,
 	// which would not outlive a reboot.
-	WithStorage bool   `json:"with_storage"`
-	Processes   int    `json:"processes"`
-	Files       []File `json:"files"` // everything else in the directory
+	WithStorage bool `json:"with_storage"`
+	Processes   int  `json:"processes"`
+	// Memory are the memory files that the images need and that lie outside of
+	// the snapshot, since other snapshots and processes share them.
+	Memory []Memory `json:"memory,omitempty"`
+	Files  []File   `json:"files"` // everything else in the directory
+}
+
+// Memory is one memory file. It is a pages image of this snapshot (then Image is a
+// link to it), or was mapped by the processes when they were saved, or both.
+type Memory struct {
+	memory.File
+	Image string   `json:"image,omitempty"` // "pages-1.img"
+	Names []string `json:"names,omitempty"` // that CRIU's images have for it
+}
+
+// MemoryFiles lists the files of m.Memory.
+func (m *Manifest) MemoryFiles() []memory.File {
+	files := make([]memory.File, len(m.Memory))
+	for i := range m.Memory {
+		files[i] = m.Memory[i].File
+	}
+	return files
 }
 
 // Origin tells where a snapshot was made.
@@ -118,6 +140,14 @@ func (m *Manifest) Validate() error {
 		seen[f.Path] = true
 		if !slices.Contains([]string{"file", "dir", "symlink", "other"}, f.Type) {
 			return bad("path %q has type %q", f.Path, f.Type)
+		}
+	}
+	for _, f := range m.Memory {
+		if err := f.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+		if f.Image != "" && path.Base(f.Image) != f.Image {
+			return bad("pages image %q", f.Image)
 		}
 	}
 	for _, e := range m.External {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // Sockets is what keeps the sockets of an app while it is frozen.
@@ -53,9 +54,13 @@ type TakeOptions struct {
 	Work     string // an existing directory for CRIU's log
 	External []string
 	After    After
-	Sockets  Sockets               // nil: none are held
-	Guard    *os.File              // as in criu.DumpOptions
-	Start    func(*exec.Cmd) error // as in criu.DumpOptions
+	Sockets  Sockets  // nil: none are held
+	Guard    *os.File // as in criu.DumpOptions
+	// Store takes the memory; Bases are the memory files that the processes have
+	// mapped, by the names that External gives them.
+	Store *memory.Store
+	Bases map[string]memory.File
+	Start func(*exec.Cmd) error // as in criu.DumpOptions
 
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
@@ -95,6 +100,12 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	taken := &Taken{}
 	m := o.Manifest
 	commit := func(ctx context.Context) error {
+		clock.step("save memory")
+		unpin, err := partial.adoptMemory(ctx, o.Store, o.Bases, &m)
+		if err != nil {
+			return err
+		}
+		defer unpin()
 		clock.step("commit")
 		dir, err := partial.Commit(ctx, &m)
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -95,7 +97,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
-	if err := a.settle(Held, forever, func(r *record) { r.Process = processRecord{} }); err != nil {
+	if err := a.settle(Held, forever, func(r *record) { r.Process, r.Memory = processRecord{}, nil }); err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
@@ -209,6 +211,11 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
+	bases, err := d.mappedMemory(a, rec)
+	if err != nil {
+		return nil, err
+	}
+	dump = append(dump, slices.Sorted(maps.Keys(bases))...)
 	g, err := openGuard(a)
 	if err != nil {
 		return nil, err
@@ -217,7 +224,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		guard: g,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
-			External: dump, Guard: g.File,
+			External: dump, Guard: g.File, Store: d.memory, Bases: bases,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still

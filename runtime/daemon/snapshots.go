@@ -146,14 +146,17 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
-	dir, _, err := d.findSnapshot(req.snapshot)
+	dir, m, err := d.findSnapshot(req.snapshot)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := dir.Open(ctx, snapshot.ByDigest)
-	if err != nil {
+	// Somebody may remove the snapshot meanwhile.
+	d.memory.Pin(m.MemoryFiles())
+	defer d.memory.Unpin(m.MemoryFiles())
+	if m, err = dir.Open(ctx, snapshot.ByDigest, d.memory); err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
 	}
+	req.record.Memory = m.MemoryFiles()
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
 		return nil, nil, err

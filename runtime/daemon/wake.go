@@ -42,14 +42,14 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	}
 	clock := newSteps(tell)
 	clock.begin("check images")
-	m, err := a.hibernation().Open(ctx, snapshot.ByStamp)
+	m, err := a.hibernation().Open(ctx, snapshot.ByStamp, d.memory)
 	if err != nil {
 		return nil, err
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(_ context.Context, pid int) error {
-		return a.resuming(pid)
+		return a.resuming(pid, m)
 	})
 	if err != nil {
 		return nil, err
@@ -68,6 +68,7 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
+	d.sweepSoon()
 	if err := errors.Join(d.release(ctx, a), a.hibernation().Remove()); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
@@ -76,12 +77,14 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *app) resuming(pid int) error {
+func (a *app) resuming(pid int, m *snapshot.Manifest) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
 	}
-	return a.step(Resuming, untilReboot, func(r *record) { r.Process = processRecord{PID: pid, StartTime: start} })
+	return a.step(Resuming, untilReboot, func(r *record) {
+		r.Process, r.Memory = processRecord{PID: pid, StartTime: start}, m.MemoryFiles()
+	})
 }
 
 // restore makes the processes of a saved app, with the sockets that are held.
@@ -122,7 +125,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 	defer tighten()
 	resuming := false
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
-		Snapshot: from, Manifest: m, Place: *place, Held: held, Guard: g.File,
+		Snapshot: from, Manifest: m, Place: *place, Held: held, Memory: d.memory, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
