@@ -285,6 +285,9 @@ func (d *Daemon) show(a *app) *api.App {
 	if l := rec.Spec.Linux; l != nil && l.Resources != nil {
 		out.Limits = showLimits(l.Resources)
 	}
+	if rec.LastError != "" {
+		out.Hint = a.advice()
+	}
 	if rec.Status == Held {
 		out.HeldSockets = int32(len(a.heldInodes()))
 	}

@@ -57,7 +57,7 @@ type Daemon struct {
 	criu    criu.Client
 	cgroups *sandbox.Cgroups
 	host    *netns.NS
-	fds     holder.Store
+	fds     *holder.Keeper
 	lock    *os.File
 	tasks   tasks
 	// criuVersion is written into snapshots.
@@ -70,6 +70,7 @@ type Daemon struct {
 	apps     map[string]*app
 	names    map[string]bool // of snapshots being written
 	networks map[string]*fabric.Fabric
+	strays   map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -79,7 +80,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
-		published: make(map[string]published),
+		published: make(map[string]published), strays: make(map[string][]holder.Item),
 	}
 	d.tasks.start(ctx)
 	defer func() {
@@ -127,6 +128,9 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 func (d *Daemon) Close() error {
 	d.tasks.stop()
 	var errs []error
+	if d.fds != nil {
+		errs = append(errs, d.fds.Close()) // before what it would refill a new holder with
+	}
 	for _, a := range d.list() {
 		a.turn <- struct{}{} // for good: only a follower may still have it
 		if a.held != nil {
@@ -137,6 +141,9 @@ func (d *Daemon) Close() error {
 		}
 	}
 	d.tasks.followers.Wait()
+	for _, items := range d.strays {
+		errs = append(errs, holder.CloseAll(items))
+	}
 	for _, n := range d.networks {
 		errs = append(errs, n.Close())
 	}
@@ -174,13 +181,4 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
 	return f, nil
-}
-
-// openHolder connects to the process that keeps the sockets of held apps.
-func (d *Daemon) openHolder(ctx context.Context) (holder.Store, error) {
-	socket := filepath.Join(d.opt.RunDir, "holder.sock")
-	if err := holder.Spawn(ctx, "/proc/self/exe", socket, filepath.Join(d.opt.RunDir, "holder.log")); err != nil {
-		return nil, err
-	}
-	return holder.Dial(ctx, socket)
 }

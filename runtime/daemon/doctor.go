@@ -209,11 +209,11 @@ func checkForward(context.Context) finding {
 func (d *Daemon) checkHolder(ctx context.Context) finding {
 	kept, err := d.fds.List(ctx)
 	if err != nil {
-		return failed(err.Error(), "restart snapctld: it starts a new holder; sockets that were held are lost")
+		return failed(err.Error(), "snapctld goes on trying to start another one, and has the held sockets until it ends: look into holder.log in its run directory")
 	}
 	n := 0
 	for _, k := range kept {
 		n += k
 	}
-	return fine(fmt.Sprintf("%d sockets of %d apps", n, len(kept)))
+	return fine(fmt.Sprintf("process %d, with %d sockets of %d apps", d.fds.PID(), n, len(kept)))
 }

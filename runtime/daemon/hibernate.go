@@ -95,7 +95,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
-	if err := a.settle(Held, forever, func(r *record) { r.Process = processRecord{} }); err != nil {
+	if err := a.settle(Held, forever, func(r *record) { r.Process, r.Boot = processRecord{}, bootID() }); err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
@@ -168,17 +168,25 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 
 // release lets go of the held sockets, here and in the holder.
 func (d *Daemon) release(ctx context.Context, a *app) error {
-	err := a.disarm()
-	if a.held != nil {
-		err = errors.Join(err, a.held.Close())
-		a.setHeld(nil)
-	}
-	return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+	a.lost = ""
+	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
+		var err error
+		if a.held != nil {
+			err = a.held.Close()
+			a.setHeld(nil)
+		}
+		return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+	}))
 }
 
-// reclaim gets the held sockets from the holder after a restart of the daemon.
+// reclaim gets the held sockets from the holder after a restart of the daemon. If
+// the holder has none, the app has lost them.
 func (d *Daemon) reclaim(ctx context.Context, a *app) error {
 	items, err := d.fds.Get(ctx, a.box.Name)
+	if errors.Is(err, holder.ErrNotFound) {
+		a.lose()
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -235,9 +243,9 @@ var _ snapshot.Sockets = holdFor{}
 
 // setHeld changes what is held. The caller has the turn.
 func (a *app) setHeld(set *hold.Set) {
-	a.held = set
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.held = set
 	a.inodes = nil
 	if set != nil {
 		a.inodes = make(map[uint64]bool, len(set.Sockets))

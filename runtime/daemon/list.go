@@ -95,6 +95,7 @@ func (d *Daemon) Version(_ context.Context, _ *api.VersionRequest) (*api.Version
 	v := &api.VersionResponse{
 		Version: d.opt.Version, GoVersion: runtime.Version(), Kernel: kernelRelease(),
 		CriuVersion: versionText(d.criuVersion), CriuPath: d.criu.Path, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, Cgroup: d.cgroups.Name(), Pid: int32(os.Getpid()),
+		HolderPid: int32(d.fds.PID()),
 	}
 	return v, nil
 }

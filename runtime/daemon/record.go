@@ -76,6 +76,7 @@ type record struct {
 	Publish        []publication   `json:"publish,omitempty"`
 	RestoredFrom   string          `json:"restored_from,omitempty"`
 	Process        processRecord   `json:"process"`
+	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
 	Exit           string          `json:"exit,omitempty"`
 	LastError      string          `json:"last_error,omitempty"`
 }

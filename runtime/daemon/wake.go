@@ -26,6 +26,13 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	if a.status() == Running {
 		return &outcome{}, nil
 	}
+	if a.held == nil && a.lost == "" {
+		// An earlier attempt to get them failed: without a sign that they are
+		// lost, the app is not woken without them.
+		if err := d.reclaim(ctx, a); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
