@@ -16,8 +16,9 @@ import (
 
 // outcome is what a long operation tells when it has succeeded.
 type outcome struct {
-	frozen time.Duration
-	steps  map[string]time.Duration
+	frozen  time.Duration
+	steps   map[string]time.Duration
+	sockets []socketOutcome // those that were not simply kept
 }
 
 // hibernate saves a running app, ends its processes and holds its sockets. If
@@ -88,7 +89,8 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
 	d.becomeHeld(ctx, a)
-	return &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), unheld(""))
+	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost}, nil
 }
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it

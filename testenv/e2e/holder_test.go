@@ -145,10 +145,12 @@ func TestHolderAndDaemonAreKilled(t *testing.T) {
 	_, err := client.in.ReadString('\n')
 	qt.Assert(t, qt.IsNotNil(err)) // its connection has ended
 
-	w.Wake("cache")
+	r := w.CLI("wake", "cache")
+	qt.Assert(t, qt.Equals(r.Code, 6))
+	qt.Assert(t, qt.StringContains(r.Stdout, "\n  1 socket reset: snapctld and its holder both ended meanwhile\n    tcp 10.77.0.7:6379 <- "+client.conn.LocalAddr().String()+"\n"))
 	qt.Assert(t, qt.Equals(w.redis("10.77.0.7").do("INCR n"), ":2"))
 	qt.Assert(t, qt.Equals(w.Show("cache").GetError(), ""))
-	w.Hibernate("cache")
+	qt.Assert(t, qt.HasLen(w.Hibernate("cache").GetSockets(), 0))
+	qt.Assert(t, qt.HasLen(w.Wake("cache").GetSockets(), 0))
 	qt.Assert(t, qt.Equals(w.redis("10.77.0.7").do("INCR n"), ":3"))
-	w.Running("cache")
 }
