@@ -35,7 +35,7 @@ import (
 type Options struct {
 	StateDir string // default sandbox.DefaultStateDir
 	RunDir   string // default DefaultRunDir
-	CRIU     string // the criu program; default: criu of PATH, or PrivateCRIU
+	CRIU     string // the criu program; default: as for criu.Find
 	CRIULog  int    // CRIU's log level, default 2
 	Prefix4  netip.Prefix
 	Prefix6  netip.Prefix
@@ -108,11 +108,11 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.fds, err = d.openHolder(ctx); err != nil {
 		return nil, err
 	}
-	candidates := []string{"criu", PrivateCRIU}
+	var candidates []string
 	if opt.CRIU != "" {
 		candidates = []string{opt.CRIU}
 	}
-	if d.criu.Path, d.criuVersion, err = FindCRIU(ctx, candidates...); err != nil {
+	if d.criu.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
 		return nil, err
 	}
 	if _, err := d.pool(DefaultNetwork); err != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -102,7 +103,7 @@ func hint(err error) string {
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		return "it can't be used: take it from a backup, or remove it"
 	case errors.As(err, &c) && slices.ContainsFunc(c.Lines, func(line string) bool { return strings.Contains(line, "Can't get rlimit") }):
-		return limitsRemedy
+		return doctor.LimitsRemedy
 	case errors.As(err, &c) && c.LogFile != "":
 		return fmt.Sprintf("CRIU's log is %s; run snapctld with --criu-log-level 4 for more, and snapctl doctor", c.LogFile)
 	default:
