@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -85,11 +84,11 @@ func TestPassedConnectionIsReset(t *testing.T) {
 	w := New(t)
 	s := w.survivor("survivor")
 	s.ok("tcp listen l 7100 5")
-	c := &connection{survivor: s, w: w, peer: w.Connect(survivorEndpoint, 7100).(*net.TCPConn)}
+	peer := w.Connect(survivorEndpoint, 7100)
 	s.ok("tcp accept l c")
 	s.ok("tcp pass c")
 
-	lost := "tcp " + survivorEndpoint + ":7100 <- " + c.peer.LocalAddr().String()
+	lost := "tcp " + survivorEndpoint + ":7100 <- " + peer.LocalAddr().String()
 	r := w.CLI("hibernate", "survivor")
 	qt.Assert(t, qt.Equals(r.Code, 6), qt.Commentf("%s", r.Stderr))
 	qt.Assert(t, qt.Equals(r.Stderr, "snapctl: error: survivor is hibernated, but not all of its sockets are held\n"))
