@@ -62,6 +62,25 @@ func (w *World) holderKeeps(what string) {
 	})
 }
 
+// TestHolderOutlivesDaemons ends daemons as systemd does with KillMode=process,
+// and as a crash does: it is the same holder all the time.
+func TestHolderOutlivesDaemons(t *testing.T) {
+	w := New(t, "redis-server")
+	w.Run(redisRequest("cache", "10.77.0.7"))
+	client := w.redis("10.77.0.7")
+	holder := w.holderPID()
+	for i, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM} {
+		qt.Assert(t, qt.Equals(client.do("INCR n"), fmt.Sprintf(":%d", i+1)))
+		w.Running("cache")
+		w.Hibernate("cache")
+		qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), sig, host.Daemon{})))
+		w.Dial()
+		qt.Assert(t, qt.Equals(w.holderPID(), holder))
+	}
+	qt.Assert(t, qt.Equals(client.do("INCR n"), ":4"))
+	w.Running("cache")
+}
+
 // TestHolderIsKilled kills the holder of a hibernated app, and then the daemon,
 // which has given all to another holder meanwhile.
 func TestHolderIsKilled(t *testing.T) {
