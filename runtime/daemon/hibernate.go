@@ -18,8 +18,9 @@ import (
 
 // outcome is what a long operation tells when it has succeeded.
 type outcome struct {
-	frozen time.Duration
-	steps  map[string]time.Duration
+	frozen  time.Duration
+	steps   map[string]time.Duration
+	sockets []socketOutcome // those that were not simply kept
 }
 
 // hibernate saves a running app, ends its processes and holds its sockets. If
@@ -90,14 +91,18 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
 	d.becomeHeld(ctx, a)
-	return &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), unheld(""))
+	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost}, nil
 }
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
-	if err := a.settle(Held, forever, func(r *record) { r.Process, r.Memory = processRecord{}, nil }); err != nil {
+	err := a.settle(Held, forever, func(r *record) {
+		r.Process, r.Memory, r.Boot = processRecord{}, nil, bootID()
+	})
+	if err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
@@ -170,17 +175,25 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 
 // release lets go of the held sockets, here and in the holder.
 func (d *Daemon) release(ctx context.Context, a *app) error {
-	err := a.disarm()
-	if a.held != nil {
-		err = errors.Join(err, a.held.Close())
-		a.setHeld(nil)
-	}
-	return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+	a.lost = ""
+	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
+		var err error
+		if a.held != nil {
+			err = a.held.Close()
+			a.setHeld(nil)
+		}
+		return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+	}))
 }
 
-// reclaim gets the held sockets from the holder after a restart of the daemon.
+// reclaim gets the held sockets from the holder after a restart of the daemon. If
+// the holder has none, the app has lost them.
 func (d *Daemon) reclaim(ctx context.Context, a *app) error {
 	items, err := d.fds.Get(ctx, a.box.Name)
+	if errors.Is(err, holder.ErrNotFound) {
+		a.lose()
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -242,9 +255,9 @@ var _ snapshot.Sockets = holdFor{}
 
 // setHeld changes what is held. The caller has the turn.
 func (a *app) setHeld(set *hold.Set) {
-	a.held = set
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.held = set
 	a.inodes = nil
 	if set != nil {
 		a.inodes = make(map[uint64]bool, len(set.Sockets))

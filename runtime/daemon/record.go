@@ -77,6 +77,7 @@ type record struct {
 	Publish        []publication   `json:"publish,omitempty"`
 	RestoredFrom   string          `json:"restored_from,omitempty"`
 	Process        processRecord   `json:"process"`
+	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
 	// Memory are the memory files that the processes map.
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`

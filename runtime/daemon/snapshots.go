@@ -197,5 +197,6 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := d.adopt(a, proc, forever); err != nil {
 		return nil, nil, err
 	}
-	return a, &outcome{steps: clock.end()}, nil
+	lost := d.resets(ctx, dir, m.External, nil, ofApp(m.App))
+	return a, &outcome{steps: clock.end(), sockets: lost}, nil
 }

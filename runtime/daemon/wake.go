@@ -26,6 +26,13 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	if a.status() == Running {
 		return &outcome{}, nil
 	}
+	if a.held == nil && a.lost == "" {
+		// An earlier attempt to get them failed: without a sign that they are
+		// lost, the app is not woken without them.
+		if err := d.reclaim(ctx, a); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
@@ -68,12 +75,15 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
-	d.sweepSoon()
-	if err := errors.Join(d.release(ctx, a), a.hibernation().Remove()); err != nil {
+	held, why := a.heldInodes(), unheld(a.lost)
+	err = d.release(ctx, a)
+	lost := d.resets(ctx, a.hibernation(), m.External, held, why)
+	if err := errors.Join(err, a.hibernation().Remove()); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
-	return &outcome{steps: clock.end()}, nil
+	d.sweepSoon()
+	return &outcome{steps: clock.end(), sockets: lost}, nil
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
@@ -247,7 +257,11 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.box.Name), slog.String("reason", event.Reason.String()))
 	// Waking disarms, and that waits for this goroutine: another one wakes.
 	d.tasks.run(func(ctx context.Context) {
-		if _, err := d.wake(ctx, a, nil); err != nil {
+		out, err := d.wake(ctx, a, nil)
+		switch {
+		case err == nil && len(out.sockets) > 0: // nobody is there to be told
+			a.note(incomplete("wake", out.sockets))
+		case err != nil:
 			a.failures++
 			a.note(err)
 			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.box.Name), slog.Any("error", err))
