@@ -3,6 +3,7 @@ package template
 import (
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,9 +128,7 @@ func TestApply(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			want := make(map[string]string)
 			for _, from := range []map[string]string{test.tree, test.add} {
-				for name, content := range from {
-					want[name] = content
-				}
+				maps.Copy(want, from)
 			}
 			for _, name := range test.gone {
 				delete(want, name)
@@ -183,9 +182,9 @@ func TestModeAndOwner(t *testing.T) {
 	}{
 		"default":      {PlannedFile{Path: "/a"}, 0o644, 0, 0},
 		"as it was":    {PlannedFile{Path: "/old"}, 0o4711, 7, 8},
-		"mode":         {PlannedFile{Path: "/b", Mode: ptr(fs.FileMode(0o600))}, 0o600, 0, 0},
+		"mode":         {PlannedFile{Path: "/b", Mode: new(fs.FileMode(0o600))}, 0o600, 0, 0},
 		"user":         {PlannedFile{Path: "/c", Owner: "worker"}, 0o644, 33, 44},
-		"group":        {PlannedFile{Path: "/d", Owner: "worker:staff", Mode: ptr(0o750 | fs.ModeSetgid)}, 0o2750, 33, 50},
+		"group":        {PlannedFile{Path: "/d", Owner: "worker:staff", Mode: new(0o750 | fs.ModeSetgid)}, 0o2750, 33, 50},
 		"known number": {PlannedFile{Path: "/e", Owner: "33"}, 0o644, 33, 44},
 		"numbers":      {PlannedFile{Path: "/f", Owner: "1000:1001"}, 0o644, 1000, 1001},
 		"number":       {PlannedFile{Path: "/g", Owner: "1000"}, 0o644, 1000, 1000},

@@ -18,7 +18,7 @@ const maxRules = 1 << 20
 
 // Parse reads rules from YAML and validates them. An unknown key is an error, and
 // so are anchors, tags and more than one document. Nothing at all is the zero
-// Rules. The error is [Problems].
+// Rules. The error is [RuleErrors].
 func Parse(text []byte) (*Rules, error) {
 	d := &decoder{finder: finder{at: positions{"": {line: 1, column: 1}}}}
 	r := &Rules{}
@@ -31,8 +31,7 @@ func Parse(text []byte) (*Rules, error) {
 		d.decode("", root, reflect.ValueOf(r).Elem())
 	}
 	r.at = d.at
-	var wrong Problems
-	if err := r.Validate(); errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[RuleErrors](r.Validate()); ok {
 		d.add(wrong)
 	}
 	if err := d.err(); err != nil {
@@ -42,10 +41,10 @@ func Parse(text []byte) (*Rules, error) {
 }
 
 // add notes the problems that are not just what follows from those noted.
-func (d *decoder) add(more Problems) {
+func (d *decoder) add(more RuleErrors) {
 	noted := len(d.found)
 	for _, p := range more {
-		if !slices.ContainsFunc(d.found[:noted], func(q Problem) bool { return within(p.Path, q.Path) || within(q.Path, p.Path) }) {
+		if !slices.ContainsFunc(d.found[:noted], func(q RuleError) bool { return within(p.Path, q.Path) || within(q.Path, p.Path) }) {
 			d.found = append(d.found, p)
 		}
 	}
@@ -87,9 +86,8 @@ func (d *decoder) load(text []byte) *yaml.Node {
 }
 
 func (d *decoder) syntax(err error) {
-	p := Problem{Line: 1, Column: 1, Text: "not YAML: " + err.Error()}
-	var at *yaml.LoadError
-	if errors.As(err, &at) {
+	p := RuleError{Line: 1, Column: 1, Text: "not YAML: " + err.Error()}
+	if at, ok := errors.AsType[*yaml.LoadError](err); ok {
 		p.Text = "not YAML: " + at.Message
 		if at.ContextMsg != "" {
 			p.Text = "not YAML, " + at.ContextMsg + ": " + at.Message
@@ -210,7 +208,7 @@ func (d *decoder) pairs(path string, n *yaml.Node) func(func(key, value *yaml.No
 				problem = "key \"" + key.Value + "\" a second time"
 			}
 			if problem != "" {
-				d.found = append(d.found, Problem{Line: key.Line, Column: key.Column, Path: path, Text: problem})
+				d.found = append(d.found, RuleError{Line: key.Line, Column: key.Column, Path: path, Text: problem})
 				continue
 			}
 			seen[key.Value] = true
@@ -225,7 +223,7 @@ func (d *decoder) pairs(path string, n *yaml.Node) func(func(key, value *yaml.No
 // port or a mode need not be quoted.
 func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 	var words []string
-	if w, ok := v.Interface().(interface{ words() []string }); ok {
+	if w, ok := reflect.TypeAssert[interface{ words() []string }](v); ok {
 		words = w.words()
 	}
 	switch {

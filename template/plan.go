@@ -58,7 +58,7 @@ type PlannedCommand struct {
 	User    string
 }
 
-// Plan says what the rules mean for one clone. The error is [Problems], which
+// Plan says what the rules mean for one clone. The error is [RuleErrors], which
 // have the places of the rules that can't be followed.
 func (r *Rules) Plan(in Instance) (*Plan, error) {
 	if err := r.Validate(); err != nil {

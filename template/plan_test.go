@@ -49,7 +49,7 @@ func TestPlan(t *testing.T) {
 		MachineID: PlannedMachineID{ID: secret, Create: true},
 		Env:       []string{"MODE=production", "WORKER=7"},
 		Files: []PlannedFile{
-			{Path: "/etc/worker.conf", Mode: ptr(fs.FileMode(0o640)), Owner: "worker:worker", Content: []byte(
+			{Path: "/etc/worker.conf", Mode: new(fs.FileMode(0o640)), Owner: "worker:worker", Content: []byte(
 				"id = 7 of 1\naddress = 10.77.0.20 fd77::20 in default\nname = WEB-7, of web, hello from web-7\n")},
 			{Path: "/etc/motd", Content: []byte("{{ not rendered }}\n")},
 		},
@@ -277,7 +277,7 @@ func TestCheckOpen(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	for mode, want := range map[string]fs.FileMode{"0644": 0o644, "04755": 0o755 | fs.ModeSetuid, "01777": 0o777 | fs.ModeSticky, "02750": 0o750 | fs.ModeSetgid} {
-		r := &Rules{Files: []File{{Path: "/a", Mode: mode, Content: ptr("")}}}
+		r := &Rules{Files: []File{{Path: "/a", Mode: mode, Content: new("")}}}
 		p, err := r.Plan(clone())
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(*p.Files[0].Mode, want))

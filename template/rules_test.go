@@ -23,8 +23,6 @@ func parseFile(t *testing.T, name string) *Rules {
 	return r
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestParse(t *testing.T) {
 	r := parseFile(t, "full.yaml")
 	want := &Rules{
@@ -33,7 +31,7 @@ func TestParse(t *testing.T) {
 		Env:       map[string]Text{"WORKER": "{{ .Number }}", "MODE": "production"},
 		Files: []File{
 			{Path: "/etc/worker.conf", Mode: "0640", Owner: "worker:worker", Template: r.Files[0].Template},
-			{Path: "/etc/motd", Content: ptr("{{ not rendered }}\n")},
+			{Path: "/etc/motd", Content: new("{{ not rendered }}\n")},
 		},
 		Redirect: []Redirect{{Path: "/var/lib/worker", Target: "/srv/{{ .Name }}"}},
 		Run: []Command{
@@ -47,9 +45,9 @@ func TestParse(t *testing.T) {
 			{HostPort: "{{ add 9000 .Number .Set.STEP }}", Port: "53", Protocol: UDP},
 		},
 		Parameters: map[string]Parameter{
-			"GREETING": {Description: "what it says to clients", Default: ptr(Text("hello from {{ .Name }}")), Pattern: "[a-z0-9 -]+"},
-			"STEP":     {Default: ptr(Text("10"))},
-			"TOKEN":    {Default: ptr(Text("{{ random 16 }}")), Secret: true},
+			"GREETING": {Description: "what it says to clients", Default: new(Text("hello from {{ .Name }}")), Pattern: "[a-z0-9 -]+"},
+			"STEP":     {Default: new(Text("10"))},
+			"TOKEN":    {Default: new(Text("{{ random 16 }}")), Secret: true},
 			"OWNER":    {Required: true},
 		},
 	}
@@ -84,7 +82,7 @@ func TestParseErrors(t *testing.T) {
 		base := strings.TrimSuffix(f.Name, ".yaml")
 		_, err := Parse(f.Data)
 		qt.Assert(t, qt.ErrorIs(err, ErrInvalid), qt.Commentf("%s", base))
-		var all Problems
+		var all RuleErrors
 		qt.Assert(t, qt.ErrorAs(err, &all))
 		for _, p := range all {
 			qt.Check(t, qt.IsTrue(p.Line > 0 && p.Column > 0), qt.Commentf("%s: %v", base, p))
@@ -122,7 +120,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := Parse(text)
 		if err != nil {
-			var all Problems
+			var all RuleErrors
 			qt.Assert(t, qt.ErrorAs(err, &all))
 			for _, p := range all {
 				qt.Assert(t, qt.IsTrue(p.Line > 0 && p.Column > 0 && p.Text != ""))

@@ -16,9 +16,9 @@ type schemaNode struct {
 	Type       any                    `json:"type"`
 	Enum       []string               `json:"enum"`
 	Properties map[string]*schemaNode `json:"properties"`
-	Additional json.RawMessage        `json:"additionalProperties"`
+	Additional json.RawMessage        `json:"additionalProperties"` //nolint:tagliatelle // JSON schema's name
 	Items      *schemaNode            `json:"items"`
-	AnyOf      []*schemaNode          `json:"anyOf"`
+	AnyOf      []*schemaNode          `json:"anyOf"` //nolint:tagliatelle // JSON schema's name
 	Defs       map[string]*schemaNode `json:"$defs"`
 }
 
@@ -42,7 +42,7 @@ func inStep(t *testing.T, root *schemaNode, path string, s *schemaNode, typ refl
 	if typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()
 	}
-	if w, ok := reflect.Zero(typ).Interface().(interface{ words() []string }); ok {
+	if w, ok := reflect.TypeAssert[interface{ words() []string }](reflect.Zero(typ)); ok {
 		qt.Check(t, qt.DeepEquals(s.Enum, w.words()), qt.Commentf("%s", path))
 		return
 	}

@@ -3,6 +3,7 @@ package template
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // Validate checks all that can be known without a clone. The error is
-// [Problems].
+// [RuleErrors].
 func (r *Rules) Validate() error {
 	f := &finder{at: r.at}
 	set := keys(r.Parameters)
@@ -68,12 +69,7 @@ func (r *Rules) Validate() error {
 
 // word checks a value that is one of some words, or left out.
 func word[T ~string](f *finder, at string, value T, words []string) {
-	for _, w := range words {
-		if string(value) == w {
-			return
-		}
-	}
-	if value != "" {
+	if value != "" && !slices.Contains(words, string(value)) {
 		f.bad(at, "%q: want %s", value, anyOf(words))
 	}
 }
@@ -186,10 +182,10 @@ func (s Signal) number() (unix.Signal, error) {
 		name = "SIG" + name
 	}
 	n := unix.SignalNum(name)
-	switch n {
-	case 0:
+	if n == 0 {
 		return 0, badSignal(string(s), "want the name of a signal, such as HUP or SIGUSR1")
-	case unix.SIGKILL, unix.SIGSTOP:
+	}
+	if n == unix.SIGKILL || n == unix.SIGSTOP {
 		return 0, badSignal(string(s), "no program can handle it: want another, such as HUP or SIGUSR1")
 	}
 	return n, nil

@@ -19,8 +19,8 @@ type position struct {
 // positions has the place of each value, by its path: "files[0].mode".
 type positions map[string]position
 
-// Problem is one thing that is wrong with rules.
-type Problem struct {
+// RuleError is one thing that is wrong with rules.
+type RuleError struct {
 	Line   int    // in the YAML, from 1; 0: unknown
 	Column int    // in characters, from 1
 	Path   string // of the value: "files[0].mode"; may be empty
@@ -28,7 +28,7 @@ type Problem struct {
 }
 
 // Error says where and what.
-func (p Problem) Error() string {
+func (p RuleError) Error() string {
 	text := p.Text
 	if p.Path != "" {
 		text = p.Path + ": " + text
@@ -39,12 +39,12 @@ func (p Problem) Error() string {
 	return text
 }
 
-// Problems are all that is wrong with rules, in the order of the YAML. They wrap
+// RuleErrors are all that is wrong with rules, in the order of the YAML. They wrap
 // [ErrInvalid].
-type Problems []Problem
+type RuleErrors []RuleError
 
 // Error has a line for each.
-func (p Problems) Error() string {
+func (p RuleErrors) Error() string {
 	lines := make([]string, len(p))
 	for i, one := range p {
 		lines[i] = one.Error()
@@ -53,25 +53,25 @@ func (p Problems) Error() string {
 }
 
 // Is makes all of them [ErrInvalid].
-func (p Problems) Is(target error) bool { return target == ErrInvalid }
+func (p RuleErrors) Is(target error) bool { return target == ErrInvalid }
 
 // finder collects problems.
 type finder struct {
 	at    positions
-	found Problems
+	found RuleErrors
 }
 
 // bad notes a problem with the value at path. If the value has no place of its
 // own, the problem is at what it is part of.
 func (f *finder) bad(path, format string, args ...any) {
 	pos := f.where(path)
-	f.found = append(f.found, Problem{Line: pos.line, Column: pos.column, Path: path, Text: fmt.Sprintf(format, args...)})
+	f.found = append(f.found, RuleError{Line: pos.line, Column: pos.column, Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
 // badText notes what is wrong with a text, in the line of it where that is.
 func (f *finder) badText(path string, err error) {
 	pos := f.where(path)
-	p := Problem{Line: pos.line, Column: pos.column, Path: path, Text: err.Error()}
+	p := RuleError{Line: pos.line, Column: pos.column, Path: path, Text: err.Error()}
 	if at, ok := err.(*textError); ok && pos.block { //nolint:errorlint // as render and check return it
 		p.Line, p.Column, p.Text = pos.line+at.line, 1, at.text
 	}
@@ -93,7 +93,7 @@ func (f *finder) err() error {
 	if len(f.found) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(f.found, func(a, b Problem) int {
+	slices.SortStableFunc(f.found, func(a, b RuleError) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
