@@ -16,11 +16,13 @@ import (
 	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// Held is a live socket that takes the place of a saved one. The caller keeps
-// and closes the file.
+// Held is a live socket, eventfd or inotify instance that takes the place of a
+// saved one. The caller keeps and closes the file.
 type Held struct {
-	Inode uint64 // that it had when it was saved: its name in the images
-	File  *os.File
+	Inode uint64 // of a socket, that it had when it was saved: its name in the images
+	// At is where a process had it open, if it is no socket.
+	At   image.DescriptorRef
+	File *os.File
 }
 
 // Place is where the processes are put: what the manifest calls external, as
@@ -89,7 +91,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 // or a view in which each held socket is a file that CRIU inherits, and a
 // function that removes the view.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	if len(plan.Keys) == 0 {
+	if len(plan.held) == 0 {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -104,7 +106,11 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	if err != nil {
 		return "", nil, errors.Join(err, view.Remove())
 	}
-	plan.keep(replaced)
+	files, err := view.ReplaceFiles(ctx, plan.Files)
+	if err != nil {
+		return "", nil, errors.Join(err, view.Remove())
+	}
+	plan.keep(replaced, files)
 	return dir, view.Remove, nil
 }
 
