@@ -17,11 +17,13 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
-// Held is a live socket that takes the place of a saved one. The caller keeps
-// and closes the file.
+// Held is a live socket, eventfd or inotify instance that takes the place of a
+// saved one. The caller keeps and closes the file.
 type Held struct {
-	Inode uint64 // that it had when it was saved: its name in the images
-	File  *os.File
+	Inode uint64 // of a socket, that it had when it was saved: its name in the images
+	// At is where a process had it open, if it is no socket.
+	At   image.DescriptorRef
+	File *os.File
 }
 
 // Place is where the processes are put: what the manifest calls external, as
@@ -105,7 +107,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 // removes it: the snapshot's own, or a view in which held sockets are files that
 // CRIU inherits, and memory is mapped.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	if len(plan.Keys) == 0 && len(o.Manifest.Memory) == 0 {
+	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -126,7 +128,11 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	if err != nil {
 		return "", nil, err
 	}
-	plan.keep(replaced)
+	files, err := view.ReplaceFiles(ctx, plan.Files)
+	if err != nil {
+		return "", nil, err
+	}
+	plan.keep(replaced, files)
 	if o.Pages == Copy {
 		err = plan.copyMemory(ctx, view, o.Memory)
 	} else {

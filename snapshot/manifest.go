@@ -88,6 +88,8 @@ const (
 	ExternalLog   ExternalKind = "log"   // standard output and error
 	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
 	ExternalUnix  ExternalKind = "unix"  // a unix socket whose other end was outside of the app
+	// ExternalEventfd is an eventfd with EFD_SEMAPHORE, of which CRIU saves the count alone.
+	ExternalEventfd ExternalKind = "eventfd"
 )
 
 // External is one resource that a restore must provide.
@@ -98,6 +100,9 @@ type External struct {
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
+	// PID, as the app itself knows it, and FD are where a process has an eventfd open.
+	PID int `json:"pid,omitempty"`
+	FD  int `json:"fd,omitempty"`
 }
 
 // File is one file of a snapshot.
@@ -152,7 +157,7 @@ func (m *Manifest) Validate() error {
 	}
 	for _, e := range m.External {
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd:
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

@@ -62,6 +62,9 @@ type TakeOptions struct {
 	Bases map[string]memory.File
 	Start func(*exec.Cmd) error // as in criu.DumpOptions
 
+	// Frozen is called when the app is frozen and its sockets are held, and
+	// returns what else a restore must provide; may be nil.
+	Frozen func(ctx context.Context, pids []int) ([]External, error)
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
 	CopyFiles func(ctx context.Context, to Dir) error
@@ -135,6 +138,13 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			if err := o.Sockets.Hold(ctx, pids); err != nil {
 				return err
 			}
+		}
+		if o.Frozen != nil {
+			more, err := o.Frozen(ctx, pids)
+			if err != nil {
+				return err
+			}
+			m.External = slices.Concat(m.External, more)
 		}
 		clock.step("save processes")
 		return nil

@@ -49,7 +49,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if a.status() == Held {
 		return &outcome{}, nil
 	}
-	if err := d.preflight(ctx, a); err != nil {
+	if err := d.preflight(ctx, a, hold.Preflight); err != nil {
 		return nil, err
 	}
 	if err := a.step(Hibernating, untilReboot, nil); err != nil {
@@ -76,6 +76,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
+	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
@@ -126,7 +127,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 }
 
 // preflight refuses an app that can't be saved before anything is frozen.
-func (d *Daemon) preflight(ctx context.Context, a *app) error {
+func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Context, []int) []hold.Finding) error {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return err
@@ -135,7 +136,7 @@ func (d *Daemon) preflight(ctx context.Context, a *app) error {
 	if err := outsiders(rec.Process.PID, pids); err != nil {
 		return err
 	}
-	return hold.Errors(hold.Preflight(ctx, pids))
+	return hold.Errors(look(ctx, pids))
 }
 
 // holdFor is the hold of one app, as package snapshot sees it.

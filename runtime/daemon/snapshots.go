@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -29,7 +30,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
-	if err := d.preflight(ctx, a); err != nil {
+	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(req.name, a.box.Name)
@@ -62,6 +63,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Step = req.tell
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
+	opt.Frozen = unsaved
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -123,7 +124,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
 		}
 	}()
-	held, drop, err := a.sockets(m)
+	held, drop, err := a.sockets(m, from.Images())
 	if err != nil {
 		return nil, err
 	}
@@ -162,9 +163,12 @@ func (a *app) heldSockets() []restore.Held {
 	if a.held == nil {
 		return nil
 	}
-	held := make([]restore.Held, len(a.held.Sockets))
+	held := make([]restore.Held, 0, len(a.held.Sockets)+len(a.held.Objects))
 	for i := range a.held.Sockets {
-		held[i] = restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File}
+		held = append(held, restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File})
+	}
+	for _, o := range a.held.Objects {
+		held = append(held, restore.Held{At: image.DescriptorRef(o.Owners[0]), File: o.File})
 	}
 	return held
 }
