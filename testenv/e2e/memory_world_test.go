@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/testenv"
@@ -59,9 +60,9 @@ func (s *survivor) asks(command string) string {
 
 // A pageMap is a private mapping of a file of saved pages.
 type pageMap struct {
-	pid   int
-	file  string // as the daemon's host sees it
-	bytes int64
+	pid         int
+	file        string // as the daemon's host sees it
+	from, bytes int64
 }
 
 // pageMaps are the private mappings that the processes of the host have of
@@ -82,7 +83,7 @@ func (w *World) pageMaps() []pageMap {
 			var flags, device, file string
 			n, _ := fmt.Sscanf(lines.Text(), "%x-%x %s %x %s %d %s", &from, &to, &flags, &offset, &device, &inode, &file)
 			if n == 7 && strings.HasSuffix(flags, "p") && strings.HasPrefix(filepath.Base(file), "pages-") {
-				maps = append(maps, pageMap{pid: pid, file: file, bytes: to - from})
+				maps = append(maps, pageMap{pid: pid, file: file, from: from, bytes: to - from})
 			}
 		}
 		_ = f.Close()
@@ -103,4 +104,23 @@ func (w *World) mapped(want int64) {
 		return
 	}
 	qt.Check(w.t, qt.IsTrue(sum >= want), qt.Commentf("%d bytes are mapped, want at least %d", sum, want))
+}
+
+// mapping is how much of want is to be mapped.
+func mapping(int64) int64 { return 0 }
+
+// evictPages drops the pages of the files that memory is mapped from out of the
+// page cache, as far as nobody uses them at the moment.
+func (w *World) evictPages() {
+	w.t.Helper()
+	files := make(map[string]bool)
+	for _, m := range w.pageMaps() {
+		files[fmt.Sprintf("/proc/%d/map_files/%x-%x", m.pid, m.from, m.from+m.bytes)] = true
+	}
+	for file := range files {
+		f, err := os.Open(file)
+		qt.Assert(w.t, qt.IsNil(err))
+		qt.Check(w.t, qt.IsNil(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)))
+		qt.Check(w.t, qt.IsNil(f.Close()))
+	}
 }

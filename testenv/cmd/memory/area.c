@@ -93,7 +93,7 @@ static void on_fault(int sig)
 static const char *look_page(const char *p, uint64_t seed)
 {
 	bool zero = true, kept = true;
-	int sig = sigsetjmp(fault, 1);
+	int sig = sigsetjmp(fault, 0);
 
 	if (sig)
 		return sig == SIGBUS ? "bus" : "segv";
