@@ -184,9 +184,9 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	} else if len(errs) > 0 && len(results) > 0 {
 		errs = append(failures{&exitError{Partly, fmt.Sprintf("%d of %d clones of %s could not be made", len(errs), len(errs)+len(results), req.GetTemplate())}}, errs...)
 	}
-	for _, r := range results {
-		if !r.Complete {
-			errs = append(errs, &exitError{Partly, fmt.Sprintf("%s runs, but not all of its sockets came back", r.AppName())})
+	for i := range results {
+		if !results[i].Complete {
+			errs = append(errs, partly(&results[i]))
 		}
 	}
 	if s.format == output.AsTable && !req.GetKeepGoing() && printed == nil {

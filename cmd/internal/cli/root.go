@@ -47,7 +47,7 @@ Exit codes:
     2  the command line makes no sense
     4  there is no such app, snapshot or template
     5  not possible on this host, or with this app
-    6  the app runs, but not all of its sockets came back, or only some of the
+    6  it is done, but the app lost connections that it had, or only some of the
        clones could be made
 
 exec ends with the exit code of the command that it ran.

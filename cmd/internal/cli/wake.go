@@ -18,6 +18,9 @@ func newWake(s *session) *cobra.Command {
 		Long: `Wake hibernated apps without waiting for traffic. If it fails the app stays
 hibernated, and its sockets held.
 
+If connections are lost, for snapctld and its holder both ended or the host was
+started anew, they are listed, and the exit code is 6: the app finds them closed.
+
 ` + memoryText,
 		Example: `  snapctl wake cache
   snapctl wake --copy cache`,
