@@ -329,5 +329,9 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 			s.StorageBytes += f.SizeBytes
 		}
 	}
+	for _, f := range m.Memory {
+		s.SizeBytes += f.SizeBytes
+		s.MemoryBytes += f.SizeBytes
+	}
 	return s
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -58,6 +59,8 @@ type Daemon struct {
 	cgroups *sandbox.Cgroups
 	host    *netns.NS
 	fds     *holder.Keeper
+	memory  *memory.Store
+	sweeps  chan struct{} // has a token while somebody wants memory files swept
 	lock    *os.File
 	tasks   tasks
 	// criuVersion is written into snapshots.
@@ -81,6 +84,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
+		sweeps: make(chan struct{}, 1),
 	}
 	d.tasks.start(ctx)
 	defer func() {
@@ -121,7 +125,14 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if err := snapshot.Sweep(d.snapshotsDir()); err != nil {
 		return nil, err
 	}
-	return d, d.recover(ctx)
+	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
+		return nil, err
+	}
+	if err := d.recover(ctx); err != nil {
+		return nil, err
+	}
+	d.tasks.run(d.sweepMemory)
+	return d, nil
 }
 
 // Close lets go of everything; the apps go on, held sockets stay held.

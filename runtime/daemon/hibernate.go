@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -47,7 +49,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if a.status() == Held {
 		return &outcome{}, nil
 	}
-	if err := d.preflight(ctx, a); err != nil {
+	if err := d.preflight(ctx, a, hold.Preflight); err != nil {
 		return nil, err
 	}
 	if err := d.fds.Ready(ctx); err != nil {
@@ -77,6 +79,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
+	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
@@ -100,7 +103,10 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
-	if err := a.settle(Held, forever, func(r *record) { r.Process, r.Boot = processRecord{}, bootID() }); err != nil {
+	err := a.settle(Held, forever, func(r *record) {
+		r.Process, r.Memory, r.Boot = processRecord{}, nil, bootID()
+	})
+	if err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
@@ -124,7 +130,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 }
 
 // preflight refuses an app that can't be saved before anything is frozen.
-func (d *Daemon) preflight(ctx context.Context, a *app) error {
+func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Context, []int) []hold.Finding) error {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return err
@@ -133,7 +139,7 @@ func (d *Daemon) preflight(ctx context.Context, a *app) error {
 	if err := outsiders(rec.Process.PID, pids); err != nil {
 		return err
 	}
-	return hold.Errors(hold.Preflight(ctx, pids))
+	return hold.Errors(look(ctx, pids))
 }
 
 // holdFor is the hold of one app, as package snapshot sees it.
@@ -222,6 +228,11 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
+	bases, err := d.mappedMemory(a, rec)
+	if err != nil {
+		return nil, err
+	}
+	dump = append(dump, slices.Sorted(maps.Keys(bases))...)
 	g, err := openGuard(a)
 	if err != nil {
 		return nil, err
@@ -230,7 +241,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		guard: g,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
-			External: dump, Guard: g.File,
+			External: dump, Guard: g.File, Store: d.memory, Bases: bases,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still

@@ -60,6 +60,7 @@ func (d *Daemon) removeSnapshot(name string) error {
 	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil {
 		return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
 	}
+	defer d.sweepSoon()
 	return d.snapshotDir(name).Remove()
 }
 

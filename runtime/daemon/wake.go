@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -49,14 +50,14 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	}
 	clock := newSteps(tell)
 	clock.begin("check images")
-	m, err := a.hibernation().Open(ctx, snapshot.ByStamp)
+	m, err := a.hibernation().Open(ctx, snapshot.ByStamp, d.memory)
 	if err != nil {
 		return nil, err
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(_ context.Context, pid int) error {
-		return a.resuming(pid)
+		return a.resuming(pid, m)
 	})
 	if err != nil {
 		return nil, err
@@ -82,16 +83,19 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
+	d.sweepSoon()
 	return &outcome{steps: clock.end(), sockets: lost}, nil
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *app) resuming(pid int) error {
+func (a *app) resuming(pid int, m *snapshot.Manifest) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
 	}
-	return a.step(Resuming, untilReboot, func(r *record) { r.Process = processRecord{PID: pid, StartTime: start} })
+	return a.step(Resuming, untilReboot, func(r *record) {
+		r.Process, r.Memory = processRecord{PID: pid, StartTime: start}, m.MemoryFiles()
+	})
 }
 
 // restore makes the processes of a saved app, with the sockets that are held.
@@ -120,7 +124,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
 		}
 	}()
-	held, drop, err := a.sockets(m)
+	held, drop, err := a.sockets(m, from.Images())
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +136,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 	defer tighten()
 	resuming := false
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
-		Snapshot: from, Manifest: m, Place: *place, Held: held, Guard: g.File,
+		Snapshot: from, Manifest: m, Place: *place, Held: held, Memory: d.memory, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
@@ -159,9 +163,12 @@ func (a *app) heldSockets() []restore.Held {
 	if a.held == nil {
 		return nil
 	}
-	held := make([]restore.Held, len(a.held.Sockets))
+	held := make([]restore.Held, 0, len(a.held.Sockets)+len(a.held.Objects))
 	for i := range a.held.Sockets {
-		held[i] = restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File}
+		held = append(held, restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File})
+	}
+	for _, o := range a.held.Objects {
+		held = append(held, restore.Held{At: image.DescriptorRef(o.Owners[0]), File: o.File})
 	}
 	return held
 }
