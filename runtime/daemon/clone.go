@@ -63,11 +63,17 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	g.SetLimit(max(4, 2*runtime.NumCPU()))
 	existing := len(d.lockedClonesOf(t.rec.Name))
 	for i := range req.names {
+		began := time.Now()
+		c := cloning{t: t, source: s, open: open, req: &req, index: i, existing: existing}
+		// One after the other, so that endpoints are in the order of numbers.
+		release, err := d.enrollClone(gctx, &c)
 		g.Go(func() error {
-			began := time.Now()
-			c := cloning{t: t, source: s, open: open, req: &req, index: i, existing: existing}
-			out := cloneOutcome{name: req.names[i]}
-			out.app, out.steps, out.err = d.makeClone(gctx, c)
+			out := cloneOutcome{name: req.names[i], err: err}
+			if err == nil {
+				out.app = c.app
+				out.steps, out.err = d.makeClone(gctx, c)
+				release()
+			}
 			out.took = time.Since(began)
 			if out.err == nil {
 				made.add(out.app)
@@ -121,45 +127,52 @@ type cloning struct {
 	req      *cloneRequest
 	index    int
 	existing int
+
+	app  *app // once it is enrolled
+	born birth
 }
 
-// makeClone makes one clone. If it fails nothing is left of it.
-func (d *Daemon) makeClone(ctx context.Context, c cloning) (_ *app, _ map[string]time.Duration, err error) {
-	name := c.req.names[c.index]
-	clock := newSteps(func(step string) { c.req.tell(name, step) })
-	clock.begin("enroll")
+// enrollClone gives a clone its name and endpoint, and takes its turn.
+func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // another one has failed
+	}
 	rec, err := recordOf(c.source.manifest)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	name := c.req.names[c.index]
 	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
 	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
 	}
-	born := birth{source: c.source, open: c.open}
+	c.born = birth{source: c.source, open: c.open}
 	if c.req.storage == privateStorage {
-		born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
-	} else if born.copied, err = d.unstackable(rec); err != nil {
-		return nil, nil, err
+		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
+	} else if c.born.copied, err = d.unstackable(rec); err != nil {
+		return nil, err
 	}
-	a, release, err := d.enroll(ctx, *rec, Restoring)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer release()
+	c.app, release, err = d.enroll(ctx, *rec, Restoring)
+	return release, err
+}
+
+// makeClone makes an enrolled clone. If it fails nothing is left of it.
+func (d *Daemon) makeClone(ctx context.Context, c cloning) (_ map[string]time.Duration, err error) {
+	name := c.req.names[c.index]
+	clock := newSteps(func(step string) { c.req.tell(name, step) })
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), c.app))
 		}
 	}()
-	if born.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
-		return nil, nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+	if c.born.plan, err = c.t.rules.Plan(c.app.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
+		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
 	}
-	if err := d.instantiate(ctx, a, born, clock); err != nil {
-		return nil, nil, fmt.Errorf("clone %s: %w", name, err)
+	if err := d.instantiate(ctx, c.app, c.born, clock); err != nil {
+		return nil, fmt.Errorf("clone %s: %w", name, err)
 	}
-	return a, clock.end(), nil
+	return clock.end(), nil
 }
 
 func (d *Daemon) lockedClonesOf(name string) []string {
