@@ -27,7 +27,7 @@ func (d *Daemon) list() []*app {
 	for _, a := range d.apps {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.box.Name, b.box.Name) })
+	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.name(), b.name()) })
 	return all
 }
 

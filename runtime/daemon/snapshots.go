@@ -35,7 +35,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(req.name, a.box.Name)
+	target, free, err := d.reserve(req.name, a.name())
 	if err != nil {
 		return nil, nil, err
 	}
