@@ -2,7 +2,6 @@ package fabric_test
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,7 +14,6 @@ import (
 	"unsafe"
 
 	"github.com/go-quicktest/qt"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric"
@@ -278,83 +276,4 @@ func noOffload(t *testing.T, ns *netns.NS, device string) {
 // setSysctl changes a setting of the namespace that the caller is in.
 func setSysctl(path, value string) error {
 	return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0)
-}
-
-// receiveWord returns the first datagram that arrives at addr in ns, or nothing
-// after three seconds.
-func receiveWord(t *testing.T, ns *netns.NS, addr string) <-chan string {
-	t.Helper()
-	var c net.PacketConn
-	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
-		var lc net.ListenConfig
-		c, err = lc.ListenPacket(t.Context(), "udp", addr)
-		return err
-	})))
-	qt.Assert(t, qt.IsNil(c.SetReadDeadline(time.Now().Add(3*time.Second))))
-	got, done := make(chan string, 1), make(chan struct{})
-	t.Cleanup(func() { c.Close(); <-done })
-	go func() {
-		defer close(done)
-		defer close(got)
-		buf := make([]byte, 100)
-		if n, _, err := c.ReadFrom(buf); err == nil {
-			got <- string(buf[:n])
-		}
-	}()
-	return got
-}
-
-// sendWord sends a datagram from one of the addresses of ns.
-func sendWord(t *testing.T, ns *netns.NS, from netip.Addr, to, word string) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(ns.Do(func() error {
-		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
-		c, err := d.DialContext(t.Context(), "udp", to)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte(word))
-		return err
-	})))
-}
-
-// sendTagged sends an IPv4 datagram through eth0 with two empty VLAN tags before it.
-func sendTagged(t *testing.T, ns *netns.NS, from netip.Addr, to netip.AddrPort, word string) {
-	t.Helper()
-	link, err := handle(t, ns).LinkByName("eth0")
-	qt.Assert(t, qt.IsNil(err))
-	order := binary.BigEndian
-	frame := []byte{0x02, 0x73, 0, 0, 0, 1} // the fabric's end
-	frame = append(frame, link.Attrs().HardwareAddr...)
-	for range 2 {
-		frame = order.AppendUint16(frame, unix.ETH_P_8021Q)
-		frame = order.AppendUint16(frame, 0)
-	}
-	frame = order.AppendUint16(frame, unix.ETH_P_IP)
-	udpLen := 8 + len(word)
-	head := ipv4.Header{
-		Version: 4, Len: 20, TotalLen: 20 + udpLen, TTL: 64, Protocol: unix.IPPROTO_UDP,
-		Src: from.AsSlice(), Dst: to.Addr().AsSlice(),
-	}
-	raw, err := head.Marshal()
-	qt.Assert(t, qt.IsNil(err))
-	var sum uint32
-	for i := 0; i < len(raw); i += 2 {
-		sum += uint32(order.Uint16(raw[i:]))
-	}
-	order.PutUint16(raw[10:], ^uint16(sum+sum>>16))
-	frame = append(frame, raw...)
-	for _, v := range []uint16{9, to.Port(), uint16(udpLen), 0} {
-		frame = order.AppendUint16(frame, v)
-	}
-	frame = append(frame, word...)
-	qt.Assert(t, qt.IsNil(ns.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index, Halen: 6})
-	})))
 }

@@ -316,61 +316,6 @@ func TestClonePublications(t *testing.T) {
 	}
 }
 
-// A clone sends from its inside address or not at all: not even from the address
-// that others know it by.
-func TestCloneForgedSource(t *testing.T) {
-	for name, forged := range map[string]string{
-		"own outside":       "10.77.0.2",
-		"another clone's":   "10.77.0.3",
-		"another's":         "10.77.0.6",
-		"nobody's":          "10.77.0.99",
-		"abroad":            "198.51.100.1",
-		"own outside, IPv6": "fd77::2",
-		"another's, IPv6":   "fd77::3",
-		"nobody's, IPv6":    "fd77::99",
-		"abroad, IPv6":      "2001:db8:9::1",
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := testConfig(t)
-			f := open(t, cfg)
-			one := attach(t, f, clone(2))
-			attach(t, f, clone(3))
-			attach(t, f, ep(6))
-			forged, own, family := netip.MustParseAddr(forged), inside.Addr4, 0
-			if forged.Is6() {
-				own, family = inside.Addr6, 1
-			}
-			h := handle(t, one)
-			lo, err := h.LinkByName("lo")
-			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.IsNil(h.AddrAdd(lo, &netlink.Addr{
-				IPNet: &net.IPNet{IP: forged.AsSlice(), Mask: net.CIDRMask(forged.BitLen(), forged.BitLen())}, Flags: unix.IFA_F_NODAD,
-			})))
-			for to, ns := range map[string]*netns.NS{
-				[]string{"10.77.0.5:9", "[fd77::5]:9"}[family]: attach(t, f, ep(5)),
-				[]string{"10.77.0.1:9", "[fd77::1]:9"}[family]: cfg.Host,
-			} {
-				got := receiveWord(t, ns, to)
-				sendWord(t, one, forged, to, "forged")
-				// Same path, same order: when this one is there, the forged one was lost.
-				sendWord(t, one, own, to, "own")
-				qt.Check(t, qt.Equals(<-got, "own"), qt.Commentf(to))
-			}
-		})
-	}
-}
-
-// VLAN tags, of which the kernel takes one off before and one behind the program, do
-// not hide a packet from it.
-func TestCloneForgedTags(t *testing.T) {
-	f := open(t, testConfig(t))
-	one, two := attach(t, f, clone(2)), attach(t, f, ep(5))
-	got := receiveWord(t, two, "10.77.0.5:9")
-	sendTagged(t, one, netip.MustParseAddr("10.77.0.2"), netip.MustParseAddrPort("10.77.0.5:9"), "forged")
-	sendWord(t, one, inside.Addr4, "10.77.0.5:9", "own")
-	qt.Check(t, qt.Equals(<-got, "own"))
-}
-
 // A transport header is found behind extension headers, and so is its checksum, which
 // the kernel does not leave to a device then.
 func TestCloneExtensionHeaders(t *testing.T) {
