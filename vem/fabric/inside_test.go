@@ -30,12 +30,13 @@ import (
 // Checksums are right whoever computes them: nobody (a veth does not need any), the
 // sender, or a device on the way.
 func TestClones(t *testing.T) {
-	for name, prepare := range map[string]func(cloned, *testing.T){
-		"fast path":          func(cloned, *testing.T) {},
-		"kernel's routes":    cloned.dropFastPath,
-		"sender's checksums": cloned.noOffload,
-		"checksums on the way": func(w cloned, t *testing.T) {
-			w.dropFastPath(t)
+	for name, prepare := range map[string]func(*testing.T, cloned){
+		"fast path":          func(*testing.T, cloned) {},
+		"kernel's routes":    leaveToRoutes,
+		"sender's checksums": sendChecksums,
+		"checksums on the way": func(t *testing.T, w cloned) {
+			t.Helper()
+			leaveToRoutes(t, w)
 			for _, l := range fabricDevices(t, w.f) {
 				noOffload(t, w.f.Namespace(), l.Attrs().Name)
 			}
@@ -43,7 +44,7 @@ func TestClones(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newCloned(t, testConfig(t))
-			prepare(w, t)
+			prepare(t, w)
 			for _, pair := range w.pairs() {
 				for family := range 2 {
 					for _, network := range []string{"tcp", "udp"} {
@@ -58,13 +59,13 @@ func TestClones(t *testing.T) {
 // Large transfers arrive as they were sent, both ways: segments that nobody splits,
 // and datagrams in fragments.
 func TestCloneBulk(t *testing.T) {
-	for name, prepare := range map[string]func(cloned, *testing.T){
-		"fast path":       func(cloned, *testing.T) {},
-		"kernel's routes": cloned.dropFastPath,
+	for name, prepare := range map[string]func(*testing.T, cloned){
+		"fast path":       func(*testing.T, cloned) {},
+		"kernel's routes": leaveToRoutes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newCloned(t, testConfig(t))
-			prepare(w, t)
+			prepare(t, w)
 			for _, pair := range w.pairs() {
 				for family := range 2 {
 					w.check(t, pair[0], pair[1], "tcp", family, 4<<20)
@@ -84,7 +85,7 @@ func TestCloneFastPath(t *testing.T) {
 		}
 	}
 	qt.Check(t, qt.DeepEquals(forwarded(t, w.f.Namespace()), []int{0, 0}))
-	w.dropFastPath(t)
+	leaveToRoutes(t, w)
 	w.check(t, "host", "c2", "tcp", 0, 1000)
 	w.check(t, "host", "c2", "tcp", 1, 1000)
 	got := forwarded(t, w.f.Namespace())
