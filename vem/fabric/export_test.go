@@ -7,3 +7,6 @@ func (f *Fabric) ForgetFastPath() {
 	f.fast.Close()
 	f.fast, f.fastPath = nil, fastpath.ErrUnsupported
 }
+
+// ReadMapping reads a device's alias and returns the one that it would be given.
+func ReadMapping(alias string) string { return parseMapping(alias).String() }

@@ -271,7 +271,7 @@ func (f *Fabric) isolated() bool { return f.hostPath != nil }
 
 // FastPath returns nil if traffic between endpoints of this host takes the short
 // way, and otherwise why not: an error wrapping [fastpath.ErrUnsupported]. Without
-// it all works, slower.
+// it there are no inside addresses, and all else works, slower.
 func (f *Fabric) FastPath() error { return f.fastPath }
 
 // Close drops the handles and leaves the network as it is. The other methods

@@ -464,6 +464,20 @@ func TestInsideIsChecked(t *testing.T) {
 	}
 }
 
+// A mapping survives as an alias, and an alias of somebody else is none.
+func TestMapping(t *testing.T) {
+	for alias, want := range map[string]string{
+		"":                             "",
+		"inside 10.77.0.7":             "inside 10.77.0.7",
+		"inside 10.77.0.7 fd77::7":     "inside 10.77.0.7 fd77::7",
+		"inside ":                      "",
+		"inside 10.77.0.7 and outside": "",
+		"my device":                    "",
+	} {
+		qt.Check(t, qt.Equals(fabric.ReadMapping(alias), want), qt.Commentf(alias))
+	}
+}
+
 // Without BPF a clone is refused before anything is made, and others work.
 func TestInsideUnsupported(t *testing.T) {
 	f := open(t, testConfig(t))
