@@ -460,6 +460,7 @@ func TestInsideIsChecked(t *testing.T) {
 			e := clone(2)
 			spoil(&e)
 			qt.Check(t, qt.ErrorIs(f.Attach(t.Context(), e, ns), fabric.ErrConfig))
+			qt.Check(t, qt.IsNil(f.Detach(t.Context(), e)), qt.Commentf("what was refused can be undone"))
 		})
 	}
 }
