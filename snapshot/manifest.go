@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // ManifestVersion is the version of the format that this package writes.
@@ -21,7 +23,7 @@ const (
 	manifestFile = "manifest.json"
 	digestFile   = "manifest.sha256"
 	imagesDir    = "images"
-	storageDir   = "storage" // the app's writes to its root
+	storageDir   = "storage" // the app's writes to its root, until they are a layer
 	shmDir       = "shm"     // the app's /dev/shm
 )
 
@@ -34,18 +36,42 @@ type Manifest struct {
 	CreatedAt time.Time `json:"created_at"`
 	Origin    Origin    `json:"origin"`
 
-	Spec     *specs.Spec `json:"spec"` // what ran, and where
-	Network  string      `json:"network"`
-	Endpoint string      `json:"endpoint"`
+	Spec    *specs.Spec `json:"spec"` // what ran, and where
+	Network string      `json:"network"`
+	// Endpoint and Endpoint6 are the addresses by which the app knows itself.
+	Endpoint  string `json:"endpoint"`
+	Endpoint6 string `json:"endpoint6,omitempty"`
 
 	// External lists what CRIU did not save and a restore must provide.
 	External []External `json:"external"`
 	// WithStorage tells that the app's files are part of the snapshot; a
 	// hibernated app's files stay where they are instead, but for /dev/shm,
 	// which would not outlive a reboot.
-	WithStorage bool   `json:"with_storage"`
-	Processes   int    `json:"processes"`
-	Files       []File `json:"files"` // everything else in the directory
+	WithStorage bool `json:"with_storage"`
+	Processes   int  `json:"processes"`
+	// Memory are the memory files that the images need and that lie outside of
+	// the snapshot, since other snapshots and processes share them.
+	Memory []Memory `json:"memory,omitempty"`
+	// Layers are the app's files, the topmost layer first, if WithStorage.
+	Layers []Layer `json:"layers,omitempty"`
+	Files  []File  `json:"files"` // everything else in the directory
+}
+
+// Memory is one memory file. It is a pages image of this snapshot (then Image is a
+// link to it), or was mapped by the processes when they were saved, or both.
+type Memory struct {
+	memory.File
+	Image string   `json:"image,omitempty"` // "pages-1.img"
+	Names []string `json:"names,omitempty"` // that CRIU's images have for it
+}
+
+// MemoryFiles lists the files of m.Memory.
+func (m *Manifest) MemoryFiles() []memory.File {
+	files := make([]memory.File, len(m.Memory))
+	for i := range m.Memory {
+		files[i] = m.Memory[i].File
+	}
+	return files
 }
 
 // Origin tells where a snapshot was made.
@@ -66,6 +92,8 @@ const (
 	ExternalLog   ExternalKind = "log"   // standard output and error
 	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
 	ExternalUnix  ExternalKind = "unix"  // a unix socket whose other end was outside of the app
+	// ExternalEventfd is an eventfd with EFD_SEMAPHORE, of which CRIU saves the count alone.
+	ExternalEventfd ExternalKind = "eventfd"
 )
 
 // External is one resource that a restore must provide.
@@ -76,6 +104,9 @@ type External struct {
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
+	// PID, as the app itself knows it, and FD are where a process has an eventfd open.
+	PID int `json:"pid,omitempty"`
+	FD  int `json:"fd,omitempty"`
 }
 
 // File is one file of a snapshot.
@@ -120,9 +151,22 @@ func (m *Manifest) Validate() error {
 			return bad("path %q has type %q", f.Path, f.Type)
 		}
 	}
+	for _, f := range m.Memory {
+		if err := f.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+		if f.Image != "" && path.Base(f.Image) != f.Image {
+			return bad("pages image %q", f.Image)
+		}
+	}
+	for _, l := range m.Layers {
+		if err := l.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+	}
 	for _, e := range m.External {
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd:
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

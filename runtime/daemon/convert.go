@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -215,6 +216,26 @@ func (d *Daemon) chooseName(program string) string {
 	return name
 }
 
+// recordOf is the record of an app to be made from a snapshot, but for its name
+// and endpoint.
+func recordOf(m *snapshot.Manifest) (*record, error) {
+	spec := *m.Spec
+	rec := &record{Network: m.Network, Spec: &spec, Memory: m.MemoryFiles(), Layers: slices.Clone(m.Layers)}
+	for i := range rec.Layers {
+		rec.Layers[i].Own = false
+	}
+	var err error
+	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	if m.Endpoint6 != "" {
+		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+	}
+	return rec, nil
+}
+
 // restoredRecord is the record of an app to be made from a snapshot.
 func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 	_, m, err := d.findSnapshot(req.GetSnapshot())
@@ -239,8 +260,12 @@ func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 		}
 		addr = asked
 	}
-	spec := *m.Spec
-	return &record{Name: name, Network: m.Network, Addr4: addr, Spec: &spec, RestoredFrom: req.GetSnapshot()}, nil
+	rec, err := recordOf(m)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
+	}
+	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
+	return rec, nil
 }
 
 var statusCodes = map[Status]api.Status{
@@ -269,6 +294,10 @@ func (d *Daemon) show(a *app) *api.App {
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()
 	}
+	if inside, _ := rec.inside(); inside != rec.Addr4 {
+		out.InsideEndpoint = inside.String()
+	}
+	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Wake.Ignore {
 		out.Wake.Ignore = append(out.Wake.Ignore, p.String())
 	}
@@ -284,6 +313,9 @@ func (d *Daemon) show(a *app) *api.App {
 	}
 	if l := rec.Spec.Linux; l != nil && l.Resources != nil {
 		out.Limits = showLimits(l.Resources)
+	}
+	if rec.LastError != "" {
+		out.Hint = a.advice()
 	}
 	if rec.Status == Held {
 		out.HeldSockets = int32(len(a.heldInodes()))
@@ -313,7 +345,7 @@ func showLimits(r *specs.LinuxResources) *api.Limits {
 func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 	s := &api.Snapshot{
 		Name: m.Name, App: m.App, CreatedAt: timestamppb.New(m.CreatedAt), Endpoint: m.Endpoint, Network: m.Network,
-		Args: m.Spec.Process.Args, CriuVersion: versionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
+		Args: m.Spec.Process.Args, CriuVersion: criu.VersionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
 		Processes: int32(m.Processes),
 	}
 	for _, f := range m.Files {
@@ -325,12 +357,21 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 			s.StorageBytes += f.SizeBytes
 		}
 	}
-	return s
-}
-
-func versionText(v int) string {
-	if v == 0 {
-		return ""
+	for _, f := range m.Memory {
+		if f.Image == "" {
+			s.MemorySharedBytes += f.SizeBytes
+			continue
+		}
+		s.SizeBytes += f.SizeBytes
+		s.MemoryBytes += f.SizeBytes
 	}
-	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100)
+	for _, l := range m.Layers {
+		if !l.Own {
+			s.StorageSharedBytes += l.SizeBytes
+			continue
+		}
+		s.SizeBytes += l.SizeBytes
+		s.StorageBytes += l.SizeBytes
+	}
+	return s
 }

@@ -9,10 +9,8 @@ import (
 	"strings"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/sandbox"
 )
-
-// namespaces are the kinds of namespace an app has of its own.
-var namespaces = []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"}
 
 // Ids implements the API: what the app's own ids are on the host.
 func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) { //nolint:revive // named by the API
@@ -26,9 +24,10 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 		ids = append(ids, &api.Id{Kind: kind, Virtual: virtual, Actual: actual, Detail: detail})
 	}
 	add("hostname", rec.Spec.Hostname, kernelHostname(), "")
-	add("address", rec.Addr4.String(), "network "+rec.Network, "")
+	inside4, inside6 := rec.inside()
+	add("address", inside4.String(), rec.Addr4.String(), "network "+rec.Network)
 	if rec.Addr6.IsValid() {
-		add("address", rec.Addr6.String(), "network "+rec.Network, "")
+		add("address", inside6.String(), rec.Addr6.String(), "network "+rec.Network)
 	}
 	for _, p := range rec.Publish {
 		host := "*"
@@ -39,6 +38,12 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 	}
 	add("path", "/", a.box.Root(), "overlay, writes in "+a.box.Upper())
 	add("path", "/dev", a.box.Dev(), "")
+	for i, l := range rec.Layers {
+		add("storage", fmt.Sprintf("layer %d", i+1), d.layers.Path(l.ID), "shared, read-only")
+	}
+	for _, f := range rec.Memory {
+		add("storage", "memory", d.memory.Path(f.ID), "shared, mapped copy on write")
+	}
 	for _, m := range rec.Spec.Mounts {
 		add("path", m.Destination, m.Source, strings.Join(m.Options, ","))
 	}
@@ -51,7 +56,7 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 			add("pid", virtual, strconv.Itoa(pid), name)
 		}
 	}
-	for _, kind := range namespaces {
+	for _, kind := range sandbox.Namespaces() {
 		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", rec.Process.PID, kind))
 		if err == nil {
 			add("namespace", kind, link, "")

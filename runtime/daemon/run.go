@@ -72,7 +72,8 @@ func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, 
 	if release, err = a.take(ctx, string(first)); err != nil {
 		return nil, nil, errors.Join(err, os.Remove(a.dir))
 	}
-	if err := a.step(first, forever, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
+	// It does not outlive a reboot that it is a step of.
+	if err := a.step(first, untilReboot, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
 		release()
 		return nil, nil, errors.Join(err, os.RemoveAll(a.dir))
 	}
@@ -171,7 +172,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	a.dropProcess()
 	err := a.settle(Stopped, forever, func(r *record) {
 		r.Exit = exit
-		r.Process = processRecord{}
+		r.Process, r.Memory = processRecord{}, nil
 	})
 	if _, ok := errors.AsType[*StepError](err); ok {
 		return err
@@ -233,6 +234,7 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.apps, a.box.Name)
+	d.sweepSoon()
 	return nil
 }
 

@@ -9,8 +9,11 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -29,7 +32,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
-	if err := d.preflight(ctx, a); err != nil {
+	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(req.name, a.box.Name)
@@ -62,6 +65,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Step = req.tell
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
+	opt.Frozen = unsaved
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
@@ -137,6 +141,7 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 type restoreRequest struct {
 	snapshot string
 	record   record // name, endpoint; the rest comes from the snapshot
+	pages    restore.Pages
 	tell     func(string)
 }
 
@@ -146,13 +151,18 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
-	dir, _, err := d.findSnapshot(req.snapshot)
+	s, err := d.openSnapshot(ctx, req.snapshot, snapshot.ByStamp)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := dir.Open(ctx, snapshot.ByDigest)
-	if err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
+	defer s.Close()
+	born := birth{source: s, pages: req.pages}
+	req.record.Generation = template.NewGeneration()
+	if born.copied, err = d.unstackable(&req.record); err != nil {
+		return nil, nil, err
+	}
+	if req.pages == restore.Copy {
+		req.record.Memory = nil
 	}
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
@@ -164,35 +174,15 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
-	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
+	if born.plan, err = sameAgain().Plan(a.instance(1, 0, nil)); err != nil {
 		return nil, nil, err
 	}
-	clock.begin("copy files")
-	if err := snapshot.CopyTree(ctx, dir.Storage(), a.box.Upper()); err != nil {
+	if err := d.instantiate(ctx, a, born, clock); err != nil {
 		return nil, nil, err
 	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := ns.Close(); err != nil {
-		return nil, nil, err
-	}
-	if err := snapshot.CopyTree(ctx, dir.Shm(), a.box.Shm()); err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
-		return nil, nil, err
-	}
-	proc, err := d.restore(ctx, a, dir, m, clock.begin, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterRestore); err != nil {
-		return nil, nil, errors.Join(err, proc.Close())
-	}
-	if err := d.adopt(a, proc, forever); err != nil {
-		return nil, nil, err
-	}
-	return a, &outcome{steps: clock.end()}, nil
+	lost := d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
+	return a, &outcome{steps: clock.end(), sockets: lost}, nil
 }
+
+// sameAgain are the rules of an app that is restored and not cloned.
+func sameAgain() *template.Rules { return &template.Rules{MachineID: template.MachineIDKeep} }

@@ -38,6 +38,7 @@ type Config struct {
 	StateDir string      // the app's own directory below the daemon's state directory
 	RunDir   string      // the app's own directory below the daemon's run directory
 	Hide     []string    // host directories that the app sees empty
+	Layers   []string    // directories between the app's writes and its lower root, the topmost first: see Stackable
 	Cgroups  *Cgroups    // where the app's cgroup is made
 	Spec     *specs.Spec // process, host name, binds, resources
 	Log      *slog.Logger
@@ -163,3 +164,7 @@ func unmount(path string) error {
 		}
 	}
 }
+
+// Namespaces are the kinds of namespace that an app has of its own, by their names
+// in /proc/PID/ns.
+func Namespaces() []string { return []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"} }
