@@ -78,12 +78,30 @@ func (d *Daemon) keepPools(ctx context.Context) {
 				d.log.ErrorContext(ctx, "fill pool", slog.String("template", t.rec.Name), slog.Any("error", err))
 			}
 		}
+		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
+			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
+		}
 		select {
 		case <-d.pools:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// dropStrayPools removes what stands ready for templates that are gone.
+func (d *Daemon) dropStrayPools(ctx context.Context) error {
+	var errs []error
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		if rec.Pool == "" {
+			continue
+		}
+		if _, err := d.findTemplate(rec.Pool); errdefs.IsNotFound(err) {
+			errs = append(errs, d.dropPooled(ctx, a))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // keepPool brings the pool of one template to its size.

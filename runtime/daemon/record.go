@@ -217,7 +217,7 @@ func readRecord(dir string) (*record, error) {
 	switch {
 	case r.Version != recordVersion:
 		return nil, fmt.Errorf("read record: version %d, this snapctld reads %d", r.Version, recordVersion)
-	case snapshot.ValidateName(r.Name) != nil || r.Name != filepath.Base(dir):
+	case r.place() != filepath.Base(dir), snapshot.ValidateName(r.Name) != nil && r.Name != r.ID:
 		return nil, fmt.Errorf("read record: name %q in directory %s", r.Name, dir)
 	case r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil:
 		return nil, errors.New("read record: no program in it")
