@@ -74,6 +74,16 @@ func (m *Manifest) MemoryFiles() []memory.File {
 	return files
 }
 
+// BaseNames lists the names that CRIU's images have for memory files of earlier
+// snapshots.
+func (m *Manifest) BaseNames() []string {
+	var names []string
+	for i := range m.Memory {
+		names = append(names, m.Memory[i].Names...)
+	}
+	return names
+}
+
 // Origin tells where a snapshot was made.
 type Origin struct {
 	Kernel      string `json:"kernel"`

@@ -84,7 +84,7 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 	if err != nil {
 		return nil, err
 	}
-	info, err := image.Inspect(ctx, dir.Images())
+	info, err := image.Inspect(ctx, dir.Images(), m.BaseNames()...)
 	if err != nil {
 		return nil, err
 	}
