@@ -220,11 +220,11 @@ func (d *Daemon) freezeRestored(a *app, criuPID int) error {
 // handOut makes a pooled app the clone that was asked for. It returns nil if none
 // stands ready. If it fails nothing is left of the clone.
 func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app, err error) {
-	clock.begin("take from pool")
 	a, release, err := d.takePooled(c)
 	if a == nil || err != nil {
 		return nil, err
 	}
+	clock.begin("take from pool")
 	defer release()
 	defer d.poolSoon()
 	defer func() {
