@@ -66,6 +66,7 @@ const (
 	ExternalLog   ExternalKind = "log"   // standard output and error
 	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
 	ExternalUnix  ExternalKind = "unix"  // a unix socket whose other end was outside of the app
+	ExternalIPC   ExternalKind = "ipc"   // the ipc namespace
 	// ExternalEventfd is an eventfd with EFD_SEMAPHORE, of which CRIU saves the count alone.
 	ExternalEventfd ExternalKind = "eventfd"
 )
@@ -127,7 +128,7 @@ func (m *Manifest) Validate() error {
 	}
 	for _, e := range m.External {
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC:
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

@@ -34,8 +34,8 @@ func ForCopy(ctx context.Context, pids []int) (_ []Descriptor, err error) {
 
 // ofCopy adds the counting eventfds of a process.
 func (o *objects) ofCopy(ctx context.Context, pid int) error {
-	return duplicate(ctx, pid, func(fd, copied int, mode, _, _ uint64) (bool, error) {
-		if mode&unix.S_IFMT != 0 {
+	return duplicate(ctx, pid, func(fd, copied int, at attributes) (bool, error) {
+		if at.mode&unix.S_IFMT != 0 {
 			return false, nil
 		}
 		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,9 +11,6 @@ import (
 
 // What CRIU 4.2 saves only in part and says nothing, or fails on when the app is
 // frozen already. Each was tried.
-
-// mqueueMagic is the file system type of POSIX message queues, ipc/mqueue.c.
-const mqueueMagic = 0x19800202
 
 // losing judges a descriptor of which CRIU would lose something that no hold
 // keeps. Its link is known; mounted tells whether it lies on a mount of the app.
@@ -27,14 +23,11 @@ func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, boo
 			}
 		}
 		return unreadInotify(), true
-	case !mounted && strings.HasPrefix(link, "/") && isMqueue(pid, fd):
-		// mq_open(3) opens it on the kernel's own mount: "Can't lookup mount".
-		return refuse(Other, "POSIX message queue "+link, mqueueRemedy), true
+	case strings.HasPrefix(link, "/") && (!mounted || strings.HasPrefix(link, QueueMount+"/")) && isMqueue(pid, fd):
+		return p.mqueue(pid, fd, link)
 	}
 	return Verdict{}, false
 }
-
-const mqueueRemedy = "the app must close and unlink it: CRIU saves neither queues nor messages; System V queues and unix sockets are kept"
 
 // unread tells whether an inotify descriptor has events in its queue.
 func unread(pid, fd int) bool {
@@ -49,36 +42,6 @@ func unread(pid, fd int) bool {
 	}
 	defer unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
 	return waiting(copied)
-}
-
-func isMqueue(pid, fd int) bool {
-	var st unix.Statfs_t
-	err := unix.Statfs(fdDir(pid)+"/"+strconv.Itoa(fd), &st)
-	return err == nil && st.Type == mqueueMagic
-}
-
-// queues finds POSIX message queues that no process has open: with one, CRIU
-// fails to save their file system (filesystems.c, dump_empty_fs).
-func (p *preflight) queues(pid int) error {
-	dir := fmt.Sprintf("/proc/%d/root/dev/mqueue", pid)
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Type != mqueueMagic {
-		return nil //nolint:nilerr // the app has none
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // the process is gone
-	}
-	if err != nil {
-		return fmt.Errorf("list message queues: %w", err)
-	}
-	for _, e := range entries {
-		v := refuse(Other, "POSIX message queue /"+e.Name(), mqueueRemedy)
-		if !p.found(v.What) {
-			p.add(Error, pid, noFD, v)
-		}
-	}
-	return nil
 }
 
 // state judges the process itself, by what it is besides its files.

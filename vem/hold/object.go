@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Object is one held kernel object that is no socket: an eventfd, or an inotify
-// instance, which goes on collecting events meanwhile.
+// Object is one held kernel object that is no socket: an eventfd, an inotify
+// instance, which goes on collecting events meanwhile, or an open POSIX message
+// queue, see [Queues].
 //
 // Of such an object CRIU saves a part: it makes an eventfd without
 // EFD_SEMAPHORE again (eventfd.c, eventfd_open), and an inotify instance
@@ -26,6 +27,8 @@ type Object struct {
 	Owners []Descriptor `json:"owners"`
 	// Semaphore tells that an eventfd has EFD_SEMAPHORE, from Linux 6.6 on.
 	Semaphore bool `json:"semaphore,omitempty"`
+	// External is what CRIU must be told of a message queue, see [Queues].
+	External string `json:"external,omitempty"`
 	// File is our duplicate, as in [Socket].
 	File *os.File `json:"-"`
 }
@@ -58,12 +61,15 @@ func objectKind(link string) (Kind, bool) {
 type objects struct {
 	list    []*object // in the kernel's order
 	devices devices
+	queues  uint64 // device of message queues, if known
+	asked   int    // the last process that was asked for it
 }
 
 type object struct {
 	fd        int // ours
 	kind      Kind
 	semaphore bool
+	external  string
 	owners    []Descriptor
 }
 
@@ -93,10 +99,16 @@ func (o *objects) add(kind Kind, pid, fd, copied int) (kept bool, err error) {
 		o.list[i].owners = append(o.list[i].owners, owner)
 		return false, nil
 	}
-	o.list = slices.Insert(o.list, i, &object{
-		fd: copied, kind: kind, owners: []Descriptor{owner},
-		semaphore: kind == Eventfd && countsDown(pid, fd) == yes,
-	})
+	fresh := &object{fd: copied, kind: kind, owners: []Descriptor{owner}}
+	switch kind { //nolint:exhaustive // the others have no more to them
+	case Eventfd:
+		fresh.semaphore = countsDown(pid, fd) == yes
+	case Mqueue:
+		if fresh.external, err = queueExternal(pid, fd); err != nil {
+			return false, err
+		}
+	}
+	o.list = slices.Insert(o.list, i, fresh)
 	return true, nil
 }
 
@@ -138,7 +150,7 @@ func (o *objects) take(w *wrapper) ([]Object, error) {
 			return list, err
 		}
 		have.fd = -1
-		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, File: file})
+		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, External: have.external, File: file})
 	}
 	return list, nil
 }
