@@ -77,6 +77,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
 	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
+	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,11 +15,30 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// incomplete lists what CRIU saves of a frozen app only in part, and a restore
-// without the live objects can make up for.
-func incomplete(ctx context.Context, pids []int) ([]snapshot.External, error) {
+// frozenLook is what is found of an app that is frozen for a copy.
+type frozenLook struct {
+	a         *app
+	ns        *netns.NS
+	announced []string // what CRIU was told of
+	unseen    [][]byte
+}
+
+// frozen lists what CRIU saves only in part, and a restore without the live
+// objects can make up for.
+func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.External, error) {
+	if slices.ContainsFunc(l.announced, func(name string) bool { return strings.HasPrefix(name, "unix[") }) {
+		set, err := hold.Collect(ctx, pids, hold.Options{NS: l.ns, HostPaths: bindTargets(l.a.box.Spec)})
+		if err != nil {
+			return nil, err
+		}
+		l.unseen = set.Unseen
+		if err := errors.Join(unannounced(set, l.announced), set.Close()); err != nil {
+			return nil, err
+		}
+	}
 	counting, err := hold.ForCopy(ctx, pids)
 	if err != nil {
 		return nil, err

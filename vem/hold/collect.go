@@ -97,6 +97,6 @@ func (s *scanner) set() (_ *Set, err error) {
 		return nil, err
 	}
 	set := NewSet(sockets)
-	set.Objects = objects
+	set.Objects, set.Unseen = objects, s.unseen
 	return set, nil
 }

@@ -173,6 +173,10 @@ type Set struct {
 	Sockets []Socket
 	// Objects are ordered by number. Read only.
 	Objects []Object
+	// Unseen is what sock_diag(7) says of unix sockets of the app that belong to
+	// other network namespaces, and of their peers, for CRIU: it looks in the
+	// app's alone. Only of a set that was just collected.
+	Unseen [][]byte
 
 	mu     sync.Mutex
 	closed bool

@@ -60,6 +60,7 @@ type scanner struct {
 	sockets map[uint64]*found
 	order   []uint64 // their inodes, as they were found
 	objects objects
+	unseen  [][]byte // of unix sockets in other namespaces
 }
 
 func (s *scanner) close() {
