@@ -155,7 +155,7 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 		return err
 	}
 	h.a.setHeld(set)
-	if err := unannounced(set, h.external); err != nil {
+	if err := h.a.unannounced(set, h.external); err != nil {
 		return err
 	}
 	if err := onlyQueues(h.a); err != nil {

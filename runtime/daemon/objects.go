@@ -35,7 +35,7 @@ func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.Externa
 			return nil, err
 		}
 		l.unseen = set.Unseen
-		if err := errors.Join(unannounced(set, l.announced), set.Close()); err != nil {
+		if err := errors.Join(l.a.unannounced(set, l.announced), set.Close()); err != nil {
 			return nil, err
 		}
 	}

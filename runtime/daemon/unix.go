@@ -27,7 +27,8 @@ const goneAttempts = 3
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
 func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.External, error) {
-	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec)}
+	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec), Thorough: a.surprised}
+	a.surprised = false
 	for attempt := 1; ; attempt++ {
 		pids, err := a.cgroup().PIDs()
 		if err != nil {
@@ -50,12 +51,14 @@ func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.Extern
 	}
 }
 
-// unannounced refuses a set with a unix socket that CRIU was not told of, since
-// the app connected it only just before it was frozen.
-func unannounced(set *hold.Set, announced []string) error {
+// unannounced refuses a set with a unix socket or message queue that CRIU was not
+// told of, since the app got it only just before it was frozen, or it was not
+// looked for thoroughly: the next time it is.
+func (a *app) unannounced(set *hold.Set, announced []string) error {
 	for _, name := range set.External() {
 		if !slices.Contains(announced, name) {
-			return fmt.Errorf("%s was connected meanwhile: %w", name, errChanged)
+			a.surprised = true
+			return fmt.Errorf("%s was opened meanwhile: %w", name, errChanged)
 		}
 	}
 	return nil

@@ -126,8 +126,10 @@ func (s *session) watch() {
 // also return whenever a tracer of ours stops it.
 func ended(pid int) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return // it has ended and is gone
+	if err != nil { // no descriptors left
+		for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+		}
+		return
 	}
 	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
 	for {

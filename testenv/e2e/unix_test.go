@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 
@@ -107,6 +109,68 @@ func TestUnixClient(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(w.caller("10.77.0.31").ask("echo copy"), "copy"))
 	qt.Assert(t, qt.Equals(two.ask("echo two"), "two"))
+}
+
+// TestUnixDatagramsToHost has an app log to a program of the host.
+func TestUnixDatagramsToHost(t *testing.T) {
+	w := New(t)
+	dir := w.hostDir("bind")
+	var log *net.UnixConn
+	qt.Assert(t, qt.IsNil(w.Do(func() (err error) {
+		log, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/log", Net: "unixgram"})
+		return err
+	})))
+	defer log.Close()
+	line := func() string {
+		qt.Assert(t, qt.IsNil(log.SetReadDeadline(time.Now().Add(answerTime))))
+		buf := make([]byte, 100)
+		n, err := log.Read(buf)
+		qt.Assert(t, qt.IsNil(err))
+		return string(buf[:n])
+	}
+	s := w.survivor("survivor", &api.Bind{Source: dir, Destination: "/bind"})
+	s.ok("setup unix-to-host")
+	qt.Assert(t, qt.Equals(line(), "before"))
+	for round := range 2 {
+		w.Hibernate("survivor")
+		w.killDaemon()
+		w.Wake("survivor")
+		s.ok("check unix-to-host round%d", round)
+		qt.Assert(t, qt.Equals(line(), fmt.Sprintf("round%d", round)))
+	}
+	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "survivor", Name: "saved"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	s.ok("check unix-to-host last")
+	qt.Assert(t, qt.Equals(line(), "last"))
+}
+
+// TestUnixAcceptedOnly has an app keep a connection to the host after it has
+// closed its listener: nothing in its own network namespace tells of it.
+func TestUnixAcceptedOnly(t *testing.T) {
+	w := New(t)
+	dir := w.hostDir("bind")
+	s := w.survivor("survivor", &api.Bind{Source: dir, Destination: "/bind"})
+	_, err := fmt.Fprintln(s.conn, "setup unix-accepted") // it answers when it has accepted
+	qt.Assert(t, qt.IsNil(err))
+	var conn net.Conn
+	w.Until("connect", func() (err error) {
+		conn, err = w.DialContext(t.Context(), "unix", dir+"/once")
+		return err
+	})
+	c := newCaller(t, conn)
+	answer, err := s.in.ReadString('\n')
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(answer, "ok\n"))
+	for round := range 2 {
+		w.Hibernate("survivor")
+		w.Wake("survivor")
+		want := fmt.Sprintf("round%d", round)
+		s.ok("check unix-accepted %s", want)
+		got := make([]byte, len(want))
+		_, err := io.ReadFull(c.conn, got)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(string(got), want))
+	}
 }
 
 // TestUnixBetweenApps connects two apps by a socket in a directory of the host.

@@ -20,6 +20,10 @@ type Options struct {
 	// mounts from the host: a unix socket bound below one of them may be reached
 	// from outside of the app. Default: none.
 	HostPaths []string
+	// Thorough has [External] look at every socket. Default: only if the app's
+	// namespace has a unix connection or listener. A connection whose listener is
+	// closed may be in its client's alone.
+	Thorough bool
 }
 
 // Collect duplicates every socket and [Object] of the processes that the VEM can hold. The

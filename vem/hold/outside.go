@@ -84,17 +84,15 @@ func (t unixTable) find(inode uint32) (unixSocket, bool) {
 }
 
 // foreign tells whether an app's socket, or what it is connected to, is in a
-// namespace that was not looked into.
+// namespace that was not looked into, or waits at a listener of another one.
 func (t unixTable) foreign(inode uint32) bool {
 	u, ok := t.find(inode)
-	peer := u.Peer
 	if u.waits() {
-		if peer = t.waiting[inode]; peer == 0 {
-			return true // at a listener that is in neither namespace
-		}
+		_, near := t.app[t.waiting[inode]]
+		return !near
 	}
-	_, near := t.find(peer)
-	return !ok || peer != 0 && !near
+	_, known := t.find(u.Peer)
+	return !ok || u.Peer != 0 && !known
 }
 
 // findUnseen looks for the app's sockets that are not in its own namespace, and

@@ -67,7 +67,7 @@ func things() map[string]setup {
 		"tree": tree, "threads": threads, "group": group,
 		"signals": signals, "queued-signals": python(queuedSignals), "timers": timers, "clock": clock,
 		"pipe": pipe, "fifo": fifo, "unix-stream": unixStream, "unix-messages": unixMessages,
-		"unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
+		"unix-to-host": unixToHost, "unix-accepted": unixAccepted, "unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
 		"epoll": epoll, "eventfd": eventfd, "eventfd-semaphore": eventfdSemaphore, "timerfd": timerfd, "signalfd": signalfd, "inotify": inotify,
 		"inotify-shm": inotifyShm, "inotify-queued": inotifyQueued, "inotify-bind": inotifyBind, "inotify-proc": inotifyProc,
 		"flock": flock, "posix-lock": posixLock, "ofd-lock": ofdLock,
