@@ -49,12 +49,12 @@ func objectDump(t *testing.T) string {
 	t.Helper()
 	dir := testDump(t, "plain")
 	owner := func(pid uint32) *fown.FownEntry {
-		return &fown.FownEntry{Uid: proto.Uint32(7), Euid: proto.Uint32(8), Signum: proto.Uint32(0), PidType: proto.Uint32(0), Pid: proto.Uint32(pid)}
+		return &fown.FownEntry{Uid: proto.Uint32(7), Euid: proto.Uint32(8), Signum: proto.Uint32(0), PidType: proto.Uint32(0), Pid: new(pid)}
 	}
 	reg := func(id uint32, name string, flags uint32, ext bool) *fdinfo.FileEntry {
-		return &fdinfo.FileEntry{Type: fdinfo.FdTypes_REG.Enum(), Id: proto.Uint32(id), Reg: &regfile.RegFileEntry{
-			Id: proto.Uint32(id), Flags: proto.Uint32(flags), Pos: proto.Uint64(0), Fown: owner(id), Name: proto.String(name),
-			Ext: proto.Bool(ext), Mode: proto.Uint32(0o100600), Size: proto.Uint64(80),
+		return &fdinfo.FileEntry{Type: fdinfo.FdTypes_REG.Enum(), Id: new(id), Reg: &regfile.RegFileEntry{
+			Id: new(id), Flags: new(flags), Pos: proto.Uint64(0), Fown: owner(id), Name: new(name),
+			Ext: new(ext), Mode: proto.Uint32(0o100600), Size: proto.Uint64(80),
 		}}
 	}
 	files := []*fdinfo.FileEntry{
@@ -129,9 +129,9 @@ func TestReplaceFiles(t *testing.T) {
 		seen++
 		qt.Check(t, qt.IsTrue(proto.Equal(file, &fdinfo.FileEntry{
 			Type: fdinfo.FdTypes_REG.Enum(), Id: original[i].Id, Reg: &regfile.RegFileEntry{
-				Id: original[i].Id, Flags: proto.Uint32(flags[key]), Pos: proto.Uint64(0), Name: proto.String("/" + key),
+				Id: original[i].Id, Flags: new(flags[key]), Pos: proto.Uint64(0), Name: proto.String("/" + key),
 				Fown: &fown.FownEntry{
-					Uid: proto.Uint32(7), Euid: proto.Uint32(8), Signum: proto.Uint32(0), PidType: proto.Uint32(0), Pid: proto.Uint32(pids[key]),
+					Uid: proto.Uint32(7), Euid: proto.Uint32(8), Signum: proto.Uint32(0), PidType: proto.Uint32(0), Pid: new(pids[key]),
 				},
 			},
 		})), qt.Commentf("%v", file))

@@ -60,6 +60,23 @@ func TestQueuesRefused(t *testing.T) {
 	}
 }
 
+// TestQueuesAreLostInReboot has a held app's ipc namespace go. It is not woken in
+// another one, least of all in the daemon's own, and says so.
+func TestQueuesAreLostInReboot(t *testing.T) {
+	w := New(t)
+	s := w.survivor("survivor")
+	s.ok("setup mqueue")
+	w.Hibernate("survivor")
+	for _, mount := range []string{"mqueue", "ns/ipc"} {
+		out, err := w.Command(t.Context(), "umount", host.RunDir+"/apps/survivor/"+mount).CombinedOutput()
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", out))
+	}
+	w.loseHolder()
+	_, err := w.API.Wake(t.Context(), &api.WakeRequest{Name: "survivor"}, nil)
+	qt.Assert(t, qt.ErrorMatches(err, `(?s).*its POSIX message queues were lost with a reboot of the host.*`))
+	qt.Assert(t, qt.Equals(w.Show("survivor").GetStatus(), api.Status_STATUS_HELD))
+}
+
 // TestHeldObjectsSurviveCrash kills the daemon at each point of a hibernation
 // and of a wake of an app with everything that is held besides sockets.
 func TestHeldObjectsSurviveCrash(t *testing.T) {
