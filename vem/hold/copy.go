@@ -46,8 +46,9 @@ func (o *objects) ofCopy(ctx context.Context, pid int) error {
 		case kind == Eventfd && countsDown(pid, fd) == yes:
 			return o.add(kind, pid, fd, copied)
 		case kind == Inotify && waiting(copied):
-			v := unreadInotify()
-			return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+			return false, unreadInotify().refusal(pid, fd)
+		case link == fanotifyLink && waiting(copied):
+			return false, unreadFanotify().refusal(pid, fd)
 		}
 		return false, nil
 	})

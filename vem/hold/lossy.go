@@ -16,6 +16,8 @@ import (
 // keeps. Its link is known; mounted tells whether it lies on a mount of the app.
 func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, bool) {
 	switch {
+	case link == fanotifyLink && unread(pid, fd):
+		return unreadFanotify(), true
 	case link == "anon_inode:inotify" && unread(pid, fd):
 		if !p.copy {
 			if keep, err := p.devices.lasting(pid, fd); keep || err != nil {
@@ -29,7 +31,16 @@ func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, boo
 	return Verdict{}, false
 }
 
-// unread tells whether an inotify descriptor has events in its queue.
+// fanotifyLink is what /proc/PID/fd/N shows of a fanotify group. CRIU saves its
+// marks alone (fsnotify.c, dump_one_fanotify), and it can't be held: marks of
+// mounts end with the app's mount namespace.
+const fanotifyLink = "anon_inode:[fanotify]"
+
+func unreadFanotify() Verdict {
+	return refuse(Other, "fanotify group with events that wait to be read", "try again: the app has to read them first")
+}
+
+// unread tells whether an inotify or fanotify descriptor has events in its queue.
 func unread(pid, fd int) bool {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

@@ -112,8 +112,7 @@ func queueNames(pid int) ([]string, error) {
 func queueExternal(pid, fd int) (string, error) {
 	path := fmt.Sprintf("%s/%d", fdDir(pid), fd)
 	if notifies(path) {
-		v := notifyingQueue()
-		return "", &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+		return "", notifyingQueue().refusal(pid, fd)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

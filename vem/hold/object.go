@@ -82,8 +82,7 @@ func (o *objects) add(kind Kind, pid, fd, copied int) (kept bool, err error) {
 			return false, err
 		}
 		if !keep {
-			v := unreadInotify()
-			return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+			return false, unreadInotify().refusal(pid, fd)
 		}
 	}
 	inner, err := innerPID(pid)

@@ -84,6 +84,9 @@ func (s *scanner) process(ctx context.Context, pid int) error {
 			return s.objects.add(Mqueue, pid, fd, copied)
 		case at.mode&unix.S_IFMT != unix.S_IFSOCK:
 			link, err := decideFile(pid, fd, Facts{Mode: at.mode, Rdev: at.rdev})
+			if link == fanotifyLink && waiting(copied) {
+				return false, unreadFanotify().refusal(pid, fd)
+			}
 			if kind, ok := objectKind(link); ok && err == nil {
 				return s.objects.add(kind, pid, fd, copied)
 			}
@@ -162,7 +165,7 @@ func decideFile(pid, fd int, facts Facts) (link string, err error) {
 		facts.Link = link
 	}
 	if v := Decide(facts); v.Fate == Refused {
-		return "", &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+		return "", v.refusal(pid, fd)
 	}
 	return facts.Link, nil
 }

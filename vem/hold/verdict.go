@@ -67,6 +67,11 @@ type Verdict struct {
 	Remedy string
 }
 
+// refusal is the error for a refused descriptor.
+func (v Verdict) refusal(pid, fd int) error {
+	return &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+}
+
 func refuse(kind Kind, what, remedy string) Verdict {
 	return Verdict{Fate: Refused, Kind: kind, What: what, Remedy: remedy}
 }
