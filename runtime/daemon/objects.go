@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -59,6 +58,9 @@ func lossy(set *hold.Set) []snapshot.External {
 		if o.Semaphore {
 			list = append(list, externalEventfd(o.Owners[0]))
 		}
+	}
+	for _, q := range set.Queues() {
+		list = append(list, externalQueue(q))
 	}
 	return list
 }
@@ -115,23 +117,6 @@ func (o *takeOptions) keepQueues(ctx context.Context, a *app) error {
 	o.External = append(o.External, fmt.Sprintf("mnt[%s]:%s", hold.QueueMount, key))
 	o.External = append(o.External, found.External...)
 	return nil
-}
-
-// errQueuesLost is a held app whose ipc namespace, with its POSIX message queues,
-// is gone: the images can't be restored without.
-var errQueuesLost = fmt.Errorf("%w: its POSIX message queues were lost with a reboot of the host, and it can't be woken without them: remove it", errdefs.ErrFailedPrecondition)
-
-// queuesKept tells whether what an app with message queues was saved beside is
-// still there.
-func queuesKept(a *app, m *snapshot.Manifest) error {
-	needed := slices.ContainsFunc(m.External, func(e snapshot.External) bool { return e.Kind == snapshot.ExternalIPC })
-	if !needed {
-		return nil
-	}
-	if kept, err := a.box.KeepsIPC(); err != nil || kept {
-		return err
-	}
-	return errQueuesLost
 }
 
 // onlyQueues refuses an app that has System V objects in an ipc namespace that

@@ -67,10 +67,11 @@ func (a *app) unannounced(set *hold.Set, announced []string) error {
 // sockets are what is held to restore an app with. A unix socket whose other
 // end was outside of the app, and that is not held, gets one whose other end
 // has just been closed; a counting eventfd gets one with the count that the
-// images have. drop closes those.
+// images have, a message queue an empty one. drop closes those.
 func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
 	held := a.heldSockets()
 	var made []*os.File
+	var unlinked []snapshot.External
 	drop = func() {
 		for _, f := range made {
 			_ = f.Close() // a copy of the app's
@@ -84,6 +85,11 @@ func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 			stand = func() (*os.File, error) { return deadUnix(e.SocketType) }
 		case snapshot.ExternalEventfd:
 			stand = func() (*os.File, error) { return countingEventfd(images, h.At) }
+		case snapshot.ExternalQueue:
+			if e.PID == 0 {
+				continue
+			}
+			stand = func() (*os.File, error) { return a.openQueue(e.Queue) }
 		default:
 			continue
 		}
@@ -94,8 +100,17 @@ func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 			drop()
 			return nil, nil, fmt.Errorf("replace %s: %w", e.Key, err)
 		}
+		if e.Kind == snapshot.ExternalQueue && e.Queue.Unlinked {
+			unlinked = append(unlinked, e)
+		}
 		made = append(made, h.File)
 		held = append(held, h)
+	}
+	if len(unlinked) > 0 {
+		if err := a.unlinkQueues(unlinked); err != nil {
+			drop()
+			return nil, nil, err
+		}
 	}
 	return held, drop, nil
 }

@@ -96,7 +96,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	if err := queuesKept(a, m); err != nil {
+	if err := a.restoreQueues(m); err != nil {
 		return nil, err
 	}
 	place, err := d.place(a, rec, ns)

@@ -48,6 +48,23 @@ func (s *Sandbox) KeepIPC(pid int) error {
 	return private(s.Queues())
 }
 
+// NewIPC makes and keeps a new ipc namespace, for one that a reboot has ended.
+func (s *Sandbox) NewIPC() error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()                                  //nolint:forbidigo // not unlocked: the thread dies with this goroutine
+		if err := unix.Unshare(unix.CLONE_NEWIPC); err != nil { //nolint:forbidigo // not a network one
+			done <- fmt.Errorf("make ipc namespace: %w", err)
+			return
+		}
+		done <- s.KeepIPC(unix.Gettid())
+	}()
+	return <-done
+}
+
+// InIPC runs fn on a thread of its own in the kept ipc namespace.
+func (s *Sandbox) InIPC(fn func() error) error { return inIPC(s.ipcPath(), fn) }
+
 // KeepsIPC tells whether an ipc namespace is kept.
 func (s *Sandbox) KeepsIPC() (bool, error) { return isMountPoint(s.ipcPath()) }
 

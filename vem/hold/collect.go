@@ -52,7 +52,14 @@ func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
 	if err := s.markOutside(opt); err != nil {
 		return nil, err
 	}
-	return s.set()
+	set, err := s.set()
+	if err != nil || len(pids) == 0 {
+		return set, err
+	}
+	if set.queues, err = namedQueues(pids[0]); err != nil {
+		return nil, errors.Join(err, set.Close())
+	}
+	return set, nil
 }
 
 // set moves the held sockets out of the scanner.

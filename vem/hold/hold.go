@@ -178,6 +178,8 @@ type Set struct {
 	// app's alone. Only of a set that was just collected.
 	Unseen [][]byte
 
+	queues []Queue // that have a name
+
 	mu     sync.Mutex
 	closed bool
 }

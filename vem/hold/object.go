@@ -29,6 +29,7 @@ type Object struct {
 	Semaphore bool `json:"semaphore,omitempty"`
 	// External is what CRIU must be told of a message queue, see [Queues].
 	External string `json:"external,omitempty"`
+	Queue    *Queue `json:"queue,omitempty"`
 	// File is our duplicate, as in [Socket].
 	File *os.File `json:"-"`
 }
@@ -70,6 +71,7 @@ type object struct {
 	kind      Kind
 	semaphore bool
 	external  string
+	queue     *Queue
 	owners    []Descriptor
 }
 
@@ -104,6 +106,13 @@ func (o *objects) add(kind Kind, pid, fd, copied int) (kept bool, err error) {
 		fresh.semaphore = countsDown(pid, fd) == yes
 	case Mqueue:
 		if fresh.external, err = queueExternal(pid, fd); err != nil {
+			return false, err
+		}
+		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))
+		if err != nil {
+			return false, gone(pid, err)
+		}
+		if fresh.queue, err = describeQueue(copied, link); err != nil {
 			return false, err
 		}
 	}
@@ -149,7 +158,7 @@ func (o *objects) take(w *wrapper) ([]Object, error) {
 			return list, err
 		}
 		have.fd = -1
-		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, External: have.external, File: file})
+		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, External: have.external, Queue: have.queue, File: file})
 	}
 	return list, nil
 }

@@ -171,7 +171,12 @@ child = os.fork()
 if child == 0:
     os._exit(3 if receive(waited) == (4, b"come") else 4)
 while open("/proc/%d/stat" % child).read().split(") ")[1][0] != "S": time.sleep(0.001)
-ready()
+if ready() == "lost":
+    must("attributes", attributes(r), (NONBLOCK, 7, 100, 0))
+    must("attributes of the nameless one", attributes(nameless)[3], 0)
+    send(w, (1, b"low"), (9, b"high"), (1, b"low too"))
+    send(nameless, (3, b"kept"))
+    send(mq(b"/later", W), (2, b"second"), (5, b"first"))
 must("attributes", attributes(r), (NONBLOCK, 7, 100, 3))
 must("attributes of the other one", attributes(w), (0, 7, 100, 3))
 must("close on exec", os.get_inheritable(r), False)
