@@ -32,6 +32,8 @@ type app struct {
 	watch    *watch
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
+	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
+	surprised bool
 
 	keeping chan struct{} // holds one token while exclusively runs
 

@@ -133,6 +133,9 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
+	if err := a.restoreQueues(r.manifest); err != nil {
+		return nil, err
+	}
 	place, err := d.place(a, rec, ns)
 	if err != nil {
 		return nil, err

@@ -13,14 +13,14 @@ import (
 // It fails as Collect does: so an app that can't be kept is refused before it is
 // frozen, if it has unix connections.
 //
-// Cost: that of Collect, or 0.1 ms without unix connections and listeners.
+// Cost: that of Collect, or 0.1 ms without unix connections and listeners, unless
+// it is to be thorough.
 func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
-	known, err := unixSockets(opt.NS)
-	if err != nil {
-		return nil, err
-	}
-	if !known.connected() {
-		return nil, nil
+	if !opt.Thorough {
+		known, err := unixSockets(opt.NS)
+		if err != nil || !known.connected() {
+			return nil, err
+		}
 	}
 	set, err := Collect(ctx, pids, opt)
 	if err != nil {
