@@ -41,6 +41,11 @@ func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
 	if err := sameNamespaces(pids); err != nil {
 		return nil, err
 	}
+	return s.finish(opt)
+}
+
+// finish makes a set of the sockets that were found.
+func (s *scanner) finish(opt Options) (*Set, error) {
 	if err := s.describe(); err != nil {
 		return nil, err
 	}
