@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/snapctl/snapctl/snapshot"
@@ -13,15 +14,31 @@ import (
 type Plan struct {
 	// Keys names each held socket, by its inode in the images.
 	Keys map[uint64]string
+	// Files names each other held file, by a place where it is open.
+	Files map[image.DescriptorRef]string
 
 	external []snapshot.External
 	held     map[string]Held // by key
+	memory   []snapshot.Memory
+	mapped   map[string]*os.File // memory files, by key
 }
 
 // NewPlan makes a plan. It touches nothing.
 func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
-	p := &Plan{external: m.External, Keys: make(map[uint64]string, len(held)), held: make(map[string]Held, len(held))}
+	p := &Plan{
+		external: m.External, memory: m.Memory, Keys: make(map[uint64]string, len(held)), Files: make(map[image.DescriptorRef]string),
+		held: make(map[string]Held, len(held)),
+	}
 	for _, h := range held {
+		if h.Inode == 0 {
+			if _, ok := p.Files[h.At]; ok {
+				return nil, fmt.Errorf("plan restore: descriptor %d of process %d is held twice", h.At.FD, h.At.PID)
+			}
+			key := fmt.Sprintf("%x-%x-held-file", h.At.FD, h.At.PID)
+			p.Files[h.At] = key
+			p.held[key] = h
+			continue
+		}
 		if _, ok := p.Keys[h.Inode]; ok {
 			return nil, fmt.Errorf("plan restore: socket %d is held twice", h.Inode)
 		}
@@ -34,9 +51,14 @@ func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
 	return p, nil
 }
 
-// keep drops the held sockets that no process of the images had: they were
-// closed between the hold and the dump, or only in flight.
-func (p *Plan) keep(replaced map[uint64]image.Replaced) {
+// keep drops what is held and no process of the images had: it was closed
+// between the hold and the dump, or only in flight.
+func (p *Plan) keep(replaced map[uint64]image.Replaced, files map[string]image.Replaced) {
+	for _, key := range p.Files {
+		if _, ok := files[key]; !ok {
+			delete(p.held, key)
+		}
+	}
 	for inode, key := range p.Keys {
 		if _, ok := replaced[inode]; !ok {
 			delete(p.held, key)
@@ -82,6 +104,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	}
 	for key, h := range p.held {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: h.File})
+	}
+	for key, f := range p.mapped {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
 	}
 	return o, nil
 }

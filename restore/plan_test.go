@@ -49,18 +49,22 @@ func TestPlanOptions(t *testing.T) {
 }
 
 func TestPlanKeepsWhatTheImagesHave(t *testing.T) {
-	p, err := NewPlan(&snapshot.Manifest{}, []Held{{Inode: 17, File: os.Stdin}, {Inode: 18, File: os.Stderr}})
+	p, err := NewPlan(&snapshot.Manifest{}, []Held{{Inode: 17, File: os.Stdin}, {Inode: 18, File: os.Stderr},
+		{At: image.DescriptorRef{PID: 1, FD: 3}, File: os.Stdin}, {At: image.DescriptorRef{PID: 1, FD: 4}, File: os.Stdin}})
 	qt.Assert(t, qt.IsNil(err))
-	p.keep(map[uint64]image.Replaced{17: {}})
+	p.keep(map[uint64]image.Replaced{17: {}}, map[string]image.Replaced{"3-1-held-file": {}})
 	o, err := p.options(Place{})
 	qt.Assert(t, qt.IsNil(err))
-	keys := make([]string, 0, 1)
+	keys := make([]string, 0, 2)
 	for _, in := range o.Inherit {
 		keys = append(keys, in.Key)
 	}
 	slices.Sort(keys)
-	qt.Assert(t, qt.DeepEquals(keys, []string{"11-held-socket"}))
+	qt.Assert(t, qt.DeepEquals(keys, []string{"11-held-socket", "3-1-held-file"}))
 
 	_, err = NewPlan(&snapshot.Manifest{}, []Held{{Inode: 17}, {Inode: 17}})
 	qt.Assert(t, qt.ErrorMatches(err, ".*socket 17 is held twice"))
+	at := image.DescriptorRef{PID: 1, FD: 3}
+	_, err = NewPlan(&snapshot.Manifest{}, []Held{{At: at}, {At: at}})
+	qt.Assert(t, qt.ErrorMatches(err, ".*descriptor 3 of process 1 is held twice"))
 }

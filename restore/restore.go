@@ -14,13 +14,16 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
-// Held is a live socket that takes the place of a saved one. The caller keeps
-// and closes the file.
+// Held is a live socket, eventfd or inotify instance that takes the place of a
+// saved one. The caller keeps and closes the file.
 type Held struct {
-	Inode uint64 // that it had when it was saved: its name in the images
-	File  *os.File
+	Inode uint64 // of a socket, that it had when it was saved: its name in the images
+	// At is where a process had it open, if it is no socket.
+	At   image.DescriptorRef
+	File *os.File
 }
 
 // Place is where the processes are put: what the manifest calls external, as
@@ -41,6 +44,8 @@ type Options struct {
 	Manifest *snapshot.Manifest
 	Place    Place
 	Held     []Held
+	Memory   *memory.Store // of the memory files that the manifest names
+	Pages    Pages
 	Guard    *os.File // as in criu.RestoreOptions
 	// Start, Started, Ready and Resuming are as in criu.RestoreOptions.
 	Start    func(*exec.Cmd) error
@@ -50,6 +55,18 @@ type Options struct {
 	// Step is told the name of each step as it begins; may be nil.
 	Step func(name string)
 }
+
+// Pages says how memory comes back.
+type Pages int
+
+const (
+	// Map maps memory files copy on write where that can be, which takes no
+	// longer for much memory than for little.
+	Map Pages = iota
+	// Copy has CRIU copy every page. The processes then share no memory with the
+	// snapshot.
+	Copy
+)
 
 // ErrIncomplete is a place that lacks something the snapshot needs.
 var ErrIncomplete = errors.New("restore place is incomplete")
@@ -71,6 +88,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, drop()) }()
+	defer plan.closeMemory()
 	ro, err := plan.options(o.Place)
 	if err != nil {
 		return 0, err
@@ -85,11 +103,11 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 	return pid, nil
 }
 
-// prepare returns the directory of images that CRIU reads: the snapshot's own,
-// or a view in which each held socket is a file that CRIU inherits, and a
-// function that removes the view.
+// prepare returns the directory of images that CRIU reads, and a function that
+// removes it: the snapshot's own, or a view in which held sockets are files that
+// CRIU inherits, and memory is mapped.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	if len(plan.Keys) == 0 {
+	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -100,11 +118,29 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	if err != nil {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	defer func() {
+		if err != nil {
+			plan.closeMemory()
+			err = errors.Join(err, view.Remove())
+		}
+	}()
 	replaced, err := view.ReplaceSockets(ctx, plan.Keys)
 	if err != nil {
-		return "", nil, errors.Join(err, view.Remove())
+		return "", nil, err
 	}
-	plan.keep(replaced)
+	files, err := view.ReplaceFiles(ctx, plan.Files)
+	if err != nil {
+		return "", nil, err
+	}
+	plan.keep(replaced, files)
+	if o.Pages == Copy {
+		err = plan.copyMemory(ctx, view, o.Memory)
+	} else {
+		err = plan.mapMemory(ctx, view, o.Memory)
+	}
+	if err != nil {
+		return "", nil, err
+	}
 	return dir, view.Remove, nil
 }
 

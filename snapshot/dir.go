@@ -12,9 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // ErrDamaged is a snapshot whose files are not what its manifest says.
@@ -33,29 +36,26 @@ func (d Dir) Storage() string { return filepath.Join(string(d), storageDir) }
 func (d Dir) Shm() string { return filepath.Join(string(d), shmDir) }
 
 // Depth says how thoroughly [Dir.Open] checks the files.
-type Depth int
+type Depth = memory.Depth
 
 const (
 	// ByStamp compares the digests of small files, and of a large file its
 	// size and stamp, and its digest only if the stamp differs.
-	ByStamp Depth = iota
+	ByStamp = memory.ByStamp
 	// ByDigest reads every byte.
-	ByDigest
+	ByDigest = memory.ByDigest
 )
 
 // stampFrom is the size from which a stamp stands in for a digest.
 //
-// It has the inode and its ctime, which every write, truncation and change of
-// the mtime sets to the present, and which no system call sets to anything
-// else (inode(7)). So it finds all that is done to the file through the file
-// system, short of setting the clock back. It does not find what is done to
-// the disk below: a rotten block, or a write to the device. Only a digest does.
+// It finds all that is done to the file through the file system, short of setting
+// the clock back, and not what is done to the disk below: see memory.Stamp.
 const stampFrom = 1 << 20
 
 // Open reads the manifest and checks that every file is what it says and that
-// no other file is there. Returns an error wrapping ErrDamaged or ErrInvalid
-// that names the file.
-func (d Dir) Open(ctx context.Context, depth Depth) (*Manifest, error) {
+// no other file is there, and likewise the memory files that it needs of the
+// store. Returns an error wrapping ErrDamaged or ErrInvalid that names the file.
+func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manifest, error) {
 	m, err := d.Manifest()
 	if err != nil {
 		return nil, err
@@ -68,6 +68,7 @@ func (d Dir) Open(ctx context.Context, depth Depth) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	parent := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for _, name := range found {
@@ -85,7 +86,41 @@ func (d Dir) Open(ctx context.Context, depth Depth) (*Manifest, error) {
 	for name := range want {
 		return nil, fmt.Errorf("%w: %s: missing", ErrDamaged, name)
 	}
+	if err := d.checkLinks(m, store); err != nil {
+		return nil, err
+	}
+	for _, f := range m.Memory {
+		if err := store.Check(parent, f.File, depth); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
 	return m, nil
+}
+
+// checkLinks makes sure that the images lead to their memory files, and nowhere
+// else out of the snapshot: CRIU would follow them.
+func (d Dir) checkLinks(m *Manifest, store *memory.Store) error {
+	want := make(map[string]memory.ID)
+	for _, f := range m.Memory {
+		if f.Image != "" {
+			want[imagesDir+"/"+f.Image] = f.ID
+		}
+	}
+	for _, f := range m.Files {
+		if f.Type != "symlink" || !strings.HasPrefix(f.Path, imagesDir+"/") {
+			continue
+		}
+		id, ok := want[f.Path]
+		target, err := os.Stat(filepath.Join(string(d), f.Path))
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrDamaged, f.Path, err)
+		}
+		file, err := os.Lstat(store.Path(id))
+		if !ok || err != nil || !os.SameFile(target, file) {
+			return fmt.Errorf("%w: %s: it leads out of the snapshot", ErrDamaged, f.Path)
+		}
+	}
+	return nil
 }
 
 // Manifest reads the manifest alone and checks it against its digest.
@@ -178,7 +213,7 @@ func describe(dir, name string) (File, error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		f.Type, f.SizeBytes = "file", st.Size
-		f.Stamp = fmt.Sprintf("%d-%d.%09d", st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
+		f.Stamp = memory.Stamp(&st)
 	case unix.S_IFDIR:
 		f.Type = "dir"
 	case unix.S_IFLNK:

@@ -108,7 +108,7 @@ func TestCommit(t *testing.T) {
 	qt.Assert(t, qt.IsNil(p.Discard())) // does nothing now
 	qt.Assert(t, qt.DeepEquals(names(t, parent), []string{"s1"}))
 	for _, depth := range []Depth{ByStamp, ByDigest} {
-		m, err := dir.Open(t.Context(), depth)
+		m, err := dir.Open(t.Context(), depth, nil)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.HasLen(m.Files, 2)) // images, images/a.img
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // ManifestVersion is the version of the format that this package writes.
@@ -43,9 +45,29 @@ type Manifest struct {
 	// WithStorage tells that the app's files are part of the snapshot; a
 	// hibernated app's files stay where they are instead, but for /dev/shm,
 	// which would not outlive a reboot.
-	WithStorage bool   `json:"with_storage"`
-	Processes   int    `json:"processes"`
-	Files       []File `json:"files"` // everything else in the directory
+	WithStorage bool `json:"with_storage"`
+	Processes   int  `json:"processes"`
+	// Memory are the memory files that the images need and that lie outside of
+	// the snapshot, since other snapshots and processes share them.
+	Memory []Memory `json:"memory,omitempty"`
+	Files  []File   `json:"files"` // everything else in the directory
+}
+
+// Memory is one memory file. It is a pages image of this snapshot (then Image is a
+// link to it), or was mapped by the processes when they were saved, or both.
+type Memory struct {
+	memory.File
+	Image string   `json:"image,omitempty"` // "pages-1.img"
+	Names []string `json:"names,omitempty"` // that CRIU's images have for it
+}
+
+// MemoryFiles lists the files of m.Memory.
+func (m *Manifest) MemoryFiles() []memory.File {
+	files := make([]memory.File, len(m.Memory))
+	for i := range m.Memory {
+		files[i] = m.Memory[i].File
+	}
+	return files
 }
 
 // Origin tells where a snapshot was made.
@@ -66,6 +88,8 @@ const (
 	ExternalLog   ExternalKind = "log"   // standard output and error
 	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
 	ExternalUnix  ExternalKind = "unix"  // a unix socket whose other end was outside of the app
+	// ExternalEventfd is an eventfd with EFD_SEMAPHORE, of which CRIU saves the count alone.
+	ExternalEventfd ExternalKind = "eventfd"
 )
 
 // External is one resource that a restore must provide.
@@ -76,6 +100,9 @@ type External struct {
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
+	// PID, as the app itself knows it, and FD are where a process has an eventfd open.
+	PID int `json:"pid,omitempty"`
+	FD  int `json:"fd,omitempty"`
 }
 
 // File is one file of a snapshot.
@@ -120,9 +147,17 @@ func (m *Manifest) Validate() error {
 			return bad("path %q has type %q", f.Path, f.Type)
 		}
 	}
+	for _, f := range m.Memory {
+		if err := f.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+		if f.Image != "" && path.Base(f.Image) != f.Image {
+			return bad("pages image %q", f.Image)
+		}
+	}
 	for _, e := range m.External {
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd:
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

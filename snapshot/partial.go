@@ -50,7 +50,8 @@ func Begin(target string) (*Partial, error) {
 func (p *Partial) Dir() Dir { return Dir(p.dir) }
 
 // Commit hashes all files, writes the manifest, brings everything to the disk
-// and gives the snapshot its name. If it fails nothing has its name.
+// and gives the snapshot its name. If it fails nothing has its name. What memory
+// files the manifest names, it has from adoptMemory.
 func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	if err := writeManifest(ctx, p.dir, m); err != nil {
 		return "", err

@@ -24,6 +24,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
+	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // Sockets is what keeps the sockets of an app while it is frozen.
@@ -53,10 +54,17 @@ type TakeOptions struct {
 	Work     string // an existing directory for CRIU's log
 	External []string
 	After    After
-	Sockets  Sockets               // nil: none are held
-	Guard    *os.File              // as in criu.DumpOptions
-	Start    func(*exec.Cmd) error // as in criu.DumpOptions
+	Sockets  Sockets  // nil: none are held
+	Guard    *os.File // as in criu.DumpOptions
+	// Store takes the memory; Bases are the memory files that the processes have
+	// mapped, by the names that External gives them.
+	Store *memory.Store
+	Bases map[string]memory.File
+	Start func(*exec.Cmd) error // as in criu.DumpOptions
 
+	// Frozen is called when the app is frozen and its sockets are held, and
+	// returns what else a restore must provide; may be nil.
+	Frozen func(ctx context.Context, pids []int) ([]External, error)
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
 	CopyFiles func(ctx context.Context, to Dir) error
@@ -95,6 +103,12 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	taken := &Taken{}
 	m := o.Manifest
 	commit := func(ctx context.Context) error {
+		clock.step("save memory")
+		unpin, err := partial.adoptMemory(ctx, o.Store, o.Bases, &m)
+		if err != nil {
+			return err
+		}
+		defer unpin()
 		clock.step("commit")
 		dir, err := partial.Commit(ctx, &m)
 		if err != nil {
@@ -124,6 +138,13 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			if err := o.Sockets.Hold(ctx, pids); err != nil {
 				return err
 			}
+		}
+		if o.Frozen != nil {
+			more, err := o.Frozen(ctx, pids)
+			if err != nil {
+				return err
+			}
+			m.External = slices.Concat(m.External, more)
 		}
 		clock.step("save processes")
 		return nil

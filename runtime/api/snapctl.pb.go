@@ -1,4 +1,4 @@
-// The API of snapctld on one host: apps and their snapshots.
+// The API of snapctld on one host: apps, their snapshots, and templates.
 //
 // Served by gRPC on a unix socket that root alone may open. Errors carry a
 // gRPC code (NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED for busy,
@@ -151,6 +151,105 @@ func (x WakeMode) Number() protoreflect.EnumNumber {
 // Deprecated: Use WakeMode.Descriptor instead.
 func (WakeMode) EnumDescriptor() ([]byte, []int) {
 	return file_snapctl_proto_rawDescGZIP(), []int{1}
+}
+
+type Storage int32
+
+const (
+	Storage_STORAGE_UNSPECIFIED Storage = 0 // shared
+	Storage_STORAGE_SHARED      Storage = 1 // the template's files below, the clone's writes its own
+	Storage_STORAGE_PRIVATE     Storage = 2 // a copy of the template's files
+)
+
+// Enum value maps for Storage.
+var (
+	Storage_name = map[int32]string{
+		0: "STORAGE_UNSPECIFIED",
+		1: "STORAGE_SHARED",
+		2: "STORAGE_PRIVATE",
+	}
+	Storage_value = map[string]int32{
+		"STORAGE_UNSPECIFIED": 0,
+		"STORAGE_SHARED":      1,
+		"STORAGE_PRIVATE":     2,
+	}
+)
+
+func (x Storage) Enum() *Storage {
+	p := new(Storage)
+	*p = x
+	return p
+}
+
+func (x Storage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Storage) Descriptor() protoreflect.EnumDescriptor {
+	return file_snapctl_proto_enumTypes[2].Descriptor()
+}
+
+func (Storage) Type() protoreflect.EnumType {
+	return &file_snapctl_proto_enumTypes[2]
+}
+
+func (x Storage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Storage.Descriptor instead.
+func (Storage) EnumDescriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{2}
+}
+
+// PoolUse says whether clones are taken from the pool.
+type PoolUse int32
+
+const (
+	PoolUse_POOL_USE_UNSPECIFIED PoolUse = 0 // as many as stand ready, others are made
+	PoolUse_POOL_USE_ONLY        PoolUse = 1 // fails if too few stand ready
+	PoolUse_POOL_USE_NEVER       PoolUse = 2
+)
+
+// Enum value maps for PoolUse.
+var (
+	PoolUse_name = map[int32]string{
+		0: "POOL_USE_UNSPECIFIED",
+		1: "POOL_USE_ONLY",
+		2: "POOL_USE_NEVER",
+	}
+	PoolUse_value = map[string]int32{
+		"POOL_USE_UNSPECIFIED": 0,
+		"POOL_USE_ONLY":        1,
+		"POOL_USE_NEVER":       2,
+	}
+)
+
+func (x PoolUse) Enum() *PoolUse {
+	p := new(PoolUse)
+	*p = x
+	return p
+}
+
+func (x PoolUse) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PoolUse) Descriptor() protoreflect.EnumDescriptor {
+	return file_snapctl_proto_enumTypes[3].Descriptor()
+}
+
+func (PoolUse) Type() protoreflect.EnumType {
+	return &file_snapctl_proto_enumTypes[3]
+}
+
+func (x PoolUse) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PoolUse.Descriptor instead.
+func (PoolUse) EnumDescriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{3}
 }
 
 type WakePolicy struct {
@@ -576,7 +675,11 @@ type App struct {
 	Error          string                 `protobuf:"bytes,23,opt,name=error,proto3" json:"error,omitempty"`                                   // of the last operation that the daemon did by itself
 	Hint           string                 `protobuf:"bytes,24,opt,name=hint,proto3" json:"hint,omitempty"`
 	Processes      int32                  `protobuf:"varint,25,opt,name=processes,proto3" json:"processes,omitempty"`
-	Operation      string                 `protobuf:"bytes,26,opt,name=operation,proto3" json:"operation,omitempty"` // what is being done to it right now
+	Operation      string                 `protobuf:"bytes,26,opt,name=operation,proto3" json:"operation,omitempty"`                                 // what is being done to it right now
+	Template       string                 `protobuf:"bytes,27,opt,name=template,proto3" json:"template,omitempty"`                                   // that it is a clone of
+	Number         int32                  `protobuf:"varint,28,opt,name=number,proto3" json:"number,omitempty"`                                      // of a clone: no other of the template has it
+	InsideEndpoint string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
+	Generation     string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -789,6 +892,34 @@ func (x *App) GetProcesses() int32 {
 func (x *App) GetOperation() string {
 	if x != nil {
 		return x.Operation
+	}
+	return ""
+}
+
+func (x *App) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *App) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *App) GetInsideEndpoint() string {
+	if x != nil {
+		return x.InsideEndpoint
+	}
+	return ""
+}
+
+func (x *App) GetGeneration() string {
+	if x != nil {
+		return x.Generation
 	}
 	return ""
 }
@@ -1537,6 +1668,7 @@ type WakeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Copy          bool                   `protobuf:"varint,3,opt,name=copy,proto3" json:"copy,omitempty"` // memory is copied, as CRIU does it, and not mapped
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1583,6 +1715,13 @@ func (x *WakeRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *WakeRequest) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
 }
 
 type SnapshotRequest struct {
@@ -1659,6 +1798,7 @@ type RestoreRequest struct {
 	As            string                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`             // empty: the app's name in the snapshot
 	Endpoint      string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the snapshot's, which must be free
 	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Copy          bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"` // as in WakeRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1719,6 +1859,13 @@ func (x *RestoreRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *RestoreRequest) GetCopy() bool {
+	if x != nil {
+		return x.Copy
+	}
+	return false
 }
 
 type InspectRequest struct {
@@ -1862,21 +2009,24 @@ func (x *RemoveSnapshotRequest) GetName() string {
 }
 
 type Snapshot struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	App           string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	MemoryBytes   int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // of the processes' pages
-	StorageBytes  int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"`
-	Endpoint      string                 `protobuf:"bytes,7,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	Network       string                 `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`
-	Args          []string               `protobuf:"bytes,9,rep,name=args,proto3" json:"args,omitempty"`
-	CriuVersion   string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
-	Kernel        string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	Processes     int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	App                string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	SizeBytes          int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`          // its own: what removing it would free
+	MemoryBytes        int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`    // of that, of the processes' pages
+	StorageBytes       int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"` // of that, of the app's files
+	Endpoint           string                 `protobuf:"bytes,7,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Network            string                 `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`
+	Args               []string               `protobuf:"bytes,9,rep,name=args,proto3" json:"args,omitempty"`
+	CriuVersion        string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
+	Kernel             string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Processes          int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
+	DeltaOf            string                 `protobuf:"bytes,13,opt,name=delta_of,json=deltaOf,proto3" json:"delta_of,omitempty"`                                     // the snapshot that it shares memory and files with, and needs
+	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that delta_of has; not in size_bytes
+	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that delta_of has; not in size_bytes
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
@@ -1989,6 +2139,27 @@ func (x *Snapshot) GetKernel() string {
 func (x *Snapshot) GetProcesses() int32 {
 	if x != nil {
 		return x.Processes
+	}
+	return 0
+}
+
+func (x *Snapshot) GetDeltaOf() string {
+	if x != nil {
+		return x.DeltaOf
+	}
+	return ""
+}
+
+func (x *Snapshot) GetMemorySharedBytes() int64 {
+	if x != nil {
+		return x.MemorySharedBytes
+	}
+	return 0
+}
+
+func (x *Snapshot) GetStorageSharedBytes() int64 {
+	if x != nil {
+		return x.StorageSharedBytes
 	}
 	return 0
 }
@@ -2249,6 +2420,7 @@ type Result struct {
 	TotalUs       int64                  `protobuf:"varint,4,opt,name=total_us,json=totalUs,proto3" json:"total_us,omitempty"`
 	Sockets       []*SocketOutcome       `protobuf:"bytes,5,rep,name=sockets,proto3" json:"sockets,omitempty"` // those not simply kept
 	StepsUs       map[string]int64       `protobuf:"bytes,6,rep,name=steps_us,json=stepsUs,proto3" json:"steps_us,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Template      *Template              `protobuf:"bytes,7,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2325,10 +2497,942 @@ func (x *Result) GetStepsUs() map[string]int64 {
 	return nil
 }
 
+func (x *Result) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+// CreateTemplateRequest makes a template of an app, which is saved for it and
+// goes on, or of a snapshot.
+type CreateTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	App           string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`                              // either this
+	Snapshot      string                 `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`                    // or that
+	RulesYaml     string                 `protobuf:"bytes,4,opt,name=rules_yaml,json=rulesYaml,proto3" json:"rules_yaml,omitempty"` // see package template; empty: no rules
+	Timeout       *durationpb.Duration   `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTemplateRequest) Reset() {
+	*x = CreateTemplateRequest{}
+	mi := &file_snapctl_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTemplateRequest) ProtoMessage() {}
+
+func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTemplateRequest.ProtoReflect.Descriptor instead.
+func (*CreateTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreateTemplateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateTemplateRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *CreateTemplateRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *CreateTemplateRequest) GetRulesYaml() string {
+	if x != nil {
+		return x.RulesYaml
+	}
+	return ""
+}
+
+func (x *CreateTemplateRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type TemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TemplateRequest) Reset() {
+	*x = TemplateRequest{}
+	mi := &file_snapctl_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TemplateRequest) ProtoMessage() {}
+
+func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
+func (*TemplateRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TemplateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type Template struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Snapshot       string                 `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // that it is made of, and keeps
+	CreatedAt      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	RulesYaml      string                 `protobuf:"bytes,4,opt,name=rules_yaml,json=rulesYaml,proto3" json:"rules_yaml,omitempty"`
+	MemoryBytes    int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`    // that clones share
+	StorageBytes   int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"` // files that clones share
+	Clones         []string               `protobuf:"bytes,7,rep,name=clones,proto3" json:"clones,omitempty"`                                  // the apps that are clones of it, by name
+	PoolSize       int32                  `protobuf:"varint,8,opt,name=pool_size,json=poolSize,proto3" json:"pool_size,omitempty"`             // clones that are to stand ready
+	PoolReady      int32                  `protobuf:"varint,9,opt,name=pool_ready,json=poolReady,proto3" json:"pool_ready,omitempty"`          // that do
+	PoolError      string                 `protobuf:"bytes,10,opt,name=pool_error,json=poolError,proto3" json:"pool_error,omitempty"`          // why the pool could not be filled, when last tried
+	App            string                 `protobuf:"bytes,11,opt,name=app,proto3" json:"app,omitempty"`                                       // that was saved
+	Network        string                 `protobuf:"bytes,12,opt,name=network,proto3" json:"network,omitempty"`
+	InsideEndpoint string                 `protobuf:"bytes,13,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which clones know themselves
+	Args           []string               `protobuf:"bytes,14,rep,name=args,proto3" json:"args,omitempty"`
+	Processes      int32                  `protobuf:"varint,15,opt,name=processes,proto3" json:"processes,omitempty"` // of each clone
+	Parameters     []*Parameter           `protobuf:"bytes,16,rep,name=parameters,proto3" json:"parameters,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Template) Reset() {
+	*x = Template{}
+	mi := &file_snapctl_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Template) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Template) ProtoMessage() {}
+
+func (x *Template) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Template.ProtoReflect.Descriptor instead.
+func (*Template) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Template) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Template) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *Template) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Template) GetRulesYaml() string {
+	if x != nil {
+		return x.RulesYaml
+	}
+	return ""
+}
+
+func (x *Template) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Template) GetStorageBytes() int64 {
+	if x != nil {
+		return x.StorageBytes
+	}
+	return 0
+}
+
+func (x *Template) GetClones() []string {
+	if x != nil {
+		return x.Clones
+	}
+	return nil
+}
+
+func (x *Template) GetPoolSize() int32 {
+	if x != nil {
+		return x.PoolSize
+	}
+	return 0
+}
+
+func (x *Template) GetPoolReady() int32 {
+	if x != nil {
+		return x.PoolReady
+	}
+	return 0
+}
+
+func (x *Template) GetPoolError() string {
+	if x != nil {
+		return x.PoolError
+	}
+	return ""
+}
+
+func (x *Template) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Template) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Template) GetInsideEndpoint() string {
+	if x != nil {
+		return x.InsideEndpoint
+	}
+	return ""
+}
+
+func (x *Template) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Template) GetProcesses() int32 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+func (x *Template) GetParameters() []*Parameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+// Parameter is what may be set for each clone.
+type Parameter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	DefaultText   string                 `protobuf:"bytes,3,opt,name=default_text,json=defaultText,proto3" json:"default_text,omitempty"` // as in the rules: a text to be rendered
+	Required      bool                   `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	Pattern       string                 `protobuf:"bytes,5,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Parameter) Reset() {
+	*x = Parameter{}
+	mi := &file_snapctl_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Parameter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Parameter) ProtoMessage() {}
+
+func (x *Parameter) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
+func (*Parameter) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Parameter) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Parameter) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Parameter) GetDefaultText() string {
+	if x != nil {
+		return x.DefaultText
+	}
+	return ""
+}
+
+func (x *Parameter) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
+}
+
+func (x *Parameter) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+type ListTemplatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Templates     []*Template            `protobuf:"bytes,1,rep,name=templates,proto3" json:"templates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTemplatesResponse) Reset() {
+	*x = ListTemplatesResponse{}
+	mi := &file_snapctl_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTemplatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTemplatesResponse) ProtoMessage() {}
+
+func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
+func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListTemplatesResponse) GetTemplates() []*Template {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
+}
+
+// SetPoolRequest says how many clones of a template, frozen before they got an
+// identity, stand ready. They are made in the background; 0 removes them.
+type SetPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	Size          int32                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPoolRequest) Reset() {
+	*x = SetPoolRequest{}
+	mi := &file_snapctl_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPoolRequest) ProtoMessage() {}
+
+func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPoolRequest.ProtoReflect.Descriptor instead.
+func (*SetPoolRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SetPoolRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *SetPoolRequest) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// CloneRequest makes apps of a template: all of them, or none unless keep_going
+// is set.
+type CloneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	Count         int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`                                                                      // 0: as many as names or endpoints, or 1
+	NamePattern   string                 `protobuf:"bytes,3,opt,name=name_pattern,json=namePattern,proto3" json:"name_pattern,omitempty"`                                        // empty: TEMPLATE-{n}; see package template
+	Names         []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`                                                                       // instead of a pattern: one for each clone
+	Endpoints     []string               `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`                                                               // empty: the next free ones; else one for each clone
+	Set           map[string]string      `protobuf:"bytes,6,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of the rules' parameters
+	Storage       Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
+	KeepGoing     bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails does not undo the others
+	Pool          PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
+	Timeout       *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"` // for all of them
+	Start         int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`    // first number; 0: after the highest one of the template's clones
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneRequest) Reset() {
+	*x = CloneRequest{}
+	mi := &file_snapctl_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneRequest) ProtoMessage() {}
+
+func (x *CloneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
+func (*CloneRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CloneRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *CloneRequest) GetNamePattern() string {
+	if x != nil {
+		return x.NamePattern
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *CloneRequest) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *CloneRequest) GetSet() map[string]string {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *CloneRequest) GetStorage() Storage {
+	if x != nil {
+		return x.Storage
+	}
+	return Storage_STORAGE_UNSPECIFIED
+}
+
+func (x *CloneRequest) GetKeepGoing() bool {
+	if x != nil {
+		return x.KeepGoing
+	}
+	return false
+}
+
+func (x *CloneRequest) GetPool() PoolUse {
+	if x != nil {
+		return x.Pool
+	}
+	return PoolUse_POOL_USE_UNSPECIFIED
+}
+
+func (x *CloneRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *CloneRequest) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+// CloneEvent tells how clones come to be. There is one result for each, in the
+// order in which they are done, and at last a summary. If they are undone, the
+// stream ends with the error of the first that failed instead.
+type CloneEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*CloneEvent_Progress
+	//	*CloneEvent_Result
+	//	*CloneEvent_Summary
+	Event         isCloneEvent_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneEvent) Reset() {
+	*x = CloneEvent{}
+	mi := &file_snapctl_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneEvent) ProtoMessage() {}
+
+func (x *CloneEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneEvent.ProtoReflect.Descriptor instead.
+func (*CloneEvent) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CloneEvent) GetEvent() isCloneEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *CloneEvent) GetProgress() *CloneProgress {
+	if x != nil {
+		if x, ok := x.Event.(*CloneEvent_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *CloneEvent) GetResult() *CloneResult {
+	if x != nil {
+		if x, ok := x.Event.(*CloneEvent_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+func (x *CloneEvent) GetSummary() *CloneSummary {
+	if x != nil {
+		if x, ok := x.Event.(*CloneEvent_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isCloneEvent_Event interface {
+	isCloneEvent_Event()
+}
+
+type CloneEvent_Progress struct {
+	Progress *CloneProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type CloneEvent_Result struct {
+	Result *CloneResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+type CloneEvent_Summary struct {
+	Summary *CloneSummary `protobuf:"bytes,3,opt,name=summary,proto3,oneof"`
+}
+
+func (*CloneEvent_Progress) isCloneEvent_Event() {}
+
+func (*CloneEvent_Result) isCloneEvent_Event() {}
+
+func (*CloneEvent_Summary) isCloneEvent_Event() {}
+
+type CloneProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the clone; empty: of all
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	Done          int32                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`   // clones
+	Total         int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"` // clones; 0: unknown
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneProgress) Reset() {
+	*x = CloneProgress{}
+	mi := &file_snapctl_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneProgress) ProtoMessage() {}
+
+func (x *CloneProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneProgress.ProtoReflect.Descriptor instead.
+func (*CloneProgress) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CloneProgress) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CloneProgress) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *CloneProgress) GetDone() int32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *CloneProgress) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// CloneResult has an app, or says why there is none.
+type CloneResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	App           *App                   `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	Code          int32                  `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"` // gRPC's, of the error
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Hints         []string               `protobuf:"bytes,5,rep,name=hints,proto3" json:"hints,omitempty"`
+	TotalUs       int64                  `protobuf:"varint,6,opt,name=total_us,json=totalUs,proto3" json:"total_us,omitempty"`
+	StepsUs       map[string]int64       `protobuf:"bytes,7,rep,name=steps_us,json=stepsUs,proto3" json:"steps_us,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Sockets       []*SocketOutcome       `protobuf:"bytes,8,rep,name=sockets,proto3" json:"sockets,omitempty"` // those not simply kept
+	FromPool      bool                   `protobuf:"varint,9,opt,name=from_pool,json=fromPool,proto3" json:"from_pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneResult) Reset() {
+	*x = CloneResult{}
+	mi := &file_snapctl_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneResult) ProtoMessage() {}
+
+func (x *CloneResult) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneResult.ProtoReflect.Descriptor instead.
+func (*CloneResult) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CloneResult) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CloneResult) GetApp() *App {
+	if x != nil {
+		return x.App
+	}
+	return nil
+}
+
+func (x *CloneResult) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *CloneResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *CloneResult) GetHints() []string {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
+}
+
+func (x *CloneResult) GetTotalUs() int64 {
+	if x != nil {
+		return x.TotalUs
+	}
+	return 0
+}
+
+func (x *CloneResult) GetStepsUs() map[string]int64 {
+	if x != nil {
+		return x.StepsUs
+	}
+	return nil
+}
+
+func (x *CloneResult) GetSockets() []*SocketOutcome {
+	if x != nil {
+		return x.Sockets
+	}
+	return nil
+}
+
+func (x *CloneResult) GetFromPool() bool {
+	if x != nil {
+		return x.FromPool
+	}
+	return false
+}
+
+type CloneSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Made          int32                  `protobuf:"varint,1,opt,name=made,proto3" json:"made,omitempty"`
+	Failed        int32                  `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
+	TotalUs       int64                  `protobuf:"varint,3,opt,name=total_us,json=totalUs,proto3" json:"total_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneSummary) Reset() {
+	*x = CloneSummary{}
+	mi := &file_snapctl_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneSummary) ProtoMessage() {}
+
+func (x *CloneSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneSummary.ProtoReflect.Descriptor instead.
+func (*CloneSummary) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *CloneSummary) GetMade() int32 {
+	if x != nil {
+		return x.Made
+	}
+	return 0
+}
+
+func (x *CloneSummary) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *CloneSummary) GetTotalUs() int64 {
+	if x != nil {
+		return x.TotalUs
+	}
+	return 0
+}
+
 // Id is one line of an app's id map.
 type Id struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`       // pid, ipc, address, port, hostname, path, namespace
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`       // pid, ipc, address, port, hostname, path, storage, namespace
 	Virtual       string                 `protobuf:"bytes,2,opt,name=virtual,proto3" json:"virtual,omitempty"` // as the app knows it
 	Actual        string                 `protobuf:"bytes,3,opt,name=actual,proto3" json:"actual,omitempty"`   // as the host knows it
 	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
@@ -2338,7 +3442,7 @@ type Id struct {
 
 func (x *Id) Reset() {
 	*x = Id{}
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +3454,7 @@ func (x *Id) String() string {
 func (*Id) ProtoMessage() {}
 
 func (x *Id) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +3467,7 @@ func (x *Id) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Id.ProtoReflect.Descriptor instead.
 func (*Id) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{30}
+	return file_snapctl_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Id) GetKind() string {
@@ -2403,7 +3507,7 @@ type IdsResponse struct {
 
 func (x *IdsResponse) Reset() {
 	*x = IdsResponse{}
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +3519,7 @@ func (x *IdsResponse) String() string {
 func (*IdsResponse) ProtoMessage() {}
 
 func (x *IdsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +3532,7 @@ func (x *IdsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdsResponse.ProtoReflect.Descriptor instead.
 func (*IdsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{31}
+	return file_snapctl_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *IdsResponse) GetIds() []*Id {
@@ -2448,7 +3552,7 @@ type VemTableRequest struct {
 
 func (x *VemTableRequest) Reset() {
 	*x = VemTableRequest{}
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +3564,7 @@ func (x *VemTableRequest) String() string {
 func (*VemTableRequest) ProtoMessage() {}
 
 func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +3577,7 @@ func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableRequest.ProtoReflect.Descriptor instead.
 func (*VemTableRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{32}
+	return file_snapctl_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *VemTableRequest) GetApp() string {
@@ -2510,7 +3614,7 @@ type VemRow struct {
 
 func (x *VemRow) Reset() {
 	*x = VemRow{}
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +3626,7 @@ func (x *VemRow) String() string {
 func (*VemRow) ProtoMessage() {}
 
 func (x *VemRow) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +3639,7 @@ func (x *VemRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemRow.ProtoReflect.Descriptor instead.
 func (*VemRow) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{33}
+	return file_snapctl_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VemRow) GetApp() string {
@@ -2631,7 +3735,7 @@ type VemTableResponse struct {
 
 func (x *VemTableResponse) Reset() {
 	*x = VemTableResponse{}
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +3747,7 @@ func (x *VemTableResponse) String() string {
 func (*VemTableResponse) ProtoMessage() {}
 
 func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +3760,7 @@ func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableResponse.ProtoReflect.Descriptor instead.
 func (*VemTableResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{34}
+	return file_snapctl_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VemTableResponse) GetRows() []*VemRow {
@@ -2674,7 +3778,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +3790,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +3803,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{35}
+	return file_snapctl_proto_rawDescGZIP(), []int{46}
 }
 
 type Check struct {
@@ -2714,7 +3818,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +3830,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +3843,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{36}
+	return file_snapctl_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Check) GetName() string {
@@ -2779,7 +3883,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +3895,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +3908,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{37}
+	return file_snapctl_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -2822,7 +3926,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3938,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3951,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{38}
+	return file_snapctl_proto_rawDescGZIP(), []int{49}
 }
 
 type VersionResponse struct {
@@ -2868,7 +3972,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3984,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3997,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{39}
+	return file_snapctl_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -3006,7 +4110,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06limits\x18\v \x01(\v2\x12.snapctl.v1.LimitsR\x06limits\x12*\n" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x121\n" +
-	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\"\xf1\x06\n" +
+	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\"\xee\a\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -3035,7 +4139,13 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05error\x18\x17 \x01(\tR\x05error\x12\x12\n" +
 	"\x04hint\x18\x18 \x01(\tR\x04hint\x12\x1c\n" +
 	"\tprocesses\x18\x19 \x01(\x05R\tprocesses\x12\x1c\n" +
-	"\toperation\x18\x1a \x01(\tR\toperation\" \n" +
+	"\toperation\x18\x1a \x01(\tR\toperation\x12\x1a\n" +
+	"\btemplate\x18\x1b \x01(\tR\btemplate\x12\x16\n" +
+	"\x06number\x18\x1c \x01(\x05R\x06number\x12'\n" +
+	"\x0finside_endpoint\x18\x1d \x01(\tR\x0einsideEndpoint\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x1e \x01(\tR\n" +
+	"generation\" \n" +
 	"\n" +
 	"AppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\r\n" +
@@ -3080,27 +4190,29 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x0eRemoveResponse\"[\n" +
 	"\x10HibernateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"V\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"j\n" +
 	"\vWakeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x80\x01\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
+	"\x04copy\x18\x03 \x01(\bR\x04copy\"\x80\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04stop\x18\x03 \x01(\bR\x04stop\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x8d\x01\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xa1\x01\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\",\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
+	"\x04copy\x18\x05 \x01(\bR\x04copy\",\n" +
 	"\x0eInspectRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\"`\n" +
 	"\x0fInspectResponse\x120\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xf5\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xf2\x03\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -3116,7 +4228,10 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fcriu_version\x18\n" +
 	" \x01(\tR\vcriuVersion\x12\x16\n" +
 	"\x06kernel\x18\v \x01(\tR\x06kernel\x12\x1c\n" +
-	"\tprocesses\x18\f \x01(\x05R\tprocesses\"K\n" +
+	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12\x19\n" +
+	"\bdelta_of\x18\r \x01(\tR\adeltaOf\x12.\n" +
+	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
+	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +
@@ -3132,17 +4247,107 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rSocketOutcome\x12\x16\n" +
 	"\x06socket\x18\x01 \x01(\tR\x06socket\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc2\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf4\x02\n" +
 	"\x06Result\x12!\n" +
 	"\x03app\x18\x01 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x120\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tfrozen_us\x18\x03 \x01(\x03R\bfrozenUs\x12\x19\n" +
 	"\btotal_us\x18\x04 \x01(\x03R\atotalUs\x123\n" +
 	"\asockets\x18\x05 \x03(\v2\x19.snapctl.v1.SocketOutcomeR\asockets\x12:\n" +
-	"\bsteps_us\x18\x06 \x03(\v2\x1f.snapctl.v1.Result.StepsUsEntryR\astepsUs\x1a:\n" +
+	"\bsteps_us\x18\x06 \x03(\v2\x1f.snapctl.v1.Result.StepsUsEntryR\astepsUs\x120\n" +
+	"\btemplate\x18\a \x01(\v2\x14.snapctl.v1.TemplateR\btemplate\x1a:\n" +
 	"\fStepsUsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"b\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xad\x01\n" +
+	"\x15CreateTemplateRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\x1a\n" +
+	"\bsnapshot\x18\x03 \x01(\tR\bsnapshot\x12\x1d\n" +
+	"\n" +
+	"rules_yaml\x18\x04 \x01(\tR\trulesYaml\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"%\n" +
+	"\x0fTemplateRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x8d\x04\n" +
+	"\bTemplate\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x129\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"rules_yaml\x18\x04 \x01(\tR\trulesYaml\x12!\n" +
+	"\fmemory_bytes\x18\x05 \x01(\x03R\vmemoryBytes\x12#\n" +
+	"\rstorage_bytes\x18\x06 \x01(\x03R\fstorageBytes\x12\x16\n" +
+	"\x06clones\x18\a \x03(\tR\x06clones\x12\x1b\n" +
+	"\tpool_size\x18\b \x01(\x05R\bpoolSize\x12\x1d\n" +
+	"\n" +
+	"pool_ready\x18\t \x01(\x05R\tpoolReady\x12\x1d\n" +
+	"\n" +
+	"pool_error\x18\n" +
+	" \x01(\tR\tpoolError\x12\x10\n" +
+	"\x03app\x18\v \x01(\tR\x03app\x12\x18\n" +
+	"\anetwork\x18\f \x01(\tR\anetwork\x12'\n" +
+	"\x0finside_endpoint\x18\r \x01(\tR\x0einsideEndpoint\x12\x12\n" +
+	"\x04args\x18\x0e \x03(\tR\x04args\x12\x1c\n" +
+	"\tprocesses\x18\x0f \x01(\x05R\tprocesses\x125\n" +
+	"\n" +
+	"parameters\x18\x10 \x03(\v2\x15.snapctl.v1.ParameterR\n" +
+	"parameters\"\x98\x01\n" +
+	"\tParameter\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +
+	"\fdefault_text\x18\x03 \x01(\tR\vdefaultText\x12\x1a\n" +
+	"\brequired\x18\x04 \x01(\bR\brequired\x12\x18\n" +
+	"\apattern\x18\x05 \x01(\tR\apattern\"K\n" +
+	"\x15ListTemplatesResponse\x122\n" +
+	"\ttemplates\x18\x01 \x03(\v2\x14.snapctl.v1.TemplateR\ttemplates\"@\n" +
+	"\x0eSetPoolRequest\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\"\xc6\x03\n" +
+	"\fCloneRequest\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x12!\n" +
+	"\fname_pattern\x18\x03 \x01(\tR\vnamePattern\x12\x14\n" +
+	"\x05names\x18\x04 \x03(\tR\x05names\x12\x1c\n" +
+	"\tendpoints\x18\x05 \x03(\tR\tendpoints\x123\n" +
+	"\x03set\x18\x06 \x03(\v2!.snapctl.v1.CloneRequest.SetEntryR\x03set\x12-\n" +
+	"\astorage\x18\a \x01(\x0e2\x13.snapctl.v1.StorageR\astorage\x12\x1d\n" +
+	"\n" +
+	"keep_going\x18\b \x01(\bR\tkeepGoing\x12'\n" +
+	"\x04pool\x18\t \x01(\x0e2\x13.snapctl.v1.PoolUseR\x04pool\x123\n" +
+	"\atimeout\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
+	"\x05start\x18\v \x01(\x05R\x05start\x1a6\n" +
+	"\bSetEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x01\n" +
+	"\n" +
+	"CloneEvent\x127\n" +
+	"\bprogress\x18\x01 \x01(\v2\x19.snapctl.v1.CloneProgressH\x00R\bprogress\x121\n" +
+	"\x06result\x18\x02 \x01(\v2\x17.snapctl.v1.CloneResultH\x00R\x06result\x124\n" +
+	"\asummary\x18\x03 \x01(\v2\x18.snapctl.v1.CloneSummaryH\x00R\asummaryB\a\n" +
+	"\x05event\"a\n" +
+	"\rCloneProgress\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x05R\x04done\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x05R\x05total\"\xee\x02\n" +
+	"\vCloneResult\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\x03app\x18\x02 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x14\n" +
+	"\x05hints\x18\x05 \x03(\tR\x05hints\x12\x19\n" +
+	"\btotal_us\x18\x06 \x01(\x03R\atotalUs\x12?\n" +
+	"\bsteps_us\x18\a \x03(\v2$.snapctl.v1.CloneResult.StepsUsEntryR\astepsUs\x123\n" +
+	"\asockets\x18\b \x03(\v2\x19.snapctl.v1.SocketOutcomeR\asockets\x12\x1b\n" +
+	"\tfrom_pool\x18\t \x01(\bR\bfromPool\x1a:\n" +
+	"\fStepsUsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"U\n" +
+	"\fCloneSummary\x12\x12\n" +
+	"\x04made\x18\x01 \x01(\x05R\x04made\x12\x16\n" +
+	"\x06failed\x18\x02 \x01(\x05R\x06failed\x12\x19\n" +
+	"\btotal_us\x18\x03 \x01(\x03R\atotalUs\"b\n" +
 	"\x02Id\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\avirtual\x18\x02 \x01(\tR\avirtual\x12\x16\n" +
@@ -3207,7 +4412,15 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x15WAKE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11WAKE_MODE_ON_DATA\x10\x01\x12\x18\n" +
 	"\x14WAKE_MODE_ON_CONNECT\x10\x02\x12\x13\n" +
-	"\x0fWAKE_MODE_NEVER\x10\x032\xe7\b\n" +
+	"\x0fWAKE_MODE_NEVER\x10\x03*K\n" +
+	"\aStorage\x12\x17\n" +
+	"\x13STORAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eSTORAGE_SHARED\x10\x01\x12\x13\n" +
+	"\x0fSTORAGE_PRIVATE\x10\x02*J\n" +
+	"\aPoolUse\x12\x18\n" +
+	"\x14POOL_USE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rPOOL_USE_ONLY\x10\x01\x12\x12\n" +
+	"\x0ePOOL_USE_NEVER\x10\x022\x86\f\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -3224,7 +4437,13 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rListSnapshots\x12\x17.snapctl.v1.ListRequest\x1a!.snapctl.v1.ListSnapshotsResponse\x12B\n" +
 	"\aInspect\x12\x1a.snapctl.v1.InspectRequest\x1a\x1b.snapctl.v1.InspectResponse\x12O\n" +
 	"\x0eRemoveSnapshot\x12!.snapctl.v1.RemoveSnapshotRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12:\n" +
-	"\aRestore\x12\x1a.snapctl.v1.RestoreRequest\x1a\x11.snapctl.v1.Event0\x01\x12?\n" +
+	"\aRestore\x12\x1a.snapctl.v1.RestoreRequest\x1a\x11.snapctl.v1.Event0\x01\x12H\n" +
+	"\x0eCreateTemplate\x12!.snapctl.v1.CreateTemplateRequest\x1a\x11.snapctl.v1.Event0\x01\x12K\n" +
+	"\rListTemplates\x12\x17.snapctl.v1.ListRequest\x1a!.snapctl.v1.ListTemplatesResponse\x12A\n" +
+	"\fShowTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x14.snapctl.v1.Template\x12I\n" +
+	"\x0eRemoveTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12;\n" +
+	"\aSetPool\x12\x1a.snapctl.v1.SetPoolRequest\x1a\x14.snapctl.v1.Template\x12;\n" +
+	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x12?\n" +
 	"\x06Doctor\x12\x19.snapctl.v1.DoctorRequest\x1a\x1a.snapctl.v1.DoctorResponse\x12B\n" +
 	"\aVersion\x12\x1a.snapctl.v1.VersionRequest\x1a\x1b.snapctl.v1.VersionResponseB,Z*github.com/snapctl/snapctl/runtime/api;apib\x06proto3"
 
@@ -3240,131 +4459,173 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 	return file_snapctl_proto_rawDescData
 }
 
-var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
-	(*WakePolicy)(nil),            // 2: snapctl.v1.WakePolicy
-	(*Bind)(nil),                  // 3: snapctl.v1.Bind
-	(*Publication)(nil),           // 4: snapctl.v1.Publication
-	(*Limits)(nil),                // 5: snapctl.v1.Limits
-	(*RunRequest)(nil),            // 6: snapctl.v1.RunRequest
-	(*App)(nil),                   // 7: snapctl.v1.App
-	(*AppRequest)(nil),            // 8: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 9: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 10: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 11: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 12: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 13: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 14: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 15: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 16: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 17: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 18: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 19: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 20: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 21: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 22: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 23: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 24: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 25: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 26: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 27: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 28: snapctl.v1.Event
-	(*Progress)(nil),              // 29: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 30: snapctl.v1.SocketOutcome
-	(*Result)(nil),                // 31: snapctl.v1.Result
-	(*Id)(nil),                    // 32: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 33: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 34: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 35: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 36: snapctl.v1.VemTableResponse
-	(*DoctorRequest)(nil),         // 37: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 38: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 39: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 40: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 41: snapctl.v1.VersionResponse
-	nil,                           // 42: snapctl.v1.Result.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(Storage)(0),                  // 2: snapctl.v1.Storage
+	(PoolUse)(0),                  // 3: snapctl.v1.PoolUse
+	(*WakePolicy)(nil),            // 4: snapctl.v1.WakePolicy
+	(*Bind)(nil),                  // 5: snapctl.v1.Bind
+	(*Publication)(nil),           // 6: snapctl.v1.Publication
+	(*Limits)(nil),                // 7: snapctl.v1.Limits
+	(*RunRequest)(nil),            // 8: snapctl.v1.RunRequest
+	(*App)(nil),                   // 9: snapctl.v1.App
+	(*AppRequest)(nil),            // 10: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 11: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 12: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 13: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 14: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 15: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 16: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 17: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 18: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 19: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 20: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 21: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 22: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 23: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 24: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 25: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 26: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 27: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 28: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 29: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 30: snapctl.v1.Event
+	(*Progress)(nil),              // 31: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 32: snapctl.v1.SocketOutcome
+	(*Result)(nil),                // 33: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 34: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 35: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 36: snapctl.v1.Template
+	(*Parameter)(nil),             // 37: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 38: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 39: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 40: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 41: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 42: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 43: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 44: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 45: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 46: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 47: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 48: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 49: snapctl.v1.VemTableResponse
+	(*DoctorRequest)(nil),         // 50: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 51: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 52: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 53: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 54: snapctl.v1.VersionResponse
+	nil,                           // 55: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 56: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 57: snapctl.v1.CloneResult.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	3,  // 1: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
-	5,  // 2: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
-	2,  // 3: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	43, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
-	4,  // 5: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
+	5,  // 1: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
+	7,  // 2: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
+	4,  // 3: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
+	58, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	6,  // 5: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	0,  // 6: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	44, // 7: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	44, // 8: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
-	2,  // 9: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	43, // 10: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
-	4,  // 11: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
-	5,  // 12: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
-	3,  // 13: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
-	7,  // 14: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	13, // 15: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	13, // 16: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	43, // 17: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 18: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 19: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 20: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 21: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	26, // 22: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	44, // 23: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	26, // 24: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	29, // 25: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	31, // 26: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	7,  // 27: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	26, // 28: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	30, // 29: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	42, // 30: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	32, // 31: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	35, // 32: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	38, // 33: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	6,  // 34: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	9,  // 35: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	8,  // 36: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	11, // 37: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	14, // 38: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	16, // 39: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	17, // 40: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	19, // 41: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	20, // 42: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	8,  // 43: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	34, // 44: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	21, // 45: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	9,  // 46: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	23, // 47: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	25, // 48: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	22, // 49: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	37, // 50: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	40, // 51: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	7,  // 52: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	10, // 53: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	7,  // 54: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	12, // 55: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	15, // 56: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	7,  // 57: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	18, // 58: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	28, // 59: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	28, // 60: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	33, // 61: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	36, // 62: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	28, // 63: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	27, // 64: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	24, // 65: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	18, // 66: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	28, // 67: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	39, // 68: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	41, // 69: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	52, // [52:70] is the sub-list for method output_type
-	34, // [34:52] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	59, // 7: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	59, // 8: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	4,  // 9: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
+	58, // 10: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	6,  // 11: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
+	7,  // 12: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
+	5,  // 13: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
+	9,  // 14: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	15, // 15: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	15, // 16: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	58, // 17: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 18: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 19: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 20: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 21: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	28, // 22: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	59, // 23: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	28, // 24: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	31, // 25: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	33, // 26: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	9,  // 27: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	28, // 28: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	32, // 29: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	55, // 30: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	36, // 31: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	58, // 32: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 33: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	37, // 34: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	36, // 35: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	56, // 36: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	2,  // 37: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	3,  // 38: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	58, // 39: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	42, // 40: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	43, // 41: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	44, // 42: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	9,  // 43: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	57, // 44: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	32, // 45: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	45, // 46: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	48, // 47: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	51, // 48: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	8,  // 49: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	11, // 50: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	10, // 51: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	13, // 52: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	16, // 53: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	18, // 54: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	19, // 55: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	21, // 56: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	22, // 57: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	10, // 58: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	47, // 59: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	23, // 60: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	11, // 61: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	25, // 62: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	27, // 63: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	24, // 64: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	34, // 65: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	11, // 66: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	35, // 67: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	35, // 68: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	39, // 69: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	40, // 70: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	50, // 71: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	53, // 72: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	9,  // 73: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	12, // 74: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	9,  // 75: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	14, // 76: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	17, // 77: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	9,  // 78: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	20, // 79: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	30, // 80: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	30, // 81: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	46, // 82: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	49, // 83: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	30, // 84: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	29, // 85: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	26, // 86: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	20, // 87: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	30, // 88: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	30, // 89: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	38, // 90: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	36, // 91: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	20, // 92: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	36, // 93: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	41, // 94: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	52, // 95: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	54, // 96: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	73, // [73:97] is the sub-list for method output_type
+	49, // [49:73] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -3387,13 +4648,18 @@ func file_snapctl_proto_init() {
 		(*Event_Progress)(nil),
 		(*Event_Result)(nil),
 	}
+	file_snapctl_proto_msgTypes[37].OneofWrappers = []any{
+		(*CloneEvent_Progress)(nil),
+		(*CloneEvent_Result)(nil),
+		(*CloneEvent_Summary)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   41,
+			NumEnums:      4,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

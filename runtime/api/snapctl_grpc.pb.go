@@ -1,4 +1,4 @@
-// The API of snapctld on one host: apps and their snapshots.
+// The API of snapctld on one host: apps, their snapshots, and templates.
 //
 // Served by gRPC on a unix socket that root alone may open. Errors carry a
 // gRPC code (NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED for busy,
@@ -42,6 +42,12 @@ const (
 	Snapctl_Inspect_FullMethodName        = "/snapctl.v1.Snapctl/Inspect"
 	Snapctl_RemoveSnapshot_FullMethodName = "/snapctl.v1.Snapctl/RemoveSnapshot"
 	Snapctl_Restore_FullMethodName        = "/snapctl.v1.Snapctl/Restore"
+	Snapctl_CreateTemplate_FullMethodName = "/snapctl.v1.Snapctl/CreateTemplate"
+	Snapctl_ListTemplates_FullMethodName  = "/snapctl.v1.Snapctl/ListTemplates"
+	Snapctl_ShowTemplate_FullMethodName   = "/snapctl.v1.Snapctl/ShowTemplate"
+	Snapctl_RemoveTemplate_FullMethodName = "/snapctl.v1.Snapctl/RemoveTemplate"
+	Snapctl_SetPool_FullMethodName        = "/snapctl.v1.Snapctl/SetPool"
+	Snapctl_Clone_FullMethodName          = "/snapctl.v1.Snapctl/Clone"
 	Snapctl_Doctor_FullMethodName         = "/snapctl.v1.Snapctl/Doctor"
 	Snapctl_Version_FullMethodName        = "/snapctl.v1.Snapctl/Version"
 )
@@ -68,6 +74,13 @@ type SnapctlClient interface {
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	RemoveSnapshot(ctx context.Context, in *RemoveSnapshotRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	// Templates and their clones.
+	CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	ListTemplates(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTemplatesResponse, error)
+	ShowTemplate(ctx context.Context, in *TemplateRequest, opts ...grpc.CallOption) (*Template, error)
+	RemoveTemplate(ctx context.Context, in *TemplateRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Template, error)
+	Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error)
 	// The daemon and its host.
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
@@ -289,6 +302,84 @@ func (c *snapctlClient) Restore(ctx context.Context, in *RestoreRequest, opts ..
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_RestoreClient = grpc.ServerStreamingClient[Event]
 
+func (c *snapctlClient) CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[6], Snapctl_CreateTemplate_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CreateTemplateRequest, Event]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_CreateTemplateClient = grpc.ServerStreamingClient[Event]
+
+func (c *snapctlClient) ListTemplates(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTemplatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTemplatesResponse)
+	err := c.cc.Invoke(ctx, Snapctl_ListTemplates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) ShowTemplate(ctx context.Context, in *TemplateRequest, opts ...grpc.CallOption) (*Template, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Template)
+	err := c.cc.Invoke(ctx, Snapctl_ShowTemplate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) RemoveTemplate(ctx context.Context, in *TemplateRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveResponse)
+	err := c.cc.Invoke(ctx, Snapctl_RemoveTemplate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Template, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Template)
+	err := c.cc.Invoke(ctx, Snapctl_SetPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[7], Snapctl_Clone_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CloneRequest, CloneEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_CloneClient = grpc.ServerStreamingClient[CloneEvent]
+
 func (c *snapctlClient) Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DoctorResponse)
@@ -331,6 +422,13 @@ type SnapctlServer interface {
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	RemoveSnapshot(context.Context, *RemoveSnapshotRequest) (*RemoveResponse, error)
 	Restore(*RestoreRequest, grpc.ServerStreamingServer[Event]) error
+	// Templates and their clones.
+	CreateTemplate(*CreateTemplateRequest, grpc.ServerStreamingServer[Event]) error
+	ListTemplates(context.Context, *ListRequest) (*ListTemplatesResponse, error)
+	ShowTemplate(context.Context, *TemplateRequest) (*Template, error)
+	RemoveTemplate(context.Context, *TemplateRequest) (*RemoveResponse, error)
+	SetPool(context.Context, *SetPoolRequest) (*Template, error)
+	Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error
 	// The daemon and its host.
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
@@ -391,6 +489,24 @@ func (UnimplementedSnapctlServer) RemoveSnapshot(context.Context, *RemoveSnapsho
 }
 func (UnimplementedSnapctlServer) Restore(*RestoreRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Restore not implemented")
+}
+func (UnimplementedSnapctlServer) CreateTemplate(*CreateTemplateRequest, grpc.ServerStreamingServer[Event]) error {
+	return status.Error(codes.Unimplemented, "method CreateTemplate not implemented")
+}
+func (UnimplementedSnapctlServer) ListTemplates(context.Context, *ListRequest) (*ListTemplatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTemplates not implemented")
+}
+func (UnimplementedSnapctlServer) ShowTemplate(context.Context, *TemplateRequest) (*Template, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowTemplate not implemented")
+}
+func (UnimplementedSnapctlServer) RemoveTemplate(context.Context, *TemplateRequest) (*RemoveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveTemplate not implemented")
+}
+func (UnimplementedSnapctlServer) SetPool(context.Context, *SetPoolRequest) (*Template, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetPool not implemented")
+}
+func (UnimplementedSnapctlServer) Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error {
+	return status.Error(codes.Unimplemented, "method Clone not implemented")
 }
 func (UnimplementedSnapctlServer) Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Doctor not implemented")
@@ -661,6 +777,100 @@ func _Snapctl_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_RestoreServer = grpc.ServerStreamingServer[Event]
 
+func _Snapctl_CreateTemplate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CreateTemplateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).CreateTemplate(m, &grpc.GenericServerStream[CreateTemplateRequest, Event]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_CreateTemplateServer = grpc.ServerStreamingServer[Event]
+
+func _Snapctl_ListTemplates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ListTemplates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ListTemplates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ListTemplates(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_ShowTemplate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TemplateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ShowTemplate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ShowTemplate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ShowTemplate(ctx, req.(*TemplateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_RemoveTemplate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TemplateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).RemoveTemplate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_RemoveTemplate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).RemoveTemplate(ctx, req.(*TemplateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_SetPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).SetPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_SetPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).SetPool(ctx, req.(*SetPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_Clone_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CloneRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).Clone(m, &grpc.GenericServerStream[CloneRequest, CloneEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_CloneServer = grpc.ServerStreamingServer[CloneEvent]
+
 func _Snapctl_Doctor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DoctorRequest)
 	if err := dec(in); err != nil {
@@ -745,6 +955,22 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Snapctl_RemoveSnapshot_Handler,
 		},
 		{
+			MethodName: "ListTemplates",
+			Handler:    _Snapctl_ListTemplates_Handler,
+		},
+		{
+			MethodName: "ShowTemplate",
+			Handler:    _Snapctl_ShowTemplate_Handler,
+		},
+		{
+			MethodName: "RemoveTemplate",
+			Handler:    _Snapctl_RemoveTemplate_Handler,
+		},
+		{
+			MethodName: "SetPool",
+			Handler:    _Snapctl_SetPool_Handler,
+		},
+		{
 			MethodName: "Doctor",
 			Handler:    _Snapctl_Doctor_Handler,
 		},
@@ -783,6 +1009,16 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Restore",
 			Handler:       _Snapctl_Restore_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CreateTemplate",
+			Handler:       _Snapctl_CreateTemplate_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Clone",
+			Handler:       _Snapctl_Clone_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -29,6 +29,7 @@ type server struct {
 	hibernate func(grpc.ServerStreamingServer[api.Event]) error
 	logs      func(grpc.ServerStreamingServer[api.LogsChunk]) error
 	exec      func(grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput]) error
+	clone     func(grpc.ServerStreamingServer[api.CloneEvent]) error
 }
 
 func (s *server) Show(ctx context.Context, _ *api.AppRequest) (*api.App, error) { return s.show(ctx) }

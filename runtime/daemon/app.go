@@ -27,14 +27,18 @@ type app struct {
 	// Only the holder of the turn uses these.
 	proc     *sandbox.Process
 	ended    chan struct{} // closed when proc has ended
-	held     *hold.Set
+	held     *hold.Set     // changed by setHeld
+	lost     string        // why the held app has no sockets, "" if it has
 	watch    *watch
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
 
+	keeping chan struct{} // holds one token while exclusively runs
+
 	mu     sync.Mutex
 	rec    record
 	op     string // the operation that has the turn
+	hint   string // what to do about rec.LastError, if this daemon has noted it
 	exit   sandbox.ExitStatus
 	inodes map[uint64]bool // of the sockets that are held
 }
@@ -43,7 +47,7 @@ type app struct {
 var errBusy = errors.New("busy")
 
 func (d *Daemon) newApp(rec record) *app {
-	a := &app{turn: make(chan struct{}, 1), rec: rec, dir: d.appDir(rec.Name)}
+	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(rec.Name)}
 	a.box = sandbox.New(sandbox.Config{
 		Name: rec.Name, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", rec.Name),
 		Hide: []string{d.opt.StateDir}, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
@@ -129,10 +133,17 @@ func (a *app) settle(to Status, durable durability, change func(*record)) error 
 func (a *app) note(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.rec.LastError = ""
+	a.rec.LastError, a.hint = "", hint(err)
 	if err != nil {
 		a.rec.LastError = err.Error()
 	}
+}
+
+// advice is what can be done about the error that was noted last.
+func (a *app) advice() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hint
 }
 
 func (a *app) cgroup() freezer.Cgroup { return freezer.Cgroup(a.box.Cgroup().Path()) }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -285,6 +286,9 @@ func (d *Daemon) show(a *app) *api.App {
 	if l := rec.Spec.Linux; l != nil && l.Resources != nil {
 		out.Limits = showLimits(l.Resources)
 	}
+	if rec.LastError != "" {
+		out.Hint = a.advice()
+	}
 	if rec.Status == Held {
 		out.HeldSockets = int32(len(a.heldInodes()))
 	}
@@ -313,7 +317,7 @@ func showLimits(r *specs.LinuxResources) *api.Limits {
 func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 	s := &api.Snapshot{
 		Name: m.Name, App: m.App, CreatedAt: timestamppb.New(m.CreatedAt), Endpoint: m.Endpoint, Network: m.Network,
-		Args: m.Spec.Process.Args, CriuVersion: versionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
+		Args: m.Spec.Process.Args, CriuVersion: criu.VersionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
 		Processes: int32(m.Processes),
 	}
 	for _, f := range m.Files {
@@ -325,12 +329,9 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 			s.StorageBytes += f.SizeBytes
 		}
 	}
-	return s
-}
-
-func versionText(v int) string {
-	if v == 0 {
-		return ""
+	for _, f := range m.Memory {
+		s.SizeBytes += f.SizeBytes
+		s.MemoryBytes += f.SizeBytes
 	}
-	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100)
+	return s
 }

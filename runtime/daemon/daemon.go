@@ -26,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -35,7 +36,7 @@ import (
 type Options struct {
 	StateDir string // default sandbox.DefaultStateDir
 	RunDir   string // default DefaultRunDir
-	CRIU     string // the criu program; default: criu of PATH, or PrivateCRIU
+	CRIU     string // the criu program; default: as for criu.Find
 	CRIULog  int    // CRIU's log level, default 2
 	Prefix4  netip.Prefix
 	Prefix6  netip.Prefix
@@ -57,7 +58,9 @@ type Daemon struct {
 	criu    criu.Client
 	cgroups *sandbox.Cgroups
 	host    *netns.NS
-	fds     holder.Store
+	fds     *holder.Keeper
+	memory  *memory.Store
+	sweeps  chan struct{} // has a token while somebody wants memory files swept
 	lock    *os.File
 	tasks   tasks
 	// criuVersion is written into snapshots.
@@ -70,6 +73,7 @@ type Daemon struct {
 	apps     map[string]*app
 	names    map[string]bool // of snapshots being written
 	networks map[string]*fabric.Fabric
+	strays   map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -79,7 +83,8 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
-		published: make(map[string]published),
+		published: make(map[string]published), strays: make(map[string][]holder.Item),
+		sweeps: make(chan struct{}, 1),
 	}
 	d.tasks.start(ctx)
 	defer func() {
@@ -107,11 +112,11 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.fds, err = d.openHolder(ctx); err != nil {
 		return nil, err
 	}
-	candidates := []string{"criu", PrivateCRIU}
+	var candidates []string
 	if opt.CRIU != "" {
 		candidates = []string{opt.CRIU}
 	}
-	if d.criu.Path, d.criuVersion, err = FindCRIU(ctx, candidates...); err != nil {
+	if d.criu.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
 		return nil, err
 	}
 	if _, err := d.pool(DefaultNetwork); err != nil {
@@ -120,13 +125,23 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if err := snapshot.Sweep(d.snapshotsDir()); err != nil {
 		return nil, err
 	}
-	return d, d.recover(ctx)
+	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
+		return nil, err
+	}
+	if err := d.recover(ctx); err != nil {
+		return nil, err
+	}
+	d.tasks.run(d.sweepMemory)
+	return d, nil
 }
 
 // Close lets go of everything; the apps go on, held sockets stay held.
 func (d *Daemon) Close() error {
 	d.tasks.stop()
 	var errs []error
+	if d.fds != nil {
+		errs = append(errs, d.fds.Close()) // before what it would refill a new holder with
+	}
 	for _, a := range d.list() {
 		a.turn <- struct{}{} // for good: only a follower may still have it
 		if a.held != nil {
@@ -137,6 +152,9 @@ func (d *Daemon) Close() error {
 		}
 	}
 	d.tasks.followers.Wait()
+	for _, items := range d.strays {
+		errs = append(errs, holder.CloseAll(items))
+	}
 	for _, n := range d.networks {
 		errs = append(errs, n.Close())
 	}
@@ -174,13 +192,4 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
 	return f, nil
-}
-
-// openHolder connects to the process that keeps the sockets of held apps.
-func (d *Daemon) openHolder(ctx context.Context) (holder.Store, error) {
-	socket := filepath.Join(d.opt.RunDir, "holder.sock")
-	if err := holder.Spawn(ctx, "/proc/self/exe", socket, filepath.Join(d.opt.RunDir, "holder.log")); err != nil {
-		return nil, err
-	}
-	return holder.Dial(ctx, socket)
 }

@@ -15,9 +15,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/holder"
 )
 
 // hintTrailer carries what the user can do about an error.
@@ -60,6 +62,8 @@ func rpcError(err error) error {
 		code = codes.Canceled
 	case errors.As(err, &step):
 		code = codes.FailedPrecondition
+	case errors.Is(err, holder.ErrDown):
+		code = codes.Unavailable
 	case errors.Is(err, hold.ErrUnsupported):
 		code = codes.Unimplemented
 	case errors.Is(err, snapshot.ErrExists):
@@ -80,6 +84,7 @@ func rpcError(err error) error {
 func hint(err error) string {
 	var (
 		step *StepError
+		lost *LostError
 		c    *criu.Error
 	)
 	switch {
@@ -91,10 +96,14 @@ func hint(err error) string {
 		return "wait for the other operation; snapctl show tells what it is"
 	case errors.As(err, &step):
 		return stepHint(step)
+	case errors.As(err, &lost):
+		return "wake it by command: snapctl wake " + lost.App
+	case errors.Is(err, holder.ErrDown):
+		return "nothing is lost as long as this snapctld runs, and it goes on trying: snapctl doctor tells what is in the way"
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		return "it can't be used: take it from a backup, or remove it"
 	case errors.As(err, &c) && slices.ContainsFunc(c.Lines, func(line string) bool { return strings.Contains(line, "Can't get rlimit") }):
-		return limitsRemedy
+		return doctor.LimitsRemedy
 	case errors.As(err, &c) && c.LogFile != "":
 		return fmt.Sprintf("CRIU's log is %s; run snapctld with --criu-log-level 4 for more, and snapctl doctor", c.LogFile)
 	default:

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -16,8 +18,9 @@ import (
 
 // outcome is what a long operation tells when it has succeeded.
 type outcome struct {
-	frozen time.Duration
-	steps  map[string]time.Duration
+	frozen  time.Duration
+	steps   map[string]time.Duration
+	sockets []socketOutcome // those that were not simply kept
 }
 
 // hibernate saves a running app, ends its processes and holds its sockets. If
@@ -46,7 +49,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if a.status() == Held {
 		return &outcome{}, nil
 	}
-	if err := d.preflight(ctx, a); err != nil {
+	if err := d.preflight(ctx, a, hold.Preflight); err != nil {
 		return nil, err
 	}
 	if err := a.step(Hibernating, untilReboot, nil); err != nil {
@@ -73,6 +76,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
+	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
@@ -88,14 +92,18 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
 	d.becomeHeld(ctx, a)
-	return &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), unheld(""))
+	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost}, nil
 }
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
-	if err := a.settle(Held, forever, func(r *record) { r.Process = processRecord{} }); err != nil {
+	err := a.settle(Held, forever, func(r *record) {
+		r.Process, r.Memory, r.Boot = processRecord{}, nil, bootID()
+	})
+	if err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
@@ -119,7 +127,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 }
 
 // preflight refuses an app that can't be saved before anything is frozen.
-func (d *Daemon) preflight(ctx context.Context, a *app) error {
+func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Context, []int) []hold.Finding) error {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return err
@@ -128,7 +136,7 @@ func (d *Daemon) preflight(ctx context.Context, a *app) error {
 	if err := outsiders(rec.Process.PID, pids); err != nil {
 		return err
 	}
-	return hold.Errors(hold.Preflight(ctx, pids))
+	return hold.Errors(look(ctx, pids))
 }
 
 // holdFor is the hold of one app, as package snapshot sees it.
@@ -168,17 +176,25 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 
 // release lets go of the held sockets, here and in the holder.
 func (d *Daemon) release(ctx context.Context, a *app) error {
-	err := a.disarm()
-	if a.held != nil {
-		err = errors.Join(err, a.held.Close())
-		a.setHeld(nil)
-	}
-	return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+	a.lost = ""
+	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
+		var err error
+		if a.held != nil {
+			err = a.held.Close()
+			a.setHeld(nil)
+		}
+		return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+	}))
 }
 
-// reclaim gets the held sockets from the holder after a restart of the daemon.
+// reclaim gets the held sockets from the holder after a restart of the daemon. If
+// the holder has none, the app has lost them.
 func (d *Daemon) reclaim(ctx context.Context, a *app) error {
 	items, err := d.fds.Get(ctx, a.box.Name)
+	if errors.Is(err, holder.ErrNotFound) {
+		a.lose()
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -209,6 +225,11 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
+	bases, err := d.mappedMemory(a, rec)
+	if err != nil {
+		return nil, err
+	}
+	dump = append(dump, slices.Sorted(maps.Keys(bases))...)
 	g, err := openGuard(a)
 	if err != nil {
 		return nil, err
@@ -217,7 +238,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		guard: g,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
-			External: dump, Guard: g.File,
+			External: dump, Guard: g.File, Store: d.memory, Bases: bases,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still
@@ -235,9 +256,9 @@ var _ snapshot.Sockets = holdFor{}
 
 // setHeld changes what is held. The caller has the turn.
 func (a *app) setHeld(set *hold.Set) {
-	a.held = set
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.held = set
 	a.inodes = nil
 	if set != nil {
 		a.inodes = make(map[uint64]bool, len(set.Sockets))

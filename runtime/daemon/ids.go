@@ -9,10 +9,8 @@ import (
 	"strings"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/sandbox"
 )
-
-// namespaces are the kinds of namespace an app has of its own.
-var namespaces = []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"}
 
 // Ids implements the API: what the app's own ids are on the host.
 func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) { //nolint:revive // named by the API
@@ -51,7 +49,7 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 			add("pid", virtual, strconv.Itoa(pid), name)
 		}
 	}
-	for _, kind := range namespaces {
+	for _, kind := range sandbox.Namespaces() {
 		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", rec.Process.PID, kind))
 		if err == nil {
 			add("namespace", kind, link, "")

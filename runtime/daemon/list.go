@@ -11,10 +11,11 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/image"
 )
 
@@ -59,6 +60,7 @@ func (d *Daemon) removeSnapshot(name string) error {
 	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil {
 		return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
 	}
+	defer d.sweepSoon()
 	return d.snapshotDir(name).Remove()
 }
 
@@ -93,23 +95,16 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 // Version implements the API.
 func (d *Daemon) Version(_ context.Context, _ *api.VersionRequest) (*api.VersionResponse, error) {
 	v := &api.VersionResponse{
-		Version: d.opt.Version, GoVersion: runtime.Version(), Kernel: kernelRelease(),
-		CriuVersion: versionText(d.criuVersion), CriuPath: d.criu.Path, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, Cgroup: d.cgroups.Name(), Pid: int32(os.Getpid()),
+		Version: d.opt.Version, GoVersion: runtime.Version(), Kernel: doctor.Kernel(),
+		CriuVersion: criu.VersionText(d.criuVersion), CriuPath: d.criu.Path, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, Cgroup: d.cgroups.Name(), Pid: int32(os.Getpid()),
+		HolderPid: int32(d.fds.PID()),
 	}
 	return v, nil
 }
 
-func kernelRelease() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
-}
-
 // origin says where snapshots of this daemon come from.
 func (d *Daemon) origin() snapshot.Origin {
-	return snapshot.Origin{Kernel: kernelRelease(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion}
+	return snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion}
 }
 
 // heldInodes names the sockets that are held of an app; not to be changed.

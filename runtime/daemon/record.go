@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -76,8 +77,11 @@ type record struct {
 	Publish        []publication   `json:"publish,omitempty"`
 	RestoredFrom   string          `json:"restored_from,omitempty"`
 	Process        processRecord   `json:"process"`
-	Exit           string          `json:"exit,omitempty"`
-	LastError      string          `json:"last_error,omitempty"`
+	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
+	// Memory are the memory files that the processes map.
+	Memory    []memory.File `json:"memory,omitempty"`
+	Exit      string        `json:"exit,omitempty"`
+	LastError string        `json:"last_error,omitempty"`
 }
 
 // processRecord names the root process so that it is never taken for another

@@ -62,6 +62,8 @@ func (d *Daemon) load(_ context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.apps[name] = d.newApp(*rec)
 	return nil
 }
@@ -77,7 +79,16 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 		a, ok := d.apps[name]
 		if !ok {
 			if _, err := os.Lstat(d.appDir(name)); err == nil {
-				continue // its record can't be read: the sockets are still its
+				// Its record can't be read: the sockets are still its.
+				items, err := d.fds.Get(ctx, name)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				d.mu.Lock()
+				d.strays[name] = items
+				d.mu.Unlock()
+				continue
 			}
 		}
 		if !ok || a.status() == Running || a.status() == Stopped {
@@ -133,18 +144,18 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 			return err
 		}
 		d.becomeHeld(ctx, a)
-		return nil
+		return a.whatIsLost()
 	case Held:
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
 		}
 		d.arm(ctx, a)
-		return nil
+		return a.whatIsLost()
 	case Waking:
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
 		}
-		return d.undoWake(ctx, a)
+		return errors.Join(d.undoWake(ctx, a), a.whatIsLost())
 	case Resuming:
 		return d.recoverResuming(ctx, a)
 	case Stopped:
@@ -181,11 +192,14 @@ func (d *Daemon) recoverRunning(ctx context.Context, a *app) error {
 // recoverHeld gets a held app's sockets back and repairs its sandbox, of which
 // a reboot leaves only what is on the disk.
 func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
+	if err := d.reclaim(ctx, a); err != nil {
+		return err
+	}
 	ns, err := d.prepare(ctx, a)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(ns.Close(), d.reclaim(ctx, a)); err != nil {
+	if err := ns.Close(); err != nil {
 		return err
 	}
 	kept, err := os.ReadDir(a.box.Shm())
@@ -206,7 +220,7 @@ func (d *Daemon) recoverResuming(ctx context.Context, a *app) error {
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
 		}
-		return d.undoWake(ctx, a)
+		return errors.Join(d.undoWake(ctx, a), a.whatIsLost())
 	}
 	if err := a.settle(Running, untilReboot, nil); err != nil {
 		return err

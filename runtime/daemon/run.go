@@ -171,7 +171,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	a.dropProcess()
 	err := a.settle(Stopped, forever, func(r *record) {
 		r.Exit = exit
-		r.Process = processRecord{}
+		r.Process, r.Memory = processRecord{}, nil
 	})
 	if _, ok := errors.AsType[*StepError](err); ok {
 		return err
@@ -233,6 +233,7 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.apps, a.box.Name)
+	d.sweepSoon()
 	return nil
 }
 

@@ -152,6 +152,7 @@ func progress(stream grpc.ServerStreamingServer[api.Event]) func(string) {
 func sendResult(stream grpc.ServerStreamingServer[api.Event], began time.Time, out *outcome, res *api.Result) error {
 	res.FrozenUs = out.frozen.Microseconds()
 	res.TotalUs = time.Since(began).Microseconds()
+	res.Sockets = showOutcomes(out.sockets)
 	res.StepsUs = make(map[string]int64, len(out.steps))
 	for name, took := range out.steps {
 		res.StepsUs[name] = took.Microseconds()

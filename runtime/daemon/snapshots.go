@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -29,7 +30,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
-	if err := d.preflight(ctx, a); err != nil {
+	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(req.name, a.box.Name)
@@ -62,6 +63,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Step = req.tell
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
+	opt.Frozen = unsaved
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
@@ -146,14 +148,17 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
-	dir, _, err := d.findSnapshot(req.snapshot)
+	dir, m, err := d.findSnapshot(req.snapshot)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := dir.Open(ctx, snapshot.ByDigest)
-	if err != nil {
+	// Somebody may remove the snapshot meanwhile.
+	d.memory.Pin(m.MemoryFiles())
+	defer d.memory.Unpin(m.MemoryFiles())
+	if m, err = dir.Open(ctx, snapshot.ByDigest, d.memory); err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
 	}
+	req.record.Memory = m.MemoryFiles()
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
 		return nil, nil, err
@@ -194,5 +199,6 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := d.adopt(a, proc, forever); err != nil {
 		return nil, nil, err
 	}
-	return a, &outcome{steps: clock.end()}, nil
+	lost := d.resets(ctx, dir, m.External, nil, ofApp(m.App))
+	return a, &outcome{steps: clock.end(), sockets: lost}, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -49,10 +50,11 @@ func unannounced(set *hold.Set, announced []string) error {
 	return nil
 }
 
-// sockets are the held sockets to restore an app with. A unix socket whose
-// other end was outside of the app, and that is not held, gets one whose other
-// end has just been closed. drop closes those.
-func (a *app) sockets(m *snapshot.Manifest) (_ []restore.Held, drop func(), err error) {
+// sockets are what is held to restore an app with. A unix socket whose other
+// end was outside of the app, and that is not held, gets one whose other end
+// has just been closed; a counting eventfd gets one with the count that the
+// images have. drop closes those.
+func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
 	held := a.heldSockets()
 	var made []*os.File
 	drop = func() {
@@ -61,16 +63,25 @@ func (a *app) sockets(m *snapshot.Manifest) (_ []restore.Held, drop func(), err 
 		}
 	}
 	for _, e := range m.External {
-		if e.Kind != snapshot.ExternalUnix || slices.ContainsFunc(held, func(h restore.Held) bool { return h.Inode == e.Inode }) {
+		h := restore.Held{Inode: e.Inode, At: image.DescriptorRef{PID: e.PID, FD: e.FD}}
+		var stand func() (*os.File, error)
+		switch e.Kind { //nolint:exhaustive // the others are no descriptors
+		case snapshot.ExternalUnix:
+			stand = func() (*os.File, error) { return deadUnix(e.SocketType) }
+		case snapshot.ExternalEventfd:
+			stand = func() (*os.File, error) { return countingEventfd(images, h.At) }
+		default:
 			continue
 		}
-		f, err := deadUnix(e.SocketType)
-		if err != nil {
+		if slices.ContainsFunc(held, func(have restore.Held) bool { return have.Inode == h.Inode && have.At == h.At }) {
+			continue
+		}
+		if h.File, err = stand(); err != nil {
 			drop()
 			return nil, nil, fmt.Errorf("replace %s: %w", e.Key, err)
 		}
-		made = append(made, f)
-		held = append(held, restore.Held{Inode: e.Inode, File: f})
+		made = append(made, h.File)
+		held = append(held, h)
 	}
 	return held, drop, nil
 }

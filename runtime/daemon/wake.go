@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -25,6 +26,13 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	defer release()
 	if a.status() == Running {
 		return &outcome{}, nil
+	}
+	if a.held == nil && a.lost == "" {
+		// An earlier attempt to get them failed: without a sign that they are
+		// lost, the app is not woken without them.
+		if err := d.reclaim(ctx, a); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
@@ -42,14 +50,14 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	}
 	clock := newSteps(tell)
 	clock.begin("check images")
-	m, err := a.hibernation().Open(ctx, snapshot.ByStamp)
+	m, err := a.hibernation().Open(ctx, snapshot.ByStamp, d.memory)
 	if err != nil {
 		return nil, err
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(_ context.Context, pid int) error {
-		return a.resuming(pid)
+		return a.resuming(pid, m)
 	})
 	if err != nil {
 		return nil, err
@@ -68,20 +76,26 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
-	if err := errors.Join(d.release(ctx, a), a.hibernation().Remove()); err != nil {
+	held, why := a.heldInodes(), unheld(a.lost)
+	err = d.release(ctx, a)
+	lost := d.resets(ctx, a.hibernation(), m.External, held, why)
+	if err := errors.Join(err, a.hibernation().Remove()); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
 	}
-	return &outcome{steps: clock.end()}, nil
+	d.sweepSoon()
+	return &outcome{steps: clock.end(), sockets: lost}, nil
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *app) resuming(pid int) error {
+func (a *app) resuming(pid int, m *snapshot.Manifest) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
 	}
-	return a.step(Resuming, untilReboot, func(r *record) { r.Process = processRecord{PID: pid, StartTime: start} })
+	return a.step(Resuming, untilReboot, func(r *record) {
+		r.Process, r.Memory = processRecord{PID: pid, StartTime: start}, m.MemoryFiles()
+	})
 }
 
 // restore makes the processes of a saved app, with the sockets that are held.
@@ -110,7 +124,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
 		}
 	}()
-	held, drop, err := a.sockets(m)
+	held, drop, err := a.sockets(m, from.Images())
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +136,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 	defer tighten()
 	resuming := false
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
-		Snapshot: from, Manifest: m, Place: *place, Held: held, Guard: g.File,
+		Snapshot: from, Manifest: m, Place: *place, Held: held, Memory: d.memory, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
@@ -149,9 +163,12 @@ func (a *app) heldSockets() []restore.Held {
 	if a.held == nil {
 		return nil
 	}
-	held := make([]restore.Held, len(a.held.Sockets))
+	held := make([]restore.Held, 0, len(a.held.Sockets)+len(a.held.Objects))
 	for i := range a.held.Sockets {
-		held[i] = restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File}
+		held = append(held, restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File})
+	}
+	for _, o := range a.held.Objects {
+		held = append(held, restore.Held{At: image.DescriptorRef(o.Owners[0]), File: o.File})
 	}
 	return held
 }
@@ -244,7 +261,11 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.box.Name), slog.String("reason", event.Reason.String()))
 	// Waking disarms, and that waits for this goroutine: another one wakes.
 	d.tasks.run(func(ctx context.Context) {
-		if _, err := d.wake(ctx, a, nil); err != nil {
+		out, err := d.wake(ctx, a, nil)
+		switch {
+		case err == nil && len(out.sockets) > 0: // nobody is there to be told
+			a.note(incomplete("wake", out.sockets))
+		case err != nil:
 			a.failures++
 			a.note(err)
 			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.box.Name), slog.Any("error", err))

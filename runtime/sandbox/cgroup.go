@@ -37,7 +37,7 @@ type Cgroups struct {
 // OpenCgroups finds the cgroup v2 hierarchy, or mounts one in runDir.
 func OpenCgroups(stateDir, runDir string) (*Cgroups, error) {
 	c := &Cgroups{name: CgroupParent(stateDir), mode: cgroups.Mode()}
-	mount, err := findCgroup2()
+	mount, err := FindCgroup2()
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,8 @@ func CgroupParent(stateDir string) string {
 	return fmt.Sprintf("/snapctl-%x", sum[:4])
 }
 
-func findCgroup2() (string, error) {
+// FindCgroup2 finds where a cgroup v2 hierarchy is mounted; "" if none is.
+func FindCgroup2() (string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("find cgroup2: %w", err)

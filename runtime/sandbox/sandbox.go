@@ -163,3 +163,7 @@ func unmount(path string) error {
 		}
 	}
 }
+
+// Namespaces are the kinds of namespace that an app has of its own, by their names
+// in /proc/PID/ns.
+func Namespaces() []string { return []string{"pid", "mnt", "ipc", "uts", "net", "cgroup", "time"} }

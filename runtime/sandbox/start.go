@@ -82,7 +82,8 @@ func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err erro
 	if len(text) > 0 {
 		return nil, fmt.Errorf("start sandbox: %s", text)
 	}
-	if err := s.bindCgroupNS(cmd.Process.Pid); err != nil {
+	// A program that has ended already has no namespaces to keep any more.
+	if err := s.bindCgroupNS(cmd.Process.Pid); err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, err
 	}
 	p, err := OpenProcess(cmd.Process.Pid)

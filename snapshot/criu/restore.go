@@ -109,6 +109,7 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 			}
 		}
 		resumed = true
+		s.endIfStuck(p)
 		return nil
 	})
 	if cause := context.Cause(ctx); cause != nil && !resumed {

@@ -40,6 +40,22 @@ type dump struct {
 }
 
 func openDump(ctx context.Context, fsys fs.FS) (*dump, error) {
+	d, err := openTree(ctx, fsys)
+	if err != nil {
+		return nil, err
+	}
+	if d.files, err = readAll[fdinfo.FileEntry](d, "files.img", TypeFiles); err != nil {
+		return nil, fmt.Errorf("open dump: %w", err)
+	}
+	d.byID = make(map[uint32]*fdinfo.FileEntry, len(d.files))
+	for _, file := range d.files {
+		d.byID[file.GetId()] = file
+	}
+	return d, nil
+}
+
+// openTree opens a dump without its table of files, which may be long.
+func openTree(ctx context.Context, fsys fs.FS) (*dump, error) {
 	d := &dump{fsys: fsys, sizes: make(map[string]int64)}
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
@@ -68,13 +84,6 @@ func openDump(ctx context.Context, fsys fs.FS) (*dump, error) {
 	}
 	if d.tree, err = readAll[pstree.PstreeEntry](d, "pstree.img", TypePstree); err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
-	}
-	if d.files, err = readAll[fdinfo.FileEntry](d, "files.img", TypeFiles); err != nil {
-		return nil, fmt.Errorf("open dump: %w", err)
-	}
-	d.byID = make(map[uint32]*fdinfo.FileEntry, len(d.files))
-	for _, file := range d.files {
-		d.byID[file.GetId()] = file
 	}
 	return d, nil
 }
@@ -188,7 +197,25 @@ func (d *dump) task(entry *pstree.PstreeEntry) (_ *task, err error) {
 			err = fmt.Errorf("read process %d: %w", pid, err)
 		}
 	}()
+	t, err := d.memoryTask(entry)
+	if err != nil || !t.alive() {
+		return t, err
+	}
+	if t.ids, err = readOne[core.TaskKobjIdsEntry](d, fmt.Sprintf("ids-%d.img", pid), TypeIDs); err != nil {
+		return nil, err
+	}
+	if t.fs, err = readOne[pbfs.FsEntry](d, fmt.Sprintf("fs-%d.img", pid), TypeFS); err != nil {
+		return nil, err
+	}
+	t.fds, err = readAll[fdinfo.FdinfoEntry](d, fmt.Sprintf("fdinfo-%d.img", t.ids.GetFilesId()), TypeFdinfo)
+	return t, err
+}
+
+// memoryTask reads the core, mm and pagemap images of one process.
+func (d *dump) memoryTask(entry *pstree.PstreeEntry) (*task, error) {
+	pid := entry.GetPid()
 	t := &task{entry: entry}
+	var err error
 	if t.core, err = d.core(pid); err != nil || !t.alive() {
 		return t, err
 	}
@@ -201,19 +228,10 @@ func (d *dump) task(entry *pstree.PstreeEntry) (_ *task, err error) {
 		}
 		t.threads = append(t.threads, c)
 	}
-	if t.ids, err = readOne[core.TaskKobjIdsEntry](d, fmt.Sprintf("ids-%d.img", pid), TypeIDs); err != nil {
-		return nil, err
-	}
-	if t.fs, err = readOne[pbfs.FsEntry](d, fmt.Sprintf("fs-%d.img", pid), TypeFS); err != nil {
-		return nil, err
-	}
 	if t.mm, err = readOne[mm.MmEntry](d, fmt.Sprintf("mm-%d.img", pid), TypeMM); err != nil {
 		return nil, err
 	}
-	if t.pages, err = d.readPagemap(fmt.Sprintf("pagemap-%d.img", pid)); err != nil {
-		return nil, err
-	}
-	t.fds, err = readAll[fdinfo.FdinfoEntry](d, fmt.Sprintf("fdinfo-%d.img", t.ids.GetFilesId()), TypeFdinfo)
+	t.pages, err = d.readPagemap(fmt.Sprintf("pagemap-%d.img", pid))
 	return t, err
 }
 
@@ -254,4 +272,13 @@ func ghostID(r *remap.RemapFilePathEntry) (uint32, bool) {
 		return r.GetRemapId() &^ ghostBit, true
 	}
 	return r.GetRemapId(), r.GetRemapType() == remap.RemapType_GHOST
+}
+
+// marshal is for messages without required fields that may be missing.
+func marshal(m proto.Message) ([]byte, error) {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode message: %w", err)
+	}
+	return b, nil
 }

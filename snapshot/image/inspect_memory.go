@@ -2,7 +2,6 @@ package image
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 )
@@ -76,21 +75,9 @@ type pageShare struct {
 // pages.
 func sharePages(p *Pagemap, vmas []*vma.VmaEntry) (pageShare, error) {
 	share := pageShare{stored: make([]uint64, len(vmas)), parent: make([]uint64, len(vmas))}
-	order := make([]int, 0, len(vmas))
-	for i, v := range vmas {
-		if v.GetStatus()&vmaGuard == 0 {
-			order = append(order, i)
-		}
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		return compareUint(vmas[a].GetStart(), vmas[b].GetStart())
-	})
-	var end uint64
-	for _, i := range order {
-		if vmas[i].GetStart() < end {
-			return share, fmt.Errorf("read mappings: %w: two at %#x", ErrMalformed, vmas[i].GetStart())
-		}
-		end = vmas[i].GetEnd()
+	order, err := sortMappings(vmas)
+	if err != nil {
+		return share, err
 	}
 	next := 0
 	for _, e := range p.Extents {

@@ -269,3 +269,24 @@ func TestInspectErrors(t *testing.T) {
 	_, err = Inspect(t.Context(), images)
 	qt.Check(t, qt.ErrorIs(err, ErrMalformed))
 }
+
+func TestSockets(t *testing.T) {
+	for _, name := range []string{"plain", "sandbox"} {
+		images := testDump(t, name)
+		info, err := Inspect(t.Context(), images)
+		qt.Assert(t, qt.IsNil(err))
+		for i := range info.Sockets {
+			info.Sockets[i].Queue, info.Sockets[i].OpenAt = nil, nil
+		}
+		sockets, err := Sockets(t.Context(), images)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.CmpEquals(sockets, info.Sockets, cmpopts.EquateComparable(netip.AddrPort{})))
+		qt.Check(t, qt.IsTrue(len(sockets) > 3))
+
+		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, "files.img"), []byte("garbage!"), 0o600)))
+		_, err = Sockets(t.Context(), images)
+		qt.Check(t, qt.ErrorIs(err, ErrMalformed))
+		_, err = Sockets(t.Context(), t.TempDir())
+		qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+	}
+}

@@ -162,12 +162,9 @@ type unixPeer struct {
 
 // file edits one image and returns nil if there was nothing to change.
 func (e *socketEdit) file(want Type, data []byte) ([]byte, error) {
-	img, err := Decode(data)
+	img, err := decodeAs(want, data)
 	if err != nil {
 		return nil, err
-	}
-	if img.Type != want && img.Head != HeadEmpty {
-		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
 	}
 	var edited []Record
 	//exhaustive:ignore

@@ -22,11 +22,13 @@ type openFile struct {
 
 // Fields of the messages that are edited (images/*.proto).
 const (
-	fileEntryType = 1
-	fileEntryID   = 2
-	fileEntryReg  = 3
-	fileEntryInet = 4
-	fileEntryUnix = 16
+	fileEntryType    = 1
+	fileEntryID      = 2
+	fileEntryReg     = 3
+	fileEntryInet    = 4
+	fileEntryEventfd = 8
+	fileEntryInotify = 13
+	fileEntryUnix    = 16
 
 	regID    = 1
 	regFlags = 2
@@ -190,15 +192,16 @@ func appendReg(dst []byte, f openFile, key string) []byte {
 	return append(append(dst, '/'), key...)
 }
 
-// appendAsReg appends a socket's file_entry with reg in the place of what it
-// said about the socket.
+// appendAsReg appends the file_entry of a socket, eventfd or inotify instance
+// with reg in the place of what it said about that.
 func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
 	s := scan(msg)
 	for s.next() {
 		switch {
 		case s.is(fileEntryType, varint):
 			dst = appendVarint(dst, fileEntryType, fileReg)
-		case s.is(fileEntryInet, lengthDelimited), s.is(fileEntryUnix, lengthDelimited):
+		case s.is(fileEntryInet, lengthDelimited), s.is(fileEntryUnix, lengthDelimited),
+			s.is(fileEntryEventfd, lengthDelimited), s.is(fileEntryInotify, lengthDelimited):
 			dst = appendBytes(dst, fileEntryReg, reg)
 		default:
 			dst = append(dst, s.raw...)

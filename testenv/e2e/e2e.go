@@ -59,12 +59,17 @@ func newWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs 
 // Dial connects to the daemon, which may be a new one.
 func (w *World) Dial() {
 	w.t.Helper()
+	w.dial(w.t.Context())
+}
+
+func (w *World) dial(ctx context.Context) {
+	w.t.Helper()
 	if w.API != nil {
 		qt.Check(w.t, qt.IsNil(w.API.Close())) // it would connect to every later daemon too
 	}
-	c, err := client.Dial(w.t.Context(), w.Socket())
+	c, err := client.Dial(ctx, w.Socket())
 	qt.Assert(w.t, qt.IsNil(err))
-	_, err = c.Version(w.t.Context()) // it connects with the first request
+	_, err = c.Version(ctx) // it connects with the first request
 	qt.Assert(w.t, qt.IsNil(err))
 	w.API = c
 }
@@ -76,7 +81,7 @@ func (w *World) RemoveAll() {
 	defer cancel()
 	if _, err := w.DaemonPID(); err != nil {
 		qt.Check(w.t, qt.IsNil(w.StartDaemon(ctx, host.Daemon{})))
-		w.Dial()
+		w.dial(ctx) // the test's context has ended
 	}
 	apps, err := w.API.List(ctx)
 	qt.Check(w.t, qt.IsNil(err))

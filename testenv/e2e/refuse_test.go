@@ -14,22 +14,21 @@ import (
 func TestRefuse(t *testing.T) {
 	w := New(t)
 	for thing, what := range map[string]string{
-		"io_uring":          `io_uring open as descriptor \d+`,
-		"mptcp":             `MPTCP socket open as descriptor \d+`,
-		"tun":               `TUN/TAP device /tmp/tun open as descriptor \d+`,
-		"loop":              `device /tmp/loop .*open as descriptor \d+`,
-		"userfaultfd":       `userfaultfd open as descriptor \d+`,
-		"eventfd-semaphore": `eventfd with EFD_SEMAPHORE open as descriptor \d+`,
-		"inotify-queued":    `inotify instance with events that wait to be read open as descriptor \d+`,
-		"mqueue":            `POSIX message queue /jobs open as descriptor \d+`,
-		"mqueue-closed":     `POSIX message queue /later`,
-		"traced":            `debugger, process \d+`,
-		"pid-namespace":     `pid namespace of its own`,
-		"net-namespace":     `net namespace of its own`,
-		"user-namespace":    `user namespace of its own`,
-		"ipc-namespace":     `ipc namespace of its own`,
-		"uts-namespace":     `uts namespace of its own`,
-		"pty-shell":         `/dev/tty on a terminal that the app itself made open as descriptor \d+`,
+		"io_uring":       `io_uring open as descriptor \d+`,
+		"mptcp":          `MPTCP socket open as descriptor \d+`,
+		"tun":            `TUN/TAP device /tmp/tun open as descriptor \d+`,
+		"loop":           `device /tmp/loop .*open as descriptor \d+`,
+		"userfaultfd":    `userfaultfd open as descriptor \d+`,
+		"inotify-proc":   `inotify instance with events that wait to be read open as descriptor \d+`,
+		"mqueue":         `POSIX message queue /jobs open as descriptor \d+`,
+		"mqueue-closed":  `POSIX message queue /later`,
+		"traced":         `debugger, process \d+`,
+		"pid-namespace":  `pid namespace of its own`,
+		"net-namespace":  `net namespace of its own`,
+		"user-namespace": `user namespace of its own`,
+		"ipc-namespace":  `ipc namespace of its own`,
+		"uts-namespace":  `uts namespace of its own`,
+		"pty-shell":      `/dev/tty on a terminal that the app itself made open as descriptor \d+`,
 	} {
 		t.Run(thing, func(t *testing.T) {
 			w := w.in(t)

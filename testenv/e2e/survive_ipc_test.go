@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"os"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/api"
 )
 
 func TestIPCSurvives(t *testing.T) {
@@ -15,8 +18,46 @@ func TestIPCSurvives(t *testing.T) {
 
 func TestEventsSurvive(t *testing.T) {
 	survive(t, map[string]trial{
-		"epoll": {}, "eventfd": {}, "timerfd": {}, "signalfd": {}, "inotify": {}, "inotify-shm": {},
+		"epoll": {}, "eventfd": {}, "eventfd-semaphore": {}, "timerfd": {}, "signalfd": {}, "inotify": {}, "inotify-shm": {},
 	})
+}
+
+// TestUnreadInotifySurvives has events wait that the app has not read, in its
+// own files and in a directory of the host, where more come while it has no
+// process. A snapshot is refused: what an app goes on to read nobody can copy.
+func TestUnreadInotifySurvives(t *testing.T) {
+	w := New(t)
+	for name, ordeal := range ordeals() {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			dir := w.hostDir("watched")
+			s := w.survivor("survivor", &api.Bind{Source: dir, Destination: "/bind"})
+			s.ok("setup inotify-queued")
+			s.ok("setup inotify-bind")
+			_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "survivor", Name: "saved"}, nil)
+			qt.Assert(t, qt.ErrorMatches(err, `(?s).*inotify instance with events that wait to be read open as descriptor \d+: try again.*`))
+			w.Hibernate("survivor")
+			qt.Assert(t, qt.IsNil(os.WriteFile(dir+"/watched/during", nil, 0o600)))
+			w.Wake("survivor")
+			ordeal(w, "survivor")
+			s.ok("check inotify-queued")
+			s.ok("check inotify-bind")
+		})
+	}
+}
+
+// TestCountingEventfdSurvivesReboot has an app wake without what was held.
+func TestCountingEventfdSurvivesReboot(t *testing.T) {
+	w := New(t)
+	s := w.survivor("survivor")
+	s.ok("setup eventfd")
+	s.ok("setup eventfd-semaphore")
+	w.Hibernate("survivor")
+	w.loseHolder()
+	w.Wake("survivor")
+	s = w.control(survivorEndpoint)
+	s.ok("check eventfd")
+	s.ok("check eventfd-semaphore")
 }
 
 // TestSemUndoIsLost shows the one thing that is lost without a word: what

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -49,12 +50,12 @@ const (
 )
 
 // survivor runs a survivor as an app.
-func (w *World) survivor(name string) *survivor {
+func (w *World) survivor(name string, binds ...*api.Bind) *survivor {
 	w.t.Helper()
 	path, err := w.Install(w.t.Context(), "survivor")
 	qt.Assert(w.t, qt.IsNil(err))
 	w.Run(&api.RunRequest{
-		Name: name, Endpoint: survivorEndpoint, Args: []string{path},
+		Name: name, Endpoint: survivorEndpoint, Args: []string{path}, Binds: binds,
 		Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_NEVER},
 	})
 	return w.control(survivorEndpoint)
@@ -145,4 +146,27 @@ func survive(t *testing.T, trials map[string]trial) {
 			})
 		})
 	}
+}
+
+// loseHolder ends the daemon and what holds for it, and starts a new one: all
+// that was held is lost, as in a reboot.
+func (w *World) loseHolder() {
+	w.t.Helper()
+	conn, err := w.DialContext(w.t.Context(), "unixpacket", w.Outside(host.RunDir+"/holder.sock"))
+	qt.Assert(w.t, qt.IsNil(err))
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	qt.Assert(w.t, qt.IsNil(err))
+	var cred *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	qt.Assert(w.t, qt.IsNil(errors.Join(err, cerr, conn.Close(), w.KillDaemon(w.t.Context(), unix.SIGKILL))))
+	pidfd, err := unix.PidfdOpen(int(cred.Pid), 0)
+	qt.Assert(w.t, qt.IsNil(err))
+	defer unix.Close(pidfd)
+	qt.Assert(w.t, qt.IsNil(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)))
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000)
+	qt.Assert(w.t, qt.IsNil(err))
+	qt.Assert(w.t, qt.IsNil(w.StartDaemon(w.t.Context(), host.Daemon{})))
+	qt.Assert(w.t, qt.IsNil(w.API.Close()))
+	w.Dial()
 }

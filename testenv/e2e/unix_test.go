@@ -100,8 +100,13 @@ func TestUnixClient(t *testing.T) {
 	_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "client", Name: "saved"}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(two.ask("echo two"), "two"))
-	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "saved", As: "copy", Endpoint: "10.77.0.31"}, nil)
+	r, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "saved", As: "copy", Endpoint: "10.77.0.31"}, nil)
 	qt.Assert(t, qt.IsNil(err))
+	var reset []string
+	for _, s := range r.GetSockets() {
+		reset = append(reset, s.GetSocket())
+	}
+	qt.Assert(t, qt.DeepEquals(reset, []string{"tcp 10.77.0.30:7000 <- " + tcp.conn.LocalAddr().String(), "unix stream -> " + dir + "/host"}))
 	qt.Assert(t, qt.Equals(w.caller("10.77.0.31").ask("echo copy"), "copy"))
 	qt.Assert(t, qt.Equals(two.ask("echo two"), "two"))
 }

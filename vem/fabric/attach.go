@@ -9,15 +9,28 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/snapctl/snapctl/vem/fabric/fastpath"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // Endpoint is an app's place in the network.
+//
+// An app that is the copy of another one goes on using the addresses that were
+// frozen with it. They are the inside addresses: eth0 has them, and the app sees
+// itself by them, but to everybody else, in routes and publications, it is Addr4
+// and Addr6. Any number of endpoints may have the same inside addresses, which need
+// not lie in the network's prefixes. An app may also reach itself by Addr4 and
+// Addr6, but never anybody else whose address is its own inside address, or be
+// reached by them: a copy and a running original at that address do not meet.
+//
+// Inside addresses need BPF; see [Fabric.FastPath].
 type Endpoint struct {
-	App   string     // for errors and logs
-	Addr4 netip.Addr // in Prefix4; it identifies the endpoint within the network
-	Addr6 netip.Addr // in Prefix6; zero: no IPv6
-	MAC   net.HardwareAddr
+	App     string           // for errors and logs
+	Addr4   netip.Addr       // in Prefix4; it identifies the endpoint within the network
+	Addr6   netip.Addr       // in Prefix6; zero: no IPv6
+	Inside4 netip.Addr       // zero: Addr4
+	Inside6 netip.Addr       // zero: Addr6
+	MAC     net.HardwareAddr // zero: made from Addr4
 }
 
 func (f *Fabric) check(ep Endpoint) error {
@@ -40,7 +53,7 @@ func (f *Fabric) check(ep Endpoint) error {
 	if ep.MAC != nil && (len(ep.MAC) != 6 || ep.MAC[0]&1 != 0) {
 		return fmt.Errorf("%w: %s is not a unicast hardware address", ErrConfig, ep.MAC)
 	}
-	return nil
+	return f.checkInside(ep)
 }
 
 // appSysctls are set before the app's device exists, which inherits them.
@@ -68,12 +81,15 @@ var appSysctls = []sysctl{
 
 // Attach connects the app's namespace to the network: eth0 with the endpoint's
 // addresses, default routes, loopback up, and routes to it in the fabric. It may
-// be repeated, and then repairs what is missing. Existing connections, sockets and
-// other devices of the namespace stay as they are.
+// be repeated, and then repairs what is missing, and replaces inside addresses by
+// others or none. Existing connections, sockets and other devices of the namespace
+// stay as they are.
 //
-// It returns an error wrapping [ErrConfig], or [ErrAttached] if the endpoint leads
-// to another namespace (which, when it has died, can take the kernel a moment to
-// clear: Detach does it at once). If it fails, a device that it made is gone again.
+// It returns an error wrapping [ErrConfig], [ErrAttached] if the endpoint leads to
+// another namespace (which, when it has died, can take the kernel a moment to
+// clear: Detach does it at once), or [fastpath.ErrUnsupported] if the endpoint has
+// an inside address and this host can't translate. If it fails, a device that it
+// made is gone again.
 //
 // Cost: some 2 ms, mostly the kernel's when it makes a device.
 func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
@@ -89,6 +105,9 @@ func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
 func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err error) {
 	if err := f.check(ep); err != nil {
 		return err
+	}
+	if ep.mapping().kind() == fastpath.Translated && f.fast == nil {
+		return fmt.Errorf("give it inside address %s: %w", ep.mapping().inside(ep.Addr4), f.fastPath)
 	}
 	app, err := openSide(ns)
 	if err != nil {
@@ -109,7 +128,7 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 		}
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, f.in.removeLink(want.name))
+				err = errors.Join(err, f.lengthen(p.near, ep), f.in.removeLink(want.name))
 			}
 		}()
 	}
@@ -120,9 +139,12 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 		return err
 	}
 	for _, hop := range hops(ep) {
-		if err := app.addr(p.far, hop.self); err != nil {
+		if err := app.addr(p.far, hop.inside); err != nil {
 			return err
 		}
+	}
+	if err := app.renumber(p.far, parseMapping(p.near.Attrs().Alias), ep); err != nil {
+		return err
 	}
 	if err := p.up(f.in, app); err != nil {
 		return err
@@ -130,13 +152,18 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 	if err := routeApp(app, p.far, ep); err != nil {
 		return err
 	}
-	if err := app.awaitLocal(ctx, ep.Addr6); err != nil {
+	for _, hop := range hops(ep) {
+		if err := app.awaitLocal(ctx, hop.inside); err != nil {
+			return err
+		}
+	}
+	if err := f.shorten(ep, p.near.Attrs().Index); err != nil {
 		return err
 	}
-	if err := f.routeEndpoint(p.near, ep, want.far.mac); err != nil {
+	if err := f.remember(p.near, ep); err != nil {
 		return err
 	}
-	return f.shorten(ep, p.near.Attrs().Index)
+	return f.routeEndpoint(p.near, ep, want.far.mac)
 }
 
 func (f *Fabric) endpointVeth(ep Endpoint) veth {
@@ -168,10 +195,10 @@ func routeApp(app *side, eth netlink.Link, ep Endpoint) error {
 func (f *Fabric) routeEndpoint(dev netlink.Link, ep Endpoint, mac net.HardwareAddr) error {
 	index := dev.Attrs().Index
 	for _, hop := range hops(ep) {
-		if err := f.in.neigh(index, hop.self, mac); err != nil {
+		if err := f.in.neigh(index, hop.outside, mac); err != nil {
 			return err
 		}
-		if err := f.in.route(netlink.Route{LinkIndex: index, Dst: ipNet(single(hop.self)), Scope: netlink.SCOPE_LINK}); err != nil {
+		if err := f.in.route(netlink.Route{LinkIndex: index, Dst: ipNet(single(hop.outside)), Scope: netlink.SCOPE_LINK}); err != nil {
 			return err
 		}
 	}
@@ -180,14 +207,19 @@ func (f *Fabric) routeEndpoint(dev netlink.Link, ep Endpoint, mac net.HardwareAd
 
 // hop is one address family of an endpoint.
 type hop struct {
-	self, via netip.Addr
-	all       netip.Prefix
+	outside, inside, via netip.Addr
+	all                  netip.Prefix
 }
 
 func hops(ep Endpoint) []hop {
-	list := []hop{{ep.Addr4, nextHop4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)}}
+	list := []hop{{ep.Addr4, ep.Inside4, nextHop4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)}}
 	if ep.Addr6.IsValid() {
-		list = append(list, hop{ep.Addr6, nextHop6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+		list = append(list, hop{ep.Addr6, ep.Inside6, nextHop6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+	}
+	for i := range list {
+		if !list[i].inside.IsValid() {
+			list[i].inside = list[i].outside
+		}
 	}
 	return list
 }
@@ -210,10 +242,10 @@ func (f *Fabric) detach(ep Endpoint) error {
 		return err
 	}
 	dev, err := f.in.link(endpointDevice(ep.Addr4))
-	if err != nil || dev == nil {
+	if err != nil {
 		return err
 	}
-	if err := f.lengthen(dev); err != nil {
+	if err := f.lengthen(dev, ep); err != nil || dev == nil {
 		return err
 	}
 	return f.in.removeLink(dev.Attrs().Name)

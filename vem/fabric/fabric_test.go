@@ -99,19 +99,32 @@ func TestReach(t *testing.T) {
 // dropFastPath takes the program off every device of the fabric.
 func dropFastPath(t *testing.T, f *fabric.Fabric) {
 	t.Helper()
-	h := handle(t, f.Namespace())
-	links, err := h.LinkList()
+	for _, l := range fabricDevices(t, f) {
+		dropPrograms(t, f, l)
+	}
+}
+
+// fabricDevices lists the fabric's ends of all links.
+func fabricDevices(t *testing.T, f *fabric.Fabric) (list []netlink.Link) {
+	t.Helper()
+	links, err := handle(t, f.Namespace()).LinkList()
 	qt.Assert(t, qt.IsNil(err))
 	for _, l := range links {
-		if l.Type() != "veth" {
-			continue
+		if l.Type() == "veth" {
+			list = append(list, l)
 		}
-		err := h.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-			LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-		}})
-		if !errors.Is(err, unix.EINVAL) { // it has none any more
-			qt.Assert(t, qt.IsNil(err))
-		}
+	}
+	return list
+}
+
+// dropPrograms takes all programs off a device of the fabric.
+func dropPrograms(t *testing.T, f *fabric.Fabric, l netlink.Link) {
+	t.Helper()
+	err := handle(t, f.Namespace()).QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}})
+	if !errors.Is(err, unix.EINVAL) { // it has none any more
+		qt.Assert(t, qt.IsNil(err))
 	}
 }
 

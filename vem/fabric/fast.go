@@ -35,6 +35,14 @@ func (f *Fabric) setupFastPath() error {
 // fill enters all single addresses that the fabric has a route to, and installs
 // the table on their devices.
 func (f *Fabric) fill(table *fastpath.Table) error {
+	links, err := f.in.nl.LinkList()
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	inside := map[int]mapping{}
+	for _, l := range links {
+		inside[l.Attrs().Index] = parseMapping(l.Attrs().Alias)
+	}
 	devices := map[int]struct{}{}
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
 		routes, err := f.in.nl.RouteListFiltered(fam, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -46,14 +54,15 @@ func (f *Fabric) fill(table *fastpath.Table) error {
 			if !ok || !f.contains(a) {
 				continue
 			}
-			if err := table.Put(a, r.LinkIndex); err != nil {
+			m := inside[r.LinkIndex]
+			if err := table.Put(a, m.inside(a), r.LinkIndex, m.kind()); err != nil {
 				return err
 			}
 			devices[r.LinkIndex] = struct{}{}
 		}
 	}
 	for index := range devices {
-		if err := table.Install(f.in.nl, index); err != nil {
+		if err := table.Install(f.in.nl, index, inside[index].kind()); err != nil {
 			return err
 		}
 	}
@@ -74,37 +83,47 @@ func (f *Fabric) contains(a netip.Addr) bool {
 	return f.cfg.Prefix4.Contains(a) || f.cfg.Prefix6.Contains(a)
 }
 
-// shorten adds an endpoint to the fast path.
+// shorten adds an endpoint to the fast path, and translates its addresses.
 func (f *Fabric) shorten(ep Endpoint, device int) error {
 	if f.fast == nil {
 		return nil
 	}
+	kind := ep.mapping().kind()
 	for _, hop := range hops(ep) {
-		if err := f.fast.Put(hop.self, device); err != nil {
+		if err := f.fast.Put(hop.outside, hop.inside, device, kind); err != nil {
 			return err
 		}
 	}
-	return f.fast.Install(f.in.nl, device)
+	return f.fast.Install(f.in.nl, device, kind)
 }
 
-// lengthen takes all addresses behind a device off the fast path.
-func (f *Fabric) lengthen(dev netlink.Link) error {
+// lengthen takes an endpoint and all addresses behind its device, which may be nil,
+// off the fast path.
+func (f *Fabric) lengthen(dev netlink.Link, ep Endpoint) error {
 	if f.fast == nil {
 		return nil
 	}
+	var list []netip.Addr
+	for _, hop := range hops(ep) {
+		list = append(list, hop.outside)
+	}
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
+		if dev == nil {
+			break // and RouteList would list everybody's
+		}
 		routes, err := f.in.nl.RouteList(dev, fam)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range routes {
-			a, ok := hostRoute(r)
-			if !ok {
-				continue
+			if a, ok := hostRoute(r); ok {
+				list = append(list, a)
 			}
-			if err := f.fast.Remove(a); err != nil {
-				return err
-			}
+		}
+	}
+	for _, a := range list {
+		if err := f.fast.Remove(a); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package hold
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
@@ -21,7 +22,7 @@ type Options struct {
 	HostPaths []string
 }
 
-// Collect duplicates every socket of the processes that the VEM can hold. The
+// Collect duplicates every socket and [Object] of the processes that the VEM can hold. The
 // app should be frozen: of a running one, the set may be out of date at once.
 //
 // It fails early, holding nothing, with an *[UnsupportedError] if the app has a
@@ -58,13 +59,14 @@ func (s *scanner) finish(opt Options) (*Set, error) {
 // set moves the held sockets out of the scanner.
 func (s *scanner) set() (_ *Set, err error) {
 	sockets := make([]Socket, 0, len(s.sockets))
+	var objects []Object
 	w, err := newWrapper()
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err = errors.Join(err, w.close()); err != nil {
-			err = errors.Join(err, closeAll(sockets))
+			err = errors.Join(err, closeAll(sockets, objects))
 		}
 	}()
 	for _, inode := range s.order {
@@ -76,7 +78,7 @@ func (s *scanner) set() (_ *Set, err error) {
 		if v.Fate != Held {
 			continue
 		}
-		file, err := w.file(f.fd, inode)
+		file, err := w.file(f.fd, "socket:["+strconv.FormatUint(inode, 10)+"]")
 		if err != nil {
 			return nil, err
 		}
@@ -96,5 +98,10 @@ func (s *scanner) set() (_ *Set, err error) {
 			File:    file,
 		})
 	}
-	return NewSet(sockets), nil
+	if objects, err = s.objects.take(w); err != nil {
+		return nil, err
+	}
+	set := NewSet(sockets)
+	set.Objects = objects
+	return set, nil
 }

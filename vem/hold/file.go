@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,15 +27,15 @@ func (w *wrapper) close() error { return unix.Close(w.null) }
 
 // file turns a descriptor into a file that owns it. If it fails, the caller
 // still does.
-func (w *wrapper) file(fd int, inode uint64) (*os.File, error) {
+func (w *wrapper) file(fd int, name string) (*os.File, error) {
 	number, err := unix.FcntlInt(uintptr(w.null), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate descriptor: %w", err)
 	}
-	f := os.NewFile(uintptr(number), "socket:["+strconv.FormatUint(inode, 10)+"]")
+	f := os.NewFile(uintptr(number), name)
 	if err := unix.Dup3(fd, number, unix.O_CLOEXEC); err != nil {
 		return nil, errors.Join(fmt.Errorf("move descriptor: %w", err), f.Close())
 	}
-	unix.Close(fd) //nolint:errcheck // another descriptor of the same socket is open
+	unix.Close(fd) //nolint:errcheck // another descriptor of the same file is open
 	return f, nil
 }

@@ -10,7 +10,8 @@
 // one descriptor in a hibernation:
 //
 //	Held     the VEM keeps the kernel object: inet sockets, and unix sockets
-//	         whose other end is outside of the app
+//	         whose other end is outside of the app; and what CRIU would save in
+//	         part, see [Object]
 //	Saved    CRIU writes it into the snapshot and makes a new one
 //	Refused  neither can: the app cannot be hibernated; the verdict says why
 //
@@ -36,10 +37,10 @@ import (
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
-// Kind is what a socket is to the hold.
+// Kind is what a socket or another kernel object is to the hold.
 type Kind int
 
-// The kinds of socket. Only the kernel objects of the first seven are ever held.
+// The kinds. Only sockets of the first seven, and the last two, are ever held.
 const (
 	Other      Kind = iota // nothing that the hold knows
 	TCP                    // a TCP socket that does not listen, in whatever state
@@ -51,6 +52,8 @@ const (
 	UnixListen             // unix listener with its accept queue
 	Netlink                // netlink socket: CRIU saves it
 	Packet                 // packet socket
+	Eventfd                // eventfd(2)
+	Inotify                // inotify(7) instance
 )
 
 // String gives the kind's name as in JSON.
@@ -74,6 +77,10 @@ func (k Kind) String() string {
 		return "netlink"
 	case Packet:
 		return "packet"
+	case Eventfd:
+		return "eventfd"
+	case Inotify:
+		return "inotify"
 	case Other:
 		return "other"
 	default:
@@ -89,7 +96,7 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler]; an error wraps [ErrKind].
 func (k *Kind) UnmarshalText(text []byte) error {
-	for v := Other; v <= Packet; v++ {
+	for v := Other; v <= Inotify; v++ {
 		if v.String() == string(text) {
 			*k = v
 			return nil
@@ -151,10 +158,12 @@ func (s *Set) External() []string {
 	return out
 }
 
-// Set is the held sockets of one app. It owns their files.
+// Set is what is held of one app. It owns the files.
 type Set struct {
 	// Sockets are ordered by inode. Read only.
 	Sockets []Socket
+	// Objects are ordered by number. Read only.
+	Objects []Object
 
 	mu     sync.Mutex
 	closed bool
@@ -185,13 +194,18 @@ func (s *Set) Close() error {
 		return nil
 	}
 	s.closed = true
-	return closeAll(s.Sockets)
+	return closeAll(s.Sockets, s.Objects)
 }
 
-func closeAll(sockets []Socket) error {
+func closeAll(sockets []Socket, objects []Object) error {
 	var errs []error
 	for i := range sockets {
 		if f := sockets[i].File; f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	for i := range objects {
+		if f := objects[i].File; f != nil {
 			errs = append(errs, f.Close())
 		}
 	}

@@ -16,16 +16,17 @@ import (
 // mqueueMagic is the file system type of POSIX message queues, ipc/mqueue.c.
 const mqueueMagic = 0x19800202
 
-// losing judges a descriptor of which CRIU would lose something. Its link is
-// known; mounted tells whether it lies on a mount of the app.
-func losing(pid, fd int, link string, mounted bool) (Verdict, bool) {
+// losing judges a descriptor of which CRIU would lose something that no hold
+// keeps. Its link is known; mounted tells whether it lies on a mount of the app.
+func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, bool) {
 	switch {
-	case link == "anon_inode:[eventfd]" && countsDown(pid, fd):
-		// eventfd.c, eventfd_open: made again without the flag.
-		return refuse(Other, "eventfd with EFD_SEMAPHORE", "the app must close it: CRIU makes it a plain one, which is read whole"), true
 	case link == "anon_inode:inotify" && unread(pid, fd):
-		// fsnotify.c saves the watches alone.
-		return refuse(Other, "inotify instance with events that wait to be read", "try again: the app has to read them first"), true
+		if !p.copy {
+			if keep, err := p.devices.lasting(pid, fd); keep || err != nil {
+				return Verdict{}, false // if not closed, Collect will tell
+			}
+		}
+		return unreadInotify(), true
 	case !mounted && strings.HasPrefix(link, "/") && isMqueue(pid, fd):
 		// mq_open(3) opens it on the kernel's own mount: "Can't lookup mount".
 		return refuse(Other, "POSIX message queue "+link, mqueueRemedy), true
@@ -34,16 +35,6 @@ func losing(pid, fd int, link string, mounted bool) (Verdict, bool) {
 }
 
 const mqueueRemedy = "the app must close and unlink it: CRIU saves neither queues nor messages; System V queues and unix sockets are kept"
-
-// countsDown needs Linux 6.6: before, fdinfo does not tell.
-func countsDown(pid, fd int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
-	if err != nil {
-		return false // closed meanwhile
-	}
-	_, value, _ := strings.Cut(string(b), "eventfd-semaphore:")
-	return strings.HasPrefix(strings.TrimSpace(value), "1")
-}
 
 // unread tells whether an inotify descriptor has events in its queue.
 func unread(pid, fd int) bool {
@@ -56,9 +47,8 @@ func unread(pid, fd int) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(copied)                         //nolint:errcheck // the app's own descriptor stays open
-	n, err := unix.IoctlGetInt(copied, unix.TIOCINQ) // FIONREAD, inotify(7)
-	return err == nil && n > 0
+	defer unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
+	return waiting(copied)
 }
 
 func isMqueue(pid, fd int) bool {

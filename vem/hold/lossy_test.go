@@ -1,6 +1,7 @@
 package hold_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,8 +16,9 @@ import (
 // TestPreflightLosing has a process keep things that CRIU would save in part.
 func TestPreflightLosing(t *testing.T) {
 	tests := map[string]struct {
-		open func(t *testing.T) int
-		what string
+		open     func(t *testing.T) int
+		what     string
+		onlyCopy bool // a hold keeps it
 	}{
 		"eventfd": {open: func(t *testing.T) int {
 			t.Helper()
@@ -29,15 +31,23 @@ func TestPreflightLosing(t *testing.T) {
 			fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_SEMAPHORE)
 			qt.Assert(t, qt.IsNil(err))
 			return fd
-		}, what: "eventfd with EFD_SEMAPHORE"},
+		}},
 		"unread inotify": {open: func(t *testing.T) int {
+			t.Helper()
+			return unreadInotify(t)
+		}, what: "inotify instance with events that wait to be read", onlyCopy: true},
+		"unread inotify on a file system of the app": {open: func(t *testing.T) int {
 			t.Helper()
 			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 			qt.Assert(t, qt.IsNil(err))
-			dir := t.TempDir()
-			_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE)
+			watchPrivateMount(t, fd)
+			return fd
+		}, what: "inotify instance with events that wait to be read"},
+		"unread inotify with signals": {open: func(t *testing.T) int {
+			t.Helper()
+			fd := unreadInotify(t)
+			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_ASYNC)
 			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "x"), nil, 0o600)))
 			return fd
 		}, what: "inotify instance with events that wait to be read"},
 		"message queue": {open: func(t *testing.T) int {
@@ -56,15 +66,52 @@ func TestPreflightLosing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			a := w.run(os.NewFile(uintptr(test.open(t)), name))
-			findings := hold.Preflight(t.Context(), []int{a.pid})
-			if test.what == "" {
-				qt.Assert(t, qt.HasLen(findings, 0))
-				return
+			pids := []int{a.pid}
+			check := func(err error, what string) {
+				t.Helper()
+				if what == "" {
+					qt.Assert(t, qt.IsNil(err))
+					return
+				}
+				var got *hold.UnsupportedError
+				qt.Assert(t, qt.ErrorAs(err, &got))
+				qt.Assert(t, qt.Equals(got.What, what))
+				qt.Assert(t, qt.Equals(got.FD, 3))
 			}
-			var got *hold.UnsupportedError
-			qt.Assert(t, qt.ErrorAs(hold.Errors(findings), &got))
-			qt.Assert(t, qt.Equals(got.What, test.what))
-			qt.Assert(t, qt.Equals(got.FD, 3))
+			check(hold.Errors(hold.PreflightCopy(t.Context(), pids)), test.what)
+			if test.onlyCopy {
+				test.what = ""
+			}
+			check(hold.Errors(hold.Preflight(t.Context(), pids)), test.what)
 		})
 	}
+}
+
+// unreadInotify has an event in its queue.
+func unreadInotify(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	qt.Assert(t, qt.IsNil(err))
+	dir := t.TempDir()
+	_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "x"), nil, 0o600)))
+	return fd
+}
+
+// watchPrivateMount watches a tmpfs that no mount namespace has, and has an
+// event of it wait.
+func watchPrivateMount(t *testing.T, inotify int) {
+	t.Helper()
+	config, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	qt.Assert(t, qt.IsNil(err))
+	defer unix.Close(config)
+	qt.Assert(t, qt.IsNil(unix.FsconfigCreate(config)))
+	mount, err := unix.Fsmount(config, unix.FSMOUNT_CLOEXEC, 0)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(unix.Close(mount))) })
+	dir := fmt.Sprintf("/proc/self/fd/%d", mount)
+	_, err = unix.InotifyAddWatch(inotify, dir, unix.IN_CREATE)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(dir+"/x", nil, 0o600)))
 }

@@ -66,8 +66,17 @@ func Errors(findings []Finding) error {
 //
 // Cost: 10 us a descriptor, 1 us a mapping.
 func Preflight(ctx context.Context, pids []int) []Finding {
-	p := preflight{pids: pids}
-	for _, pid := range pids {
+	return (&preflight{pids: pids}).run(ctx)
+}
+
+// PreflightCopy does the same for an app that goes on while others are made
+// from what CRIU saves; see [ForCopy].
+func PreflightCopy(ctx context.Context, pids []int) []Finding {
+	return (&preflight{pids: pids, copy: true}).run(ctx)
+}
+
+func (p *preflight) run(ctx context.Context) []Finding {
+	for _, pid := range p.pids {
 		if err := ctx.Err(); err != nil {
 			return append(p.findings, Finding{Err: err})
 		}
@@ -75,8 +84,8 @@ func Preflight(ctx context.Context, pids []int) []Finding {
 			p.findings = append(p.findings, Finding{Err: err})
 		}
 	}
-	p.terminals.judge(&p)
-	p.nested.judge(&p)
+	p.terminals.judge(p)
+	p.nested.judge(p)
 	if err := reserve(p.sockets); err != nil {
 		p.findings = append(p.findings, Finding{Severity: Warning, Err: err})
 	}
@@ -106,10 +115,12 @@ func reserve(n int) error {
 
 type preflight struct {
 	pids      []int
+	copy      bool // nothing is held
 	findings  []Finding
 	sockets   int // descriptors of sockets seen
 	terminals terminals
 	nested    nested
+	devices   devices
 }
 
 func (p *preflight) process(pid int) error {
@@ -177,7 +188,7 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 	if strings.HasPrefix(link, "anon_inode:") {
 		facts.Mode = 0
 	}
-	if v, ok := losing(pid, fd, link, mounted); ok {
+	if v, ok := p.losing(pid, fd, link, mounted); ok {
 		p.add(Error, pid, fd, v)
 		return nil
 	}

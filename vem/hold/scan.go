@@ -55,10 +55,11 @@ type found struct {
 	details details
 }
 
-// scanner gathers the sockets of an app's processes, one copy of each.
+// scanner gathers the sockets and objects of an app's processes, one copy of each.
 type scanner struct {
 	sockets map[uint64]*found
 	order   []uint64 // their inodes, as they were found
+	objects objects
 }
 
 func (s *scanner) close() {
@@ -68,11 +69,35 @@ func (s *scanner) close() {
 		}
 	}
 	s.sockets = nil
+	s.objects.close()
 }
 
-// process adds the sockets of one process, and returns an *UnsupportedError for
-// the first file of it that neither CRIU nor the hold can keep.
+// process adds the sockets and objects of one process, and returns an
+// *UnsupportedError for the first file of it that neither CRIU nor the hold can
+// keep.
 func (s *scanner) process(ctx context.Context, pid int) error {
+	return duplicate(ctx, pid, func(fd, copied int, mode, rdev, inode uint64) (bool, error) {
+		owner := Owner{PID: pid, FD: fd}
+		switch have := s.sockets[inode]; {
+		case mode&unix.S_IFMT != unix.S_IFSOCK:
+			link, err := decideFile(pid, fd, Facts{Mode: uint32(mode), Rdev: rdev})
+			if kind, ok := objectKind(link); ok && err == nil {
+				return s.objects.add(kind, pid, fd, copied)
+			}
+			return false, err
+		case have != nil:
+			have.owners = append(have.owners, owner)
+			return false, nil
+		}
+		s.sockets[inode] = &found{fd: copied, owners: []Owner{owner}}
+		s.order = append(s.order, inode)
+		return true, nil
+	})
+}
+
+// duplicate calls visit with a duplicate of each descriptor of a process, and
+// what it leads to; kept tells whether visit owns the duplicate now.
+func duplicate(ctx context.Context, pid int, visit func(fd, copied int, mode, rdev, inode uint64) (kept bool, err error)) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return gone(pid, err)
@@ -95,7 +120,15 @@ func (s *scanner) process(ctx context.Context, pid int) error {
 		case err != nil:
 			return gone(pid, err)
 		}
-		kept, err := s.descriptor(pid, fd, copied)
+		kept := false
+		// The cached attributes will do: a FUSE or NFS server must not be waited for.
+		var st unix.Statx_t
+		const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
+		if err = unix.Statx(copied, "", flags, unix.STATX_TYPE|unix.STATX_INO, &st); err != nil {
+			err = fmt.Errorf("stat descriptor %d of process %d: %w", fd, pid, err)
+		} else {
+			kept, err = visit(fd, copied, uint64(st.Mode), unix.Mkdev(st.Rdev_major, st.Rdev_minor), st.Ino)
+		}
 		if !kept {
 			unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
 		}
@@ -106,42 +139,19 @@ func (s *scanner) process(ctx context.Context, pid int) error {
 	return nil
 }
 
-// descriptor looks at one duplicated descriptor; kept tells whether the scanner
-// owns it now.
-func (s *scanner) descriptor(pid, fd, copied int) (kept bool, err error) {
-	// The cached attributes will do: a FUSE or NFS server must not be waited for.
-	var st unix.Statx_t
-	const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
-	if err := unix.Statx(copied, "", flags, unix.STATX_TYPE|unix.STATX_INO, &st); err != nil {
-		return false, fmt.Errorf("stat descriptor %d of process %d: %w", fd, pid, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		facts := Facts{Mode: uint32(st.Mode), Rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor)}
-		return false, decideFile(pid, fd, facts)
-	}
-	owner := Owner{PID: pid, FD: fd}
-	if have := s.sockets[st.Ino]; have != nil {
-		have.owners = append(have.owners, owner)
-		return false, nil
-	}
-	s.sockets[st.Ino] = &found{fd: copied, owners: []Owner{owner}}
-	s.order = append(s.order, st.Ino)
-	return true, nil
-}
-
 // decideFile judges a file that is no socket. The link is read only where it
-// decides or tells the user something.
-func decideFile(pid, fd int, facts Facts) error {
+// decides or tells the user something, and returned then.
+func decideFile(pid, fd int, facts Facts) (link string, err error) {
 	switch facts.Mode & unix.S_IFMT {
 	case 0, unix.S_IFCHR, unix.S_IFBLK:
 		link, err := os.Readlink(fdDir(pid) + "/" + strconv.Itoa(fd))
 		if err != nil {
-			return gone(pid, err)
+			return "", gone(pid, err)
 		}
 		facts.Link = link
 	}
 	if v := Decide(facts); v.Fate == Refused {
-		return &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+		return "", &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
 	}
-	return nil
+	return facts.Link, nil
 }

@@ -9,9 +9,9 @@
 //	daemon --Put--> holder        daemon dies, a new one starts
 //	                holder --Get--> new daemon
 //
-// A [Store] is the contract: [Client] talks to the process, [Memory] is the fake
-// for tests. The descriptors of one app are an [Item] list that is replaced as a
-// whole or not at all.
+// A [Store] is the contract: [Client] talks to the process, [Keeper] also starts
+// another one if it ends, [Memory] is the fake for tests. The descriptors of one
+// app are an [Item] list that is replaced as a whole or not at all.
 //
 // Limits: the holder's RLIMIT_NOFILE bounds what it keeps. The Go runtime raises
 // the soft limit to the hard one by itself (since Go 1.19).

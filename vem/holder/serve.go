@@ -143,24 +143,33 @@ func (s *session) run(ctx context.Context) error {
 
 // allowed checks who is at the other end.
 func allowed(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+	cred, err := peer(conn)
 	if err != nil {
 		return err
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("refuse client: process %d has uid %d", cred.Pid, cred.Uid)
+	}
+	return nil
+}
+
+// peer asks the kernel who is at the other end.
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	if credErr != nil {
-		return fmt.Errorf("get credentials of client: %w", credErr)
+		return nil, fmt.Errorf("get credentials of peer: %w", credErr)
 	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("refuse client: process %d has uid %d", cred.Pid, cred.Uid)
-	}
-	return nil
+	return cred, nil
 }
 
 // handle answers one request. It owns fds. An error ends the session.

@@ -99,7 +99,7 @@ func (s *session) operate(op output.Operation, do operation) func(*cobra.Command
 			}
 			results = append(results, *r)
 			if !r.Complete {
-				errs = append(errs, &exitError{Partly, fmt.Sprintf("%s runs, but not all of its sockets came back", r.AppName())})
+				errs = append(errs, partly(r))
 			}
 			if s.format == output.AsTable { // each as soon as it is done
 				if err := s.print(output.NewResults([]output.Result{*r}, nil)); err != nil {
@@ -120,6 +120,14 @@ func (s *session) operate(op output.Operation, do operation) func(*cobra.Command
 		}
 		return nil
 	})
+}
+
+// partly is an operation that was done, but not to all of the app's sockets.
+func partly(r *output.Result) error {
+	if r.Operation == output.Hibernate {
+		return &exitError{Partly, fmt.Sprintf("%s is hibernated, but not all of its sockets are held", r.AppName())}
+	}
+	return &exitError{Partly, fmt.Sprintf("%s runs, but not all of its sockets came back", r.AppName())}
 }
 
 func (s *session) operateOn(ctx context.Context, c *client.Client, name string, op output.Operation, do operation) (*output.Result, error) {

@@ -2,13 +2,21 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/sandbox"
 )
+
+// CRIUVariable is the environment variable that names snapctld's CRIU program.
+const CRIUVariable = "SNAPCTL_CRIU"
 
 func newDoctor(s *session) *cobra.Command {
 	return &cobra.Command{
@@ -16,7 +24,10 @@ func newDoctor(s *session) *cobra.Command {
 		Short: "Check what snapctl needs of this host",
 		Long: `Check what snapctl needs of this host: kernel, CRIU, cgroups, rights, snapctld
 itself. It changes nothing. The exit code is 5 if a check failed; a warning is
-something that works, but not as well as it could.`,
+something that works, but not as well as it could, or that could not be seen.
+
+snapctld makes the checks. Where none answers snapctl makes them itself, for a
+snapctld that were started in its place: as root, for other users see less.`,
 		Example: `  snapctl doctor
   snapctl doctor --output json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              exactly(),
@@ -37,26 +48,42 @@ something that works, but not as well as it could.`,
 	}
 }
 
-// diagnose has a check of its own, whether there is a daemon, and the daemon's.
+// diagnose has a check of its own, whether there is a daemon, and the daemon's,
+// or those of this process.
 func (s *session) diagnose(ctx context.Context, cmd *cobra.Command) ([]output.Check, error) {
-	missing := func(err error) []output.Check {
-		return []output.Check{{
-			Name: "snapctld", Status: output.CheckFailed, Found: err.Error(), Remedy: strings.Join(s.hints(cmd, err), "; "),
-		}}
-	}
 	c, err := s.connect(ctx)
 	if err != nil {
-		return missing(err), nil
+		return s.diagnoseAlone(ctx, cmd, err), nil
 	}
 	defer func() { _ = c.Close() }() // nothing was changed
 	v, err := c.Version(ctx)
 	if err != nil {
-		return missing(err), nil
+		return s.diagnoseAlone(ctx, cmd, err), nil
 	}
-	own := output.Check{Name: "snapctld", Status: "ok", Found: fmt.Sprintf("version %s, pid %d, at %s", v.GetVersion(), v.GetPid(), s.address())}
+	own := output.Check{Name: "snapctld", Status: string(doctor.OK), Found: fmt.Sprintf("version %s, pid %d, at %s", v.GetVersion(), v.GetPid(), s.address())}
 	checks, err := c.Doctor(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return append([]output.Check{own}, output.NewChecks(checks)...), nil
+}
+
+// diagnoseAlone makes the checks without a daemon.
+func (s *session) diagnoseAlone(ctx context.Context, cmd *cobra.Command, why error) []output.Check {
+	found := why.Error()
+	switch {
+	case errors.Is(why, client.ErrNotRunning):
+		found = "not running: nobody answers at " + s.address()
+	case errors.Is(why, fs.ErrPermission):
+		found = "can't be asked: permission denied at " + s.address()
+	}
+	opt := doctor.Options{StateDir: sandbox.DefaultStateDir}
+	if path, ok := s.world.Env(CRIUVariable); ok && path != "" {
+		opt.CRIU = []string{path}
+	}
+	checks := []output.Check{{Name: "snapctld", Status: output.CheckFailed, Found: found, Remedy: strings.Join(s.hints(cmd, why), "; ")}}
+	for _, c := range s.world.Doctor(ctx, opt) {
+		checks = append(checks, output.Check{Name: c.Name, Status: string(c.Status), Found: c.Found, Remedy: c.Remedy})
+	}
+	return checks
 }

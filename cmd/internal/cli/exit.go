@@ -25,7 +25,7 @@ const (
 	Usage       ExitCode = 2 // the command line makes no sense
 	NotFound    ExitCode = 4 // no such app or snapshot
 	Unsupported ExitCode = 5 // not possible on this host or with this app
-	Partly      ExitCode = 6 // the app runs, but lost sockets
+	Partly      ExitCode = 6 // it is done, but the app lost connections
 )
 
 // errInterrupted is a command that was ended by a signal.

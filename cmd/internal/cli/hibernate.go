@@ -16,7 +16,8 @@ func newHibernate(s *session) *cobra.Command {
 		Short: "Put apps to sleep; traffic wakes them",
 		Long: `Put apps to sleep: save their processes, end them, and hold their sockets. Peers
 stay connected and can connect: what they send waits, and wakes the app as its
---wake says. If it fails the app runs on.`,
+--wake says. If it fails the app runs on. A connection that can't be held, since one
+process had just passed it to another one, is listed, and the exit code is 6.`,
 		Example: `  snapctl hibernate cache
   snapctl hibernate --timeout 10s cache web`,
 		Args:              someOf("APP"),

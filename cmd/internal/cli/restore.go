@@ -18,8 +18,11 @@ func newRestore(s *session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
 		Short: "Make an app of a snapshot",
-		Long: `Make an app of a snapshot. It goes on where the app was when it was saved. If
-sockets of it could not be restored, they are listed and the exit code is 6.`,
+		Long: `Make an app of a snapshot. It goes on where the app was when it was saved.
+
+Connections that the app had then stay with the app, and the new one finds them
+closed: they are listed, and the exit code is 6. Listeners and datagram sockets
+are made anew.`,
 		Example: `  snapctl restore cache-1
   snapctl restore cache-1 --as cache2 --endpoint 10.77.0.8`,
 		Args:              exactly("SNAPSHOT"),

@@ -46,7 +46,7 @@ Exit codes:
     2  the command line makes no sense
     4  there is no such app or snapshot
     5  not possible on this host, or with this app
-    6  the app runs, but not all of its sockets came back
+    6  it is done, but the app lost connections that it had
 
 exec ends with the exit code of the command that it ran.
 

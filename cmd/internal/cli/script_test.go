@@ -96,7 +96,7 @@ func scriptWorld(ts *testscript.TestScript) World {
 		Dir:  func() (string, error) { return cmp.Or(ts.Getenv("DIR"), ts.MkAbs(".")), nil },
 		UID:  uid(ts),
 		Now:  func() time.Time { return began.Add(2 * time.Minute) },
-		Dial: client.Dial, Build: output.Build{Version: "1.2.3", GoVersion: "go1.26.0"},
+		Dial: client.Dial, Doctor: healthy, Build: output.Build{Version: "1.2.3", GoVersion: "go1.26.0"},
 	}
 }
 

@@ -15,7 +15,10 @@ func newWake(s *session) *cobra.Command {
 		Use:   "wake APP...",
 		Short: "Wake hibernated apps",
 		Long: `Wake hibernated apps without waiting for traffic. If it fails the app stays
-hibernated, and its sockets held.`,
+hibernated, and its sockets held.
+
+If connections are lost, for snapctld and its holder both ended or the host was
+started anew, they are listed, and the exit code is 6: the app finds them closed.`,
 		Example:           "  snapctl wake cache",
 		Args:              someOf("APP"),
 		ValidArgsFunction: s.ask(0, appNames(api.Status_STATUS_HELD)),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/runtime/doctor"
 )
 
 // World is everything outside of the program.
@@ -29,8 +30,9 @@ type World struct {
 	Now func() time.Time
 	UID int
 
-	Dial  func(ctx context.Context, socket string) (*client.Client, error)
-	Build output.Build // which program this is
+	Dial   func(ctx context.Context, socket string) (*client.Client, error)
+	Doctor func(ctx context.Context, opt doctor.Options) []doctor.Check
+	Build  output.Build // which program this is
 }
 
 // System is the world as it is. version is this program's.
@@ -38,7 +40,7 @@ func System(version string) World {
 	return World{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Terminal: Console{},
 		Env: os.LookupEnv, Dir: os.Getwd, Now: time.Now, UID: os.Geteuid(),
-		Dial:  client.Dial,
+		Dial: client.Dial, Doctor: doctor.Run,
 		Build: output.Build{Version: version, GoVersion: runtime.Version()},
 	}
 }

@@ -2,13 +2,16 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/runtime/doctor"
 )
 
 // noTerminal is a [Terminal] where no stream is one.
@@ -43,9 +46,18 @@ func newBench(t *testing.T) *bench {
 		},
 		Dir:  func() (string, error) { return "/home/me", nil },
 		Now:  func() time.Time { return began.Add(2 * time.Minute) },
-		Dial: client.Dial, Build: output.Build{Version: "1.2.3", GoVersion: "go1.26.0"},
+		Dial: client.Dial, Doctor: healthy, Build: output.Build{Version: "1.2.3", GoVersion: "go1.26.0"},
 	}
 	return b
+}
+
+// healthy is the doctor of a good host, as this process sees it.
+func healthy(_ context.Context, opt doctor.Options) []doctor.Check {
+	return []doctor.Check{
+		{Name: "kernel", Status: doctor.OK, Found: "6.18.0"},
+		{Name: "criu", Status: doctor.OK, Found: cmp.Or(strings.Join(opt.CRIU, ""), "/usr/sbin/criu") + " 4.2.1"},
+		{Name: "overlay", Status: doctor.Warning, Found: "user 1000 can't see " + opt.StateDir, Remedy: "sudo snapctl doctor"},
+	}
 }
 
 // run runs a command line and forgets what earlier ones printed.

@@ -27,7 +27,7 @@ const (
 type Result struct {
 	Operation Operation        `json:"operation"`
 	Name      string           `json:"name"`     // as it was asked for
-	Complete  bool             `json:"complete"` // false if a socket was lost
+	Complete  bool             `json:"complete"` // false if a connection was lost
 	App       *App             `json:"app,omitempty"`
 	Snapshot  *Snapshot        `json:"snapshot,omitempty"`
 	FrozenUS  int64            `json:"frozen_us,omitempty"` // how long no process ran
@@ -112,23 +112,36 @@ func (d *Results) Table(t *Table) {
 // maxShown is how many lost sockets a table names.
 const maxShown = 10
 
+// lost lists the sockets that were lost, those with the same reason together.
 func (r Result) lost(t *Table) {
-	lost := 0
+	type group struct{ outcome, reason string }
+	var groups []group
+	sockets := make(map[group][]string)
 	for _, s := range r.Sockets {
 		if !s.lost() {
 			continue
 		}
-		if lost++; lost > maxShown {
-			continue
+		g := group{s.Outcome, s.Reason}
+		if sockets[g] == nil {
+			groups = append(groups, g)
 		}
-		line := "  " + s.Outcome + "  " + s.Socket
-		if s.Reason != "" {
-			line += ": " + s.Reason
-		}
-		t.Line(line)
+		sockets[g] = append(sockets[g], s.Socket)
 	}
-	if lost > maxShown {
-		t.Line(fmt.Sprintf("  and %d more, see --output json", lost-maxShown))
+	shown := 0
+	for _, g := range groups {
+		head := "  " + plural(len(sockets[g]), "socket") + " " + g.outcome
+		if g.reason != "" {
+			head += ": " + g.reason
+		}
+		t.Line(head)
+		for i, s := range sockets[g] {
+			if shown == maxShown {
+				t.Line(fmt.Sprintf("    and %d more, see --output json", len(sockets[g])-i))
+				break
+			}
+			t.Line("    " + s)
+			shown++
+		}
 	}
 }
 

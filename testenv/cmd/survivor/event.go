@@ -60,11 +60,37 @@ func eventfd() (check, error) {
 	}, err
 }
 
-// eventfdSemaphore counts down by one.
+// eventfdSemaphore counts down by one, through two descriptors, and a poller
+// sees it.
 func eventfdSemaphore() (check, error) {
-	sem, err := unix.Eventfd(2, unix.EFD_NONBLOCK|unix.EFD_SEMAPHORE)
+	sem, err := unix.Eventfd(3, unix.EFD_NONBLOCK|unix.EFD_SEMAPHORE)
+	if err != nil {
+		return nil, err
+	}
+	again, err := unix.FcntlInt(uintptr(sem), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ep, err := unix.EpollCreate1(0)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, sem, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: 77})
+	ready := func(want int) error {
+		events := make([]unix.EpollEvent, 2)
+		n, err := unix.EpollWait(ep, events, 0)
+		if err == nil && n > 0 {
+			err = same("event", events[0].Fd, 77)
+		}
+		return errors.Join(err, same("events", n, want))
+	}
 	return func(string) error {
-		return errors.Join(counts(sem, 1), counts(sem, 1), unix.Close(sem))
+		flags, err := unix.FcntlInt(uintptr(sem), unix.F_GETFL, 0)
+		return errors.Join(
+			err, same("O_NONBLOCK", flags&unix.O_NONBLOCK, unix.O_NONBLOCK),
+			ready(1), counts(sem, 1), counts(again, 1), counts(sem, 1), ready(0),
+			write(again, "\x02\x00\x00\x00\x00\x00\x00\x00"), ready(1), counts(sem, 1),
+		)
 	}, err
 }
 
@@ -167,13 +193,53 @@ func event(fd, wd int, name string) error {
 	return errors.Join(same("watch", int(binary.NativeEndian.Uint32([]byte(event))), wd), same("name", event[16:16+len(name)], name))
 }
 
-// inotifyQueued has an event that is not read yet.
+// inotifyQueued has an event that is not read yet, and a poller that sees it.
 func inotifyQueued() (check, error) {
-	const dir = "/dev/shm/queued"
+	const dir = "/tmp/queued"
 	fd, wd, err := inotifyOn(dir)
 	if err != nil {
 		return nil, err
 	}
-	err = os.WriteFile(filepath.Join(dir, "early"), nil, 0o600)
-	return func(string) error { return event(fd, wd, "early") }, err
+	ep, err := unix.EpollCreate1(0)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(
+		unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: 7}),
+		os.WriteFile(filepath.Join(dir, "early"), nil, 0o600),
+	)
+	return func(string) error {
+		events := make([]unix.EpollEvent, 2)
+		n, err := unix.EpollWait(ep, events, waitTime)
+		return errors.Join(err, same("events", n, 1), same("event", events[0].Fd, 7),
+			event(fd, wd, "early"), noticed(fd, wd, dir, "fresh"))
+	}, err
+}
+
+// inotifyBind watches a directory of the host, in which something happened
+// before the hibernation and something during it.
+func inotifyBind() (check, error) {
+	const dir = "/bind/watched"
+	fd, wd, err := inotifyOn(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = os.WriteFile(filepath.Join(dir, "before"), nil, 0o600)
+	return func(string) error {
+		return errors.Join(event(fd, wd, "before"), event(fd, wd, "during"), noticed(fd, wd, dir, "after"))
+	}, err
+}
+
+// inotifyProc watches a file system that only the app has, with an event that is
+// not read yet.
+func inotifyProc() (check, error) {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := unix.InotifyAddWatch(fd, "/proc/version", unix.IN_OPEN); err != nil {
+		return nil, err
+	}
+	_, err = os.ReadFile("/proc/version")
+	return func(string) error { return errors.Join(readable(fd), unix.Close(fd)) }, err
 }

@@ -69,7 +69,7 @@ func things() map[string]setup {
 		"pipe": pipe, "fifo": fifo, "unix-stream": unixStream, "unix-messages": unixMessages,
 		"unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
 		"epoll": epoll, "eventfd": eventfd, "eventfd-semaphore": eventfdSemaphore, "timerfd": timerfd, "signalfd": signalfd, "inotify": inotify,
-		"inotify-shm": inotifyShm, "inotify-queued": inotifyQueued,
+		"inotify-shm": inotifyShm, "inotify-queued": inotifyQueued, "inotify-bind": inotifyBind, "inotify-proc": inotifyProc,
 		"flock": flock, "posix-lock": posixLock, "ofd-lock": ofdLock,
 		"deleted-file": deletedFile, "files": files, "memfd": memfd, "cwd": cwd,
 		"mapped-file": mappedFile, "tmpfile": tmpfile, "flags": flags, "aio": aio,

@@ -22,6 +22,8 @@ import (
 //	tcp end C             read the end of the stream
 //	tcp shutdown C        end one's own stream
 //	tcp state C           answer the state's number, include/net/tcp_states.h
+//	tcp pass C            put it on its way through a unix socket, and close it
+//	tcp take C            take what was passed
 //	tcp close C
 type sockets map[string]int
 
@@ -31,7 +33,7 @@ func (s sockets) do(command string, args []string) (string, error) {
 	}
 	name, args := args[0], args[1:]
 	fd, ok := s[name]
-	makes := command == "listen" || command == "dial"
+	makes := command == "listen" || command == "dial" || command == "take"
 	if !ok && !makes {
 		return "", fmt.Errorf("no socket %s", name)
 	}
@@ -77,6 +79,18 @@ func (s sockets) do(command string, args []string) (string, error) {
 			return "", err
 		}
 		return strconv.Itoa(int(info.State)), nil
+	case "pass":
+		delete(s, name)
+		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		s["passing"] = ends[1]
+		return "ok", errors.Join(err, unix.Sendmsg(ends[0], []byte("x"), unix.UnixRights(fd), nil, 0), unix.Close(fd))
+	case "take":
+		passed, err := receive(s["passing"])
+		if err != nil {
+			return "", err
+		}
+		s[name] = passed[0]
+		return "ok", nil
 	case "close":
 		delete(s, name)
 		return "ok", unix.Close(fd)

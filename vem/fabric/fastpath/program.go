@@ -2,173 +2,181 @@ package fastpath
 
 import (
 	"encoding/binary"
+	"slices"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
-// insn is struct bpf_insn (include/uapi/linux/bpf.h). Both targets that matter
-// are little endian, where the first register is the low half of regs.
-type insn struct {
-	code uint8
-	regs uint8
-	off  int16
-	imm  int32
-}
-
-func op(code int, dst, src uint8, off int16, imm int32) insn {
-	return insn{uint8(code), dst | src<<4, off, imm}
-}
-
-// Registers. r1 to r5 carry arguments and are lost in calls; r6 to r9 survive.
-const (
-	r0 uint8 = iota
-	r1
-	r2
-	r3
-	r4
-	r5
-	r6
-	r7
-	_
-	_
-	fp
-)
-
-func mov(dst, src uint8) insn        { return op(unix.BPF_ALU64|0xb0|unix.BPF_X, dst, src, 0, 0) }
-func movImm(dst uint8, v int32) insn { return op(unix.BPF_ALU64|0xb0|unix.BPF_K, dst, 0, 0, v) }
-func addImm(dst uint8, v int32) insn { return op(unix.BPF_ALU64|unix.BPF_ADD|unix.BPF_K, dst, 0, 0, v) }
-
-func load(dst, src uint8, o int) insn {
-	return op(unix.BPF_LDX|unix.BPF_MEM|unix.BPF_W, dst, src, int16(o), 0)
-}
-
-func store(dst uint8, o int, src uint8) insn {
-	return op(unix.BPF_STX|unix.BPF_MEM|unix.BPF_W, dst, src, int16(o), 0)
-}
-
-func storeImm(dst uint8, o int, v int32) insn {
-	return op(unix.BPF_ST|unix.BPF_MEM|unix.BPF_W, dst, 0, int16(o), v)
-}
-func call(helper int32) insn { return op(unix.BPF_JMP|unix.BPF_CALL, 0, 0, 0, helper) }
-func exit() insn             { return op(unix.BPF_JMP|unix.BPF_EXIT, 0, 0, 0, 0) }
-
-// loadMap is the two-slot instruction that the verifier turns into the map's
-// address.
-func loadMap(dst uint8, fd int) []insn {
-	return []insn{op(unix.BPF_LD|unix.BPF_DW|unix.BPF_IMM, dst, unix.BPF_PSEUDO_MAP_FD, 0, int32(fd)), {}}
-}
-
-// code collects instructions and resolves jumps to labels.
-type code struct {
-	list   []insn
-	labels map[string]int
-	jumps  map[int]string
-}
-
-func (c *code) add(list ...insn) { c.list = append(c.list, list...) }
-
-func (c *code) label(name string) { c.labels[name] = len(c.list) }
-
-// jump adds a conditional jump; o is the comparison, with BPF_K or BPF_X.
-func (c *code) jump(o int, dst, src uint8, v int32, to string) {
-	c.jumps[len(c.list)] = to
-	c.add(op(unix.BPF_JMP|o, dst, src, 0, v))
-}
-
-func (c *code) bytes() []byte {
-	for at, to := range c.jumps {
-		c.list[at].off = int16(c.labels[to] - at - 1)
-	}
-	out := make([]byte, 0, 8*len(c.list))
-	for _, i := range c.list {
-		out = append(out, i.code, i.regs)
-		out = binary.NativeEndian.AppendUint16(out, uint16(i.off))
-		out = binary.NativeEndian.AppendUint32(out, uint32(i.imm))
-	}
-	return out
-}
-
-// Offsets in struct __sk_buff.
+// Offsets in struct __sk_buff (include/uapi/linux/bpf.h).
 const (
 	skbProtocol = 16
 	skbIfindex  = 40
-	skbData     = 76
-	skbDataEnd  = 80
 )
 
+// Verdicts (include/uapi/linux/pkt_cls.h).
 const (
-	helperMapLookup    = 1
-	helperRedirectPeer = 155 // Linux 5.10
-	actUnspec          = -1  // TC_ACT_UNSPEC: go on as if the program were not there
-	ethLen             = 14
-	keySrc, keyDst     = -16, -32 // on the stack
+	actUnspec = -1 // go on as if the program were not there
+	actShot   = 2  // drop
 )
 
-// program assembles, for the ingress of a fabric device:
+// The stack of ingress and egress. A key is an address as 16 bytes, an IPv4 one
+// as ::ffff:a.b.c.d.
+const (
+	keyDst    = -16
+	keySrc    = -32
+	keySource = -36 // the device and, behind it, keySrc: a key of sources
+	scratch   = -48
+)
+
+// In all functions r6 is the packet. In ingress and egress r7 is the device that
+// the program is on, r8 the one that the packet is for, and r9 the packet's
+// protocol. Helpers leave r6 to r9 alone, and r1 to r5 undefined.
+
+// ingress assembles what a device does with a packet that an endpoint sends.
 //
-//	src, dst := addresses of the packet, IPv4 ones as ::ffff:a.b.c.d
-//	if table[src] == this device && table[dst] exists && is another device {
-//	        give the packet to the other end of that device
-//	}
-//	else let the kernel route it
+//	Plain                              Translated
+//	if endpoints[src] is not device    if sources[device, src] does not exist
+//	        let the kernel route it            drop it
+//	                                   translate the source to it
+//	to = endpoints[dst]                to = endpoints[dst]
+//	if there is none, or it is device  if there is none
+//	        let the kernel route it            let the kernel route it
+//	if to has an inside address, translate the destination to it
+//	give the packet to the other end of to's device
 //
-// Only endpoints' own packets pass, so a forged source is left to the kernel's
-// reverse path filter. Anything unusual (short, split over fragments of the
-// buffer, neighbour discovery, multicast, VLAN) is not in the table or fails the
-// bounds check, and takes the kernel's path too.
-func program(mapFD int) []byte {
-	c := &code{labels: map[string]int{}, jumps: map[int]string{}}
-	bounds := func(length int32) { // r2 = data; r5 is lost
-		c.add(mov(r5, r2), addImm(r5, length))
-		c.jump(unix.BPF_JGT|unix.BPF_X, r5, r3, 0, "kernel")
+// Only endpoints' own packets pass. A plain device leaves a forged source to the
+// kernel's reverse path filter. A translated one can't: to the filter its outside
+// address would be a good source. So it drops what is not IP and from the inside
+// address; with permanent neighbour entries nothing else is needed.
+//
+// What the table does not know (multicast, the outside) takes the kernel's path.
+func ingress(kind Kind, endpoints, sources *ebpf.Map) asm.Instructions {
+	var from, self asm.Instructions
+	unusual := "kernel"
+	if kind == Translated {
+		unusual = "drop"
+		from = slices.Concat(
+			asm.Instructions{asm.StoreMem(asm.RFP, keySource, asm.R7, asm.Word)},
+			lookup(sources, keySource, "drop"),
+			translate("source", keySrc, 0, v4Src, v6Src),
+		)
+	} else {
+		from = append(lookup(endpoints, keySrc, "kernel"),
+			asm.LoadMem(asm.R8, asm.R0, entryDevice, asm.Word),
+			asm.JNE.Reg(asm.R8, asm.R7, "kernel"),
+		)
+		self = asm.Instructions{asm.JEq.Reg(asm.R8, asm.R7, "kernel")}
 	}
-	c.add(
-		mov(r6, r1),
-		load(r7, r6, skbIfindex),
-		load(r2, r6, skbData),
-		load(r3, r6, skbDataEnd),
-		load(r4, r6, skbProtocol),
+	return slices.Concat(
+		parse(unusual),
+		from,
+		lookup(endpoints, keyDst, "kernel"),
+		asm.Instructions{asm.LoadMem(asm.R8, asm.R0, entryDevice, asm.Word)},
+		self,
+		enter("forward"),
+		asm.Instructions{
+			asm.Mov.Reg(asm.R1, asm.R8).WithSymbol("forward"),
+			asm.Mov.Imm(asm.R2, 0),
+			asm.FnRedirectPeer.Call(),
+			asm.Return(),
+		},
+		verdicts(), translate4(), translate6(),
 	)
-	c.jump(unix.BPF_JEQ|unix.BPF_K, r4, 0, network16(unix.ETH_P_IPV6), "ipv6")
-	c.jump(unix.BPF_JNE|unix.BPF_K, r4, 0, network16(unix.ETH_P_IP), "kernel")
+}
 
-	bounds(ethLen + 20)
-	for _, k := range []struct{ key, at int }{{keySrc, ethLen + 12}, {keyDst, ethLen + 16}} {
-		c.add(
-			load(r1, r2, k.at),
-			storeImm(fp, k.key, 0),
-			storeImm(fp, k.key+4, 0),
-			storeImm(fp, k.key+8, network32(0xffff)),
-			store(fp, k.key+12, r1),
+// egress assembles what a translated device does with a packet that the kernel's
+// routes lead to its endpoint: it translates the destination.
+func egress(endpoints *ebpf.Map) asm.Instructions {
+	return slices.Concat(
+		parse("kernel"),
+		lookup(endpoints, keyDst, "kernel"),
+		asm.Instructions{
+			asm.LoadMem(asm.R8, asm.R0, entryDevice, asm.Word),
+			asm.JNE.Reg(asm.R8, asm.R7, "kernel"),
+		},
+		enter("kernel"),
+		verdicts(), translate4(), translate6(),
+	)
+}
+
+// parse fills r6, r7, r9, keySrc and keyDst, or goes to the label unusual with what
+// is not IP or too short.
+func parse(unusual string) asm.Instructions {
+	list := slices.Concat(
+		asm.Instructions{
+			asm.Mov.Reg(asm.R6, asm.R1),
+			asm.LoadMem(asm.R7, asm.R6, skbIfindex, asm.Word),
+			asm.LoadMem(asm.R9, asm.R6, skbProtocol, asm.Word),
+			asm.Mov.Imm(asm.R2, ethLen+v6Src),
+			asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "parse6"),
+			asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IP), unusual),
+			asm.Mov.Imm(asm.R2, ethLen+v4Src),
+		},
+		load(scratch, 8, unusual),
+	)
+	for _, k := range []struct{ key, from int16 }{{keySrc, scratch}, {keyDst, scratch + 4}} {
+		list = append(list,
+			asm.StoreImm(asm.RFP, k.key, 0, asm.DWord),
+			asm.StoreImm(asm.RFP, k.key+8, int64(network32(0xffff)), asm.Word),
+			asm.LoadMem(asm.R1, asm.RFP, k.from, asm.Word),
+			asm.StoreMem(asm.RFP, k.key+12, asm.R1, asm.Word),
 		)
 	}
-	c.jump(unix.BPF_JA, 0, 0, 0, "look")
+	list = append(list, asm.Ja.Label("parsed"))
+	list = append(list, label("parse6", load(keySrc, 32, unusual))...)
+	nop := asm.Mov.Reg(asm.R6, asm.R6) // a place for the label
+	return append(list, nop.WithSymbol("parsed"))
+}
 
-	c.label("ipv6")
-	bounds(ethLen + 40)
-	for i := range 4 {
-		c.add(
-			load(r1, r2, ethLen+8+4*i), store(fp, keySrc+4*i, r1),
-			load(r1, r2, ethLen+24+4*i), store(fp, keyDst+4*i, r1),
-		)
+// lookup leaves a pointer to the value of a key on the stack in r0, or goes to none.
+func lookup(m *ebpf.Map, key int32, none string) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, key),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, none),
 	}
+}
 
-	c.label("look")
-	look := func(key int32) { // r1 = table[key]
-		c.add(loadMap(r1, mapFD)...)
-		c.add(mov(r2, fp), addImm(r2, key), call(helperMapLookup))
-		c.jump(unix.BPF_JEQ|unix.BPF_K, r0, 0, 0, "kernel")
-		c.add(load(r1, r0, 0))
+// enter translates the destination if the endpoint at r0 has an inside address, or
+// goes to the label plain.
+func enter(plain string) asm.Instructions {
+	return append(asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R0, entryTranslated, asm.Word),
+		asm.JEq.Imm(asm.R1, 0, plain),
+	}, translate("destination", keyDst, entryInside, v4Dst, v6Dst)...)
+}
+
+// verdicts are the ends of a program: a packet that gets here is the kernel's.
+func verdicts() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Imm(asm.R0, actUnspec).WithSymbol("kernel"),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, actShot).WithSymbol("drop"),
+		asm.Return(),
 	}
-	look(keySrc)
-	c.jump(unix.BPF_JNE|unix.BPF_X, r1, r7, 0, "kernel")
-	look(keyDst)
-	c.jump(unix.BPF_JEQ|unix.BPF_X, r1, r7, 0, "kernel")
-	c.add(movImm(r2, 0), call(helperRedirectPeer), exit())
+}
 
-	c.label("kernel")
-	c.add(movImm(r0, actUnspec), exit())
-	return c.bytes()
+// load copies size bytes at offset r2 of the packet to the stack, or goes to the
+// label short.
+func load(stack, size int32, short string) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, stack),
+		asm.Mov.Imm(asm.R4, size),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, short),
+	}
+}
+
+// label names the first of some instructions.
+func label(name string, list asm.Instructions) asm.Instructions {
+	list[0] = list[0].WithSymbol(name)
+	return list
 }
 
 // network16 and network32 return a value as a load from the packet sees it.

@@ -1,5 +1,6 @@
 // Package fastpath takes packets between the endpoints of one host past the
-// fabric's router, straight from one app's device to the other's.
+// fabric's router, straight from one app's device to the other's, and gives
+// endpoints another address inside their namespace than outside.
 //
 // A packet that the kernel routes through the fabric is handled twice: once when
 // it comes out of the sender's veth, once when it comes out of the receiver's. A
@@ -9,100 +10,265 @@
 // only ever shortens what the kernel's routes would do; what the table does not
 // know takes the routes.
 //
-// Program and table live in the kernel as long as one device has the program, so
+// An endpoint with an inside address has a [Translated] device: the fabric's side
+// of it is where outside and inside meet, in both directions and without state.
+//
+//	app               Translated device                  fabric and host
+//	eth0 inside ----- ingress: source becomes outside -- routes, firewall, other
+//	          ------- egress:  destination becomes ----- devices know outside only
+//	                           inside
+//
+// Where a packet does not cross the router, the sender's program does what egress
+// would have done. Translated are the addresses of IPv4 and IPv6 headers, also of
+// the headers that ICMP errors quote, and with them the checksums of IPv4, TCP, UDP
+// and ICMPv6, also in fragments and in segments that are not split yet (GSO).
+// Whatever else a packet carries stays as it is.
+//
+// Programs and tables live in the kernel as long as one device has a program, so
 // nothing depends on this process. After a restart a new [Table] replaces them.
 //
 // Needs CAP_BPF (or CAP_SYS_ADMIN) and CAP_NET_ADMIN; Linux 5.10 with
-// CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS, on a little-endian machine of 64 bits.
+// CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS.
 package fastpath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // ErrUnsupported says that this kernel or this process's rights do not allow the
-// fast path. Everything works without, at the cost of the kernel's router.
+// fast path. Everything but inside addresses works without, at the cost of the
+// kernel's router.
 var ErrUnsupported = errors.New("fast path unsupported")
 
-// Table is the set of endpoints, and the program that uses it. Its methods may be
-// called at the same time, but not together with Close.
-type Table struct {
-	endpoints, program *os.File
+// Kind says what a device does.
+type Kind int
+
+const (
+	// Plain devices leave addresses alone.
+	Plain Kind = iota
+	// Translated devices have an endpoint with an inside address behind them. They
+	// drop every packet from the app that does not come from an inside address.
+	Translated
+)
+
+// String returns "plain" or "translated".
+func (k Kind) String() string {
+	switch k {
+	case Plain:
+		return "plain"
+	case Translated:
+		return "translated"
+	}
+	return fmt.Sprintf("Kind(%d)", int(k))
 }
+
+// Table is the set of endpoints, and the programs that use it. Its methods may be
+// called at the same time, but not for the same device, and not together with
+// Close.
+type Table struct {
+	endpoints *ebpf.Map // outside address -> entry
+	sources   *ebpf.Map // origin -> outside address
+	ingress   map[Kind]*ebpf.Program
+	egress    *ebpf.Program
+}
+
+// entry is where packets for an endpoint go.
+type entry struct {
+	Device     uint32
+	Translated uint32   // 1: the destination becomes Inside
+	Inside     [16]byte // the address inside, always set
+}
+
+// Offsets in an entry, for the programs.
+const (
+	entryDevice     = 0
+	entryTranslated = 4
+	entryInside     = 8
+	entrySize       = 24
+)
+
+// origin is what packets from a translated device come from.
+type origin struct {
+	Device uint32
+	Inside [16]byte
+}
+
+const originSize = 20
 
 // maxEntries bounds a table: two addresses per endpoint. Memory is taken as
 // entries come.
 const maxEntries = 1 << 17
 
 // New makes an empty table. It returns an error wrapping [ErrUnsupported] if the
-// kernel refuses the program. The caller closes it.
+// kernel refuses a map or a program. The caller closes it.
 func New() (*Table, error) {
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 || unsafe.Sizeof(uintptr(0)) != 8 {
-		return nil, fmt.Errorf("make fast path: %w: not a little-endian machine of 64 bits", ErrUnsupported)
+	t := &Table{ingress: make(map[Kind]*ebpf.Program)}
+	if err := t.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("make fast path: %w: %w", ErrUnsupported, err), t.Close())
 	}
-	m, err := newMap()
-	if err != nil {
-		return nil, fmt.Errorf("make fast path table: %w: %w", ErrUnsupported, err)
-	}
-	p, err := newProgram(program(int(m.Fd())))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("load fast path program: %w: %w", ErrUnsupported, err), m.Close())
-	}
-	return &Table{endpoints: m, program: p}, nil
+	return t, nil
 }
 
-// Put says that an address is behind a device of the fabric.
-func (t *Table) Put(a netip.Addr, device int) error {
-	key, value := a.As16(), uint32(device)
-	attr := mapElementAttr{fd: uint32(t.endpoints.Fd()), key: unsafe.Pointer(&key), value: unsafe.Pointer(&value)}
-	if _, err := bpf(unix.BPF_MAP_UPDATE_ELEM, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
-		return fmt.Errorf("add %s to fast path: %w", a, err)
+func (t *Table) load() (err error) {
+	if t.endpoints, err = newMap("endpoints", 16, entrySize); err != nil {
+		return err
+	}
+	if t.sources, err = newMap("sources", originSize, 16); err != nil {
+		return err
+	}
+	for _, kind := range []Kind{Plain, Translated} {
+		if t.ingress[kind], err = newProgram(ingress(kind, t.endpoints, t.sources)); err != nil {
+			return fmt.Errorf("load program for %s devices: %w", kind, err)
+		}
+	}
+	t.egress, err = newProgram(egress(t.endpoints))
+	return err
+}
+
+func newMap(name string, key, value uint32) (*ebpf.Map, error) {
+	return ebpf.NewMap(&ebpf.MapSpec{
+		Name: name, Type: ebpf.Hash, KeySize: key, ValueSize: value, MaxEntries: maxEntries, Flags: unix.BPF_F_NO_PREALLOC,
+	})
+}
+
+func newProgram(code asm.Instructions) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "snapctl", Type: ebpf.SchedCLS, Instructions: code, License: "Apache-2.0",
+	})
+}
+
+// Put says that an address is behind a device of the fabric. Packets between the
+// endpoints of translated devices have the inside address there; it is of the same
+// family, and outside itself for the endpoint of a plain device.
+func (t *Table) Put(outside, inside netip.Addr, device int, kind Kind) error {
+	e := entry{Device: uint32(device), Inside: inside.As16()}
+	if outside != inside {
+		e.Translated = 1
+	}
+	err := t.put(outside.As16(), e, kind)
+	if err != nil {
+		return fmt.Errorf("add %s to fast path: %w", outside, err)
 	}
 	return nil
 }
 
-// Remove leaves an address's packets to the kernel's routes. It does nothing if
-// the table does not have the address.
-func (t *Table) Remove(a netip.Addr) error {
-	key := a.As16()
-	attr := mapElementAttr{fd: uint32(t.endpoints.Fd()), key: unsafe.Pointer(&key)}
-	_, err := bpf(unix.BPF_MAP_DELETE_ELEM, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove %s from fast path: %w", a, err)
+func (t *Table) put(outside [16]byte, e entry, kind Kind) error {
+	before, err := t.entry(outside)
+	if err != nil {
+		return err
+	}
+	from := origin{e.Device, e.Inside}
+	if kind == Translated {
+		if err := t.sources.Put(from, outside); err != nil {
+			return err
+		}
+	}
+	if err := t.endpoints.Put(outside, e); err != nil {
+		return err
+	}
+	if before == nil || kind == Translated && from == (origin{before.Device, before.Inside}) {
+		return nil
+	}
+	return t.forget(*before)
+}
+
+// Remove leaves an address's packets to the kernel's routes, which do not lead into
+// a namespace that has another address inside. It does nothing if the table does
+// not have the address.
+func (t *Table) Remove(outside netip.Addr) error {
+	if err := t.remove(outside.As16()); err != nil {
+		return fmt.Errorf("remove %s from fast path: %w", outside, err)
 	}
 	return nil
 }
 
-// Install puts the program on a device's ingress, in place of the one that an
-// earlier table left there. h is a handle in the device's namespace.
-func (t *Table) Install(h *netlink.Handle, device int) error {
+func (t *Table) remove(outside [16]byte) error {
+	before, err := t.entry(outside)
+	if err != nil || before == nil {
+		return err
+	}
+	if err := t.endpoints.Delete(outside); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return t.forget(*before)
+}
+
+// entry returns nil if there is none.
+func (t *Table) entry(outside [16]byte) (*entry, error) {
+	var e entry
+	err := t.endpoints.Lookup(outside, &e)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &e, nil
+}
+
+// forget removes what an entry had among the sources.
+func (t *Table) forget(e entry) error {
+	err := t.sources.Delete(origin{e.Device, e.Inside})
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Install puts the programs of a kind on a device, in place of those that were
+// there, of whatever kind and table. h is a handle in the device's namespace.
+func (t *Table) Install(h *netlink.Handle, device int, kind Kind) error {
+	if err := t.install(h, device, kind); err != nil {
+		return fmt.Errorf("install fast path: %w: %w", ErrUnsupported, err)
+	}
+	return nil
+}
+
+func (t *Table) install(h *netlink.Handle, device int, kind Kind) error {
 	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}}
 	if err := h.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("install fast path: add clsact: %w: %w", ErrUnsupported, err)
+		return fmt.Errorf("add clsact: %w", err)
 	}
-	filter := &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: device, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL,
-		},
-		Fd: int(t.program.Fd()), Name: "snapctl", DirectAction: true,
+	if err := h.FilterReplace(filter(device, netlink.HANDLE_MIN_INGRESS, t.ingress[kind])); err != nil {
+		return fmt.Errorf("add ingress filter: %w", err)
 	}
-	if err := h.FilterReplace(filter); err != nil {
-		return fmt.Errorf("install fast path: add filter: %w: %w", ErrUnsupported, err)
+	out := filter(device, netlink.HANDLE_MIN_EGRESS, t.egress)
+	if kind == Translated {
+		if err := h.FilterReplace(out); err != nil {
+			return fmt.Errorf("add egress filter: %w", err)
+		}
+		return nil
+	}
+	// ENOENT, or EINVAL where there is no filter at all (net/sched/cls_api.c).
+	if err := h.FilterDel(out); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("remove egress filter: %w", err)
 	}
 	return nil
 }
 
-// Close drops the handles. Devices keep program and table.
+func filter(device int, hook uint32, program *ebpf.Program) *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: device, Parent: hook, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: program.FD(), Name: "snapctl", DirectAction: true,
+	}
+}
+
+// Close drops the handles. Devices keep programs and tables.
 func (t *Table) Close() error {
-	return errors.Join(t.endpoints.Close(), t.program.Close())
+	errs := []error{t.endpoints.Close(), t.sources.Close(), t.egress.Close()}
+	for _, p := range t.ingress {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -32,17 +32,21 @@ func newTable(t *testing.T) *fastpath.Table {
 
 func TestTable(t *testing.T) {
 	table := newTable(t)
-	for _, text := range []string{"10.77.0.2", "fd77::2"} {
-		a := netip.MustParseAddr(text)
+	for outside, inside := range map[string]string{"10.77.0.2": "10.78.0.9", "fd77::2": "fd78::9"} {
+		a, b := netip.MustParseAddr(outside), netip.MustParseAddr(inside)
 		qt.Check(t, qt.IsNil(table.Remove(a)), qt.Commentf("not there"))
-		qt.Check(t, qt.IsNil(table.Put(a, 7)))
-		qt.Check(t, qt.IsNil(table.Put(a, 8)), qt.Commentf("moved"))
+		qt.Check(t, qt.IsNil(table.Put(a, a, 7, fastpath.Plain)))
+		qt.Check(t, qt.IsNil(table.Put(a, a, 8, fastpath.Plain)), qt.Commentf("moved"))
+		qt.Check(t, qt.IsNil(table.Put(a, b, 8, fastpath.Translated)))
+		qt.Check(t, qt.IsNil(table.Put(a, b, 9, fastpath.Translated)), qt.Commentf("moved"))
+		qt.Check(t, qt.IsNil(table.Put(a, a, 9, fastpath.Plain)))
 		qt.Check(t, qt.IsNil(table.Remove(a)))
 		qt.Check(t, qt.IsNil(table.Remove(a)))
 	}
 }
 
-// Installing again, also from another table, leaves one program.
+// Installing again, also from another table or of another kind, leaves the programs of
+// one kind.
 func TestInstallReplaces(t *testing.T) {
 	tables := []*fastpath.Table{newTable(t), newTable(t)}
 	ns, err := netns.New()
@@ -58,15 +62,21 @@ func TestInstallReplaces(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, table := range tables {
-			for range 2 {
-				if err := table.Install(h, lo.Attrs().Index); err != nil {
-					return err
+		for _, kind := range []fastpath.Kind{fastpath.Plain, fastpath.Translated, fastpath.Plain} {
+			for _, table := range tables {
+				for range 2 {
+					if err := table.Install(h, lo.Attrs().Index, kind); err != nil {
+						return err
+					}
 				}
 			}
+			in, err := h.FilterList(lo, netlink.HANDLE_MIN_INGRESS)
+			qt.Check(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(in, 1), qt.Commentf("%s", kind))
+			out, err := h.FilterList(lo, netlink.HANDLE_MIN_EGRESS)
+			qt.Check(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(out, map[fastpath.Kind]int{fastpath.Translated: 1}[kind]), qt.Commentf("%s", kind))
 		}
-		filters, err := h.FilterList(lo, netlink.HANDLE_MIN_INGRESS)
-		qt.Check(t, qt.HasLen(filters, 1))
-		return err
+		return nil
 	})))
 }

@@ -1,0 +1,74 @@
+package restore
+
+import (
+	"context"
+	"os"
+
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/memory"
+)
+
+// memoryKey names a memory file for CRIU to inherit; what differs comes first, as
+// with sockets.
+func memoryKey(id memory.ID) string { return string(id[:16]) + "-memory" }
+
+// mapMemory edits a view so that CRIU maps memory files, and opens those.
+func (p *Plan) mapMemory(ctx context.Context, view *image.View, store *memory.Store) error {
+	if len(p.memory) == 0 {
+		return nil
+	}
+	files := image.MemoryFiles{Pages: make(map[string]string), Bases: make(map[string]string)}
+	ids := make(map[string]memory.ID)
+	for _, m := range p.memory {
+		key := memoryKey(m.ID)
+		ids[key] = m.ID
+		if m.Image != "" {
+			files.Pages[m.Image] = key
+		}
+		for _, name := range m.Names {
+			files.Bases[name] = key
+		}
+	}
+	keys, err := view.MapMemory(ctx, files)
+	if err != nil {
+		return err
+	}
+	p.mapped = make(map[string]*os.File, len(keys))
+	for _, key := range keys {
+		if p.mapped[key], err = store.OpenFile(ids[key]); err != nil {
+			delete(p.mapped, key)
+			return err
+		}
+	}
+	return nil
+}
+
+// copyMemory edits a view so that it needs no memory file but its own.
+func (p *Plan) copyMemory(ctx context.Context, view *image.View, store *memory.Store) (err error) {
+	bases := make(map[string]*os.File)
+	defer func() {
+		for _, f := range bases {
+			_ = f.Close() // only read from
+		}
+	}()
+	for _, m := range p.memory {
+		for _, name := range m.Names {
+			if bases[name], err = store.OpenFile(m.ID); err != nil {
+				delete(bases, name)
+				return err
+			}
+		}
+	}
+	if len(bases) == 0 {
+		return nil
+	}
+	return view.CopyMemory(ctx, bases)
+}
+
+// closeMemory closes what mapMemory opened, which CRIU has of its own by then.
+func (p *Plan) closeMemory() {
+	for _, f := range p.mapped {
+		_ = f.Close() // only mapped
+	}
+	p.mapped = nil
+}

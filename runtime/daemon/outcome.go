@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+// socketOutcome is what became of a connection that was reset.
+type socketOutcome struct{ socket, reason string }
+
+// resets says which connections an app that was saved does not get back with the
+// held sockets, and why. What was done has been done: that this can't be told now
+// is logged, and no reason to fail.
+func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snapshot.External, held map[uint64]bool, why func(restore.Reset) string) []socketOutcome {
+	sockets, err := image.Sockets(ctx, from.Images())
+	if err != nil {
+		d.log.ErrorContext(ctx, "look for connections that are reset", slog.String("images", from.Images()), slog.Any("error", err))
+		return nil
+	}
+	var out []socketOutcome
+	for _, r := range restore.Resets(external, sockets, held) {
+		out = append(out, socketOutcome{r.Socket, why(r)})
+	}
+	if len(out) > 0 {
+		d.log.WarnContext(ctx, "connections are reset", slog.String("images", from.Images()), slog.Int("connections", len(out)),
+			slog.String("first", out[0].socket), slog.String("reason", out[0].reason))
+	}
+	return out
+}
+
+// ofApp is why a restored snapshot has no connections.
+func ofApp(name string) func(restore.Reset) string {
+	return func(r restore.Reset) string {
+		if r.Inside {
+			return "both of its ends were in app " + name + ", and snapshots have no connections"
+		}
+		return "it belongs to app " + name
+	}
+}
+
+// unheld is why a held app has lost connections: all of them, for a reason, or
+// some that Collect could not find.
+func unheld(lost string) func(restore.Reset) string {
+	return func(restore.Reset) string {
+		if lost != "" {
+			return lost
+		}
+		return "no process had it open when the app was frozen: one had just passed it on"
+	}
+}
+
+// incomplete is what an operation that nobody asked for did to an app's sockets.
+func incomplete(op string, all []socketOutcome) error {
+	more := ""
+	if len(all) > 1 {
+		more = fmt.Sprintf(" and %d more", len(all)-1)
+	}
+	return fmt.Errorf("%s: connections were reset: %s%s: %s", op, all[0].socket, more, all[0].reason)
+}
+
+func showOutcomes(all []socketOutcome) []*api.SocketOutcome {
+	out := make([]*api.SocketOutcome, len(all))
+	for i, s := range all {
+		out[i] = &api.SocketOutcome{Socket: s.socket, Outcome: "reset", Reason: s.reason}
+	}
+	return out
+}

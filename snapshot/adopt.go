@@ -1,0 +1,110 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/memory"
+)
+
+// maxBases is how many memory files of earlier snapshots one may build on.
+const maxBases = 8
+
+// adoptMemory moves those pages images of a dump that are to be mapped into the
+// store, leaves links to them, and notes them down in the manifest, together with
+// the bases that the processes have mapped. It returns a function that unpins them
+// all, for when the manifest is on the disk.
+//
+// If what changed since the bases were made is more than the bases, or there are
+// too many of them, the dump is made one that needs none first.
+func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (unpin func(), err error) {
+	images := p.Dir().Images()
+	use, err := image.Memory(ctx, images, slices.Collect(maps.Keys(bases)))
+	if err != nil {
+		return nil, err
+	}
+	if len(use.Bases) > maxBases || len(use.Bases) > 0 && use.OwnBytes > use.BaseBytes {
+		if err := compact(ctx, store, bases, use.Bases, images); err != nil {
+			return nil, err
+		}
+		if use, err = image.Memory(ctx, images, nil); err != nil {
+			return nil, err
+		}
+	}
+	m.Memory = nil
+	var pinned []memory.File
+	unpin = func() { store.Unpin(pinned) }
+	defer func() {
+		if err != nil {
+			unpin()
+		}
+	}()
+	for _, name := range use.Bases {
+		f := bases[name]
+		store.Pin([]memory.File{f})
+		pinned = append(pinned, f)
+		m.addBase(f, name)
+	}
+	for _, name := range use.Pages {
+		f, err := store.Adopt(ctx, filepath.Join(images, name))
+		if err != nil {
+			return nil, err
+		}
+		pinned = append(pinned, f)
+		target, err := filepath.Rel(images, store.Path(f.ID))
+		if err != nil {
+			return nil, fmt.Errorf("link memory file: %w", err)
+		}
+		if err := os.Symlink(target, filepath.Join(images, name)); err != nil {
+			return nil, fmt.Errorf("link memory file: %w", err)
+		}
+		m.Memory = append(m.Memory, Memory{File: f, Image: name})
+	}
+	return unpin, nil
+}
+
+// addBase notes a base under one of its names.
+func (m *Manifest) addBase(f memory.File, name string) {
+	for i := range m.Memory {
+		if m.Memory[i].ID == f.ID && m.Memory[i].Image == "" {
+			m.Memory[i].Names = append(m.Memory[i].Names, name)
+			return
+		}
+	}
+	m.Memory = append(m.Memory, Memory{File: f, Names: []string{name}})
+}
+
+// compact makes the dump in images one that needs no base.
+func compact(ctx context.Context, store *memory.Store, bases map[string]memory.File, names []string, images string) (err error) {
+	files := make(map[string]*os.File)
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // only read from
+		}
+	}()
+	for _, name := range names {
+		if files[name], err = store.OpenFile(bases[name].ID); err != nil {
+			return err
+		}
+	}
+	view, err := image.NewView(ctx, images, images+".compact")
+	if err != nil {
+		return err
+	}
+	if err := view.CopyMemory(ctx, files); err != nil {
+		return errors.Join(err, view.Remove())
+	}
+	if err := os.RemoveAll(images); err != nil {
+		return errors.Join(fmt.Errorf("compact images: %w", err), view.Remove())
+	}
+	if err := os.Rename(view.Dir(), images); err != nil {
+		return fmt.Errorf("compact images: %w", err)
+	}
+	return nil
+}

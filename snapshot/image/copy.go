@@ -1,0 +1,146 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+)
+
+// CopyMemory is the inverse of [View.MapMemory], for a dump of processes that had
+// memory of earlier dumps mapped: that memory becomes anonymous again, its pages
+// part of the dump's own, and guards go. The view is then a dump that needs no
+// other. bases are the files, by the names that the dump has for them.
+//
+// It writes all of the processes' memory to the view. On an error the view is only
+// fit to be removed.
+func (v *View) CopyMemory(ctx context.Context, bases map[string]*os.File) error {
+	d, err := openTree(ctx, os.DirFS(v.dir))
+	if err != nil {
+		return fmt.Errorf("copy memory: %w", err)
+	}
+	e := &memoryEdit{view: v, files: MemoryFiles{Bases: make(map[string]string)}, guards: newGuardEdit(v)}
+	for name := range bases {
+		e.files.Bases[name] = name
+	}
+	if err := e.table(); err != nil {
+		return fmt.Errorf("copy memory: %w", err)
+	}
+	for _, entry := range d.tree {
+		if err := e.unmap(ctx, d, entry, bases); err != nil {
+			return fmt.Errorf("copy memory of process %d: %w", entry.GetPid(), err)
+		}
+	}
+	if err := e.guards.write(); err != nil {
+		return fmt.Errorf("copy memory: %w", err)
+	}
+	return nil
+}
+
+// A source is where the pages of a run are.
+type source struct {
+	run
+	file io.ReaderAt
+}
+
+func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEntry, bases map[string]*os.File) (err error) {
+	t, err := d.memoryTask(entry)
+	if err != nil || !t.alive() {
+		return err
+	}
+	if err := e.guards.process(t, nil); err != nil {
+		return err
+	}
+	plan, err := planMemory(t, func(id uint32) bool { _, ok := e.bases[id]; return ok })
+	if err != nil {
+		return err
+	}
+	pieces, some := make([][]piece, len(t.mm.GetVmas())), false
+	for i, v := range t.mm.GetVmas() {
+		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: plan.based[i]}}
+		some = some || plan.based[i]
+	}
+	if !some {
+		return nil
+	}
+	name := filepath.Join(e.view.dir, fmt.Sprintf("pages-%d.img", t.pages.PagesID))
+	own, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer own.Close() //nolint:errcheck // only read from
+	sources, err := e.sources(t, plan, own, bases)
+	if err != nil {
+		return err
+	}
+	if err := e.view.writePages(ctx, name, sources); err != nil {
+		return err
+	}
+	runs := make([]run, len(sources))
+	for i, s := range sources {
+		runs[i] = s.run
+	}
+	if err := e.view.setPagemap(t, runs); err != nil {
+		return err
+	}
+	return e.view.edit(fmt.Sprintf("mm-%d.img", entry.GetPid()), TypeMM, func(msg []byte) ([]byte, error) {
+		return replaceMappings(msg, pieces)
+	})
+}
+
+// sources lists all pages of a process by address: its own, and between them
+// those of the earlier dumps' files.
+func (e *memoryEdit) sources(t *task, plan *memoryPlan, own *os.File, bases map[string]*os.File) ([]source, error) {
+	vmas := t.mm.GetVmas()
+	runs, err := findRuns(t.pages, vmas)
+	if err != nil {
+		return nil, err
+	}
+	order, err := sortMappings(vmas)
+	if err != nil {
+		return nil, err
+	}
+	var out []source
+	for _, i := range order {
+		v, at := vmas[i], vmas[i].GetStart()
+		base := bases[e.bases[uint32(v.GetShmid())]]
+		fill := func(to uint64) {
+			if plan.based[i] && to > at {
+				offset := (v.GetPgoff() + at - v.GetStart()) / PageSize
+				out = append(out, source{run{start: at, pages: (to - at) / PageSize, offset: offset, vma: i}, base})
+			}
+		}
+		for len(runs) > 0 && runs[0].vma == i {
+			fill(runs[0].start)
+			out = append(out, source{runs[0], own})
+			at, runs = runs[0].end(), runs[1:]
+		}
+		fill(v.GetEnd())
+	}
+	return out, nil
+}
+
+// writePages makes a pages image of the pages of all sources.
+func (v *View) writePages(ctx context.Context, path string, sources []source) (err error) {
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("copy pages: %w", err)
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy pages: %w", err)
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	for _, s := range sources {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := copyRuns(to, s.file, []run{s.run}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// A guardEdit adds guards to the filters of a dump, and takes away those that an
+// earlier restore added. Filters are a chain: a thread names the one that CRIU
+// installs first, each names the next (criu/seccomp.c, seccomp_prepare_threads).
+// A guard comes first, so that no filter of the app's own can forbid it.
+type guardEdit struct {
+	view    *View
+	img     *Image
+	filters []*seccomp.SeccompFilter
+	next    []int // of each filter, its successor that is no guard; none: -1
+	guards  bool  // there are some from an earlier restore
+	changed bool
+}
+
+const (
+	noFilter   = -1
+	tsyncFlag  = 1 // SECCOMP_FILTER_FLAG_TSYNC: for all threads of the process
+	coreThread = 5 // core_entry.thread_core
+
+	threadSeccompMode   = 11
+	threadSeccompFilter = 12
+	seccompFilters      = 1
+)
+
+func newGuardEdit(v *View) *guardEdit { return &guardEdit{view: v} }
+
+// open reads seccomp.img, once.
+func (g *guardEdit) open() error {
+	if g.img != nil {
+		return nil
+	}
+	data, err := g.view.read("seccomp.img")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	img, err := Decode(data)
+	if err != nil {
+		return fmt.Errorf("read seccomp.img: %w", err)
+	}
+	if len(img.Records) == 0 {
+		*img = Image{Type: TypeSeccomp, Head: HeadCommon, Records: []Record{{}}}
+	}
+	all, err := unmarshal[seccomp.SeccompEntry](img.Records[0].Message)
+	if err != nil || img.Type != TypeSeccomp {
+		return fmt.Errorf("read seccomp.img: %w", errors.Join(err, ErrMalformed))
+	}
+	g.img, g.filters = img, all.GetSeccompFilters()
+	return g.resolve()
+}
+
+// resolve finds the successors, and looks for guards.
+func (g *guardEdit) resolve() error {
+	g.next = make([]int, len(g.filters))
+	for i, f := range g.filters {
+		g.guards = g.guards || isGuard(f.GetFilter())
+		g.next[i] = noFilter
+		if f.Prev != nil {
+			g.next[i] = int(f.GetPrev())
+		}
+	}
+	for i := range g.filters {
+		n, err := g.skip(g.next[i])
+		if err != nil {
+			return err
+		}
+		if n != g.next[i] {
+			g.next[i], g.changed = n, true
+		}
+	}
+	return nil
+}
+
+// skip returns the first filter from i on that is no guard.
+func (g *guardEdit) skip(i int) (int, error) {
+	for range g.filters {
+		if i == noFilter {
+			return i, nil
+		}
+		if i < 0 || i >= len(g.filters) {
+			return 0, fmt.Errorf("read seccomp.img: %w: filter %d, of %d", ErrInconsistent, i, len(g.filters))
+		}
+		if !isGuard(g.filters[i].GetFilter()) {
+			return i, nil
+		}
+		i = g.next[i]
+	}
+	return i, nil
+}
+
+// process gives a process a guard of some ranges in the place of the one that it
+// may have.
+func (g *guardEdit) process(t *task, ranges []addrRange) error {
+	if err := g.open(); err != nil {
+		return err
+	}
+	if len(ranges) == 0 && !g.guards {
+		return nil
+	}
+	heads := make([]int, len(t.threads))
+	for i, c := range t.threads {
+		var err error
+		if heads[i], err = g.head(c.GetThreadCore()); err != nil {
+			return err
+		}
+	}
+	if len(ranges) > 0 {
+		g.changed = true
+		program := guardFilter(mergeRanges(ranges, maxGuarded))
+		if g.together(heads) {
+			heads[0] = g.add(program, heads[0], tsyncFlag)
+		} else {
+			made := make(map[int]int)
+			for i, h := range heads {
+				if _, ok := made[h]; !ok {
+					made[h] = g.add(program, h, 0)
+				}
+				heads[i] = made[h]
+			}
+		}
+	}
+	for i, c := range t.threads {
+		if err := g.setHead(t.entry.GetThreads()[i], c.GetThreadCore(), heads[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// head is a thread's first filter that is no guard.
+func (g *guardEdit) head(t *core.ThreadCoreEntry) (int, error) {
+	if t.GetSeccompMode() != core.SeccompMode_filter {
+		return noFilter, nil
+	}
+	return g.skip(int(t.GetSeccompFilter()))
+}
+
+// together tells whether the first thread installs the filters of all: CRIU saves
+// them that way where all have the same (seccomp.c, try_use_tsync).
+func (g *guardEdit) together(heads []int) bool {
+	for _, h := range heads[1:] {
+		if h != noFilter {
+			return false
+		}
+	}
+	return len(heads) == 1 || heads[0] == noFilter || g.filters[heads[0]].GetFlags()&tsyncFlag != 0
+}
+
+func (g *guardEdit) add(program []byte, next int, flags uint32) int {
+	f := &seccomp.SeccompFilter{Filter: program}
+	if flags != 0 {
+		f.Flags = &flags
+	}
+	g.filters, g.next = append(g.filters, f), append(g.next, next)
+	return len(g.filters) - 1
+}
+
+// setHead changes a thread's core image if it has another first filter now.
+func (g *guardEdit) setHead(tid uint32, t *core.ThreadCoreEntry, head int) error {
+	filtered := t.GetSeccompMode() == core.SeccompMode_filter
+	if head == noFilter && !filtered || filtered && int(t.GetSeccompFilter()) == head {
+		return nil
+	}
+	mode, set := core.SeccompMode_filter, map[protowire.Number]uint64{}
+	if head == noFilter {
+		mode = core.SeccompMode_disabled
+	} else {
+		set[threadSeccompFilter] = uint64(head)
+	}
+	set[threadSeccompMode] = uint64(mode)
+	return g.view.edit(fmt.Sprintf("core-%d.img", tid), TypeCore, func(msg []byte) ([]byte, error) {
+		out := make([]byte, 0, len(msg)+16)
+		s := scan(msg)
+		for s.next() {
+			if !s.is(coreThread, lengthDelimited) {
+				out = append(out, s.raw...)
+				continue
+			}
+			thread, err := replaceVarints(s.buf, set, threadSeccompFilter)
+			if err != nil {
+				return nil, err
+			}
+			out = appendBytes(out, coreThread, thread)
+		}
+		return out, s.err
+	})
+}
+
+// replaceVarints sets varint fields, whether they were there or not, and drops
+// another one unless it is set.
+func replaceVarints(msg []byte, set map[protowire.Number]uint64, drop protowire.Number) ([]byte, error) {
+	out := make([]byte, 0, len(msg)+16)
+	s := scan(msg)
+	for s.next() {
+		if _, ok := set[s.num]; !ok && s.num != drop {
+			out = append(out, s.raw...)
+		}
+	}
+	for num, value := range set {
+		out = appendVarint(out, num, value)
+	}
+	return out, s.err
+}
+
+// write puts the filters into seccomp.img.
+func (g *guardEdit) write() error {
+	if !g.changed {
+		return nil
+	}
+	for i, f := range g.filters {
+		f.Prev = nil
+		if g.next[i] != noFilter {
+			next := uint32(g.next[i])
+			f.Prev = &next
+		}
+	}
+	msg, err := marshalFilters(g.filters)
+	if err != nil {
+		return err
+	}
+	g.img.Records[0].Message = msg
+	return g.view.replace("seccomp.img", g.img.Encode())
+}
+
+func marshalFilters(filters []*seccomp.SeccompFilter) ([]byte, error) {
+	var msg []byte
+	for _, f := range filters {
+		b, err := marshal(f)
+		if err != nil {
+			return nil, err
+		}
+		msg = appendBytes(msg, seccompFilters, b)
+	}
+	return msg, nil
+}

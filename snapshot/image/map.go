@@ -1,0 +1,348 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// MemoryFiles names, for CRIU to inherit them, the files that hold memory. CRIU
+// looks a key up as it is, see [View.ReplaceSockets].
+type MemoryFiles struct {
+	// Pages are the pages images of the dump ("pages-1.img") that may be mapped.
+	Pages map[string]string
+	// Bases are files of earlier dumps that the processes had mapped, by the
+	// name that this dump has for them ("file[1f:2a]", from CRIU's --external).
+	Bases map[string]string
+}
+
+// MapMemory turns stored pages of private anonymous memory into private mappings
+// of the pages image that holds them, for CRIU to map and not to copy, and adds a
+// seccomp filter that keeps such memory from behaving as a file's, see [Guard]. It
+// returns the keys that CRIU must be given files for.
+//
+// Edited are mm-*.img, pagemap-*.img, pages-*.img (which in the view holds those
+// pages alone that are still to be copied), files.img, core-*.img and seccomp.img.
+//
+// On an error the view is only fit to be removed.
+func (v *View) MapMemory(ctx context.Context, files MemoryFiles) (keys []string, err error) {
+	d, err := openTree(ctx, os.DirFS(v.dir))
+	if err != nil {
+		return nil, fmt.Errorf("map memory: %w", err)
+	}
+	e := &memoryEdit{view: v, files: files, used: make(map[string]bool), guards: newGuardEdit(v)}
+	if err := e.table(); err != nil {
+		return nil, fmt.Errorf("map memory: %w", err)
+	}
+	for _, entry := range d.tree {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("map memory: %w", err)
+		}
+		if err := e.process(d, entry); err != nil {
+			return nil, fmt.Errorf("map memory of process %d: %w", entry.GetPid(), err)
+		}
+	}
+	if err := errors.Join(e.writeTable(), e.guards.write()); err != nil {
+		return nil, fmt.Errorf("map memory: %w", err)
+	}
+	return slices.Sorted(maps.Keys(e.used)), nil
+}
+
+// A memoryEdit is one run over the images.
+type memoryEdit struct {
+	view   *View
+	files  MemoryFiles
+	img    *Image            // files.img
+	bases  map[uint32]string // file id -> key
+	nextID uint32
+	added  []Record
+	used   map[string]bool
+	guards *guardEdit
+}
+
+// table reads files.img.
+func (e *memoryEdit) table() error {
+	data, err := e.view.read("files.img")
+	if err != nil {
+		return err
+	}
+	if e.img, err = Decode(data); err != nil {
+		return fmt.Errorf("read files.img: %w", err)
+	}
+	e.bases = make(map[uint32]string)
+	for i, rec := range e.img.Records {
+		f, err := parseOpenFile(rec.Message)
+		if err != nil {
+			return fmt.Errorf("read file %d: %w", i, err)
+		}
+		e.nextID = max(e.nextID, f.id)
+		if f.kind != fileReg || len(e.files.Bases) == 0 {
+			continue
+		}
+		s := scan(f.body)
+		for s.next() {
+			if s.is(regName, lengthDelimited) {
+				if key, ok := e.files.Bases[string(s.buf)]; ok {
+					e.bases[f.id] = key
+				}
+			}
+		}
+		if s.err != nil {
+			return fmt.Errorf("read file %d: %w", i, s.err)
+		}
+	}
+	return nil
+}
+
+// add makes an entry for a file that CRIU inherits and returns its id. CRIU shares
+// pages between a process and its child where both map the same id, whatever the
+// offset (check_cow_vmas in criu/mem.c): so each process has ids of its own.
+func (e *memoryEdit) add(key string) uint32 {
+	e.nextID++
+	reg := appendReg(nil, openFile{id: e.nextID, fown: nobody()}, key)
+	msg := appendVarint(nil, fileEntryType, fileReg)
+	msg = appendVarint(msg, fileEntryID, uint64(e.nextID))
+	msg = appendBytes(msg, fileEntryReg, reg)
+	e.added = append(e.added, Record{Message: msg})
+	e.used[key] = true
+	return e.nextID
+}
+
+// nobody is a fown_entry without an owner.
+func nobody() []byte {
+	var b []byte
+	for num := protowire.Number(1); num <= 5; num++ {
+		b = appendVarint(b, num, 0)
+	}
+	return b
+}
+
+func (e *memoryEdit) writeTable() error {
+	if len(e.added) == 0 {
+		return nil
+	}
+	e.img.Records = append(e.img.Records, e.added...)
+	return e.view.replace("files.img", e.img.Encode())
+}
+
+func (e *memoryEdit) process(d *dump, entry *pstree.PstreeEntry) error {
+	t, err := d.memoryTask(entry)
+	if err != nil || !t.alive() {
+		return err
+	}
+	plan, err := planMemory(t, func(id uint32) bool { _, ok := e.bases[id]; return ok })
+	if err != nil {
+		return err
+	}
+	own := fmt.Sprintf("pages-%d.img", t.pages.PagesID)
+	key, ok := e.files.Pages[own]
+	if !ok {
+		plan.mapped = nil
+	}
+	ranges := plan.ranges(t)
+	if len(ranges) > 0 {
+		if err := e.mappings(t, plan, key); err != nil {
+			return err
+		}
+	}
+	if len(plan.mapped) > 0 {
+		if err := e.pages(t, plan, own); err != nil {
+			return err
+		}
+	}
+	return e.guards.process(t, ranges)
+}
+
+// ranges are the addresses that a guard must cover.
+func (p *memoryPlan) ranges(t *task) []addrRange {
+	var out []addrRange
+	for i, v := range t.mm.GetVmas() {
+		if p.based[i] {
+			out = append(out, addrRange{v.GetStart(), v.GetEnd()})
+		}
+	}
+	for _, r := range p.mapped {
+		out = append(out, addrRange{r.start, r.end()})
+	}
+	return out
+}
+
+// mappings replaces the mappings of a process in its mm image.
+func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
+	ids := make(map[string]uint32) // key -> id, of this process
+	id := func(key string) uint32 {
+		if _, ok := ids[key]; !ok {
+			ids[key] = e.add(key)
+		}
+		return ids[key]
+	}
+	pieces := make([][]piece, len(t.mm.GetVmas()))
+	for i, v := range t.mm.GetVmas() {
+		whole := piece{start: v.GetStart(), end: v.GetEnd()}
+		if plan.based[i] {
+			whole.file, whole.offset = id(e.bases[uint32(v.GetShmid())]), v.GetPgoff()
+		}
+		pieces[i] = []piece{whole}
+	}
+	for _, r := range plan.mapped {
+		// The last piece is what is left of the mapping behind the run before.
+		all := pieces[r.vma]
+		rest := all[len(all)-1]
+		all = all[:len(all)-1]
+		if rest.start < r.start {
+			all = append(all, piece{start: rest.start, end: r.start, file: rest.file, offset: rest.offset})
+		}
+		all = append(all, piece{start: r.start, end: r.end(), file: id(key), offset: r.offset * PageSize})
+		if r.end() < rest.end {
+			all = append(all, piece{start: r.end(), end: rest.end, file: rest.file, offset: rest.offset + r.end() - rest.start})
+		} else {
+			all = append(all, piece{}) // nothing left
+		}
+		pieces[r.vma] = all
+	}
+	name := fmt.Sprintf("mm-%d.img", t.entry.GetPid())
+	return e.view.edit(name, TypeMM, func(msg []byte) ([]byte, error) { return replaceMappings(msg, pieces) })
+}
+
+// A piece is a part of a mapping: of file, or as the whole was if file is 0.
+type piece struct {
+	start, end uint64
+	file       uint32
+	offset     uint64
+	anon       bool // make it private anonymous memory
+}
+
+// Fields of mm_entry and vma_entry.
+const (
+	mmVmas = 14
+
+	vmaStart   = 1
+	vmaEnd     = 2
+	vmaPgoff   = 3
+	vmaShmid   = 4
+	vmaFlags   = 6
+	vmaStatus  = 7
+	vmaFdflags = 10
+)
+
+func replaceMappings(msg []byte, pieces [][]piece) ([]byte, error) {
+	out := make([]byte, 0, len(msg)*2)
+	n := 0
+	s := scan(msg)
+	for s.next() {
+		if !s.is(mmVmas, lengthDelimited) {
+			out = append(out, s.raw...)
+			continue
+		}
+		if n == len(pieces) {
+			return nil, fmt.Errorf("edit mappings: %w: more than there were", ErrMalformed)
+		}
+		for _, p := range pieces[n] {
+			if p.start == p.end {
+				continue
+			}
+			part, err := p.entry(s.buf)
+			if err != nil {
+				return nil, err
+			}
+			out = appendBytes(out, mmVmas, part)
+		}
+		n++
+	}
+	return out, s.err
+}
+
+// entry makes the vma_entry of a piece out of that of the whole.
+func (p piece) entry(whole []byte) ([]byte, error) {
+	set := map[protowire.Number]uint64{vmaStart: p.start, vmaEnd: p.end}
+	switch {
+	case p.anon:
+		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, vmaRegular|vmaAnonPrivate
+	case p.file != 0:
+		set[vmaPgoff], set[vmaShmid] = p.offset, uint64(p.file)
+		set[vmaStatus], set[vmaFdflags] = vmaRegular|vmaFilePrivate, uint64(os.O_RDONLY)
+	}
+	out := make([]byte, 0, len(whole)+16)
+	s := scan(whole)
+	for s.next() {
+		value, ok := set[s.num]
+		delete(set, s.num)
+		switch {
+		case s.typ != varint:
+			out = append(out, s.raw...)
+		case ok:
+			out = appendVarint(out, s.num, value)
+		case s.num == vmaFlags && p.anon:
+			out = appendVarint(out, s.num, s.val|mapAnonymous)
+		case s.num == vmaFlags && p.file != 0:
+			out = appendVarint(out, s.num, s.val&^mapAnonymous)
+		case s.num == vmaFdflags && p.anon:
+		default:
+			out = append(out, s.raw...)
+		}
+	}
+	for num, value := range set {
+		out = appendVarint(out, num, value)
+	}
+	return out, s.err
+}
+
+// pages leaves in pagemap and pages image what is still to be copied.
+func (e *memoryEdit) pages(t *task, plan *memoryPlan, own string) error {
+	if err := e.view.setPagemap(t, plan.copied); err != nil {
+		return err
+	}
+	return e.view.keepPages(own, plan.copied)
+}
+
+// setPagemap makes runs the pages of a process's pagemap.
+func (v *View) setPagemap(t *task, runs []run) error {
+	name := fmt.Sprintf("pagemap-%d.img", t.entry.GetPid())
+	data, err := v.read(name)
+	if err != nil {
+		return err
+	}
+	img, err := Decode(data)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	img.Records = img.Records[:1] // the head
+	for _, r := range runs {
+		img.Records = append(img.Records, Record{Message: appendExtent(nil, Extent{Start: r.start, Pages: r.pages, Flags: PagePresent})})
+	}
+	return v.replace(name, img.Encode())
+}
+
+// appendExtent appends a pagemap_entry that every version of CRIU understands: up
+// to 4.1 the number of pages is compat_nr_pages.
+func appendExtent(dst []byte, e Extent) []byte {
+	dst = appendVarint(dst, 1, e.Start)
+	dst = appendVarint(dst, 2, uint64(uint32(e.Pages)))
+	dst = appendVarint(dst, 4, uint64(e.Flags))
+	return appendVarint(dst, 5, e.Pages)
+}
+
+// edit changes the first message of an image.
+func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
+	data, err := v.read(name)
+	if err != nil {
+		return err
+	}
+	img, err := Decode(data)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if img.Type != want || len(img.Records) == 0 {
+		return fmt.Errorf("read %s: %w: it is of type %s, with %d records", name, ErrMalformed, img.Type, len(img.Records))
+	}
+	if img.Records[0].Message, err = fn(img.Records[0].Message); err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	return v.replace(name, img.Encode())
+}

@@ -1,0 +1,48 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// keepPages replaces a pages image by one that has the pages of some runs only.
+func (v *View) keepPages(name string, runs []run) (err error) {
+	path := filepath.Join(v.dir, name)
+	from, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("copy pages: %w", err)
+	}
+	defer from.Close() //nolint:errcheck // only read from
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("copy pages: %w", err)
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy pages: %w", err)
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	return copyRuns(to, from, runs)
+}
+
+// copyRuns appends the pages of each run to a file.
+func copyRuns(to io.Writer, from io.ReaderAt, runs []run) error {
+	var buf []byte
+	for _, r := range runs {
+		for done := uint64(0); done < r.pages; {
+			n := min(r.pages-done, 256)
+			buf = slices.Grow(buf[:0], int(n*PageSize))[:n*PageSize]
+			if _, err := from.ReadAt(buf, int64((r.offset+done)*PageSize)); err != nil {
+				return fmt.Errorf("copy pages: %w", err)
+			}
+			if _, err := to.Write(buf); err != nil {
+				return fmt.Errorf("copy pages: %w", err)
+			}
+			done += n
+		}
+	}
+	return nil
+}

@@ -1,0 +1,261 @@
+package image
+
+import (
+	"fmt"
+	"slices"
+
+	corex86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
+)
+
+// How memory comes back by mapping: a run of stored pages of private anonymous
+// memory becomes a private mapping of the file that CRIU wrote them to, so that
+// nothing is copied, restores of one dump share the pages, and the next dump
+// holds those alone that were written to. Pages that were never there stay
+// anonymous, so a mapping may come back in pieces.
+const (
+	// minRun is the shortest run of pages to be mapped: a mapping costs the
+	// kernel and CRIU some 2 us, and so does copying a few pages.
+	minRun = 16
+	// maxRuns bounds the mappings of one process, far below the kernel's
+	// default of 65530 (vm.max_map_count). With more, short runs are copied.
+	maxRuns = 8192
+	// minMapped is from how many pages on a process is worth a guard, which its
+	// system calls then pay for.
+	minMapped = 256
+)
+
+// Copied says why pages are copied and not mapped.
+type Copied string
+
+// The reasons for copying.
+const (
+	CopiedNot        Copied = ""                           // they are mapped, or there are none
+	CopiedStack      Copied = "grows down"                 // the kernel maps no file that way (mm/mmap.c)
+	CopiedLocked     Copied = "locked"                     // mapping would copy it all at once
+	CopiedHuge       Copied = "huge pages"                 // MAP_HUGETLB or MADV_HUGEPAGE
+	CopiedExecutable Copied = "executable"                 // the snapshot's file system may forbid it
+	CopiedAdvice     Copied = "wiped on fork or droppable" // no file mapping can be
+	CopiedShared     Copied = "shared memory"
+	CopiedFile       Copied = "changed pages of a file"
+	CopiedKernel     Copied = "kernel object" // AIO ring, shadow stack, socket
+	CopiedShort      Copied = "runs of few pages"
+	CopiedSmall      Copied = "small process"
+	CopiedTask       Copied = "32-bit or foreign process" // the guard is for x86-64
+)
+
+// madvise(2) advice that CRIU keeps as bits of vma_entry.madv.
+const (
+	madvHugepage   = 1 << 14
+	madvWipeOnFork = 1 << 18
+)
+
+// Bits of mmap(2) in vma_entry.
+const (
+	mapShared    = 0x1
+	mapDroppable = 0x8 // with MAP_PRIVATE's place: a type of its own (Linux 6.11)
+	mapAnonymous = 0x20
+	mapLocked    = 0x2000
+	mapHugeTLB   = 0x40000
+	protExec     = 0x4
+)
+
+// mappable tells whether the pages of a mapping may be mapped.
+func mappable(v *vma.VmaEntry) Copied {
+	const pure = vmaRegular | vmaHeap | vmaAnonPrivate
+	status, flags := v.GetStatus(), v.GetFlags()
+	switch {
+	case status&(vmaAnonShared|vmaFileShared|vmaSysV|vmaMemfd) != 0:
+		return CopiedShared
+	case status&vmaFilePrivate != 0:
+		return CopiedFile
+	case status&^pure != 0 || status&vmaAnonPrivate == 0:
+		return CopiedKernel
+	case flags&mapGrowsDown != 0:
+		return CopiedStack
+	case flags&mapLocked != 0:
+		return CopiedLocked
+	case flags&mapHugeTLB != 0, v.GetMadv()&madvHugepage != 0:
+		return CopiedHuge
+	case flags&mapShared != 0, flags&mapDroppable != 0, v.GetMadv()&madvWipeOnFork != 0:
+		return CopiedAdvice
+	case v.GetProt()&protExec != 0:
+		return CopiedExecutable
+	}
+	return CopiedNot
+}
+
+// A run is stored pages that follow each other in memory and in the pages image.
+type run struct {
+	start, pages uint64
+	offset       uint64 // of the first page, in pages, in the pages image
+	vma          int    // index of the mapping
+}
+
+func (r run) end() uint64 { return r.start + r.pages*PageSize }
+
+// A memoryPlan says how the memory of one process comes back.
+type memoryPlan struct {
+	mapped []run    // to be mapped, ascending
+	copied []run    // to be copied by CRIU, ascending
+	why    []Copied // of each mapping that has pages to be copied
+	based  []bool   // of each mapping: it is of the memory of an earlier dump
+}
+
+// mappedPages counts the pages that are mapped.
+func (p *memoryPlan) mappedPages() uint64 {
+	var n uint64
+	for _, r := range p.mapped {
+		n += r.pages
+	}
+	return n
+}
+
+// planMemory decides. base tells the files, by their id in the images, that hold
+// the memory of earlier dumps. It only computes.
+func planMemory(t *task, base func(file uint32) bool) (*memoryPlan, error) {
+	vmas := t.mm.GetVmas()
+	p := &memoryPlan{why: make([]Copied, len(vmas)), based: make([]bool, len(vmas))}
+	fit := make([]bool, len(vmas))
+	foreign := foreignTask(t)
+	for i, v := range vmas {
+		p.why[i] = mappable(v)
+		if v.GetStatus() == vmaRegular|vmaFilePrivate && base(uint32(v.GetShmid())) {
+			p.based[i], p.why[i] = true, CopiedNot
+		}
+		if fit[i] = p.why[i] == CopiedNot; fit[i] && foreign {
+			fit[i], p.why[i] = false, CopiedTask
+		}
+	}
+	runs, err := findRuns(t.pages, vmas)
+	if err != nil {
+		return nil, err
+	}
+	least := uint64(minRun)
+	for countRuns(runs, fit, least) > maxRuns {
+		least *= 2
+	}
+	for _, r := range runs {
+		switch {
+		case !fit[r.vma]:
+			p.copied = append(p.copied, r)
+		case r.pages < least:
+			p.why[r.vma] = CopiedShort
+			p.copied = append(p.copied, r)
+		default:
+			p.mapped = append(p.mapped, r)
+		}
+	}
+	if p.mappedPages() < minMapped {
+		p.copyAll(runs, CopiedSmall)
+	}
+	p.leaveOne()
+	return p, nil
+}
+
+// copyAll maps nothing.
+func (p *memoryPlan) copyAll(runs []run, why Copied) {
+	for _, r := range p.mapped {
+		p.why[r.vma] = why
+	}
+	p.mapped, p.copied = nil, runs
+}
+
+// leaveOne keeps a page to copy: CRIU needs a pagemap that has an entry
+// (premap_priv_vmas in criu/mem.c reads the first without asking).
+func (p *memoryPlan) leaveOne() {
+	if len(p.copied) > 0 || len(p.mapped) == 0 {
+		return
+	}
+	last := &p.mapped[len(p.mapped)-1]
+	last.pages--
+	one := run{start: last.end(), pages: 1, offset: last.offset + last.pages, vma: last.vma}
+	p.copied = []run{one}
+}
+
+func countRuns(runs []run, fit []bool, least uint64) int {
+	n := 0
+	for _, r := range runs {
+		if fit[r.vma] && r.pages >= least {
+			n++
+		}
+	}
+	return n
+}
+
+// foreignTask tells whether a guard can't be made for a process.
+func foreignTask(t *task) bool {
+	if t.core.GetMtype() != core.CoreEntry_X86_64 {
+		return true
+	}
+	if t.core.GetThreadInfo().GetGpregs().GetMode() == corex86.UserX86RegsMode_COMPAT {
+		return true
+	}
+	for _, c := range t.threads {
+		if c.GetThreadCore().GetSeccompMode() == core.SeccompMode_strict {
+			return true // no filter can be added to it
+		}
+	}
+	return false
+}
+
+// findRuns lists the stored pages as runs, each in one mapping. Pages of an
+// earlier dump, that this one refers to as its parent, are in none of its files.
+func findRuns(p *Pagemap, vmas []*vma.VmaEntry) ([]run, error) {
+	order, err := sortMappings(vmas)
+	if err != nil {
+		return nil, err
+	}
+	var runs []run
+	offset, next := uint64(0), 0
+	for _, e := range p.Extents {
+		if e.Flags&PagePresent == 0 {
+			continue
+		}
+		for at := e.Start; at < e.End(); {
+			for next < len(order) && vmas[order[next]].GetEnd() <= at {
+				next++
+			}
+			if next == len(order) || vmas[order[next]].GetStart() > at {
+				return nil, fmt.Errorf("find pages: %w: %#x is in no mapping", ErrInconsistent, at)
+			}
+			stop := min(e.End(), vmas[order[next]].GetEnd())
+			runs = appendRun(runs, run{start: at, pages: (stop - at) / PageSize, offset: offset, vma: order[next]})
+			offset += (stop - at) / PageSize
+			at = stop
+		}
+	}
+	return runs, nil
+}
+
+// appendRun adds a run, or makes the last one longer.
+func appendRun(runs []run, r run) []run {
+	if n := len(runs); n > 0 && runs[n-1].vma == r.vma && runs[n-1].end() == r.start && runs[n-1].offset+runs[n-1].pages == r.offset {
+		runs[n-1].pages += r.pages
+		return runs
+	}
+	return append(runs, r)
+}
+
+// sortMappings returns the indexes of the mappings by address, but for guards,
+// which lie inside others.
+func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
+	order := make([]int, 0, len(vmas))
+	for i, v := range vmas {
+		if v.GetStatus()&vmaGuard == 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return compareUint(vmas[a].GetStart(), vmas[b].GetStart())
+	})
+	var end uint64
+	for _, i := range order {
+		if vmas[i].GetStart() < end {
+			return nil, fmt.Errorf("read mappings: %w: two at %#x", ErrMalformed, vmas[i].GetStart())
+		}
+		end = vmas[i].GetEnd()
+	}
+	return order, nil
+}

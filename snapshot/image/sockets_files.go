@@ -1,0 +1,310 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// The kinds of open file, besides sockets, that can be replaced.
+const (
+	fileEventfd = 6
+	fileInotify = 8
+)
+
+// ReplaceFiles does for eventfds and inotify instances what
+// [View.ReplaceSockets] does for sockets. They have no name, so that each is
+// told by one of its descriptors, and keys maps that to the key.
+//
+// The answer is by key. A descriptor that the dump does not have is not in it.
+// Errors are those of ReplaceSockets; one wrapping [ErrMalformed] also says that
+// a descriptor leads to a file of another kind.
+func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) (map[string]Replaced, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	targets, err := v.editTargets()
+	if err != nil {
+		return nil, fmt.Errorf("replace files: %w", err)
+	}
+	edit := fileEdit{keys: make(map[uint32]string, len(keys)), taken: make(map[string]bool, len(keys))}
+	for at, key := range keys {
+		id, _, err := findDescriptor(v.dir, at)
+		if err != nil {
+			return nil, fmt.Errorf("replace files: %w", err)
+		}
+		if err := edit.add(id, key); err != nil {
+			return nil, fmt.Errorf("replace files: %w", err)
+		}
+	}
+	changed := make(map[string][]byte)
+	for _, target := range targets {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("replace files: %w", err)
+		}
+		if target.typ == TypeSkQueues {
+			continue // what waits for a socket is none of this
+		}
+		img, err := v.decode(target)
+		if err != nil {
+			return nil, fmt.Errorf("replace files in %s: %w", target.name, err)
+		}
+		edited, err := edit.image(target.typ, img.Records)
+		if err != nil {
+			return nil, fmt.Errorf("replace files in %s: %w", target.name, err)
+		}
+		if edited != nil {
+			img.Records = edited
+			changed[target.name] = img.Encode()
+		}
+	}
+	for name, data := range changed {
+		if err := v.replace(name, data); err != nil {
+			return nil, fmt.Errorf("replace files: %w", err)
+		}
+	}
+	done := make(map[string]Replaced, len(edit.done))
+	for _, r := range edit.done {
+		done[r.Key] = *r
+	}
+	return done, nil
+}
+
+// decode reads an image that must be of a type, or be empty.
+func (v *View) decode(target editTarget) (*Image, error) {
+	data, err := v.read(target.name)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAs(target.typ, data)
+}
+
+func decodeAs(want Type, data []byte) (*Image, error) {
+	img, err := Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if img.Type != want && img.Head != HeadEmpty {
+		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
+	}
+	return img, nil
+}
+
+// readRecords reads an image; a missing one has none.
+func readRecords(path string, want Type) ([]Record, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	img, err := decodeAs(want, data)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
+	}
+	return img.Records, nil
+}
+
+// A fileEdit is one run over the images.
+type fileEdit struct {
+	keys  map[uint32]string // by file id
+	taken map[string]bool
+	done  map[uint32]*Replaced
+}
+
+// add plans to replace a file; 0 stands for none.
+func (e *fileEdit) add(id uint32, key string) error {
+	if _, err := checkKeys(map[uint64]string{uint64(id): key}); err != nil {
+		return err
+	}
+	if e.taken[key] {
+		return fmt.Errorf("%w: %q is used twice", ErrKey, key)
+	}
+	e.taken[key] = true
+	if other, ok := e.keys[id]; ok && id != 0 {
+		return fmt.Errorf("%w: both %q and %q for file %#x", ErrKey, other, key, id)
+	}
+	if id != 0 {
+		e.keys[id] = key
+	}
+	return nil
+}
+
+// image returns the edited records, or nil if there is nothing to change.
+func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
+	if typ == TypeFiles {
+		return e.files(records)
+	}
+	edited := slices.Clone(records)
+	some := false
+	for i, rec := range records {
+		id, _, err := parseFdinfo(rec.Message)
+		if err != nil {
+			return nil, fmt.Errorf("read descriptor %d: %w", i, err)
+		}
+		r := e.done[id]
+		if r == nil {
+			continue
+		}
+		if edited[i].Message, err = setVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
+			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
+		}
+		r.FDs++
+		some = true
+	}
+	if !some {
+		return nil, nil
+	}
+	return edited, nil
+}
+
+func (e *fileEdit) files(records []Record) ([]Record, error) {
+	e.done = make(map[uint32]*Replaced, len(e.keys))
+	edited := slices.Clone(records)
+	names := socketEdit{taken: make(map[string]uint64, len(e.taken))}
+	for key := range e.taken {
+		names.taken[key] = 0
+	}
+	for i, rec := range records {
+		file, err := parseOpenFile(rec.Message)
+		if err != nil {
+			return nil, fmt.Errorf("read file %d: %w", i, err)
+		}
+		if file.kind == fileReg {
+			if err := names.checkName(file); err != nil {
+				return nil, err
+			}
+		}
+		key, ok := e.keys[file.id]
+		if !ok {
+			continue
+		}
+		object, err := parseObject(rec.Message)
+		if err != nil {
+			return nil, fmt.Errorf("read file %#x: %w", file.id, err)
+		}
+		file.flags, file.fown = uint64(object.Flags), object.fown
+		if edited[i].Message, err = appendAsReg(nil, rec.Message, appendReg(nil, file, key)); err != nil {
+			return nil, fmt.Errorf("edit file %#x: %w", file.id, err)
+		}
+		e.done[file.id] = &Replaced{Key: key, File: file.id}
+	}
+	if len(e.done) == 0 {
+		return nil, nil
+	}
+	return edited, nil
+}
+
+// Eventfd is an eventfd of a dump.
+type Eventfd struct {
+	Count uint64
+	Flags int // open(2) flags; CRIU saves none of its own, such as EFD_SEMAPHORE
+	fown  []byte
+}
+
+// ReadEventfd reads what a dump says of an eventfd that a process has open. It
+// returns an error wrapping [ErrMalformed] if there is none.
+func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
+	id, kind, err := findDescriptor(images, at)
+	if err != nil {
+		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
+	}
+	if kind != fileEventfd {
+		return Eventfd{}, fmt.Errorf("read eventfd: %w: descriptor %d of process %d is of type %d", ErrMalformed, at.FD, at.PID, kind)
+	}
+	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
+	if err != nil {
+		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
+	}
+	for _, rec := range records {
+		file, err := parseOpenFile(rec.Message)
+		if err != nil {
+			return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
+		}
+		if file.id == id {
+			return parseObject(rec.Message)
+		}
+	}
+	return Eventfd{}, fmt.Errorf("read eventfd: %w: no file %#x", ErrMalformed, id)
+}
+
+// parseObject reads the file_entry of an eventfd, or of an inotify instance,
+// which has no count.
+func parseObject(msg []byte) (Eventfd, error) {
+	var o Eventfd
+	var kind uint64
+	var body []byte
+	fown := 3
+	s := scan(msg)
+	for s.next() {
+		switch {
+		case s.is(fileEntryType, varint):
+			kind = s.val
+		case s.is(fileEntryEventfd, lengthDelimited):
+			body = s.buf
+		case s.is(fileEntryInotify, lengthDelimited):
+			body, fown = s.buf, 4
+		}
+	}
+	if s.err != nil {
+		return o, s.err
+	}
+	if kind != fileEventfd && kind != fileInotify || body == nil {
+		return o, fmt.Errorf("%w: neither an eventfd nor an inotify instance, but of type %d", ErrMalformed, kind)
+	}
+	s = scan(body)
+	for s.next() {
+		switch {
+		case s.is(2, varint):
+			o.Flags = int(s.val)
+		case s.typ == lengthDelimited && int(s.num) == fown:
+			o.fown = s.buf
+		case kind == fileEventfd && s.is(4, varint):
+			o.Count = s.val
+		}
+	}
+	return o, s.err
+}
+
+// findDescriptor finds the file that a process has open; id is 0 if there is no
+// such process or descriptor.
+func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, err error) {
+	ids, err := readRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", at.PID)), TypeIDs)
+	if err != nil || len(ids) == 0 {
+		return 0, 0, err
+	}
+	var table uint64
+	s := scan(ids[0].Message)
+	for s.next() {
+		if s.is(2, varint) { // task_kobj_ids_entry.files_id
+			table = s.val
+		}
+	}
+	if s.err != nil {
+		return 0, 0, s.err
+	}
+	fds, err := readRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, rec := range fds {
+		s := scan(rec.Message)
+		var fd uint64
+		for s.next() {
+			if s.is(4, varint) {
+				fd = s.val
+			}
+		}
+		if s.err != nil {
+			return 0, 0, s.err
+		}
+		if fd == uint64(at.FD) {
+			return parseFdinfo(rec.Message)
+		}
+	}
+	return 0, 0, nil
+}

@@ -1,0 +1,22 @@
+// Package template says what makes a clone of a template different from the
+// others, and from the app that the template was made of.
+//
+// A template is a snapshot with [Rules], which are read from YAML by [Parse] and
+// say what has to differ inside: the host name, files, links, variables, what to
+// run, what becomes of frozen connections, what is published. An [Instance] is
+// what is known of one clone, and [Rules.Plan] makes a [Plan] of both: rendered,
+// checked, and independent of any system.
+//
+//	rules.yaml ─Parse─▶ Rules ─┐
+//	                           ├─Plan─▶ Plan ─Apply─▶ the clone's root directory
+//	name, number, address ─▶ Instance        │
+//	                                         └─▶ host name, variables, commands,
+//	                                             signal, publications: the caller's
+//
+// Inside a clone, [InstanceFile] tells programs which clone they are, and its
+// generation that they have been copied. Outside, an [IDMap] records which id of
+// the host stands for which id inside. A [NamePattern] names many clones.
+//
+// All of it are pure values, except for [Plan.Apply] and [InstanceFile.Write],
+// which write below a directory that they are given, and can't be led out of it.
+package template

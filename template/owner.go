@@ -1,0 +1,80 @@
+package template
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// identity is who owns a file. The zero value is root.
+type identity struct{ uid, gid int }
+
+func ownerOf(info fs.FileInfo) identity {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return identity{int(st.Uid), int(st.Gid)}
+	}
+	return identity{}
+}
+
+// owner reads USER, UID, USER:GROUP or UID:GID by the clone's own passwd(5) and
+// group(5). Without a group, a user has the one of its entry, and an id that has
+// none the group of the same id.
+func (t tree) owner(text string) (identity, error) {
+	user, group, hasGroup := strings.Cut(text, ":")
+	entry, err := t.entry("/etc/passwd", user)
+	if err != nil {
+		return identity{}, err
+	}
+	var id identity
+	if id.uid, err = number(entry, 2, user); err != nil {
+		return identity{}, fmt.Errorf("owner %q: the clone's /etc/passwd has no such user", text)
+	}
+	if !hasGroup {
+		if id.gid, err = number(entry, 3, strconv.Itoa(id.uid)); err != nil {
+			return identity{}, fmt.Errorf("owner %q: its entry in the clone's /etc/passwd has no group", text)
+		}
+		return id, nil
+	}
+	if entry, err = t.entry("/etc/group", group); err != nil {
+		return identity{}, err
+	}
+	if id.gid, err = number(entry, 2, group); err != nil {
+		return identity{}, fmt.Errorf("owner %q: the clone's /etc/group has no such group", text)
+	}
+	return id, nil
+}
+
+// number is a field of an entry, or fallback if there is no entry.
+func number(entry []string, field int, fallback string) (int, error) {
+	if len(entry) > field {
+		fallback = entry[field]
+	}
+	// 2^32-1 is "no change" to chown(2).
+	n, err := strconv.ParseUint(fallback, 10, 32)
+	if err != nil || n == 1<<32-1 {
+		return 0, fmt.Errorf("%q is no id", fallback)
+	}
+	return int(n), nil
+}
+
+// entry is the line of a file such as passwd(5) whose name is this one, or
+// whose id; nil if there is none.
+func (t tree) entry(file, name string) ([]string, error) {
+	where, err := t.resolve(file, followLast)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	text, err := t.root.ReadFile(local(where))
+	if ignoreMissing(err) != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		if len(fields) > 2 && (fields[0] == name || fields[2] == name) {
+			return fields, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,80 @@
+package hold
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ForCopy looks at the frozen processes of an app that goes on while others are
+// to be made from what CRIU saves. Those get no held object, so that it fails
+// with an *[UnsupportedError] where CRIU would lose something, as
+// [PreflightCopy] does before.
+//
+// It returns one descriptor of each eventfd that has EFD_SEMAPHORE, of which
+// CRIU saves the count alone. Before Linux 6.6 nothing tells (fs/eventfd.c,
+// eventfd_show_fdinfo), and a copy gets plain ones.
+func ForCopy(ctx context.Context, pids []int) (_ []Descriptor, err error) {
+	var seen objects
+	defer seen.close()
+	for _, pid := range pids {
+		if err := seen.ofCopy(ctx, pid); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]Descriptor, len(seen.list))
+	for i, o := range seen.list {
+		out[i] = o.owners[0]
+	}
+	return out, nil
+}
+
+// ofCopy adds the counting eventfds of a process.
+func (o *objects) ofCopy(ctx context.Context, pid int) error {
+	return duplicate(ctx, pid, func(fd, copied int, mode, _, _ uint64) (bool, error) {
+		if mode&unix.S_IFMT != 0 {
+			return false, nil
+		}
+		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))
+		if err != nil {
+			return false, gone(pid, err)
+		}
+		switch kind, _ := objectKind(link); {
+		case kind == Eventfd && countsDown(pid, fd) == yes:
+			return o.add(kind, pid, fd, copied)
+		case kind == Inotify && waiting(copied):
+			v := unreadInotify()
+			return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+		}
+		return false, nil
+	})
+}
+
+// tristate is an answer that the kernel may not give.
+type tristate int
+
+const (
+	unknown tristate = iota
+	yes
+	no
+)
+
+// countsDown tells whether an eventfd has EFD_SEMAPHORE, from Linux 6.6 on.
+func countsDown(pid, fd int) tristate {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+	if err != nil {
+		return unknown // closed meanwhile
+	}
+	_, value, ok := strings.Cut(string(b), "eventfd-semaphore:")
+	switch {
+	case !ok:
+		return unknown
+	case strings.HasPrefix(strings.TrimSpace(value), "1"):
+		return yes
+	default:
+		return no
+	}
+}

@@ -1,0 +1,101 @@
+package hold
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func unreadInotify() Verdict {
+	return refuse(Other, "inotify instance with events that wait to be read", "try again: the app has to read them first")
+}
+
+// devices are the file systems that outlive an app, read when they are needed.
+type devices struct{ known map[uint64]bool }
+
+// lasting tells whether an inotify instance can be held: whether all that it
+// watches is there when the app comes back. A watch ends with its file system
+// (fs/notify/fsnotify.c, fsnotify_sb_delete), and what only the app has mounted,
+// its /proc for one, goes with its mount namespace and is made again by CRIU.
+// What lasts is mounted in our own one too.
+//
+// Nor can one be held that sends signals: they would go to a process that is no
+// more.
+//
+// A process or descriptor that is gone is an error wrapping [ErrGone].
+func (d *devices) lasting(pid, fd int) (bool, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+	if err != nil {
+		return false, gone(pid, err)
+	}
+	defer f.Close() //nolint:errcheck // read only
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		if name == "flags" {
+			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
+			if err != nil || flags&unix.O_ASYNC != 0 {
+				return false, err
+			}
+		}
+		dev, ok := watchedDevice(lines.Text())
+		if !ok {
+			continue
+		}
+		if d.known == nil {
+			if d.known, err = mountedDevices(); err != nil {
+				return false, err
+			}
+		}
+		if !d.known[dev] {
+			return false, nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return false, gone(pid, err)
+	}
+	return true, nil
+}
+
+// watchedDevice reads a watch's line of fdinfo: "inotify wd:1 ino:2 sdev:10002c
+// mask:..." in hexadecimal, with the kernel's own encoding of a device number
+// (fs/notify/fdinfo.c, inotify_fdinfo; include/linux/kdev_t.h).
+func watchedDevice(line string) (uint64, bool) {
+	_, rest, ok := strings.Cut(line, " sdev:")
+	if !ok || !strings.HasPrefix(line, "inotify ") {
+		return 0, false
+	}
+	word, _, _ := strings.Cut(rest, " ")
+	dev, err := strconv.ParseUint(word, 16, 32)
+	return unix.Mkdev(uint32(dev>>20), uint32(dev&(1<<20-1))), err == nil
+}
+
+// mountedDevices lists the file systems of our own mount namespace.
+func mountedDevices() (map[uint64]bool, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list file systems: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // read only
+	out := map[uint64]bool{}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 3 {
+			continue
+		}
+		var major, minor uint32
+		if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err == nil {
+			out[unix.Mkdev(major, minor)] = true
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("list file systems: %w", err)
+	}
+	return out, nil
+}
