@@ -70,10 +70,31 @@ func TestMemoryKeepsItsMeaning(t *testing.T) {
 		mapped bool
 		ordeal func(w *World, app string) string
 	}{
-		"woken": {ordeal: func(w *World, app string) string {
+		"copied": {ordeal: func(w *World, app string) string {
+			w.Hibernate(app)
+			_, err := w.API.Wake(t.Context(), &api.WakeRequest{Name: app, Copy: true}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			w.mapped(0)
+			return survivorEndpoint
+		}},
+		"mapped": {mapped: true, ordeal: func(w *World, app string) string {
 			w.Hibernate(app)
 			w.Wake(app)
+			w.mapped(16 << 20)
 			return survivorEndpoint
+		}},
+		"mapped twice and restored": {mapped: true, ordeal: func(w *World, app string) string {
+			for range 2 {
+				w.Hibernate(app)
+				w.Wake(app)
+			}
+			_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: app, Name: "saved", Stop: true}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(w.API.Remove(t.Context(), &api.RemoveRequest{Name: app})))
+			_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "saved", As: "copy", Endpoint: copyEndpoint}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			w.mapped(16 << 20)
+			return copyEndpoint
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

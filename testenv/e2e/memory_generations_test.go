@@ -35,7 +35,7 @@ func TestMemoryOfTenGenerations(t *testing.T) {
 			w.killDaemon()
 		}
 		w.Wake("churn")
-		w.mapped(mapping(1 << 20))
+		w.mapped(1 << 20)
 		s.fine("check")
 	}
 	s.fine("churn 99 4000")
@@ -54,7 +54,7 @@ func TestMemoryOfCopiesDiverges(t *testing.T) {
 			Snapshot: snapshot, As: app, Endpoint: endpoint,
 		}, nil)
 		qt.Assert(t, qt.IsNil(err))
-		w.mapped(mapping(1 << 20))
+		w.mapped(1 << 20)
 		all[app] = w.control(endpoint)
 	}
 	copied("saved", "one", "10.77.0.21")
@@ -93,7 +93,7 @@ func TestMemoryUnderPressure(t *testing.T) {
 	for round := range 3 {
 		w.Hibernate("churn")
 		w.Wake("churn")
-		w.mapped(mapping(1 << 20))
+		w.mapped(1 << 20)
 		w.evictPages()
 		s.fine("evict")
 		w.evictPages()
@@ -137,7 +137,7 @@ func TestMemoryOfAllocators(t *testing.T) {
 				w.pause(random, 200*time.Millisecond)
 				w.Hibernate("app")
 				w.Wake("app")
-				w.mapped(mapping(64 << 10))
+				w.mapped(64 << 10)
 				w.Until("it goes on", func() error {
 					var now int
 					answer := s.asks("check")

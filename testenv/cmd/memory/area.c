@@ -178,12 +178,14 @@ static int mapped_areas(void)
 
 void frozen(void)
 {
+	struct area ballast = area(BALLAST);
 	char go;
 
 	printf("ready\n");
 	fflush(stdout);
 	while (read(0, &go, 1) < 0)
 		must(errno == EINTR, "wait to go on");
+	note("ballast", "%s", look(ballast));
 	printf("{\"step\":\"areas\",\"areas\":%d,\"mapped\":%d}\n", areas_count, mapped_areas());
 }
 

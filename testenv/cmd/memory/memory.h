@@ -24,7 +24,8 @@
 #include <unistd.h>
 
 #define PAGE ((size_t)4096)
-#define PAGES 64 /* of an area: more than is copied rather than mapped */
+#define PAGES 64    /* of an area: more than is copied rather than mapped */
+#define BALLAST 300 /* of each process: with less memory, none is mapped */
 
 /* What the guard of mapped memory may answer instead of doing what was asked. */
 enum may { NEVER, MAY_EINVAL, MAY_ENOMEM };
