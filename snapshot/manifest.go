@@ -23,7 +23,7 @@ const (
 	manifestFile = "manifest.json"
 	digestFile   = "manifest.sha256"
 	imagesDir    = "images"
-	storageDir   = "storage" // the app's writes to its root
+	storageDir   = "storage" // the app's writes to its root, until they are a layer
 	shmDir       = "shm"     // the app's /dev/shm
 )
 
@@ -36,9 +36,11 @@ type Manifest struct {
 	CreatedAt time.Time `json:"created_at"`
 	Origin    Origin    `json:"origin"`
 
-	Spec     *specs.Spec `json:"spec"` // what ran, and where
-	Network  string      `json:"network"`
-	Endpoint string      `json:"endpoint"`
+	Spec    *specs.Spec `json:"spec"` // what ran, and where
+	Network string      `json:"network"`
+	// Endpoint and Endpoint6 are the addresses by which the app knows itself.
+	Endpoint  string `json:"endpoint"`
+	Endpoint6 string `json:"endpoint6,omitempty"`
 
 	// External lists what CRIU did not save and a restore must provide.
 	External []External `json:"external"`
@@ -50,7 +52,9 @@ type Manifest struct {
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`
-	Files  []File   `json:"files"` // everything else in the directory
+	// Layers are the app's files, the topmost layer first, if WithStorage.
+	Layers []Layer `json:"layers,omitempty"`
+	Files  []File  `json:"files"` // everything else in the directory
 }
 
 // Memory is one memory file. It is a pages image of this snapshot (then Image is a
@@ -153,6 +157,11 @@ func (m *Manifest) Validate() error {
 		}
 		if f.Image != "" && path.Base(f.Image) != f.Image {
 			return bad("pages image %q", f.Image)
+		}
+	}
+	for _, l := range m.Layers {
+		if err := l.ID.Validate(); err != nil {
+			return bad("%v", err)
 		}
 	}
 	for _, e := range m.External {

@@ -60,7 +60,10 @@ type TakeOptions struct {
 	// mapped, by the names that External gives them.
 	Store *memory.Store
 	Bases map[string]memory.File
-	Start func(*exec.Cmd) error // as in criu.DumpOptions
+	// Layers takes the files that CopyFiles copied to the storage directory.
+	// Manifest.Layers are those that the app has below them.
+	Layers *Layers
+	Start  func(*exec.Cmd) error // as in criu.DumpOptions
 
 	// Frozen is called when the app is frozen and its sockets are held, and
 	// returns what else a restore must provide; may be nil.
@@ -110,6 +113,11 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		}
 		defer unpin()
 		clock.step("commit")
+		unpin, err = partial.adoptStorage(ctx, o.Layers, &m)
+		if err != nil {
+			return err
+		}
+		defer unpin()
 		dir, err := partial.Commit(ctx, &m)
 		if err != nil {
 			return err

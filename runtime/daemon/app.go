@@ -50,7 +50,7 @@ func (d *Daemon) newApp(rec record) *app {
 	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(rec.Name)}
 	a.box = sandbox.New(sandbox.Config{
 		Name: rec.Name, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", rec.Name),
-		Hide: []string{d.opt.StateDir}, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
+		Hide: []string{d.opt.StateDir}, Layers: d.layerPaths(rec.Layers), Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
 	})
 	return a
 }

@@ -216,6 +216,26 @@ func (d *Daemon) chooseName(program string) string {
 	return name
 }
 
+// recordOf is the record of an app to be made from a snapshot, but for its name
+// and endpoint.
+func recordOf(m *snapshot.Manifest) (*record, error) {
+	spec := *m.Spec
+	rec := &record{Network: m.Network, Spec: &spec, Memory: m.MemoryFiles(), Layers: slices.Clone(m.Layers)}
+	for i := range rec.Layers {
+		rec.Layers[i].Own = false
+	}
+	var err error
+	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	if m.Endpoint6 != "" {
+		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+	}
+	return rec, nil
+}
+
 // restoredRecord is the record of an app to be made from a snapshot.
 func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 	_, m, err := d.findSnapshot(req.GetSnapshot())
@@ -240,8 +260,12 @@ func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 		}
 		addr = asked
 	}
-	spec := *m.Spec
-	return &record{Name: name, Network: m.Network, Addr4: addr, Spec: &spec, RestoredFrom: req.GetSnapshot()}, nil
+	rec, err := recordOf(m)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
+	}
+	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
+	return rec, nil
 }
 
 var statusCodes = map[Status]api.Status{
@@ -330,8 +354,20 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 		}
 	}
 	for _, f := range m.Memory {
+		if f.Image == "" {
+			s.MemorySharedBytes += f.SizeBytes
+			continue
+		}
 		s.SizeBytes += f.SizeBytes
 		s.MemoryBytes += f.SizeBytes
+	}
+	for _, l := range m.Layers {
+		if !l.Own {
+			s.StorageSharedBytes += l.SizeBytes
+			continue
+		}
+		s.SizeBytes += l.SizeBytes
+		s.StorageBytes += l.SizeBytes
 	}
 	return s
 }

@@ -60,7 +60,8 @@ type Daemon struct {
 	host    *netns.NS
 	fds     *holder.Keeper
 	memory  *memory.Store
-	sweeps  chan struct{} // has a token while somebody wants memory files swept
+	layers  *snapshot.Layers
+	sweeps  chan struct{} // has a token while somebody wants unneeded memory and layers removed
 	lock    *os.File
 	tasks   tasks
 	// criuVersion is written into snapshots.
@@ -128,10 +129,13 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
 		return nil, err
 	}
+	if d.layers, err = snapshot.OpenLayers(filepath.Join(opt.StateDir, "layers")); err != nil {
+		return nil, err
+	}
 	if err := d.recover(ctx); err != nil {
 		return nil, err
 	}
-	d.tasks.run(d.sweepMemory)
+	d.tasks.run(d.sweep)
 	return d, nil
 }
 

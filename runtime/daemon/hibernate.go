@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"time"
@@ -225,6 +226,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
+	inside4, inside6 := rec.inside()
 	bases, err := d.mappedMemory(a, rec)
 	if err != nil {
 		return nil, err
@@ -238,7 +240,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		guard: g,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
-			External: dump, Guard: g.File, Store: d.memory, Bases: bases,
+			External: dump, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still
@@ -246,10 +248,18 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 			Start: func(cmd *exec.Cmd) error { return ns.Do(cmd.Start) },
 			Manifest: snapshot.Manifest{
 				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
-				Endpoint: rec.Addr4.String(), External: external, Origin: d.origin(),
+				Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: rec.Layers, External: external, Origin: d.origin(),
 			},
 		},
 	}, nil
+}
+
+// addrText is an address, or nothing if there is none.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 var _ snapshot.Sockets = holdFor{}

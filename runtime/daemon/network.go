@@ -158,7 +158,7 @@ func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Attach(ctx, fabric.Endpoint{App: rec.Name, Addr4: rec.Addr4, Addr6: rec.Addr6}, ns); err != nil {
+	if err := f.Attach(ctx, rec.endpoint(), ns); err != nil {
 		return err
 	}
 	return d.publish(ctx, f, rec.Network)
@@ -205,7 +205,7 @@ func (d *Daemon) detach(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Detach(ctx, fabric.Endpoint{App: rec.Name, Addr4: rec.Addr4, Addr6: rec.Addr6}); err != nil {
+	if err := f.Detach(ctx, rec.endpoint()); err != nil {
 		return err
 	}
 	if err := d.publish(ctx, f, rec.Network); err != nil {

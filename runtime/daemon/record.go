@@ -14,6 +14,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -78,6 +79,12 @@ type record struct {
 	RestoredFrom   string          `json:"restored_from,omitempty"`
 	Process        processRecord   `json:"process"`
 	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
+	// Inside4 and Inside6 are the addresses by which the app knows itself, if it
+	// was made from a snapshot.
+	Inside4 netip.Addr `json:"inside4,omitzero"`
+	Inside6 netip.Addr `json:"inside6,omitzero"`
+	// Layers are the files that the app began with.
+	Layers []snapshot.Layer `json:"layers,omitempty"`
 	// Memory are the memory files that the processes map.
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`
@@ -89,6 +96,30 @@ type record struct {
 type processRecord struct {
 	PID       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"start_time,omitempty"` // /proc/PID/stat, field 22
+}
+
+// endpoint is the app's place in its network.
+func (r *record) endpoint() fabric.Endpoint {
+	ep := fabric.Endpoint{App: r.Name, Addr4: r.Addr4, Addr6: r.Addr6}
+	if r.Inside4 != r.Addr4 {
+		ep.Inside4 = r.Inside4
+	}
+	if r.Inside6 != r.Addr6 {
+		ep.Inside6 = r.Inside6
+	}
+	return ep
+}
+
+// inside are the addresses by which the app knows itself.
+func (r *record) inside() (four, six netip.Addr) {
+	four, six = r.Inside4, r.Inside6
+	if !four.IsValid() {
+		four = r.Addr4
+	}
+	if !six.IsValid() {
+		six = r.Addr6
+	}
+	return four, six
 }
 
 type publication struct {

@@ -155,10 +155,18 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	// Somebody may remove the snapshot meanwhile.
 	d.memory.Pin(m.MemoryFiles())
 	defer d.memory.Unpin(m.MemoryFiles())
+	d.layers.Pin(m.Layers)
+	defer d.layers.Unpin(m.Layers)
 	if m, err = dir.Open(ctx, snapshot.ByDigest, d.memory); err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
 	}
-	req.record.Memory = m.MemoryFiles()
+	if err := d.checkLayers(ctx, m, snapshot.ByDigest); err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
+	}
+	copied, err := d.unstackable(&req.record)
+	if err != nil {
+		return nil, nil, err
+	}
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
 		return nil, nil, err
@@ -172,9 +180,11 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return nil, nil, err
 	}
-	clock.begin("copy files")
-	if err := snapshot.CopyTree(ctx, dir.Storage(), a.box.Upper()); err != nil {
-		return nil, nil, err
+	if len(copied) > 0 {
+		clock.begin("copy files")
+		if err := snapshot.CopyLayers(ctx, copied, a.box.Upper()); err != nil {
+			return nil, nil, err
+		}
 	}
 	ns, err := d.prepare(ctx, a)
 	if err != nil {

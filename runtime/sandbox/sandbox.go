@@ -38,6 +38,7 @@ type Config struct {
 	StateDir string      // the app's own directory below the daemon's state directory
 	RunDir   string      // the app's own directory below the daemon's run directory
 	Hide     []string    // host directories that the app sees empty
+	Layers   []string    // directories between the app's writes and its lower root, the topmost first: see Stackable
 	Cgroups  *Cgroups    // where the app's cgroup is made
 	Spec     *specs.Spec // process, host name, binds, resources
 	Log      *slog.Logger

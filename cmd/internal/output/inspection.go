@@ -58,6 +58,10 @@ func NewInspection(r *api.InspectResponse) (*Inspection, error) {
 // Table implements [Document].
 func (d *Inspection) Table(t *Table) {
 	s := d.Snapshot
+	shared := ""
+	if s.DeltaOf != "" {
+		shared = fmt.Sprintf("memory %s, files %s, with snapshot %s", Size(s.MemorySharedBytes), Size(s.StorageSharedBytes), s.DeltaOf)
+	}
 	t.Fields([]Field{
 		{"name", s.Name},
 		{"app", s.App},
@@ -66,6 +70,7 @@ func (d *Inspection) Table(t *Table) {
 		{"network", s.Network},
 		{"created", stamp(s.CreatedAt)},
 		{"size", fmt.Sprintf("%s: memory %s, files %s", Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes))},
+		{"shared", shared},
 		{"criu", s.CRIUVersion},
 		{"kernel", s.Kernel},
 	})
