@@ -46,6 +46,7 @@ type Options struct {
 	Held     []Held
 	Memory   *memory.Store // of the memory files that the manifest names
 	Pages    Pages
+	Hostname string // empty: the saved one
 	Guard    *os.File // as in criu.RestoreOptions
 	// Start, Started, Ready and Resuming are as in criu.RestoreOptions.
 	Start    func(*exec.Cmd) error
@@ -107,7 +108,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 // removes it: the snapshot's own, or a view in which held sockets are files that
 // CRIU inherits, and memory is mapped.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 {
+	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -133,6 +134,11 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	plan.keep(replaced, files)
+	if o.Hostname != "" {
+		if err := view.SetHostname(o.Hostname); err != nil {
+			return "", nil, err
+		}
+	}
 	if o.Pages == Copy {
 		err = plan.copyMemory(ctx, view, o.Memory)
 	} else {

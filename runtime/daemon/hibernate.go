@@ -53,6 +53,9 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if err := d.preflight(ctx, a, hold.Preflight); err != nil {
 		return nil, err
 	}
+	if err := d.fds.Ready(ctx); err != nil {
+		return nil, err
+	}
 	if err := a.step(Hibernating, untilReboot, nil); err != nil {
 		return nil, err
 	}

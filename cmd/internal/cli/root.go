@@ -54,7 +54,8 @@ exec ends with the exit code of the command that it ran.
 
 Environment:
 
-    SNAPCTL_SOCKET  where snapctld listens, see --socket`
+    SNAPCTL_SOCKET  where snapctld listens, see --socket
+    SNAPCTL_CRIU    the CRIU that doctor looks at where no snapctld answers`
 
 func newRoot(s *session) *cobra.Command {
 	root := &cobra.Command{
