@@ -36,6 +36,9 @@ func TestMemoryOfTenGenerations(t *testing.T) {
 		}
 		w.Wake("churn")
 		w.mapped(1 << 20)
+		if generation%4 == 3 {
+			w.killDaemon()
+		}
 		s.fine("check")
 	}
 	s.fine("churn 99 4000")
@@ -80,8 +83,17 @@ func TestMemoryOfCopiesDiverges(t *testing.T) {
 	for _, app := range []string{"churn", "two", "four"} {
 		qt.Assert(t, qt.IsNil(w.API.Remove(t.Context(), &api.RemoveRequest{Name: app, Force: true})))
 	}
-	all["three"].fine("churn 7 1000")
-	all["one"].fine("churn 8 1000")
+	for _, snapshot := range []string{"saved", "again"} {
+		qt.Assert(t, qt.IsNil(w.API.RemoveSnapshot(t.Context(), snapshot)))
+	}
+	w.killDaemon()
+	for _, app := range []string{"one", "three"} {
+		w.Hibernate(app)
+		w.Wake(app)
+		w.mapped(1 << 20)
+		all[app].fine("check")
+		all[app].fine("churn 7 1000")
+	}
 }
 
 // TestMemoryUnderPressure takes the memory of a woken app away from it, over

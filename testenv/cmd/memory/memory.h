@@ -64,7 +64,7 @@ bool kept(struct area a);
 bool zero(struct area a);
 
 /* frozen tells that all is prepared and waits to go on. Then it reports how
-   many areas are mappings of a file. */
+   many areas are mappings of a file, and how many filters the process has. */
 void frozen(void);
 
 /* step reports one call: r is 0 or more, or -1 with errno. */
