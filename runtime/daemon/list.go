@@ -60,6 +60,9 @@ func (d *Daemon) removeSnapshot(name string) error {
 	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil {
 		return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
 	}
+	if t := d.usedBy(name); t != "" {
+		return fmt.Errorf("snapshot %s: %w: template %s is made of it; remove that first", name, errdefs.ErrFailedPrecondition, t)
+	}
 	defer d.sweepSoon()
 	return d.snapshotDir(name).Remove()
 }

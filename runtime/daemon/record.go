@@ -77,8 +77,14 @@ type record struct {
 	HibernateAfter time.Duration   `json:"hibernate_after_ns"`
 	Publish        []publication   `json:"publish,omitempty"`
 	RestoredFrom   string          `json:"restored_from,omitempty"`
-	Process        processRecord   `json:"process"`
-	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
+	// Template and Number are those of a clone.
+	Template string `json:"template,omitempty"`
+	Number   int    `json:"number,omitempty"`
+	// Generation is new whenever the app is made of a snapshot, see package
+	// template.
+	Generation string        `json:"generation,omitempty"`
+	Process    processRecord `json:"process"`
+	Boot       string        `json:"boot,omitempty"` // of the host, in which it became held
 	// Inside4 and Inside6 are the addresses by which the app knows itself, if it
 	// was made from a snapshot.
 	Inside4 netip.Addr `json:"inside4,omitzero"`

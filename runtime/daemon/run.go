@@ -72,7 +72,8 @@ func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, 
 	if release, err = a.take(ctx, string(first)); err != nil {
 		return nil, nil, errors.Join(err, os.Remove(a.dir))
 	}
-	if err := a.step(first, forever, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
+	// It does not outlive a reboot that it is a step of.
+	if err := a.step(first, untilReboot, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
 		release()
 		return nil, nil, errors.Join(err, os.RemoveAll(a.dir))
 	}

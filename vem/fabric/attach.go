@@ -237,6 +237,32 @@ func (f *Fabric) Detach(ctx context.Context, ep Endpoint) error {
 	return nil
 }
 
+// Isolate cuts an attached endpoint off: its namespace keeps eth0 and its addresses,
+// but nothing gets in or out until it is attached again.
+func (f *Fabric) Isolate(ctx context.Context, ep Endpoint) error {
+	if err := f.usable(ctx); err != nil {
+		return err
+	}
+	if err := f.isolate(ep); err != nil {
+		return fmt.Errorf("isolate app %s in network %s: %w", ep.App, f.cfg.Network, err)
+	}
+	return nil
+}
+
+func (f *Fabric) isolate(ep Endpoint) error {
+	dev, err := f.in.link(endpointDevice(ep.Addr4))
+	if err != nil || dev == nil {
+		return err
+	}
+	if err := f.lengthen(dev, ep); err != nil {
+		return err
+	}
+	if err := f.in.nl.LinkSetDown(dev); err != nil {
+		return fmt.Errorf("set device %s down: %w", dev.Attrs().Name, err)
+	}
+	return nil
+}
+
 func (f *Fabric) detach(ep Endpoint) error {
 	if err := f.check(ep); err != nil {
 		return err
