@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -20,35 +19,26 @@ import (
 // errChanged is an app that has changed since CRIU was told what is external.
 var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 
-// goneAttempts is how often a running app is looked at whose processes end
-// meanwhile.
-const goneAttempts = 3
-
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
 func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.External, error) {
 	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec), Thorough: a.surprised}
 	a.surprised = false
-	for attempt := 1; ; attempt++ {
-		pids, err := a.cgroup().PIDs()
-		if err != nil {
-			return nil, err
-		}
-		sockets, err := hold.External(ctx, pids, opt)
-		if errors.Is(err, hold.ErrGone) && attempt < goneAttempts {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		list := make([]snapshot.External, len(sockets))
-		for i := range sockets {
-			list[i] = snapshot.External{
-				Kind: snapshot.ExternalUnix, Key: sockets[i].ExternalName(), Inode: sockets[i].Inode, SocketType: sockets[i].Type,
-			}
-		}
-		return list, nil
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return nil, err
 	}
+	sockets, err := hold.External(ctx, pids, opt)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]snapshot.External, len(sockets))
+	for i := range sockets {
+		list[i] = snapshot.External{
+			Kind: snapshot.ExternalUnix, Key: sockets[i].ExternalName(), Inode: sockets[i].Inode, SocketType: sockets[i].Type,
+		}
+	}
+	return list, nil
 }
 
 // unannounced refuses a set with a unix socket or message queue that CRIU was not

@@ -41,7 +41,7 @@ func (w *World) generations(n int, req *api.RunRequest) {
 		w.pause(random, 150*time.Millisecond)
 		w.Hibernate(req.GetName())
 		w.Wake(req.GetName())
-		w.mapped(mapping(64 << 10))
+		w.mapped(64 << 10)
 		goesOn()
 	}
 	w.t.Logf("%d steps", steps)

@@ -46,6 +46,11 @@ func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
 	if err := sameNamespaces(pids); err != nil {
 		return nil, err
 	}
+	return s.finish(pids, opt)
+}
+
+// finish makes a set of the sockets that were found.
+func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if err := s.describe(); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package hold
 
 import (
 	"context"
+	"errors"
 
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
@@ -9,6 +10,8 @@ import (
 // External lists the connected unix sockets of a running app that lead out of it, for CRIU
 // must be told of them before it looks at the app; see [Set.External]. What the
 // app changes later is for the caller to notice, by [Collect] of the frozen app.
+// A process that ends meanwhile has no sockets: it is listed by its cgroup for a
+// while after it has closed them (kernel/exit.c, do_exit).
 //
 // It fails as Collect does: so an app that can't be kept is refused before it is
 // frozen, if it has unix connections.
@@ -22,7 +25,14 @@ func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
 			return nil, err
 		}
 	}
-	set, err := Collect(ctx, pids, opt)
+	s := &scanner{sockets: map[uint64]*found{}}
+	defer s.close()
+	for _, pid := range pids {
+		if err := s.process(ctx, pid); err != nil && !errors.Is(err, ErrGone) {
+			return nil, err
+		}
+	}
+	set, err := s.finish(pids, opt)
 	if err != nil {
 		return nil, err
 	}

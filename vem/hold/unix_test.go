@@ -285,3 +285,18 @@ func TestWatchUnix(t *testing.T) {
 		qt.Assert(t, qt.DeepEquals(after, before))
 	})
 }
+
+// TestExternalGone looks at an app one of whose processes has ended meanwhile.
+func TestExternalGone(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	outside := w.unixBound(unix.SOCK_DGRAM, filepath.Join(dir, "log"))
+	defer closeNow(t, outside)
+	inside := w.unixDial(unix.SOCK_DGRAM, filepath.Join(dir, "log"))
+	app, ended := w.run(inside), w.run()
+	defer app.kill(t)
+	ended.kill(t)
+	out, err := hold.External(t.Context(), []int{ended.pid, app.pid}, hold.Options{NS: w.ns, HostPaths: []string{dir}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(out, 1))
+}
