@@ -1,8 +1,11 @@
 package image
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/eventfd"
@@ -129,7 +132,7 @@ func TestReplaceFiles(t *testing.T) {
 		seen++
 		qt.Check(t, qt.IsTrue(proto.Equal(file, &fdinfo.FileEntry{
 			Type: fdinfo.FdTypes_REG.Enum(), Id: original[i].Id, Reg: &regfile.RegFileEntry{
-				Id: original[i].Id, Flags: new(flags[key]), Pos: proto.Uint64(0), Name: proto.String("/" + key),
+				Id: original[i].Id, Flags: new(flags[key]), Pos: proto.Uint64(0), Name: new("/" + key),
 				Fown: &fown.FownEntry{
 					Uid: proto.Uint32(7), Euid: proto.Uint32(8), Signum: proto.Uint32(0), PidType: proto.Uint32(0), Pid: new(pids[key]),
 				},
@@ -203,4 +206,47 @@ func TestReadEventfd(t *testing.T) {
 		_, err := ReadEventfd(images, at)
 		qt.Check(t, qt.ErrorIs(err, ErrMalformed), qt.Commentf("%s", name))
 	}
+}
+
+// FuzzReplaceFiles edits one bad image: it is refused, or only what was asked for
+// changes.
+func FuzzReplaceFiles(f *testing.F) {
+	eachImage(f, func(name string, data []byte) {
+		if filepath.Base(name) == "files.img" || strings.HasPrefix(filepath.Base(name), "fdinfo-") {
+			f.Add(uint32(1), data)
+		}
+	})
+	f.Fuzz(func(t *testing.T, id uint32, data []byte) {
+		img, err := Decode(data)
+		if err != nil || img.Type != TypeFiles && img.Type != TypeFdinfo {
+			return
+		}
+		edit := fileEdit{keys: make(map[uint32]string), taken: make(map[string]bool)}
+		qt.Assert(t, qt.IsNil(edit.add(id, "key")))
+		if img.Type == TypeFdinfo {
+			edit.done = map[uint32]*Replaced{id: {File: id}}
+		}
+		edited, err := edit.image(img.Type, img.Records)
+		if err != nil {
+			qt.Assert(t, qt.IsTrue(errors.Is(err, ErrMalformed) || errors.Is(err, ErrKey)), qt.Commentf("%v", err))
+			return
+		}
+		if edited == nil {
+			return
+		}
+		qt.Assert(t, qt.HasLen(edited, len(img.Records)))
+		for i, rec := range edited {
+			var got uint32
+			if img.Type == TypeFiles {
+				file, err := parseOpenFile(rec.Message)
+				qt.Assert(t, qt.IsNil(err))
+				got = file.id
+			} else if got, _, err = parseFdinfo(rec.Message); err != nil {
+				t.Fatal(err)
+			}
+			if got != id {
+				qt.Assert(t, qt.IsTrue(bytes.Equal(rec.Message, img.Records[i].Message)))
+			}
+		}
+	})
 }
