@@ -294,6 +294,10 @@ func (d *Daemon) show(a *app) *api.App {
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()
 	}
+	if inside, _ := rec.inside(); inside != rec.Addr4 {
+		out.InsideEndpoint = inside.String()
+	}
+	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Wake.Ignore {
 		out.Wake.Ignore = append(out.Wake.Ignore, p.String())
 	}

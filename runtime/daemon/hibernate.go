@@ -109,7 +109,7 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	})
 	if err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.arm(ctx, a)
 	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {

@@ -24,9 +24,10 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 		ids = append(ids, &api.Id{Kind: kind, Virtual: virtual, Actual: actual, Detail: detail})
 	}
 	add("hostname", rec.Spec.Hostname, kernelHostname(), "")
-	add("address", rec.Addr4.String(), "network "+rec.Network, "")
+	inside4, inside6 := rec.inside()
+	add("address", inside4.String(), rec.Addr4.String(), "network "+rec.Network)
 	if rec.Addr6.IsValid() {
-		add("address", rec.Addr6.String(), "network "+rec.Network, "")
+		add("address", inside6.String(), rec.Addr6.String(), "network "+rec.Network)
 	}
 	for _, p := range rec.Publish {
 		host := "*"
@@ -37,6 +38,12 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 	}
 	add("path", "/", a.box.Root(), "overlay, writes in "+a.box.Upper())
 	add("path", "/dev", a.box.Dev(), "")
+	for i, l := range rec.Layers {
+		add("storage", fmt.Sprintf("layer %d", i+1), d.layers.Path(l.ID), "shared, read-only")
+	}
+	for _, f := range rec.Memory {
+		add("storage", "memory", d.memory.Path(f.ID), "shared, mapped copy on write")
+	}
 	for _, m := range rec.Spec.Mounts {
 		add("path", m.Destination, m.Source, strings.Join(m.Options, ","))
 	}

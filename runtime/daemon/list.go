@@ -27,7 +27,7 @@ func (d *Daemon) list() []*app {
 	for _, a := range d.apps {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.box.Name, b.box.Name) })
+	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.name(), b.name()) })
 	return all
 }
 
@@ -59,6 +59,9 @@ func (d *Daemon) removeSnapshot(name string) error {
 	}
 	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil {
 		return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	}
+	if t := d.usedBy(name); t != "" {
+		return fmt.Errorf("snapshot %s: %w: template %s is made of it; remove that first", name, errdefs.ErrFailedPrecondition, t)
 	}
 	defer d.sweepSoon()
 	return d.snapshotDir(name).Remove()

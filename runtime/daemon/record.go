@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ const (
 	Waking       Status = "waking"   // its processes are being made, none runs
 	Resuming     Status = "resuming" // its processes may run: there is no way back
 	Restoring    Status = "restoring"
+	Pooled       Status = "pooled" // made, frozen before it ever ran, without a name
 	Stopped      Status = "stopped"
 	Removing     Status = "removing"
 )
@@ -41,7 +43,8 @@ const (
 var legal = map[Status][]Status{
 	"":           {Creating, Restoring},
 	Creating:     {Running, Removing},
-	Restoring:    {Running, Removing},
+	Restoring:    {Running, Removing, Pooled},
+	Pooled:       {Restoring, Stopped, Removing},
 	Running:      {Snapshotting, Hibernating, Stopped, Removing},
 	Snapshotting: {Running, Stopped},
 	Hibernating:  {Running, Held, Stopped},
@@ -64,8 +67,12 @@ func (e *StepError) Error() string {
 
 // record is what is kept of an app on the disk.
 type record struct {
-	Version        int             `json:"version"`
-	Name           string          `json:"name"`
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// ID names the app's directories and cgroup, if that is not its name: it was
+	// made before it got one, see pool.go.
+	ID             string          `json:"id,omitempty"`
+	Pool           string          `json:"pool,omitempty"` // of the template that it stands ready for
 	Status         Status          `json:"status"`
 	StatusAt       time.Time       `json:"status_at"`
 	CreatedAt      time.Time       `json:"created_at"`
@@ -77,8 +84,14 @@ type record struct {
 	HibernateAfter time.Duration   `json:"hibernate_after_ns"`
 	Publish        []publication   `json:"publish,omitempty"`
 	RestoredFrom   string          `json:"restored_from,omitempty"`
-	Process        processRecord   `json:"process"`
-	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
+	// Template and Number are those of a clone.
+	Template string `json:"template,omitempty"`
+	Number   int    `json:"number,omitempty"`
+	// Generation is new whenever the app is made of a snapshot, see package
+	// template.
+	Generation string        `json:"generation,omitempty"`
+	Process    processRecord `json:"process"`
+	Boot       string        `json:"boot,omitempty"` // of the host, in which it became held
 	// Inside4 and Inside6 are the addresses by which the app knows itself, if it
 	// was made from a snapshot.
 	Inside4 netip.Addr `json:"inside4,omitzero"`
@@ -109,6 +122,9 @@ func (r *record) endpoint() fabric.Endpoint {
 	}
 	return ep
 }
+
+// place names the app's directories and cgroup.
+func (r *record) place() string { return cmp.Or(r.ID, r.Name) }
 
 // inside are the addresses by which the app knows itself.
 func (r *record) inside() (four, six netip.Addr) {

@@ -9,8 +9,10 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -33,7 +35,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(req.name, a.box.Name)
+	target, free, err := d.reserve(req.name, a.name())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,6 +141,7 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 type restoreRequest struct {
 	snapshot string
 	record   record // name, endpoint; the rest comes from the snapshot
+	pages    restore.Pages
 	tell     func(string)
 }
 
@@ -148,24 +151,18 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
-	dir, m, err := d.findSnapshot(req.snapshot)
+	s, err := d.openSnapshot(ctx, req.snapshot, snapshot.ByStamp)
 	if err != nil {
 		return nil, nil, err
 	}
-	// Somebody may remove the snapshot meanwhile.
-	d.memory.Pin(m.MemoryFiles())
-	defer d.memory.Unpin(m.MemoryFiles())
-	d.layers.Pin(m.Layers)
-	defer d.layers.Unpin(m.Layers)
-	if m, err = dir.Open(ctx, snapshot.ByDigest, d.memory); err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
-	}
-	if err := d.checkLayers(ctx, m, snapshot.ByDigest); err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
-	}
-	copied, err := d.unstackable(&req.record)
-	if err != nil {
+	defer s.Close()
+	born := birth{source: s, pages: req.pages}
+	req.record.Generation = template.NewGeneration()
+	if born.copied, err = d.unstackable(&req.record); err != nil {
 		return nil, nil, err
+	}
+	if req.pages == restore.Copy {
+		req.record.Memory = nil
 	}
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
@@ -177,38 +174,15 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
-	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
+	if born.plan, err = sameAgain().Plan(a.instance(1, 0, nil)); err != nil {
 		return nil, nil, err
 	}
-	if len(copied) > 0 {
-		clock.begin("copy files")
-		if err := snapshot.CopyLayers(ctx, copied, a.box.Upper()); err != nil {
-			return nil, nil, err
-		}
-	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
+	if err := d.instantiate(ctx, a, born, clock); err != nil {
 		return nil, nil, err
 	}
-	if err := ns.Close(); err != nil {
-		return nil, nil, err
-	}
-	if err := snapshot.CopyTree(ctx, dir.Shm(), a.box.Shm()); err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
-		return nil, nil, err
-	}
-	proc, err := d.restore(ctx, a, dir, m, clock.begin, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterRestore); err != nil {
-		return nil, nil, errors.Join(err, proc.Close())
-	}
-	if err := d.adopt(a, proc, forever); err != nil {
-		return nil, nil, err
-	}
-	lost := d.resets(ctx, dir, m.External, nil, ofApp(m.App))
+	lost := d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
 	return a, &outcome{steps: clock.end(), sockets: lost}, nil
 }
+
+// sameAgain are the rules of an app that is restored and not cloned.
+func sameAgain() *template.Rules { return &template.Rules{MachineID: template.MachineIDKeep} }
