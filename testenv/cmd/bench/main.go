@@ -75,6 +75,8 @@ func run(ctx context.Context, only, out string, once bool) error {
 		{"delta", delta},
 		{"steady", steady},
 		{"guard", guard},
+		{"clone", clones},
+		{"pool", pool},
 		{"hold/stall", stall},
 		{"hold/apps", manyApps},
 		{"fabric", fabric},

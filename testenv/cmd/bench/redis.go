@@ -15,15 +15,18 @@ import (
 
 const redisPort = 6379
 
-// redisArgs is how a server runs that keeps its data in memory alone.
-var redisArgs = []string{
-	"redis-server", "--save", "", "--protected-mode", "no", "--enable-debug-command", "yes",
-	"--rdbcompression", "no", "--dir", "/tmp",
+// redisArgs is how a server runs that keeps its data in memory alone, and reads it
+// from a directory when it starts.
+func redisArgs(dir string) []string {
+	return []string{
+		"redis-server", "--save", "", "--protected-mode", "no", "--enable-debug-command", "yes",
+		"--rdbcompression", "no", "--dir", dir,
+	}
 }
 
 // redis runs a redis as an app.
 func (w *world) redis(ctx context.Context, name, at string) (*redis, error) {
-	_, err := w.api.Run(ctx, &api.RunRequest{Name: name, Endpoint: at, Args: redisArgs})
+	_, err := w.api.Run(ctx, &api.RunRequest{Name: name, Endpoint: at, Args: redisArgs("/tmp")})
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +93,19 @@ func (r *redis) want(command, answer string) error {
 		err = fmt.Errorf("redis: %s: %q instead of %q", command, got, answer)
 	}
 	return err
+}
+
+// populate fills the server with so much data, all of it different.
+func (r *redis) populate(mib int) error {
+	return r.want(fmt.Sprintf("DEBUG POPULATE %d key 1000", mib<<10), "+OK")
+}
+
+// check asks the server for what populate filled it with.
+func (r *redis) check(mib int) error {
+	if err := r.want("DBSIZE", fmt.Sprintf(":%d", mib<<10)); err != nil {
+		return err
+	}
+	return r.want("STRLEN key:7", ":1000")
 }
 
 // redisLoad is one run of redis-benchmark.
