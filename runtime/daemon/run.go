@@ -176,6 +176,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	if _, ok := errors.AsType[*StepError](err); ok {
 		return err
 	}
+	d.sweepSoon()
 	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
 	return errors.Join(err, d.takeDown(ctx, a))
 }

@@ -46,6 +46,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		if !ended {
 			err = errors.Join(err, a.settle(Running, untilReboot, nil))
 		}
+		if err != nil {
+			d.sweepSoon() // what was adopted in vain
+		}
 	}()
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
@@ -153,8 +156,12 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 		return nil, nil, err
 	}
 	// Somebody may remove the snapshot meanwhile.
-	d.memory.Pin(m.MemoryFiles())
-	defer d.memory.Unpin(m.MemoryFiles())
+	pinned := m.MemoryFiles()
+	d.memory.Pin(pinned)
+	defer func() {
+		d.memory.Unpin(pinned)
+		d.sweepSoon()
+	}()
 	if m, err = dir.Open(ctx, snapshot.ByDigest, d.memory); err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
 	}
