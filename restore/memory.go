@@ -9,15 +9,29 @@ import (
 )
 
 // memoryKey names a memory file for CRIU to inherit; what differs comes first, as
-// with sockets.
-func memoryKey(id memory.ID) string { return string(id[:16]) + "-memory" }
+// with sockets. CRIU would inherit it as well for a file of the app that has this
+// path, and the app can read in its own maps what the digest is: so it is none that
+// the kernel would ever give a file (fs/d_path.c).
+func memoryKey(id memory.ID) string { return string(id[:16]) + "//memory" }
 
-// mapMemory edits a view so that CRIU maps memory files, and opens those.
-func (p *Plan) mapMemory(ctx context.Context, view *image.View, store *memory.Store) error {
+// editMemory has memory mapped or copied.
+func (p *Plan) editMemory(ctx context.Context, view *image.View, o Options) error {
 	if len(p.memory) == 0 {
 		return nil
 	}
-	files := image.MemoryFiles{Pages: make(map[string]string), Bases: make(map[string]string)}
+	mappable, err := o.Memory.Mappable()
+	if err != nil {
+		return err
+	}
+	if o.Pages == Copy || !mappable {
+		return p.copyMemory(ctx, view, o.Memory)
+	}
+	return p.mapMemory(ctx, view, o.Memory)
+}
+
+// mapMemory edits a view so that CRIU maps memory files, and opens those.
+func (p *Plan) mapMemory(ctx context.Context, view *image.View, store *memory.Store) error {
+	files := image.MemoryFiles{Pages: make(map[string]string), Bases: make(map[string]image.MemoryFile)}
 	ids := make(map[string]memory.ID)
 	for _, m := range p.memory {
 		key := memoryKey(m.ID)
@@ -26,7 +40,7 @@ func (p *Plan) mapMemory(ctx context.Context, view *image.View, store *memory.St
 			files.Pages[m.Image] = key
 		}
 		for _, name := range m.Names {
-			files.Bases[name] = key
+			files.Bases[name] = image.MemoryFile{Key: key, SizeBytes: m.SizeBytes}
 		}
 	}
 	keys, err := view.MapMemory(ctx, files)

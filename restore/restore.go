@@ -63,7 +63,8 @@ type Pages int
 
 const (
 	// Map maps memory files copy on write where that can be, which takes no
-	// longer for much memory than for little.
+	// longer for much memory than for little. Where the store's files can't be
+	// mapped (memory.Store.Mappable) it is Copy.
 	Map Pages = iota
 	// Copy has CRIU copy every page. The processes then share no memory with the
 	// snapshot.
@@ -136,16 +137,11 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	}
 	plan.keep(replaced, files)
 	if o.Hostname != "" {
-		if err := view.SetHostname(o.Hostname); err != nil {
+		if err = view.SetHostname(o.Hostname); err != nil {
 			return "", nil, err
 		}
 	}
-	if o.Pages == Copy {
-		err = plan.copyMemory(ctx, view, o.Memory)
-	} else {
-		err = plan.mapMemory(ctx, view, o.Memory)
-	}
-	if err != nil {
+	if err = plan.editMemory(ctx, view, o); err != nil {
 		return "", nil, err
 	}
 	return dir, view.Remove, nil

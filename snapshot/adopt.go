@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,20 +21,35 @@ const maxBases = 8
 // all, for when the manifest is on the disk.
 //
 // If what changed since the bases were made is more than the bases, or there are
-// too many of them, the dump is made one that needs none first.
+// too many of them, the dump is made one that needs none first. Where the store's
+// files can't be mapped, see [memory.Store.Mappable], the memory stays in the dump.
+//
+// If it fails the images may have been changed, and the partial snapshot is only
+// fit to be discarded; what was adopted goes with the next [memory.Store.Sweep].
 func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (unpin func(), err error) {
 	images := p.Dir().Images()
-	use, err := image.Memory(ctx, images, slices.Collect(maps.Keys(bases)))
+	mappable, err := store.Mappable()
 	if err != nil {
 		return nil, err
 	}
-	if len(use.Bases) > maxBases || len(use.Bases) > 0 && use.OwnBytes > use.BaseBytes {
+	sizes := make(map[string]int64, len(bases))
+	for name, f := range bases {
+		sizes[name] = f.SizeBytes
+	}
+	use, err := image.Memory(ctx, images, sizes)
+	if err != nil {
+		return nil, err
+	}
+	if len(use.Bases) > maxBases || len(use.Bases) > 0 && (use.OwnBytes > use.BaseBytes || !mappable) {
 		if err := compact(ctx, store, bases, use.Bases, images); err != nil {
 			return nil, err
 		}
 		if use, err = image.Memory(ctx, images, nil); err != nil {
 			return nil, err
 		}
+	}
+	if !mappable {
+		use.Pages = nil
 	}
 	m.Memory = nil
 	var pinned []memory.File
@@ -57,9 +71,9 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 			return nil, err
 		}
 		pinned = append(pinned, f)
-		target, err := filepath.Rel(images, store.Path(f.ID))
+		target, err := linkTo(images, store, f.ID)
 		if err != nil {
-			return nil, fmt.Errorf("link memory file: %w", err)
+			return nil, err
 		}
 		if err := os.Symlink(target, filepath.Join(images, name)); err != nil {
 			return nil, fmt.Errorf("link memory file: %w", err)

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -63,13 +62,13 @@ func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manif
 	if err := checkTree(ctx, string(d), m.Files, depth); err != nil {
 		return nil, err
 	}
-	if err := d.checkLinks(m, store); err != nil {
-		return nil, err
-	}
 	for _, f := range m.Memory {
 		if err := store.Check(ctx, f.File, depth); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
+	}
+	if err := d.checkLinks(m, store); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
@@ -104,29 +103,34 @@ func checkTree(ctx context.Context, dir string, files []File, depth Depth) error
 }
 
 // checkLinks makes sure that the images lead to their memory files, and nowhere
-// else out of the snapshot: CRIU would follow them.
+// else out of the snapshot: CRIU would follow them. [Manifest.Validate] has made
+// sure that there is no other link, and the memory files are checked.
 func (d Dir) checkLinks(m *Manifest, store *memory.Store) error {
-	want := make(map[string]memory.ID)
 	for _, f := range m.Memory {
-		if f.Image != "" {
-			want[imagesDir+"/"+f.Image] = f.ID
-		}
-	}
-	for _, f := range m.Files {
-		if f.Type != "symlink" || !strings.HasPrefix(f.Path, imagesDir+"/") {
+		if f.Image == "" {
 			continue
 		}
-		id, ok := want[f.Path]
-		target, err := os.Stat(filepath.Join(string(d), f.Path))
+		name := imagesDir + "/" + f.Image
+		want, err := linkTo(d.Images(), store, f.ID)
 		if err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrDamaged, f.Path, err)
+			return err
 		}
-		file, err := os.Lstat(store.Path(id))
-		if !ok || err != nil || !os.SameFile(target, file) {
-			return fmt.Errorf("%w: %s: it leads out of the snapshot", ErrDamaged, f.Path)
+		// Not only to the same file: CRIU follows it from another root as well,
+		// see image.NewView.
+		if got, err := os.Readlink(filepath.Join(string(d), name)); err != nil || got != want {
+			return fmt.Errorf("%w: %s: it does not lead to memory file %s", ErrDamaged, name, f.ID)
 		}
 	}
 	return nil
+}
+
+// linkTo is what an image that is a memory file is a link to.
+func linkTo(images string, store *memory.Store, id memory.ID) (string, error) {
+	target, err := filepath.Rel(images, store.Path(id))
+	if err != nil {
+		return "", fmt.Errorf("link memory file: %w", err)
+	}
+	return target, nil
 }
 
 // Manifest reads the manifest alone and checks it against its digest.

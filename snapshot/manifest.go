@@ -155,9 +155,6 @@ var ErrInvalid = errors.New("invalid snapshot manifest")
 // Validate checks all that can be checked without the files. Returns an error
 // wrapping ErrInvalid.
 func (m *Manifest) Validate() error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
-	}
 	switch {
 	case m.Version != ManifestVersion:
 		return bad("version %d, this snapctl reads %d", m.Version, ManifestVersion)
@@ -166,26 +163,8 @@ func (m *Manifest) Validate() error {
 	case ValidateName(m.App) != nil:
 		return bad("app name %q", m.App)
 	}
-	seen := make(map[string]bool, len(m.Files))
-	for _, f := range m.Files {
-		if !filepath.IsLocal(f.Path) || path.Clean(f.Path) != f.Path || f.Path == manifestFile || f.Path == digestFile {
-			return bad("path %q leads out of the snapshot", f.Path)
-		}
-		if seen[f.Path] {
-			return bad("path %q twice", f.Path)
-		}
-		seen[f.Path] = true
-		if !slices.Contains([]string{"file", "dir", "symlink", "other"}, f.Type) {
-			return bad("path %q has type %q", f.Path, f.Type)
-		}
-	}
-	for _, f := range m.Memory {
-		if err := f.ID.Validate(); err != nil {
-			return bad("%v", err)
-		}
-		if f.Image != "" && path.Base(f.Image) != f.Image {
-			return bad("pages image %q", f.Image)
-		}
+	if err := m.validateFiles(); err != nil {
+		return err
 	}
 	for _, l := range m.Layers {
 		if err := l.ID.Validate(); err != nil {
@@ -207,6 +186,59 @@ func (m *Manifest) Validate() error {
 		}
 	}
 	return nil
+}
+
+// validateFiles checks the lists of files: each leads into the snapshot, and of
+// the images only those that a memory file is for are links.
+func (m *Manifest) validateFiles() error {
+	links := make(map[string]bool) // that images must be; whether they are
+	for _, f := range m.Memory {
+		if err := f.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+		if f.Image == "" {
+			continue
+		}
+		name := imagesDir + "/" + f.Image
+		if _, twice := links[name]; twice || path.Base(f.Image) != f.Image {
+			return bad("pages image %q", f.Image)
+		}
+		links[name] = false
+	}
+	seen := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		if !filepath.IsLocal(f.Path) || path.Clean(f.Path) != f.Path || f.Path == manifestFile || f.Path == digestFile {
+			return bad("path %q leads out of the snapshot", f.Path)
+		}
+		if seen[f.Path] {
+			return bad("path %q twice", f.Path)
+		}
+		seen[f.Path] = true
+		top, image := path.Dir(f.Path) == ".", strings.HasPrefix(f.Path, imagesDir+"/")
+		_, link := links[f.Path]
+		switch {
+		case !slices.Contains([]string{"file", "dir", "symlink", "other"}, f.Type):
+			return bad("path %q has type %q", f.Path, f.Type)
+		case link && f.Type == "symlink":
+			links[f.Path] = true
+		case link:
+			return bad("path %q is no link to its memory file", f.Path)
+		case (top || image) && f.Type != "file" && f.Type != "dir":
+			// CRIU and the copying of files would follow a link, and wait for a FIFO.
+			return bad("path %q has type %q and leads out of the snapshot", f.Path, f.Type)
+		}
+	}
+	for name, found := range links {
+		if !found {
+			return bad("path %q is missing", name)
+		}
+	}
+	return nil
+}
+
+// bad is an error wrapping ErrInvalid.
+func bad(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }
 
 // ValidateName checks the name of an app or of a snapshot: up to 63 letters,

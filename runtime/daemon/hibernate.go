@@ -63,6 +63,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		if err != nil {
 			err = errors.Join(err, d.undoHibernate(context.WithoutCancel(ctx), a))
 		}
+		d.sweepSoon() // what was adopted in vain, or is no base any more
 	}()
 	if err := fault.Point(ctx, fault.HibernateAfterRecord); err != nil {
 		return nil, err

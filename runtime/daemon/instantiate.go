@@ -49,6 +49,7 @@ func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.D
 func (s *source) Close() {
 	s.d.memory.Unpin(s.manifest.MemoryFiles())
 	s.d.layers.Unpin(s.manifest.Layers)
+	s.d.sweepSoon() // the snapshot may have been removed meanwhile
 }
 
 // birth is how an enrolled app is made of a snapshot.

@@ -184,6 +184,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	if rec.Pool != "" {
 		d.poolSoon() // it is removed, and another one made
 	}
+	d.sweepSoon()
 	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
 	return errors.Join(err, d.takeDown(ctx, a))
 }

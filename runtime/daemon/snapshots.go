@@ -48,6 +48,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		if !ended {
 			err = errors.Join(err, a.settle(Running, untilReboot, nil))
 		}
+		if err != nil {
+			d.sweepSoon() // what was adopted in vain
+		}
 	}()
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {

@@ -16,18 +16,24 @@ import (
 // part of the dump's own, and guards go. The view is then a dump that needs no
 // other. bases are the files, by the names that the dump has for them.
 //
-// It writes all of the processes' memory to the view. On an error the view is only
+// It writes all of the processes' memory to the view. On an error, which wraps
+// [ErrMalformed] or [ErrInconsistent] if the images are the cause, the view is only
 // fit to be removed.
 func (v *View) CopyMemory(ctx context.Context, bases map[string]*os.File) error {
 	d, err := openTree(ctx, os.DirFS(v.dir))
 	if err != nil {
 		return fmt.Errorf("copy memory: %w", err)
 	}
-	e := &memoryEdit{view: v, files: MemoryFiles{Bases: make(map[string]string)}, guards: newGuardEdit(v)}
-	for name := range bases {
-		e.files.Bases[name] = name
+	files := make(map[string]MemoryFile, len(bases))
+	for name, f := range bases {
+		info, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("copy memory: %w", err)
+		}
+		files[name] = MemoryFile{Key: name, SizeBytes: info.Size()}
 	}
-	if err := e.table(); err != nil {
+	e, err := newMemoryEdit(v, MemoryFiles{Bases: files})
+	if err != nil {
 		return fmt.Errorf("copy memory: %w", err)
 	}
 	for _, entry := range d.tree {
@@ -48,15 +54,11 @@ type source struct {
 }
 
 func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEntry, bases map[string]*os.File) (err error) {
-	t, err := d.memoryTask(entry)
-	if err != nil || !t.alive() {
+	t, plan, err := e.plan(d, entry)
+	if err != nil || plan == nil {
 		return err
 	}
 	if err := e.guards.process(t, nil); err != nil {
-		return err
-	}
-	plan, err := planMemory(t, func(id uint32) bool { _, ok := e.bases[id]; return ok })
-	if err != nil {
 		return err
 	}
 	pieces, some := make([][]piece, len(t.mm.GetVmas())), false
@@ -67,7 +69,7 @@ func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEnt
 	if !some {
 		return nil
 	}
-	name := filepath.Join(e.view.dir, fmt.Sprintf("pages-%d.img", t.pages.PagesID))
+	name := filepath.Join(e.view.dir, pagesName(t))
 	own, err := os.Open(name)
 	if err != nil {
 		return err
@@ -107,7 +109,7 @@ func (e *memoryEdit) sources(t *task, plan *memoryPlan, own *os.File, bases map[
 	var out []source
 	for _, i := range order {
 		v, at := vmas[i], vmas[i].GetStart()
-		base := bases[e.bases[uint32(v.GetShmid())]]
+		base := bases[e.bases[uint32(v.GetShmid())].Key]
 		fill := func(to uint64) {
 			if plan.based[i] && to > at {
 				offset := (v.GetPgoff() + at - v.GetStart()) / PageSize

@@ -63,11 +63,13 @@ func isGuard(filter []byte) bool {
 // guardedAdvice is the advice of madvise(2) whose effect on private file mappings
 // is not that on anonymous memory: those that drop pages would bring the file's
 // back instead of zeros (mm/madvise.c), WIPEONFORK and FREE are refused by the
-// kernel, and the last two would poison pages that other apps share.
+// kernel, HWPOISON and SOFT_OFFLINE would poison pages that other apps share, and
+// of merged pages see mappable.
 var guardedAdvice = []uint32{
 	4,   // MADV_DONTNEED
 	8,   // MADV_FREE
 	9,   // MADV_REMOVE
+	12,  // MADV_MERGEABLE
 	18,  // MADV_WIPEONFORK
 	24,  // MADV_DONTNEED_LOCKED
 	100, // MADV_HWPOISON

@@ -69,33 +69,39 @@ func (g *guardEdit) resolve() error {
 			g.next[i] = int(f.GetPrev())
 		}
 	}
+	if err := checkChains(g.next); err != nil {
+		return fmt.Errorf("read seccomp.img: %w", err)
+	}
 	for i := range g.filters {
-		n, err := g.skip(g.next[i])
-		if err != nil {
-			return err
-		}
-		if n != g.next[i] {
+		if n := g.skip(g.next[i]); n != g.next[i] {
 			g.next[i], g.changed = n, true
 		}
 	}
 	return nil
 }
 
+// checkChains makes sure that every successor is there, and no chain endless.
+func checkChains(next []int) error {
+	// visit is the number of the walk that came by a filter: none is seen
+	// twice in one walk, nor looked at again by a later one.
+	visit := make([]int, len(next))
+	for i := range next {
+		for at := i; at != noFilter && visit[at] == 0; at = next[at] {
+			visit[at] = i + 1
+			if n := next[at]; n != noFilter && (n >= len(next) || visit[n] == i+1) {
+				return fmt.Errorf("%w: filter %d comes after %d, of %d", ErrInconsistent, at, n, len(next))
+			}
+		}
+	}
+	return nil
+}
+
 // skip returns the first filter from i on that is no guard.
-func (g *guardEdit) skip(i int) (int, error) {
-	for range g.filters {
-		if i == noFilter {
-			return i, nil
-		}
-		if i < 0 || i >= len(g.filters) {
-			return 0, fmt.Errorf("read seccomp.img: %w: filter %d, of %d", ErrInconsistent, i, len(g.filters))
-		}
-		if !isGuard(g.filters[i].GetFilter()) {
-			return i, nil
-		}
+func (g *guardEdit) skip(i int) int {
+	for i != noFilter && isGuard(g.filters[i].GetFilter()) {
 		i = g.next[i]
 	}
-	return i, nil
+	return i
 }
 
 // process gives a process a guard of some ranges in the place of the one that it
@@ -139,10 +145,17 @@ func (g *guardEdit) process(t *task, ranges []addrRange) error {
 
 // head is a thread's first filter that is no guard.
 func (g *guardEdit) head(t *core.ThreadCoreEntry) (int, error) {
+	if t == nil {
+		return 0, fmt.Errorf("%w: a thread has no thread_core", ErrInconsistent)
+	}
 	if t.GetSeccompMode() != core.SeccompMode_filter {
 		return noFilter, nil
 	}
-	return g.skip(int(t.GetSeccompFilter()))
+	i := int(t.GetSeccompFilter())
+	if i >= len(g.filters) {
+		return 0, fmt.Errorf("%w: seccomp filter %d, of %d", ErrInconsistent, i, len(g.filters))
+	}
+	return g.skip(i), nil
 }
 
 // together tells whether the first thread installs the filters of all: CRIU saves
@@ -194,22 +207,6 @@ func (g *guardEdit) setHead(tid uint32, t *core.ThreadCoreEntry, head int) error
 		}
 		return out, s.err
 	})
-}
-
-// replaceVarints sets varint fields, whether they were there or not, and drops
-// another one unless it is set.
-func replaceVarints(msg []byte, set map[protowire.Number]uint64, drop protowire.Number) ([]byte, error) {
-	out := make([]byte, 0, len(msg)+16)
-	s := scan(msg)
-	for s.next() {
-		if _, ok := set[s.num]; !ok && s.num != drop {
-			out = append(out, s.raw...)
-		}
-	}
-	for num, value := range set {
-		out = appendVarint(out, num, value)
-	}
-	return out, s.err
 }
 
 // write puts the filters into seccomp.img.

@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
@@ -21,7 +22,9 @@ func (in *inspection) memory(t *task) (*ProcessMemory, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := planMemory(t, func(file uint32) bool { return slices.Contains(in.bases, in.names[file].name) })
+	plan, err := planMemory(t, func(file uint32) (int64, bool) {
+		return math.MaxInt64, slices.Contains(in.bases, in.names[file].name) // long enough: nothing is mapped
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"slices"
 
@@ -19,7 +20,13 @@ type MemoryFiles struct {
 	Pages map[string]string
 	// Bases are files of earlier dumps that the processes had mapped, by the
 	// name that this dump has for them ("file[1f:2a]", from CRIU's --external).
-	Bases map[string]string
+	Bases map[string]MemoryFile
+}
+
+// A MemoryFile is a file of an earlier dump.
+type MemoryFile struct {
+	Key       string
+	SizeBytes int64
 }
 
 // MapMemory turns stored pages of private anonymous memory into private mappings
@@ -30,14 +37,16 @@ type MemoryFiles struct {
 // Edited are mm-*.img, pagemap-*.img, pages-*.img (which in the view holds those
 // pages alone that are still to be copied), files.img, core-*.img and seccomp.img.
 //
-// On an error the view is only fit to be removed.
+// On an error, which wraps [ErrMalformed] or [ErrInconsistent] if the images are
+// the cause, the view is only fit to be removed. A dump that builds on another
+// (CRIU's --prev-images-dir) is refused.
 func (v *View) MapMemory(ctx context.Context, files MemoryFiles) (keys []string, err error) {
 	d, err := openTree(ctx, os.DirFS(v.dir))
 	if err != nil {
 		return nil, fmt.Errorf("map memory: %w", err)
 	}
-	e := &memoryEdit{view: v, files: files, used: make(map[string]bool), guards: newGuardEdit(v)}
-	if err := e.table(); err != nil {
+	e, err := newMemoryEdit(v, files)
+	if err != nil {
 		return nil, fmt.Errorf("map memory: %w", err)
 	}
 	for _, entry := range d.tree {
@@ -58,15 +67,25 @@ func (v *View) MapMemory(ctx context.Context, files MemoryFiles) (keys []string,
 type memoryEdit struct {
 	view   *View
 	files  MemoryFiles
-	img    *Image            // files.img
-	bases  map[uint32]string // file id -> key
-	nextID uint32
+	img    *Image                // files.img
+	bases  map[uint32]MemoryFile // by file id
+	lastID uint32
 	added  []Record
 	used   map[string]bool
+	pages  map[uint32]bool // pages images that are a process's already
+	pids   map[uint32]bool // likewise
 	guards *guardEdit
 }
 
-// table reads files.img.
+// newMemoryEdit reads files.img.
+func newMemoryEdit(v *View, files MemoryFiles) (*memoryEdit, error) {
+	e := &memoryEdit{
+		view: v, files: files, used: make(map[string]bool), guards: newGuardEdit(v),
+		pages: make(map[uint32]bool), pids: make(map[uint32]bool),
+	}
+	return e, e.table()
+}
+
 func (e *memoryEdit) table() error {
 	data, err := e.view.read("files.img")
 	if err != nil {
@@ -75,21 +94,24 @@ func (e *memoryEdit) table() error {
 	if e.img, err = Decode(data); err != nil {
 		return fmt.Errorf("read files.img: %w", err)
 	}
-	e.bases = make(map[uint32]string)
+	if e.img.Type != TypeFiles {
+		return fmt.Errorf("read files.img: %w: it is of type %s", ErrMalformed, e.img.Type)
+	}
+	e.bases = make(map[uint32]MemoryFile)
 	for i, rec := range e.img.Records {
 		f, err := parseOpenFile(rec.Message)
 		if err != nil {
 			return fmt.Errorf("read file %d: %w", i, err)
 		}
-		e.nextID = max(e.nextID, f.id)
+		e.lastID = max(e.lastID, f.id)
 		if f.kind != fileReg || len(e.files.Bases) == 0 {
 			continue
 		}
 		s := scan(f.body)
 		for s.next() {
 			if s.is(regName, lengthDelimited) {
-				if key, ok := e.files.Bases[string(s.buf)]; ok {
-					e.bases[f.id] = key
+				if base, ok := e.files.Bases[string(s.buf)]; ok {
+					e.bases[f.id] = base
 				}
 			}
 		}
@@ -103,15 +125,18 @@ func (e *memoryEdit) table() error {
 // add makes an entry for a file that CRIU inherits and returns its id. CRIU shares
 // pages between a process and its child where both map the same id, whatever the
 // offset (check_cow_vmas in criu/mem.c): so each process has ids of its own.
-func (e *memoryEdit) add(key string) uint32 {
-	e.nextID++
-	reg := appendReg(nil, openFile{id: e.nextID, fown: nobody()}, key)
+func (e *memoryEdit) add(key string) (uint32, error) {
+	if e.lastID == math.MaxUint32 {
+		return 0, fmt.Errorf("add file: %w: no id is left", ErrInconsistent)
+	}
+	e.lastID++
+	reg := appendReg(nil, openFile{id: e.lastID, fown: nobody()}, key)
 	msg := appendVarint(nil, fileEntryType, fileReg)
-	msg = appendVarint(msg, fileEntryID, uint64(e.nextID))
+	msg = appendVarint(msg, fileEntryID, uint64(e.lastID))
 	msg = appendBytes(msg, fileEntryReg, reg)
 	e.added = append(e.added, Record{Message: msg})
 	e.used[key] = true
-	return e.nextID
+	return e.lastID, nil
 }
 
 // nobody is a fown_entry without an owner.
@@ -131,16 +156,49 @@ func (e *memoryEdit) writeTable() error {
 	return e.view.replace("files.img", e.img.Encode())
 }
 
-func (e *memoryEdit) process(d *dump, entry *pstree.PstreeEntry) error {
+// base tells the file of an earlier dump from others.
+func (e *memoryEdit) base(id uint32) (size int64, ok bool) {
+	f, ok := e.bases[id]
+	return f.SizeBytes, ok
+}
+
+// plan reads the memory of a process and plans for it. There is no plan for a
+// dead one.
+func (e *memoryEdit) plan(d *dump, entry *pstree.PstreeEntry) (*task, *memoryPlan, error) {
+	if e.pids[entry.GetPid()] {
+		return nil, nil, fmt.Errorf("%w: the process is there twice", ErrInconsistent)
+	}
+	e.pids[entry.GetPid()] = true
 	t, err := d.memoryTask(entry)
 	if err != nil || !t.alive() {
+		return nil, nil, err
+	}
+	if threads := entry.GetThreads(); len(threads) == 0 || threads[0] != entry.GetPid() {
+		return nil, nil, fmt.Errorf("%w: threads %d", ErrInconsistent, threads)
+	}
+	if e.pages[t.pages.PagesID] {
+		return nil, nil, fmt.Errorf("%w: pages %d are another process's", ErrInconsistent, t.pages.PagesID)
+	}
+	e.pages[t.pages.PagesID] = true
+	size, ok := d.sizes[pagesName(t)]
+	if stored := t.pages.StoredPages(); !ok || stored > maxStored || uint64(size) != stored*PageSize {
+		return nil, nil, fmt.Errorf("%w: %s has %d bytes instead of %d pages", ErrInconsistent, pagesName(t), size, stored)
+	}
+	plan, err := planMemory(t, e.base)
+	return t, plan, err
+}
+
+// maxStored bounds the pages of a process: the size of more would overflow.
+const maxStored = 1 << 50
+
+func pagesName(t *task) string { return fmt.Sprintf("pages-%d.img", t.pages.PagesID) }
+
+func (e *memoryEdit) process(d *dump, entry *pstree.PstreeEntry) error {
+	t, plan, err := e.plan(d, entry)
+	if err != nil || plan == nil {
 		return err
 	}
-	plan, err := planMemory(t, func(id uint32) bool { _, ok := e.bases[id]; return ok })
-	if err != nil {
-		return err
-	}
-	own := fmt.Sprintf("pages-%d.img", t.pages.PagesID)
+	own := pagesName(t)
 	key, ok := e.files.Pages[own]
 	if !ok {
 		plan.mapped = nil
@@ -152,7 +210,10 @@ func (e *memoryEdit) process(d *dump, entry *pstree.PstreeEntry) error {
 		}
 	}
 	if len(plan.mapped) > 0 {
-		if err := e.pages(t, plan, own); err != nil {
+		if err := e.view.setPagemap(t, plan.copied); err != nil {
+			return err
+		}
+		if err := e.view.keepPages(own, plan.copied); err != nil {
 			return err
 		}
 	}
@@ -176,19 +237,30 @@ func (p *memoryPlan) ranges(t *task) []addrRange {
 // mappings replaces the mappings of a process in its mm image.
 func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
 	ids := make(map[string]uint32) // key -> id, of this process
-	id := func(key string) uint32 {
+	id := func(key string) (_ uint32, err error) {
 		if _, ok := ids[key]; !ok {
-			ids[key] = e.add(key)
+			ids[key], err = e.add(key)
 		}
-		return ids[key]
+		return ids[key], err
 	}
 	pieces := make([][]piece, len(t.mm.GetVmas()))
 	for i, v := range t.mm.GetVmas() {
 		whole := piece{start: v.GetStart(), end: v.GetEnd()}
 		if plan.based[i] {
-			whole.file, whole.offset = id(e.bases[uint32(v.GetShmid())]), v.GetPgoff()
+			file, err := id(e.bases[uint32(v.GetShmid())].Key)
+			if err != nil {
+				return err
+			}
+			whole.file, whole.offset = file, v.GetPgoff()
 		}
 		pieces[i] = []piece{whole}
+	}
+	var own uint32
+	if len(plan.mapped) > 0 {
+		var err error
+		if own, err = id(key); err != nil {
+			return err
+		}
 	}
 	for _, r := range plan.mapped {
 		// The last piece is what is left of the mapping behind the run before.
@@ -198,7 +270,7 @@ func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
 		if rest.start < r.start {
 			all = append(all, piece{start: rest.start, end: r.start, file: rest.file, offset: rest.offset})
 		}
-		all = append(all, piece{start: r.start, end: r.end(), file: id(key), offset: r.offset * PageSize})
+		all = append(all, piece{start: r.start, end: r.end(), file: own, offset: r.offset * PageSize})
 		if r.end() < rest.end {
 			all = append(all, piece{start: r.end(), end: rest.end, file: rest.file, offset: rest.offset + r.end() - rest.start})
 		} else {
@@ -261,44 +333,27 @@ func replaceMappings(msg []byte, pieces [][]piece) ([]byte, error) {
 // entry makes the vma_entry of a piece out of that of the whole.
 func (p piece) entry(whole []byte) ([]byte, error) {
 	set := map[protowire.Number]uint64{vmaStart: p.start, vmaEnd: p.end}
-	switch {
-	case p.anon:
-		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, vmaRegular|vmaAnonPrivate
-	case p.file != 0:
-		set[vmaPgoff], set[vmaShmid] = p.offset, uint64(p.file)
-		set[vmaStatus], set[vmaFdflags] = vmaRegular|vmaFilePrivate, uint64(os.O_RDONLY)
+	if !p.anon && p.file == 0 {
+		return replaceVarints(whole, set)
 	}
-	out := make([]byte, 0, len(whole)+16)
 	s := scan(whole)
 	for s.next() {
-		value, ok := set[s.num]
-		delete(set, s.num)
-		switch {
-		case s.typ != varint:
-			out = append(out, s.raw...)
-		case ok:
-			out = appendVarint(out, s.num, value)
-		case s.num == vmaFlags && p.anon:
-			out = appendVarint(out, s.num, s.val|mapAnonymous)
-		case s.num == vmaFlags && p.file != 0:
-			out = appendVarint(out, s.num, s.val&^mapAnonymous)
-		case s.num == vmaFdflags && p.anon:
-		default:
-			out = append(out, s.raw...)
+		if s.is(vmaFlags, varint) {
+			set[vmaFlags] = s.val
 		}
 	}
-	for num, value := range set {
-		out = appendVarint(out, num, value)
+	if s.err != nil {
+		return nil, s.err
 	}
-	return out, s.err
-}
-
-// pages leaves in pagemap and pages image what is still to be copied.
-func (e *memoryEdit) pages(t *task, plan *memoryPlan, own string) error {
-	if err := e.view.setPagemap(t, plan.copied); err != nil {
-		return err
+	if p.anon {
+		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, vmaRegular|vmaAnonPrivate
+		set[vmaFlags] |= mapAnonymous
+		return replaceVarints(whole, set, vmaFdflags)
 	}
-	return e.view.keepPages(own, plan.copied)
+	set[vmaPgoff], set[vmaShmid] = p.offset, uint64(p.file)
+	set[vmaStatus], set[vmaFdflags] = vmaRegular|vmaFilePrivate, uint64(os.O_RDONLY)
+	set[vmaFlags] &^= mapAnonymous
+	return replaceVarints(whole, set)
 }
 
 // setPagemap makes runs the pages of a process's pagemap.

@@ -18,9 +18,13 @@ const (
 	// minRun is the shortest run of pages to be mapped: a mapping costs the
 	// kernel and CRIU some 2 us, and so does copying a few pages.
 	minRun = 16
-	// maxRuns bounds the mappings of one process, far below the kernel's
-	// default of 65530 (vm.max_map_count). With more, short runs are copied.
+	// maxRuns bounds the runs of one process. With more, short ones are copied.
 	maxRuns = 8192
+	// maxMappings is how many mappings a process may come back with, half of the
+	// kernel's default limit (vm.max_map_count, 65530). Each run may make three
+	// of one, and what it makes of memory that is mapped already stays so for
+	// all later dumps.
+	maxMappings = 32768
 	// minMapped is from how many pages on a process is worth a guard, which its
 	// system calls then pay for.
 	minMapped = 256
@@ -31,12 +35,12 @@ type Copied string
 
 // The reasons for copying.
 const (
-	CopiedNot        Copied = ""                           // they are mapped, or there are none
-	CopiedStack      Copied = "grows down"                 // the kernel maps no file that way (mm/mmap.c)
-	CopiedLocked     Copied = "locked"                     // mapping would copy it all at once
-	CopiedHuge       Copied = "huge pages"                 // MAP_HUGETLB or MADV_HUGEPAGE
-	CopiedExecutable Copied = "executable"                 // the snapshot's file system may forbid it
-	CopiedAdvice     Copied = "wiped on fork or droppable" // no file mapping can be
+	CopiedNot        Copied = ""                                   // they are mapped, or there are none
+	CopiedStack      Copied = "grows down"                         // the kernel maps no file that way (mm/mmap.c)
+	CopiedLocked     Copied = "locked"                             // mapping would copy it all at once
+	CopiedHuge       Copied = "huge pages"                         // MAP_HUGETLB or MADV_HUGEPAGE
+	CopiedExecutable Copied = "executable"                         // the snapshot's file system may forbid it
+	CopiedAdvice     Copied = "wiped on fork, droppable or merged" // see mappable
 	CopiedShared     Copied = "shared memory"
 	CopiedFile       Copied = "changed pages of a file"
 	CopiedKernel     Copied = "kernel object" // AIO ring, shadow stack, socket
@@ -47,6 +51,7 @@ const (
 
 // madvise(2) advice that CRIU keeps as bits of vma_entry.madv.
 const (
+	madvMergeable  = 1 << 12
 	madvHugepage   = 1 << 14
 	madvWipeOnFork = 1 << 18
 )
@@ -78,7 +83,10 @@ func mappable(v *vma.VmaEntry) Copied {
 		return CopiedLocked
 	case flags&mapHugeTLB != 0, v.GetMadv()&madvHugepage != 0:
 		return CopiedHuge
-	case flags&mapShared != 0, flags&mapDroppable != 0, v.GetMadv()&madvWipeOnFork != 0:
+	case flags&mapShared != 0, flags&mapDroppable != 0, v.GetMadv()&(madvWipeOnFork|madvMergeable) != 0:
+		// No file mapping can be wiped or droppable. KSM may put the zero page in
+		// the place of a changed one (use_zero_pages), which the next dump leaves
+		// out (should_dump_page in criu/mem.c): the file's would be back.
 		return CopiedAdvice
 	case v.GetProt()&protExec != 0:
 		return CopiedExecutable
@@ -101,6 +109,7 @@ type memoryPlan struct {
 	copied []run    // to be copied by CRIU, ascending
 	why    []Copied // of each mapping that has pages to be copied
 	based  []bool   // of each mapping: it is of the memory of an earlier dump
+	own    uint64   // stored pages in mappings that may be mapped or are based
 }
 
 // mappedPages counts the pages that are mapped.
@@ -112,17 +121,29 @@ func (p *memoryPlan) mappedPages() uint64 {
 	return n
 }
 
-// planMemory decides. base tells the files, by their id in the images, that hold
-// the memory of earlier dumps. It only computes.
-func planMemory(t *task, base func(file uint32) bool) (*memoryPlan, error) {
+// planMemory decides. base tells which files, by their id in the images, hold the
+// memory of earlier dumps, and how long they are. It only computes.
+//
+// Returns an error wrapping [ErrMalformed] or [ErrInconsistent] if the mappings
+// make no sense, or one of them reaches beyond the file of an earlier dump: the
+// process would get a SIGBUS there.
+func planMemory(t *task, base func(file uint32) (size int64, ok bool)) (*memoryPlan, error) {
 	vmas := t.mm.GetVmas()
+	if err := checkMappings(vmas); err != nil {
+		return nil, err
+	}
 	p := &memoryPlan{why: make([]Copied, len(vmas)), based: make([]bool, len(vmas))}
 	fit := make([]bool, len(vmas))
 	foreign := foreignTask(t)
 	for i, v := range vmas {
 		p.why[i] = mappable(v)
-		if v.GetStatus() == vmaRegular|vmaFilePrivate && base(uint32(v.GetShmid())) {
-			p.based[i], p.why[i] = true, CopiedNot
+		if v.GetStatus() == vmaRegular|vmaFilePrivate {
+			if size, ok := base(uint32(v.GetShmid())); ok {
+				if err := checkBase(t, v, size); err != nil {
+					return nil, err
+				}
+				p.based[i], p.why[i] = true, CopiedNot
+			}
 		}
 		if fit[i] = p.why[i] == CopiedNot; fit[i] && foreign {
 			fit[i], p.why[i] = false, CopiedTask
@@ -132,8 +153,13 @@ func planMemory(t *task, base func(file uint32) bool) (*memoryPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	least := uint64(minRun)
-	for countRuns(runs, fit, least) > maxRuns {
+	for _, r := range runs {
+		if fit[r.vma] {
+			p.own += r.pages
+		}
+	}
+	least, most := uint64(minRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
+	for countRuns(runs, fit, least) > most {
 		least *= 2
 	}
 	for _, r := range runs {
@@ -152,6 +178,32 @@ func planMemory(t *task, base func(file uint32) bool) (*memoryPlan, error) {
 	}
 	p.leaveOne()
 	return p, nil
+}
+
+// checkMappings checks each mapping by itself. sortMappings finds those that
+// overlap.
+func checkMappings(vmas []*vma.VmaEntry) error {
+	for _, v := range vmas {
+		if v.GetStart() >= v.GetEnd() || (v.GetStart()|v.GetEnd())%PageSize != 0 {
+			return fmt.Errorf("read mappings: %w: from %#x to %#x", ErrMalformed, v.GetStart(), v.GetEnd())
+		}
+	}
+	return nil
+}
+
+// checkBase checks a mapping of a file of an earlier dump.
+func checkBase(t *task, v *vma.VmaEntry, size int64) error {
+	length, offset := v.GetEnd()-v.GetStart(), v.GetPgoff()
+	if offset%PageSize != 0 || offset > uint64(size) || length > uint64(size)-offset {
+		return fmt.Errorf("read mappings: %w: at %#x, %d bytes from %d on of a memory file of %d",
+			ErrInconsistent, v.GetStart(), length, offset, size)
+	}
+	if strictTask(t) {
+		// A guard forbids strict mode (kernel/seccomp.c, seccomp_may_assign_mode),
+		// and must not lift it.
+		return fmt.Errorf("read mappings: %w: a process in strict seccomp mode has memory of an earlier dump", ErrInconsistent)
+	}
+	return nil
 }
 
 // copyAll maps nothing.
@@ -192,16 +244,21 @@ func foreignTask(t *task) bool {
 	if t.core.GetThreadInfo().GetGpregs().GetMode() == corex86.UserX86RegsMode_COMPAT {
 		return true
 	}
+	return strictTask(t)
+}
+
+// strictTask tells whether a thread is in the mode of seccomp that no filter can
+// be added to.
+func strictTask(t *task) bool {
 	for _, c := range t.threads {
 		if c.GetThreadCore().GetSeccompMode() == core.SeccompMode_strict {
-			return true // no filter can be added to it
+			return true
 		}
 	}
 	return false
 }
 
-// findRuns lists the stored pages as runs, each in one mapping. Pages of an
-// earlier dump, that this one refers to as its parent, are in none of its files.
+// findRuns lists the stored pages as runs, each in one mapping.
 func findRuns(p *Pagemap, vmas []*vma.VmaEntry) ([]run, error) {
 	order, err := sortMappings(vmas)
 	if err != nil {
@@ -210,6 +267,9 @@ func findRuns(p *Pagemap, vmas []*vma.VmaEntry) ([]run, error) {
 	var runs []run
 	offset, next := uint64(0), 0
 	for _, e := range p.Extents {
+		if e.Flags&PageParent != 0 {
+			return nil, fmt.Errorf("find pages: %w: at %#x they are in a parent dump", ErrInconsistent, e.Start)
+		}
 		if e.Flags&PagePresent == 0 {
 			continue
 		}

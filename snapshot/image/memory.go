@@ -12,23 +12,26 @@ type MemoryUse struct {
 	Pages []string
 	// Bases are those of the given files of earlier dumps that are mapped.
 	Bases []string
-	// OwnBytes is the memory of processes in this dump, BaseBytes what they have
-	// mapped of earlier ones.
+	// OwnBytes is the memory of processes in this dump that could be mapped,
+	// BaseBytes what they have mapped of earlier ones. What is copied each time
+	// anyway counts for neither.
 	OwnBytes, BaseBytes uint64
 }
 
 // Memory tells which files hold, or could hold, the memory of the processes of a
-// dump. bases are the names that it has for files of earlier dumps.
-func Memory(ctx context.Context, images string, bases []string) (*MemoryUse, error) {
+// dump. bases are the sizes of files of earlier dumps, by the names that it has
+// for them. Its errors are those of [View.MapMemory].
+func Memory(ctx context.Context, images string, bases map[string]int64) (*MemoryUse, error) {
 	d, err := openTree(ctx, os.DirFS(images))
 	if err != nil {
 		return nil, fmt.Errorf("look for memory: %w", err)
 	}
-	e := &memoryEdit{view: &View{dir: images}, files: MemoryFiles{Bases: make(map[string]string)}}
-	for _, name := range bases {
-		e.files.Bases[name] = name
+	files := make(map[string]MemoryFile, len(bases))
+	for name, size := range bases {
+		files[name] = MemoryFile{Key: name, SizeBytes: size}
 	}
-	if err := e.table(); err != nil {
+	e, err := newMemoryEdit(&View{dir: images}, MemoryFiles{Bases: files})
+	if err != nil {
 		return nil, fmt.Errorf("look for memory: %w", err)
 	}
 	use, seen := &MemoryUse{}, make(map[string]bool)
@@ -36,27 +39,23 @@ func Memory(ctx context.Context, images string, bases []string) (*MemoryUse, err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		t, err := d.memoryTask(entry)
+		t, plan, err := e.plan(d, entry)
 		if err != nil {
 			return nil, fmt.Errorf("look for memory of process %d: %w", entry.GetPid(), err)
 		}
-		if !t.alive() {
+		if plan == nil {
 			continue
 		}
-		plan, err := planMemory(t, func(id uint32) bool { _, ok := e.bases[id]; return ok })
-		if err != nil {
-			return nil, fmt.Errorf("look for memory of process %d: %w", entry.GetPid(), err)
-		}
-		use.OwnBytes += t.pages.StoredPages() * PageSize
+		use.OwnBytes += plan.own * PageSize
 		if len(plan.mapped) > 0 {
-			use.Pages = append(use.Pages, fmt.Sprintf("pages-%d.img", t.pages.PagesID))
+			use.Pages = append(use.Pages, pagesName(t))
 		}
 		for i, v := range t.mm.GetVmas() {
 			if !plan.based[i] {
 				continue
 			}
 			use.BaseBytes += v.GetEnd() - v.GetStart()
-			if name := e.bases[uint32(v.GetShmid())]; !seen[name] {
+			if name := e.bases[uint32(v.GetShmid())].Key; !seen[name] {
 				seen[name] = true
 				use.Bases = append(use.Bases, name)
 			}

@@ -197,21 +197,14 @@ func (v *verification) seccompFilters() int {
 		return 0
 	}
 	filters := all.GetSeccompFilters()
-	// visit is the number of the walk that came by a filter: none is seen
-	// twice in one walk, nor looked at again by a later one.
-	visit := make([]int, len(filters))
-	for i := range filters {
-		for at := uint32(i); visit[at] == 0; at = filters[at].GetPrev() {
-			visit[at] = i + 1
-			if filters[at].Prev == nil {
-				break
-			}
-			next := filters[at].GetPrev()
-			if int(next) >= len(filters) || visit[next] == i+1 {
-				v.bad("seccomp.img: filter %d comes after %d, of %d", at, next, len(filters))
-				return len(filters)
-			}
+	next := make([]int, len(filters))
+	for i, f := range filters {
+		if next[i] = noFilter; f.Prev != nil {
+			next[i] = int(f.GetPrev())
 		}
+	}
+	if err := checkChains(next); err != nil {
+		v.add(fmt.Errorf("seccomp.img: %w", err))
 	}
 	return len(filters)
 }

@@ -79,9 +79,14 @@ func NewView(ctx context.Context, images, dir string) (_ *View, err error) {
 }
 
 // link makes name in dir lead to name in images, to which way is the relative
-// path. The parent link is a symbolic link already, and only right where it is.
+// path. What is a symbolic link already, to a parent dump or to a memory file, is
+// only right where it is.
 func link(images, way, name, dir string) error {
-	if name != parentLink {
+	info, err := os.Lstat(filepath.Join(images, name))
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSymlink {
 		err := os.Link(filepath.Join(images, name), filepath.Join(dir, name))
 		if !errors.Is(err, unix.EXDEV) {
 			return err

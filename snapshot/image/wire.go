@@ -2,6 +2,8 @@ package image
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -96,4 +98,21 @@ func setVarint(dst, msg []byte, num protowire.Number, v uint64) ([]byte, error) 
 		}
 	}
 	return dst, s.err
+}
+
+// replaceVarints sets varint fields, whether they were there or not, and drops
+// others. All else stays as it is.
+func replaceVarints(msg []byte, set map[protowire.Number]uint64, drop ...protowire.Number) ([]byte, error) {
+	out := make([]byte, 0, len(msg)+16)
+	s := scan(msg)
+	for s.next() {
+		_, ok := set[s.num]
+		if s.typ != varint || !ok && !slices.Contains(drop, s.num) {
+			out = append(out, s.raw...)
+		}
+	}
+	for _, num := range slices.Sorted(maps.Keys(set)) {
+		out = appendVarint(out, num, set[num])
+	}
+	return out, s.err
 }

@@ -59,8 +59,11 @@ type File struct {
 type Store struct {
 	dir string
 
-	mu   sync.Mutex // also keeps Sweep and Adopt apart
+	// mu also keeps Sweep from what is pinned while it looks.
+	mu   sync.Mutex
 	pins map[ID]int
+
+	settling sync.Mutex // see settle; taken without mu
 }
 
 // Open opens the store in dir, which it makes. Nothing is swept yet.
@@ -76,7 +79,8 @@ func (s *Store) Path(id ID) string { return filepath.Join(s.dir, string(id)) }
 
 // Adopt moves a file, which must be on the store's file system and which nobody
 // changes any more, into the store, brings it to the disk and pins it. A file of
-// the same content that is there already takes its place.
+// the same content that is there already takes its place. If it fails the file may
+// be in the store, not pinned, or still be where it was.
 //
 // Cost: that of reading the file and of a SHA-256.
 func (s *Store) Adopt(ctx context.Context, path string) (_ File, err error) {
@@ -89,43 +93,67 @@ func (s *Store) Adopt(ctx context.Context, path string) (_ File, err error) {
 	if err != nil {
 		return File{}, fmt.Errorf("adopt memory file: %w", err)
 	}
-	if err := in.Sync(); err != nil {
+	if err := errors.Join(in.Chmod(0o400), in.Sync()); err != nil {
 		return File{}, fmt.Errorf("adopt memory file: %w", err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, s.Path(id), unix.RENAME_NOREPLACE); {
-	case errors.Is(err, unix.EEXIST):
-		if err := s.settle(ctx, path, id); err != nil {
-			return File{}, fmt.Errorf("adopt memory file: %w", err)
+	s.pins[id]++ // it may be there already, and nobody's
+	s.mu.Unlock()
+	defer func() {
+		if err != nil {
+			s.Unpin([]File{{ID: id}})
 		}
-	case err != nil:
+	}()
+	if err := s.place(ctx, path, id); err != nil {
 		return File{}, fmt.Errorf("adopt memory file: %w", err)
-	default:
-		if err := errors.Join(os.Chmod(s.Path(id), 0o400), syncDir(s.dir)); err != nil {
-			return File{}, fmt.Errorf("adopt memory file: %w", err)
-		}
 	}
-	f, err := s.describe(id)
-	if err != nil {
-		return File{}, err
-	}
-	s.pins[id]++
-	return f, nil
+	return s.describe(id)
 }
 
-// settle removes path if the store has its content, and puts it into the place of
-// a file that only has its name.
-func (s *Store) settle(ctx context.Context, path string, id ID) error {
-	f, err := s.OpenFile(id)
+// place gives a file the name that its content has, or removes it if the store has
+// that already. What has only the name gives way.
+func (s *Store) place(ctx context.Context, path string, id ID) error {
+	err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, s.Path(id), unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		err = s.settle(ctx, path, id)
+	}
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	if got, err := hash(ctx, f); err == nil && got == id {
-		return os.Remove(path)
+	return syncDir(s.dir)
+}
+
+// settle is place for a name that is taken. Two of one content take turns: what
+// the first puts there may be mapped already, and must stay.
+func (s *Store) settle(ctx context.Context, path string, id ID) error {
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	err := s.verify(ctx, id)
+	if errors.Is(err, ErrDamaged) {
+		return os.Rename(path, s.Path(id))
 	}
-	return errors.Join(os.Rename(path, s.Path(id)), os.Chmod(s.Path(id), 0o400), syncDir(s.dir))
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// verify reads a memory file. Returns an error wrapping [ErrDamaged] unless it
+// could not be read to its end.
+func (s *Store) verify(ctx context.Context, id ID) error {
+	f, err := s.OpenFile(id)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	got, err := hash(ctx, f)
+	if err != nil {
+		return fmt.Errorf("read memory file %s: %w", id, err)
+	}
+	if got != id {
+		return fmt.Errorf("%w: %s: its content changed", ErrDamaged, id)
+	}
+	return nil
 }
 
 // Pin keeps files from being swept until each is unpinned as often.
@@ -175,19 +203,7 @@ func (s *Store) Check(ctx context.Context, want File, depth Depth) error {
 	if depth == ByStamp && got.Stamp == want.Stamp {
 		return nil
 	}
-	f, err := s.OpenFile(want.ID)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	defer f.Close() //nolint:errcheck // only read from
-	id, err := hash(ctx, f)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.ID, err)
-	}
-	if id != want.ID {
-		return fmt.Errorf("%w: %s: its content changed", ErrDamaged, want.ID)
-	}
-	return nil
+	return s.verify(ctx, want.ID)
 }
 
 // OpenFile opens a memory file for reading and mapping. The caller closes it.
@@ -195,16 +211,32 @@ func (s *Store) OpenFile(id ID) (*os.File, error) {
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(s.Path(id), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	// Opening a FIFO would wait for a writer.
+	f, err := os.OpenFile(s.Path(id), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open memory file: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("open memory file %s: it is no regular file", id), err, f.Close())
 	}
 	return f, nil
 }
 
+// Mappable tells whether a process can map the files as if they were its own
+// memory. On a file system that is mounted noexec it could never make the memory
+// executable again (mm/mmap.c, do_mmap: no VM_MAYEXEC), which a JIT compiler does.
+func (s *Store) Mappable() (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return false, fmt.Errorf("look at memory store: %w", err)
+	}
+	return st.Flags&unix.MS_NOEXEC == 0, nil // ST_NOEXEC is the same bit (include/linux/statfs.h)
+}
+
 // Sweep removes every file that is neither pinned nor kept, and returns how many
-// bytes that freed. keep is asked while nothing can be adopted, so it may read the
-// manifests and records; if it fails nothing is removed.
+// bytes that freed. keep is asked while nothing can be pinned, adopted or unpinned,
+// so it may read the manifests and records; if it fails nothing is removed. The
+// directory is the store's: what else is in it goes too.
 func (s *Store) Sweep(keep func() (map[ID]bool, error)) (freed int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,11 +254,16 @@ func (s *Store) Sweep(keep func() (map[ID]bool, error)) (freed int64, err error)
 		if kept[id] || s.pins[id] > 0 {
 			continue
 		}
-		if info, err := e.Info(); err == nil {
-			freed += info.Size()
+		info, err := e.Info()
+		if err == nil {
+			err = os.RemoveAll(s.Path(id))
 		}
-		if err := os.Remove(s.Path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
 			errs = append(errs, fmt.Errorf("sweep memory files: %w", err))
+		case info.Mode().IsRegular():
+			freed += info.Size()
 		}
 	}
 	return freed, errors.Join(errs...)
