@@ -47,7 +47,7 @@ type Options struct {
 	Held     []Held
 	Memory   *memory.Store // of the memory files that the manifest names
 	Pages    Pages
-	Hostname string // empty: the saved one
+	Hostname string   // empty: the saved one
 	Guard    *os.File // as in criu.RestoreOptions
 	// Start, Started, Ready and Resuming are as in criu.RestoreOptions.
 	Start    func(*exec.Cmd) error

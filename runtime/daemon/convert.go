@@ -271,7 +271,7 @@ func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 var statusCodes = map[Status]api.Status{
 	Creating: api.Status_STATUS_CREATING, Running: api.Status_STATUS_RUNNING, Snapshotting: api.Status_STATUS_SNAPSHOTTING,
 	Hibernating: api.Status_STATUS_HIBERNATING, Held: api.Status_STATUS_HELD, Waking: api.Status_STATUS_WAKING, Resuming: api.Status_STATUS_WAKING,
-	Restoring: api.Status_STATUS_RESTORING, Stopped: api.Status_STATUS_STOPPED, Removing: api.Status_STATUS_REMOVING,
+	Restoring: api.Status_STATUS_RESTORING, Pooled: api.Status_STATUS_RESTORING, Stopped: api.Status_STATUS_STOPPED, Removing: api.Status_STATUS_REMOVING,
 }
 
 var wakeModes = map[hold.Mode]api.WakeMode{
