@@ -94,11 +94,7 @@ func TestMemoryOfRuntimes(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				args := append([]string{"java", "-Xmx256m", "-cp", w.Path("bin")}, options...)
-				n := 10
-			if len(test.env) > 0 {
-				n = 5 // the same program in another mode
-			}
-			w.in(t).generations(n, &api.RunRequest{Name: "app", Args: append(args, "Memory"), Env: env})
+				w.in(t).generations(10, &api.RunRequest{Name: "app", Args: append(args, "Memory"), Env: env})
 			})
 		}
 	})
