@@ -31,6 +31,7 @@ type Held struct {
 type Place struct {
 	Root  string            // the mounted root directory
 	Net   *os.File          // the network namespace, in which Options.Start starts CRIU
+	IPC   bool              // Options.Start starts CRIU in the app's ipc namespace, too
 	Dev   string            // the mount for /dev
 	Binds map[string]string // mount path inside the app -> source on the host
 	Log   *os.File          // standard output and error

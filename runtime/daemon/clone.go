@@ -23,6 +23,7 @@ type cloneRequest struct {
 	endpoints []netip.Addr // one for each, or none
 	set       map[string]string
 	storage   storage
+	pool      poolUse
 	keepGoing bool
 	tell      func(name, step string) // called by several at the same time
 	done      func(cloneOutcome)      // likewise
@@ -36,13 +37,23 @@ const (
 	privateStorage                // a copy
 )
 
+// poolUse says whether a clone may come from the pool.
+type poolUse int
+
+const (
+	usePool poolUse = iota // if one stands ready
+	onlyPool
+	neverPool
+)
+
 // cloneOutcome is what became of one clone.
 type cloneOutcome struct {
-	name  string
-	app   *app // nil if it failed
-	err   error
-	took  time.Duration
-	steps map[string]time.Duration
+	name   string
+	app    *app // nil if it failed
+	err    error
+	pooled bool // it came from the pool
+	took   time.Duration
+	steps  map[string]time.Duration
 }
 
 // makeClones makes clones, several at a time. It returns an error if one fails and
@@ -65,13 +76,20 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	for i := range req.names {
 		began := time.Now()
 		c := cloning{t: t, source: s, open: open, req: &req, index: i, existing: existing}
+		clock := newSteps(func(step string) { req.tell(req.names[i], step) })
+		pooled, err := d.cloneFromPool(gctx, &c, clock)
 		// One after the other, so that endpoints are in the order of numbers.
-		release, err := d.enrollClone(gctx, &c)
+		var release func()
+		if pooled == nil && err == nil {
+			release, err = d.enrollClone(gctx, &c)
+		}
 		g.Go(func() error {
-			out := cloneOutcome{name: req.names[i], err: err}
-			if err == nil {
+			out := cloneOutcome{name: req.names[i], err: err, app: pooled, pooled: pooled != nil}
+			if out.pooled {
+				out.steps = clock.end()
+			} else if err == nil {
 				out.app = c.app
-				out.steps, out.err = d.makeClone(gctx, c)
+				out.steps, out.err = d.makeClone(gctx, c, clock)
 				release()
 			}
 			out.took = time.Since(began)
@@ -132,6 +150,26 @@ type cloning struct {
 	born birth
 }
 
+// cloneFromPool hands a clone out, if there is one and the request allows it; else
+// it returns nil.
+func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning, clock *steps) (*app, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // another one has failed
+	}
+	special := len(c.req.endpoints) > 0 || c.req.storage == privateStorage
+	if c.req.pool == neverPool || special && c.req.pool == usePool {
+		return nil, nil
+	}
+	if special {
+		return nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already", errdefs.ErrInvalidArgument)
+	}
+	a, err := d.handOut(ctx, c, clock)
+	if a == nil && err == nil && c.req.pool == onlyPool {
+		err = fmt.Errorf("template %s: %w: no clone stands ready", c.t.rec.Name, errdefs.ErrFailedPrecondition)
+	}
+	return a, err
+}
+
 // enrollClone gives a clone its name and endpoint, and takes its turn.
 func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), err error) {
 	if err := ctx.Err(); err != nil {
@@ -158,9 +196,8 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 }
 
 // makeClone makes an enrolled clone. If it fails nothing is left of it.
-func (d *Daemon) makeClone(ctx context.Context, c cloning) (_ map[string]time.Duration, err error) {
+func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
 	name := c.req.names[c.index]
-	clock := newSteps(func(step string) { c.req.tell(name, step) })
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), c.app))

@@ -62,6 +62,7 @@ type Daemon struct {
 	memory  *memory.Store
 	layers  *snapshot.Layers
 	sweeps  chan struct{} // has a token while somebody wants unneeded memory and layers removed
+	pools   chan struct{} // likewise, to have pools filled or emptied
 	lock    *os.File
 	tasks   tasks
 	// criuVersion is written into snapshots.
@@ -86,7 +87,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		sweeps: make(chan struct{}, 1), templates: make(map[string]*tmpl),
+		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl),
 	}
 	d.tasks.start(ctx)
 	defer func() {
@@ -140,6 +141,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.tasks.run(d.sweep)
+	d.tasks.run(d.keepPools)
 	return d, nil
 }
 

@@ -77,10 +77,14 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		return nil, err
 	}
 	defer opt.guard.Close() //nolint:errcheck // a lock
+	if err := opt.keepQueues(ctx, a); err != nil {
+		return nil, err
+	}
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
 	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
+	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
@@ -109,7 +113,7 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	})
 	if err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.arm(ctx, a)
 	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {
@@ -162,7 +166,10 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 		return err
 	}
 	h.a.setHeld(set)
-	if err := unannounced(set, h.external); err != nil {
+	if err := h.a.unannounced(set, h.external); err != nil {
+		return err
+	}
+	if err := onlyQueues(h.a); err != nil {
 		return err
 	}
 	if err := fault.Point(ctx, fault.HibernateAfterCollect); err != nil {
@@ -178,7 +185,7 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 	return fault.Point(ctx, fault.HibernateAfterHold)
 }
 
-// release lets go of the held sockets, here and in the holder.
+// release lets go of all that is held, here and in the holder.
 func (d *Daemon) release(ctx context.Context, a *app) error {
 	a.lost = ""
 	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
@@ -187,7 +194,7 @@ func (d *Daemon) release(ctx context.Context, a *app) error {
 			err = a.held.Close()
 			a.setHeld(nil)
 		}
-		return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+		return errors.Join(err, d.fds.Drop(ctx, a.box.Name), a.box.DropIPC())
 	}))
 }
 
@@ -248,7 +255,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still
 			// (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
-			Start: func(cmd *exec.Cmd) error { return ns.Do(cmd.Start) },
+			Start: func(cmd *exec.Cmd) error { return a.box.StartBeside(ns, cmd) },
 			Manifest: snapshot.Manifest{
 				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
 				Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: rec.Layers, External: external, Origin: d.origin(),

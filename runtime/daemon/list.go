@@ -27,7 +27,7 @@ func (d *Daemon) list() []*app {
 	for _, a := range d.apps {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.box.Name, b.box.Name) })
+	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.name(), b.name()) })
 	return all
 }
 
@@ -84,7 +84,7 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 	if err != nil {
 		return nil, err
 	}
-	info, err := image.Inspect(ctx, dir.Images())
+	info, err := image.Inspect(ctx, dir.Images(), m.BaseNames()...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ const (
 	Waking       Status = "waking"   // its processes are being made, none runs
 	Resuming     Status = "resuming" // its processes may run: there is no way back
 	Restoring    Status = "restoring"
+	Pooled       Status = "pooled" // made, frozen before it ever ran, without a name
 	Stopped      Status = "stopped"
 	Removing     Status = "removing"
 )
@@ -41,7 +43,8 @@ const (
 var legal = map[Status][]Status{
 	"":           {Creating, Restoring},
 	Creating:     {Running, Removing},
-	Restoring:    {Running, Removing},
+	Restoring:    {Running, Removing, Pooled},
+	Pooled:       {Restoring, Stopped, Removing},
 	Running:      {Snapshotting, Hibernating, Stopped, Removing},
 	Snapshotting: {Running, Stopped},
 	Hibernating:  {Running, Held, Stopped},
@@ -64,8 +67,12 @@ func (e *StepError) Error() string {
 
 // record is what is kept of an app on the disk.
 type record struct {
-	Version        int             `json:"version"`
-	Name           string          `json:"name"`
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// ID names the app's directories and cgroup, if that is not its name: it was
+	// made before it got one, see pool.go.
+	ID             string          `json:"id,omitempty"`
+	Pool           string          `json:"pool,omitempty"` // of the template that it stands ready for
 	Status         Status          `json:"status"`
 	StatusAt       time.Time       `json:"status_at"`
 	CreatedAt      time.Time       `json:"created_at"`
@@ -115,6 +122,9 @@ func (r *record) endpoint() fabric.Endpoint {
 	}
 	return ep
 }
+
+// place names the app's directories and cgroup.
+func (r *record) place() string { return cmp.Or(r.ID, r.Name) }
 
 // inside are the addresses by which the app knows itself.
 func (r *record) inside() (four, six netip.Addr) {
@@ -207,7 +217,7 @@ func readRecord(dir string) (*record, error) {
 	switch {
 	case r.Version != recordVersion:
 		return nil, fmt.Errorf("read record: version %d, this snapctld reads %d", r.Version, recordVersion)
-	case snapshot.ValidateName(r.Name) != nil || r.Name != filepath.Base(dir):
+	case r.place() != filepath.Base(dir), snapshot.ValidateName(r.Name) != nil && r.Name != r.ID:
 		return nil, fmt.Errorf("read record: name %q in directory %s", r.Name, dir)
 	case r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil:
 		return nil, errors.New("read record: no program in it")

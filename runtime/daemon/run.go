@@ -117,11 +117,15 @@ func (d *Daemon) prepared(ctx context.Context, a *app) (*netns.NS, error) {
 
 // adopt makes a running process the app's, and watches for its end.
 func (d *Daemon) adopt(a *app, proc *sandbox.Process, durable durability) error {
+	return d.adoptAs(a, proc, Running, durable)
+}
+
+func (d *Daemon) adoptAs(a *app, proc *sandbox.Process, status Status, durable durability) error {
 	start, err := startTime(proc.PID)
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	err = a.step(Running, durable, func(r *record) {
+	err = a.step(status, durable, func(r *record) {
 		r.Process = processRecord{PID: proc.PID, StartTime: start}
 		r.LastError = ""
 	})
@@ -156,7 +160,7 @@ func (d *Daemon) follow(a *app, proc *sandbox.Process) {
 		}
 		if err := d.stopped(ctx, a, status.String()); err != nil {
 			a.note(err)
-			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.box.Name), slog.Any("error", err))
+			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.name()), slog.Any("error", err))
 		}
 	})
 	d.watchIdle(a, ended)
@@ -176,6 +180,9 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	})
 	if _, ok := errors.AsType[*StepError](err); ok {
 		return err
+	}
+	if rec.Pool != "" {
+		d.poolSoon() // it is removed, and another one made
 	}
 	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
 	return errors.Join(err, d.takeDown(ctx, a))
@@ -231,9 +238,10 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	if err := removeDir(a.dir); err != nil {
 		return err
 	}
+	name := a.name()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.apps, a.box.Name)
+	delete(d.apps, name)
 	d.sweepSoon()
 	return nil
 }

@@ -35,6 +35,9 @@ func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error)
 func (d *Daemon) List(context.Context, *api.ListRequest) (*api.ListResponse, error) {
 	resp := &api.ListResponse{}
 	for _, a := range d.list() {
+		if rec, _ := a.read(); rec.Pool != "" {
+			continue // nobody's yet
+		}
 		resp.Apps = append(resp.Apps, d.show(a))
 	}
 	return resp, nil

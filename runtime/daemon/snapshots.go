@@ -35,7 +35,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(req.name, a.box.Name)
+	target, free, err := d.reserve(req.name, a.name())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +65,8 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Step = req.tell
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
-	opt.Frozen = unsaved
+	look := frozenLook{a: a, ns: ns, announced: opt.External}
+	opt.Frozen, opt.Unseen = look.frozen, func() [][]byte { return look.unseen }
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {

@@ -58,13 +58,13 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 		return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
 	case Running:
 	default:
-		return &StepError{App: a.box.Name, From: a.status(), To: Stopped}
+		return &StepError{App: a.name(), From: a.status(), To: Stopped}
 	}
 	patience, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	err = a.proc.Stop(patience, sig, a.ended)
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.box.Name, ctx.Err())
+		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.name(), ctx.Err())
 	}
 	ctx = context.WithoutCancel(ctx)
 	if err != nil { // out of patience

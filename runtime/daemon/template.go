@@ -39,8 +39,9 @@ type tmpl struct {
 
 	making int // clones that are being made; d.mu guards it
 
-	mu   sync.Mutex
-	open []string // files that the processes of the snapshot have open; nil before the first clone
+	mu      sync.Mutex
+	poolErr error    // why the pool could not be filled
+	open    []string // files that the processes of the snapshot have open; nil before the first clone
 }
 
 func (d *Daemon) templatesDir() string { return filepath.Join(d.opt.StateDir, "templates") }
@@ -196,6 +197,7 @@ func (d *Daemon) removeTemplate(name string) error {
 		return fmt.Errorf("remove template: %w", err)
 	}
 	delete(d.templates, name)
+	defer d.poolSoon()
 	if !t.rec.Own {
 		return nil
 	}

@@ -85,9 +85,21 @@ func (d *Daemon) showTemplate(t *tmpl) *api.Template {
 	d.mu.Lock()
 	rec, clones := t.rec, d.clonesOf(t.rec.Name)
 	d.mu.Unlock()
+	ready := 0
+	for _, a := range d.pooled(t) {
+		if a.status() == Pooled {
+			ready++
+		}
+	}
+	t.mu.Lock()
+	poolErr := t.poolErr
+	t.mu.Unlock()
 	out := &api.Template{
 		Name: rec.Name, Snapshot: rec.Snapshot, CreatedAt: timestamppb.New(rec.CreatedAt), RulesYaml: rec.Rules,
-		Clones: clones, PoolSize: int32(rec.Pool),
+		Clones: clones, PoolSize: int32(rec.Pool), PoolReady: int32(ready),
+	}
+	if poolErr != nil {
+		out.PoolError = poolErr.Error()
 	}
 	for _, key := range slices.Sorted(func(yield func(string) bool) {
 		for key := range t.rules.Parameters {
@@ -119,10 +131,7 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	if err != nil {
 		return err
 	}
-	if req.GetPool() == api.PoolUse_POOL_USE_ONLY {
-		return fmt.Errorf("template %s: %w: no clone stands ready", t.rec.Name, errdefs.ErrFailedPrecondition)
-	}
-	r := cloneRequest{set: req.GetSet(), keepGoing: req.GetKeepGoing()}
+	r := cloneRequest{set: req.GetSet(), keepGoing: req.GetKeepGoing(), pool: poolUses[req.GetPool()]}
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
 		r.storage = privateStorage
 	}
@@ -150,6 +159,10 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	return stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Summary{Summary: &api.CloneSummary{
 		Made: report.made, Failed: report.failed, TotalUs: time.Since(began).Microseconds(),
 	}}})
+}
+
+var poolUses = map[api.PoolUse]poolUse{
+	api.PoolUse_POOL_USE_ONLY: onlyPool, api.PoolUse_POOL_USE_NEVER: neverPool,
 }
 
 func (d *Daemon) making(t *tmpl, n int) {
@@ -194,7 +207,7 @@ func (r *cloneReport) step(name, step string) {
 }
 
 func (r *cloneReport) done(out cloneOutcome) {
-	res := &api.CloneResult{Name: out.name, TotalUs: out.took.Microseconds(), StepsUs: make(map[string]int64, len(out.steps))}
+	res := &api.CloneResult{Name: out.name, TotalUs: out.took.Microseconds(), StepsUs: make(map[string]int64, len(out.steps)), FromPool: out.pooled}
 	for name, took := range out.steps {
 		res.StepsUs[name] = took.Microseconds()
 	}

@@ -27,7 +27,7 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
 		}
-		if rec.Status == Stopped || rec.Status == Removing {
+		if rec.Status == Stopped || rec.Status == Removing || rec.Pool != "" {
 			continue
 		}
 		rows, err := d.vemRows(ctx, a, rec)

@@ -76,7 +76,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	clock.begin("let go of sockets")
 	if err := a.settle(Running, untilReboot, func(r *record) { r.LastError = "" }); err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.follow(a, proc)
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
@@ -87,7 +87,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	lost := d.resets(ctx, a.hibernation(), m.External, held, why)
 	if err := errors.Join(err, a.hibernation().Remove()); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
-		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.sweepSoon()
 	return &outcome{steps: clock.end(), sockets: lost}, nil
@@ -118,6 +118,7 @@ type revival struct {
 	manifest *snapshot.Manifest
 	pages    restore.Pages
 	hostname string // empty: the saved one
+	frozen   bool   // they do not run before they are thawed
 	tell     func(string)
 	ready    func(ctx context.Context, pid int) error // as in restore.Options
 }
@@ -132,6 +133,9 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
+	if err := a.restoreQueues(r.manifest); err != nil {
+		return nil, err
+	}
 	place, err := d.place(a, rec, ns)
 	if err != nil {
 		return nil, err
@@ -158,6 +162,8 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	}
 	defer tighten()
 	resuming := false
+	var criuPID int
+	var ferr error
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
 		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, Pages: r.pages, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
@@ -166,10 +172,22 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return a.box.StartInside(ctx, ns, cmd)
 		},
-		Started: a.box.Cgroup().Add, Ready: r.ready, Step: r.tell,
-		Resuming: func() { resuming = true },
+		Started: func(pid int) error {
+			criuPID = pid
+			return a.box.Cgroup().Add(pid)
+		},
+		Ready: r.ready, Step: r.tell,
+		Resuming: func() {
+			resuming = true
+			if r.frozen {
+				ferr = d.freezeRestored(a, criuPID)
+			}
+		},
 	})
-	if err != nil && resuming {
+	if err == nil {
+		err = ferr // the processes run, and should not: they are ended
+	}
+	if err != nil && resuming && !r.frozen {
 		// CRIU has failed so late that the app may have run all the same.
 		if proc, perr := rootProcess(a.cgroup()); proc != nil || perr != nil {
 			d.log.ErrorContext(ctx, "CRIU failed after resuming", slog.String("app", rec.Name), slog.Any("error", err))
@@ -221,7 +239,7 @@ type watch struct {
 func (d *Daemon) arm(ctx context.Context, a *app) {
 	if err := d.rearm(a); err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 }
 
@@ -278,10 +296,10 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 	}
 	if err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "watch held sockets", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "watch held sockets", slog.String("app", a.name()), slog.Any("error", err))
 		return
 	}
-	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.box.Name), slog.String("reason", event.Reason.String()))
+	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.name()), slog.String("reason", event.Reason.String()))
 	// Waking disarms, and that waits for this goroutine: another one wakes.
 	d.tasks.run(func(ctx context.Context) {
 		out, err := d.wake(ctx, a, nil)
@@ -291,7 +309,7 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 		case err != nil:
 			a.failures++
 			a.note(err)
-			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.box.Name), slog.Any("error", err))
+			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.name()), slog.Any("error", err))
 		}
 	})
 }

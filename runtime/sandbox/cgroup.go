@@ -156,6 +156,25 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
+// Expel moves a process from the cgroup v2 of an app to the daemon's own.
+func (c *Cgroups) Expel(pid int) error {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("find own cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(own)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(c.mount, path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("move process %d out of the app's cgroup: %w", pid, err)
+		}
+		return nil
+	}
+	return errors.New("find own cgroup: no cgroup v2")
+}
+
 // MemoryBytes is how much memory the cgroup uses, or 0 if that is not known.
 func (g *Group) MemoryBytes() int64 {
 	path := filepath.Join(g.Path(), "memory.current")

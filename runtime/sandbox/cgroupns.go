@@ -21,44 +21,42 @@ const CgroupNSCommand = "sandbox-cgroupns"
 
 // bindCgroupNS keeps the cgroup namespace of the process at a path, for the
 // restored process to be started in.
-func (s *Sandbox) bindCgroupNS(pid int) error {
-	path := s.cgroupNSPath()
+func (s *Sandbox) bindCgroupNS(pid int) error { return bindNS(s.cgroupNSPath(), pid, "cgroup") }
+
+// bindNS keeps a namespace of a process at a path, if none is kept there.
+func bindNS(path string, pid int, kind string) error {
 	mounted, err := isMountPoint(path)
 	if err != nil || mounted {
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("keep cgroup namespace: %w", err)
+		return fmt.Errorf("keep %s namespace: %w", kind, err)
 	}
 	if err := f.Close(); err != nil {
-		return fmt.Errorf("keep cgroup namespace: %w", err)
+		return fmt.Errorf("keep %s namespace: %w", kind, err)
 	}
-	source := filepath.Join("/proc", fmt.Sprint(pid), "ns", "cgroup")
+	source := filepath.Join("/proc", fmt.Sprint(pid), "ns", kind)
 	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("keep cgroup namespace: %w", err)
+		return fmt.Errorf("keep %s namespace: %w", kind, err)
 	}
 	return private(path)
 }
 
-// StartInside starts a command in the app's network and cgroup namespaces.
-// CRIU's children inherit both: the first because CRIU was in it when it saved
-// them, the second because CRIU is told to ignore cgroups.
+// StartInside starts a command in the app's network and cgroup namespaces, and
+// in its ipc namespace if that is kept. CRIU's children inherit them: the cgroup
+// namespace because CRIU is told to ignore cgroups, the others because CRIU was
+// in them when it saved its tasks, see [Sandbox.StartBeside].
 func (s *Sandbox) StartInside(ctx context.Context, net *netns.NS, cmd *exec.Cmd) error {
 	if err := s.makeCgroupNS(ctx); err != nil {
 		return err
 	}
-	ns, err := os.Open(s.cgroupNSPath())
-	if err != nil {
-		return fmt.Errorf("open cgroup namespace: %w", err)
-	}
-	defer ns.Close() //nolint:errcheck // a handle
 	return net.Do(func() error {
 		// Once more than Do unlocks it: the thread, which stays in the cgroup
 		// namespace, dies with Do's goroutine.
-		runtime.LockOSThread()                                                 //nolint:forbidigo // see above
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWCGROUP); err != nil { //nolint:forbidigo // a cgroup namespace, not a network one
-			return fmt.Errorf("enter cgroup namespace: %w", err)
+		runtime.LockOSThread() //nolint:forbidigo // see above
+		if err := errors.Join(enter(s.cgroupNSPath(), unix.CLONE_NEWCGROUP), s.enterIPC()); err != nil {
+			return err
 		}
 		return cmd.Start()
 	})

@@ -11,6 +11,7 @@
 //	RUN/apps/NAME/root                     the overlay
 //	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
 //	RUN/apps/NAME/ns/{net,cgroup}          bound namespaces
+//	RUN/apps/NAME/{ns/ipc,mqueue}          the same, see [Sandbox.KeepIPC]
 //
 // [Sandbox.Start] runs the program as process 1 of new pid, mount, ipc, uts,
 // cgroup and time namespaces. All of it needs CAP_SYS_ADMIN and Linux 5.14
@@ -137,6 +138,7 @@ func (s *Sandbox) Remove() error {
 	errs := []error{
 		netns.Unbind(s.NetPath()),
 		netns.Unbind(s.cgroupNSPath()),
+		s.DropIPC(),
 		unmount(s.Root()),
 		unmount(s.Dev()),
 		s.group.Delete(),

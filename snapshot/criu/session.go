@@ -116,10 +116,27 @@ func (s *session) close() error {
 // still have open. What it has sent is still read (unix(7), shutdown(2)).
 func (s *session) watch() {
 	defer close(s.ended)
-	for errors.Is(unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-	}
+	ended(s.cmd.Process.Pid)
 	if raw, err := s.conn.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) }) // closed: nobody reads
+	}
+}
+
+// ended waits for the end of a child that nobody reaps meanwhile. waitid(2) would
+// also return whenever a tracer of ours stops it.
+func ended(pid int) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil { // no descriptors left
+		for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+		}
+		return
+	}
+	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
 	}
 }
 

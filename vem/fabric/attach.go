@@ -53,7 +53,7 @@ func (f *Fabric) check(ep Endpoint) error {
 	if ep.MAC != nil && (len(ep.MAC) != 6 || ep.MAC[0]&1 != 0) {
 		return fmt.Errorf("%w: %s is not a unicast hardware address", ErrConfig, ep.MAC)
 	}
-	return f.checkInside(ep)
+	return nil
 }
 
 // appSysctls are set before the app's device exists, which inherits them.
@@ -104,6 +104,9 @@ func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
 
 func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err error) {
 	if err := f.check(ep); err != nil {
+		return err
+	}
+	if err := f.checkInside(ep); err != nil {
 		return err
 	}
 	if ep.mapping().kind() == fastpath.Translated && f.fast == nil {
@@ -226,7 +229,8 @@ func hops(ep Endpoint) []hop {
 
 // Detach removes the endpoint's device, and with it eth0 in the app's namespace,
 // whether or not that still exists. The address answers "host unreachable" from
-// then on. It does nothing if the endpoint is not attached.
+// then on. It does nothing if the endpoint is not attached. Inside addresses do not
+// matter.
 func (f *Fabric) Detach(ctx context.Context, ep Endpoint) error {
 	if err := f.usable(ctx); err != nil {
 		return err

@@ -34,8 +34,8 @@ func ForCopy(ctx context.Context, pids []int) (_ []Descriptor, err error) {
 
 // ofCopy adds the counting eventfds of a process.
 func (o *objects) ofCopy(ctx context.Context, pid int) error {
-	return duplicate(ctx, pid, func(fd, copied int, mode, _, _ uint64) (bool, error) {
-		if mode&unix.S_IFMT != 0 {
+	return duplicate(ctx, pid, func(fd, copied int, at attributes) (bool, error) {
+		if at.mode&unix.S_IFMT != 0 {
 			return false, nil
 		}
 		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))
@@ -46,8 +46,9 @@ func (o *objects) ofCopy(ctx context.Context, pid int) error {
 		case kind == Eventfd && countsDown(pid, fd) == yes:
 			return o.add(kind, pid, fd, copied)
 		case kind == Inotify && waiting(copied):
-			v := unreadInotify()
-			return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+			return false, unreadInotify().refusal(pid, fd)
+		case link == fanotifyLink && waiting(copied):
+			return false, unreadFanotify().refusal(pid, fd)
 		}
 		return false, nil
 	})

@@ -1,0 +1,144 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+func (s *Sandbox) ipcPath() string { return filepath.Join(s.RunDir, "ns", "ipc") }
+
+// Queues is where the app's POSIX message queues are mounted, while its ipc
+// namespace is kept.
+func (s *Sandbox) Queues() string { return filepath.Join(s.RunDir, "mqueue") }
+
+// KeepIPC keeps the ipc namespace of the process, and with it the app's POSIX
+// message queues, until [Sandbox.DropIPC]. CRIU is then started in it, and
+// leaves it alone.
+func (s *Sandbox) KeepIPC(pid int) error {
+	if err := s.DropIPC(); err != nil {
+		return err
+	}
+	if err := bindNS(s.ipcPath(), pid, "ipc"); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.Queues(), 0o755); err != nil {
+		return fmt.Errorf("mount message queues: %w", err)
+	}
+	err := inIPC(s.ipcPath(), func() error {
+		// The thread's namespace decides which queues they are (ipc/mqueue.c,
+		// mqueue_init_fs_context).
+		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+		if err := unix.Mount("mqueue", s.Queues(), "mqueue", flags, ""); err != nil {
+			return fmt.Errorf("mount message queues: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return private(s.Queues())
+}
+
+// NewIPC makes and keeps a new ipc namespace, for one that a reboot has ended.
+func (s *Sandbox) NewIPC() error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()                                  //nolint:forbidigo // not unlocked: the thread dies with this goroutine
+		if err := unix.Unshare(unix.CLONE_NEWIPC); err != nil { //nolint:forbidigo // not a network one
+			done <- fmt.Errorf("make ipc namespace: %w", err)
+			return
+		}
+		done <- s.KeepIPC(unix.Gettid())
+	}()
+	return <-done
+}
+
+// InIPC runs fn on a thread of its own in the kept ipc namespace.
+func (s *Sandbox) InIPC(fn func() error) error { return inIPC(s.ipcPath(), fn) }
+
+// KeepsIPC tells whether an ipc namespace is kept.
+func (s *Sandbox) KeepsIPC() (bool, error) { return isMountPoint(s.ipcPath()) }
+
+// DropIPC lets go of what KeepIPC keeps. Doing so again does nothing.
+func (s *Sandbox) DropIPC() error {
+	return errors.Join(unmount(s.Queues()), netns.Unbind(s.ipcPath()))
+}
+
+// HasSystemV tells whether there are System V objects in the ipc namespace of a
+// process: shared memory, semaphores or message queues.
+func HasSystemV(pid int) (bool, error) {
+	has := false
+	err := inIPC(fmt.Sprintf("/proc/%d/ns/ipc", pid), func() error {
+		for _, kind := range []string{"shm", "sem", "msg"} {
+			// Of the thread that opens it (ipc/util.c, sysvipc_proc_open).
+			b, err := os.ReadFile("/proc/sysvipc/" + kind)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // the kernel has none
+			}
+			if err != nil {
+				return fmt.Errorf("list System V objects: %w", err)
+			}
+			has = has || bytes.Count(b, []byte("\n")) > 1 // the first line is the head
+		}
+		return nil
+	})
+	return has, err
+}
+
+// StartBeside starts a command in the app's network namespace, and in its ipc
+// namespace if that is kept.
+func (s *Sandbox) StartBeside(net *netns.NS, cmd *exec.Cmd) error {
+	return net.Do(func() error {
+		if err := s.enterIPC(); err != nil {
+			return err
+		}
+		return cmd.Start()
+	})
+}
+
+// enterIPC moves the calling thread into the kept ipc namespace, if there is
+// one; the thread then dies with its goroutine.
+func (s *Sandbox) enterIPC() error {
+	kept, err := s.KeepsIPC()
+	if err != nil || !kept {
+		return err
+	}
+	runtime.LockOSThread() //nolint:forbidigo // once more than netns.Do unlocks it
+	return enter(s.ipcPath(), unix.CLONE_NEWIPC)
+}
+
+// inIPC runs fn on a thread of its own in an ipc namespace.
+func inIPC(path string, fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() //nolint:forbidigo // not unlocked: the thread dies with this goroutine
+		err := enter(path, unix.CLONE_NEWIPC)
+		if err == nil {
+			err = fn()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// enter moves the calling thread into a namespace.
+func enter(path string, kind int) error {
+	ns, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("enter namespace: %w", err)
+	}
+	defer ns.Close()                                       //nolint:errcheck // a handle
+	if err := unix.Setns(int(ns.Fd()), kind); err != nil { //nolint:forbidigo // not a network one
+		return fmt.Errorf("enter namespace %s: %w", path, err)
+	}
+	return nil
+}
