@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv"
 )
 
 // fine asks a program that knows what its memory must hold.
@@ -120,7 +123,17 @@ func TestMemoryUnderPressure(t *testing.T) {
 // and woken at random moments.
 func TestMemoryOfAllocators(t *testing.T) {
 	w, random := New(t, "gcc", "musl-gcc"), seeded(t)
-	const libraries = "/usr/lib/x86_64-linux-gnu/"
+	preload := func(library string) string {
+		paths, err := filepath.Glob("/usr/lib/*-linux-gnu/" + library)
+		qt.Assert(t, qt.IsNil(err))
+		testenv.Need(t, func(context.Context) error {
+			if len(paths) == 0 {
+				return fmt.Errorf("no library %s", library)
+			}
+			return nil
+		})
+		return "LD_PRELOAD=" + paths[0]
+	}
 	program := w.compiled("torture", append([]string{"gcc"}, w.sources("torture")...)...)
 	musl := w.compiled("torture-musl", append([]string{"musl-gcc", "-static"}, w.sources("torture")...)...)
 	for name, test := range map[string]struct {
@@ -129,16 +142,16 @@ func TestMemoryOfAllocators(t *testing.T) {
 	}{
 		"glibc":      {args: []string{program}},
 		"glibc-trim": {args: []string{program}, env: []string{"MALLOC_TRIM_THRESHOLD_=65536", "MALLOC_MMAP_THRESHOLD_=65536"}},
-		"jemalloc":   {args: []string{program}, env: []string{"LD_PRELOAD=" + libraries + "libjemalloc.so.2"}},
+		"jemalloc":   {args: []string{program}, env: []string{preload("libjemalloc.so.2")}},
 		"jemalloc-purge": {args: []string{program}, env: []string{
-			"LD_PRELOAD=" + libraries + "libjemalloc.so.2", "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,background_thread:true"}},
+			preload("libjemalloc.so.2"), "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,background_thread:true"}},
 		"tcmalloc": {args: []string{program}, env: []string{
-			"LD_PRELOAD=" + libraries + "libtcmalloc_minimal.so.4", "TCMALLOC_RELEASE_RATE=10"}},
+			preload("libtcmalloc_minimal.so.4"), "TCMALLOC_RELEASE_RATE=10"}},
 		"tcmalloc-decommit": {args: []string{program}, env: []string{
-			"LD_PRELOAD=" + libraries + "libtcmalloc_minimal.so.4", "TCMALLOC_AGGRESSIVE_DECOMMIT=t"}},
+			preload("libtcmalloc_minimal.so.4"), "TCMALLOC_AGGRESSIVE_DECOMMIT=t"}},
 		// Debian's mimalloc 2.0.9 does not keep alignments by itself.
 		"mimalloc": {args: []string{program, "unaligned"}, env: []string{
-			"LD_PRELOAD=" + libraries + "libmimalloc.so.2.0", "MIMALLOC_PAGE_RESET=1", "MIMALLOC_RESET_DELAY=0", "MIMALLOC_DECOMMIT_DELAY=0"}},
+			preload("libmimalloc.so.?"), "MIMALLOC_PAGE_RESET=1", "MIMALLOC_RESET_DELAY=0", "MIMALLOC_DECOMMIT_DELAY=0"}},
 		"musl": {args: []string{musl}},
 	} {
 		t.Run(name, func(t *testing.T) {
