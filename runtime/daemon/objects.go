@@ -129,8 +129,8 @@ func onlyQueues(a *app) error {
 		return err
 	}
 	rec, _ := a.read()
-	has, err := sandbox.HasSystemV(rec.Process.PID)
-	if err != nil || !has {
+	tables, err := sandbox.SystemV(rec.Process.PID)
+	if err != nil || len(tables) == 0 {
 		return err
 	}
 	return &hold.UnsupportedError{

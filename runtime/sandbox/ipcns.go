@@ -1,13 +1,13 @@
 package sandbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -33,7 +33,7 @@ func (s *Sandbox) KeepIPC(pid int) error {
 	if err := os.MkdirAll(s.Queues(), 0o755); err != nil {
 		return fmt.Errorf("mount message queues: %w", err)
 	}
-	err := inIPC(s.ipcPath(), func() error {
+	err := inNS(s.ipcPath(), unix.CLONE_NEWIPC, func() error {
 		// The thread's namespace decides which queues they are (ipc/mqueue.c,
 		// mqueue_init_fs_context).
 		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -63,7 +63,7 @@ func (s *Sandbox) NewIPC() error {
 }
 
 // InIPC runs fn on a thread of its own in the kept ipc namespace.
-func (s *Sandbox) InIPC(fn func() error) error { return inIPC(s.ipcPath(), fn) }
+func (s *Sandbox) InIPC(fn func() error) error { return inNS(s.ipcPath(), unix.CLONE_NEWIPC, fn) }
 
 // KeepsIPC tells whether an ipc namespace is kept.
 func (s *Sandbox) KeepsIPC() (bool, error) { return isMountPoint(s.ipcPath()) }
@@ -73,11 +73,11 @@ func (s *Sandbox) DropIPC() error {
 	return errors.Join(unmount(s.Queues()), netns.Unbind(s.ipcPath()))
 }
 
-// HasSystemV tells whether there are System V objects in the ipc namespace of a
-// process: shared memory, semaphores or message queues.
-func HasSystemV(pid int) (bool, error) {
-	has := false
-	err := inIPC(fmt.Sprintf("/proc/%d/ns/ipc", pid), func() error {
+// SystemV lists the System V objects in the ipc namespace of a process: for each
+// of "shm", "sem" and "msg" the lines of its table, proc_sysvipc(5).
+func SystemV(pid int) (map[string][]string, error) {
+	tables := make(map[string][]string)
+	err := inNS(fmt.Sprintf("/proc/%d/ns/ipc", pid), unix.CLONE_NEWIPC, func() error {
 		for _, kind := range []string{"shm", "sem", "msg"} {
 			// Of the thread that opens it (ipc/util.c, sysvipc_proc_open).
 			b, err := os.ReadFile("/proc/sysvipc/" + kind)
@@ -87,11 +87,13 @@ func HasSystemV(pid int) (bool, error) {
 			if err != nil {
 				return fmt.Errorf("list System V objects: %w", err)
 			}
-			has = has || bytes.Count(b, []byte("\n")) > 1 // the first line is the head
+			if lines := strings.Split(strings.TrimSpace(string(b)), "\n"); len(lines) > 1 {
+				tables[kind] = lines[1:] // the first is the head
+			}
 		}
 		return nil
 	})
-	return has, err
+	return tables, err
 }
 
 // StartBeside starts a command in the app's network namespace, and in its ipc
@@ -116,12 +118,12 @@ func (s *Sandbox) enterIPC() error {
 	return enter(s.ipcPath(), unix.CLONE_NEWIPC)
 }
 
-// inIPC runs fn on a thread of its own in an ipc namespace.
-func inIPC(path string, fn func() error) error {
+// inNS runs fn on a thread of its own in a namespace.
+func inNS(path string, kind int, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() //nolint:forbidigo // not unlocked: the thread dies with this goroutine
-		err := enter(path, unix.CLONE_NEWIPC)
+		err := enter(path, kind)
 		if err == nil {
 			err = fn()
 		}
