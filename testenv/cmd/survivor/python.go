@@ -233,10 +233,18 @@ def until(text):
 // it, which the terminal's keys reach.
 const ptySession = ptyStart + `
 program = """
-import os, signal, sys
+import os, select, signal
 signal.signal(signal.SIGINT, lambda *a: os.write(1, b"interrupted"))
+# A signal right before a blocking read would be handled only after it.
+woken, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)
 print("started", flush=True)
-for line in sys.stdin:
+while True:
+    if woken in select.select([0, woken], [], [])[0]:
+        os.read(woken, 100)
+        continue
+    line = os.read(0, 100).decode()
     print("read", line.strip(), os.ttyname(0), os.tcgetpgrp(0) == os.getpgrp(), os.get_terminal_size().columns, flush=True)
 """
 pid, master = pty.fork()
