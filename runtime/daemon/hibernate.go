@@ -122,6 +122,10 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.name()), slog.Any("error", err))
 	}
+	if err := a.box.Renew(ctx); err != nil {
+		a.ready = false // the next wake tries again
+		d.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.name()), slog.Any("error", err))
+	}
 	d.arm(ctx, a)
 	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {
 		d.log.ErrorContext(ctx, "fault after arming", slog.Any("error", err))

@@ -170,11 +170,11 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
 			}
-			return a.box.StartInside(ctx, ns, cmd)
-		},
-		Started: func(pid int) error {
-			criuPID = pid
-			return a.box.Cgroup().Add(pid)
+			err := a.box.StartInside(ns, cmd)
+			if err == nil {
+				criuPID = cmd.Process.Pid
+			}
+			return err
 		},
 		Ready: r.ready, Step: r.tell,
 		Resuming: func() {
