@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -109,8 +110,13 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
+	// What can't be read now is read whenever somebody asks what is needed.
+	var files []memory.File
+	if m, err := a.hibernation().Manifest(); err == nil {
+		files = m.MemoryFiles()
+	}
 	err := a.settle(Held, forever, func(r *record) {
-		r.Process, r.Memory, r.Boot = processRecord{}, nil, bootID()
+		r.Process, r.Memory, r.Boot = processRecord{}, files, bootID()
 	})
 	if err != nil {
 		a.note(err)

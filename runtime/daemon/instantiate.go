@@ -87,7 +87,7 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 		}
 	}
 	clock.begin("prepare sandbox")
-	a.follow(b.plan)
+	a.heed(b.plan)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return err
 	}
@@ -129,8 +129,8 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 	return d.adopt(a, proc, forever)
 }
 
-// follow takes what a plan says of the app's record.
-func (a *app) follow(p *template.Plan) {
+// heed takes what a plan says of the app's record.
+func (a *app) heed(p *template.Plan) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	spec, process := *a.rec.Spec, *a.rec.Spec.Process

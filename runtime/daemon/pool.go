@@ -236,7 +236,7 @@ func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app,
 	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
 		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
 	}
-	a.follow(b.plan)
+	a.heed(b.plan)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return nil, err
 	}

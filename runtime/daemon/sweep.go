@@ -85,6 +85,10 @@ func (d *Daemon) sweep(ctx context.Context) {
 // needs names what snapshots, held apps and running processes need.
 type needs struct{ memory, layers map[memory.ID]bool }
 
+func newNeeds() needs {
+	return needs{memory: make(map[memory.ID]bool), layers: make(map[memory.ID]bool)}
+}
+
 func (n needs) add(files []memory.File, layers []snapshot.Layer) {
 	for _, f := range files {
 		n.memory[f.ID] = true
@@ -94,49 +98,64 @@ func (n needs) add(files []memory.File, layers []snapshot.Layer) {
 	}
 }
 
-// needed reads all manifests and records. What can't be read may need anything:
+// needed asks all manifests and records. What can't be read may need anything:
 // then the answer is an error.
 func (d *Daemon) needed() (needs, error) {
-	n := needs{memory: make(map[memory.ID]bool), layers: make(map[memory.ID]bool)}
+	n := newNeeds()
 	entries, err := os.ReadDir(d.snapshotsDir())
 	if err != nil {
 		return n, fmt.Errorf("list snapshots: %w", err)
 	}
-	dirs := make([]snapshot.Dir, 0, len(entries))
 	for _, e := range entries {
-		if snapshot.ValidateName(e.Name()) == nil {
-			dirs = append(dirs, d.snapshotDir(e.Name()))
+		if snapshot.ValidateName(e.Name()) != nil {
+			continue
+		}
+		if err := d.addManifest(n, d.snapshotDir(e.Name())); err != nil {
+			return n, err
+		}
+	}
+	known := make(map[string]bool)
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		known[rec.place()] = true
+		n.add(rec.Memory, rec.Layers)
+		// The record of a held app names what its images need; one that is about
+		// to be held may have images already.
+		if rec.Status == Running || rec.Status == Stopped || rec.Status == Held && len(rec.Memory) > 0 {
+			continue
+		}
+		if err := d.addManifest(n, a.hibernation()); err != nil {
+			return n, err
 		}
 	}
 	if entries, err = os.ReadDir(d.appsDir()); err != nil {
 		return n, fmt.Errorf("list apps: %w", err)
 	}
 	for _, e := range entries {
-		rec, err := readRecord(d.appDir(e.Name()))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if known[e.Name()] {
+			continue
+		}
+		if _, err := readRecord(d.appDir(e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return n, fmt.Errorf("app %s: %w", e.Name(), err)
 		}
-		if err == nil {
-			n.add(rec.Memory, rec.Layers)
+		if err := d.addManifest(n, snapshot.Dir(filepath.Join(d.appDir(e.Name()), "hibernation"))); err != nil {
+			return n, err
 		}
-		dirs = append(dirs, snapshot.Dir(filepath.Join(d.appDir(e.Name()), "hibernation")))
-	}
-	for _, dir := range dirs {
-		m, err := dir.Manifest()
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Lstat(string(dir)); errors.Is(err, fs.ErrNotExist) {
-				continue // there is none, or it was removed meanwhile
-			}
-		}
-		if err != nil {
-			return n, fmt.Errorf("%s: %w", dir, err)
-		}
-		n.add(m.MemoryFiles(), m.Layers)
-	}
-	// What could not be written to the disk.
-	for _, a := range d.list() {
-		rec, _ := a.read()
-		n.add(rec.Memory, rec.Layers)
 	}
 	return n, nil
+}
+
+// addManifest adds what a saved app needs; one that is not there needs nothing.
+func (d *Daemon) addManifest(n needs, dir snapshot.Dir) error {
+	m, err := dir.Manifest()
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(string(dir)); errors.Is(err, fs.ErrNotExist) {
+			return nil // or it was removed meanwhile
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	n.add(m.MemoryFiles(), m.Layers)
+	return nil
 }

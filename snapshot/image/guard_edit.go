@@ -17,6 +17,7 @@ import (
 type guardEdit struct {
 	view    *View
 	img     *Image
+	all     *seccomp.SeccompEntry
 	filters []*seccomp.SeccompFilter
 	next    []int // of each filter, its successor that is no guard; none: -1
 	guards  bool  // there are some from an earlier restore
@@ -30,7 +31,6 @@ const (
 
 	threadSeccompMode   = 11
 	threadSeccompFilter = 12
-	seccompFilters      = 1
 )
 
 func newGuardEdit(v *View) *guardEdit { return &guardEdit{view: v} }
@@ -55,7 +55,7 @@ func (g *guardEdit) open() error {
 	if err != nil || img.Type != TypeSeccomp {
 		return fmt.Errorf("read seccomp.img: %w", errors.Join(err, ErrMalformed))
 	}
-	g.img, g.filters = img, all.GetSeccompFilters()
+	g.img, g.all, g.filters = img, all, all.GetSeccompFilters()
 	return g.resolve()
 }
 
@@ -221,22 +221,11 @@ func (g *guardEdit) write() error {
 			f.Prev = &next
 		}
 	}
-	msg, err := marshalFilters(g.filters)
+	g.all.SeccompFilters = g.filters
+	msg, err := marshal(g.all)
 	if err != nil {
 		return err
 	}
 	g.img.Records[0].Message = msg
 	return g.view.replace("seccomp.img", g.img.Encode())
-}
-
-func marshalFilters(filters []*seccomp.SeccompFilter) ([]byte, error) {
-	var msg []byte
-	for _, f := range filters {
-		b, err := marshal(f)
-		if err != nil {
-			return nil, err
-		}
-		msg = appendBytes(msg, seccompFilters, b)
-	}
-	return msg, nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -236,33 +237,39 @@ func (p *memoryPlan) ranges(t *task) []addrRange {
 
 // mappings replaces the mappings of a process in its mm image.
 func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
-	ids := make(map[string]uint32) // key -> id, of this process
-	id := func(key string) (_ uint32, err error) {
-		if _, ok := ids[key]; !ok {
-			ids[key], err = e.add(key)
-		}
-		return ids[key], err
-	}
-	pieces := make([][]piece, len(t.mm.GetVmas()))
+	ids := make(map[string]uint32) // of this process's files, by key
 	for i, v := range t.mm.GetVmas() {
-		whole := piece{start: v.GetStart(), end: v.GetEnd()}
 		if plan.based[i] {
-			file, err := id(e.bases[uint32(v.GetShmid())].Key)
-			if err != nil {
-				return err
-			}
-			whole.file, whole.offset = file, v.GetPgoff()
+			ids[e.bases[uint32(v.GetShmid())].Key] = 0
+		}
+	}
+	if len(plan.mapped) > 0 {
+		ids[key] = 0
+	}
+	for _, key := range slices.Sorted(maps.Keys(ids)) {
+		id, err := e.add(key)
+		if err != nil {
+			return err
+		}
+		ids[key] = id
+	}
+	pieces := plan.pieces(t.mm.GetVmas(), func(file uint32) uint32 { return ids[e.bases[file].Key] }, ids[key])
+	name := fmt.Sprintf("mm-%d.img", t.entry.GetPid())
+	return e.view.edit(name, TypeMM, func(msg []byte) ([]byte, error) { return replaceMappings(msg, pieces) })
+}
+
+// pieces cuts each mapping. base says what the id of a file of an earlier dump
+// becomes, own is that of the pages image.
+func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, own uint32) [][]piece {
+	pieces := make([][]piece, len(vmas))
+	for i, v := range vmas {
+		whole := piece{start: v.GetStart(), end: v.GetEnd()}
+		if p.based[i] {
+			whole.file, whole.offset = base(uint32(v.GetShmid())), v.GetPgoff()
 		}
 		pieces[i] = []piece{whole}
 	}
-	var own uint32
-	if len(plan.mapped) > 0 {
-		var err error
-		if own, err = id(key); err != nil {
-			return err
-		}
-	}
-	for _, r := range plan.mapped {
+	for _, r := range p.mapped {
 		// The last piece is what is left of the mapping behind the run before.
 		all := pieces[r.vma]
 		rest := all[len(all)-1]
@@ -278,8 +285,7 @@ func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
 		}
 		pieces[r.vma] = all
 	}
-	name := fmt.Sprintf("mm-%d.img", t.entry.GetPid())
-	return e.view.edit(name, TypeMM, func(msg []byte) ([]byte, error) { return replaceMappings(msg, pieces) })
+	return pieces
 }
 
 // A piece is a part of a mapping: of file, or as the whole was if file is 0.

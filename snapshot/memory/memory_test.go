@@ -1,0 +1,416 @@
+package memory
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
+)
+
+// store opens a fresh one, beside a directory on the same file system.
+func store(t *testing.T) (s *Store, beside string) {
+	t.Helper()
+	beside = t.TempDir()
+	s, err := Open(filepath.Join(beside, "memory"))
+	qt.Assert(t, qt.IsNil(err))
+	return s, beside
+}
+
+func idOf(content string) ID {
+	sum := sha256.Sum256([]byte(content))
+	return ID(hex.EncodeToString(sum[:]))
+}
+
+// file makes a file to be adopted.
+func file(t *testing.T, dir, content string) string {
+	t.Helper()
+	f, err := os.CreateTemp(dir, "pages-")
+	qt.Assert(t, qt.IsNil(err))
+	_, err = f.WriteString(content)
+	qt.Assert(t, qt.IsNil(errors.Join(err, f.Close())))
+	return f.Name()
+}
+
+func adopt(t *testing.T, s *Store, dir, content string) File {
+	t.Helper()
+	path := file(t, dir, content)
+	f, err := s.Adopt(t.Context(), path)
+	qt.Assert(t, qt.IsNil(err))
+	_, err = os.Lstat(path)
+	qt.Assert(t, qt.ErrorIs(err, os.ErrNotExist))
+	return f
+}
+
+// sweep keeps some files, and returns what is in the store then.
+func sweep(t *testing.T, s *Store, keep ...ID) []string {
+	t.Helper()
+	kept := make(map[ID]bool)
+	for _, id := range keep {
+		kept[id] = true
+	}
+	_, err := s.Sweep(func() (map[ID]bool, error) { return kept, nil })
+	qt.Assert(t, qt.IsNil(err))
+	return list(t, s)
+}
+
+func list(t *testing.T, s *Store) []string {
+	t.Helper()
+	entries, err := os.ReadDir(s.dir)
+	qt.Assert(t, qt.IsNil(err))
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestAdopt(t *testing.T) {
+	s, dir := store(t)
+	f := adopt(t, s, dir, "some pages")
+	qt.Assert(t, qt.Equals(f.ID, idOf("some pages")))
+	qt.Assert(t, qt.Equals(f.SizeBytes, 10))
+	info, err := os.Lstat(s.Path(f.ID))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(info.Mode(), 0o400))
+	for _, depth := range []Depth{ByStamp, ByDigest} {
+		qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, depth)))
+	}
+	// Equal content leaves what is there, for it may be mapped.
+	again := adopt(t, s, dir, "some pages")
+	qt.Assert(t, qt.Equals(again, f))
+	// Pinned twice, it goes when it is unpinned as often.
+	s.Unpin([]File{f})
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{string(f.ID)}))
+	s.Unpin([]File{f})
+	qt.Assert(t, qt.DeepEquals(sweep(t, s, f.ID), []string{string(f.ID)}))
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
+}
+
+// TestAdoptMends has something else in the place of the file.
+func TestAdoptMends(t *testing.T) {
+	const content = "some pages"
+	for name, damage := range map[string]func(t *testing.T, path, elsewhere string){
+		"flipped byte": func(t *testing.T, path, _ string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte("some wages"), 0o400)))
+		},
+		"truncated": func(t *testing.T, path, _ string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.WriteFile(path, nil, 0o400)))
+		},
+		"link to the content": func(t *testing.T, path, elsewhere string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.WriteFile(elsewhere, []byte(content), 0o600)))
+			qt.Assert(t, qt.IsNil(os.Symlink(elsewhere, path)))
+		},
+		"link to nothing": func(t *testing.T, path, elsewhere string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.Symlink(elsewhere, path)))
+		},
+		"FIFO": func(t *testing.T, path, _ string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(unix.Mkfifo(path, 0o600)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := store(t)
+			elsewhere := filepath.Join(dir, "elsewhere")
+			damage(t, s.Path(idOf(content)), elsewhere)
+			before, _ := os.ReadFile(elsewhere)
+			f := adopt(t, s, dir, content)
+			qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, ByDigest)))
+			after, _ := os.ReadFile(elsewhere)
+			qt.Assert(t, qt.DeepEquals(after, before)) // a link was not followed
+		})
+	}
+}
+
+func TestAdoptFails(t *testing.T) {
+	s, dir := store(t)
+	_, err := s.Adopt(t.Context(), filepath.Join(dir, "missing"))
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+
+	link := filepath.Join(dir, "link")
+	qt.Assert(t, qt.IsNil(os.Symlink(file(t, dir, "a"), link)))
+	_, err = s.Adopt(t.Context(), link)
+	qt.Check(t, qt.ErrorIs(err, unix.ELOOP))
+
+	path := file(t, dir, "b")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Adopt(cancelled, path)
+	qt.Check(t, qt.ErrorIs(err, context.Canceled))
+	_, err = os.Lstat(path)
+	qt.Check(t, qt.IsNil(err))
+
+	// A directory gives way to nothing, but nothing is pinned, and a sweep mends it.
+	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(s.Path(idOf("b")), "sub"), 0o700)))
+	_, err = s.Adopt(t.Context(), path)
+	qt.Check(t, qt.IsNotNil(err))
+	_, err = os.Lstat(path)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(s.pins, 0))
+	qt.Check(t, qt.DeepEquals(sweep(t, s), []string{}))
+	_, err = s.Adopt(t.Context(), path)
+	qt.Check(t, qt.IsNil(err))
+}
+
+// A file that can't be read to its end is not taken for a damaged one: it may be
+// mapped, and who maps it can't be saved without it.
+func TestAdoptReplacesNothingUnread(t *testing.T) {
+	s, dir := store(t)
+	f := adopt(t, s, dir, "some pages")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	path := file(t, dir, "some pages")
+	qt.Assert(t, qt.ErrorIs(s.settle(cancelled, path, f.ID), context.Canceled))
+	now, err := s.describe(f.ID)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(now, f))
+}
+
+// On a full disk a file is adopted all the same, or is still where it was.
+func TestAdoptOnFullDisk(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	dir := t.TempDir()
+	qt.Assert(t, qt.IsNil(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,nr_inodes=16")))
+	defer func() { qt.Check(t, qt.IsNil(unix.Unmount(dir, 0))) }()
+	s, err := Open(filepath.Join(dir, "memory"))
+	qt.Assert(t, qt.IsNil(err))
+	path := file(t, dir, "some pages")
+	for full := 0; ; full++ {
+		err := os.WriteFile(filepath.Join(dir, fmt.Sprint("filler", full)), make([]byte, 16<<10), 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		qt.Assert(t, qt.IsNil(err))
+	}
+	f, err := s.Adopt(t.Context(), path)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, ByDigest)))
+	s.Unpin([]File{f})
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
+}
+
+func TestMappable(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	dir := t.TempDir()
+	for flags, want := range map[uintptr]bool{0: true, unix.MS_NOEXEC: false} {
+		qt.Assert(t, qt.IsNil(unix.Mount("tmpfs", dir, "tmpfs", flags, "size=64k")))
+		s, err := Open(filepath.Join(dir, "memory"))
+		qt.Check(t, qt.IsNil(err))
+		got, err := s.Mappable()
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got, want))
+		qt.Check(t, qt.IsNil(unix.Unmount(dir, 0)))
+	}
+}
+
+func TestCheck(t *testing.T) {
+	const content = "some pages"
+	for name, test := range map[string]struct {
+		damage            func(t *testing.T, path string)
+		byStamp, byDigest string // what is wrong; "" is nothing
+	}{
+		"whole": {damage: func(*testing.T, string) {}},
+		"touched": {damage: func(t *testing.T, path string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.Chtimes(path, time.Now(), time.Now())))
+		}},
+		"copied": {damage: func(t *testing.T, path string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.Remove(path)))
+			qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte(content), 0o400)))
+		}},
+		"flipped byte, times put back": {
+			damage: func(t *testing.T, path string) {
+				t.Helper()
+				info, err := os.Stat(path)
+				qt.Assert(t, qt.IsNil(err))
+				qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte("some wages"), 0o400)))
+				qt.Assert(t, qt.IsNil(os.Chtimes(path, info.ModTime(), info.ModTime())))
+			},
+			byStamp: "its content changed", byDigest: "its content changed",
+		},
+		"truncated": {
+			damage: func(t *testing.T, path string) {
+				t.Helper()
+				qt.Assert(t, qt.IsNil(os.Truncate(path, 5)))
+			},
+			byStamp: "its size changed", byDigest: "its size changed",
+		},
+		"missing": {
+			damage: func(t *testing.T, path string) {
+				t.Helper()
+				qt.Assert(t, qt.IsNil(os.Remove(path)))
+			},
+			byStamp: "no such file", byDigest: "no such file",
+		},
+		"a link to the same content": {
+			damage: func(t *testing.T, path string) {
+				t.Helper()
+				moved := filepath.Join(t.TempDir(), "moved")
+				qt.Assert(t, qt.IsNil(os.WriteFile(moved, []byte(content), 0o400)))
+				qt.Assert(t, qt.IsNil(os.Remove(path)))
+				qt.Assert(t, qt.IsNil(os.Symlink(moved, path)))
+			},
+			byStamp: "no regular file", byDigest: "no regular file",
+		},
+		"a FIFO": {
+			damage: func(t *testing.T, path string) {
+				t.Helper()
+				qt.Assert(t, qt.IsNil(os.Remove(path)))
+				qt.Assert(t, qt.IsNil(unix.Mkfifo(path, 0o400)))
+			},
+			byStamp: "no regular file", byDigest: "no regular file",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := store(t)
+			f := adopt(t, s, dir, content)
+			test.damage(t, s.Path(f.ID))
+			for depth, want := range map[Depth]string{ByStamp: test.byStamp, ByDigest: test.byDigest} {
+				err := s.Check(t.Context(), f, depth)
+				if want == "" {
+					qt.Check(t, qt.IsNil(err))
+					continue
+				}
+				qt.Check(t, qt.ErrorIs(err, ErrDamaged))
+				qt.Check(t, qt.ErrorMatches(err, ".*"+string(f.ID)+".*"+want+".*"))
+			}
+		})
+	}
+	t.Run("a stamp is trusted", func(t *testing.T) {
+		s, dir := store(t)
+		f := adopt(t, s, dir, content)
+		// As if the disk had gone bad: neither size nor stamp tell.
+		other := idOf("some wages")
+		qt.Assert(t, qt.IsNil(os.Rename(s.Path(f.ID), s.Path(other))))
+		now, err := s.describe(other)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsNil(s.Check(t.Context(), now, ByStamp)))
+		qt.Check(t, qt.ErrorIs(s.Check(t.Context(), now, ByDigest), ErrDamaged))
+	})
+}
+
+func TestIDs(t *testing.T) {
+	good := string(idOf("x"))
+	qt.Assert(t, qt.IsNil(ID(good).Validate()))
+	s, _ := store(t)
+	for _, bad := range []string{"", "..", "../" + good, good[:62], good + "00", strings.ToUpper(good), strings.Repeat("z", 64), good[:63] + "/"} {
+		qt.Check(t, qt.ErrorIs(ID(bad).Validate(), ErrID))
+		_, err := s.OpenFile(ID(bad))
+		qt.Check(t, qt.ErrorIs(err, ErrID))
+		qt.Check(t, qt.ErrorIs(s.Check(t.Context(), File{ID: ID(bad)}, ByStamp), ErrDamaged))
+	}
+}
+
+func TestSweep(t *testing.T) {
+	s, dir := store(t)
+	kept, pinned, loose := adopt(t, s, dir, "kept"), adopt(t, s, dir, "pinned"), adopt(t, s, dir, "loose")
+	s.Unpin([]File{kept, loose})
+	outside := file(t, dir, "outside")
+	foreign := filepath.Join(s.dir, "foreign")
+	qt.Assert(t, qt.IsNil(os.WriteFile(foreign, []byte("foreign"), 0o600)))
+	qt.Assert(t, qt.IsNil(os.Symlink(outside, filepath.Join(s.dir, "link"))))
+	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(s.dir, "dir", "sub"), 0o700)))
+
+	fail := errors.New("can't tell")
+	_, err := s.Sweep(func() (map[ID]bool, error) { return nil, fail })
+	qt.Assert(t, qt.ErrorIs(err, fail))
+	qt.Assert(t, qt.HasLen(list(t, s), 6))
+
+	freed, err := s.Sweep(func() (map[ID]bool, error) { return map[ID]bool{kept.ID: true}, nil })
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(freed, int64(len("loose")+len("foreign"))))
+	qt.Assert(t, qt.ContentEquals(list(t, s), []string{string(kept.ID), string(pinned.ID)}))
+	_, err = os.Lstat(outside)
+	qt.Assert(t, qt.IsNil(err))
+
+	// Another store of the same directory, as after the death of the daemon, has
+	// nothing pinned.
+	next, err := Open(s.dir)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(sweep(t, next, kept.ID), []string{string(kept.ID)}))
+}
+
+// TestConcurrently has many adopt the same few files, note them down as a manifest
+// does, and forget them, while the store is swept without end. What is noted down
+// is there.
+func TestConcurrently(t *testing.T) {
+	s, dir := store(t)
+	var mu sync.Mutex
+	noted := make(map[ID]int)
+	note := func(id ID, n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		noted[id] += n
+	}
+	needed := func() (map[ID]bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		all := make(map[ID]bool)
+		for id, n := range noted {
+			all[id] = n > 0
+		}
+		return all, nil
+	}
+	stop := make(chan struct{})
+	var sweeper, workers sync.WaitGroup
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := s.Sweep(needed); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for worker := range 8 {
+		workers.Go(func() {
+			for i := range 60 {
+				path := filepath.Join(dir, fmt.Sprintf("pages-%d", worker))
+				if err := os.WriteFile(path, []byte(strings.Repeat(fmt.Sprint((worker+i)%3), 10_000)), 0o600); err != nil {
+					t.Error(err)
+					return
+				}
+				f, err := s.Adopt(t.Context(), path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				note(f.ID, 1)
+				s.Unpin([]File{f})
+				if err := s.Check(t.Context(), f, ByDigest); err != nil {
+					t.Error(err)
+				}
+				s.Pin([]File{f})
+				note(f.ID, -1)
+				if err := s.Check(t.Context(), f, ByStamp); err != nil {
+					t.Error(err)
+				}
+				s.Unpin([]File{f})
+			}
+		})
+	}
+	workers.Wait()
+	close(stop)
+	sweeper.Wait()
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
+	qt.Assert(t, qt.HasLen(s.pins, 0))
+}
