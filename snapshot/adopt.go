@@ -25,7 +25,7 @@ const maxBases = 8
 //
 // If it fails the images may have been changed, and the partial snapshot is only
 // fit to be discarded; what was adopted goes with the next [memory.Store.Sweep].
-func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (unpin func(), err error) {
+func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (_ func(), err error) {
 	images := p.Dir().Images()
 	mappable, err := store.Mappable()
 	if err != nil {
@@ -52,10 +52,9 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 	}
 	m.Memory = nil
 	var pinned []memory.File
-	unpin = func() { store.Unpin(pinned) }
 	defer func() {
 		if err != nil {
-			unpin()
+			store.Unpin(pinned)
 		}
 	}()
 	for _, name := range use.Bases {
@@ -79,7 +78,7 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 		}
 		m.Memory = append(m.Memory, Memory{File: f, Image: name})
 	}
-	return unpin, nil
+	return func() { store.Unpin(pinned) }, nil
 }
 
 // addBase notes a base under one of its names.
