@@ -232,10 +232,10 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 		return err
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.apps, a.box.Name)
-	d.sweepSoon()
-	return nil
+	d.mu.Unlock()
+	defer d.sweepSoon()
+	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }
 
 // removeDir removes an app's state directory, its record last, so that what a

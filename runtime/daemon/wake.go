@@ -56,8 +56,11 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
-	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(_ context.Context, pid int) error {
-		return a.resuming(pid, m)
+	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(ctx context.Context, pid int) error {
+		if err := a.resuming(pid, m); err != nil {
+			return err
+		}
+		return fault.Point(ctx, fault.WakeAfterResuming)
 	})
 	if err != nil {
 		return nil, err

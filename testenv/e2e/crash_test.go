@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,7 +95,7 @@ var finished = map[fault.Name]bool{
 	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
 	fault.SnapshotAfterCommit: true,
 	fault.RemoveAfterRecord:   true, fault.RemoveAfterKill: true,
-	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true,
+	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true, fault.RemoveBeforeSweep: true,
 }
 
 // noWayBack are the points at which an error comes too late to undo the
@@ -270,6 +271,50 @@ func (w *World) snapshots() []string {
 func (w *World) nothingPartial() {
 	w.t.Helper()
 	w.Until("nothing partial is left", w.partial)
+	w.Until("memory files are those that are needed", w.memoryFiles)
+}
+
+// memoryFiles proves that every memory file that a snapshot, a held app or a running
+// one needs is there, and no other.
+func (w *World) memoryFiles() error {
+	state, found := w.Outside(w.StateDir()), make(map[string]bool)
+	stored, err := os.ReadDir(filepath.Join(state, "memory"))
+	if err != nil {
+		return err
+	}
+	for _, e := range stored {
+		found[e.Name()] = true
+	}
+	needed := make(map[string]bool)
+	for _, pattern := range []string{"snapshots/*/manifest.json", "apps/*/hibernation/manifest.json", "apps/*/app.json"} {
+		names, err := filepath.Glob(filepath.Join(state, pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			var has struct {
+				Memory []struct {
+					SHA256 string `json:"sha256"`
+				} `json:"memory"`
+			}
+			if err := json.Unmarshal(b, &has); err != nil {
+				return err
+			}
+			for _, f := range has.Memory {
+				if needed[f.SHA256] = true; !found[f.SHA256] {
+					return fmt.Errorf("%s names %s, which is not there", name, f.SHA256)
+				}
+			}
+		}
+	}
+	if len(found) != len(needed) {
+		return fmt.Errorf("%d memory files for %d that are needed", len(found), len(needed))
+	}
+	return nil
 }
 
 func (w *World) partial() error {

@@ -82,7 +82,7 @@ func (w *World) pageMaps() []pageMap {
 			var from, to, offset, inode int64
 			var flags, device, file string
 			n, _ := fmt.Sscanf(lines.Text(), "%x-%x %s %x %s %d %s", &from, &to, &flags, &offset, &device, &inode, &file)
-			if n == 7 && strings.HasSuffix(flags, "p") && strings.HasPrefix(filepath.Base(file), "pages-") {
+			if n == 7 && strings.HasSuffix(flags, "p") && filepath.Base(filepath.Dir(file)) == "memory" {
 				maps = append(maps, pageMap{pid: pid, file: file, from: from, bytes: to - from})
 			}
 		}
@@ -107,7 +107,7 @@ func (w *World) mapped(want int64) {
 }
 
 // mapping is how much of want is to be mapped.
-func mapping(int64) int64 { return 0 }
+func mapping(want int64) int64 { return want }
 
 // evictPages drops the pages of the files that memory is mapped from out of the
 // page cache, as far as nobody uses them at the moment.
