@@ -19,8 +19,8 @@ const maxBases = 8
 // the bases that the processes have mapped. It returns a function that unpins them
 // all, for when the manifest is on the disk.
 //
-// If what changed since the bases were made is more than the bases, or there are
-// too many of them, the dump is made one that needs none first. Where the store's
+// If more has changed since the bases were made than has not, or there are too many
+// of them, the dump is made one that needs none first. Where the store's
 // files can't be mapped, see [memory.Store.Mappable], the memory stays in the dump.
 //
 // If it fails the images may have been changed, and the partial snapshot is only
