@@ -193,6 +193,7 @@ func goesOn(w *World, clients []*redis) {
 	w.Running("cache")
 	w.Hibernate("cache")
 	w.once("cache", api.Status_STATUS_HELD)
+	qt.Assert(w.t, qt.Not(qt.HasLen(w.saved("apps/cache/hibernation"), 0))) // or memoryFiles proves nothing
 	qt.Assert(w.t, qt.Equals(clients[0].do("RPUSH queue job"), ":1"))
 	got := make([]string, 0, 5)
 	for range 5 {
