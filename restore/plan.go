@@ -98,7 +98,7 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
-		case snapshot.ExternalUnix:
+		case snapshot.ExternalUnix, snapshot.ExternalEventfd:
 			// Among the held ones: live, or a stand-in whose other end is closed.
 		}
 	}

@@ -26,7 +26,7 @@ func dumped(t *testing.T, target string) *Partial {
 	qt.Assert(t, qt.IsNil(os.CopyFS(images, os.DirFS("image/testdata/plain"))))
 	list, err := os.Open(filepath.Join(images, "pages.txt"))
 	qt.Assert(t, qt.IsNil(err))
-	defer list.Close() //nolint:errcheck // only read from
+	defer func() { qt.Check(t, qt.IsNil(list.Close())) }()
 	for lines := bufio.NewScanner(list); lines.Scan(); {
 		var name string
 		var size int

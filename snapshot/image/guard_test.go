@@ -44,7 +44,7 @@ func underFilter(t *testing.T, program []byte, fn func()) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // not unlocked: the thread dies with its filter
+		runtime.LockOSThread() //nolint:forbidigo // not unlocked: the thread dies with its filter
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			done <- err
 			return

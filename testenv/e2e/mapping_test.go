@@ -6,11 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
@@ -210,4 +213,43 @@ func TestDamagedMemoryFileIsRefused(t *testing.T) {
 	qt.Assert(t, qt.IsNil(w.API.Remove(t.Context(), &api.RemoveRequest{Name: "copy", Force: true})))
 	qt.Assert(t, qt.IsNil(wake()))
 	l.check()
+}
+
+// TestSnapshotRemovedWhileItIsRestored removes the snapshot in the middle: the new
+// app is made or it is not, the daemon sweeps meanwhile, and nothing is left.
+func TestSnapshotRemovedWhileItIsRestored(t *testing.T) {
+	for _, point := range []fault.Name{fault.RestoreAfterRecord, fault.RestoreAfterSandbox, fault.WakeBeforeRestore, fault.RestoreAfterRestore} {
+		t.Run(string(point), func(t *testing.T) {
+			w := New(t, "gcc")
+			l := w.ledger("ledger")
+			_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "ledger", Name: "s1"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			g := gate.New(t, w.Dir(), point)
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
+			w.Dial()
+			done := make(chan error, 1)
+			go func() {
+				_, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s1", As: "copy", Endpoint: copyEndpoint}, nil)
+				done <- err
+			}()
+			stop, err := g.Wait(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(w.API.RemoveSnapshot(t.Context(), "s1")))
+			// Whatever the sweep leaves now, the app that is being made has.
+			w.Until("memory files are those that are needed", w.memoryFiles)
+			qt.Assert(t, qt.IsNil(stop.Continue()))
+			if err := <-done; err != nil {
+				qt.Check(t, qt.Equals(w.processes("copy"), 0))
+				qt.Check(t, qt.HasLen(must(t)(w.API.List(t.Context())), 1))
+				w.Until("memory files are those that are needed", w.memoryFiles)
+			} else {
+				c := l.restored(w, copyEndpoint)
+				c.check()
+				w.Hibernate("copy")
+				w.Wake("copy")
+				c.check()
+			}
+			l.check()
+		})
+	}
 }
