@@ -49,8 +49,12 @@ func TestPlanOptions(t *testing.T) {
 }
 
 func TestPlanKeepsWhatTheImagesHave(t *testing.T) {
-	p, err := NewPlan(&snapshot.Manifest{}, []Held{{Inode: 17, File: os.Stdin}, {Inode: 18, File: os.Stderr},
-		{At: image.DescriptorRef{PID: 1, FD: 3}, File: os.Stdin}, {At: image.DescriptorRef{PID: 1, FD: 4}, File: os.Stdin}})
+	p, err := NewPlan(&snapshot.Manifest{}, []Held{
+		{Inode: 17, File: os.Stdin},
+		{Inode: 18, File: os.Stderr},
+		{At: image.DescriptorRef{PID: 1, FD: 3}, File: os.Stdin},
+		{At: image.DescriptorRef{PID: 1, FD: 4}, File: os.Stdin},
+	})
 	qt.Assert(t, qt.IsNil(err))
 	p.keep(map[uint64]image.Replaced{17: {}}, map[string]image.Replaced{"3-1-held-file": {}})
 	o, err := p.options(Place{})
