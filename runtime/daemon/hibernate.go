@@ -91,6 +91,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterDump) }
+	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
 	if err != nil {

@@ -241,10 +241,10 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	}
 	name := a.name()
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.apps, name)
-	d.sweepSoon()
-	return nil
+	d.mu.Unlock()
+	defer d.sweepSoon()
+	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }
 
 // removeDir removes an app's state directory, its record last, so that what a

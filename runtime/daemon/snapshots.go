@@ -84,6 +84,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		}
 		return fault.Point(ctx, fault.SnapshotBeforeCommit)
 	}
+	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
 	if err != nil {

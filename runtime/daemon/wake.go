@@ -63,7 +63,12 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
 		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin,
-		ready: func(_ context.Context, pid int) error { return a.resuming(pid, mappedFiles(m, pages)) },
+		ready: func(ctx context.Context, pid int) error {
+			if err := a.resuming(pid, mappedFiles(m, pages)); err != nil {
+				return err
+			}
+			return fault.Point(ctx, fault.WakeAfterResuming)
+		},
 	})
 	if err != nil {
 		return nil, err

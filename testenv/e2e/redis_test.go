@@ -121,7 +121,8 @@ func TestRedisSnapshotWhileHeld(t *testing.T) {
 	qt.Assert(t, qt.Equals(w.Show("cache").GetStatus(), api.Status_STATUS_HELD))
 	qt.Assert(t, qt.Equals(client.do("SET a after"), "+OK")) // it wakes, connected
 
-	r := w.Snapctl("restore", "s1", "--as", "copy", "--endpoint", "10.77.0.8")
+	r, err := w.Snapctl(t.Context(), "restore", "s1", "--as", "copy", "--endpoint", "10.77.0.8")
+	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(r.Code, 6), qt.Commentf("%s", r.Stderr)) // the client's connection is not its
 	copied := w.redis("10.77.0.8")
 	copied.send("GET a")
