@@ -32,8 +32,11 @@ type app struct {
 	watch    *watch
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
+	gone     bool // nothing is left of it: its name may be another app's
 	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
 	surprised bool
+
+	pool *tmpl // that it stands ready for; does not change
 
 	keeping chan struct{} // holds one token while exclusively runs
 

@@ -12,12 +12,14 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
 // cloneRequest says what clones are made of a template.
 type cloneRequest struct {
+	count     int
 	names     []string // one for each
 	numbers   []int
 	endpoints []netip.Addr // one for each, or none
@@ -25,6 +27,7 @@ type cloneRequest struct {
 	storage   storage
 	pool      poolUse
 	keepGoing bool
+	batch     string                  // see batch.go
 	tell      func(name, step string) // called by several at the same time
 	done      func(cloneOutcome)      // likewise
 }
@@ -58,7 +61,18 @@ type cloneOutcome struct {
 
 // makeClones makes clones, several at a time. It returns an error if one fails and
 // the request does not say to keep going: then no clone is left.
-func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
+func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err error) {
+	if len(req.names) > 1 && !req.keepGoing {
+		if req.batch, err = d.beginBatch(); err != nil {
+			return err
+		}
+		// If something is left, the next daemon removes it.
+		defer func() {
+			if err == nil || !errors.Is(err, errUndo) {
+				err = errors.Join(err, d.endBatch(req.batch))
+			}
+		}()
+	}
 	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
 	if err != nil {
 		return err
@@ -104,10 +118,16 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return errors.Join(err, d.undoClones(context.WithoutCancel(ctx), made.list))
+		if uerr := d.undoClones(context.WithoutCancel(ctx), made.list); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %w", errUndo, uerr))
+		}
+		return err
 	}
 	return nil
 }
+
+// errUndo is a clone that could not be removed with one that failed.
+var errUndo = errors.New("undo clones")
 
 type madeClones struct {
 	mu   sync.Mutex
@@ -181,6 +201,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	}
 	name := c.req.names[c.index]
 	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
+	rec.Batch = c.req.batch
 	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
@@ -189,6 +210,9 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	if c.req.storage == privateStorage {
 		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
 	} else if c.born.copied, err = d.unstackable(rec); err != nil {
+		return nil, err
+	}
+	if err := d.vacate(ctx, *rec); err != nil {
 		return nil, err
 	}
 	c.app, release, err = d.enroll(ctx, *rec, Restoring)
@@ -203,11 +227,17 @@ func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), c.app))
 		}
 	}()
+	if err := fault.Point(ctx, fault.CloneAfterRecord); err != nil {
+		return nil, err
+	}
 	if c.born.plan, err = c.t.rules.Plan(c.app.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
 		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
 	}
 	if err := d.instantiate(ctx, c.app, c.born, clock); err != nil {
 		return nil, fmt.Errorf("clone %s: %w", name, err)
+	}
+	if err := fault.Point(ctx, fault.CloneAfterCommit); err != nil {
+		return nil, err
 	}
 	return clock.end(), nil
 }
@@ -216,37 +246,4 @@ func (d *Daemon) lockedClonesOf(name string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.clonesOf(name)
-}
-
-// nameClones chooses the names and numbers of count clones.
-func (d *Daemon) nameClones(t *tmpl, names []string, pattern string, start, count int) (_ []string, numbers []int, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	next := 1
-	for _, a := range d.apps {
-		if rec, _ := a.read(); rec.Template == t.rec.Name {
-			next = max(next, rec.Number+1)
-		}
-	}
-	if start > 0 {
-		next = start
-	}
-	if len(names) == 0 {
-		if pattern == "" {
-			pattern = t.rec.Name + "-{n}"
-		}
-		p, err := template.ParseNamePattern(pattern)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-		}
-		taken := func(name string) bool { _, ok := d.apps[name]; return ok }
-		if names, err = p.Expand(next, count, taken); err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-		}
-	}
-	numbers = make([]int, len(names))
-	for i := range numbers {
-		numbers[i] = next + i
-	}
-	return names, numbers, nil
 }

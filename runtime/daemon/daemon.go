@@ -73,7 +73,9 @@ type Daemon struct {
 
 	mu        sync.Mutex // guards what follows; taken after publishing
 	apps      map[string]*app
-	names     map[string]bool // of snapshots being written
+	names     map[string]bool   // of snapshots being written or removed
+	cloning   map[string]bool   // of apps that are going to be made, see nameClones
+	making    map[string]string // templates that are being made -> the snapshot, if it is there
 	networks  map[string]*fabric.Fabric
 	templates map[string]*tmpl
 	strays    map[string][]holder.Item // sockets of apps whose record can't be read
@@ -87,7 +89,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl),
+		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
 	}
 	d.tasks.start(ctx)
 	defer func() {

@@ -159,6 +159,11 @@ func (d *Daemon) apply(ctx context.Context, a *app, b birth) error {
 
 // settleIn does what is to be done when the processes run, and lets traffic in.
 func (d *Daemon) settleIn(ctx context.Context, a *app, p *template.Plan, proc *sandbox.Process) error {
+	if rec, _ := a.read(); rec.Template != "" {
+		if err := fault.Point(ctx, fault.CloneAfterRun); err != nil {
+			return err
+		}
+	}
 	for _, c := range p.Commands {
 		if err := a.command(ctx, c, proc.PID); err != nil {
 			return err

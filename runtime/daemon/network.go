@@ -158,6 +158,15 @@ func (d *Daemon) isolate(ctx context.Context, a *app) error {
 	return f.Isolate(ctx, rec.endpoint())
 }
 
+// reattach undoes isolate.
+func (d *Daemon) reattach(ctx context.Context, a *app) error {
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.attach(ctx, a, ns), ns.Close())
+}
+
 // meets tells whether two publications can't both be there.
 func (p publication) meets(q publication) bool {
 	return p.Proto == q.Proto && p.HostPort == q.HostPort &&

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -11,14 +12,15 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
 // A template's pool is clones that were made before somebody asked for them:
-// restored, attached to the network at an endpoint, and frozen before they ran for
-// an instant. Whoever asks for a clone is handed one out: it gets its name, what
+// restored, with an endpoint at which nobody reaches them, and frozen before they
+// ran for an instant. Whoever asks for a clone is handed one out: it gets its name, what
 // the rules say, and is thawed.
 //
 // They are apps that are not listed, with the status Pooled. A new daemon ends
@@ -38,8 +40,10 @@ func (d *Daemon) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Templ
 	d.mu.Lock()
 	rec := t.rec
 	rec.Pool = size
-	if err = d.writeTemplate(rec); err == nil {
-		t.rec = rec
+	if d.templates[rec.Name] != t {
+		err = fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrNotFound)
+	} else if err = d.writeTemplate(rec); err == nil {
+		t.rec.Pool = size
 	}
 	d.mu.Unlock()
 	if err != nil {
@@ -57,9 +61,13 @@ func (d *Daemon) poolSoon() {
 	}
 }
 
+// poolPause is how long after a failure a pool is looked at again.
+const poolPause = 10 * time.Second
+
 // keepPools fills and empties the pools whenever it is asked to.
 func (d *Daemon) keepPools(ctx context.Context) {
 	for {
+		var again <-chan time.Time
 		d.mu.Lock()
 		all := make([]*tmpl, 0, len(d.templates))
 		for _, t := range d.templates {
@@ -75,14 +83,17 @@ func (d *Daemon) keepPools(ctx context.Context) {
 			t.poolErr = err
 			t.mu.Unlock()
 			if err != nil {
+				again = time.After(poolPause)
 				d.log.ErrorContext(ctx, "fill pool", slog.String("template", t.rec.Name), slog.Any("error", err))
 			}
 		}
 		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
+			again = time.After(poolPause)
 			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
 		}
 		select {
 		case <-d.pools:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}
@@ -97,7 +108,11 @@ func (d *Daemon) dropStrayPools(ctx context.Context) error {
 		if rec.Pool == "" {
 			continue
 		}
-		if _, err := d.findTemplate(rec.Pool); errdefs.IsNotFound(err) {
+		// One of an earlier daemon is of no template.
+		d.mu.Lock()
+		stray := a.pool == nil || d.templates[rec.Pool] != a.pool
+		d.mu.Unlock()
+		if stray {
 			errs = append(errs, d.dropPooled(ctx, a))
 		}
 	}
@@ -138,7 +153,7 @@ func (d *Daemon) poolSize(t *tmpl) int {
 func (d *Daemon) pooled(t *tmpl) []*app {
 	var some []*app
 	for _, a := range d.list() {
-		if rec, _ := a.read(); rec.Pool == t.rec.Name && (rec.Status == Pooled || rec.Status == Stopped) {
+		if rec, _ := a.read(); a.pool == t && rec.Pool != "" && (rec.Status == Pooled || rec.Status == Stopped || rec.Status == Removing) {
 			some = append(some, a)
 		}
 	}
@@ -152,10 +167,26 @@ func (d *Daemon) dropPooled(ctx context.Context, a *app) error {
 		return err
 	}
 	defer release()
-	if rec, _ := a.read(); rec.Pool == "" || rec.Status == Removing {
+	if rec, _ := a.read(); rec.Pool == "" {
 		return nil
 	}
 	return d.expunge(context.WithoutCancel(ctx), a)
+}
+
+// vacate has an endpoint that somebody asks for given up by an app of a pool.
+func (d *Daemon) vacate(ctx context.Context, rec record) error {
+	if !rec.Addr4.IsValid() {
+		return nil
+	}
+	for _, a := range d.list() {
+		r, _ := a.read()
+		if r.Pool == "" || r.Addr4 != rec.Addr4 || r.Network != cmp.Or(rec.Network, DefaultNetwork) {
+			continue
+		}
+		defer d.poolSoon()
+		return d.dropPooled(ctx, a)
+	}
+	return nil
 }
 
 // makePooled makes one clone for the pool.
@@ -178,7 +209,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	a, release, err := d.enroll(ctx, *rec, Restoring)
+	a, release, err := d.enrollAs(ctx, *rec, Restoring, t)
 	if err != nil {
 		return err
 	}
@@ -188,6 +219,9 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
+	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
+		return err
+	}
 	if err := snapshot.CopyLayers(ctx, copied, a.box.Upper()); err != nil {
 		return err
 	}
@@ -198,6 +232,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := ns.Close(); err != nil {
 		return err
 	}
+	// Its listeners would take connections, and its sockets datagrams.
+	if err := d.isolate(ctx, a); err != nil {
+		return err
+	}
 	if err := snapshot.CopyTree(ctx, s.dir.Shm(), a.box.Shm()); err != nil {
 		return err
 	}
@@ -205,7 +243,13 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.adoptAs(a, proc, Pooled, untilReboot)
+	if err := fault.Point(ctx, fault.PoolAfterRestore); err != nil {
+		return errors.Join(err, proc.Close())
+	}
+	if err := d.adoptAs(a, proc, Pooled, untilReboot); err != nil {
+		return err
+	}
+	return fault.Point(ctx, fault.PoolAfterCommit)
 }
 
 // freezeRestored freezes processes that CRIU is about to let run: they are stopped
@@ -232,6 +276,9 @@ func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app,
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
+	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
+		return nil, err
+	}
 	b := birth{source: c.source, open: c.open}
 	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
 		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
@@ -239,15 +286,6 @@ func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app,
 	a.heed(b.plan)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return nil, err
-	}
-	if len(b.plan.Publish) > 0 {
-		ns, err := d.prepare(ctx, a) // publishes them
-		if err != nil {
-			return nil, err
-		}
-		if err := ns.Close(); err != nil {
-			return nil, err
-		}
 	}
 	if err := d.apply(ctx, a, b); err != nil {
 		return nil, err
@@ -257,8 +295,8 @@ func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app,
 			return nil, err
 		}
 	}
-	if len(b.plan.Commands) > 0 {
-		if err := d.isolate(ctx, a); err != nil {
+	if len(b.plan.Commands) == 0 {
+		if err := d.reattach(ctx, a); err != nil {
 			return nil, err
 		}
 	}
@@ -266,11 +304,20 @@ func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app,
 	if err := a.cgroup().Thaw(); err != nil {
 		return nil, err
 	}
+	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
+		return nil, err
+	}
 	clock.begin("settle in")
 	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
 		return nil, err
 	}
-	return a, a.step(Running, forever, nil)
+	if err := a.step(Running, forever, nil); err != nil {
+		return nil, err
+	}
+	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if
@@ -282,7 +329,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
 		if !ok {
 			continue
 		}
-		if a.status() != Pooled {
+		if a.status() != Pooled || a.hasEnded() {
 			release()
 			continue
 		}
@@ -295,6 +342,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
 		old := a.name()
 		err := a.step(Restoring, untilReboot, func(r *record) {
 			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
+			r.Batch, r.LastError = c.req.batch, ""
 			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
 		})
 		if err == nil {

@@ -87,6 +87,8 @@ type record struct {
 	// Template and Number are those of a clone.
 	Template string `json:"template,omitempty"`
 	Number   int    `json:"number,omitempty"`
+	// Batch names the request that made it together with others, see batch.go.
+	Batch string `json:"batch,omitempty"`
 	// Generation is new whenever the app is made of a snapshot, see package
 	// template.
 	Generation string        `json:"generation,omitempty"`

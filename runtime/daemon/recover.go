@@ -44,7 +44,7 @@ func (d *Daemon) recover(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return d.dropOrphans(ctx)
+	return errors.Join(d.dropBatches(), d.dropOrphans(ctx))
 }
 
 func (d *Daemon) load(_ context.Context, name string) error {
@@ -117,6 +117,9 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		return err
 	}
 	rec, _ := a.read()
+	if d.unfinished(rec) {
+		return d.expunge(ctx, a)
+	}
 	switch rec.Status {
 	case Creating, Restoring, Removing, Pooled:
 		return d.expunge(ctx, a)

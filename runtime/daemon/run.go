@@ -20,6 +20,9 @@ import (
 // run makes a new app from a valid record and starts its program. If it fails
 // nothing is left of it.
 func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
+	if err := d.vacate(ctx, rec); err != nil {
+		return nil, err
+	}
 	a, release, err := d.enroll(ctx, rec, Creating)
 	if err != nil {
 		return nil, err
@@ -54,6 +57,11 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 // enroll gives an app its name and endpoint and takes its turn. The record is
 // on the disk when it returns.
 func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, release func(), err error) {
+	return d.enrollAs(ctx, rec, first, nil)
+}
+
+// enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
+func (d *Daemon) enrollAs(ctx context.Context, rec record, first Status, pool *tmpl) (_ *app, release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.apps[rec.Name]; ok {
@@ -66,6 +74,7 @@ func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, 
 		return nil, nil, err
 	}
 	a := d.newApp(rec)
+	a.pool = pool
 	if err := os.Mkdir(a.dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)
 	}
@@ -199,6 +208,16 @@ func (d *Daemon) takeDown(ctx context.Context, a *app) error {
 	return errors.Join(err, a.box.Remove())
 }
 
+// hasEnded tells whether the process that the app has has ended.
+func (a *app) hasEnded() bool {
+	select {
+	case <-a.ended:
+		return true
+	default:
+		return a.proc == nil
+	}
+}
+
 // dropProcess forgets the process, which has been killed, once it is reaped.
 func (a *app) dropProcess() {
 	if a.proc != nil {
@@ -210,10 +229,13 @@ func (a *app) dropProcess() {
 
 // expunge ends an app and removes all there is of it. It can be repeated.
 func (d *Daemon) expunge(ctx context.Context, a *app) error {
+	if a.gone {
+		return nil
+	}
 	if a.status() != Removing {
 		// A full disk is no reason to keep what fills it. If this daemon dies
 		// before the end, the next one has the app as it was, but stopped.
-		if err := a.settle(Removing, untilReboot, nil); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		if err := a.settle(Removing, untilReboot, nil); err != nil && !fullDisk(err) {
 			return err
 		}
 	}
@@ -242,10 +264,15 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	name := a.name()
 	d.mu.Lock()
 	delete(d.apps, name)
+	a.gone = true
 	d.mu.Unlock()
 	defer d.sweepSoon()
 	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }
+
+// fullDisk tells whether there was no room to write, which is no reason not to
+// remove something.
+func fullDisk(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // removeDir removes an app's state directory, its record last, so that what a
 // crash leaves is still known to be half removed.

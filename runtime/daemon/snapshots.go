@@ -22,7 +22,10 @@ import (
 type snapshotRequest struct {
 	name string // "": chosen
 	stop bool
-	tell func(string)
+	// reserved is called when nobody else can make a snapshot of that name; may be
+	// nil.
+	reserved func(context.Context) error
+	tell     func(string)
 }
 
 // takeSnapshot saves an app under a name. If it fails the app goes on as it
@@ -44,6 +47,11 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer free()
+	if req.reserved != nil {
+		if err := req.reserved(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	if err := a.step(Snapshotting, untilReboot, nil); err != nil {
 		return nil, nil, err
 	}
@@ -215,6 +223,9 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	}
 	if req.pages == restore.Copy {
 		req.record.Memory = nil
+	}
+	if err := d.vacate(ctx, req.record); err != nil {
+		return nil, nil, err
 	}
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {

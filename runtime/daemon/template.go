@@ -2,12 +2,9 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,89 +12,25 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/template"
 )
 
-// templateRecord is what is kept of a template on the disk: a snapshot, and rules.
-type templateRecord struct {
-	Version   int       `json:"version"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at"`
-	Snapshot  string    `json:"snapshot"`
-	// Own tells that the snapshot was taken for the template and goes with it.
-	Own   bool   `json:"own,omitempty"`
-	Rules string `json:"rules_yaml,omitempty"`
-	Pool  int    `json:"pool_size,omitempty"`
-}
-
 // tmpl is one template of this daemon.
 type tmpl struct {
-	rec   templateRecord // changed with d.mu held
+	// rec does not change, but for the size of the pool, which d.mu guards.
+	rec   templateRecord
 	rules *template.Rules
 
-	making int // clones that are being made; d.mu guards it
+	// d.mu guards these.
+	making  int          // requests for clones
+	numbers map[int]bool // of clones that are being made
 
 	mu      sync.Mutex
 	poolErr error    // why the pool could not be filled
 	open    []string // files that the processes of the snapshot have open; nil before the first clone
-}
-
-func (d *Daemon) templatesDir() string { return filepath.Join(d.opt.StateDir, "templates") }
-
-func (d *Daemon) templateFile(name string) string {
-	return filepath.Join(d.templatesDir(), name+".json")
-}
-
-// loadTemplates reads all templates. One that can't be read is logged and left.
-func (d *Daemon) loadTemplates(ctx context.Context) error {
-	if err := os.MkdirAll(d.templatesDir(), 0o700); err != nil {
-		return fmt.Errorf("make directory: %w", err)
-	}
-	entries, err := os.ReadDir(d.templatesDir())
-	if err != nil {
-		return fmt.Errorf("list templates: %w", err)
-	}
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok {
-			continue // replaceFile was interrupted
-		}
-		if err := d.loadTemplate(name); err != nil {
-			d.log.ErrorContext(ctx, "load template", slog.String("template", name), slog.Any("error", err))
-		}
-	}
-	return nil
-}
-
-func (d *Daemon) loadTemplate(name string) error {
-	b, err := os.ReadFile(d.templateFile(name))
-	if err != nil {
-		return err
-	}
-	t := &tmpl{}
-	if err := json.Unmarshal(b, &t.rec); err != nil {
-		return err
-	}
-	if t.rec.Name != name {
-		return fmt.Errorf("it is of template %q", t.rec.Name)
-	}
-	if t.rules, err = template.Parse([]byte(t.rec.Rules)); err != nil {
-		return err
-	}
-	d.templates[name] = t
-	return nil
-}
-
-// write persists a template.
-func (d *Daemon) writeTemplate(rec templateRecord) error {
-	rec.Version = recordVersion
-	b, err := json.MarshalIndent(rec, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode template %s: %w", rec.Name, err)
-	}
-	return replaceFile(d.templateFile(rec.Name), b, forever)
 }
 
 // templateRequest says what createTemplate makes, of an app or of a snapshot.
@@ -112,28 +45,38 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	if err := snapshot.ValidateName(req.name); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	t := &tmpl{rec: templateRecord{Name: req.name, CreatedAt: time.Now(), Snapshot: req.snapshot, Rules: req.rules}}
+	t := &tmpl{numbers: make(map[int]bool), rec: templateRecord{Name: req.name, CreatedAt: time.Now(), Snapshot: req.snapshot, Rules: req.rules}}
 	if t.rules, err = template.Parse([]byte(req.rules)); err != nil {
 		return nil, nil, fmt.Errorf("rules: %w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	if err := t.refuse(); err != nil {
 		return nil, nil, err
 	}
-	if _, err := d.findTemplate(req.name); err == nil {
-		return nil, nil, fmt.Errorf("template %s: %w", req.name, errdefs.ErrAlreadyExists)
+	free, err := d.reserveTemplate(&t.rec, req.app != nil)
+	if err != nil {
+		return nil, nil, err
 	}
+	defer free()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.dropTemplate(t.rec))
+			d.sweepSoon()
+		}
+	}()
 	out := &outcome{}
 	if req.app != nil {
-		t.rec.Snapshot, t.rec.Own = req.name, true
-		if _, out, err = d.takeSnapshot(ctx, req.app, snapshotRequest{name: req.name, tell: req.tell}); err != nil {
+		// Only when the snapshot's name is taken too: what has that name before is
+		// somebody's.
+		own := func(ctx context.Context) error {
+			t.rec.Snapshot, t.rec.Own, t.rec.Half = req.name, true, true
+			return errors.Join(d.writeTemplate(t.rec), fault.Point(ctx, fault.TemplateAfterRecord))
+		}
+		if _, out, err = d.takeSnapshot(ctx, req.app, snapshotRequest{name: req.name, reserved: own, tell: req.tell}); err != nil {
 			return nil, nil, err
 		}
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, d.snapshotDir(req.name).Remove())
-				d.sweepSoon()
-			}
-		}()
+	}
+	if err := fault.Point(ctx, fault.TemplateAfterSnapshot); err != nil {
+		return nil, nil, err
 	}
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
@@ -147,14 +90,39 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.templates[req.name]; ok {
-		return nil, nil, fmt.Errorf("template %s: %w", req.name, errdefs.ErrAlreadyExists)
-	}
+	t.rec.Half = false
 	if err := d.writeTemplate(t.rec); err != nil {
 		return nil, nil, err
 	}
 	d.templates[req.name] = t
+	if err := fault.Point(ctx, fault.TemplateAfterCommit); err != nil {
+		delete(d.templates, req.name)
+		return nil, nil, err
+	}
 	return t, out, nil
+}
+
+// reserveTemplate gives a template its name while it is made, and keeps the
+// snapshot that it is made of.
+func (d *Daemon) reserveTemplate(rec *templateRecord, fromApp bool) (free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, made := d.templates[rec.Name]
+	if _, making := d.making[rec.Name]; made || making {
+		return nil, fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrAlreadyExists)
+	}
+	if _, err := os.Lstat(d.templateFile(rec.Name)); err == nil {
+		return nil, fmt.Errorf("template %s: %w: it is half removed, or can't be read; remove %s", rec.Name, errdefs.ErrAlreadyExists, d.templateFile(rec.Name))
+	}
+	if !fromApp && d.names[rec.Snapshot] {
+		return nil, fmt.Errorf("snapshot %s: %w: it is being written or removed", rec.Snapshot, errdefs.ErrNotFound)
+	}
+	d.making[rec.Name] = rec.Snapshot
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.making, rec.Name)
+	}, nil
 }
 
 // refuse refuses rules that this daemon can't follow.
@@ -190,19 +158,21 @@ func (d *Daemon) removeTemplate(name string) error {
 	if clones := d.clonesOf(name); len(clones) > 0 {
 		return fmt.Errorf("template %s: %w: it has clones: %s; remove them first", name, errdefs.ErrFailedPrecondition, strings.Join(clones, ", "))
 	}
+	if d.templates[name] != t {
+		return fmt.Errorf("template %s: %w", name, errdefs.ErrNotFound)
+	}
 	if t.making > 0 {
 		return fmt.Errorf("template %s: %w: clones are being made of it", name, errdefs.ErrFailedPrecondition)
 	}
-	if err := os.Remove(d.templateFile(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove template: %w", err)
+	rec := t.rec
+	rec.Half = true
+	if err := d.writeTemplate(rec); err != nil && !fullDisk(err) {
+		return err
 	}
 	delete(d.templates, name)
 	defer d.poolSoon()
-	if !t.rec.Own {
-		return nil
-	}
 	defer d.sweepSoon()
-	return d.snapshotDir(t.rec.Snapshot).Remove()
+	return d.dropTemplate(rec)
 }
 
 // clonesOf lists the apps that are clones of a template.
@@ -220,12 +190,17 @@ func (d *Daemon) clonesOf(name string) []string {
 }
 
 // usedBy names the template that a snapshot is kept for, or "".
+//
+// The caller holds d.mu.
 func (d *Daemon) usedBy(snapshotName string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for _, t := range d.templates {
 		if t.rec.Snapshot == snapshotName {
 			return t.rec.Name
+		}
+	}
+	for name, of := range d.making {
+		if of == snapshotName {
+			return name
 		}
 	}
 	return ""

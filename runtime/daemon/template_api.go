@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -142,13 +141,16 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 		}
 		r.endpoints = append(r.endpoints, addr)
 	}
-	if err := d.checkCounts(t, req, r.endpoints, &r); err != nil {
+	if err := checkCounts(req, &r); err != nil {
 		return err
 	}
+	free, err := d.nameClones(t, req, &r)
+	if err != nil {
+		return err
+	}
+	defer free()
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	d.making(t, 1)
-	defer d.making(t, -1)
 	report := &cloneReport{d: d, stream: stream, total: int32(len(r.names))}
 	r.tell, r.done = report.step, report.done
 	began := time.Now()
@@ -165,26 +167,19 @@ var poolUses = map[api.PoolUse]poolUse{
 	api.PoolUse_POOL_USE_ONLY: onlyPool, api.PoolUse_POOL_USE_NEVER: neverPool,
 }
 
-func (d *Daemon) making(t *tmpl, n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	t.making += n
-}
-
 // checkCounts makes sure that there are as many names and endpoints as clones.
-func (d *Daemon) checkCounts(t *tmpl, req *api.CloneRequest, endpoints []netip.Addr, r *cloneRequest) (err error) {
-	names := req.GetNames()
-	count := cmp.Or(int(req.GetCount()), len(names), len(endpoints), 1)
+func checkCounts(req *api.CloneRequest, r *cloneRequest) error {
+	names, endpoints := len(req.GetNames()), len(r.endpoints)
+	r.count = cmp.Or(int(req.GetCount()), names, endpoints, 1)
 	switch {
-	case count < 1 || count > template.MaxNumber:
-		return fmt.Errorf("%w: %d clones", errdefs.ErrInvalidArgument, count)
-	case len(names) > 0 && len(names) != count:
-		return fmt.Errorf("%w: %d names for %d clones", errdefs.ErrInvalidArgument, len(names), count)
-	case len(endpoints) > 0 && len(endpoints) != count:
-		return fmt.Errorf("%w: %d endpoints for %d clones", errdefs.ErrInvalidArgument, len(endpoints), count)
+	case r.count < 1 || r.count > template.MaxNumber:
+		return fmt.Errorf("%w: %d clones", errdefs.ErrInvalidArgument, r.count)
+	case names > 0 && names != r.count:
+		return fmt.Errorf("%w: %d names for %d clones", errdefs.ErrInvalidArgument, names, r.count)
+	case endpoints > 0 && endpoints != r.count:
+		return fmt.Errorf("%w: %d endpoints for %d clones", errdefs.ErrInvalidArgument, endpoints, r.count)
 	}
-	r.names, r.numbers, err = d.nameClones(t, names, req.GetNamePattern(), int(req.GetStart()), count)
-	return err
+	return nil
 }
 
 // cloneReport tells a client how its clones come to be.

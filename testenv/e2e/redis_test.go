@@ -127,7 +127,7 @@ func TestRedisSnapshotWhileHeld(t *testing.T) {
 	copied := w.redis("10.77.0.8")
 	copied.send("GET a")
 	qt.Assert(t, qt.DeepEquals([]string{copied.line(), copied.line()}, []string{"$6", "before"}))
-	qt.Assert(t, qt.Equals(w.OK("exec", "copy", "--", "cat", "/root/file").Stdout, "kept\n"))
+	qt.Assert(t, qt.Equals(w.OK("exec", "copy", "--", "cat", "/root/file"), "kept\n"))
 
 	w.OK("hibernate", "cache")
 	w.OK("snapshot", "cache", "--stop")
