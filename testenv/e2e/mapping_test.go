@@ -253,3 +253,42 @@ func TestSnapshotRemovedWhileItIsRestored(t *testing.T) {
 		})
 	}
 }
+
+// TestMemoryIsCopiedWhereItCanNotBeMapped puts the state directory on a file system
+// that is, for a time, mounted noexec: memory mapped from there could never be made
+// executable.
+func TestMemoryIsCopiedWhereItCanNotBeMapped(t *testing.T) {
+	w := newWorld(t, host.Config{}, func(h *host.Host) {
+		qt.Assert(t, qt.IsNil(os.MkdirAll(h.StateDir(), 0o700)))
+		run(t, h, "mount", "-t", "tmpfs", "-o", "size=512m", "none", h.StateDir())
+	}, "gcc", "mount")
+	remount := func(how string) { run(t, w.Host, "mount", "-o", "remount,"+how, w.StateDir()) }
+	l := w.ledger("ledger")
+	w.Hibernate("ledger")
+	w.Wake("ledger")
+	w.mapped(48 << 20)
+	l.write(1000, 1000, 2)
+	w.Hibernate("ledger")
+	qt.Assert(t, qt.HasLen(w.saved("apps/ledger/hibernation"), 2))
+	remount("noexec")
+	w.Wake("ledger") // from memory files
+	w.mapped(0)
+	l.check()
+	w.Hibernate("ledger")
+	qt.Assert(t, qt.HasLen(w.saved("apps/ledger/hibernation"), 0))
+	remount("exec")
+	w.Wake("ledger") // from none
+	w.mapped(0)
+	l.check()
+	w.Hibernate("ledger")
+	w.Wake("ledger")
+	w.mapped(48 << 20)
+	l.write(3000, 1000, 3)
+	remount("noexec")
+	w.Hibernate("ledger") // of memory that is mapped
+	qt.Assert(t, qt.HasLen(w.saved("apps/ledger/hibernation"), 0))
+	w.noMemory(t.Context())
+	w.Wake("ledger")
+	w.mapped(0)
+	l.check()
+}
