@@ -21,9 +21,6 @@ func (d *Daemon) batchesDir() string { return filepath.Join(d.opt.StateDir, "bat
 // beginBatch begins a request for several clones and returns its name.
 func (d *Daemon) beginBatch() (string, error) {
 	name := rand.Text()
-	if err := os.MkdirAll(d.batchesDir(), 0o700); err != nil {
-		return "", fmt.Errorf("begin to make clones: %w", err)
-	}
 	// Nothing of it has to outlive the host: its processes do not.
 	if err := os.WriteFile(filepath.Join(d.batchesDir(), name), nil, 0o600); err != nil {
 		return "", fmt.Errorf("begin to make clones: %w", err)
@@ -51,9 +48,6 @@ func (d *Daemon) unfinished(rec record) bool {
 // dropBatches forgets requests of which nothing is left.
 func (d *Daemon) dropBatches() error {
 	entries, err := os.ReadDir(d.batchesDir())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("list requests for clones: %w", err)
 	}

@@ -118,6 +118,10 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err
 		})
 	}
 	if err := g.Wait(); err != nil {
+		// What fails because it was interrupted may not say so.
+		if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
 		if uerr := d.undoClones(context.WithoutCancel(ctx), made.list); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("%w: %w", errUndo, uerr))
 		}

@@ -98,7 +98,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		}
 	}()
 	for _, dir := range []string{
-		opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(),
+		opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(), d.batchesDir(),
 		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric"),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

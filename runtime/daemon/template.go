@@ -147,12 +147,30 @@ func (d *Daemon) findTemplate(name string) (*tmpl, error) {
 	return nil, fmt.Errorf("template %s: %w", name, errdefs.ErrNotFound)
 }
 
-// removeTemplate removes a template that has no clones.
-func (d *Daemon) removeTemplate(name string) error {
+// removeTemplate removes a template that has no clones, and what stands ready in
+// its pool.
+func (d *Daemon) removeTemplate(ctx context.Context, name string) error {
 	t, err := d.findTemplate(name)
 	if err != nil {
 		return err
 	}
+	if err := d.forgetTemplate(t); err != nil {
+		return err
+	}
+	d.sweepSoon()
+	var errs []error
+	for _, a := range d.list() {
+		if a.pool == t { // if it is handed out it was before, and then it has been removed
+			errs = append(errs, d.dropPooled(ctx, a))
+		}
+	}
+	d.poolSoon() // once more, if that failed
+	return errors.Join(errs...)
+}
+
+// forgetTemplate removes a template itself.
+func (d *Daemon) forgetTemplate(t *tmpl) error {
+	name := t.rec.Name
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if clones := d.clonesOf(name); len(clones) > 0 {
@@ -170,8 +188,6 @@ func (d *Daemon) removeTemplate(name string) error {
 		return err
 	}
 	delete(d.templates, name)
-	defer d.poolSoon()
-	defer d.sweepSoon()
 	return d.dropTemplate(rec)
 }
 

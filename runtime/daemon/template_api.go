@@ -73,7 +73,7 @@ func (d *Daemon) ShowTemplate(_ context.Context, req *api.TemplateRequest) (*api
 
 // RemoveTemplate implements the API.
 func (d *Daemon) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
-	_, err := logged(ctx, d, "template rm", req.GetName(), func() (any, error) { return nil, d.removeTemplate(req.GetName()) })
+	_, err := logged(ctx, d, "template rm", req.GetName(), func() (any, error) { return nil, d.removeTemplate(ctx, req.GetName()) })
 	if err != nil {
 		return nil, err
 	}

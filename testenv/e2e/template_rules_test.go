@@ -119,8 +119,8 @@ func TestRules(t *testing.T) {
 
 	names := w.names()
 	r := w.CLI("clone", "t", "--set", "MODE=UPPER")
-	qt.Assert(t, qt.Equals(r.Code, 1), qt.Commentf("%s", r.Stderr))
-	qt.Assert(t, qt.StringContains(r.Stderr, "MODE"))
+	qt.Assert(t, qt.Equals(r.Code, 2))
+	qt.Assert(t, qt.StringContains(r.Stderr, "parameters.MODE"))
 	qt.Assert(t, qt.DeepEquals(w.names(), names))
 	w.RemoveAll()
 	w.empty()
@@ -134,7 +134,7 @@ func TestRulesThatFail(t *testing.T) {
 	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "web", Name: "s"}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	tests := map[string]struct{ rules, want string }{
-		"port of an app":     {`{publish: [{host_port: "9000", port: "7000"}]}`, `(?s).*9000/tcp.*app web has it.*`},
+		"port of an app":     {`{publish: [{host_port: "{{ add 8998 .Number }}", port: "7000"}]}`, `(?s).*9000/tcp.*app web has it.*`},
 		"one port for three": {`{publish: [{host_port: "9001", port: "7000"}]}`, `(?s).*9001.*`},
 		"command fails":      {`{run: [{args: [/bin/sh, -c, "echo why; exit 3"]}]}`, `(?s).*exit status 3: why.*`},
 		"no command":         {`{run: [{args: [/no/such]}]}`, `(?s).*/no/such.*`},
@@ -144,7 +144,7 @@ func TestRulesThatFail(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := w.in(t)
+			w := &World{Host: w.Host, API: w.API, t: t}
 			_, err := w.API.CreateTemplate(t.Context(), &api.CreateTemplateRequest{Name: "t", Snapshot: "s", RulesYaml: tt.rules}, nil)
 			qt.Assert(t, qt.IsNil(err))
 			for range 2 { // nothing in the way of the second time

@@ -110,8 +110,14 @@ func (c *caller) instance() template.InstanceFile {
 // empty proves that nothing of any app, snapshot or template is on the disk.
 func (w *World) empty() {
 	w.t.Helper()
+	w.empties("memory", "layers", "templates", "snapshots", "apps", "batches")
+}
+
+// empties waits until nothing is in directories of the state directory.
+func (w *World) empties(dirs ...string) {
+	w.t.Helper()
 	w.Until("the state directory is empty", func() error {
-		for _, dir := range []string{"memory", "layers", "templates", "snapshots", "apps"} {
+		for _, dir := range dirs {
 			entries, err := os.ReadDir(filepath.Join(w.StateDir(), dir))
 			if err != nil {
 				return err

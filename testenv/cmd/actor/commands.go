@@ -55,6 +55,21 @@ func do(conn net.Conn, line string) (string, error) {
 		return "ok", os.WriteFile(path, []byte(content), 0o644)
 	case "mkdir": // mkdir PATH
 		return "ok", os.MkdirAll(text, 0o755)
+	case "list": // list PATH
+		entries, err := os.ReadDir(text)
+		names := make([]string, len(entries))
+		for i, e := range entries {
+			names[i] = e.Name()
+		}
+		return strings.Join(names, " "), err
+	case "size": // size PATH
+		info, err := os.Stat(text)
+		if err != nil {
+			return "", err
+		}
+		return strconv.FormatInt(info.Size(), 10), nil
+	case "tick": // tick PATH: writes to it every millisecond, from now on
+		return "ok", tick(text)
 	case "remove": // remove PATH, with all in it
 		return "ok", os.RemoveAll(text)
 	case "alloc": // alloc MIB: keeps them
@@ -153,6 +168,29 @@ func open(text string) (string, error) {
 
 // The state of the program that its copies have each for themselves.
 var asked, replaced, hangups atomic.Int64 //nolint:gochecknoglobals // for the life of the program
+
+// tick opens the file for each tick: one that it had open could not grow while it is frozen.
+func tick(path string) error {
+	once := func() error {
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(".")
+		return errors.Join(err, f.Close())
+	}
+	if err := once(); err != nil {
+		return err
+	}
+	go func() {
+		for range time.Tick(time.Millisecond) {
+			if err := once(); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
 
 // watch waits for files that replace the one at a path, by inotify(7).
 func watch(path string) error {
