@@ -85,8 +85,13 @@ var touchOrder = []struct {
 	name, command string
 	warm          bool
 }{
-	{"first-read", "read", false}, {"read-shared", "read", true}, {"scan-shared", "scan", true},
-	{"first-write", "write", false}, {"read", "read", true}, {"write", "write", true}, {"scan", "scan", true},
+	{"first-read", "read", false},
+	{"read-shared", "read", true},
+	{"scan-shared", "scan", true},
+	{"first-write", "write", false},
+	{"read", "read", true},
+	{"write", "write", true},
+	{"scan", "scan", true},
 }
 
 // touches is what was measured of one process, in ms.

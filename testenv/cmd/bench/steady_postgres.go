@@ -152,21 +152,13 @@ func (p *postgres) start(ctx context.Context, app, at string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return until(ctx, time.Minute, func() error {
 		r, err := host.Run(p.w.Command(ctx, filepath.Join(p.bin, "pg_isready"), "-h", at))
-		if err == nil && r.Code == 0 {
-			return nil
+		if err == nil && r.Code != 0 {
+			err = fmt.Errorf("wait for postgres: %s", r.Stdout)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for postgres: %s: %w", r.Stdout, errors.Join(err, ctx.Err()))
-		}
-	}
+		return err
+	})
 }
 
 // bench runs pgbench and returns what it printed.
