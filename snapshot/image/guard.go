@@ -108,6 +108,10 @@ const (
 // loads of number and architecture, AND, and jumps). So the number is masked, not
 // compared twice: x32 calls have bit 30 set.
 //
+// What a guard changes besides: the process can't enter seccomp's strict mode any
+// more (kernel/seccomp.c, seccomp_may_assign_mode), and a wrong mremap may be told
+// ENOMEM where it would be EFAULT or EINVAL.
+//
 // Not covered is IORING_OP_MADVISE, which no seccomp filter sees: a program with
 // an io_uring can't have been saved, but one restored may make one.
 func guardFilter(ranges []addrRange) []byte {

@@ -70,7 +70,7 @@ func TestMemoryKeepsItsMeaning(t *testing.T) {
 		mapped bool
 		ordeal func(w *World, app string) string
 	}{
-		"woken": {ordeal: func(w *World, app string) string {
+		"woken": {mapped: true, ordeal: func(w *World, app string) string {
 			w.Hibernate(app)
 			w.Wake(app)
 			return survivorEndpoint

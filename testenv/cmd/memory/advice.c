@@ -33,7 +33,7 @@ static const struct {
 	{ "remove", MADV_REMOVE, MAY_EINVAL },
 	{ "dontfork", MADV_DONTFORK, NEVER },
 	{ "dofork", MADV_DOFORK, NEVER },
-	{ "mergeable", MADV_MERGEABLE, NEVER },
+	{ "mergeable", MADV_MERGEABLE, MAY_EINVAL },
 	{ "unmergeable", MADV_UNMERGEABLE, NEVER },
 	{ "hugepage", MADV_HUGEPAGE, NEVER },
 	{ "nohugepage", MADV_NOHUGEPAGE, NEVER },
@@ -149,8 +149,8 @@ static void other_entries(void)
 	    i386(163, (long)low2.at, (long)low2.len, (long)low2.len * 2, MREMAP_MAYMOVE, 0) == -1 ? -1 : (munmap(low2.at + low2.len, low2.len), 0));
 	TRY("i386 process_madvise", MAY_EINVAL, low3,
 	    i386(440, (int)syscall(SYS_pidfd_open, getpid(), 0), (long)v, 1, MADV_DONTNEED, 0));
-	TRY("x32 madvise", NEVER, x, syscall(X32 | SYS_madvise, x.at, x.len, MADV_DONTNEED));
-	TRY("x32 mremap", NEVER, x, syscall(X32 | SYS_mremap, x.at, x.len, x.len * 2, MREMAP_MAYMOVE, 0));
+	TRY("x32 madvise", MAY_EINVAL, x, syscall(X32 | SYS_madvise, x.at, x.len, MADV_DONTNEED));
+	TRY("x32 mremap", MAY_ENOMEM, x, syscall(X32 | SYS_mremap, x.at, x.len, x.len * 2, MREMAP_MAYMOVE, 0));
 }
 
 /* holes spans areas and what is not mapped: the kernel advises what there is,
