@@ -79,6 +79,10 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			// CRIU is started in it: see Place.
+		case snapshot.ExternalIPC:
+			if !at.IPC {
+				return o, missing(e)
+			}
 		case snapshot.ExternalLog:
 			if at.Log == nil {
 				return o, missing(e)
@@ -98,7 +102,7 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
-		case snapshot.ExternalUnix, snapshot.ExternalEventfd:
+		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue:
 			// Among the held ones: live, or a stand-in whose other end is closed.
 		}
 	}

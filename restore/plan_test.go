@@ -17,14 +17,16 @@ func TestPlanOptions(t *testing.T) {
 		{Kind: snapshot.ExternalLog, Key: "file[1:2]"},
 		{Kind: snapshot.ExternalDev, Key: "dev", Path: "/dev"},
 		{Kind: snapshot.ExternalBind, Key: "bind0", Path: "/data"},
+		{Kind: snapshot.ExternalIPC, Key: "ipc"},
 	}
-	whole := Place{Net: os.Stdin, Log: os.Stderr, Dev: "/run/dev", Binds: map[string]string{"/data": "/srv"}}
+	whole := Place{Net: os.Stdin, IPC: true, Log: os.Stderr, Dev: "/run/dev", Binds: map[string]string{"/data": "/srv"}}
 	tests := map[string]struct {
 		change func(*Place)
 		err    string
 	}{
 		"whole":      {func(*Place) {}, ""},
 		"no network": {func(p *Place) { p.Net = nil }, ".*incomplete: net net"},
+		"no ipc":     {func(p *Place) { p.IPC = false }, ".*incomplete: ipc ipc"},
 		"no log":     {func(p *Place) { p.Log = nil }, ".*incomplete: log .*"},
 		"no dev":     {func(p *Place) { p.Dev = "" }, ".*incomplete: dev dev/dev"},
 		"no bind":    {func(p *Place) { p.Binds = nil }, ".*incomplete: bind bind0/data"},

@@ -31,6 +31,7 @@ type Held struct {
 type Place struct {
 	Root  string            // the mounted root directory
 	Net   *os.File          // the network namespace, in which Options.Start starts CRIU
+	IPC   bool              // Options.Start starts CRIU in the app's ipc namespace, too
 	Dev   string            // the mount for /dev
 	Binds map[string]string // mount path inside the app -> source on the host
 	Log   *os.File          // standard output and error
@@ -46,10 +47,10 @@ type Options struct {
 	Held     []Held
 	Memory   *memory.Store // of the memory files that the manifest names
 	Pages    Pages
+	Hostname string   // empty: the saved one
 	Guard    *os.File // as in criu.RestoreOptions
-	// Start, Started, Ready and Resuming are as in criu.RestoreOptions.
+	// Start, Ready and Resuming are as in criu.RestoreOptions.
 	Start    func(*exec.Cmd) error
-	Started  func(pid int) error
 	Ready    func(ctx context.Context, pid int) error
 	Resuming func()
 	// Step is told the name of each step as it begins; may be nil.
@@ -73,7 +74,7 @@ const (
 var ErrIncomplete = errors.New("restore place is incomplete")
 
 // Run restores the processes and returns the root process's id on the host. If
-// it fails the caller kills what is left in the cgroup that Started chose;
+// it fails the caller kills what is left in the cgroup that Start chose;
 // snapshot and held sockets are as before. The error wraps *criu.Error if CRIU
 // was the cause.
 //
@@ -95,7 +96,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Start, ro.Started, ro.Ready, ro.Resuming, ro.Guard = o.Start, o.Started, o.Ready, o.Resuming, o.Guard
+	ro.Start, ro.Ready, ro.Resuming, ro.Guard = o.Start, o.Ready, o.Resuming, o.Guard
 	step(o.Step, "restore processes")
 	pid, err = c.Restore(ctx, ro)
 	if err != nil {
@@ -108,7 +109,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 // removes it: the snapshot's own, or a view in which held sockets are files that
 // CRIU inherits, and memory is mapped.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 {
+	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -134,6 +135,11 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	plan.keep(replaced, files)
+	if o.Hostname != "" {
+		if err = view.SetHostname(o.Hostname); err != nil {
+			return "", nil, err
+		}
+	}
 	if err = plan.editMemory(ctx, view, o); err != nil {
 		return "", nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -90,6 +91,36 @@ func (m *Manifest) addBase(f memory.File, name string) {
 		}
 	}
 	m.Memory = append(m.Memory, Memory{File: f, Names: []string{name}})
+}
+
+// adoptStorage makes a layer of the app's files, if there are any, on top of those
+// of the manifest. It returns a function that unpins all of them.
+func (p *Partial) adoptStorage(ctx context.Context, layers *Layers, m *Manifest) (unpin func(), err error) {
+	if !m.WithStorage {
+		return func() {}, nil
+	}
+	pinned := slices.Clone(m.Layers)
+	layers.Pin(pinned)
+	unpin = func() { layers.Unpin(pinned) }
+	defer func() {
+		if err != nil {
+			unpin()
+		}
+	}()
+	tree := p.Dir().Storage()
+	if names, err := listTree(tree); err != nil || len(names) == 0 {
+		return unpin, errors.Join(err, os.RemoveAll(tree))
+	}
+	if err := syncTree(ctx, tree); err != nil {
+		return nil, err
+	}
+	layer, err := layers.adopt(ctx, tree)
+	if err != nil {
+		return nil, err
+	}
+	pinned = append(pinned, layer)
+	m.Layers = append([]Layer{layer}, m.Layers...)
+	return unpin, nil
 }
 
 // compact makes the dump in images one that needs no base.

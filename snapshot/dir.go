@@ -59,34 +59,11 @@ func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manif
 	if err != nil {
 		return nil, err
 	}
-	want := make(map[string]File, len(m.Files))
-	for _, f := range m.Files {
-		want[f.Path] = f
-	}
-	found, err := listTree(string(d))
-	if err != nil {
+	if err := checkTree(ctx, string(d), m.Files, depth); err != nil {
 		return nil, err
-	}
-	parent := ctx
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for _, name := range found {
-		f, ok := want[name]
-		if !ok {
-			_ = g.Wait()
-			return nil, fmt.Errorf("%w: %s: not part of it", ErrDamaged, name)
-		}
-		delete(want, name)
-		g.Go(func() error { return d.check(ctx, f, depth) })
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	for name := range want {
-		return nil, fmt.Errorf("%w: %s: missing", ErrDamaged, name)
 	}
 	for _, f := range m.Memory {
-		if err := store.Check(parent, f.File, depth); err != nil {
+		if err := store.Check(ctx, f.File, depth); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
@@ -94,6 +71,35 @@ func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manif
 		return nil, err
 	}
 	return m, nil
+}
+
+// checkTree checks that all below dir is as it was described.
+func checkTree(ctx context.Context, dir string, files []File, depth Depth) error {
+	want := make(map[string]File, len(files))
+	for _, f := range files {
+		want[f.Path] = f
+	}
+	found, err := listTree(dir)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for _, name := range found {
+		f, ok := want[name]
+		if !ok {
+			return errors.Join(fmt.Errorf("%w: %s: not part of it", ErrDamaged, name), g.Wait())
+		}
+		delete(want, name)
+		g.Go(func() error { return check(gctx, dir, f, depth) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for name := range want {
+		return fmt.Errorf("%w: %s: missing", ErrDamaged, name)
+	}
+	return nil
 }
 
 // checkLinks makes sure that the images lead to their memory files, and nowhere
@@ -164,8 +170,8 @@ func readRegular(path string) (_ []byte, err error) {
 	return io.ReadAll(f)
 }
 
-func (d Dir) check(ctx context.Context, want File, depth Depth) error {
-	got, err := describe(string(d), want.Path)
+func check(ctx context.Context, dir string, want File, depth Depth) error {
+	got, err := describe(dir, want.Path)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.Path, err)
 	}
@@ -175,7 +181,7 @@ func (d Dir) check(ctx context.Context, want File, depth Depth) error {
 	if depth == ByStamp && want.SizeBytes >= stampFrom && got.Stamp == want.Stamp {
 		return nil
 	}
-	if got.SHA256, err = digest(ctx, filepath.Join(string(d), want.Path), want.Type); err != nil {
+	if got.SHA256, err = digest(ctx, filepath.Join(dir, want.Path), want.Type); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.Path, err)
 	}
 	if got.SHA256 != want.SHA256 {
@@ -266,30 +272,11 @@ func (r *ctxReader) Read(p []byte) (int, error) {
 
 // writeManifest describes and hashes every file of dir and writes the manifest.
 func writeManifest(ctx context.Context, dir string, m *Manifest) error {
-	names, err := listTree(dir)
+	files, err := describeTree(ctx, dir)
 	if err != nil {
 		return err
 	}
-	m.Version = ManifestVersion
-	m.Files = make([]File, len(names))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for i, name := range names {
-		g.Go(func() error {
-			f, err := describe(dir, name)
-			if err != nil {
-				return err
-			}
-			if f.SHA256, err = digest(ctx, filepath.Join(dir, name), f.Type); err != nil {
-				return fmt.Errorf("hash %s: %w", name, err)
-			}
-			m.Files[i] = f
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
+	m.Version, m.Files = ManifestVersion, files
 	if err := m.Validate(); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const (
 	manifestFile = "manifest.json"
 	digestFile   = "manifest.sha256"
 	imagesDir    = "images"
-	storageDir   = "storage" // the app's writes to its root
+	storageDir   = "storage" // the app's writes to its root, until they are a layer
 	shmDir       = "shm"     // the app's /dev/shm
 )
 
@@ -36,9 +36,11 @@ type Manifest struct {
 	CreatedAt time.Time `json:"created_at"`
 	Origin    Origin    `json:"origin"`
 
-	Spec     *specs.Spec `json:"spec"` // what ran, and where
-	Network  string      `json:"network"`
-	Endpoint string      `json:"endpoint"`
+	Spec    *specs.Spec `json:"spec"` // what ran, and where
+	Network string      `json:"network"`
+	// Endpoint and Endpoint6 are the addresses by which the app knows itself.
+	Endpoint  string `json:"endpoint"`
+	Endpoint6 string `json:"endpoint6,omitempty"`
 
 	// External lists what CRIU did not save and a restore must provide.
 	External []External `json:"external"`
@@ -50,7 +52,9 @@ type Manifest struct {
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`
-	Files  []File   `json:"files"` // everything else in the directory
+	// Layers are the app's files, the topmost layer first, if WithStorage.
+	Layers []Layer `json:"layers,omitempty"`
+	Files  []File  `json:"files"` // everything else in the directory
 }
 
 // Memory is one memory file. It is a pages image of this snapshot (then Image is a
@@ -70,6 +74,16 @@ func (m *Manifest) MemoryFiles() []memory.File {
 	return files
 }
 
+// BaseNames lists the names that CRIU's images have for memory files of earlier
+// snapshots.
+func (m *Manifest) BaseNames() []string {
+	var names []string
+	for i := range m.Memory {
+		names = append(names, m.Memory[i].Names...)
+	}
+	return names
+}
+
 // Origin tells where a snapshot was made.
 type Origin struct {
 	Kernel      string `json:"kernel"`
@@ -82,12 +96,14 @@ type ExternalKind string
 
 // The kinds of external resources.
 const (
-	ExternalNet   ExternalKind = "net"   // the network namespace
-	ExternalDev   ExternalKind = "dev"   // the mount at /dev
-	ExternalBind  ExternalKind = "bind"  // a mount of a host path
-	ExternalLog   ExternalKind = "log"   // standard output and error
-	ExternalMount ExternalKind = "mount" // a mount that keeps its content outside the images
-	ExternalUnix  ExternalKind = "unix"  // a unix socket whose other end was outside of the app
+	ExternalNet   ExternalKind = "net"    // the network namespace
+	ExternalDev   ExternalKind = "dev"    // the mount at /dev
+	ExternalBind  ExternalKind = "bind"   // a mount of a host path
+	ExternalLog   ExternalKind = "log"    // standard output and error
+	ExternalMount ExternalKind = "mount"  // a mount that keeps its content outside the images
+	ExternalUnix  ExternalKind = "unix"   // a unix socket whose other end was outside of the app
+	ExternalIPC   ExternalKind = "ipc"    // the ipc namespace
+	ExternalQueue ExternalKind = "mqueue" // a POSIX message queue in it
 	// ExternalEventfd is an eventfd with EFD_SEMAPHORE, of which CRIU saves the count alone.
 	ExternalEventfd ExternalKind = "eventfd"
 )
@@ -100,9 +116,25 @@ type External struct {
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
-	// PID, as the app itself knows it, and FD are where a process has an eventfd open.
+	// PID, as the app itself knows it, and FD are where a process has an eventfd
+	// or a message queue open. PID is 0 if nobody has.
 	PID int `json:"pid,omitempty"`
 	FD  int `json:"fd,omitempty"`
+	// Queue is what a message queue is like.
+	Queue *Queue `json:"queue,omitempty"`
+}
+
+// Queue is a POSIX message queue without its messages.
+type Queue struct {
+	Name     string `json:"name"`               // with a slash
+	Unlinked bool   `json:"unlinked,omitempty"` // it has this name no more
+	Inode    uint64 `json:"inode"`              // tells it from others
+	Mode     uint32 `json:"mode"`               // permissions
+	UID      int    `json:"uid"`
+	GID      int    `json:"gid"`
+	Messages int    `json:"messages"`   // how many it takes
+	Size     int    `json:"size_bytes"` // of the largest
+	Flags    int    `json:"flags"`      // of an open one, as in open(2)
 }
 
 // File is one file of a snapshot.
@@ -134,9 +166,17 @@ func (m *Manifest) Validate() error {
 	if err := m.validateFiles(); err != nil {
 		return err
 	}
+	for _, l := range m.Layers {
+		if err := l.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+	}
 	for _, e := range m.External {
+		if e.Kind == ExternalQueue && e.Queue == nil {
+			return bad("message queue without a description")
+		}
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue:
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

@@ -60,11 +60,16 @@ type TakeOptions struct {
 	// mapped, by the names that External gives them.
 	Store *memory.Store
 	Bases map[string]memory.File
-	Start func(*exec.Cmd) error // as in criu.DumpOptions
+	// Layers takes the files that CopyFiles copied to the storage directory.
+	// Manifest.Layers are those that the app has below them.
+	Layers *Layers
+	Start  func(*exec.Cmd) error // as in criu.DumpOptions
 
 	// Frozen is called when the app is frozen and its sockets are held, and
 	// returns what else a restore must provide; may be nil.
 	Frozen func(ctx context.Context, pids []int) ([]External, error)
+	// Unseen is as in criu.DumpOptions, called after Frozen; may be nil.
+	Unseen func() [][]byte
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
 	CopyFiles func(ctx context.Context, to Dir) error
@@ -118,6 +123,11 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			}
 		}
 		clock.step("commit")
+		unpin, err = partial.adoptStorage(ctx, o.Layers, &m)
+		if err != nil {
+			return err
+		}
+		defer unpin()
 		dir, err := partial.Commit(ctx, &m)
 		if err != nil {
 			return err
@@ -162,7 +172,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	err = c.Dump(ctx, criu.DumpOptions{
 		PID: o.PID, Images: partial.Dir().Images(), WorkDir: o.Work, Root: o.Root, FreezeCgroup: string(o.Cgroup),
 		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard, Start: o.Start,
-		Begin: begin,
+		Begin: begin, Unseen: o.Unseen,
 		Saved: func(ctx context.Context) error {
 			if o.Saved != nil {
 				if err := o.Saved(ctx); err != nil {

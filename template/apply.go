@@ -23,7 +23,7 @@ var ErrEscape = errors.New("path leads out of the clone")
 
 // Apply makes the links and writes the files of the plan, and the machine id and
 // [InstanceFile], below root: the clone's root directory, mounted, in which no
-// process runs. binds are what the clone sees of the host: path inside to path on
+// process runs: there is none yet, or they are frozen. binds are what the clone sees of the host: path inside to path on
 // the host; below them only directories that redirects lead to are made.
 //
 // Symbolic links lead where the clone would see them lead, and never out of root.

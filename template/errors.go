@@ -102,7 +102,7 @@ func (f *finder) err() error {
 		}
 		return strings.Compare(a.Path, b.Path)
 	})
-	return f.found
+	return slices.Compact(f.found) // two rules may say the same of one file
 }
 
 // parent is the path of what a value is part of.

@@ -3,7 +3,6 @@ package template
 import (
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,50 +11,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Plan is what makes a clone what it is. It has secrets that were made for it:
-// it is made once for each clone, and then kept.
+// Plan is what makes a clone what it is. It has secrets that were made for it: it
+// is made once for each clone and then kept, for example as JSON, where only root
+// can read it.
 type Plan struct {
 	// Hostname is what the clone sees. Empty: the frozen one.
-	Hostname string
+	Hostname string `json:"hostname,omitempty"`
 	// MachineID replaces the clone's machine id; the zero value keeps it.
-	MachineID PlannedMachineID
-	// Env are KEY=VALUE, sorted: variables of commands that are run later.
-	Env       []string
-	Files     []PlannedFile
-	Redirects []PlannedRedirect
-	Commands  []PlannedCommand
+	MachineID PlannedMachineID `json:"machine_id"`
+	// Env are KEY=VALUE, sorted: variables of commands that are run later, those
+	// of Commands included.
+	Env       []string          `json:"env,omitempty"`
+	Files     []PlannedFile     `json:"files,omitempty"`
+	Redirects []PlannedRedirect `json:"redirects,omitempty"`
+	Commands  []PlannedCommand  `json:"commands,omitempty"`
 	// Signal is for the root process; 0 is none.
-	Signal unix.Signal
+	Signal unix.Signal `json:"signal,omitempty"`
 	// Connections has no default in it.
-	Connections Connections
-	Publish     []Published
+	Connections Connections `json:"connections"`
+	Publish     []Published `json:"publish,omitempty"`
 	// Instance is what the clone is told about itself.
-	Instance InstanceFile
+	Instance InstanceFile `json:"instance"`
 }
 
 // PlannedMachineID is the id that replaces a clone's.
 type PlannedMachineID struct {
-	ID string // 32 hexadecimal digits; empty: the clone keeps its own
+	ID string `json:"id,omitempty"` // 32 hexadecimal digits; empty: the clone keeps its own
 	// Create tells to write it also if the app has no machine id.
-	Create bool
+	Create bool `json:"create,omitempty"`
 }
 
 // PlannedFile is a file to write.
 type PlannedFile struct {
-	Path    string
-	Mode    *fs.FileMode // nil: that of the file there, or 0644
-	Owner   string       // as File.Owner
-	Content []byte
+	Path    string       `json:"path"`
+	Mode    *fs.FileMode `json:"mode,omitempty"`  // nil: that of the file there, or 0644
+	Owner   string       `json:"owner,omitempty"` // as File.Owner
+	Content []byte       `json:"content"`
 }
 
 // PlannedRedirect is a link to make.
-type PlannedRedirect struct{ Path, Target string }
+type PlannedRedirect struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
 
 // PlannedCommand is a command to run.
 type PlannedCommand struct {
-	Args    []string
-	Timeout time.Duration
-	User    string
+	Args    []string      `json:"args"`
+	Timeout time.Duration `json:"timeout_ns"`
+	User    string        `json:"user,omitempty"`
 }
 
 // Plan says what the rules mean for one clone. The error is [RuleErrors], which
@@ -268,28 +272,6 @@ func (p *Plan) refuseNUL(f *finder) {
 			f.bad(index("run", i)+".args", "the program's name is empty")
 		}
 	}
-}
-
-// CheckOpen checks that nothing is changed under a frozen process: open are the
-// paths that processes of the snapshot have open, mapped or as their working
-// directory. CRIU opens these again by their path, and expects the files that
-// were there. Returns an error wrapping ErrInvalid that names all in the way.
-func (p *Plan) CheckOpen(open []string) error {
-	var f finder
-	for _, name := range open {
-		name = path.Clean(name)
-		for _, file := range p.Files {
-			if name == file.Path {
-				f.bad("files", "%s is open in the snapshot, so it can't be written: have the program close it before it is saved, or let run change it", name)
-			}
-		}
-		for _, r := range p.Redirects {
-			if below(name, r.Path) {
-				f.bad("redirect", "%s is open in the snapshot, so %s can't be redirected: only what is closed when the app is saved can be", name, r.Path)
-			}
-		}
-	}
-	return f.err()
 }
 
 func plural(n int, noun string) string {

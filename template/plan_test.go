@@ -1,6 +1,7 @@
 package template
 
 import (
+	"encoding/json"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -265,14 +266,39 @@ func TestInternalConnectionsOfMany(t *testing.T) {
 }
 
 func TestCheckOpen(t *testing.T) {
-	p := &Plan{Files: []PlannedFile{{Path: "/etc/app.conf"}}, Redirects: []PlannedRedirect{{Path: "/data", Target: "/srv"}}}
-	qt.Assert(t, qt.IsNil(p.CheckOpen([]string{"/etc/app.conf.d", "/database", "/etc", "/"})))
-	err := p.CheckOpen([]string{"/etc/app.conf", "/data/db", "/data"})
+	dir := makeTree(t, t.TempDir(), map[string]string{"/etc/machine-id": "0", "/var/run": "-> /run", "/var/lib/dbus/machine-id": "-> /etc/machine-id"})
+	p := &Plan{
+		MachineID: PlannedMachineID{ID: "1f"},
+		Files:     []PlannedFile{{Path: "/etc/app.conf"}, {Path: "/var/run/pid"}}, Redirects: []PlannedRedirect{{"/data", "/srv"}, {"/var/run/cache", "/srv"}},
+	}
+	qt.Assert(t, qt.IsNil(p.CheckOpen(dir, []string{"/etc/app.conf.d", "/database", "/etc", "/", "/run", "/srv"})))
+	err := p.CheckOpen(dir, []string{"/etc/app.conf", "/data/db", "/data", "/run/pid", "/run/cache/x", "/etc/machine-id", InstancePath})
 	qt.Assert(t, qt.ErrorIs(err, ErrInvalid))
-	qt.Check(t, qt.Equals(err.Error(),
-		"files: /etc/app.conf is open in the snapshot, so it can't be written: have the program close it before it is saved, or let run change it\n"+
-			"redirect: /data/db is open in the snapshot, so /data can't be redirected: only what is closed when the app is saved can be\n"+
-			"redirect: /data is open in the snapshot, so /data can't be redirected: only what is closed when the app is saved can be"))
+	const (
+		write    = ` is open in the snapshot, so it can't be written: have the program close it before it is saved, or let run change it`
+		redirect = ` can't be redirected: only what is closed when the app is saved can be`
+		id       = `machine_id: /etc/machine-id is open in the snapshot, so it can't be replaced: have the program close it before it is saved, or use keep`
+	)
+	qt.Check(t, qt.DeepEquals(strings.Split(err.Error(), "\n"), []string{
+		"/run/snapctl/instance.json is open in the snapshot, so it can't be replaced: programs have to close it when they have read it",
+		"files: /etc/app.conf" + write, "files: /run/pid" + write, id,
+		"redirect: /data/db is open in the snapshot, so /data" + redirect, "redirect: /data is open in the snapshot, so /data" + redirect,
+		"redirect: /run/cache/x is open in the snapshot, so /var/run/cache" + redirect,
+	}))
+	// Who keeps its machine id may have it open.
+	qt.Check(t, qt.IsNil((&Plan{}).CheckOpen(dir, []string{"/etc/machine-id"})))
+	qt.Check(t, qt.ErrorMatches(p.CheckOpen("/nowhere", nil), "check open files: .*"))
+}
+
+// A plan is kept with its clone.
+func TestPlanAsJSON(t *testing.T) {
+	p, err := parseFile(t, "full.yaml").Plan(clone(set("OWNER", "me")))
+	qt.Assert(t, qt.IsNil(err))
+	text, err := json.Marshal(p)
+	qt.Assert(t, qt.IsNil(err))
+	var back Plan
+	qt.Assert(t, qt.IsNil(json.Unmarshal(text, &back)))
+	qt.Assert(t, qt.CmpEquals(&back, p, compareAddrs))
 }
 
 func TestModes(t *testing.T) {

@@ -7,10 +7,10 @@ import (
 
 // Published is a port of a clone that is reachable at the host's addresses.
 type Published struct {
-	Protocol    Protocol
-	HostAddress netip.Addr // zero: every address of the host
-	HostPort    uint16
-	Port        uint16 // the clone's
+	Protocol    Protocol   `json:"protocol"`
+	HostAddress netip.Addr `json:"host_address,omitzero"` // zero: every address of the host
+	HostPort    uint16     `json:"host_port"`
+	Port        uint16     `json:"port"` // the clone's
 }
 
 // publishStatic checks what of a publication is the same for each clone.

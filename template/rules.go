@@ -10,7 +10,9 @@ import (
 //
 // They are made by [Parse]; [Rules.Validate] checks those made otherwise.
 type Rules struct {
-	// Hostname is the host name that the clone sees. Empty: the frozen one.
+	// Hostname is the host name that the clone sees. Empty: the frozen one, which
+	// is also .Hostname in this text and in defaults of parameters; in all others
+	// .Hostname is the clone's.
 	Hostname Text `yaml:"hostname"`
 	// MachineID says what becomes of /etc/machine-id.
 	MachineID MachineID `yaml:"machine_id"`
@@ -101,9 +103,9 @@ type Signal string
 
 // Connections says what becomes of the connections that were frozen.
 type Connections struct {
-	Inbound  ConnectionPolicy `yaml:"inbound"`  // a client's, to the app
-	Outbound ConnectionPolicy `yaml:"outbound"` // the app's, to a server
-	Internal ConnectionPolicy `yaml:"internal"` // both ends are the app's
+	Inbound  ConnectionPolicy `yaml:"inbound" json:"inbound"`   // a client's, to the app
+	Outbound ConnectionPolicy `yaml:"outbound" json:"outbound"` // the app's, to a server
+	Internal ConnectionPolicy `yaml:"internal" json:"internal"` // both ends are the app's
 }
 
 // ConnectionPolicy is what becomes of a frozen connection.

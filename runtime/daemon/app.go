@@ -32,6 +32,11 @@ type app struct {
 	watch    *watch
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
+	gone     bool // nothing is left of it: its name may be another app's
+	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
+	surprised bool
+
+	pool *tmpl // that it stands ready for; does not change
 
 	keeping chan struct{} // holds one token while exclusively runs
 
@@ -47,10 +52,11 @@ type app struct {
 var errBusy = errors.New("busy")
 
 func (d *Daemon) newApp(rec record) *app {
-	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(rec.Name)}
+	place := rec.place()
+	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(place)}
 	a.box = sandbox.New(sandbox.Config{
-		Name: rec.Name, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", rec.Name),
-		Hide: []string{d.opt.StateDir}, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
+		Name: place, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", place),
+		Hide: []string{d.opt.StateDir}, Layers: d.layerPaths(rec.Layers), Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
 	})
 	return a
 }
@@ -66,6 +72,21 @@ func (a *app) take(ctx context.Context, op string) (release func(), err error) {
 		defer a.mu.Unlock()
 		return nil, fmt.Errorf("%s %s: %w: %s is going on: %w", op, a.rec.Name, errBusy, a.op, ctx.Err())
 	}
+	return a.taken(op), nil
+}
+
+// tryTake takes the app's turn if it is free.
+func (a *app) tryTake(op string) (release func(), ok bool) {
+	select {
+	case a.turn <- struct{}{}:
+		return a.taken(op), true
+	default:
+		return nil, false
+	}
+}
+
+// taken notes who has the turn and returns a function that gives it back.
+func (a *app) taken(op string) (release func()) {
 	a.mu.Lock()
 	a.op = op
 	a.mu.Unlock()
@@ -74,14 +95,21 @@ func (a *app) take(ctx context.Context, op string) (release func(), err error) {
 		a.op = ""
 		a.mu.Unlock()
 		<-a.turn
-	}, nil
+	}
 }
 
-// snapshotOf returns a copy of what is known about the app.
+// read returns a copy of what is known about the app.
 func (a *app) read() (rec record, op string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.rec, a.op
+}
+
+// name is the app's present name; box.Name is that of its directories and cgroup.
+func (a *app) name() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.Name
 }
 
 // status is the app's present status.

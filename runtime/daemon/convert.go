@@ -216,6 +216,26 @@ func (d *Daemon) chooseName(program string) string {
 	return name
 }
 
+// recordOf is the record of an app to be made from a snapshot, but for its name
+// and endpoint.
+func recordOf(m *snapshot.Manifest) (*record, error) {
+	spec := *m.Spec
+	rec := &record{Network: m.Network, Spec: &spec, Memory: m.MemoryFiles(), Layers: slices.Clone(m.Layers)}
+	for i := range rec.Layers {
+		rec.Layers[i].Own = false
+	}
+	var err error
+	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	if m.Endpoint6 != "" {
+		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+	}
+	return rec, nil
+}
+
 // restoredRecord is the record of an app to be made from a snapshot.
 func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 	_, m, err := d.findSnapshot(req.GetSnapshot())
@@ -240,14 +260,18 @@ func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 		}
 		addr = asked
 	}
-	spec := *m.Spec
-	return &record{Name: name, Network: m.Network, Addr4: addr, Spec: &spec, RestoredFrom: req.GetSnapshot()}, nil
+	rec, err := recordOf(m)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
+	}
+	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
+	return rec, nil
 }
 
 var statusCodes = map[Status]api.Status{
 	Creating: api.Status_STATUS_CREATING, Running: api.Status_STATUS_RUNNING, Snapshotting: api.Status_STATUS_SNAPSHOTTING,
 	Hibernating: api.Status_STATUS_HIBERNATING, Held: api.Status_STATUS_HELD, Waking: api.Status_STATUS_WAKING, Resuming: api.Status_STATUS_WAKING,
-	Restoring: api.Status_STATUS_RESTORING, Stopped: api.Status_STATUS_STOPPED, Removing: api.Status_STATUS_REMOVING,
+	Restoring: api.Status_STATUS_RESTORING, Pooled: api.Status_STATUS_RESTORING, Stopped: api.Status_STATUS_STOPPED, Removing: api.Status_STATUS_REMOVING,
 }
 
 var wakeModes = map[hold.Mode]api.WakeMode{
@@ -270,6 +294,10 @@ func (d *Daemon) show(a *app) *api.App {
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()
 	}
+	if inside, _ := rec.inside(); inside != rec.Addr4 {
+		out.InsideEndpoint = inside.String()
+	}
+	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Wake.Ignore {
 		out.Wake.Ignore = append(out.Wake.Ignore, p.String())
 	}
@@ -330,8 +358,20 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 		}
 	}
 	for _, f := range m.Memory {
+		if f.Image == "" {
+			s.MemorySharedBytes += f.SizeBytes
+			continue
+		}
 		s.SizeBytes += f.SizeBytes
 		s.MemoryBytes += f.SizeBytes
+	}
+	for _, l := range m.Layers {
+		if !l.Own {
+			s.StorageSharedBytes += l.SizeBytes
+			continue
+		}
+		s.SizeBytes += l.SizeBytes
+		s.StorageBytes += l.SizeBytes
 	}
 	return s
 }

@@ -60,7 +60,9 @@ type Daemon struct {
 	host    *netns.NS
 	fds     *holder.Keeper
 	memory  *memory.Store
-	sweeps  chan struct{} // has a token while somebody wants memory files swept
+	layers  *snapshot.Layers
+	sweeps  chan struct{} // has a token while somebody wants unneeded memory and layers removed
+	pools   chan struct{} // likewise, to have pools filled or emptied
 	lock    *os.File
 	tasks   tasks
 	// criuVersion is written into snapshots.
@@ -69,11 +71,14 @@ type Daemon struct {
 	publishing sync.Mutex // from reading what is published to telling a fabric
 	published  map[string]published
 
-	mu       sync.Mutex // guards what follows; taken after publishing
-	apps     map[string]*app
-	names    map[string]bool // of snapshots being written
-	networks map[string]*fabric.Fabric
-	strays   map[string][]holder.Item // sockets of apps whose record can't be read
+	mu        sync.Mutex // guards what follows; taken after publishing
+	apps      map[string]*app
+	names     map[string]bool   // of snapshots being written or removed
+	cloning   map[string]bool   // of apps that are going to be made, see nameClones
+	making    map[string]string // templates that are being made -> the snapshot, if it is there
+	networks  map[string]*fabric.Fabric
+	templates map[string]*tmpl
+	strays    map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -84,7 +89,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		sweeps: make(chan struct{}, 1),
+		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
 	}
 	d.tasks.start(ctx)
 	defer func() {
@@ -93,7 +98,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		}
 	}()
 	for _, dir := range []string{
-		opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(),
+		opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(), d.batchesDir(),
 		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric"),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -128,10 +133,17 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
 		return nil, err
 	}
+	if d.layers, err = snapshot.OpenLayers(filepath.Join(opt.StateDir, "layers")); err != nil {
+		return nil, err
+	}
+	if err := d.loadTemplates(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.recover(ctx); err != nil {
 		return nil, err
 	}
-	d.tasks.run(d.sweepMemory)
+	d.tasks.run(d.sweep)
+	d.tasks.run(d.keepPools)
 	return d, nil
 }
 

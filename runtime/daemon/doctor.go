@@ -35,5 +35,5 @@ func (d *Daemon) checkHolder(ctx context.Context) doctor.Check {
 	for _, k := range kept {
 		n += k
 	}
-	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d sockets of %d apps", d.fds.PID(), n, len(kept))}
+	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", d.fds.PID(), n, len(kept))}
 }

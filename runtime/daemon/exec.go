@@ -84,7 +84,7 @@ func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd) error {
 	defer release()
 	rec, _ := a.read()
 	if err := a.box.StartCommand(cmd, rec.Process.PID); err != nil {
-		return fmt.Errorf("exec in %s: %w", a.box.Name, err)
+		return fmt.Errorf("exec in %s: %w", a.name(), err)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -102,12 +103,17 @@ func (d *Daemon) place(a *app, rec record, ns *netns.NS) (_ *restore.Place, err 
 	if err != nil {
 		return nil, err
 	}
-	binds := make(map[string]string, len(rec.Spec.Mounts))
+	ipc, err := a.box.KeepsIPC()
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	binds := make(map[string]string, len(rec.Spec.Mounts)+1)
+	binds[hold.QueueMount] = a.box.Queues()
 	for _, m := range rec.Spec.Mounts {
 		binds[m.Destination] = m.Source
 	}
 	return &restore.Place{
-		Root: a.box.Root(), Net: ns.File(), Dev: a.box.Dev(), Binds: binds, Log: log, Work: a.work(), View: a.work(),
+		Root: a.box.Root(), Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Log: log, Work: a.work(), View: a.work(),
 	}, nil
 }
 
@@ -121,7 +127,7 @@ func openGuard(a *app) (*guard, error) {
 		return nil, fmt.Errorf("lock app: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock app %s: a CRIU process still works on it: %w", a.box.Name, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock app %s: a CRIU process still works on it: %w", a.name(), err), f.Close())
 	}
 	return &guard{f}, nil
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -52,6 +54,9 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if err := d.preflight(ctx, a, hold.Preflight); err != nil {
 		return nil, err
 	}
+	if err := d.fds.Ready(ctx); err != nil {
+		return nil, err
+	}
 	if err := a.step(Hibernating, untilReboot, nil); err != nil {
 		return nil, err
 	}
@@ -74,10 +79,14 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		return nil, err
 	}
 	defer opt.guard.Close() //nolint:errcheck // a lock
+	if err := opt.keepQueues(ctx, a); err != nil {
+		return nil, err
+	}
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
 	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
+	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
@@ -102,12 +111,21 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 // can't fail. What can't be recorded now the next daemon finds out.
 func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
+	// What can't be read now is read whenever somebody asks what is needed.
+	var files []memory.File
+	if m, err := a.hibernation().Manifest(); err == nil {
+		files = m.MemoryFiles()
+	}
 	err := a.settle(Held, forever, func(r *record) {
-		r.Process, r.Memory, r.Boot = processRecord{}, nil, bootID()
+		r.Process, r.Memory, r.Boot = processRecord{}, files, bootID()
 	})
 	if err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.name()), slog.Any("error", err))
+	}
+	if err := a.box.Renew(ctx); err != nil {
+		a.ready = false // the next wake tries again
+		d.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.arm(ctx, a)
 	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {
@@ -160,7 +178,10 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 		return err
 	}
 	h.a.setHeld(set)
-	if err := unannounced(set, h.external); err != nil {
+	if err := h.a.unannounced(set, h.external); err != nil {
+		return err
+	}
+	if err := onlyQueues(h.a); err != nil {
 		return err
 	}
 	if err := fault.Point(ctx, fault.HibernateAfterCollect); err != nil {
@@ -176,7 +197,7 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 	return fault.Point(ctx, fault.HibernateAfterHold)
 }
 
-// release lets go of the held sockets, here and in the holder.
+// release lets go of all that is held, here and in the holder.
 func (d *Daemon) release(ctx context.Context, a *app) error {
 	a.lost = ""
 	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
@@ -185,7 +206,7 @@ func (d *Daemon) release(ctx context.Context, a *app) error {
 			err = a.held.Close()
 			a.setHeld(nil)
 		}
-		return errors.Join(err, d.fds.Drop(ctx, a.box.Name))
+		return errors.Join(err, d.fds.Drop(ctx, a.box.Name), a.box.DropIPC())
 	}))
 }
 
@@ -227,6 +248,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
+	inside4, inside6 := rec.inside()
 	bases, err := d.mappedMemory(a, rec)
 	if err != nil {
 		return nil, err
@@ -240,18 +262,26 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		guard: g,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
-			External: dump, Guard: g.File, Store: d.memory, Bases: bases,
+			External: dump, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still
 			// (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
-			Start: func(cmd *exec.Cmd) error { return ns.Do(cmd.Start) },
+			Start: func(cmd *exec.Cmd) error { return a.box.StartBeside(ns, cmd) },
 			Manifest: snapshot.Manifest{
 				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
-				Endpoint: rec.Addr4.String(), External: external, Origin: d.origin(),
+				Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: rec.Layers, External: external, Origin: d.origin(),
 			},
 		},
 	}, nil
+}
+
+// addrText is an address, or nothing if there is none.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 var _ snapshot.Sockets = holdFor{}

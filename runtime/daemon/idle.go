@@ -48,11 +48,15 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 			if time.Since(since) < rec.HibernateAfter || a.status() != Running {
 				continue
 			}
-			if _, err := d.hibernate(ctx, a, nil); err != nil {
+			out, err := d.hibernate(ctx, a, nil)
+			if err != nil {
 				a.note(err)
 				d.log.WarnContext(ctx, "hibernate idle app", slog.String("app", rec.Name), slog.Any("error", err))
 				since = time.Now()
 				continue
+			}
+			if len(out.sockets) > 0 { // nobody is there to be told
+				a.note(incomplete("hibernate", out.sockets))
 			}
 			d.log.InfoContext(ctx, "hibernated idle app", slog.String("app", rec.Name), slog.Duration("idle", time.Since(since)))
 			return

@@ -3,8 +3,9 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,10 +24,11 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 	add := func(kind, virtual, actual, detail string) {
 		ids = append(ids, &api.Id{Kind: kind, Virtual: virtual, Actual: actual, Detail: detail})
 	}
-	add("hostname", rec.Spec.Hostname, kernelHostname(), "")
-	add("address", rec.Addr4.String(), "network "+rec.Network, "")
+	add("hostname", rec.Spec.Hostname, rec.Name, "on host "+kernelHostname())
+	inside4, inside6 := rec.inside()
+	add("address", inside4.String(), rec.Addr4.String(), "network "+rec.Network)
 	if rec.Addr6.IsValid() {
-		add("address", rec.Addr6.String(), "network "+rec.Network, "")
+		add("address", inside6.String(), rec.Addr6.String(), "network "+rec.Network)
 	}
 	for _, p := range rec.Publish {
 		host := "*"
@@ -37,6 +39,12 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 	}
 	add("path", "/", a.box.Root(), "overlay, writes in "+a.box.Upper())
 	add("path", "/dev", a.box.Dev(), "")
+	for i, l := range rec.Layers {
+		add("storage", fmt.Sprintf("layer %d", i+1), d.layers.Path(l.ID), "shared, read-only")
+	}
+	for _, f := range rec.Memory {
+		add("storage", "memory", d.memory.Path(f.ID), "shared, mapped copy on write")
+	}
 	for _, m := range rec.Spec.Mounts {
 		add("path", m.Destination, m.Source, strings.Join(m.Options, ","))
 	}
@@ -89,21 +97,19 @@ func virtualPID(pid int) (virtual, name string, ok bool) {
 
 // ipcIDs lists the System V objects of the app's ipc namespace: their keys and
 // ids are the app's own, and the namespace is what they are unique in outside.
-// The tables of proc_pid(5) /proc/sysvipc show the reader's namespace, so they
-// are read through the app's own /proc.
 func ipcIDs(pid int) []*api.Id {
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/ipc", pid))
 	if err != nil {
 		return nil
 	}
+	tables, err := sandbox.SystemV(pid)
+	if err != nil {
+		return nil // it has just ended
+	}
 	var ids []*api.Id
-	for _, kind := range []string{"shm", "sem", "msg"} {
-		b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "root/proc/sysvipc", kind))
-		if err != nil {
-			continue
-		}
-		for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
-			if f := strings.Fields(line); i > 0 && len(f) > 1 {
+	for _, kind := range slices.Sorted(maps.Keys(tables)) {
+		for _, line := range tables[kind] {
+			if f := strings.Fields(line); len(f) > 1 {
 				ids = append(ids, &api.Id{Kind: "ipc", Virtual: kind + " key " + f[0] + " id " + f[1], Actual: ns + " id " + f[1]})
 			}
 		}

@@ -27,7 +27,7 @@ func (d *Daemon) list() []*app {
 	for _, a := range d.apps {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.box.Name, b.box.Name) })
+	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.name(), b.name()) })
 	return all
 }
 
@@ -57,11 +57,32 @@ func (d *Daemon) removeSnapshot(name string) error {
 	if err := snapshot.ValidateName(name); err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil {
-		return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	free, err := d.doom(name)
+	if err != nil {
+		return err
 	}
+	defer free()
 	defer d.sweepSoon()
 	return d.snapshotDir(name).Remove()
+}
+
+// doom takes the name of a snapshot that is to be removed: nobody makes a template
+// of it meanwhile.
+func (d *Daemon) doom(name string) (free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil || d.names[name] {
+		return nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	}
+	if t := d.usedBy(name); t != "" {
+		return nil, fmt.Errorf("snapshot %s: %w: template %s is made of it; remove that first", name, errdefs.ErrFailedPrecondition, t)
+	}
+	d.names[name] = true
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.names, name)
+	}, nil
 }
 
 // Inspect implements the API. A held app's images are inspected by its name, if
@@ -81,7 +102,7 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 	if err != nil {
 		return nil, err
 	}
-	info, err := image.Inspect(ctx, dir.Images())
+	info, err := image.Inspect(ctx, dir.Images(), m.BaseNames()...)
 	if err != nil {
 		return nil, err
 	}

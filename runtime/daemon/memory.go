@@ -2,18 +2,15 @@ package daemon
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -99,82 +96,4 @@ func (d *Daemon) mappedName(link string, id memory.ID) (string, error) {
 		return "", nil
 	}
 	return fmt.Sprintf("file[%x:%x]", got.Mnt_id, got.Ino), nil
-}
-
-// sweepSoon has the memory files swept that nobody needs any more.
-func (d *Daemon) sweepSoon() {
-	select {
-	case d.sweeps <- struct{}{}:
-	default: // it is asked for already
-	}
-}
-
-// sweepMemory sweeps once, and then whenever it is asked to.
-func (d *Daemon) sweepMemory(ctx context.Context) {
-	for {
-		freed, err := d.memory.Sweep(d.neededMemory)
-		if err != nil {
-			d.log.ErrorContext(ctx, "remove memory files", slog.Any("error", err))
-		}
-		if freed > 0 {
-			d.log.DebugContext(ctx, "removed memory files", slog.Int64("freed_bytes", freed))
-		}
-		select {
-		case <-d.sweeps:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// neededMemory names the memory files that a snapshot, a held app or a running
-// process needs. What can't be read may need any: then the answer is an error.
-func (d *Daemon) neededMemory() (map[memory.ID]bool, error) {
-	needed := make(map[memory.ID]bool)
-	add := func(files []memory.File) {
-		for _, f := range files {
-			needed[f.ID] = true
-		}
-	}
-	entries, err := os.ReadDir(d.snapshotsDir())
-	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
-	}
-	dirs := make([]snapshot.Dir, 0, len(entries))
-	for _, e := range entries {
-		if snapshot.ValidateName(e.Name()) == nil {
-			dirs = append(dirs, d.snapshotDir(e.Name()))
-		}
-	}
-	if entries, err = os.ReadDir(d.appsDir()); err != nil {
-		return nil, fmt.Errorf("list apps: %w", err)
-	}
-	for _, e := range entries {
-		rec, err := readRecord(d.appDir(e.Name()))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("app %s: %w", e.Name(), err)
-		}
-		if err == nil {
-			add(rec.Memory)
-		}
-		dirs = append(dirs, snapshot.Dir(d.appDir(e.Name())+"/hibernation"))
-	}
-	for _, dir := range dirs {
-		m, err := dir.Manifest()
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Lstat(string(dir)); errors.Is(err, fs.ErrNotExist) {
-				continue // there is none, or it was removed meanwhile
-			}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", dir, err)
-		}
-		add(m.MemoryFiles())
-	}
-	// What could not be written to the disk.
-	for _, a := range d.list() {
-		rec, _ := a.read()
-		add(rec.Memory)
-	}
-	return needed, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/endpoint"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -114,6 +115,9 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 func (d *Daemon) checkPublications(rec record) error {
 	for _, a := range d.apps {
 		other, _ := a.read()
+		if other.Name == rec.Name {
+			continue
+		}
 		for _, p := range rec.Publish {
 			if slices.ContainsFunc(other.Publish, p.meets) {
 				return fmt.Errorf("publish host port %d/%s: %w: app %s has it", p.HostPort, p.Proto, errdefs.ErrAlreadyExists, other.Name)
@@ -121,6 +125,46 @@ func (d *Daemon) checkPublications(rec record) error {
 		}
 	}
 	return nil
+}
+
+// addPublications gives an app ports of the host, unless another one has them.
+func (d *Daemon) addPublications(a *app, list []template.Published) error {
+	if len(list) == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rec, _ := a.read()
+	rec.Publish = slices.Clone(rec.Publish)
+	for _, p := range list {
+		rec.Publish = append(rec.Publish, publication{Proto: string(p.Protocol), HostAddr: p.HostAddress, HostPort: p.HostPort, Port: p.Port})
+	}
+	if err := d.checkPublications(rec); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rec.Publish = rec.Publish
+	return nil
+}
+
+// isolate cuts an attached app off from its network, until it is attached again.
+func (d *Daemon) isolate(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	f, err := d.network(ctx, rec.Network)
+	if err != nil {
+		return err
+	}
+	return f.Isolate(ctx, rec.endpoint())
+}
+
+// reattach undoes isolate.
+func (d *Daemon) reattach(ctx context.Context, a *app) error {
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.attach(ctx, a, ns), ns.Close())
 }
 
 // meets tells whether two publications can't both be there.
@@ -158,7 +202,7 @@ func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Attach(ctx, fabric.Endpoint{App: rec.Name, Addr4: rec.Addr4, Addr6: rec.Addr6}, ns); err != nil {
+	if err := f.Attach(ctx, rec.endpoint(), ns); err != nil {
 		return err
 	}
 	return d.publish(ctx, f, rec.Network)
@@ -205,7 +249,7 @@ func (d *Daemon) detach(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := f.Detach(ctx, fabric.Endpoint{App: rec.Name, Addr4: rec.Addr4, Addr6: rec.Addr6}); err != nil {
+	if err := f.Detach(ctx, rec.endpoint()); err != nil {
 		return err
 	}
 	if err := d.publish(ctx, f, rec.Network); err != nil {

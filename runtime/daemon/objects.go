@@ -6,17 +6,39 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// unsaved lists what CRIU saves of a frozen app only in part, and a restore
-// without the live objects can make up for.
-func unsaved(ctx context.Context, pids []int) ([]snapshot.External, error) {
+// frozenLook is what is found of an app that is frozen for a copy.
+type frozenLook struct {
+	a         *app
+	ns        *netns.NS
+	announced []string // what CRIU was told of
+	unseen    [][]byte
+}
+
+// frozen lists what CRIU saves only in part, and a restore without the live
+// objects can make up for.
+func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.External, error) {
+	if slices.ContainsFunc(l.announced, func(name string) bool { return strings.HasPrefix(name, "unix[") }) {
+		set, err := hold.Collect(ctx, pids, hold.Options{NS: l.ns, HostPaths: bindTargets(l.a.box.Spec)})
+		if err != nil {
+			return nil, err
+		}
+		l.unseen = set.Unseen
+		if err := errors.Join(l.a.unannounced(set, l.announced), set.Close()); err != nil {
+			return nil, err
+		}
+	}
 	counting, err := hold.ForCopy(ctx, pids)
 	if err != nil {
 		return nil, err
@@ -36,6 +58,9 @@ func lossy(set *hold.Set) []snapshot.External {
 		if o.Semaphore {
 			list = append(list, externalEventfd(o.Owners[0]))
 		}
+	}
+	for _, q := range set.Queues() {
+		list = append(list, externalQueue(q))
 	}
 	return list
 }
@@ -66,4 +91,50 @@ func countingEventfd(images string, at image.DescriptorRef) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("set count of eventfd: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// keepQueues has an app with POSIX message queues keep its ipc namespace, which
+// CRIU then leaves alone: they live in it.
+func (o *takeOptions) keepQueues(ctx context.Context, a *app) error {
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return err
+	}
+	found, err := hold.FindQueues(ctx, pids)
+	if err != nil || !found.Any {
+		return err
+	}
+	if err := a.box.KeepIPC(o.PID); err != nil {
+		return err
+	}
+	if err := onlyQueues(a); err != nil { // before it is frozen
+		return err
+	}
+	const key = "mqueue"
+	o.Manifest.External = append(o.Manifest.External,
+		snapshot.External{Kind: snapshot.ExternalIPC, Key: "ipc"},
+		snapshot.External{Kind: snapshot.ExternalMount, Key: key, Path: hold.QueueMount})
+	o.External = append(o.External, fmt.Sprintf("mnt[%s]:%s", hold.QueueMount, key))
+	o.External = append(o.External, found.External...)
+	return nil
+}
+
+// onlyQueues refuses an app that has System V objects in an ipc namespace that
+// is kept. CRIU can't restore a mapping of shared memory whose namespace it did
+// not save (cr-dump.c, check_sysvipc_map_dump), and at the end of the processes
+// the kernel would undo their semaphore operations and remove what is marked.
+func onlyQueues(a *app) error {
+	kept, err := a.box.KeepsIPC()
+	if err != nil || !kept {
+		return err
+	}
+	rec, _ := a.read()
+	tables, err := sandbox.SystemV(rec.Process.PID)
+	if err != nil || len(tables) == 0 {
+		return err
+	}
+	return &hold.UnsupportedError{
+		PID: rec.Process.PID, FD: -1, What: "System V shared memory, semaphore or message queue beside POSIX message queues",
+		Remedy: "the app must use one kind only: the former are saved, the latter stay in the kernel, and both are in one namespace",
+	}
 }

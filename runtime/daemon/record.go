@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -32,6 +34,7 @@ const (
 	Waking       Status = "waking"   // its processes are being made, none runs
 	Resuming     Status = "resuming" // its processes may run: there is no way back
 	Restoring    Status = "restoring"
+	Pooled       Status = "pooled" // made, frozen before it ever ran, without a name
 	Stopped      Status = "stopped"
 	Removing     Status = "removing"
 )
@@ -40,7 +43,8 @@ const (
 var legal = map[Status][]Status{
 	"":           {Creating, Restoring},
 	Creating:     {Running, Removing},
-	Restoring:    {Running, Removing},
+	Restoring:    {Running, Removing, Pooled},
+	Pooled:       {Restoring, Stopped, Removing},
 	Running:      {Snapshotting, Hibernating, Stopped, Removing},
 	Snapshotting: {Running, Stopped},
 	Hibernating:  {Running, Held, Stopped},
@@ -63,8 +67,12 @@ func (e *StepError) Error() string {
 
 // record is what is kept of an app on the disk.
 type record struct {
-	Version        int             `json:"version"`
-	Name           string          `json:"name"`
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// ID names the app's directories and cgroup, if that is not its name: it was
+	// made before it got one, see pool.go.
+	ID             string          `json:"id,omitempty"`
+	Pool           string          `json:"pool,omitempty"` // of the template that it stands ready for
 	Status         Status          `json:"status"`
 	StatusAt       time.Time       `json:"status_at"`
 	CreatedAt      time.Time       `json:"created_at"`
@@ -76,8 +84,22 @@ type record struct {
 	HibernateAfter time.Duration   `json:"hibernate_after_ns"`
 	Publish        []publication   `json:"publish,omitempty"`
 	RestoredFrom   string          `json:"restored_from,omitempty"`
-	Process        processRecord   `json:"process"`
-	Boot           string          `json:"boot,omitempty"` // of the host, in which it became held
+	// Template and Number are those of a clone.
+	Template string `json:"template,omitempty"`
+	Number   int    `json:"number,omitempty"`
+	// Batch names the request that made it together with others, see batch.go.
+	Batch string `json:"batch,omitempty"`
+	// Generation is new whenever the app is made of a snapshot, see package
+	// template.
+	Generation string        `json:"generation,omitempty"`
+	Process    processRecord `json:"process"`
+	Boot       string        `json:"boot,omitempty"` // of the host, in which it became held
+	// Inside4 and Inside6 are the addresses by which the app knows itself, if it
+	// was made from a snapshot.
+	Inside4 netip.Addr `json:"inside4,omitzero"`
+	Inside6 netip.Addr `json:"inside6,omitzero"`
+	// Layers are the files that the app began with.
+	Layers []snapshot.Layer `json:"layers,omitempty"`
 	// Memory are the memory files that the processes map.
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`
@@ -89,6 +111,33 @@ type record struct {
 type processRecord struct {
 	PID       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"start_time,omitempty"` // /proc/PID/stat, field 22
+}
+
+// endpoint is the app's place in its network.
+func (r *record) endpoint() fabric.Endpoint {
+	ep := fabric.Endpoint{App: r.Name, Addr4: r.Addr4, Addr6: r.Addr6}
+	if r.Inside4 != r.Addr4 {
+		ep.Inside4 = r.Inside4
+	}
+	if r.Inside6 != r.Addr6 {
+		ep.Inside6 = r.Inside6
+	}
+	return ep
+}
+
+// place names the app's directories and cgroup.
+func (r *record) place() string { return cmp.Or(r.ID, r.Name) }
+
+// inside are the addresses by which the app knows itself.
+func (r *record) inside() (four, six netip.Addr) {
+	four, six = r.Inside4, r.Inside6
+	if !four.IsValid() {
+		four = r.Addr4
+	}
+	if !six.IsValid() {
+		six = r.Addr6
+	}
+	return four, six
 }
 
 type publication struct {
@@ -170,7 +219,7 @@ func readRecord(dir string) (*record, error) {
 	switch {
 	case r.Version != recordVersion:
 		return nil, fmt.Errorf("read record: version %d, this snapctld reads %d", r.Version, recordVersion)
-	case snapshot.ValidateName(r.Name) != nil || r.Name != filepath.Base(dir):
+	case r.place() != filepath.Base(dir), snapshot.ValidateName(r.Name) != nil && r.Name != r.ID:
 		return nil, fmt.Errorf("read record: name %q in directory %s", r.Name, dir)
 	case r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil:
 		return nil, errors.New("read record: no program in it")

@@ -36,7 +36,7 @@ func (d *Daemon) recover(ctx context.Context) error {
 		g.Go(func() error {
 			if err := d.recoverApp(ctx, a); err != nil {
 				a.note(err)
-				d.log.ErrorContext(ctx, "recover app", slog.String("app", a.box.Name), slog.Any("error", err))
+				d.log.ErrorContext(ctx, "recover app", slog.String("app", a.name()), slog.Any("error", err))
 			}
 			return nil
 		})
@@ -44,7 +44,7 @@ func (d *Daemon) recover(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return d.dropOrphans(ctx)
+	return errors.Join(d.dropBatches(), d.dropOrphans(ctx))
 }
 
 func (d *Daemon) load(_ context.Context, name string) error {
@@ -64,7 +64,7 @@ func (d *Daemon) load(_ context.Context, name string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.apps[name] = d.newApp(*rec)
+	d.apps[rec.Name] = d.newApp(*rec)
 	return nil
 }
 
@@ -74,9 +74,13 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	places := make(map[string]*app)
+	for _, a := range d.list() {
+		places[a.box.Name] = a
+	}
 	var errs []error
 	for name := range kept {
-		a, ok := d.apps[name]
+		a, ok := places[name]
 		if !ok {
 			if _, err := os.Lstat(d.appDir(name)); err == nil {
 				// Its record can't be read: the sockets are still its.
@@ -113,8 +117,11 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		return err
 	}
 	rec, _ := a.read()
+	if d.unfinished(rec) {
+		return d.expunge(ctx, a)
+	}
 	switch rec.Status {
-	case Creating, Restoring, Removing:
+	case Creating, Restoring, Removing, Pooled:
 		return d.expunge(ctx, a)
 	case Running:
 		return d.recoverRunning(ctx, a)
@@ -246,7 +253,7 @@ func awaitCRIU(ctx context.Context, a *app) error {
 		}
 		// flock(2) can't be asked to wait for a ctx too.
 		if !wait(ctx, 10*time.Millisecond) {
-			return fmt.Errorf("wait for CRIU to finish with %s: %w", a.box.Name, ctx.Err())
+			return fmt.Errorf("wait for CRIU to finish with %s: %w", a.name(), ctx.Err())
 		}
 	}
 }

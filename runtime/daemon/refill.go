@@ -46,7 +46,7 @@ func (d *Daemon) refill(ctx context.Context, to holder.Store) error {
 			return to.Put(ctx, a.box.Name, items)
 		})
 		if err != nil {
-			errs = append(errs, fmt.Errorf("app %s: %w", a.box.Name, err))
+			errs = append(errs, fmt.Errorf("app %s: %w", a.name(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -92,7 +92,7 @@ func (a *app) whatIsLost() error {
 	if a.lost == "" {
 		return nil
 	}
-	return &LostError{App: a.box.Name, Reason: a.lost}
+	return &LostError{App: a.name(), Reason: a.lost}
 }
 
 // bootID tells one boot of the host from others, random(4); "" if that is unknown.

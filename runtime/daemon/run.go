@@ -20,6 +20,9 @@ import (
 // run makes a new app from a valid record and starts its program. If it fails
 // nothing is left of it.
 func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
+	if err := d.vacate(ctx, rec); err != nil {
+		return nil, err
+	}
 	a, release, err := d.enroll(ctx, rec, Creating)
 	if err != nil {
 		return nil, err
@@ -54,10 +57,18 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 // enroll gives an app its name and endpoint and takes its turn. The record is
 // on the disk when it returns.
 func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, release func(), err error) {
+	return d.enrollAs(ctx, rec, first, nil)
+}
+
+// enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
+func (d *Daemon) enrollAs(ctx context.Context, rec record, first Status, pool *tmpl) (_ *app, release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.apps[rec.Name]; ok {
 		return nil, nil, fmt.Errorf("app %s: %w", rec.Name, errdefs.ErrAlreadyExists)
+	}
+	if pool != nil && d.templates[rec.Pool] != pool {
+		return nil, nil, fmt.Errorf("template %s: %w", rec.Pool, errdefs.ErrNotFound)
 	}
 	if err := d.chooseEndpoint(&rec); err != nil {
 		return nil, nil, err
@@ -66,13 +77,15 @@ func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, 
 		return nil, nil, err
 	}
 	a := d.newApp(rec)
+	a.pool = pool
 	if err := os.Mkdir(a.dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)
 	}
 	if release, err = a.take(ctx, string(first)); err != nil {
 		return nil, nil, errors.Join(err, os.Remove(a.dir))
 	}
-	if err := a.step(first, forever, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
+	// It does not outlive a reboot that it is a step of.
+	if err := a.step(first, untilReboot, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
 		release()
 		return nil, nil, errors.Join(err, os.RemoveAll(a.dir))
 	}
@@ -116,11 +129,15 @@ func (d *Daemon) prepared(ctx context.Context, a *app) (*netns.NS, error) {
 
 // adopt makes a running process the app's, and watches for its end.
 func (d *Daemon) adopt(a *app, proc *sandbox.Process, durable durability) error {
+	return d.adoptAs(a, proc, Running, durable)
+}
+
+func (d *Daemon) adoptAs(a *app, proc *sandbox.Process, status Status, durable durability) error {
 	start, err := startTime(proc.PID)
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	err = a.step(Running, durable, func(r *record) {
+	err = a.step(status, durable, func(r *record) {
 		r.Process = processRecord{PID: proc.PID, StartTime: start}
 		r.LastError = ""
 	})
@@ -155,7 +172,7 @@ func (d *Daemon) follow(a *app, proc *sandbox.Process) {
 		}
 		if err := d.stopped(ctx, a, status.String()); err != nil {
 			a.note(err)
-			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.box.Name), slog.Any("error", err))
+			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.name()), slog.Any("error", err))
 		}
 	})
 	d.watchIdle(a, ended)
@@ -176,6 +193,9 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	if _, ok := errors.AsType[*StepError](err); ok {
 		return err
 	}
+	if rec.Pool != "" {
+		d.poolSoon() // it is removed, and another one made
+	}
 	d.sweepSoon()
 	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
 	return errors.Join(err, d.takeDown(ctx, a))
@@ -191,6 +211,16 @@ func (d *Daemon) takeDown(ctx context.Context, a *app) error {
 	return errors.Join(err, a.box.Remove())
 }
 
+// hasEnded tells whether the process that the app has has ended.
+func (a *app) hasEnded() bool {
+	select {
+	case <-a.ended:
+		return true
+	default:
+		return a.proc == nil
+	}
+}
+
 // dropProcess forgets the process, which has been killed, once it is reaped.
 func (a *app) dropProcess() {
 	if a.proc != nil {
@@ -202,10 +232,13 @@ func (a *app) dropProcess() {
 
 // expunge ends an app and removes all there is of it. It can be repeated.
 func (d *Daemon) expunge(ctx context.Context, a *app) error {
+	if a.gone {
+		return nil
+	}
 	if a.status() != Removing {
 		// A full disk is no reason to keep what fills it. If this daemon dies
 		// before the end, the next one has the app as it was, but stopped.
-		if err := a.settle(Removing, untilReboot, nil); err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		if err := a.settle(Removing, untilReboot, nil); err != nil && !fullDisk(err) {
 			return err
 		}
 	}
@@ -231,12 +264,18 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	if err := removeDir(a.dir); err != nil {
 		return err
 	}
+	name := a.name()
 	d.mu.Lock()
-	delete(d.apps, a.box.Name)
+	delete(d.apps, name)
+	a.gone = true
 	d.mu.Unlock()
 	defer d.sweepSoon()
 	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }
+
+// fullDisk tells whether there was no room to write, which is no reason not to
+// remove something.
+func fullDisk(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // removeDir removes an app's state directory, its record last, so that what a
 // crash leaves is still known to be half removed.

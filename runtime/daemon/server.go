@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
 )
@@ -34,6 +35,9 @@ func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error)
 func (d *Daemon) List(context.Context, *api.ListRequest) (*api.ListResponse, error) {
 	resp := &api.ListResponse{}
 	for _, a := range d.list() {
+		if rec, _ := a.read(); rec.Pool != "" {
+			continue // nobody's yet
+		}
 		resp.Apps = append(resp.Apps, d.show(a))
 	}
 	return resp, nil
@@ -55,7 +59,17 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 
 // Wake implements the API.
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), d.wake)
+	pages := pagesOf(req.GetCopy())
+	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+		return d.wakeWith(ctx, a, pages, tell)
+	})
+}
+
+func pagesOf(copied bool) restore.Pages {
+	if copied {
+		return restore.Copy
+	}
+	return restore.Map
 }
 
 // operation is a long operation on one app.
@@ -108,7 +122,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	began := time.Now()
 	var a *app
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
-		a, out, err = d.restoreSnapshot(ctx, restoreRequest{snapshot: req.GetSnapshot(), record: *rec, tell: progress(stream)})
+		a, out, err = d.restoreSnapshot(ctx, restoreRequest{snapshot: req.GetSnapshot(), record: *rec, pages: pagesOf(req.GetCopy()), tell: progress(stream)})
 		return out, err
 	})
 	if err != nil {

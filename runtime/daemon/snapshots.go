@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -19,7 +22,10 @@ import (
 type snapshotRequest struct {
 	name string // "": chosen
 	stop bool
-	tell func(string)
+	// reserved is called when nobody else can make a snapshot of that name; may be
+	// nil.
+	reserved func(context.Context) error
+	tell     func(string)
 }
 
 // takeSnapshot saves an app under a name. If it fails the app goes on as it
@@ -30,14 +36,22 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
+	if a.status() == Held {
+		return d.copyHeld(ctx, a, req)
+	}
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(req.name, a.box.Name)
+	target, free, err := d.reserve(req.name, a.name())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer free()
+	if req.reserved != nil {
+		if err := req.reserved(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	if err := a.step(Snapshotting, untilReboot, nil); err != nil {
 		return nil, nil, err
 	}
@@ -66,7 +80,8 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Step = req.tell
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
-	opt.Frozen = unsaved
+	look := frozenLook{a: a, ns: ns, announced: opt.External}
+	opt.Frozen, opt.Unseen = look.frozen, func() [][]byte { return look.unseen }
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
@@ -94,6 +109,49 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+}
+
+// copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
+// has its turn.
+func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
+	clock := newSteps(req.tell)
+	clock.begin("copy images")
+	if a.held != nil {
+		if err := a.held.Copyable(); err != nil {
+			return nil, nil, err
+		}
+	}
+	target, free, err := d.reserve(req.name, a.name())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer free()
+	defer d.sweepSoon()
+	rec, _ := a.read()
+	dir, err := a.hibernation().Copy(ctx, snapshot.CopyOptions{
+		Target: string(target), Store: d.memory, Layers: d.layers,
+		Change: func(m *snapshot.Manifest) {
+			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, rec.Layers
+		},
+		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
+			clock.begin("copy files")
+			if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+				return err
+			}
+			clock.begin("commit")
+			return fault.Point(ctx, fault.SnapshotBeforeCommit)
+		},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", rec.Name, err)
+	}
+	if req.stop {
+		if err := d.stopHeld(ctx, a, "ended by snapshot "+filepath.Base(string(target))); err != nil {
+			return nil, nil, err
+		}
+	}
+	m, err := dir.Manifest()
+	return m, &outcome{steps: clock.end()}, err
 }
 
 // reserve gives a snapshot its name while it is written.
@@ -143,6 +201,7 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 type restoreRequest struct {
 	snapshot string
 	record   record // name, endpoint; the rest comes from the snapshot
+	pages    restore.Pages
 	tell     func(string)
 }
 
@@ -152,21 +211,22 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
-	dir, m, err := d.findSnapshot(req.snapshot)
+	s, err := d.openSnapshot(ctx, req.snapshot, snapshot.ByStamp)
 	if err != nil {
 		return nil, nil, err
 	}
-	// Somebody may remove the snapshot meanwhile.
-	pinned := m.MemoryFiles()
-	d.memory.Pin(pinned)
-	defer func() {
-		d.memory.Unpin(pinned)
-		d.sweepSoon()
-	}()
-	if m, err = dir.Open(ctx, snapshot.ByDigest, d.memory); err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", req.snapshot, err)
+	defer s.Close()
+	born := birth{source: s, pages: req.pages}
+	req.record.Generation = template.NewGeneration()
+	if born.copied, err = d.unstackable(&req.record); err != nil {
+		return nil, nil, err
 	}
-	req.record.Memory = m.MemoryFiles()
+	if req.pages == restore.Copy {
+		req.record.Memory = nil
+	}
+	if err := d.vacate(ctx, req.record); err != nil {
+		return nil, nil, err
+	}
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
 		return nil, nil, err
@@ -177,36 +237,15 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
-	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
+	if born.plan, err = sameAgain().Plan(a.instance(1, 0, nil)); err != nil {
 		return nil, nil, err
 	}
-	clock.begin("copy files")
-	if err := snapshot.CopyTree(ctx, dir.Storage(), a.box.Upper()); err != nil {
+	if err := d.instantiate(ctx, a, born, clock); err != nil {
 		return nil, nil, err
 	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := ns.Close(); err != nil {
-		return nil, nil, err
-	}
-	if err := snapshot.CopyTree(ctx, dir.Shm(), a.box.Shm()); err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
-		return nil, nil, err
-	}
-	proc, err := d.restore(ctx, a, dir, m, clock.begin, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterRestore); err != nil {
-		return nil, nil, errors.Join(err, proc.Close())
-	}
-	if err := d.adopt(a, proc, forever); err != nil {
-		return nil, nil, err
-	}
-	lost := d.resets(ctx, dir, m.External, nil, ofApp(m.App))
+	lost := d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
 	return a, &outcome{steps: clock.end(), sockets: lost}, nil
 }
+
+// sameAgain are the rules of an app that is restored and not cloned.
+func sameAgain() *template.Rules { return &template.Rules{MachineID: template.MachineIDKeep} }

@@ -51,20 +51,16 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 	case Stopped:
 		return nil
 	case Held:
-		if err := a.step(Stopped, forever, func(r *record) { r.Exit = "stopped while held" }); err != nil {
-			return err
-		}
-		ctx = context.WithoutCancel(ctx)
-		return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
+		return d.stopHeld(ctx, a, "stopped while held")
 	case Running:
 	default:
-		return &StepError{App: a.box.Name, From: a.status(), To: Stopped}
+		return &StepError{App: a.name(), From: a.status(), To: Stopped}
 	}
 	patience, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	err = a.proc.Stop(patience, sig, a.ended)
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.box.Name, ctx.Err())
+		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.name(), ctx.Err())
 	}
 	ctx = context.WithoutCancel(ctx)
 	if err != nil { // out of patience
@@ -79,6 +75,17 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 	return d.stopped(ctx, a, exit)
 }
 
+// stopHeld drops a held app without waking it. The caller has its turn.
+func (d *Daemon) stopHeld(ctx context.Context, a *app, exit string) error {
+	err := a.step(Stopped, forever, func(r *record) { r.Exit, r.Memory = exit, nil })
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	defer d.sweepSoon()
+	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
+}
+
 // Remove implements the API.
 func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.RemoveResponse, error) {
 	a, err := d.find(req.GetName())
@@ -91,6 +98,9 @@ func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.Remov
 			return nil, err
 		}
 		defer release()
+		if a.gone {
+			return nil, fmt.Errorf("app %s: %w", req.GetName(), errdefs.ErrNotFound)
+		}
 		if s := a.status(); s != Stopped && s != Removing && !req.GetForce() {
 			return nil, fmt.Errorf("app %s is %s: %w: stop it first, or use --force", req.GetName(), s, errdefs.ErrFailedPrecondition)
 		}

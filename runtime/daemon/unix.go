@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -20,42 +19,36 @@ import (
 // errChanged is an app that has changed since CRIU was told what is external.
 var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 
-// goneAttempts is how often a running app is looked at whose processes end
-// meanwhile.
-const goneAttempts = 3
-
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
 func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.External, error) {
-	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec)}
-	for attempt := 1; ; attempt++ {
-		pids, err := a.cgroup().PIDs()
-		if err != nil {
-			return nil, err
-		}
-		sockets, err := hold.External(ctx, pids, opt)
-		if errors.Is(err, hold.ErrGone) && attempt < goneAttempts {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		list := make([]snapshot.External, len(sockets))
-		for i := range sockets {
-			list[i] = snapshot.External{
-				Kind: snapshot.ExternalUnix, Key: sockets[i].ExternalName(), Inode: sockets[i].Inode, SocketType: sockets[i].Type,
-			}
-		}
-		return list, nil
+	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec), Thorough: a.surprised}
+	a.surprised = false
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return nil, err
 	}
+	sockets, err := hold.External(ctx, pids, opt)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]snapshot.External, len(sockets))
+	for i := range sockets {
+		list[i] = snapshot.External{
+			Kind: snapshot.ExternalUnix, Key: sockets[i].ExternalName(), Inode: sockets[i].Inode, SocketType: sockets[i].Type,
+		}
+	}
+	return list, nil
 }
 
-// unannounced refuses a set with a unix socket that CRIU was not told of, since
-// the app connected it only just before it was frozen.
-func unannounced(set *hold.Set, announced []string) error {
+// unannounced refuses a set with a unix socket or message queue that CRIU was not
+// told of, since the app got it only just before it was frozen, or it was not
+// looked for thoroughly: the next time it is.
+func (a *app) unannounced(set *hold.Set, announced []string) error {
 	for _, name := range set.External() {
 		if !slices.Contains(announced, name) {
-			return fmt.Errorf("%s was connected meanwhile: %w", name, errChanged)
+			a.surprised = true
+			return fmt.Errorf("%s was opened meanwhile: %w", name, errChanged)
 		}
 	}
 	return nil
@@ -64,10 +57,11 @@ func unannounced(set *hold.Set, announced []string) error {
 // sockets are what is held to restore an app with. A unix socket whose other
 // end was outside of the app, and that is not held, gets one whose other end
 // has just been closed; a counting eventfd gets one with the count that the
-// images have. drop closes those.
+// images have, a message queue an empty one. drop closes those.
 func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
 	held := a.heldSockets()
 	var made []*os.File
+	var unlinked []snapshot.External
 	drop = func() {
 		for _, f := range made {
 			_ = f.Close() // a copy of the app's
@@ -81,6 +75,11 @@ func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 			stand = func() (*os.File, error) { return deadUnix(e.SocketType) }
 		case snapshot.ExternalEventfd:
 			stand = func() (*os.File, error) { return countingEventfd(images, h.At) }
+		case snapshot.ExternalQueue:
+			if e.PID == 0 {
+				continue
+			}
+			stand = func() (*os.File, error) { return a.openQueue(e.Queue) }
 		default:
 			continue
 		}
@@ -91,8 +90,17 @@ func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 			drop()
 			return nil, nil, fmt.Errorf("replace %s: %w", e.Key, err)
 		}
+		if e.Kind == snapshot.ExternalQueue && e.Queue.Unlinked {
+			unlinked = append(unlinked, e)
+		}
 		made = append(made, h.File)
 		held = append(held, h)
+	}
+	if len(unlinked) > 0 {
+		if err := a.unlinkQueues(unlinked); err != nil {
+			drop()
+			return nil, nil, err
+		}
 	}
 	return held, drop, nil
 }

@@ -27,7 +27,7 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
 		}
-		if rec.Status == Stopped || rec.Status == Removing {
+		if rec.Status == Stopped || rec.Status == Removing || rec.Pool != "" {
 			continue
 		}
 		rows, err := d.vemRows(ctx, a, rec)
@@ -66,12 +66,23 @@ func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemR
 			r.RecvQ, r.SendQ = 0, 0
 		}
 		out[i] = &api.VemRow{
-			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: r.Local.String(), Remote: remoteText(r.Remote),
+			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: rec.outside(r.Local).String(), Remote: remoteText(r.Remote),
 			Actual: actual, Inode: r.Inode, Status: string(r.Status), State: r.State, Channel: r.Channel,
 			ReceiveQueueBytes: int64(r.RecvQ), SendQueueBytes: int64(r.SendQ),
 		}
 	}
 	return out, nil
+}
+
+// outside is a local address of the app's as others know it.
+func (r *record) outside(a netip.AddrPort) netip.AddrPort {
+	switch inside4, inside6 := r.inside(); a.Addr() {
+	case inside4:
+		return netip.AddrPortFrom(r.Addr4, a.Port())
+	case inside6:
+		return netip.AddrPortFrom(r.Addr6, a.Port())
+	}
+	return a
 }
 
 func remoteText(a netip.AddrPort) string {

@@ -12,13 +12,18 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // wake restores a held app onto its held sockets. If it fails the app stays
 // held.
-func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+	return d.wakeWith(ctx, a, restore.Map, tell)
+}
+
+func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "wake")
 	if err != nil {
 		return nil, err
@@ -56,11 +61,14 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
-	proc, err := d.restore(ctx, a, a.hibernation(), m, clock.begin, func(ctx context.Context, pid int) error {
-		if err := a.resuming(pid, m); err != nil {
-			return err
-		}
-		return fault.Point(ctx, fault.WakeAfterResuming)
+	proc, err := d.restore(ctx, a, revival{
+		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin,
+		ready: func(ctx context.Context, pid int) error {
+			if err := a.resuming(pid, mappedFiles(m, pages)); err != nil {
+				return err
+			}
+			return fault.Point(ctx, fault.WakeAfterResuming)
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -73,7 +81,7 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	clock.begin("let go of sockets")
 	if err := a.settle(Running, untilReboot, func(r *record) { r.LastError = "" }); err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.follow(a, proc)
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
@@ -84,34 +92,55 @@ func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (_ *outcom
 	lost := d.resets(ctx, a.hibernation(), m.External, held, why)
 	if err := errors.Join(err, a.hibernation().Remove()); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
-		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.sweepSoon()
 	return &outcome{steps: clock.end(), sockets: lost}, nil
 }
 
+// mappedFiles are the memory files that restored processes map.
+func mappedFiles(m *snapshot.Manifest, pages restore.Pages) []memory.File {
+	if pages == restore.Copy {
+		return nil
+	}
+	return m.MemoryFiles()
+}
+
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *app) resuming(pid int, m *snapshot.Manifest) error {
+func (a *app) resuming(pid int, files []memory.File) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
 	}
 	return a.step(Resuming, untilReboot, func(r *record) {
-		r.Process, r.Memory = processRecord{PID: pid, StartTime: start}, m.MemoryFiles()
+		r.Process, r.Memory = processRecord{PID: pid, StartTime: start}, files
 	})
 }
 
-// restore makes the processes of a saved app, with the sockets that are held.
-// It calls ready, which may be nil, before they run; if that fails they never
-// do. If restore fails no process is left.
-func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest, tell func(string), ready func(context.Context, int) error) (_ *sandbox.Process, err error) {
-	tell("prepare sandbox")
+// revival says what is restored.
+type revival struct {
+	from     snapshot.Dir
+	manifest *snapshot.Manifest
+	pages    restore.Pages
+	hostname string // empty: the saved one
+	frozen   bool   // they do not run before they are thawed
+	tell     func(string)
+	ready    func(ctx context.Context, pid int) error // as in restore.Options
+}
+
+// restore makes the processes of a saved app, with the sockets that are held. If
+// it fails no process is left.
+func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Process, err error) {
+	r.tell("prepare sandbox")
 	rec, _ := a.read()
 	ns, err := d.prepared(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
+	if err := a.restoreQueues(r.manifest); err != nil {
+		return nil, err
+	}
 	place, err := d.place(a, rec, ns)
 	if err != nil {
 		return nil, err
@@ -127,7 +156,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
 		}
 	}()
-	held, drop, err := a.sockets(m, from.Images())
+	held, drop, err := a.sockets(r.manifest, r.from.Images())
 	if err != nil {
 		return nil, err
 	}
@@ -138,18 +167,32 @@ func (d *Daemon) restore(ctx context.Context, a *app, from snapshot.Dir, m *snap
 	}
 	defer tighten()
 	resuming := false
+	var criuPID int
+	var ferr error
 	pid, err := restore.Run(ctx, d.criu, restore.Options{
-		Snapshot: from, Manifest: m, Place: *place, Held: held, Memory: d.memory, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, Pages: r.pages, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
 			}
-			return a.box.StartInside(ctx, ns, cmd)
+			err := a.box.StartInside(ns, cmd)
+			if err == nil {
+				criuPID = cmd.Process.Pid
+			}
+			return err
 		},
-		Started: a.box.Cgroup().Add, Ready: ready, Step: tell,
-		Resuming: func() { resuming = true },
+		Ready: r.ready, Step: r.tell,
+		Resuming: func() {
+			resuming = true
+			if r.frozen {
+				ferr = d.freezeRestored(a, criuPID)
+			}
+		},
 	})
-	if err != nil && resuming {
+	if err == nil {
+		err = ferr // the processes run, and should not: they are ended
+	}
+	if err != nil && resuming && !r.frozen {
 		// CRIU has failed so late that the app may have run all the same.
 		if proc, perr := rootProcess(a.cgroup()); proc != nil || perr != nil {
 			d.log.ErrorContext(ctx, "CRIU failed after resuming", slog.String("app", rec.Name), slog.Any("error", err))
@@ -201,7 +244,7 @@ type watch struct {
 func (d *Daemon) arm(ctx context.Context, a *app) {
 	if err := d.rearm(a); err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 }
 
@@ -258,10 +301,10 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 	}
 	if err != nil {
 		a.note(err)
-		d.log.ErrorContext(ctx, "watch held sockets", slog.String("app", a.box.Name), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "watch held sockets", slog.String("app", a.name()), slog.Any("error", err))
 		return
 	}
-	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.box.Name), slog.String("reason", event.Reason.String()))
+	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.name()), slog.String("reason", event.Reason.String()))
 	// Waking disarms, and that waits for this goroutine: another one wakes.
 	d.tasks.run(func(ctx context.Context) {
 		out, err := d.wake(ctx, a, nil)
@@ -271,7 +314,7 @@ func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, polic
 		case err != nil:
 			a.failures++
 			a.note(err)
-			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.box.Name), slog.Any("error", err))
+			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.name()), slog.Any("error", err))
 		}
 	})
 }

@@ -38,6 +38,22 @@ const (
 	RestoreAfterSandbox Name = "restore.after-sandbox" // mounts, cgroup and namespaces are made
 	RestoreAfterRestore Name = "restore.after-restore" // the processes run
 
+	TemplateAfterRecord   Name = "template.after-record"   // the intent is recorded
+	TemplateAfterSnapshot Name = "template.after-snapshot" // the snapshot that it is made of is there
+	TemplateAfterCommit   Name = "template.after-commit"   // the template is recorded
+
+	CloneAfterRecord Name = "clone.after-record" // a clone is recorded, nothing is made
+	CloneAfterRun    Name = "clone.after-run"    // its processes run, it has no traffic yet
+	CloneAfterCommit Name = "clone.after-commit" // it is recorded as running, others of the request may not be
+
+	PoolAfterRecord  Name = "pool.after-record"  // a clone for the pool is recorded, nothing is made
+	PoolAfterRestore Name = "pool.after-restore" // its processes are there, frozen
+	PoolAfterCommit  Name = "pool.after-commit"  // it is recorded as ready
+
+	HandoutAfterRecord Name = "handout.after-record" // a clone of the pool has got its name
+	HandoutAfterThaw   Name = "handout.after-thaw"   // its processes run
+	HandoutAfterCommit Name = "handout.after-commit" // it is recorded as running
+
 	RemoveAfterRecord  Name = "remove.after-record"  // the intent is recorded
 	RemoveAfterKill    Name = "remove.after-kill"    // the processes are gone
 	RemoveAfterDetach  Name = "remove.after-detach"  // the endpoint is detached
@@ -53,6 +69,10 @@ var names = []Name{
 	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit,
 	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
+	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,
+	CloneAfterRecord, CloneAfterRun, CloneAfterCommit,
+	PoolAfterRecord, PoolAfterRestore, PoolAfterCommit,
+	HandoutAfterRecord, HandoutAfterThaw, HandoutAfterCommit,
 	RemoveAfterRecord, RemoveAfterKill, RemoveAfterDetach, RemoveAfterSandbox, RemoveBeforeSweep,
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,16 +40,37 @@ func (s *Sandbox) mountRoot() error {
 			return err
 		}
 	}
-	for _, p := range []string{lower, s.Upper(), work} {
+	lowers := append(slices.Clone(s.Layers), lower)
+	for _, p := range append([]string{s.Upper(), work}, lowers...) {
 		if strings.ContainsAny(p, ",:\\") {
 			return fmt.Errorf("mount root: path %q: an overlay can't take ',', ':' or '\\' in a path", p)
 		}
 	}
-	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, s.Upper(), work)
+	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lowers, ":"), s.Upper(), work)
+	// mount(2) takes a page of options, with its terminating zero.
+	if len(data) >= os.Getpagesize() {
+		return fmt.Errorf("mount root: %d storage layers are too many: snapshots of clones of snapshots of clones; run the program anew", len(s.Layers))
+	}
 	if err := unix.Mount("snapctl", s.Root(), "overlay", 0, data); err != nil {
 		return fmt.Errorf("mount overlay (%s): %w", data, err)
 	}
 	return private(s.Root())
+}
+
+// Stackable tells whether a directory can be a layer above the lower root: an
+// overlay refuses a lower directory inside another one (fs/overlayfs/super.c,
+// ovl_check_layer). A view of the host's root that is an overlay itself would not
+// do: of a file mapped from an overlay on an overlay the kernel does not tell the
+// name that the app knows (/proc/PID/map_files), and CRIU can't save it.
+func Stackable(lower, dir string) (bool, error) {
+	if rel, err := filepath.Rel(lower, dir); err != nil || strings.HasPrefix(rel, "..") {
+		return true, nil //nolint:nilerr // neither is inside the other
+	}
+	var root, layer unix.Stat_t
+	if err := errors.Join(unix.Stat(lower, &root), unix.Stat(dir, &layer)); err != nil {
+		return false, fmt.Errorf("compare file systems: %w", err)
+	}
+	return root.Dev != layer.Dev, nil
 }
 
 // hideHostDirs puts empty, opaque directories over those of the host that an
@@ -61,7 +83,7 @@ func (s *Sandbox) hideHostDirs() error {
 	}
 	for dir, mode := range hide {
 		upper := filepath.Join(s.Upper(), dir)
-		if _, err := os.Lstat(upper); err == nil {
+		if s.written(dir) {
 			continue // made before: what the app wrote stays
 		}
 		if err := os.MkdirAll(upper, 0o755); err != nil {
@@ -76,6 +98,16 @@ func (s *Sandbox) hideHostDirs() error {
 		}
 	}
 	return nil
+}
+
+// written tells whether a path is in the app's own files.
+func (s *Sandbox) written(path string) bool {
+	for _, layer := range append([]string{s.Upper()}, s.Layers...) {
+		if _, err := os.Lstat(filepath.Join(layer, path)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // deviceNodes are the devices every app has; CRIU can save an open descriptor

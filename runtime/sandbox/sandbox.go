@@ -11,6 +11,7 @@
 //	RUN/apps/NAME/root                     the overlay
 //	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
 //	RUN/apps/NAME/ns/{net,cgroup}          bound namespaces
+//	RUN/apps/NAME/{ns/ipc,mqueue}          the same, see [Sandbox.KeepIPC]
 //
 // [Sandbox.Start] runs the program as process 1 of new pid, mount, ipc, uts,
 // cgroup and time namespaces. All of it needs CAP_SYS_ADMIN and Linux 5.14
@@ -38,6 +39,7 @@ type Config struct {
 	StateDir string      // the app's own directory below the daemon's state directory
 	RunDir   string      // the app's own directory below the daemon's run directory
 	Hide     []string    // host directories that the app sees empty
+	Layers   []string    // directories between the app's writes and its lower root, the topmost first: see Stackable
 	Cgroups  *Cgroups    // where the app's cgroup is made
 	Spec     *specs.Spec // process, host name, binds, resources
 	Log      *slog.Logger
@@ -76,8 +78,6 @@ func (s *Sandbox) LogFile() string { return filepath.Join(s.StateDir, "log") }
 // NetPath is where the app's network namespace is bound.
 func (s *Sandbox) NetPath() string { return filepath.Join(s.RunDir, "ns", "net") }
 
-func (s *Sandbox) cgroupNSPath() string { return filepath.Join(s.RunDir, "ns", "cgroup") }
-
 // Prepare makes what outlives the app's processes, as far as it is missing.
 // It returns the app's network namespace, which the caller closes.
 func (s *Sandbox) Prepare(ctx context.Context) (_ *netns.NS, err error) {
@@ -97,6 +97,10 @@ func (s *Sandbox) Prepare(ctx context.Context) (_ *netns.NS, err error) {
 	}
 	return s.network()
 }
+
+// Renew makes the app's cgroup anew, once its processes have ended: see
+// [Group.Create].
+func (s *Sandbox) Renew(ctx context.Context) error { return s.group.Create(ctx, s.resources()) }
 
 func (s *Sandbox) resources() *specs.LinuxResources {
 	if s.Spec.Linux == nil || s.Spec.Linux.Resources == nil {
@@ -135,7 +139,7 @@ func (s *Sandbox) OpenLog() (*os.File, error) {
 func (s *Sandbox) Remove() error {
 	errs := []error{
 		netns.Unbind(s.NetPath()),
-		netns.Unbind(s.cgroupNSPath()),
+		s.DropIPC(),
 		unmount(s.Root()),
 		unmount(s.Dev()),
 		s.group.Delete(),

@@ -34,6 +34,10 @@ type DumpOptions struct {
 	// Begin is called when CRIU has started and is about to look at the tasks,
 	// so that its start is not part of the time they stand still.
 	Begin func(ctx context.Context) error
+	// Unseen is called after Begin and returns what sock_diag(7) says of unix
+	// sockets of the tasks, and of their peers, that are not in CRIU's network
+	// namespace: CRIU would not find them. May be nil.
+	Unseen func() [][]byte
 	// Saved is called once everything is in Images and before the tasks
 	// end or go on. If it fails, they go on, whatever LeaveRunning says,
 	// and Dump returns its error. This is the point of no return.
@@ -62,7 +66,8 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	told := func() error { return nil }
+	defer func() { err = errors.Join(err, s.close(), told()) }()
 
 	opts := c.commonOpts(DumpLog, dir)
 	opts.WorkDirFd = dirFD(work)
@@ -78,13 +83,32 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 	opts.GhostLimit = new(uint32(1 << 30))
 	opts.NotifyScripts = new(true)
 
+	begin := func() error {
+		if o.Begin != nil {
+			if err := o.Begin(ctx); err != nil {
+				return err
+			}
+		}
+		if o.Unseen == nil {
+			return nil
+		}
+		sockets := o.Unseen()
+		if len(sockets) == 0 {
+			return nil
+		}
+		wait, err := tellUnseen(s.cmd.Process.Pid, sockets)
+		if err == nil {
+			told = wait
+		}
+		return err
+	}
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_DUMP), Opts: opts}, func(script string, _ int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		switch {
-		case script == "pre-dump" && o.Begin != nil:
-			return o.Begin(ctx)
+		case script == "pre-dump":
+			return begin()
 		case script == "post-dump" && o.Saved != nil:
 			return o.Saved(ctx)
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"sync"
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -72,18 +71,6 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 	return s, nil
 }
 
-// tell calls fn, which may be nil, with CRIU's process id and returns a function
-// that waits for its end and returns its error, any number of times. CRIU must
-// not have been waited for before.
-func (s *session) tell(fn func(pid int) error) (wait func() error) {
-	if fn == nil {
-		return func() error { return nil }
-	}
-	done := make(chan error, 1)
-	go func() { done <- fn(s.cmd.Process.Pid) }()
-	return sync.OnceValue(func() error { return <-done })
-}
-
 // kill ends CRIU at once.
 func (s *session) kill() { s.cancel() }
 
@@ -116,10 +103,27 @@ func (s *session) close() error {
 // still have open. What it has sent is still read (unix(7), shutdown(2)).
 func (s *session) watch() {
 	defer close(s.ended)
-	for errors.Is(unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-	}
+	ended(s.cmd.Process.Pid)
 	if raw, err := s.conn.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) }) // closed: nobody reads
+	}
+}
+
+// ended waits for the end of a child that nobody reaps meanwhile. waitid(2) would
+// also return whenever a tracer of ours stops it.
+func ended(pid int) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil { // no descriptors left
+		for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+		}
+		return
+	}
+	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
 	}
 }
 

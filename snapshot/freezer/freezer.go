@@ -44,6 +44,9 @@ func (c Cgroup) Freeze(ctx context.Context) error {
 	return nil
 }
 
+// Begin asks the kernel to freeze the processes, and does not wait until they are.
+func (c Cgroup) Begin() error { return c.write("cgroup.freeze", "1") }
+
 // Thaw lets every process go on.
 func (c Cgroup) Thaw() error { return c.write("cgroup.freeze", "0") }
 

@@ -2,11 +2,13 @@ package image
 
 // ProcessMemory is the memory of one process.
 type ProcessMemory struct {
-	MappedBytes uint64    `json:"mapped_bytes"`
-	StoredBytes uint64    `json:"stored_bytes"` // in this dump
-	ParentBytes uint64    `json:"parent_bytes"` // in the parent dump
-	Brk         Address   `json:"brk"`
-	Mappings    []Mapping `json:"mappings"`
+	MappedBytes uint64 `json:"mapped_bytes"`
+	StoredBytes uint64 `json:"stored_bytes"` // in this dump
+	ParentBytes uint64 `json:"parent_bytes"` // in the parent dump
+	// RemappedBytes is what a restore maps from memory files and does not copy.
+	RemappedBytes uint64    `json:"remapped_bytes"`
+	Brk           Address   `json:"brk"`
+	Mappings      []Mapping `json:"mappings"`
 }
 
 // Mapping is one mapping, as in /proc/PID/maps.
@@ -28,6 +30,10 @@ type Mapping struct {
 	StoredPages uint64 `json:"stored_pages"`
 	StoredBytes uint64 `json:"stored_bytes"`
 	ParentBytes uint64 `json:"parent_bytes,omitempty"`
+
+	// RemappedBytes is what a restore maps, CopiedBecause why it copies some.
+	RemappedBytes uint64 `json:"remapped_bytes,omitempty"`
+	CopiedBecause Copied `json:"copied_because,omitempty"`
 }
 
 // MappingKind tells what is behind a mapping.

@@ -19,22 +19,25 @@ import (
 // raw ones, so that it takes some milliseconds for each process, however large
 // that is. It checks no more than it has to: see [Verify].
 //
+// bases are the names that the dump has for memory files of earlier dumps, see
+// [MemoryFiles].
+//
 // The error wraps [ErrMalformed] or [fs.ErrNotExist] if images are bad or
 // missing.
-func Inspect(ctx context.Context, images string) (*Info, error) {
-	info, err := inspect(ctx, os.DirFS(images))
+func Inspect(ctx context.Context, images string, bases ...string) (*Info, error) {
+	info, err := inspect(ctx, os.DirFS(images), bases...)
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", images, err)
 	}
 	return info, nil
 }
 
-func inspect(ctx context.Context, fsys fs.FS) (*Info, error) {
+func inspect(ctx context.Context, fsys fs.FS, bases ...string) (*Info, error) {
 	d, err := openDump(ctx, fsys)
 	if err != nil {
 		return nil, err
 	}
-	in := inspection{dump: d, info: &Info{
+	in := inspection{dump: d, bases: bases, info: &Info{
 		Version:     d.inventory.GetImgVersion(),
 		TCPClosed:   d.inventory.GetTcpClose(),
 		Incremental: d.parent,
@@ -54,8 +57,9 @@ func inspect(ctx context.Context, fsys fs.FS) (*Info, error) {
 
 // An inspection gathers an Info.
 type inspection struct {
-	dump *dump
-	info *Info
+	dump  *dump
+	bases []string
+	info  *Info
 
 	names   map[uint32]fileName
 	openAt  map[uint32][]DescriptorRef // by file id

@@ -2,6 +2,8 @@ package image
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 )
@@ -20,8 +22,24 @@ func (in *inspection) memory(t *task) (*ProcessMemory, error) {
 	if err != nil {
 		return nil, err
 	}
+	plan, err := planMemory(t, func(file uint32) (int64, bool) {
+		return math.MaxInt64, slices.Contains(in.bases, in.names[file].name) // long enough: nothing is mapped
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range plan.mapped {
+		m.Mappings[r.vma].RemappedBytes += r.pages * PageSize
+	}
 	for i := range m.Mappings {
 		mapping := &m.Mappings[i]
+		if plan.based[i] {
+			mapping.RemappedBytes = mapping.SizeBytes
+		}
+		if share.stored[i] > 0 && mapping.RemappedBytes < share.stored[i]*PageSize {
+			mapping.CopiedBecause = plan.why[i]
+		}
+		m.RemappedBytes += mapping.RemappedBytes
 		mapping.StoredPages = share.stored[i]
 		mapping.StoredBytes = share.stored[i] * PageSize
 		mapping.ParentBytes = share.parent[i] * PageSize

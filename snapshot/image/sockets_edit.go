@@ -36,6 +36,8 @@ const (
 	regFown  = 5
 	regName  = 6
 
+	regExternal = 9
+
 	fdinfoID   = 1
 	fdinfoType = 3
 
@@ -201,7 +203,7 @@ func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
 		case s.is(fileEntryType, varint):
 			dst = appendVarint(dst, fileEntryType, fileReg)
 		case s.is(fileEntryInet, lengthDelimited), s.is(fileEntryUnix, lengthDelimited),
-			s.is(fileEntryEventfd, lengthDelimited), s.is(fileEntryInotify, lengthDelimited):
+			s.is(fileEntryEventfd, lengthDelimited), s.is(fileEntryInotify, lengthDelimited), s.is(fileEntryReg, lengthDelimited):
 			dst = appendBytes(dst, fileEntryReg, reg)
 		default:
 			dst = append(dst, s.raw...)

@@ -15,9 +15,11 @@ const (
 	fileInotify = 8
 )
 
-// ReplaceFiles does for eventfds and inotify instances what
-// [View.ReplaceSockets] does for sockets. They have no name, so that each is
-// told by one of its descriptors, and keys maps that to the key.
+// ReplaceFiles does for eventfds, inotify instances and external files what
+// [View.ReplaceSockets] does for sockets. They have no name, or share one with
+// others (an external file is named for its inode, however often it was
+// opened), so that each is told by one of its descriptors, and keys maps that to
+// the key.
 //
 // The answer is by key. A descriptor that the dump does not have is not in it.
 // Errors are those of ReplaceSockets; one wrapping [ErrMalformed] also says that
@@ -232,8 +234,8 @@ func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
 	return Eventfd{}, fmt.Errorf("read eventfd: %w: no file %#x", ErrMalformed, id)
 }
 
-// parseObject reads the file_entry of an eventfd, or of an inotify instance,
-// which has no count.
+// parseObject reads the file_entry of an eventfd, or of an inotify instance or
+// an external file, which have no count.
 func parseObject(msg []byte) (Eventfd, error) {
 	var o Eventfd
 	var kind uint64
@@ -248,14 +250,17 @@ func parseObject(msg []byte) (Eventfd, error) {
 			body = s.buf
 		case s.is(fileEntryInotify, lengthDelimited):
 			body, fown = s.buf, 4
+		case s.is(fileEntryReg, lengthDelimited):
+			body, fown = s.buf, regFown
 		}
 	}
 	if s.err != nil {
 		return o, s.err
 	}
-	if kind != fileEventfd && kind != fileInotify || body == nil {
-		return o, fmt.Errorf("%w: neither an eventfd nor an inotify instance, but of type %d", ErrMalformed, kind)
+	if kind != fileEventfd && kind != fileInotify && kind != fileReg || body == nil {
+		return o, fmt.Errorf("%w: it can't be replaced, being of type %d", ErrMalformed, kind)
 	}
+	external := kind != fileReg
 	s = scan(body)
 	for s.next() {
 		switch {
@@ -265,7 +270,12 @@ func parseObject(msg []byte) (Eventfd, error) {
 			o.fown = s.buf
 		case kind == fileEventfd && s.is(4, varint):
 			o.Count = s.val
+		case kind == fileReg && s.is(regExternal, varint):
+			external = s.val != 0
 		}
+	}
+	if s.err == nil && !external {
+		return o, fmt.Errorf("%w: it is a file that CRIU has saved", ErrMalformed)
 	}
 	return o, s.err
 }

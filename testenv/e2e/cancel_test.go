@@ -39,6 +39,12 @@ var breakable = map[string]func(ctx context.Context, w *World, timeout time.Dura
 		_, err := w.API.Restore(ctx, req, nil)
 		return err
 	},
+	"template": func(ctx context.Context, w *World, timeout time.Duration) error {
+		req := &api.CreateTemplateRequest{Name: "t", App: "cache", Timeout: durationpb.New(timeout)}
+		_, err := w.API.CreateTemplate(ctx, req, nil)
+		return err
+	},
+	"clone": cloneThree,
 }
 
 // pausedAt makes a world whose daemon waits at a gate, the first time that it
@@ -124,7 +130,7 @@ func TestCancelAtEveryPoint(t *testing.T) {
 
 // TestTimeout gives operations less time than they take.
 func TestTimeout(t *testing.T) {
-	for _, name := range []fault.Name{fault.HibernateAfterDump, fault.WakeBeforeRestore, fault.SnapshotAfterDump, fault.RestoreAfterSandbox} {
+	for _, name := range []fault.Name{fault.HibernateAfterDump, fault.WakeBeforeRestore, fault.SnapshotAfterDump, fault.RestoreAfterSandbox, fault.CloneAfterRun} {
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients, g := pausedAt(t, name)
 			err := breakable[operationOf(name)](t.Context(), w, 500*time.Millisecond)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,10 +12,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
@@ -79,6 +84,70 @@ var stages = map[string]stage{
 		undone: func(w *World) { w.gone("copy") },
 		done:   func(w *World) { w.once("copy", api.Status_STATUS_RUNNING) },
 	},
+	"template": {
+		do: func(w *World) error {
+			_, err := w.API.CreateTemplate(w.t.Context(), &api.CreateTemplateRequest{Name: "t", App: "cache"}, nil)
+			return err
+		},
+		undone: func(w *World) {
+			_, err := w.API.ShowTemplate(w.t.Context(), "t")
+			qt.Assert(w.t, qt.ErrorIs(err, errdefs.ErrNotFound))
+			qt.Assert(w.t, qt.HasLen(w.snapshots(), 0))
+			w.empties("templates", "snapshots", "memory", "layers")
+		},
+		done: func(w *World) { w.clone("t", "copy", nil); w.once("copy", api.Status_STATUS_RUNNING) },
+	},
+	"clone": {
+		before: func(w *World) { w.template("t", "cache", "") },
+		do:     func(w *World) error { return cloneThree(w.t.Context(), w, 0) },
+		undone: func(w *World) { w.onlyCache(); w.clones(&api.CloneRequest{Template: "t", Count: 3}) },
+	},
+	"pool": {
+		before: func(w *World) { w.template("t", "cache", ""); w.clone("t", "copy", nil) },
+		do: func(w *World) error {
+			if _, err := w.API.SetPool(w.t.Context(), &api.SetPoolRequest{Template: "t", Size: 1}); err != nil {
+				return err
+			}
+			var failure error
+			w.Until("the pool has failed", func() error {
+				t, err := w.API.ShowTemplate(w.t.Context(), "t")
+				if err == nil && t.GetPoolError() == "" {
+					return errors.New("it has not")
+				}
+				if failure = err; err == nil {
+					failure = errors.New(t.GetPoolError())
+				}
+				return nil
+			})
+			return failure
+		},
+		undone: func(w *World) {
+			w.pooled("t", 1)
+			w.once("copy", api.Status_STATUS_RUNNING)
+			r := w.clones(&api.CloneRequest{Template: "t", Pool: api.PoolUse_POOL_USE_ONLY})[0]
+			qt.Assert(w.t, qt.Equals(w.redis(r.GetApp().GetEndpoint()).do("INCR n"), ":3"))
+		},
+	},
+	"handout": {
+		before: func(w *World) { w.template("t", "cache", ""); w.clone("t", "copy", nil); w.pool("t", 1) },
+		do: func(w *World) error {
+			w.pooled("t", 1)
+			_, err := w.API.Clone(w.t.Context(), &api.CloneRequest{Template: "t", Pool: api.PoolUse_POOL_USE_ONLY}, client.CloneWatch{})
+			return err
+		},
+		undone: func(w *World) {
+			w.once("copy", api.Status_STATUS_RUNNING)
+			w.pooled("t", 1)
+			qt.Assert(w.t, qt.DeepEquals(w.names(), []string{"cache", "copy"}))
+			r := w.clones(&api.CloneRequest{Template: "t", Pool: api.PoolUse_POOL_USE_ONLY})[0]
+			qt.Assert(w.t, qt.Equals(r.GetName(), "t-2"))
+		},
+		done: func(w *World) {
+			w.pooled("t", 1)
+			qt.Assert(w.t, qt.DeepEquals(w.names(), []string{"cache", "copy", "t-2"}))
+			qt.Assert(w.t, qt.Equals(w.redis(w.Show("t-2").GetEndpoint()).do("INCR n"), ":3"))
+		},
+	},
 	"remove": {
 		before: func(w *World) {
 			w.Run(redisRequest("copy", "10.77.0.8"))
@@ -97,8 +166,26 @@ var finished = map[fault.Name]bool{
 	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
 	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
 	fault.SnapshotAfterCommit: true,
-	fault.RemoveAfterRecord:   true, fault.RemoveAfterKill: true,
+	fault.TemplateAfterCommit: true, fault.HandoutAfterCommit: true,
+	fault.RemoveAfterRecord: true, fault.RemoveAfterKill: true,
 	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true, fault.RemoveBeforeSweep: true,
+}
+
+// cloneThree makes three clones.
+func cloneThree(ctx context.Context, w *World, timeout time.Duration) error {
+	_, err := w.API.Clone(ctx, &api.CloneRequest{Template: "t", Count: 3, Timeout: durationpb.New(timeout)}, client.CloneWatch{})
+	return err
+}
+
+// onlyCache proves that no other app is there, nor processes of one.
+func (w *World) onlyCache() {
+	w.t.Helper()
+	qt.Assert(w.t, qt.DeepEquals(w.names(), []string{"cache"}))
+	pids, err := w.Pids()
+	qt.Assert(w.t, qt.IsNil(err))
+	for _, pid := range pids {
+		qt.Assert(w.t, qt.IsTrue(!isInit(pid) || cgroupOf(pid) == "cache"))
+	}
 }
 
 // noWayBack are the points at which an error comes too late to undo the

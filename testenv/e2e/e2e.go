@@ -76,7 +76,7 @@ func (w *World) dial(ctx context.Context) {
 	w.API = c
 }
 
-// RemoveAll removes every app and snapshot. It starts a daemon if none runs.
+// RemoveAll removes every app, template and snapshot. It starts a daemon if none runs.
 func (w *World) RemoveAll() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.t.Context()), time.Minute)
@@ -89,6 +89,11 @@ func (w *World) RemoveAll() {
 	qt.Check(w.t, qt.IsNil(err))
 	for _, a := range apps {
 		qt.Check(w.t, qt.IsNil(w.API.Remove(ctx, &api.RemoveRequest{Name: a.GetName(), Force: true})))
+	}
+	templates, err := w.API.ListTemplates(ctx)
+	qt.Check(w.t, qt.IsNil(err))
+	for _, t := range templates {
+		qt.Check(w.t, qt.IsNil(w.API.RemoveTemplate(ctx, t.GetName())))
 	}
 	snapshots, err := w.API.ListSnapshots(ctx)
 	qt.Check(w.t, qt.IsNil(err))

@@ -99,7 +99,7 @@ func TestHolderIsKilled(t *testing.T) {
 	for range 2 {
 		old := w.holderPID()
 		w.killHolder()
-		w.holderKeeps(fmt.Sprintf("%d sockets of 1 apps", held))
+		w.holderKeeps(fmt.Sprintf("%d descriptors of 1 apps", held))
 		qt.Assert(t, qt.Not(qt.Equals(w.holderPID(), old)))
 		qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGKILL, host.Daemon{})))
 		w.Dial()
@@ -115,7 +115,7 @@ func TestHolderIsKilled(t *testing.T) {
 		qt.Assert(t, qt.Equals(clients[1].line(), want))
 	}
 	w.Running("cache")
-	w.holderKeeps("0 sockets of 0 apps")
+	w.holderKeeps("0 descriptors of 0 apps")
 }
 
 // TestHolderIsKilledBeforeEachOperation has hibernations and wakes find no holder:
@@ -136,7 +136,7 @@ func TestHolderIsKilledBeforeEachOperation(t *testing.T) {
 		qt.Assert(t, qt.Equals(fresh.do("INCR n"), fmt.Sprintf(":%d", 2*round+2)))
 		w.Running("cache")
 	}
-	w.holderKeeps("0 sockets of 0 apps")
+	w.holderKeeps("0 descriptors of 0 apps")
 }
 
 // TestHolderAndDaemonAreKilled loses what was held: the next daemon says so, and

@@ -70,7 +70,7 @@ func TestMemoryOfPostgres(t *testing.T) {
 		})
 		w.Hibernate("db")
 		w.Wake("db")
-		w.mapped(mapping(64 << 10))
+		w.mapped(64 << 10)
 	}
 	before := count()
 	w.Until("the load goes on", func() error {

@@ -106,9 +106,6 @@ func (w *World) mapped(want int64) {
 	qt.Check(w.t, qt.IsTrue(sum >= want), qt.Commentf("%d bytes are mapped, want at least %d", sum, want))
 }
 
-// mapping is how much of want is to be mapped.
-func mapping(want int64) int64 { return want }
-
 // evictPages drops the pages of the files that memory is mapped from out of the
 // page cache, as far as nobody uses them at the moment.
 func (w *World) evictPages() {

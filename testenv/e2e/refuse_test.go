@@ -20,8 +20,6 @@ func TestRefuse(t *testing.T) {
 		"loop":           `device /tmp/loop .*open as descriptor \d+`,
 		"userfaultfd":    `userfaultfd open as descriptor \d+`,
 		"inotify-proc":   `inotify instance with events that wait to be read open as descriptor \d+`,
-		"mqueue":         `POSIX message queue /jobs open as descriptor \d+`,
-		"mqueue-closed":  `POSIX message queue /later`,
 		"traced":         `debugger, process \d+`,
 		"pid-namespace":  `pid namespace of its own`,
 		"net-namespace":  `net namespace of its own`,

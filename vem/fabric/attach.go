@@ -53,7 +53,7 @@ func (f *Fabric) check(ep Endpoint) error {
 	if ep.MAC != nil && (len(ep.MAC) != 6 || ep.MAC[0]&1 != 0) {
 		return fmt.Errorf("%w: %s is not a unicast hardware address", ErrConfig, ep.MAC)
 	}
-	return f.checkInside(ep)
+	return nil
 }
 
 // appSysctls are set before the app's device exists, which inherits them.
@@ -104,6 +104,9 @@ func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
 
 func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err error) {
 	if err := f.check(ep); err != nil {
+		return err
+	}
+	if err := f.checkInside(ep); err != nil {
 		return err
 	}
 	if ep.mapping().kind() == fastpath.Translated && f.fast == nil {
@@ -226,13 +229,40 @@ func hops(ep Endpoint) []hop {
 
 // Detach removes the endpoint's device, and with it eth0 in the app's namespace,
 // whether or not that still exists. The address answers "host unreachable" from
-// then on. It does nothing if the endpoint is not attached.
+// then on. It does nothing if the endpoint is not attached. Inside addresses do not
+// matter.
 func (f *Fabric) Detach(ctx context.Context, ep Endpoint) error {
 	if err := f.usable(ctx); err != nil {
 		return err
 	}
 	if err := f.detach(ep); err != nil {
 		return fmt.Errorf("detach app %s from network %s: %w", ep.App, f.cfg.Network, err)
+	}
+	return nil
+}
+
+// Isolate cuts an attached endpoint off: its namespace keeps eth0 and its addresses,
+// but nothing gets in or out until it is attached again.
+func (f *Fabric) Isolate(ctx context.Context, ep Endpoint) error {
+	if err := f.usable(ctx); err != nil {
+		return err
+	}
+	if err := f.isolate(ep); err != nil {
+		return fmt.Errorf("isolate app %s in network %s: %w", ep.App, f.cfg.Network, err)
+	}
+	return nil
+}
+
+func (f *Fabric) isolate(ep Endpoint) error {
+	dev, err := f.in.link(endpointDevice(ep.Addr4))
+	if err != nil || dev == nil {
+		return err
+	}
+	if err := f.lengthen(dev, ep); err != nil {
+		return err
+	}
+	if err := f.in.nl.LinkSetDown(dev); err != nil {
+		return fmt.Errorf("set device %s down: %w", dev.Attrs().Name, err)
 	}
 	return nil
 }

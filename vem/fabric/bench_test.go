@@ -76,6 +76,8 @@ func compare(b *testing.B, unit string, rounds int, measure func(connection) flo
 	cfg := testConfig(b)
 	f := open(b, cfg)
 	app, app2 := attach(b, f, ep(2)), attach(b, f, ep(3))
+	// Clones listen at the address that they have inside.
+	clone4, clone5 := attach(b, f, clone(4)), attach(b, f, clone(5))
 
 	// A host that translates addresses tracks connections, these too.
 	nat := testConfig(b)
@@ -90,17 +92,26 @@ func compare(b *testing.B, unit string, rounds int, measure func(connection) flo
 		from, to *netns.NS
 		addr     string
 		plain    connection
+		listen   string // empty: addr
 	}{
-		{"app-app", app, app2, "10.77.0.3:9", plain},
-		{"host-app", cfg.Host, app2, "10.77.0.3:10", plain},
-		{"app-host", app, cfg.Host, "10.77.0.1:9", plain},
-		{"app-app-ipv6", app, app2, "[fd77::3]:9", plain6},
-		{"host-app-nat", nat.Host, natApp, "10.77.0.2:10", plain},
-		{"host-app-nat-tracked", nat.Host, natApp, "10.77.0.2:9", tracked},
-		{"control", one, two, "192.0.2.2:10", plain}, // plain against plain: the noise
+		{"app-app", app, app2, "10.77.0.3:9", plain, ""},
+		{"host-app", cfg.Host, app2, "10.77.0.3:10", plain, ""},
+		{"app-host", app, cfg.Host, "10.77.0.1:9", plain, ""},
+		{"app-app-ipv6", app, app2, "[fd77::3]:9", plain6, ""},
+		{"clone-clone", clone4, clone5, "10.77.0.5:9", plain, inside.Addr4.String()},
+		{"clone-clone-ipv6", clone4, clone5, "[fd77::5]:9", plain6, inside.Addr6.String()},
+		{"app-clone", app, clone5, "10.77.0.5:10", plain, inside.Addr4.String()},
+		{"host-app-nat", nat.Host, natApp, "10.77.0.2:10", plain, ""},
+		{"host-app-nat-tracked", nat.Host, natApp, "10.77.0.2:9", tracked, ""},
+		{"control", one, two, "192.0.2.2:10", plain, ""}, // plain against plain: the noise
 	} {
 		b.Run(path.name, func(b *testing.B) {
-			c := connect(b, path.from, path.to, netip.MustParseAddrPort(path.addr))
+			addr := netip.MustParseAddrPort(path.addr)
+			listen := addr
+			if path.listen != "" {
+				listen = netip.AddrPortFrom(netip.MustParseAddr(path.listen), addr.Port())
+			}
+			c := connectTo(b, path.from, path.to, listen, addr)
 			var ratios, values []float64
 			for b.Loop() {
 				for range rounds {
@@ -160,12 +171,22 @@ type connection struct{ client, server *os.File }
 
 func connect(b *testing.B, from, to *netns.NS, addr netip.AddrPort) connection {
 	b.Helper()
+	return connectTo(b, from, to, addr, addr)
+}
+
+// connectTo connects to a server that knows its address as another one.
+func connectTo(b *testing.B, from, to *netns.NS, listen, addr netip.AddrPort) connection {
+	b.Helper()
 	var c connection
 	domain := unix.AF_INET
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte(addr.Addr().AsSlice()[:4]), Port: int(addr.Port())}
 	if addr.Addr().Is6() {
 		domain = unix.AF_INET6
-		sa = &unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())}
+	}
+	sockaddr := func(a netip.AddrPort) unix.Sockaddr {
+		if a.Addr().Is6() {
+			return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+		}
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 	}
 	socket := func(ns *netns.NS) (fd int) {
 		qt.Assert(b, qt.IsNil(ns.Do(func() (err error) {
@@ -177,13 +198,13 @@ func connect(b *testing.B, from, to *netns.NS, addr netip.AddrPort) connection {
 	listener := socket(to)
 	defer unix.Close(listener)
 	qt.Assert(b, qt.IsNil(unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)))
-	qt.Assert(b, qt.IsNil(unix.Bind(listener, sa)))
+	qt.Assert(b, qt.IsNil(unix.Bind(listener, sockaddr(listen))))
 	qt.Assert(b, qt.IsNil(unix.Listen(listener, 1)))
 	client := socket(from)
 	// The default timeout of a lost SYN would make a broken path look like a hang.
 	timeout := unix.Timeval{Sec: 5}
 	qt.Assert(b, qt.IsNil(unix.SetsockoptTimeval(client, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout)))
-	qt.Assert(b, qt.IsNil(unix.Connect(client, sa)))
+	qt.Assert(b, qt.IsNil(unix.Connect(client, sockaddr(addr))))
 	server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 	qt.Assert(b, qt.IsNil(err))
 	for _, fd := range []int{client, server} {

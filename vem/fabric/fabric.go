@@ -16,6 +16,18 @@
 // gets one route per address family, its firewall one table; everything else is
 // inside the fabric and goes away with it.
 //
+// An endpoint may have other addresses inside its namespace than outside, so that
+// any number of copies of an app each live at the address that was frozen with it:
+//
+//	app netns             fabric netns
+//	eth0 10.77.0.7/32 --- ep0a4d0017   route 10.77.0.23/32
+//	eth0 10.77.0.7/32 --- ep0a4d0018   route 10.77.0.24/32
+//
+// BPF programs on the fabric's end of the link translate, without state: what comes
+// from the app gets the outside source, and what goes to it the inside destination
+// (see [fastpath]). Everything else in the fabric and on the host knows the outside
+// addresses only. The mapping is kept as the alias of the fabric's device.
+//
 // Nothing here depends on a running process: the state is the kernel's, kept by a
 // bind mount in [Config.Dir], and [Open] adopts it after a restart, repairing what
 // an interrupted run left half-made. All steps are idempotent.
@@ -259,7 +271,7 @@ func (f *Fabric) isolated() bool { return f.hostPath != nil }
 
 // FastPath returns nil if traffic between endpoints of this host takes the short
 // way, and otherwise why not: an error wrapping [fastpath.ErrUnsupported]. Without
-// it all works, slower.
+// it there are no inside addresses, and all else works, slower.
 func (f *Fabric) FastPath() error { return f.fastPath }
 
 // Close drops the handles and leaves the network as it is. The other methods

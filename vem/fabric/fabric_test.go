@@ -408,6 +408,10 @@ func TestLeaks(t *testing.T) {
 		qt.Assert(t, qt.IsNil(f.SetPublications(t.Context(), []fabric.Publication{
 			{Proto: "udp", HostPort: 80, Addr: ep(2).Addr4, Port: 80},
 		})))
+		copied, err := netns.New()
+		qt.Assert(t, qt.IsNil(err))
+		defer copied.Close()
+		qt.Assert(t, qt.IsNil(f.Attach(t.Context(), clone(4), copied)))
 		qt.Assert(t, qt.IsNil(f.Detach(t.Context(), ep(2))))
 		qt.Assert(t, qt.IsNil(f.Delete(t.Context())))
 	}

@@ -225,9 +225,9 @@ func (w cloned) pairs() (list [][2]string) {
 	return list
 }
 
-// dropFastPath leaves the packets of plain endpoints and the host to the kernel's
+// leaveToRoutes leaves the packets of plain endpoints and the host to the kernel's
 // routes.
-func (w cloned) dropFastPath(t *testing.T) {
+func leaveToRoutes(t *testing.T, w cloned) {
 	t.Helper()
 	for _, l := range fabricDevices(t, w.f) {
 		if l.Attrs().Alias == "" {
@@ -236,8 +236,8 @@ func (w cloned) dropFastPath(t *testing.T) {
 	}
 }
 
-// noOffload makes every sender compute its checksums.
-func (w cloned) noOffload(t *testing.T) {
+// sendChecksums makes every sender compute its checksums.
+func sendChecksums(t *testing.T, w cloned) {
 	t.Helper()
 	for name, p := range w.places {
 		device := "eth0"

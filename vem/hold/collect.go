@@ -20,6 +20,10 @@ type Options struct {
 	// mounts from the host: a unix socket bound below one of them may be reached
 	// from outside of the app. Default: none.
 	HostPaths []string
+	// Thorough has [External] look at every socket. Default: only if the app's
+	// namespace has a unix connection or listener. A connection whose listener is
+	// closed may be in its client's alone.
+	Thorough bool
 }
 
 // Collect duplicates every socket and [Object] of the processes that the VEM can hold. The
@@ -42,13 +46,25 @@ func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
 	if err := sameNamespaces(pids); err != nil {
 		return nil, err
 	}
+	return s.finish(pids, opt)
+}
+
+// finish makes a set of the sockets that were found.
+func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if err := s.describe(); err != nil {
 		return nil, err
 	}
 	if err := s.markOutside(opt); err != nil {
 		return nil, err
 	}
-	return s.set()
+	set, err := s.set()
+	if err != nil || len(pids) == 0 {
+		return set, err
+	}
+	if set.queues, err = namedQueues(pids[0]); err != nil {
+		return nil, errors.Join(err, set.Close())
+	}
+	return set, nil
 }
 
 // set moves the held sockets out of the scanner.
@@ -97,6 +113,6 @@ func (s *scanner) set() (_ *Set, err error) {
 		return nil, err
 	}
 	set := NewSet(sockets)
-	set.Objects = objects
+	set.Objects, set.Unseen = objects, s.unseen
 	return set, nil
 }

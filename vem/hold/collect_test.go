@@ -260,6 +260,15 @@ func refusals() map[string]struct {
 			qt.Assert(t, qt.IsNil(unix.Sendto(int(f.Fd()), req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})))
 			return f
 		}, what: "netlink socket with messages that wait to be read", onlyNow: true},
+		"unread fanotify": {open: func(t *testing.T, _ *world) *os.File {
+			t.Helper()
+			fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY)
+			qt.Assert(t, qt.IsNil(err))
+			dir := t.TempDir()
+			qt.Assert(t, qt.IsNil(unix.FanotifyMark(fd, unix.FAN_MARK_ADD, unix.FAN_OPEN|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, dir)))
+			qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "x"), nil, 0o600)))
+			return os.NewFile(uintptr(fd), "fanotify")
+		}, what: "fanotify group with events that wait to be read"},
 		"pidfd of another process": {open: func(t *testing.T, _ *world) *os.File {
 			t.Helper()
 			fd, err := unix.PidfdOpen(os.Getpid(), 0)

@@ -34,8 +34,8 @@ func ForCopy(ctx context.Context, pids []int) (_ []Descriptor, err error) {
 
 // ofCopy adds the counting eventfds of a process.
 func (o *objects) ofCopy(ctx context.Context, pid int) error {
-	return duplicate(ctx, pid, func(fd, copied int, mode, _, _ uint64) (bool, error) {
-		if mode&unix.S_IFMT != 0 {
+	return duplicate(ctx, pid, func(fd, copied int, at attributes) (bool, error) {
+		if at.mode&unix.S_IFMT != 0 {
 			return false, nil
 		}
 		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))
@@ -46,8 +46,9 @@ func (o *objects) ofCopy(ctx context.Context, pid int) error {
 		case kind == Eventfd && countsDown(pid, fd) == yes:
 			return o.add(kind, pid, fd, copied)
 		case kind == Inotify && waiting(copied):
-			v := unreadInotify()
-			return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+			return false, unreadInotify().refusal(pid, fd)
+		case link == fanotifyLink && waiting(copied):
+			return false, unreadFanotify().refusal(pid, fd)
 		}
 		return false, nil
 	})
@@ -77,4 +78,21 @@ func countsDown(pid, fd int) tristate {
 	default:
 		return no
 	}
+}
+
+// Copyable tells whether a copy of the app that is saved would have all that is
+// held here but for connections. Returns an *[UnsupportedError] if not: messages in
+// POSIX queues and events in inotify instances can be held and not copied.
+func (s *Set) Copyable() error {
+	for _, o := range s.Objects {
+		at := o.Owners[0]
+		switch {
+		case o.Kind == Mqueue:
+			return &UnsupportedError{PID: at.PID, FD: at.FD, What: "POSIX message queue", Remedy: "nobody can copy it: wake the app, which must close and unlink it"}
+		case o.Kind == Inotify && waiting(int(o.File.Fd())):
+			v := unreadInotify()
+			return &UnsupportedError{PID: at.PID, FD: at.FD, What: v.What, Remedy: "wake the app, which has to read them first"}
+		}
+	}
+	return nil
 }

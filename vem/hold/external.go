@@ -2,6 +2,7 @@ package hold
 
 import (
 	"context"
+	"errors"
 
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
@@ -9,20 +10,29 @@ import (
 // External lists the connected unix sockets of a running app that lead out of it, for CRIU
 // must be told of them before it looks at the app; see [Set.External]. What the
 // app changes later is for the caller to notice, by [Collect] of the frozen app.
+// A process that ends meanwhile has no sockets: it is listed by its cgroup for a
+// while after it has closed them (kernel/exit.c, do_exit).
 //
 // It fails as Collect does: so an app that can't be kept is refused before it is
 // frozen, if it has unix connections.
 //
-// Cost: that of Collect, or 0.1 ms without unix connections and listeners.
+// Cost: that of Collect, or 0.1 ms without unix connections and listeners, unless
+// it is to be thorough.
 func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
-	known, err := unixSockets(opt.NS)
-	if err != nil {
-		return nil, err
+	if !opt.Thorough {
+		known, err := unixSockets(opt.NS)
+		if err != nil || !known.connected() {
+			return nil, err
+		}
 	}
-	if !known.connected() {
-		return nil, nil
+	s := &scanner{sockets: map[uint64]*found{}}
+	defer s.close()
+	for _, pid := range pids {
+		if err := s.process(ctx, pid); err != nil && !errors.Is(err, ErrGone) {
+			return nil, err
+		}
 	}
-	set, err := Collect(ctx, pids, opt)
+	set, err := s.finish(pids, opt)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ import (
 // Kind is what a socket or another kernel object is to the hold.
 type Kind int
 
-// The kinds. Only sockets of the first seven, and the last two, are ever held.
+// The kinds. Only sockets of the first seven, and the last three, are ever held.
 const (
 	Other      Kind = iota // nothing that the hold knows
 	TCP                    // a TCP socket that does not listen, in whatever state
@@ -54,6 +54,7 @@ const (
 	Packet                 // packet socket
 	Eventfd                // eventfd(2)
 	Inotify                // inotify(7) instance
+	Mqueue                 // POSIX message queue, mq_overview(7)
 )
 
 // String gives the kind's name as in JSON.
@@ -81,6 +82,8 @@ func (k Kind) String() string {
 		return "eventfd"
 	case Inotify:
 		return "inotify"
+	case Mqueue:
+		return "mqueue"
 	case Other:
 		return "other"
 	default:
@@ -96,7 +99,7 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler]; an error wraps [ErrKind].
 func (k *Kind) UnmarshalText(text []byte) error {
-	for v := Other; v <= Inotify; v++ {
+	for v := Other; v <= Mqueue; v++ {
 		if v.String() == string(text) {
 			*k = v
 			return nil
@@ -147,12 +150,18 @@ func (s *Socket) external() bool {
 	return s.Kind == Unix && s.State == sockdiag.Established.String()
 }
 
-// External lists the ExternalName of each of the set that has one.
+// External lists what CRIU must be told of: the ExternalName of each socket that
+// has one, and the message queues.
 func (s *Set) External() []string {
 	var out []string
 	for i := range s.Sockets {
 		if s.Sockets[i].external() {
 			out = append(out, s.Sockets[i].ExternalName())
+		}
+	}
+	for _, o := range s.Objects {
+		if o.External != "" {
+			out = append(out, o.External)
 		}
 	}
 	return out
@@ -164,6 +173,12 @@ type Set struct {
 	Sockets []Socket
 	// Objects are ordered by number. Read only.
 	Objects []Object
+	// Unseen is what sock_diag(7) says of unix sockets of the app that belong to
+	// other network namespaces, and of their peers, for CRIU: it looks in the
+	// app's alone. Only of a set that was just collected.
+	Unseen [][]byte
+
+	queues []Queue // that have a name
 
 	mu     sync.Mutex
 	closed bool

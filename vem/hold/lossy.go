@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,13 +12,12 @@ import (
 // What CRIU 4.2 saves only in part and says nothing, or fails on when the app is
 // frozen already. Each was tried.
 
-// mqueueMagic is the file system type of POSIX message queues, ipc/mqueue.c.
-const mqueueMagic = 0x19800202
-
 // losing judges a descriptor of which CRIU would lose something that no hold
 // keeps. Its link is known; mounted tells whether it lies on a mount of the app.
 func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, bool) {
 	switch {
+	case link == fanotifyLink && unread(pid, fd):
+		return unreadFanotify(), true
 	case link == "anon_inode:inotify" && unread(pid, fd):
 		if !p.copy {
 			if keep, err := p.devices.lasting(pid, fd); keep || err != nil {
@@ -27,16 +25,22 @@ func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, boo
 			}
 		}
 		return unreadInotify(), true
-	case !mounted && strings.HasPrefix(link, "/") && isMqueue(pid, fd):
-		// mq_open(3) opens it on the kernel's own mount: "Can't lookup mount".
-		return refuse(Other, "POSIX message queue "+link, mqueueRemedy), true
+	case strings.HasPrefix(link, "/") && (!mounted || strings.HasPrefix(link, QueueMount+"/")) && isMqueue(pid, fd):
+		return p.mqueue(pid, fd, link)
 	}
 	return Verdict{}, false
 }
 
-const mqueueRemedy = "the app must close and unlink it: CRIU saves neither queues nor messages; System V queues and unix sockets are kept"
+// fanotifyLink is what /proc/PID/fd/N shows of a fanotify group. CRIU saves its
+// marks alone (fsnotify.c, dump_one_fanotify), and it can't be held: marks of
+// mounts end with the app's mount namespace.
+const fanotifyLink = "anon_inode:[fanotify]"
 
-// unread tells whether an inotify descriptor has events in its queue.
+func unreadFanotify() Verdict {
+	return refuse(Other, "fanotify group with events that wait to be read", "try again: the app has to read them first")
+}
+
+// unread tells whether an inotify or fanotify descriptor has events in its queue.
 func unread(pid, fd int) bool {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -49,36 +53,6 @@ func unread(pid, fd int) bool {
 	}
 	defer unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
 	return waiting(copied)
-}
-
-func isMqueue(pid, fd int) bool {
-	var st unix.Statfs_t
-	err := unix.Statfs(fdDir(pid)+"/"+strconv.Itoa(fd), &st)
-	return err == nil && st.Type == mqueueMagic
-}
-
-// queues finds POSIX message queues that no process has open: with one, CRIU
-// fails to save their file system (filesystems.c, dump_empty_fs).
-func (p *preflight) queues(pid int) error {
-	dir := fmt.Sprintf("/proc/%d/root/dev/mqueue", pid)
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Type != mqueueMagic {
-		return nil //nolint:nilerr // the app has none
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // the process is gone
-	}
-	if err != nil {
-		return fmt.Errorf("list message queues: %w", err)
-	}
-	for _, e := range entries {
-		v := refuse(Other, "POSIX message queue /"+e.Name(), mqueueRemedy)
-		if !p.found(v.What) {
-			p.add(Error, pid, noFD, v)
-		}
-	}
-	return nil
 }
 
 // state judges the process itself, by what it is besides its files.

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Object is one held kernel object that is no socket: an eventfd, or an inotify
-// instance, which goes on collecting events meanwhile.
+// Object is one held kernel object that is no socket: an eventfd, an inotify
+// instance, which goes on collecting events meanwhile, or an open POSIX message
+// queue, see [Queues].
 //
 // Of such an object CRIU saves a part: it makes an eventfd without
 // EFD_SEMAPHORE again (eventfd.c, eventfd_open), and an inotify instance
@@ -26,6 +27,9 @@ type Object struct {
 	Owners []Descriptor `json:"owners"`
 	// Semaphore tells that an eventfd has EFD_SEMAPHORE, from Linux 6.6 on.
 	Semaphore bool `json:"semaphore,omitempty"`
+	// External is what CRIU must be told of a message queue, see [Queues].
+	External string `json:"external,omitempty"`
+	Queue    *Queue `json:"queue,omitempty"`
 	// File is our duplicate, as in [Socket].
 	File *os.File `json:"-"`
 }
@@ -58,12 +62,16 @@ func objectKind(link string) (Kind, bool) {
 type objects struct {
 	list    []*object // in the kernel's order
 	devices devices
+	queues  uint64 // device of message queues, if known
+	asked   int    // the last process that was asked for it
 }
 
 type object struct {
 	fd        int // ours
 	kind      Kind
 	semaphore bool
+	external  string
+	queue     *Queue
 	owners    []Descriptor
 }
 
@@ -76,8 +84,7 @@ func (o *objects) add(kind Kind, pid, fd, copied int) (kept bool, err error) {
 			return false, err
 		}
 		if !keep {
-			v := unreadInotify()
-			return false, &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+			return false, unreadInotify().refusal(pid, fd)
 		}
 	}
 	inner, err := innerPID(pid)
@@ -93,10 +100,23 @@ func (o *objects) add(kind Kind, pid, fd, copied int) (kept bool, err error) {
 		o.list[i].owners = append(o.list[i].owners, owner)
 		return false, nil
 	}
-	o.list = slices.Insert(o.list, i, &object{
-		fd: copied, kind: kind, owners: []Descriptor{owner},
-		semaphore: kind == Eventfd && countsDown(pid, fd) == yes,
-	})
+	fresh := &object{fd: copied, kind: kind, owners: []Descriptor{owner}}
+	switch kind { //nolint:exhaustive // the others have no more to them
+	case Eventfd:
+		fresh.semaphore = countsDown(pid, fd) == yes
+	case Mqueue:
+		if fresh.external, err = queueExternal(pid, fd); err != nil {
+			return false, err
+		}
+		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))
+		if err != nil {
+			return false, gone(pid, err)
+		}
+		if fresh.queue, err = describeQueue(copied, link); err != nil {
+			return false, err
+		}
+	}
+	o.list = slices.Insert(o.list, i, fresh)
 	return true, nil
 }
 
@@ -138,7 +158,7 @@ func (o *objects) take(w *wrapper) ([]Object, error) {
 			return list, err
 		}
 		have.fd = -1
-		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, File: file})
+		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, External: have.external, Queue: have.queue, File: file})
 	}
 	return list, nil
 }

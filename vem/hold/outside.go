@@ -3,6 +3,7 @@ package hold
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // markOutside finds the unix sockets that lead out of the app, and completes
@@ -24,6 +26,9 @@ func (s *scanner) markOutside(opt Options) error {
 	}
 	known, err := unixSockets(opt.NS)
 	if err != nil {
+		return err
+	}
+	if s.unseen, err = s.findUnseen(known); err != nil {
 		return err
 	}
 	nodes := map[uint64]unixNode{}
@@ -57,7 +62,7 @@ func (s *scanner) markOutside(opt Options) error {
 // unixTable is the unix sockets that an app may have to do with, by inode.
 type unixTable struct {
 	app     map[uint32]unixSocket // of the app's namespace
-	host    map[uint32]unixSocket // of the caller's own
+	host    map[uint32]unixSocket // of the caller's own, and of others that are needed
 	waiting map[uint32]uint32     // clients in accept queues, and their listeners
 }
 
@@ -78,18 +83,103 @@ func (t unixTable) find(inode uint32) (unixSocket, bool) {
 	return u, ok
 }
 
-// foreign tells whether an app's socket, or what it is connected to, is in
-// another namespace than the app.
+// foreign tells whether an app's socket, or what it is connected to, is in a
+// namespace that was not looked into, or waits at a listener of another one.
 func (t unixTable) foreign(inode uint32) bool {
-	u, ok := t.app[inode]
-	peer := u.Peer
+	u, ok := t.find(inode)
 	if u.waits() {
-		if peer = t.waiting[inode]; peer == 0 {
-			return true // at a listener that is in neither namespace
+		_, near := t.app[t.waiting[inode]]
+		return !near
+	}
+	_, known := t.find(u.Peer)
+	return !ok || u.Peer != 0 && !known
+}
+
+// findUnseen looks for the app's sockets that are not in its own namespace, and
+// returns what the kernel tells of them and of their peers, for CRIU. A socket
+// that was accepted is in the namespace of its client, which may be that of
+// another app; it is added to the table.
+func (s *scanner) findUnseen(known unixTable) ([][]byte, error) {
+	wanted := map[uint32]bool{}
+	places := map[uint64]*netns.NS{}
+	defer func() {
+		for _, ns := range places {
+			_ = ns.Close() // a handle
+		}
+	}()
+	for inode, f := range s.sockets {
+		if f.details.facts.Family != unix.AF_UNIX {
+			continue
+		}
+		u, near := known.app[uint32(inode)]
+		if _, nearPeer := known.app[u.Peer]; near && (u.Peer == 0 || nearPeer) {
+			continue
+		}
+		wanted[uint32(inode)], wanted[u.Peer] = true, true
+		if near {
+			continue // its peer is the caller's, or nobody knows whose
+		}
+		ns, err := netns.OfSocket(f.fd)
+		if err != nil {
+			return nil, err
+		}
+		if other := places[ns.Inode()]; other != nil {
+			_ = other.Close() // a handle
+		}
+		places[ns.Inode()] = ns
+	}
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	var unseen [][]byte
+	look := func(ns NetNS) error {
+		more, err := known.add(ns, wanted)
+		unseen = append(unseen, more...)
+		return err
+	}
+	own, err := netns.Current()
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close() //nolint:errcheck // a handle
+	err = look(nil)
+	for inode, ns := range places {
+		if inode != own.Inode() {
+			err = errors.Join(err, look(ns))
 		}
 	}
-	_, near := t.app[peer]
-	return !ok || peer != 0 && !near
+	return unseen, err
+}
+
+// add looks into a namespace, nil being the caller's own, for wanted sockets and
+// their peers that the app's own does not have.
+func (t unixTable) add(ns NetNS, wanted map[uint32]bool) ([][]byte, error) {
+	list := t.host
+	if ns != nil {
+		var err error
+		if list, err = unixOf(ns); err != nil {
+			return nil, err
+		}
+		maps.Copy(t.host, list)
+	}
+	for inode := range wanted {
+		if u, ok := list[inode]; ok && u.Peer != 0 {
+			wanted[u.Peer] = true
+		}
+	}
+	conn, err := sockdiag.Dial(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing was written
+	out, err := conn.UnixMessages(func(inode uint32) bool {
+		_, near := t.app[inode]
+		return wanted[inode] && inode != 0 && !near
+	})
+	if errors.Is(err, sockdiag.ErrInterrupted) {
+		err = nil // others come and go; if one of ours is missing, CRIU says so
+	}
+	return out, err
 }
 
 // unixSockets dumps the unix sockets of the app's namespace and of the caller's

@@ -144,8 +144,7 @@ func (p *preflight) process(pid int) error {
 }
 
 func (p *preflight) add(severity Severity, pid, fd int, v Verdict) {
-	err := &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
-	p.findings = append(p.findings, Finding{Severity: severity, Err: err})
+	p.findings = append(p.findings, Finding{Severity: severity, Err: v.refusal(pid, fd)})
 }
 
 func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -196,7 +197,15 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 		live := 0
 		for _, inode := range l.Pending {
 			client, ok := known.find(inode)
-			if !ok || inode == 0 {
+			if !ok && inode != 0 {
+				// It is of another namespace, as that of another app, where what
+				// it has sent can't be seen, or it came and went meanwhile.
+				abroad, err := w.abroad(uint32(s.Inode), inode)
+				if err != nil || abroad {
+					return Event{Socket: s, Reason: Connect}, err == nil, err
+				}
+			}
+			if !ok {
 				continue
 			}
 			live++
@@ -207,6 +216,18 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 		w.looked(i, live)
 	}
 	return Event{}, false, nil
+}
+
+// abroad looks again whether a client waits in a listener's queue that is in none
+// of the namespaces that are looked into.
+func (w *Watcher) abroad(listener, client uint32) (bool, error) {
+	known, err := unixSockets(w.ns)
+	if err != nil {
+		return false, fmt.Errorf("look into accept queues: %w", err)
+	}
+	l, _ := known.find(listener)
+	_, near := known.find(client)
+	return !near && slices.Contains(l.Pending, client), nil
 }
 
 // plan sets the time of the next look, and runs the tap while it is of use.

@@ -60,6 +60,7 @@ type scanner struct {
 	sockets map[uint64]*found
 	order   []uint64 // their inodes, as they were found
 	objects objects
+	unseen  [][]byte // of unix sockets in other namespaces
 }
 
 func (s *scanner) close() {
@@ -76,11 +77,16 @@ func (s *scanner) close() {
 // *UnsupportedError for the first file of it that neither CRIU nor the hold can
 // keep.
 func (s *scanner) process(ctx context.Context, pid int) error {
-	return duplicate(ctx, pid, func(fd, copied int, mode, rdev, inode uint64) (bool, error) {
+	return duplicate(ctx, pid, func(fd, copied int, at attributes) (bool, error) {
 		owner := Owner{PID: pid, FD: fd}
-		switch have := s.sockets[inode]; {
-		case mode&unix.S_IFMT != unix.S_IFSOCK:
-			link, err := decideFile(pid, fd, Facts{Mode: uint32(mode), Rdev: rdev})
+		switch have := s.sockets[at.inode]; {
+		case s.objects.isQueue(pid, at):
+			return s.objects.add(Mqueue, pid, fd, copied)
+		case at.mode&unix.S_IFMT != unix.S_IFSOCK:
+			link, err := decideFile(pid, fd, Facts{Mode: at.mode, Rdev: at.rdev})
+			if link == fanotifyLink && waiting(copied) {
+				return false, unreadFanotify().refusal(pid, fd)
+			}
 			if kind, ok := objectKind(link); ok && err == nil {
 				return s.objects.add(kind, pid, fd, copied)
 			}
@@ -89,15 +95,21 @@ func (s *scanner) process(ctx context.Context, pid int) error {
 			have.owners = append(have.owners, owner)
 			return false, nil
 		}
-		s.sockets[inode] = &found{fd: copied, owners: []Owner{owner}}
-		s.order = append(s.order, inode)
+		s.sockets[at.inode] = &found{fd: copied, owners: []Owner{owner}}
+		s.order = append(s.order, at.inode)
 		return true, nil
 	})
 }
 
+// attributes are those of the file that a descriptor leads to, as in stat(2).
+type attributes struct {
+	mode             uint32
+	rdev, dev, inode uint64
+}
+
 // duplicate calls visit with a duplicate of each descriptor of a process, and
 // what it leads to; kept tells whether visit owns the duplicate now.
-func duplicate(ctx context.Context, pid int, visit func(fd, copied int, mode, rdev, inode uint64) (kept bool, err error)) error {
+func duplicate(ctx context.Context, pid int, visit func(fd, copied int, at attributes) (kept bool, err error)) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return gone(pid, err)
@@ -127,7 +139,9 @@ func duplicate(ctx context.Context, pid int, visit func(fd, copied int, mode, rd
 		if err = unix.Statx(copied, "", flags, unix.STATX_TYPE|unix.STATX_INO, &st); err != nil {
 			err = fmt.Errorf("stat descriptor %d of process %d: %w", fd, pid, err)
 		} else {
-			kept, err = visit(fd, copied, uint64(st.Mode), unix.Mkdev(st.Rdev_major, st.Rdev_minor), st.Ino)
+			kept, err = visit(fd, copied, attributes{
+				mode: uint32(st.Mode), rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor), dev: unix.Mkdev(st.Dev_major, st.Dev_minor), inode: st.Ino,
+			})
 		}
 		if !kept {
 			unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
@@ -151,7 +165,7 @@ func decideFile(pid, fd int, facts Facts) (link string, err error) {
 		facts.Link = link
 	}
 	if v := Decide(facts); v.Fate == Refused {
-		return "", &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
+		return "", v.refusal(pid, fd)
 	}
 	return facts.Link, nil
 }

@@ -104,35 +104,65 @@ func TestCollectUnix(t *testing.T) {
 	closeNow(t, outer)
 }
 
-// TestCollectForeign connects the app with programs of the host's own network
-// namespace, which CRIU cannot save.
+// TestCollectForeign connects the app with programs of other network
+// namespaces, where CRIU does not look.
 func TestCollectForeign(t *testing.T) {
-	w := newWorld(t)
-	tests := map[string]func(t *testing.T) *os.File{
-		"client from the host": func(t *testing.T) *os.File {
+	w, other := newWorld(t), newWorld(t)
+	path := func(t *testing.T) string {
+		t.Helper()
+		return filepath.Join(t.TempDir(), "s")
+	}
+	tests := map[string]struct {
+		open         func(t *testing.T) *os.File
+		held, unseen int // numbers
+		refused      bool
+	}{
+		"client from the host": {func(t *testing.T) *os.File {
 			t.Helper()
-			name := filepath.Join(t.TempDir(), "s")
+			name := path(t)
 			l := w.unixListen(unix.SOCK_STREAM, 5, name)
 			w.connect(w.here(unix.AF_UNIX, unix.SOCK_STREAM, 0), name)
 			return w.accept(l)
-		},
-		"datagrams to the host": func(t *testing.T) *os.File {
+		}, 1, 2, false},
+		"client from another app": {func(t *testing.T) *os.File {
 			t.Helper()
-			name := filepath.Join(t.TempDir(), "s")
+			name := path(t)
+			l := w.unixListen(unix.SOCK_STREAM, 5, name)
+			other.unixDial(unix.SOCK_STREAM, name)
+			return w.accept(l)
+		}, 1, 2, false},
+		"datagrams to the host": {func(t *testing.T) *os.File {
+			t.Helper()
+			name := path(t)
 			f := w.here(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 			qt.Assert(t, qt.IsNil(unix.Bind(int(f.Fd()), &unix.SockaddrUnix{Name: name})))
 			return w.unixDial(unix.SOCK_DGRAM, name)
-		},
-		"socket of the host": func(*testing.T) *os.File { return w.here(unix.AF_UNIX, unix.SOCK_DGRAM, 0) },
+		}, 1, 1, false},
+		"datagrams to another app": {func(t *testing.T) *os.File {
+			t.Helper()
+			name := path(t)
+			other.unixBound(unix.SOCK_DGRAM, name)
+			return w.unixDial(unix.SOCK_DGRAM, name)
+		}, 0, 0, true},
+		"socket of the host": {func(*testing.T) *os.File { return w.here(unix.AF_UNIX, unix.SOCK_DGRAM, 0) }, 0, 1, false},
+		"socket of its own":  {func(*testing.T) *os.File { return w.socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0) }, 0, 0, false},
 	}
-	for name, open := range tests {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			a := w.run(open(t))
-			_, err := hold.Collect(t.Context(), []int{a.pid}, hold.Options{NS: w.ns})
-			var u *hold.UnsupportedError
-			qt.Assert(t, qt.ErrorAs(err, &u))
-			qt.Assert(t, qt.Equals(u.FD, 3))
-			qt.Assert(t, qt.Equals(u.What, "unix connection that belongs to another network namespace"))
+			a := w.run(test.open(t))
+			set, err := hold.Collect(t.Context(), []int{a.pid}, hold.Options{NS: w.ns})
+			if test.refused {
+				var u *hold.UnsupportedError
+				qt.Assert(t, qt.ErrorAs(err, &u))
+				qt.Assert(t, qt.Equals(u.FD, 3))
+				qt.Assert(t, qt.Equals(u.What, "unix connection to another network namespace"))
+				return
+			}
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(set.Sockets, test.held))
+			qt.Check(t, qt.HasLen(set.External(), test.held))
+			qt.Check(t, qt.HasLen(set.Unseen, test.unseen))
+			qt.Assert(t, qt.IsNil(set.Close()))
 		})
 	}
 	t.Run("client of a host's listener", func(t *testing.T) {
@@ -188,6 +218,14 @@ func TestWatchUnix(t *testing.T) {
 			asleep(t, watcher)
 			w.write(client, "hello")
 			awake(t, watcher, hold.Data)
+		})
+		t.Run("another app's client/"+name, func(t *testing.T) {
+			t.Parallel()
+			w, other := newWorld(t), newWorld(t)
+			path := filepath.Join(t.TempDir(), "s")
+			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{})
+			other.unixDial(kind, path)
+			awake(t, watcher, hold.Connect) // nobody can see what it sends
 		})
 		t.Run("connection/"+name, func(t *testing.T) {
 			t.Parallel()
@@ -246,4 +284,19 @@ func TestWatchUnix(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.DeepEquals(after, before))
 	})
+}
+
+// TestExternalGone looks at an app one of whose processes has ended meanwhile.
+func TestExternalGone(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	outside := w.unixBound(unix.SOCK_DGRAM, filepath.Join(dir, "log"))
+	defer closeNow(t, outside)
+	inside := w.unixDial(unix.SOCK_DGRAM, filepath.Join(dir, "log"))
+	app, ended := w.run(inside), w.run()
+	defer app.kill(t)
+	ended.kill(t)
+	out, err := hold.External(t.Context(), []int{ended.pid, app.pid}, hold.Options{NS: w.ns, HostPaths: []string{dir}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(out, 1))
 }

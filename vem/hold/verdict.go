@@ -43,8 +43,8 @@ type Facts struct {
 	// Outside: what the file leads to is not in the app: a unix socket's peer, or
 	// a pidfd's process.
 	Outside bool
-	// Foreign: a unix socket or its peer belongs to another network namespace
-	// than the app.
+	// Foreign: a unix socket or its peer belongs to a network namespace that
+	// nobody knows, or it waits at a listener in another one than the app's.
 	Foreign bool
 	// Abandoned: a client in a unix listener's accept queue has closed its end.
 	Abandoned bool
@@ -65,6 +65,11 @@ type Verdict struct {
 	Kind   Kind
 	What   string
 	Remedy string
+}
+
+// refusal is the error for a refused descriptor.
+func (v Verdict) refusal(pid, fd int) error {
+	return &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
 }
 
 func refuse(kind Kind, what, remedy string) Verdict {
@@ -127,9 +132,10 @@ func decideUnix(f Facts) Verdict {
 	case f.Foreign:
 		// CRIU looks for unix sockets in the app's namespace alone (namespaces.c,
 		// walk_namespaces), and fails to dump what it has not seen there: "Unix
-		// socket not found", "Unix socket without peer".
-		return refuse(kind, "unix connection that belongs to another network namespace",
-			"end connections of host programs to the app's unix sockets, and the app's datagram sockets to the host's")
+		// socket not found", "Unix socket without peer". It is told of others, see
+		// Set.Unseen, but one that waits to be accepted may not have sent anything.
+		return refuse(kind, "unix connection to another network namespace",
+			"try again if it waits to be accepted; else end what is connected to a datagram socket of another app")
 	case f.Abandoned:
 		// sk-unix.c, dump_one_unix_fd: "Found a closed in-flight socket".
 		return refuse(kind, "unix listener with a waiting connection whose client is gone",

@@ -43,7 +43,7 @@ func TestDecide(t *testing.T) {
 		"unix within":            {socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), Saved, Unix, ""},
 		"unix out":               {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside = true }), Held, Unix, ""},
 		"unix listener":          {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Listening = true, true }), Held, UnixListen, ""},
-		"unix, other netns":      {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Foreign = true, true }), Refused, Unix, "unix connection that belongs to another network namespace"},
+		"unix, other netns":      {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Outside, f.Foreign = true, true }), Refused, Unix, "unix connection to another network namespace"},
 		"unix, dead client":      {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Listening, f.Abandoned = true, true }), Refused, UnixListen, "unix listener with a waiting connection whose client is gone"},
 		"unix, client with data": {with(socket(unix.AF_UNIX, unix.SOCK_STREAM, 0), func(f *Facts) { f.Listening, f.Unaccepted = true, true }), Refused, UnixListen, "unix listener with a waiting connection of the app itself that has data"},
 

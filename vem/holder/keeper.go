@@ -224,6 +224,14 @@ func (k *Keeper) up(ctx context.Context) (*process, error) {
 	}
 }
 
+// Ready waits until a holder answers, as requests do: for who wants to wait
+// before, and not with an app that stands still. Returns an error wrapping
+// [ErrDown] if none can be started.
+func (k *Keeper) Ready(ctx context.Context) error {
+	_, err := k.up(ctx)
+	return err
+}
+
 // try makes a request, again if the holder ends under it: a holder that has ended
 // keeps nothing, so the request was as if never made.
 func (k *Keeper) try(ctx context.Context, ask func() error) error {

@@ -190,10 +190,12 @@ func TestKeeperDown(t *testing.T) {
 	_, err = k.List(t.Context())
 	qt.Assert(t, qt.ErrorIs(err, holder.ErrDown))
 	qt.Assert(t, qt.IsNil(k.Drop(t.Context(), "a"))) // nothing keeps anything
+	qt.Assert(t, qt.ErrorIs(k.Ready(t.Context()), holder.ErrDown))
 	qt.Assert(t, qt.Equals(k.PID(), 0))
 
 	qt.Assert(t, qt.IsNil(os.Symlink(exe, moved)))
 	<-s.refilled
+	qt.Assert(t, qt.IsNil(k.Ready(t.Context())))
 	check(t, k, "a", items, inodes)
 }
 

@@ -77,6 +77,17 @@ func Current() (*NS, error) {
 	return Open("/proc/thread-self/ns/net")
 }
 
+// OfSocket opens the network namespace that a socket belongs to. It needs
+// CAP_NET_ADMIN over that one (SIOCGSKNS, net/socket.c).
+func OfSocket(fd int) (*NS, error) {
+	const siocgskns = 0x894c // linux/sockios.h, Linux 4.10
+	ns, err := unix.IoctlRetInt(fd, siocgskns)
+	if err != nil {
+		return nil, fmt.Errorf("find network namespace of socket: %w", err)
+	}
+	return fromFile(os.NewFile(uintptr(ns), "net"))
+}
+
 // fromFile takes ownership of f, also when it fails.
 func fromFile(f *os.File) (*NS, error) {
 	ino, err := inode(int(f.Fd()))

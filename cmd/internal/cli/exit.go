@@ -23,9 +23,9 @@ const (
 	OK          ExitCode = 0
 	Failed      ExitCode = 1
 	Usage       ExitCode = 2 // the command line makes no sense
-	NotFound    ExitCode = 4 // no such app or snapshot
+	NotFound    ExitCode = 4 // no such app, snapshot or template
 	Unsupported ExitCode = 5 // not possible on this host or with this app
-	Partly      ExitCode = 6 // it is done, but the app lost connections
+	Partly      ExitCode = 6 // it is done, but the app lost connections; some clones were made
 )
 
 // errInterrupted is a command that was ended by a signal.
@@ -49,6 +49,16 @@ type exitError struct {
 }
 
 func (e *exitError) Error() string { return e.text }
+
+// adviceError is an error, and what can be done about it.
+type adviceError struct {
+	err   error
+	hints []string
+}
+
+func (e *adviceError) Error() string   { return e.err.Error() }
+func (e *adviceError) Unwrap() error   { return e.err }
+func (e *adviceError) Hints() []string { return e.hints }
 
 // failures are the errors of a command that does the same to several.
 type failures []error

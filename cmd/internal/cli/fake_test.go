@@ -36,7 +36,10 @@ type fake struct {
 	mu        sync.Mutex
 	apps      []*api.App
 	snapshots []*api.Snapshot
+	templates []*api.Template
 	last      *api.RunRequest
+	cloned    *api.CloneRequest
+	copied    []string // what was woken or restored with its memory copied
 	checks    []*api.Check
 }
 
@@ -205,6 +208,9 @@ func (f *fake) Wake(req *api.WakeRequest, out grpc.ServerStreamingServer[api.Eve
 	if err != nil {
 		return err
 	}
+	if req.GetCopy() {
+		f.copied = append(f.copied, req.GetName())
+	}
 	a.Status, a.Pid, a.Processes, a.HeldSockets, a.MemoryBytes = api.Status_STATUS_RUNNING, 4800, 1, 0, 12<<20
 	return tell(out, &api.Result{App: a, TotalUs: 58_000})
 }
@@ -223,6 +229,9 @@ func (f *fake) TakeSnapshot(req *api.SnapshotRequest, out grpc.ServerStreamingSe
 	s := &api.Snapshot{
 		Name: name, App: a.GetName(), CreatedAt: timestamppb.New(began), SizeBytes: 13 << 20, MemoryBytes: 12 << 20, StorageBytes: 1 << 10,
 		Endpoint: a.GetEndpoint(), Network: a.GetNetwork(), Args: a.GetArgs(), CriuVersion: "4.2.1", Kernel: "6.18.0", Processes: 1,
+	}
+	if a.GetTemplate() != "" {
+		s.DeltaOf, s.MemorySharedBytes, s.SizeBytes, s.MemoryBytes = a.GetTemplate()+"-template", 11<<20, 2<<20, 1<<20
 	}
 	f.snapshots = append(f.snapshots, s)
 	if req.GetStop() {
@@ -254,6 +263,9 @@ func (f *fake) Restore(req *api.RestoreRequest, out grpc.ServerStreamingServer[a
 	s, err := f.findSnapshot(req.GetSnapshot())
 	if err != nil {
 		return err
+	}
+	if req.GetCopy() {
+		f.copied = append(f.copied, req.GetSnapshot())
 	}
 	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName()}
 	if req.GetAs() != "" {

@@ -15,6 +15,7 @@ import (
 func newRestore(s *session) *cobra.Command {
 	var as string
 	var endpoint netip.Addr
+	var mode memoryFlag
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
 		Short: "Make an app of a snapshot",
@@ -22,14 +23,17 @@ func newRestore(s *session) *cobra.Command {
 
 Connections that the app had then stay with the app, and the new one finds them
 closed: they are listed, and the exit code is 6. Listeners and datagram sockets
-are made anew.`,
+are made anew.
+
+` + memoryText,
 		Example: `  snapctl restore cache-1
-  snapctl restore cache-1 --as cache2 --endpoint 10.77.0.8`,
+  snapctl restore cache-1 --as cache2 --endpoint 10.77.0.8
+  snapctl restore cache-1 --copy`,
 		Args:              exactly("SNAPSHOT"),
 		ValidArgsFunction: s.ask(1, snapshotNames),
 		Annotations:       map[string]string{listKey: "snapshots", takenKey: "--as and --endpoint make another app of it"},
 		RunE: s.operate(output.Restore, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience()}
+			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy}
 			if endpoint.IsValid() {
 				req.Endpoint = endpoint.String()
 			}
@@ -38,6 +42,7 @@ are made anew.`,
 	}
 	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the app (default: as in the snapshot)")
 	cmd.Flags().Var(value.One(&endpoint, "ADDR", value.ParseIPv4), "endpoint", "address of the app (default: as in the snapshot)")
+	mode.add(cmd)
 	completeFlag(cmd, "as", cobra.NoFileCompletions)
 	completeFlag(cmd, "endpoint", cobra.NoFileCompletions)
 	return cmd

@@ -28,6 +28,7 @@ type session struct {
 const (
 	groupApps  = "apps"
 	groupSaved = "saved"
+	groupMany  = "many"
 	groupIDs   = "ids"
 	groupHost  = "host"
 )
@@ -44,15 +45,17 @@ Exit codes:
     0  it is done
     1  it failed
     2  the command line makes no sense
-    4  there is no such app or snapshot
+    4  there is no such app, snapshot or template
     5  not possible on this host, or with this app
-    6  it is done, but the app lost connections that it had
+    6  it is done, but the app lost connections that it had, or only some of the
+       clones could be made
 
 exec ends with the exit code of the command that it ran.
 
 Environment:
 
-    SNAPCTL_SOCKET  where snapctld listens, see --socket`
+    SNAPCTL_SOCKET  where snapctld listens, see --socket
+    SNAPCTL_CRIU    the CRIU that doctor looks at where no snapctld answers`
 
 func newRoot(s *session) *cobra.Command {
 	root := &cobra.Command{
@@ -72,11 +75,13 @@ func newRoot(s *session) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupApps, Title: "Apps:"},
 		&cobra.Group{ID: groupSaved, Title: "Hibernation and snapshots:"},
+		&cobra.Group{ID: groupMany, Title: "Templates and clones:"},
 		&cobra.Group{ID: groupIDs, Title: "Identity and network:"},
 		&cobra.Group{ID: groupHost, Title: "This host:"},
 	)
 	addTo(root, groupApps, newRun(s), newPs(s), newShow(s), newLogs(s), newExec(s), newStop(s), newRm(s))
 	addTo(root, groupSaved, newHibernate(s), newWake(s), newSnapshot(s), newSnapshots(s), newRestore(s), newInspect(s))
+	addTo(root, groupMany, newTemplate(s), newClone(s))
 	addTo(root, groupIDs, newIDs(s), newVem(s))
 	addTo(root, groupHost, newDoctor(s), newVersion(s))
 	root.AddCommand(newMan(s))

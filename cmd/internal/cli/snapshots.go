@@ -15,7 +15,9 @@ func newSnapshots(s *session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots",
 		Short: "List or remove snapshots",
-		Long:  "List the snapshots. FILES is what the app had written.",
+		Long: `List the snapshots. SIZE is what a snapshot takes by itself, and so what removing it
+frees; of that MEMORY is the processes', and FILES what the app had written. SHARED
+is what it has in common with the snapshot that it is a DELTA OF, and needs.`,
 		Example: `  snapctl snapshots
   snapctl snapshots rm cache-1`,
 		ValidArgsFunction: cobra.NoFileCompletions,

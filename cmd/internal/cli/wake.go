@@ -11,19 +11,36 @@ import (
 )
 
 func newWake(s *session) *cobra.Command {
-	return &cobra.Command{
+	var mode memoryFlag
+	cmd := &cobra.Command{
 		Use:   "wake APP...",
 		Short: "Wake hibernated apps",
 		Long: `Wake hibernated apps without waiting for traffic. If it fails the app stays
 hibernated, and its sockets held.
 
 If connections are lost, for snapctld and its holder both ended or the host was
-started anew, they are listed, and the exit code is 6: the app finds them closed.`,
-		Example:           "  snapctl wake cache",
+started anew, they are listed, and the exit code is 6: the app finds them closed.
+
+` + memoryText,
+		Example: `  snapctl wake cache
+  snapctl wake --copy cache`,
 		Args:              someOf("APP"),
 		ValidArgsFunction: s.ask(0, appNames(api.Status_STATUS_HELD)),
 		RunE: s.operate(output.WakeUp, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			return c.Wake(ctx, &api.WakeRequest{Name: name, Timeout: s.patience()}, tell)
+			return c.Wake(ctx, &api.WakeRequest{Name: name, Timeout: s.patience(), Copy: mode.copy}, tell)
 		}),
 	}
+	mode.add(cmd)
+	return cmd
+}
+
+// memoryFlag chooses how processes get their memory back.
+type memoryFlag struct{ copy bool }
+
+const memoryText = `Memory is mapped from what was saved, and only what is written to is copied: it takes
+as long for much memory as for little. With --copy all of it is read and copied
+first, as CRIU does it.`
+
+func (f *memoryFlag) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.copy, "copy", false, "copy the memory, as CRIU does it")
 }

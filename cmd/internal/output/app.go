@@ -19,10 +19,19 @@ type App struct {
 	Error        string    `json:"error,omitempty"`         // of what the daemon last did by itself
 	Hint         string    `json:"hint,omitempty"`
 
+	Identity
 	Place
 	Program
 	Usage
 	Policy
+}
+
+// Identity tells an app from its copies.
+type Identity struct {
+	Template       string `json:"template,omitempty"`        // that it is a clone of
+	Number         int32  `json:"number,omitempty"`          // among the clones
+	InsideEndpoint string `json:"inside_endpoint,omitempty"` // by which it knows itself, if that is another
+	Generation     string `json:"generation,omitempty"`      // new with every restore and clone
 }
 
 // Place is where an app is on the network.
@@ -92,6 +101,7 @@ func NewApp(a *api.App) App {
 	return App{
 		Name: a.GetName(), Status: Status(a.GetStatus()), StatusAt: utc(a.GetStatusAt()), CreatedAt: utc(a.GetCreatedAt()),
 		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(), Error: a.GetError(), Hint: a.GetHint(),
+		Identity: Identity{Template: a.GetTemplate(), Number: a.GetNumber(), InsideEndpoint: a.GetInsideEndpoint(), Generation: a.GetGeneration()},
 		Place: Place{
 			Network: a.GetNetwork(), Endpoint: a.GetEndpoint(), Endpoint6: a.GetEndpoint6(),
 			Publish: convert(a.GetPublish(), func(p *api.Publication) Publication {

@@ -65,6 +65,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"held sockets", number(a.HeldSockets)},
 		{"endpoint", a.Endpoint},
 		{"endpoint6", a.Endpoint6},
+		{"inside endpoint", a.InsideEndpoint},
 		{"network", a.Network},
 		{"published", strings.Join(convert(a.Publish, Publication.text), ", ")},
 		{"wake", a.Wake.text()},
@@ -76,8 +77,17 @@ func (d *AppDetail) Table(t *Table) {
 		{"user", a.User},
 		{"workdir", a.Workdir},
 		{"restored from", a.RestoredFrom},
+		{"clone of", a.cloneOf()},
+		{"generation", a.Generation},
 		{"created", stamp(a.CreatedAt)},
 	})
+}
+
+func (i Identity) cloneOf() string {
+	if i.Template == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s, number %d", i.Template, i.Number)
 }
 
 func (p Publication) text() string {

@@ -3,6 +3,8 @@ package output
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/snapctl/snapctl/runtime/api"
@@ -28,8 +30,14 @@ type description struct {
 		State   string `json:"state"`
 		Threads []any  `json:"threads"`
 		Memory  struct {
-			MappedBytes int64 `json:"mapped_bytes"`
-			StoredBytes int64 `json:"stored_bytes"`
+			MappedBytes   int64 `json:"mapped_bytes"`
+			StoredBytes   int64 `json:"stored_bytes"`
+			RemappedBytes int64 `json:"remapped_bytes"`
+			Mappings      []struct {
+				StoredBytes   int64  `json:"stored_bytes"`
+				RemappedBytes int64  `json:"remapped_bytes"`
+				CopiedBecause string `json:"copied_because"`
+			} `json:"mappings"`
 		} `json:"memory"`
 		Descriptors []any `json:"descriptors"`
 	} `json:"processes"`
@@ -58,6 +66,13 @@ func NewInspection(r *api.InspectResponse) (*Inspection, error) {
 // Table implements [Document].
 func (d *Inspection) Table(t *Table) {
 	s := d.Snapshot
+	shared := ""
+	if s.MemorySharedBytes+s.StorageSharedBytes > 0 {
+		shared = fmt.Sprintf("memory %s, files %s", Size(s.MemorySharedBytes), Size(s.StorageSharedBytes))
+	}
+	if s.DeltaOf != "" {
+		shared += ", with snapshot " + s.DeltaOf
+	}
 	t.Fields([]Field{
 		{"name", s.Name},
 		{"app", s.App},
@@ -66,6 +81,7 @@ func (d *Inspection) Table(t *Table) {
 		{"network", s.Network},
 		{"created", stamp(s.CreatedAt)},
 		{"size", fmt.Sprintf("%s: memory %s, files %s", Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes))},
+		{"shared", shared},
 		{"criu", s.CRIUVersion},
 		{"kernel", s.Kernel},
 	})
@@ -75,10 +91,11 @@ func (d *Inspection) Table(t *Table) {
 		for _, p := range d.shown.Processes {
 			rows = append(rows, []string{
 				strconv.Itoa(p.PID), strconv.Itoa(p.PPID), p.State, strconv.Itoa(len(p.Threads)), strconv.Itoa(len(p.Descriptors)),
-				Size(p.Memory.StoredBytes), Size(p.Memory.MappedBytes), p.Comm,
+				Size(p.Memory.StoredBytes), Size(p.Memory.RemappedBytes), Size(p.Memory.MappedBytes), p.Comm,
 			})
 		}
-		t.Rows([]string{"PID", "PARENT", "STATE", "THREADS", "FILES", "STORED", "MAPPED", "PROCESS"}, rows)
+		t.Rows([]string{"PID", "PARENT", "STATE", "THREADS", "FILES", "STORED", "SHARED", "MAPPED", "PROCESS"}, rows)
+		d.copied(t)
 	}
 	if len(d.shown.Sockets) > 0 {
 		t.Line("")
@@ -88,4 +105,25 @@ func (d *Inspection) Table(t *Table) {
 		}
 		t.Rows([]string{"SOCKET", "STATE", "LOCAL", "REMOTE"}, rows)
 	}
+}
+
+// copied tells what a restore copies and does not map, and why.
+func (d *Inspection) copied(t *Table) {
+	because := make(map[string]int64)
+	for _, p := range d.shown.Processes {
+		for _, m := range p.Memory.Mappings {
+			if m.CopiedBecause != "" {
+				because[m.CopiedBecause] += m.StoredBytes - min(m.StoredBytes, m.RemappedBytes)
+			}
+		}
+	}
+	if len(because) == 0 {
+		return
+	}
+	t.Line("")
+	var rows [][]string
+	for _, why := range slices.Sorted(maps.Keys(because)) {
+		rows = append(rows, []string{Size(because[why]), why})
+	}
+	t.Rows([]string{"COPIED", "BECAUSE"}, rows)
 }

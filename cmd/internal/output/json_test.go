@@ -20,6 +20,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/template"
 )
 
 var update = flag.Bool("update", false, "write the golden files, and the examples in JSON.md")
@@ -64,6 +65,37 @@ func exampleSnapshot() *api.Snapshot {
 	}
 }
 
+func deltaSnapshot() *api.Snapshot {
+	s := exampleSnapshot()
+	s.Name, s.App, s.SizeBytes, s.MemoryBytes = "cache-2", "cache-clone", 2<<20, 1<<20
+	s.DeltaOf, s.MemorySharedBytes, s.StorageSharedBytes = "cache-1", 11<<20, 512
+	return s
+}
+
+func exampleTemplate() *api.Template {
+	return &api.Template{
+		Name: "web", Snapshot: "web-1", App: "web", CreatedAt: timestamppb.New(at), RulesYaml: "hostname: '{{ .Name }}'\n",
+		MemoryBytes: 12 << 20, StorageBytes: 1 << 10, Network: "default", InsideEndpoint: "10.77.0.7", Args: []string{"web"}, Processes: 1,
+		Clones: []string{"web-1", "web-2"}, PoolSize: 5, PoolReady: 2, PoolError: "no memory",
+		Parameters: []*api.Parameter{
+			{Key: "GREETING", Description: "what it says", DefaultText: "hello from {{ .Name }}", Pattern: "[a-z ]+"},
+			{Key: "OWNER", Required: true},
+		},
+	}
+}
+
+func cloneResult() *api.CloneResult {
+	return &api.CloneResult{
+		Name: "web-1", TotalUs: 12_000, StepsUs: map[string]int64{"restore processes": 9_000}, FromPool: true,
+		App: &api.App{
+			Name: "web-1", Status: api.Status_STATUS_RUNNING, Endpoint: "10.77.0.20", InsideEndpoint: "10.77.0.7", Network: "default", Args: []string{"web"},
+			CreatedAt: timestamppb.New(at), StatusAt: timestamppb.New(at), Rootfs: "/", Hostname: "web-1", User: "0", Workdir: "/", Pid: 4711, Processes: 1,
+			MemoryBytes: 1 << 20, Template: "web", Number: 1, Generation: "6f1c0fd2-92b4-4c5e-8a43-6b6f0a4d6f0e", RestoredFrom: "web-1",
+		},
+		Sockets: []*api.SocketOutcome{{Socket: "tcp 10.77.0.7:80 <- 10.77.0.1:5123", Outcome: "reset", Reason: "the rules say so"}},
+	}
+}
+
 func exampleInfo(t *testing.T) []byte {
 	t.Helper()
 	b, err := json.Marshal(image.Info{
@@ -89,7 +121,7 @@ func examples(t *testing.T) map[string]Document {
 		"ps-empty":  NewAppList(nil),
 		"show":      NewAppDetail(exampleApp()),
 		"run":       NewStarted(&api.App{Name: "cache", Status: api.Status_STATUS_RUNNING, Endpoint: "10.77.0.7", Network: "default", Args: []string{"redis-server"}, Pid: 4711}),
-		"snapshots": NewSnapshotList([]*api.Snapshot{exampleSnapshot()}),
+		"snapshots": NewSnapshotList([]*api.Snapshot{exampleSnapshot(), deltaSnapshot()}),
 		"inspect":   inspection,
 		"ids": NewIDMap("cache", []*api.Id{
 			{Kind: "pid", Virtual: "1", Actual: "4711", Detail: "redis-server"},
@@ -119,7 +151,13 @@ func examples(t *testing.T) map[string]Document {
 			App: stoppedApp(), TotalUs: 120_000,
 			Sockets: []*api.SocketOutcome{{Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5123", Outcome: "reset", Reason: "it belongs to app cache"}},
 		})}, nil),
-		"rm": NewResults([]Result{NewResult(Remove, "cache", &api.Result{})}, nil),
+		"template-ls":       NewTemplateList([]*api.Template{exampleTemplate()}),
+		"template-show":     NewTemplateDetail(exampleTemplate()),
+		"template-pool":     NewPoolChange(exampleTemplate()),
+		"template-create":   NewResults([]Result{NewResult(CreateTemplate, "web", &api.Result{Template: exampleTemplate(), FrozenUs: 40_000, TotalUs: 70_000})}, nil),
+		"template-validate": NewRulesCheck("web.yaml", template.RuleErrors{{Line: 3, Column: 11, Path: "files[0].mode", Text: "\"640\": want octal digits such as 0640 or 04755"}}),
+		"clone":             NewClones("web", 30*time.Millisecond, []Result{NewClone(cloneResult())}, []Failure{NewFailure("web-2", 1, errors.New("web-2: no memory"))}),
+		"rm":                NewResults([]Result{NewResult(Remove, "cache", &api.Result{})}, nil),
 	}
 }
 
@@ -176,20 +214,25 @@ func TestFieldsInPromise(t *testing.T) {
 	text, err := os.ReadFile(promise)
 	qt.Assert(t, qt.IsNil(err))
 	for section, typ := range map[string]reflect.Type{
-		"App":          reflect.TypeFor[App](),
-		"Snapshot":     reflect.TypeFor[Snapshot](),
-		"Result":       reflect.TypeFor[Result](),
-		"Failure":      reflect.TypeFor[Failure](),
-		"ps":           reflect.TypeFor[AppList](),
-		"show and run": reflect.TypeFor[AppDetail](),
-		"snapshots":    reflect.TypeFor[SnapshotList](),
-		"Operations":   reflect.TypeFor[Results](),
-		"inspect":      reflect.TypeFor[Inspection](),
-		"The image":    reflect.TypeFor[image.Info](),
-		"ids":          reflect.TypeFor[IDMap](),
-		"vem table":    reflect.TypeFor[VemTable](),
-		"doctor":       reflect.TypeFor[Diagnosis](),
-		"version":      reflect.TypeFor[Version](),
+		"App":                    reflect.TypeFor[App](),
+		"Snapshot":               reflect.TypeFor[Snapshot](),
+		"Result":                 reflect.TypeFor[Result](),
+		"Failure":                reflect.TypeFor[Failure](),
+		"Template":               reflect.TypeFor[Template](),
+		"template ls":            reflect.TypeFor[TemplateList](),
+		"template show and pool": reflect.TypeFor[TemplateDetail](),
+		"template validate":      reflect.TypeFor[RulesCheck](),
+		"clone":                  reflect.TypeFor[Clones](),
+		"ps":                     reflect.TypeFor[AppList](),
+		"show and run":           reflect.TypeFor[AppDetail](),
+		"snapshots":              reflect.TypeFor[SnapshotList](),
+		"Operations":             reflect.TypeFor[Results](),
+		"inspect":                reflect.TypeFor[Inspection](),
+		"The image":              reflect.TypeFor[image.Info](),
+		"ids":                    reflect.TypeFor[IDMap](),
+		"vem table":              reflect.TypeFor[VemTable](),
+		"doctor":                 reflect.TypeFor[Diagnosis](),
+		"version":                reflect.TypeFor[Version](),
 	} {
 		t.Run(section, func(t *testing.T) {
 			_, body, ok := strings.Cut(string(text), "\n## "+section+"\n")
@@ -218,7 +261,7 @@ func cutLast(path string) (parent, name string, ok bool) {
 
 // shared are types with a section of their own.
 func shared(t reflect.Type) bool {
-	return t == reflect.TypeFor[App]() || t == reflect.TypeFor[Snapshot]() || t == reflect.TypeFor[Result]() || t == reflect.TypeFor[Failure]()
+	return t == reflect.TypeFor[App]() || t == reflect.TypeFor[Snapshot]() || t == reflect.TypeFor[Result]() || t == reflect.TypeFor[Failure]() || t == reflect.TypeFor[Template]()
 }
 
 // fields lists the fields of a type's JSON, as paths: "publish[].port".

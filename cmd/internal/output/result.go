@@ -21,15 +21,20 @@ const (
 	Stop           Operation = "stop"
 	Remove         Operation = "remove"
 	RemoveSnapshot Operation = "remove-snapshot"
+	CreateTemplate Operation = "create-template"
+	RemoveTemplate Operation = "remove-template"
+	Clone          Operation = "clone"
 )
 
-// Result is what an operation did to one app or snapshot.
+// Result is what an operation did to one app, snapshot or template.
 type Result struct {
 	Operation Operation        `json:"operation"`
 	Name      string           `json:"name"`     // as it was asked for
 	Complete  bool             `json:"complete"` // false if a connection was lost
 	App       *App             `json:"app,omitempty"`
 	Snapshot  *Snapshot        `json:"snapshot,omitempty"`
+	Template  *Template        `json:"template,omitempty"`
+	FromPool  bool             `json:"from_pool,omitempty"` // a clone that stood ready
 	FrozenUS  int64            `json:"frozen_us,omitempty"` // how long no process ran
 	TotalUS   int64            `json:"total_us,omitempty"`
 	StepsUS   map[string]int64 `json:"steps_us,omitempty"`
@@ -64,6 +69,10 @@ func NewResult(op Operation, name string, r *api.Result) Result {
 	if r.GetSnapshot() != nil {
 		snap := NewSnapshot(r.GetSnapshot())
 		res.Snapshot = &snap
+	}
+	if r.GetTemplate() != nil {
+		tmpl := NewTemplate(r.GetTemplate())
+		res.Template = &tmpl
 	}
 	return res
 }
@@ -105,7 +114,9 @@ func NewResults(results []Result, failures []Failure) *Results {
 func (d *Results) Table(t *Table) {
 	for _, r := range d.Results {
 		t.Line(r.text())
-		r.lost(t)
+		if r.Operation != Clone { // in a crowd of clones a number has to do
+			r.lost(t)
+		}
 	}
 }
 
@@ -177,6 +188,21 @@ func (r Result) text() string {
 	case Restore:
 		text = fmt.Sprintf("%s restored from %s at %s%s", app.Name, r.Name, app.Endpoint, total)
 		detail = nil
+	case Clone:
+		text += " cloned at " + app.Endpoint + total
+		if r.FromPool {
+			detail = append(detail, "from the pool")
+		}
+		if n := r.reset(); n > 0 {
+			detail = append(detail, plural(n, "connection")+" reset")
+		}
+	case CreateTemplate:
+		text = r.templateText()
+		if r.FrozenUS == 0 {
+			detail = nil
+		}
+	case RemoveTemplate:
+		text = "template " + text + " removed"
 	case Stop:
 		text += " stopped"
 		if app.Exit != "" {

@@ -11,15 +11,31 @@ type Snapshot struct {
 	Name         string    `json:"name"`
 	App          string    `json:"app"`
 	CreatedAt    time.Time `json:"created_at,omitzero"`
-	SizeBytes    int64     `json:"size_bytes"`
-	MemoryBytes  int64     `json:"memory_bytes"`  // of the processes
-	StorageBytes int64     `json:"storage_bytes"` // files that the app wrote
+	SizeBytes    int64     `json:"size_bytes"`    // its own
+	MemoryBytes  int64     `json:"memory_bytes"`  // of that, of the processes
+	StorageBytes int64     `json:"storage_bytes"` // of that, files that the app wrote
 	Endpoint     string    `json:"endpoint"`
 	Network      string    `json:"network"`
 	Args         []string  `json:"args"`
 	Processes    int32     `json:"processes"`
 	CRIUVersion  string    `json:"criu_version"`
 	Kernel       string    `json:"kernel"`
+
+	Shared
+}
+
+// Shared is what a snapshot has in common with the one that it was made of.
+type Shared struct {
+	DeltaOf            string `json:"delta_of,omitempty"` // the snapshot that it needs
+	MemorySharedBytes  int64  `json:"memory_shared_bytes"`
+	StorageSharedBytes int64  `json:"storage_shared_bytes"`
+}
+
+func (s Shared) text() string {
+	if s.DeltaOf == "" {
+		return ""
+	}
+	return Size(s.MemorySharedBytes + s.StorageSharedBytes)
 }
 
 // NewSnapshot reads the API's message.
@@ -28,6 +44,7 @@ func NewSnapshot(s *api.Snapshot) Snapshot {
 		Name: s.GetName(), App: s.GetApp(), CreatedAt: utc(s.GetCreatedAt()), SizeBytes: s.GetSizeBytes(),
 		MemoryBytes: s.GetMemoryBytes(), StorageBytes: s.GetStorageBytes(), Endpoint: s.GetEndpoint(), Network: s.GetNetwork(),
 		Args: list(s.GetArgs()), Processes: s.GetProcesses(), CRIUVersion: s.GetCriuVersion(), Kernel: s.GetKernel(),
+		Shared: Shared{DeltaOf: s.GetDeltaOf(), MemorySharedBytes: s.GetMemorySharedBytes(), StorageSharedBytes: s.GetStorageSharedBytes()},
 	}
 }
 
@@ -44,11 +61,11 @@ func NewSnapshotList(all []*api.Snapshot) *SnapshotList {
 
 // Table implements [Document].
 func (d *SnapshotList) Table(t *Table) {
-	t.Rows([]string{"NAME", "APP", "AGE", "SIZE", "MEMORY", "FILES", "ENDPOINT", "COMMAND"},
+	t.Rows([]string{"NAME", "APP", "AGE", "SIZE", "MEMORY", "FILES", "SHARED", "DELTA OF", "ENDPOINT", "COMMAND"},
 		convert(d.Snapshots, func(s Snapshot) []string {
 			return []string{
 				s.Name, s.App, t.age(s.CreatedAt), Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes),
-				s.Endpoint, shorten(Command(s.Args), 40),
+				s.text(), s.DeltaOf, s.Endpoint, shorten(Command(s.Args), 40),
 			}
 		}))
 }

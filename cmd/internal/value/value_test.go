@@ -208,3 +208,11 @@ func FuzzSize(f *testing.F) {
 		}
 	})
 }
+
+func TestSetting(t *testing.T) {
+	for text, want := range map[string]Setting{"A=b": {"A", "b"}, "A=": {"A", ""}, "A=b=c d": {"A", "b=c d"}, "A": {}, "=b": {}, "": {}} {
+		got, err := ParseSetting(text)
+		qt.Check(t, qt.Equals(got, want), qt.Commentf("%q", text))
+		qt.Check(t, qt.Equals(err == nil, want.Key != ""), qt.Commentf("%q", text))
+	}
+}

@@ -2,14 +2,18 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -36,11 +40,38 @@ func do(conn net.Conn, line string) (string, error) {
 		return conn.RemoteAddr().String(), nil
 	case "dial": // dial NETWORK ADDRESS TEXT: sends it, and answers as the other one does
 		return dial(text)
+	case "count": // count: how often it was asked, in memory
+		return strconv.FormatInt(asked.Add(1), 10), nil
+	case "watch": // watch PATH: notes how often a file there is replaced, from now on
+		return "ok", watch(text)
+	case "watched": // how often
+		return strconv.FormatInt(replaced.Load(), 10), nil
+	case "self": // the address that this connection is at
+		return conn.LocalAddr().String(), nil
 	case "open": // open NETWORK ADDRESS: serves who is there, as if it had connected
 		return open(text)
 	case "write": // write PATH TEXT
 		path, content, _ := strings.Cut(text, " ")
 		return "ok", os.WriteFile(path, []byte(content), 0o644)
+	case "mkdir": // mkdir PATH
+		return "ok", os.MkdirAll(text, 0o755)
+	case "list": // list PATH
+		entries, err := os.ReadDir(text)
+		names := make([]string, len(entries))
+		for i, e := range entries {
+			names[i] = e.Name()
+		}
+		return strings.Join(names, " "), err
+	case "size": // size PATH
+		info, err := os.Stat(text)
+		if err != nil {
+			return "", err
+		}
+		return strconv.FormatInt(info.Size(), 10), nil
+	case "tick": // tick PATH: writes to it every millisecond, from now on
+		return "ok", tick(text)
+	case "remove": // remove PATH, with all in it
+		return "ok", os.RemoveAll(text)
 	case "alloc": // alloc MIB: keeps them
 		return "ok", number(text, alloc)
 	case "children": // children N: starts and keeps them
@@ -55,6 +86,10 @@ func do(conn net.Conn, line string) (string, error) {
 // tell answers what the app sees of itself.
 func tell(name, text string) (string, error) {
 	switch name {
+	case "hangups": // how often it got SIGHUP
+		return strconv.FormatInt(hangups.Load(), 10), nil
+	case "pid":
+		return strconv.Itoa(os.Getpid()), nil
 	case "env": // env NAME
 		return os.Getenv(text), nil
 	case "cwd":
@@ -66,9 +101,31 @@ func tell(name, text string) (string, error) {
 	case "read": // read PATH
 		b, err := os.ReadFile(text)
 		return strings.TrimSpace(string(b)), err
+	case "line": // line PATH: all of its lines in one
+		b, err := os.ReadFile(text)
+		return strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", " "), err
+	case "mode": // mode PATH: and owner and group
+		info, err := os.Stat(text)
+		if err != nil {
+			return "", err
+		}
+		st := info.Sys().(*syscall.Stat_t) //nolint:errcheck,forcetypeassert // on Linux
+		return fmt.Sprint(info.Mode(), " ", st.Uid, " ", st.Gid), nil
+	case "instance": // its name, by the file that tells it
+		return instance()
 	default:
 		return "", fmt.Errorf("no such command: %s", name)
 	}
+}
+
+func instance() (string, error) {
+	b, err := os.ReadFile("/run/snapctl/instance.json")
+	if err != nil {
+		return "", err
+	}
+	var file struct{ Name string }
+	err = json.Unmarshal(b, &file)
+	return file.Name, err
 }
 
 func number(text string, do func(int) error) error {
@@ -107,6 +164,56 @@ func open(text string) (string, error) {
 	}
 	go session(conn)
 	return conn.LocalAddr().String(), nil
+}
+
+// The state of the program that its copies have each for themselves.
+var asked, replaced, hangups atomic.Int64 //nolint:gochecknoglobals // for the life of the program
+
+// tick opens the file for each tick: one that it had open could not grow while it is frozen.
+func tick(path string) error {
+	once := func() error {
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(".")
+		return errors.Join(err, f.Close())
+	}
+	if err := once(); err != nil {
+		return err
+	}
+	go func() {
+		for range time.Tick(time.Millisecond) {
+			if err := once(); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// watch waits for files that replace the one at a path, by inotify(7).
+func watch(path string) error {
+	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if _, err := syscall.InotifyAddWatch(fd, filepath.Dir(path), syscall.IN_MOVED_TO); err != nil {
+		return err
+	}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := syscall.Read(fd, buf)
+			if err != nil && !errors.Is(err, syscall.EINTR) {
+				return
+			}
+			if bytes.Contains(buf[:max(n, 0)], []byte(filepath.Base(path)+"\x00")) {
+				replaced.Add(1)
+			}
+		}
+	}()
+	return nil
 }
 
 var kept [][]byte //nolint:gochecknoglobals // for the life of the program

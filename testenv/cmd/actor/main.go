@@ -1,7 +1,7 @@
 // Command actor is an app that does what its clients tell it, line by line, and
 // tells what it sees: its environment, its limits, who speaks to it.
 //
-//	actor [--tcp ADDRESS] [--udp ADDRESS] [--unix PATH]
+//	actor [--tcp ADDRESS] [--bound ADDRESS] [--udp ADDRESS] [--unix PATH]
 //
 // Each line of a TCP or unix connection is a command, and gets one line for an
 // answer; see commands.go. A datagram comes back with "echo " before it. It says
@@ -28,9 +28,10 @@ import (
 func main() {
 	tcp := flag.String("tcp", "", "serve TCP at this `address`")
 	udp := flag.String("udp", "", "echo datagrams at this `address`")
+	bound := flag.String("bound", "", "serve TCP at this `address` too")
 	path := flag.String("unix", "", "serve a unix socket at this `path`")
 	flag.Parse()
-	err := serve(*tcp, *udp, *path)
+	err := serve(*udp, map[string]string{"tcp " + *tcp: *tcp, "tcp " + *bound + " ": *bound, "unix " + *path: *path})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "actor: error:", err)
 		os.Exit(1)
@@ -38,18 +39,26 @@ func main() {
 }
 
 // serve returns at SIGTERM, or when something fails.
-func serve(tcp, udp, path string) error {
+func serve(udp string, at map[string]string) error {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	if flag.Arg(0) == "wait" {
 		<-term
 		return nil
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		for range hup {
+			hangups.Add(1)
+		}
+	}()
 	ended := make(chan error)
-	for network, address := range map[string]string{"tcp": tcp, "unix": path} {
+	for what, address := range at {
 		if address == "" {
 			continue
 		}
+		network, _, _ := strings.Cut(what, " ")
 		l, err := net.Listen(network, address)
 		if err != nil {
 			return err

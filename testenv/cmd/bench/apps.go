@@ -111,16 +111,32 @@ func (w *world) memory() (int, error) {
 }
 
 func pss(pid int) (int, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	m, err := rollup(pid)
+	return m["Pss"], err
+}
+
+// rollup is what the kernel says of all memory of a process, in KiB, by the names
+// of proc_pid_smaps(5).
+func rollup(pid int) (map[string]int, error) {
+	return sizes(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+}
+
+// sizes reads a file of lines such as "MemAvailable:  123 kB".
+func sizes(path string) (map[string]int, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer f.Close()
+	m := make(map[string]int)
 	in := bufio.NewScanner(f)
 	for in.Scan() {
-		if fields := strings.Fields(in.Text()); len(fields) == 3 && fields[0] == "Pss:" {
-			return strconv.Atoi(fields[1])
+		name, value, _ := strings.Cut(in.Text(), ":")
+		if fields := strings.Fields(value); len(fields) == 2 && fields[1] == "kB" {
+			if m[name], err = strconv.Atoi(fields[0]); err != nil {
+				return nil, fmt.Errorf("read %s: %w", path, err)
+			}
 		}
 	}
-	return 0, in.Err()
+	return m, in.Err()
 }

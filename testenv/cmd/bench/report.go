@@ -57,7 +57,7 @@ func (r *report) table() {
 			if row.Goal < 0 {
 				sign = ">="
 			}
-			goal = fmt.Sprintf("%s %s %g", row.goalOn(), sign, max(row.Goal, -row.Goal))
+			goal = fmt.Sprintf("%s %s %.3g", row.goalOn(), sign, max(row.Goal, -row.Goal))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%.3g\t%.3g\t%s\t%.3g\t%s\t%v\n", row.Name, row.Unit, row.Ours, row.Other, row.OtherName, row.Ratio, goal, row.OK)
 	}

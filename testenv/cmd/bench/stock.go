@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/snapctl/snapctl/testenv"
-	"github.com/snapctl/snapctl/testenv/host"
 )
 
 // loopback is where a server without snapctl listens, on its scratch host.
@@ -28,6 +27,8 @@ type stock struct {
 	dir string
 	cmd *exec.Cmd
 	pid int
+
+	ended bool
 }
 
 // stockSubject runs the benchmarked server without snapctl.
@@ -36,12 +37,17 @@ func (w *world) stockSubject(ctx context.Context, mib int) (*stock, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.stockProgram(ctx, path, "-memory", fmt.Sprint(mib))
+}
+
+// stockProgram runs a program without snapctl.
+func (w *world) stockProgram(ctx context.Context, args ...string) (*stock, error) {
 	dir, err := os.MkdirTemp(w.Dir(), "stock-")
 	if err != nil {
 		return nil, err
 	}
 	// The host's own /dev/null: CRIU can't name a file of another mount namespace.
-	cmd := w.Command(context.WithoutCancel(ctx), "sh", "-c", `exec "$0" "$@" </dev/null >/dev/null 2>&1`, path, "-memory", fmt.Sprint(mib))
+	cmd := w.Command(context.WithoutCancel(ctx), "sh", append([]string{"-c", `exec "$0" "$@" </dev/null >/dev/null 2>&1`}, args...)...)
 	// CRIU can't save a Multipath TCP listener, which Go makes by default.
 	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "GODEBUG=multipathtcp=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -51,27 +57,36 @@ func (w *world) stockSubject(ctx context.Context, mib int) (*stock, error) {
 	return &stock{w: w, dir: dir, cmd: cmd, pid: cmd.Process.Pid}, nil
 }
 
-// end kills the server. It may be called again.
+// end kills the server and waits until its process id is free. It may be called
+// again, and the server be restored again.
 func (s *stock) end() {
-	if s.pid == 0 {
+	if s.ended {
 		return
 	}
-	defer func() { s.pid = 0 }()
+	s.ended = true
 	_ = syscall.Kill(s.pid, syscall.SIGKILL) // it may have ended
 	if s.cmd != nil {
 		_ = s.cmd.Wait() // killed
+		s.cmd = nil
+		return
+	}
+	// CRIU's child was inherited by a process that may be slow to reap it.
+	for range 2000 {
+		if syscall.Kill(s.pid, 0) != nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
 // criu runs stock CRIU and returns how long it took.
 func (s *stock) criu(ctx context.Context, args ...string) (time.Duration, error) {
-	began := time.Now()
-	r, err := host.Run(s.w.Command(ctx, testenv.CRIUPath(), append(args, "-D", s.dir, "-o", args[0]+".log")...))
+	took, r, err := s.w.timed(ctx, testenv.CRIUPath(), append(args, "-D", s.dir, "-o", args[0]+".log")...)
 	if err == nil && r.Code != 0 {
 		log, _ := exec.CommandContext(ctx, "grep", "Error", filepath.Join(s.dir, args[0]+".log")).Output()
 		err = fmt.Errorf("criu %s: exit status %d: %s%s", args[0], r.Code, r.Stderr, log)
 	}
-	return time.Since(began), err
+	return took, err
 }
 
 // dump has CRIU save the server and returns how long it stood still, by CRIU's
@@ -84,12 +99,14 @@ func (s *stock) dump(ctx context.Context, lock string, args ...string) (time.Dur
 	return frozenTime(filepath.Join(s.dir, "stats-dump"))
 }
 
-// restore has CRIU restore the server, detached; the old one must have ended.
+// restore has CRIU restore the server, detached; the old one must have ended. The
+// images are as before, so this can be repeated after end.
 func (s *stock) restore(ctx context.Context, args ...string) (time.Duration, error) {
 	if s.cmd != nil {
 		_ = s.cmd.Wait() // CRIU killed it
 		s.cmd = nil
 	}
+	s.ended = false
 	return s.criu(ctx, append([]string{"restore", "-d"}, args...)...)
 }
 

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os/exec"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +29,12 @@ type world struct {
 }
 
 // withWorld runs fn on a fresh scratch host and removes it.
-func withWorld(ctx context.Context, fn func(*world) error) (err error) {
+func withWorld(ctx context.Context, fn func(*world) error) error {
+	return withHost(ctx, host.Config{Name: "bench"}, fn)
+}
+
+// withHost is withWorld on a host of the caller's choice.
+func withHost(ctx context.Context, cfg host.Config, fn func(*world) error) (err error) {
 	// The clients' ends of all connections are this process's.
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -36,7 +44,7 @@ func withWorld(ctx context.Context, fn func(*world) error) (err error) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
-	h, err := host.Open(ctx, host.Config{Name: "bench"})
+	h, err := host.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -65,7 +73,12 @@ func (w *world) start(ctx context.Context) error {
 
 // subject runs the benchmarked server as an app.
 func (w *world) subject(ctx context.Context, name, at string, mib int) error {
-	path, err := w.Install(ctx, "subject")
+	return w.program(ctx, name, at, "subject", mib)
+}
+
+// program runs a program of this module as an app that keeps memory.
+func (w *world) program(ctx context.Context, name, at, program string, mib int) error {
+	path, err := w.Install(ctx, program)
 	if err != nil {
 		return err
 	}
@@ -74,6 +87,47 @@ func (w *world) subject(ctx context.Context, name, at string, mib int) error {
 		Env: []string{"GOMAXPROCS=1"}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA},
 	})
 	return err
+}
+
+// cycle hibernates an app and wakes it by command: its memory is mapped then.
+func (w *world) cycle(ctx context.Context, app string) error {
+	if _, err := w.api.Hibernate(ctx, &api.HibernateRequest{Name: app}, nil); err != nil {
+		return err
+	}
+	_, err := w.api.Wake(ctx, &api.WakeRequest{Name: app}, nil)
+	return err
+}
+
+// timed runs a program inside the host and returns how long it took, from the
+// moment it is executed: a shell that is inside by then does that.
+func (w *world) timed(ctx context.Context, name string, args ...string) (time.Duration, host.Result, error) {
+	args = append([]string{"-c", `echo; read -r go; exec "$0" "$@" </dev/null`, name}, args...)
+	cmd := w.Command(ctx, "sh", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, host.Result{}, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, host.Result{}, errors.Join(err, stdin.Close())
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, host.Result{}, err
+	}
+	_, err = io.ReadFull(stdout, make([]byte, 1))
+	began := time.Now()
+	if err == nil {
+		_, err = stdin.Write([]byte{'\n'})
+	}
+	out, rerr := io.ReadAll(stdout)
+	werr := cmd.Wait()
+	r := host.Result{Stdout: string(out), Stderr: stderr.String()}
+	if exit, ok := errors.AsType[*exec.ExitError](werr); ok {
+		r.Code, werr = exit.ExitCode(), nil
+	}
+	return time.Since(began), r, errors.Join(err, rerr, werr)
 }
 
 func (w *world) remove(ctx context.Context, name string) error {

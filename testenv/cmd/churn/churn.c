@@ -206,7 +206,11 @@ static void protect(struct slot *s)
 static void beget(struct slot *s)
 {
 	int status;
-	pid_t pid = fork();
+	pid_t pid;
+
+	madvise(s->at, s->len, MADV_DOFORK);
+	madvise(s->at, s->len, MADV_KEEPONFORK);
+	pid = fork();
 
 	if (!pid) {
 		compare(s, "in a child");
@@ -254,9 +258,37 @@ static void lock(struct slot *s)
 	must(!mlock(s->at, s->len) && !munlock(s->at, s->len), "lock");
 }
 
+/* advise leaves memory in a state that a restore has to bring back, or at least
+   must not stumble over. Some of it is refused, here or there. */
+static void advise(struct slot *s)
+{
+	static const int advice[] = {
+		MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_DONTFORK, MADV_DOFORK, MADV_MERGEABLE,
+		MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_WIPEONFORK, MADV_KEEPONFORK,
+		MADV_COLD, MADV_PAGEOUT, MADV_POPULATE_WRITE,
+	};
+	size_t len, from = some(s, &len);
+
+	if (s->block)
+		return;
+	switch (chance(6)) {
+	case 0:
+		mlock(s->at + from, len);
+		break;
+	case 1:
+		munlock(s->at, s->len);
+		break;
+	case 2:
+		must(!mprotect(s->at + from, len, PROT_READ | PROT_WRITE | PROT_EXEC), "make executable");
+		break;
+	default:
+		madvise(s->at + from, len, advice[chance(sizeof(advice) / sizeof(advice[0]))]);
+	}
+}
+
 static void (*const changes[])(struct slot *) = {
 	scribble, scribble, scribble, scribble, scribble, give, give, lazily, again,
-	resize, protect, beget, through, replace, lock,
+	resize, protect, beget, through, replace, lock, advise, advise,
 };
 
 static void check(const char *when)

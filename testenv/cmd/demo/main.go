@@ -1,6 +1,6 @@
 // Command demo shows snapctl's main job on a scratch host: a redis with
 // hundreds of connected clients leaves the process list, stays reachable, and
-// comes back, and not one client sees an error.
+// comes back, and not one client sees an error; then it is cloned.
 //
 // Nothing it does reaches the machine's network, and it leaves nothing behind.
 package main
@@ -24,16 +24,17 @@ import (
 func main() {
 	clients := flag.Int("clients", 300, "how many clients stay connected")
 	rounds := flag.Int("rounds", 5, "how often redis is hibernated and woken")
+	clones := flag.Int("clones", 20, "how many clones are made of it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout, *clients, *rounds); err != nil {
+	if err := run(ctx, os.Stdout, *clients, *rounds, *clones); err != nil {
 		fmt.Fprintln(os.Stderr, "demo: error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, clients, rounds int) (err error) {
+func run(ctx context.Context, out io.Writer, clients, rounds, clones int) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("namespaces and CRIU need root: try sudo make demo")
 	}
@@ -64,6 +65,9 @@ func run(ctx context.Context, out io.Writer, clients, rounds int) (err error) {
 		if err := s.round(ctx, crowd, round); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
+	}
+	if err := s.cloning(ctx, crowd, clones); err != nil {
+		return fmt.Errorf("cloning: %w", err)
 	}
 	if err := s.snapctl(ctx, "rm", "--force", "cache"); err != nil {
 		return err

@@ -176,20 +176,37 @@ static int mapped_areas(void)
 	return n;
 }
 
+/* filters counts the seccomp filters of this thread, which Linux tells since
+   5.9. */
+static int filters(void)
+{
+	FILE *f = fopen("/proc/thread-self/status", "re");
+	char l[256];
+	int n = 0;
+
+	must(f, "open status");
+	while (fgets(l, sizeof(l), f))
+		sscanf(l, "Seccomp_filters: %d", &n);
+	fclose(f);
+	return n;
+}
+
 void frozen(void)
 {
+	struct area ballast = area(BALLAST);
 	char go;
 
 	printf("ready\n");
 	fflush(stdout);
 	while (read(0, &go, 1) < 0)
 		must(errno == EINTR, "wait to go on");
-	printf("{\"step\":\"areas\",\"areas\":%d,\"mapped\":%d}\n", areas_count, mapped_areas());
+	note("ballast", "%s", look(ballast));
+	printf("{\"step\":\"areas\",\"areas\":%d,\"mapped\":%d,\"filters\":%d}\n", areas_count, mapped_areas(), filters());
 }
 
 void step(const char *name, long r, enum may may, const char *before, const char *after)
 {
-	static const char *const mays[] = { "", "EINVAL", "ENOMEM" };
+	static const char *const mays[] = { "", "EINVAL", "ENOMEM", "EPERM" };
 
 	printf("{\"step\":\"%s\",\"result\":\"%s\",\"may\":\"%s\",\"before\":\"%s\",\"after\":\"%s\"}\n",
 	       name, r != -1 ? "ok" : strerrorname_np(errno), mays[may], before, after);

@@ -88,16 +88,22 @@ static void sparse(void)
 	TRY("unmap", NEVER, ((struct area){ p, PAGES * PAGE, 0 }), munmap(p, len));
 }
 
-/* pieces are many mappings, no two of which the kernel can merge. */
-static void pieces(size_t n, size_t pages)
+/* pieces are many mappings, no two of which the kernel can merge. Some are
+   large enough to be mapped again. */
+static void pieces(size_t n, size_t pages, size_t every, size_t large)
 {
 	struct area *a = calloc(n, sizeof(*a));
-	size_t bad = 0, advised = 0;
-	char *p = mmap(NULL, n * pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t bad = 0, advised = 0, len = 0;
+	char *p;
 
+	for (size_t i = 0; i < n; i++)
+		len += (i % every ? pages : large) * PAGE;
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	must(a && p != MAP_FAILED, "map");
+	len = 0;
 	for (size_t i = 0; i < n; i++) {
-		a[i] = (struct area){ p + i * pages * PAGE, pages * PAGE, i };
+		a[i] = (struct area){ p + len, (i % every ? pages : large) * PAGE, i };
+		len += a[i].len;
 		fill(a[i]);
 		if (i % 2)
 			must(!mprotect(a[i].at, a[i].len, PROT_READ), "protect");
@@ -123,25 +129,25 @@ static void pieces(size_t n, size_t pages)
 		bad += !kept(a[i]);
 	note("those between", "%zu wrong", bad);
 	/* Open and close them all: they may merge, and must stay what they are. */
-	must(!mprotect(p, n * pages * PAGE, PROT_READ | PROT_WRITE), "open all");
+	must(!mprotect(p, len, PROT_READ | PROT_WRITE), "open all");
 	for (size_t i = 0; i < n; i++)
 		fill(a[i]);
-	must(!mprotect(p, n * pages * PAGE, PROT_NONE) && !mprotect(p, n * pages * PAGE, PROT_READ), "close all");
+	must(!mprotect(p, len, PROT_NONE) && !mprotect(p, len, PROT_READ), "close all");
 	bad = 0;
 	for (size_t i = 0; i < n; i++)
 		bad += !kept(a[i]);
 	note("as one", "%zu wrong", bad);
-	must(!munmap(p, n * pages * PAGE), "unmap");
+	must(!munmap(p, len), "unmap");
 }
 
 static void pieces_1000(void)
 {
-	pieces(1000, 12);
+	pieces(1000, 17, 1, 17);
 }
 
 static void pieces_5000(void)
 {
-	pieces(5000, 3);
+	pieces(5000, 2, 12, 20);
 }
 
 /* fragments is one mapping, of which every few pages one was never touched. A

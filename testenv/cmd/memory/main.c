@@ -34,23 +34,12 @@ struct running {
 static struct running running[MAX_CASES];
 static int count;
 
-/* weigh uses memory of a kind that the areas of a case don't merge with: a process
-   with little of it is not worth mapping. */
-static void weigh(void)
-{
-	void *at = mmap(NULL, 512 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	must(at != MAP_FAILED, "map");
-	memset(at, 1, 512 * PAGE);
-}
-
 static int run(const char *name)
 {
 	for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++)
 		for (const struct which *w = groups[g]; w->name; w++)
 			if (!strcmp(w->name, name)) {
 				setvbuf(stdout, NULL, _IOLBF, 0);
-				weigh();
 				w->run();
 				return 0;
 			}

@@ -24,10 +24,11 @@
 #include <unistd.h>
 
 #define PAGE ((size_t)4096)
-#define PAGES 64 /* of an area: more than is copied rather than mapped */
+#define PAGES 64    /* of an area: more than is copied rather than mapped */
+#define BALLAST 300 /* of each process: with less memory, none is mapped */
 
 /* What the guard of mapped memory may answer instead of doing what was asked. */
-enum may { NEVER, MAY_EINVAL, MAY_ENOMEM };
+enum may { NEVER, MAY_EINVAL, MAY_ENOMEM, MAY_EPERM };
 
 /* An area is memory with known content: each word tells where it belongs. */
 struct area {
@@ -63,7 +64,7 @@ bool kept(struct area a);
 bool zero(struct area a);
 
 /* frozen tells that all is prepared and waits to go on. Then it reports how
-   many areas are mappings of a file. */
+   many areas are mappings of a file, and how many filters the process has. */
 void frozen(void);
 
 /* step reports one call: r is 0 or more, or -1 with errno. */

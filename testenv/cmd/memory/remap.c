@@ -64,10 +64,16 @@ static void mremap_all(void)
 {
 	struct area shrunk = roomy(PAGES), back = roomy(PAGES), grown = roomy(PAGES), moving = area(PAGES),
 		    fixed = area(PAGES), landing = area(PAGES), dont = area(PAGES), none = area(PAGES),
-		    some = roomy(PAGES), under = area(PAGES);
+		    some = roomy(PAGES), under = area(PAGES), holed = roomy(4 * PAGES), holed2 = roomy(4 * PAGES);
 	char *room, *fresh;
 
+	must(!madvise(holed.at + PAGES * PAGE, PAGES * PAGE, MADV_DONTNEED) &&
+	     !madvise(holed2.at + PAGES * PAGE, PAGES * PAGE, MADV_DONTNEED), "make holes");
 	frozen();
+	TRY("no change of what has holes", MAY_ENOMEM, holed, mremap(holed.at, holed.len, holed.len, MREMAP_MAYMOVE));
+	TRY("shrink it", NEVER, holed, mremap(holed.at, holed.len, holed.len - PAGES * PAGE, MREMAP_MAYMOVE));
+	TRY("shrink it past the hole", NEVER, holed, mremap(holed.at, holed.len - PAGES * PAGE, PAGE, 0));
+	TRY("unmap over the hole", NEVER, holed2, munmap(holed2.at + PAGE, holed2.len - 2 * PAGE));
 	TRY("shrink in place", NEVER, shrunk, mremap(shrunk.at, shrunk.len, shrunk.len / 2, 0));
 	TRY("shrink to a page", NEVER, shrunk, mremap(shrunk.at, shrunk.len / 2, PAGE, MREMAP_MAYMOVE));
 	TRY("no change", NEVER, shrunk, mremap(shrunk.at, PAGE, PAGE, 0));

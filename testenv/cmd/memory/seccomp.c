@@ -85,7 +85,6 @@ static void *asking_thread(void *arg)
 static void strict(void *arg)
 {
 	(void)arg;
-	/* Who has a filter can't have it: kernel/seccomp.c, seccomp_may_assign_mode. */
 	step("strict", prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT, 0, 0, 0), MAY_EINVAL, "", "");
 	syscall(SYS_exit, 0); /* all that strict mode lets it do */
 }
@@ -107,6 +106,8 @@ static void synchronized(void)
 	TRY("dontneed", MAY_EINVAL, a, madvise(a.at, a.len, MADV_DONTNEED));
 }
 
+/* A process with a filter can't enter strict mode: kernel/seccomp.c,
+   seccomp_may_assign_mode. With a guard it has one. */
 static void stricter(void)
 {
 	struct area a = area(PAGES);

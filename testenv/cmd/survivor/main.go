@@ -67,7 +67,7 @@ func things() map[string]setup {
 		"tree": tree, "threads": threads, "group": group,
 		"signals": signals, "queued-signals": python(queuedSignals), "timers": timers, "clock": clock,
 		"pipe": pipe, "fifo": fifo, "unix-stream": unixStream, "unix-messages": unixMessages,
-		"unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
+		"unix-to-host": unixToHost, "unix-accepted": unixAccepted, "unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
 		"epoll": epoll, "eventfd": eventfd, "eventfd-semaphore": eventfdSemaphore, "timerfd": timerfd, "signalfd": signalfd, "inotify": inotify,
 		"inotify-shm": inotifyShm, "inotify-queued": inotifyQueued, "inotify-bind": inotifyBind, "inotify-proc": inotifyProc,
 		"flock": flock, "posix-lock": posixLock, "ofd-lock": ofdLock,
@@ -76,7 +76,7 @@ func things() map[string]setup {
 		"pty-queued": ptyQueued, "sleep": sleep, "blocked-calls": python(blockedCalls), "timed-calls": python(timedCalls), "privileges": python(privileges), "deleted-cwd": python(deletedCwd), "mount-namespace": python(mountNamespace), "traced": python(traced), "pid-namespace": python(pidNamespace),
 		"net-namespace": python(namespaceOf(unix.CLONE_NEWNET)), "user-namespace": python(namespaceOf(unix.CLONE_NEWUSER)), "ipc-namespace": python(namespaceOf(unix.CLONE_NEWIPC)), "uts-namespace": python(namespaceOf(unix.CLONE_NEWUTS)),
 		"sysv": python(sysv), "sysv-undo": python(sysvUndo), "posix-shm": posixShm, "posix-sem": python(posixSem), "mqueue": python(mqueue),
-		"mqueue-closed": python(mqueueClosed), "pty": pty, "pty-session": python(ptySession), "pty-shell": python(ptyShell), "cow": python(cow),
+		"mqueue-notify": python(mqueueNotify), "mqueue-sysv": python(mqueueSysV), "pty": pty, "pty-session": python(ptySession), "pty-shell": python(ptyShell), "cow": python(cow),
 		"shared-memory": sharedMemory, "udp": udp,
 		"io_uring": ioUring, "mptcp": mptcp, "tun": device("tun", 10, 200), "loop": device("loop", 10, 237), "userfaultfd": userfaultfd,
 	}

@@ -246,3 +246,27 @@ func receive(fd int) ([]int, error) {
 	}
 	return unix.ParseUnixRights(&messages[0])
 }
+
+// unixToHost is a datagram socket that is connected to one of the host's.
+func unixToHost() (check, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(unix.Connect(fd, &unix.SockaddrUnix{Name: "/bind/log"}), write(fd, "before"))
+	return func(text string) error { return write(fd, text) }, err
+}
+
+// unixAccepted is a connection of a host program whose listener is closed.
+func unixAccepted() (check, error) {
+	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(unix.Bind(l, &unix.SockaddrUnix{Name: "/bind/once"}), unix.Listen(l, 1)); err != nil {
+		return nil, err
+	}
+	fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
+	err = errors.Join(err, unix.Close(l))
+	return func(text string) error { return write(fd, text) }, err
+}

@@ -134,34 +134,87 @@ must("value by name", value.value, 5)
 ok()
 `
 
-// mqueue is an open queue with two messages.
-const mqueue = `
+const mqueueStart = `
 libc.mq_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
-q = libc_ok(libc.mq_open(b"/jobs", os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o600, None))
-for priority, text in (1, b"low"), (9, b"high"):
-    libc_ok(libc.mq_send(q, text, len(text), priority))
-ready()
-buf = ctypes.create_string_buffer(8192)
-for text in b"high", b"low":
-    must("size", libc.mq_receive(q, buf, 8192, None), len(text))
-    must("message", buf.raw[:len(text)], text)
-libc_ok(libc.mq_unlink(b"/jobs"))
-libc_ok(libc.mq_close(q))
+R, W, RW, CREATE, NONBLOCK = os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_NONBLOCK
+def mq(name, flags, attr=None):
+    return libc_ok(libc.mq_open(name, flags, 0o640, struct.pack("llll32x", 0, *attr, 0) if attr else None))
+def attributes(q):
+    buf = ctypes.create_string_buffer(64)
+    libc_ok(libc.mq_getattr(q, buf))
+    return struct.unpack_from("llll", buf)
+def send(q, *messages):
+    for priority, text in messages: libc_ok(libc.mq_send(q, text, len(text), priority))
+def receive(q):
+    buf, priority = ctypes.create_string_buffer(8192), ctypes.c_uint()
+    n = libc_ok(libc.mq_receive(q, buf, 8192, ctypes.byref(priority)))
+    return priority.value, buf.raw[:n]
+`
+
+// mqueue are queues with messages: one that is open twice, with different
+// flags, and seen by a poller; one that has no name any more; one that nobody
+// has open; and one that a child waits at.
+const mqueue = mqueueStart + `
+import select
+r, w = mq(b"/jobs", CREATE | R | NONBLOCK, (7, 100)), mq(b"/jobs", W)
+send(w, (1, b"low"), (9, b"high"), (1, b"low too"))
+poll = select.epoll()
+poll.register(r, select.EPOLLIN)
+nameless = mq(b"/nameless", CREATE | RW | NONBLOCK)
+send(nameless, (3, b"kept"))
+libc_ok(libc.mq_unlink(b"/nameless"))
+later = mq(b"/later", CREATE | RW)
+send(later, (2, b"second"), (5, b"first"))
+libc_ok(libc.mq_close(later))
+waited = mq(b"/waited", CREATE | RW)
+child = os.fork()
+if child == 0:
+    os._exit(3 if receive(waited) == (4, b"come") else 4)
+while open("/proc/%d/stat" % child).read().split(") ")[1][0] != "S": time.sleep(0.001)
+if ready() == "lost":
+    must("attributes", attributes(r), (NONBLOCK, 7, 100, 0))
+    must("attributes of the nameless one", attributes(nameless)[3], 0)
+    send(w, (1, b"low"), (9, b"high"), (1, b"low too"))
+    send(nameless, (3, b"kept"))
+    send(mq(b"/later", W), (2, b"second"), (5, b"first"))
+must("attributes", attributes(r), (NONBLOCK, 7, 100, 3))
+must("attributes of the other one", attributes(w), (0, 7, 100, 3))
+must("close on exec", os.get_inheritable(r), False)
+must("events", poll.poll(0), [(r, select.EPOLLIN)])
+must("the writer's receiving", libc.mq_receive(w, ctypes.create_string_buffer(100), 100, None), -1)
+must("messages", [receive(r) for _ in range(3)], [(9, b"high"), (1, b"low"), (1, b"low too")])
+must("events", poll.poll(0), [])
+send(w, (1, b"new"))
+must("by name", receive(mq(b"/jobs", R)), (1, b"new"))
+must("the nameless one", receive(nameless), (3, b"kept"))
+must("opening it", libc.mq_open(b"/nameless", R, 0, None), -1)
+later = mq(b"/later", RW | NONBLOCK)
+must("messages that nobody had", [receive(later), receive(later)], [(5, b"first"), (2, b"second")])
+send(mq(b"/waited", W), (4, b"come"))
+must("the child", os.waitpid(child, 0), (child, 3 << 8))
+must("names", sorted(os.listdir("/dev/mqueue")), ["jobs", "later", "waited"])
+must("mode", os.stat("/dev/mqueue/jobs").st_mode & 0o777, 0o640)
+for name in b"/jobs", b"/later", b"/waited": libc_ok(libc.mq_unlink(name))
+poll.close()
+os.closerange(3, 64)
 ok()
 `
 
-// mqueueClosed is a queue with a message that nobody has open.
-const mqueueClosed = `
-libc.mq_open.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p]
-q = libc_ok(libc.mq_open(b"/later", os.O_CREAT | os.O_RDWR | os.O_NONBLOCK, 0o600, None))
-libc_ok(libc.mq_send(q, b"kept", 4, 1))
-libc_ok(libc.mq_close(q))
+// mqueueNotify is an empty queue that is to send a signal.
+const mqueueNotify = mqueueStart + `
+q = mq(b"/notify", CREATE | RW)
+libc_ok(libc.mq_notify(q, struct.pack("Pii48x", 0, signal.SIGWINCH, 0)))
 ready()
-q = libc_ok(libc.mq_open(b"/later", os.O_RDWR | os.O_NONBLOCK, 0, None))
-buf = ctypes.create_string_buffer(8192)
-must("size", libc.mq_receive(q, buf, 8192, None), 4)
-libc_ok(libc.mq_unlink(b"/later"))
-libc_ok(libc.mq_close(q))
+libc_ok(libc.mq_notify(q, None))
+ok()
+`
+
+// mqueueSysV is a queue beside a System V semaphore.
+const mqueueSysV = mqueueStart + `
+q = mq(b"/beside", CREATE | RW)
+sem = libc_ok(libc.semget(4712, 1, 0o1600))
+ready()
+libc_ok(libc.semctl(sem, 0, 0, 0)) # IPC_RMID
 ok()
 `
 
@@ -180,10 +233,18 @@ def until(text):
 // it, which the terminal's keys reach.
 const ptySession = ptyStart + `
 program = """
-import os, signal, sys
+import os, select, signal
 signal.signal(signal.SIGINT, lambda *a: os.write(1, b"interrupted"))
+# A signal right before a blocking read would be handled only after it.
+woken, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)
 print("started", flush=True)
-for line in sys.stdin:
+while True:
+    if woken in select.select([0, woken], [], [])[0]:
+        os.read(woken, 100)
+        continue
+    line = os.read(0, 100).decode()
     print("read", line.strip(), os.ttyname(0), os.tcgetpgrp(0) == os.getpgrp(), os.get_terminal_size().columns, flush=True)
 """
 pid, master = pty.fork()

@@ -37,11 +37,27 @@ func TestTable(t *testing.T) {
 		qt.Check(t, qt.IsNil(table.Remove(a)), qt.Commentf("not there"))
 		qt.Check(t, qt.IsNil(table.Put(a, a, 7, fastpath.Plain)))
 		qt.Check(t, qt.IsNil(table.Put(a, a, 8, fastpath.Plain)), qt.Commentf("moved"))
-		qt.Check(t, qt.IsNil(table.Put(a, b, 8, fastpath.Translated)))
-		qt.Check(t, qt.IsNil(table.Put(a, b, 9, fastpath.Translated)), qt.Commentf("moved"))
-		qt.Check(t, qt.IsNil(table.Put(a, a, 9, fastpath.Plain)))
+		qt.Check(t, qt.Equals(table.Sources(), 0))
+		for _, put := range []struct {
+			inside  netip.Addr
+			device  int
+			kind    fastpath.Kind
+			sources int
+		}{
+			{b, 8, fastpath.Translated, 1},
+			{b, 8, fastpath.Translated, 1},
+			{b, 9, fastpath.Translated, 1}, // moved
+			{a, 9, fastpath.Translated, 1}, // only the other family is translated
+			{b, 9, fastpath.Translated, 1},
+			{a, 9, fastpath.Plain, 0},
+			{b, 9, fastpath.Translated, 1},
+		} {
+			qt.Check(t, qt.IsNil(table.Put(a, put.inside, put.device, put.kind)))
+			qt.Check(t, qt.Equals(table.Sources(), put.sources), qt.Commentf("%v", put))
+		}
 		qt.Check(t, qt.IsNil(table.Remove(a)))
 		qt.Check(t, qt.IsNil(table.Remove(a)))
+		qt.Check(t, qt.Equals(table.Sources(), 0))
 	}
 }
 

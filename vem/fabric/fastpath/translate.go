@@ -15,6 +15,7 @@ const (
 	v4Sum   = 10
 	v4Src   = 12
 	v4Dst   = 16
+	v4Len   = 20
 	v6Next  = 6 // in the IPv6 header
 	v6Src   = 8
 	v6Dst   = 24

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ const (
 	unixMsgLen = 16
 
 	showName  = 0x01
+	showVFS   = 0x02
 	showPeer  = 0x04
 	showIcons = 0x08
 	showRqlen = 0x10
@@ -45,21 +47,37 @@ const (
 // the connecting client's (net/unix/af_unix.c, unix_stream_connect). Needs the
 // unix_diag module.
 func (c *Conn) Unix() ([]Unix, error) {
-	req := make([]byte, unixReqLen)
-	req[0] = unix.AF_UNIX
-	ne := binary.NativeEndian
-	ne.PutUint32(req[4:], AllStates)
-	ne.PutUint32(req[12:], showName|showPeer|showIcons|showRqlen)
 	var out []Unix
-	err := c.dump(req, func(msg []byte) {
+	err := c.dumpUnix(0, func(msg []byte) {
 		if s, ok := parseUnix(msg); ok {
 			out = append(out, s)
 		}
 	})
-	if err != nil {
-		return out, fmt.Errorf("dump unix sockets: %w", err)
+	return out, err
+}
+
+// UnixMessages dumps the unix sockets that are wanted, as the kernel tells them:
+// each a struct unix_diag_msg with its attributes. Like Unix otherwise.
+func (c *Conn) UnixMessages(wanted func(inode uint32) bool) ([][]byte, error) {
+	var out [][]byte
+	err := c.dumpUnix(showVFS, func(msg []byte) {
+		if len(msg) >= unixMsgLen && wanted(binary.NativeEndian.Uint32(msg[4:])) {
+			out = append(out, slices.Clone(msg))
+		}
+	})
+	return out, err
+}
+
+func (c *Conn) dumpUnix(more uint32, each func(msg []byte)) error {
+	req := make([]byte, unixReqLen)
+	req[0] = unix.AF_UNIX
+	ne := binary.NativeEndian
+	ne.PutUint32(req[4:], AllStates)
+	ne.PutUint32(req[12:], showName|showPeer|showIcons|showRqlen|more)
+	if err := c.dump(req, each); err != nil {
+		return fmt.Errorf("dump unix sockets: %w", err)
 	}
-	return out, nil
+	return nil
 }
 
 func parseUnix(b []byte) (Unix, bool) {

@@ -1,0 +1,16 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+func newTemplate(s *session) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "template",
+		Short: "Make, list or remove templates",
+		Long: `A template is a saved app that is made to be copied: its clones share memory and
+files with it, and its rules say what differs between them. See snapctl clone.`,
+		Example: `  snapctl template create web --from web-1 --rules web.yaml
+  snapctl clone web --count 10`,
+	}
+	cmd.AddCommand(newTemplateCreate(s), newTemplateLs(s), newTemplateShow(s), newTemplateRm(s), newTemplateValidate(s), newTemplatePool(s))
+	return cmd
+}

@@ -1,0 +1,29 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newTemplateLs(s *session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls",
+		Short: "List templates",
+		Long: `List the templates. MEMORY and FILES are what clones share; POOL is how many clones
+stand ready, of how many that are to.`,
+		Example:           "  snapctl template ls",
+		Args:              exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			all, err := c.ListTemplates(ctx)
+			if err != nil {
+				return err
+			}
+			return s.print(output.NewTemplateList(all))
+		}),
+	}
+}

@@ -1,0 +1,53 @@
+package output
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// NewClone reads the API's message of a clone that was made. Connections that
+// were reset are as the rules of the template say, and no loss.
+func NewClone(r *api.CloneResult) Result {
+	res := NewResult(Clone, r.GetName(), &api.Result{App: r.GetApp(), TotalUs: r.GetTotalUs(), StepsUs: r.GetStepsUs(), Sockets: r.GetSockets()})
+	res.FromPool = r.GetFromPool()
+	res.Complete = true
+	for _, s := range res.Sockets {
+		res.Complete = res.Complete && s.Outcome != "unsupported"
+	}
+	return res
+}
+
+// reset is how many connections were reset.
+func (r Result) reset() int {
+	n := 0
+	for _, s := range r.Sockets {
+		if s.Outcome == "reset" {
+			n++
+		}
+	}
+	return n
+}
+
+// Clones is what clone prints.
+type Clones struct {
+	Schema
+	Template string    `json:"template"`
+	TotalUS  int64     `json:"total_us,omitempty"` // for all of them
+	Results  []Result  `json:"results"`
+	Failures []Failure `json:"failures"`
+}
+
+// NewClones collects clones and failures.
+func NewClones(template string, total time.Duration, results []Result, failures []Failure) *Clones {
+	return &Clones{Schema: schema(), Template: template, TotalUS: total.Microseconds(), Results: list(results), Failures: list(failures)}
+}
+
+// Table implements [Document]. It is the last line: each clone was printed when
+// it was done.
+func (d *Clones) Table(t *Table) {
+	if len(d.Results)+len(d.Failures) > 1 && len(d.Results) > 0 {
+		t.Line(fmt.Sprintf("%s of %s in %s", plural(len(d.Results), "clone"), d.Template, Took(time.Duration(d.TotalUS)*time.Microsecond)))
+	}
+}

@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/snapctl/snapctl/snapshot"
+)
+
+// Clones that are made together are all made or none, also if the daemon dies
+// between the first and the last one. Each is an app of its own as soon as it runs,
+// with a record that names the request; a file of the request's name tells that it
+// is not over, and its removal commits them all. A daemon that finds the file ends
+// every app that names it.
+
+func (d *Daemon) batchesDir() string { return filepath.Join(d.opt.StateDir, "batches") }
+
+// beginBatch begins a request for several clones and returns its name.
+func (d *Daemon) beginBatch() (string, error) {
+	name := rand.Text()
+	// Nothing of it has to outlive the host: its processes do not.
+	if err := os.WriteFile(filepath.Join(d.batchesDir(), name), nil, 0o600); err != nil {
+		return "", fmt.Errorf("begin to make clones: %w", err)
+	}
+	return name, nil
+}
+
+// endBatch says that all clones are made, or none is left.
+func (d *Daemon) endBatch(name string) error {
+	if err := os.Remove(filepath.Join(d.batchesDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("commit clones: %w", err)
+	}
+	return nil
+}
+
+// unfinished tells whether an app was made by a request that was never over.
+func (d *Daemon) unfinished(rec record) bool {
+	if rec.Batch == "" || snapshot.ValidateName(rec.Batch) != nil {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(d.batchesDir(), rec.Batch))
+	return err == nil
+}
+
+// dropBatches forgets requests of which nothing is left.
+func (d *Daemon) dropBatches() error {
+	entries, err := os.ReadDir(d.batchesDir())
+	if err != nil {
+		return fmt.Errorf("list requests for clones: %w", err)
+	}
+	left := make(map[string]bool)
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		left[rec.Batch] = true
+	}
+	var errs []error
+	for _, e := range entries {
+		if !left[e.Name()] {
+			errs = append(errs, d.endBatch(e.Name()))
+		}
+	}
+	return errors.Join(errs...)
+}

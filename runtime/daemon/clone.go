@@ -1,0 +1,253 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
+)
+
+// cloneRequest says what clones are made of a template.
+type cloneRequest struct {
+	count     int
+	names     []string // one for each
+	numbers   []int
+	endpoints []netip.Addr // one for each, or none
+	set       map[string]string
+	storage   storage
+	pool      poolUse
+	keepGoing bool
+	batch     string                  // see batch.go
+	tell      func(name, step string) // called by several at the same time
+	done      func(cloneOutcome)      // likewise
+}
+
+// storage says whose files a clone has.
+type storage int
+
+const (
+	sharedStorage  storage = iota // the template's, below its own
+	privateStorage                // a copy
+)
+
+// poolUse says whether a clone may come from the pool.
+type poolUse int
+
+const (
+	usePool poolUse = iota // if one stands ready
+	onlyPool
+	neverPool
+)
+
+// cloneOutcome is what became of one clone.
+type cloneOutcome struct {
+	name   string
+	app    *app // nil if it failed
+	err    error
+	pooled bool // it came from the pool
+	took   time.Duration
+	steps  map[string]time.Duration
+}
+
+// makeClones makes clones, several at a time. It returns an error if one fails and
+// the request does not say to keep going: then no clone is left.
+func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err error) {
+	if len(req.names) > 1 && !req.keepGoing {
+		if req.batch, err = d.beginBatch(); err != nil {
+			return err
+		}
+		// If something is left, the next daemon removes it.
+		defer func() {
+			if err == nil || !errors.Is(err, errUndo) {
+				err = errors.Join(err, d.endBatch(req.batch))
+			}
+		}()
+	}
+	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	open, err := t.openFiles(ctx, s)
+	if err != nil {
+		return err
+	}
+	made := &madeClones{}
+	// A restore mostly waits for the kernel, some 10 ms, or for one processor.
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(4, 2*runtime.NumCPU()))
+	existing := len(d.lockedClonesOf(t.rec.Name))
+	for i := range req.names {
+		began := time.Now()
+		c := cloning{t: t, source: s, open: open, req: &req, index: i, existing: existing}
+		clock := newSteps(func(step string) { req.tell(req.names[i], step) })
+		pooled, err := d.cloneFromPool(gctx, &c, clock)
+		// One after the other, so that endpoints are in the order of numbers.
+		var release func()
+		if pooled == nil && err == nil {
+			release, err = d.enrollClone(gctx, &c)
+		}
+		g.Go(func() error {
+			out := cloneOutcome{name: req.names[i], err: err, app: pooled, pooled: pooled != nil}
+			if out.pooled {
+				out.steps = clock.end()
+			} else if err == nil {
+				out.app = c.app
+				out.steps, out.err = d.makeClone(gctx, c, clock)
+				release()
+			}
+			out.took = time.Since(began)
+			if out.err == nil {
+				made.add(out.app)
+			}
+			req.done(out)
+			if req.keepGoing {
+				return ctx.Err()
+			}
+			return out.err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		// What fails because it was interrupted may not say so.
+		if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		if uerr := d.undoClones(context.WithoutCancel(ctx), made.list); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %w", errUndo, uerr))
+		}
+		return err
+	}
+	return nil
+}
+
+// errUndo is a clone that could not be removed with one that failed.
+var errUndo = errors.New("undo clones")
+
+type madeClones struct {
+	mu   sync.Mutex
+	list []*app
+}
+
+func (m *madeClones) add(a *app) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, a)
+}
+
+// undoClones removes clones that were made with one that failed.
+func (d *Daemon) undoClones(ctx context.Context, list []*app) error {
+	var g errgroup.Group
+	g.SetLimit(max(4, 2*runtime.NumCPU()))
+	for _, a := range list {
+		g.Go(func() error {
+			release, err := a.take(ctx, "undo")
+			if err != nil {
+				return err
+			}
+			defer release()
+			return d.expunge(ctx, a)
+		})
+	}
+	return g.Wait()
+}
+
+// cloning is one clone of a request.
+type cloning struct {
+	t        *tmpl
+	source   *source
+	open     []string
+	req      *cloneRequest
+	index    int
+	existing int
+
+	app  *app // once it is enrolled
+	born birth
+}
+
+// cloneFromPool hands a clone out, if there is one and the request allows it; else
+// it returns nil.
+func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning, clock *steps) (*app, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // another one has failed
+	}
+	special := len(c.req.endpoints) > 0 || c.req.storage == privateStorage
+	if c.req.pool == neverPool || special && c.req.pool == usePool {
+		return nil, nil
+	}
+	if special {
+		return nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already", errdefs.ErrInvalidArgument)
+	}
+	a, err := d.handOut(ctx, c, clock)
+	if a == nil && err == nil && c.req.pool == onlyPool {
+		err = fmt.Errorf("template %s: %w: no clone stands ready", c.t.rec.Name, errdefs.ErrFailedPrecondition)
+	}
+	return a, err
+}
+
+// enrollClone gives a clone its name and endpoint, and takes its turn.
+func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // another one has failed
+	}
+	rec, err := recordOf(c.source.manifest)
+	if err != nil {
+		return nil, err
+	}
+	name := c.req.names[c.index]
+	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
+	rec.Batch = c.req.batch
+	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
+	if len(c.req.endpoints) > 0 {
+		rec.Addr4 = c.req.endpoints[c.index]
+	}
+	c.born = birth{source: c.source, open: c.open}
+	if c.req.storage == privateStorage {
+		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
+	} else if c.born.copied, err = d.unstackable(rec); err != nil {
+		return nil, err
+	}
+	if err := d.vacate(ctx, *rec); err != nil {
+		return nil, err
+	}
+	c.app, release, err = d.enroll(ctx, *rec, Restoring)
+	return release, err
+}
+
+// makeClone makes an enrolled clone. If it fails nothing is left of it.
+func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
+	name := c.req.names[c.index]
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), c.app))
+		}
+	}()
+	if err := fault.Point(ctx, fault.CloneAfterRecord); err != nil {
+		return nil, err
+	}
+	if c.born.plan, err = c.t.rules.Plan(c.app.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
+		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+	}
+	if err := d.instantiate(ctx, c.app, c.born, clock); err != nil {
+		return nil, fmt.Errorf("clone %s: %w", name, err)
+	}
+	if err := fault.Point(ctx, fault.CloneAfterCommit); err != nil {
+		return nil, err
+	}
+	return clock.end(), nil
+}
+
+func (d *Daemon) lockedClonesOf(name string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clonesOf(name)
+}

@@ -1,0 +1,89 @@
+package daemon
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
+)
+
+// nameClones chooses the names and numbers of clones. Until free is called no other
+// request gets any of them, and the template is not removed.
+func (d *Daemon) nameClones(t *tmpl, req *api.CloneRequest, r *cloneRequest) (free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.templates[t.rec.Name] != t {
+		return nil, fmt.Errorf("template %s: %w", t.rec.Name, errdefs.ErrNotFound)
+	}
+	used := make(map[int]string)
+	next := 1
+	for _, a := range d.apps {
+		if rec, _ := a.read(); rec.Template == t.rec.Name {
+			used[rec.Number] = rec.Name
+			next = max(next, rec.Number+1)
+		}
+	}
+	for n := range t.numbers {
+		next = max(next, n+1)
+	}
+	if start := int(req.GetStart()); start > 0 {
+		next = start
+	}
+	taken := func(name string) bool { _, ok := d.apps[name]; return ok || d.cloning[name] }
+	if r.names = slices.Clone(req.GetNames()); len(r.names) == 0 {
+		if r.names, err = expand(t, req.GetNamePattern(), next, r.count, taken); err != nil {
+			return nil, err
+		}
+	}
+	chosen := make(map[string]bool, len(r.names))
+	for i, name := range r.names {
+		if err := snapshot.ValidateName(name); err != nil {
+			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		if chosen[name] {
+			return nil, fmt.Errorf("%w: two clones called %s", errdefs.ErrInvalidArgument, name)
+		}
+		if taken(name) {
+			return nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
+		}
+		n := next + i
+		if other, ok := used[n]; ok || t.numbers[n] {
+			return nil, fmt.Errorf("clone %d of template %s: %w: %s; choose another number to start from", n, t.rec.Name, errdefs.ErrAlreadyExists, other)
+		}
+		chosen[name] = true
+		r.numbers = append(r.numbers, n)
+	}
+	for i, name := range r.names {
+		d.cloning[name], t.numbers[r.numbers[i]] = true, true
+	}
+	t.making++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		t.making--
+		for i, name := range r.names {
+			delete(d.cloning, name)
+			delete(t.numbers, r.numbers[i])
+		}
+	}, nil
+}
+
+// expand makes names by a pattern.
+func expand(t *tmpl, pattern string, next, count int, taken func(string) bool) ([]string, error) {
+	if pattern == "" {
+		pattern = t.rec.Name + "-{n}"
+	}
+	p, err := template.ParseNamePattern(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	names, err := p.Expand(next, count, taken)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	return names, nil
+}

@@ -1,0 +1,360 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
+)
+
+// A template's pool is clones that were made before somebody asked for them:
+// restored, with an endpoint at which nobody reaches them, and frozen before they
+// ran for an instant. Whoever asks for a clone is handed one out: it gets its name, what
+// the rules say, and is thawed.
+//
+// They are apps that are not listed, with the status Pooled. A new daemon ends
+// those of an earlier one, and makes others.
+
+// SetPool implements the API.
+func (d *Daemon) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Template, error) {
+	const most = 1000
+	size := int(req.GetSize())
+	if size < 0 || size > most {
+		return nil, fmt.Errorf("%w: a pool of %d clones: want 0 to %d", errdefs.ErrInvalidArgument, size, most)
+	}
+	t, err := d.findTemplate(req.GetTemplate())
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	rec := t.rec
+	rec.Pool = size
+	if d.templates[rec.Name] != t {
+		err = fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrNotFound)
+	} else if err = d.writeTemplate(rec); err == nil {
+		t.rec.Pool = size
+	}
+	d.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	d.poolSoon()
+	return d.showTemplate(t), nil
+}
+
+// poolSoon has the pools filled or emptied.
+func (d *Daemon) poolSoon() {
+	select {
+	case d.pools <- struct{}{}:
+	default: // it is asked for already
+	}
+}
+
+// poolPause is how long after a failure a pool is looked at again.
+const poolPause = 10 * time.Second
+
+// keepPools fills and empties the pools whenever it is asked to.
+func (d *Daemon) keepPools(ctx context.Context) {
+	for {
+		var again <-chan time.Time
+		d.mu.Lock()
+		all := make([]*tmpl, 0, len(d.templates))
+		for _, t := range d.templates {
+			all = append(all, t)
+		}
+		d.mu.Unlock()
+		for _, t := range all {
+			err := d.keepPool(ctx, t)
+			if ctx.Err() != nil {
+				return
+			}
+			t.mu.Lock()
+			t.poolErr = err
+			t.mu.Unlock()
+			if err != nil {
+				again = time.After(poolPause)
+				d.log.ErrorContext(ctx, "fill pool", slog.String("template", t.rec.Name), slog.Any("error", err))
+			}
+		}
+		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
+			again = time.After(poolPause)
+			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
+		}
+		select {
+		case <-d.pools:
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// dropStrayPools removes what stands ready for templates that are gone.
+func (d *Daemon) dropStrayPools(ctx context.Context) error {
+	var errs []error
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		if rec.Pool == "" {
+			continue
+		}
+		// One of an earlier daemon is of no template.
+		d.mu.Lock()
+		stray := a.pool == nil || d.templates[rec.Pool] != a.pool
+		d.mu.Unlock()
+		if stray {
+			errs = append(errs, d.dropPooled(ctx, a))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepPool brings the pool of one template to its size.
+func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
+	var errs []error
+	ready := 0
+	for _, a := range d.pooled(t) {
+		if a.status() == Pooled {
+			if ready++; ready <= d.poolSize(t) {
+				continue
+			}
+			ready--
+		}
+		errs = append(errs, d.dropPooled(ctx, a))
+	}
+	for ; ready < d.poolSize(t) && ctx.Err() == nil; ready++ {
+		if err := d.makePooled(ctx, t); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) poolSize(t *tmpl) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.templates[t.rec.Name] != t {
+		return 0 // it was removed
+	}
+	return t.rec.Pool
+}
+
+// pooled lists the apps that stand ready for a template, or have ended meanwhile.
+func (d *Daemon) pooled(t *tmpl) []*app {
+	var some []*app
+	for _, a := range d.list() {
+		if rec, _ := a.read(); a.pool == t && rec.Pool != "" && (rec.Status == Pooled || rec.Status == Stopped || rec.Status == Removing) {
+			some = append(some, a)
+		}
+	}
+	return some
+}
+
+// dropPooled removes an app of a pool, unless it was handed out meanwhile.
+func (d *Daemon) dropPooled(ctx context.Context, a *app) error {
+	release, err := a.take(ctx, "rm")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if rec, _ := a.read(); rec.Pool == "" {
+		return nil
+	}
+	return d.expunge(context.WithoutCancel(ctx), a)
+}
+
+// vacate has an endpoint that somebody asks for given up by an app of a pool.
+func (d *Daemon) vacate(ctx context.Context, rec record) error {
+	if !rec.Addr4.IsValid() {
+		return nil
+	}
+	for _, a := range d.list() {
+		r, _ := a.read()
+		if r.Pool == "" || r.Addr4 != rec.Addr4 || r.Network != cmp.Or(rec.Network, DefaultNetwork) {
+			continue
+		}
+		defer d.poolSoon()
+		return d.dropPooled(ctx, a)
+	}
+	return nil
+}
+
+// makePooled makes one clone for the pool.
+func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	rec, err := recordOf(s.manifest)
+	if err != nil {
+		return err
+	}
+	// No name that somebody could choose, see snapshot.ValidateName.
+	rec.ID = "_pool-" + rand.Text()[:10]
+	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
+	copied, err := d.unstackable(rec)
+	if err != nil {
+		return err
+	}
+	a, release, err := d.enrollAs(ctx, *rec, Restoring, t)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
+		return err
+	}
+	if err := snapshot.CopyLayers(ctx, copied, a.box.Upper()); err != nil {
+		return err
+	}
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := ns.Close(); err != nil {
+		return err
+	}
+	// Its listeners would take connections, and its sockets datagrams.
+	if err := d.isolate(ctx, a); err != nil {
+		return err
+	}
+	if err := snapshot.CopyTree(ctx, s.dir.Shm(), a.box.Shm()); err != nil {
+		return err
+	}
+	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, frozen: true, tell: func(string) {}})
+	if err != nil {
+		return err
+	}
+	if err := fault.Point(ctx, fault.PoolAfterRestore); err != nil {
+		return errors.Join(err, proc.Close())
+	}
+	if err := d.adoptAs(a, proc, Pooled, untilReboot); err != nil {
+		return err
+	}
+	return fault.Point(ctx, fault.PoolAfterCommit)
+}
+
+// freezeRestored freezes processes that CRIU is about to let run: they are stopped
+// by ptrace, and CRIU, which is in their cgroup, must not be frozen with them.
+func (d *Daemon) freezeRestored(a *app, criuPID int) error {
+	if err := d.cgroups.Expel(criuPID); err != nil {
+		return err
+	}
+	return a.cgroup().Begin()
+}
+
+// handOut makes a pooled app the clone that was asked for. It returns nil if none
+// stands ready. If it fails nothing is left of the clone.
+func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app, err error) {
+	a, release, err := d.takePooled(c)
+	if a == nil || err != nil {
+		return nil, err
+	}
+	clock.begin("take from pool")
+	defer release()
+	defer d.poolSoon()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
+		return nil, err
+	}
+	b := birth{source: c.source, open: c.open}
+	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
+		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+	}
+	a.heed(b.plan)
+	if err := d.addPublications(a, b.plan.Publish); err != nil {
+		return nil, err
+	}
+	if err := d.apply(ctx, a, b); err != nil {
+		return nil, err
+	}
+	if b.plan.Hostname != "" {
+		if err := sandbox.SetHostname(a.proc.PID, b.plan.Hostname); err != nil {
+			return nil, err
+		}
+	}
+	if len(b.plan.Commands) == 0 {
+		if err := d.reattach(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	clock.begin("thaw")
+	if err := a.cgroup().Thaw(); err != nil {
+		return nil, err
+	}
+	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
+		return nil, err
+	}
+	clock.begin("settle in")
+	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
+		return nil, err
+	}
+	if err := a.step(Running, forever, nil); err != nil {
+		return nil, err
+	}
+	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// takePooled takes the turn of a pooled app and gives it the clone's name; nil if
+// there is none. From then on a daemon that dies leaves nothing of it.
+func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
+	name := c.req.names[c.index]
+	for _, a := range d.pooled(c.t) {
+		release, ok := a.tryTake("clone")
+		if !ok {
+			continue
+		}
+		if a.status() != Pooled || a.hasEnded() {
+			release()
+			continue
+		}
+		d.mu.Lock()
+		if _, ok := d.apps[name]; ok {
+			d.mu.Unlock()
+			release()
+			return nil, nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
+		}
+		old := a.name()
+		err := a.step(Restoring, untilReboot, func(r *record) {
+			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
+			r.Batch, r.LastError = c.req.batch, ""
+			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
+		})
+		if err == nil {
+			delete(d.apps, old)
+			d.apps[name] = a
+		}
+		d.mu.Unlock()
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return a, release, nil
+	}
+	return nil, nil, nil
+}

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/holder"
+)
+
+// holding is an app that holds a socket, or what stands for one.
+func holding(t *testing.T, name string, inode uint64) *app {
+	t.Helper()
+	a := &app{keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &sandbox.Cgroups{}}), rec: record{Name: name}}
+	if inode > 0 {
+		f, err := os.Open(os.DevNull)
+		qt.Assert(t, qt.IsNil(err))
+		set := hold.NewSet([]hold.Socket{{Inode: inode, Kind: hold.TCP, File: f}})
+		t.Cleanup(func() { qt.Check(t, qt.IsNil(set.Close())) })
+		a.setHeld(set)
+	}
+	return a
+}
+
+// TestRefill gives a new holder what the daemon holds: not what it has let go of,
+// and also what belongs to an app that it can't read.
+func TestRefill(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	qt.Assert(t, qt.IsNil(err))
+	defer f.Close()
+	gone := holding(t, "gone", 3)
+	d := &Daemon{
+		apps:   map[string]*app{"cache": holding(t, "cache", 1), "running": holding(t, "running", 0), "gone": gone},
+		strays: map[string][]holder.Item{"unreadable": {{Key: "k", File: f}}},
+	}
+	gone.setHeld(nil)
+	to := holder.NewMemory()
+	defer to.Close()
+	qt.Assert(t, qt.IsNil(d.refill(t.Context(), to)))
+	kept, err := to.List(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(kept, map[string]int{"cache": 1, "unreadable": 1}))
+	items, err := to.Get(t.Context(), "cache")
+	qt.Assert(t, qt.IsNil(err))
+	set, err := hold.FromItems(items)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(set.Sockets[0].Inode, 1))
+	qt.Assert(t, qt.IsNil(set.Close()))
+}
+
+// TestRefillWaits has an app let go of its sockets at the same time: they are not
+// brought back. Other apps have theirs, whatever happens to one.
+func TestRefillWaits(t *testing.T) {
+	busy := holding(t, "busy", 1)
+	d := &Daemon{apps: map[string]*app{"busy": busy, "cache": holding(t, "cache", 2)}}
+	to := holder.NewMemory()
+	defer to.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := busy.exclusively(ctx, func() error {
+		cancel() // while somebody else has it
+		return d.refill(ctx, to)
+	})
+	qt.Assert(t, qt.ErrorIs(err, context.Canceled))
+
+	refilled := make(chan error)
+	err = busy.exclusively(t.Context(), func() error {
+		go func() { refilled <- d.refill(t.Context(), to) }()
+		busy.setHeld(nil)
+		return nil
+	})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(<-refilled))
+	kept, err := to.List(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(kept, map[string]int{"cache": 1}))
+}
+
+func TestLose(t *testing.T) {
+	qt.Assert(t, qt.Not(qt.Equals(bootID(), "")))
+	for boot, want := range map[string]string{
+		bootID():            lostByEnd,
+		"of an earlier day": lostByReboot,
+		"":                  lostByEnd, // of a record that does not tell
+	} {
+		a := holding(t, "cache", 0)
+		a.rec.Boot = boot
+		qt.Assert(t, qt.IsNil(a.whatIsLost()))
+		a.lose()
+		qt.Assert(t, qt.Equals(a.lost, want))
+		err := a.whatIsLost()
+		qt.Assert(t, qt.ErrorMatches(err, "the sockets of app cache are lost: "+want+": .*"))
+		qt.Assert(t, qt.Equals(hint(err), "wake it by command: snapctl wake cache"))
+		a.note(err)
+		qt.Assert(t, qt.Equals(a.advice(), hint(err)))
+	}
+}
+
+func TestReasons(t *testing.T) {
+	qt.Check(t, qt.Equals(ofApp("cache")(restore.Reset{}), "it belongs to app cache"))
+	qt.Check(t, qt.Equals(ofApp("cache")(restore.Reset{Inside: true}), "both of its ends were in app cache, and snapshots have no connections"))
+	qt.Check(t, qt.Equals(unheld(lostByEnd)(restore.Reset{}), lostByEnd))
+	qt.Check(t, qt.ErrorMatches(incomplete("wake", []socketOutcome{{"tcp a <- b", "why"}}), "wake: connections were reset: tcp a <- b: why"))
+	qt.Check(t, qt.ErrorMatches(incomplete("wake", []socketOutcome{{"tcp a <- b", "why"}, {}, {}}), "wake: connections were reset: tcp a <- b and 2 more: why"))
+}

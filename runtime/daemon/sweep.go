@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/memory"
+)
+
+// layerPaths are where storage layers are.
+func (d *Daemon) layerPaths(layers []snapshot.Layer) []string {
+	paths := make([]string, len(layers))
+	for i, l := range layers {
+		paths[i] = d.layers.Path(l.ID)
+	}
+	return paths
+}
+
+// unstackable takes the layers out of a record that can't be below the app's own
+// files and must be copied there: it returns where they are.
+func (d *Daemon) unstackable(rec *record) ([]string, error) {
+	if len(rec.Layers) == 0 {
+		return nil, nil
+	}
+	ok, err := sandbox.Stackable(rec.Spec.Root.Path, d.opt.StateDir)
+	if err != nil || ok {
+		return nil, err
+	}
+	paths := d.layerPaths(rec.Layers)
+	rec.Layers = nil
+	return paths, nil
+}
+
+// checkLayers checks the storage of a snapshot.
+func (d *Daemon) checkLayers(ctx context.Context, m *snapshot.Manifest, depth snapshot.Depth) error {
+	for _, l := range m.Layers {
+		if err := d.layers.Check(ctx, l, depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepSoon has the memory files and storage layers removed that nobody needs any
+// more.
+func (d *Daemon) sweepSoon() {
+	select {
+	case d.sweeps <- struct{}{}:
+	default: // it is asked for already
+	}
+}
+
+// sweep sweeps once, and then whenever it is asked to.
+func (d *Daemon) sweep(ctx context.Context) {
+	for {
+		freed, err := d.memory.Sweep(func() (map[memory.ID]bool, error) {
+			n, err := d.needed()
+			return n.memory, err
+		})
+		more, lerr := d.layers.Sweep(func() (map[memory.ID]bool, error) {
+			n, err := d.needed()
+			return n.layers, err
+		})
+		if err := errors.Join(err, lerr); err != nil {
+			d.log.ErrorContext(ctx, "remove what no app needs", slog.Any("error", err))
+		}
+		if freed+more > 0 {
+			d.log.DebugContext(ctx, "removed what no app needs", slog.Int64("freed_bytes", freed+more))
+		}
+		select {
+		case <-d.sweeps:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// needs names what snapshots, held apps and running processes need.
+type needs struct{ memory, layers map[memory.ID]bool }
+
+func newNeeds() needs {
+	return needs{memory: make(map[memory.ID]bool), layers: make(map[memory.ID]bool)}
+}
+
+func (n needs) add(files []memory.File, layers []snapshot.Layer) {
+	for _, f := range files {
+		n.memory[f.ID] = true
+	}
+	for _, l := range layers {
+		n.layers[l.ID] = true
+	}
+}
+
+// needed asks all manifests and records. What can't be read may need anything:
+// then the answer is an error.
+func (d *Daemon) needed() (needs, error) {
+	n := newNeeds()
+	entries, err := os.ReadDir(d.snapshotsDir())
+	if err != nil {
+		return n, fmt.Errorf("list snapshots: %w", err)
+	}
+	for _, e := range entries {
+		if snapshot.ValidateName(e.Name()) != nil {
+			continue
+		}
+		if err := d.addManifest(n, d.snapshotDir(e.Name())); err != nil {
+			return n, err
+		}
+	}
+	known := make(map[string]bool)
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		known[rec.place()] = true
+		n.add(rec.Memory, rec.Layers)
+		// The record of a held app names what its images need; one that is about
+		// to be held may have images already.
+		if rec.Status == Running || rec.Status == Stopped || rec.Status == Held && len(rec.Memory) > 0 {
+			continue
+		}
+		if err := d.addManifest(n, a.hibernation()); err != nil {
+			return n, err
+		}
+	}
+	if entries, err = os.ReadDir(d.appsDir()); err != nil {
+		return n, fmt.Errorf("list apps: %w", err)
+	}
+	for _, e := range entries {
+		if known[e.Name()] {
+			continue
+		}
+		if _, err := readRecord(d.appDir(e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return n, fmt.Errorf("app %s: %w", e.Name(), err)
+		}
+		if err := d.addManifest(n, snapshot.Dir(filepath.Join(d.appDir(e.Name()), "hibernation"))); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// addManifest adds what a saved app needs; one that is not there needs nothing.
+func (d *Daemon) addManifest(n needs, dir snapshot.Dir) error {
+	m, err := dir.Manifest()
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(string(dir)); errors.Is(err, fs.ErrNotExist) {
+			return nil // or it was removed meanwhile
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	n.add(m.MemoryFiles(), m.Layers)
+	return nil
+}

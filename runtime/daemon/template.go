@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/template"
+)
+
+// tmpl is one template of this daemon.
+type tmpl struct {
+	// rec does not change, but for the size of the pool, which d.mu guards.
+	rec   templateRecord
+	rules *template.Rules
+
+	// d.mu guards these.
+	making  int          // requests for clones
+	numbers map[int]bool // of clones that are being made
+
+	mu      sync.Mutex
+	poolErr error    // why the pool could not be filled
+	open    []string // files that the processes of the snapshot have open; nil before the first clone
+}
+
+// templateRequest says what createTemplate makes, of an app or of a snapshot.
+type templateRequest struct {
+	name, snapshot, rules string
+	app                   *app
+	tell                  func(string)
+}
+
+// createTemplate makes a template. If it fails nothing is left of it.
+func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tmpl, _ *outcome, err error) {
+	if err := snapshot.ValidateName(req.name); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	t := &tmpl{numbers: make(map[int]bool), rec: templateRecord{Name: req.name, CreatedAt: time.Now(), Snapshot: req.snapshot, Rules: req.rules}}
+	if t.rules, err = template.Parse([]byte(req.rules)); err != nil {
+		return nil, nil, fmt.Errorf("rules: %w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	if err := t.refuse(); err != nil {
+		return nil, nil, err
+	}
+	free, err := d.reserveTemplate(&t.rec, req.app != nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer free()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.dropTemplate(t.rec))
+			d.sweepSoon()
+		}
+	}()
+	out := &outcome{}
+	if req.app != nil {
+		// Only when the snapshot's name is taken too: what has that name before is
+		// somebody's.
+		own := func(ctx context.Context) error {
+			t.rec.Snapshot, t.rec.Own, t.rec.Half = req.name, true, true
+			return errors.Join(d.writeTemplate(t.rec), fault.Point(ctx, fault.TemplateAfterRecord))
+		}
+		if _, out, err = d.takeSnapshot(ctx, req.app, snapshotRequest{name: req.name, reserved: own, tell: req.tell}); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := fault.Point(ctx, fault.TemplateAfterSnapshot); err != nil {
+		return nil, nil, err
+	}
+	clock := newSteps(req.tell)
+	clock.begin("check snapshot")
+	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByDigest)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer s.Close()
+	if !s.manifest.WithStorage {
+		return nil, nil, fmt.Errorf("snapshot %s: %w: it has no files", t.rec.Snapshot, errdefs.ErrFailedPrecondition)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t.rec.Half = false
+	if err := d.writeTemplate(t.rec); err != nil {
+		return nil, nil, err
+	}
+	d.templates[req.name] = t
+	if err := fault.Point(ctx, fault.TemplateAfterCommit); err != nil {
+		delete(d.templates, req.name)
+		return nil, nil, err
+	}
+	return t, out, nil
+}
+
+// reserveTemplate gives a template its name while it is made, and keeps the
+// snapshot that it is made of.
+func (d *Daemon) reserveTemplate(rec *templateRecord, fromApp bool) (free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, made := d.templates[rec.Name]
+	if _, making := d.making[rec.Name]; made || making {
+		return nil, fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrAlreadyExists)
+	}
+	if _, err := os.Lstat(d.templateFile(rec.Name)); err == nil {
+		return nil, fmt.Errorf("template %s: %w: it is half removed, or can't be read; remove %s", rec.Name, errdefs.ErrAlreadyExists, d.templateFile(rec.Name))
+	}
+	if !fromApp && d.names[rec.Snapshot] {
+		return nil, fmt.Errorf("snapshot %s: %w: it is being written or removed", rec.Snapshot, errdefs.ErrNotFound)
+	}
+	d.making[rec.Name] = rec.Snapshot
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.making, rec.Name)
+	}, nil
+}
+
+// refuse refuses rules that this daemon can't follow.
+func (t *tmpl) refuse() error {
+	for _, policy := range []template.ConnectionPolicy{t.rules.Connections.Inbound, t.rules.Connections.Outbound, t.rules.Connections.Internal} {
+		if policy != template.ConnectionDefault && policy != template.ConnectionReset {
+			return fmt.Errorf("rules: connections: %s: %w: a snapshot has no connections, so clones see theirs reset; use reset", policy, errdefs.ErrNotImplemented)
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) findTemplate(name string) (*tmpl, error) {
+	if err := snapshot.ValidateName(name); err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t, ok := d.templates[name]; ok {
+		return t, nil
+	}
+	return nil, fmt.Errorf("template %s: %w", name, errdefs.ErrNotFound)
+}
+
+// removeTemplate removes a template that has no clones, and what stands ready in
+// its pool.
+func (d *Daemon) removeTemplate(ctx context.Context, name string) error {
+	t, err := d.findTemplate(name)
+	if err != nil {
+		return err
+	}
+	if err := d.forgetTemplate(t); err != nil {
+		return err
+	}
+	d.sweepSoon()
+	var errs []error
+	for _, a := range d.list() {
+		if a.pool == t { // if it is handed out it was before, and then it has been removed
+			errs = append(errs, d.dropPooled(ctx, a))
+		}
+	}
+	d.poolSoon() // once more, if that failed
+	return errors.Join(errs...)
+}
+
+// forgetTemplate removes a template itself.
+func (d *Daemon) forgetTemplate(t *tmpl) error {
+	name := t.rec.Name
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if clones := d.clonesOf(name); len(clones) > 0 {
+		return fmt.Errorf("template %s: %w: it has clones: %s; remove them first", name, errdefs.ErrFailedPrecondition, strings.Join(clones, ", "))
+	}
+	if d.templates[name] != t {
+		return fmt.Errorf("template %s: %w", name, errdefs.ErrNotFound)
+	}
+	if t.making > 0 {
+		return fmt.Errorf("template %s: %w: clones are being made of it", name, errdefs.ErrFailedPrecondition)
+	}
+	rec := t.rec
+	rec.Half = true
+	if err := d.writeTemplate(rec); err != nil && !fullDisk(err) {
+		return err
+	}
+	delete(d.templates, name)
+	return d.dropTemplate(rec)
+}
+
+// clonesOf lists the apps that are clones of a template.
+//
+// The caller holds d.mu.
+func (d *Daemon) clonesOf(name string) []string {
+	var clones []string
+	for _, a := range d.apps {
+		if rec, _ := a.read(); rec.Template == name {
+			clones = append(clones, rec.Name)
+		}
+	}
+	slices.Sort(clones)
+	return clones
+}
+
+// usedBy names the template that a snapshot is kept for, or "".
+//
+// The caller holds d.mu.
+func (d *Daemon) usedBy(snapshotName string) string {
+	for _, t := range d.templates {
+		if t.rec.Snapshot == snapshotName {
+			return t.rec.Name
+		}
+	}
+	for name, of := range d.making {
+		if of == snapshotName {
+			return name
+		}
+	}
+	return ""
+}
+
+// openFiles lists the files that the processes of the template have open.
+func (t *tmpl) openFiles(ctx context.Context, s *source) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open != nil {
+		return t.open, nil
+	}
+	info, err := image.Inspect(ctx, s.dir.Images())
+	if err != nil {
+		return nil, err
+	}
+	t.open = []string{}
+	for _, f := range info.Files {
+		if strings.HasPrefix(f.Name, "/") && !f.Removed && !f.External {
+			t.open = append(t.open, f.Name)
+		}
+	}
+	return t.open, nil
+}

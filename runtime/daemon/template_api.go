@@ -1,0 +1,229 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/template"
+)
+
+// CreateTemplate implements the API.
+func (d *Daemon) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	r := templateRequest{name: req.GetName(), snapshot: req.GetSnapshot(), rules: req.GetRulesYaml(), tell: progress(stream)}
+	if (req.GetApp() == "") == (req.GetSnapshot() == "") {
+		return fmt.Errorf("%w: a template is made of an app or of a snapshot", errdefs.ErrInvalidArgument)
+	}
+	if req.GetApp() != "" {
+		a, err := d.find(req.GetApp())
+		if err != nil {
+			return err
+		}
+		r.app = a
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
+	defer cancel()
+	began := time.Now()
+	var t *tmpl
+	out, err := logged(ctx, d, "template create", req.GetName(), func() (out *outcome, err error) {
+		t, out, err = d.createTemplate(ctx, r)
+		return out, err
+	})
+	if err != nil {
+		return err
+	}
+	return sendResult(stream, began, out, &api.Result{Template: d.showTemplate(t)})
+}
+
+// ListTemplates implements the API.
+func (d *Daemon) ListTemplates(context.Context, *api.ListRequest) (*api.ListTemplatesResponse, error) {
+	d.mu.Lock()
+	all := make([]*tmpl, 0, len(d.templates))
+	for _, t := range d.templates {
+		all = append(all, t)
+	}
+	d.mu.Unlock()
+	slices.SortFunc(all, func(a, b *tmpl) int { return strings.Compare(a.rec.Name, b.rec.Name) })
+	resp := &api.ListTemplatesResponse{}
+	for _, t := range all {
+		resp.Templates = append(resp.Templates, d.showTemplate(t))
+	}
+	return resp, nil
+}
+
+// ShowTemplate implements the API.
+func (d *Daemon) ShowTemplate(_ context.Context, req *api.TemplateRequest) (*api.Template, error) {
+	t, err := d.findTemplate(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return d.showTemplate(t), nil
+}
+
+// RemoveTemplate implements the API.
+func (d *Daemon) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
+	_, err := logged(ctx, d, "template rm", req.GetName(), func() (any, error) { return nil, d.removeTemplate(ctx, req.GetName()) })
+	if err != nil {
+		return nil, err
+	}
+	return &api.RemoveResponse{}, nil
+}
+
+func (d *Daemon) showTemplate(t *tmpl) *api.Template {
+	d.mu.Lock()
+	rec, clones := t.rec, d.clonesOf(t.rec.Name)
+	d.mu.Unlock()
+	ready := 0
+	for _, a := range d.pooled(t) {
+		if a.status() == Pooled {
+			ready++
+		}
+	}
+	t.mu.Lock()
+	poolErr := t.poolErr
+	t.mu.Unlock()
+	out := &api.Template{
+		Name: rec.Name, Snapshot: rec.Snapshot, CreatedAt: timestamppb.New(rec.CreatedAt), RulesYaml: rec.Rules,
+		Clones: clones, PoolSize: int32(rec.Pool), PoolReady: int32(ready),
+	}
+	if poolErr != nil {
+		out.PoolError = poolErr.Error()
+	}
+	for _, key := range slices.Sorted(func(yield func(string) bool) {
+		for key := range t.rules.Parameters {
+			if !yield(key) {
+				return
+			}
+		}
+	}) {
+		p := t.rules.Parameters[key]
+		shown := &api.Parameter{Key: key, Description: p.Description, Required: p.Required, Pattern: p.Pattern}
+		if p.Default != nil {
+			shown.DefaultText = string(*p.Default)
+		}
+		out.Parameters = append(out.Parameters, shown)
+	}
+	_, m, err := d.findSnapshot(rec.Snapshot)
+	if err != nil {
+		return out // the snapshot is damaged: cloning says how
+	}
+	s := showSnapshot(m)
+	out.App, out.Network, out.InsideEndpoint, out.Args, out.Processes = s.App, s.Network, s.Endpoint, s.Args, s.Processes
+	out.MemoryBytes, out.StorageBytes = s.MemoryBytes+s.MemorySharedBytes, s.StorageBytes+s.StorageSharedBytes
+	return out
+}
+
+// Clone implements the API.
+func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
+	t, err := d.findTemplate(req.GetTemplate())
+	if err != nil {
+		return err
+	}
+	r := cloneRequest{set: req.GetSet(), keepGoing: req.GetKeepGoing(), pool: poolUses[req.GetPool()]}
+	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
+		r.storage = privateStorage
+	}
+	for _, text := range req.GetEndpoints() {
+		addr, err := parseEndpoint(text)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		r.endpoints = append(r.endpoints, addr)
+	}
+	if err := checkCounts(req, &r); err != nil {
+		return err
+	}
+	free, err := d.nameClones(t, req, &r)
+	if err != nil {
+		return err
+	}
+	defer free()
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
+	defer cancel()
+	report := &cloneReport{d: d, stream: stream, total: int32(len(r.names))}
+	r.tell, r.done = report.step, report.done
+	began := time.Now()
+	_, err = logged(ctx, d, "clone", t.rec.Name, func() (any, error) { return nil, d.makeClones(ctx, t, r) })
+	if err != nil {
+		return err
+	}
+	return stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Summary{Summary: &api.CloneSummary{
+		Made: report.made, Failed: report.failed, TotalUs: time.Since(began).Microseconds(),
+	}}})
+}
+
+var poolUses = map[api.PoolUse]poolUse{
+	api.PoolUse_POOL_USE_ONLY: onlyPool, api.PoolUse_POOL_USE_NEVER: neverPool,
+}
+
+// checkCounts makes sure that there are as many names and endpoints as clones.
+func checkCounts(req *api.CloneRequest, r *cloneRequest) error {
+	names, endpoints := len(req.GetNames()), len(r.endpoints)
+	r.count = cmp.Or(int(req.GetCount()), names, endpoints, 1)
+	switch {
+	case r.count < 1 || r.count > template.MaxNumber:
+		return fmt.Errorf("%w: %d clones", errdefs.ErrInvalidArgument, r.count)
+	case names > 0 && names != r.count:
+		return fmt.Errorf("%w: %d names for %d clones", errdefs.ErrInvalidArgument, names, r.count)
+	case endpoints > 0 && endpoints != r.count:
+		return fmt.Errorf("%w: %d endpoints for %d clones", errdefs.ErrInvalidArgument, endpoints, r.count)
+	}
+	return nil
+}
+
+// cloneReport tells a client how its clones come to be.
+type cloneReport struct {
+	d      *Daemon
+	stream grpc.ServerStreamingServer[api.CloneEvent]
+	total  int32
+
+	mu           sync.Mutex // also guards the stream
+	made, failed int32
+}
+
+func (r *cloneReport) step(name, step string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// A client that has hung up is noticed by the stream's context.
+	_ = r.stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Progress{Progress: &api.CloneProgress{
+		Name: name, Step: step, Done: r.made + r.failed, Total: r.total,
+	}}})
+}
+
+func (r *cloneReport) done(out cloneOutcome) {
+	res := &api.CloneResult{Name: out.name, TotalUs: out.took.Microseconds(), StepsUs: make(map[string]int64, len(out.steps)), FromPool: out.pooled}
+	for name, took := range out.steps {
+		res.StepsUs[name] = took.Microseconds()
+	}
+	if out.err != nil {
+		s, _ := status.FromError(rpcError(out.err))
+		res.Code, res.Error = int32(s.Code()), s.Message()
+		if h := hint(out.err); h != "" {
+			res.Hints = []string{h}
+		}
+	} else {
+		res.App = r.d.show(out.app)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if out.err != nil {
+		r.failed++
+	} else {
+		r.made++
+	}
+	if errors.Is(out.err, context.Canceled) {
+		return // it was not its own fault
+	}
+	_ = r.stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Result{Result: res}})
+}

@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/snapctl/snapctl/template"
+)
+
+// templateRecord is what is kept of a template on the disk: a snapshot, and rules.
+type templateRecord struct {
+	Version   int       `json:"version"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+	Snapshot  string    `json:"snapshot"`
+	// Own tells that the snapshot was taken for the template and goes with it.
+	Own   bool   `json:"own,omitempty"`
+	Rules string `json:"rules_yaml,omitempty"`
+	Pool  int    `json:"pool_size,omitempty"`
+	// Half is set while the template is made or removed: what a daemon that died
+	// left of it goes, and the snapshot with it if it is the template's own.
+	Half bool `json:"half,omitempty"`
+}
+
+func (d *Daemon) templatesDir() string { return filepath.Join(d.opt.StateDir, "templates") }
+
+func (d *Daemon) templateFile(name string) string {
+	return filepath.Join(d.templatesDir(), name+".json")
+}
+
+// loadTemplates reads all templates. One that can't be read is logged and left.
+func (d *Daemon) loadTemplates(ctx context.Context) error {
+	if err := os.MkdirAll(d.templatesDir(), 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	entries, err := os.ReadDir(d.templatesDir())
+	if err != nil {
+		return fmt.Errorf("list templates: %w", err)
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			// replaceFile was interrupted.
+			if err := os.Remove(filepath.Join(d.templatesDir(), e.Name())); err != nil {
+				return fmt.Errorf("remove what is left of a template: %w", err)
+			}
+			continue
+		}
+		if err := d.loadTemplate(name); err != nil {
+			d.log.ErrorContext(ctx, "load template", slog.String("template", name), slog.Any("error", err))
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) loadTemplate(name string) error {
+	b, err := os.ReadFile(d.templateFile(name))
+	if err != nil {
+		return err
+	}
+	t := &tmpl{numbers: make(map[int]bool)}
+	if err := json.Unmarshal(b, &t.rec); err != nil {
+		return err
+	}
+	if t.rec.Name != name {
+		return fmt.Errorf("it is of template %q", t.rec.Name)
+	}
+	if t.rec.Half {
+		return d.dropTemplate(t.rec)
+	}
+	if t.rules, err = template.Parse([]byte(t.rec.Rules)); err != nil {
+		return err
+	}
+	d.templates[name] = t
+	return nil
+}
+
+// dropTemplate removes what is on the disk of a template, its record last.
+func (d *Daemon) dropTemplate(rec templateRecord) error {
+	if rec.Own {
+		if err := d.snapshotDir(rec.Snapshot).Remove(); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(d.templateFile(rec.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove template: %w", err)
+	}
+	return nil
+}
+
+// writeTemplate persists a template.
+func (d *Daemon) writeTemplate(rec templateRecord) error {
+	rec.Version = recordVersion
+	b, err := json.MarshalIndent(rec, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode template %s: %w", rec.Name, err)
+	}
+	return replaceFile(d.templateFile(rec.Name), b, forever)
+}

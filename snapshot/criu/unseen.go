@@ -1,0 +1,212 @@
+package criu
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// CRIU asks sock_diag for the unix sockets of the tasks' network namespace, and
+// fails to dump one that was not in the answer (sk-unix.c, dump_one_unix_fd). A
+// socket that was accepted belongs to its client's namespace, though. So what is
+// known of such sockets is put into the receive queue of CRIU's sock_diag socket
+// between the making of it and the first request, which is the one for unix
+// sockets (sockets.c, collect_sockets): CRIU reads it as the first part of the
+// answer. It checks the sequence number only (libnetlink.c, nlmsg_receive).
+//
+// The moment is found by tracing CRIU's system calls up to there. If it never
+// comes, or a later CRIU does otherwise, the dump fails with CRIU's own error.
+
+// criuSeq is CR_NLMSG_SEQ of CRIU's libnetlink.h.
+const criuSeq = 24680
+
+// tracer is a traced CRIU, up to the making of its sock_diag socket.
+type tracer struct {
+	attached chan error
+	done     chan error
+}
+
+// tellUnseen has CRIU, which waits for an answer of ours, learn of sockets, each
+// a struct unix_diag_msg with its attributes. wait returns what became of it;
+// it must be called, when CRIU has answered or ended.
+func tellUnseen(pid int, sockets [][]byte) (wait func() error, err error) {
+	t := tracer{attached: make(chan error, 1), done: make(chan error, 1)}
+	go t.run(pid, sockets)
+	if err := <-t.attached; err != nil {
+		return nil, fmt.Errorf("trace criu: %w", err)
+	}
+	return func() error { return <-t.done }, nil
+}
+
+// run is a thread: ptrace(2) is between threads.
+func (t *tracer) run(pid int, sockets [][]byte) {
+	runtime.LockOSThread()         //nolint:forbidigo // no namespace, but a tracer
+	defer runtime.UnlockOSThread() //nolint:forbidigo // it has detached
+	err := unix.PtraceSeize(pid)
+	if err == nil {
+		err = unix.PtraceInterrupt(pid)
+	}
+	if err == nil {
+		_, err = stopped(pid)
+	}
+	if err == nil {
+		// From here on it stops at system calls, and PTRACE_GET_SYSCALL_INFO
+		// knows them.
+		err = errors.Join(unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACESYSGOOD), unix.PtraceSyscall(pid, 0))
+	}
+	t.attached <- err
+	if err != nil {
+		return
+	}
+	t.done <- t.follow(pid, sockets)
+}
+
+// follow lets CRIU run from one system call to the next, until it has its
+// socket, and lets go of it.
+func (t *tracer) follow(pid int, sockets [][]byte) error {
+	asked := false // the call is the one that makes the socket
+	for {
+		status, err := stopped(pid)
+		if err != nil || status.Exited() || status.Signaled() {
+			return err // it has ended: no harm done
+		}
+		call, err := systemCall(pid)
+		if err != nil {
+			return errors.Join(err, unix.PtraceDetach(pid))
+		}
+		switch {
+		case call.op == callEntry:
+			asked = call.number == unix.SYS_SOCKET && call.args[0] == unix.AF_NETLINK && call.args[2] == unix.NETLINK_SOCK_DIAG
+		case call.op == callExit && asked && call.result() >= 0:
+			err := fill(pid, int(call.result()), sockets)
+			return errors.Join(err, unix.PtraceDetach(pid))
+		}
+		signal := 0
+		if call.op == callNone && status.TrapCause() != unix.PTRACE_EVENT_STOP {
+			signal = int(status.StopSignal()) // its own, to be delivered
+		}
+		if err := unix.PtraceSyscall(pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("trace criu: %w", err)
+		}
+	}
+}
+
+// stopped waits for the next stop, or for the end, which it leaves to others to
+// reap.
+func stopped(pid int) (unix.WaitStatus, error) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT|unix.WALL, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if errors.Is(err, unix.ECHILD) {
+			return 0, nil // it has ended and was reaped
+		}
+		if err != nil {
+			return 0, fmt.Errorf("wait for criu: %w", err)
+		}
+		const trapped = 4 // CLD_TRAPPED, sigaction(2); 5 is CLD_STOPPED
+		if info.Code < trapped {
+			return 0, nil // 0 means: exited
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, unix.WALL, nil); !errors.Is(err, unix.EINTR) {
+			return status, err
+		}
+	}
+}
+
+// callInfo is struct ptrace_syscall_info, Linux 5.3.
+type callInfo struct {
+	op     uint8
+	_      [3]uint8
+	_      uint32
+	_, _   uint64
+	number uint64    // at entry; at exit: the result
+	args   [6]uint64 // at entry
+	_      [2]uint64
+}
+
+const (
+	callNone  = 0
+	callEntry = 1
+	callExit  = 2
+)
+
+func (c *callInfo) result() int64 { return int64(c.number) }
+
+func systemCall(pid int) (*callInfo, error) {
+	c := &callInfo{}
+	const getSyscallInfo = 0x420e
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, getSyscallInfo, uintptr(pid), unsafe.Sizeof(*c), uintptr(unsafe.Pointer(c)), 0, 0)
+	if errno != 0 {
+		return nil, fmt.Errorf("look at system call of criu: %w", errno)
+	}
+	return c, nil
+}
+
+// maxDatagram is below the 16 KiB that CRIU reads at once (libnetlink.c,
+// do_rtnl_req).
+const maxDatagram = 8 << 10
+
+// fill puts what there is to know of sockets into the receive queue of CRIU's
+// descriptor. A netlink socket may send to itself.
+func fill(pid, fd int, sockets [][]byte) (err error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open criu: %w", err)
+	}
+	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	diag, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return fmt.Errorf("duplicate descriptor of criu: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(diag)) }()
+	size := 0
+	for _, s := range sockets {
+		size += 4 * (len(s) + unix.SizeofNlMsghdr) // with the kernel's overhead
+	}
+	if err := unix.SetsockoptInt(diag, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20+size); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Bind(diag, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	name, err := unix.Getsockname(diag)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	var datagram []byte
+	for i, s := range sockets {
+		datagram = appendMessage(datagram, s)
+		if len(datagram) < maxDatagram && i < len(sockets)-1 {
+			continue
+		}
+		if err := unix.Sendto(diag, datagram, unix.MSG_DONTWAIT, name); err != nil {
+			return fmt.Errorf("tell criu of sockets: %w", err)
+		}
+		datagram = datagram[:0]
+	}
+	return nil
+}
+
+// appendMessage appends a part of the answer to a dump request, netlink(7).
+func appendMessage(b, body []byte) []byte {
+	ne := binary.NativeEndian
+	b = ne.AppendUint32(b, uint32(unix.SizeofNlMsghdr+len(body)))
+	b = ne.AppendUint16(b, unix.SOCK_DIAG_BY_FAMILY)
+	b = ne.AppendUint16(b, unix.NLM_F_MULTI)
+	b = ne.AppendUint32(b, criuSeq)
+	b = ne.AppendUint32(b, 0)
+	b = append(b, body...)
+	for len(b)%unix.NLMSG_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
+}

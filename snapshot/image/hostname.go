@@ -1,0 +1,41 @@
+package image
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// utsNodename is utsns_entry.nodename.
+const utsNodename protowire.Number = 1
+
+// SetHostname gives the processes of the dump another host name. Only their own
+// uts namespaces have one in the dump.
+func (v *View) SetHostname(name string) error {
+	all, err := imageNames(v.dir)
+	if err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	for _, image := range all {
+		if !strings.HasPrefix(image, "utsns-") {
+			continue
+		}
+		err := v.edit(image, TypeUTS, func(msg []byte) ([]byte, error) {
+			out := make([]byte, 0, len(msg)+len(name))
+			s := scan(msg)
+			for s.next() {
+				if s.is(utsNodename, lengthDelimited) {
+					out = appendBytes(out, utsNodename, []byte(name))
+				} else {
+					out = append(out, s.raw...)
+				}
+			}
+			return out, s.err
+		})
+		if err != nil {
+			return fmt.Errorf("set host name: %w", err)
+		}
+	}
+	return nil
+}

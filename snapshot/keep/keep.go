@@ -1,0 +1,103 @@
+// Package keep is for directories of immutable things that several owners share,
+// each of which names what it needs in a record of its own. There is no count to
+// get wrong: what no record names is swept, and what an operation has in its hands
+// before a record names it is pinned.
+package keep
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// Dir is such a directory. Its methods may be called at the same time. One process
+// has it.
+type Dir struct {
+	path string
+
+	mu   sync.Mutex // also keeps Sweep and Add apart
+	pins map[string]int
+}
+
+// Open opens a directory, which it makes. Nothing is swept yet.
+func Open(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	return &Dir{path: path, pins: make(map[string]int)}, nil
+}
+
+// Path is where the thing called name is.
+func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
+
+// Add has put place a thing, while nothing is swept, and pins it.
+func (d *Dir) Add(name string, put func(path string) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := put(d.Path(name)); err != nil {
+		return err
+	}
+	d.pins[name]++
+	return nil
+}
+
+// Pin keeps a thing from being swept until it is unpinned as often.
+func (d *Dir) Pin(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pins[name]++
+}
+
+// Unpin is the inverse of Pin, and of the pinning by Add.
+func (d *Dir) Unpin(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pins[name]--; d.pins[name] <= 0 {
+		delete(d.pins, name)
+	}
+}
+
+// Sweep removes everything that is neither pinned nor needed, and returns how many
+// bytes of files that freed. needed is asked while nothing can be added, so it may
+// read the records; if it fails nothing is removed.
+func (d *Dir) Sweep(needed func() (map[string]bool, error)) (freed int64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keep, err := needed()
+	if err != nil {
+		return 0, fmt.Errorf("sweep %s: %w", d.path, err)
+	}
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return 0, fmt.Errorf("sweep: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if keep[e.Name()] || d.pins[e.Name()] > 0 {
+			continue
+		}
+		path := d.Path(e.Name())
+		freed += size(path)
+		if err := os.RemoveAll(path); err != nil {
+			errs = append(errs, fmt.Errorf("sweep: %w", err))
+		}
+	}
+	return freed, errors.Join(errs...)
+}
+
+// size is how many bytes the files at or below path have.
+func size(path string) (n int64) {
+	_ = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error { // what can't be seen does not count
+		if err != nil {
+			return nil //nolint:nilerr // see above
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+		return nil
+	})
+	return n
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// saving is what saving an app cost.
+type saving struct{ frozen, mib float64 } // in ms, and of new bytes on the disk
+
+// delta measures what it costs to save a process again of whose memory little has
+// changed: it was woken in between, so that its memory is a mapping of what was
+// saved before, and a part of it was written to since.
+func delta(ctx context.Context, b *bench) error {
+	total, changed, passes := 1024, 64, min(b.passes, 3)
+	if b.small {
+		total, changed = 128, 8
+	}
+	name := fmt.Sprintf("memory=%dMiB,changed=%dMiB", total, changed)
+	if !b.wants("delta/snapshot/"+name) && !b.wants("delta/hibernate/"+name) {
+		return nil
+	}
+	all := make(map[string][]saving)
+	err := withWorld(ctx, func(w *world) error {
+		for pass := range passes {
+			if err := w.savings(ctx, all, total, changed, pass); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	middle := func(key string) saving {
+		var frozen, mib []float64
+		for _, s := range all[key] {
+			frozen, mib = append(frozen, s.frozen), append(mib, s.mib)
+		}
+		return saving{median(frozen), median(mib)}
+	}
+	for _, op := range []string{"snapshot", "hibernate"} {
+		first, second := middle(op+"/first"), middle(op+"/second")
+		b.report.add(Row{
+			Name: "delta/" + op + "/" + name + "/frozen", Unit: "ms frozen", Ours: second.frozen, Other: first.frozen,
+			OtherName: "first " + op, Goal: 1.0 / 8,
+		})
+		b.report.add(Row{
+			Name: "delta/" + op + "/" + name + "/disk", Unit: "MiB", Ours: second.mib, Other: first.mib,
+			OtherName: "first " + op, Goal: float64(changed) * 1.25, GoalOn: "ours",
+		})
+	}
+	return nil
+}
+
+// savings measures one app: two snapshots, and two hibernations.
+func (w *world) savings(ctx context.Context, all map[string][]saving, total, changed, pass int) error {
+	g, err := w.gauge(ctx, "subject", endpoint, total)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	measure := func(key string, save func() (*api.Result, error)) error {
+		before, err := diskUse(w.StateDir())
+		if err != nil {
+			return err
+		}
+		r, err := save()
+		if err != nil {
+			return err
+		}
+		after, err := diskUse(w.StateDir())
+		if err != nil {
+			return err
+		}
+		frozen := time.Duration(r.GetFrozenUs()) * time.Microsecond
+		all[key] = append(all[key], saving{frozen: ms(frozen), mib: float64(after.since(before)) / (1 << 20)})
+		return nil
+	}
+	hibernate := func() (*api.Result, error) {
+		return w.api.Hibernate(ctx, &api.HibernateRequest{Name: "subject"}, nil)
+	}
+	snapshot := func(name string) func() (*api.Result, error) {
+		return func() (*api.Result, error) {
+			return w.api.TakeSnapshot(ctx, &api.SnapshotRequest{App: "subject", Name: name}, nil)
+		}
+	}
+	change := func(seed int) error {
+		_, err := g.do("change", changed, seed)
+		return err
+	}
+	if err := measure("snapshot/first", snapshot("first")); err != nil {
+		return err
+	}
+	// What was not changed since has a file already: then this would be no first.
+	if err := change(10*pass + 2); err != nil {
+		return err
+	}
+	if err := measure("hibernate/first", hibernate); err != nil {
+		return err
+	}
+	if _, err := w.api.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil); err != nil {
+		return err
+	}
+	if err := change(10*pass + 3); err != nil {
+		return err
+	}
+	if err := measure("snapshot/second", snapshot("second")); err != nil {
+		return err
+	}
+	if err := change(10*pass + 4); err != nil {
+		return err
+	}
+	if err := measure("hibernate/second", hibernate); err != nil {
+		return err
+	}
+	// It has to be alive and well after all that.
+	if _, err := w.api.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil); err != nil {
+		return err
+	}
+	if _, err := g.do("read"); err != nil {
+		return err
+	}
+	for _, name := range []string{"second", "first"} {
+		if err := w.api.RemoveSnapshot(ctx, name); err != nil {
+			return err
+		}
+	}
+	return w.remove(ctx, "subject")
+}
+
+// disk is what files take on a disk, in bytes, by their inodes.
+type disk map[uint64]int64
+
+// diskUse looks at all files below a directory. Files that go away meanwhile are
+// not counted: the daemon removes what nobody needs in the background.
+func diskUse(dir string) (disk, error) {
+	d := make(disk)
+	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		var info fs.FileInfo
+		if err == nil {
+			info, err = entry.Info()
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && info.Mode().IsRegular() {
+			d[st.Ino] = st.Blocks * 512
+		}
+		return nil
+	})
+	return d, err
+}
+
+// since is by how many bytes files are new or larger.
+func (d disk) since(before disk) int64 {
+	var n int64
+	for inode, bytes := range d {
+		n += max(0, bytes-before[inode])
+	}
+	return n
+}
