@@ -31,6 +31,12 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 	// The app may be woken and saved anew before the copy is committed.
 	o.Store.Pin(m.MemoryFiles())
 	defer o.Store.Unpin(m.MemoryFiles())
+	for _, f := range m.Memory {
+		// A sweep may have come between.
+		if err := o.Store.Check(ctx, f.File, ByStamp); err != nil {
+			return "", fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
 	partial, err := Begin(o.Target)
 	if err != nil {
 		return "", err

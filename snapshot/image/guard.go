@@ -109,6 +109,10 @@ const (
 // loads of number and architecture, AND, and jumps). So the number is masked, not
 // compared twice: x32 calls have bit 30 set.
 //
+// What a guard changes besides: the process can't enter seccomp's strict mode any
+// more (kernel/seccomp.c, seccomp_may_assign_mode), and a wrong mremap may be told
+// ENOMEM where it would be EFAULT or EINVAL.
+//
 // No filter sees what is asked for through an io_uring, IORING_OP_MADVISE among
 // it. A program with one can't have been saved; one restored must not make one.
 func guardFilter(ranges []addrRange) []byte {
