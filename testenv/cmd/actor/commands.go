@@ -44,6 +44,8 @@ func do(conn net.Conn, line string) (string, error) {
 		return strconv.FormatInt(asked.Add(1), 10), nil
 	case "watch": // watch PATH: notes how often a file there is replaced, from now on
 		return "ok", watch(text)
+	case "sessions": // how many go on
+		return strconv.FormatInt(sessions.Load(), 10), nil
 	case "watched": // how often
 		return strconv.FormatInt(replaced.Load(), 10), nil
 	case "self": // the address that this connection is at
@@ -167,7 +169,7 @@ func open(text string) (string, error) {
 }
 
 // The state of the program that its copies have each for themselves.
-var asked, replaced, hangups atomic.Int64 //nolint:gochecknoglobals // for the life of the program
+var asked, replaced, hangups, sessions atomic.Int64 //nolint:gochecknoglobals // for the life of the program
 
 // tick opens the file for each tick: one that it had open could not grow while it is frozen.
 func tick(path string) error {
