@@ -163,7 +163,7 @@ var finished = map[fault.Name]bool{
 	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
 	fault.SnapshotAfterCommit: true,
 	fault.TemplateAfterCommit: true, fault.HandoutAfterCommit: true,
-	fault.RemoveAfterRecord:   true, fault.RemoveAfterKill: true,
+	fault.RemoveAfterRecord: true, fault.RemoveAfterKill: true,
 	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true,
 }
 

@@ -163,4 +163,3 @@ func TestPoolIsOfItsTemplate(t *testing.T) {
 	w.RemoveAll()
 	w.empty()
 }
-

@@ -72,6 +72,10 @@ func do(conn net.Conn, line string) (string, error) {
 		return strconv.FormatInt(info.Size(), 10), nil
 	case "tick": // tick PATH: writes to it every millisecond, from now on
 		return "ok", tick(text)
+	case "hold": // hold PATH: has a new file there open, from now on
+		f, err := os.Create(text)
+		held = append(held, f)
+		return "ok", err
 	case "remove": // remove PATH, with all in it
 		return "ok", os.RemoveAll(text)
 	case "alloc": // alloc MIB: keeps them
@@ -217,6 +221,8 @@ func watch(path string) error {
 	}()
 	return nil
 }
+
+var held []*os.File //nolint:gochecknoglobals // for the life of the program
 
 var kept [][]byte //nolint:gochecknoglobals // for the life of the program
 
