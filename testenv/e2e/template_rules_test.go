@@ -87,7 +87,7 @@ func TestRules(t *testing.T) {
 		b, err := os.ReadFile(filepath.Join(shared, name, "file"))
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.Equals(string(b), name))
-		for _, s := range strings.Fields(c.ask("read /etc/secret")) {
+		for s := range strings.FieldsSeq(c.ask("read /etc/secret")) {
 			qt.Assert(t, qt.IsFalse(secrets[s]))
 			secrets[s] = true
 		}

@@ -115,7 +115,7 @@ func tell(name, text string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		st := info.Sys().(*syscall.Stat_t) //nolint:errcheck,forcetypeassert // on Linux
+		st := info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // on Linux
 		return fmt.Sprint(info.Mode(), " ", st.Uid, " ", st.Gid), nil
 	case "instance": // its name, by the file that tells it
 		return instance()
