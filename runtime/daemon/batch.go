@@ -28,8 +28,12 @@ func (d *Daemon) beginBatch() (string, error) {
 	return name, nil
 }
 
-// endBatch says that all clones are made, or none is left.
+// endBatch says that all clones are made, or none is left. Without a name it does
+// nothing.
 func (d *Daemon) endBatch(name string) error {
+	if name == "" {
+		return nil
+	}
 	if err := os.Remove(filepath.Join(d.batchesDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("commit clones: %w", err)
 	}

@@ -61,18 +61,7 @@ type cloneOutcome struct {
 
 // makeClones makes clones, several at a time. It returns an error if one fails and
 // the request does not say to keep going: then no clone is left.
-func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err error) {
-	if len(req.names) > 1 && !req.keepGoing {
-		if req.batch, err = d.beginBatch(); err != nil {
-			return err
-		}
-		// If something is left, the next daemon removes it.
-		defer func() {
-			if err == nil || !errors.Is(err, errUndo) {
-				err = errors.Join(err, d.endBatch(req.batch))
-			}
-		}()
-	}
+func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
 	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
 	if err != nil {
 		return err
@@ -81,6 +70,11 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err
 	open, err := t.openFiles(ctx, s)
 	if err != nil {
 		return err
+	}
+	if len(req.names) > 1 && !req.keepGoing {
+		if req.batch, err = d.beginBatch(); err != nil {
+			return err
+		}
 	}
 	made := &madeClones{}
 	// A restore mostly waits for the kernel, some 10 ms, or for one processor.
@@ -91,19 +85,20 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err
 		began := time.Now()
 		c := cloning{t: t, source: s, open: open, req: &req, index: i, existing: existing}
 		clock := newSteps(func(step string) { req.tell(req.names[i], step) })
-		pooled, err := d.cloneFromPool(gctx, &c, clock)
 		// One after the other, so that endpoints are in the order of numbers.
-		var release func()
+		pooled, release, err := d.cloneFromPool(gctx, &c)
 		if pooled == nil && err == nil {
 			release, err = d.enrollClone(gctx, &c)
 		}
 		g.Go(func() error {
-			out := cloneOutcome{name: req.names[i], err: err, app: pooled, pooled: pooled != nil}
-			if out.pooled {
-				out.steps = clock.end()
-			} else if err == nil {
+			out := cloneOutcome{name: req.names[i], err: err, pooled: pooled != nil}
+			if err == nil {
+				finish := d.makeClone
+				if out.pooled {
+					finish = d.handOut
+				}
 				out.app = c.app
-				out.steps, out.err = d.makeClone(gctx, c, clock)
+				out.steps, out.err = finish(gctx, c, clock)
 				release()
 			}
 			out.took = time.Since(began)
@@ -117,21 +112,22 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) (err
 			return out.err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		// What fails because it was interrupted may not say so.
-		if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %w", cause, err)
-		}
-		if uerr := d.undoClones(context.WithoutCancel(ctx), made.list); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("%w: %w", errUndo, uerr))
-		}
-		return err
+	err = g.Wait()
+	if err == nil {
+		err = d.endBatch(req.batch)
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	// What fails because it was interrupted may not say so.
+	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	if uerr := d.undoClones(context.WithoutCancel(ctx), made.list); uerr != nil {
+		return errors.Join(err, uerr) // the next daemon undoes the rest
+	}
+	return errors.Join(err, d.endBatch(req.batch))
 }
-
-// errUndo is a clone that could not be removed with one that failed.
-var errUndo = errors.New("undo clones")
 
 type madeClones struct {
 	mu   sync.Mutex
@@ -174,24 +170,24 @@ type cloning struct {
 	born birth
 }
 
-// cloneFromPool hands a clone out, if there is one and the request allows it; else
-// it returns nil.
-func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning, clock *steps) (*app, error) {
+// cloneFromPool takes a clone that stands ready, and its turn, if there is one and
+// the request allows it; else it returns nil.
+func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release func(), err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err // another one has failed
+		return nil, nil, err // another one has failed
 	}
 	special := len(c.req.endpoints) > 0 || c.req.storage == privateStorage
 	if c.req.pool == neverPool || special && c.req.pool == usePool {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if special {
-		return nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already", errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already", errdefs.ErrInvalidArgument)
 	}
-	a, err := d.handOut(ctx, c, clock)
-	if a == nil && err == nil && c.req.pool == onlyPool {
+	c.app, release, err = d.takePooled(c)
+	if c.app == nil && err == nil && c.req.pool == onlyPool {
 		err = fmt.Errorf("template %s: %w: no clone stands ready", c.t.rec.Name, errdefs.ErrFailedPrecondition)
 	}
-	return a, err
+	return c.app, release, err
 }
 
 // enrollClone gives a clone its name and endpoint, and takes its turn.

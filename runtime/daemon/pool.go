@@ -261,15 +261,11 @@ func (d *Daemon) freezeRestored(a *app, criuPID int) error {
 	return a.cgroup().Begin()
 }
 
-// handOut makes a pooled app the clone that was asked for. It returns nil if none
-// stands ready. If it fails nothing is left of the clone.
-func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app, err error) {
-	a, release, err := d.takePooled(c)
-	if a == nil || err != nil {
-		return nil, err
-	}
+// handOut makes an app that was taken from the pool the clone that was asked for.
+// If it fails nothing is left of the clone.
+func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
+	a := c.app
 	clock.begin("take from pool")
-	defer release()
 	defer d.poolSoon()
 	defer func() {
 		if err != nil {
@@ -317,7 +313,7 @@ func (d *Daemon) handOut(ctx context.Context, c *cloning, clock *steps) (_ *app,
 	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return clock.end(), nil
 }
 
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if

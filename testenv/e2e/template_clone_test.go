@@ -101,6 +101,21 @@ func TestClonesAreApart(t *testing.T) {
 		qt.Assert(t, qt.IsTrue(strings.HasPrefix(row.Local, one.GetEndpoint()) || !strings.HasPrefix(row.Local, "10.")), qt.Commentf("%v", row))
 	}
 
+	// What is restored is another instance too, of no template.
+	generations := map[string]bool{one.GetGeneration(): true}
+	for i := range 2 {
+		name, endpoint := fmt.Sprint("restored-", i), fmt.Sprint("10.77.0.", 130+i)
+		_, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: name, Endpoint: endpoint}, nil)
+		qt.Assert(t, qt.IsNil(err))
+		file := w.caller(endpoint).instance()
+		qt.Assert(t, qt.Equals(file.Name, name))
+		qt.Assert(t, qt.Equals(file.Template, ""))
+		qt.Assert(t, qt.Equals(file.Generation, w.Show(name).GetGeneration()))
+		qt.Assert(t, qt.IsFalse(generations[file.Generation]))
+		generations[file.Generation] = true
+		w.remove(name)
+	}
+
 	// Clones are apps, and outlive their daemon.
 	w.Hibernate("single")
 	w.Hibernate("t-3")

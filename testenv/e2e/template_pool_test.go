@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -107,10 +108,8 @@ func TestPool(t *testing.T) {
 	qt.Assert(t, qt.IsNil(syscall.Kill(dead, syscall.SIGKILL)))
 	w.Until("it is replaced", func() error {
 		ready := w.poolOf()
-		for _, pid := range ready {
-			if pid == dead {
-				return fmt.Errorf("it is there")
-			}
+		if slices.Contains(ready, dead) {
+			return fmt.Errorf("it is there")
 		}
 		if len(ready) != 3 {
 			return fmt.Errorf("%d", len(ready))
@@ -163,4 +162,3 @@ func TestPoolIsOfItsTemplate(t *testing.T) {
 	w.RemoveAll()
 	w.empty()
 }
-

@@ -87,7 +87,7 @@ func TestRules(t *testing.T) {
 		b, err := os.ReadFile(filepath.Join(shared, name, "file"))
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.Equals(string(b), name))
-		for _, s := range strings.Fields(c.ask("read /etc/secret")) {
+		for s := range strings.FieldsSeq(c.ask("read /etc/secret")) {
 			qt.Assert(t, qt.IsFalse(secrets[s]))
 			secrets[s] = true
 		}
@@ -130,7 +130,8 @@ func TestRules(t *testing.T) {
 func TestRulesThatFail(t *testing.T) {
 	w := New(t)
 	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint, Publish: []*api.Publication{{Protocol: "tcp", HostPort: 9000, Port: 7000}}})
-	w.caller(actorEndpoint)
+	c := w.caller(actorEndpoint)
+	qt.Assert(t, qt.Equals(c.ask("hold /tmp/held"), "ok"))
 	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "web", Name: "s"}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	tests := map[string]struct{ rules, want string }{
@@ -140,6 +141,8 @@ func TestRulesThatFail(t *testing.T) {
 		"no command":         {`{run: [{args: [/no/such]}]}`, `(?s).*/no/such.*`},
 		"command is late":    {`{run: [{args: [/bin/sleep, "1000"], timeout: 200ms}]}`, `(?s).*deadline exceeded.*`},
 		"required":           {`{parameters: {KEY: {required: true}}}`, `(?s).*KEY.*`},
+		"file is open":       {`{files: [{path: /tmp/held, content: x}]}`, `(?s).*/tmp/held.*open.*`},
+		"link is open":       {`{redirect: [{path: /tmp/held, target: /tmp/other}]}`, `(?s).*/tmp/held.*open.*`},
 		"no such user":       {`{files: [{path: /tmp/a, content: x, owner: nobody-there}]}`, `(?s).*nobody-there.*`},
 	}
 	for name, tt := range tests {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/testenv/host"
 )
 
 // TestAllOrNone has requests for clones fail in the middle in every way.
@@ -61,6 +63,20 @@ func TestAllOrNone(t *testing.T) {
 	plain()
 	_, err = w.API.Clone(t.Context(), &api.CloneRequest{Template: "t", Count: 20, Start: 100, Timeout: durationpb.New(400e6)}, client.CloneWatch{})
 	qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded))
+	plain()
+
+	// The daemon is told to end when two are made, before the others.
+	made = 0
+	killed := make(chan error, 1)
+	_, err = w.API.Clone(t.Context(), &api.CloneRequest{Template: "t", Count: 20, Start: 100}, client.CloneWatch{Result: func(*api.CloneResult) {
+		if made++; made == 2 {
+			go func() { killed <- w.KillDaemon(t.Context(), syscall.SIGTERM) }()
+		}
+	}})
+	qt.Assert(t, qt.IsNotNil(err))
+	qt.Assert(t, qt.IsNil(<-killed))
+	qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
+	w.Dial()
 	plain()
 
 	// What is taken, is.

@@ -118,7 +118,7 @@ func (w *World) empties(dirs ...string) {
 	w.t.Helper()
 	w.Until("the state directory is empty", func() error {
 		for _, dir := range dirs {
-			entries, err := os.ReadDir(filepath.Join(w.StateDir(), dir))
+			entries, err := os.ReadDir(filepath.Join(w.Outside(w.StateDir()), dir))
 			if err != nil {
 				return err
 			}

@@ -44,6 +44,8 @@ func do(conn net.Conn, line string) (string, error) {
 		return strconv.FormatInt(asked.Add(1), 10), nil
 	case "watch": // watch PATH: notes how often a file there is replaced, from now on
 		return "ok", watch(text)
+	case "sessions": // how many go on
+		return strconv.FormatInt(sessions.Load(), 10), nil
 	case "watched": // how often
 		return strconv.FormatInt(replaced.Load(), 10), nil
 	case "self": // the address that this connection is at
@@ -70,6 +72,10 @@ func do(conn net.Conn, line string) (string, error) {
 		return strconv.FormatInt(info.Size(), 10), nil
 	case "tick": // tick PATH: writes to it every millisecond, from now on
 		return "ok", tick(text)
+	case "hold": // hold PATH: has a new file there open, from now on
+		f, err := os.Create(text)
+		held = append(held, f)
+		return "ok", err
 	case "remove": // remove PATH, with all in it
 		return "ok", os.RemoveAll(text)
 	case "alloc": // alloc MIB: keeps them
@@ -109,7 +115,7 @@ func tell(name, text string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		st := info.Sys().(*syscall.Stat_t) //nolint:errcheck,forcetypeassert // on Linux
+		st := info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // on Linux
 		return fmt.Sprint(info.Mode(), " ", st.Uid, " ", st.Gid), nil
 	case "instance": // its name, by the file that tells it
 		return instance()
@@ -167,7 +173,7 @@ func open(text string) (string, error) {
 }
 
 // The state of the program that its copies have each for themselves.
-var asked, replaced, hangups atomic.Int64 //nolint:gochecknoglobals // for the life of the program
+var asked, replaced, hangups, sessions atomic.Int64 //nolint:gochecknoglobals // for the life of the program
 
 // tick opens the file for each tick: one that it had open could not grow while it is frozen.
 func tick(path string) error {
@@ -215,6 +221,8 @@ func watch(path string) error {
 	}()
 	return nil
 }
+
+var held []*os.File //nolint:gochecknoglobals // for the life of the program
 
 var kept [][]byte //nolint:gochecknoglobals // for the life of the program
 

@@ -95,6 +95,8 @@ func accept(l net.Listener) error {
 
 // session answers the commands of one client.
 func session(conn net.Conn) {
+	sessions.Add(1)
+	defer sessions.Add(-1)
 	defer conn.Close()
 	lines := bufio.NewReader(conn)
 	for {
