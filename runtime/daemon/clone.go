@@ -62,12 +62,9 @@ type cloneOutcome struct {
 // makeClones makes clones, several at a time. It returns an error if one fails and
 // the request does not say to keep going: then no clone is left.
 func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
-	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	open, err := t.openFiles(ctx, s)
+	from := &lazySource{d: d, t: t}
+	defer from.close()
+	open, err := from.openFiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,12 +80,14 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	existing := len(d.lockedClonesOf(t.rec.Name))
 	for i := range req.names {
 		began := time.Now()
-		c := cloning{t: t, source: s, open: open, req: &req, index: i, existing: existing}
+		c := cloning{t: t, open: open, req: &req, index: i, existing: existing}
 		clock := newSteps(func(step string) { req.tell(req.names[i], step) })
 		// One after the other, so that endpoints are in the order of numbers.
 		pooled, release, err := d.cloneFromPool(gctx, &c)
 		if pooled == nil && err == nil {
-			release, err = d.enrollClone(gctx, &c)
+			if c.source, err = from.get(gctx); err == nil {
+				release, err = d.enrollClone(gctx, &c)
+			}
 		}
 		g.Go(func() error {
 			out := cloneOutcome{name: req.names[i], err: err, pooled: pooled != nil}
@@ -160,7 +159,7 @@ func (d *Daemon) undoClones(ctx context.Context, list []*app) error {
 // cloning is one clone of a request.
 type cloning struct {
 	t        *tmpl
-	source   *source
+	source   *source // nil for one from the pool
 	open     []string
 	req      *cloneRequest
 	index    int
@@ -240,6 +239,40 @@ func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[
 		return nil, err
 	}
 	return clock.end(), nil
+}
+
+// lazySource is the snapshot of a template, opened and checked when it is first
+// needed: clones from the pool are made of it already.
+type lazySource struct {
+	d      *Daemon
+	t      *tmpl
+	opened *source
+}
+
+func (l *lazySource) get(ctx context.Context) (_ *source, err error) {
+	if l.opened == nil {
+		l.opened, err = l.d.openSnapshot(ctx, l.t.rec.Snapshot, snapshot.ByStamp)
+	}
+	return l.opened, err
+}
+
+// openFiles lists the files that the processes have open; once they are known,
+// without the snapshot.
+func (l *lazySource) openFiles(ctx context.Context) ([]string, error) {
+	if open := l.t.knownOpen(); open != nil {
+		return open, nil
+	}
+	s, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.t.openFiles(ctx, s)
+}
+
+func (l *lazySource) close() {
+	if l.opened != nil {
+		l.opened.Close()
+	}
 }
 
 func (d *Daemon) lockedClonesOf(name string) []string {

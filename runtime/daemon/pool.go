@@ -198,6 +198,9 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	defer s.Close()
+	if _, err := t.openFiles(ctx, s); err != nil { // so that handing out need not
+		return err
+	}
 	rec, err := recordOf(s.manifest)
 	if err != nil {
 		return err

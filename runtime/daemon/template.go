@@ -222,6 +222,13 @@ func (d *Daemon) usedBy(snapshotName string) string {
 	return ""
 }
 
+// knownOpen is what openFiles found earlier; nil if nobody has asked it.
+func (t *tmpl) knownOpen() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open
+}
+
 // openFiles lists the files that the processes of the template have open.
 func (t *tmpl) openFiles(ctx context.Context, s *source) ([]string, error) {
 	t.mu.Lock()
