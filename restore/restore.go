@@ -49,9 +49,8 @@ type Options struct {
 	Pages    Pages
 	Hostname string   // empty: the saved one
 	Guard    *os.File // as in criu.RestoreOptions
-	// Start, Started, Ready and Resuming are as in criu.RestoreOptions.
+	// Start, Ready and Resuming are as in criu.RestoreOptions.
 	Start    func(*exec.Cmd) error
-	Started  func(pid int) error
 	Ready    func(ctx context.Context, pid int) error
 	Resuming func()
 	// Step is told the name of each step as it begins; may be nil.
@@ -75,7 +74,7 @@ const (
 var ErrIncomplete = errors.New("restore place is incomplete")
 
 // Run restores the processes and returns the root process's id on the host. If
-// it fails the caller kills what is left in the cgroup that Started chose;
+// it fails the caller kills what is left in the cgroup that Start chose;
 // snapshot and held sockets are as before. The error wraps *criu.Error if CRIU
 // was the cause.
 //
@@ -97,7 +96,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Start, ro.Started, ro.Ready, ro.Resuming, ro.Guard = o.Start, o.Started, o.Ready, o.Resuming, o.Guard
+	ro.Start, ro.Ready, ro.Resuming, ro.Guard = o.Start, o.Ready, o.Resuming, o.Guard
 	step(o.Step, "restore processes")
 	pid, err = c.Restore(ctx, ro)
 	if err != nil {

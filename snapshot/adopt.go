@@ -20,13 +20,13 @@ const maxBases = 8
 // the bases that the processes have mapped. It returns a function that unpins them
 // all, for when the manifest is on the disk.
 //
-// If what changed since the bases were made is more than the bases, or there are
-// too many of them, the dump is made one that needs none first. Where the store's
+// If more has changed since the bases were made than has not, or there are too many
+// of them, the dump is made one that needs none first. Where the store's
 // files can't be mapped, see [memory.Store.Mappable], the memory stays in the dump.
 //
 // If it fails the images may have been changed, and the partial snapshot is only
 // fit to be discarded; what was adopted goes with the next [memory.Store.Sweep].
-func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (unpin func(), err error) {
+func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (_ func(), err error) {
 	images := p.Dir().Images()
 	mappable, err := store.Mappable()
 	if err != nil {
@@ -53,10 +53,9 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 	}
 	m.Memory = nil
 	var pinned []memory.File
-	unpin = func() { store.Unpin(pinned) }
 	defer func() {
 		if err != nil {
-			unpin()
+			store.Unpin(pinned)
 		}
 	}()
 	for _, name := range use.Bases {
@@ -80,7 +79,7 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 		}
 		m.Memory = append(m.Memory, Memory{File: f, Image: name})
 	}
-	return unpin, nil
+	return func() { store.Unpin(pinned) }, nil
 }
 
 // addBase notes a base under one of its names.

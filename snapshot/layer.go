@@ -60,16 +60,9 @@ func (l *Layers) Unpin(layers []Layer) {
 	}
 }
 
-// Sweep removes the layers that are neither pinned nor needed, as [memory.Store.Sweep].
+// Sweep removes the layers that are neither pinned nor needed: see [keep.Dir.Sweep].
 func (l *Layers) Sweep(needed func() (map[memory.ID]bool, error)) (freed int64, err error) {
-	return l.dir.Sweep(func() (map[string]bool, error) {
-		ids, err := needed()
-		names := make(map[string]bool, len(ids))
-		for id := range ids {
-			names[string(id)] = true
-		}
-		return names, err
-	})
+	return keep.Sweep(l.dir, needed)
 }
 
 // adopt moves a directory tree, on the same file system, into the layers, and pins
@@ -88,25 +81,30 @@ func (l *Layers) adopt(ctx context.Context, tree string) (Layer, error) {
 	for _, f := range files {
 		layer.SizeBytes += f.SizeBytes
 	}
-	err = l.dir.Add(string(layer.ID), func(path string) error {
-		if _, err := os.Lstat(filepath.Join(path, layerList)); err == nil {
-			return nil // its list has stamps, so it is this very tree
-		}
-		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-		if err := os.Rename(tree, filepath.Join(path, layerTree)); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(path, layerList), list, 0o400); err != nil {
-			return err
-		}
-		return errors.Join(syncPath(filepath.Join(path, layerList)), syncPath(path), syncPath(filepath.Dir(path)))
-	})
-	if err != nil {
+	l.dir.Pin(string(layer.ID))
+	if err := l.place(tree, list, l.dir.Path(string(layer.ID))); err != nil {
+		l.dir.Unpin(string(layer.ID))
 		return Layer{}, fmt.Errorf("make storage layer: %w", err)
 	}
 	return layer, nil
+}
+
+// place gives a tree and its list the name of their content. What a crash leaves of
+// it has no list.
+func (l *Layers) place(tree string, list []byte, path string) error {
+	if _, err := os.Lstat(filepath.Join(path, layerList)); err == nil {
+		return os.RemoveAll(tree) // a tree of the same files, or with none
+	}
+	if err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700)); err != nil {
+		return err
+	}
+	if err := os.Rename(tree, filepath.Join(path, layerTree)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(path, layerList), list, 0o400); err != nil {
+		return err
+	}
+	return errors.Join(syncPath(filepath.Join(path, layerList)), syncPath(path), syncPath(filepath.Dir(path)))
 }
 
 // Check tells whether a layer is what its name says: by digest every byte, by

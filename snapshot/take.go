@@ -76,6 +76,9 @@ type TakeOptions struct {
 	// Saved is called when CRIU has saved the processes, before anything is
 	// committed; its error saves them too.
 	Saved func(ctx context.Context) error
+	// Adopted is called when the store has the memory and nothing but pins keeps
+	// it there; may be nil.
+	Adopted func(ctx context.Context) error
 	// Committed is called when the snapshot is complete and the processes
 	// are still there: the last moment at which an error saves them.
 	Committed func(ctx context.Context) error
@@ -114,6 +117,11 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			return err
 		}
 		defer unpin()
+		if o.Adopted != nil {
+			if err := o.Adopted(ctx); err != nil {
+				return err
+			}
+		}
 		clock.step("commit")
 		unpin, err = partial.adoptStorage(ctx, o.Layers, &m)
 		if err != nil {

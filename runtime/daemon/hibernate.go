@@ -91,6 +91,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterDump) }
+	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
 	if err != nil {
@@ -121,6 +122,10 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	if err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.name()), slog.Any("error", err))
+	}
+	if err := a.box.Renew(ctx); err != nil {
+		a.ready = false // the next wake tries again
+		d.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.arm(ctx, a)
 	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {

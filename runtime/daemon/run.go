@@ -266,11 +266,11 @@ func (d *Daemon) expunge(ctx context.Context, a *app) error {
 	}
 	name := a.name()
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.apps, name)
 	a.gone = true
-	d.sweepSoon()
-	return nil
+	d.mu.Unlock()
+	defer d.sweepSoon()
+	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }
 
 // fullDisk tells whether there was no room to write, which is no reason not to

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -35,6 +36,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
+	if a.status() == Held {
+		return d.copyHeld(ctx, a, req)
+	}
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
@@ -88,6 +92,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		}
 		return fault.Point(ctx, fault.SnapshotBeforeCommit)
 	}
+	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
 	if err != nil {
@@ -104,6 +109,49 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+}
+
+// copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
+// has its turn.
+func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
+	clock := newSteps(req.tell)
+	clock.begin("copy images")
+	if a.held != nil {
+		if err := a.held.Copyable(); err != nil {
+			return nil, nil, err
+		}
+	}
+	target, free, err := d.reserve(req.name, a.name())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer free()
+	defer d.sweepSoon()
+	rec, _ := a.read()
+	dir, err := a.hibernation().Copy(ctx, snapshot.CopyOptions{
+		Target: string(target), Store: d.memory, Layers: d.layers,
+		Change: func(m *snapshot.Manifest) {
+			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, rec.Layers
+		},
+		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
+			clock.begin("copy files")
+			if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+				return err
+			}
+			clock.begin("commit")
+			return fault.Point(ctx, fault.SnapshotBeforeCommit)
+		},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", rec.Name, err)
+	}
+	if req.stop {
+		if err := d.stopHeld(ctx, a, "ended by snapshot "+filepath.Base(string(target))); err != nil {
+			return nil, nil, err
+		}
+	}
+	m, err := dir.Manifest()
+	return m, &outcome{steps: clock.end()}, err
 }
 
 // reserve gives a snapshot its name while it is written.

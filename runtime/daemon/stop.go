@@ -51,11 +51,7 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 	case Stopped:
 		return nil
 	case Held:
-		if err := a.step(Stopped, forever, func(r *record) { r.Exit = "stopped while held" }); err != nil {
-			return err
-		}
-		ctx = context.WithoutCancel(ctx)
-		return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
+		return d.stopHeld(ctx, a, "stopped while held")
 	case Running:
 	default:
 		return &StepError{App: a.name(), From: a.status(), To: Stopped}
@@ -77,6 +73,17 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 	exit := a.exit.String()
 	a.mu.Unlock()
 	return d.stopped(ctx, a, exit)
+}
+
+// stopHeld drops a held app without waking it. The caller has its turn.
+func (d *Daemon) stopHeld(ctx context.Context, a *app, exit string) error {
+	err := a.step(Stopped, forever, func(r *record) { r.Exit, r.Memory = exit, nil })
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	defer d.sweepSoon()
+	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
 }
 
 // Remove implements the API.

@@ -63,7 +63,12 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
 		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin,
-		ready: func(_ context.Context, pid int) error { return a.resuming(pid, mappedFiles(m, pages)) },
+		ready: func(ctx context.Context, pid int) error {
+			if err := a.resuming(pid, mappedFiles(m, pages)); err != nil {
+				return err
+			}
+			return fault.Point(ctx, fault.WakeAfterResuming)
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -170,11 +175,11 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
 			}
-			return a.box.StartInside(ctx, ns, cmd)
-		},
-		Started: func(pid int) error {
-			criuPID = pid
-			return a.box.Cgroup().Add(pid)
+			err := a.box.StartInside(ns, cmd)
+			if err == nil {
+				criuPID = cmd.Process.Pid
+			}
+			return err
 		},
 		Ready: r.ready, Step: r.tell,
 		Resuming: func() {

@@ -18,17 +18,20 @@ const (
 	HibernateAfterCollect Name = "hibernate.after-collect" // the daemon has duplicates of the sockets
 	HibernateAfterHold    Name = "hibernate.after-hold"    // the holder has the sockets
 	HibernateAfterDump    Name = "hibernate.after-dump"    // CRIU has saved the processes and waits for an answer
+	HibernateAfterAdopt   Name = "hibernate.after-adopt"   // the memory files are in their store, no manifest names them
 	HibernateAfterCommit  Name = "hibernate.after-commit"  // the snapshot is committed, the processes still exist
 	HibernateAfterKill    Name = "hibernate.after-kill"    // the processes are gone
 	HibernateAfterArm     Name = "hibernate.after-arm"     // the wake policy is armed
 
 	WakeAfterRecord   Name = "wake.after-record"   // the intent is recorded
 	WakeBeforeRestore Name = "wake.before-restore" // the view of the images is made, CRIU is not started
+	WakeAfterResuming Name = "wake.after-resuming" // the memory files are recorded, the processes are about to run
 	WakeAfterRestore  Name = "wake.after-restore"  // the processes run
 	WakeAfterCommit   Name = "wake.after-commit"   // the app is recorded as running, the holder still has the sockets
 
 	SnapshotAfterDump    Name = "snapshot.after-dump"    // CRIU has saved the processes
 	SnapshotBeforeCommit Name = "snapshot.before-commit" // all files are written, and not yet renamed
+	SnapshotAfterAdopt   Name = "snapshot.after-adopt"   // the memory files are in their store, no manifest names them
 	SnapshotAfterCommit  Name = "snapshot.after-commit"  // the snapshot is there for good
 
 	RestoreAfterRecord  Name = "restore.after-record"  // the new app is recorded
@@ -55,21 +58,22 @@ const (
 	RemoveAfterKill    Name = "remove.after-kill"    // the processes are gone
 	RemoveAfterDetach  Name = "remove.after-detach"  // the endpoint is detached
 	RemoveAfterSandbox Name = "remove.after-sandbox" // mounts, cgroup and namespaces are gone
+	RemoveBeforeSweep  Name = "remove.before-sweep"  // the record is gone, the memory files that it named are not
 )
 
 // names lists all constants above.
 var names = []Name{
 	CreateAfterRecord, CreateAfterSandbox, CreateAfterAttach, CreateAfterStart,
 	HibernateAfterRecord, HibernateAfterFreeze, HibernateAfterCollect, HibernateAfterHold,
-	HibernateAfterDump, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
-	WakeAfterRecord, WakeBeforeRestore, WakeAfterRestore, WakeAfterCommit,
-	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterCommit,
+	HibernateAfterDump, HibernateAfterAdopt, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
+	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit,
+	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
 	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,
 	CloneAfterRecord, CloneAfterRun, CloneAfterCommit,
 	PoolAfterRecord, PoolAfterRestore, PoolAfterCommit,
 	HandoutAfterRecord, HandoutAfterThaw, HandoutAfterCommit,
-	RemoveAfterRecord, RemoveAfterKill, RemoveAfterDetach, RemoveAfterSandbox,
+	RemoveAfterRecord, RemoveAfterKill, RemoveAfterDetach, RemoveAfterSandbox, RemoveBeforeSweep,
 }
 
 // Names lists the points, for a test to visit each.

@@ -78,8 +78,6 @@ func (s *Sandbox) LogFile() string { return filepath.Join(s.StateDir, "log") }
 // NetPath is where the app's network namespace is bound.
 func (s *Sandbox) NetPath() string { return filepath.Join(s.RunDir, "ns", "net") }
 
-func (s *Sandbox) cgroupNSPath() string { return filepath.Join(s.RunDir, "ns", "cgroup") }
-
 // Prepare makes what outlives the app's processes, as far as it is missing.
 // It returns the app's network namespace, which the caller closes.
 func (s *Sandbox) Prepare(ctx context.Context) (_ *netns.NS, err error) {
@@ -99,6 +97,10 @@ func (s *Sandbox) Prepare(ctx context.Context) (_ *netns.NS, err error) {
 	}
 	return s.network()
 }
+
+// Renew makes the app's cgroup anew, once its processes have ended: see
+// [Group.Create].
+func (s *Sandbox) Renew(ctx context.Context) error { return s.group.Create(ctx, s.resources()) }
 
 func (s *Sandbox) resources() *specs.LinuxResources {
 	if s.Spec.Linux == nil || s.Spec.Linux.Resources == nil {
@@ -137,7 +139,6 @@ func (s *Sandbox) OpenLog() (*os.File, error) {
 func (s *Sandbox) Remove() error {
 	errs := []error{
 		netns.Unbind(s.NetPath()),
-		netns.Unbind(s.cgroupNSPath()),
 		s.DropIPC(),
 		unmount(s.Root()),
 		unmount(s.Dev()),

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,11 @@ func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err erro
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS |
 			unix.CLONE_NEWTIME,
 	}
-	if err := ns.Do(cmd.Start); err != nil {
+	err = ns.Do(func() error {
+		runtime.LockOSThread() //nolint:forbidigo // once more than Do unlocks it: the thread dies with Do's goroutine
+		return s.group.Start(cmd)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("start sandbox: %w", err)
 	}
 	defer func() {
@@ -64,9 +69,6 @@ func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err erro
 		}
 	}()
 	if err := errors.Join(request.r.Close(), answer.w.Close()); err != nil {
-		return nil, err
-	}
-	if err := s.group.Add(cmd.Process.Pid); err != nil {
 		return nil, err
 	}
 	if _, err := request.w.Write(append(config, '\n')); err != nil {
@@ -81,10 +83,6 @@ func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err erro
 	}
 	if len(text) > 0 {
 		return nil, fmt.Errorf("start sandbox: %s", text)
-	}
-	// A program that has ended already has no namespaces to keep any more.
-	if err := s.bindCgroupNS(cmd.Process.Pid); err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, err
 	}
 	p, err := OpenProcess(cmd.Process.Pid)
 	if err != nil {

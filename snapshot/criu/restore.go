@@ -29,14 +29,9 @@ type RestoreOptions struct {
 	Inherit  []Inherit
 	Guard    *os.File // as in DumpOptions
 
-	// Start starts the CRIU process on a thread of the caller's choice,
-	// in the namespaces that the tasks are to inherit; nil: cmd.Start.
+	// Start starts the CRIU process in the cgroup and the namespaces that the
+	// tasks are to inherit; nil: cmd.Start.
 	Start func(*exec.Cmd) error
-	// Started is told CRIU's process id while CRIU prepares, and before it
-	// makes a task, so that it, and with it the tasks, can be put into a
-	// cgroup. To move a process takes the kernel an RCU grace period, some
-	// 10 ms (cgroup.c, cgroup_attach_lock), in which CRIU can go on.
-	Started func(pid int) error
 	// Ready is called when every task is in place and about to run. If it
 	// fails, the tasks are killed. Afterwards ctx is not looked at.
 	Ready func(ctx context.Context, pid int) error
@@ -84,16 +79,11 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	started := s.tell(o.Started)
-	defer started() //nolint:errcheck // only waited for: its error ended the restore
 	stop := context.AfterFunc(ctx, s.kill)
 	defer stop()
 
 	resumed := false
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
-		if script == "pre-restore" {
-			return started()
-		}
 		if script == "pre-resume" && o.Resuming != nil {
 			o.Resuming()
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"sync"
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -70,18 +69,6 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 	s := &session{cmd: cmd, conn: ours, cancel: cancel, ended: make(chan struct{})}
 	go s.watch() // close waits for it
 	return s, nil
-}
-
-// tell calls fn, which may be nil, with CRIU's process id and returns a function
-// that waits for its end and returns its error, any number of times. CRIU must
-// not have been waited for before.
-func (s *session) tell(fn func(pid int) error) (wait func() error) {
-	if fn == nil {
-		return func() error { return nil }
-	}
-	done := make(chan error, 1)
-	go func() { done <- fn(s.cmd.Process.Pid) }()
-	return sync.OnceValue(func() error { return <-done })
 }
 
 // kill ends CRIU at once.

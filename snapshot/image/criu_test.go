@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -99,7 +100,8 @@ func overlayOptions(root string) string {
 	return fmt.Sprintf("lowerdir=/,upperdir=%s/upper,workdir=%s/work", root, root)
 }
 
-// echoServer answers on a listener in a fresh network namespace. Over a unix
+// echoServer answers on a listener in a fresh network namespace, and changes some
+// of its memory with each connection. Over a unix
 // socket at descriptor 3 it first hands out a connection to itself, and a
 // socket that is not connected yet.
 func echoServer() error {
@@ -125,6 +127,11 @@ func echoServer() error {
 	if err != nil {
 		return err
 	}
+	memory, err := unix.Mmap(-1, 0, ballastPages*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	fillBallast(memory, 0, ballastPages, 0)
 	if err := unix.Sendmsg(3, []byte("x"), unix.UnixRights(connected, idle), nil, 0); err != nil {
 		return err
 	}
@@ -133,11 +140,28 @@ func echoServer() error {
 			return err
 		}
 	}
-	for c := first; ; {
+	for c, n := first, uint64(1); ; n++ {
+		fillBallast(memory, n*ballastStep, ballastStep/2, n)
 		go func() { _, _ = io.Copy(c, c) }()
 		if c, err = l.Accept(); err != nil {
 			return err
 		}
+	}
+}
+
+// The ballast of an echoServer is memory of which each page holds its number and
+// that of the connection that had it written, over and over.
+const (
+	ballastPages = 4096
+	ballastStep  = 128
+	ballastMark  = 0x6261_6c6c_6173_7400
+)
+
+// fillBallast leaves no copy of a page in other memory.
+func fillBallast(memory []byte, from, pages, connection uint64) {
+	for at := from * PageSize; at < (from+pages)*PageSize; at += 16 {
+		binary.LittleEndian.PutUint64(memory[at:], ballastMark)
+		binary.LittleEndian.PutUint64(memory[at+8:], at/PageSize<<32|connection)
 	}
 }
 

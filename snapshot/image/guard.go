@@ -100,6 +100,7 @@ const (
 //	madvise(start, length, advice)  EINVAL if the advice is one of guardedAdvice
 //	process_madvise                 EINVAL likewise, wherever
 //	mremap(start, length, ...)      ENOMEM unless it shrinks in place
+//	io_uring_setup                  EPERM, as where kernel.io_uring_disabled is 2
 //
 // if [start, start+length) meets one of the ranges; the callers that matter fall
 // back on what they would do on a kernel without it. Everything else is allowed
@@ -108,8 +109,12 @@ const (
 // loads of number and architecture, AND, and jumps). So the number is masked, not
 // compared twice: x32 calls have bit 30 set.
 //
-// Not covered is IORING_OP_MADVISE, which no seccomp filter sees: a program with
-// an io_uring can't have been saved, but one restored may make one.
+// What a guard changes besides: the process can't enter seccomp's strict mode any
+// more (kernel/seccomp.c, seccomp_may_assign_mode), and a wrong mremap may be told
+// ENOMEM where it would be EFAULT or EINVAL.
+//
+// No filter sees what is asked for through an io_uring, IORING_OP_MADVISE among
+// it. A program with one can't have been saved; one restored must not make one.
 func guardFilter(ranges []addrRange) []byte {
 	const (
 		archX86 = 0xc000003e // AUDIT_ARCH_X86_64
@@ -123,14 +128,19 @@ func guardFilter(ranges []addrRange) []byte {
 	f.add(loadData(dataNr), insn(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, ^uint32(x32)))
 	f.jump(unix.BPF_JEQ, unix.SYS_MADVISE, "madvise", "")
 	f.jump(unix.BPF_JEQ, unix.SYS_MREMAP, "mremap", "")
+	f.jump(unix.BPF_JEQ, unix.SYS_IO_URING_SETUP, "io_uring_setup", "")
 	f.jump(unix.BPF_JEQ, unix.SYS_PROCESS_MADVISE, "process_madvise", "allow-other")
 	f.label("i386")
 	f.add(loadData(dataNr))
 	f.jump(unix.BPF_JEQ, 219, "madvise", "") // arch/x86/entry/syscalls/syscall_32.tbl
 	f.jump(unix.BPF_JEQ, 163, "mremap", "")
+	f.jump(unix.BPF_JEQ, 425, "io_uring_setup", "")
 	f.jump(unix.BPF_JEQ, 440, "process_madvise", "allow-other")
 	f.label("allow-other")
 	f.add(ret(unix.SECCOMP_RET_ALLOW))
+
+	f.label("io_uring_setup")
+	f.add(ret(errno(unix.EPERM)))
 
 	f.label("process_madvise")
 	f.add(loadArg(3))

@@ -17,7 +17,7 @@ func filtered(n int) *core.ThreadCoreEntry {
 	if n < 0 {
 		return &core.ThreadCoreEntry{SeccompMode: core.SeccompMode_disabled.Enum()}
 	}
-	return &core.ThreadCoreEntry{SeccompMode: core.SeccompMode_filter.Enum(), SeccompFilter: proto.Uint32(uint32(n))}
+	return &core.ThreadCoreEntry{SeccompMode: core.SeccompMode_filter.Enum(), SeccompFilter: new(uint32(n))}
 }
 
 // TestGuardEdit writes the filters of a dump as the app's own (a letter) and

@@ -44,7 +44,7 @@ func underFilter(t *testing.T, program []byte, fn func()) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // not unlocked: the thread dies with its filter
+		runtime.LockOSThread() //nolint:forbidigo // not unlocked: the thread dies with its filter
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			done <- err
 			return
@@ -113,6 +113,9 @@ func TestGuardFilter(t *testing.T) {
 		call{"mremap elsewhere", unix.SYS_MREMAP, []uintptr{at(10), 2 * page, 2 * page, unix.MREMAP_MAYMOVE}, nil},
 		call{"process_madvise drops", unix.SYS_PROCESS_MADVISE, []uintptr{^uintptr(0), 0, 0, 4}, unix.EINVAL},
 		call{"process_madvise pages out", unix.SYS_PROCESS_MADVISE, []uintptr{^uintptr(0), 0, 0, unix.MADV_PAGEOUT}, unix.EBADF},
+		call{"io_uring_setup", unix.SYS_IO_URING_SETUP, []uintptr{1, 0}, unix.EPERM},
+		call{"io_uring_setup of x32", 0x40000000 | unix.SYS_IO_URING_SETUP, []uintptr{1, 0}, unix.EPERM},
+		call{"io_uring_enter", unix.SYS_IO_URING_ENTER, []uintptr{^uintptr(0)}, unix.EBADF},
 		call{"madvise of x32", 0x40000000 | unix.SYS_MADVISE, []uintptr{at(4), page, 4}, unix.EINVAL},
 	)
 	got := make([]error, len(calls))

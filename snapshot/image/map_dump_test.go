@@ -63,14 +63,14 @@ func writeDump(tb testing.TB, generation uint64, files map[uint32]string, filter
 	qt.Assert(tb, qt.IsNil(proto.Unmarshal(nobody(), owner)))
 	for id, name := range files {
 		reg := &regfile.RegFileEntry{
-			Id: proto.Uint32(id), Flags: proto.Uint32(0), Pos: proto.Uint64(0), Name: proto.String(name), Fown: owner,
+			Id: new(id), Flags: proto.Uint32(0), Pos: proto.Uint64(0), Name: new(name), Fown: owner,
 		}
-		entry := &fdinfo.FileEntry{Type: fdinfo.FdTypes_REG.Enum(), Id: proto.Uint32(id), Reg: reg}
+		entry := &fdinfo.FileEntry{Type: fdinfo.FdTypes_REG.Enum(), Id: new(id), Reg: reg}
 		table = append(table, entry)
 	}
 	put("files.img", TypeFiles, table...)
 	for i, p := range processes {
-		entry := &pstree.PstreeEntry{Pid: proto.Uint32(p.pid), Ppid: proto.Uint32(0), Pgid: proto.Uint32(p.pid), Sid: proto.Uint32(p.pid)}
+		entry := &pstree.PstreeEntry{Pid: new(p.pid), Ppid: proto.Uint32(0), Pgid: new(p.pid), Sid: new(p.pid)}
 		if len(p.threads) == 0 {
 			p.threads = []*core.ThreadCoreEntry{{}}
 		}
@@ -95,11 +95,11 @@ func writeDump(tb testing.TB, generation uint64, files map[uint32]string, filter
 		m.ProtoReflect().SetUnknown(unknown())
 		put(fmt.Sprintf("mm-%d.img", p.pid), TypeMM, m)
 		pagesID := uint32(i + 1)
-		entries := []proto.Message{&pagemap.PagemapHead{PagesId: proto.Uint32(pagesID)}}
+		entries := []proto.Message{&pagemap.PagemapHead{PagesId: new(pagesID)}}
 		var pages []byte
 		for _, e := range p.extents {
 			entries = append(entries, &pagemap.PagemapEntry{
-				Vaddr: proto.Uint64(e.Start), CompatNrPages: proto.Uint32(0), NrPages: proto.Uint64(e.Pages), Flags: proto.Uint32(e.Flags),
+				Vaddr: new(e.Start), CompatNrPages: proto.Uint32(0), NrPages: new(e.Pages), Flags: new(e.Flags),
 			})
 			if e.Flags&PagePresent == 0 {
 				continue

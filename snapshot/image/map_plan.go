@@ -110,6 +110,7 @@ type memoryPlan struct {
 	why    []Copied // of each mapping that has pages to be copied
 	based  []bool   // of each mapping: it is of the memory of an earlier dump
 	own    uint64   // stored pages in mappings that may be mapped or are based
+	over   uint64   // those of them that are in based ones
 }
 
 // mappedPages counts the pages that are mapped.
@@ -156,6 +157,9 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool)) (*memoryP
 	for _, r := range runs {
 		if fit[r.vma] {
 			p.own += r.pages
+		}
+		if p.based[r.vma] {
+			p.over += r.pages
 		}
 	}
 	least, most := uint64(minRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)

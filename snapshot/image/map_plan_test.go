@@ -25,7 +25,7 @@ func at(page uint64) uint64 { return 0x7f00_0000_0000 + page*PageSize }
 // anon is private anonymous memory of some pages; more changes it.
 func anon(page, pages uint64, more ...func(*vma.VmaEntry)) *vma.VmaEntry {
 	v := &vma.VmaEntry{
-		Start: proto.Uint64(at(page)), End: proto.Uint64(at(page + pages)), Pgoff: proto.Uint64(0), Shmid: proto.Uint64(0),
+		Start: new(at(page)), End: new(at(page + pages)), Pgoff: proto.Uint64(0), Shmid: proto.Uint64(0),
 		Prot: proto.Uint32(3), Flags: proto.Uint32(mapAnonymous | 2), Status: proto.Uint32(vmaRegular | vmaAnonPrivate), Fd: proto.Int64(-1),
 	}
 	for _, change := range more {
@@ -37,25 +37,25 @@ func anon(page, pages uint64, more ...func(*vma.VmaEntry)) *vma.VmaEntry {
 // of makes a mapping a private one of a file.
 func of(id uint32, offset uint64) func(*vma.VmaEntry) {
 	return func(v *vma.VmaEntry) {
-		v.Shmid, v.Pgoff = proto.Uint64(uint64(id)), proto.Uint64(offset*PageSize)
+		v.Shmid, v.Pgoff = new(uint64(id)), new(offset*PageSize)
 		v.Flags, v.Status, v.Fdflags = proto.Uint32(2), proto.Uint32(vmaRegular|vmaFilePrivate), proto.Uint32(0)
 	}
 }
 
 func withStatus(bits uint32) func(*vma.VmaEntry) {
-	return func(v *vma.VmaEntry) { v.Status = proto.Uint32(bits) }
+	return func(v *vma.VmaEntry) { v.Status = new(bits) }
 }
 
 func withFlags(bits uint32) func(*vma.VmaEntry) {
-	return func(v *vma.VmaEntry) { v.Flags = proto.Uint32(v.GetFlags() | bits) }
+	return func(v *vma.VmaEntry) { v.Flags = new(v.GetFlags() | bits) }
 }
 
 func withProt(bits uint32) func(*vma.VmaEntry) {
-	return func(v *vma.VmaEntry) { v.Prot = proto.Uint32(bits) }
+	return func(v *vma.VmaEntry) { v.Prot = new(bits) }
 }
 
 func withAdvice(bits uint64) func(*vma.VmaEntry) {
-	return func(v *vma.VmaEntry) { v.Madv = proto.Uint64(bits) }
+	return func(v *vma.VmaEntry) { v.Madv = new(bits) }
 }
 
 // stored is an extent of stored pages.
@@ -223,9 +223,9 @@ func TestPlanMemoryRefuses(t *testing.T) {
 		extent Extent
 		want   error
 	}{
-		"backwards":       {anon(0, 1, func(v *vma.VmaEntry) { v.End = proto.Uint64(at(0) - PageSize) }), stored(512, 1), ErrMalformed},
+		"backwards":       {anon(0, 1, func(v *vma.VmaEntry) { v.End = new(at(0) - PageSize) }), stored(512, 1), ErrMalformed},
 		"empty":           {anon(0, 0), stored(512, 1), ErrMalformed},
-		"inside a page":   {anon(0, 1, func(v *vma.VmaEntry) { v.End = proto.Uint64(at(1) + 1) }), stored(512, 1), ErrMalformed},
+		"inside a page":   {anon(0, 1, func(v *vma.VmaEntry) { v.End = new(at(1) + 1) }), stored(512, 1), ErrMalformed},
 		"overlapping":     {anon(511, 2), stored(512, 1), ErrMalformed},
 		"pages outside":   {anon(0, 1), stored(1, 1), ErrInconsistent},
 		"pages behind":    {anon(0, 1), stored(1023, 2), ErrInconsistent},
@@ -234,7 +234,7 @@ func TestPlanMemoryRefuses(t *testing.T) {
 		"end of the file": {anon(0, 2, of(testBase, 1023)), stored(512, 1), ErrInconsistent},
 		"beyond the file": {anon(0, 1, of(testBase, 1024)), stored(512, 1), ErrInconsistent},
 		"offset overflows": {
-			anon(0, 2, of(testBase, 0), func(v *vma.VmaEntry) { v.Pgoff = proto.Uint64(^uint64(0) - PageSize + 1) }),
+			anon(0, 2, of(testBase, 0), func(v *vma.VmaEntry) { v.Pgoff = new(^uint64(0) - PageSize + 1) }),
 			stored(512, 1), ErrInconsistent,
 		},
 		"odd offset": {
@@ -278,7 +278,7 @@ func TestPlanMemoryOfManyGenerations(t *testing.T) {
 					continue
 				}
 				piece := proto.CloneOf(vmas[i])
-				piece.Start, piece.End = proto.Uint64(p.start), proto.Uint64(p.end)
+				piece.Start, piece.End = new(p.start), new(p.end)
 				if p.file != 0 {
 					of(testBase, p.offset/PageSize)(piece)
 				}

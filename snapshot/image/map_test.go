@@ -181,7 +181,7 @@ func (h *history) restore() {
 		for _, v := range p.vmas {
 			v.ProtoReflect().SetUnknown(nil)
 			if v.GetStatus()&vmaFilePrivate != 0 {
-				v.Shmid = proto.Uint64(ids[names[v.GetShmid()]])
+				v.Shmid = new(ids[names[v.GetShmid()]])
 			}
 		}
 		pages, err := Decode(readFile(t, view.Dir(), fmt.Sprintf("pagemap-%d.img", p.pid)))

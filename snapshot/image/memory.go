@@ -13,8 +13,8 @@ type MemoryUse struct {
 	// Bases are those of the given files of earlier dumps that are mapped.
 	Bases []string
 	// OwnBytes is the memory of processes in this dump that could be mapped,
-	// BaseBytes what they have mapped of earlier ones. What is copied each time
-	// anyway counts for neither.
+	// BaseBytes what they have mapped of earlier ones and not changed since. What is
+	// copied each time anyway counts for neither.
 	OwnBytes, BaseBytes uint64
 }
 
@@ -60,6 +60,7 @@ func Memory(ctx context.Context, images string, bases map[string]int64) (*Memory
 				use.Bases = append(use.Bases, name)
 			}
 		}
+		use.BaseBytes -= plan.over * PageSize
 	}
 	return use, nil
 }

@@ -18,7 +18,7 @@ import (
 type Dir struct {
 	path string
 
-	mu   sync.Mutex // also keeps Sweep and Add apart
+	mu   sync.Mutex // also keeps Sweep from what is pinned while it looks
 	pins map[string]int
 }
 
@@ -33,25 +33,15 @@ func Open(path string) (*Dir, error) {
 // Path is where the thing called name is.
 func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
 
-// Add has put place a thing, while nothing is swept, and pins it.
-func (d *Dir) Add(name string, put func(path string) error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := put(d.Path(name)); err != nil {
-		return err
-	}
-	d.pins[name]++
-	return nil
-}
-
-// Pin keeps a thing from being swept until it is unpinned as often.
+// Pin keeps a thing, which need not be there yet, from being swept until it is
+// unpinned as often.
 func (d *Dir) Pin(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.pins[name]++
 }
 
-// Unpin is the inverse of Pin, and of the pinning by Add.
+// Unpin is the inverse of Pin.
 func (d *Dir) Unpin(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -60,9 +50,22 @@ func (d *Dir) Unpin(name string) {
 	}
 }
 
+// Sweep is [Dir.Sweep] with names of another type.
+func Sweep[Name ~string](d *Dir, needed func() (map[Name]bool, error)) (freed int64, err error) {
+	return d.Sweep(func() (map[string]bool, error) {
+		some, err := needed()
+		names := make(map[string]bool, len(some))
+		for name, is := range some {
+			names[string(name)] = is
+		}
+		return names, err
+	})
+}
+
 // Sweep removes everything that is neither pinned nor needed, and returns how many
-// bytes of files that freed. needed is asked while nothing can be added, so it may
-// read the records; if it fails nothing is removed.
+// bytes of files that freed. needed is asked while nothing can be pinned or unpinned,
+// so it may read the records; if it fails nothing is removed. The directory is ours:
+// whatever else is in it goes too.
 func (d *Dir) Sweep(needed func() (map[string]bool, error)) (freed int64, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -100,4 +103,11 @@ func size(path string) (n int64) {
 		return nil
 	})
 	return n
+}
+
+// Pinned counts what is pinned.
+func (d *Dir) Pinned() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.pins)
 }

@@ -20,13 +20,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/keep"
 )
 
 // ID names a memory file: the SHA-256 of its content, in hexadecimal.
@@ -57,25 +57,23 @@ type File struct {
 // Store is a directory of memory files. Its methods may be called at the same
 // time. One process has a store.
 type Store struct {
-	dir string
+	path string
+	dir  *keep.Dir
 
-	// mu also keeps Sweep from what is pinned while it looks.
-	mu   sync.Mutex
-	pins map[ID]int
-
-	settling sync.Mutex // see settle; taken without mu
+	settling sync.Mutex // see settle
 }
 
 // Open opens the store in dir, which it makes. Nothing is swept yet.
 func Open(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	d, err := keep.Open(dir)
+	if err != nil {
 		return nil, fmt.Errorf("open memory store: %w", err)
 	}
-	return &Store{dir: dir, pins: make(map[ID]int)}, nil
+	return &Store{path: dir, dir: d}, nil
 }
 
 // Path is where a memory file is.
-func (s *Store) Path(id ID) string { return filepath.Join(s.dir, string(id)) }
+func (s *Store) Path(id ID) string { return s.dir.Path(string(id)) }
 
 // Adopt moves a file, which must be on the store's file system and which nobody
 // changes any more, into the store, brings it to the disk and pins it. A file of
@@ -96,12 +94,10 @@ func (s *Store) Adopt(ctx context.Context, path string) (_ File, err error) {
 	if err := errors.Join(in.Chmod(0o400), in.Sync()); err != nil {
 		return File{}, fmt.Errorf("adopt memory file: %w", err)
 	}
-	s.mu.Lock()
-	s.pins[id]++ // it may be there already, and nobody's
-	s.mu.Unlock()
+	s.dir.Pin(string(id)) // it may be there already, and nobody's
 	defer func() {
 		if err != nil {
-			s.Unpin([]File{{ID: id}})
+			s.dir.Unpin(string(id))
 		}
 	}()
 	if err := s.place(ctx, path, id); err != nil {
@@ -120,7 +116,7 @@ func (s *Store) place(ctx context.Context, path string, id ID) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return syncDir(s.path)
 }
 
 // settle is place for a name that is taken. Two of one content take turns: what
@@ -158,21 +154,15 @@ func (s *Store) verify(ctx context.Context, id ID) error {
 
 // Pin keeps files from being swept until each is unpinned as often.
 func (s *Store) Pin(files []File) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, f := range files {
-		s.pins[f.ID]++
+		s.dir.Pin(string(f.ID))
 	}
 }
 
 // Unpin is the inverse of Pin, and of the pinning by Adopt.
 func (s *Store) Unpin(files []File) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, f := range files {
-		if s.pins[f.ID]--; s.pins[f.ID] <= 0 {
-			delete(s.pins, f.ID)
-		}
+		s.dir.Unpin(string(f.ID))
 	}
 }
 
@@ -227,46 +217,15 @@ func (s *Store) OpenFile(id ID) (*os.File, error) {
 // executable again (mm/mmap.c, do_mmap: no VM_MAYEXEC), which a JIT compiler does.
 func (s *Store) Mappable() (bool, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
+	if err := unix.Statfs(s.path, &st); err != nil {
 		return false, fmt.Errorf("look at memory store: %w", err)
 	}
 	return st.Flags&unix.MS_NOEXEC == 0, nil // ST_NOEXEC is the same bit (include/linux/statfs.h)
 }
 
-// Sweep removes every file that is neither pinned nor kept, and returns how many
-// bytes that freed. keep is asked while nothing can be pinned, adopted or unpinned,
-// so it may read the manifests and records; if it fails nothing is removed. The
-// directory is the store's: what else is in it goes too.
-func (s *Store) Sweep(keep func() (map[ID]bool, error)) (freed int64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kept, err := keep()
-	if err != nil {
-		return 0, fmt.Errorf("sweep memory files: %w", err)
-	}
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return 0, fmt.Errorf("sweep memory files: %w", err)
-	}
-	var errs []error
-	for _, e := range entries {
-		id := ID(e.Name())
-		if kept[id] || s.pins[id] > 0 {
-			continue
-		}
-		info, err := e.Info()
-		if err == nil {
-			err = os.RemoveAll(s.Path(id))
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			errs = append(errs, fmt.Errorf("sweep memory files: %w", err))
-		case info.Mode().IsRegular():
-			freed += info.Size()
-		}
-	}
-	return freed, errors.Join(errs...)
+// Sweep removes every file that is neither pinned nor needed: see [keep.Dir.Sweep].
+func (s *Store) Sweep(needed func() (map[ID]bool, error)) (freed int64, err error) {
+	return keep.Sweep(s.dir, needed)
 }
 
 // describe reads a file's attributes.

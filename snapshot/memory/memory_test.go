@@ -67,7 +67,7 @@ func sweep(t *testing.T, s *Store, keep ...ID) []string {
 
 func list(t *testing.T, s *Store) []string {
 	t.Helper()
-	entries, err := os.ReadDir(s.dir)
+	entries, err := os.ReadDir(s.path)
 	qt.Assert(t, qt.IsNil(err))
 	names := []string{}
 	for _, e := range entries {
@@ -161,7 +161,7 @@ func TestAdoptFails(t *testing.T) {
 	qt.Check(t, qt.IsNotNil(err))
 	_, err = os.Lstat(path)
 	qt.Check(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(s.pins, 0))
+	qt.Check(t, qt.Equals(s.dir.Pinned(), 0))
 	qt.Check(t, qt.DeepEquals(sweep(t, s), []string{}))
 	_, err = s.Adopt(t.Context(), path)
 	qt.Check(t, qt.IsNil(err))
@@ -322,10 +322,10 @@ func TestSweep(t *testing.T) {
 	kept, pinned, loose := adopt(t, s, dir, "kept"), adopt(t, s, dir, "pinned"), adopt(t, s, dir, "loose")
 	s.Unpin([]File{kept, loose})
 	outside := file(t, dir, "outside")
-	foreign := filepath.Join(s.dir, "foreign")
+	foreign := filepath.Join(s.path, "foreign")
 	qt.Assert(t, qt.IsNil(os.WriteFile(foreign, []byte("foreign"), 0o600)))
-	qt.Assert(t, qt.IsNil(os.Symlink(outside, filepath.Join(s.dir, "link"))))
-	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(s.dir, "dir", "sub"), 0o700)))
+	qt.Assert(t, qt.IsNil(os.Symlink(outside, filepath.Join(s.path, "link"))))
+	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(s.path, "dir", "sub"), 0o700)))
 
 	fail := errors.New("can't tell")
 	_, err := s.Sweep(func() (map[ID]bool, error) { return nil, fail })
@@ -341,7 +341,7 @@ func TestSweep(t *testing.T) {
 
 	// Another store of the same directory, as after the death of the daemon, has
 	// nothing pinned.
-	next, err := Open(s.dir)
+	next, err := Open(s.path)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(sweep(t, next, kept.ID), []string{string(kept.ID)}))
 }
@@ -412,5 +412,5 @@ func TestConcurrently(t *testing.T) {
 	close(stop)
 	sweeper.Wait()
 	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
-	qt.Assert(t, qt.HasLen(s.pins, 0))
+	qt.Assert(t, qt.Equals(s.dir.Pinned(), 0))
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -148,7 +149,10 @@ var stages = map[string]stage{
 		},
 	},
 	"remove": {
-		before: func(w *World) { w.Run(redisRequest("copy", "10.77.0.8")) },
+		before: func(w *World) {
+			w.Run(redisRequest("copy", "10.77.0.8"))
+			w.mapMemory("copy", w.redis("10.77.0.8"))
+		},
 		do: func(w *World) error {
 			return w.API.Remove(w.t.Context(), &api.RemoveRequest{Name: "copy", Force: true})
 		},
@@ -164,7 +168,7 @@ var finished = map[fault.Name]bool{
 	fault.SnapshotAfterCommit: true,
 	fault.TemplateAfterCommit: true, fault.HandoutAfterCommit: true,
 	fault.RemoveAfterRecord: true, fault.RemoveAfterKill: true,
-	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true,
+	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true, fault.RemoveBeforeSweep: true,
 }
 
 // cloneThree makes three clones.
@@ -263,12 +267,23 @@ func atPoint(t *testing.T, name fault.Name, plan gate.Fault) (*World, stage, []*
 	qt.Assert(t, qt.Equals(clients[0].do("INCR n"), ":1"))
 	clients[1].send("BLPOP queue 0")
 	qt.Assert(t, qt.Equals(clients[0].do("INCR n"), ":2"))
+	w.mapMemory("cache", clients[0])
 	if s.before != nil {
 		s.before(w)
 	}
 	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(plan)})))
 	w.Dial()
 	return w, s, clients
+}
+
+// mapMemory has a redis come to have memory files mapped.
+func (w *World) mapMemory(app string, c *redis) {
+	w.t.Helper()
+	qt.Assert(w.t, qt.Equals(c.do("SETRANGE pad 4194303 x"), ":4194304"))
+	w.Hibernate(app)
+	qt.Assert(w.t, qt.IsTrue(len(w.saved("apps/"+app+"/hibernation")) > 0))
+	w.Wake(app)
+	w.mapped(1 << 20)
 }
 
 // goesOn proves that the clients are still connected to the one app, which
@@ -279,6 +294,7 @@ func goesOn(w *World, clients []*redis) {
 	w.Running("cache")
 	w.Hibernate("cache")
 	w.once("cache", api.Status_STATUS_HELD)
+	qt.Assert(w.t, qt.IsTrue(len(w.saved("apps/cache/hibernation")) > 0)) // or memoryFiles proves nothing
 	qt.Assert(w.t, qt.Equals(clients[0].do("RPUSH queue job"), ":1"))
 	got := make([]string, 0, 5)
 	for range 5 {
@@ -357,6 +373,50 @@ func (w *World) snapshots() []string {
 func (w *World) nothingPartial() {
 	w.t.Helper()
 	w.Until("nothing partial is left", w.partial)
+	w.Until("memory files are those that are needed", w.memoryFiles)
+}
+
+// memoryFiles proves that every memory file that a snapshot, a held app or a running
+// one needs is there, and no other.
+func (w *World) memoryFiles() error {
+	state, found := w.Outside(w.StateDir()), make(map[string]bool)
+	stored, err := os.ReadDir(filepath.Join(state, "memory"))
+	if err != nil {
+		return err
+	}
+	for _, e := range stored {
+		found[e.Name()] = true
+	}
+	needed := make(map[string]bool)
+	for _, pattern := range []string{"snapshots/*/manifest.json", "apps/*/hibernation/manifest.json", "apps/*/app.json"} {
+		names, err := filepath.Glob(filepath.Join(state, pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			var has struct {
+				Memory []struct {
+					SHA256 string `json:"sha256"`
+				} `json:"memory"`
+			}
+			if err := json.Unmarshal(b, &has); err != nil {
+				return err
+			}
+			for _, f := range has.Memory {
+				if needed[f.SHA256] = true; !found[f.SHA256] {
+					return fmt.Errorf("%s names %s, which is not there", name, f.SHA256)
+				}
+			}
+		}
+	}
+	if len(found) != len(needed) {
+		return fmt.Errorf("%d memory files for %d that are needed", len(found), len(needed))
+	}
+	return nil
 }
 
 func (w *World) partial() error {

@@ -9,6 +9,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -97,6 +99,28 @@ func (w *World) RemoveAll() {
 	qt.Check(w.t, qt.IsNil(err))
 	for _, s := range snapshots {
 		qt.Check(w.t, qt.IsNil(w.API.RemoveSnapshot(ctx, s.GetName())))
+	}
+	w.noMemory(ctx)
+}
+
+// noMemory waits until the daemon has swept the memory files, which nobody needs
+// any more.
+func (w *World) noMemory(ctx context.Context) {
+	w.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left, err := os.ReadDir(w.Outside(filepath.Join(w.StateDir(), "memory")))
+		qt.Check(w.t, qt.IsNil(err))
+		if len(left) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Errorf("memory files that nobody needs are left: %v", left)
+			return
+		}
 	}
 }
 

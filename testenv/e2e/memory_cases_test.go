@@ -7,6 +7,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv/host"
 )
 
 // memoryCase is what a case of testenv/cmd/memory tells.
@@ -138,4 +139,26 @@ func (c memoryCase) compare(t *testing.T, never memoryCase, mapped bool) {
 	}
 	qt.Check(t, qt.HasLen(c.Steps, len(never.Steps)))
 	qt.Check(t, qt.Equals(c.End, never.End))
+}
+
+// TestMemoryWhereNothingMayBeExecuted wakes a program that makes memory
+// executable, from a state directory whose file system forbids that.
+func TestMemoryWhereNothingMayBeExecuted(t *testing.T) {
+	w := newWorld(t, host.Config{}, func(h *host.Host) {
+		r, err := host.Run(h.Command(t.Context(), "sh", "-ec",
+			`mkdir -p "$1"; mount --bind "$1" "$1"; mount -o remount,bind,noexec "$1"`, "sh", h.StateDir()))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(r.Code, 0), qt.Commentf("%s", r.Stderr))
+	}, "gcc")
+	program := w.compiled("memory", append([]string{"gcc"}, w.sources("memory")...)...)
+	s := w.controlled(&api.RunRequest{Name: "app", Args: []string{program}})
+	qt.Assert(t, qt.Equals(s.asks("prepare protect"), "ok"))
+	w.Hibernate("app")
+	w.Wake("app")
+	answer := s.asks("act")
+	for _, called := range []string{
+		`{"step":"call it","result":"42"}`, `{"step":"call what was executable","result":"43"}`, `{"step":"call it changed","result":"44 kept*63"}`,
+	} {
+		qt.Check(t, qt.StringContains(answer, called))
+	}
 }

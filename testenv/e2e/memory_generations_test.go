@@ -144,14 +144,18 @@ func TestMemoryOfAllocators(t *testing.T) {
 		"glibc-trim": {args: []string{program}, env: []string{"MALLOC_TRIM_THRESHOLD_=65536", "MALLOC_MMAP_THRESHOLD_=65536"}},
 		"jemalloc":   {args: []string{program}, env: []string{preload("libjemalloc.so.2")}},
 		"jemalloc-purge": {args: []string{program}, env: []string{
-			preload("libjemalloc.so.2"), "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,background_thread:true"}},
+			preload("libjemalloc.so.2"), "MALLOC_CONF=dirty_decay_ms:0,muzzy_decay_ms:0,background_thread:true",
+		}},
 		"tcmalloc": {args: []string{program}, env: []string{
-			preload("libtcmalloc_minimal.so.4"), "TCMALLOC_RELEASE_RATE=10"}},
+			preload("libtcmalloc_minimal.so.4"), "TCMALLOC_RELEASE_RATE=10",
+		}},
 		"tcmalloc-decommit": {args: []string{program}, env: []string{
-			preload("libtcmalloc_minimal.so.4"), "TCMALLOC_AGGRESSIVE_DECOMMIT=t"}},
+			preload("libtcmalloc_minimal.so.4"), "TCMALLOC_AGGRESSIVE_DECOMMIT=t",
+		}},
 		// Debian's mimalloc 2.0.9 does not keep alignments by itself.
 		"mimalloc": {args: []string{program, "unaligned"}, env: []string{
-			preload("libmimalloc.so.?"), "MIMALLOC_PAGE_RESET=1", "MIMALLOC_RESET_DELAY=0", "MIMALLOC_DECOMMIT_DELAY=0"}},
+			preload("libmimalloc.so.?"), "MIMALLOC_PAGE_RESET=1", "MIMALLOC_RESET_DELAY=0", "MIMALLOC_DECOMMIT_DELAY=0",
+		}},
 		"musl": {args: []string{musl}},
 	} {
 		t.Run(name, func(t *testing.T) {

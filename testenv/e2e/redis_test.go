@@ -107,3 +107,29 @@ func TestRedisSnapshotAndRestoreAsAnother(t *testing.T) {
 	client.send("GET a")
 	qt.Assert(t, qt.DeepEquals([]string{client.line(), client.line()}, []string{"$5", "after"}))
 }
+
+// A hibernated app is saved without being woken, and what is made of that has all
+// of it but the connections.
+func TestRedisSnapshotWhileHeld(t *testing.T) {
+	w := New(t, "redis-server")
+	runRedis(w, "cache", "10.77.0.7")
+	client := w.redis("10.77.0.7")
+	qt.Assert(t, qt.Equals(client.do("SET a before"), "+OK"))
+	w.OK("exec", "cache", "--", "sh", "-c", "echo kept >/root/file")
+	w.OK("hibernate", "cache")
+	w.OK("snapshot", "cache", "--name", "s1")
+	qt.Assert(t, qt.Equals(w.Show("cache").GetStatus(), api.Status_STATUS_HELD))
+	qt.Assert(t, qt.Equals(client.do("SET a after"), "+OK")) // it wakes, connected
+
+	r, err := w.Snapctl(t.Context(), "restore", "s1", "--as", "copy", "--endpoint", "10.77.0.8")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(r.Code, 6), qt.Commentf("%s", r.Stderr)) // the client's connection is not its
+	copied := w.redis("10.77.0.8")
+	copied.send("GET a")
+	qt.Assert(t, qt.DeepEquals([]string{copied.line(), copied.line()}, []string{"$6", "before"}))
+	qt.Assert(t, qt.Equals(w.OK("exec", "copy", "--", "cat", "/root/file"), "kept\n"))
+
+	w.OK("hibernate", "cache")
+	w.OK("snapshot", "cache", "--stop")
+	qt.Assert(t, qt.Equals(w.Show("cache").GetStatus(), api.Status_STATUS_STOPPED))
+}

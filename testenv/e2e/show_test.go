@@ -153,7 +153,7 @@ func TestIDs(t *testing.T) {
 	woken := ids()
 	qt.Check(t, qt.Equals(woken["pid 1"].Actual, fmt.Sprint(w.Show("app").GetPid())))
 	// These stay in place while the app is held.
-	for _, kind := range []string{"net", "cgroup"} {
+	for _, kind := range []string{"net"} {
 		qt.Check(t, qt.Equals(woken["namespace "+kind], running["namespace "+kind]))
 	}
 }

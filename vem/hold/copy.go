@@ -79,3 +79,20 @@ func countsDown(pid, fd int) tristate {
 		return no
 	}
 }
+
+// Copyable tells whether a copy of the app that is saved would have all that is
+// held here but for connections. Returns an *[UnsupportedError] if not: messages in
+// POSIX queues and events in inotify instances can be held and not copied.
+func (s *Set) Copyable() error {
+	for _, o := range s.Objects {
+		at := o.Owners[0]
+		switch {
+		case o.Kind == Mqueue:
+			return &UnsupportedError{PID: at.PID, FD: at.FD, What: "POSIX message queue", Remedy: "nobody can copy it: wake the app, which must close and unlink it"}
+		case o.Kind == Inotify && waiting(int(o.File.Fd())):
+			v := unreadInotify()
+			return &UnsupportedError{PID: at.PID, FD: at.FD, What: v.What, Remedy: "wake the app, which has to read them first"}
+		}
+	}
+	return nil
+}

@@ -30,8 +30,6 @@ func Main(ctx context.Context, args []string, stderr io.Writer) int {
 		switch args[0] {
 		case sandbox.InitCommand:
 			return onMainThread(sandbox.Init, stderr)
-		case sandbox.CgroupNSCommand:
-			return onMainThread(sandbox.CgroupNS, stderr)
 		}
 	}
 	cmd := command(stderr) //nolint:contextcheck // cobra hands ctx to the command

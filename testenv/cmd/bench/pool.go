@@ -76,25 +76,11 @@ func pool(ctx context.Context, b *bench) error {
 
 // poolFull waits until all of a pool stands ready.
 func (w *world) poolFull(ctx context.Context, size int) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return until(ctx, time.Minute, func() error {
 		t, err := w.api.ShowTemplate(ctx, "tmpl")
-		if err != nil {
-			return err
+		if err == nil && int(t.GetPoolReady()) != size {
+			err = fmt.Errorf("%d of %d clones stand ready: %s", t.GetPoolReady(), size, t.GetPoolError())
 		}
-		if int(t.GetPoolReady()) == size {
-			return nil
-		}
-		if text := t.GetPoolError(); text != "" {
-			return fmt.Errorf("fill pool: %s", text)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%d of %d clones stand ready: %w", t.GetPoolReady(), size, ctx.Err())
-		}
-	}
+		return err
+	})
 }

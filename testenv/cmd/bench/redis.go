@@ -46,30 +46,22 @@ func (w *world) dialRedis(ctx context.Context, at string) (*redis, error) {
 	})
 }
 
-func dialRedis(ctx context.Context, dial func() (net.Conn, error)) (*redis, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
+func dialRedis(ctx context.Context, dial func() (net.Conn, error)) (r *redis, err error) {
+	err = until(ctx, 2*time.Minute, func() error {
 		conn, err := dial()
-		if err == nil {
-			r := &redis{conn: conn, in: bufio.NewReader(conn)}
-			var pong string
-			if pong, err = r.do("PING"); err == nil && pong == "+PONG" {
-				return r, nil
-			}
-			if err == nil { // it is loading
-				err = fmt.Errorf("PING: %s", pong)
-			}
+		if err != nil {
+			return err
+		}
+		r = &redis{conn: conn, in: bufio.NewReader(conn)}
+		if err = r.want("PING", "+PONG"); err != nil { // it is loading
 			r.close()
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for redis: %w", err)
-		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait for redis: %w", err)
 	}
+	return r, nil
 }
 
 func (r *redis) close() { _ = r.conn.Close() } // a client that is done

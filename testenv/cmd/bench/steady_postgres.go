@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
@@ -35,20 +36,25 @@ func steadyPostgres(ctx context.Context, b *bench) error {
 		return nil
 	}
 	defer drop()
-	scale, rounds, seconds := 10, 7, 2
+	scale, rounds, seconds := 10, 15, 1
 	if b.small {
 		scale, rounds, seconds = 1, 1, 1
 	}
 	const fresh = "10.77.0.8"
 	return withHost(ctx, host.Config{Name: "bench", CRIU: criu}, func(w *world) error {
 		p := &postgres{w: w, bin: bin}
+		g, gctx := errgroup.WithContext(ctx)
 		for app, at := range map[string]string{"woken": endpoint, "fresh": fresh} {
-			if err := p.start(ctx, app, at); err != nil {
+			g.Go(func() error {
+				if err := p.start(gctx, app, at); err != nil {
+					return err
+				}
+				_, err := p.bench(gctx, at, "-i", "-q", "-s", strconv.Itoa(scale))
 				return err
-			}
-			if _, err := p.bench(ctx, at, "-i", "-q", "-s", strconv.Itoa(scale)); err != nil {
-				return err
-			}
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return err
 		}
 		if err := w.cycle(ctx, "woken"); err != nil {
 			return err
@@ -64,10 +70,10 @@ func steadyPostgres(ctx context.Context, b *bench) error {
 				args := append([]string{"-n", "-c", "4", "-T", strconv.Itoa(seconds)}, m.args...)
 				return func() (float64, error) { return p.tps(ctx, at, args...) }
 			}
-			if _, _, err := turns(1, side(endpoint), side(fresh)); err != nil { // to get warm
+			if _, _, err := rates(1, side(endpoint), side(fresh)); err != nil { // to get warm
 				return err
 			}
-			ours, other, err := turns(rounds, side(endpoint), side(fresh))
+			ours, other, err := rates(rounds, side(endpoint), side(fresh))
 			if err != nil {
 				return err
 			}
@@ -141,26 +147,18 @@ func (p *postgres) start(ctx context.Context, app, at string) error {
 		Args: []string{"sh", "-ec", `
 			initdb -D /tmp/data --auth=trust --no-sync >/dev/null
 			echo 'host all all all trust' >> /tmp/data/pg_hba.conf
-			exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off -c max_wal_size=4GB -c autovacuum=off`},
+			exec postgres -D /tmp/data -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off -c max_wal_size=4GB -c autovacuum=off -c wal_level=minimal -c max_wal_senders=0`},
 	})
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return until(ctx, time.Minute, func() error {
 		r, err := host.Run(p.w.Command(ctx, filepath.Join(p.bin, "pg_isready"), "-h", at))
-		if err == nil && r.Code == 0 {
-			return nil
+		if err == nil && r.Code != 0 {
+			err = fmt.Errorf("wait for postgres: %s", r.Stdout)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for postgres: %s: %w", r.Stdout, errors.Join(err, ctx.Err()))
-		}
-	}
+		return err
+	})
 }
 
 // bench runs pgbench and returns what it printed.

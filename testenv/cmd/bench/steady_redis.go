@@ -24,9 +24,9 @@ func steadyRedis(ctx context.Context, b *bench) error {
 	if !slices.ContainsFunc(mixes, func(m mix) bool { return b.wants(name(m)) }) {
 		return nil
 	}
-	keys, rounds, slice := loadKeys, 15, 1.0 // s
+	keys, rounds, slice := loadKeys, 30, 0.5 // s
 	if b.small {
-		keys, rounds, slice = loadKeys/10, 1, 0.3
+		keys, rounds, slice = loadKeys/10, 1, 0.2
 	}
 	const fresh = "10.77.0.8"
 	return withWorld(ctx, func(w *world) error {
@@ -56,7 +56,7 @@ func steadyRedis(ctx context.Context, b *bench) error {
 				l.at, l.requests = at, max(int(rate*seconds), 100*m.pipeline)
 				return func() (float64, error) { return l.run(ctx, w) }
 			}
-			return turns(rounds, side(endpoint), side(fresh))
+			return rates(rounds, side(endpoint), side(fresh))
 		}
 		// The first run after the wake copies what it writes.
 		ours, other, err := compare(mix{"set", 16}, 1, slice)

@@ -57,8 +57,7 @@ func (w *world) stockProgram(ctx context.Context, args ...string) (*stock, error
 	return &stock{w: w, dir: dir, cmd: cmd, pid: cmd.Process.Pid}, nil
 }
 
-// end kills the server and waits until its process id is free. It may be called
-// again, and the server be restored again.
+// end kills the server. It may be called again, and the server be restored again.
 func (s *stock) end() {
 	if s.ended {
 		return
@@ -68,14 +67,6 @@ func (s *stock) end() {
 	if s.cmd != nil {
 		_ = s.cmd.Wait() // killed
 		s.cmd = nil
-		return
-	}
-	// CRIU's child was inherited by a process that may be slow to reap it.
-	for range 2000 {
-		if syscall.Kill(s.pid, 0) != nil {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -105,6 +96,17 @@ func (s *stock) restore(ctx context.Context, args ...string) (time.Duration, err
 	if s.cmd != nil {
 		_ = s.cmd.Wait() // CRIU killed it
 		s.cmd = nil
+	}
+	// An earlier one, CRIU's child, was inherited by a process that may be slow to
+	// reap it; and its id must be free.
+	err := until(ctx, 10*time.Second, func() error {
+		if syscall.Kill(s.pid, 0) == nil {
+			return fmt.Errorf("process %d is still there", s.pid)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
 	}
 	s.ended = false
 	return s.criu(ctx, append([]string{"restore", "-d"}, args...)...)

@@ -152,20 +152,32 @@ func (w *world) crowd(ctx context.Context, at string, n int) ([]net.Conn, error)
 }
 
 // dial connects as soon as the server listens.
-func (w *world) dial(ctx context.Context, at string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+func (w *world) dial(ctx context.Context, at string) (conn net.Conn, err error) {
+	err = until(ctx, time.Minute, func() error {
+		conn, err = w.DialContext(ctx, "tcp", net.JoinHostPort(at, fmt.Sprint(port)))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait for the server: %w", err)
+	}
+	return conn, nil
+}
+
+// until repeats fn until it succeeds, for what announces itself by nothing else.
+func until(ctx context.Context, patience time.Duration, fn func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := w.DialContext(ctx, "tcp", net.JoinHostPort(at, fmt.Sprint(port)))
+		err := fn()
 		if err == nil {
-			return conn, nil
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the server: %w", err)
+			return errors.Join(err, ctx.Err())
 		}
 	}
 }

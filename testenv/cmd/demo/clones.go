@@ -81,7 +81,7 @@ func (s *show) redis(ctx context.Context, address, command string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close() //nolint:errcheck // only asked
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return "", err
 	}

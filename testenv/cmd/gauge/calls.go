@@ -41,8 +41,8 @@ func newCalls() (map[string]call, error) {
 // repeat makes the calls count times, on one processor, and returns how long that
 // took. They are made as they are: the Go scheduler is not told.
 func (c call) repeat(count int) (time.Duration, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread()         //nolint:forbidigo // for the processor, not a namespace
+	defer runtime.UnlockOSThread() //nolint:forbidigo // its processors are the old ones again
 	var before, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return 0, fmt.Errorf("read affinity: %w", err)

@@ -33,7 +33,7 @@ static const struct {
 	{ "remove", MADV_REMOVE, MAY_EINVAL },
 	{ "dontfork", MADV_DONTFORK, NEVER },
 	{ "dofork", MADV_DOFORK, NEVER },
-	{ "mergeable", MADV_MERGEABLE, NEVER },
+	{ "mergeable", MADV_MERGEABLE, MAY_EINVAL },
 	{ "unmergeable", MADV_UNMERGEABLE, NEVER },
 	{ "hugepage", MADV_HUGEPAGE, NEVER },
 	{ "nohugepage", MADV_NOHUGEPAGE, NEVER },

@@ -206,7 +206,7 @@ void frozen(void)
 
 void step(const char *name, long r, enum may may, const char *before, const char *after)
 {
-	static const char *const mays[] = { "", "EINVAL", "ENOMEM" };
+	static const char *const mays[] = { "", "EINVAL", "ENOMEM", "EPERM" };
 
 	printf("{\"step\":\"%s\",\"result\":\"%s\",\"may\":\"%s\",\"before\":\"%s\",\"after\":\"%s\"}\n",
 	       name, r != -1 ? "ok" : strerrorname_np(errno), mays[may], before, after);

@@ -28,7 +28,7 @@
 #define BALLAST 300 /* of each process: with less memory, none is mapped */
 
 /* What the guard of mapped memory may answer instead of doing what was asked. */
-enum may { NEVER, MAY_EINVAL, MAY_ENOMEM };
+enum may { NEVER, MAY_EINVAL, MAY_ENOMEM, MAY_EPERM };
 
 /* An area is memory with known content: each word tells where it belongs. */
 struct area {

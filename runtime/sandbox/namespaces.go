@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -107,6 +108,26 @@ func (s *Sandbox) StartBeside(net *netns.NS, cmd *exec.Cmd) error {
 	})
 }
 
+// StartInside starts a command in the app's cgroup, with a cgroup namespace of its
+// own that has that for its root, in the app's network namespace, and in its ipc
+// namespace if that is kept. CRIU's children inherit all of it: cgroups because CRIU
+// is told to ignore them, the others because CRIU was in them when it saved its
+// tasks, see [Sandbox.StartBeside].
+func (s *Sandbox) StartInside(net *netns.NS, cmd *exec.Cmd) error {
+	return net.Do(func() error {
+		runtime.LockOSThread() //nolint:forbidigo // once more than Do unlocks it: the thread dies with Do's goroutine
+		if err := s.enterIPC(); err != nil {
+			return err
+		}
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		// In the new process, which is in the cgroup by then (cgroup_namespaces(7)).
+		cmd.SysProcAttr.Unshareflags |= unix.CLONE_NEWCGROUP
+		return s.group.Start(cmd)
+	})
+}
+
 // enterIPC moves the calling thread into the kept ipc namespace, if there is
 // one; the thread then dies with its goroutine.
 func (s *Sandbox) enterIPC() error {
@@ -143,4 +164,24 @@ func enter(path string, kind int) error {
 		return fmt.Errorf("enter namespace %s: %w", path, err)
 	}
 	return nil
+}
+
+// bindNS keeps a namespace of a process at a path, if none is kept there.
+func bindNS(path string, pid int, kind string) error {
+	mounted, err := isMountPoint(path)
+	if err != nil || mounted {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep %s namespace: %w", kind, err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("keep %s namespace: %w", kind, err)
+	}
+	source := filepath.Join("/proc", fmt.Sprint(pid), "ns", kind)
+	if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("keep %s namespace: %w", kind, err)
+	}
+	return private(path)
 }
