@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
@@ -159,6 +161,42 @@ func TestConnectionsOfClones(t *testing.T) {
 		qt.Assert(t, qt.StringContains(from, r.GetApp().GetEndpoint()+":"))
 	}
 	qt.Assert(t, qt.Equals(c.ask("sessions"), "4"))
+	w.RemoveAll()
+	w.empty()
+}
+
+// TestHalfATemplate finds what a daemon leaves that dies while it makes or removes
+// a template, and a snapshot that is somebody's.
+func TestHalfATemplate(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	w.caller(actorEndpoint)
+	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "web", Name: "s"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	w.template("own", "web", "")
+	// The name of the snapshot that it would take is another's.
+	_, err = w.API.CreateTemplate(t.Context(), &api.CreateTemplateRequest{Name: "s", App: "web"}, nil)
+	qt.Assert(t, qt.ErrorIs(err, errdefs.ErrAlreadyExists))
+	_, err = w.API.CreateTemplate(t.Context(), &api.CreateTemplateRequest{Name: "of-s", Snapshot: "s"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(w.snapshots(), []string{"own", "s"}))
+	qt.Assert(t, qt.IsNil(w.KillDaemon(t.Context(), syscall.SIGKILL)))
+	for _, name := range []string{"own", "of-s"} {
+		path := filepath.Join(w.StateDir(), "templates", name+".json")
+		b, err := os.ReadFile(path)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(os.WriteFile(path, bytes.Replace(b, []byte("{"), []byte(`{"half": true,`), 1), 0o600)))
+		qt.Assert(t, qt.IsNil(os.WriteFile(path+".new", []byte("{"), 0o600)))
+	}
+	qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
+	w.Dial()
+	templates, err := w.API.ListTemplates(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(templates, 0))
+	w.empties("templates")
+	qt.Assert(t, qt.DeepEquals(w.snapshots(), []string{"s"}))
+	w.template("own", "web", "")
+	w.clone("own", "x", nil)
 	w.RemoveAll()
 	w.empty()
 }

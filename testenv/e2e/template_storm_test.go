@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -199,4 +201,37 @@ func (w *World) storm(t *testing.T, n int) error {
 		}
 	}
 	return nil
+}
+
+// TestRemovedTwice removes a clone by two clients, and makes another one of the
+// same name as soon as the first has succeeded: it is not the second's.
+func TestRemovedTwice(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	w.caller(actorEndpoint)
+	w.template("t", "web", "")
+	for range 8 {
+		w.clone("t", "x", nil)
+		removed := make(chan error, 2)
+		for range 2 {
+			go func() { removed <- w.API.Remove(t.Context(), &api.RemoveRequest{Name: "x", Force: true}) }()
+		}
+		first := <-removed
+		made, err := w.tryClones(&api.CloneRequest{Template: "t", Names: []string{"x"}})
+		second := <-removed
+		if first == nil && second == nil { // one came so late that it met the new app
+			w.settled()
+			if slices.Contains(w.names(), "x") {
+				w.remove("x")
+			}
+			continue
+		}
+		qt.Assert(t, qt.ErrorIs(cmp.Or(first, second), errdefs.ErrNotFound))
+		qt.Assert(t, qt.IsTrue(first == nil || second == nil))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(w.caller(made[0].GetApp().GetEndpoint()).ask("instance"), "x"))
+		w.remove("x")
+	}
+	w.RemoveAll()
+	w.empty()
 }
