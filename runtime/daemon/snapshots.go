@@ -42,16 +42,11 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(req.name, a.name())
+	target, free, err := d.reserve(ctx, req, a.name())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer free()
-	if req.reserved != nil {
-		if err := req.reserved(ctx); err != nil {
-			return nil, nil, err
-		}
-	}
 	if err := a.step(Snapshotting, untilReboot, nil); err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +116,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 			return nil, nil, err
 		}
 	}
-	target, free, err := d.reserve(req.name, a.name())
+	target, free, err := d.reserve(ctx, req, a.name())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +150,19 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 }
 
 // reserve gives a snapshot its name while it is written.
-func (d *Daemon) reserve(name, app string) (_ snapshot.Dir, free func(), err error) {
+func (d *Daemon) reserve(ctx context.Context, req snapshotRequest, app string) (_ snapshot.Dir, free func(), err error) {
+	dir, free, err := d.reserveName(req.name, app)
+	if err != nil || req.reserved == nil {
+		return dir, free, err
+	}
+	if err := req.reserved(ctx); err != nil {
+		free()
+		return "", nil, err
+	}
+	return dir, free, nil
+}
+
+func (d *Daemon) reserveName(name, app string) (_ snapshot.Dir, free func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	taken := func(name string) bool {

@@ -93,7 +93,7 @@ var stages = map[string]stage{
 			_, err := w.API.ShowTemplate(w.t.Context(), "t")
 			qt.Assert(w.t, qt.ErrorIs(err, errdefs.ErrNotFound))
 			qt.Assert(w.t, qt.HasLen(w.snapshots(), 0))
-			w.empties("templates", "snapshots", "layers") // the app maps memory of its own
+			w.empties("templates", "snapshots", "layers") // the app itself may map memory
 		},
 		done: func(w *World) { w.clone("t", "copy", nil); w.once("copy", api.Status_STATUS_RUNNING) },
 	},

@@ -200,3 +200,36 @@ func TestHalfATemplate(t *testing.T) {
 	w.RemoveAll()
 	w.empty()
 }
+
+// TestTemplateOfAHeldApp is made without waking the app, whose clients go on when
+// it is woken; clones see them gone.
+func TestTemplateOfAHeldApp(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	c := w.caller(actorEndpoint)
+	c.tell("mkdir /data", "write /data/file shared")
+	qt.Assert(t, qt.Equals(c.ask("count"), "1"))
+	w.Hibernate("web")
+	w.template("t", "web", "{hostname: '{{ .Name }}'}")
+	qt.Assert(t, qt.Equals(w.Show("web").GetStatus(), api.Status_STATUS_HELD))
+	w.pool("t", 1)
+	for _, r := range w.clones(&api.CloneRequest{Template: "t", Count: 3}) {
+		clone := w.caller(r.GetApp().GetEndpoint())
+		qt.Assert(t, qt.Equals(clone.ask("host"), r.GetName()))
+		qt.Assert(t, qt.Equals(clone.ask("read /data/file"), "shared"))
+		qt.Assert(t, qt.Equals(clone.ask("count"), "2"))
+		w.Until("the old session has ended", func() error {
+			if n := clone.ask("sessions"); n != "1" {
+				return fmt.Errorf("%s", n)
+			}
+			return nil
+		})
+		w.Hibernate(r.GetName())
+		qt.Assert(t, qt.Equals(clone.ask("count"), "3"))
+	}
+	qt.Assert(t, qt.Equals(w.Show("web").GetStatus(), api.Status_STATUS_HELD))
+	qt.Assert(t, qt.Equals(c.ask("count"), "2"))
+	w.Running("web")
+	w.RemoveAll()
+	w.empty()
+}
