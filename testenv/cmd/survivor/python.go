@@ -245,6 +245,8 @@ while True:
         os.read(woken, 100)
         continue
     line = os.read(0, 100).decode()
+    if not line:
+        break
     print("read", line.strip(), os.ttyname(0), os.tcgetpgrp(0) == os.getpgrp(), os.get_terminal_size().columns, flush=True)
 """
 pid, master = pty.fork()
