@@ -14,8 +14,7 @@
 //	                                             signal, publications: the caller's
 //
 // Inside a clone, [InstanceFile] tells programs which clone they are, and its
-// generation that they have been copied. Outside, an [IDMap] records which id of
-// the host stands for which id inside. A [NamePattern] names many clones.
+// generation that they have been copied. A [NamePattern] names many clones.
 //
 // All of it are pure values, except for [Plan.Apply] and [InstanceFile.Write],
 // which write below a directory that they are given, and can't be led out of it.
