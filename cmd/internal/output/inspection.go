@@ -70,9 +70,6 @@ func (d *Inspection) Table(t *Table) {
 	if s.MemorySharedBytes+s.StorageSharedBytes > 0 {
 		shared = fmt.Sprintf("memory %s, files %s", Size(s.MemorySharedBytes), Size(s.StorageSharedBytes))
 	}
-	if s.DeltaOf != "" {
-		shared += ", with snapshot " + s.DeltaOf
-	}
 	t.Fields([]Field{
 		{"name", s.Name},
 		{"app", s.App},

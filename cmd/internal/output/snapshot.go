@@ -24,15 +24,14 @@ type Snapshot struct {
 	Shared
 }
 
-// Shared is what a snapshot has in common with the one that it was made of.
+// Shared is what a snapshot has in common with others, and with running apps.
 type Shared struct {
-	DeltaOf            string `json:"delta_of,omitempty"` // the snapshot that it needs
-	MemorySharedBytes  int64  `json:"memory_shared_bytes"`
-	StorageSharedBytes int64  `json:"storage_shared_bytes"`
+	MemorySharedBytes  int64 `json:"memory_shared_bytes"`
+	StorageSharedBytes int64 `json:"storage_shared_bytes"`
 }
 
 func (s Shared) text() string {
-	if s.DeltaOf == "" {
+	if s.MemorySharedBytes+s.StorageSharedBytes == 0 {
 		return ""
 	}
 	return Size(s.MemorySharedBytes + s.StorageSharedBytes)
@@ -44,7 +43,7 @@ func NewSnapshot(s *api.Snapshot) Snapshot {
 		Name: s.GetName(), App: s.GetApp(), CreatedAt: utc(s.GetCreatedAt()), SizeBytes: s.GetSizeBytes(),
 		MemoryBytes: s.GetMemoryBytes(), StorageBytes: s.GetStorageBytes(), Endpoint: s.GetEndpoint(), Network: s.GetNetwork(),
 		Args: list(s.GetArgs()), Processes: s.GetProcesses(), CRIUVersion: s.GetCriuVersion(), Kernel: s.GetKernel(),
-		Shared: Shared{DeltaOf: s.GetDeltaOf(), MemorySharedBytes: s.GetMemorySharedBytes(), StorageSharedBytes: s.GetStorageSharedBytes()},
+		Shared: Shared{MemorySharedBytes: s.GetMemorySharedBytes(), StorageSharedBytes: s.GetStorageSharedBytes()},
 	}
 }
 
@@ -61,11 +60,11 @@ func NewSnapshotList(all []*api.Snapshot) *SnapshotList {
 
 // Table implements [Document].
 func (d *SnapshotList) Table(t *Table) {
-	t.Rows([]string{"NAME", "APP", "AGE", "SIZE", "MEMORY", "FILES", "SHARED", "DELTA OF", "ENDPOINT", "COMMAND"},
+	t.Rows([]string{"NAME", "APP", "AGE", "SIZE", "MEMORY", "FILES", "SHARED", "ENDPOINT", "COMMAND"},
 		convert(d.Snapshots, func(s Snapshot) []string {
 			return []string{
 				s.Name, s.App, t.age(s.CreatedAt), Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes),
-				s.text(), s.DeltaOf, s.Endpoint, shorten(Command(s.Args), 40),
+				s.text(), s.Endpoint, shorten(Command(s.Args), 40),
 			}
 		}))
 }
