@@ -101,6 +101,7 @@ const (
 //	process_madvise                 EINVAL likewise, wherever
 //	mremap(start, length, ...)      ENOMEM unless it shrinks in place
 //	io_uring_setup                  EPERM, as where kernel.io_uring_disabled is 2
+//	prctl(PR_SET_MEMORY_MERGE, 1)   EINVAL, as where there is no KSM: see mappable
 //
 // if [start, start+length) meets one of the ranges; the callers that matter fall
 // back on what they would do on a kernel without it. Everything else is allowed
@@ -129,18 +130,28 @@ func guardFilter(ranges []addrRange) []byte {
 	f.jump(unix.BPF_JEQ, unix.SYS_MADVISE, "madvise", "")
 	f.jump(unix.BPF_JEQ, unix.SYS_MREMAP, "mremap", "")
 	f.jump(unix.BPF_JEQ, unix.SYS_IO_URING_SETUP, "io_uring_setup", "")
+	f.jump(unix.BPF_JEQ, unix.SYS_PRCTL, "prctl", "")
 	f.jump(unix.BPF_JEQ, unix.SYS_PROCESS_MADVISE, "process_madvise", "allow-other")
 	f.label("i386")
 	f.add(loadData(dataNr))
 	f.jump(unix.BPF_JEQ, 219, "madvise", "") // arch/x86/entry/syscalls/syscall_32.tbl
 	f.jump(unix.BPF_JEQ, 163, "mremap", "")
 	f.jump(unix.BPF_JEQ, 425, "io_uring_setup", "")
+	f.jump(unix.BPF_JEQ, 172, "prctl", "")
 	f.jump(unix.BPF_JEQ, 440, "process_madvise", "allow-other")
 	f.label("allow-other")
 	f.add(ret(unix.SECCOMP_RET_ALLOW))
 
 	f.label("io_uring_setup")
 	f.add(ret(errno(unix.EPERM)))
+
+	f.label("prctl")
+	f.add(loadArg(0))
+	f.jump(unix.BPF_JEQ, unix.PR_SET_MEMORY_MERGE, "", "allow-prctl")
+	f.add(loadArg(1), insn(unix.BPF_MISC|unix.BPF_TAX, 0), loadArgHigh(1), insn(unix.BPF_ALU|unix.BPF_OR|unix.BPF_X, 0))
+	f.jump(unix.BPF_JEQ, 0, "", "refuse")
+	f.label("allow-prctl")
+	f.add(ret(unix.SECCOMP_RET_ALLOW))
 
 	f.label("process_madvise")
 	f.add(loadArg(3))
@@ -198,14 +209,17 @@ func (f *filter) loadRange() {
 	f.jump(unix.BPF_JEQ, 0, "", "sized")
 	f.add(ret(unix.SECCOMP_RET_ALLOW))
 	f.label("sized")
-	f.add(loadArgHigh(0), store(memStartH), loadArg(0), store(memStart), add, store(memEnd))
+	// Linear address masking, where a process has it (Linux 6.4), has the kernel
+	// ignore bits 57 to 62 of both calls' addresses (untagged_addr).
+	untag := insn(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, 0x81ffffff)
+	f.add(loadArgHigh(0), untag, store(memStartH), loadArg(0), store(memStart), add, store(memEnd))
 	f.jump(unix.BPF_JGE|unix.BPF_X, 0, "no-carry", "") // X is still the length's lower half
 	f.add(insn(unix.BPF_LD|unix.BPF_IMM, 1))
 	f.jump(unix.BPF_JA, 0, "carry", "")
 	f.label("no-carry")
 	f.add(insn(unix.BPF_LD|unix.BPF_IMM, 0))
 	f.label("carry")
-	f.add(tax, loadArgHigh(0), add, tax, loadArgHigh(1), add, store(memEndH))
+	f.add(tax, insn(unix.BPF_LD|unix.BPF_MEM, memStartH), add, tax, loadArgHigh(1), add, store(memEndH))
 }
 
 // overlap returns the stored action if start < r.end and end > r.start.

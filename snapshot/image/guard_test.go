@@ -115,6 +115,12 @@ func TestGuardFilter(t *testing.T) {
 		call{"process_madvise pages out", unix.SYS_PROCESS_MADVISE, []uintptr{^uintptr(0), 0, 0, unix.MADV_PAGEOUT}, unix.EBADF},
 		call{"io_uring_setup", unix.SYS_IO_URING_SETUP, []uintptr{1, 0}, unix.EPERM},
 		call{"io_uring_setup of x32", 0x40000000 | unix.SYS_IO_URING_SETUP, []uintptr{1, 0}, unix.EPERM},
+		call{"prctl merges all memory", unix.SYS_PRCTL, []uintptr{unix.PR_SET_MEMORY_MERGE, 1}, unix.EINVAL},
+		call{"prctl with a strange truth", unix.SYS_PRCTL, []uintptr{unix.PR_SET_MEMORY_MERGE, 1 << 32}, unix.EINVAL},
+		call{"another prctl", unix.SYS_PRCTL, []uintptr{unix.PR_GET_NO_NEW_PRIVS}, nil},
+		// Without the guard, and without masking, the kernel says ENOMEM.
+		call{"madvise with a tag in the address", unix.SYS_MADVISE, []uintptr{at(4) | 0x3f<<57, page, 4}, unix.EINVAL},
+		call{"madvise with a tag, elsewhere", unix.SYS_MADVISE, []uintptr{at(10) | 0x3f<<57, page, 4}, unix.ENOMEM},
 		call{"io_uring_enter", unix.SYS_IO_URING_ENTER, []uintptr{^uintptr(0)}, unix.EBADF},
 		call{"madvise of x32", 0x40000000 | unix.SYS_MADVISE, []uintptr{at(4), page, 4}, unix.EINVAL},
 	)

@@ -134,6 +134,9 @@ func serve(ctx context.Context, opt daemon.Options) (err error) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("raise file limit: %w", err)
 	}
+	// What systemd's MemoryKSM= sets, every restored process would inherit, and
+	// mapped memory must not be merged (see package image). EINVAL before Linux 6.4.
+	_ = unix.Prctl(unix.PR_SET_MEMORY_MERGE, 0, 0, 0, 0)
 	d, err := daemon.Open(ctx, opt)
 	if err != nil {
 		return err
