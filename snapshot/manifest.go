@@ -145,7 +145,8 @@ type File struct {
 	SHA256    string `json:"sha256,omitempty"` // of a file's bytes or a link's target
 	Mode      uint32 `json:"mode"`             // st_mode
 	// Stamp changes whenever the file is changed on this host; it stands in
-	// for the digest where reading every byte again would cost too much.
+	// for the digest where reading every byte again would cost too much. In the
+	// list of a layer it tells what no digest does: owners, times and attributes.
 	Stamp string `json:"stamp,omitempty"`
 }
 
