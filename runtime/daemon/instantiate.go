@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -188,6 +190,9 @@ func (d *Daemon) settleIn(ctx context.Context, a *app, p *template.Plan, proc *s
 	return ns.Close()
 }
 
+// outputDelay is how long the output of a command that has ended is waited for.
+const outputDelay = 100 * time.Millisecond
+
 // command runs a command of the rules inside a restored app.
 func (a *app) command(ctx context.Context, c template.PlannedCommand, pid int) error {
 	rec, _ := a.read()
@@ -207,11 +212,15 @@ func (a *app) command(ctx context.Context, c template.PlannedCommand, pid int) e
 		return fail(err)
 	}
 	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
+	// No file of the host's, /dev/null either: what the command leaves running could
+	// not be saved.
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &bytes.Reader{}, &out, &out
+	cmd.WaitDelay = outputDelay
 	if err := a.box.StartCommand(cmd, pid); err != nil {
 		return fail(err)
 	}
-	if err := cmd.Wait(); err != nil {
+	// What it leaves running in the clone may have its output open for ever.
+	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = errors.Join(cause, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 
@@ -140,6 +141,7 @@ func TestRulesThatFail(t *testing.T) {
 		"command fails":      {`{run: [{args: [/bin/sh, -c, "echo why; exit 3"]}]}`, `(?s).*exit status 3: why.*`},
 		"no command":         {`{run: [{args: [/no/such]}]}`, `(?s).*/no/such.*`},
 		"command is late":    {`{run: [{args: [/bin/sleep, "1000"], timeout: 200ms}]}`, `(?s).*deadline exceeded.*`},
+		"its child is late":  {`{run: [{args: [/bin/sh, -c, "sleep 1000; true"], timeout: 200ms}]}`, `(?s).*deadline exceeded.*`},
 		"required":           {`{parameters: {KEY: {required: true}}}`, `(?s).*KEY.*`},
 		"file is open":       {`{files: [{path: /tmp/held, content: x}]}`, `(?s).*/tmp/held.*open.*`},
 		"link is open":       {`{redirect: [{path: /tmp/held, target: /tmp/other}]}`, `(?s).*/tmp/held.*open.*`},
@@ -165,6 +167,35 @@ func TestRulesThatFail(t *testing.T) {
 	w.nothingPartial()
 	w.RemoveAll()
 	w.empty()
+}
+
+// TestCommandsLeaveThingsRunning makes clones with a command that starts something
+// and ends: the clone is not waited for any longer, and can be saved.
+func TestCommandsLeaveThingsRunning(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	w.caller(actorEndpoint)
+	w.template("t", "web", `{run: [{args: [/bin/sh, -c, "sleep 1000000 & echo $! > /tmp/left"]}]}`)
+	w.pool("t", 1)
+	for _, use := range []api.PoolUse{api.PoolUse_POOL_USE_ONLY, api.PoolUse_POOL_USE_NEVER} {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := w.tryClones(&api.CloneRequest{Template: "t", Pool: use})
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			qt.Assert(t, qt.IsNil(err))
+		case <-time.After(time.Minute):
+			t.Fatal("the clone is not made, since its command has left something running")
+		}
+	}
+	for _, name := range []string{"t-1", "t-2"} {
+		left := strings.TrimSpace(w.OK("exec", name, "--", "cat", "/tmp/left"))
+		w.Hibernate(name)
+		w.Wake(name)
+		qt.Assert(t, qt.Equals(w.OK("exec", name, "--", "cat", "/proc/"+left+"/comm"), "sleep\n"))
+	}
 }
 
 // TestNoTrafficBeforeCommandsEnd has a client ask all the time: the first answer

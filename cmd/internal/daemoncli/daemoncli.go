@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"runtime"
@@ -133,6 +134,11 @@ func serve(ctx context.Context, opt daemon.Options) (err error) {
 	limit.Cur = limit.Max
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("raise file limit: %w", err)
+	}
+	// What snapctld was started with open is not for apps: a command in one could
+	// use it, and what the command leaves running could not be saved. Linux 5.11.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("keep open files: %w", err)
 	}
 	// What systemd's MemoryKSM= sets, every restored process would inherit, and
 	// mapped memory must not be merged (see package image). EINVAL before Linux 6.4.
