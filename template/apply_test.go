@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -285,4 +286,24 @@ func TestInstanceFile(t *testing.T) {
 	qt.Assert(t, qt.IsNil(json.Unmarshal(text, &is)))
 	qt.Check(t, qt.DeepEquals(was, p.Instance))
 	qt.Check(t, qt.DeepEquals(is, again))
+}
+
+// The files of an app are what it made of them: none may stop who reads them.
+func TestOwnersOfNoFile(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	plan := Plan{Files: []PlannedFile{{Path: "/a", Owner: "app", Content: []byte("new")}}}
+	for name, mode := range map[string]uint32{"FIFO": unix.S_IFIFO, "endless": unix.S_IFCHR} {
+		t.Run(name, func(t *testing.T) {
+			root := makeTree(t, t.TempDir(), map[string]string{"/etc/": ""})
+			qt.Assert(t, qt.IsNil(unix.Mknod(filepath.Join(root, "etc/passwd"), mode|0o666, int(unix.Mkdev(1, 5)))))
+			ended := make(chan error, 1)
+			go func() { ended <- plan.Apply(t.Context(), root, nil) }()
+			select {
+			case err := <-ended:
+				qt.Assert(t, qt.ErrorMatches(err, "write /a: read /etc/passwd: it is no file of a sensible size"))
+			case <-time.After(10 * time.Second):
+				t.Fatal("it is still being read")
+			}
+		})
+	}
 }

@@ -1,11 +1,16 @@
 package template
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // identity is who owns a file. The zero value is root.
@@ -59,6 +64,27 @@ func number(entry []string, field int, fallback string) (int, error) {
 	return int(n), nil
 }
 
+// maxRead bounds what is read of the app's files.
+const maxRead = 16 << 20
+
+// read returns the content of a file, which the app may have made anything else:
+// opening a FIFO would wait for ever, and a device may have no end.
+func (t tree) read(name string) (_ []byte, err error) {
+	f, err := t.root.OpenFile(local(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxRead {
+		return nil, errors.New("it is no file of a sensible size")
+	}
+	return io.ReadAll(io.LimitReader(f, maxRead))
+}
+
 // entry is the line of a file such as passwd(5) whose name is this one, or
 // whose id; nil if there is none.
 func (t tree) entry(file, name string) ([]string, error) {
@@ -66,7 +92,7 @@ func (t tree) entry(file, name string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
-	text, err := t.root.ReadFile(local(where))
+	text, err := t.read(where)
 	if ignoreMissing(err) != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
