@@ -75,7 +75,7 @@ type Daemon struct {
 	apps      map[string]*app
 	names     map[string]bool   // of snapshots being written or removed
 	cloning   map[string]bool   // of apps that are going to be made, see nameClones
-	making    map[string]string // templates that are being made -> the snapshot, if it is there
+	making    map[string]string // templates that are being made -> the snapshot
 	networks  map[string]*fabric.Fabric
 	templates map[string]*tmpl
 	strays    map[string][]holder.Item // sockets of apps whose record can't be read

@@ -118,6 +118,10 @@ func (d *Daemon) reserveTemplate(rec *templateRecord, fromApp bool) (free func()
 		return nil, fmt.Errorf("snapshot %s: %w: it is being written or removed", rec.Snapshot, errdefs.ErrNotFound)
 	}
 	d.making[rec.Name] = rec.Snapshot
+	if fromApp {
+		// The snapshot gets the template's name, and must stay when it is there.
+		d.making[rec.Name] = rec.Name
+	}
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -69,8 +70,13 @@ func (d *Daemon) loadTemplate(name string) error {
 	if err := json.Unmarshal(b, &t.rec); err != nil {
 		return err
 	}
-	if t.rec.Name != name {
+	switch {
+	case t.rec.Version != recordVersion:
+		return fmt.Errorf("version %d, this snapctld reads %d", t.rec.Version, recordVersion)
+	case t.rec.Name != name, snapshot.ValidateName(name) != nil:
 		return fmt.Errorf("it is of template %q", t.rec.Name)
+	case snapshot.ValidateName(t.rec.Snapshot) != nil:
+		return fmt.Errorf("its snapshot is %q", t.rec.Snapshot)
 	}
 	if t.rec.Half {
 		return d.dropTemplate(t.rec)

@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/go-quicktest/qt"
+)
+
+// templatesOnly is a daemon that has state and nothing else.
+func templatesOnly(t *testing.T) *Daemon {
+	t.Helper()
+	d := &Daemon{
+		opt:       Options{StateDir: t.TempDir()},
+		templates: make(map[string]*tmpl), making: make(map[string]string), names: make(map[string]bool),
+	}
+	for _, dir := range []string{d.templatesDir(), d.snapshotsDir()} {
+		qt.Assert(t, qt.IsNil(os.Mkdir(dir, 0o700)))
+	}
+	return d
+}
+
+func TestLoadTemplate(t *testing.T) {
+	for name, test := range map[string]struct{ record, err string }{
+		"whole":         {`{"version": 1, "name": "t", "snapshot": "s"}`, ""},
+		"other version": {`{"version": 2, "name": "t", "snapshot": "s"}`, "version 2, this snapctld reads 1"},
+		"other name":    {`{"version": 1, "name": "u", "snapshot": "s"}`, `it is of template "u"`},
+		"no snapshot":   {`{"version": 1, "name": "t"}`, `its snapshot is ""`},
+		"leads out":     {`{"version": 1, "name": "t", "snapshot": "../mine", "own": true, "half": true}`, `its snapshot is "../mine"`},
+		"cut off":       {`{"version": 1, "name": "t", "snaps`, "unexpected end of JSON input"},
+		"bad rules":     {`{"version": 1, "name": "t", "snapshot": "s", "rules_yaml": "hostnam: x"}`, `(?s).*unknown key.*`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := templatesOnly(t)
+			mine := filepath.Join(d.opt.StateDir, "mine")
+			qt.Assert(t, qt.IsNil(os.Mkdir(mine, 0o700)))
+			qt.Assert(t, qt.IsNil(os.WriteFile(d.templateFile("t"), []byte(test.record), 0o600)))
+			if err := d.loadTemplate("t"); test.err == "" {
+				qt.Assert(t, qt.IsNil(err))
+			} else {
+				qt.Assert(t, qt.ErrorMatches(err, test.err))
+			}
+			for _, path := range []string{mine, d.templateFile("t")} {
+				_, err := os.Stat(path)
+				qt.Assert(t, qt.IsNil(err))
+			}
+		})
+	}
+}
+
+// Nobody removes the snapshot of a template that is being made, from the moment on
+// in which it is there.
+func TestSnapshotOfATemplateInTheMaking(t *testing.T) {
+	d := templatesOnly(t)
+	free, err := d.reserveTemplate(&templateRecord{Name: "t"}, true)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.Mkdir(string(d.snapshotDir("t")), 0o700)))
+	_, err = d.doom("t")
+	qt.Assert(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
+	free()
+	undo, err := d.doom("t")
+	qt.Assert(t, qt.IsNil(err))
+	undo()
+}
