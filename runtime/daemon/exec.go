@@ -28,7 +28,7 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 	if err != nil {
 		return err
 	}
-	cmd, err := d.execCommand(stream.Context(), a, start)
+	cmd, pid, err := d.execCommand(stream.Context(), a, start)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 		return err
 	}
 	defer console.Close() //nolint:errcheck // the command has ended
-	if err := d.startExec(stream.Context(), a, cmd); err != nil {
+	if err := d.startExec(stream.Context(), a, cmd, pid); err != nil {
 		return err
 	}
 	go feed(stream, console)
@@ -51,39 +51,44 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 	return out.send(&api.ExecOutput{Output: &api.ExecOutput_ExitCode{ExitCode: int32(cmd.ProcessState.ExitCode())}})
 }
 
-func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) (*exec.Cmd, error) {
+// execCommand returns a command, and the process into whose namespaces it goes.
+func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
 	rec, _ := a.read()
 	if rec.Status != Running && rec.Status != Snapshotting {
-		return nil, fmt.Errorf("app %s is %s: %w: exec needs a running app", rec.Name, rec.Status, errdefs.ErrFailedPrecondition)
+		return nil, 0, fmt.Errorf("app %s is %s: %w: exec needs a running app", rec.Name, rec.Status, errdefs.ErrFailedPrecondition)
 	}
 	if len(start.GetArgs()) == 0 {
-		return nil, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)
+		return nil, 0, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)
 	}
 	cwd := start.GetWorkdir()
 	if cwd != "" && !path.IsAbs(cwd) {
-		return nil, fmt.Errorf("%w: working directory %q is not an absolute path", errdefs.ErrInvalidArgument, cwd)
+		return nil, 0, fmt.Errorf("%w: working directory %q is not an absolute path", errdefs.ErrInvalidArgument, cwd)
 	}
 	p := &specs.Process{Args: start.GetArgs(), Cwd: cwd, Env: append(append([]string{}, rec.Spec.Process.Env...), start.GetEnv()...), User: rec.Spec.Process.User}
 	if text := start.GetUser(); text != "" {
 		usr, err := parseUser(text)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+			return nil, 0, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 		}
 		p.User = *usr
 	}
-	return a.box.Command(ctx, rec.Process.PID, p)
+	cmd, err := a.box.Command(ctx, rec.Process.PID, p)
+	return cmd, rec.Process.PID, err
 }
 
 // startExec starts the command within the app's cgroup, so that a freeze stops
 // it and an end ends it. It takes the app's turn: nothing is frozen meanwhile.
-func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd) error {
+func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd, pid int) error {
 	release, err := a.take(ctx, "exec")
 	if err != nil {
 		return err
 	}
 	defer release()
-	rec, _ := a.read()
-	if err := a.box.StartCommand(cmd, rec.Process.PID); err != nil {
+	if rec, _ := a.read(); rec.Process.PID != pid {
+		// By now its number may be another process's, in the host's namespaces.
+		return fmt.Errorf("exec in %s: %w: its processes have ended meanwhile; try again", a.name(), errdefs.ErrFailedPrecondition)
+	}
+	if err := a.box.StartCommand(cmd, pid); err != nil {
 		return fmt.Errorf("exec in %s: %w", a.name(), err)
 	}
 	return nil
