@@ -43,10 +43,11 @@ func tellUnseen(pid int, sockets [][]byte) (wait func() error, err error) {
 	return func() error { return <-t.done }, nil
 }
 
-// run is a thread: ptrace(2) is between threads.
+// run is a thread: ptrace(2) is between threads. It ends with this goroutine, and
+// the kernel lets go of what it still traces (kernel/ptrace.c, exit_ptrace): nothing
+// that fails here leaves CRIU stopped.
 func (t *tracer) run(pid int, sockets [][]byte) {
-	runtime.LockOSThread()         //nolint:forbidigo // no namespace, but a tracer
-	defer runtime.UnlockOSThread() //nolint:forbidigo // it has detached
+	runtime.LockOSThread() //nolint:forbidigo // not unlocked, see above
 	err := unix.PtraceSeize(pid)
 	if err == nil {
 		err = unix.PtraceInterrupt(pid)
