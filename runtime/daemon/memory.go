@@ -62,7 +62,7 @@ func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) error {
 		if !ok {
 			continue
 		}
-		name, err := d.mappedName(fmt.Sprintf("/proc/%d/map_files/%s", pid, fields[0]), file.ID)
+		name, err := d.mappedName(mapFile(pid, fields[0]), file.ID)
 		if err != nil {
 			return err
 		}
@@ -75,6 +75,14 @@ func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) error {
 		return fmt.Errorf("find mapped memory files: %w", err)
 	}
 	return nil
+}
+
+// mapFile is the link to what is mapped at a range, as /proc/PID/maps has it: that
+// fills addresses up to 8 digits, and the links' names have none to spare
+// (fs/proc/base.c, dname_to_vma_addr).
+func mapFile(pid int, addresses string) string {
+	from, to, _ := strings.Cut(addresses, "-")
+	return fmt.Sprintf("/proc/%d/map_files/%s-%s", pid, strings.TrimLeft(from, "0"), strings.TrimLeft(to, "0"))
 }
 
 // mappedName returns CRIU's name for what is mapped, or "" if it is another file
