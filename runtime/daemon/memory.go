@@ -34,23 +34,36 @@ func (d *Daemon) mappedMemory(a *app, rec record) (map[string]memory.File, error
 		return nil, err
 	}
 	found := make(map[string]memory.File)
-	for _, pid := range pids {
-		if err := d.mappedBy(pid, files, found); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
-			return nil, err // but for a process that has ended
-		}
-	}
-	return found, nil
+	return found, d.mappedByAll(pids, files, found)
 }
 
+// mappedByAll adds what some processes map.
+func (d *Daemon) mappedByAll(pids []int, files, found map[string]memory.File) error {
+	for _, pid := range pids {
+		// It runs, and may cut its mappings into others while they are looked at.
+		for again, looks := true, 0; again && looks < mostLooks; looks++ {
+			var err error
+			if again, err = d.mappedBy(pid, files, found); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+				return err // but for a process that has ended
+			}
+		}
+	}
+	return nil
+}
+
+// mostLooks is how often the mappings of one process are looked at.
+const mostLooks = 20
+
 // mappedBy adds what one process maps. Each file is looked at once: all mappings
-// of it that a process has come from one restore.
-func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) error {
+// of it that a process has come from one restore. again tells that there was a file
+// of which no mapping stayed for long enough.
+func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) (again bool, err error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
-		return fmt.Errorf("find mapped memory files: %w", err)
+		return false, fmt.Errorf("find mapped memory files: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // only read from
-	seen := make(map[string]bool)
+	seen, missed := make(map[string]bool), make(map[string]bool)
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -63,8 +76,12 @@ func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) error {
 			continue
 		}
 		name, err := d.mappedName(mapFile(pid, fields[0]), file.ID)
+		if errors.Is(err, errUnmapped) {
+			missed[fields[4]] = true
+			continue
+		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		if name != "" {
 			seen[fields[4]] = true
@@ -72,9 +89,12 @@ func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("find mapped memory files: %w", err)
+		return false, fmt.Errorf("find mapped memory files: %w", err)
 	}
-	return nil
+	for inode := range missed {
+		again = again || !seen[inode]
+	}
+	return again, nil
 }
 
 // mapFile is the link to what is mapped at a range, as /proc/PID/maps has it: that
@@ -85,13 +105,16 @@ func mapFile(pid int, addresses string) string {
 	return fmt.Sprintf("/proc/%d/map_files/%s-%s", pid, strings.TrimLeft(from, "0"), strings.TrimLeft(to, "0"))
 }
 
+// errUnmapped is a mapping that is there no more.
+var errUnmapped = errors.New("unmapped meanwhile")
+
 // mappedName returns CRIU's name for what is mapped, or "" if it is another file
 // than the memory file.
 func (d *Daemon) mappedName(link string, id memory.ID) (string, error) {
 	var got unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, link, 0, unix.STATX_INO|unix.STATX_MNT_ID, &got) // STATX_MNT_ID: Linux 5.8
 	if errors.Is(err, unix.ENOENT) {
-		return "", nil // unmapped meanwhile
+		return "", errUnmapped
 	}
 	if err != nil {
 		return "", fmt.Errorf("look at mapped file: %w", err)
