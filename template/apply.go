@@ -308,8 +308,16 @@ func (t tree) move(ctx context.Context, from string, dst tree, to string) error 
 	return t.root.RemoveAll(local(from))
 }
 
+// copyDir copies a directory aside, where nobody else gets, and renames it into
+// place: other apps may have the place too, and make links of what is in it.
 func (t tree) copyDir(ctx context.Context, from string, dst tree, to string) (err error) {
-	if err := dst.root.Mkdir(local(to), 0o700); err != nil {
+	aside := path.Join(path.Dir(to), ".snapctl-"+newUUID())
+	if err := dst.root.Mkdir(local(aside), 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.root.RemoveAll(local(aside))) }()
+	whole := path.Join(aside, "whole")
+	if err := dst.root.Mkdir(local(whole), 0o700); err != nil {
 		return err
 	}
 	source, err := t.root.Open(local(from))
@@ -317,14 +325,18 @@ func (t tree) copyDir(ctx context.Context, from string, dst tree, to string) (er
 		return err
 	}
 	defer source.Close() //nolint:errcheck // only a handle
-	target, err := dst.root.Open(local(to))
+	target, err := dst.root.Open(local(whole))
 	if err != nil {
 		return err
 	}
 	defer target.Close() //nolint:errcheck // only a handle
 	// By descriptor, so that no link is followed on the way; with "/." since
 	// proc_pid_fd(5) itself is a link, of which lchown(2) would not get past.
-	return snapshot.CopyTree(ctx, fmt.Sprintf("/proc/self/fd/%d/.", source.Fd()), fmt.Sprintf("/proc/self/fd/%d/.", target.Fd()))
+	err = snapshot.CopyTree(ctx, fmt.Sprintf("/proc/self/fd/%d/.", source.Fd()), fmt.Sprintf("/proc/self/fd/%d/.", target.Fd()))
+	if err != nil {
+		return err
+	}
+	return dst.root.Rename(local(whole), local(to))
 }
 
 func (t tree) copyFile(from string, info fs.FileInfo, dst tree, to string) (err error) {

@@ -2,6 +2,7 @@ package template
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -306,4 +307,33 @@ func TestOwnersOfNoFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Others see what is moved to a place that they share when all of it is there.
+func TestRedirectIntoSharedDirectory(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	files := make(map[string]string)
+	for i := range 500 {
+		files[fmt.Sprintf("/data/%d", i)] = "x"
+	}
+	root, shared := makeTree(t, t.TempDir(), files), t.TempDir()
+	plan := Plan{Redirects: []PlannedRedirect{{"/data", "/shared/own"}}}
+	ended := make(chan error, 1)
+	go func() { ended <- plan.Apply(t.Context(), root, map[string]string{"/shared": shared}) }()
+	var seen []os.DirEntry
+	for err := error(fs.ErrNotExist); err != nil; {
+		seen, err = os.ReadDir(filepath.Join(shared, "own"))
+		qt.Assert(t, qt.IsTrue(err == nil || os.IsNotExist(err)))
+		select {
+		case err := <-ended:
+			qt.Assert(t, qt.IsNil(err))
+			ended <- nil
+		default:
+		}
+	}
+	qt.Assert(t, qt.IsNil(<-ended))
+	qt.Assert(t, qt.HasLen(seen, 500))
+	left, err := os.ReadDir(shared)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(left, 1))
 }
