@@ -39,4 +39,3 @@ func TestLayersOfOtherOwnersAreOthers(t *testing.T) {
 		qt.Check(t, qt.Equals(opaque(path), uid == 7))
 	}
 }
-

@@ -24,7 +24,7 @@ func (in *inspection) memory(t *task) (*ProcessMemory, error) {
 	}
 	plan, err := planMemory(t, func(file uint32) (int64, bool) {
 		return math.MaxInt64, slices.Contains(in.bases, in.names[file].name) // long enough: nothing is mapped
-	})
+	}, func(file uint32) insistence { return programInsists(in.names[file].name) })
 	if err != nil {
 		return nil, err
 	}

@@ -70,6 +70,7 @@ type memoryEdit struct {
 	files  MemoryFiles
 	img    *Image                // files.img
 	bases  map[uint32]MemoryFile // by file id
+	insist map[uint32]insistence // likewise
 	lastID uint32
 	added  []Record
 	used   map[string]bool
@@ -98,14 +99,14 @@ func (e *memoryEdit) table() error {
 	if e.img.Type != TypeFiles {
 		return fmt.Errorf("read files.img: %w: it is of type %s", ErrMalformed, e.img.Type)
 	}
-	e.bases = make(map[uint32]MemoryFile)
+	e.bases, e.insist = make(map[uint32]MemoryFile), make(map[uint32]insistence)
 	for i, rec := range e.img.Records {
 		f, err := parseOpenFile(rec.Message)
 		if err != nil {
 			return fmt.Errorf("read file %d: %w", i, err)
 		}
 		e.lastID = max(e.lastID, f.id)
-		if f.kind != fileReg || len(e.files.Bases) == 0 {
+		if f.kind != fileReg {
 			continue
 		}
 		s := scan(f.body)
@@ -113,6 +114,9 @@ func (e *memoryEdit) table() error {
 			if s.is(regName, lengthDelimited) {
 				if base, ok := e.files.Bases[string(s.buf)]; ok {
 					e.bases[f.id] = base
+				}
+				if kind := programInsists(string(s.buf)); kind != insistsNot {
+					e.insist[f.id] = kind
 				}
 			}
 		}
@@ -185,7 +189,7 @@ func (e *memoryEdit) plan(d *dump, entry *pstree.PstreeEntry) (*task, *memoryPla
 	if stored := t.pages.StoredPages(); !ok || stored > maxStored || uint64(size) != stored*PageSize {
 		return nil, nil, fmt.Errorf("%w: %s has %d bytes instead of %d pages", ErrInconsistent, pagesName(t), size, stored)
 	}
-	plan, err := planMemory(t, e.base)
+	plan, err := planMemory(t, e.base, func(file uint32) insistence { return e.insist[file] })
 	return t, plan, err
 }
 

@@ -133,7 +133,7 @@ func FuzzPlanMemory(f *testing.F) {
 			page += uint64(extents[1])
 			total += uint64(extents[1])
 		}
-		p, err := planMemory(task, testBases)
+		p, err := planMemory(task, testBases, noneInsists)
 		if err != nil {
 			refusedForACause(t, err)
 			return

@@ -47,10 +47,12 @@ const (
 	CopiedShort      Copied = "runs of few pages"
 	CopiedSmall      Copied = "small process"
 	CopiedTask       Copied = "32-bit or foreign process" // the guard is for x86-64
+	CopiedInsists    Copied = "must be droppable"         // see insistence
 )
 
 // madvise(2) advice that CRIU keeps as bits of vma_entry.madv.
 const (
+	madvDontFork   = 1 << 10
 	madvMergeable  = 1 << 12
 	madvHugepage   = 1 << 14
 	madvWipeOnFork = 1 << 18
@@ -88,6 +90,8 @@ func mappable(v *vma.VmaEntry) Copied {
 		// the place of a changed one (use_zero_pages), which the next dump leaves
 		// out (should_dump_page in criu/mem.c): the file's would be back.
 		return CopiedAdvice
+	case v.GetMadv()&madvDontFork != 0:
+		return CopiedInsists
 	case v.GetProt()&protExec != 0:
 		return CopiedExecutable
 	}
@@ -123,19 +127,27 @@ func (p *memoryPlan) mappedPages() uint64 {
 }
 
 // planMemory decides. base tells which files, by their id in the images, hold the
-// memory of earlier dumps, and how long they are. It only computes.
+// memory of earlier dumps, and how long they are; insists which are programs that end
+// if memory can't be dropped. It only computes.
 //
 // Returns an error wrapping [ErrMalformed] or [ErrInconsistent] if the mappings
 // make no sense, or one of them reaches beyond the file of an earlier dump: the
 // process would get a SIGBUS there.
-func planMemory(t *task, base func(file uint32) (size int64, ok bool)) (*memoryPlan, error) {
+func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists func(file uint32) insistence) (*memoryPlan, error) {
 	vmas := t.mm.GetVmas()
 	if err := checkMappings(vmas); err != nil {
 		return nil, err
 	}
 	p := &memoryPlan{why: make([]Copied, len(vmas)), based: make([]bool, len(vmas))}
 	fit := make([]bool, len(vmas))
-	foreign := foreignTask(t)
+	refuse := CopiedNot // all of the process
+	if foreignTask(t) {
+		refuse = CopiedTask
+	}
+	marked := marksHeap(vmas)
+	if kind := insistenceOf(vmas, insists); kind == insistsOnAll || kind == insistsOnHeap && !marked {
+		refuse = CopiedInsists
+	}
 	for i, v := range vmas {
 		p.why[i] = mappable(v)
 		if v.GetStatus() == vmaRegular|vmaFilePrivate {
@@ -146,8 +158,8 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool)) (*memoryP
 				p.based[i], p.why[i] = true, CopiedNot
 			}
 		}
-		if fit[i] = p.why[i] == CopiedNot; fit[i] && foreign {
-			fit[i], p.why[i] = false, CopiedTask
+		if fit[i] = p.why[i] == CopiedNot; fit[i] && refuse != CopiedNot {
+			fit[i], p.why[i] = false, refuse
 		}
 	}
 	runs, err := findRuns(t.pages, vmas)
@@ -163,6 +175,9 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool)) (*memoryP
 		}
 	}
 	least, most := uint64(minRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
+	if marked {
+		most = min(most, maxGuarded) // a guard of more would be of what is between them, too
+	}
 	for countRuns(runs, fit, least) > most {
 		least *= 2
 	}

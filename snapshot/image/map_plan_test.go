@@ -19,6 +19,8 @@ const (
 
 func testBases(id uint32) (int64, bool) { return 1024 * PageSize, id == testBase }
 
+func noneInsists(uint32) insistence { return insistsNot }
+
 // at is the address of a page, counted from one that no page 0 is near.
 func at(page uint64) uint64 { return 0x7f00_0000_0000 + page*PageSize }
 
@@ -145,7 +147,7 @@ func TestPlanMemory(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := planMemory(test.task, testBases)
+			p, err := planMemory(test.task, testBases, noneInsists)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(p.why[0], test.why))
 			if name == "more runs than may be" {
@@ -169,6 +171,7 @@ func TestPlanMemory(t *testing.T) {
 		"executable":        {anon(0, 300, withProt(7)), CopiedExecutable},
 		"wiped on fork":     {anon(0, 300, withAdvice(madvWipeOnFork)), CopiedAdvice},
 		"merged":            {anon(0, 300, withAdvice(madvMergeable)), CopiedAdvice},
+		"not for children":  {anon(0, 300, withAdvice(madvDontFork)), CopiedInsists},
 		"droppable":         {anon(0, 300, withFlags(mapDroppable)), CopiedAdvice},
 		"shared anonymous":  {anon(0, 300, withStatus(vmaRegular|vmaAnonShared)), CopiedShared},
 		"shared file":       {anon(0, 300, withStatus(vmaRegular|vmaFileShared)), CopiedShared},
@@ -182,7 +185,7 @@ func TestPlanMemory(t *testing.T) {
 		"executable, based": {anon(0, 300, of(testBase, 0), withProt(5)), CopiedNot},
 	} {
 		t.Run("copied/"+name, func(t *testing.T) {
-			p, err := planMemory(plainTask(plenty(test.vma), stored(0, 300), most), testBases)
+			p, err := planMemory(plainTask(plenty(test.vma), stored(0, 300), most), testBases, noneInsists)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(p.why[0], test.why))
 			if test.why == CopiedNot {
@@ -208,7 +211,7 @@ func TestPlanMemory(t *testing.T) {
 		t.Run("foreign/"+name, func(t *testing.T) {
 			task := plainTask([]*vma.VmaEntry{anon(0, 512)}, stored(0, 512))
 			change(task)
-			p, err := planMemory(task, testBases)
+			p, err := planMemory(task, testBases, noneInsists)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(p.why[0], CopiedTask))
 			qt.Check(t, qt.HasLen(p.mapped, 0))
@@ -242,14 +245,14 @@ func TestPlanMemoryRefuses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := planMemory(plainTask([]*vma.VmaEntry{test.vma, anon(512, 512)}, test.extent), testBases)
+			_, err := planMemory(plainTask([]*vma.VmaEntry{test.vma, anon(512, 512)}, test.extent), testBases, noneInsists)
 			qt.Assert(t, qt.ErrorIs(err, test.want))
 		})
 	}
 	t.Run("based and strict", func(t *testing.T) {
 		task := plainTask([]*vma.VmaEntry{anon(0, 1, of(testBase, 0))})
 		task.threads[0].ThreadCore.SeccompMode = core.SeccompMode_strict.Enum()
-		_, err := planMemory(task, testBases)
+		_, err := planMemory(task, testBases, noneInsists)
 		qt.Assert(t, qt.ErrorIs(err, ErrInconsistent))
 	})
 }
@@ -269,7 +272,7 @@ func TestPlanMemoryOfManyGenerations(t *testing.T) {
 			extents = []Extent{stored(0, pages)}
 		}
 		task := plainTask(vmas, extents...)
-		plan, err := planMemory(task, base)
+		plan, err := planMemory(task, base, noneInsists)
 		qt.Assert(t, qt.IsNil(err))
 		var next []*vma.VmaEntry
 		for i, list := range plan.pieces(vmas, func(uint32) uint32 { return testBase }, testBase) {

@@ -184,7 +184,7 @@ static const char *flags(struct area a)
 
 static void flagged(void)
 {
-	struct area fork = area(PAGES), dump = area(PAGES), random = area(PAGES), sequential = area(PAGES),
+	struct area fork = unclaim(area(PAGES)), dump = area(PAGES), random = area(PAGES), sequential = area(PAGES),
 		    huge = unclaim(area(PAGES)), wipe = unclaim(area(PAGES)), locked = unclaim(area(PAGES));
 
 	must(!madvise(fork.at, fork.len, MADV_DONTFORK) && !madvise(dump.at, dump.len, MADV_DONTDUMP) &&
