@@ -58,7 +58,7 @@ func ends(pid int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	defer unix.Close(pidfd)
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds()))

@@ -76,7 +76,10 @@ func TestObjectsSurvive(t *testing.T) {
 }
 
 // tellsSemaphores tells whether the kernel shows which eventfds have EFD_SEMAPHORE.
-func tellsSemaphores(t *testing.T) bool { return testenv.Kernel(6, 6)(t.Context()) == nil }
+func tellsSemaphores(t *testing.T) bool {
+	t.Helper()
+	return testenv.Kernel(6, 6)(t.Context()) == nil
+}
 
 // TestForCopy looks at what only a hold keeps.
 func TestForCopy(t *testing.T) {
