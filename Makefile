@@ -87,7 +87,7 @@ lint:
 	scripts/deps lint
 	$(tool) golangci-lint run $(PKGS)
 	find . -name .git -prune -o \( -name '*.sh' -o -name '*.bash' \) -print0 |
-		xargs -0 shellcheck -x -S warning scripts/deps .ci/run
+		xargs -0 shellcheck -x -S warning scripts/deps scripts/vm scripts/vm-init .ci/run
 	go mod tidy -diff
 	echo "make lint: ok in $$SECONDS s"
 

@@ -56,7 +56,21 @@ func OpenCgroups(stateDir, runDir string) (*Cgroups, error) {
 	if err := os.MkdirAll(filepath.Join(mount, c.name), 0o755); err != nil {
 		return nil, fmt.Errorf("make cgroup: %w", err)
 	}
+	if c.mode == cgroups.Unified {
+		account(mount, filepath.Join(mount, c.name))
+	}
 	return c, nil
+}
+
+// account has the memory of the cgroups below some be accounted for, if the host
+// allows it. Only limits would ask for that otherwise, and apps without any would
+// have no [Group.MemoryBytes].
+func account(dirs ...string) {
+	for _, dir := range dirs {
+		if os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory"), 0) != nil {
+			return // the controller is off, or not ours to give
+		}
+	}
 }
 
 // CgroupParent names the cgroup below which a daemon with this state directory

@@ -54,6 +54,7 @@ func TestRedisHibernatesAndWakesOnTraffic(t *testing.T) {
 	runRedis(w, "cache", "10.77.0.7")
 	old := w.redis("10.77.0.7")
 	qt.Assert(t, qt.Equals(old.do("SET a 1"), "+OK"))
+	qt.Assert(t, qt.IsTrue(w.Show("cache").GetMemoryBytes() > 0))
 
 	for round := range 3 {
 		r := w.Hibernate("cache")

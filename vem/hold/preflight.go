@@ -94,23 +94,37 @@ func (p *preflight) run(ctx context.Context) []Finding {
 
 // reserve grows this process's descriptor table by n descriptors.
 func reserve(n int) error {
+	open, err := openDescriptors()
+	if err != nil {
+		return fmt.Errorf("reserve descriptors: %w", err)
+	}
 	own, err := os.Open(os.DevNull)
 	if err != nil {
 		return fmt.Errorf("reserve descriptors: %w", err)
 	}
-	defer own.Close()  //nolint:errcheck // read only
-	var st unix.Stat_t // st_size is the number of open descriptors since Linux 6.2
-	if err := unix.Stat("/proc/self/fd", &st); err != nil {
-		return fmt.Errorf("reserve descriptors: %w", err)
-	}
-	top, err := unix.FcntlInt(own.Fd(), unix.F_DUPFD_CLOEXEC, int(st.Size)+n)
+	defer own.Close() //nolint:errcheck // read only
+	top, err := unix.FcntlInt(own.Fd(), unix.F_DUPFD_CLOEXEC, open+n)
 	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("reserve descriptors: %d sockets do not fit beside %d into RLIMIT_NOFILE", n, st.Size)
+		return fmt.Errorf("reserve descriptors: %d sockets do not fit beside %d into RLIMIT_NOFILE", n, open)
 	}
 	if err != nil {
 		return fmt.Errorf("reserve descriptors: %w", err)
 	}
 	return unix.Close(top)
+}
+
+// openDescriptors counts this process's descriptors.
+func openDescriptors() (int, error) {
+	const dir = "/proc/self/fd"
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, err
+	}
+	if st.Size > 0 { // since Linux 6.2 (proc_fd_getattr in fs/proc/fd.c)
+		return int(st.Size), nil
+	}
+	list, err := os.ReadDir(dir)
+	return len(list), err
 }
 
 type preflight struct {

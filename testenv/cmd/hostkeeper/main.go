@@ -70,7 +70,7 @@ func keep(dir, name string) error {
 	if err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
-	if err := tree.Join(); err != nil {
+	if err := errors.Join(tree.Join(), tree.Delegate()); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(name)); err != nil {

@@ -133,11 +133,30 @@ func fill(fd int) (int, error) {
 		}
 		m, err := unix.Write(fd, buf[n&7:])
 		if errors.Is(err, unix.EAGAIN) {
-			return n, nil
+			closed, err := windowClosed(fd)
+			if err != nil || closed {
+				return n, err
+			}
+			// The peer has yet to take what is under way.
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 10)
+			if err != nil && !errors.Is(err, unix.EINTR) {
+				return n, err
+			}
+			continue
 		}
 		if err != nil {
 			return n, err
 		}
 		n += m
 	}
+}
+
+// windowClosed tells whether the peer has taken all that it was sent, and takes no
+// more.
+func windowClosed(fd int) (bool, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false, fmt.Errorf("ask for TCP_INFO: %w", err)
+	}
+	return info.Unacked == 0 && info.Notsent_bytes > 0, nil
 }

@@ -81,9 +81,6 @@ func (t *Tree) Create() error {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 		if h.V2 {
-			if err := delegate(t.Dir(h)); err != nil {
-				return err
-			}
 			continue
 		}
 		// A v1 cpuset takes no process before it has processors and memory
@@ -104,6 +101,20 @@ func (t *Tree) Create() error {
 	return nil
 }
 
+// Delegate gives the v2 cgroups below the root the controllers that it has. No
+// process may be in the root then, nor later.
+func (t *Tree) Delegate() error {
+	for _, h := range t.Hierarchies {
+		if !h.V2 {
+			continue
+		}
+		if err := delegate(t.Dir(h)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // delegate gives the children of a v2 cgroup the controllers that it has.
 func delegate(dir string) error {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
@@ -119,7 +130,7 @@ func delegate(dir string) error {
 }
 
 // JoinRoot moves the calling process to the root of each subtree, for it to
-// make a cgroup namespace there.
+// make a cgroup namespace there, before [Tree.Delegate].
 func (t *Tree) JoinRoot() error {
 	for _, h := range t.Hierarchies {
 		if err := join(t.Dir(h)); err != nil {
