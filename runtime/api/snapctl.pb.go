@@ -2022,9 +2022,8 @@ type Snapshot struct {
 	CriuVersion        string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
 	Kernel             string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Processes          int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
-	DeltaOf            string                 `protobuf:"bytes,13,opt,name=delta_of,json=deltaOf,proto3" json:"delta_of,omitempty"`                                     // the snapshot that it shares memory and files with, and needs
-	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that delta_of has; not in size_bytes
-	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that delta_of has; not in size_bytes
+	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that it has in common with others; not in size_bytes
+	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that it has in common with others; not in size_bytes
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2141,13 +2140,6 @@ func (x *Snapshot) GetProcesses() int32 {
 		return x.Processes
 	}
 	return 0
-}
-
-func (x *Snapshot) GetDeltaOf() string {
-	if x != nil {
-		return x.DeltaOf
-	}
-	return ""
 }
 
 func (x *Snapshot) GetMemorySharedBytes() int64 {
@@ -4212,7 +4204,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xf2\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xe7\x03\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -4228,10 +4220,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fcriu_version\x18\n" +
 	" \x01(\tR\vcriuVersion\x12\x16\n" +
 	"\x06kernel\x18\v \x01(\tR\x06kernel\x12\x1c\n" +
-	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12\x19\n" +
-	"\bdelta_of\x18\r \x01(\tR\adeltaOf\x12.\n" +
+	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12.\n" +
 	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
-	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\"K\n" +
+	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytesJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +
