@@ -24,6 +24,7 @@ type cloneRequest struct {
 	numbers   []int
 	endpoints []netip.Addr // one for each, or none
 	set       map[string]string
+	policy    policy
 	storage   storage
 	pool      poolUse
 	keepGoing bool
@@ -202,6 +203,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
 	rec.Batch = c.req.batch
 	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
+	c.req.policy.change(rec)
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
 	}

@@ -27,6 +27,7 @@ type cloneFlags struct {
 	storage   storage
 	pool      poolUse
 	keepGoing bool
+	policy    policyFlags
 }
 
 // storage says whose files a clone has.
@@ -62,6 +63,8 @@ and an address of its own, and inside what the template's rules say.
 Either all clones are made or none. With --keep-going those stay that could be
 made, and if some could not the exit code is 6.
 
+` + policyText + `
+
 In --name-pattern {n} is the clone's number, and {n:03} fills it up with zeros to
 3 digits.`,
 		Example: `  snapctl clone web
@@ -93,6 +96,7 @@ func (f *cloneFlags) add(s *session, cmd *cobra.Command) {
 	fs.Var(value.List(&f.set, "KEY=VALUE", value.ParseSetting), "set", "set a parameter of the template's rules; repeatable")
 	fs.Var(value.One(&f.storage, "shared|private", value.Word(sharedStorage, privateStorage)), "storage", "share the template's files, or copy them (default shared)")
 	fs.Var(value.One(&f.pool, "use|only|never", value.Word(usePool, onlyPool, neverPool)), "pool", "take clones that stand ready, only those, or none (default use)")
+	f.policy.add(cmd)
 	fs.BoolVar(&f.keepGoing, "keep-going", false, "one that can't be made does not undo the others")
 	fs.SortFlags = false
 
@@ -122,6 +126,10 @@ func (f *cloneFlags) request(name string) (*api.CloneRequest, error) {
 	req := &api.CloneRequest{
 		Template: name, Count: int32(count), NamePattern: f.pattern, Start: int32(f.start), Names: f.names,
 		Storage: storages[f.storage], Pool: poolUses[f.pool], KeepGoing: f.keepGoing,
+	}
+	var err error
+	if req.Wake, req.HibernateAfter, err = f.policy.messages(); err != nil {
+		return nil, err
 	}
 	if f.pattern != "" {
 		p, err := template.ParseNamePattern(f.pattern)

@@ -267,7 +267,7 @@ func (f *fake) Restore(req *api.RestoreRequest, out grpc.ServerStreamingServer[a
 	if req.GetCopy() {
 		f.copied = append(f.copied, req.GetSnapshot())
 	}
-	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName()}
+	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName(), Wake: req.GetWake(), HibernateAfter: req.GetHibernateAfter()}
 	if req.GetAs() != "" {
 		a.Name = req.GetAs()
 	}
