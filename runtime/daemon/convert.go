@@ -210,7 +210,7 @@ func (d *Daemon) chooseName(program string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name := base
-	for i := 2; d.apps[name] != nil; i++ {
+	for i := 2; d.apps[name] != nil || d.cloning[name]; i++ {
 		name = fmt.Sprintf("%s-%d", base, i)
 	}
 	return name
