@@ -2984,7 +2984,7 @@ type CloneRequest struct {
 	Endpoints      []string               `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`                                                               // empty: the next free ones; else one for each clone
 	Set            map[string]string      `protobuf:"bytes,6,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of the rules' parameters
 	Storage        Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
-	KeepGoing      bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails does not undo the others
+	KeepGoing      bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails, or the end of the time, does not undo the others
 	Pool           PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
 	Timeout        *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`                                     // for all of them
 	Start          int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`                                        // first number; 0: after the highest one of the template's clones

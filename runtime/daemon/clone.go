@@ -60,8 +60,9 @@ type cloneOutcome struct {
 	steps  map[string]time.Duration
 }
 
-// makeClones makes clones, several at a time. It returns an error if one fails and
-// the request does not say to keep going: then no clone is left.
+// makeClones makes clones, several at a time. It returns an error if one fails, or
+// ctx ends, and the request does not say to keep going: then no clone is left. Else
+// the outcomes say which of them there are.
 func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
 	from := &lazySource{d: d, t: t}
 	defer from.close()

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
@@ -60,8 +62,9 @@ func newClone(s *session) *cobra.Command {
 memory and files with the template until it writes to them, has a name, a number
 and an address of its own, and inside what the template's rules say.
 
-Either all clones are made or none. With --keep-going those stay that could be
-made, and if some could not the exit code is 6.
+Either all clones are made or none, also if there is no time for some (--timeout).
+With --keep-going those stay that could be made, and if some could not the exit code
+is 6.
 
 ` + policyText + `
 
@@ -182,10 +185,12 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	})
 	line.clear()
 	if err != nil {
-		if !req.GetKeepGoing() {
-			results = nil // undone
+		if req.GetKeepGoing() {
+			errs = append(errs, &adviceError{err: err, hints: keptHints(err)})
+		} else {
+			results = nil
+			errs = undone(errs, err)
 		}
-		errs = undone(errs, err)
 		if len(failed) == 0 {
 			failed = append(failed, output.NewFailure(req.GetTemplate(), int(codeOf(err)), err))
 		}
@@ -223,6 +228,15 @@ func undone(errs failures, err error) failures {
 		}
 	}
 	return append(errs, err)
+}
+
+// keptHints are for a request to keep going whose end is not known: the answer is not
+// to be waited for.
+func keptHints(err error) []string {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errdefs.IsUnavailable(err) {
+		return []string{"clones that were ready stay, also those that are not listed here: `snapctl ps`"}
+	}
+	return nil
 }
 
 // cloneStep says what is being done to which of the clones.
