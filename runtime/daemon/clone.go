@@ -108,12 +108,15 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 			}
 			req.done(out)
 			if req.keepGoing {
-				return ctx.Err()
+				return nil // also if there was no time for it: those that are ready stay
 			}
 			return out.err
 		})
 	}
 	err = g.Wait()
+	if err == nil {
+		err = fault.Point(ctx, fault.CloneBeforeEnd)
+	}
 	if err == nil {
 		err = d.endBatch(req.batch)
 	}
