@@ -2642,7 +2642,7 @@ type Template struct {
 	RulesYaml      string                 `protobuf:"bytes,4,opt,name=rules_yaml,json=rulesYaml,proto3" json:"rules_yaml,omitempty"`
 	MemoryBytes    int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`    // that clones share
 	StorageBytes   int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"` // files that clones share
-	Clones         []string               `protobuf:"bytes,7,rep,name=clones,proto3" json:"clones,omitempty"`                                  // the apps that are clones of it, by name
+	Clones         []string               `protobuf:"bytes,7,rep,name=clones,proto3" json:"clones,omitempty"`                                  // the apps that are clones of it, by number
 	PoolSize       int32                  `protobuf:"varint,8,opt,name=pool_size,json=poolSize,proto3" json:"pool_size,omitempty"`             // clones that are to stand ready
 	PoolReady      int32                  `protobuf:"varint,9,opt,name=pool_ready,json=poolReady,proto3" json:"pool_ready,omitempty"`          // that do
 	PoolError      string                 `protobuf:"bytes,10,opt,name=pool_error,json=poolError,proto3" json:"pool_error,omitempty"`          // why the pool could not be filled, when last tried

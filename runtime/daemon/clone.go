@@ -174,6 +174,9 @@ type cloning struct {
 	born birth
 }
 
+// errNoneReady is a pool that is empty.
+var errNoneReady = errors.New("no clone stands ready")
+
 // cloneFromPool takes a clone that stands ready, and its turn, if there is one and
 // the request allows it; else it returns nil.
 func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release func(), err error) {
@@ -185,11 +188,11 @@ func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release
 		return nil, nil, nil
 	}
 	if special {
-		return nil, nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already", errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already: ask for neither, or have others made", errdefs.ErrInvalidArgument)
 	}
 	c.app, release, err = d.takePooled(c)
 	if c.app == nil && err == nil && c.req.pool == onlyPool {
-		err = fmt.Errorf("template %s: %w: no clone stands ready", c.t.rec.Name, errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("template %s: %w: %w", c.t.rec.Name, errdefs.ErrFailedPrecondition, errNoneReady)
 	}
 	return c.app, release, err
 }

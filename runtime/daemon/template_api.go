@@ -142,6 +142,9 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 		if err != nil {
 			return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 		}
+		if slices.Contains(r.endpoints, addr) {
+			return fmt.Errorf("%w: endpoint %s twice", errdefs.ErrInvalidArgument, addr)
+		}
 		r.endpoints = append(r.endpoints, addr)
 	}
 	if err := checkCounts(req, &r); err != nil {
@@ -176,7 +179,7 @@ func checkCounts(req *api.CloneRequest, r *cloneRequest) error {
 	r.count = cmp.Or(int(req.GetCount()), names, endpoints, 1)
 	switch {
 	case r.count < 1 || r.count > template.MaxNumber:
-		return fmt.Errorf("%w: %d clones", errdefs.ErrInvalidArgument, r.count)
+		return fmt.Errorf("%w: %d clones: want 1 to %d", errdefs.ErrInvalidArgument, r.count, template.MaxNumber)
 	case names > 0 && names != r.count:
 		return fmt.Errorf("%w: %d names for %d clones", errdefs.ErrInvalidArgument, names, r.count)
 	case endpoints > 0 && endpoints != r.count:

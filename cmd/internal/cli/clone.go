@@ -189,7 +189,7 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 			errs = append(errs, &adviceError{err: err, hints: keptHints(err)})
 		} else {
 			results = nil
-			errs = undone(errs, err)
+			errs = undone(req.GetCount(), errs, err)
 		}
 		if len(failed) == 0 {
 			failed = append(failed, output.NewFailure(req.GetTemplate(), int(codeOf(err)), err))
@@ -220,10 +220,12 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 
 // undone adds the error with which the clones were undone to those of the
 // clones, unless it is one of them.
-func undone(errs failures, err error) failures {
+func undone(total int32, errs failures, err error) failures {
 	for i, e := range errs {
 		if strings.HasSuffix(e.Error(), err.Error()) {
-			errs[i] = &adviceError{err: e, hints: []string{"all clones were undone: with --keep-going those stay that can be made"}}
+			if total > 1 {
+				errs[i] = &adviceError{err: e, hints: []string{"all clones were undone: with --keep-going those stay that can be made"}}
+			}
 			return errs
 		}
 	}

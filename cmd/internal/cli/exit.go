@@ -117,6 +117,9 @@ func (s *session) say(kind, text string) {
 
 // hints are what the daemon advises, or else what is known here.
 func (s *session) hints(cmd *cobra.Command, err error) []string {
+	if a, ok := errors.AsType[*adviceError](err); ok {
+		return append(slices.Clone(a.hints), s.hints(cmd, a.err)...)
+	}
 	if all := client.Hints(err); len(all) > 0 {
 		return all
 	}
