@@ -139,7 +139,7 @@ func TestRulesThatFail(t *testing.T) {
 		"one port for three": {`{publish: [{host_port: "9001", port: "7000"}]}`, `(?s).*9001.*`},
 		"command fails":      {`{run: [{args: [/bin/sh, -c, "echo why; exit 3"]}]}`, `(?s).*exit status 3: why.*`},
 		"no command":         {`{run: [{args: [/no/such]}]}`, `(?s).*/no/such.*`},
-		"command is late":    {`{run: [{args: [/bin/sleep, "1000"], timeout: 200ms}]}`, `(?s).*deadline exceeded.*`},
+		"command is late":    {`{run: [{args: [/bin/sleep, "1000"], timeout: 200ms}]}`, `(?s).*longer than its timeout in the rules, 200ms.*`},
 		"required":           {`{parameters: {KEY: {required: true}}}`, `(?s).*KEY.*`},
 		"file is open":       {`{files: [{path: /tmp/held, content: x}]}`, `(?s).*/tmp/held.*open.*`},
 		"link is open":       {`{redirect: [{path: /tmp/held, target: /tmp/other}]}`, `(?s).*/tmp/held.*open.*`},

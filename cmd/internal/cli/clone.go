@@ -171,7 +171,7 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 		Progress: func(p *api.CloneProgress) { line.tell(&api.Progress{Step: cloneStep(p)}) },
 		Result: func(r *api.CloneResult) {
 			if err := client.CloneError(r); err != nil {
-				err = named(r.GetName(), err)
+				err = &cloneError{r.GetName(), named(r.GetName(), err)}
 				errs = append(errs, err)
 				failed = append(failed, output.NewFailure(r.GetName(), int(codeOf(err)), err))
 				return
@@ -197,6 +197,7 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	} else if len(errs) > 0 && len(results) > 0 {
 		errs = append(failures{&exitError{Partly, fmt.Sprintf("%d of %d clones of %s could not be made", len(errs), len(errs)+len(results), req.GetTemplate())}}, errs...)
 	}
+	errs = together(errs)
 	for i := range results {
 		if !results[i].Complete {
 			errs = append(errs, partly(&results[i]))
@@ -216,6 +217,64 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	default:
 		return nil
 	}
+}
+
+// cloneError is why there is no clone of a name.
+type cloneError struct {
+	name string
+	err  error
+}
+
+func (e *cloneError) Error() string { return e.err.Error() }
+func (e *cloneError) Unwrap() error { return e.err }
+
+// reason is the error without the name that it begins with.
+func (e *cloneError) reason() string {
+	text := strings.TrimPrefix(e.Error(), "clone ")
+	return strings.TrimPrefix(text, e.name+": ")
+}
+
+// sameError is an error of several clones.
+type sameError struct {
+	names []string
+	first *cloneError
+}
+
+func (e *sameError) Unwrap() error { return e.first }
+
+func (e *sameError) Error() string {
+	const most = 5
+	names := strings.Join(e.names, ", ")
+	if len(e.names) > most+1 {
+		names = fmt.Sprintf("%s and %d others", strings.Join(e.names[:most], ", "), len(e.names)-most)
+	}
+	return names + ": " + e.first.reason()
+}
+
+// together makes one error of those that clones have for the same reason.
+func together(errs failures) failures {
+	var all failures
+	same := make(map[string]*sameError)
+	for _, err := range errs {
+		one, ok := err.(*cloneError) //nolint:errorlint // not one with advice
+		if !ok {
+			all = append(all, err)
+			continue
+		}
+		if s := same[one.reason()]; s != nil {
+			s.names = append(s.names, one.name)
+			continue
+		}
+		s := &sameError{names: []string{one.name}, first: one}
+		same[one.reason()] = s
+		all = append(all, s)
+	}
+	for i, err := range all {
+		if s, ok := err.(*sameError); ok && len(s.names) == 1 { //nolint:errorlint // made above
+			all[i] = s.first
+		}
+	}
+	return all
 }
 
 // undone adds the error with which the clones were undone to those of the
