@@ -64,12 +64,17 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 		pinned = append(pinned, f)
 		m.addBase(f, name)
 	}
-	for _, name := range use.Pages {
-		f, err := store.Adopt(ctx, filepath.Join(images, name))
-		if err != nil {
-			return nil, err
-		}
-		pinned = append(pinned, f)
+	paths := make([]string, len(use.Pages))
+	for i, name := range use.Pages {
+		paths[i] = filepath.Join(images, name)
+	}
+	adopted, err := store.AdoptAll(ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	pinned = append(pinned, adopted...)
+	for i, name := range use.Pages {
+		f := adopted[i]
 		target, err := linkTo(images, store, f.ID)
 		if err != nil {
 			return nil, err

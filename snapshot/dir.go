@@ -269,13 +269,9 @@ func (r *ctxReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// writeManifest describes and hashes every file of dir and writes the manifest.
-func writeManifest(ctx context.Context, dir string, m *Manifest) error {
-	files, err := describeTree(ctx, dir)
-	if err != nil {
-		return err
-	}
-	m.Version, m.Files = ManifestVersion, files
+// writeManifest writes the manifest, which lists the files already.
+func writeManifest(dir string, m *Manifest) error {
+	m.Version = ManifestVersion
 	if err := m.Validate(); err != nil {
 		return err
 	}

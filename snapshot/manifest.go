@@ -41,6 +41,8 @@ type Manifest struct {
 	// Endpoint and Endpoint6 are the addresses by which the app knows itself.
 	Endpoint  string `json:"endpoint"`
 	Endpoint6 string `json:"endpoint6,omitempty"`
+	// Policy is nil in a snapshot of an older snapctl.
+	Policy *Policy `json:"policy,omitempty"`
 
 	// External lists what CRIU did not save and a restore must provide.
 	External []External `json:"external"`

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,11 +54,24 @@ func (p *Partial) Dir() Dir { return Dir(p.dir) }
 // and gives the snapshot its name. If it fails nothing has its name. What memory
 // files the manifest names, it has from adoptMemory.
 func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
-	if err := writeManifest(ctx, p.dir, m); err != nil {
+	// The files are read and brought to the disk at the same time; the manifest, which
+	// is made of what was read, follows them.
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return syncTree(gctx, p.dir) })
+	g.Go(func() (err error) {
+		m.Files, err = describeTree(gctx, p.dir)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	if err := syncTree(ctx, p.dir); err != nil {
+	if err := writeManifest(p.dir, m); err != nil {
 		return "", err
+	}
+	for _, name := range []string{manifestFile, digestFile, "."} {
+		if err := syncPath(filepath.Join(p.dir, name)); err != nil {
+			return "", err
+		}
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, p.dir, unix.AT_FDCWD, p.target, unix.RENAME_NOREPLACE); err != nil {
 		if errors.Is(err, unix.EEXIST) {
@@ -120,8 +134,29 @@ func (d Dir) Remove() error {
 	return nil
 }
 
+// syncers is how many files are synced at the same time.
+const syncers = 8
+
 // syncTree brings every file and directory to the disk.
+//
+// A file system with a journal commits it for each fsync, unless there is nothing in
+// it that the last commit did not have. So all files get their place on the disk
+// first, and the first fsyncs commit what the others would.
 func syncTree(ctx context.Context, dir string) error {
+	if err := walkSynced(ctx, dir, startWriting); err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.SetLimit(syncers)
+	err := walkSynced(ctx, dir, func(path string, _ fs.DirEntry) error {
+		g.Go(func() error { return syncPath(path) })
+		return nil
+	})
+	return errors.Join(err, g.Wait())
+}
+
+// walkSynced calls do for each file and directory that can be synced.
+func walkSynced(ctx context.Context, dir string, do func(path string, d fs.DirEntry) error) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -130,10 +165,25 @@ func syncTree(ctx context.Context, dir string) error {
 			return err
 		}
 		if d.IsDir() || d.Type().IsRegular() {
-			return syncPath(p)
+			return do(p, d)
 		}
 		return nil
 	})
+}
+
+// startWriting begins to write a file to the disk, and does not wait for it. It has
+// its blocks then (fs/ext4/inode.c, ext4_writepages). What can't be done syncPath
+// finds out.
+func startWriting(path string, d fs.DirEntry) error {
+	if d.IsDir() {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	return f.Close()
 }
 
 func syncPath(path string) error {

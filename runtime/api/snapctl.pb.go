@@ -1793,14 +1793,16 @@ func (x *SnapshotRequest) GetTimeout() *durationpb.Duration {
 }
 
 type RestoreRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Snapshot      string                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	As            string                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`             // empty: the app's name in the snapshot
-	Endpoint      string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the snapshot's, which must be free
-	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Copy          bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"` // as in WakeRequest
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot       string                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	As             string                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`             // empty: the app's name in the snapshot
+	Endpoint       string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the snapshot's, which must be free
+	Timeout        *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Copy           bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"`                                          // as in WakeRequest
+	Wake           *WakePolicy            `protobuf:"bytes,6,opt,name=wake,proto3" json:"wake,omitempty"`                                           // absent: the saved app's
+	HibernateAfter *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // absent: the saved app's; zero: never
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RestoreRequest) Reset() {
@@ -1866,6 +1868,20 @@ func (x *RestoreRequest) GetCopy() bool {
 		return x.Copy
 	}
 	return false
+}
+
+func (x *RestoreRequest) GetWake() *WakePolicy {
+	if x != nil {
+		return x.Wake
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetHibernateAfter() *durationpb.Duration {
+	if x != nil {
+		return x.HibernateAfter
+	}
+	return nil
 }
 
 type InspectRequest struct {
@@ -2022,9 +2038,8 @@ type Snapshot struct {
 	CriuVersion        string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
 	Kernel             string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Processes          int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
-	DeltaOf            string                 `protobuf:"bytes,13,opt,name=delta_of,json=deltaOf,proto3" json:"delta_of,omitempty"`                                     // the snapshot that it shares memory and files with, and needs
-	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that delta_of has; not in size_bytes
-	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that delta_of has; not in size_bytes
+	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that it has in common with others; not in size_bytes
+	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that it has in common with others; not in size_bytes
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2141,13 +2156,6 @@ func (x *Snapshot) GetProcesses() int32 {
 		return x.Processes
 	}
 	return 0
-}
-
-func (x *Snapshot) GetDeltaOf() string {
-	if x != nil {
-		return x.DeltaOf
-	}
-	return ""
 }
 
 func (x *Snapshot) GetMemorySharedBytes() int64 {
@@ -2634,7 +2642,7 @@ type Template struct {
 	RulesYaml      string                 `protobuf:"bytes,4,opt,name=rules_yaml,json=rulesYaml,proto3" json:"rules_yaml,omitempty"`
 	MemoryBytes    int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`    // that clones share
 	StorageBytes   int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"` // files that clones share
-	Clones         []string               `protobuf:"bytes,7,rep,name=clones,proto3" json:"clones,omitempty"`                                  // the apps that are clones of it, by name
+	Clones         []string               `protobuf:"bytes,7,rep,name=clones,proto3" json:"clones,omitempty"`                                  // the apps that are clones of it, by number
 	PoolSize       int32                  `protobuf:"varint,8,opt,name=pool_size,json=poolSize,proto3" json:"pool_size,omitempty"`             // clones that are to stand ready
 	PoolReady      int32                  `protobuf:"varint,9,opt,name=pool_ready,json=poolReady,proto3" json:"pool_ready,omitempty"`          // that do
 	PoolError      string                 `protobuf:"bytes,10,opt,name=pool_error,json=poolError,proto3" json:"pool_error,omitempty"`          // why the pool could not be filled, when last tried
@@ -2968,20 +2976,22 @@ func (x *SetPoolRequest) GetSize() int32 {
 // CloneRequest makes apps of a template: all of them, or none unless keep_going
 // is set.
 type CloneRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
-	Count         int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`                                                                      // 0: as many as names or endpoints, or 1
-	NamePattern   string                 `protobuf:"bytes,3,opt,name=name_pattern,json=namePattern,proto3" json:"name_pattern,omitempty"`                                        // empty: TEMPLATE-{n}; see package template
-	Names         []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`                                                                       // instead of a pattern: one for each clone
-	Endpoints     []string               `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`                                                               // empty: the next free ones; else one for each clone
-	Set           map[string]string      `protobuf:"bytes,6,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of the rules' parameters
-	Storage       Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
-	KeepGoing     bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails does not undo the others
-	Pool          PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
-	Timeout       *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"` // for all of them
-	Start         int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`    // first number; 0: after the highest one of the template's clones
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Template       string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	Count          int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`                                                                      // 0: as many as names or endpoints, or 1
+	NamePattern    string                 `protobuf:"bytes,3,opt,name=name_pattern,json=namePattern,proto3" json:"name_pattern,omitempty"`                                        // empty: TEMPLATE-{n}; see package template
+	Names          []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`                                                                       // instead of a pattern: one for each clone
+	Endpoints      []string               `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`                                                               // empty: the next free ones; else one for each clone
+	Set            map[string]string      `protobuf:"bytes,6,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of the rules' parameters
+	Storage        Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
+	KeepGoing      bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails, or the end of the time, does not undo the others
+	Pool           PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
+	Timeout        *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`                                     // for all of them
+	Start          int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`                                        // first number; 0: after the highest one of the template's clones
+	Wake           *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`                                           // absent: the saved app's
+	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // absent: the saved app's; zero: never
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CloneRequest) Reset() {
@@ -3089,6 +3099,20 @@ func (x *CloneRequest) GetStart() int32 {
 		return x.Start
 	}
 	return 0
+}
+
+func (x *CloneRequest) GetWake() *WakePolicy {
+	if x != nil {
+		return x.Wake
+	}
+	return nil
+}
+
+func (x *CloneRequest) GetHibernateAfter() *durationpb.Duration {
+	if x != nil {
+		return x.HibernateAfter
+	}
+	return nil
 }
 
 // CloneEvent tells how clones come to be. There is one result for each, in the
@@ -4199,20 +4223,22 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04stop\x18\x03 \x01(\bR\x04stop\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xa1\x01\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x91\x02\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
-	"\x04copy\x18\x05 \x01(\bR\x04copy\",\n" +
+	"\x04copy\x18\x05 \x01(\bR\x04copy\x12*\n" +
+	"\x04wake\x18\x06 \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
+	"\x0fhibernate_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\",\n" +
 	"\x0eInspectRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\"`\n" +
 	"\x0fInspectResponse\x120\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xf2\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xe7\x03\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -4228,10 +4254,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fcriu_version\x18\n" +
 	" \x01(\tR\vcriuVersion\x12\x16\n" +
 	"\x06kernel\x18\v \x01(\tR\x06kernel\x12\x1c\n" +
-	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12\x19\n" +
-	"\bdelta_of\x18\r \x01(\tR\adeltaOf\x12.\n" +
+	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12.\n" +
 	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
-	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\"K\n" +
+	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytesJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +
@@ -4302,7 +4327,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\ttemplates\x18\x01 \x03(\v2\x14.snapctl.v1.TemplateR\ttemplates\"@\n" +
 	"\x0eSetPoolRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x05R\x04size\"\xc6\x03\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\"\xb6\x04\n" +
 	"\fCloneRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12!\n" +
@@ -4316,7 +4341,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04pool\x18\t \x01(\x0e2\x13.snapctl.v1.PoolUseR\x04pool\x123\n" +
 	"\atimeout\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
-	"\x05start\x18\v \x01(\x05R\x05start\x1a6\n" +
+	"\x05start\x18\v \x01(\x05R\x05start\x12*\n" +
+	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
+	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x01\n" +
@@ -4546,86 +4573,90 @@ var file_snapctl_proto_depIdxs = []int32{
 	58, // 19: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
 	58, // 20: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
 	58, // 21: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	28, // 22: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	59, // 23: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	28, // 24: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	31, // 25: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	33, // 26: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	9,  // 27: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	28, // 28: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	32, // 29: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	55, // 30: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	36, // 31: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	58, // 32: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 33: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	37, // 34: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	36, // 35: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	56, // 36: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	2,  // 37: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	3,  // 38: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	58, // 39: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	42, // 40: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	43, // 41: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	44, // 42: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	9,  // 43: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	57, // 44: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	32, // 45: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	45, // 46: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	48, // 47: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	51, // 48: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	8,  // 49: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	11, // 50: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	10, // 51: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	13, // 52: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	16, // 53: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	18, // 54: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	19, // 55: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	21, // 56: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	22, // 57: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	10, // 58: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	47, // 59: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	23, // 60: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	11, // 61: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	25, // 62: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	27, // 63: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	24, // 64: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	34, // 65: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	11, // 66: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	35, // 67: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	35, // 68: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	39, // 69: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	40, // 70: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	50, // 71: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	53, // 72: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	9,  // 73: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	12, // 74: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	9,  // 75: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	14, // 76: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	17, // 77: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	9,  // 78: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	20, // 79: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	30, // 80: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	30, // 81: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	46, // 82: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	49, // 83: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	30, // 84: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	29, // 85: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	26, // 86: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	20, // 87: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	30, // 88: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	30, // 89: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	38, // 90: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	36, // 91: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	20, // 92: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	36, // 93: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	41, // 94: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	52, // 95: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	54, // 96: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	73, // [73:97] is the sub-list for method output_type
-	49, // [49:73] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	4,  // 22: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	58, // 23: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	28, // 24: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	59, // 25: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	28, // 26: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	31, // 27: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	33, // 28: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	9,  // 29: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	28, // 30: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	32, // 31: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	55, // 32: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	36, // 33: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	58, // 34: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 35: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	37, // 36: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	36, // 37: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	56, // 38: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	2,  // 39: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	3,  // 40: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	58, // 41: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	4,  // 42: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	58, // 43: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	42, // 44: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	43, // 45: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	44, // 46: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	9,  // 47: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	57, // 48: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	32, // 49: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	45, // 50: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	48, // 51: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	51, // 52: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	8,  // 53: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	11, // 54: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	10, // 55: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	13, // 56: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	16, // 57: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	18, // 58: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	19, // 59: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	21, // 60: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	22, // 61: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	10, // 62: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	47, // 63: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	23, // 64: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	11, // 65: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	25, // 66: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	27, // 67: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	24, // 68: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	34, // 69: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	11, // 70: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	35, // 71: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	35, // 72: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	39, // 73: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	40, // 74: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	50, // 75: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	53, // 76: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	9,  // 77: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	12, // 78: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	9,  // 79: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	14, // 80: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	17, // 81: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	9,  // 82: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	20, // 83: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	30, // 84: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	30, // 85: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	46, // 86: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	49, // 87: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	30, // 88: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	29, // 89: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	26, // 90: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	20, // 91: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	30, // 92: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	30, // 93: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	38, // 94: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	36, // 95: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	20, // 96: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	36, // 97: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	41, // 98: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	52, // 99: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	54, // 100: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	77, // [77:101] is the sub-list for method output_type
+	53, // [53:77] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }

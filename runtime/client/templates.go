@@ -54,7 +54,9 @@ type CloneWatch struct {
 // that failed. With it, the error is nil even if all have failed: the results
 // say so, and [CloneError] makes errors of them.
 //
-// If ctx ends, the daemon removes the clones that it has made so far.
+// If ctx or the request's time ends, the daemon removes the clones that it has made
+// so far; but if the request says to keep going those that are ready stay, and the
+// results of the others say that there was no time for them.
 func (c *Client) Clone(ctx context.Context, req *api.CloneRequest, watch CloneWatch) (*api.CloneSummary, error) {
 	s, err := c.api.Clone(ctx, req)
 	if err != nil {

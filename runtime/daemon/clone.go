@@ -24,6 +24,7 @@ type cloneRequest struct {
 	numbers   []int
 	endpoints []netip.Addr // one for each, or none
 	set       map[string]string
+	policy    policy
 	storage   storage
 	pool      poolUse
 	keepGoing bool
@@ -59,8 +60,9 @@ type cloneOutcome struct {
 	steps  map[string]time.Duration
 }
 
-// makeClones makes clones, several at a time. It returns an error if one fails and
-// the request does not say to keep going: then no clone is left.
+// makeClones makes clones, several at a time. It returns an error if one fails, or
+// ctx ends, and the request does not say to keep going: then no clone is left. Else
+// the outcomes say which of them there are.
 func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
 	from := &lazySource{d: d, t: t}
 	defer from.close()
@@ -106,12 +108,15 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 			}
 			req.done(out)
 			if req.keepGoing {
-				return ctx.Err()
+				return nil // also if there was no time for it: those that are ready stay
 			}
 			return out.err
 		})
 	}
 	err = g.Wait()
+	if err == nil {
+		err = fault.Point(ctx, fault.CloneBeforeEnd)
+	}
 	if err == nil {
 		err = d.endBatch(req.batch)
 	}
@@ -169,6 +174,9 @@ type cloning struct {
 	born birth
 }
 
+// errNoneReady is a pool that is empty.
+var errNoneReady = errors.New("no clone stands ready")
+
 // cloneFromPool takes a clone that stands ready, and its turn, if there is one and
 // the request allows it; else it returns nil.
 func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release func(), err error) {
@@ -180,11 +188,11 @@ func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release
 		return nil, nil, nil
 	}
 	if special {
-		return nil, nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already", errdefs.ErrInvalidArgument)
+		return nil, nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already: ask for neither, or have others made", errdefs.ErrInvalidArgument)
 	}
 	c.app, release, err = d.takePooled(c)
 	if c.app == nil && err == nil && c.req.pool == onlyPool {
-		err = fmt.Errorf("template %s: %w: no clone stands ready", c.t.rec.Name, errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("template %s: %w: %w", c.t.rec.Name, errdefs.ErrFailedPrecondition, errNoneReady)
 	}
 	return c.app, release, err
 }
@@ -202,6 +210,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
 	rec.Batch = c.req.batch
 	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
+	c.req.policy.change(rec)
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
 	}

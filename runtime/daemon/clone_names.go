@@ -14,8 +14,21 @@ import (
 // nameClones chooses the names and numbers of clones. Until free is called no other
 // request gets any of them, and the template is not removed.
 func (d *Daemon) nameClones(t *tmpl, req *api.CloneRequest, r *cloneRequest) (free func(), err error) {
+	network := ""
+	if r.count >= roomFrom {
+		_, m, err := d.findSnapshot(t.rec.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		network = m.Network
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if network != "" {
+		if err := d.room(network, r.count); err != nil {
+			return nil, err
+		}
+	}
 	if d.templates[t.rec.Name] != t {
 		return nil, fmt.Errorf("template %s: %w", t.rec.Name, errdefs.ErrNotFound)
 	}
@@ -70,6 +83,31 @@ func (d *Daemon) nameClones(t *tmpl, req *api.CloneRequest, r *cloneRequest) (fr
 			delete(t.numbers, r.numbers[i])
 		}
 	}, nil
+}
+
+// roomFrom is the number of clones from which it is worth to look before anything is
+// made whether there are addresses for all of them.
+const roomFrom = 100
+
+// room refuses more apps than a network has addresses for. Those of pools are given
+// up to whoever asks for them.
+//
+// The caller holds d.mu.
+func (d *Daemon) room(network string, count int) error {
+	pool, err := d.pool(network)
+	if err != nil {
+		return err
+	}
+	free := pool.Size()
+	for _, a := range d.apps {
+		if rec, _ := a.read(); rec.Network == network && rec.Pool == "" {
+			free--
+		}
+	}
+	if count > free {
+		return fmt.Errorf("%d clones: %w: network %s (%s) has %d free addresses", count, errdefs.ErrFailedPrecondition, network, pool.Prefix4, free)
+	}
+	return nil
 }
 
 // expand makes names by a pattern.

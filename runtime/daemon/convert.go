@@ -210,7 +210,7 @@ func (d *Daemon) chooseName(program string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name := base
-	for i := 2; d.apps[name] != nil; i++ {
+	for i := 2; d.apps[name] != nil || d.cloning[name]; i++ {
 		name = fmt.Sprintf("%s-%d", base, i)
 	}
 	return name
@@ -233,7 +233,7 @@ func recordOf(m *snapshot.Manifest) (*record, error) {
 			return nil, fmt.Errorf("endpoint: %w", err)
 		}
 	}
-	return rec, nil
+	return rec, rec.heedPolicy(m.Policy)
 }
 
 // restoredRecord is the record of an app to be made from a snapshot.
@@ -265,6 +265,11 @@ func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
 		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
 	}
 	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
+	p, err := newPolicy(req.GetWake(), req.GetHibernateAfter())
+	if err != nil {
+		return nil, err
+	}
+	p.change(rec)
 	return rec, nil
 }
 

@@ -94,6 +94,10 @@ func hint(err error) string {
 		return "free space on the file system of the state directory, and try again"
 	case errors.Is(err, errBusy):
 		return "wait for the other operation; snapctl show tells what it is"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return "" // what CRIU says then is that it was ended
+	case errors.Is(err, errNoneReady):
+		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
 	case errors.As(err, &step):
 		return stepHint(step)
 	case errors.As(err, &lost):

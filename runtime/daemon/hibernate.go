@@ -271,6 +271,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 			Manifest: snapshot.Manifest{
 				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
 				Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: rec.Layers, External: external, Origin: d.origin(),
+				Policy: rec.savedPolicy(),
 			},
 		},
 	}, nil

@@ -19,7 +19,7 @@ const busyShare = 0.1
 // time it was told.
 func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 	rec, _ := a.read()
-	if rec.HibernateAfter <= 0 {
+	if rec.HibernateAfter <= 0 || rec.Pool != "" { // or it is asked again when it is handed out
 		return
 	}
 	d.tasks.run(func(ctx context.Context) {

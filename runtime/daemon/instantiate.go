@@ -205,7 +205,7 @@ func (a *app) command(ctx context.Context, c template.PlannedCommand, pid int) e
 		}
 		p.User = *usr
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("it took longer than its timeout in the rules, %s", c.Timeout))
 	defer cancel()
 	cmd, err := a.box.Command(ctx, pid, p)
 	if err != nil {

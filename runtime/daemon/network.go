@@ -87,23 +87,22 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 	if err != nil {
 		return err
 	}
-	used := make(map[netip.Addr]bool)
+	used := make(map[netip.Addr]string)
 	for _, a := range d.apps {
 		if r, _ := a.read(); r.Network == rec.Network {
-			used[r.Addr4] = true
+			used[r.Addr4] = r.Name
 		}
 	}
-	inUse := func(a netip.Addr) bool { return used[a] }
+	inUse := func(a netip.Addr) bool { return used[a] != "" }
 	if !rec.Addr4.IsValid() {
 		if rec.Addr4, err = pool.Next(inUse); err != nil {
 			return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
 		}
 	} else if err := pool.Check(rec.Addr4, inUse); err != nil {
-		var kind error = errdefs.ErrInvalidArgument
 		if errors.Is(err, endpoint.ErrInUse) {
-			kind = errdefs.ErrAlreadyExists
+			return fmt.Errorf("endpoint in network %s: %w: app %s has %s", rec.Network, errdefs.ErrAlreadyExists, used[rec.Addr4], rec.Addr4)
 		}
-		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, pool.Prefix4, kind, err)
+		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, pool.Prefix4, errdefs.ErrInvalidArgument, err)
 	}
 	rec.Addr6 = pool.Pair(rec.Addr4)
 	return nil

@@ -313,6 +313,7 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[st
 	if err := a.step(Running, forever, nil); err != nil {
 		return nil, err
 	}
+	d.watchIdle(a, a.ended)
 	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
 		return nil, err
 	}
@@ -342,6 +343,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
 		err := a.step(Restoring, untilReboot, func(r *record) {
 			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
 			r.Batch, r.LastError = c.req.batch, ""
+			c.req.policy.change(r)
 			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
 		})
 		if err == nil {

@@ -67,6 +67,9 @@ func (d *Daemon) enrollAs(ctx context.Context, rec record, first Status, pool *t
 	if _, ok := d.apps[rec.Name]; ok {
 		return nil, nil, fmt.Errorf("app %s: %w", rec.Name, errdefs.ErrAlreadyExists)
 	}
+	if d.cloning[rec.Name] && rec.Template == "" { // a clone has it reserved itself
+		return nil, nil, fmt.Errorf("app %s: %w: a clone of this name is being made", rec.Name, errdefs.ErrAlreadyExists)
+	}
 	if pool != nil && d.templates[rec.Pool] != pool {
 		return nil, nil, fmt.Errorf("template %s: %w", rec.Pool, errdefs.ErrNotFound)
 	}

@@ -127,6 +127,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 		Target: string(target), Store: d.memory, Layers: d.layers,
 		Change: func(m *snapshot.Manifest) {
 			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, rec.Layers
+			m.Policy = rec.savedPolicy() // an older snapctl may have saved it
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
 			clock.begin("copy files")

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -178,7 +179,7 @@ func (d *Daemon) forgetTemplate(t *tmpl) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if clones := d.clonesOf(name); len(clones) > 0 {
-		return fmt.Errorf("template %s: %w: it has clones: %s; remove them first", name, errdefs.ErrFailedPrecondition, strings.Join(clones, ", "))
+		return fmt.Errorf("template %s: %w: it has clones: %s; remove them first", name, errdefs.ErrFailedPrecondition, someOf(clones))
 	}
 	if d.templates[name] != t {
 		return fmt.Errorf("template %s: %w", name, errdefs.ErrNotFound)
@@ -195,18 +196,31 @@ func (d *Daemon) forgetTemplate(t *tmpl) error {
 	return d.dropTemplate(rec)
 }
 
-// clonesOf lists the apps that are clones of a template.
+// someOf is a list of names, of which a long one is cut.
+func someOf(names []string) string {
+	const most = 15
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d others", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// clonesOf lists the apps that are clones of a template, by their numbers.
 //
 // The caller holds d.mu.
 func (d *Daemon) clonesOf(name string) []string {
-	var clones []string
+	var clones []record
 	for _, a := range d.apps {
 		if rec, _ := a.read(); rec.Template == name {
-			clones = append(clones, rec.Name)
+			clones = append(clones, rec)
 		}
 	}
-	slices.Sort(clones)
-	return clones
+	slices.SortFunc(clones, func(a, b record) int { return cmp.Compare(a.Number, b.Number) })
+	names := make([]string, len(clones))
+	for i := range clones {
+		names[i] = clones[i].Name
+	}
+	return names
 }
 
 // usedBy names the template that a snapshot is kept for, or "".

@@ -134,10 +134,16 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
 		r.storage = privateStorage
 	}
+	if r.policy, err = newPolicy(req.GetWake(), req.GetHibernateAfter()); err != nil {
+		return err
+	}
 	for _, text := range req.GetEndpoints() {
 		addr, err := parseEndpoint(text)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		if slices.Contains(r.endpoints, addr) {
+			return fmt.Errorf("%w: endpoint %s twice", errdefs.ErrInvalidArgument, addr)
 		}
 		r.endpoints = append(r.endpoints, addr)
 	}
@@ -173,7 +179,7 @@ func checkCounts(req *api.CloneRequest, r *cloneRequest) error {
 	r.count = cmp.Or(int(req.GetCount()), names, endpoints, 1)
 	switch {
 	case r.count < 1 || r.count > template.MaxNumber:
-		return fmt.Errorf("%w: %d clones", errdefs.ErrInvalidArgument, r.count)
+		return fmt.Errorf("%w: %d clones: want 1 to %d", errdefs.ErrInvalidArgument, r.count, template.MaxNumber)
 	case names > 0 && names != r.count:
 		return fmt.Errorf("%w: %d names for %d clones", errdefs.ErrInvalidArgument, names, r.count)
 	case endpoints > 0 && endpoints != r.count:

@@ -45,6 +45,7 @@ const (
 	CloneAfterRecord Name = "clone.after-record" // a clone is recorded, nothing is made
 	CloneAfterRun    Name = "clone.after-run"    // its processes run, it has no traffic yet
 	CloneAfterCommit Name = "clone.after-commit" // it is recorded as running, others of the request may not be
+	CloneBeforeEnd   Name = "clone.before-end"   // all of the request are, which is not over
 
 	PoolAfterRecord  Name = "pool.after-record"  // a clone for the pool is recorded, nothing is made
 	PoolAfterRestore Name = "pool.after-restore" // its processes are there, frozen
@@ -70,7 +71,7 @@ var names = []Name{
 	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
 	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,
-	CloneAfterRecord, CloneAfterRun, CloneAfterCommit,
+	CloneAfterRecord, CloneAfterRun, CloneAfterCommit, CloneBeforeEnd,
 	PoolAfterRecord, PoolAfterRestore, PoolAfterCommit,
 	HandoutAfterRecord, HandoutAfterThaw, HandoutAfterCommit,
 	RemoveAfterRecord, RemoveAfterKill, RemoveAfterDetach, RemoveAfterSandbox, RemoveBeforeSweep,

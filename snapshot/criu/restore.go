@@ -99,7 +99,7 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 			}
 		}
 		resumed = true
-		s.endIfStuck(p)
+		s.endIfStuck(p, stuckAfter)
 		return nil
 	})
 	if cause := context.Cause(ctx); cause != nil && !resumed {

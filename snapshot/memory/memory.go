@@ -75,65 +75,6 @@ func Open(dir string) (*Store, error) {
 // Path is where a memory file is.
 func (s *Store) Path(id ID) string { return s.dir.Path(string(id)) }
 
-// Adopt moves a file, which must be on the store's file system and which nobody
-// changes any more, into the store, brings it to the disk and pins it. A file of
-// the same content that is there already takes its place. If it fails the file may
-// be in the store, not pinned, or still be where it was.
-//
-// Cost: that of reading the file and of a SHA-256.
-func (s *Store) Adopt(ctx context.Context, path string) (_ File, err error) {
-	in, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return File{}, fmt.Errorf("adopt memory file: %w", err)
-	}
-	defer in.Close() //nolint:errcheck // only read from
-	id, err := hash(ctx, in)
-	if err != nil {
-		return File{}, fmt.Errorf("adopt memory file: %w", err)
-	}
-	if err := errors.Join(in.Chmod(0o400), in.Sync()); err != nil {
-		return File{}, fmt.Errorf("adopt memory file: %w", err)
-	}
-	s.dir.Pin(string(id)) // it may be there already, and nobody's
-	defer func() {
-		if err != nil {
-			s.dir.Unpin(string(id))
-		}
-	}()
-	if err := s.place(ctx, path, id); err != nil {
-		return File{}, fmt.Errorf("adopt memory file: %w", err)
-	}
-	return s.describe(id)
-}
-
-// place gives a file the name that its content has, or removes it if the store has
-// that already. What has only the name gives way.
-func (s *Store) place(ctx context.Context, path string, id ID) error {
-	err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, s.Path(id), unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EEXIST) {
-		err = s.settle(ctx, path, id)
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(s.path)
-}
-
-// settle is place for a name that is taken. Two of one content take turns: what
-// the first puts there may be mapped already, and must stay.
-func (s *Store) settle(ctx context.Context, path string, id ID) error {
-	s.settling.Lock()
-	defer s.settling.Unlock()
-	err := s.verify(ctx, id)
-	if errors.Is(err, ErrDamaged) {
-		return os.Rename(path, s.Path(id))
-	}
-	if err != nil {
-		return err
-	}
-	return os.Remove(path)
-}
-
 // verify reads a memory file. Returns an error wrapping [ErrDamaged] unless it
 // could not be read to its end.
 func (s *Store) verify(ctx context.Context, id ID) error {
@@ -264,12 +205,4 @@ func hash(ctx context.Context, r io.Reader) (ID, error) {
 			return "", err
 		}
 	}
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -72,6 +72,9 @@ func (p Pool) Gateway4() netip.Addr { return p.Prefix4.Addr().Next() }
 // Gateway6 returns the host's own IPv6 address, or the zero Addr without IPv6.
 func (p Pool) Gateway6() netip.Addr { return p.Pair(p.Gateway4()) }
 
+// Size is how many apps can have an address of a valid pool.
+func (p Pool) Size() int { return 1<<(32-p.Prefix4.Bits()) - 3 } // but the network's, the gateway's and the broadcast address
+
 // Next returns the lowest IPv4 address that an app can have and that is not
 // used, or an error wrapping [ErrExhausted]. Cost: one call of used per address
 // in use.

@@ -25,6 +25,24 @@ func usedSet(list ...string) func(netip.Addr) bool {
 	return func(a netip.Addr) bool { return set[a] }
 }
 
+func TestSize(t *testing.T) {
+	for prefix, want := range map[string]int{"10.77.0.0/16": 65533, "10.77.0.0/29": 5, "10.77.0.4/30": 1} {
+		p := pool(prefix, "")
+		qt.Assert(t, qt.Equals(p.Size(), want))
+		used := make(map[netip.Addr]bool)
+		if want > 10 {
+			continue
+		}
+		for range want {
+			a, err := p.Next(func(a netip.Addr) bool { return used[a] })
+			qt.Assert(t, qt.IsNil(err))
+			used[a] = true
+		}
+		_, err := p.Next(func(a netip.Addr) bool { return used[a] })
+		qt.Assert(t, qt.ErrorIs(err, endpoint.ErrExhausted))
+	}
+}
+
 func TestValidate(t *testing.T) {
 	for name, test := range map[string]struct {
 		pool endpoint.Pool

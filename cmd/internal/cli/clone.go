@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
@@ -27,6 +29,7 @@ type cloneFlags struct {
 	storage   storage
 	pool      poolUse
 	keepGoing bool
+	policy    policyFlags
 }
 
 // storage says whose files a clone has.
@@ -59,8 +62,11 @@ func newClone(s *session) *cobra.Command {
 memory and files with the template until it writes to them, has a name, a number
 and an address of its own, and inside what the template's rules say.
 
-Either all clones are made or none. With --keep-going those stay that could be
-made, and if some could not the exit code is 6.
+Either all clones are made or none, also if there is no time for some (--timeout).
+With --keep-going those stay that could be made, and if some could not the exit code
+is 6.
+
+` + policyText + `
 
 In --name-pattern {n} is the clone's number, and {n:03} fills it up with zeros to
 3 digits.`,
@@ -93,6 +99,7 @@ func (f *cloneFlags) add(s *session, cmd *cobra.Command) {
 	fs.Var(value.List(&f.set, "KEY=VALUE", value.ParseSetting), "set", "set a parameter of the template's rules; repeatable")
 	fs.Var(value.One(&f.storage, "shared|private", value.Word(sharedStorage, privateStorage)), "storage", "share the template's files, or copy them (default shared)")
 	fs.Var(value.One(&f.pool, "use|only|never", value.Word(usePool, onlyPool, neverPool)), "pool", "take clones that stand ready, only those, or none (default use)")
+	f.policy.add(cmd)
 	fs.BoolVar(&f.keepGoing, "keep-going", false, "one that can't be made does not undo the others")
 	fs.SortFlags = false
 
@@ -122,6 +129,10 @@ func (f *cloneFlags) request(name string) (*api.CloneRequest, error) {
 	req := &api.CloneRequest{
 		Template: name, Count: int32(count), NamePattern: f.pattern, Start: int32(f.start), Names: f.names,
 		Storage: storages[f.storage], Pool: poolUses[f.pool], KeepGoing: f.keepGoing,
+	}
+	var err error
+	if req.Wake, req.HibernateAfter, err = f.policy.messages(); err != nil {
+		return nil, err
 	}
 	if f.pattern != "" {
 		p, err := template.ParseNamePattern(f.pattern)
@@ -160,7 +171,7 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 		Progress: func(p *api.CloneProgress) { line.tell(&api.Progress{Step: cloneStep(p)}) },
 		Result: func(r *api.CloneResult) {
 			if err := client.CloneError(r); err != nil {
-				err = named(r.GetName(), err)
+				err = &cloneError{r.GetName(), named(r.GetName(), err)}
 				errs = append(errs, err)
 				failed = append(failed, output.NewFailure(r.GetName(), int(codeOf(err)), err))
 				return
@@ -174,16 +185,19 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	})
 	line.clear()
 	if err != nil {
-		if !req.GetKeepGoing() {
-			results = nil // undone
+		if req.GetKeepGoing() {
+			errs = append(errs, &adviceError{err: err, hints: keptHints(err)})
+		} else {
+			results = nil
+			errs = undone(req.GetCount(), errs, err)
 		}
-		errs = undone(errs, err)
 		if len(failed) == 0 {
 			failed = append(failed, output.NewFailure(req.GetTemplate(), int(codeOf(err)), err))
 		}
 	} else if len(errs) > 0 && len(results) > 0 {
 		errs = append(failures{&exitError{Partly, fmt.Sprintf("%d of %d clones of %s could not be made", len(errs), len(errs)+len(results), req.GetTemplate())}}, errs...)
 	}
+	errs = together(errs)
 	for i := range results {
 		if !results[i].Complete {
 			errs = append(errs, partly(&results[i]))
@@ -205,16 +219,85 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	}
 }
 
+// cloneError is why there is no clone of a name.
+type cloneError struct {
+	name string
+	err  error
+}
+
+func (e *cloneError) Error() string { return e.err.Error() }
+func (e *cloneError) Unwrap() error { return e.err }
+
+// reason is the error without the name that it begins with.
+func (e *cloneError) reason() string {
+	text := strings.TrimPrefix(e.Error(), "clone ")
+	return strings.TrimPrefix(text, e.name+": ")
+}
+
+// sameError is an error of several clones.
+type sameError struct {
+	names []string
+	first *cloneError
+}
+
+func (e *sameError) Unwrap() error { return e.first }
+
+func (e *sameError) Error() string {
+	const most = 5
+	names := strings.Join(e.names, ", ")
+	if len(e.names) > most+1 {
+		names = fmt.Sprintf("%s and %d others", strings.Join(e.names[:most], ", "), len(e.names)-most)
+	}
+	return names + ": " + e.first.reason()
+}
+
+// together makes one error of those that clones have for the same reason.
+func together(errs failures) failures {
+	var all failures
+	same := make(map[string]*sameError)
+	for _, err := range errs {
+		one, ok := err.(*cloneError) //nolint:errorlint // not one with advice
+		if !ok {
+			all = append(all, err)
+			continue
+		}
+		if s := same[one.reason()]; s != nil {
+			s.names = append(s.names, one.name)
+			continue
+		}
+		s := &sameError{names: []string{one.name}, first: one}
+		same[one.reason()] = s
+		all = append(all, s)
+	}
+	for i, err := range all {
+		if s, ok := err.(*sameError); ok && len(s.names) == 1 { //nolint:errorlint // made above
+			all[i] = s.first
+		}
+	}
+	return all
+}
+
 // undone adds the error with which the clones were undone to those of the
 // clones, unless it is one of them.
-func undone(errs failures, err error) failures {
+func undone(total int32, errs failures, err error) failures {
 	for i, e := range errs {
 		if strings.HasSuffix(e.Error(), err.Error()) {
-			errs[i] = &adviceError{err: e, hints: []string{"all clones were undone: with --keep-going those stay that can be made"}}
+			if total > 1 {
+				errs[i] = &adviceError{err: e, hints: []string{"all clones were undone: with --keep-going those stay that can be made"}}
+			}
 			return errs
 		}
 	}
 	return append(errs, err)
+}
+
+// keptHints are for a request to keep going whose end is not known: the answer is not
+// to be waited for.
+func keptHints(err error) []string {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errdefs.IsUnavailable(err) {
+		return []string{"clones that were ready stay, also those that are not listed here: `snapctl ps`"}
+	}
+	return nil
 }
 
 // cloneStep says what is being done to which of the clones.

@@ -35,6 +35,14 @@ func TestCloneRequest(t *testing.T) {
 				Storage: api.Storage_STORAGE_PRIVATE, Pool: api.PoolUse_POOL_USE_ONLY, KeepGoing: true, Timeout: durationpb.New(30 * time.Second),
 			},
 		},
+		"policy": {
+			[]string{"--wake", "on-connect", "--wake-ignore", "192.0.2.0/24", "--hibernate-after", "30s"},
+			&api.CloneRequest{
+				Count: 1, HibernateAfter: durationpb.New(30 * time.Second),
+				Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_CONNECT, Ignore: []string{"192.0.2.0/24"}},
+			},
+		},
+		"never":     {[]string{"--hibernate-after", "0"}, &api.CloneRequest{Count: 1, HibernateAfter: &durationpb.Duration{}}},
 		"names":     {[]string{"--name", "a", "--name", "b", "--pool", "use", "--storage", "shared"}, &api.CloneRequest{Count: 2, Names: []string{"a", "b"}, Storage: api.Storage_STORAGE_SHARED}},
 		"endpoints": {[]string{"--endpoint", "10.77.0.50", "--endpoint", "10.77.0.51", "--pool", "never"}, &api.CloneRequest{Count: 2, Endpoints: []string{"10.77.0.50", "10.77.0.51"}, Pool: api.PoolUse_POOL_USE_NEVER}},
 	} {

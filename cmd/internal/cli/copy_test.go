@@ -2,6 +2,7 @@ package cli
 
 import (
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 )
@@ -20,4 +21,20 @@ func TestCopy(t *testing.T) {
 		qt.Assert(t, qt.Equals(b.run(t.Context(), args...), OK), qt.Commentf("%v: %s", args, b.err.String()))
 	}
 	qt.Assert(t, qt.DeepEquals(b.fake.copied, []string{"one", "cache"}))
+}
+
+// What a restored app is to live by is said only if it is asked for.
+func TestRestoredPolicy(t *testing.T) {
+	b := withApp(t)
+	for _, args := range [][]string{
+		{"snapshot", "cache", "--name", "one"},
+		{"restore", "one", "--as", "same"},
+		{"restore", "one", "--as", "other", "--wake-min-bytes", "9", "--hibernate-after", "1m"},
+	} {
+		qt.Assert(t, qt.Equals(b.run(t.Context(), args...), OK), qt.Commentf("%v: %s", args, b.err.String()))
+	}
+	same, other := b.fake.apps[1], b.fake.apps[2]
+	qt.Assert(t, qt.IsTrue(same.Wake == nil && same.HibernateAfter == nil))
+	qt.Assert(t, qt.Equals(other.GetWake().GetMinBytes(), int32(9)))
+	qt.Assert(t, qt.Equals(other.GetHibernateAfter().AsDuration(), time.Minute))
 }

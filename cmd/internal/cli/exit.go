@@ -117,6 +117,9 @@ func (s *session) say(kind, text string) {
 
 // hints are what the daemon advises, or else what is known here.
 func (s *session) hints(cmd *cobra.Command, err error) []string {
+	if a, ok := errors.AsType[*adviceError](err); ok {
+		return append(slices.Clone(a.hints), s.hints(cmd, a.err)...)
+	}
 	if all := client.Hints(err); len(all) > 0 {
 		return all
 	}
@@ -136,7 +139,7 @@ func (s *session) hints(cmd *cobra.Command, err error) []string {
 	case errdefs.IsNotImplemented(err) && strings.Contains(err.Error(), "unknown method"):
 		return []string{"snapctld is older than snapctl: `systemctl restart snapctld`; apps go on meanwhile"}
 	case errdefs.IsNotFound(err):
-		return []string{"`snapctl " + listOf(cmd) + "` lists what there is"}
+		return []string{"`snapctl " + listOf(cmd, err) + "` lists what there is"}
 	case errdefs.IsAlreadyExists(err) && cmd.Annotations[takenKey] != "":
 		return []string{cmd.Annotations[takenKey]}
 	case errors.Is(err, context.DeadlineExceeded) && s.timeout > 0:
@@ -162,7 +165,14 @@ const listKey = "list"
 // its name, or another thing that it needs, is taken.
 const takenKey = "taken"
 
-func listOf(cmd *cobra.Command) string {
+// lists are the commands that list what an error begins with.
+var lists = map[string]string{"app": "ps", "snapshot": "snapshots", "template": "template ls"}
+
+func listOf(cmd *cobra.Command, err error) string {
+	kind, _, _ := strings.Cut(err.Error(), " ")
+	if l := lists[kind]; l != "" {
+		return l
+	}
 	if l := cmd.Annotations[listKey]; l != "" {
 		return l
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -54,7 +55,8 @@ func (f *fake) CreateTemplate(req *api.CreateTemplateRequest, out grpc.ServerStr
 		}
 		t.App, t.InsideEndpoint, t.Args = s.GetApp(), s.GetEndpoint(), s.GetArgs()
 	}
-	for key, p := range rules.Parameters {
+	for _, key := range slices.Sorted(maps.Keys(rules.Parameters)) {
+		p := rules.Parameters[key]
 		one := &api.Parameter{Key: key, Description: p.Description, Required: p.Required, Pattern: p.Pattern}
 		if p.Default != nil {
 			one.DefaultText = string(*p.Default)

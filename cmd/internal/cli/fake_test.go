@@ -231,7 +231,7 @@ func (f *fake) TakeSnapshot(req *api.SnapshotRequest, out grpc.ServerStreamingSe
 		Endpoint: a.GetEndpoint(), Network: a.GetNetwork(), Args: a.GetArgs(), CriuVersion: "4.2.1", Kernel: "6.18.0", Processes: 1,
 	}
 	if a.GetTemplate() != "" {
-		s.DeltaOf, s.MemorySharedBytes, s.SizeBytes, s.MemoryBytes = a.GetTemplate()+"-template", 11<<20, 2<<20, 1<<20
+		s.MemorySharedBytes, s.SizeBytes, s.MemoryBytes = 11<<20, 2<<20, 1<<20
 	}
 	f.snapshots = append(f.snapshots, s)
 	if req.GetStop() {
@@ -267,7 +267,7 @@ func (f *fake) Restore(req *api.RestoreRequest, out grpc.ServerStreamingServer[a
 	if req.GetCopy() {
 		f.copied = append(f.copied, req.GetSnapshot())
 	}
-	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName()}
+	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName(), Wake: req.GetWake(), HibernateAfter: req.GetHibernateAfter()}
 	if req.GetAs() != "" {
 		a.Name = req.GetAs()
 	}

@@ -16,6 +16,7 @@ func newRestore(s *session) *cobra.Command {
 	var as string
 	var endpoint netip.Addr
 	var mode memoryFlag
+	var policy policyFlags
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
 		Short: "Make an app of a snapshot",
@@ -25,6 +26,8 @@ Connections that the app had then stay with the app, and the new one finds them
 closed: they are listed, and the exit code is 6. Listeners and datagram sockets
 are made anew.
 
+` + policyText + `
+
 ` + memoryText,
 		Example: `  snapctl restore cache-1
   snapctl restore cache-1 --as cache2 --endpoint 10.77.0.8
@@ -32,16 +35,23 @@ are made anew.
 		Args:              exactly("SNAPSHOT"),
 		ValidArgsFunction: s.ask(1, snapshotNames),
 		Annotations:       map[string]string{listKey: "snapshots", takenKey: "--as and --endpoint make another app of it"},
-		RunE: s.operate(output.Restore, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy}
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		wake, after, err := policy.messages()
+		if err != nil {
+			return err
+		}
+		return s.operate(output.Restore, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
+			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy, Wake: wake, HibernateAfter: after}
 			if endpoint.IsValid() {
 				req.Endpoint = endpoint.String()
 			}
 			return c.Restore(ctx, req, tell)
-		}),
+		})(cmd, args)
 	}
 	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the app (default: as in the snapshot)")
 	cmd.Flags().Var(value.One(&endpoint, "ADDR", value.ParseIPv4), "endpoint", "address of the app (default: as in the snapshot)")
+	policy.add(cmd)
 	mode.add(cmd)
 	completeFlag(cmd, "as", cobra.NoFileCompletions)
 	completeFlag(cmd, "endpoint", cobra.NoFileCompletions)

@@ -6,10 +6,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/cmd/internal/value"
@@ -27,7 +25,7 @@ type runFlags struct {
 	hostname      string
 	limits        limitFlags
 	wake          wakeFlags
-	after         time.Duration
+	after         sleepFlag
 	publish       []value.Publication
 }
 
@@ -35,25 +33,6 @@ type limitFlags struct {
 	memory int64
 	cpus   float64
 	pids   int64
-}
-
-type wakeFlags struct {
-	mode     wakeMode
-	minBytes int64
-	ignore   []netip.Prefix
-}
-
-// wakeMode says which traffic wakes an app.
-type wakeMode string
-
-const (
-	onData    wakeMode = "on-data"
-	onConnect wakeMode = "on-connect"
-	never     wakeMode = "never"
-)
-
-var wakeModes = map[wakeMode]api.WakeMode{
-	onData: api.WakeMode_WAKE_MODE_ON_DATA, onConnect: api.WakeMode_WAKE_MODE_ON_CONNECT, never: api.WakeMode_WAKE_MODE_NEVER,
 }
 
 func newRun(s *session) *cobra.Command {
@@ -102,17 +81,14 @@ func (f *runFlags) add(s *session, cmd *cobra.Command) {
 	fs.Var(value.One(&f.limits.memory, "SIZE", value.ParseSize), "memory", "most memory, such as 512M")
 	fs.Var(value.One(&f.limits.cpus, "N", value.ParseCPUs), "cpus", "most processors, such as 1.5")
 	fs.Var(value.One(&f.limits.pids, "N", value.ParseCount), "pids", "most processes and threads")
-	fs.Var(value.One(&f.wake.mode, "on-data|on-connect|never", value.Word(onData, onConnect, never)), "wake", "which traffic wakes the app from hibernation (default on-data)")
-	fs.Var(value.One(&f.wake.minBytes, "N", value.ParseCount), "wake-min-bytes", "with on-data: how much must wait on one connection (default 1)")
-	fs.Var(value.List(&f.wake.ignore, "PREFIX", value.ParsePrefix), "wake-ignore", "source addresses whose traffic never wakes the app; repeatable")
-	fs.DurationVar(&f.after, "hibernate-after", 0, "hibernate after this `DURATION` without traffic; 0 is by command only")
+	f.wake.add(cmd, "on-data")
+	f.after.add(cmd, "")
 	fs.Var(value.List(&f.publish, "[ADDR:]HOSTPORT[:PORT][/udp]", value.ParsePublication), "publish", "make a port of the app reachable at the host's; repeatable")
 	fs.SortFlags = false
 
-	completeFlag(cmd, "wake", cobra.FixedCompletions([]string{string(onData), string(onConnect), string(never)}, cobra.ShellCompDirectiveNoFileComp))
 	completeFlag(cmd, "network", s.ask(0, networkNames))
 	completeFlag(cmd, "rootfs", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs))
-	for _, name := range []string{"name", "endpoint", "hostname", "memory", "cpus", "pids", "wake-min-bytes", "wake-ignore", "hibernate-after", "publish"} {
+	for _, name := range []string{"name", "endpoint", "hostname", "memory", "cpus", "pids", "publish"} {
 		completeFlag(cmd, name, cobra.NoFileCompletions)
 	}
 }
@@ -122,8 +98,9 @@ func (f *runFlags) request(s *session, args []string) (*api.RunRequest, error) {
 	if err := f.wake.check(); err != nil {
 		return nil, err
 	}
-	if f.after < 0 {
-		return nil, usagef("--hibernate-after %s is negative", f.after)
+	after, err := f.after.message()
+	if err != nil {
+		return nil, err
 	}
 	env, err := f.process.environment(s)
 	if err != nil {
@@ -133,16 +110,10 @@ func (f *runFlags) request(s *session, args []string) (*api.RunRequest, error) {
 		Name: f.name, Args: args, Network: f.network, Hostname: f.hostname,
 		Env: env, Workdir: f.process.workdir, User: f.process.user,
 		Limits: &api.Limits{MemoryBytes: f.limits.memory, Cpus: f.limits.cpus, Pids: f.limits.pids},
-		Wake:   &api.WakePolicy{Mode: wakeModes[f.wake.mode], MinBytes: int32(f.wake.minBytes)},
+		Wake:   f.wake.message(), HibernateAfter: after,
 	}
 	if f.endpoint.IsValid() {
 		req.Endpoint = f.endpoint.String()
-	}
-	if f.after > 0 {
-		req.HibernateAfter = durationpb.New(f.after)
-	}
-	for _, p := range f.wake.ignore {
-		req.Wake.Ignore = append(req.Wake.Ignore, p.String())
 	}
 	for _, p := range f.publish {
 		pub := &api.Publication{Protocol: string(p.Protocol), HostPort: uint32(p.HostPort), Port: uint32(p.Port)}
@@ -164,17 +135,6 @@ func (f *runFlags) request(s *session, args []string) (*api.RunRequest, error) {
 		req.Binds = append(req.Binds, &api.Bind{Source: source, Destination: b.Destination, ReadOnly: b.Access == value.ReadOnly})
 	}
 	return req, nil
-}
-
-func (f *wakeFlags) check() error {
-	switch {
-	case f.minBytes > 0 && f.mode != "" && f.mode != onData:
-		return usagef("--wake-min-bytes goes with --wake on-data, not %s", f.mode)
-	case len(f.ignore) > 0 && f.mode == never:
-		return usagef("--wake-ignore makes no sense with --wake never")
-	default:
-		return nil
-	}
 }
 
 // absolute is a path as the daemon, which works elsewhere, has to be told it.

@@ -11,7 +11,7 @@ import (
 )
 
 // maxPool bounds a pool; it is a mistake rather than a wish.
-const maxPool = 10_000
+const maxPool = 1000
 
 func newTemplatePool(s *session) *cobra.Command {
 	size := 0

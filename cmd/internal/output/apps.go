@@ -2,6 +2,7 @@ package output
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,17 +23,26 @@ func NewAppList(apps []*api.App) *AppList {
 
 // Table implements [Document].
 func (d *AppList) Table(t *Table) {
-	t.Rows([]string{"NAME", "STATUS", "SINCE", "ENDPOINT", "NETWORK", "PROCESSES", "MEMORY", "HELD", "COMMAND"},
-		convert(d.Apps, func(a App) []string {
-			memory := ""
-			if a.MemoryBytes > 0 {
-				memory = Size(a.MemoryBytes)
-			}
-			return []string{
-				a.Name, a.Status, t.age(a.StatusAt), a.Endpoint, a.Network, number(a.Processes), memory,
-				number(a.HeldSockets), shorten(Command(a.Args), 40),
-			}
-		}))
+	head := []string{"NAME", "STATUS", "SINCE", "ENDPOINT", "NETWORK", "PROCESSES", "MEMORY", "HELD", "COMMAND"}
+	clones := slices.ContainsFunc(d.Apps, func(a App) bool { return a.Template != "" })
+	if clones {
+		head = slices.Insert(head, 1, "CLONE OF")
+	}
+	apps := slices.SortedFunc(slices.Values(d.Apps), func(a, b App) int { return byNumber(a.Name, b.Name) })
+	t.Rows(head, convert(apps, func(a App) []string {
+		memory := ""
+		if a.MemoryBytes > 0 {
+			memory = Size(a.MemoryBytes)
+		}
+		row := []string{
+			a.Name, a.Status, t.age(a.StatusAt), a.Endpoint, a.Network, number(a.Processes), memory,
+			number(a.HeldSockets), shorten(Command(a.Args), 40),
+		}
+		if clones {
+			row = slices.Insert(row, 1, a.Template)
+		}
+		return row
+	}))
 }
 
 // AppDetail is what show prints.

@@ -68,7 +68,7 @@ func exampleSnapshot() *api.Snapshot {
 func deltaSnapshot() *api.Snapshot {
 	s := exampleSnapshot()
 	s.Name, s.App, s.SizeBytes, s.MemoryBytes = "cache-2", "cache-clone", 2<<20, 1<<20
-	s.DeltaOf, s.MemorySharedBytes, s.StorageSharedBytes = "cache-1", 11<<20, 512
+	s.MemorySharedBytes, s.StorageSharedBytes = 11<<20, 512
 	return s
 }
 

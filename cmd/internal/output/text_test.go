@@ -2,6 +2,8 @@ package output
 
 import (
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +24,17 @@ func TestClean(t *testing.T) {
 	} {
 		qt.Check(t, qt.Equals(Clean(text), want))
 	}
+}
+
+func TestByNumber(t *testing.T) {
+	names := []string{"a", "cache", "web", "web-1", "web-2", "web-2b", "web-10", "web-010", "web-1000000000000000000000", "web-x", "web2"}
+	for seed := range uint64(20) {
+		got := slices.Clone(names)
+		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(got), func(i, j int) { got[i], got[j] = got[j], got[i] })
+		slices.SortFunc(got, byNumber)
+		qt.Assert(t, qt.DeepEquals(got, names))
+	}
+	qt.Assert(t, qt.Equals(byNumber("web-1", "web-1"), 0))
 }
 
 func TestSize(t *testing.T) {

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/snapctl/snapctl/cmd/internal/value"
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// wakeFlags say which traffic wakes an app.
+type wakeFlags struct {
+	mode     wakeMode
+	minBytes int64
+	ignore   []netip.Prefix
+}
+
+// wakeMode is the kind of traffic.
+type wakeMode string
+
+const (
+	onData    wakeMode = "on-data"
+	onConnect wakeMode = "on-connect"
+	never     wakeMode = "never"
+)
+
+var wakeModes = map[wakeMode]api.WakeMode{
+	onData: api.WakeMode_WAKE_MODE_ON_DATA, onConnect: api.WakeMode_WAKE_MODE_ON_CONNECT, never: api.WakeMode_WAKE_MODE_NEVER,
+}
+
+// asSaved is what applies to clones and restored apps unless a flag says otherwise.
+const asSaved = "as the app that was saved"
+
+// add adds the flags; def is what applies without any of them.
+func (f *wakeFlags) add(cmd *cobra.Command, def string) {
+	fs := cmd.Flags()
+	fs.Var(value.One(&f.mode, "on-data|on-connect|never", value.Word(onData, onConnect, never)), "wake", "which traffic wakes the app from hibernation (default "+def+")")
+	fs.Var(value.One(&f.minBytes, "N", value.ParseCount), "wake-min-bytes", "with on-data: how much must wait on one connection (default 1)")
+	fs.Var(value.List(&f.ignore, "PREFIX", value.ParsePrefix), "wake-ignore", "source addresses whose traffic never wakes the app; repeatable")
+	completeFlag(cmd, "wake", cobra.FixedCompletions([]string{string(onData), string(onConnect), string(never)}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "wake-min-bytes", cobra.NoFileCompletions)
+	completeFlag(cmd, "wake-ignore", cobra.NoFileCompletions)
+}
+
+func (f *wakeFlags) check() error {
+	switch {
+	case f.minBytes > 0 && f.mode != "" && f.mode != onData:
+		return usagef("--wake-min-bytes goes with --wake on-data, not %s", f.mode)
+	case len(f.ignore) > 0 && f.mode == never:
+		return usagef("--wake-ignore makes no sense with --wake never")
+	default:
+		return nil
+	}
+}
+
+// message is what the flags say.
+func (f *wakeFlags) message() *api.WakePolicy {
+	p := &api.WakePolicy{Mode: wakeModes[f.mode], MinBytes: int32(f.minBytes)}
+	for _, prefix := range f.ignore {
+		p.Ignore = append(p.Ignore, prefix.String())
+	}
+	return p
+}
+
+// sleepFlag says when an app is hibernated.
+type sleepFlag struct {
+	after time.Duration
+	given func() bool
+}
+
+func (f *sleepFlag) add(cmd *cobra.Command, def string) {
+	if def != "" {
+		def = " (default " + def + ")"
+	}
+	cmd.Flags().DurationVar(&f.after, "hibernate-after", 0, "hibernate after this `DURATION` without traffic; 0 is by command only"+def)
+	f.given = func() bool { return cmd.Flags().Changed("hibernate-after") }
+	completeFlag(cmd, "hibernate-after", cobra.NoFileCompletions)
+}
+
+// message is what the flag says; nil if it is not there.
+func (f *sleepFlag) message() (*durationpb.Duration, error) {
+	if !f.given() {
+		return nil, nil
+	}
+	if f.after < 0 {
+		return nil, usagef("--hibernate-after %s is negative", f.after)
+	}
+	return durationpb.New(f.after), nil
+}
+
+// policyText is the part about these flags of the help of clone and restore.
+const policyText = `When it is hibernated and what wakes it is as for the app that was saved.
+--hibernate-after says otherwise, and --wake, --wake-min-bytes and --wake-ignore do
+so together: with one of them, those that are left out have their defaults.`
+
+// policyFlags are those of commands that make apps of a snapshot.
+type policyFlags struct {
+	wake  wakeFlags
+	after sleepFlag
+	waken func() bool
+}
+
+func (f *policyFlags) add(cmd *cobra.Command) {
+	f.wake.add(cmd, asSaved)
+	f.after.add(cmd, asSaved)
+	f.waken = func() bool {
+		fs := cmd.Flags()
+		return fs.Changed("wake") || fs.Changed("wake-min-bytes") || fs.Changed("wake-ignore")
+	}
+}
+
+// messages are what the flags say; nil where they say nothing.
+func (f *policyFlags) messages() (wake *api.WakePolicy, after *durationpb.Duration, err error) {
+	if err := f.wake.check(); err != nil {
+		return nil, nil, err
+	}
+	if f.waken() {
+		wake = f.wake.message()
+	}
+	after, err = f.after.message()
+	return wake, after, err
+}

@@ -1,0 +1,157 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Adopt is [Store.AdoptAll] for one file.
+func (s *Store) Adopt(ctx context.Context, path string) (File, error) {
+	files, err := s.AdoptAll(ctx, []string{path})
+	if err != nil {
+		return File{}, err
+	}
+	return files[0], nil
+}
+
+// AdoptAll moves files, which must be on the store's file system and which nobody
+// changes any more, into the store, brings them to the disk and pins them, each as
+// often as it is there. A file of the same content that is there already takes a
+// file's place. If it fails some may be in the store, none of them pinned.
+//
+// Cost: that of reading the files and of a SHA-256, on all processors, or that of
+// writing them to the disk, whatever takes longer. To begin with either while CRIU
+// still writes them was tried and left: all three got slower than one after the other.
+func (s *Store) AdoptAll(ctx context.Context, paths []string) (_ []File, err error) {
+	ids, err := digestAndSync(ctx, paths)
+	if err != nil {
+		return nil, fmt.Errorf("adopt memory file: %w", err)
+	}
+	pinned := make([]File, 0, len(paths))
+	defer func() {
+		if err != nil {
+			s.Unpin(pinned)
+			err = fmt.Errorf("adopt memory file: %w", err)
+		}
+	}()
+	placed := make(map[ID]bool, len(paths)) // and so proved to be what they are called
+	for i, path := range paths {
+		s.dir.Pin(string(ids[i])) // it may be there already, and nobody's
+		pinned = append(pinned, File{ID: ids[i]})
+		if placed[ids[i]] {
+			err = os.Remove(path)
+		} else {
+			err = s.place(ctx, path, ids[i])
+		}
+		if err != nil {
+			return nil, err
+		}
+		placed[ids[i]] = true
+	}
+	if err := syncDir(s.path); err != nil {
+		return nil, err
+	}
+	for i := range pinned {
+		if pinned[i], err = s.describe(ids[i]); err != nil {
+			pinned[i].ID = ids[i]
+			return nil, err
+		}
+	}
+	return pinned, nil
+}
+
+// syncers is how many files are synced at the same time. The journal of a file
+// system commits for all who wait.
+const syncers = 8
+
+// digestAndSync makes files read-only, brings them to the disk, and returns their
+// names, both at the same time.
+func digestAndSync(ctx context.Context, paths []string) (_ []ID, err error) {
+	ids, files := make([]ID, len(paths)), make([]*os.File, len(paths))
+	defer func() {
+		for _, in := range files {
+			if in != nil {
+				_ = in.Close() // only read from
+			}
+		}
+	}()
+	for i, path := range paths {
+		if files[i], err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0); err != nil {
+			return nil, err
+		}
+		if err := files[i].Chmod(0o400); err != nil {
+			return nil, err
+		}
+	}
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error {
+		var g errgroup.Group
+		g.SetLimit(runtime.NumCPU())
+		for i, in := range files {
+			g.Go(func() (err error) {
+				ids[i], err = hash(ctx, in)
+				return err
+			})
+		}
+		return g.Wait()
+	})
+	all.Go(func() error {
+		// Once all have their place on the disk, one commit of the journal is
+		// enough for all of them.
+		for _, in := range files {
+			startWriting(in)
+		}
+		var g errgroup.Group
+		g.SetLimit(syncers)
+		for _, in := range files {
+			g.Go(func() error { return errors.Join(ctx.Err(), in.Sync()) })
+		}
+		return g.Wait()
+	})
+	return ids, all.Wait()
+}
+
+// place gives a file the name that its content has, or removes it if the store has
+// that already. What has only the name gives way.
+func (s *Store) place(ctx context.Context, path string, id ID) error {
+	err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, s.Path(id), unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		return s.settle(ctx, path, id)
+	}
+	return err
+}
+
+// settle is place for a name that is taken. Two of one content take turns: what
+// the first puts there may be mapped already, and must stay.
+func (s *Store) settle(ctx context.Context, path string, id ID) error {
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	err := s.verify(ctx, id)
+	if errors.Is(err, ErrDamaged) {
+		return os.Rename(path, s.Path(id))
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// startWriting begins to write a file to the disk, and does not wait for it. It is an
+// optimisation, for fsync(2) does it too: a failure shows there.
+func startWriting(f *os.File) {
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
