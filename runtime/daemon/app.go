@@ -139,6 +139,21 @@ func (a *app) step(to Status, durable durability, change func(*record)) error {
 	return nil
 }
 
+// assume is a step of which nothing is written: a new daemon makes the same of the
+// app's status on the disk as it would of this one.
+func (a *app) assume(to Status, change func(*record)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Contains(legal[a.rec.Status], to) {
+		return &StepError{App: a.rec.Name, From: a.rec.Status, To: to}
+	}
+	a.rec.Status, a.rec.StatusAt = to, time.Now()
+	if change != nil {
+		change(&a.rec)
+	}
+	return nil
+}
+
 // settle is a step that has happened already: if it can't be persisted the app
 // has the new status all the same, for as long as this daemon runs, and the
 // next one finds out by itself.

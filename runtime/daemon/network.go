@@ -158,13 +158,21 @@ func (d *Daemon) isolate(ctx context.Context, a *app) error {
 	return f.Isolate(ctx, rec.endpoint())
 }
 
-// reattach undoes isolate.
-func (d *Daemon) reattach(ctx context.Context, a *app) error {
+// rejoin undoes isolate.
+func (d *Daemon) rejoin(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	f, err := d.network(ctx, rec.Network)
+	if err != nil {
+		return err
+	}
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.attach(ctx, a, ns), ns.Close())
+	if err := errors.Join(f.Rejoin(ctx, rec.endpoint(), ns), ns.Close()); err != nil {
+		return err
+	}
+	return d.publish(ctx, f, rec.Network)
 }
 
 // meets tells whether two publications can't both be there.

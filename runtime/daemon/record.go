@@ -158,17 +158,22 @@ func (r *record) write(dir string, durable durability) error {
 	if err != nil {
 		return fmt.Errorf("encode record of %s: %w", r.Name, err)
 	}
-	spare := filepath.Join(dir, spareFile)
 	err = replaceFile(filepath.Join(dir, recordFile), b, durable)
-	if errors.Is(err, unix.ENOSPC) && os.Remove(spare) == nil {
+	if errors.Is(err, unix.ENOSPC) && os.Remove(filepath.Join(dir, spareFile)) == nil {
 		return replaceFile(filepath.Join(dir, recordFile), b, durable)
 	}
 	if err == nil && durable == forever {
-		if _, serr := os.Lstat(spare); serr != nil {
-			_ = os.WriteFile(spare, make([]byte, spareBytes), 0o600) // better luck next time
-		}
+		keepSpare(dir)
 	}
 	return err
+}
+
+// keepSpare makes the spare file of an app that lasts, if it has none.
+func keepSpare(dir string) {
+	spare := filepath.Join(dir, spareFile)
+	if _, err := os.Lstat(spare); err != nil {
+		_ = os.WriteFile(spare, make([]byte, spareBytes), 0o600) // better luck next time
+	}
 }
 
 const (
@@ -204,6 +209,15 @@ func replaceFile(path string, b []byte, durable durability) (err error) {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(tmp))
 	}
 	return nil
+}
+
+// syncFile brings a file to the disk, and that it has its name.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // readRecord reads the record of an app and checks it.
