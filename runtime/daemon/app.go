@@ -36,7 +36,8 @@ type app struct {
 	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
 	surprised bool
 
-	pool *tmpl // that it stands ready for; does not change
+	pool     *tmpl // that it stands ready for; does not change
+	detached bool  // from its network; the daemon's mu guards it
 
 	keeping chan struct{} // holds one token while exclusively runs
 

@@ -169,7 +169,8 @@ func (d *Daemon) rejoin(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Rejoin(ctx, rec.endpoint(), ns), ns.Close()); err != nil {
+	err = errors.Join(f.Rejoin(ctx, rec.endpoint(), ns), ns.Close())
+	if err != nil || len(rec.Publish) == 0 {
 		return err
 	}
 	return d.publish(ctx, f, rec.Network)
@@ -206,6 +207,9 @@ func (d *Daemon) network(ctx context.Context, name string) (*fabric.Fabric, erro
 // attach connects an app's namespace to its network and publishes its ports.
 func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
 	rec, _ := a.read()
+	d.mu.Lock()
+	a.detached = false
+	d.mu.Unlock()
 	f, err := d.network(ctx, rec.Network)
 	if err != nil {
 		return err
@@ -265,9 +269,10 @@ func (d *Daemon) detach(ctx context.Context, a *app) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	a.detached = true
 	for _, other := range d.apps {
-		if r, _ := other.read(); other != a && r.Network == rec.Network && r.Status != Stopped {
-			return nil
+		if r, _ := other.read(); r.Network == rec.Network && r.Status != Stopped && !other.detached {
+			return nil // that one sees to it, also if it is about to leave
 		}
 	}
 	delete(d.networks, rec.Network)
