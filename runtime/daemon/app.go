@@ -33,6 +33,7 @@ type app struct {
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
 	gone     bool // nothing is left of it: its name may be another app's
+	aside    bool // its record proper is not its last one, see recordAside
 	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
 	surprised bool
 
@@ -134,6 +135,7 @@ func (a *app) step(to Status, durable durability, change func(*record)) error {
 	if err := rec.write(a.dir, durable); err != nil {
 		return err
 	}
+	a.aside = false
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rec = rec

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,7 +18,7 @@ import (
 // A hand-out is what is left to do for a clone that stands ready: a name, the file
 // that tells who it is, what the rules say, the way into the network, the thaw. It is
 // to take no longer than to start a program does, so all else is done before (see
-// makePooled) or after: the pool is filled, and the record brought to the disk, when
+// makePooled) or after: the pool is filled, and the record written to the disk, when
 // nobody has asked for a clone for a moment.
 
 // handOut makes an app that was taken from the pool the clone that was asked for.
@@ -70,9 +68,7 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[st
 	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
 		return nil, err
 	}
-	// A daemon that dies now has it. That the host's reboot does not make it
-	// forgotten, with its files, is seen to by syncHandedOut.
-	if err := a.step(Running, untilReboot, nil); err != nil {
+	if err := a.recordAside(); err != nil {
 		return nil, err
 	}
 	d.calls.handedOut(a)
@@ -127,7 +123,7 @@ type calls struct {
 	mu     sync.Mutex
 	going  int
 	ended  time.Time // when the last one ended
-	handed []*app    // whose records are not on the disk for good
+	handed []*app    // whose records are aside
 }
 
 const (
@@ -180,17 +176,55 @@ func (c *calls) handedOut(a *app) {
 	c.handed = append(c.handed, a)
 }
 
-// syncHandedOut brings the records of the apps that were handed out to the disk. An
-// app whose record is gone or another one by now has seen to it itself.
-func (d *Daemon) syncHandedOut() {
+// recordAside records that an app of the pool runs, beside its log and sockets in the
+// run directory: there, on a tmpfs, nothing waits for a disk that others keep busy. A
+// new daemon goes by it as long as the app stands ready by its record proper, see
+// load; a reboot ends both.
+func (a *app) recordAside() error {
+	rec, _ := a.read()
+	rec.Status, rec.StatusAt = Running, time.Now()
+	if err := rec.write(a.box.RunDir, untilReboot); err != nil {
+		return err
+	}
+	a.aside = true
+	return a.assume(Running, nil)
+}
+
+// recordHandedOut records the apps that were handed out for good. It returns false if
+// it has to be done again.
+func (d *Daemon) recordHandedOut() bool {
 	d.calls.mu.Lock()
 	list := d.calls.handed
 	d.calls.handed = nil
 	d.calls.mu.Unlock()
+	done := true
 	for _, a := range list {
-		if err := syncFile(filepath.Join(a.dir, recordFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			a.note(err)
-			d.log.Error("record a clone for good", slog.String("app", a.name()), slog.Any("error", err))
+		release, ok := a.tryTake("record")
+		if !ok { // an operation that mostly does it, too
+			done = false
+			d.calls.handedOut(a)
+			continue
 		}
+		if err := a.recordProper(); err != nil {
+			done = false
+			d.calls.handedOut(a)
+			a.note(err)
+			d.log.Error("record a clone", slog.String("app", a.name()), slog.Any("error", err))
+		}
+		release()
 	}
+	return done
+}
+
+// recordProper undoes recordAside, unless a step has done so.
+func (a *app) recordProper() error {
+	if !a.aside {
+		return nil
+	}
+	rec, _ := a.read()
+	if err := rec.write(a.dir, forever); err != nil {
+		return err
+	}
+	a.aside = false
+	return nil
 }

@@ -64,9 +64,8 @@ const poolPause = 10 * time.Second
 // keepPools fills and empties the pools whenever it is asked to, but not while
 // somebody asks for clones.
 func (d *Daemon) keepPools(ctx context.Context) {
-	defer d.syncHandedOut()
+	defer d.recordHandedOut()
 	for d.calls.calm(ctx) {
-		d.syncHandedOut()
 		var again <-chan time.Time
 		d.mu.Lock()
 		all := make([]*tmpl, 0, len(d.templates))
@@ -90,6 +89,9 @@ func (d *Daemon) keepPools(ctx context.Context) {
 		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
 			again = time.After(poolPause)
 			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
+		}
+		if !d.recordHandedOut() {
+			again = time.After(poolPause)
 		}
 		select {
 		case <-d.pools:
@@ -133,6 +135,7 @@ func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
 		errs = append(errs, d.dropPooled(ctx, a))
 	}
 	for ; ready < d.poolSize(t) && d.calls.calm(ctx); ready++ {
+		d.recordHandedOut() // keepPools does it again
 		if err := d.makePooled(ctx, t); err != nil {
 			return errors.Join(append(errs, err)...)
 		}

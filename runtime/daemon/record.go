@@ -211,15 +211,6 @@ func replaceFile(path string, b []byte, durable durability) (err error) {
 	return nil
 }
 
-// syncFile brings a file to the disk, and that it has its name.
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // readRecord reads the record of an app and checks it.
 func readRecord(dir string) (*record, error) {
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))

@@ -62,6 +62,15 @@ func (d *Daemon) load(_ context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if rec.Status == Pooled {
+		// Handed out, if that is on record.
+		if aside, err := readRecord(filepath.Join(d.opt.RunDir, "apps", name)); err == nil {
+			if err := aside.write(dir, forever); err != nil {
+				return err
+			}
+			rec = aside
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.apps[rec.Name] = d.newApp(*rec)
