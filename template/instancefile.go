@@ -58,8 +58,8 @@ func (r *Rules) instanceFile(in Instance, hostname string, set map[string]string
 
 // Write puts the document below root, a clone's root directory, readable by all.
 // It replaces the file, so a reader sees the old one or the new. Write it before
-// the processes go on, so that they can't read of another clone. Is that before they
-// are restored, write it once more when they are: an inotify watch that was saved
+// the processes go on, so that they can't read of another clone. If that is before
+// they are restored, write it once more afterwards: an inotify watch that was saved
 // sees only what happens then.
 func (f InstanceFile) Write(root string) (err error) {
 	text, err := json.MarshalIndent(f, "", "  ")
