@@ -143,13 +143,35 @@ func TestSweep(t *testing.T) {
 	qt.Assert(t, qt.IsNil(Sweep(filepath.Join(parent, "missing"))))
 }
 
-// TestRemoveAfterHalfARemove removes a snapshot of whose namesake a part is
-// left of an earlier Remove.
+// TestRemoveAfterHalfARemove removes a snapshot of whose namesakes a part is left.
 func TestRemoveAfterHalfARemove(t *testing.T) {
 	parent := t.TempDir()
-	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(parent, partialPrefix+"removed-s1", "images"), 0o700)))
+	var left []string
+	for range 2 {
+		dir, err := begin(t, filepath.Join(parent, "s1")).Commit(t.Context(), manifest())
+		qt.Assert(t, qt.IsNil(err))
+		where, err := dir.Drop()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(filepath.Dir(where), parent))
+		_, err = Dir(where).Open(t.Context(), ByDigest, nil)
+		qt.Assert(t, qt.IsNil(err)) // all of it is there
+		left = append(left, filepath.Base(where))
+	}
+	qt.Assert(t, qt.ContentEquals(names(t, parent), left))
 	dir, err := begin(t, filepath.Join(parent, "s1")).Commit(t.Context(), manifest())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(dir.Remove()))
+	qt.Assert(t, qt.HasLen(names(t, parent), 0))
+
+	where, err := dir.Drop() // it is gone
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.RemoveAll(where)))
+	for range 2 {
+		dir, err = begin(t, filepath.Join(parent, "s1")).Commit(t.Context(), manifest())
+		qt.Assert(t, qt.IsNil(err))
+		_, err = dir.Drop()
+		qt.Assert(t, qt.IsNil(err))
+	}
+	qt.Assert(t, qt.IsNil(Sweep(parent)))
 	qt.Assert(t, qt.HasLen(names(t, parent), 0))
 }

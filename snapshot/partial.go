@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,9 +96,11 @@ func (p *Partial) Discard() error {
 	return nil
 }
 
-// Sweep removes what an interrupted Begin left in parent. No operation may be
-// going on there.
-func Sweep(parent string) error {
+// Sweep removes what an interrupted Begin, Drop or Remove left in parent. No operation
+// may be going on there.
+func Sweep(parent string) error { return sweep(parent, partialPrefix) }
+
+func sweep(parent, prefix string) error {
 	entries, err := os.ReadDir(parent)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -107,28 +110,33 @@ func Sweep(parent string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), partialPrefix) {
+		if strings.HasPrefix(e.Name(), prefix) {
 			errs = append(errs, os.RemoveAll(filepath.Join(parent, e.Name())))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Remove deletes a snapshot: it loses its name first, so that a crash leaves a
-// partial one for Sweep.
+// dropped begins the names of what Drop has taken its name from.
+func (d Dir) dropped() string { return partialPrefix + "removed-" + filepath.Base(string(d)) + "-" }
+
+// Drop takes a snapshot's name away, which is free at once, and returns where its
+// files still are, for the caller to remove; a crash leaves them for Sweep. A missing
+// snapshot is no error.
+func (d Dir) Drop() (left string, err error) {
+	left = filepath.Join(filepath.Dir(string(d)), d.dropped()+rand.Text())
+	if err := os.Rename(string(d), left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("remove snapshot: %w", err)
+	}
+	return left, nil
+}
+
+// Remove deletes a snapshot, and what an earlier Drop or Remove of it has left.
 func (d Dir) Remove() error {
-	gone := filepath.Join(filepath.Dir(string(d)), partialPrefix+"removed-"+filepath.Base(string(d)))
-	if err := os.RemoveAll(gone); err != nil { // an earlier Remove that failed half-way
-		return fmt.Errorf("remove snapshot: %w", err)
+	if _, err := d.Drop(); err != nil {
+		return err
 	}
-	err := os.Rename(string(d), gone)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = os.RemoveAll(gone)
-	}
-	if err != nil {
+	if err := sweep(filepath.Dir(string(d)), d.dropped()); err != nil {
 		return fmt.Errorf("remove snapshot: %w", err)
 	}
 	return nil

@@ -166,7 +166,11 @@ func (t tree) write(f PlannedFile) (err error) {
 	if f.Mode != nil {
 		mode = *f.Mode
 	}
-	if f.Owner != "" {
+	switch f.Owner {
+	case "":
+	case rootOwner:
+		owner = identity{} // without a look into passwd(5)
+	default:
 		if owner, err = t.owner(f.Owner); err != nil {
 			return wrap(err)
 		}
@@ -189,6 +193,9 @@ func (t tree) write(f PlannedFile) (err error) {
 	}
 	return nil
 }
+
+// rootOwner is root, whatever the clone calls it.
+const rootOwner = "0:0"
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

@@ -58,8 +58,9 @@ func (r *Rules) instanceFile(in Instance, hostname string, set map[string]string
 
 // Write puts the document below root, a clone's root directory, readable by all.
 // It replaces the file, so a reader sees the old one or the new. Write it before
-// the processes go on, so that they can't read of another clone, and once more
-// when they do: an inotify watch that was frozen sees only what happens then.
+// the processes go on, so that they can't read of another clone. If that is before
+// they are restored, write it once more afterwards: an inotify watch that was saved
+// sees only what happens then.
 func (f InstanceFile) Write(root string) (err error) {
 	text, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
@@ -72,5 +73,5 @@ func (f InstanceFile) Write(root string) (err error) {
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	mode := os.FileMode(0o644)
 	t := tree{root: dir}
-	return t.write(PlannedFile{Path: InstancePath, Mode: &mode, Owner: "0:0", Content: append(text, '\n')})
+	return t.write(PlannedFile{Path: InstancePath, Mode: &mode, Owner: rootOwner, Content: append(text, '\n')})
 }

@@ -86,9 +86,7 @@ func (r *Rules) Plan(in Instance) (*Plan, error) {
 		hostname = p.Hostname
 	}
 	render = renderer(f, in.data(hostname, set))
-	if r.MachineID != MachineIDKeep {
-		p.MachineID = PlannedMachineID{ID: strings.ReplaceAll(newUUID(), "-", ""), Create: r.MachineID == MachineIDUnique}
-	}
+	p.MachineID = r.planMachineID()
 	for _, key := range keys(r.Env) {
 		p.Env = append(p.Env, key+"="+render("env."+key, r.Env[key]))
 	}
@@ -111,6 +109,13 @@ func (r *Rules) Plan(in Instance) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+func (r *Rules) planMachineID() PlannedMachineID {
+	if r.MachineID == MachineIDKeep {
+		return PlannedMachineID{}
+	}
+	return PlannedMachineID{ID: strings.ReplaceAll(newUUID(), "-", ""), Create: r.MachineID == MachineIDUnique}
 }
 
 func renderer(f *finder, d data) func(at string, t Text) string {

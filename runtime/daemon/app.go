@@ -33,10 +33,12 @@ type app struct {
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
 	gone     bool // nothing is left of it: its name may be another app's
+	aside    bool // its record proper is not its last one, see recordAside
 	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
 	surprised bool
 
-	pool *tmpl // that it stands ready for; does not change
+	pool     *tmpl // that it stands ready for; does not change
+	detached bool  // from its network; the daemon's mu guards it
 
 	keeping chan struct{} // holds one token while exclusively runs
 
@@ -133,9 +135,25 @@ func (a *app) step(to Status, durable durability, change func(*record)) error {
 	if err := rec.write(a.dir, durable); err != nil {
 		return err
 	}
+	a.aside = false
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rec = rec
+	return nil
+}
+
+// assume is a step of which nothing is written: a new daemon makes the same of the
+// app's status on the disk as it would of this one.
+func (a *app) assume(to Status, change func(*record)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Contains(legal[a.rec.Status], to) {
+		return &StepError{App: a.rec.Name, From: a.rec.Status, To: to}
+	}
+	a.rec.Status, a.rec.StatusAt = to, time.Now()
+	if change != nil {
+		change(&a.rec)
+	}
 	return nil
 }
 

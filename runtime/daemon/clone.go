@@ -83,7 +83,6 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	for i := range req.names {
 		began := time.Now()
 		c := cloning{t: t, open: open, req: &req, index: i, existing: existing}
-		clock := newSteps(func(step string) { req.tell(req.names[i], step) })
 		// One after the other, so that endpoints are in the order of numbers.
 		pooled, release, err := d.cloneFromPool(gctx, &c)
 		if pooled == nil && err == nil {
@@ -94,12 +93,12 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 		g.Go(func() error {
 			out := cloneOutcome{name: req.names[i], err: err, pooled: pooled != nil}
 			if err == nil {
-				finish := d.makeClone
+				finish, tell := d.makeClone, func(step string) { req.tell(req.names[i], step) }
 				if out.pooled {
-					finish = d.handOut
+					finish, tell = d.handOut, nil // over before anybody could read it
 				}
 				out.app = c.app
-				out.steps, out.err = finish(gctx, c, clock)
+				out.steps, out.err = finish(gctx, c, newSteps(tell))
 				release()
 			}
 			out.took = time.Since(began)

@@ -65,6 +65,7 @@ type Daemon struct {
 	pools   chan struct{} // likewise, to have pools filled or emptied
 	lock    *os.File
 	tasks   tasks
+	calls   calls
 	// criuVersion is written into snapshots.
 	criuVersion int
 

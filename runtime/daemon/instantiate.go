@@ -171,9 +171,12 @@ func (d *Daemon) settleIn(ctx context.Context, a *app, p *template.Plan, proc *s
 			return err
 		}
 	}
-	// Once more: who watches the file sees only what happens now.
-	if err := p.Instance.Write(a.box.Root()); err != nil {
-		return err
+	// Once more: who watches the file sees only what happens now. One that was
+	// handed out has seen it all.
+	if a.pool == nil || len(p.Commands) > 0 {
+		if err := p.Instance.Write(a.box.Root()); err != nil {
+			return err
+		}
 	}
 	if p.Signal != 0 {
 		if err := proc.Signal(p.Signal); err != nil {

@@ -157,13 +157,22 @@ func (d *Daemon) isolate(ctx context.Context, a *app) error {
 	return f.Isolate(ctx, rec.endpoint())
 }
 
-// reattach undoes isolate.
-func (d *Daemon) reattach(ctx context.Context, a *app) error {
+// rejoin undoes isolate.
+func (d *Daemon) rejoin(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	f, err := d.network(ctx, rec.Network)
+	if err != nil {
+		return err
+	}
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.attach(ctx, a, ns), ns.Close())
+	err = errors.Join(f.Rejoin(ctx, rec.endpoint(), ns), ns.Close())
+	if err != nil || len(rec.Publish) == 0 {
+		return err
+	}
+	return d.publish(ctx, f, rec.Network)
 }
 
 // meets tells whether two publications can't both be there.
@@ -197,6 +206,9 @@ func (d *Daemon) network(ctx context.Context, name string) (*fabric.Fabric, erro
 // attach connects an app's namespace to its network and publishes its ports.
 func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
 	rec, _ := a.read()
+	d.mu.Lock()
+	a.detached = false
+	d.mu.Unlock()
 	f, err := d.network(ctx, rec.Network)
 	if err != nil {
 		return err
@@ -256,9 +268,10 @@ func (d *Daemon) detach(ctx context.Context, a *app) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	a.detached = true
 	for _, other := range d.apps {
-		if r, _ := other.read(); other != a && r.Network == rec.Network && r.Status != Stopped {
-			return nil
+		if r, _ := other.read(); r.Network == rec.Network && r.Status != Stopped && !other.detached {
+			return nil // that one sees to it, also if it is about to leave
 		}
 	}
 	delete(d.networks, rec.Network)

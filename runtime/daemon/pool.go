@@ -13,15 +13,12 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/template"
 )
 
 // A template's pool is clones that were made before somebody asked for them:
 // restored, with an endpoint at which nobody reaches them, and frozen before they
-// ran for an instant. Whoever asks for a clone is handed one out: it gets its name, what
-// the rules say, and is thawed.
+// ran for an instant. Whoever asks for a clone is handed one out, see handout.go.
 //
 // They are apps that are not listed, with the status Pooled. A new daemon ends
 // those of an earlier one, and makes others.
@@ -64,9 +61,11 @@ func (d *Daemon) poolSoon() {
 // poolPause is how long after a failure a pool is looked at again.
 const poolPause = 10 * time.Second
 
-// keepPools fills and empties the pools whenever it is asked to.
+// keepPools fills and empties the pools whenever it is asked to, but not while
+// somebody asks for clones.
 func (d *Daemon) keepPools(ctx context.Context) {
-	for {
+	defer d.recordHandedOut()
+	for d.calls.calm(ctx) {
 		var again <-chan time.Time
 		d.mu.Lock()
 		all := make([]*tmpl, 0, len(d.templates))
@@ -90,6 +89,9 @@ func (d *Daemon) keepPools(ctx context.Context) {
 		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
 			again = time.After(poolPause)
 			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
+		}
+		if !d.recordHandedOut() {
+			again = time.After(poolPause)
 		}
 		select {
 		case <-d.pools:
@@ -132,7 +134,8 @@ func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
 		}
 		errs = append(errs, d.dropPooled(ctx, a))
 	}
-	for ; ready < d.poolSize(t) && ctx.Err() == nil; ready++ {
+	for ; ready < d.poolSize(t) && d.calls.calm(ctx); ready++ {
+		d.recordHandedOut() // keepPools does it again
 		if err := d.makePooled(ctx, t); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -151,9 +154,14 @@ func (d *Daemon) poolSize(t *tmpl) int {
 
 // pooled lists the apps that stand ready for a template, or have ended meanwhile.
 func (d *Daemon) pooled(t *tmpl) []*app {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var some []*app
-	for _, a := range d.list() {
-		if rec, _ := a.read(); a.pool == t && rec.Pool != "" && (rec.Status == Pooled || rec.Status == Stopped || rec.Status == Removing) {
+	for _, a := range d.apps {
+		if a.pool != t {
+			continue
+		}
+		if rec, _ := a.read(); rec.Pool != "" && (rec.Status == Pooled || rec.Status == Stopped || rec.Status == Removing) {
 			some = append(some, a)
 		}
 	}
@@ -198,7 +206,8 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	defer s.Close()
-	if _, err := t.openFiles(ctx, s); err != nil { // so that handing out need not
+	open, err := t.openFiles(ctx, s)
+	if err != nil {
 		return err
 	}
 	rec, err := recordOf(s.manifest)
@@ -242,6 +251,9 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := snapshot.CopyTree(ctx, s.dir.Shm(), a.box.Shm()); err != nil {
 		return err
 	}
+	if err := t.rules.Ahead(a.box.Root(), open); err != nil {
+		return err
+	}
 	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, frozen: true, tell: func(string) {}})
 	if err != nil {
 		return err
@@ -252,6 +264,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := d.adoptAs(a, proc, Pooled, untilReboot); err != nil {
 		return err
 	}
+	keepSpare(a.dir)
 	return fault.Point(ctx, fault.PoolAfterCommit)
 }
 
@@ -262,100 +275,4 @@ func (d *Daemon) freezeRestored(a *app, criuPID int) error {
 		return err
 	}
 	return a.cgroup().Begin()
-}
-
-// handOut makes an app that was taken from the pool the clone that was asked for.
-// If it fails nothing is left of the clone.
-func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
-	a := c.app
-	clock.begin("take from pool")
-	defer d.poolSoon()
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
-		}
-	}()
-	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
-		return nil, err
-	}
-	b := birth{source: c.source, open: c.open}
-	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
-		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
-	}
-	a.heed(b.plan)
-	if err := d.addPublications(a, b.plan.Publish); err != nil {
-		return nil, err
-	}
-	if err := d.apply(ctx, a, b); err != nil {
-		return nil, err
-	}
-	if b.plan.Hostname != "" {
-		if err := sandbox.SetHostname(a.proc.PID, b.plan.Hostname); err != nil {
-			return nil, err
-		}
-	}
-	if len(b.plan.Commands) == 0 {
-		if err := d.reattach(ctx, a); err != nil {
-			return nil, err
-		}
-	}
-	clock.begin("thaw")
-	if err := a.cgroup().Thaw(); err != nil {
-		return nil, err
-	}
-	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
-		return nil, err
-	}
-	clock.begin("settle in")
-	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
-		return nil, err
-	}
-	if err := a.step(Running, forever, nil); err != nil {
-		return nil, err
-	}
-	d.watchIdle(a, a.ended)
-	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
-		return nil, err
-	}
-	return clock.end(), nil
-}
-
-// takePooled takes the turn of a pooled app and gives it the clone's name; nil if
-// there is none. From then on a daemon that dies leaves nothing of it.
-func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
-	name := c.req.names[c.index]
-	for _, a := range d.pooled(c.t) {
-		release, ok := a.tryTake("clone")
-		if !ok {
-			continue
-		}
-		if a.status() != Pooled || a.hasEnded() {
-			release()
-			continue
-		}
-		d.mu.Lock()
-		if _, ok := d.apps[name]; ok {
-			d.mu.Unlock()
-			release()
-			return nil, nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
-		}
-		old := a.name()
-		err := a.step(Restoring, untilReboot, func(r *record) {
-			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
-			r.Batch, r.LastError = c.req.batch, ""
-			c.req.policy.change(r)
-			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
-		})
-		if err == nil {
-			delete(d.apps, old)
-			d.apps[name] = a
-		}
-		d.mu.Unlock()
-		if err != nil {
-			release()
-			return nil, nil, err
-		}
-		return a, release, nil
-	}
-	return nil, nil, nil
 }

@@ -158,17 +158,22 @@ func (r *record) write(dir string, durable durability) error {
 	if err != nil {
 		return fmt.Errorf("encode record of %s: %w", r.Name, err)
 	}
-	spare := filepath.Join(dir, spareFile)
 	err = replaceFile(filepath.Join(dir, recordFile), b, durable)
-	if errors.Is(err, unix.ENOSPC) && os.Remove(spare) == nil {
+	if errors.Is(err, unix.ENOSPC) && os.Remove(filepath.Join(dir, spareFile)) == nil {
 		return replaceFile(filepath.Join(dir, recordFile), b, durable)
 	}
 	if err == nil && durable == forever {
-		if _, serr := os.Lstat(spare); serr != nil {
-			_ = os.WriteFile(spare, make([]byte, spareBytes), 0o600) // better luck next time
-		}
+		keepSpare(dir)
 	}
 	return err
+}
+
+// keepSpare makes the spare file of an app that lasts, if it has none.
+func keepSpare(dir string) {
+	spare := filepath.Join(dir, spareFile)
+	if _, err := os.Lstat(spare); err != nil {
+		_ = os.WriteFile(spare, make([]byte, spareBytes), 0o600) // better luck next time
+	}
 }
 
 const (

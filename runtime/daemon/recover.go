@@ -62,6 +62,15 @@ func (d *Daemon) load(_ context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if rec.Status == Pooled {
+		// Handed out, if that is on record.
+		if aside, err := readRecord(filepath.Join(d.opt.RunDir, "apps", name)); err == nil {
+			if err := aside.write(dir, forever); err != nil {
+				return err
+			}
+			rec = aside
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.apps[rec.Name] = d.newApp(*rec)
@@ -152,17 +161,19 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		}
 		d.becomeHeld(ctx, a)
 		return a.whatIsLost()
-	case Held:
+	case Held, Waking:
+		// A wake may have begun: it is not written, but for what earlier versions wrote.
+		if err := a.cgroup().Kill(ctx); err != nil {
+			return err
+		}
 		if err := d.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		if err := d.undoWake(ctx, a); err != nil {
 			return err
 		}
 		d.arm(ctx, a)
 		return a.whatIsLost()
-	case Waking:
-		if err := d.recoverHeld(ctx, a); err != nil {
-			return err
-		}
-		return errors.Join(d.undoWake(ctx, a), a.whatIsLost())
 	case Resuming:
 		return d.recoverResuming(ctx, a)
 	case Stopped:

@@ -126,6 +126,7 @@ func (d *Daemon) showTemplate(t *tmpl) *api.Template {
 
 // Clone implements the API.
 func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
+	defer d.calls.begin()()
 	t, err := d.findTemplate(req.GetTemplate())
 	if err != nil {
 		return err

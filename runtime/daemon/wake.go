@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"os/exec"
 	"time"
 
@@ -42,7 +43,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
-	if err := a.step(Waking, untilReboot, nil); err != nil {
+	if err := a.assume(Waking, nil); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
 	defer func() {
@@ -90,12 +91,28 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	held, why := a.heldInodes(), unheld(a.lost)
 	err = d.release(ctx, a)
 	lost := d.resets(ctx, a.hibernation(), m.External, held, why)
-	if err := errors.Join(err, a.hibernation().Remove()); err != nil {
+	if err := errors.Join(err, d.dropImages(a)); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
 	}
-	d.sweepSoon()
 	return &outcome{steps: clock.end(), sockets: lost}, nil
+}
+
+// dropImages removes the images of a woken app: their name at once, their files when
+// nobody waits any more. A daemon that dies before leaves those to the next one's sweep.
+func (d *Daemon) dropImages(a *app) error {
+	left, err := a.hibernation().Drop()
+	if err != nil {
+		return err
+	}
+	d.tasks.run(func(ctx context.Context) {
+		err := fault.Point(ctx, fault.DropBeforeRemoval)
+		if err := errors.Join(err, os.RemoveAll(left)); err != nil {
+			d.log.ErrorContext(ctx, "remove images", slog.String("app", a.name()), slog.Any("error", err))
+		}
+		d.sweepSoon()
+	})
+	return nil
 }
 
 // mappedFiles are the memory files that restored processes map.

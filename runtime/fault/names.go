@@ -23,11 +23,13 @@ const (
 	HibernateAfterKill    Name = "hibernate.after-kill"    // the processes are gone
 	HibernateAfterArm     Name = "hibernate.after-arm"     // the wake policy is armed
 
-	WakeAfterRecord   Name = "wake.after-record"   // the intent is recorded
+	WakeAfterRecord   Name = "wake.after-record"   // it is decided, and on the disk the app is held
 	WakeBeforeRestore Name = "wake.before-restore" // the view of the images is made, CRIU is not started
 	WakeAfterResuming Name = "wake.after-resuming" // the memory files are recorded, the processes are about to run
 	WakeAfterRestore  Name = "wake.after-restore"  // the processes run
 	WakeAfterCommit   Name = "wake.after-commit"   // the app is recorded as running, the holder still has the sockets
+
+	DropBeforeRemoval Name = "drop.before-removal" // an app was woken; its images have lost their name, and are not removed
 
 	SnapshotAfterDump    Name = "snapshot.after-dump"    // CRIU has saved the processes
 	SnapshotBeforeCommit Name = "snapshot.before-commit" // all files are written, and not yet renamed
@@ -67,7 +69,7 @@ var names = []Name{
 	CreateAfterRecord, CreateAfterSandbox, CreateAfterAttach, CreateAfterStart,
 	HibernateAfterRecord, HibernateAfterFreeze, HibernateAfterCollect, HibernateAfterHold,
 	HibernateAfterDump, HibernateAfterAdopt, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
-	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit,
+	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit, DropBeforeRemoval,
 	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
 	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,

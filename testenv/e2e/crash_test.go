@@ -59,6 +59,23 @@ var stages = map[string]stage{
 		undone: func(w *World) { w.once("cache", api.Status_STATUS_HELD) },
 		done:   func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
 	},
+	"drop": { // goes on after the answer
+		before: func(w *World) { w.Hibernate("cache") },
+		do: func(w *World) error {
+			if _, err := w.API.Wake(w.t.Context(), &api.WakeRequest{Name: "cache"}, nil); err != nil {
+				return err
+			}
+			var died error
+			w.Until("the images are removed, or the daemon is dead", func() error {
+				if _, died = w.API.List(w.t.Context()); died != nil {
+					return nil
+				}
+				return w.partial()
+			})
+			return died
+		},
+		done: func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
+	},
 	"snapshot": {
 		do: func(w *World) error {
 			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
@@ -164,7 +181,7 @@ var stages = map[string]stage{
 // operation whose daemon died there; before them it undoes it.
 var finished = map[fault.Name]bool{
 	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
-	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
+	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true, fault.DropBeforeRemoval: true,
 	fault.SnapshotAfterCommit: true,
 	fault.TemplateAfterCommit: true, fault.HandoutAfterCommit: true,
 	fault.RemoveAfterRecord: true, fault.RemoveAfterKill: true,
@@ -192,7 +209,7 @@ func (w *World) onlyCache() {
 // operation, which is finished.
 var noWayBack = map[fault.Name]bool{
 	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
-	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true,
+	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true, fault.DropBeforeRemoval: true,
 }
 
 func TestEveryPointHasAStage(t *testing.T) {

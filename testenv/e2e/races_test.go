@@ -201,3 +201,28 @@ func TestBusyAppIsSaved(t *testing.T) {
 		w.Running("busy")
 	}
 }
+
+// TestHibernateRightAfterWake hibernates an app again before the images that it was
+// woken from are removed.
+func TestHibernateRightAfterWake(t *testing.T) {
+	w := New(t, "redis-server")
+	g := gate.New(t, w.Dir(), fault.DropBeforeRemoval)
+	w.Run(redisRequest("cache", "10.77.0.7"))
+	client := w.redis("10.77.0.7")
+	qt.Assert(t, qt.Equals(client.do("INCR n"), ":1"))
+	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
+	w.Dial()
+	w.Hibernate("cache")
+	w.Wake("cache")
+	stop, err := g.Wait(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNotNil(w.partial()))
+	w.Hibernate("cache")
+	w.once("cache", api.Status_STATUS_HELD)
+	qt.Assert(t, qt.IsNil(stop.Continue()))
+	w.Until("the old images are removed", w.partial)
+	open(t, g)
+	qt.Assert(t, qt.Equals(client.do("INCR n"), ":2")) // wakes it
+	w.Running("cache")
+	w.nothingPartial()
+}

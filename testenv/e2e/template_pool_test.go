@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +160,37 @@ func TestPoolIsOfItsTemplate(t *testing.T) {
 	w.template("t", "web", "")
 	r := w.clones(&api.CloneRequest{Template: "t"})[0]
 	qt.Assert(t, qt.Equals(newCaller(t, w.Connect(r.GetApp().GetEndpoint(), 7000)).ask("read /tmp/file"), "new"))
+	w.RemoveAll()
+	w.empty()
+}
+
+// TestPoolTellsWhoItIs has a frozen program wait for the file that tells who it is,
+// which is written when the clone is handed out, and gives each a machine id before.
+func TestPoolTellsWhoItIs(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	original := w.caller(actorEndpoint)
+	original.tell("mkdir /run/snapctl", "watch /run/snapctl/instance.json")
+	id := strings.Repeat("0", 32)
+	original.tell("write /etc/machine-id " + id)
+	w.template("t", "web", "{machine_id: unique}")
+	w.pool("t", 2)
+	ids := map[string]bool{id: true}
+	for _, r := range w.clones(&api.CloneRequest{Template: "t", Count: 2, Pool: api.PoolUse_POOL_USE_ONLY}) {
+		c := w.caller(r.GetApp().GetEndpoint())
+		qt.Assert(t, qt.Equals(c.instance().Name, r.GetName()))
+		qt.Assert(t, qt.Equals(c.instance().Generation, r.GetApp().GetGeneration()))
+		w.Until("it notices", func() error {
+			if n := c.ask("watched"); n == "0" {
+				return fmt.Errorf("no event")
+			}
+			return nil
+		})
+		id := strings.TrimSpace(c.ask("read /etc/machine-id"))
+		qt.Assert(t, qt.Matches(id, `[0-9a-f]{32}`))
+		qt.Assert(t, qt.IsFalse(ids[id]))
+		ids[id] = true
+	}
 	w.RemoveAll()
 	w.empty()
 }

@@ -205,21 +205,37 @@ func TestNoTrafficBeforeCommandsEnd(t *testing.T) {
 	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
 	w.caller(actorEndpoint)
 	w.template("t", "web", `{run: [{args: [/bin/sh, -c, "sleep 0.7; echo done > /tmp/ran"]}]}`)
-	const endpoint = "10.77.0.70"
-	ended := make(chan error, 1)
-	go func() {
-		_, err := w.tryClones(&api.CloneRequest{Template: "t", Names: []string{"late"}, Endpoints: []string{endpoint}})
-		ended <- err
-	}()
-	first := ""
-	w.Until("it answers", func() error {
-		conn, err := w.DialContext(t.Context(), "tcp", net.JoinHostPort(endpoint, "7000"))
-		if err != nil {
-			return err
-		}
-		first = newCaller(t, conn).ask("read /tmp/ran")
-		return nil
-	})
-	qt.Assert(t, qt.Equals(first, "done"))
-	qt.Assert(t, qt.IsNil(<-ended))
+	for name, test := range map[string]struct {
+		endpoint string
+		req      *api.CloneRequest
+	}{
+		"asked for":     {"10.77.0.70", &api.CloneRequest{Template: "t", Endpoints: []string{"10.77.0.70"}}},
+		"from the pool": {"10.77.0.2", &api.CloneRequest{Template: "t", Pool: api.PoolUse_POOL_USE_ONLY}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &World{Host: w.Host, API: w.API, t: t}
+			if test.req.GetPool() == api.PoolUse_POOL_USE_ONLY {
+				w.pool("t", 1)
+			}
+			ended := make(chan error, 1)
+			var made []*api.CloneResult
+			go func() {
+				var err error
+				made, err = w.tryClones(test.req)
+				ended <- err
+			}()
+			first := ""
+			w.Until("it answers", func() error {
+				conn, err := w.DialContext(t.Context(), "tcp", net.JoinHostPort(test.endpoint, "7000"))
+				if err != nil {
+					return err
+				}
+				first = newCaller(t, conn).ask("read /tmp/ran")
+				return nil
+			})
+			qt.Assert(t, qt.Equals(first, "done"))
+			qt.Assert(t, qt.IsNil(<-ended))
+			qt.Assert(t, qt.Equals(made[0].GetApp().GetEndpoint(), test.endpoint))
+		})
+	}
 }

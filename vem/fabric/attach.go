@@ -103,6 +103,7 @@ func (f *Fabric) Attach(ctx context.Context, ep Endpoint, ns *netns.NS) error {
 }
 
 func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err error) {
+	f.apart.forget(ep)
 	if err := f.check(ep); err != nil {
 		return err
 	}
@@ -201,6 +202,12 @@ func (f *Fabric) routeEndpoint(dev netlink.Link, ep Endpoint, mac net.HardwareAd
 		if err := f.in.neigh(index, hop.outside, mac); err != nil {
 			return err
 		}
+	}
+	return f.routeTo(ep, index)
+}
+
+func (f *Fabric) routeTo(ep Endpoint, index int) error {
+	for _, hop := range hops(ep) {
 		if err := f.in.route(netlink.Route{LinkIndex: index, Dst: ipNet(single(hop.outside)), Scope: netlink.SCOPE_LINK}); err != nil {
 			return err
 		}
@@ -241,36 +248,11 @@ func (f *Fabric) Detach(ctx context.Context, ep Endpoint) error {
 	return nil
 }
 
-// Isolate cuts an attached endpoint off: its namespace keeps eth0 and its addresses,
-// but nothing gets in or out until it is attached again.
-func (f *Fabric) Isolate(ctx context.Context, ep Endpoint) error {
-	if err := f.usable(ctx); err != nil {
-		return err
-	}
-	if err := f.isolate(ep); err != nil {
-		return fmt.Errorf("isolate app %s in network %s: %w", ep.App, f.cfg.Network, err)
-	}
-	return nil
-}
-
-func (f *Fabric) isolate(ep Endpoint) error {
-	dev, err := f.in.link(endpointDevice(ep.Addr4))
-	if err != nil || dev == nil {
-		return err
-	}
-	if err := f.lengthen(dev, ep); err != nil {
-		return err
-	}
-	if err := f.in.nl.LinkSetDown(dev); err != nil {
-		return fmt.Errorf("set device %s down: %w", dev.Attrs().Name, err)
-	}
-	return nil
-}
-
 func (f *Fabric) detach(ep Endpoint) error {
 	if err := f.check(ep); err != nil {
 		return err
 	}
+	f.apart.forget(ep)
 	dev, err := f.in.link(endpointDevice(ep.Addr4))
 	if err != nil {
 		return err

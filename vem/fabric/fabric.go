@@ -151,6 +151,7 @@ type Fabric struct {
 	closed   atomic.Bool
 	fast     *fastpath.Table
 	fastPath error // nil, or why fast is nil
+	apart    apart
 
 	mu        sync.Mutex // one firewall transaction at a time
 	published []Publication

@@ -1,0 +1,232 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/template"
+)
+
+// A hand-out is what is left to do for a clone that stands ready: a name, the file
+// that tells who it is, what the rules say, the way into the network, the thaw. It is
+// to take no longer than to start a program does, so all else is done before (see
+// makePooled) or after: the pool is filled, and the record written to the disk, when
+// nobody has asked for a clone for a moment.
+
+// handOut makes an app that was taken from the pool the clone that was asked for.
+// If it fails nothing is left of the clone.
+func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
+	a := c.app
+	clock.begin("take from pool")
+	defer d.poolSoon()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
+		}
+	}()
+	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
+		return nil, err
+	}
+	b := birth{source: c.source} // makePooled has looked at what is open
+	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
+		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+	}
+	b.plan.Done()
+	a.heed(b.plan)
+	if err := d.addPublications(a, b.plan.Publish); err != nil {
+		return nil, err
+	}
+	if err := d.apply(ctx, a, b); err != nil {
+		return nil, err
+	}
+	if b.plan.Hostname != "" {
+		if err := sandbox.SetHostname(a.proc.PID, b.plan.Hostname); err != nil {
+			return nil, err
+		}
+	}
+	if len(b.plan.Commands) == 0 {
+		if err := d.rejoin(ctx, a); err != nil {
+			return nil, err
+		}
+	}
+	clock.begin("thaw")
+	if err := a.cgroup().Thaw(); err != nil {
+		return nil, err
+	}
+	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
+		return nil, err
+	}
+	clock.begin("settle in")
+	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
+		return nil, err
+	}
+	if err := a.recordAside(); err != nil {
+		return nil, err
+	}
+	d.calls.handedOut(a)
+	d.watchIdle(a, a.ended)
+	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
+		return nil, err
+	}
+	return clock.end(), nil
+}
+
+// takePooled takes the turn of a pooled app and gives it the clone's name; nil if
+// there is none. On the disk it stands ready until it runs, and a daemon that finds
+// it there ends it.
+func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
+	name := c.req.names[c.index]
+	for _, a := range d.pooled(c.t) {
+		release, ok := a.tryTake("clone")
+		if !ok {
+			continue
+		}
+		if a.status() != Pooled || a.hasEnded() {
+			release()
+			continue
+		}
+		d.mu.Lock()
+		if _, ok := d.apps[name]; ok {
+			d.mu.Unlock()
+			release()
+			return nil, nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
+		}
+		old := a.name()
+		err := a.assume(Restoring, func(r *record) {
+			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
+			r.Batch, r.LastError = c.req.batch, ""
+			c.req.policy.change(r)
+			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
+		})
+		if err == nil {
+			delete(d.apps, old)
+			d.apps[name] = a
+		}
+		d.mu.Unlock()
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return a, release, nil
+	}
+	return nil, nil, nil
+}
+
+// calls knows of the requests for clones.
+type calls struct {
+	mu     sync.Mutex
+	going  int
+	ended  time.Time // when the last one ended
+	handed []*app    // whose records are aside
+}
+
+const (
+	// callPause is how long nobody has asked for a clone when it is calm. Who asks
+	// for one after the other is not kept waiting by the filling of the pool.
+	callPause = 100 * time.Millisecond
+	// callPatience is how long to wait for it to be calm.
+	callPatience = time.Second
+)
+
+// begin notes a request, until end is called.
+func (c *calls) begin() (end func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.going++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.going--
+		c.ended = time.Now()
+	}
+}
+
+// rest is how long it takes at least until it is calm, 0 if it is.
+func (c *calls) rest() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.going > 0 {
+		return callPause
+	}
+	return max(0, callPause-time.Since(c.ended))
+}
+
+// calm waits until nobody has asked for clones for a while, but not for long. It
+// returns false if ctx has ended.
+func (c *calls) calm(ctx context.Context) bool {
+	patience, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	for {
+		rest := c.rest()
+		if rest == 0 || !wait(patience, rest) {
+			return ctx.Err() == nil
+		}
+	}
+}
+
+func (c *calls) handedOut(a *app) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handed = append(c.handed, a)
+}
+
+// recordAside records that an app of the pool runs, beside its log and sockets in the
+// run directory: there, on a tmpfs, nothing waits for a disk that others keep busy. A
+// new daemon goes by it as long as the app stands ready by its record proper, see
+// load; a reboot ends both.
+func (a *app) recordAside() error {
+	rec, _ := a.read()
+	rec.Status, rec.StatusAt = Running, time.Now()
+	if err := rec.write(a.box.RunDir, untilReboot); err != nil {
+		return err
+	}
+	a.aside = true
+	return a.assume(Running, nil)
+}
+
+// recordHandedOut records the apps that were handed out for good. It returns false if
+// it has to be done again.
+func (d *Daemon) recordHandedOut() bool {
+	d.calls.mu.Lock()
+	list := d.calls.handed
+	d.calls.handed = nil
+	d.calls.mu.Unlock()
+	done := true
+	for _, a := range list {
+		release, ok := a.tryTake("record")
+		if !ok { // an operation that mostly does it, too
+			done = false
+			d.calls.handedOut(a)
+			continue
+		}
+		if err := a.recordProper(); err != nil {
+			done = false
+			d.calls.handedOut(a)
+			a.note(err)
+			d.log.Error("record a clone", slog.String("app", a.name()), slog.Any("error", err))
+		}
+		release()
+	}
+	return done
+}
+
+// recordProper undoes recordAside, unless a step has done so.
+func (a *app) recordProper() error {
+	if !a.aside {
+		return nil
+	}
+	rec, _ := a.read()
+	if err := rec.write(a.dir, forever); err != nil {
+		return err
+	}
+	a.aside = false
+	return nil
+}
