@@ -9,12 +9,14 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // source is a checked snapshot whose memory and layers nobody removes meanwhile.
@@ -75,45 +77,18 @@ func (a *app) instance(count, existing int, set map[string]string) template.Inst
 // instantiate makes an enrolled app's files and processes, and lets them run. If
 // it fails the caller expunges the app.
 //
-//	files, links -> restore, cut off from the network -> commands, signal -> network
+//	cgroup, namespace -> CRIU's start; files, links -> restore, cut off from the network -> commands, signal -> network
 func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps) error {
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return err
 	}
-	if len(b.copied) > 0 {
-		clock.begin("copy files")
-		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
-			return err
-		}
-	}
-	clock.begin("prepare sandbox")
 	a.heed(b.plan)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return err
 	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
-		return err
-	}
-	if err := ns.Close(); err != nil {
-		return err
-	}
-	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {
-		return err
-	}
-	if err := d.apply(ctx, a, b); err != nil {
-		return err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
-		return err
-	}
-	if len(b.plan.Commands) > 0 {
-		if err := d.isolate(ctx, a); err != nil {
-			return err
-		}
-	}
 	proc, err := d.restore(ctx, a, revival{
 		from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
+		furnish: func(ctx context.Context, ns *netns.NS) error { return d.furnish(ctx, a, b, ns, clock) },
 	})
 	if err != nil {
 		return err
@@ -127,6 +102,42 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 		return errors.Join(err, proc.Close())
 	}
 	return d.adopt(a, proc, forever)
+}
+
+// furnish makes the sandbox of an app that is made of a snapshot, but for what enclose
+// makes: the app's files at the same time as its link to the network.
+func (d *Daemon) furnish(ctx context.Context, a *app, b birth, ns *netns.NS, clock *steps) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := d.attach(gctx, a, ns); err != nil || len(b.plan.Commands) == 0 {
+			return err
+		}
+		return d.isolate(gctx, a)
+	})
+	g.Go(func() error { return d.fill(gctx, a, b, clock) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	a.ready = true
+	return fault.Point(ctx, fault.RestoreAfterSandbox)
+}
+
+// fill makes the app's files.
+func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error {
+	if len(b.copied) > 0 {
+		clock.begin("copy files")
+		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
+			return err
+		}
+		clock.begin("prepare sandbox")
+	}
+	if err := a.box.Furnish(); err != nil {
+		return err
+	}
+	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {
+		return err
+	}
+	return d.apply(ctx, a, b)
 }
 
 // heed takes what a plan says of the app's record.

@@ -115,6 +115,19 @@ func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
 	return ns, nil
 }
 
+// enclose makes the part of the app's sandbox that CRIU is started in, and the work
+// directory. furnish makes the rest. The caller closes the namespace.
+func (d *Daemon) enclose(ctx context.Context, a *app) (*netns.NS, error) {
+	ns, err := a.box.Enclose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(a.work(), 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("make work directory: %w", err), ns.Close())
+	}
+	return ns, nil
+}
+
 // prepared opens the network namespace of a sandbox that this daemon has
 // prepared and not taken down since, and prepares it otherwise: to look at all
 // of it again costs 5 to 10 ms, for which traffic would wait on a wake.
