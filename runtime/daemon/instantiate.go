@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -19,39 +21,70 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// source is a checked snapshot whose memory and layers nobody removes meanwhile.
+// source is a snapshot whose memory and layers nobody removes meanwhile.
 type source struct {
 	d        *Daemon
+	name     string
 	dir      snapshot.Dir
+	at       fs.FileInfo // what dir was
 	manifest *snapshot.Manifest
+	check    errgroup.Group
 }
 
 // openSnapshot finds and checks a snapshot. The caller closes it.
-func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (_ *source, err error) {
+func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
+	s, err := d.beginSnapshot(ctx, name, depth)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checked(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// beginSnapshot finds a snapshot, whose manifest is checked, and begins to check the
+// rest: nothing else of it may be used before checked has returned nil. The caller
+// closes it.
+func (d *Daemon) beginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
 	dir, m, err := d.findSnapshot(name)
 	if err != nil {
 		return nil, err
 	}
-	s := &source{d: d, dir: dir, manifest: m}
+	at, err := os.Lstat(string(dir))
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", name, err)
+	}
+	s := &source{d: d, name: name, dir: dir, at: at, manifest: m}
 	d.memory.Pin(m.MemoryFiles())
 	d.layers.Pin(m.Layers)
-	defer func() {
-		if err != nil {
-			s.Close()
-			err = fmt.Errorf("snapshot %s: %w", name, err)
+	s.check.Go(func() error {
+		if err := dir.Check(ctx, m, depth, d.memory); err != nil {
+			return err
 		}
-	}()
-	if _, err := dir.Open(ctx, depth, d.memory); err != nil {
-		return nil, err
+		return d.checkLayers(ctx, m, depth)
+	})
+	return s, nil
+}
+
+// checked waits for the check of the snapshot. It may be called by several.
+func (s *source) checked() error {
+	if err := s.check.Wait(); err != nil {
+		return fmt.Errorf("snapshot %s: %w", s.name, err)
 	}
-	return s, d.checkLayers(ctx, m, depth)
+	return nil
 }
 
 // Close lets go of what the snapshot needs.
 func (s *source) Close() {
+	_ = s.check.Wait() // who used it has asked
 	s.d.memory.Unpin(s.manifest.MemoryFiles())
 	s.d.layers.Unpin(s.manifest.Layers)
-	s.d.sweepSoon() // the snapshot may have been removed meanwhile
+	// Who has removed it meanwhile has left what is pinned.
+	if now, err := os.Lstat(string(s.dir)); err != nil || !os.SameFile(s.at, now) {
+		s.d.sweepSoon()
+	}
 }
 
 // birth is how an enrolled app is made of a snapshot.
@@ -105,7 +138,8 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 }
 
 // furnish makes the sandbox of an app that is made of a snapshot, but for what enclose
-// makes: the app's files at the same time as its link to the network.
+// makes, while the snapshot is checked. What it has made of one that is damaged goes
+// with the app.
 func (d *Daemon) furnish(ctx context.Context, a *app, b birth, ns *netns.NS, clock *steps) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -115,6 +149,7 @@ func (d *Daemon) furnish(ctx context.Context, a *app, b birth, ns *netns.NS, clo
 		return d.isolate(gctx, a)
 	})
 	g.Go(func() error { return d.fill(gctx, a, b, clock) })
+	g.Go(b.source.checked)
 	if err := g.Wait(); err != nil {
 		return err
 	}

@@ -218,7 +218,7 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	clock.begin("check snapshot")
-	s, err := d.openSnapshot(ctx, req.snapshot, snapshot.ByStamp)
+	s, err := d.beginSnapshot(ctx, req.snapshot, snapshot.ByStamp)
 	if err != nil {
 		return nil, nil, err
 	}
