@@ -2,7 +2,7 @@
 // mounts, its cgroup, its namespaces and its first process.
 //
 // What outlives the processes (overlay root, /dev with /dev/shm, cgroup,
-// network and cgroup namespace) is made by [Sandbox.Prepare] in the daemon's
+// network namespace) is made by [Sandbox.Enclose] and [Sandbox.Furnish] in the daemon's
 // own mount namespace, so that an app can be hibernated and restored onto it
 // any number of times:
 //
@@ -10,10 +10,10 @@
 //	STATE/apps/NAME/log                    stdout and stderr, append only
 //	RUN/apps/NAME/root                     the overlay
 //	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
-//	RUN/apps/NAME/ns/{net,cgroup}          bound namespaces
+//	RUN/apps/NAME/ns/net                   the bound network namespace
 //	RUN/apps/NAME/{ns/ipc,mqueue}          the same, see [Sandbox.KeepIPC]
 //
-// [Sandbox.Start] runs the program as process 1 of new pid, mount, ipc, uts,
+// [Launch.Run] runs the program as process 1 of new pid, mount, ipc, uts,
 // cgroup and time namespaces. All of it needs CAP_SYS_ADMIN and Linux 5.14
 // (cgroup.kill).
 package sandbox
@@ -79,21 +79,9 @@ func (s *Sandbox) LogFile() string { return filepath.Join(s.StateDir, "log") }
 // NetPath is where the app's network namespace is bound.
 func (s *Sandbox) NetPath() string { return filepath.Join(s.RunDir, "ns", "net") }
 
-// Prepare makes what outlives the app's processes, as far as it is missing.
-// It returns the app's network namespace, which the caller closes.
-func (s *Sandbox) Prepare(ctx context.Context) (*netns.NS, error) {
-	ns, err := s.Enclose(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Furnish(); err != nil {
-		return nil, errors.Join(err, ns.Close())
-	}
-	return ns, nil
-}
-
-// Enclose makes the part that processes are born in: cgroup and network namespace.
-// The caller closes the latter.
+// Enclose makes the part of what outlives the app's processes that they are born in,
+// as far as it is missing: the cgroup, and the network namespace, which it returns and
+// the caller closes.
 func (s *Sandbox) Enclose(ctx context.Context) (ns *netns.NS, err error) {
 	for _, dir := range []string{s.StateDir, s.RunDir, filepath.Join(s.RunDir, "ns")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -116,8 +104,8 @@ func (s *Sandbox) Enclose(ctx context.Context) (ns *netns.NS, err error) {
 	return ns, nil
 }
 
-// Furnish mounts the rest: the app's root and /dev. The directories of Enclose
-// are there.
+// Furnish makes the rest of it, as far as it is missing: it mounts the app's root and
+// /dev. Enclose has made the directories.
 func (s *Sandbox) Furnish() error {
 	if err := s.mountRoot(); err != nil {
 		return err
@@ -161,7 +149,7 @@ func (s *Sandbox) OpenLog() (*os.File, error) {
 	return f, nil
 }
 
-// Remove takes away all that Prepare made, but for the state directory. The
+// Remove takes away all that Enclose, Furnish and KeepIPC made, but for the state directory. The
 // app's processes must have ended. Missing parts are no error.
 func (s *Sandbox) Remove() error {
 	errs := []error{
