@@ -164,7 +164,7 @@ func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error 
 		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
 			return err
 		}
-		clock.begin("prepare sandbox")
+		clock.begin("start criu") // it goes on
 	}
 	if err := a.box.Furnish(); err != nil {
 		return err
