@@ -21,7 +21,7 @@ func fake(t *testing.T, script string) Client {
 	return Client{Path: path}
 }
 
-func restore(t *testing.T, ctx context.Context, c Client) error {
+func restore(ctx context.Context, t *testing.T, c Client) error {
 	t.Helper()
 	r, err := c.StartRestore(ctx, StartOptions{})
 	qt.Assert(t, qt.IsNil(err))
@@ -59,7 +59,7 @@ func TestCRIUThatFails(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := fake(t, tt.script)
-			err := restore(t, t.Context(), c)
+			err := restore(t.Context(), t, c)
 			qt.Assert(t, qt.ErrorMatches(err, tt.err))
 			if b, rerr := os.ReadFile(c.Path + ".pid"); rerr == nil {
 				var pid int
@@ -77,7 +77,7 @@ func TestRestoreEndsWithItsContext(t *testing.T) {
 	c := fake(t, "exec sleep 1000")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	err := restore(t, ctx, c)
+	err := restore(ctx, t, c)
 	qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded))
 }
 
