@@ -45,8 +45,8 @@ func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.D
 }
 
 // beginSnapshot finds a snapshot, whose manifest is checked, and begins to check the
-// rest: nothing else of it may be used before checked has returned nil. The caller
-// closes it.
+// rest: its images may not be used before checked has returned nil, and what was made
+// of its files is to be thrown away if it does not. The caller closes it.
 func (d *Daemon) beginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
 	dir, m, err := d.findSnapshot(name)
 	if err != nil {

@@ -71,7 +71,7 @@ func (s *Sandbox) Launch(ctx context.Context, ns *netns.NS) (_ *Launch, err erro
 // Close ends the process, unless Run has made it the program. A second call does
 // nothing.
 func (l *Launch) Close() error {
-	l.closePipes()
+	defer l.closePipes()
 	cmd := l.cmd
 	l.cmd = nil
 	if cmd == nil {

@@ -61,29 +61,34 @@ func (c Client) StartRestore(ctx context.Context, o StartOptions) (*Restore, err
 		r.numbers[f] = int32(firstExtraFile + 1 + i)
 	}
 	var err error
-	r.s, err = c.start(ctx, process{files: extra, start: o.Start})
-	return r, err
+	if r.s, err = c.start(ctx, process{files: extra, start: o.Start}); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
-// Close ends the CRIU process, if it has not been told anything, and waits for its
-// end. A second call does nothing.
+// Close kills the CRIU process, unless Run was called. A second call does nothing.
 func (r *Restore) Close() error {
 	s := r.s
 	r.s = nil
 	if s == nil {
 		return nil
 	}
+	s.kill() // it has done nothing yet
 	return s.close()
 }
 
 // Run makes the saved tasks again and returns the process id of the root task,
-// which is a child of the caller. It is called once, and closes r.
+// which is a child of the caller. It is called once, and ends the CRIU process.
 //
 // If ctx ends before the tasks are ready CRIU is killed; the caller then kills what it left in the cgroup.
 // Returns an error wrapping *Error if CRIU failed.
 func (r *Restore) Run(ctx context.Context, o RestoreOptions) (pid int, err error) {
 	s := r.s
-	defer func() { err = errors.Join(err, r.Close()) }()
+	r.s = nil
+	defer func() { err = errors.Join(err, s.close()) }()
+	stop := context.AfterFunc(ctx, s.kill)
+	defer stop()
 	images, err := os.Open(o.Images)
 	if err != nil {
 		return 0, fmt.Errorf("open images directory: %w", err)
@@ -111,8 +116,6 @@ func (r *Restore) Run(ctx context.Context, o RestoreOptions) (pid int, err error
 		}
 		opts.InheritFd = append(opts.InheritFd, &rpc.InheritFd{Key: new(in.Key), Fd: new(fd)})
 	}
-	stop := context.AfterFunc(ctx, s.kill)
-	defer stop()
 
 	resumed := false
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {

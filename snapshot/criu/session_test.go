@@ -32,7 +32,7 @@ func restore(ctx context.Context, t *testing.T, c Client) error {
 
 // A restore that comes to nothing before CRIU is told of it ends it.
 func TestRestoreNotRun(t *testing.T) {
-	r, err := fake(t, "cat <&3 >/dev/null").StartRestore(t.Context(), StartOptions{})
+	r, err := fake(t, "exec sleep 1000").StartRestore(t.Context(), StartOptions{})
 	qt.Assert(t, qt.IsNil(err))
 	s := r.s
 	qt.Assert(t, qt.IsNil(r.Close()))
