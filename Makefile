@@ -121,13 +121,12 @@ install: build
 	complete bash bash-completion/completions/snapctl
 	complete zsh zsh/site-functions/_snapctl
 	complete fish fish/vendor_completions.d/snapctl.fish
-	# The pages are written by the program itself, so they are never stale.
-	if bin/snapctl man --help >/dev/null 2>&1; then
-		rm -rf bin/man; mkdir bin/man
-		bin/snapctl man bin/man
-		install -d "$(DESTDIR)$(DATADIR)/man/man1"
-		install -m 644 bin/man/*.1 "$(DESTDIR)$(DATADIR)/man/man1/"
-	fi
+	# From the commands themselves, so they are never stale.
+	rm -rf bin/man
+	$(with_go)
+	go run -buildvcs=false -ldflags '$(LDFLAGS)' ./cmd/internal/man bin/man
+	install -d "$(DESTDIR)$(DATADIR)/man/man1"
+	install -m 644 bin/man/*.1 "$(DESTDIR)$(DATADIR)/man/man1/"
 
 ## make clean     what make built here
 .PHONY: clean

@@ -14,28 +14,48 @@ import (
 // the kernel would ever give a file (fs/d_path.c).
 func memoryKey(id memory.ID) string { return string(id[:16]) + "//memory" }
 
-// editMemory has memory mapped or copied.
-func (p *Plan) editMemory(ctx context.Context, view *image.View, o Options) error {
-	if len(p.memory) == 0 {
+// openMemory opens the memory files that CRIU is to map; none if it is to copy.
+func (p *Plan) openMemory(o Options) error {
+	if len(p.memory) == 0 || o.Pages == Copy {
 		return nil
 	}
 	mappable, err := o.Memory.Mappable()
-	if err != nil {
+	if err != nil || !mappable {
 		return err
 	}
-	if o.Pages == Copy || !mappable {
-		return p.copyMemory(ctx, view, o.Memory)
-	}
-	return p.mapMemory(ctx, view, o.Memory)
-}
-
-// mapMemory edits a view so that CRIU maps memory files, and opens those.
-func (p *Plan) mapMemory(ctx context.Context, view *image.View, store *memory.Store) error {
-	files := image.MemoryFiles{Pages: make(map[string]string), Bases: make(map[string]image.MemoryFile)}
-	ids := make(map[string]memory.ID)
+	p.mapped = make(map[string]*os.File, len(p.memory))
 	for _, m := range p.memory {
 		key := memoryKey(m.ID)
-		ids[key] = m.ID
+		if p.mapped[key] != nil {
+			continue
+		}
+		f, err := o.Memory.OpenFile(m.ID)
+		if err != nil {
+			p.closeMemory()
+			return err
+		}
+		p.mapped[key] = f
+	}
+	return nil
+}
+
+// editMemory has memory mapped or copied.
+func (p *Plan) editMemory(ctx context.Context, view *image.View, o Options) error {
+	switch {
+	case len(p.memory) == 0:
+		return nil
+	case p.mapped == nil:
+		return p.copyMemory(ctx, view, o.Memory)
+	default:
+		return p.mapMemory(ctx, view)
+	}
+}
+
+// mapMemory edits a view so that CRIU maps memory files, and notes which.
+func (p *Plan) mapMemory(ctx context.Context, view *image.View) (err error) {
+	files := image.MemoryFiles{Pages: make(map[string]string), Bases: make(map[string]image.MemoryFile)}
+	for _, m := range p.memory {
+		key := memoryKey(m.ID)
 		if m.Image != "" {
 			files.Pages[m.Image] = key
 		}
@@ -43,18 +63,8 @@ func (p *Plan) mapMemory(ctx context.Context, view *image.View, store *memory.St
 			files.Bases[name] = image.MemoryFile{Key: key, SizeBytes: m.SizeBytes}
 		}
 	}
-	keys, err := view.MapMemory(ctx, files)
-	if err != nil {
-		return err
-	}
-	p.mapped = make(map[string]*os.File, len(keys))
-	for _, key := range keys {
-		if p.mapped[key], err = store.OpenFile(ids[key]); err != nil {
-			delete(p.mapped, key)
-			return err
-		}
-	}
-	return nil
+	p.used, err = view.MapMemory(ctx, files)
+	return err
 }
 
 // copyMemory edits a view so that it needs no memory file but its own.
@@ -79,7 +89,7 @@ func (p *Plan) copyMemory(ctx context.Context, view *image.View, store *memory.S
 	return view.CopyMemory(ctx, bases)
 }
 
-// closeMemory closes what mapMemory opened, which CRIU has of its own by then.
+// closeMemory closes what openMemory opened, which CRIU has of its own by then.
 func (p *Plan) closeMemory() {
 	for _, f := range p.mapped {
 		_ = f.Close() // only mapped

@@ -21,6 +21,7 @@ type Plan struct {
 	held     map[string]Held // by key
 	memory   []snapshot.Memory
 	mapped   map[string]*os.File // memory files, by key
+	used     []string            // the keys of those that the images name
 }
 
 // NewPlan makes a plan. It touches nothing.
@@ -66,6 +67,21 @@ func (p *Plan) keep(replaced map[uint64]image.Replaced, files map[string]image.R
 	}
 }
 
+// files lists all that CRIU may inherit.
+func (p *Plan) files(at Place) []*os.File {
+	list := make([]*os.File, 0, 1+len(p.held)+len(p.mapped))
+	if at.Log != nil {
+		list = append(list, at.Log)
+	}
+	for _, h := range p.held {
+		list = append(list, h.File)
+	}
+	for _, f := range p.mapped {
+		list = append(list, f)
+	}
+	return list
+}
+
 // options maps the external resources onto a place.
 func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	var o criu.RestoreOptions
@@ -109,8 +125,8 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	for key, h := range p.held {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: h.File})
 	}
-	for key, f := range p.mapped {
-		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
+	for _, key := range p.used {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: p.mapped[key]})
 	}
 	return o, nil
 }

@@ -47,10 +47,14 @@ type Options struct {
 	Held     []Held
 	Memory   *memory.Store // of the memory files that the manifest names
 	Pages    Pages
-	Hostname string   // empty: the saved one
-	Guard    *os.File // as in criu.RestoreOptions
-	// Start, Ready and Resuming are as in criu.RestoreOptions.
-	Start    func(*exec.Cmd) error
+	Hostname string // empty: the saved one
+	// Guard and Start are as in criu.StartOptions.
+	Guard *os.File
+	Start func(*exec.Cmd) error
+	// Meanwhile is called while CRIU starts, before the images and the place are
+	// looked at but for its cgroup and namespaces, Log, Work and View; may be nil.
+	Meanwhile func(ctx context.Context) error
+	// Ready and Resuming are as in criu.RestoreOptions.
 	Ready    func(ctx context.Context, pid int) error
 	Resuming func()
 	// Step is told the name of each step as it begins; may be nil.
@@ -84,21 +88,35 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := plan.openMemory(o); err != nil {
+		return 0, err
+	}
+	defer plan.closeMemory()
+	step(o.Step, "start criu")
+	started, err := c.StartRestore(ctx, criu.StartOptions{Files: plan.files(o.Place), Guard: o.Guard, Start: o.Start})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, started.Close()) }()
+	if o.Meanwhile != nil {
+		if err := o.Meanwhile(ctx); err != nil {
+			return 0, err
+		}
+	}
 	step(o.Step, "prepare images")
 	images, drop, err := prepare(ctx, o, plan)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, drop()) }()
-	defer plan.closeMemory()
 	ro, err := plan.options(o.Place)
 	if err != nil {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Start, ro.Ready, ro.Resuming, ro.Guard = o.Start, o.Ready, o.Resuming, o.Guard
+	ro.Ready, ro.Resuming = o.Ready, o.Resuming
 	step(o.Step, "restore processes")
-	pid, err = c.Restore(ctx, ro)
+	pid, err = started.Run(ctx, ro)
 	if err != nil {
 		return 0, fmt.Errorf("restore %s: %w", o.Manifest.App, err)
 	}
@@ -122,7 +140,6 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	}
 	defer func() {
 		if err != nil {
-			plan.closeMemory()
 			err = errors.Join(err, view.Remove())
 		}
 	}()

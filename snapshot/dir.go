@@ -59,18 +59,20 @@ func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manif
 	if err != nil {
 		return nil, err
 	}
+	return m, d.Check(ctx, m, depth, store)
+}
+
+// Check is Open for who has read the manifest.
+func (d Dir) Check(ctx context.Context, m *Manifest, depth Depth, store *memory.Store) error {
 	if err := checkTree(ctx, string(d), m.Files, depth); err != nil {
-		return nil, err
+		return err
 	}
 	for _, f := range m.Memory {
 		if err := store.Check(ctx, f.File, depth); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
-	if err := d.checkLinks(m, store); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return d.checkLinks(m, store)
 }
 
 // checkTree checks that all below dir is as it was described.

@@ -249,7 +249,7 @@ func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[
 	return clock.end(), nil
 }
 
-// lazySource is the snapshot of a template, opened and checked when it is first
+// lazySource is the snapshot of a template, opened when it is first
 // needed: clones from the pool are made of it already.
 type lazySource struct {
 	d      *Daemon
@@ -259,7 +259,7 @@ type lazySource struct {
 
 func (l *lazySource) get(ctx context.Context) (_ *source, err error) {
 	if l.opened == nil {
-		l.opened, err = l.d.openSnapshot(ctx, l.t.rec.Snapshot, snapshot.ByStamp)
+		l.opened, err = l.d.beginSnapshot(ctx, l.t.rec.Snapshot, snapshot.ByStamp)
 	}
 	return l.opened, err
 }
@@ -272,6 +272,9 @@ func (l *lazySource) openFiles(ctx context.Context) ([]string, error) {
 	}
 	s, err := l.get(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.checked(); err != nil {
 		return nil, err
 	}
 	return l.t.openFiles(ctx, s)

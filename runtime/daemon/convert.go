@@ -237,11 +237,7 @@ func recordOf(m *snapshot.Manifest) (*record, error) {
 }
 
 // restoredRecord is the record of an app to be made from a snapshot.
-func (d *Daemon) restoredRecord(req *api.RestoreRequest) (*record, error) {
-	_, m, err := d.findSnapshot(req.GetSnapshot())
-	if err != nil {
-		return nil, err
-	}
+func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*record, error) {
 	if !m.WithStorage {
 		return nil, fmt.Errorf("snapshot %s: %w: it has no files", req.GetSnapshot(), errdefs.ErrFailedPrecondition)
 	}

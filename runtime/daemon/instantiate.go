@@ -6,52 +6,87 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// source is a checked snapshot whose memory and layers nobody removes meanwhile.
+// source is a snapshot whose memory and layers nobody removes meanwhile.
 type source struct {
 	d        *Daemon
+	name     string
 	dir      snapshot.Dir
+	at       fs.FileInfo // what dir was
 	manifest *snapshot.Manifest
+	check    errgroup.Group
 }
 
 // openSnapshot finds and checks a snapshot. The caller closes it.
-func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (_ *source, err error) {
+func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
+	s, err := d.beginSnapshot(ctx, name, depth)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checked(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// beginSnapshot finds a snapshot, whose manifest is checked, and begins to check the
+// rest: its images may not be used before checked has returned nil, and what was made
+// of its files is to be thrown away if it does not. The caller closes it.
+func (d *Daemon) beginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
 	dir, m, err := d.findSnapshot(name)
 	if err != nil {
 		return nil, err
 	}
-	s := &source{d: d, dir: dir, manifest: m}
+	at, err := os.Lstat(string(dir))
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", name, err)
+	}
+	s := &source{d: d, name: name, dir: dir, at: at, manifest: m}
 	d.memory.Pin(m.MemoryFiles())
 	d.layers.Pin(m.Layers)
-	defer func() {
-		if err != nil {
-			s.Close()
-			err = fmt.Errorf("snapshot %s: %w", name, err)
+	s.check.Go(func() error {
+		if err := dir.Check(ctx, m, depth, d.memory); err != nil {
+			return err
 		}
-	}()
-	if _, err := dir.Open(ctx, depth, d.memory); err != nil {
-		return nil, err
+		return d.checkLayers(ctx, m, depth)
+	})
+	return s, nil
+}
+
+// checked waits for the check of the snapshot. It may be called by several.
+func (s *source) checked() error {
+	if err := s.check.Wait(); err != nil {
+		return fmt.Errorf("snapshot %s: %w", s.name, err)
 	}
-	return s, d.checkLayers(ctx, m, depth)
+	return nil
 }
 
 // Close lets go of what the snapshot needs.
 func (s *source) Close() {
+	_ = s.check.Wait() // who used it has asked
 	s.d.memory.Unpin(s.manifest.MemoryFiles())
 	s.d.layers.Unpin(s.manifest.Layers)
-	s.d.sweepSoon() // the snapshot may have been removed meanwhile
+	// Who has removed it meanwhile has left what is pinned.
+	if now, err := os.Lstat(string(s.dir)); err != nil || !os.SameFile(s.at, now) {
+		s.d.sweepSoon()
+	}
 }
 
 // birth is how an enrolled app is made of a snapshot.
@@ -77,45 +112,18 @@ func (a *app) instance(count, existing int, set map[string]string) template.Inst
 // instantiate makes an enrolled app's files and processes, and lets them run. If
 // it fails the caller expunges the app.
 //
-//	files, links -> restore, cut off from the network -> commands, signal -> network
+//	cgroup, namespace -> CRIU's start; files, links -> restore, cut off from the network -> commands, signal -> network
 func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps) error {
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return err
 	}
-	if len(b.copied) > 0 {
-		clock.begin("copy files")
-		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
-			return err
-		}
-	}
-	clock.begin("prepare sandbox")
 	a.heed(b.plan)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return err
 	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
-		return err
-	}
-	if err := ns.Close(); err != nil {
-		return err
-	}
-	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {
-		return err
-	}
-	if err := d.apply(ctx, a, b); err != nil {
-		return err
-	}
-	if err := fault.Point(ctx, fault.RestoreAfterSandbox); err != nil {
-		return err
-	}
-	if len(b.plan.Commands) > 0 {
-		if err := d.isolate(ctx, a); err != nil {
-			return err
-		}
-	}
 	proc, err := d.restore(ctx, a, revival{
 		from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
+		furnish: func(ctx context.Context, ns *netns.NS) error { return d.furnish(ctx, a, b, ns, clock) },
 	})
 	if err != nil {
 		return err
@@ -129,6 +137,44 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 		return errors.Join(err, proc.Close())
 	}
 	return d.adopt(a, proc, forever)
+}
+
+// furnish makes the sandbox of an app that is made of a snapshot, but for what enclose
+// makes, while the snapshot is checked. What it has made of one that is damaged goes
+// with the app.
+func (d *Daemon) furnish(ctx context.Context, a *app, b birth, ns *netns.NS, clock *steps) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := d.attach(gctx, a, ns); err != nil || len(b.plan.Commands) == 0 {
+			return err
+		}
+		return d.isolate(gctx, a)
+	})
+	g.Go(func() error { return d.fill(gctx, a, b, clock) })
+	g.Go(b.source.checked)
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	a.ready = true
+	return fault.Point(ctx, fault.RestoreAfterSandbox)
+}
+
+// fill makes the app's files.
+func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error {
+	if len(b.copied) > 0 {
+		clock.begin("copy files")
+		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
+			return err
+		}
+		clock.begin("start criu") // it goes on
+	}
+	if err := a.box.Furnish(); err != nil {
+		return err
+	}
+	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {
+		return err
+	}
+	return d.apply(ctx, a, b)
 }
 
 // heed takes what a plan says of the app's record.

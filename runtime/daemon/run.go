@@ -36,15 +36,30 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 	if err := fault.Point(ctx, fault.CreateAfterRecord); err != nil {
 		return nil, err
 	}
-	ns, err := d.prepare(ctx, a)
+	ns, err := d.enclose(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
+	launch, err := a.box.Launch(ctx, ns)
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w", rec.Name, err)
+	}
+	defer func() { err = errors.Join(err, launch.Close()) }()
+	if err := a.box.Furnish(); err != nil {
+		return nil, err
+	}
+	if err := fault.Point(ctx, fault.CreateAfterSandbox); err != nil {
+		return nil, err
+	}
+	if err := d.attach(ctx, a, ns); err != nil {
+		return nil, err
+	}
+	a.ready = true
 	if err := fault.Point(ctx, fault.CreateAfterAttach); err != nil {
 		return nil, err
 	}
-	proc, err := a.box.Start(ctx, ns)
+	proc, err := launch.Run()
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", rec.Name, err)
 	}
@@ -99,22 +114,31 @@ func (d *Daemon) enrollAs(ctx context.Context, rec record, first Status, pool *t
 // prepare makes the app's sandbox and attaches it to its network. Both may
 // exist. The caller closes the namespace.
 func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
-	ns, err := a.box.Prepare(ctx)
+	ns, err := d.enclose(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	err = a.box.Furnish()
+	if err == nil {
+		err = d.attach(ctx, a, ns)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	a.ready = true
+	return ns, nil
+}
+
+// enclose makes the part of the app's sandbox that processes are started in, and the
+// work directory; both may exist. The caller closes the namespace.
+func (d *Daemon) enclose(ctx context.Context, a *app) (*netns.NS, error) {
+	ns, err := a.box.Enclose(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(a.work(), 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make work directory: %w", err), ns.Close())
 	}
-	if a.status() == Creating {
-		if err := fault.Point(ctx, fault.CreateAfterSandbox); err != nil {
-			return nil, errors.Join(err, ns.Close())
-		}
-	}
-	if err := d.attach(ctx, a, ns); err != nil {
-		return nil, errors.Join(err, ns.Close())
-	}
-	a.ready = true
 	return ns, nil
 }
 

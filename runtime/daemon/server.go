@@ -113,16 +113,21 @@ func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStream
 
 // Restore implements the API.
 func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	rec, err := d.restoredRecord(req)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
 	began := time.Now()
+	s, err := d.beginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	rec, err := restoredRecord(req, s.manifest)
+	if err != nil {
+		return err
+	}
 	var a *app
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
-		a, out, err = d.restoreSnapshot(ctx, restoreRequest{snapshot: req.GetSnapshot(), record: *rec, pages: pagesOf(req.GetCopy()), tell: progress(stream)})
+		a, out, err = d.restoreSnapshot(ctx, restoreRequest{source: s, record: *rec, pages: pagesOf(req.GetCopy()), tell: progress(stream)})
 		return out, err
 	})
 	if err != nil {

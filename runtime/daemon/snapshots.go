@@ -207,10 +207,10 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 
 // restoreRequest says what restoreSnapshot makes.
 type restoreRequest struct {
-	snapshot string
-	record   record // name, endpoint; the rest comes from the snapshot
-	pages    restore.Pages
-	tell     func(string)
+	source *source
+	record record // see restoredRecord
+	pages  restore.Pages
+	tell   func(string)
 }
 
 // restoreSnapshot makes a new app from a snapshot. Its connections are reset,
@@ -218,12 +218,7 @@ type restoreRequest struct {
 // fails nothing is left of it.
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
-	clock.begin("check snapshot")
-	s, err := d.openSnapshot(ctx, req.snapshot, snapshot.ByStamp)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer s.Close()
+	s := req.source
 	born := birth{source: s, pages: req.pages}
 	req.record.Generation = template.NewGeneration()
 	if born.copied, err = d.unstackable(&req.record); err != nil {

@@ -143,6 +143,9 @@ type revival struct {
 	frozen   bool   // they do not run before they are thawed
 	tell     func(string)
 	ready    func(ctx context.Context, pid int) error // as in restore.Options
+	// furnish makes the sandbox but for what enclose makes, while CRIU starts; nil if
+	// all of it is there, or made before CRIU's start.
+	furnish func(ctx context.Context, ns *netns.NS) error
 }
 
 // restore makes the processes of a saved app, with the sockets that are held. If
@@ -150,7 +153,12 @@ type revival struct {
 func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Process, err error) {
 	r.tell("prepare sandbox")
 	rec, _ := a.read()
-	ns, err := d.prepared(ctx, a)
+	prepare, meanwhile := d.prepared, func(context.Context) error { return nil }
+	var ns *netns.NS
+	if r.furnish != nil {
+		prepare, meanwhile = d.enclose, func(ctx context.Context) error { return r.furnish(ctx, ns) }
+	}
+	ns, err = prepare(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +206,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Ready: r.ready, Step: r.tell,
+		Meanwhile: meanwhile, Ready: r.ready, Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

@@ -40,10 +40,11 @@ func run(request *os.File) error {
 	if err := json.NewDecoder(request).Decode(&cfg); err != nil {
 		return fmt.Errorf("read spec: %w", err)
 	}
-	// The spec arrives once the process is in its cgroup, so this makes the
-	// app's cgroup the root of its namespace, cgroup_namespaces(7).
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil { //nolint:forbidigo // a cgroup namespace, not a network one
-		return fmt.Errorf("make cgroup namespace: %w", err)
+	// The process is in its cgroup, which so is the root of its namespace,
+	// cgroup_namespaces(7); and the spec arrives when the daemon has mounted what
+	// the copy of its mount namespace is to have.
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP | unix.CLONE_NEWNS); err != nil { //nolint:forbidigo // not a network one
+		return fmt.Errorf("make cgroup and mount namespace: %w", err)
 	}
 	if cfg.Spec.Hostname != "" {
 		if err := unix.Sethostname([]byte(cfg.Spec.Hostname)); err != nil {

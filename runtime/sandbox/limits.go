@@ -50,7 +50,7 @@ func (g *Group) SetLimits(r *specs.LinuxResources) error {
 		}
 		return nil
 	}
-	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(limitHierarchy))
+	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(g.parent.v1))
 	if err == nil {
 		err = cg.Update(r)
 	}

@@ -20,74 +20,101 @@ import (
 // process, see [Init].
 const InitCommand = "sandbox-init"
 
-// Start runs the app's program in new namespaces, with the given network
-// namespace. It returns when the program has been executed; if that fails,
-// nothing is left of it.
-func (s *Sandbox) Start(ctx context.Context, ns *netns.NS) (_ *Process, err error) {
-	config, err := json.Marshal(initConfig{Spec: s.Spec, Root: s.Root(), Dev: s.Dev()})
-	if err != nil {
-		return nil, fmt.Errorf("encode spec: %w", err)
-	}
+// Launch is an app's first process before it is told what it runs.
+type Launch struct {
+	box             *Sandbox
+	cmd             *exec.Cmd
+	request, answer pipe
+}
+
+// Launch starts the app's first process in new namespaces, with the given network
+// namespace, which Enclose has returned. It takes the process some ms to be ready, in
+// which the caller can make the rest of the sandbox. The caller closes it.
+func (s *Sandbox) Launch(ctx context.Context, ns *netns.NS) (_ *Launch, err error) {
 	log, err := s.OpenLog()
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close() //nolint:errcheck // the app has its own
-	// request carries the config and then a byte once the process is in its
-	// cgroup; answer carries an error text, or ends when the program runs.
-	request, err := newPipe()
-	if err != nil {
+	l := &Launch{box: s}
+	// request carries the config; answer carries an error text, or ends when the
+	// program runs.
+	if l.request, err = newPipe(); err != nil {
 		return nil, err
 	}
-	defer request.Close()
-	answer, err := newPipe()
-	if err != nil {
+	if l.answer, err = newPipe(); err != nil {
+		l.request.Close()
 		return nil, err
 	}
-	defer answer.Close()
-
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", InitCommand)
 	cmd.Args[0] = "snapctl-init"
 	cmd.Env = []string{"GOMAXPROCS=1"}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = []*os.File{request.r, answer.w}
+	cmd.ExtraFiles = []*os.File{l.request.r, l.answer.w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid: true, // CRIU refuses a session that leads outside the pid namespace
-		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS |
-			unix.CLONE_NEWTIME,
+		// Its mount namespace it makes when the mounts are there that it is to have.
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWTIME,
 	}
 	err = ns.Do(func() error {
 		runtime.LockOSThread() //nolint:forbidigo // once more than Do unlocks it: the thread dies with Do's goroutine
 		return s.group.Start(cmd)
 	})
 	if err != nil {
+		l.closePipes()
 		return nil, fmt.Errorf("start sandbox: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, cmd.Process.Kill(), reaped(cmd.Wait()))
-		}
-	}()
-	if err := errors.Join(request.r.Close(), answer.w.Close()); err != nil {
+	l.cmd = cmd
+	return l, nil
+}
+
+// Close ends the process, unless Run has made it the program. A second call does
+// nothing.
+func (l *Launch) Close() error {
+	defer l.closePipes()
+	cmd := l.cmd
+	l.cmd = nil
+	if cmd == nil {
+		return nil
+	}
+	return errors.Join(cmd.Process.Kill(), reaped(cmd.Wait()))
+}
+
+func (l *Launch) closePipes() {
+	l.request.Close()
+	l.answer.Close()
+}
+
+// Run makes the process the app's program, once all of the sandbox is there. It
+// returns when the program has been executed. It is called once, and closes l.
+func (l *Launch) Run() (_ *Process, err error) {
+	defer func() { err = errors.Join(err, l.Close()) }()
+	config, err := json.Marshal(initConfig{Spec: l.box.Spec, Root: l.box.Root(), Dev: l.box.Dev()})
+	if err != nil {
+		return nil, fmt.Errorf("encode spec: %w", err)
+	}
+	if err := errors.Join(l.request.r.Close(), l.answer.w.Close()); err != nil {
 		return nil, err
 	}
-	if _, err := request.w.Write(append(config, '\n')); err != nil {
+	if _, err := l.request.w.Write(append(config, '\n')); err != nil {
 		return nil, fmt.Errorf("send spec: %w", err)
 	}
-	if err := request.w.Close(); err != nil {
+	if err := l.request.w.Close(); err != nil {
 		return nil, err
 	}
-	text, err := io.ReadAll(answer.r)
+	text, err := io.ReadAll(l.answer.r)
 	if err != nil {
 		return nil, fmt.Errorf("start sandbox: %w", err)
 	}
 	if len(text) > 0 {
 		return nil, fmt.Errorf("start sandbox: %s", text)
 	}
-	p, err := OpenProcess(cmd.Process.Pid)
+	p, err := OpenProcess(l.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
+	cmd := l.cmd
+	l.cmd = nil
 	return p, cmd.Process.Release() // Process.Wait reaps it
 }
 

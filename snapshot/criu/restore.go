@@ -20,18 +20,23 @@ type Inherit struct {
 	File *os.File
 }
 
-// RestoreOptions says where [Client.Restore] puts the tasks.
+// StartOptions says how the CRIU process of a restore is started.
+type StartOptions struct {
+	Files []*os.File // what it may be told to inherit
+	Guard *os.File   // as in DumpOptions
+	// Start starts the CRIU process in the cgroup and the namespaces that the
+	// tasks are to inherit; nil: cmd.Start.
+	Start func(*exec.Cmd) error
+}
+
+// RestoreOptions says where [Restore.Run] puts the tasks.
 type RestoreOptions struct {
 	Images   string // a directory of images, or a view of one
 	WorkDir  string // an existing directory for CRIU's log
 	Root     string // the mounted root directory
 	External []string
-	Inherit  []Inherit
-	Guard    *os.File // as in DumpOptions
+	Inherit  []Inherit // of StartOptions.Files
 
-	// Start starts the CRIU process in the cgroup and the namespaces that the
-	// tasks are to inherit; nil: cmd.Start.
-	Start func(*exec.Cmd) error
 	// Ready is called when every task is in place and about to run. If it
 	// fails, the tasks are killed. Afterwards ctx is not looked at.
 	Ready func(ctx context.Context, pid int) error
@@ -40,12 +45,50 @@ type RestoreOptions struct {
 	Resuming func()
 }
 
-// Restore makes the saved tasks again and returns the process id of the root
-// task, which is a child of the caller.
+// Restore is a CRIU process that has yet to be told what it restores. To execute
+// and link it takes some 5 ms, in which the caller can make the rest ready.
+type Restore struct {
+	c       Client
+	s       *session
+	numbers map[*os.File]int32 // the descriptors that it has of the files
+}
+
+// StartRestore starts a CRIU process. The caller closes it.
+func (c Client) StartRestore(ctx context.Context, o StartOptions) (*Restore, error) {
+	extra := append(files(o.Guard), o.Files...)
+	r := &Restore{c: c, numbers: make(map[*os.File]int32, len(extra))}
+	for i, f := range extra {
+		r.numbers[f] = int32(firstExtraFile + 1 + i)
+	}
+	var err error
+	if r.s, err = c.start(ctx, process{files: extra, start: o.Start}); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Close kills the CRIU process, unless Run was called. A second call does nothing.
+func (r *Restore) Close() error {
+	s := r.s
+	r.s = nil
+	if s == nil {
+		return nil
+	}
+	s.kill() // it has done nothing yet
+	return s.close()
+}
+
+// Run makes the saved tasks again and returns the process id of the root task,
+// which is a child of the caller. It is called once, and ends the CRIU process.
 //
 // If ctx ends before the tasks are ready CRIU is killed; the caller then kills what it left in the cgroup.
 // Returns an error wrapping *Error if CRIU failed.
-func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err error) {
+func (r *Restore) Run(ctx context.Context, o RestoreOptions) (pid int, err error) {
+	s := r.s
+	r.s = nil
+	defer func() { err = errors.Join(err, s.close()) }()
+	stop := context.AfterFunc(ctx, s.kill)
+	defer stop()
 	images, err := os.Open(o.Images)
 	if err != nil {
 		return 0, fmt.Errorf("open images directory: %w", err)
@@ -57,7 +100,7 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 	}
 	defer work.Close() //nolint:errcheck // only read from
 
-	opts := c.commonOpts(RestoreLog, images)
+	opts := r.c.commonOpts(RestoreLog, images)
 	opts.WorkDirFd = dirFD(work)
 	opts.Root = new(o.Root)
 	opts.External = o.External
@@ -66,21 +109,13 @@ func (c Client) Restore(ctx context.Context, o RestoreOptions) (pid int, err err
 	// A program on the host may have been upgraded or a log have grown;
 	// its size is still checked.
 	opts.SkipFileRwxCheck = new(true)
-	extra := files(o.Guard)
 	for _, in := range o.Inherit {
-		opts.InheritFd = append(opts.InheritFd, &rpc.InheritFd{
-			Key: new(in.Key), Fd: new(int32(firstExtraFile + 1 + len(extra))),
-		})
-		extra = append(extra, in.File)
+		fd, ok := r.numbers[in.File]
+		if !ok {
+			return 0, fmt.Errorf("inherit %s: criu was started without it", in.Key)
+		}
+		opts.InheritFd = append(opts.InheritFd, &rpc.InheritFd{Key: new(in.Key), Fd: new(fd)})
 	}
-
-	s, err := c.start(ctx, process{files: extra, start: o.Start})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	stop := context.AfterFunc(ctx, s.kill)
-	defer stop()
 
 	resumed := false
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {

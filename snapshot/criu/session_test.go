@@ -22,9 +22,32 @@ func fake(t *testing.T, script string) Client {
 	return Client{Path: path}
 }
 
-func restoreOptions(t *testing.T) RestoreOptions {
+func restore(ctx context.Context, t *testing.T, c Client) error {
 	t.Helper()
-	return RestoreOptions{Images: t.TempDir(), WorkDir: t.TempDir(), Root: "/"}
+	r, err := c.StartRestore(ctx, StartOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = r.Run(ctx, RestoreOptions{Images: t.TempDir(), WorkDir: t.TempDir(), Root: "/"})
+	qt.Check(t, qt.IsNil(r.Close())) // Run has
+	return err
+}
+
+// A restore that comes to nothing before CRIU is told of it ends it.
+func TestRestoreNotRun(t *testing.T) {
+	r, err := fake(t, "exec sleep 1000").StartRestore(t.Context(), StartOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	s := r.s
+	qt.Assert(t, qt.IsNil(r.Close()))
+	qt.Assert(t, qt.IsNotNil(s.cmd.ProcessState))
+	qt.Assert(t, qt.IsNil(r.Close()))
+}
+
+func TestInheritedFileIsOneOfThoseGiven(t *testing.T) {
+	r, err := fake(t, "cat <&3 >/dev/null").StartRestore(t.Context(), StartOptions{Files: []*os.File{os.Stdin}})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = r.Run(t.Context(), RestoreOptions{
+		Images: t.TempDir(), WorkDir: t.TempDir(), Root: "/", Inherit: []Inherit{{Key: "other", File: os.Stderr}},
+	})
+	qt.Assert(t, qt.ErrorMatches(err, "inherit other: criu was started without it"))
 }
 
 func TestCRIUThatFails(t *testing.T) {
@@ -37,7 +60,7 @@ func TestCRIUThatFails(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := fake(t, tt.script)
-			_, err := c.Restore(t.Context(), restoreOptions(t))
+			err := restore(t.Context(), t, c)
 			qt.Assert(t, qt.ErrorMatches(err, tt.err))
 			if b, rerr := os.ReadFile(c.Path + ".pid"); rerr == nil {
 				var pid int
@@ -78,7 +101,7 @@ func TestRestoreEndsWithItsContext(t *testing.T) {
 	c := fake(t, "exec sleep 1000")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := c.Restore(ctx, restoreOptions(t))
+	err := restore(ctx, t, c)
 	qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded))
 }
 

@@ -84,7 +84,6 @@ func newRoot(s *session) *cobra.Command {
 	addTo(root, groupMany, newTemplate(s), newClone(s))
 	addTo(root, groupIDs, newIDs(s), newVem(s))
 	addTo(root, groupHost, newDoctor(s), newVersion(s))
-	root.AddCommand(newMan(s))
 	s.globalFlags(root)
 	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupHost)

@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/doctor"
@@ -44,6 +46,9 @@ func System(version string) World {
 		Build: output.Build{Version: version, GoVersion: runtime.Version()},
 	}
 }
+
+// Commands are all commands, for who writes about them.
+func Commands(w World) *cobra.Command { return newRoot(&session{world: w}) }
 
 // Run runs one command line, without the program's name, and returns the exit
 // code. If ctx ends, what the command has begun is given up.

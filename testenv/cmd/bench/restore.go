@@ -11,8 +11,8 @@ import (
 
 // spent is how long a restore or a wake took.
 type spent struct {
-	// step is from the images to running processes: what has to be edited in
-	// them, and the run of CRIU.
+	// step is from CRIU's start to running processes: its run, what has to be
+	// edited in the images, and what else is done while it starts.
 	step time.Duration
 	// command is that of snapctl, from its execution to its exit: step, checks of
 	// the images, the sandbox, records, the way to the daemon and back.
@@ -191,7 +191,7 @@ func (w *world) command(ctx context.Context, args ...string) (spent, error) {
 	}
 	s := spent{command: took}
 	for _, result := range doc.Results {
-		for _, name := range []string{"prepare images", "restore processes"} {
+		for _, name := range []string{"start criu", "prepare images", "restore processes"} {
 			us, ok := result.StepsUS[name]
 			if !ok {
 				return s, fmt.Errorf("snapctl %s tells nothing of its step %q", args[0], name)
