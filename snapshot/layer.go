@@ -79,7 +79,9 @@ func (l *Layers) adopt(ctx context.Context, tree string) (Layer, error) {
 	sum := sha256.Sum256(list)
 	layer := Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true}
 	for _, f := range files {
-		layer.SizeBytes += f.SizeBytes
+		if !f.MetadataOnly {
+			layer.SizeBytes += f.SizeBytes
+		}
 	}
 	l.dir.Pin(string(layer.ID))
 	if err := l.place(tree, list, l.dir.Path(string(layer.ID))); err != nil {
@@ -148,6 +150,10 @@ func describeTree(ctx context.Context, dir string) ([]File, error) {
 			f, err := describe(dir, name)
 			if err != nil {
 				return err
+			}
+			if f.MetadataOnly { // what it reads as is not its content
+				files[i] = f
+				return nil
 			}
 			if f.SHA256, err = digest(ctx, filepath.Join(dir, name), f.Type); err != nil {
 				return fmt.Errorf("hash %s: %w", name, err)

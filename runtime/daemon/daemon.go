@@ -60,7 +60,7 @@ type Daemon struct {
 	host    *netns.NS
 	fds     *holder.Keeper
 	memory  *memory.Store
-	layers  *snapshot.Layers
+	storages
 	sweeps  chan struct{} // has a token while somebody wants unneeded memory and layers removed
 	pools   chan struct{} // likewise, to have pools filled or emptied
 	lock    *os.File
@@ -133,7 +133,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
 		return nil, err
 	}
-	if d.layers, err = snapshot.OpenLayers(filepath.Join(opt.StateDir, "layers")); err != nil {
+	if err := d.openStorage(); err != nil {
 		return nil, err
 	}
 	if err := d.loadTemplates(ctx); err != nil {
@@ -174,7 +174,7 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.host.Close())
 	}
 	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+		errs = append(errs, d.storages.close(), d.lock.Close())
 	}
 	return errors.Join(errs...)
 }

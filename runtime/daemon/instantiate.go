@@ -82,7 +82,7 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 	}
 	if len(b.copied) > 0 {
 		clock.begin("copy files")
-		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
+		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Spec.Root.Path, a.box.Upper()); err != nil {
 			return err
 		}
 	}

@@ -208,7 +208,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
-	copied, err := d.unstackable(rec)
+	copied, err := d.unstackable(ctx, rec)
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
 		return err
 	}
-	if err := snapshot.CopyLayers(ctx, copied, a.box.Upper()); err != nil {
+	if err := snapshot.CopyLayers(ctx, copied, rec.Spec.Root.Path, a.box.Upper()); err != nil {
 		return err
 	}
 	ns, err := d.prepare(ctx, a)

@@ -79,7 +79,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Frozen, opt.Unseen = look.frozen, func() [][]byte { return look.unseen }
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
 		}
 		if err := snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()); err != nil {
@@ -130,7 +130,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
 			clock.begin("copy files")
-			if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+			if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 				return err
 			}
 			clock.begin("commit")
@@ -225,7 +225,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	defer s.Close()
 	born := birth{source: s, pages: req.pages}
 	req.record.Generation = template.NewGeneration()
-	if born.copied, err = d.unstackable(&req.record); err != nil {
+	if born.copied, err = d.unstackable(ctx, &req.record); err != nil {
 		return nil, nil, err
 	}
 	if req.pages == restore.Copy {

@@ -39,10 +39,12 @@ type Config struct {
 	StateDir string      // the app's own directory below the daemon's state directory
 	RunDir   string      // the app's own directory below the daemon's run directory
 	Hide     []string    // host directories that the app sees empty
-	Layers   []string    // directories between the app's writes and its lower root, the topmost first: see Stackable
 	Cgroups  *Cgroups    // where the app's cgroup is made
 	Spec     *specs.Spec // process, host name, binds, resources
 	Log      *slog.Logger
+	// Layers tells the directories between the app's writes and its lower root, the
+	// topmost first, whenever the root is mounted: see [Stack]. Nil: there are none.
+	Layers func(context.Context) ([]string, error)
 }
 
 // Sandbox is the place of one app. Its methods are not safe for concurrent use:
@@ -86,7 +88,7 @@ func (s *Sandbox) Prepare(ctx context.Context) (_ *netns.NS, err error) {
 			return nil, fmt.Errorf("make sandbox directory: %w", err)
 		}
 	}
-	if err := s.mountRoot(); err != nil {
+	if err := s.mountRoot(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.mountDev(); err != nil {
