@@ -222,11 +222,10 @@ func describe(dir, name string) (File, error) {
 	if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 		return File{}, err
 	}
-	f := File{Path: name, Mode: st.Mode, Type: "other"}
+	f := File{Path: name, Mode: st.Mode, Type: "other", Stamp: memory.Stamp(&st)}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		f.Type, f.SizeBytes = "file", st.Size
-		f.Stamp = memory.Stamp(&st)
 	case unix.S_IFDIR:
 		f.Type = "dir"
 	case unix.S_IFLNK:

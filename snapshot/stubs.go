@@ -94,6 +94,7 @@ func (s *Stubs) Make(ctx context.Context, layers []Layer, within string) (string
 	return tree, nil
 }
 
+// exists tells whether something is at a path.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {

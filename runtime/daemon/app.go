@@ -161,6 +161,20 @@ func (a *app) settle(to Status, durable durability, change func(*record)) error 
 	return err
 }
 
+// change persists a change of the record that is no step. If it fails nothing has
+// changed.
+func (a *app) change(change func(*record)) error {
+	rec, _ := a.read()
+	change(&rec)
+	if err := rec.write(a.dir, forever); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rec = rec
+	return nil
+}
+
 // note keeps an error that nobody waits for, to be shown with the app.
 func (a *app) note(err error) {
 	a.mu.Lock()

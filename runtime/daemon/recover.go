@@ -202,6 +202,9 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 	if err := d.reclaim(ctx, a); err != nil {
 		return err
 	}
+	if err := d.settleRestack(ctx, a); err != nil {
+		return err
+	}
 	ns, err := d.prepare(ctx, a)
 	if err != nil {
 		return err

@@ -110,7 +110,6 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 // has its turn.
 func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
 	clock := newSteps(req.tell)
-	clock.begin("copy images")
 	if a.held != nil {
 		if err := a.held.Copyable(); err != nil {
 			return nil, nil, err
@@ -122,13 +121,25 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 	}
 	defer free()
 	defer d.sweepSoon()
+	clock.begin("save files")
+	layers, shared, err := d.restack(ctx, a)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
+	}
 	rec, _ := a.read()
+	if !shared {
+		layers = rec.Layers
+	}
+	clock.begin("copy images")
 	dir, err := a.hibernation().Copy(ctx, snapshot.CopyOptions{
 		Target: string(target), Store: d.memory, Layers: d.layers,
 		Change: func(m *snapshot.Manifest) {
-			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, rec.Layers
+			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, layers
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
+			if shared {
+				return fault.Point(ctx, fault.SnapshotBeforeCommit)
+			}
 			clock.begin("copy files")
 			if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 				return err
