@@ -69,7 +69,7 @@ func (s *Stubs) Stack(layers []Layer, within string) string {
 // is where the layers' directory is in the lower root. The caller has a record that
 // names the layers, or the tree may be swept. Returns an error wrapping ErrNoStubs if
 // the layers have what the tree's file system can't take.
-func (s *Stubs) Make(ctx context.Context, layers []Layer, within string) (string, error) {
+func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (string, error) {
 	name := s.Stack(layers, within)
 	s.dir.Pin(name)
 	defer s.dir.Unpin(name)
@@ -85,7 +85,7 @@ func (s *Stubs) Make(ctx context.Context, layers []Layer, within string) (string
 	if err := os.RemoveAll(s.building); err != nil { // of one that failed
 		return "", fmt.Errorf("make stubs: %w", err)
 	}
-	if err := s.build(ctx, layers, within); err != nil {
+	if err := s.build(ctx, layers, root, within); err != nil {
 		return "", errors.Join(fmt.Errorf("make stubs: %w", err), os.RemoveAll(s.building))
 	}
 	if err := os.Rename(s.building, tree); err != nil {
@@ -103,14 +103,19 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-func (s *Stubs) build(ctx context.Context, layers []Layer, within string) error {
-	v, data := view{layers: len(layers)}, make([]string, len(layers))
+func (s *Stubs) build(ctx context.Context, layers []Layer, root, within string) error {
+	trees, data := make([]string, len(layers)), make([]string, len(layers))
 	for i, l := range layers {
-		v.trees = append(v.trees, s.layers.Path(l.ID))
+		trees[i] = s.layers.Path(l.ID)
 		data[i] = path.Join(within, string(l.ID), layerTree)
 	}
+	v, err := openView(trees, root)
+	if err != nil {
+		return err
+	}
+	defer v.close()
 	m := newMaker()
-	err := v.flatten(ctx, s.building, func(f *seen, natural, to string) error {
+	err = v.flatten(ctx, s.building, func(f *seen, natural, to string) error {
 		var marks Marks
 		switch {
 		case f.kind == directory:

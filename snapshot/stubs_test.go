@@ -63,7 +63,7 @@ func (s *stack) mounted(fn func(root string)) []string {
 	qt.Assert(s.t, qt.IsNil(os.MkdirAll(work, 0o755)))
 	lower := s.path("root")
 	if len(s.made) > 0 {
-		tree, err := s.stubs.Make(s.t.Context(), s.made, "/state/layers")
+		tree, err := s.stubs.Make(s.t.Context(), s.made, s.path("root"), "/state/layers")
 		qt.Assert(s.t, qt.IsNil(err))
 		lower = tree + ":" + lower
 	} else { // as the daemon hides its state
@@ -206,6 +206,7 @@ func TestStubs(t *testing.T) {
 				os.Link(at("opt/linked"), at("opt/linked-too")), os.Symlink("../etc/conf", at("opt/link")), unix.Mkfifo(at("opt/fifo"), 0o640),
 				unix.Mknod(at("opt/device"), unix.S_IFCHR|0o600, 1<<8|3), unix.Setxattr(at("opt/app/data"), "user.color", []byte("red"), 0),
 				unix.Setxattr(at("opt/app"), "trusted.x", []byte("y"), 0), os.Chown(at("opt/chmod"), 7, 8), os.Truncate(at("opt/empty"), 0),
+				os.Mkdir(at("new"), 0o755), os.WriteFile(at("new/removed"), nil, 0o600), os.WriteFile(at("new/kept"), nil, 0o600),
 				os.Rename(at("usr/share/doc"), at("opt/doc")), os.Rename(at("etc/moved"), at("opt/moved")),
 				os.Chtimes(at("opt/chmod"), unixTime, unixTime), os.Chmod(at("opt"), 0o751),
 			}
@@ -213,7 +214,7 @@ func TestStubs(t *testing.T) {
 		func(at func(string) string) []error {
 			write(t, at(""), map[string]string{"opt/app/data": "data 1", "usr/opaque/new": "new"})
 			return []error{
-				os.Chmod(at("opt/chmod"), 0o4755), os.Chown(at("opt/linked"), 5, 5), os.Rename(at("opt/rename"), at("opt/renamed")),
+				os.Remove(at("new/removed")), os.Chmod(at("opt/chmod"), 0o4755), os.Chown(at("opt/linked"), 5, 5), os.Rename(at("opt/rename"), at("opt/renamed")),
 				os.Rename(at("opt/doc/sub"), at("sub")), os.Remove(at("opt/fifo")), os.RemoveAll(at("opt/app/deep")), os.Mkdir(at("opt/app/deep"), 0o711),
 				os.Rename(at("etc/conf"), at("etc/conf.old")), os.Remove(at("swap")), os.Mkdir(at("swap"), 0o755), os.Chmod(at("opt/moved"), 0o400),
 				os.Rename(at("opt/chmod"), at("usr/chmodded")), unix.Setxattr(at("opt/empty"), "user.e", nil, 0), os.Chmod(at("sub/b"), 0o604),
@@ -315,7 +316,7 @@ func TestStubsThatCannotBe(t *testing.T) {
 	write(t, base, map[string]string{"d": "a file"})
 	below, err := s.layers.adopt(t.Context(), base)
 	qt.Assert(t, qt.IsNil(err))
-	_, err = s.stubs.Make(t.Context(), []Layer{l, below}, "/state/layers")
+	_, err = s.stubs.Make(t.Context(), []Layer{l, below}, s.path("root"), "/state/layers")
 	qt.Assert(t, qt.ErrorIs(err, ErrDamaged))
 	used, err := s.stubs.Used()
 	qt.Assert(t, qt.IsTrue(err == nil && !used))

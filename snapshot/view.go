@@ -15,12 +15,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// view is what an overlay shows of layers, the topmost first, above a lower root
-// into which nobody looks: which files, whose attributes and whose bytes. It follows
-// the marks as the kernel does (fs/overlayfs/namei.c, ovl_lookup).
+// view is what an overlay shows of layers, the topmost first, above a lower root:
+// which files, whose attributes and whose bytes. It follows the marks as the kernel
+// does (fs/overlayfs/namei.c, ovl_lookup).
 type view struct {
-	trees  []string
-	layers int // how many of the trees are layers: CopyLayers adds the lower root
+	trees  []string // and last the lower root
+	layers int      // how many of the trees are layers
+	root   *os.File
+}
+
+// openView opens a view. The caller closes it. It needs CAP_SYS_ADMIN: to see the
+// lower root as an overlay does, without what is mounted in it, is to have a mount of
+// it (open_tree(2), Linux 5.2).
+func openView(layers []string, root string) (view, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, root, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return view{}, fmt.Errorf("open lower root %s: %w", root, err)
+	}
+	v := view{layers: len(layers), root: os.NewFile(uintptr(fd), root)}
+	v.trees = append(slices.Clone(layers), fmt.Sprintf("/proc/self/fd/%d", fd))
+	return v, nil
+}
+
+func (v view) close() { _ = v.root.Close() } // a handle
+
+// rootHas tells whether the lower root has a directory at a path.
+func (v view) rootHas(path string) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(v.file(place{v.layers, path}), &st)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at lower root: %s: %w", path, err)
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }
 
 // place is a path in one of the layers.
@@ -57,7 +86,7 @@ type seen struct {
 func (v view) file(p place) string { return filepath.Join(v.trees[p.layer], p.path) }
 
 // root is the root directory of the layers from one on.
-func (v view) root(from int) seen {
+func (v view) rootDir(from int) seen {
 	s := seen{kind: directory, fromRoot: "/"}
 	for i := from; i < v.layers; i++ {
 		s.dirs = append(s.dirs, place{i, "/"})
@@ -123,7 +152,7 @@ func (v view) lower(rest seen, layer int, marks Marks, name string) (seen, error
 	case !path.IsAbs(marks.Redirect):
 		return v.child(rest, marks.Redirect)
 	}
-	s := v.root(layer + 1)
+	s := v.rootDir(layer + 1)
 	for part := range strings.SplitSeq(strings.Trim(marks.Redirect, "/"), "/") {
 		switch {
 		case s.kind == below:
@@ -176,7 +205,9 @@ func (v view) names(dir seen) ([]string, error) {
 // all of them. lay puts one file there, with what marks it needs.
 //
 // natural is the path in the lower root that the file would be merged with if it had
-// no mark; empty if there is none.
+// no mark; empty if there is none. A directory that the lower root does not have is
+// merged with none: an overlay looks for whiteouts in merged directories alone
+// (fs/overlayfs/readdir.c, ovl_iterate), and shows them in others.
 func (v view) flatten(ctx context.Context, to string, lay func(s *seen, natural, to string) error) error {
 	var dir func(s seen, to string) error
 	dir = func(s seen, to string) error {
@@ -209,6 +240,15 @@ func (v view) flatten(ctx context.Context, to string, lay func(s *seen, natural,
 					return err
 				}
 			case directory:
+				if c.fromRoot != "" {
+					has, err := v.rootHas(c.fromRoot)
+					if err != nil {
+						return err
+					}
+					if !has {
+						c.fromRoot = ""
+					}
+				}
 				if err := lay(&c, natural, target); err != nil {
 					return err
 				}
@@ -224,7 +264,7 @@ func (v view) flatten(ctx context.Context, to string, lay func(s *seen, natural,
 		}
 		return nil
 	}
-	top := v.root(0)
+	top := v.rootDir(0)
 	if len(top.dirs) == 0 {
 		return nil
 	}
@@ -250,20 +290,24 @@ func CopyLayers(ctx context.Context, layers []string, root, to string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return fmt.Errorf("copy layers: %w", err)
 	}
-	last := len(layers)
-	v, m := view{append(slices.Clone(layers), root), last}, newMaker()
+	v, err := openView(layers, root)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	m := newMaker()
 	return v.flatten(ctx, to, func(s *seen, natural, to string) error {
 		data := ""
 		var marks Marks
 		switch {
 		case s.kind == directory && s.fromRoot != natural && s.fromRoot != "":
 			// The app has renamed a directory of the lower root: it is copied.
-			s.dirs, s.fromRoot = append(s.dirs, place{last, s.fromRoot}), ""
+			s.dirs, s.fromRoot = append(s.dirs, place{v.layers, s.fromRoot}), ""
 			marks.Opaque = natural != ""
 		case s.kind == directory:
 			marks.Opaque = s.fromRoot == "" && natural != ""
 		case s.fromRoot != "":
-			data = filepath.Join(root, s.fromRoot)
+			data = v.file(place{v.layers, s.fromRoot})
 		default:
 			data = v.file(s.data)
 		}

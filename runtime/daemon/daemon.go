@@ -61,10 +61,10 @@ type Daemon struct {
 	fds     *holder.Keeper
 	memory  *memory.Store
 	storages
-	sweeps  chan struct{} // has a token while somebody wants unneeded memory and layers removed
-	pools   chan struct{} // likewise, to have pools filled or emptied
-	lock    *os.File
-	tasks   tasks
+	sweeps chan struct{} // has a token while somebody wants unneeded memory and layers removed
+	pools  chan struct{} // likewise, to have pools filled or emptied
+	lock   *os.File
+	tasks  tasks
 	// criuVersion is written into snapshots.
 	criuVersion int
 

@@ -93,7 +93,7 @@ func (d *Daemon) lowerDirs(ctx context.Context, rec record) ([]string, error) {
 	case sandbox.Directly:
 		return d.layerPaths(rec.Layers), nil
 	case sandbox.ByStubs:
-		tree, err := d.stubs.Make(ctx, rec.Layers, within(s))
+		tree, err := d.stubs.Make(ctx, rec.Layers, rec.Spec.Root.Path, within(s))
 		return []string{tree}, err
 	default:
 		return nil, fmt.Errorf("app %s shares files: %w", rec.Name, s.Why)
@@ -111,7 +111,7 @@ func (d *Daemon) unstackable(ctx context.Context, rec *record) ([]string, error)
 		return nil, err
 	}
 	if s.How == sandbox.ByStubs {
-		_, err := d.stubs.Make(ctx, rec.Layers, within(s))
+		_, err := d.stubs.Make(ctx, rec.Layers, rec.Spec.Root.Path, within(s))
 		if err == nil || !errors.Is(err, snapshot.ErrNoStubs) {
 			return nil, err
 		}
