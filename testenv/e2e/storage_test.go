@@ -25,7 +25,7 @@ def look(path):
     st = os.lstat(path)
     line = [path, oct(st.st_mode), st.st_uid, st.st_gid]
     if stat.S_ISREG(st.st_mode):
-        line += [st.st_size, hashlib.sha256(open(path, "rb").read()).hexdigest(), st.st_mtime_ns, first.setdefault(st.st_ino, path)]
+        line += [st.st_size, hashlib.sha256(open(path, "rb").read()).hexdigest(), st.st_mtime_ns, first.setdefault((st.st_dev, st.st_ino), path)]
     if stat.S_ISLNK(st.st_mode):
         line.append(os.readlink(path))
     line += [(n, os.getxattr(path, n, follow_symlinks=False)) for n in os.listxattr(path, follow_symlinks=False) if n.startswith("user.")]
@@ -112,10 +112,19 @@ var changes = []string{
 	`mv /data/lots /data/deep/lots; chown 1:1 /data/forty; echo 3 >/data/three; rm /data/prog /data/map`,
 }
 
-// TestSharedFiles makes three generations of clones whose files are the template's,
-// with the state directory inside the apps' own root.
+// TestSharedFiles makes three generations of clones whose files are the template's.
 func TestSharedFiles(t *testing.T) {
-	w := New(t, "python3")
+	t.Run("state in the apps' root", func(t *testing.T) { sharedFiles(t, New(t, "python3")) })
+	t.Run("state on a file system of its own", func(t *testing.T) {
+		sharedFiles(t, newWorld(t, host.Config{}, func(h *host.Host) {
+			qt.Assert(t, qt.IsNil(os.MkdirAll(h.StateDir(), 0o700)))
+			run(t, h, "mount", "-t", "tmpfs", "-o", "size=512m", "none", h.StateDir())
+		}, "python3"))
+	})
+}
+
+func sharedFiles(t *testing.T, w *World) {
+	t.Helper()
 	s := w.files()
 	for g, change := range changes {
 		want := s.sees()
@@ -186,13 +195,16 @@ func (s *shared) idsTellLayers() {
 	qt.Assert(s.w.t, qt.Equals(n, 1))
 }
 
+// stubTrees is where trees of stubs are.
+const stubTrees = host.RunDir + "/stubs/trees"
+
 // noStubs waits until no tree of stubs is left.
 func (w *World) noStubs() {
 	w.t.Helper()
 	w.Until("no stubs are left", func() error {
-		r, err := host.Run(w.Command(w.t.Context(), "ls", filepath.Join(host.RunDir, "stubs/trees")))
-		if err == nil && r.Stdout+r.Stderr != "" {
-			err = errors.New(r.Stdout + r.Stderr)
+		left, err := os.ReadDir(w.Outside(stubTrees))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("there is %s", left[0].Name())
 		}
 		return err
 	})
