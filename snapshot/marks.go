@@ -67,7 +67,7 @@ func (m Marks) set(path string) error {
 	var errs []error
 	mark := func(name, value string) {
 		if err := unix.Lsetxattr(path, name, []byte(value), 0); err != nil {
-			errs = append(errs, fmt.Errorf("mark %s: %s: %w", path, name, err))
+			errs = append(errs, &XattrError{Path: path, Name: name, Err: err})
 		}
 	}
 	if m.Opaque {

@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +94,42 @@ func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (
 		return "", fmt.Errorf("make stubs: %w", err)
 	}
 	return tree, nil
+}
+
+// Takes tells whether stubs can have the extended attributes of the files of a tree
+// that is to be a layer.
+func (s *Stubs) Takes(tree string) (_ bool, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(s.building), "try-")
+	if err != nil {
+		return false, fmt.Errorf("try stubs: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return false, fmt.Errorf("try stubs: %w", err)
+	}
+	tried := make(map[string]bool)
+	err = filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		names, err := listXattrs(p)
+		to := file
+		if d.IsDir() {
+			to = dir
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return !tried[to+name] }) && err == nil {
+			err = copyXattrs(p, to)
+		}
+		for _, name := range names {
+			tried[to+name] = true
+		}
+		return err
+	})
+	if _, ok := errors.AsType[*XattrError](err); ok {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // exists tells whether something is at a path.

@@ -326,6 +326,29 @@ func TestStubsThatCannotBe(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(s.layers.Check(t.Context(), l, ByStamp), ErrDamaged))
 }
 
+// TestStubsWithoutAttributes has a file system for stubs that takes no attributes of
+// users, as a tmpfs before Linux 6.6.
+func TestStubsWithoutAttributes(t *testing.T) {
+	s := newStack(t)
+	mount(t, "ramfs", s.path("stubs"), "")
+	var err error
+	s.stubs, err = OpenStubs(s.path("stubs"), s.layers)
+	qt.Assert(t, qt.IsNil(err))
+	tree := s.path("root/state/copy")
+	write(t, tree, map[string]string{"d/x": ""})
+	takes, err := s.stubs.Takes(tree)
+	qt.Assert(t, qt.IsTrue(err == nil && takes))
+	qt.Assert(t, qt.IsNil(unix.Setxattr(filepath.Join(tree, "d/x"), "user.color", []byte("red"), 0)))
+	takes, err = s.stubs.Takes(tree)
+	qt.Assert(t, qt.IsTrue(err == nil && !takes))
+	l, err := s.layers.adopt(t.Context(), tree)
+	qt.Assert(t, qt.IsNil(err))
+	_, err = s.stubs.Make(t.Context(), []Layer{l}, s.path("root"), "/state/layers")
+	qt.Assert(t, qt.ErrorIs(err, ErrNoStubs))
+	left, err := os.ReadDir(s.path("stubs"))
+	qt.Assert(t, qt.IsTrue(err == nil && len(left) == 1 && left[0].Name() == "trees"))
+}
+
 // TestSettle undoes and finishes the making of a layer.
 func TestSettle(t *testing.T) {
 	layers, err := OpenLayers(filepath.Join(t.TempDir(), "layers"))

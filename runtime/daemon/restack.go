@@ -43,6 +43,11 @@ func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bo
 	if s.How == sandbox.Directly && !a.box.Stackable(d.layerPaths(all)) {
 		return nil, false, nil
 	}
+	if s.How == sandbox.ByStubs {
+		if takes, err := d.stubs.Takes(a.box.Upper()); err != nil || !takes {
+			return nil, false, err
+		}
+	}
 	d.layers.Pin(layer)
 	defer d.layers.Unpin(layer)
 	below := fresh.Layer

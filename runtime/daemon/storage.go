@@ -30,6 +30,9 @@ func (d *Daemon) openStorage() error {
 	if err != nil {
 		return err
 	}
+	if err := sandbox.SweepProbes(d.opt.StateDir); err != nil {
+		return err
+	}
 	dir := filepath.Join(d.opt.RunDir, "stubs")
 	if err := sandbox.MountStubs(dir); err != nil {
 		return err

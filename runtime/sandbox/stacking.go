@@ -64,10 +64,11 @@ func Stack(lower, state string) (Stacking, error) {
 		return Stacking{How: Directly}, nil
 	}
 	s := Stacking{How: ByStubs, Within: filepath.Join("/", rel)}
-	if err := s.try(lower, state); err != nil {
+	err = s.try(lower, state)
+	if errors.Is(err, errRefused) {
 		return Stacking{How: Copied, Why: fmt.Errorf("%w: %w", ErrNested, err)}, nil
 	}
-	return s, nil
+	return s, err
 }
 
 // location is a directory of a file system, as that knows it.
@@ -111,16 +112,42 @@ func unescape(text string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
 }
 
-// try reads a file of the state directory by a stub.
+// probePrefix begins the names of the directories in which Stack tries something.
+const probePrefix = ".stub-probe-"
+
+// SweepProbes removes what a killed process has left of [Stack] in the state
+// directory. Nobody may be trying there.
+func SweepProbes(state string) error {
+	left, err := filepath.Glob(filepath.Join(state, probePrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("look for probes: %w", err)
+	}
+	var errs []error
+	for _, dir := range left {
+		errs = append(errs, removeProbe(dir))
+	}
+	return errors.Join(errs...)
+}
+
+func removeProbe(dir string) error {
+	if err := errors.Join(unmount(filepath.Join(dir, "root")), unmount(filepath.Join(dir, "stubs"))); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove probe: %w", err)
+	}
+	return nil
+}
+
+// try reads a file of the state directory by a stub, and returns why that can't be:
+// an error wrapping errRefused if the kernel does not do it.
 func (s Stacking) try(lower, state string) (err error) {
-	dir, err := os.MkdirTemp(state, ".stub-probe-")
+	dir, err := os.MkdirTemp(state, probePrefix)
 	if err != nil {
 		return fmt.Errorf("try to share files: %w", err)
 	}
+	defer func() { err = errors.Join(err, removeProbe(dir)) }()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	defer func() {
-		err = errors.Join(err, unmount(at("root")), unmount(at("stubs")), os.RemoveAll(dir))
-	}()
 	for _, name := range []string{"root", "stubs", "upper", "work"} {
 		if err := os.Mkdir(at(name), 0o700); err != nil {
 			return fmt.Errorf("try to share files: %w", err)
@@ -140,17 +167,22 @@ func (s Stacking) try(lower, state string) (err error) {
 		unix.Setxattr(stub, "trusted.overlay.redirect", []byte(filepath.Join(s.Within, filepath.Base(dir), "data")), 0),
 	)
 	if err != nil {
-		return fmt.Errorf("try to share files: %w", err)
+		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	mount := overlay{lowers: []string{at("stubs"), lower}, upper: at("upper"), work: at("work"), metacopy: true}
-	if err := mount.at(at("root")); err != nil {
+	if err := mount.at(at("root")); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
 		return err
+	} else if err != nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	if b, err := os.ReadFile(at("root/.snapctl-probe")); err != nil || string(b) != content {
-		return errors.Join(fmt.Errorf("try to share files: the kernel found %q", b), err)
+		return errors.Join(fmt.Errorf("%w: it found %q", errRefused, b), err)
 	}
 	return nil
 }
+
+// errRefused is a kernel that does not follow stubs.
+var errRefused = errors.New("the kernel does not follow stubs")
 
 // MountStubs mounts a tmpfs for trees of stubs, if nothing is mounted there. They
 // take no data, but any number of inodes.

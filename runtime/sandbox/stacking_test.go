@@ -56,10 +56,21 @@ func TestStack(t *testing.T) {
 	}
 	// What the kernel does not find is no way to share files.
 	err := Stacking{How: ByStubs, Within: "/var/wrong"}.try(at("root"), at("root/var/state"))
-	qt.Assert(t, qt.IsNotNil(err))
+	qt.Assert(t, qt.ErrorIs(err, errRefused))
 	left, err := os.ReadDir(at("root/var/state"))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(left, 0))
+
+	// What a killed process has left goes, and nothing in what it had mounted.
+	probe := at("beside/state/" + probePrefix + "1")
+	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(probe, "root"), 0o755)))
+	qt.Assert(t, qt.IsNil(os.WriteFile(at("root/precious"), nil, 0o600)))
+	qt.Assert(t, qt.IsNil(unix.Mount(at("root"), filepath.Join(probe, "root"), "", unix.MS_BIND, "")))
+	qt.Assert(t, qt.IsNil(SweepProbes(at("beside/state"))))
+	_, err = os.Lstat(probe)
+	qt.Assert(t, qt.ErrorIs(err, os.ErrNotExist))
+	_, err = os.Lstat(at("root/precious"))
+	qt.Assert(t, qt.IsNil(err))
 }
 
 func TestOverlayOptions(t *testing.T) {

@@ -113,10 +113,15 @@ var changes = []string{
 }
 
 // TestSharedFiles makes three generations of clones whose files are the template's.
-func TestSharedFiles(t *testing.T) {
-	t.Run("state in the apps' root", func(t *testing.T) { sharedFiles(t, New(t, "python3")) })
-	t.Run("state on a file system of its own", func(t *testing.T) {
-		sharedFiles(t, newWorld(t, host.Config{}, func(h *host.Host) {
+func TestSharedFiles(t *testing.T) { everyLayout(t, sharedFiles) }
+
+// everyLayout has the state directory in the apps' own root, where stubs stand for
+// layers, and on a file system of its own.
+func everyLayout(t *testing.T, test func(*testing.T, *World)) {
+	t.Helper()
+	t.Run("inside", func(t *testing.T) { test(t, New(t, "python3")) })
+	t.Run("apart", func(t *testing.T) {
+		test(t, newWorld(t, host.Config{}, func(h *host.Host) {
 			qt.Assert(t, qt.IsNil(os.MkdirAll(h.StateDir(), 0o700)))
 			run(t, h, "mount", "-t", "tmpfs", "-o", "size=512m", "none", h.StateDir())
 		}, "python3"))
@@ -212,8 +217,10 @@ func (w *World) noStubs() {
 
 // TestSnapshotOfHeldSharesFiles takes snapshots of hibernated apps: nothing is
 // copied, and the files are right on both sides.
-func TestSnapshotOfHeldSharesFiles(t *testing.T) {
-	w := New(t, "python3")
+func TestSnapshotOfHeldSharesFiles(t *testing.T) { everyLayout(t, snapshotOfHeld) }
+
+func snapshotOfHeld(t *testing.T, w *World) {
+	t.Helper()
 	s := w.files()
 	s.sh("dd if=/dev/urandom of=/data/big bs=1M count=16 2>/dev/null")
 	for g := range 3 {
