@@ -174,7 +174,7 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.host.Close())
 	}
 	if d.lock != nil {
-		errs = append(errs, d.storages.close(), d.lock.Close())
+		errs = append(errs, d.closeStorage(), d.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -42,8 +42,8 @@ func (d *Daemon) openStorage() error {
 	return err
 }
 
-// close unmounts the tmpfs if no app needs it.
-func (s *storages) close() error {
+// closeStorage unmounts the tmpfs if no app needs it.
+func (s *storages) closeStorage() error {
 	if s.stubs == nil {
 		return nil
 	}
@@ -98,9 +98,9 @@ func (d *Daemon) lowerDirs(ctx context.Context, rec record) ([]string, error) {
 	case sandbox.ByStubs:
 		tree, err := d.stubs.Make(ctx, rec.Layers, rec.Spec.Root.Path, within(s))
 		return []string{tree}, err
-	default:
-		return nil, fmt.Errorf("app %s shares files: %w", rec.Name, s.Why)
+	case sandbox.Copied:
 	}
+	return nil, fmt.Errorf("app %s shares files: %w", rec.Name, s.Why)
 }
 
 // unstackable takes the layers out of a record that can't be below the app's own
@@ -113,14 +113,16 @@ func (d *Daemon) unstackable(ctx context.Context, rec *record) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if s.How == sandbox.ByStubs {
+	switch s.How {
+	case sandbox.Directly:
+		return nil, nil
+	case sandbox.ByStubs:
 		_, err := d.stubs.Make(ctx, rec.Layers, rec.Spec.Root.Path, within(s))
 		if err == nil || !errors.Is(err, snapshot.ErrNoStubs) {
 			return nil, err
 		}
 		d.log.WarnContext(ctx, "a clone can't share files", slog.Any("error", err))
-	} else if s.How == sandbox.Directly {
-		return nil, nil
+	case sandbox.Copied:
 	}
 	paths := d.layerPaths(rec.Layers)
 	rec.Layers = nil

@@ -174,16 +174,16 @@ func (o Options) checkSharedFiles(context.Context) finding {
 	}
 	s, err := sandbox.Stack("/", o.stateDir())
 	if err != nil {
-		return failed(err.Error(), "mount /proc")
+		return failed(err.Error(), "make room in "+o.StateDir+", and mount /proc")
 	}
 	switch s.How {
 	case sandbox.Directly:
 		return fine("layers in " + o.StateDir)
 	case sandbox.ByStubs:
 		return fine("layers in " + o.StateDir + ", by stubs")
-	default:
-		return warning("each clone gets a copy of its files: "+s.Why.Error(), "put the state directory on a file system of its own, or use a kernel whose overlay has metacopy")
+	case sandbox.Copied:
 	}
+	return warning("each clone gets a copy of its files: "+s.Why.Error(), "put the state directory on a file system of its own, or use a kernel whose overlay has metacopy")
 }
 
 // checkLoopback: CRIU probes the kernel's TCP repair over the loopback device

@@ -16,15 +16,28 @@ import (
 type How int
 
 const (
-	// Directly: each layer is a lower directory of the overlay.
+	// Directly says that each layer is a lower directory of the overlay.
 	Directly How = iota
-	// ByStubs: an overlay refuses a lower directory inside another one
-	// (fs/overlayfs/super.c, ovl_check_layer), as layers inside the lower root are. A
-	// tree of stubs stands for them; it leads to their data through the lower root.
+	// ByStubs says that a tree of stubs stands for the layers, and leads to their data
+	// through the lower root: an overlay refuses a lower directory inside another one
+	// (fs/overlayfs/super.c, ovl_check_layer), as layers inside the lower root are.
 	ByStubs
-	// Copied: neither can be, so each app has a copy of its own.
+	// Copied says that neither can be: each app has a copy of its own.
 	Copied
 )
+
+func (h How) String() string {
+	switch h {
+	case Directly:
+		return "directly"
+	case ByStubs:
+		return "by stubs"
+	case Copied:
+		return "copied"
+	default:
+		return fmt.Sprintf("how %d", int(h))
+	}
+}
 
 // Stacking is how the layers of a directory come above a lower root.
 type Stacking struct {

@@ -50,9 +50,9 @@ func (w *World) shared(name string) *shared {
 	return &shared{w, name, w.caller(w.Show(name).GetEndpoint())}
 }
 
-func (s *shared) sh(script string) string {
+func (s *shared) sh(script string) {
 	s.w.t.Helper()
-	return s.w.OK("exec", s.name, "--", "sh", "-ec", script)
+	s.w.OK("exec", s.name, "--", "sh", "-ec", script)
 }
 
 // sees is what it sees of its files; of those that it has open and mapped too.
