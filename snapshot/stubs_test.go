@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
@@ -372,4 +373,40 @@ func TestSettle(t *testing.T) {
 	empty := t.TempDir()
 	n, err = layers.Describe(t.Context(), empty)
 	qt.Assert(t, qt.IsTrue(err == nil && n == nil))
+}
+
+// TestStubsAreMadeOnce has many make one tree at the same time, after a process was
+// killed that made another.
+func TestStubsAreMadeOnce(t *testing.T) {
+	s := newStack(t)
+	tree := s.path("root/state/copy")
+	for i := range 200 {
+		write(t, tree, map[string]string{fmt.Sprint("d/", i): "x"})
+	}
+	l, err := s.layers.adopt(t.Context(), tree)
+	qt.Assert(t, qt.IsNil(err))
+	write(t, s.path("stubs"), map[string]string{"building/half": ""})
+	s.stubs, err = OpenStubs(s.path("stubs"), s.layers)
+	qt.Assert(t, qt.IsNil(err))
+	_, err = os.Lstat(s.path("stubs/building"))
+	qt.Assert(t, qt.ErrorIs(err, fs.ErrNotExist))
+
+	var inodes [8]uint64
+	var g errgroup.Group
+	for i := range inodes {
+		g.Go(func() error {
+			made, err := s.stubs.Make(t.Context(), []Layer{l}, s.path("root"), "/state/layers")
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			err = unix.Stat(filepath.Join(made, "d/199"), &st)
+			inodes[i] = st.Ino
+			return err
+		})
+	}
+	qt.Assert(t, qt.IsNil(g.Wait()))
+	for _, ino := range inodes {
+		qt.Assert(t, qt.Equals(ino, inodes[0]))
+	}
 }
