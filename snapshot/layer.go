@@ -89,8 +89,11 @@ type NewLayer struct {
 }
 
 // Describe says what layer a directory tree would be, and brings it to the disk; nil
-// if there is nothing in it. Nobody may change the tree from now on.
+// if there is nothing in it, or it is not there. Nobody may change the tree from now on.
 func (l *Layers) Describe(ctx context.Context, tree string) (*NewLayer, error) {
+	if there, err := exists(tree); err != nil || !there {
+		return nil, err
+	}
 	if names, err := listTree(tree); err != nil || len(names) == 0 {
 		return nil, err
 	}

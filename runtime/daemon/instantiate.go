@@ -112,16 +112,18 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 			return err
 		}
 	}
-	proc, err := d.restore(ctx, a, revival{
-		from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
-	})
+	proc, err := d.revive(ctx, a, b, clock)
 	if err != nil {
 		return err
 	}
 	clock.begin("settle in")
 	err = fault.Point(ctx, fault.RestoreAfterRestore)
 	if err == nil {
-		err = d.settleIn(ctx, a, b.plan, proc)
+		plan := *b.plan
+		if b.source.manifest.Processes == 0 {
+			plan.Signal = 0 // the program is new, and has read its files
+		}
+		err = d.settleIn(ctx, a, &plan, proc)
 	}
 	if err != nil {
 		return errors.Join(err, proc.Close())

@@ -166,7 +166,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 	case Resuming:
 		return d.recoverResuming(ctx, a)
 	case Stopped:
-		return d.takeDown(ctx, a)
+		return errors.Join(d.settleRestack(ctx, a), d.takeDown(ctx, a))
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
-// A snapshot of a held app takes the app's files as they are: the directory of its
+// A snapshot of a held app, or of one that has ended, takes the app's files as they are: the directory of its
 // writes gets the name of a layer, and the app another, empty one above it.
 //
 //	files described -> layer recorded -> root unmounted -> directory renamed ->
@@ -22,13 +22,13 @@ import (
 //
 // What is left of it half-way, settleRestack finishes or undoes.
 
-// restack makes what a held app wrote a layer below its files, and returns the
+// restack makes what an app without processes wrote a layer below its files, and returns the
 // layers that the app has then, those that are new among them marked as own. It
 // returns false if the files have to be copied. The caller has the app's turn.
 func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bool, err error) {
 	rec, _ := a.read()
 	s, err := d.stacking(rec.Spec.Root.Path)
-	if err != nil || s.How == sandbox.Copied || a.pinsRoot() {
+	if err != nil || s.How == sandbox.Copied || rec.Status == Held && a.pinsRoot() {
 		return nil, false, err
 	}
 	fresh, err := d.layers.Describe(ctx, a.box.Upper())
@@ -96,7 +96,7 @@ func (a *app) pinsRoot() bool {
 }
 
 // settleRestack finishes a restack whose files have become a layer, undoes another
-// one, and mounts the app's root.
+// one, and mounts the root of an app that is to go on.
 func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
 	rec, _ := a.read()
 	if rec.Restacking == nil {
@@ -120,6 +120,9 @@ func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
 		ferr = fault.Point(ctx, fault.RestackAfterSwitch)
 	}
 	a.ready = false
+	if rec.Status == Stopped {
+		return ferr
+	}
 	ns, err := d.prepare(ctx, a)
 	if err != nil {
 		return errors.Join(ferr, err)

@@ -36,8 +36,11 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
-	if a.status() == Held {
+	switch a.status() { //nolint:exhaustive // the others are refused
+	case Held:
 		return d.copyHeld(ctx, a, req)
+	case Stopped:
+		return d.saveStopped(ctx, a, req)
 	}
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
@@ -261,8 +264,11 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := d.instantiate(ctx, a, born, clock); err != nil {
 		return nil, nil, err
 	}
-	lost := d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
-	return a, &outcome{steps: clock.end(), sockets: lost}, nil
+	out := &outcome{steps: clock.end()}
+	if s.manifest.Processes > 0 {
+		out.sockets = d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
+	}
+	return a, out, nil
 }
 
 // sameAgain are the rules of an app that is restored and not cloned.

@@ -306,3 +306,48 @@ func TestSharedFilesOutliveReboot(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(w.shared("r").sees(), want))
 }
+
+// TestSnapshotOfStopped saves an app that has ended: what is made of it runs the program
+// anew, with the files that it left.
+func TestSnapshotOfStopped(t *testing.T) { everyLayout(t, snapshotOfStopped) }
+
+func snapshotOfStopped(t *testing.T, w *World) {
+	t.Helper()
+	s := w.files()
+	s.sh("dd if=/dev/urandom of=/data/big bs=1M count=16 2>/dev/null; " + changes[0])
+	want, _, _ := strings.Cut(s.sees(), " held ")
+	sees := func(name string) string { return strings.TrimSpace(w.shared(name).sees()) }
+	s.c.close()
+	w.OK("stop", "--signal", "KILL", "g0")
+	before := w.blocks("layers") + w.blocks("apps/g0/storage")
+	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	w.template("t", "g0", "hostname: 'clone-{{ .Number }}'\nsignal: HUP\n")
+	after := w.blocks("layers") + w.blocks("apps/g0/storage")
+	qt.Assert(t, qt.IsTrue(after-before < 256<<10), qt.Commentf("%d bytes were copied", after-before))
+	qt.Assert(t, qt.Equals(w.Show("g0").GetStatus(), api.Status_STATUS_STOPPED))
+	qt.Assert(t, qt.StringContains(w.OK("inspect", "s"), "s"))
+
+	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "r", Endpoint: "10.77.1.1"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(sees("r"), want))
+	w.killDaemon()
+	for i, r := range w.clones(&api.CloneRequest{Template: "t", Count: 2}) {
+		c := w.shared(r.GetName())
+		qt.Assert(t, qt.Equals(sees(c.name), want))
+		qt.Assert(t, qt.Equals(c.c.ask("count"), "1"))
+		qt.Assert(t, qt.Equals(c.c.ask("host"), fmt.Sprint("clone-", i+1)))
+		qt.Assert(t, qt.Equals(c.c.instance().Name, c.name))
+		qt.Assert(t, qt.IsTrue(w.blocks("apps/"+c.name+"/storage") < 128<<10))
+		w.Hibernate(c.name)
+		qt.Assert(t, qt.Equals(c.c.ask("count"), "2"))
+		w.Running(c.name)
+	}
+	_, err = w.API.SetPool(t.Context(), &api.SetPoolRequest{Template: "t", Size: 1})
+	qt.Assert(t, qt.ErrorMatches(err, `(?s).*has no processes that could stand ready.*`))
+	w.remove("g0")
+	qt.Assert(t, qt.Equals(sees("t-1"), want))
+	w.RemoveAll()
+	w.empty()
+	w.noStubs()
+}
