@@ -13,6 +13,8 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
@@ -284,12 +286,15 @@ func TestSharedFilesOutliveReboot(t *testing.T) {
 	w := New(t, "python3", "ip", "nft")
 	s := w.files()
 	w.template("t", "g0", "")
-	r := w.clone("t", "c", nil)
-	c := w.shared(r.GetName())
-	c.sh(changes[0])
-	want := c.sees()
+	want := make(map[string]string)
+	for _, name := range []string{"c", "d"} {
+		w.clone("t", name, nil)
+		c := w.shared(name)
+		c.sh(changes[0])
+		want[name] = c.sees()
+		w.Hibernate(name)
+	}
 	w.Hibernate("g0")
-	w.Hibernate("c")
 	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "c", Name: "s"}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	holder := w.holderPID()
@@ -298,13 +303,43 @@ func TestSharedFilesOutliveReboot(t *testing.T) {
 	w.powerOff(t)
 	qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
 	w.Dial()
-	for _, name := range []string{"c", s.name} {
+	for _, name := range []string{"c", "d", s.name} {
 		qt.Assert(t, qt.Equals(w.CLI("wake", name).Code, 6)) // its sockets are lost
+		if name != s.name {
+			qt.Assert(t, qt.Equals(w.shared(name).sees(), want[name]))
+		}
 	}
-	qt.Assert(t, qt.Equals(w.shared("c").sees(), want))
 	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "r", Endpoint: "10.77.1.1"}, nil)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.Equals(w.shared("r").sees(), want))
+	qt.Assert(t, qt.Equals(w.shared("r").sees(), want["c"]))
+}
+
+// TestCrashOfStoppedSnapshot kills the daemon while it makes the files of an app that
+// has ended a layer.
+func TestCrashOfStoppedSnapshot(t *testing.T) {
+	for _, point := range []fault.Name{fault.RestackAfterRecord, fault.RestackAfterMove, fault.RestackAfterSwitch} {
+		t.Run(string(point), func(t *testing.T) {
+			w := New(t)
+			w.actor(&api.RunRequest{Name: "g0", Endpoint: actorEndpoint})
+			w.caller(actorEndpoint).tell("mkdir /data", "write /data/file 0")
+			w.OK("stop", "--signal", "KILL", "g0")
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(gate.Kill(point))})))
+			w.Dial()
+			_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+			qt.Assert(t, qt.IsNotNil(err))
+			_, err = w.WaitDaemon(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
+			w.Dial()
+			w.nothingPartial()
+			qt.Assert(t, qt.Equals(w.Show("g0").GetStatus(), api.Status_STATUS_STOPPED))
+			_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "r", Endpoint: "10.77.1.1"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(w.caller("10.77.1.1").ask("read /data/file"), "0"))
+		})
+	}
 }
 
 // TestSnapshotOfStopped saves an app that has ended: what is made of it runs the program
