@@ -113,6 +113,9 @@ func (p *Partial) adoptStorage(ctx context.Context, layers *Layers, m *Manifest)
 		}
 	}()
 	tree := p.Dir().Storage()
+	if there, err := exists(tree); err != nil || !there {
+		return unpin, err // it is all in the manifest's layers
+	}
 	if names, err := listTree(tree); err != nil || len(names) == 0 {
 		return unpin, errors.Join(err, os.RemoveAll(tree))
 	}

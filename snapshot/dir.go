@@ -177,8 +177,11 @@ func check(ctx context.Context, dir string, want File, depth Depth) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.Path, err)
 	}
-	if got.Type != want.Type || got.SizeBytes != want.SizeBytes || got.Mode != want.Mode {
-		return fmt.Errorf("%w: %s: type, mode or size differs from the manifest", ErrDamaged, want.Path)
+	if got.Type != want.Type || got.SizeBytes != want.SizeBytes || got.Mode != want.Mode || got.Marks != want.Marks {
+		return fmt.Errorf("%w: %s: type, mode, size or overlay mark differs from the manifest", ErrDamaged, want.Path)
+	}
+	if want.MetadataOnly {
+		return nil
 	}
 	if depth == ByStamp && want.SizeBytes >= stampFrom && got.Stamp == want.Stamp {
 		return nil
@@ -229,8 +232,13 @@ func describe(dir, name string) (File, error) {
 		f.Type = "dir"
 	case unix.S_IFLNK:
 		f.Type = "symlink"
+		return f, nil
+	default:
+		return f, nil
 	}
-	return f, nil
+	var err error
+	f.Marks, err = marksOf(filepath.Join(dir, name))
+	return f, err
 }
 
 // digest hashes a file's bytes or a link's target.

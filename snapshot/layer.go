@@ -68,43 +68,97 @@ func (l *Layers) Sweep(needed func() (map[memory.ID]bool, error)) (freed int64, 
 // adopt moves a directory tree, on the same file system, into the layers, and pins
 // it. What reaches the disk is the caller's to see to, by syncTree.
 func (l *Layers) adopt(ctx context.Context, tree string) (Layer, error) {
+	n, err := l.describe(ctx, tree)
+	if err != nil {
+		return Layer{}, err
+	}
+	l.Pin([]Layer{n.Layer})
+	if err := n.Place(); err != nil {
+		l.Unpin([]Layer{n.Layer})
+		return Layer{}, err
+	}
+	return n.Layer, nil
+}
+
+// NewLayer is a directory tree that is going to be a layer.
+type NewLayer struct {
+	Layer
+	layers *Layers
+	tree   string
+	list   []byte
+}
+
+// Describe says what layer a directory tree would be, and brings it to the disk; nil
+// if there is nothing in it, or it is not there. Nobody may change the tree from now on.
+func (l *Layers) Describe(ctx context.Context, tree string) (*NewLayer, error) {
+	if there, err := exists(tree); err != nil || !there {
+		return nil, err
+	}
+	if names, err := listTree(tree); err != nil || len(names) == 0 {
+		return nil, err
+	}
+	if err := syncTree(ctx, tree); err != nil {
+		return nil, err
+	}
+	return l.describe(ctx, tree)
+}
+
+func (l *Layers) describe(ctx context.Context, tree string) (*NewLayer, error) {
 	files, err := describeTree(ctx, tree)
 	if err != nil {
-		return Layer{}, fmt.Errorf("make storage layer: %w", err)
+		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
 	list, err := json.Marshal(files)
 	if err != nil {
-		return Layer{}, fmt.Errorf("make storage layer: %w", err)
+		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
 	sum := sha256.Sum256(list)
-	layer := Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true}
+	n := &NewLayer{Layer: Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true}, layers: l, tree: tree, list: list}
 	for _, f := range files {
-		layer.SizeBytes += f.SizeBytes
+		if !f.MetadataOnly {
+			n.SizeBytes += f.SizeBytes
+		}
 	}
-	l.dir.Pin(string(layer.ID))
-	if err := l.place(tree, list, l.dir.Path(string(layer.ID))); err != nil {
-		l.dir.Unpin(string(layer.ID))
-		return Layer{}, fmt.Errorf("make storage layer: %w", err)
-	}
-	return layer, nil
+	return n, nil
 }
 
-// place gives a tree and its list the name of their content. What a crash leaves of
-// it has no list.
-func (l *Layers) place(tree string, list []byte, path string) error {
-	if _, err := os.Lstat(filepath.Join(path, layerList)); err == nil {
-		return os.RemoveAll(tree) // a tree of the same files, or with none
+// Place gives the tree and its list the name of their content. It is the only one: its
+// list has the inode numbers of its files. If it fails or its process is killed,
+// [Layers.Settle] finishes or undoes it.
+func (n *NewLayer) Place() error {
+	path := n.layers.dir.Path(string(n.ID))
+	err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700))
+	if err == nil {
+		err = os.Rename(n.tree, filepath.Join(path, layerTree))
 	}
-	if err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700)); err != nil {
-		return err
+	if err == nil {
+		err = os.WriteFile(filepath.Join(path, layerList), n.list, 0o400)
 	}
-	if err := os.Rename(tree, filepath.Join(path, layerTree)); err != nil {
-		return err
+	if err == nil {
+		err = errors.Join(syncPath(filepath.Join(path, layerList)), syncPath(path), syncPath(filepath.Dir(path)))
 	}
-	if err := os.WriteFile(filepath.Join(path, layerList), list, 0o400); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("make storage layer: %w", err)
 	}
-	return errors.Join(syncPath(filepath.Join(path, layerList)), syncPath(path), syncPath(filepath.Dir(path)))
+	return nil
+}
+
+// Settle finds out whether [NewLayer.Place] gave a tree the name of a layer. If it did
+// so half-way, the tree gets its own name back.
+func (l *Layers) Settle(layer Layer, tree string) (placed bool, err error) {
+	path := l.dir.Path(string(layer.ID))
+	moved := filepath.Join(path, layerTree)
+	if there, err := exists(moved); err != nil || !there {
+		return false, err
+	}
+	list, err := os.ReadFile(filepath.Join(path, layerList))
+	if sum := sha256.Sum256(list); err == nil && hex.EncodeToString(sum[:]) == string(layer.ID) {
+		return true, nil
+	}
+	if err := os.Rename(moved, tree); err != nil {
+		return false, fmt.Errorf("undo storage layer: %w", err)
+	}
+	return false, nil
 }
 
 // Check tells whether a layer is what its name says: by digest every byte, by
@@ -148,6 +202,10 @@ func describeTree(ctx context.Context, dir string) ([]File, error) {
 			f, err := describe(dir, name)
 			if err != nil {
 				return err
+			}
+			if f.MetadataOnly { // what it reads as is not its content
+				files[i] = f
+				return nil
 			}
 			if f.SHA256, err = digest(ctx, filepath.Join(dir, name), f.Type); err != nil {
 				return fmt.Errorf("hash %s: %w", name, err)

@@ -58,7 +58,11 @@ func (d *Daemon) newApp(rec record) *app {
 	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(place)}
 	a.box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", place),
-		Hide: []string{d.opt.StateDir}, Layers: d.layerPaths(rec.Layers), Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
+		Hide: []string{d.opt.StateDir}, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
+		Layers: func(ctx context.Context) ([]string, error) {
+			rec, _ := a.read()
+			return d.lowerDirs(ctx, rec)
+		},
 	})
 	return a
 }
@@ -173,6 +177,20 @@ func (a *app) settle(to Status, durable durability, change func(*record)) error 
 		change(&a.rec)
 	}
 	return err
+}
+
+// change persists a change of the record that is no step. If it fails nothing has
+// changed.
+func (a *app) change(change func(*record)) error {
+	rec, _ := a.read()
+	change(&rec)
+	if err := rec.write(a.dir, forever); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rec = rec
+	return nil
 }
 
 // note keeps an error that nobody waits for, to be shown with the app.

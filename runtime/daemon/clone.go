@@ -216,7 +216,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	c.born = birth{source: c.source, open: c.open}
 	if c.req.storage == privateStorage {
 		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
-	} else if c.born.copied, err = d.unstackable(rec); err != nil {
+	} else if c.born.copied, err = d.unstackable(ctx, rec); err != nil {
 		return nil, err
 	}
 	if err := d.vacate(ctx, *rec); err != nil {

@@ -60,12 +60,12 @@ type Daemon struct {
 	host    *netns.NS
 	fds     *holder.Keeper
 	memory  *memory.Store
-	layers  *snapshot.Layers
-	sweeps  chan struct{} // has a token while somebody wants unneeded memory and layers removed
-	pools   chan struct{} // likewise, to have pools filled or emptied
-	lock    *os.File
-	tasks   tasks
-	calls   calls
+	storages
+	sweeps chan struct{} // has a token while somebody wants unneeded memory and layers removed
+	pools  chan struct{} // likewise, to have pools filled or emptied
+	lock   *os.File
+	tasks  tasks
+	calls  calls
 	// criuVersion is written into snapshots.
 	criuVersion int
 
@@ -134,7 +134,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
 		return nil, err
 	}
-	if d.layers, err = snapshot.OpenLayers(filepath.Join(opt.StateDir, "layers")); err != nil {
+	if err := d.openStorage(); err != nil {
 		return nil, err
 	}
 	if err := d.loadTemplates(ctx); err != nil {
@@ -175,7 +175,7 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.host.Close())
 	}
 	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+		errs = append(errs, d.closeStorage(), d.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -121,17 +121,18 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return err
 	}
-	proc, err := d.restore(ctx, a, revival{
-		from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
-		furnish: func(ctx context.Context, ns *netns.NS) error { return d.furnish(ctx, a, b, ns, clock) },
-	})
+	proc, err := d.revive(ctx, a, b, clock)
 	if err != nil {
 		return err
 	}
 	clock.begin("settle in")
 	err = fault.Point(ctx, fault.RestoreAfterRestore)
 	if err == nil {
-		err = d.settleIn(ctx, a, b.plan, proc)
+		plan := *b.plan
+		if b.source.manifest.Processes == 0 {
+			plan.Signal = 0 // the program is new, and has read its files
+		}
+		err = d.settleIn(ctx, a, &plan, proc)
 	}
 	if err != nil {
 		return errors.Join(err, proc.Close())
@@ -163,12 +164,12 @@ func (d *Daemon) furnish(ctx context.Context, a *app, b birth, ns *netns.NS, clo
 func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error {
 	if len(b.copied) > 0 {
 		clock.begin("copy files")
-		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Upper()); err != nil {
+		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Spec.Root.Path, a.box.Upper()); err != nil {
 			return err
 		}
 		clock.begin("start criu") // it goes on
 	}
-	if err := a.box.Furnish(); err != nil {
+	if err := a.box.Furnish(ctx); err != nil {
 		return err
 	}
 	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {

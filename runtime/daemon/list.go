@@ -102,9 +102,14 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 	if err != nil {
 		return nil, err
 	}
-	info, err := image.Inspect(ctx, dir.Images(), m.BaseNames()...)
-	if err != nil {
-		return nil, err
+	info := &image.Info{ // of an app that had ended: arrays are never null
+		Processes: []image.Process{}, Files: []image.File{}, Sockets: []image.Socket{}, Hosts: []image.Host{}, IPC: []image.IPC{},
+		Mounts: []image.Mount{}, Netns: []image.Netns{}, Images: []image.ImageFile{},
+	}
+	if m.Processes > 0 {
+		if info, err = image.Inspect(ctx, dir.Images(), m.BaseNames()...); err != nil {
+			return nil, err
+		}
 	}
 	b, err := json.Marshal(info)
 	if err != nil {

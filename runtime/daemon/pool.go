@@ -34,6 +34,11 @@ func (d *Daemon) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Templ
 	if err != nil {
 		return nil, err
 	}
+	if _, m, err := d.findSnapshot(t.rec.Snapshot); err != nil {
+		return nil, err
+	} else if m.Processes == 0 && size > 0 {
+		return nil, fmt.Errorf("template %s: %w: it has no processes that could stand ready: its clones start their program", t.rec.Name, errdefs.ErrFailedPrecondition)
+	}
 	d.mu.Lock()
 	rec := t.rec
 	rec.Pool = size
@@ -217,7 +222,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
-	copied, err := d.unstackable(rec)
+	copied, err := d.unstackable(ctx, rec)
 	if err != nil {
 		return err
 	}
@@ -234,7 +239,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
 		return err
 	}
-	if err := snapshot.CopyLayers(ctx, copied, a.box.Upper()); err != nil {
+	if err := snapshot.CopyLayers(ctx, copied, rec.Spec.Root.Path, a.box.Upper()); err != nil {
 		return err
 	}
 	ns, err := d.prepare(ctx, a)

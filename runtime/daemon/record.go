@@ -100,6 +100,9 @@ type record struct {
 	Inside6 netip.Addr `json:"inside6,omitzero"`
 	// Layers are the files that the app began with.
 	Layers []snapshot.Layer `json:"layers,omitempty"`
+	// Restacking is the layer that the app's own files are about to become, see
+	// restack.go.
+	Restacking *snapshot.Layer `json:"restacking,omitempty"`
 	// Memory are the memory files that the processes map.
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`

@@ -177,7 +177,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 	case Resuming:
 		return d.recoverResuming(ctx, a)
 	case Stopped:
-		return d.takeDown(ctx, a)
+		return errors.Join(d.settleRestack(ctx, a), d.takeDown(ctx, a))
 	}
 	return nil
 }
@@ -211,6 +211,9 @@ func (d *Daemon) recoverRunning(ctx context.Context, a *app) error {
 // a reboot leaves only what is on the disk.
 func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 	if err := d.reclaim(ctx, a); err != nil {
+		return err
+	}
+	if err := d.settleRestack(ctx, a); err != nil {
 		return err
 	}
 	ns, err := d.prepare(ctx, a)

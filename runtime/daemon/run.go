@@ -46,7 +46,7 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 		return nil, fmt.Errorf("run %s: %w", rec.Name, err)
 	}
 	defer func() { err = errors.Join(err, launch.Close()) }()
-	if err := a.box.Furnish(); err != nil {
+	if err := a.box.Furnish(ctx); err != nil {
 		return nil, err
 	}
 	if err := fault.Point(ctx, fault.CreateAfterSandbox); err != nil {
@@ -118,7 +118,7 @@ func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = a.box.Furnish()
+	err = a.box.Furnish(ctx)
 	if err == nil {
 		err = d.attach(ctx, a, ns)
 	}

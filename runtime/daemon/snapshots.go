@@ -36,8 +36,11 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer release()
-	if a.status() == Held {
+	switch a.status() { //nolint:exhaustive // the others are refused
+	case Held:
 		return d.copyHeld(ctx, a, req)
+	case Stopped:
+		return d.saveStopped(ctx, a, req)
 	}
 	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
 		return nil, nil, err
@@ -79,7 +82,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Frozen, opt.Unseen = look.frozen, func() [][]byte { return look.unseen }
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
 		}
 		if err := snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()); err != nil {
@@ -110,7 +113,6 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 // has its turn.
 func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
 	clock := newSteps(req.tell)
-	clock.begin("copy images")
 	if a.held != nil {
 		if err := a.held.Copyable(); err != nil {
 			return nil, nil, err
@@ -122,16 +124,28 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 	}
 	defer free()
 	defer d.sweepSoon()
+	clock.begin("save files")
+	layers, shared, err := d.restack(ctx, a)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
+	}
 	rec, _ := a.read()
+	if !shared {
+		layers = rec.Layers
+	}
+	clock.begin("copy images")
 	dir, err := a.hibernation().Copy(ctx, snapshot.CopyOptions{
 		Target: string(target), Store: d.memory, Layers: d.layers,
 		Change: func(m *snapshot.Manifest) {
-			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, rec.Layers
+			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, layers
 			m.Policy = rec.savedPolicy() // an older snapctl may have saved it
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
+			if shared {
+				return fault.Point(ctx, fault.SnapshotBeforeCommit)
+			}
 			clock.begin("copy files")
-			if err := snapshot.CopyTree(ctx, a.box.Upper(), to.Storage()); err != nil {
+			if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 				return err
 			}
 			clock.begin("commit")
@@ -221,7 +235,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	s := req.source
 	born := birth{source: s, pages: req.pages}
 	req.record.Generation = template.NewGeneration()
-	if born.copied, err = d.unstackable(&req.record); err != nil {
+	if born.copied, err = d.unstackable(ctx, &req.record); err != nil {
 		return nil, nil, err
 	}
 	if req.pages == restore.Copy {
@@ -246,8 +260,11 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := d.instantiate(ctx, a, born, clock); err != nil {
 		return nil, nil, err
 	}
-	lost := d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
-	return a, &outcome{steps: clock.end(), sockets: lost}, nil
+	out := &outcome{steps: clock.end()}
+	if s.manifest.Processes > 0 {
+		out.sockets = d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
+	}
+	return a, out, nil
 }
 
 // sameAgain are the rules of an app that is restored and not cloned.

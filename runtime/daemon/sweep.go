@@ -9,44 +9,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
-
-// layerPaths are where storage layers are.
-func (d *Daemon) layerPaths(layers []snapshot.Layer) []string {
-	paths := make([]string, len(layers))
-	for i, l := range layers {
-		paths[i] = d.layers.Path(l.ID)
-	}
-	return paths
-}
-
-// unstackable takes the layers out of a record that can't be below the app's own
-// files and must be copied there: it returns where they are.
-func (d *Daemon) unstackable(rec *record) ([]string, error) {
-	if len(rec.Layers) == 0 {
-		return nil, nil
-	}
-	ok, err := sandbox.Stackable(rec.Spec.Root.Path, d.opt.StateDir)
-	if err != nil || ok {
-		return nil, err
-	}
-	paths := d.layerPaths(rec.Layers)
-	rec.Layers = nil
-	return paths, nil
-}
-
-// checkLayers checks the storage of a snapshot.
-func (d *Daemon) checkLayers(ctx context.Context, m *snapshot.Manifest, depth snapshot.Depth) error {
-	for _, l := range m.Layers {
-		if err := d.layers.Check(ctx, l, depth); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // sweepSoon has the memory files and storage layers removed that nobody needs any
 // more.
@@ -68,7 +33,7 @@ func (d *Daemon) sweep(ctx context.Context) {
 			n, err := d.needed()
 			return n.layers, err
 		})
-		if err := errors.Join(err, lerr); err != nil {
+		if err := errors.Join(err, lerr, d.stubs.Sweep(d.neededStubs)); err != nil {
 			d.log.ErrorContext(ctx, "remove what no app needs", slog.Any("error", err))
 		}
 		if freed+more > 0 {
@@ -119,6 +84,9 @@ func (d *Daemon) needed() (needs, error) {
 		rec, _ := a.read()
 		known[rec.place()] = true
 		n.add(rec.Memory, rec.Layers)
+		if rec.Restacking != nil {
+			n.layers[rec.Restacking.ID] = true
+		}
 		// The record of a held app names what its images need; one that is about
 		// to be held may have images already.
 		if rec.Status == Running || rec.Status == Stopped || rec.Status == Held && len(rec.Memory) > 0 {

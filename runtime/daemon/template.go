@@ -254,6 +254,10 @@ func (t *tmpl) openFiles(ctx context.Context, s *source) ([]string, error) {
 	if t.open != nil {
 		return t.open, nil
 	}
+	if s.manifest.Processes == 0 {
+		t.open = []string{}
+		return t.open, nil
+	}
 	info, err := image.Inspect(ctx, s.dir.Images())
 	if err != nil {
 		return nil, err

@@ -143,14 +143,7 @@ func (o Options) checkOverlay(context.Context) finding {
 	if !isRoot() {
 		return unseen("whether " + o.StateDir + " takes trusted extended attributes; the kernel has overlay")
 	}
-	// A daemon that was never started has made no state directory.
-	dir := o.StateDir
-	for {
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			break
-		}
-		dir = filepath.Dir(dir)
-	}
+	dir := o.stateDir()
 	probe, err := os.MkdirTemp(dir, ".snapctl-doctor-")
 	if err != nil {
 		return failed(err.Error(), "make room in "+dir+", and make it writable for snapctld")
@@ -160,6 +153,37 @@ func (o Options) checkOverlay(context.Context) finding {
 		return failed(fmt.Sprintf("%s takes no trusted extended attributes: %v", dir, err), "put the state directory on ext4, xfs or btrfs")
 	}
 	return fine("upper layers in " + o.StateDir)
+}
+
+// stateDir is the state directory, or where it would be made: a daemon that was never
+// started has none.
+func (o Options) stateDir() string {
+	dir := o.StateDir
+	for {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// checkSharedFiles looks how clones that have the host's root share their files.
+func (o Options) checkSharedFiles(context.Context) finding {
+	if !isRoot() {
+		return unseen("whether clones share files in " + o.StateDir)
+	}
+	s, err := sandbox.Stack("/", o.stateDir())
+	if err != nil {
+		return failed(err.Error(), "make room in "+o.StateDir+", and mount /proc")
+	}
+	switch s.How {
+	case sandbox.Directly:
+		return fine("layers in " + o.StateDir)
+	case sandbox.ByStubs:
+		return fine("layers in " + o.StateDir + ", by stubs")
+	case sandbox.Copied:
+	}
+	return warning("each clone gets a copy of its files: "+s.Why.Error(), "put the state directory on a file system of its own, or use a kernel whose overlay has metacopy")
 }
 
 // checkLoopback: CRIU probes the kernel's TCP repair over the loopback device

@@ -51,6 +51,7 @@ func Run(ctx context.Context, opt Options) []Check {
 		{"cgroups", opt.checkCgroups},
 		{"namespaces", checkNamespaces},
 		{"overlay", opt.checkOverlay},
+		{"shared-files", opt.checkSharedFiles},
 		{"loopback", checkLoopback},
 		{"open-files", checkOpenFiles},
 		{"limits", checkLimits},

@@ -63,6 +63,7 @@ func TestRoot(t *testing.T) {
 	qt.Check(t, qt.Equals(named(t, checks, "criu").Status, Failed))
 	qt.Check(t, qt.Equals(named(t, checks, "overlay"), Check{Name: "overlay", Status: OK, Found: "upper layers in " + missing}))
 	qt.Check(t, qt.Equals(named(t, checks, "root").Status, OK))
+	qt.Check(t, qt.Matches(named(t, checks, "shared-files").Found, "layers in "+missing+"(, by stubs)?"))
 	qt.Check(t, qt.Equals(named(t, checks, "cgroups").Status, OK))
 	left, err := os.ReadDir(dir)
 	qt.Assert(t, qt.IsNil(err))
@@ -95,7 +96,7 @@ func TestAnotherUser(t *testing.T) {
 	qt.Check(t, qt.Equals(named(t, checks, "root"), Check{
 		Name: "root", Status: Warning, Found: "user 65534", Remedy: "snapctld and snapctl need root: sudo snapctl doctor sees more",
 	}))
-	for _, name := range []string{"criu", "cgroups", "namespaces", "overlay", "limits"} {
+	for _, name := range []string{"criu", "cgroups", "namespaces", "overlay", "shared-files", "limits"} {
 		c := named(t, checks, name)
 		qt.Check(t, qt.Equals(c.Status, Warning), qt.Commentf("%v", c))
 		qt.Check(t, qt.Matches(c.Found, `user 65534 can't see .*`))

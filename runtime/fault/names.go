@@ -36,6 +36,10 @@ const (
 	SnapshotAfterAdopt   Name = "snapshot.after-adopt"   // the memory files are in their store, no manifest names them
 	SnapshotAfterCommit  Name = "snapshot.after-commit"  // the snapshot is there for good
 
+	RestackAfterRecord Name = "restack.after-record" // the layer is recorded that a held app's files become
+	RestackAfterMove   Name = "restack.after-move"   // they are the layer
+	RestackAfterSwitch Name = "restack.after-switch" // the app is recorded to have it below its files, its root is not mounted
+
 	RestoreAfterRecord  Name = "restore.after-record"  // the new app is recorded
 	RestoreAfterSandbox Name = "restore.after-sandbox" // mounts, cgroup and namespaces are made
 	RestoreAfterRestore Name = "restore.after-restore" // the processes run
@@ -71,6 +75,7 @@ var names = []Name{
 	HibernateAfterDump, HibernateAfterAdopt, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
 	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit, DropBeforeRemoval,
 	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
+	RestackAfterRecord, RestackAfterMove, RestackAfterSwitch,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
 	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,
 	CloneAfterRecord, CloneAfterRun, CloneAfterCommit, CloneBeforeEnd,

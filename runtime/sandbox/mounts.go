@@ -1,13 +1,12 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,63 +18,85 @@ var emptyDirs = map[string]os.FileMode{
 	"/run":     0o755,
 }
 
-// mountRoot mounts the overlay: the app's own writes over the lower root.
+// mountRoot mounts the overlay: the app's own writes over the lower root, with the
+// storage layers between.
 //
 // With the host's root as the lower one, file systems mounted below it are not
 // part of the app's view: an overlay does not descend into mounts.
-func (s *Sandbox) mountRoot() error {
+func (s *Sandbox) mountRoot(ctx context.Context) error {
 	mounted, err := isMountPoint(s.Root())
 	if err != nil || mounted {
 		return err
 	}
-	lower := s.Spec.Root.Path
-	work := filepath.Join(s.StateDir, "storage", "work")
-	for _, dir := range []string{s.Upper(), work, s.Root()} {
+	o := overlay{upper: s.Upper(), work: s.overlayWork()}
+	if s.Layers != nil {
+		if o.lowers, err = s.Layers(ctx); err != nil {
+			return err
+		}
+		// An app that was made of layers, and what is made of it, may have files
+		// of which only the metadata is its own.
+		o.metacopy = len(o.lowers) > 0
+	}
+	if err := s.makeUpper(o.lowers); err != nil {
+		return err
+	}
+	for _, dir := range []string{o.work, s.Root()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make storage: %w", err)
 		}
 	}
-	if lower == "/" {
-		if err := s.hideHostDirs(); err != nil {
+	if s.Spec.Root.Path == "/" {
+		if err := s.hideHostDirs(o.lowers); err != nil {
 			return err
 		}
 	}
-	lowers := append(slices.Clone(s.Layers), lower)
-	for _, p := range append([]string{s.Upper(), work}, lowers...) {
-		if strings.ContainsAny(p, ",:\\") {
-			return fmt.Errorf("mount root: path %q: an overlay can't take ',', ':' or '\\' in a path", p)
-		}
-	}
-	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(lowers, ":"), s.Upper(), work)
-	// mount(2) takes a page of options, with its terminating zero.
-	if len(data) >= os.Getpagesize() {
-		return fmt.Errorf("mount root: %d storage layers are too many: snapshots of clones of snapshots of clones; run the program anew", len(s.Layers))
-	}
-	if err := unix.Mount("snapctl", s.Root(), "overlay", 0, data); err != nil {
-		return fmt.Errorf("mount overlay (%s): %w", data, err)
-	}
-	return private(s.Root())
+	o.lowers = append(o.lowers, s.Spec.Root.Path)
+	return o.at(s.Root())
 }
 
-// Stackable tells whether a directory can be a layer above the lower root: an
-// overlay refuses a lower directory inside another one (fs/overlayfs/super.c,
-// ovl_check_layer). A view of the host's root that is an overlay itself would not
-// do: of a file mapped from an overlay on an overlay the kernel does not tell the
-// name that the app knows (/proc/PID/map_files), and CRIU can't save it.
-func Stackable(lower, dir string) (bool, error) {
-	if rel, err := filepath.Rel(lower, dir); err != nil || strings.HasPrefix(rel, "..") {
-		return true, nil //nolint:nilerr // neither is inside the other
+// makeUpper makes the directory of the app's writes, like the one below it: its
+// owner and mode are those of the app's root.
+func (s *Sandbox) makeUpper(layers []string) error {
+	err := os.MkdirAll(filepath.Dir(s.Upper()), 0o755)
+	if err == nil {
+		err = os.Mkdir(s.Upper(), 0o755)
 	}
-	var root, layer unix.Stat_t
-	if err := errors.Join(unix.Stat(lower, &root), unix.Stat(dir, &layer)); err != nil {
-		return false, fmt.Errorf("compare file systems: %w", err)
+	if errors.Is(err, os.ErrExist) {
+		return nil
 	}
-	return root.Dev != layer.Dev, nil
+	if err == nil && len(layers) > 0 {
+		var st unix.Stat_t
+		if err = unix.Stat(layers[0], &st); err == nil {
+			err = errors.Join(os.Chown(s.Upper(), int(st.Uid), int(st.Gid)), unix.Chmod(s.Upper(), st.Mode&0o7777))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make storage: %w", err)
+	}
+	return nil
+}
+
+func (s *Sandbox) overlayWork() string { return filepath.Join(s.StateDir, "storage", "work") }
+
+// UnmountRoot unmounts the app's root, which must not be in use: it returns an error
+// wrapping unix.EBUSY otherwise. Nothing mounted is no error.
+func (s *Sandbox) UnmountRoot() error {
+	err := unix.Unmount(s.Root(), unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount root of %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// Stackable tells whether the app's root can have so many layers as directories.
+func (s *Sandbox) Stackable(layers []string) bool {
+	_, err := overlay{lowers: append(layers, s.Spec.Root.Path), upper: s.Upper(), work: s.overlayWork(), metacopy: true}.options()
+	return err == nil
 }
 
 // hideHostDirs puts empty, opaque directories over those of the host that an
 // app must not share: scratch space, and the daemon's own state.
-func (s *Sandbox) hideHostDirs() error {
+func (s *Sandbox) hideHostDirs(layers []string) error {
 	hide := make(map[string]os.FileMode, len(emptyDirs)+len(s.Hide))
 	maps.Copy(hide, emptyDirs)
 	for _, dir := range s.Hide {
@@ -83,7 +104,7 @@ func (s *Sandbox) hideHostDirs() error {
 	}
 	for dir, mode := range hide {
 		upper := filepath.Join(s.Upper(), dir)
-		if s.written(dir) {
+		if s.written(dir, layers) {
 			continue // made before: what the app wrote stays
 		}
 		if err := os.MkdirAll(upper, 0o755); err != nil {
@@ -101,8 +122,8 @@ func (s *Sandbox) hideHostDirs() error {
 }
 
 // written tells whether a path is in the app's own files.
-func (s *Sandbox) written(path string) bool {
-	for _, layer := range append([]string{s.Upper()}, s.Layers...) {
+func (s *Sandbox) written(path string, layers []string) bool {
+	for _, layer := range append([]string{s.Upper()}, layers...) {
 		if _, err := os.Lstat(filepath.Join(layer, path)); err == nil {
 			return true
 		}

@@ -40,10 +40,12 @@ type Config struct {
 	StateDir string      // the app's own directory below the daemon's state directory
 	RunDir   string      // the app's own directory below the daemon's run directory
 	Hide     []string    // host directories that the app sees empty
-	Layers   []string    // directories between the app's writes and its lower root, the topmost first: see Stackable
 	Cgroups  *Cgroups    // where the app's cgroup is made
 	Spec     *specs.Spec // process, host name, binds, resources
 	Log      *slog.Logger
+	// Layers tells the directories between the app's writes and its lower root, the
+	// topmost first, whenever the root is mounted: see [Stack]. Nil: there are none.
+	Layers func(context.Context) ([]string, error)
 }
 
 // Sandbox is the place of one app. Its methods are not safe for concurrent use:
@@ -106,8 +108,8 @@ func (s *Sandbox) Enclose(ctx context.Context) (ns *netns.NS, err error) {
 
 // Furnish makes the rest of it, as far as it is missing: it mounts the app's root and
 // /dev. Enclose has made the directories.
-func (s *Sandbox) Furnish() error {
-	if err := s.mountRoot(); err != nil {
+func (s *Sandbox) Furnish(ctx context.Context) error {
+	if err := s.mountRoot(ctx); err != nil {
 		return err
 	}
 	return s.mountDev()

@@ -89,6 +89,17 @@ var stages = map[string]stage{
 			w.once("copy", api.Status_STATUS_RUNNING)
 		},
 	},
+	"restack": {
+		before: func(w *World) { w.Hibernate("cache") },
+		do: func(w *World) error {
+			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
+			return err
+		},
+		undone: func(w *World) {
+			qt.Assert(w.t, qt.HasLen(w.snapshots(), 0))
+			w.once("cache", api.Status_STATUS_HELD)
+		},
+	},
 	"restore": {
 		before: func(w *World) {
 			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)

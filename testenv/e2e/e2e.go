@@ -103,8 +103,8 @@ func (w *World) RemoveAll() {
 	w.noMemory(ctx)
 }
 
-// noMemory waits until the daemon has swept the memory files, which nobody needs
-// any more.
+// noMemory waits until the daemon has swept the memory files and the stubs, which
+// nobody needs any more.
 func (w *World) noMemory(ctx context.Context) {
 	w.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -112,13 +112,15 @@ func (w *World) noMemory(ctx context.Context) {
 	for {
 		left, err := os.ReadDir(w.Outside(filepath.Join(w.StateDir(), "memory")))
 		qt.Check(w.t, qt.IsNil(err))
-		if len(left) == 0 {
+		stubs, err := os.ReadDir(w.Outside(host.RunDir + "/stubs/trees"))
+		qt.Check(w.t, qt.IsNil(err))
+		if len(left)+len(stubs) == 0 {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			w.t.Errorf("memory files that nobody needs are left: %v", left)
+			w.t.Errorf("memory files or stubs that nobody needs are left: %v %v", left, stubs)
 			return
 		}
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 // TestClonesOfClones makes templates of clones of templates, with files on the
-// same file system as the state directory, where layers are copied, and in a root
-// directory of their own, where they are stacked.
+// same file system as the state directory, where stubs stand for layers, and in a
+// root directory of their own, where layers are lower directories.
 func TestClonesOfClones(t *testing.T) {
 	for name, own := range map[string]bool{"host root": false, "own root": true} {
 		t.Run(name, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestClonesOfClones(t *testing.T) {
 						}
 						qt.Assert(t, qt.IsTrue(s.GetMemoryBytes() < 6<<20), qt.Commentf("%d", s.GetMemoryBytes()))
 						qt.Assert(t, qt.IsTrue(s.GetMemorySharedBytes() >= 8<<20), qt.Commentf("%d", s.GetMemorySharedBytes()))
-						qt.Assert(t, qt.Equals(s.GetStorageSharedBytes() > 0, own))
+						qt.Assert(t, qt.IsTrue(s.GetStorageSharedBytes() > 0))
 					}
 				}
 				c = w.caller(a.GetEndpoint())

@@ -16,12 +16,13 @@ func newSnapshot(s *session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshot APP",
 		Short: "Save an app under a name",
-		Long: `Save an app, its processes and its files, under a name. The app goes on. Any number
-of apps can be made of a snapshot with restore.`,
+		Long: `Save an app, its processes and its files, under a name. The app goes on, or stays
+hibernated. Of an app that has ended the files are saved, and what is made of them
+runs the program anew. Any number of apps can be made of a snapshot with restore.`,
 		Example: `  snapctl snapshot cache
   snapctl snapshot cache --name before-upgrade --stop`,
 		Args:              exactly("APP"),
-		ValidArgsFunction: s.ask(1, appNames(api.Status_STATUS_RUNNING)),
+		ValidArgsFunction: s.ask(1, appNames(api.Status_STATUS_RUNNING, api.Status_STATUS_HELD, api.Status_STATUS_STOPPED)),
 		Annotations:       map[string]string{takenKey: "choose another --name, or none"},
 		RunE: s.operate(output.TakeSnapshot, func(ctx context.Context, c *client.Client, app string, tell client.Progress) (*api.Result, error) {
 			return c.TakeSnapshot(ctx, &api.SnapshotRequest{App: app, Name: name, Stop: stop, Timeout: s.patience()}, tell)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -76,6 +77,21 @@ func do(conn net.Conn, line string) (string, error) {
 		f, err := os.Create(text)
 		held = append(held, f)
 		return "ok", err
+	case "held": // what is in the files that it holds, one after the other
+		return inHeld()
+	case "append": // append TEXT: to those files
+		for _, f := range held {
+			if _, err := f.WriteString(text); err != nil {
+				return "", err
+			}
+		}
+		return "ok", nil
+	case "map": // map PATH: has a file mapped, from now on
+		return "ok", mapFile(text)
+	case "mapped": // what is in the files that it has mapped, one after the other
+		return string(bytes.Join(maps, nil)), nil
+	case "start": // start PATH: another actor that waits, and keeps it
+		return "ok", exec.Command(text, "wait").Start() //nolint:noctx // it ends with the app
 	case "remove": // remove PATH, with all in it
 		return "ok", os.RemoveAll(text)
 	case "alloc": // alloc MIB: keeps them
@@ -223,6 +239,35 @@ func watch(path string) error {
 }
 
 var held []*os.File //nolint:gochecknoglobals // for the life of the program
+
+func inHeld() (string, error) {
+	var all []byte
+	for _, f := range held {
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+		if err != nil {
+			return "", err
+		}
+		all = append(all, b...)
+	}
+	return string(all), nil
+}
+
+var maps [][]byte //nolint:gochecknoglobals // for the life of the program
+
+func mapFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	b, err := syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+	maps = append(maps, b)
+	return err
+}
 
 var kept [][]byte //nolint:gochecknoglobals // for the life of the program
 

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// saveStopped makes a snapshot of an app that has ended: of its files. Whatever is made
+// of it runs the program anew. The caller has the app's turn.
+func (d *Daemon) saveStopped(ctx context.Context, a *app, req snapshotRequest) (*snapshot.Manifest, *outcome, error) {
+	clock := newSteps(req.tell)
+	clock.begin("save files")
+	target, free, err := d.reserve(ctx, req, a.name())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer free()
+	defer d.sweepSoon()
+	layers, shared, err := d.restack(ctx, a)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
+	}
+	rec, _ := a.read()
+	inside4, inside6 := rec.inside()
+	o := snapshot.FilesOptions{
+		Target: string(target), Layers: d.layers,
+		Manifest: snapshot.Manifest{
+			Name: filepath.Base(string(target)), App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
+			Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: layers, Origin: d.origin(), Policy: rec.savedPolicy(),
+		},
+	}
+	if !shared {
+		o.Manifest.Layers = rec.Layers
+		o.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
+			return snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage())
+		}
+	}
+	if err := fault.Point(ctx, fault.SnapshotBeforeCommit); err != nil {
+		return nil, nil, err
+	}
+	dir, err := snapshot.TakeFiles(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := dir.Manifest()
+	return m, &outcome{steps: clock.end()}, err
+}
+
+// revive makes the processes of an app that is made of a snapshot: those that were
+// saved, or the program anew if there were none.
+func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sandbox.Process, error) {
+	furnish := func(ctx context.Context, ns *netns.NS) error { return d.furnish(ctx, a, b, ns, clock) }
+	if b.source.manifest.Processes > 0 {
+		return d.restore(ctx, a, revival{
+			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
+			furnish: furnish,
+		})
+	}
+	clock.begin("start program")
+	ns, err := d.enclose(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // a handle
+	if err := furnish(ctx, ns); err != nil {
+		return nil, err
+	}
+	launch, err := a.box.Launch(ctx, ns)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := launch.Run()
+	return proc, errors.Join(err, launch.Close())
+}

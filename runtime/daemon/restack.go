@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
+)
+
+// A snapshot of a held app, or of one that has ended, takes the app's files as they are: the directory of its
+// writes gets the name of a layer, and the app another, empty one above it.
+//
+//	files described -> layer recorded -> root unmounted -> directory renamed ->
+//	layer recorded as below -> root mounted again
+//
+// What is left of it half-way, settleRestack finishes or undoes.
+
+// restack makes what an app without processes wrote a layer below its files, and returns the
+// layers that the app has then, those that are new among them marked as own. It
+// returns false if the files have to be copied. The caller has the app's turn.
+func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bool, err error) {
+	rec, _ := a.read()
+	s, err := d.stacking(rec.Spec.Root.Path)
+	if err != nil || s.How == sandbox.Copied || rec.Status == Held && a.pinsRoot() {
+		return nil, false, err
+	}
+	fresh, err := d.layers.Describe(ctx, a.box.Upper())
+	if err != nil {
+		return nil, false, err
+	}
+	if fresh == nil { // nothing since the last one
+		return rec.Layers, true, nil
+	}
+	layer := []snapshot.Layer{fresh.Layer}
+	all := slices.Concat(layer, rec.Layers)
+	if s.How == sandbox.Directly && !a.box.Stackable(d.layerPaths(all)) {
+		return nil, false, nil
+	}
+	if s.How == sandbox.ByStubs {
+		if takes, err := d.stubs.Takes(a.box.Upper()); err != nil || !takes {
+			return nil, false, err
+		}
+	}
+	d.layers.Pin(layer)
+	defer d.layers.Unpin(layer)
+	below := fresh.Layer
+	below.Own = false
+	if err := a.change(func(r *record) { r.Restacking = &below }); err != nil {
+		return nil, false, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	defer func() { err = errors.Join(err, d.settleRestack(ctx, a)) }()
+	if err := fault.Point(ctx, fault.RestackAfterRecord); err != nil {
+		return nil, false, err
+	}
+	// Whatever has a file there open could change it later.
+	if err := a.box.UnmountRoot(); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			return nil, false, nil
+		}
+		return nil, false, err
+	}
+	a.ready = false
+	if err := fresh.Place(); err != nil {
+		return nil, false, err
+	}
+	if err := fault.Point(ctx, fault.RestackAfterMove); err != nil {
+		return nil, false, err
+	}
+	if err := d.settleRestack(ctx, a); err != nil {
+		return nil, false, err
+	}
+	return all, true, nil
+}
+
+// pinsRoot tells whether something of a held app may keep its root after it is
+// unmounted: a unix socket does by its path, and may have open files in its queue; an
+// inotify instance would be told of the unmount.
+func (a *app) pinsRoot() bool {
+	if a.held == nil {
+		return a.lost == "" // what is held is not known
+	}
+	for i := range a.held.Sockets {
+		if a.held.Sockets[i].Family == unix.AF_UNIX {
+			return true
+		}
+	}
+	return slices.ContainsFunc(a.held.Objects, func(o hold.Object) bool { return o.Kind != hold.Eventfd })
+}
+
+// settleRestack finishes a restack whose files have become a layer, undoes another
+// one, and mounts the root of an app that is to go on.
+func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	if rec.Restacking == nil {
+		return nil
+	}
+	placed, err := d.layers.Settle(*rec.Restacking, a.box.Upper())
+	if err != nil {
+		return fmt.Errorf("app %s: %w", rec.Name, err)
+	}
+	err = a.change(func(r *record) {
+		if placed {
+			r.Layers = slices.Insert(slices.Clone(r.Layers), 0, *r.Restacking)
+		}
+		r.Restacking = nil
+	})
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if placed {
+		ferr = fault.Point(ctx, fault.RestackAfterSwitch)
+	}
+	a.ready = false
+	if rec.Status == Stopped {
+		return ferr
+	}
+	ns, err := d.prepare(ctx, a)
+	if err != nil {
+		return errors.Join(ferr, err)
+	}
+	return errors.Join(ferr, ns.Close())
+}

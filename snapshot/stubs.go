@@ -1,0 +1,197 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/keep"
+)
+
+// ErrNoStubs are layers that stubs can't be made of.
+var ErrNoStubs = errors.New("storage layers can't be told by stubs")
+
+// Stubs makes trees of stubs: a tree is what an overlay shows of a stack of layers
+// above a lower root, in files without data. Each of them is marked as one of which
+// only the metadata was copied, and leads to its data by a path in the lower root. So
+// the tree stands for layers that an overlay refuses for lower directories, since they
+// are inside the lower root themselves.
+//
+//	tree            a lower directory of overlays; on another file system than the root
+//	lower root      the next one: the stubs' data is found in it
+//
+// One tree stands for a whole stack: a layer between a stub and the lower root could
+// hide the directory that the layers are in, as apps' files do.
+//
+// Trees are made when they are needed, by [Stubs.Make]; what outlives a crash is the
+// complete ones, and no tree outlives its file system. Many may use a Stubs at the same
+// time.
+type Stubs struct {
+	dir      *keep.Dir
+	building string
+	layers   *Layers
+
+	mu sync.Mutex // while a tree is made
+}
+
+// OpenStubs opens the trees in dir, which should be a tmpfs: only that no file of it
+// needs to outlive a reboot.
+func OpenStubs(dir string, layers *Layers) (*Stubs, error) {
+	s := &Stubs{building: filepath.Join(dir, "building"), layers: layers}
+	if err := os.RemoveAll(s.building); err != nil {
+		return nil, fmt.Errorf("open stubs: %w", err)
+	}
+	var err error
+	s.dir, err = keep.Open(filepath.Join(dir, "trees"))
+	return s, err
+}
+
+// Stack names the tree of layers, the topmost first, that are in the directory
+// within of the lower root.
+func (s *Stubs) Stack(layers []Layer, within string) string {
+	h := sha256.New()
+	fmt.Fprintln(h, within)
+	for _, l := range layers {
+		fmt.Fprintln(h, l.ID)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Make makes the tree of layers, if it is not there, and returns where it is. within
+// is where the layers' directory is in the lower root. The caller has a record that
+// names the layers, or the tree may be swept. Returns an error wrapping ErrNoStubs if
+// the layers have what the tree's file system can't take.
+func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (string, error) {
+	name := s.Stack(layers, within)
+	s.dir.Pin(name)
+	defer s.dir.Unpin(name)
+	tree := s.dir.Path(name)
+	if there, err := exists(tree); err != nil || there {
+		return tree, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if there, err := exists(tree); err != nil || there {
+		return tree, err
+	}
+	if err := os.RemoveAll(s.building); err != nil { // of one that failed
+		return "", fmt.Errorf("make stubs: %w", err)
+	}
+	if err := s.build(ctx, layers, root, within); err != nil {
+		return "", errors.Join(fmt.Errorf("make stubs: %w", err), os.RemoveAll(s.building))
+	}
+	if err := os.Rename(s.building, tree); err != nil {
+		return "", fmt.Errorf("make stubs: %w", err)
+	}
+	return tree, nil
+}
+
+// Takes tells whether stubs can have the extended attributes of the files of a tree
+// that is to be a layer.
+func (s *Stubs) Takes(tree string) (_ bool, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(s.building), "try-")
+	if err != nil {
+		return false, fmt.Errorf("try stubs: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return false, fmt.Errorf("try stubs: %w", err)
+	}
+	tried := make(map[string]bool)
+	err = filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		names, err := listXattrs(p)
+		to := file
+		if d.IsDir() {
+			to = dir
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return !tried[to+name] }) && err == nil {
+			err = copyXattrs(p, to)
+		}
+		for _, name := range names {
+			tried[to+name] = true
+		}
+		return err
+	})
+	if _, ok := errors.AsType[*XattrError](err); ok {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// exists tells whether something is at a path.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (s *Stubs) build(ctx context.Context, layers []Layer, root, within string) error {
+	trees, data := make([]string, len(layers)), make([]string, len(layers))
+	for i, l := range layers {
+		trees[i] = s.layers.Path(l.ID)
+		data[i] = path.Join(within, string(l.ID), layerTree)
+	}
+	v, err := openView(trees, root)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	m := newMaker()
+	err = v.flatten(ctx, s.building, func(f *seen, natural, to string) error {
+		var marks Marks
+		switch {
+		case f.kind == directory:
+			if f.fromRoot != natural {
+				marks.Redirect, marks.Opaque = f.fromRoot, f.fromRoot == ""
+			}
+		case f.st.Mode&unix.S_IFMT != unix.S_IFREG || f.st.Size == 0:
+		case f.fromRoot == "":
+			marks = Marks{MetadataOnly: true, Redirect: path.Join(data[f.data.layer], f.data.path)}
+		case f.fromRoot == natural:
+			marks.MetadataOnly = true
+		default:
+			marks = Marks{MetadataOnly: true, Redirect: f.fromRoot}
+		}
+		if err := m.node(v.file(f.at), to, &f.st, ""); err != nil {
+			return err
+		}
+		return marks.set(to)
+	})
+	if _, ok := errors.AsType[*XattrError](err); ok {
+		// Before Linux 6.6 a tmpfs takes none of users (mm/shmem.c,
+		// shmem_user_xattr_handler).
+		return fmt.Errorf("%w: %w", ErrNoStubs, err)
+	}
+	return err
+}
+
+// Sweep removes the trees that are not needed: see [keep.Dir.Sweep].
+func (s *Stubs) Sweep(needed func() (map[string]bool, error)) error {
+	_, err := s.dir.Sweep(needed)
+	return err
+}
+
+// Used tells whether there are trees.
+func (s *Stubs) Used() (bool, error) {
+	entries, err := os.ReadDir(s.dir.Path("."))
+	if err != nil {
+		return false, fmt.Errorf("look for stubs: %w", err)
+	}
+	return len(entries) > 0, nil
+}
