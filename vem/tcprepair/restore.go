@@ -196,9 +196,9 @@ func (s *State) agree(fd int) error {
 	if n.SACK {
 		add(optSACKPerm, 0)
 	}
-	if n.Scaling {
-		add(optWindow, uint32(n.SendScale)|uint32(n.ReceiveScale)<<16)
-	}
+	// Also if windows are not scaled: the kernel has chosen a scale for the SYN that it
+	// did not send (net/ipv4/tcp_output.c, tcp_connect_init).
+	add(optWindow, uint32(n.SendScale)|uint32(n.ReceiveScale)<<16)
 	if n.Timestamps {
 		add(optTimestamp, 0)
 	}
@@ -263,7 +263,11 @@ func (s *Socket) settle() error {
 		// it may see on any network: the end of the stream after its data.
 		p := []unix.PollFd{{Fd: int32(s.fd()), Events: unix.POLLRDHUP}}
 		const patience = 1000 // milliseconds
-		if _, err := unix.Poll(p, patience); err != nil && !errors.Is(err, unix.EINTR) {
+		_, err := unix.Poll(p, patience)
+		for errors.Is(err, unix.EINTR) {
+			_, err = unix.Poll(p, patience)
+		}
+		if err != nil {
 			return fmt.Errorf("wait for end of stream: %w", err)
 		}
 		if err := s.shrink(unix.SO_RCVBUFFORCE, st.Options.ReceiveBuffer); err != nil {

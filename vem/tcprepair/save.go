@@ -162,6 +162,9 @@ func (s *State) look(e End) error {
 func poll(fd int, events int16) (int16, error) {
 	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	_, err := unix.Poll(p, 0)
+	for errors.Is(err, unix.EINTR) {
+		_, err = unix.Poll(p, 0)
+	}
 	return p[0].Revents, err
 }
 

@@ -113,8 +113,8 @@ func kinds() map[string]struct {
 } {
 	mapped := netip.MustParseAddr("::ffff:127.0.0.1")
 	small := func(fd int) {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 8192)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16384)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 16384)
 	}
 	large := func(fd int) {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
@@ -330,7 +330,7 @@ func TestUnsupported(t *testing.T) {
 		},
 		"SO_PEEK_OFF": func(p pair) {
 			if unix.SetsockoptInt(p[0].fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) != nil {
-				t.Skip("Linux before 6.9 has it for no TCP socket")
+				p[0].t.Skip("Linux before 6.9 has it for no TCP socket")
 			}
 		},
 		"packet filter": func(p pair) {
@@ -343,7 +343,7 @@ func TestUnsupported(t *testing.T) {
 		},
 		"kernel": func(p pair) {
 			if unix.SetsockoptString(p[0].fd, unix.IPPROTO_TCP, unix.TCP_ULP, "tls") != nil {
-				t.Skip("no TLS in this kernel")
+				p[0].t.Skip("no TLS in this kernel")
 			}
 		},
 	} {
