@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // source is a checked snapshot whose memory and layers nobody removes meanwhile.
@@ -22,6 +24,10 @@ type source struct {
 	d        *Daemon
 	dir      snapshot.Dir
 	manifest *snapshot.Manifest
+
+	once     sync.Once // see connections
+	saved    *tcprepair.Saved
+	savedErr error
 }
 
 // openSnapshot finds and checks a snapshot. The caller closes it.
@@ -112,8 +118,12 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 			return err
 		}
 	}
+	connections, err := b.source.connections(b.plan.Connections.Internal)
+	if err != nil {
+		return err
+	}
 	proc, err := d.restore(ctx, a, revival{
-		from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
+		from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin, connections: connections,
 	})
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // wake restores a held app onto its held sockets. If it fails the app stays
@@ -124,8 +125,10 @@ type revival struct {
 	pages    restore.Pages
 	hostname string // empty: the saved one
 	frozen   bool   // they do not run before they are thawed
-	tell     func(string)
-	ready    func(ctx context.Context, pid int) error // as in restore.Options
+	// connections are made again, those that are held are not among them.
+	connections []tcprepair.Connection
+	tell        func(string)
+	ready       func(ctx context.Context, pid int) error // as in restore.Options
 }
 
 // restore makes the processes of a saved app, with the sockets that are held. If
@@ -161,6 +164,12 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 		return nil, err
 	}
 	defer drop()
+	again, err := reconnect(ctx, ns, r.connections)
+	if err != nil {
+		return nil, err
+	}
+	defer again.close() //nolint:errcheck // the processes have the sockets, or nobody may
+	held = append(held, again.held()...)
 	tighten, err := d.makeRoom(a, rec)
 	if err != nil {
 		return nil, err
@@ -181,7 +190,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Ready: r.ready, Step: r.tell,
+		Ready: again.ready(r.ready), Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

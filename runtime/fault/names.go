@@ -29,6 +29,7 @@ const (
 	WakeAfterRestore  Name = "wake.after-restore"  // the processes run
 	WakeAfterCommit   Name = "wake.after-commit"   // the app is recorded as running, the holder still has the sockets
 
+	SnapshotInRepair     Name = "snapshot.in-repair"     // sockets of connections inside the app, if there are any, are in repair mode
 	SnapshotAfterDump    Name = "snapshot.after-dump"    // CRIU has saved the processes
 	SnapshotBeforeCommit Name = "snapshot.before-commit" // all files are written, and not yet renamed
 	SnapshotAfterAdopt   Name = "snapshot.after-adopt"   // the memory files are in their store, no manifest names them
@@ -67,7 +68,7 @@ var names = []Name{
 	HibernateAfterRecord, HibernateAfterFreeze, HibernateAfterCollect, HibernateAfterHold,
 	HibernateAfterDump, HibernateAfterAdopt, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
 	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit,
-	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
+	SnapshotInRepair, SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
 	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,
 	CloneAfterRecord, CloneAfterRun, CloneAfterCommit,

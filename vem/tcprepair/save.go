@@ -118,7 +118,7 @@ func (e End) Recover(reuse int) error {
 // leave ends repair mode without a word on the wire.
 func (e End) leave(reuse int) error {
 	if err := setTCP(e.FD, unix.TCP_REPAIR, repairOff); err != nil {
-		return fmt.Errorf("end repair mode: %w", err)
+		return fmt.Errorf("%w: %w", ErrStuck, err)
 	}
 	if reuse == 0 {
 		return nil // as repair mode leaves it (net/ipv4/tcp.c, do_tcp_setsockopt)

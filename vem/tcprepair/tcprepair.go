@@ -113,5 +113,8 @@ func unsupported(format string, args ...any) error {
 // ErrInconsistent is two ends that are not of one connection.
 var ErrInconsistent = errors.New("the ends of a connection do not match")
 
+// ErrStuck is a socket that could not be taken out of repair mode.
+var ErrStuck = errors.New("socket stays in repair mode")
+
 // MaxQueue bounds the bytes in the queues of one end.
 const MaxQueue = 64 << 20

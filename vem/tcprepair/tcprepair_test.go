@@ -61,7 +61,13 @@ func states() map[string]struct {
 			[2]int{finWait2, closeWait},
 		},
 		"FIN_WAIT2 and CLOSE_WAIT, seen": {
-			func(p pair) { p[0].finish(); p[1].inState(closeWait); p[0].inState(finWait2); p[1].ended(); p[1].fill() },
+			func(p pair) {
+				p[0].finish()
+				p[1].inState(closeWait)
+				p[0].inState(finWait2)
+				p[1].ended()
+				p[1].fill()
+			},
 			func(p pair) { p[1].ended(); all(p); p[1].finish(); p[0].ended() },
 			[2]int{finWait2, closeWait},
 		},
@@ -83,7 +89,13 @@ func states() map[string]struct {
 			[2]int{},
 		},
 		"LAST_ACK": {
-			func(p pair) { p[1].fill(); p[0].finish(); p[1].inState(closeWait); p[1].finish(); p[1].inState(lastAck) },
+			func(p pair) {
+				p[1].fill()
+				p[0].finish()
+				p[1].inState(closeWait)
+				p[1].finish()
+				p[1].inState(lastAck)
+			},
 			func(p pair) { p[1].ended(); all(p); p[0].ended() },
 			[2]int{},
 		},
