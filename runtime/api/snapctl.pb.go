@@ -2025,6 +2025,7 @@ type Snapshot struct {
 	DeltaOf            string                 `protobuf:"bytes,13,opt,name=delta_of,json=deltaOf,proto3" json:"delta_of,omitempty"`                                     // the snapshot that it shares memory and files with, and needs
 	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that delta_of has; not in size_bytes
 	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that delta_of has; not in size_bytes
+	Connections        int32                  `protobuf:"varint,16,opt,name=connections,proto3" json:"connections,omitempty"`                                           // TCP connections inside the app, which copies have too
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2160,6 +2161,13 @@ func (x *Snapshot) GetMemorySharedBytes() int64 {
 func (x *Snapshot) GetStorageSharedBytes() int64 {
 	if x != nil {
 		return x.StorageSharedBytes
+	}
+	return 0
+}
+
+func (x *Snapshot) GetConnections() int32 {
+	if x != nil {
+		return x.Connections
 	}
 	return 0
 }
@@ -4212,7 +4220,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xf2\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x94\x04\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -4231,7 +4239,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12\x19\n" +
 	"\bdelta_of\x18\r \x01(\tR\adeltaOf\x12.\n" +
 	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
-	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\"K\n" +
+	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\x12 \n" +
+	"\vconnections\x18\x10 \x01(\x05R\vconnections\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +
