@@ -91,6 +91,8 @@ type codec interface {
 	u8(*uint8)
 	u32(*uint32)
 	u64(*uint64)
+	number(*int) // of 32 bits
+	flag(*bool)
 	bytes(b *[]byte, most int)
 	// count handles the length of a list.
 	count(n, most int) int
@@ -113,29 +115,29 @@ func visitConnection(c codec, conn *Connection) {
 
 func visitState(c codec, s *State) {
 	c.u64(&s.Inode)
-	number(c, &s.Family)
+	c.number(&s.Family)
 	c.valid(s.Family == unix.AF_INET || s.Family == unix.AF_INET6, "address family")
 	visitAddress(c, &s.Local)
 	visitAddress(c, &s.Remote)
 	c.valid(s.Family == unix.AF_INET6 || s.Local.Addr().Is4() && s.Remote.Addr().Is4(), "addresses")
 	c.u32(&s.Scope)
 	c.bytes(&s.Sent, MaxQueue)
-	number(c, &s.Unsent)
+	c.number(&s.Unsent)
 	c.valid(s.Unsent >= 0 && s.Unsent <= len(s.Sent), "unsent bytes")
 	c.u32(&s.SendEnd)
-	flag(c, &s.Finish)
+	c.flag(&s.Finish)
 	c.bytes(&s.Received, MaxQueue)
 	c.u32(&s.ReceiveEnd)
-	flag(c, &s.Finished)
-	flag(c, &s.Deaf)
+	c.flag(&s.Finished)
+	c.flag(&s.Deaf)
 	for _, p := range []*uint32{&s.Window.SendUpdate, &s.Window.Send, &s.Window.Max, &s.Window.Receive, &s.Window.Announced} {
 		c.u32(p)
 	}
 	n := &s.Negotiated
 	c.u32(&n.MSS)
-	flag(c, &n.Scaling)
-	flag(c, &n.SACK)
-	flag(c, &n.Timestamps)
+	c.flag(&n.Scaling)
+	c.flag(&n.SACK)
+	c.flag(&n.Timestamps)
 	c.u8(&n.SendScale)
 	c.u8(&n.ReceiveScale)
 	const maxScale = 14 // RFC 7323
@@ -146,19 +148,19 @@ func visitState(c codec, s *State) {
 
 func visitOptions(c codec, o *Options) {
 	o.List = list(c, o.List, len(kinds), func(c codec, o *Option) {
-		number(c, &o.Level)
-		number(c, &o.Name)
+		c.number(&o.Level)
+		c.number(&o.Name)
 		c.bytes(&o.Value, maxOption)
 		_, known := kindOf(*o)
 		c.valid(known, "socket option")
 	})
 	text(c, &o.Device)
 	text(c, &o.Congestion)
-	number(c, &o.SendBuffer)
-	number(c, &o.ReceiveBuffer)
-	number(c, &o.BufferLock)
-	number(c, &o.ReuseAddress)
-	flag(c, &o.NonBlock)
+	c.number(&o.SendBuffer)
+	c.number(&o.ReceiveBuffer)
+	c.number(&o.BufferLock)
+	c.number(&o.ReuseAddress)
+	c.flag(&o.NonBlock)
 	c.u32(&o.UID)
 	c.u32(&o.GID)
 }
@@ -196,28 +198,22 @@ func text(c codec, s *string) {
 	*s = string(b)
 }
 
-func number(c codec, p *int) {
-	v := uint32(int32(*p))
-	c.u32(&v)
-	*p = int(int32(v))
-}
-
-func flag(c codec, p *bool) {
-	v := uint8(0)
-	if *p {
-		v = 1
-	}
-	c.u8(&v)
-	c.valid(v <= 1, "flag")
-	*p = v == 1
-}
-
 // writer appends.
 type writer struct{ b []byte }
 
 func (w *writer) u8(p *uint8)   { w.b = append(w.b, *p) }
 func (w *writer) u32(p *uint32) { w.b = binary.LittleEndian.AppendUint32(w.b, *p) }
 func (w *writer) u64(p *uint64) { w.b = binary.LittleEndian.AppendUint64(w.b, *p) }
+
+func (w *writer) number(p *int) { w.b = binary.LittleEndian.AppendUint32(w.b, uint32(int32(*p))) }
+
+func (w *writer) flag(p *bool) {
+	v := byte(0)
+	if *p {
+		v = 1
+	}
+	w.b = append(w.b, v)
+}
 
 func (w *writer) bytes(p *[]byte, _ int) {
 	w.b = binary.LittleEndian.AppendUint32(w.b, uint32(len(*p)))
@@ -270,6 +266,18 @@ func (r *reader) u64(p *uint64) {
 	if b := r.take(8); b != nil {
 		*p = binary.LittleEndian.Uint64(b)
 	}
+}
+
+func (r *reader) number(p *int) {
+	if b := r.take(4); b != nil {
+		*p = int(int32(binary.LittleEndian.Uint32(b)))
+	}
+}
+
+func (r *reader) flag(p *bool) {
+	b := r.take(1)
+	r.valid(b == nil || b[0] <= 1, "flag")
+	*p = b != nil && b[0] == 1
 }
 
 func (r *reader) bytes(p *[]byte, most int) {

@@ -14,7 +14,6 @@ const (
 	tcpRTOMaxMillis = 44 // TCP_RTO_MAX_MS, Linux 6.15
 	tcpRTOMinMicros = 45 // TCP_RTO_MIN_US, Linux 6.19
 	tcpDelAckMicros = 46 // TCP_DELACK_MAX_US, Linux 6.19
-	ipLocalPorts    = 51 // IP_LOCAL_PORT_RANGE, Linux 6.3
 )
 
 // stage is when an option is set on a new socket.
@@ -32,15 +31,13 @@ type kind struct {
 }
 
 // kinds are those options whose values can be read and written back. What only acts
-// before a connection is there (TCP_DEFER_ACCEPT, TCP_SYNCNT, TCP_FASTOPEN) or passes
-// (TCP_QUICKACK) is none of them.
+// before a connection is there (TCP_DEFER_ACCEPT, TCP_SYNCNT, IP_LOCAL_PORT_RANGE) or
+// passes (TCP_QUICKACK) is none of them.
 var kinds = []kind{
 	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 4, early},
 	{unix.IPPROTO_IP, unix.IP_FREEBIND, 4, early},
 	{unix.IPPROTO_IP, unix.IP_TRANSPARENT, 4, early},
-	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4, late},
 
-	{unix.SOL_SOCKET, unix.SO_DEBUG, 4, late},
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, 4, late},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 4, late},
 	{unix.SOL_SOCKET, unix.SO_LINGER, 8, late},
@@ -69,7 +66,6 @@ var kinds = []kind{
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, 4, late},
 	{unix.IPPROTO_IP, unix.IP_RECVTTL, 4, late},
 	{unix.IPPROTO_IP, unix.IP_RECVTOS, 4, late},
-	{unix.IPPROTO_IP, ipLocalPorts, 4, late},
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4, late},
 	{unix.SOL_SOCKET, unix.SO_PRIORITY, 4, late}, // IP_TOS changes it
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 4, late},
@@ -124,11 +120,11 @@ func (o *Options) save(fd, family int) error {
 	}
 	var err error
 	for p, name := range map[*int]int{&o.SendBuffer: unix.SO_SNDBUF, &o.ReceiveBuffer: unix.SO_RCVBUF, &o.ReuseAddress: unix.SO_REUSEADDR} {
-		if *p, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, name); err != nil {
+		if *p, err = getInt(fd, unix.SOL_SOCKET, name); err != nil {
 			return fmt.Errorf("read option %d: %w", name, err)
 		}
 	}
-	if o.BufferLock, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, soBufLock); err != nil {
+	if o.BufferLock, err = getInt(fd, unix.SOL_SOCKET, soBufLock); err != nil {
 		o.BufferLock = -1
 	}
 	var name [16]byte // TCP_CA_NAME_MAX and IFNAMSIZ
@@ -168,7 +164,7 @@ func refuse(fd int) error {
 	if n, err := optionSize(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER); n > 0 || err != nil {
 		return unsupported("it has a packet filter")
 	}
-	if off, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF); err == nil && off >= 0 {
+	if off, err := getInt(fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF); err == nil && off >= 0 {
 		return unsupported("it has SO_PEEK_OFF")
 	}
 	if v, err := getOption(fd, unix.IPPROTO_IP, unix.IP_OPTIONS, buf[:40]); err == nil && len(v) > 0 {

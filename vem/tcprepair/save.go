@@ -97,7 +97,7 @@ func (c Connection) check() error {
 
 // Reuse reads SO_REUSEADDR, which repair mode overwrites: for [End.Recover].
 func (e End) Reuse() (int, error) {
-	v, err := unix.GetsockoptInt(e.FD, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	v, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_REUSEADDR)
 	if err != nil {
 		return 0, fmt.Errorf("read SO_REUSEADDR: %w", err)
 	}
@@ -132,7 +132,7 @@ func (e End) leave(reuse int) error {
 // look reads what does not change while the program stands still.
 func (s *State) look(e End) error {
 	s.Inode = e.Inode
-	proto, err := unix.GetsockoptInt(e.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	proto, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("look at socket: %w", err)
 	}
