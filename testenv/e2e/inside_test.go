@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -215,5 +216,41 @@ func TestKilledWhileConnectionsAreSaved(t *testing.T) {
 			s.ok("tcp shutdown a")
 			s.ok("tcp end b")
 		})
+	}
+}
+
+// TestRedisWithItsClientsInside copies an app that is a redis and twenty clients, which
+// together count to a number that no copy may miss.
+func TestRedisWithItsClientsInside(t *testing.T) {
+	const requests = "100000"
+	w := New(t, "redis-server", "redis-benchmark")
+	w.Run(&api.RunRequest{Name: "count", Endpoint: survivorEndpoint, Args: []string{"sh", "-c",
+		"redis-server --save '' --protected-mode no & until redis-cli ping; do sleep 0.05; done; redis-benchmark -q -t incr -c 20 -n " + requests +
+			" && redis-cli set finished yes; wait"}})
+	const key = "counter:__rand_int__"
+	w.Until("it counts", func() error {
+		n := w.redis(survivorEndpoint).do("GET " + key)
+		if n == "$-1" {
+			return fmt.Errorf("%s", n)
+		}
+		return nil
+	})
+	w.template("t", "count", "")
+	restored, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "t", As: "copy", Endpoint: copyEndpoint}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(count(restored.GetSockets())["kept"], 20))
+	all := []string{survivorEndpoint, copyEndpoint}
+	for _, c := range w.clones(&api.CloneRequest{Template: "t", Count: 3}) {
+		all = append(all, c.GetApp().GetEndpoint())
+	}
+	for _, endpoint := range all {
+		c := w.redis(endpoint)
+		w.Until("it has counted", func() error {
+			if c.do("EXISTS finished") != ":1" {
+				return errors.New("it has not")
+			}
+			return nil
+		})
+		qt.Check(t, qt.Equals(c.do("INCR "+key), ":100001"))
 	}
 }
