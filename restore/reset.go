@@ -10,6 +10,7 @@ import (
 // Reset is a connection that the processes had when they were saved, and find
 // closed when they are restored.
 type Reset struct {
+	Inode  uint64 // of the socket, in the images
 	Socket string // for people, like "tcp 10.77.0.7:6379 <- 10.77.0.1:5123"
 	Inside bool   // the other end is the app's own too
 }
@@ -45,13 +46,14 @@ func Resets(external []snapshot.External, sockets []image.Socket, held map[uint6
 			arrow = " <- "
 		}
 		resets = append(resets, Reset{
+			Inode:  s.Inode,
 			Socket: "tcp " + local.String() + arrow + remote.String(),
-			Inside: pairs[[2]netip.AddrPort{remote, local}],
+			Inside: pairs[[2]netip.AddrPort{remote, local}] || remote.Addr().IsLoopback(),
 		})
 	}
 	for _, e := range external {
 		if e.Kind == snapshot.ExternalUnix && !held[e.Inode] {
-			resets = append(resets, Reset{Socket: unixText(e.Inode, sockets, paths)})
+			resets = append(resets, Reset{Inode: e.Inode, Socket: unixText(e.Inode, sockets, paths)})
 		}
 	}
 	return resets

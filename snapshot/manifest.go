@@ -25,6 +25,8 @@ const (
 	imagesDir    = "images"
 	storageDir   = "storage" // the app's writes to its root, until they are a layer
 	shmDir       = "shm"     // the app's /dev/shm
+
+	connectionsFile = "connections.bin"
 )
 
 // Manifest describes a snapshot. It is a pure value: [Manifest.Validate] checks
@@ -51,6 +53,9 @@ type Manifest struct {
 	// which would not outlive a reboot.
 	WithStorage bool `json:"with_storage"`
 	Processes   int  `json:"processes"`
+	// Connections is how many TCP connections the file of them has, both of whose ends
+	// are the app's own.
+	Connections int `json:"connections,omitempty"`
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`
@@ -232,6 +237,9 @@ func (m *Manifest) validateFiles() error {
 			// CRIU and the copying of files would follow a link, and wait for a FIFO.
 			return bad("path %q has type %q and leads out of the snapshot", f.Path, f.Type)
 		}
+	}
+	if m.Connections < 0 || m.Connections > 0 && !seen[connectionsFile] {
+		return bad("%d connections, without a file of them", m.Connections)
 	}
 	for name, found := range links {
 		if !found {

@@ -73,6 +73,8 @@ type TakeOptions struct {
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
 	CopyFiles func(ctx context.Context, to Dir) error
+	// Describe completes the manifest before it is written; may be nil.
+	Describe func(m *Manifest)
 	// Saved is called when CRIU has saved the processes, before anything is
 	// committed; its error saves them too.
 	Saved func(ctx context.Context) error
@@ -123,6 +125,9 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			}
 		}
 		clock.step("commit")
+		if o.Describe != nil {
+			o.Describe(&m)
+		}
 		unpin, err = partial.adoptStorage(ctx, o.Layers, &m)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -169,11 +170,9 @@ func (p Parameter) about() string {
 
 // resolve replaces the default.
 func (c Connections) resolve() Connections {
-	for _, p := range []*ConnectionPolicy{&c.Inbound, &c.Outbound, &c.Internal} {
-		if *p == ConnectionDefault {
-			*p = ConnectionReset
-		}
-	}
+	c.Inbound = cmp.Or(c.Inbound, ConnectionReset)
+	c.Outbound = cmp.Or(c.Outbound, ConnectionReset)
+	c.Internal = cmp.Or(c.Internal, ConnectionKeep)
 	return c
 }
 

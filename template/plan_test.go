@@ -79,7 +79,7 @@ func TestPlanOfNoRules(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(p.Hostname, ""))
 	qt.Check(t, qt.Equals(p.Instance.Hostname, "origin"))
-	qt.Check(t, qt.Equals(p.Connections, Connections{ConnectionReset, ConnectionReset, ConnectionReset}))
+	qt.Check(t, qt.Equals(p.Connections, Connections{ConnectionReset, ConnectionReset, ConnectionKeep}))
 	qt.Check(t, qt.IsFalse(p.MachineID.Create))
 	qt.Check(t, qt.HasLen(p.MachineID.ID, 32))
 
@@ -256,7 +256,7 @@ func TestOneClone(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	p, err := r.Plan(clone())
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(p.Connections, Connections{ConnectionKeep, ConnectionKeep, ConnectionReset}))
+	qt.Check(t, qt.Equals(p.Connections, Connections{ConnectionKeep, ConnectionKeep, ConnectionKeep}))
 }
 
 // Both ends of an internal connection are copied.

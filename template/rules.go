@@ -111,7 +111,7 @@ type Connections struct {
 // ConnectionPolicy is what becomes of a frozen connection.
 type ConnectionPolicy string
 
-// The policies. The default is reset.
+// The policies. The default is keep for internal connections, and reset for others.
 const (
 	ConnectionDefault ConnectionPolicy = ""
 	// ConnectionReset lets the clone see a reset, as if the peer had gone.

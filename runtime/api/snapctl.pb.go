@@ -2040,6 +2040,7 @@ type Snapshot struct {
 	Processes          int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
 	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that it has in common with others; not in size_bytes
 	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that it has in common with others; not in size_bytes
+	Connections        int32                  `protobuf:"varint,16,opt,name=connections,proto3" json:"connections,omitempty"`                                           // TCP connections inside the app, which copies have too
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2168,6 +2169,13 @@ func (x *Snapshot) GetMemorySharedBytes() int64 {
 func (x *Snapshot) GetStorageSharedBytes() int64 {
 	if x != nil {
 		return x.StorageSharedBytes
+	}
+	return 0
+}
+
+func (x *Snapshot) GetConnections() int32 {
+	if x != nil {
+		return x.Connections
 	}
 	return 0
 }
@@ -4238,7 +4246,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xe7\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x89\x04\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -4256,7 +4264,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06kernel\x18\v \x01(\tR\x06kernel\x12\x1c\n" +
 	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12.\n" +
 	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
-	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytesJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
+	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\x12 \n" +
+	"\vconnections\x18\x10 \x01(\x05R\vconnectionsJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +

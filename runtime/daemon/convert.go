@@ -347,7 +347,7 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 	s := &api.Snapshot{
 		Name: m.Name, App: m.App, CreatedAt: timestamppb.New(m.CreatedAt), Endpoint: m.Endpoint, Network: m.Network,
 		Args: m.Spec.Process.Args, CriuVersion: criu.VersionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
-		Processes: int32(m.Processes),
+		Processes: int32(m.Processes), Connections: int32(m.Connections),
 	}
 	for _, f := range m.Files {
 		s.SizeBytes += f.SizeBytes

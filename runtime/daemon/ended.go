@@ -59,9 +59,13 @@ func (d *Daemon) saveStopped(ctx context.Context, a *app, req snapshotRequest) (
 func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sandbox.Process, error) {
 	furnish := func(ctx context.Context, ns *netns.NS) error { return d.furnish(ctx, a, b, ns, clock) }
 	if b.source.manifest.Processes > 0 {
+		connections, err := b.source.connections(b.plan.Connections.Internal)
+		if err != nil {
+			return nil, err
+		}
 		return d.restore(ctx, a, revival{
 			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
-			furnish: furnish,
+			furnish: furnish, connections: connections,
 		})
 	}
 	clock.begin("start program")

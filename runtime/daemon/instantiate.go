@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -21,6 +22,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // source is a snapshot whose memory and layers nobody removes meanwhile.
@@ -31,6 +33,10 @@ type source struct {
 	at       fs.FileInfo // what dir was
 	manifest *snapshot.Manifest
 	check    errgroup.Group
+
+	once     sync.Once // see connections
+	saved    *tcprepair.Saved
+	savedErr error
 }
 
 // openSnapshot finds and checks a snapshot. The caller closes it.

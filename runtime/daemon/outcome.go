@@ -4,15 +4,20 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// socketOutcome is what became of a connection that was reset.
-type socketOutcome struct{ socket, reason string }
+// socketOutcome is what became of a connection.
+type socketOutcome struct {
+	socket, reason string
+	kept           bool // else it was reset
+}
 
 // resets says which connections an app that was saved does not get back with the
 // held sockets, and why. What was done has been done: that this can't be told now
@@ -25,7 +30,7 @@ func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snaps
 	}
 	var out []socketOutcome
 	for _, r := range restore.Resets(external, sockets, held) {
-		out = append(out, socketOutcome{r.Socket, why(r)})
+		out = append(out, socketOutcome{socket: r.Socket, reason: why(r)})
 	}
 	if len(out) > 0 {
 		d.log.WarnContext(ctx, "connections are reset", slog.String("images", from.Images()), slog.Int("connections", len(out)),
@@ -34,11 +39,44 @@ func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snaps
 	return out
 }
 
-// ofApp is why a restored snapshot has no connections.
-func ofApp(name string) func(restore.Reset) string {
+// restoredSockets says what became of the connections of a snapshot's app in one that
+// was restored from it.
+func (d *Daemon) restoredSockets(ctx context.Context, s *source) []socketOutcome {
+	saved, err := readConnections(s.dir, s.manifest)
+	if err != nil {
+		d.log.ErrorContext(ctx, "tell what became of connections", slog.String("images", s.dir.Images()), slog.Any("error", err))
+		saved = &tcprepair.Saved{}
+	}
+	held := make(map[uint64]bool)
+	var kept []socketOutcome
+	for _, c := range saved.Connections {
+		for i := range c.Ends {
+			held[c.Ends[i].Inode] = true
+		}
+		first := &c.Ends[0]
+		kept = append(kept, socketOutcome{
+			socket: fmt.Sprintf("tcp %s <-> %s", plainAddress(first.Local), plainAddress(first.Remote)), reason: "both of its ends are in the app", kept: true,
+		})
+	}
+	return append(d.resets(ctx, s.dir, s.manifest.External, held, ofApp(s.manifest.App, saved.Refused)), kept...)
+}
+
+func plainAddress(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// ofApp is why a restored snapshot does not have connections.
+func ofApp(name string, refused []tcprepair.Refused) func(restore.Reset) string {
+	reasons := make(map[uint64]string, len(refused))
+	for _, r := range refused {
+		reasons[r.Inode] = r.Reason
+	}
 	return func(r restore.Reset) string {
-		if r.Inside {
-			return "both of its ends were in app " + name + ", and snapshots have no connections"
+		switch reason := reasons[r.Inode]; {
+		case reason != "":
+			return "both of its ends were in app " + name + ", but it can't be saved: " + reason
+		case r.Inside:
+			return "both of its ends were in app " + name + ", and the snapshot has no state of it"
 		}
 		return "it belongs to app " + name
 	}
@@ -68,6 +106,9 @@ func showOutcomes(all []socketOutcome) []*api.SocketOutcome {
 	out := make([]*api.SocketOutcome, len(all))
 	for i, s := range all {
 		out[i] = &api.SocketOutcome{Socket: s.socket, Outcome: "reset", Reason: s.reason}
+		if s.kept {
+			out[i].Outcome = "kept"
+		}
 	}
 	return out
 }

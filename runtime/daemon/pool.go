@@ -259,7 +259,11 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := t.rules.Ahead(a.box.Root(), open); err != nil {
 		return err
 	}
-	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, frozen: true, tell: func(string) {}})
+	connections, err := s.connections(t.rules.Connections.Internal)
+	if err != nil {
+		return err
+	}
+	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, frozen: true, tell: func(string) {}, connections: connections})
 	if err != nil {
 		return err
 	}

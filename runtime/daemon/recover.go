@@ -135,6 +135,9 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 	case Running:
 		return d.recoverRunning(ctx, a)
 	case Snapshotting:
+		if err := a.endRepair(ctx); err != nil {
+			return err
+		}
 		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -211,6 +214,9 @@ func (d *Daemon) recoverRunning(ctx context.Context, a *app) error {
 // a reboot leaves only what is on the disk.
 func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 	if err := d.reclaim(ctx, a); err != nil {
+		return err
+	}
+	if err := a.endRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
 	if err := d.settleRestack(ctx, a); err != nil {

@@ -79,13 +79,22 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
 	look := frozenLook{a: a, ns: ns, announced: opt.External}
-	opt.Frozen, opt.Unseen = look.frozen, func() [][]byte { return look.unseen }
+	opt.Unseen = func() [][]byte { return look.unseen }
+	var inside *savedConnections
+	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
+		var err error
+		if inside, err = d.saveConnections(ctx, a, ns, func(in *hold.Inside) error { return in.Open(ctx, pids) }); err != nil {
+			return nil, err
+		}
+		return look.frozen(ctx, pids)
+	}
+	opt.Describe = func(m *snapshot.Manifest) { m.Connections = len(inside.Connections) }
 	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
 		}
-		if err := snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()); err != nil {
+		if err := errors.Join(snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()), inside.write(to)); err != nil {
 			return err
 		}
 		return fault.Point(ctx, fault.SnapshotBeforeCommit)
@@ -113,8 +122,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 // has its turn.
 func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
 	clock := newSteps(req.tell)
+	inside := &savedConnections{}
 	if a.held != nil {
 		if err := a.held.Copyable(); err != nil {
+			return nil, nil, err
+		}
+		if inside, err = d.saveHeldConnections(ctx, a); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -139,10 +152,11 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 		Change: func(m *snapshot.Manifest) {
 			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, layers
 			m.Policy = rec.savedPolicy() // an older snapctl may have saved it
+			m.Connections = len(inside.Connections)
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
-			if shared {
-				return fault.Point(ctx, fault.SnapshotBeforeCommit)
+			if err := inside.write(to); err != nil || shared {
+				return errors.Join(err, fault.Point(ctx, fault.SnapshotBeforeCommit))
 			}
 			clock.begin("copy files")
 			if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
@@ -227,9 +241,9 @@ type restoreRequest struct {
 	tell   func(string)
 }
 
-// restoreSnapshot makes a new app from a snapshot. Its connections are reset,
-// for the sockets of the snapshot belong to the app that it was taken of. If it
-// fails nothing is left of it.
+// restoreSnapshot makes a new app from a snapshot. Its connections to others are
+// reset, for these belong to the app that it was taken of. If it fails nothing is
+// left of it.
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	s := req.source
@@ -262,7 +276,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	}
 	out := &outcome{steps: clock.end()}
 	if s.manifest.Processes > 0 {
-		out.sockets = d.resets(ctx, s.dir, s.manifest.External, nil, ofApp(s.manifest.App))
+		out.sockets = d.restoredSockets(ctx, s)
 	}
 	return a, out, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // wake restores a held app onto its held sockets. If it fails the app stays
@@ -141,8 +142,10 @@ type revival struct {
 	pages    restore.Pages
 	hostname string // empty: the saved one
 	frozen   bool   // they do not run before they are thawed
-	tell     func(string)
-	ready    func(ctx context.Context, pid int) error // as in restore.Options
+	// connections are made again, those that are held are not among them.
+	connections []tcprepair.Connection
+	tell        func(string)
+	ready       func(ctx context.Context, pid int) error // as in restore.Options
 	// furnish makes the sandbox but for what enclose makes, while CRIU starts; nil if
 	// all of it is there, or made before CRIU's start.
 	furnish func(ctx context.Context, ns *netns.NS) error
@@ -186,6 +189,17 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 		return nil, err
 	}
 	defer drop()
+	if len(r.connections) > 0 && r.furnish != nil { // which would attach it too late
+		if err := d.attach(ctx, a, ns); err != nil {
+			return nil, err
+		}
+	}
+	again, err := reconnect(ctx, ns, r.connections)
+	if err != nil {
+		return nil, err
+	}
+	defer again.close() //nolint:errcheck // the processes have the sockets, or nobody may
+	held = append(held, again.held()...)
 	tighten, err := d.makeRoom(a, rec)
 	if err != nil {
 		return nil, err
@@ -206,7 +220,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Meanwhile: meanwhile, Ready: r.ready, Step: r.tell,
+		Meanwhile: meanwhile, Ready: again.ready(r.ready), Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

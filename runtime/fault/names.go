@@ -31,6 +31,7 @@ const (
 
 	DropBeforeRemoval Name = "drop.before-removal" // an app was woken; its images have lost their name, and are not removed
 
+	SnapshotInRepair     Name = "snapshot.in-repair"     // sockets of connections inside the app, if there are any, are in repair mode
 	SnapshotAfterDump    Name = "snapshot.after-dump"    // CRIU has saved the processes
 	SnapshotBeforeCommit Name = "snapshot.before-commit" // all files are written, and not yet renamed
 	SnapshotAfterAdopt   Name = "snapshot.after-adopt"   // the memory files are in their store, no manifest names them
@@ -74,7 +75,7 @@ var names = []Name{
 	HibernateAfterRecord, HibernateAfterFreeze, HibernateAfterCollect, HibernateAfterHold,
 	HibernateAfterDump, HibernateAfterAdopt, HibernateAfterCommit, HibernateAfterKill, HibernateAfterArm,
 	WakeAfterRecord, WakeBeforeRestore, WakeAfterResuming, WakeAfterRestore, WakeAfterCommit, DropBeforeRemoval,
-	SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
+	SnapshotInRepair, SnapshotAfterDump, SnapshotBeforeCommit, SnapshotAfterAdopt, SnapshotAfterCommit,
 	RestackAfterRecord, RestackAfterMove, RestackAfterSwitch,
 	RestoreAfterRecord, RestoreAfterSandbox, RestoreAfterRestore,
 	TemplateAfterRecord, TemplateAfterSnapshot, TemplateAfterCommit,

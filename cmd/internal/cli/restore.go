@@ -22,9 +22,10 @@ func newRestore(s *session) *cobra.Command {
 		Short: "Make an app of a snapshot",
 		Long: `Make an app of a snapshot. It goes on where the app was when it was saved.
 
-Connections that the app had then stay with the app, and the new one finds them
-closed: they are listed, and the exit code is 6. Listeners and datagram sockets
-are made anew.
+Connections that the app had with others stay with the app, and the new one finds
+them closed: they are listed, and the exit code is 6. TCP connections both of whose
+ends are in the app are copied with all that was on its way. Listeners and datagram
+sockets are made anew.
 
 ` + policyText + `
 

@@ -41,7 +41,7 @@ A file of rules, all of it optional:
         timeout: 10s
         user: worker
     signal: HUP                         # then, to the root process
-    connections: {inbound: reset, outbound: reset, internal: reset}
+    connections: {inbound: reset, outbound: reset, internal: keep}
     publish:
       - {host_port: "{{ add 8000 .Number }}", port: 80}
     parameters:                         # for clone --set KEY=VALUE

@@ -19,11 +19,11 @@ func NewClone(r *api.CloneResult) Result {
 	return res
 }
 
-// reset is how many connections were reset.
-func (r Result) reset() int {
+// count is how many sockets had an outcome.
+func (r Result) count(outcome string) int {
 	n := 0
 	for _, s := range r.Sockets {
-		if s.Outcome == "reset" {
+		if s.Outcome == outcome {
 			n++
 		}
 	}

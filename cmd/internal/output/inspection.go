@@ -70,6 +70,10 @@ func (d *Inspection) Table(t *Table) {
 	if s.MemorySharedBytes+s.StorageSharedBytes > 0 {
 		shared = fmt.Sprintf("memory %s, files %s", Size(s.MemorySharedBytes), Size(s.StorageSharedBytes))
 	}
+	kept := ""
+	if s.Connections > 0 {
+		kept = plural(int(s.Connections), "TCP connection")
+	}
 	t.Fields([]Field{
 		{"name", s.Name},
 		{"app", s.App},
@@ -79,6 +83,7 @@ func (d *Inspection) Table(t *Table) {
 		{"created", stamp(s.CreatedAt)},
 		{"size", fmt.Sprintf("%s: memory %s, files %s", Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes))},
 		{"shared", shared},
+		{"kept inside", kept},
 		{"criu", s.CRIUVersion},
 		{"kernel", s.Kernel},
 	})

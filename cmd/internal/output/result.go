@@ -188,12 +188,15 @@ func (r Result) text() string {
 	case Restore:
 		text = fmt.Sprintf("%s restored from %s at %s%s", app.Name, r.Name, app.Endpoint, total)
 		detail = nil
+		if n := r.count("kept"); n > 0 {
+			detail = append(detail, plural(n, "connection")+" inside kept")
+		}
 	case Clone:
 		text += " cloned at " + app.Endpoint + total
 		if r.FromPool {
 			detail = append(detail, "from the pool")
 		}
-		if n := r.reset(); n > 0 {
+		if n := r.count("reset"); n > 0 {
 			detail = append(detail, plural(n, "connection")+" reset")
 		}
 	case CreateTemplate:

@@ -18,6 +18,7 @@ type Snapshot struct {
 	Network      string    `json:"network"`
 	Args         []string  `json:"args"`
 	Processes    int32     `json:"processes"`
+	Connections  int32     `json:"connections"` // inside the app, which copies have too
 	CRIUVersion  string    `json:"criu_version"`
 	Kernel       string    `json:"kernel"`
 
@@ -42,7 +43,7 @@ func NewSnapshot(s *api.Snapshot) Snapshot {
 	return Snapshot{
 		Name: s.GetName(), App: s.GetApp(), CreatedAt: utc(s.GetCreatedAt()), SizeBytes: s.GetSizeBytes(),
 		MemoryBytes: s.GetMemoryBytes(), StorageBytes: s.GetStorageBytes(), Endpoint: s.GetEndpoint(), Network: s.GetNetwork(),
-		Args: list(s.GetArgs()), Processes: s.GetProcesses(), CRIUVersion: s.GetCriuVersion(), Kernel: s.GetKernel(),
+		Args: list(s.GetArgs()), Processes: s.GetProcesses(), Connections: s.GetConnections(), CRIUVersion: s.GetCriuVersion(), Kernel: s.GetKernel(),
 		Shared: Shared{MemorySharedBytes: s.GetMemorySharedBytes(), StorageSharedBytes: s.GetStorageSharedBytes()},
 	}
 }

@@ -18,6 +18,7 @@ import (
 //	tcp dial C ADDR:PORT  begin to connect
 //	tcp write C TEXT      write one word
 //	tcp fill C            write numbers until no more fits; answers how many bytes
+//	tcp drain C N         read N bytes of what fill wrote
 //	tcp read C TEXT       read exactly that
 //	tcp end C             read the end of the stream
 //	tcp shutdown C        end one's own stream
@@ -37,7 +38,7 @@ func (s sockets) do(command string, args []string) (string, error) {
 	if !ok && !makes {
 		return "", fmt.Errorf("no socket %s", name)
 	}
-	if want := map[string]int{"listen": 2, "dial": 1, "accept": 1, "write": 1, "read": 1}[command]; len(args) != want {
+	if want := map[string]int{"listen": 2, "dial": 1, "accept": 1, "write": 1, "read": 1, "drain": 1}[command]; len(args) != want {
 		return "", fmt.Errorf("%s takes %d arguments more", command, want)
 	}
 	switch command {
@@ -63,6 +64,8 @@ func (s sockets) do(command string, args []string) (string, error) {
 	case "fill":
 		n, err := fill(fd)
 		return strconv.Itoa(n), err
+	case "drain":
+		return "ok", drain(fd, args[0])
 	case "read":
 		return "ok", expect(fd, args[0])
 	case "end":
@@ -120,6 +123,24 @@ func listen(fd int, args []string) error {
 		return err
 	}
 	return errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Port: port}), unix.Listen(fd, backlog))
+}
+
+// drain reads what the other end's fill wrote, or the beginning of that.
+func drain(fd int, text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return err
+	}
+	got, err := readN(fd, n)
+	if err != nil {
+		return err
+	}
+	for at := 0; at+8 <= len(got); at += 8 {
+		if have := binary.BigEndian.Uint64([]byte(got[at : at+8])); have != uint64(at) {
+			return fmt.Errorf("number %d at %d", have, at)
+		}
+	}
+	return nil
 }
 
 // fill writes 8 byte numbers, whole or in part, until the socket's buffer and

@@ -19,6 +19,7 @@ type Inet struct {
 	UID           uint32
 	Inode         uint32 // 0: no descriptor, as in an accept queue or after close
 	Cookie        uint64
+	MD5           bool // it has keys of TCP MD5 signatures; seen with CAP_NET_ADMIN only
 }
 
 // InetQuery says which sockets to dump.
@@ -32,6 +33,7 @@ type InetQuery struct {
 const (
 	inetReqLen = 56
 	inetMsgLen = 72
+	inetMD5    = 18 // INET_DIAG_MD5SIG
 )
 
 // Inet dumps the IPv4 or IPv6 sockets that match q.
@@ -69,6 +71,7 @@ func parseInet(b []byte) (Inet, bool) {
 	}
 	s.Local = addrPort(s.Family, b[8:24], be.Uint16(b[4:]))
 	s.Remote = addrPort(s.Family, b[24:40], be.Uint16(b[6:]))
+	attributes(b[inetMsgLen:], func(kind uint16, _ []byte) { s.MD5 = s.MD5 || kind == inetMD5 })
 	return s, true
 }
 

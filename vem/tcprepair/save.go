@@ -1,0 +1,357 @@
+package tcprepair
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// End is one end of a connection that is to be saved.
+type End struct {
+	FD    int
+	Inode uint64
+	// Queued is how much the end is known to have received and not been read, FIN
+	// included, from sock_diag(7); 0 if it is not known. If less can be read, a mark of
+	// urgent data is in the way, and the end is refused.
+	Queued uint32
+}
+
+// SaveOptions says how to save.
+type SaveOptions struct {
+	// Paused is called once, when all ends are in repair mode; may be nil. Its error
+	// is returned, and the connection is as before.
+	Paused func() error
+}
+
+// Save saves a connection, given both of its ends, or the one whose other end has
+// been closed. No process may use them meanwhile, but they need not be at rest. The
+// connection itself does not change: nothing is sent, and nobody notices.
+//
+// It fails with an *[UnsupportedError] if the connection can't be saved, and with an
+// error wrapping [ErrInconsistent] if the ends are of two connections.
+//
+// While it works the sockets are in repair mode. If the process is killed then, they
+// stay so: data is delivered and acknowledged as before, but what an end had not sent
+// may count as sent. Before a process uses them again, [End.Recover] ends that; the
+// kernel sends such data again. (If all descriptors of such a socket are closed, the
+// other end is not told.)
+//
+// Order: first what both ends have sent and is not acknowledged, then what they have
+// received. So what one end has got is never older than what the other says that it
+// has acknowledged, and [Connection.join] finds every byte at one of the ends.
+//
+// Cost: 25 us for each end with empty queues.
+func Save(o SaveOptions, ends ...End) (_ Connection, err error) {
+	c := Connection{Ends: make([]State, len(ends))}
+	for i, e := range ends {
+		if err := c.Ends[i].look(e); err != nil {
+			return Connection{}, err
+		}
+	}
+	for i, e := range ends {
+		defer func() {
+			if rerr := e.leave(c.Ends[i].Options.ReuseAddress); rerr != nil {
+				err = errors.Join(err, rerr)
+			}
+		}()
+		if err := setTCP(e.FD, unix.TCP_REPAIR, repairOn); err != nil {
+			return Connection{}, fmt.Errorf("begin to save TCP connection: %w", err)
+		}
+	}
+	if o.Paused != nil {
+		if err := o.Paused(); err != nil {
+			return Connection{}, err
+		}
+	}
+	for i, e := range ends {
+		if err := c.Ends[i].saveSent(e.FD); err != nil {
+			return Connection{}, err
+		}
+	}
+	for i, e := range ends {
+		if err := c.Ends[i].saveReceived(e); err != nil {
+			return Connection{}, err
+		}
+	}
+	return c, c.check()
+}
+
+// check makes sure that the ends match, and that there are enough of them.
+func (c Connection) check() error {
+	switch len(c.Ends) {
+	case 1:
+		s := &c.Ends[0]
+		if !s.Finished || s.Finish || len(s.Sent) > 0 {
+			return unsupported("its other end is in no process, and not all of its data has arrived")
+		}
+	case 2:
+		_, err := c.join()
+		return err
+	default:
+		return fmt.Errorf("%w: %d ends", ErrInconsistent, len(c.Ends))
+	}
+	return nil
+}
+
+// Reuse reads SO_REUSEADDR, which repair mode overwrites: for [End.Recover].
+func (e End) Reuse() (int, error) {
+	v, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	if err != nil {
+		return 0, fmt.Errorf("read SO_REUSEADDR: %w", err)
+	}
+	return v, nil
+}
+
+// Recover ends the repair mode that a killed process has left the socket in, if it
+// did, and gives it back its SO_REUSEADDR.
+func (e End) Recover(reuse int) error {
+	// SK_FORCE_REUSE of include/net/sock.h: nobody but TCP_REPAIR sets it.
+	const force = 2
+	if now, err := e.Reuse(); err != nil || now != force {
+		return err
+	}
+	return e.leave(reuse)
+}
+
+// leave ends repair mode without a word on the wire.
+func (e End) leave(reuse int) error {
+	if err := setTCP(e.FD, unix.TCP_REPAIR, repairOff); err != nil {
+		return fmt.Errorf("%w: %w", ErrStuck, err)
+	}
+	if reuse == 0 {
+		return nil // as repair mode leaves it (net/ipv4/tcp.c, do_tcp_setsockopt)
+	}
+	if err := unix.SetsockoptInt(e.FD, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse); err != nil {
+		return fmt.Errorf("set SO_REUSEADDR: %w", err)
+	}
+	return nil
+}
+
+// look reads what does not change while the program stands still.
+func (s *State) look(e End) error {
+	s.Inode = e.Inode
+	proto, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("look at socket: %w", err)
+	}
+	if proto != unix.IPPROTO_TCP {
+		return unsupported("it is of protocol %d, such as Multipath TCP, and not TCP", proto)
+	}
+	if err := refuse(e.FD); err != nil {
+		return err
+	}
+	local, err := unix.Getsockname(e.FD)
+	if err != nil {
+		return fmt.Errorf("find address: %w", err)
+	}
+	remote, err := unix.Getpeername(e.FD)
+	if err != nil {
+		return unsupported("it is not connected")
+	}
+	s.Family, s.Local, s.Scope = parseAddress(local)
+	var scope uint32
+	if _, s.Remote, scope = parseAddress(remote); scope != 0 {
+		s.Scope = scope
+	}
+	return s.Options.save(e.FD, s.Family)
+}
+
+// poll tells which of the events are there.
+func poll(fd int, events int16) (int16, error) {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	_, err := unix.Poll(p, 0)
+	for errors.Is(err, unix.EINTR) {
+		_, err = unix.Poll(p, 0)
+	}
+	return p[0].Revents, err
+}
+
+// saveSent reads what is not acknowledged. It must be quick: while the send queue is
+// selected, an acknowledgement that lets the end send more makes that count as sent
+// (net/ipv4/tcp_output.c, tcp_write_xmit), and only a timer repairs it. So it first
+// waits until nothing is on its way, if more is to be sent.
+func (s *State) saveSent(fd int) error {
+	if err := settle(fd); err != nil {
+		return err
+	}
+	if err := setTCP(fd, unix.TCP_REPAIR_QUEUE, send); err != nil {
+		return fmt.Errorf("select send queue: %w", err)
+	}
+	end, err := getTCP(fd, unix.TCP_QUEUE_SEQ)
+	var data []byte
+	if err == nil {
+		data, err = peekSent(fd)
+	}
+	if err := errors.Join(err, setTCP(fd, unix.TCP_REPAIR_QUEUE, noQueue)); err != nil {
+		return fmt.Errorf("read send queue: %w", err)
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return fmt.Errorf("read TCP_INFO: %w", err)
+	}
+	switch info.State {
+	case established, closeWait:
+	case finWait1, finWait2, lastAck, closing:
+		s.Finish = true
+	default:
+		return unsupported("it is in state %d, neither connected nor half-closed", info.State)
+	}
+	s.SendEnd = uint32(end)
+	if s.Finish {
+		s.SendEnd-- // FIN has a number too (tcp_send_fin)
+	}
+	s.Sent = data
+	// Where the first unacknowledged byte is in the queue: part of a segment may be
+	// acknowledged. FIN, if it is not acknowledged, counts in both.
+	fin := 0
+	if s.Finish {
+		fin = 1
+	}
+	unacked, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return fmt.Errorf("read SIOCOUTQ: %w", err)
+	}
+	unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+	if err != nil {
+		return fmt.Errorf("read SIOCOUTQNSD: %w", err)
+	}
+	s.Sent = s.Sent[max(0, len(s.Sent)-max(unacked-fin, 0)):]
+	s.Unsent = min(max(unsent-fin, 0), len(s.Sent))
+	return s.negotiated(fd, info)
+}
+
+// settle waits until nothing is on its way from an end that has more to send, or no
+// longer changes. It takes some microseconds: the other end is in the same kernel.
+func settle(fd int) error {
+	last := -1
+	for range 50 {
+		unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+		if err != nil {
+			return fmt.Errorf("read SIOCOUTQNSD: %w", err)
+		}
+		unacked, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		if err != nil {
+			return fmt.Errorf("read SIOCOUTQ: %w", err)
+		}
+		if unsent == 0 || unacked == unsent || unacked == last {
+			return nil
+		}
+		last = unacked
+		runtime.Gosched()
+	}
+	return nil
+}
+
+func (s *State) negotiated(fd int, info *unix.TCPInfo) error {
+	mss, err := getTCP(fd, unix.TCP_MAXSEG) // in repair mode that of the handshake
+	if err != nil {
+		return fmt.Errorf("read TCP_MAXSEG: %w", err)
+	}
+	n := &s.Negotiated
+	n.MSS = uint32(mss)
+	n.SACK = info.Options&optSACK != 0
+	n.Timestamps = info.Options&optTimestamps != 0
+	if n.Scaling = info.Options&optScaling != 0; n.Scaling {
+		// struct tcp_info: tcpi_snd_wscale : 4, tcpi_rcv_wscale : 4
+		n.SendScale, n.ReceiveScale = scales(info)
+	}
+	if n.Timestamps {
+		now, err := getTCP(fd, unix.TCP_TIMESTAMP)
+		if err != nil {
+			return fmt.Errorf("read TCP_TIMESTAMP: %w", err)
+		}
+		// Before Linux 6.7 the lowest bit was any, and means microseconds since.
+		if n.Timestamp = uint32(now); info.Options&optMicro == 0 {
+			n.Timestamp &^= 1
+		}
+	}
+	var w [windowSize]byte
+	b, err := getOption(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, w[:])
+	if err == nil && len(b) != windowSize {
+		err = fmt.Errorf("it has %d bytes", len(b))
+	}
+	if err != nil {
+		return fmt.Errorf("read TCP_REPAIR_WINDOW: %w", err)
+	}
+	s.Window.decode(b)
+	return nil
+}
+
+// saveReceived reads what has arrived. More may arrive meanwhile; what is read is
+// of one moment.
+func (s *State) saveReceived(e End) error {
+	if err := setTCP(e.FD, unix.TCP_REPAIR_QUEUE, receive); err != nil {
+		return fmt.Errorf("select receive queue: %w", err)
+	}
+	var size int
+	for range 1000 {
+		end, err := getTCP(e.FD, unix.TCP_QUEUE_SEQ)
+		if err != nil {
+			return fmt.Errorf("read receive queue: %w", err)
+		}
+		if size, err = unix.IoctlGetInt(e.FD, unix.SIOCINQ); err != nil {
+			return fmt.Errorf("read SIOCINQ: %w", err)
+		}
+		if err := s.received(e.FD); err != nil {
+			return err
+		}
+		again, err := getTCP(e.FD, unix.TCP_QUEUE_SEQ)
+		if err != nil {
+			return fmt.Errorf("read receive queue: %w", err)
+		}
+		if s.ReceiveEnd = uint32(end); end == again {
+			break
+		}
+	}
+	fin := uint32(0)
+	if s.Finished {
+		s.ReceiveEnd-- // FIN has a number too (tcp_fin)
+		fin = 1
+	}
+	urgent, err := poll(e.FD, unix.POLLPRI)
+	if err != nil {
+		return fmt.Errorf("look for urgent data: %w", err)
+	}
+	// SIOCINQ ends at the mark of urgent data, read or not (tcp_inq).
+	if urgent&unix.POLLPRI != 0 || uint32(size)+fin < e.Queued {
+		return unsupported("it has urgent data")
+	}
+	if s.Received, err = peekReceived(e.FD, size); err != nil {
+		return err
+	}
+	return setTCP(e.FD, unix.TCP_REPAIR_QUEUE, noQueue)
+}
+
+// received reads the window and whether the stream has ended, with what belongs to them.
+func (s *State) received(fd int) error {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return fmt.Errorf("read TCP_INFO: %w", err)
+	}
+	events, err := poll(fd, unix.POLLRDHUP)
+	if err != nil {
+		return fmt.Errorf("poll: %w", err)
+	}
+	if events&unix.POLLERR != 0 {
+		return unsupported("it has an error, or a notification, that the program has not read")
+	}
+	switch info.State {
+	case established, finWait1, finWait2:
+		s.Finished, s.Deaf = false, events&unix.POLLRDHUP != 0
+	case closeWait, lastAck, closing:
+		s.Finished = true
+	default:
+		return unsupported("it is in state %d, neither connected nor half-closed", info.State)
+	}
+	var w [windowSize]byte
+	b, err := getOption(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, w[:])
+	if err != nil {
+		return fmt.Errorf("read TCP_REPAIR_WINDOW: %w", err)
+	}
+	var now Window
+	now.decode(b)
+	s.Window.Receive, s.Window.Announced = now.Receive, now.Announced
+	return nil
+}

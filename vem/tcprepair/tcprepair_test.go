@@ -1,0 +1,405 @@
+package tcprepair_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/tcprepair"
+)
+
+// States of include/net/tcp_states.h.
+const (
+	established = 1
+	finWait1    = 4
+	finWait2    = 5
+	closeWait   = 8
+	lastAck     = 9
+	closing     = 11
+)
+
+var local = netip.MustParseAddr("127.0.0.1")
+
+// states bring a connection into a state, and prove afterwards, of the original and
+// of each copy, that nothing was lost.
+func states() map[string]struct {
+	before, after func(p pair)
+	state         [2]int
+} {
+	all := func(p pair) {
+		for i := range p {
+			p[i].receive(p[1-i].wrote - p[i].read)
+		}
+	}
+	return map[string]struct {
+		before, after func(p pair)
+		state         [2]int // of a copy, if there is but one that it can be in
+	}{
+		"at rest":  {func(pair) {}, pair.goesOn, [2]int{established, established}},
+		"was used": {func(p pair) { p[0].write(5000); p[1].write(100); p[1].receive(5000); p[0].receive(100) }, pair.goesOn, [2]int{established, established}},
+		"unread":   {func(p pair) { p[0].write(5000); p[1].write(7); p[1].receive(1234) }, pair.goesOn, [2]int{established, established}},
+		"full both ways": {
+			func(p pair) { p[0].fill(); p[1].fill() },
+			pair.goesOn, [2]int{established, established},
+		},
+		"full one way, partly read": {
+			func(p pair) { p[0].fill(); p[1].receive(p[0].wrote / 3) },
+			pair.goesOn, [2]int{established, established},
+		},
+		"FIN_WAIT2 and CLOSE_WAIT": {
+			func(p pair) { p[0].write(10); p[0].finish(); p[1].inState(closeWait); p[0].inState(finWait2) },
+			func(p pair) {
+				all(p)
+				p[1].ended()
+				p[1].write(3000)
+				p[0].receive(3000)
+				p[1].finish()
+				p[0].ended()
+			},
+			[2]int{finWait2, closeWait},
+		},
+		"FIN_WAIT2 and CLOSE_WAIT, seen": {
+			func(p pair) {
+				p[0].finish()
+				p[1].inState(closeWait)
+				p[0].inState(finWait2)
+				p[1].ended()
+				p[1].fill()
+			},
+			func(p pair) { p[1].ended(); all(p); p[1].finish(); p[0].ended() },
+			[2]int{finWait2, closeWait},
+		},
+		"FIN_WAIT1": {
+			func(p pair) { p[0].fill(); p[0].finish(); p[0].inState(finWait1) },
+			func(p pair) {
+				all(p)
+				p[1].ended()
+				p[1].write(3000)
+				p[0].receive(3000)
+				p[1].finish()
+				p[0].ended()
+			},
+			[2]int{}, // the copy may have room for all of it
+		},
+		"CLOSING and LAST_ACK are on their way": {
+			func(p pair) { p[0].fill(); p[1].fill(); p[0].finish(); p[1].finish() },
+			func(p pair) { all(p); p[0].ended(); p[1].ended() },
+			[2]int{},
+		},
+		"LAST_ACK": {
+			func(p pair) {
+				p[1].fill()
+				p[0].finish()
+				p[1].inState(closeWait)
+				p[1].finish()
+				p[1].inState(lastAck)
+			},
+			func(p pair) { p[1].ended(); all(p); p[0].ended() },
+			[2]int{},
+		},
+		"CLOSING": {
+			func(p pair) { p[1].fill(); p[1].finish(); p[1].inState(finWait1); p[0].finish(); p[1].inState(closing) },
+			func(p pair) { p[1].ended(); all(p); p[0].ended() },
+			[2]int{},
+		},
+		"reads no more": {
+			func(p pair) { p[0].write(10); qt.Assert(p[0].t, qt.IsNil(unix.Shutdown(p[1].fd, unix.SHUT_RD))) },
+			func(p pair) {
+				p[1].receive(10)
+				p[1].ended()
+				p[1].write(10)
+				p[0].receive(10)
+			},
+			[2]int{established, established},
+		},
+	}
+}
+
+// kinds of connections, by the addresses and what both ends set before they connect.
+func kinds() map[string]struct {
+	addr    netip.Addr
+	sysctls []string
+	set     func(fd int)
+} {
+	mapped := netip.MustParseAddr("::ffff:127.0.0.1")
+	small := func(fd int) {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16384)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 16384)
+	}
+	large := func(fd int) {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20)
+	}
+	return map[string]struct {
+		addr    netip.Addr
+		sysctls []string
+		set     func(fd int)
+	}{
+		"loopback":               {addr: local},
+		"own address":            {addr: own},
+		"IPv6":                   {addr: netip.IPv6Loopback()},
+		"IPv4 in IPv6":           {addr: mapped},
+		"small buffers":          {addr: local, set: small},
+		"large buffers":          {addr: local, set: large},
+		"no scaling":             {addr: local, sysctls: []string{"ipv4/tcp_window_scaling", "0"}},
+		"no timestamps, no SACK": {addr: local, sysctls: []string{"ipv4/tcp_timestamps", "0", "ipv4/tcp_sack", "0"}},
+		"nothing agreed": {addr: local, sysctls: []string{
+			"ipv4/tcp_timestamps", "0", "ipv4/tcp_sack", "0", "ipv4/tcp_window_scaling", "0",
+		}},
+	}
+}
+
+// TestConnectionGoesOn saves a connection of every kind in every state. The original goes
+// on, and so do a copy and the copy of that.
+func TestConnectionGoesOn(t *testing.T) {
+	for kind, k := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			for name, s := range states() {
+				t.Run(name, func(t *testing.T) {
+					var set []func(int)
+					if k.set != nil {
+						set = append(set, k.set)
+					}
+					p := newWorld(t, k.sysctls...).pair(k.addr, set...)
+					s.before(p)
+					saved := save(t, p)
+					copied := newWorld(t, k.sysctls...).restore(saved, p)
+					for i, want := range s.state {
+						if want != 0 {
+							copied[i].inState(want)
+						}
+					}
+					again := newWorld(t).restore(save(t, copied), copied)
+					s.after(p)
+					s.after(copied)
+					s.after(again)
+				})
+			}
+		})
+	}
+}
+
+// TestSavingChangesNothing compares what the kernel tells of the original's ends.
+func TestSavingChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	p := w.pair(local)
+	p[0].fill()
+	p[1].write(100)
+	for i := range p {
+		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(p[i].fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, i)))
+	}
+	type seen struct{ Segments, Reuse, Repair, Unsent int }
+	look := func() (all [2]seen) {
+		for i := range p {
+			info, err := unix.GetsockoptTCPInfo(p[i].fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			qt.Assert(t, qt.IsNil(err))
+			reuse, err := unix.GetsockoptInt(p[i].fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+			qt.Assert(t, qt.IsNil(err))
+			repair, err := unix.GetsockoptInt(p[i].fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
+			qt.Assert(t, qt.IsNil(err))
+			all[i] = seen{int(info.Segs_out), reuse, repair, int(info.Notsent_bytes)}
+		}
+		return all
+	}
+	before := look()
+	qt.Assert(t, qt.IsTrue(before[0].Unsent > 0))
+	save(t, p)
+	// A probe of the closed window may be due at any moment; saving sends nothing itself.
+	after := look()
+	qt.Check(t, qt.IsTrue(after[0].Segments-before[0].Segments <= 1))
+	for i := range p {
+		before[i].Segments, after[i].Segments = 0, 0
+	}
+	qt.Check(t, qt.Equals(after, before))
+	p.goesOn()
+}
+
+// TestOtherEndClosed keeps one end whose other one was closed, with what that had sent.
+func TestOtherEndClosed(t *testing.T) {
+	for _, addr := range []netip.Addr{local, netip.IPv6Loopback(), netip.MustParseAddr("::ffff:10.99.0.1")} {
+		p := newWorld(t).pair(addr)
+		p[1].write(4321)
+		p[1].close()
+		p[0].inState(closeWait)
+		saved := save(t, pair{p[0], nil})
+		copied := newWorld(t).restore(saved, p)
+		qt.Assert(t, qt.IsNil(copied[1]))
+		for _, e := range []*end{p[0], copied[0]} {
+			e.inState(closeWait)
+			e.receive(4321)
+			e.ended()
+			e.write(1)
+			e.wait(unix.POLLERR) // as with the other end, which nobody has
+		}
+	}
+}
+
+// TestListenerBesides binds a listener to the port of restored ends, as CRIU does.
+func TestListenerBesides(t *testing.T) {
+	p := newWorld(t).pair(local)
+	saved := save(t, p)
+	w := newWorld(t)
+	w.do(func() error {
+		r, err := saved.Restore()
+		qt.Assert(t, qt.IsNil(err))
+		l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		qt.Assert(t, qt.IsNil(err))
+		defer unix.Close(l)
+		name, err := unix.Getsockname(p[1].fd)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)))
+		qt.Assert(t, qt.IsNil(unix.Bind(l, name)))
+		qt.Assert(t, qt.IsNil(unix.Listen(l, 5)))
+		return r.Close()
+	})
+}
+
+// TestManyPairs saves and restores a thousand connections.
+func TestManyPairs(t *testing.T) {
+	all := newWorld(t).pairs(1000, local)
+	w := newWorld(t)
+	var copies []pair
+	for i, p := range all {
+		p[0].write(i)
+		p[1].write(1000 - i)
+		copies = append(copies, w.restore(save(t, p), p))
+	}
+	for i := range all {
+		all[i].goesOn()
+		copies[i].goesOn()
+	}
+}
+
+// TestBusyConnection saves a connection while the kernel still delivers.
+func TestBusyConnection(t *testing.T) {
+	for range 50 {
+		p := newWorld(t).pair(own)
+		p[0].fill()
+		p[1].fill()
+		p[1].receive(p[0].wrote / 2) // the window opens, and much is sent
+		saved := save(t, p)
+		copied := newWorld(t).restore(saved, p)
+		p.goesOn()
+		copied.goesOn()
+	}
+}
+
+// TestOptionsComeBack compares the options of a copy with those that were set.
+func TestOptionsComeBack(t *testing.T) {
+	set := []struct{ level, name, value int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 77},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 7},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 12345},
+		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 54321},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
+		{unix.SOL_SOCKET, unix.SO_MARK, 9},
+		{unix.SOL_SOCKET, unix.SO_RCVLOWAT, 3},
+		{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1},
+		{unix.IPPROTO_IP, unix.IP_TOS, 0x10},
+		{unix.SOL_SOCKET, unix.SO_PRIORITY, 3},
+		{unix.IPPROTO_IP, unix.IP_TTL, 33},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		{unix.IPPROTO_TCP, unix.TCP_CORK, 1},
+	}
+	p := newWorld(t).pair(local)
+	fd := p[0].fd
+	for _, o := range set {
+		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(fd, o.level, o.name, o.value)))
+	}
+	linger := unix.Linger{Onoff: 1, Linger: 5}
+	timeout := unix.Timeval{Sec: 3, Usec: 500000}
+	qt.Assert(t, qt.IsNil(unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger)))
+	qt.Assert(t, qt.IsNil(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)))
+	qt.Assert(t, qt.IsNil(unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")))
+	qt.Assert(t, qt.IsNil(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 30_000)))
+	qt.Assert(t, qt.IsNil(unix.SetNonblock(fd, true)))
+	qt.Assert(t, qt.IsNil(unix.Fchown(fd, 33, 34)))
+
+	saved := save(t, p)
+	copied := newWorld(t).restore(saved, p)
+	again := save(t, copied)
+	for i := range saved.Ends {
+		qt.Check(t, qt.DeepEquals(again.Ends[i].Options, saved.Ends[i].Options))
+	}
+	for _, o := range set {
+		got, err := unix.GetsockoptInt(copied[0].fd, o.level, o.name)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got, o.value), qt.Commentf("option %d of level %d", o.name, o.level))
+	}
+}
+
+// TestUnsupported refuses what a copy would not have, and leaves it as it is.
+func TestUnsupported(t *testing.T) {
+	for name, prepare := range map[string]func(p pair){
+		"urgent data": func(p pair) {
+			qt.Assert(t, qt.IsNil(unix.Sendto(p[0].fd, []byte("x"), unix.MSG_OOB, nil)))
+			p[1].wait(unix.POLLPRI)
+		},
+		"SO_PEEK_OFF": func(p pair) {
+			if unix.SetsockoptInt(p[0].fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0) != nil {
+				p[0].t.Skip("Linux before 6.9 has it for no TCP socket")
+			}
+		},
+		"packet filter": func(p pair) {
+			prog := []unix.SockFilter{{Code: unix.BPF_RET, K: 1 << 20}}
+			qt.Assert(t, qt.IsNil(unix.SetsockoptSockFprog(p[1].fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &prog[0]})))
+		},
+		"F_SETOWN": func(p pair) {
+			_, err := unix.FcntlInt(uintptr(p[0].fd), unix.F_SETOWN, unix.Getpid())
+			qt.Assert(t, qt.IsNil(err))
+		},
+		"kernel": func(p pair) {
+			if unix.SetsockoptString(p[0].fd, unix.IPPROTO_TCP, unix.TCP_ULP, "tls") != nil {
+				p[0].t.Skip("no TLS in this kernel")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newWorld(t).pair(local)
+			prepare(p)
+			_, err := trySave(p)
+			var refused *tcprepair.UnsupportedError
+			qt.Assert(t, qt.ErrorAs(err, &refused))
+			qt.Check(t, qt.StringContains(err.Error(), name))
+			for _, e := range p {
+				repair, err := unix.GetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(repair, 0))
+			}
+		})
+	}
+	w := newWorld(t)
+	one, other := w.pair(local), w.pair(local)
+	_, err := trySave(pair{one[0], other[1]})
+	qt.Check(t, qt.ErrorIs(err, tcprepair.ErrInconsistent))
+	_, err = trySave(pair{one[0], nil})
+	qt.Check(t, qt.ErrorMatches(err, `save TCP connection: its other end is in no process.*`))
+	one.goesOn()
+}
+
+// TestRecover finds the sockets of one that was killed while it saved.
+func TestRecover(t *testing.T) {
+	p := newWorld(t).pair(local)
+	for i, e := range p {
+		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1-i)))
+	}
+	p[0].fill()
+	for i, e := range p {
+		one := tcprepair.End{FD: e.fd}
+		reuse, err := one.Reuse()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(reuse, 1-i))
+		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)))
+		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, 2)))
+		qt.Assert(t, qt.IsNil(one.Recover(reuse)))
+		got, err := one.Reuse()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got, reuse))
+	}
+	p.goesOn()
+}
