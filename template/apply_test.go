@@ -2,6 +2,7 @@ package template
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -321,9 +322,9 @@ func TestRedirectIntoSharedDirectory(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- plan.Apply(t.Context(), root, map[string]string{"/shared": shared}) }()
 	var seen []os.DirEntry
-	for err := error(fs.ErrNotExist); err != nil; {
+	for err := fs.ErrNotExist; err != nil; {
 		seen, err = os.ReadDir(filepath.Join(shared, "own"))
-		qt.Assert(t, qt.IsTrue(err == nil || os.IsNotExist(err)))
+		qt.Assert(t, qt.IsTrue(err == nil || errors.Is(err, fs.ErrNotExist)))
 		select {
 		case err := <-ended:
 			qt.Assert(t, qt.IsNil(err))

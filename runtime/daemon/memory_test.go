@@ -28,7 +28,7 @@ func mappedFile(t *testing.T, at uintptr) (*Daemon, map[string]memory.File) {
 	qt.Assert(t, qt.IsNil(err))
 	f, err := store.OpenFile(file.ID)
 	qt.Assert(t, qt.IsNil(err))
-	defer f.Close() //nolint:errcheck // only mapped
+	defer f.Close()
 	_, _, errno := unix.Syscall6(unix.SYS_MMAP, at, testedLength, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_FIXED_NOREPLACE, f.Fd(), 0)
 	qt.Assert(t, qt.Equals(errno, 0))
 	t.Cleanup(func() {

@@ -39,18 +39,19 @@ const (
 	Removing     Status = "removing"
 )
 
-// legal are the steps that an app may take.
+// legal are the steps that an app may take. What a daemon left in the middle of a
+// step can be removed: a clone of a request that was never over is, see batch.go.
 var legal = map[Status][]Status{
 	"":           {Creating, Restoring},
 	Creating:     {Running, Removing},
 	Restoring:    {Running, Removing, Pooled},
 	Pooled:       {Restoring, Stopped, Removing},
 	Running:      {Snapshotting, Hibernating, Stopped, Removing},
-	Snapshotting: {Running, Stopped},
-	Hibernating:  {Running, Held, Stopped},
+	Snapshotting: {Running, Stopped, Removing},
+	Hibernating:  {Running, Held, Stopped, Removing},
 	Held:         {Waking, Stopped, Removing},
-	Waking:       {Resuming, Held},
-	Resuming:     {Running, Held, Stopped},
+	Waking:       {Resuming, Held, Removing},
+	Resuming:     {Running, Held, Stopped, Removing},
 	Stopped:      {Removing},
 	Removing:     {},
 }

@@ -26,6 +26,12 @@ func TestLegalSteps(t *testing.T) {
 			qt.Check(t, qt.IsTrue(ok), qt.Commentf("%q is not shown", to))
 		}
 	}
+	// Whatever a daemon that died left can be removed.
+	for from := range legal {
+		if from != "" && from != Removing {
+			qt.Check(t, qt.SliceContains(legal[from], Removing), qt.Commentf("%q", from))
+		}
+	}
 	// Once its processes may run again, an app is woken: its images are stale.
 	qt.Check(t, qt.Not(qt.SliceContains(legal[Waking], Running)))
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
@@ -33,10 +34,8 @@ func programInsists(name string) insistence {
 		insistsOnHeap: {"node", "nodejs", "deno", "d8"},
 		insistsOnAll:  {"chrome", "chromium", "chrome_crashpad_handler", "headless_shell", "chrome-headless-shell", "electron"},
 	} {
-		for _, known := range names {
-			if base == known {
-				return kind
-			}
+		if slices.Contains(names, base) {
+			return kind
 		}
 	}
 	library, _, ok := strings.Cut(base, ".so")

@@ -17,6 +17,8 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
@@ -97,6 +99,55 @@ func TestAllOrNone(t *testing.T) {
 	}
 	w.RemoveAll()
 	w.empty()
+}
+
+// TestUnfinishedCloneInUse kills the daemon while somebody saves or wakes a clone of
+// a request that is not over: none is left.
+func TestUnfinishedCloneInUse(t *testing.T) {
+	for _, name := range []fault.Name{fault.SnapshotAfterDump, fault.HibernateAfterFreeze, fault.HibernateAfterKill, fault.WakeAfterResuming} {
+		t.Run(string(name), func(t *testing.T) {
+			w := New(t)
+			w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+			w.caller(actorEndpoint)
+			w.template("t", "web", `{run: [{args: [/bin/sh, -c, 'test {{ .Number }} = 1 || sleep 1000'], timeout: 10m}]}`)
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(gate.Kill(name))})))
+			w.Dial()
+			ended := make(chan error, 1)
+			go func() {
+				_, err := w.tryClones(&api.CloneRequest{Template: "t", Count: 2})
+				ended <- err
+			}()
+			w.Until("the first one runs", func() error {
+				a, err := w.API.Show(t.Context(), "t-1")
+				if err == nil && a.GetStatus() != api.Status_STATUS_RUNNING {
+					err = errors.New("it is made")
+				}
+				return err
+			})
+			var err error
+			switch operationOf(name) {
+			case "snapshot":
+				_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "t-1"}, nil)
+			case "wake":
+				w.Hibernate("t-1")
+				_, err = w.API.Wake(t.Context(), &api.WakeRequest{Name: "t-1"}, nil)
+			default:
+				_, err = w.API.Hibernate(t.Context(), &api.HibernateRequest{Name: "t-1"}, nil)
+			}
+			qt.Assert(t, qt.IsNotNil(err))
+			qt.Assert(t, qt.IsNotNil(<-ended))
+			_, err = w.WaitDaemon(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
+			w.Dial()
+			w.settled()
+			qt.Assert(t, qt.DeepEquals(w.names(), []string{"web"}))
+			w.nothingPartial()
+			w.empties("batches")
+			w.RemoveAll()
+			w.empty()
+		})
+	}
 }
 
 // TestRequestsAtOnce has many clients ask for clones, pools and tables, and remove
