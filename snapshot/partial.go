@@ -158,13 +158,16 @@ func syncTree(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(syncers)
 	err = walkSynced(ctx, dir, func(path string, _ fs.DirEntry) error {
 		g.Go(func() error { return syncPath(path) })
 		return nil
 	})
-	return errors.Join(err, g.Wait())
+	if gerr := g.Wait(); gerr != nil {
+		return gerr // the walk was ended by it
+	}
+	return err
 }
 
 // walkSynced calls do for each file and directory that can be synced.
