@@ -69,8 +69,14 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	if err := writeManifest(p.dir, m); err != nil {
 		return "", err
 	}
-	for _, name := range []string{manifestFile, digestFile, "."} {
-		if err := syncPath(filepath.Join(p.dir, name)); err != nil {
+	written := []string{filepath.Join(p.dir, manifestFile), filepath.Join(p.dir, digestFile)}
+	for _, path := range written { // see syncTree
+		if err := startWriting(path); err != nil {
+			return "", err
+		}
+	}
+	for _, path := range append(written, p.dir) {
+		if err := syncPath(path); err != nil {
 			return "", err
 		}
 	}
@@ -151,16 +157,25 @@ const syncers = 8
 // it that the last commit did not have. So all files get their place on the disk
 // first, and the first fsyncs commit what the others would.
 func syncTree(ctx context.Context, dir string) error {
-	if err := walkSynced(ctx, dir, startWriting); err != nil {
+	err := walkSynced(ctx, dir, func(path string, d fs.DirEntry) error {
+		if d.IsDir() {
+			return nil
+		}
+		return startWriting(path)
+	})
+	if err != nil {
 		return err
 	}
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(syncers)
-	err := walkSynced(ctx, dir, func(path string, _ fs.DirEntry) error {
+	err = walkSynced(ctx, dir, func(path string, _ fs.DirEntry) error {
 		g.Go(func() error { return syncPath(path) })
 		return nil
 	})
-	return errors.Join(err, g.Wait())
+	if gerr := g.Wait(); gerr != nil {
+		return gerr // the walk was ended by it
+	}
+	return err
 }
 
 // walkSynced calls do for each file and directory that can be synced.
@@ -182,10 +197,7 @@ func walkSynced(ctx context.Context, dir string, do func(path string, d fs.DirEn
 // startWriting begins to write a file to the disk, and does not wait for it. It has
 // its blocks then (fs/ext4/inode.c, ext4_writepages). What can't be done syncPath
 // finds out.
-func startWriting(path string, d fs.DirEntry) error {
-	if d.IsDir() {
-		return nil
-	}
+func startWriting(path string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("sync: %w", err)

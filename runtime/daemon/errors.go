@@ -94,8 +94,6 @@ func hint(err error) string {
 		return "free space on the file system of the state directory, and try again"
 	case errors.Is(err, errBusy):
 		return "wait for the other operation; snapctl show tells what it is"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return "" // what CRIU says then is that it was ended
 	case errors.Is(err, errNoneReady):
 		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
 	case errors.As(err, &step):
@@ -106,6 +104,8 @@ func hint(err error) string {
 		return "nothing is lost as long as this snapctld runs, and it goes on trying: snapctl doctor tells what is in the way"
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		return "it can't be used: take it from a backup, or remove it"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return "" // what CRIU says then is that it was ended
 	case errors.As(err, &c) && slices.ContainsFunc(c.Lines, func(line string) bool { return strings.Contains(line, "Can't get rlimit") }):
 		return doctor.LimitsRemedy
 	case errors.As(err, &c) && c.LogFile != "":

@@ -30,58 +30,60 @@ func TestMain(m *testing.M) {
 	case "root":
 		playRoot()
 	case "criu":
-		playCRIU()
+		if err := playCRIU(); err != nil {
+			_, _ = fmt.Fprintln(os.Stdout, err)
+			os.Exit(1)
+		}
 	}
 }
 
 // playRoot is a root task with threads, on all of which somebody waits.
 func playRoot() {
 	for range 3 {
-		go func() {
-			runtime.LockOSThread()
-			_ = unix.Pause()
-		}()
+		go func() { _ = unix.Pause() }() // has a thread of its own
 	}
-	fmt.Println("here")
-	runtime.LockOSThread()
+	_, _ = fmt.Fprintln(os.Stdout, "here")
 	_ = unix.Pause()
 }
 
 // playCRIU does what CRIU does when it fails late: it traces all threads of the root
 // task, kills it, and waits for it alone. It tells the root task's number first.
-func playCRIU() {
-	runtime.LockOSThread()
+func playCRIU() error {
+	runtime.LockOSThread() //nolint:forbidigo // a tracer is a thread; the process ends with it
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), role+"=root")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err == nil {
-		_, err = bufio.NewReader(out).ReadString('\n')
-	}
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return err
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", cmd.Process.Pid))
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		return err
 	}
 	for _, e := range threads {
-		tid, _ := strconv.Atoi(e.Name())
+		tid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			return err
+		}
 		if err := unix.PtraceSeize(tid); err != nil {
-			fmt.Println("seize:", err)
-			os.Exit(1)
+			return err
 		}
 	}
-	_ = cmd.Process.Kill()
-	fmt.Println(cmd.Process.Pid)
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(os.Stdout, cmd.Process.Pid); err != nil {
+		return err
+	}
 	_, err = unix.Wait4(cmd.Process.Pid, nil, unix.WALL, nil)
-	fmt.Println("waited", err)
-	os.Exit(0)
+	return fmt.Errorf("waited: %w", err)
 }
 
 // playing starts a session with this test program in CRIU's place.
@@ -113,9 +115,6 @@ func TestStuck(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	root, err := strconv.Atoi(strings.TrimSpace(line))
 	qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", line))
-	fd, err := unix.PidfdOpen(root, 0)
-	qt.Assert(t, qt.IsNil(err))
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	// It is stuck: it does nothing, and the root task has come to its end.
 	until(t, "the root task ends", func() bool { return ending(root) })
 	look := stuckness{criu: s.cmd.Process.Pid, root: root}
@@ -170,9 +169,11 @@ func TestNotStuck(t *testing.T) {
 				return
 			}
 			until(t, "it has begun", func() bool { _, err := os.Stat(filepath.Join(filepath.Dir(s.cmd.Path), "criu.pid")); return err == nil })
+			tick := time.NewTicker(5 * time.Millisecond) // so that it comes to do something
+			defer tick.Stop()
 			for range 20 {
 				qt.Assert(t, qt.IsFalse(look.again()))
-				time.Sleep(5 * time.Millisecond) // so that it comes to do something
+				<-tick.C
 			}
 		})
 	}
@@ -183,7 +184,9 @@ func alive(pid int) bool { return unix.Kill(pid, 0) == nil }
 // until asks again and again.
 func until(t *testing.T, what string, ask func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ask(); time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !ask(); <-tick.C {
 		qt.Assert(t, qt.IsTrue(time.Now().Before(deadline)), qt.Commentf("never: %s", what))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -29,9 +30,13 @@ func (s *Store) Adopt(ctx context.Context, path string) (File, error) {
 // writing them to the disk, whatever takes longer. To begin with either while CRIU
 // still writes them was tried and left: all three got slower than one after the other.
 func (s *Store) AdoptAll(ctx context.Context, paths []string) (_ []File, err error) {
-	ids, err := digestAndSync(ctx, paths)
-	if err != nil {
-		return nil, fmt.Errorf("adopt memory file: %w", err)
+	ids := make([]ID, 0, len(paths))
+	for some := range slices.Chunk(paths, maxOpen) {
+		more, err := digestAndSync(ctx, some)
+		if err != nil {
+			return nil, fmt.Errorf("adopt memory file: %w", err)
+		}
+		ids = append(ids, more...)
 	}
 	pinned := make([]File, 0, len(paths))
 	defer func() {
@@ -65,6 +70,9 @@ func (s *Store) AdoptAll(ctx context.Context, paths []string) (_ []File, err err
 	}
 	return pinned, nil
 }
+
+// maxOpen is how many files are open at the same time: an app has one for each process.
+const maxOpen = 256
 
 // syncers is how many files are synced at the same time. The journal of a file
 // system commits for all who wait.
@@ -110,7 +118,12 @@ func digestAndSync(ctx context.Context, paths []string) (_ []ID, err error) {
 		var g errgroup.Group
 		g.SetLimit(syncers)
 		for _, in := range files {
-			g.Go(func() error { return errors.Join(ctx.Err(), in.Sync()) })
+			g.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return in.Sync()
+			})
 		}
 		return g.Wait()
 	})

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,6 +28,24 @@ func TestAdoptSeveral(t *testing.T) {
 	s.Unpin([]File{known})
 	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{string(idOf("a"))})) // pinned thrice
 	s.Unpin(files[4:])
+	qt.Assert(t, qt.HasLen(sweep(t, s), 0))
+}
+
+// TestAdoptMany adopts more files than it opens at the same time.
+func TestAdoptMany(t *testing.T) {
+	s, dir := store(t)
+	paths, want := make([]string, maxOpen+7), make([]ID, maxOpen+7)
+	for i := range paths {
+		content := fmt.Sprint("file ", i)
+		paths[i], want[i] = file(t, dir, content), idOf(content)
+	}
+	files, err := s.AdoptAll(t.Context(), paths)
+	qt.Assert(t, qt.IsNil(err))
+	for i, f := range files {
+		qt.Assert(t, qt.Equals(f.ID, want[i]))
+		qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, ByDigest)))
+	}
+	s.Unpin(files)
 	qt.Assert(t, qt.HasLen(sweep(t, s), 0))
 }
 

@@ -70,6 +70,7 @@ func run(ctx context.Context, only, out string, once bool) error {
 	for _, bm := range []benchmark{
 		{"freeze", freeze},
 		{"freeze/memory", freezeMemory},
+		{"freeze/hibernate", freezeHibernate},
 		{"wake", wake},
 		{"restore", restores},
 		{"delta", delta},
