@@ -127,7 +127,7 @@ func (r *Restore) Run(ctx context.Context, o RestoreOptions) (pid int, err error
 		connect.Go(func() error { return o.Connect(ctx) })
 	}
 	defer func() {
-		if cerr := connect.Wait(); !errors.Is(err, cerr) {
+		if cerr := connect.Wait(); cerr != nil && !errors.Is(err, cerr) {
 			err = errors.Join(err, cerr)
 		}
 	}()
