@@ -40,13 +40,13 @@ func TestResets(t *testing.T) {
 		{Kind: snapshot.ExternalUnix, Inode: 14, SocketType: unix.SOCK_DGRAM},
 	}
 	all := []Reset{
-		{Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5123"},
-		{Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5124"},
-		{Socket: "tcp 10.77.0.7:40000 -> 10.77.0.9:80"},
-		{Socket: "tcp 127.0.0.1:6379 <- 127.0.0.1:40002", Inside: true},
-		{Socket: "tcp 127.0.0.1:40002 -> 127.0.0.1:6379", Inside: true},
-		{Socket: "unix stream -> /sock/host"},
-		{Socket: "unix dgram @mine"},
+		{Inode: 2, Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5123"},
+		{Inode: 3, Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5124"},
+		{Inode: 4, Socket: "tcp 10.77.0.7:40000 -> 10.77.0.9:80"},
+		{Inode: 7, Socket: "tcp 127.0.0.1:6379 <- 127.0.0.1:40002", Inside: true},
+		{Inode: 8, Socket: "tcp 127.0.0.1:40002 -> 127.0.0.1:6379", Inside: true},
+		{Inode: 12, Socket: "unix stream -> /sock/host"},
+		{Inode: 14, Socket: "unix dgram @mine"},
 	}
 	qt.Check(t, qt.DeepEquals(Resets(external, sockets, nil), all))
 	held := make(map[uint64]bool)

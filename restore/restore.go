@@ -54,7 +54,8 @@ type Options struct {
 	// Meanwhile is called while CRIU starts, before the images and the place are
 	// looked at but for its cgroup and namespaces, Log, Work and View; may be nil.
 	Meanwhile func(ctx context.Context) error
-	// Ready and Resuming are as in criu.RestoreOptions.
+	// Connect, Ready and Resuming are as in criu.RestoreOptions.
+	Connect  func(ctx context.Context) error
 	Ready    func(ctx context.Context, pid int) error
 	Resuming func()
 	// Step is told the name of each step as it begins; may be nil.
@@ -114,7 +115,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Ready, ro.Resuming = o.Ready, o.Resuming
+	ro.Connect, ro.Ready, ro.Resuming = o.Connect, o.Ready, o.Resuming
 	step(o.Step, "restore processes")
 	pid, err = started.Run(ctx, ro)
 	if err != nil {

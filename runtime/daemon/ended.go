@@ -57,7 +57,6 @@ func (d *Daemon) saveStopped(ctx context.Context, a *app, req snapshotRequest) (
 // revive makes the processes of an app that is made of a snapshot: those that were
 // saved, or the program anew if there were none.
 func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sandbox.Process, error) {
-	furnish := func(ctx context.Context, ns *netns.NS) error { return d.furnish(ctx, a, b, ns, clock) }
 	if b.source.manifest.Processes > 0 {
 		connections, err := b.source.connections(b.plan.Connections.Internal)
 		if err != nil {
@@ -65,7 +64,9 @@ func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sa
 		}
 		return d.restore(ctx, a, revival{
 			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
-			furnish: furnish, connections: connections,
+			connections: connections,
+			furnish:     func(ctx context.Context) error { return d.furnish(ctx, a, b, clock) },
+			connect:     func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },
 		})
 	}
 	clock.begin("start program")
@@ -74,7 +75,7 @@ func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sa
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	if err := furnish(ctx, ns); err != nil {
+	if err := errors.Join(d.furnish(ctx, a, b, clock), d.connect(ctx, a, b.plan, ns)); err != nil {
 		return nil, err
 	}
 	launch, err := a.box.Launch(ctx, ns)

@@ -118,7 +118,8 @@ func (a *app) instance(count, existing int, set map[string]string) template.Inst
 // instantiate makes an enrolled app's files and processes, and lets them run. If
 // it fails the caller expunges the app.
 //
-//	cgroup, namespace -> CRIU's start; files, links -> restore, cut off from the network -> commands, signal -> network
+//	cgroup, namespace -> CRIU's start   -> CRIU's namespaces -> its processes -> commands, signal -> network
+//	                     files, images     link, cut off if there are commands
 func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps) error {
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return err
@@ -131,6 +132,7 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 	if err != nil {
 		return err
 	}
+	a.ready = true
 	clock.begin("settle in")
 	err = fault.Point(ctx, fault.RestoreAfterRestore)
 	if err == nil {
@@ -146,24 +148,25 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 	return d.adopt(a, proc, forever)
 }
 
-// furnish makes the sandbox of an app that is made of a snapshot, but for what enclose
-// makes, while the snapshot is checked. What it has made of one that is damaged goes
-// with the app.
-func (d *Daemon) furnish(ctx context.Context, a *app, b birth, ns *netns.NS, clock *steps) error {
+// furnish makes the files of an app that is made of a snapshot, while that is checked.
+// What it has made of a damaged one goes with the app.
+func (d *Daemon) furnish(ctx context.Context, a *app, b birth, clock *steps) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		if err := d.attach(gctx, a, ns); err != nil || len(b.plan.Commands) == 0 {
-			return err
-		}
-		return d.isolate(gctx, a)
-	})
 	g.Go(func() error { return d.fill(gctx, a, b, clock) })
 	g.Go(b.source.checked)
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	a.ready = true
 	return fault.Point(ctx, fault.RestoreAfterSandbox)
+}
+
+// connect attaches the app to its network, and cuts it off if commands are to be run
+// first.
+func (d *Daemon) connect(ctx context.Context, a *app, p *template.Plan, ns *netns.NS) error {
+	if err := d.attach(ctx, a, ns); err != nil || len(p.Commands) == 0 {
+		return err
+	}
+	return d.isolate(ctx, a)
 }
 
 // fill makes the app's files.

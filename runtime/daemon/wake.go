@@ -146,9 +146,11 @@ type revival struct {
 	connections []tcprepair.Connection
 	tell        func(string)
 	ready       func(ctx context.Context, pid int) error // as in restore.Options
-	// furnish makes the sandbox but for what enclose makes, while CRIU starts; nil if
-	// all of it is there, or made before CRIU's start.
-	furnish func(ctx context.Context, ns *netns.NS) error
+	// furnish makes the sandbox but for what enclose makes, while CRIU starts, and
+	// connect its network, before CRIU makes sockets; nil if all of it is there, or
+	// made before CRIU's start.
+	furnish func(ctx context.Context) error
+	connect func(ctx context.Context, ns *netns.NS) error
 }
 
 // restore makes the processes of a saved app, with the sockets that are held. If
@@ -156,16 +158,19 @@ type revival struct {
 func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Process, err error) {
 	r.tell("prepare sandbox")
 	rec, _ := a.read()
-	prepare, meanwhile := d.prepared, func(context.Context) error { return nil }
-	var ns *netns.NS
+	prepare := d.prepared
 	if r.furnish != nil {
-		prepare, meanwhile = d.enclose, func(ctx context.Context) error { return r.furnish(ctx, ns) }
+		prepare = d.enclose
 	}
-	ns, err = prepare(ctx, a)
+	ns, err := prepare(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
+	var connect func(context.Context) error
+	if r.connect != nil {
+		connect = func(ctx context.Context) error { return r.connect(ctx, ns) }
+	}
 	if err := a.restoreQueues(r.manifest); err != nil {
 		return nil, err
 	}
@@ -189,10 +194,11 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 		return nil, err
 	}
 	defer drop()
-	if len(r.connections) > 0 && r.furnish != nil { // which would attach it too late
-		if err := d.attach(ctx, a, ns); err != nil {
+	if len(r.connections) > 0 && connect != nil { // their sockets are made before CRIU's start
+		if err := connect(ctx); err != nil {
 			return nil, err
 		}
+		connect = nil
 	}
 	again, err := reconnect(ctx, ns, r.connections)
 	if err != nil {
@@ -220,7 +226,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Meanwhile: meanwhile, Ready: again.ready(r.ready), Step: r.tell,
+		Meanwhile: r.furnish, Connect: connect, Ready: again.ready(r.ready), Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

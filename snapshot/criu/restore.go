@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"golang.org/x/sync/errgroup"
 )
 
 // RestoreLog is the name of CRIU's log in the work directory.
@@ -37,6 +38,10 @@ type RestoreOptions struct {
 	External []string
 	Inherit  []Inherit // of StartOptions.Files
 
+	// Connect makes the network namespace ready that the sockets are to be in. It is
+	// called when CRIU has been told what to restore, and CRIU makes no socket before
+	// it has returned. If it fails, so does the restore. May be nil.
+	Connect func(ctx context.Context) error
 	// Ready is called when every task is in place and about to run. If it
 	// fails, the tasks are killed. Afterwards ctx is not looked at.
 	Ready func(ctx context.Context, pid int) error
@@ -117,13 +122,29 @@ func (r *Restore) Run(ctx context.Context, o RestoreOptions) (pid int, err error
 		opts.InheritFd = append(opts.InheritFd, &rpc.InheritFd{Key: new(in.Key), Fd: new(fd)})
 	}
 
+	var connect errgroup.Group
+	if o.Connect != nil {
+		connect.Go(func() error { return o.Connect(ctx) })
+	}
+	defer func() {
+		if cerr := connect.Wait(); cerr != nil && !errors.Is(err, cerr) {
+			err = errors.Join(err, cerr)
+		}
+	}()
 	resumed := false
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
 		if script == "pre-resume" && o.Resuming != nil {
 			o.Resuming()
 		}
+		if script == "post-setup-namespaces" {
+			// The tasks' files come next (criu/cr-restore.c, restore_root_task).
+			return connect.Wait()
+		}
 		if script != "post-restore" {
 			return nil
+		}
+		if err := connect.Wait(); err != nil { // there were no namespaces to set up
+			return err
 		}
 		if !stop() {
 			return context.Cause(ctx)

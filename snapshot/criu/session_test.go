@@ -41,6 +41,25 @@ func TestRestoreNotRun(t *testing.T) {
 	qt.Assert(t, qt.IsNil(r.Close()))
 }
 
+// What Connect does has ended when Run returns, even if CRIU has failed before.
+func TestRunWaitsForConnect(t *testing.T) {
+	r, err := fake(t, "exit 3").StartRestore(t.Context(), StartOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	criu := r.s.ended
+	ended := false
+	_, err = r.Run(t.Context(), RestoreOptions{
+		Images: t.TempDir(), WorkDir: t.TempDir(), Root: "/",
+		Connect: func(context.Context) error {
+			<-criu
+			ended = true
+			return os.ErrExist
+		},
+	})
+	qt.Assert(t, qt.ErrorIs(err, os.ErrExist))
+	qt.Assert(t, qt.ErrorMatches(err, "(?s)criu restore: .*exit status 3.*"))
+	qt.Assert(t, qt.IsTrue(ended))
+}
+
 func TestInheritedFileIsOneOfThoseGiven(t *testing.T) {
 	r, err := fake(t, "cat <&3 >/dev/null").StartRestore(t.Context(), StartOptions{Files: []*os.File{os.Stdin}})
 	qt.Assert(t, qt.IsNil(err))
