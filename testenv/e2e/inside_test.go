@@ -224,9 +224,11 @@ func TestKilledWhileConnectionsAreSaved(t *testing.T) {
 func TestRedisWithItsClientsInside(t *testing.T) {
 	const requests = "100000"
 	w := New(t, "redis-server", "redis-benchmark")
-	w.Run(&api.RunRequest{Name: "count", Endpoint: survivorEndpoint, Args: []string{"sh", "-c",
+	w.Run(&api.RunRequest{Name: "count", Endpoint: survivorEndpoint, Args: []string{
+		"sh", "-c",
 		"redis-server --save '' --protected-mode no & until redis-cli ping; do sleep 0.05; done; redis-benchmark -q -t incr -c 20 -n " + requests +
-			" && redis-cli set finished yes; wait"}})
+			" && redis-cli set finished yes; wait",
+	}})
 	const key = "counter:__rand_int__"
 	w.Until("it counts", func() error {
 		n := w.redis(survivorEndpoint).do("GET " + key)

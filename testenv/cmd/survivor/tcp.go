@@ -136,7 +136,7 @@ func drain(fd int, text string) error {
 		return err
 	}
 	for at := 0; at+8 <= len(got); at += 8 {
-		if have := binary.BigEndian.Uint64([]byte(got[at:at+8])); have != uint64(at) {
+		if have := binary.BigEndian.Uint64([]byte(got[at : at+8])); have != uint64(at) {
 			return fmt.Errorf("number %d at %d", have, at)
 		}
 	}
