@@ -129,7 +129,7 @@ func (d *Daemon) reserveTemplate(rec *templateRecord, fromApp bool) (free func()
 func (t *tmpl) refuse() error {
 	if c := t.rules.Connections; c.Inbound == template.ConnectionKeep || c.Outbound == template.ConnectionKeep {
 		return fmt.Errorf("rules: connections: keep: %w: a connection has one other end, which is connected to the app that was saved and not to a clone; "+
-				"hibernate that app and wake it to have it back with its connections, or use reset", errdefs.ErrNotImplemented)
+			"hibernate that app and wake it to have it back with its connections, or use reset", errdefs.ErrNotImplemented)
 	}
 	return nil
 }
