@@ -28,6 +28,7 @@ func TestResets(t *testing.T) {
 		tcp(6, "CLOSE", "10.77.0.7:40001", "10.77.0.9:80"), // had ended
 		tcp(7, "ESTABLISHED", "127.0.0.1:6379", "127.0.0.1:40002"),
 		tcp(8, "ESTABLISHED", "127.0.0.1:40002", "127.0.0.1:6379"),
+		tcp(15, "CLOSE_WAIT", "127.0.0.1:40003", "127.0.0.1:6379"), // its other end is closed
 		{Inode: 9, Family: "inet", Protocol: "udp", State: "ESTABLISHED", Local: netip.MustParseAddrPort("10.77.0.7:53"), Remote: netip.MustParseAddrPort("10.77.0.1:54")},
 		{Inode: 10, Family: "unix", Protocol: "stream", State: "ESTABLISHED", PeerInode: 11},
 		{Inode: 12, Family: "unix", Protocol: "stream", State: "ESTABLISHED", PeerInode: 13},
@@ -45,6 +46,7 @@ func TestResets(t *testing.T) {
 		{Inode: 4, Socket: "tcp 10.77.0.7:40000 -> 10.77.0.9:80"},
 		{Inode: 7, Socket: "tcp 127.0.0.1:6379 <- 127.0.0.1:40002", Inside: true},
 		{Inode: 8, Socket: "tcp 127.0.0.1:40002 -> 127.0.0.1:6379", Inside: true},
+		{Inode: 15, Socket: "tcp 127.0.0.1:40003 -> 127.0.0.1:6379", Inside: true},
 		{Inode: 12, Socket: "unix stream -> /sock/host"},
 		{Inode: 14, Socket: "unix dgram @mine"},
 	}

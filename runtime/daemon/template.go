@@ -132,11 +132,9 @@ func (d *Daemon) reserveTemplate(rec *templateRecord, fromApp bool) (free func()
 
 // refuse refuses rules that this daemon can't follow.
 func (t *tmpl) refuse() error {
-	for _, policy := range []template.ConnectionPolicy{t.rules.Connections.Inbound, t.rules.Connections.Outbound} {
-		if policy == template.ConnectionKeep {
-			return fmt.Errorf("rules: connections: keep: %w: a connection has one other end, which is connected to the app that was saved and not to a clone; "+
-				"hibernate that app and wake it to have it back with its connections, or use reset", errdefs.ErrNotImplemented)
-		}
+	if c := t.rules.Connections; c.Inbound == template.ConnectionKeep || c.Outbound == template.ConnectionKeep {
+		return fmt.Errorf("rules: connections: keep: %w: a connection has one other end, which is connected to the app that was saved and not to a clone; "+
+			"hibernate that app and wake it to have it back with its connections, or use reset", errdefs.ErrNotImplemented)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func TestTCPInsideOutcome(t *testing.T) {
 }
 
 // TestTCPInsideFlows copies an app whose processes send each other numbered bytes all the
-// time, by the loopback device and by the app's own address, and lets all of them come to
+// time, by the loopback device and by the app's own addresses, and lets all of them come to
 // their end: no byte is lost, doubled or changed anywhere.
 func TestTCPInsideFlows(t *testing.T) {
 	const flows = 8
@@ -147,11 +147,14 @@ func TestTCPInsideFlows(t *testing.T) {
 	peer, err := w.Install(t.Context(), "peer")
 	qt.Assert(t, qt.IsNil(err))
 	drive := fmt.Sprintf("%s --connections %d --flows 0 --time 8s --max-pause 2ms --drive", peer, flows)
+	six := w.Run(&api.RunRequest{Name: "flows", Endpoint: survivorEndpoint, Args: []string{"sleep", "100"}}).GetEndpoint6()
+	w.remove("flows")
 	w.Run(&api.RunRequest{Name: "flows", Endpoint: survivorEndpoint, Args: []string{"sh", "-c", fmt.Sprintf(
-		`%s --listen :7000 & sleep 0.3; %s 127.0.0.1:7000 & d=$!; %s %s:7000; a=$?; wait $d && exit $a`, peer, drive, drive, survivorEndpoint)}})
+		`%s --listen :7000 & sleep 0.3; %s 127.0.0.1:7000 & d=$!; %s [%s]:7000 & e=$!; %s %s:7000; a=$?; wait $d && wait $e && exit $a`,
+		peer, drive, drive, six, drive, survivorEndpoint)}})
 	w.Until("all are connected", func() error {
 		out := w.OK("exec", "flows", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6")
-		if n := strings.Count(out, " 01 "); n < 4*flows {
+		if n := strings.Count(out, " 01 "); n < 6*flows {
 			return fmt.Errorf("%d ends are", n)
 		}
 		return nil
@@ -160,7 +163,7 @@ func TestTCPInsideFlows(t *testing.T) {
 	w.template("t", "flows", "")
 	restored, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "t", As: "copy", Endpoint: copyEndpoint}, nil)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.DeepEquals(count(restored.GetSockets()), map[string]int{"kept": 2 * flows}))
+	qt.Check(t, qt.DeepEquals(count(restored.GetSockets()), map[string]int{"kept": 3 * flows}))
 	for _, c := range w.clones(&api.CloneRequest{Template: "t", Count: 5}) {
 		all = append(all, c.GetName())
 	}
@@ -177,7 +180,6 @@ func TestTCPInsideFlows(t *testing.T) {
 		})
 		log := w.OK("logs", name)
 		qt.Check(t, qt.Equals(w.Show(name).GetExit(), "exit code 0"), qt.Commentf("%s: %s", name, log))
-		t.Logf("%s: %s", name, log)
 	}
 }
 
@@ -224,9 +226,11 @@ func TestKilledWhileConnectionsAreSaved(t *testing.T) {
 func TestRedisWithItsClientsInside(t *testing.T) {
 	const requests = "100000"
 	w := New(t, "redis-server", "redis-benchmark")
-	w.Run(&api.RunRequest{Name: "count", Endpoint: survivorEndpoint, Args: []string{"sh", "-c",
+	w.Run(&api.RunRequest{Name: "count", Endpoint: survivorEndpoint, Args: []string{
+		"sh", "-c",
 		"redis-server --save '' --protected-mode no & until redis-cli ping; do sleep 0.05; done; redis-benchmark -q -t incr -c 20 -n " + requests +
-			" && redis-cli set finished yes; wait"}})
+			" && redis-cli set finished yes; wait",
+	}})
 	const key = "counter:__rand_int__"
 	w.Until("it counts", func() error {
 		n := w.redis(survivorEndpoint).do("GET " + key)

@@ -37,42 +37,43 @@ type ConnectionEnd struct {
 // FindInside lists the TCP connections of a network namespace that lead from it into
 // it. own are its addresses but for those of the loopback device. It opens no socket.
 //
-// Cost: 2 us for each TCP connection of the namespace.
+// Cost: 2 us for each of them, and next to nothing for the namespace's other ones.
 func FindInside(ns NetNS, own ...netip.Addr) (*Inside, error) {
 	c, err := sockdiag.Dial(ns)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close() //nolint:errcheck // nothing was written
+	to := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8), netip.PrefixFrom(netip.IPv6Loopback(), 128)}
+	for _, a := range own {
+		if a.IsValid() {
+			to = append(to, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
 	var all []sockdiag.Inet
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		some, err := c.Inet(sockdiag.InetQuery{
 			Family: family, Proto: unix.IPPROTO_TCP,
 			States: sockdiag.AllStates &^ sockdiag.States(sockdiag.Listen, sockdiag.Close, sockdiag.SynSent),
+			To:     to,
 		})
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, some...)
 	}
-	return insideOf(all, own), nil
+	return insideOf(all), nil
 }
 
-// insideOf is FindInside, of what was found. It only computes.
-func insideOf(all []sockdiag.Inet, own []netip.Addr) *Inside {
-	inside := func(s sockdiag.Inet) bool {
-		a := s.Remote.Addr()
-		return a.IsLoopback() || a == s.Local.Addr() || slices.Contains(own, a)
-	}
+// insideOf makes connections of ends. It only computes.
+func insideOf(all []sockdiag.Inet) *Inside {
 	ends := make(map[[2]netip.AddrPort]sockdiag.Inet)
 	for _, s := range all {
-		if inside(s) {
-			ends[[2]netip.AddrPort{s.Local, s.Remote}] = s
-		}
+		ends[[2]netip.AddrPort{s.Local, s.Remote}] = s
 	}
 	in := &Inside{}
 	for _, s := range all {
-		if s.Inode == 0 || !inside(s) {
+		if s.Inode == 0 {
 			continue
 		}
 		other, ok := ends[[2]netip.AddrPort{s.Remote, s.Local}]

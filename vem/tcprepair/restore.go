@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,7 +76,7 @@ func (r *Restored) all() []*Socket {
 	if r.gone == nil {
 		return r.Sockets
 	}
-	return append(r.Sockets[:len(r.Sockets):len(r.Sockets)], r.gone)
+	return append(slices.Clip(r.Sockets), r.gone)
 }
 
 // Release lets the connection go on: the kernel sends what was unsent, and ends

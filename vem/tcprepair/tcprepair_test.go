@@ -42,11 +42,13 @@ func states() map[string]struct {
 		"unread":   {func(p pair) { p[0].write(5000); p[1].write(7); p[1].receive(1234) }, pair.goesOn, [2]int{established, established}},
 		"full both ways": {
 			func(p pair) { p[0].fill(); p[1].fill() },
-			pair.goesOn, [2]int{established, established},
+			pair.goesOn,
+			[2]int{established, established},
 		},
 		"full one way, partly read": {
 			func(p pair) { p[0].fill(); p[1].receive(p[0].wrote / 3) },
-			pair.goesOn, [2]int{established, established},
+			pair.goesOn,
+			[2]int{established, established},
 		},
 		"FIN_WAIT2 and CLOSE_WAIT": {
 			func(p pair) { p[0].write(10); p[0].finish(); p[1].inState(closeWait); p[0].inState(finWait2) },

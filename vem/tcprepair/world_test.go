@@ -50,13 +50,13 @@ type world struct {
 	ns *netns.NS
 }
 
-func newWorld(t testing.TB, sysctls ...string) *world {
-	t.Helper()
-	testenv.Need(t, testenv.Root)
+func newWorld(tb testing.TB, sysctls ...string) *world {
+	tb.Helper()
+	testenv.Need(tb, testenv.Root)
 	ns, err := netns.New()
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { qt.Check(t, qt.IsNil(ns.Close())) })
-	w := &world{t, ns}
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(func() { qt.Check(tb, qt.IsNil(ns.Close())) })
+	w := &world{tb, ns}
 	w.do(func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {
@@ -246,23 +246,26 @@ func (e *end) state() int {
 // inState waits until the kernel has got there.
 func (e *end) inState(want int) {
 	e.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline, tick := time.NewTimer(10*time.Second), time.NewTicker(time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
 	for e.state() != want {
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
 			e.t.Fatalf("state %d, want %d", e.state(), want)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
 // save saves a pair, and proves that it can be written down.
-func save(t testing.TB, p pair) tcprepair.Connection {
-	t.Helper()
+func save(tb testing.TB, p pair) tcprepair.Connection {
+	tb.Helper()
 	c, err := trySave(p)
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	s, err := tcprepair.Decode(tcprepair.Encode(tcprepair.Saved{Connections: []tcprepair.Connection{c}}))
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.HasLen(s.Connections, 1))
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.HasLen(s.Connections, 1))
 	return s.Connections[0]
 }
 

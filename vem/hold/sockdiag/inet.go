@@ -27,6 +27,9 @@ type InetQuery struct {
 	Family uint8  // unix.AF_INET or unix.AF_INET6; a dump covers one of them
 	Proto  uint8  // unix.IPPROTO_TCP or unix.IPPROTO_UDP
 	States uint32 // see [States]
+	// To are the remote addresses to list, IPv4 in IPv6 by its IPv4 address. Default:
+	// all. The kernel chooses, so that the others cost next to nothing.
+	To []netip.Prefix
 }
 
 // struct inet_diag_req_v2 and inet_diag_msg of include/uapi/linux/inet_diag.h.
@@ -34,6 +37,8 @@ const (
 	inetReqLen = 56
 	inetMsgLen = 72
 	inetMD5    = 18 // INET_DIAG_MD5SIG
+
+	inetBytecode = 1 // INET_DIAG_REQ_BYTECODE
 )
 
 // Inet dumps the IPv4 or IPv6 sockets that match q.
@@ -41,6 +46,12 @@ func (c *Conn) Inet(q InetQuery) ([]Inet, error) {
 	req := make([]byte, inetReqLen)
 	req[0], req[1] = q.Family, q.Proto
 	binary.NativeEndian.PutUint32(req[4:], q.States)
+	if len(q.To) > 0 {
+		code := toOneOf(q.To)
+		req = binary.NativeEndian.AppendUint16(req, uint16(4+len(code)))
+		req = binary.NativeEndian.AppendUint16(req, inetBytecode)
+		req = append(req, code...)
+	}
 	var out []Inet
 	err := c.dump(req, func(msg []byte) {
 		if s, ok := parseInet(msg); ok {
@@ -52,6 +63,39 @@ func (c *Conn) Inet(q InetQuery) ([]Inet, error) {
 		return out, fmt.Errorf("dump inet sockets: %w", err)
 	}
 	return out, nil
+}
+
+// toOneOf is a program that the kernel runs for each socket. An operation says how far to
+// go on if it is true and if it is false; a program that ends exactly at its end accepts,
+// one that goes beyond refuses (net/ipv4/inet_diag.c, inet_diag_bc_run). Where false leads
+// to must be met by somebody who takes every true (valid_cc), hence the jumps.
+func toOneOf(prefixes []netip.Prefix) []byte {
+	const (
+		jump       = 1 // INET_DIAG_BC_JMP: always false
+		remoteCond = 8 // INET_DIAG_BC_D_COND, struct inet_diag_hostcond follows
+		opSize     = 4
+		condSize   = opSize + 8
+	)
+	ne := binary.NativeEndian
+	total := -opSize // the last one needs no jump
+	for _, p := range prefixes {
+		total += condSize + p.Addr().BitLen()/8 + opSize
+	}
+	b := make([]byte, 0, total)
+	for i, p := range prefixes {
+		size := condSize + p.Addr().BitLen()/8
+		b = ne.AppendUint16(append(b, remoteCond, byte(size)), uint16(size+opSize))
+		family := byte(unix.AF_INET)
+		if p.Addr().Is6() {
+			family = unix.AF_INET6
+		}
+		b = ne.AppendUint32(append(b, family, byte(p.Bits()), 0, 0), ^uint32(0)) // any port
+		b = append(b, p.Addr().AsSlice()...)
+		if i < len(prefixes)-1 {
+			b = ne.AppendUint16(append(b, jump, opSize), uint16(total-len(b)))
+		}
+	}
+	return b
 }
 
 func parseInet(b []byte) (Inet, bool) {

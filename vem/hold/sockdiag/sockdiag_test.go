@@ -7,7 +7,11 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // FuzzMessages feeds the parsers with what a kernel would never send.
@@ -93,5 +97,63 @@ func BenchmarkInet(b *testing.B) {
 	for b.Loop() {
 		_, err := conn.Inet(InetQuery{Family: unix.AF_INET, Proto: unix.IPPROTO_TCP, States: States(Established, CloseWait)})
 		qt.Assert(b, qt.IsNil(err))
+	}
+}
+
+// TestInetTo has the kernel choose connections by their remote addresses.
+func TestInetTo(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	ns, err := netns.New()
+	qt.Assert(t, qt.IsNil(err))
+	defer ns.Close()
+	addrs := []string{"127.0.0.1", "127.0.0.2", "::1", "127.0.0.3"}
+	qt.Assert(t, qt.IsNil(ns.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(lo); err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(a), 0)))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
+			c, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+		return nil
+	})))
+	c, err := Dial(ns)
+	qt.Assert(t, qt.IsNil(err))
+	defer c.Close()
+	for _, want := range [][]string{addrs, addrs[:1], addrs[1:3], {addrs[3]}, addrs[2:]} {
+		var to []netip.Prefix
+		wanted := make(map[netip.Addr]bool)
+		for _, a := range want {
+			addr := netip.MustParseAddr(a).Unmap()
+			wanted[addr] = true
+			to = append(to, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+		got := make(map[netip.Addr]bool)
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			all, err := c.Inet(InetQuery{Family: family, Proto: unix.IPPROTO_TCP, States: States(Established), To: to})
+			qt.Assert(t, qt.IsNil(err))
+			for _, s := range all {
+				// The accepted end is to whatever address the dialled one is from.
+				got[s.Remote.Addr()] = true
+			}
+		}
+		for a := range wanted {
+			qt.Check(t, qt.IsTrue(got[a]), qt.Commentf("%v of %v", a, want))
+		}
+		for a := range got {
+			qt.Check(t, qt.IsTrue(wanted[a]), qt.Commentf("%v, not in %v", a, want))
+		}
 	}
 }
