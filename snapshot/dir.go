@@ -181,6 +181,9 @@ func check(ctx context.Context, dir string, want File, depth Depth) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, want.Path, err)
 	}
+	if want.Type == "dir" && want.Stamp == "" { // described before marks were
+		got.Marks = want.Marks
+	}
 	if got.Type != want.Type || got.SizeBytes != want.SizeBytes || got.Mode != want.Mode || got.Marks != want.Marks {
 		return fmt.Errorf("%w: %s: type, mode, size or overlay mark differs from the manifest", ErrDamaged, want.Path)
 	}

@@ -325,6 +325,18 @@ func TestStubsThatCannotBe(t *testing.T) {
 	// A changed mark is damage.
 	qt.Assert(t, qt.IsNil(unix.Lremovexattr(filepath.Join(s.layers.Path(l.ID), "d"), opaqueMark)))
 	qt.Assert(t, qt.ErrorIs(s.layers.Check(t.Context(), l, ByStamp), ErrDamaged))
+	// It is none where the list knows of no marks of directories.
+	dir := s.path("root/state/old")
+	write(t, dir, map[string]string{"d/x": "x"})
+	qt.Assert(t, qt.IsNil(Marks{Opaque: true}.set(filepath.Join(dir, "d"))))
+	files, err := describeTree(t.Context(), dir)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(files[0].Type == "dir" && files[0].Opaque))
+	qt.Assert(t, qt.IsNil(checkTree(t.Context(), dir, files, ByDigest)))
+	files[0].Opaque = false
+	qt.Assert(t, qt.ErrorIs(checkTree(t.Context(), dir, files, ByDigest), ErrDamaged))
+	files[0].Stamp = ""
+	qt.Assert(t, qt.IsNil(checkTree(t.Context(), dir, files, ByDigest)))
 }
 
 // TestStubsWithoutAttributes has a file system for stubs that takes no attributes of

@@ -57,7 +57,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	}
 	clock := newSteps(tell)
 	clock.begin("check images")
-	m, err := a.hibernation().Open(ctx, snapshot.ByStamp, d.memory)
+	m, err := a.hibernation().Manifest()
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +65,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
 		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin,
+		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
 			if err := a.resuming(pid, mappedFiles(m, pages)); err != nil {
 				return err
@@ -146,6 +147,9 @@ type revival struct {
 	connections []tcprepair.Connection
 	tell        func(string)
 	ready       func(ctx context.Context, pid int) error // as in restore.Options
+	// check checks what is restored, while CRIU starts; nil if that has been done, or
+	// furnish does it.
+	check func(ctx context.Context) error
 	// furnish makes the sandbox but for what enclose makes, while CRIU starts, and
 	// connect its network, before CRIU makes sockets; nil if all of it is there, or
 	// made before CRIU's start.
@@ -158,9 +162,9 @@ type revival struct {
 func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Process, err error) {
 	r.tell("prepare sandbox")
 	rec, _ := a.read()
-	prepare := d.prepared
+	prepare, meanwhile := d.prepared, r.check
 	if r.furnish != nil {
-		prepare = d.enclose
+		prepare, meanwhile = d.enclose, r.furnish
 	}
 	ns, err := prepare(ctx, a)
 	if err != nil {
@@ -226,7 +230,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Meanwhile: r.furnish, Connect: connect, Ready: again.ready(r.ready), Step: r.tell,
+		Meanwhile: meanwhile, Connect: connect, Ready: again.ready(r.ready), Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

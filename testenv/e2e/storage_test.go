@@ -281,6 +281,36 @@ func TestSnapshotOfHeldWithSockets(t *testing.T) {
 	qt.Assert(t, qt.Equals(w.shared("r").sees(), want))
 }
 
+// TestSnapshotOfHeldInUse: where somebody is in a held app's root, its files are copied.
+func TestSnapshotOfHeldInUse(t *testing.T) {
+	w := New(t, "python3")
+	w.actor(&api.RunRequest{Name: "g0", Endpoint: actorEndpoint})
+	s := w.shared("g0")
+	s.c.tell("mkdir /data", "write /data/file 0")
+	want := s.sees()
+	w.Hibernate("g0")
+	visitor := w.Command(t.Context(), "sh", "-c", "cd "+host.RunDir+"/apps/g0/root && echo in && exec cat")
+	in, err := visitor.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	out, err := visitor.StdoutPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(visitor.Start()))
+	buf := make([]byte, 3)
+	_, err = out.Read(buf)
+	qt.Assert(t, qt.IsTrue(err == nil && string(buf) == "in\n"))
+	_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(w.blocks("apps/g0/storage/upper") > 0)) // still its own
+	qt.Assert(t, qt.IsNil(in.Close()))
+	qt.Assert(t, qt.IsNil(visitor.Wait()))
+	qt.Assert(t, qt.Equals(s.c.ask("echo awake"), "awake"))
+	w.Running("g0")
+	qt.Assert(t, qt.Equals(s.sees(), want))
+	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "r", Endpoint: "10.77.1.1"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(w.shared("r").sees(), want))
+}
+
 // TestSharedFilesOutliveReboot: stubs are made anew for what was held.
 func TestSharedFilesOutliveReboot(t *testing.T) {
 	w := New(t, "python3", "ip", "nft")
