@@ -39,10 +39,16 @@ func TestManifestValidate(t *testing.T) {
 			func(m *Manifest) { m.Files = []File{{Path: "a", Type: "file"}, {Path: "a", Type: "dir"}} },
 			`.*path "a" twice`,
 		},
-		"mount":           {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "/data"}} }, ""},
-		"mount path":      {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "data"}} }, ".*mount path.*"},
-		"unclean mount":   {func(m *Manifest) { m.External = []External{{Kind: ExternalDev, Path: "/a/../b"}} }, ".*mount path.*"},
-		"external's kind": {func(m *Manifest) { m.External = []External{{Kind: "moon"}} }, `.*of kind "moon"`},
+		"mount":         {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "/data"}} }, ""},
+		"mount path":    {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "data"}} }, ".*mount path.*"},
+		"unclean mount": {func(m *Manifest) { m.External = []External{{Kind: ExternalDev, Path: "/a/../b"}} }, ".*mount path.*"},
+		"connections": {
+			func(m *Manifest) {
+				m.Connections, m.Files = 2, []File{{Path: "connections.bin", Type: "file"}}
+			}, "",
+		},
+		"connections without a file": {func(m *Manifest) { m.Connections = 2 }, ".*2 connections, without a file of them"},
+		"external's kind":            {func(m *Manifest) { m.External = []External{{Kind: "moon"}} }, `.*of kind "moon"`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
