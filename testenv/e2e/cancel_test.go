@@ -68,10 +68,12 @@ func open(t *testing.T, g *gate.Gate) {
 		defer close(done)
 		for {
 			stop, err := g.Wait(ctx)
-			if err != nil {
+			if ctx.Err() != nil {
 				return
 			}
-			_ = stop.Continue() // it may be gone
+			if err == nil { // else it was gone before it said where it is
+				_ = stop.Continue() // it may be gone
+			}
 		}
 	}()
 	t.Cleanup(func() {
@@ -117,6 +119,9 @@ func TestCancelAtEveryPoint(t *testing.T) {
 				qt.Assert(t, qt.IsNil(stop.Continue()))
 			}
 			open(t, g)
+			if name == fault.CloneBeforeEnd {
+				w.onlyCacheSoon() // nobody has any app's turn at that point
+			}
 			w.settled()
 			if noWayBack[name] {
 				s.done(w)

@@ -230,6 +230,17 @@ func TestEveryPointHasAStage(t *testing.T) {
 	}
 }
 
+// onlyCacheSoon waits until no other app is there.
+func (w *World) onlyCacheSoon() {
+	w.t.Helper()
+	w.Until("the clones are undone", func() error {
+		if names := w.names(); len(names) > 1 {
+			return fmt.Errorf("there are %v", names)
+		}
+		return nil
+	})
+}
+
 func operationOf(name fault.Name) string {
 	op, _, _ := strings.Cut(string(name), ".")
 	return op
