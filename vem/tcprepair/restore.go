@@ -102,6 +102,9 @@ func (r *Restored) Release() error {
 	return r.Close()
 }
 
+// Release is as that of a whole connection.
+func (s *Socket) Release() error { return (&Restored{Sockets: []*Socket{s}}).Release() }
+
 // Close closes the socket's file. Without another descriptor of it, and in repair mode,
 // nobody is told (net/ipv4/tcp.c, __tcp_close).
 func (s *Socket) Close() error {
@@ -122,7 +125,8 @@ func (s *Socket) fail(err error) error {
 // Restore makes one end in the network namespace of the calling thread, in repair mode.
 // What was sent and is not acknowledged is in its queue as such; what was unsent is sent
 // by Release, which also does what a program does to close a side. Of an end whose stream
-// had ended (Finished) it makes one whose stream has not: the other end says so again.
+// had ended (Finished) it makes one whose stream has not: the other end has to say so
+// again, as that of a [Connection] does, and one elsewhere does not.
 func (s *State) Restore() (_ *Socket, err error) {
 	made := &Socket{Inode: s.Inode, state: *s}
 	fd, err := unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)

@@ -43,7 +43,26 @@ type SaveOptions struct {
 // has acknowledged, and [Connection.join] finds every byte at one of the ends.
 //
 // Cost: 25 us for each end with empty queues.
-func Save(o SaveOptions, ends ...End) (_ Connection, err error) {
+func Save(o SaveOptions, ends ...End) (Connection, error) {
+	c, err := save(o, ends...)
+	if err != nil {
+		return Connection{}, err
+	}
+	return c, c.check()
+}
+
+// SaveOne saves one end of a connection to elsewhere, for [State.Restore]. It is as
+// Save otherwise. What arrives afterwards is not in the state: until the socket is made
+// again nothing may reach it, nor the host without it, which would reset the connection.
+func SaveOne(o SaveOptions, e End) (State, error) {
+	c, err := save(o, e)
+	if err != nil {
+		return State{}, err
+	}
+	return c.Ends[0], nil
+}
+
+func save(o SaveOptions, ends ...End) (_ Connection, err error) {
 	c := Connection{Ends: make([]State, len(ends))}
 	for i, e := range ends {
 		if err := c.Ends[i].look(e); err != nil {
@@ -75,7 +94,7 @@ func Save(o SaveOptions, ends ...End) (_ Connection, err error) {
 			return Connection{}, err
 		}
 	}
-	return c, c.check()
+	return c, nil
 }
 
 // check makes sure that the ends match, and that there are enough of them.

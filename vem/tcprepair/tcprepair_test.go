@@ -384,6 +384,36 @@ func TestUnsupported(t *testing.T) {
 	one.goesOn()
 }
 
+// TestOneEndIsMade takes one end away without the other's noticing, and makes it again.
+func TestOneEndIsMade(t *testing.T) {
+	for name, before := range map[string]func(p pair){
+		"at rest":        func(pair) {},
+		"unread":         func(p pair) { p[0].write(5000); p[1].write(7); p[1].receive(1234) },
+		"full both ways": func(p pair) { p[0].fill(); p[1].fill() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.pair(local)
+			before(p)
+			state, err := tcprepair.SaveOne(tcprepair.SaveOptions{}, tcprepair.End{FD: p[0].fd})
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(unix.SetsockoptInt(p[0].fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)))
+			p[0].close()
+			var s *tcprepair.Socket
+			w.do(func() (err error) {
+				s, err = state.Restore()
+				return err
+			})
+			fd, err := unix.FcntlInt(s.File.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			qt.Assert(t, qt.IsNil(err))
+			made := w.end(fd, p[0].way)
+			made.wrote, made.read = p[0].wrote, p[0].read
+			qt.Assert(t, qt.IsNil(s.Release()))
+			pair{made, p[1]}.goesOn()
+		})
+	}
+}
+
 // TestRecover finds the sockets of one that was killed while it saved.
 func TestRecover(t *testing.T) {
 	p := newWorld(t).pair(local)
