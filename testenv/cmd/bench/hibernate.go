@@ -37,7 +37,11 @@ func freezeHibernate(ctx context.Context, b *bench) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		b.report.add(Row{Name: name, Unit: "ms until on the disk", Ours: median(ours), Other: median(other), OtherName: "criu dump, sync -f"})
+		row := Row{Name: name, Unit: "ms until on the disk", Ours: median(ours), Other: median(other), OtherName: "criu dump, sync -f"}
+		if mib >= 1024 {
+			row.Goal = 1.5 // with a digest of all of it, made meanwhile
+		}
+		b.report.add(row)
 	}
 	return nil
 }
