@@ -219,9 +219,6 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	} else if c.born.copied, err = d.unstackable(ctx, rec); err != nil {
 		return nil, err
 	}
-	if err := d.vacate(ctx, *rec); err != nil {
-		return nil, err
-	}
 	c.app, release, err = d.enroll(ctx, *rec, Restoring)
 	return release, err
 }

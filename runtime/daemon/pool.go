@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -186,22 +185,6 @@ func (d *Daemon) dropPooled(ctx context.Context, a *app) error {
 	return d.expunge(context.WithoutCancel(ctx), a)
 }
 
-// vacate has an endpoint that somebody asks for given up by an app of a pool.
-func (d *Daemon) vacate(ctx context.Context, rec record) error {
-	if !rec.Addr4.IsValid() {
-		return nil
-	}
-	for _, a := range d.list() {
-		r, _ := a.read()
-		if r.Pool == "" || r.Addr4 != rec.Addr4 || r.Network != cmp.Or(rec.Network, DefaultNetwork) {
-			continue
-		}
-		defer d.poolSoon()
-		return d.dropPooled(ctx, a)
-	}
-	return nil
-}
-
 // makePooled makes one clone for the pool.
 func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
@@ -226,7 +209,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	a, release, err := d.enrollAs(ctx, *rec, Restoring, t)
+	a, release, err := d.enrollAs(ctx, rec, Restoring, t)
 	if err != nil {
 		return err
 	}

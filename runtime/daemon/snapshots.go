@@ -255,9 +255,6 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if req.pages == restore.Copy {
 		req.record.Memory = nil
 	}
-	if err := d.vacate(ctx, req.record); err != nil {
-		return nil, nil, err
-	}
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
 		return nil, nil, err
