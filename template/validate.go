@@ -28,6 +28,7 @@ func (r *Rules) Validate() error {
 		f.bad("hostname", badHostname, r.Hostname)
 	}
 	word(f, "machine_id", r.MachineID, r.MachineID.words())
+	word(f, "memory", r.Memory, r.Memory.words())
 	for key, value := range r.Env {
 		if !variables.MatchString(key) {
 			f.bad("env."+key, "a variable's name is made of letters, digits and '_', and does not begin with a digit")

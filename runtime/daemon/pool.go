@@ -202,6 +202,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := rec.heedRules(t.rules); err != nil {
+		return err
+	}
+	rec.needed(rec.RestoreMemory)
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
@@ -246,7 +250,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, frozen: true, tell: func(string) {}, connections: connections})
+	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, frozen: true, tell: func(string) {}, connections: connections})
 	if err != nil {
 		return err
 	}
