@@ -109,7 +109,7 @@ const DefaultTimeout = 30 * time.Second
 type Command struct {
 	Args    []Text        `yaml:"args"`
 	Timeout time.Duration `yaml:"timeout"` // zero: DefaultTimeout
-	User    string        `yaml:"user"`    // NAME, UID or UID:GID; empty: root
+	User    string        `yaml:"user"`    // as the owner of a File; empty: root
 }
 
 // Signal is the name of a signal, with or without SIG.
