@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -74,6 +75,36 @@ const (
 	// snapshot.
 	Copy
 )
+
+// pagesTexts are the names of the ways.
+var pagesTexts = map[Pages]string{Map: "mapped", Copy: "copied"}
+
+// String is the name of the way.
+func (p Pages) String() string {
+	if text, ok := pagesTexts[p]; ok {
+		return text
+	}
+	return "Pages(" + strconv.Itoa(int(p)) + ")"
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (p Pages) MarshalText() ([]byte, error) {
+	if _, ok := pagesTexts[p]; !ok {
+		return nil, fmt.Errorf("encode %s: no such way for memory to come back", p)
+	}
+	return []byte(p.String()), nil
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (p *Pages) UnmarshalText(text []byte) error {
+	for one, name := range pagesTexts {
+		if name == string(text) {
+			*p = one
+			return nil
+		}
+	}
+	return fmt.Errorf("restore memory %q: want mapped or copied", text)
+}
 
 // ErrIncomplete is a place that lacks something the snapshot needs.
 var ErrIncomplete = errors.New("restore place is incomplete")

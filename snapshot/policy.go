@@ -5,11 +5,13 @@ import (
 	"time"
 )
 
-// Policy says what wakes an app and when it is put to sleep. An app that is made of
+// Policy says what wakes an app, when it is put to sleep, and how it gets its memory
+// back. An app that is made of
 // a snapshot has it from the one that was saved, unless it is told otherwise.
 type Policy struct {
 	Wake           string         `json:"wake"` // the mode; the VEM knows which there are
 	MinBytes       int            `json:"wake_min_bytes,omitempty"`
 	Ignore         []netip.Prefix `json:"wake_ignore,omitempty"`
 	HibernateAfter time.Duration  `json:"hibernate_after_ns,omitempty"` // of no traffic; 0: never
+	RestoreMemory  string         `json:"restore_memory,omitempty"`     // empty: mapped; the restore knows which there are
 }

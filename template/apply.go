@@ -171,8 +171,8 @@ func (t tree) write(f PlannedFile) (err error) {
 	case rootOwner:
 		owner = identity{} // without a look into passwd(5)
 	default:
-		if owner, err = t.owner(f.Owner); err != nil {
-			return wrap(err)
+		if owner, err = t.identity(f.Owner); err != nil {
+			return wrap(fmt.Errorf("owner %w", err))
 		}
 	}
 	if err := t.root.MkdirAll(local(path.Dir(where)), 0o755); err != nil {

@@ -302,7 +302,7 @@ func TestOwnersOfNoFile(t *testing.T) {
 			go func() { ended <- plan.Apply(t.Context(), root, nil) }()
 			select {
 			case err := <-ended:
-				qt.Assert(t, qt.ErrorMatches(err, "write /a: read /etc/passwd: it is no file of a sensible size"))
+				qt.Assert(t, qt.ErrorMatches(err, "write /a: owner \"app\": read /etc/passwd: it is no file of a sensible size"))
 			case <-time.After(10 * time.Second):
 				t.Fatal("it is still being read")
 			}
@@ -337,4 +337,26 @@ func TestRedirectIntoSharedDirectory(t *testing.T) {
 	left, err := os.ReadDir(shared)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(left, 1))
+}
+
+// A user is the clone's own, wherever its files lead.
+func TestLookupUser(t *testing.T) {
+	testenv.Need(t, testenv.Root) // who is "root" is not the question
+	outside := makeTree(t, t.TempDir(), map[string]string{"/passwd": "intruder:x:1:1::/:/bin/sh\n"})
+	dir := makeTree(t, t.TempDir(), map[string]string{
+		"/etc/passwd": "-> ../../../../lib/passwd", "/lib/passwd": "worker:x:33:44::/:/bin/sh\nroot:x:5:6::/:/bin/sh\n", "/etc/group": "staff:x:50:a,b\n",
+	})
+	for user, want := range map[string][2]uint32{
+		"worker": {33, 44}, "worker:staff": {33, 50}, "33": {33, 44}, "1000": {1000, 1000}, "1000:1001": {1000, 1001}, "root": {5, 6},
+	} {
+		uid, gid, err := LookupUser(dir, user)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals([2]uint32{uid, gid}, want), qt.Commentf("%s", user))
+	}
+	_, _, err := LookupUser(dir, "daemon") // the host has one
+	qt.Check(t, qt.ErrorMatches(err, `user "daemon": the clone's /etc/passwd has no such user`))
+	qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(dir, "etc/passwd"))))
+	qt.Assert(t, qt.IsNil(os.Symlink(filepath.Join(outside, "passwd"), filepath.Join(dir, "etc/passwd"))))
+	_, _, err = LookupUser(dir, "intruder")
+	qt.Check(t, qt.ErrorMatches(err, `user "intruder": the clone's /etc/passwd has no such user`))
 }

@@ -23,30 +23,47 @@ func ownerOf(info fs.FileInfo) identity {
 	return identity{}
 }
 
-// owner reads USER, UID, USER:GROUP or UID:GID by the clone's own passwd(5) and
+// LookupUser reads USER, UID, USER:GROUP or UID:GID as the owner of a file of the
+// rules is read: by the passwd(5) and group(5) of the clone, whose root directory root
+// is. Symbolic links lead where the clone would see them lead, and never out of root.
+// The clone may run.
+func LookupUser(root, text string) (uid, gid uint32, err error) {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return 0, 0, fmt.Errorf("user %q: %w", text, err)
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	id, err := tree{root: dir}.identity(text)
+	if err != nil {
+		return 0, 0, fmt.Errorf("user %w", err)
+	}
+	return uint32(id.uid), uint32(id.gid), nil
+}
+
+// identity reads USER, UID, USER:GROUP or UID:GID by the clone's own passwd(5) and
 // group(5). Without a group, a user has the one of its entry, and an id that has
 // none the group of the same id.
-func (t tree) owner(text string) (identity, error) {
+func (t tree) identity(text string) (identity, error) {
 	user, group, hasGroup := strings.Cut(text, ":")
 	entry, err := t.entry("/etc/passwd", user)
 	if err != nil {
-		return identity{}, err
+		return identity{}, fmt.Errorf("%q: %w", text, err)
 	}
 	var id identity
 	if id.uid, err = number(entry, 2, user); err != nil {
-		return identity{}, fmt.Errorf("owner %q: the clone's /etc/passwd has no such user", text)
+		return identity{}, fmt.Errorf("%q: the clone's /etc/passwd has no such user", text)
 	}
 	if !hasGroup {
 		if id.gid, err = number(entry, 3, strconv.Itoa(id.uid)); err != nil {
-			return identity{}, fmt.Errorf("owner %q: its entry in the clone's /etc/passwd has no group", text)
+			return identity{}, fmt.Errorf("%q: its entry in the clone's /etc/passwd has no group", text)
 		}
 		return id, nil
 	}
 	if entry, err = t.entry("/etc/group", group); err != nil {
-		return identity{}, err
+		return identity{}, fmt.Errorf("%q: %w", text, err)
 	}
 	if id.gid, err = number(entry, 2, group); err != nil {
-		return identity{}, fmt.Errorf("owner %q: the clone's /etc/group has no such group", text)
+		return identity{}, fmt.Errorf("%q: the clone's /etc/group has no such group", text)
 	}
 	return id, nil
 }

@@ -21,6 +21,8 @@ type Rules struct {
 	Env map[string]Text `yaml:"env"`
 	// Files are written before the processes go on.
 	Files []File `yaml:"files"`
+	// Memory says how each clone gets its memory back, now and later.
+	Memory Memory `yaml:"memory"`
 	// Redirect leads fixed paths to places that differ.
 	Redirect []Redirect `yaml:"redirect"`
 	// Run is run in the clone after its processes were restored and before
@@ -59,6 +61,18 @@ const (
 
 func (MachineID) words() []string { return []string{string(MachineIDKeep), string(MachineIDUnique)} }
 
+// Memory says how processes get their memory back when they are cloned or woken.
+type Memory string
+
+// The ways. The default is that of the saved app.
+const (
+	MemoryDefault Memory = ""
+	MemoryMapped  Memory = "mapped" // where that can be: clones share what they don't write to
+	MemoryCopied  Memory = "copied" // for programs that take a refused madvise for fatal
+)
+
+func (Memory) words() []string { return []string{string(MemoryMapped), string(MemoryCopied)} }
+
 // File is a file to be written. One that a frozen process has open can't be
 // written: see [Plan.CheckOpen].
 type File struct {
@@ -95,7 +109,7 @@ const DefaultTimeout = 30 * time.Second
 type Command struct {
 	Args    []Text        `yaml:"args"`
 	Timeout time.Duration `yaml:"timeout"` // zero: DefaultTimeout
-	User    string        `yaml:"user"`    // NAME, UID or UID:GID; empty: root
+	User    string        `yaml:"user"`    // as the owner of a File; empty: root
 }
 
 // Signal is the name of a signal, with or without SIG.

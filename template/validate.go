@@ -28,6 +28,7 @@ func (r *Rules) Validate() error {
 		f.bad("hostname", badHostname, r.Hostname)
 	}
 	word(f, "machine_id", r.MachineID, r.MachineID.words())
+	word(f, "memory", r.Memory, r.Memory.words())
 	for key, value := range r.Env {
 		if !variables.MatchString(key) {
 			f.bad("env."+key, "a variable's name is made of letters, digits and '_', and does not begin with a digit")
@@ -48,7 +49,7 @@ func (r *Rules) Validate() error {
 			f.bad(at+".timeout", "want a time such as 10s or 1m30s")
 		}
 		if strings.ContainsAny(c.User, " \t\n\x00") {
-			f.bad(at+".user", "%q: want NAME, UID or UID:GID", c.User)
+			f.bad(at+".user", "%q: want USER, UID, USER:GROUP or UID:GID", c.User)
 		}
 	}
 	if _, err := r.Signal.number(); err != nil {

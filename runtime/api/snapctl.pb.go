@@ -153,6 +153,57 @@ func (WakeMode) EnumDescriptor() ([]byte, []int) {
 	return file_snapctl_proto_rawDescGZIP(), []int{1}
 }
 
+// RestoreMemory says how processes get their memory back when they are woken,
+// restored or cloned.
+type RestoreMemory int32
+
+const (
+	RestoreMemory_RESTORE_MEMORY_UNSPECIFIED RestoreMemory = 0 // mapped, or as the saved app's
+	RestoreMemory_RESTORE_MEMORY_MAPPED      RestoreMemory = 1 // where that can be: what is not written to is shared
+	RestoreMemory_RESTORE_MEMORY_COPIED      RestoreMemory = 2 // as CRIU does it
+)
+
+// Enum value maps for RestoreMemory.
+var (
+	RestoreMemory_name = map[int32]string{
+		0: "RESTORE_MEMORY_UNSPECIFIED",
+		1: "RESTORE_MEMORY_MAPPED",
+		2: "RESTORE_MEMORY_COPIED",
+	}
+	RestoreMemory_value = map[string]int32{
+		"RESTORE_MEMORY_UNSPECIFIED": 0,
+		"RESTORE_MEMORY_MAPPED":      1,
+		"RESTORE_MEMORY_COPIED":      2,
+	}
+)
+
+func (x RestoreMemory) Enum() *RestoreMemory {
+	p := new(RestoreMemory)
+	*p = x
+	return p
+}
+
+func (x RestoreMemory) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RestoreMemory) Descriptor() protoreflect.EnumDescriptor {
+	return file_snapctl_proto_enumTypes[2].Descriptor()
+}
+
+func (RestoreMemory) Type() protoreflect.EnumType {
+	return &file_snapctl_proto_enumTypes[2]
+}
+
+func (x RestoreMemory) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RestoreMemory.Descriptor instead.
+func (RestoreMemory) EnumDescriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{2}
+}
+
 type Storage int32
 
 const (
@@ -186,11 +237,11 @@ func (x Storage) String() string {
 }
 
 func (Storage) Descriptor() protoreflect.EnumDescriptor {
-	return file_snapctl_proto_enumTypes[2].Descriptor()
+	return file_snapctl_proto_enumTypes[3].Descriptor()
 }
 
 func (Storage) Type() protoreflect.EnumType {
-	return &file_snapctl_proto_enumTypes[2]
+	return &file_snapctl_proto_enumTypes[3]
 }
 
 func (x Storage) Number() protoreflect.EnumNumber {
@@ -199,7 +250,7 @@ func (x Storage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Storage.Descriptor instead.
 func (Storage) EnumDescriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{2}
+	return file_snapctl_proto_rawDescGZIP(), []int{3}
 }
 
 // PoolUse says whether clones are taken from the pool.
@@ -236,11 +287,11 @@ func (x PoolUse) String() string {
 }
 
 func (PoolUse) Descriptor() protoreflect.EnumDescriptor {
-	return file_snapctl_proto_enumTypes[3].Descriptor()
+	return file_snapctl_proto_enumTypes[4].Descriptor()
 }
 
 func (PoolUse) Type() protoreflect.EnumType {
-	return &file_snapctl_proto_enumTypes[3]
+	return &file_snapctl_proto_enumTypes[4]
 }
 
 func (x PoolUse) Number() protoreflect.EnumNumber {
@@ -249,7 +300,7 @@ func (x PoolUse) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PoolUse.Descriptor instead.
 func (PoolUse) EnumDescriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{3}
+	return file_snapctl_proto_rawDescGZIP(), []int{4}
 }
 
 type WakePolicy struct {
@@ -516,6 +567,7 @@ type RunRequest struct {
 	Wake           *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`
 	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // of no traffic; zero: never
 	Publish        []*Publication         `protobuf:"bytes,14,rep,name=publish,proto3" json:"publish,omitempty"`
+	RestoreMemory  RestoreMemory          `protobuf:"varint,15,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -648,6 +700,13 @@ func (x *RunRequest) GetPublish() []*Publication {
 	return nil
 }
 
+func (x *RunRequest) GetRestoreMemory() RestoreMemory {
+	if x != nil {
+		return x.RestoreMemory
+	}
+	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
+}
+
 type App struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -680,6 +739,7 @@ type App struct {
 	Number         int32                  `protobuf:"varint,28,opt,name=number,proto3" json:"number,omitempty"`                                      // of a clone: no other of the template has it
 	InsideEndpoint string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
 	Generation     string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
+	RestoreMemory  RestoreMemory          `protobuf:"varint,31,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -922,6 +982,13 @@ func (x *App) GetGeneration() string {
 		return x.Generation
 	}
 	return ""
+}
+
+func (x *App) GetRestoreMemory() RestoreMemory {
+	if x != nil {
+		return x.RestoreMemory
+	}
+	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
 type AppRequest struct {
@@ -1668,7 +1735,7 @@ type WakeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Copy          bool                   `protobuf:"varint,3,opt,name=copy,proto3" json:"copy,omitempty"` // memory is copied, as CRIU does it, and not mapped
+	Copy          bool                   `protobuf:"varint,3,opt,name=copy,proto3" json:"copy,omitempty"` // this time memory is copied, whatever the app's policy
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1798,9 +1865,10 @@ type RestoreRequest struct {
 	As             string                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`             // empty: the app's name in the snapshot
 	Endpoint       string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the snapshot's, which must be free
 	Timeout        *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Copy           bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"`                                          // as in WakeRequest
-	Wake           *WakePolicy            `protobuf:"bytes,6,opt,name=wake,proto3" json:"wake,omitempty"`                                           // absent: the saved app's
-	HibernateAfter *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // absent: the saved app's; zero: never
+	Copy           bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"`                                                                      // as in WakeRequest
+	Wake           *WakePolicy            `protobuf:"bytes,6,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
+	HibernateAfter *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
+	RestoreMemory  RestoreMemory          `protobuf:"varint,8,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // now and later; unspecified: the saved app's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1882,6 +1950,13 @@ func (x *RestoreRequest) GetHibernateAfter() *durationpb.Duration {
 		return x.HibernateAfter
 	}
 	return nil
+}
+
+func (x *RestoreRequest) GetRestoreMemory() RestoreMemory {
+	if x != nil {
+		return x.RestoreMemory
+	}
+	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
 type InspectRequest struct {
@@ -2038,9 +2113,10 @@ type Snapshot struct {
 	CriuVersion        string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
 	Kernel             string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Processes          int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
-	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`    // pages that it has in common with others; not in size_bytes
-	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"` // files that it has in common with others; not in size_bytes
-	Connections        int32                  `protobuf:"varint,16,opt,name=connections,proto3" json:"connections,omitempty"`                                           // TCP connections inside the app, which copies have too
+	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`                 // pages that it has in common with others; not in size_bytes
+	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"`              // files that it has in common with others; not in size_bytes
+	Connections        int32                  `protobuf:"varint,16,opt,name=connections,proto3" json:"connections,omitempty"`                                                        // TCP connections inside the app, which copies have too
+	RestoreMemory      RestoreMemory          `protobuf:"varint,17,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // of what is made of it, unless it is told otherwise
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2178,6 +2254,13 @@ func (x *Snapshot) GetConnections() int32 {
 		return x.Connections
 	}
 	return 0
+}
+
+func (x *Snapshot) GetRestoreMemory() RestoreMemory {
+	if x != nil {
+		return x.RestoreMemory
+	}
+	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
 type ListSnapshotsResponse struct {
@@ -2994,10 +3077,11 @@ type CloneRequest struct {
 	Storage        Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
 	KeepGoing      bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails, or the end of the time, does not undo the others
 	Pool           PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
-	Timeout        *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`                                     // for all of them
-	Start          int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`                                        // first number; 0: after the highest one of the template's clones
-	Wake           *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`                                           // absent: the saved app's
-	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // absent: the saved app's; zero: never
+	Timeout        *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`                                                                 // for all of them
+	Start          int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`                                                                    // first number; 0: after the highest one of the template's clones
+	Wake           *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
+	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
+	RestoreMemory  RestoreMemory          `protobuf:"varint,14,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // unspecified: as the rules say, or the saved app's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -3121,6 +3205,13 @@ func (x *CloneRequest) GetHibernateAfter() *durationpb.Duration {
 		return x.HibernateAfter
 	}
 	return nil
+}
+
+func (x *CloneRequest) GetRestoreMemory() RestoreMemory {
+	if x != nil {
+		return x.RestoreMemory
+	}
+	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
 // CloneEvent tells how clones come to be. There is one result for each, in the
@@ -4125,7 +4216,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06Limits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x01R\x04cpus\x12\x12\n" +
-	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\xd5\x03\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\x97\x04\n" +
 	"\n" +
 	"RunRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -4142,7 +4233,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06limits\x18\v \x01(\v2\x12.snapctl.v1.LimitsR\x06limits\x12*\n" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x121\n" +
-	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\"\xee\a\n" +
+	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\x12@\n" +
+	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\"\xb0\b\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -4177,7 +4269,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x0finside_endpoint\x18\x1d \x01(\tR\x0einsideEndpoint\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x1e \x01(\tR\n" +
-	"generation\" \n" +
+	"generation\x12@\n" +
+	"\x0erestore_memory\x18\x1f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\" \n" +
 	"\n" +
 	"AppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\r\n" +
@@ -4231,7 +4324,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04stop\x18\x03 \x01(\bR\x04stop\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x91\x02\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xd3\x02\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +
@@ -4239,14 +4332,15 @@ const file_snapctl_proto_rawDesc = "" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
 	"\x04copy\x18\x05 \x01(\bR\x04copy\x12*\n" +
 	"\x04wake\x18\x06 \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
-	"\x0fhibernate_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\",\n" +
+	"\x0fhibernate_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
+	"\x0erestore_memory\x18\b \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\",\n" +
 	"\x0eInspectRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\"`\n" +
 	"\x0fInspectResponse\x120\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x89\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xcb\x04\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -4265,7 +4359,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\tprocesses\x18\f \x01(\x05R\tprocesses\x12.\n" +
 	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
 	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\x12 \n" +
-	"\vconnections\x18\x10 \x01(\x05R\vconnectionsJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
+	"\vconnections\x18\x10 \x01(\x05R\vconnections\x12@\n" +
+	"\x0erestore_memory\x18\x11 \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemoryJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +
@@ -4336,7 +4431,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\ttemplates\x18\x01 \x03(\v2\x14.snapctl.v1.TemplateR\ttemplates\"@\n" +
 	"\x0eSetPoolRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x05R\x04size\"\xb6\x04\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\"\xf8\x04\n" +
 	"\fCloneRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12!\n" +
@@ -4352,7 +4447,8 @@ const file_snapctl_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
 	"\x05start\x18\v \x01(\x05R\x05start\x12*\n" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
-	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x1a6\n" +
+	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
+	"\x0erestore_memory\x18\x0e \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x01\n" +
@@ -4448,7 +4544,11 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x15WAKE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11WAKE_MODE_ON_DATA\x10\x01\x12\x18\n" +
 	"\x14WAKE_MODE_ON_CONNECT\x10\x02\x12\x13\n" +
-	"\x0fWAKE_MODE_NEVER\x10\x03*K\n" +
+	"\x0fWAKE_MODE_NEVER\x10\x03*e\n" +
+	"\rRestoreMemory\x12\x1e\n" +
+	"\x1aRESTORE_MEMORY_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15RESTORE_MEMORY_MAPPED\x10\x01\x12\x19\n" +
+	"\x15RESTORE_MEMORY_COPIED\x10\x02*K\n" +
 	"\aStorage\x12\x17\n" +
 	"\x13STORAGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTORAGE_SHARED\x10\x01\x12\x13\n" +
@@ -4495,177 +4595,183 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 	return file_snapctl_proto_rawDescData
 }
 
-var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
-	(Storage)(0),                  // 2: snapctl.v1.Storage
-	(PoolUse)(0),                  // 3: snapctl.v1.PoolUse
-	(*WakePolicy)(nil),            // 4: snapctl.v1.WakePolicy
-	(*Bind)(nil),                  // 5: snapctl.v1.Bind
-	(*Publication)(nil),           // 6: snapctl.v1.Publication
-	(*Limits)(nil),                // 7: snapctl.v1.Limits
-	(*RunRequest)(nil),            // 8: snapctl.v1.RunRequest
-	(*App)(nil),                   // 9: snapctl.v1.App
-	(*AppRequest)(nil),            // 10: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 11: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 12: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 13: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 14: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 15: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 16: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 17: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 18: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 19: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 20: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 21: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 22: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 23: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 24: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 25: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 26: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 27: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 28: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 29: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 30: snapctl.v1.Event
-	(*Progress)(nil),              // 31: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 32: snapctl.v1.SocketOutcome
-	(*Result)(nil),                // 33: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 34: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 35: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 36: snapctl.v1.Template
-	(*Parameter)(nil),             // 37: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 38: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 39: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 40: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 41: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 42: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 43: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 44: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 45: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 46: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 47: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 48: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 49: snapctl.v1.VemTableResponse
-	(*DoctorRequest)(nil),         // 50: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 51: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 52: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 53: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 54: snapctl.v1.VersionResponse
-	nil,                           // 55: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 56: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 57: snapctl.v1.CloneResult.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(RestoreMemory)(0),            // 2: snapctl.v1.RestoreMemory
+	(Storage)(0),                  // 3: snapctl.v1.Storage
+	(PoolUse)(0),                  // 4: snapctl.v1.PoolUse
+	(*WakePolicy)(nil),            // 5: snapctl.v1.WakePolicy
+	(*Bind)(nil),                  // 6: snapctl.v1.Bind
+	(*Publication)(nil),           // 7: snapctl.v1.Publication
+	(*Limits)(nil),                // 8: snapctl.v1.Limits
+	(*RunRequest)(nil),            // 9: snapctl.v1.RunRequest
+	(*App)(nil),                   // 10: snapctl.v1.App
+	(*AppRequest)(nil),            // 11: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 12: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 13: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 14: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 15: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 16: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 17: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 18: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 19: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 20: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 21: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 22: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 23: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 24: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 25: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 26: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 27: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 28: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 29: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 30: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 31: snapctl.v1.Event
+	(*Progress)(nil),              // 32: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 33: snapctl.v1.SocketOutcome
+	(*Result)(nil),                // 34: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 35: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 36: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 37: snapctl.v1.Template
+	(*Parameter)(nil),             // 38: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 39: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 40: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 41: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 42: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 43: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 44: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 45: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 46: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 47: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 48: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 49: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 50: snapctl.v1.VemTableResponse
+	(*DoctorRequest)(nil),         // 51: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 52: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 53: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 54: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 55: snapctl.v1.VersionResponse
+	nil,                           // 56: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 57: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 58: snapctl.v1.CloneResult.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	5,  // 1: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
-	7,  // 2: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
-	4,  // 3: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	58, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
-	6,  // 5: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
-	0,  // 6: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	59, // 7: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	59, // 8: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
-	4,  // 9: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	58, // 10: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
-	6,  // 11: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
-	7,  // 12: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
-	5,  // 13: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
-	9,  // 14: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	15, // 15: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	15, // 16: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	58, // 17: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 18: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 19: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 20: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 21: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	4,  // 22: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	58, // 23: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
-	28, // 24: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	59, // 25: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	28, // 26: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	31, // 27: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	33, // 28: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	9,  // 29: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	28, // 30: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	32, // 31: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	55, // 32: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	36, // 33: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	58, // 34: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 35: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	37, // 36: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	36, // 37: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	56, // 38: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	2,  // 39: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	3,  // 40: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	58, // 41: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	4,  // 42: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	58, // 43: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	42, // 44: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	43, // 45: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	44, // 46: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	9,  // 47: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	57, // 48: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	32, // 49: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	45, // 50: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	48, // 51: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	51, // 52: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	8,  // 53: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	11, // 54: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	10, // 55: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	13, // 56: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	16, // 57: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	18, // 58: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	19, // 59: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	21, // 60: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	22, // 61: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	10, // 62: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	47, // 63: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	23, // 64: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	11, // 65: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	25, // 66: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	27, // 67: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	24, // 68: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	34, // 69: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	11, // 70: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	35, // 71: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	35, // 72: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	39, // 73: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	40, // 74: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	50, // 75: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	53, // 76: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	9,  // 77: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	12, // 78: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	9,  // 79: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	14, // 80: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	17, // 81: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	9,  // 82: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	20, // 83: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	30, // 84: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	30, // 85: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	46, // 86: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	49, // 87: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	30, // 88: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	29, // 89: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	26, // 90: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	20, // 91: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	30, // 92: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	30, // 93: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	38, // 94: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	36, // 95: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	20, // 96: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	36, // 97: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	41, // 98: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	52, // 99: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	54, // 100: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	77, // [77:101] is the sub-list for method output_type
-	53, // [53:77] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	6,  // 1: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
+	8,  // 2: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
+	5,  // 3: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
+	59, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	7,  // 5: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
+	2,  // 6: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	0,  // 7: snapctl.v1.App.status:type_name -> snapctl.v1.Status
+	60, // 8: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	60, // 9: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	5,  // 10: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
+	59, // 11: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	7,  // 12: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
+	8,  // 13: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
+	6,  // 14: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
+	2,  // 15: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	10, // 16: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	16, // 17: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	16, // 18: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	59, // 19: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 20: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 21: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 22: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 23: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 24: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	59, // 25: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 26: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	29, // 27: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	60, // 28: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 29: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	29, // 30: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	32, // 31: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	34, // 32: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	10, // 33: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	29, // 34: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	33, // 35: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	56, // 36: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	37, // 37: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	59, // 38: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 39: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	38, // 40: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	37, // 41: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	57, // 42: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,  // 43: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,  // 44: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	59, // 45: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 46: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	59, // 47: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 48: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	43, // 49: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	44, // 50: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	45, // 51: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	10, // 52: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	58, // 53: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	33, // 54: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	46, // 55: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	49, // 56: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	52, // 57: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	9,  // 58: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	12, // 59: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	11, // 60: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	14, // 61: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	17, // 62: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	19, // 63: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	20, // 64: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	22, // 65: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	23, // 66: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	11, // 67: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	48, // 68: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	24, // 69: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	12, // 70: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	26, // 71: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	28, // 72: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	25, // 73: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	35, // 74: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	12, // 75: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	36, // 76: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	36, // 77: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	40, // 78: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	41, // 79: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	51, // 80: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	54, // 81: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	10, // 82: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	13, // 83: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	10, // 84: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	15, // 85: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	18, // 86: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	10, // 87: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	21, // 88: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	31, // 89: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	31, // 90: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	47, // 91: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	50, // 92: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	31, // 93: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	30, // 94: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	27, // 95: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	21, // 96: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	31, // 97: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	31, // 98: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	39, // 99: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	37, // 100: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	21, // 101: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	37, // 102: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	42, // 103: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	53, // 104: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	55, // 105: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	82, // [82:106] is the sub-list for method output_type
+	58, // [58:82] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -4698,7 +4804,7 @@ func file_snapctl_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,

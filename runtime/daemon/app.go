@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/freezer"
@@ -123,6 +124,13 @@ func (a *app) status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.rec.Status
+}
+
+// pages is how the app's memory comes back.
+func (a *app) pages() restore.Pages {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.RestoreMemory
 }
 
 // step persists a new status, together with what change does to the record.

@@ -209,17 +209,18 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
 	rec.Batch = c.req.batch
 	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
+	if err := rec.heedRules(c.t.rules); err != nil {
+		return nil, err
+	}
 	c.req.policy.change(rec)
+	rec.needed(rec.RestoreMemory)
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
 	}
-	c.born = birth{source: c.source, open: c.open}
+	c.born = birth{source: c.source, open: c.open, pages: rec.RestoreMemory}
 	if c.req.storage == privateStorage {
 		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
 	} else if c.born.copied, err = d.unstackable(ctx, rec); err != nil {
-		return nil, err
-	}
-	if err := d.vacate(ctx, *rec); err != nil {
 		return nil, err
 	}
 	c.app, release, err = d.enroll(ctx, *rec, Restoring)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -35,7 +36,9 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 	if err := snapshot.ValidateName(name); err != nil {
 		return bad(err)
 	}
-	rec := &record{Name: name, Network: req.GetNetwork(), HibernateAfter: req.GetHibernateAfter().AsDuration()}
+	rec := &record{
+		Name: name, Network: req.GetNetwork(), HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
+	}
 	var err error
 	if rec.Addr4, err = parseEndpoint(req.GetEndpoint()); err != nil {
 		return bad(err)
@@ -261,7 +264,7 @@ func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*record, err
 		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
 	}
 	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
-	p, err := newPolicy(req.GetWake(), req.GetHibernateAfter())
+	p, err := newPolicy(req)
 	if err != nil {
 		return nil, err
 	}
@@ -287,8 +290,8 @@ func (d *Daemon) show(a *app) *api.App {
 		Args: rec.Spec.Process.Args, Pid: int32(rec.Process.PID),
 		CreatedAt: timestamppb.New(rec.CreatedAt), StatusAt: timestamppb.New(rec.StatusAt),
 		Wake:           &api.WakePolicy{Mode: wakeModes[rec.Wake.Mode], MinBytes: int32(rec.Wake.MinBytes)},
-		HibernateAfter: durationpb.New(rec.HibernateAfter),
-		Rootfs:         rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
+		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
+		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
 		Error: rec.LastError, Operation: op,
 	}
@@ -348,6 +351,12 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 		Name: m.Name, App: m.App, CreatedAt: timestamppb.New(m.CreatedAt), Endpoint: m.Endpoint, Network: m.Network,
 		Args: m.Spec.Process.Args, CriuVersion: criu.VersionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
 		Processes: int32(m.Processes), Connections: int32(m.Connections),
+	}
+	if p := m.Policy; p != nil {
+		var pages restore.Pages
+		if p.RestoreMemory == "" || pages.UnmarshalText([]byte(p.RestoreMemory)) == nil {
+			s.RestoreMemory = showPages(pages)
+		}
 	}
 	for _, f := range m.Files {
 		s.SizeBytes += f.SizeBytes

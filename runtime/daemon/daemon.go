@@ -79,6 +79,7 @@ type Daemon struct {
 	making    map[string]string // templates that are being made -> the snapshot
 	networks  map[string]*fabric.Fabric
 	templates map[string]*tmpl
+	reserved  map[address]int          // that apps of pools give up -> for how many
 	strays    map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
@@ -91,6 +92,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
 		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
+		reserved: make(map[address]int),
 	}
 	d.tasks.start(ctx)
 	defer func() {

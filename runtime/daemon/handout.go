@@ -80,11 +80,14 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[st
 }
 
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if
-// there is none. On the disk it stands ready until it runs, and a daemon that finds
+// there is none whose memory came back as is asked for. On the disk it stands ready until it runs, and a daemon that finds
 // it there ends it.
 func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
 	name := c.req.names[c.index]
 	for _, a := range d.pooled(c.t) {
+		if pages := c.req.policy.pages; pages != nil && a.pages() != *pages {
+			continue
+		}
 		release, ok := a.tryTake("clone")
 		if !ok {
 			continue

@@ -258,11 +258,10 @@ func (a *app) command(ctx context.Context, c template.PlannedCommand, pid int) e
 	fail := func(err error) error { return fmt.Errorf("run %s: %w", strings.Join(c.Args, " "), err) }
 	p := &specs.Process{Args: c.Args, Cwd: "/", Env: rec.Spec.Process.Env}
 	if c.User != "" {
-		usr, err := parseUser(c.User)
-		if err != nil {
+		var err error
+		if p.User.UID, p.User.GID, err = template.LookupUser(a.box.Root(), c.User); err != nil {
 			return fail(err)
 		}
-		p.User = *usr
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("it took longer than its timeout in the rules, %s", c.Timeout))
 	defer cancel()

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,36 +75,6 @@ func nextPool(p endpoint.Pool, n int) (endpoint.Pool, error) {
 	p.Prefix4 = netip.PrefixFrom(netip.AddrFrom4(a4), p.Prefix4.Bits())
 	p.Prefix6 = netip.PrefixFrom(netip.AddrFrom16(a6), p.Prefix6.Bits())
 	return p, nil
-}
-
-// chooseEndpoint fills in or checks the addresses of a new app.
-//
-// The caller holds d.mu.
-func (d *Daemon) chooseEndpoint(rec *record) error {
-	rec.Network = cmp.Or(rec.Network, DefaultNetwork)
-	pool, err := d.pool(rec.Network)
-	if err != nil {
-		return err
-	}
-	used := make(map[netip.Addr]string)
-	for _, a := range d.apps {
-		if r, _ := a.read(); r.Network == rec.Network {
-			used[r.Addr4] = r.Name
-		}
-	}
-	inUse := func(a netip.Addr) bool { return used[a] != "" }
-	if !rec.Addr4.IsValid() {
-		if rec.Addr4, err = pool.Next(inUse); err != nil {
-			return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
-		}
-	} else if err := pool.Check(rec.Addr4, inUse); err != nil {
-		if errors.Is(err, endpoint.ErrInUse) {
-			return fmt.Errorf("endpoint in network %s: %w: app %s has %s", rec.Network, errdefs.ErrAlreadyExists, used[rec.Addr4], rec.Addr4)
-		}
-		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, pool.Prefix4, errdefs.ErrInvalidArgument, err)
-	}
-	rec.Addr6 = pool.Pair(rec.Addr4)
-	return nil
 }
 
 // checkPublications refuses a host port that another app has.

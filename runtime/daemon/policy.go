@@ -8,16 +8,22 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
-// savedPolicy is what a snapshot keeps of when an app sleeps and wakes.
+// savedPolicy is what a snapshot keeps of when an app sleeps and wakes, and how.
 func (r *record) savedPolicy() *snapshot.Policy {
-	return &snapshot.Policy{
+	p := &snapshot.Policy{
 		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), HibernateAfter: r.HibernateAfter,
 	}
+	if r.RestoreMemory != restore.Map {
+		p.RestoreMemory = r.RestoreMemory.String()
+	}
+	return p
 }
 
 // heedPolicy gives an app that is made of a snapshot what the saved one was told.
@@ -34,17 +40,45 @@ func (r *record) heedPolicy(p *snapshot.Policy) error {
 		return err
 	}
 	r.Wake, r.HibernateAfter = w, max(0, p.HibernateAfter)
-	return nil
+	if p.RestoreMemory == "" {
+		return nil
+	}
+	return r.RestoreMemory.UnmarshalText([]byte(p.RestoreMemory))
+}
+
+// heedRules does the same for what the rules of a template say.
+func (r *record) heedRules(rules *template.Rules) error {
+	if rules.Memory == template.MemoryDefault {
+		return nil
+	}
+	return r.RestoreMemory.UnmarshalText([]byte(rules.Memory))
+}
+
+// needed is the record of an app that is going to be made of a snapshot: memory that is
+// copied is not needed later.
+func (r *record) needed(pages restore.Pages) {
+	if pages == restore.Copy {
+		r.Memory = nil
+	}
 }
 
 // policy is what a request to make apps of a snapshot says of when they sleep and
-// wake. What it does not say is as it was saved.
+// wake, and how. What it does not say is as it was saved.
 type policy struct {
 	wake  *hold.WakePolicy
 	after *time.Duration
+	pages *restore.Pages
 }
 
-func newPolicy(wake *api.WakePolicy, after *durationpb.Duration) (p policy, err error) {
+// policyRequest is a request to make apps of a snapshot.
+type policyRequest interface {
+	GetWake() *api.WakePolicy
+	GetHibernateAfter() *durationpb.Duration
+	GetRestoreMemory() api.RestoreMemory
+}
+
+func newPolicy(req policyRequest) (p policy, err error) {
+	wake, after := req.GetWake(), req.GetHibernateAfter()
 	if wake != nil {
 		w, err := wakePolicy(wake)
 		if err != nil {
@@ -59,6 +93,10 @@ func newPolicy(wake *api.WakePolicy, after *durationpb.Duration) (p policy, err 
 		}
 		p.after = &d
 	}
+	if m := req.GetRestoreMemory(); m != api.RestoreMemory_RESTORE_MEMORY_UNSPECIFIED {
+		pages := pagesOf(m)
+		p.pages = &pages
+	}
 	return p, nil
 }
 
@@ -69,4 +107,21 @@ func (p policy) change(r *record) {
 	if p.after != nil {
 		r.HibernateAfter = *p.after
 	}
+	if p.pages != nil {
+		r.RestoreMemory = *p.pages
+	}
+}
+
+func pagesOf(m api.RestoreMemory) restore.Pages {
+	if m == api.RestoreMemory_RESTORE_MEMORY_COPIED {
+		return restore.Copy
+	}
+	return restore.Map
+}
+
+func showPages(p restore.Pages) api.RestoreMemory {
+	if p == restore.Copy {
+		return api.RestoreMemory_RESTORE_MEMORY_COPIED
+	}
+	return api.RestoreMemory_RESTORE_MEMORY_MAPPED
 }

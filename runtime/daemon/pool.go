@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -186,22 +185,6 @@ func (d *Daemon) dropPooled(ctx context.Context, a *app) error {
 	return d.expunge(context.WithoutCancel(ctx), a)
 }
 
-// vacate has an endpoint that somebody asks for given up by an app of a pool.
-func (d *Daemon) vacate(ctx context.Context, rec record) error {
-	if !rec.Addr4.IsValid() {
-		return nil
-	}
-	for _, a := range d.list() {
-		r, _ := a.read()
-		if r.Pool == "" || r.Addr4 != rec.Addr4 || r.Network != cmp.Or(rec.Network, DefaultNetwork) {
-			continue
-		}
-		defer d.poolSoon()
-		return d.dropPooled(ctx, a)
-	}
-	return nil
-}
-
 // makePooled makes one clone for the pool.
 func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
@@ -219,6 +202,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := rec.heedRules(t.rules); err != nil {
+		return err
+	}
+	rec.needed(rec.RestoreMemory)
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
@@ -226,7 +213,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	a, release, err := d.enrollAs(ctx, *rec, Restoring, t)
+	a, release, err := d.enrollAs(ctx, rec, Restoring, t)
 	if err != nil {
 		return err
 	}
@@ -263,7 +250,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, frozen: true, tell: func(string) {}, connections: connections})
+	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, frozen: true, tell: func(string) {}, connections: connections})
 	if err != nil {
 		return err
 	}

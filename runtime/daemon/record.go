@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/fabric"
@@ -83,8 +84,10 @@ type record struct {
 	Addr6          netip.Addr      `json:"addr6"`
 	Wake           hold.WakePolicy `json:"wake"`
 	HibernateAfter time.Duration   `json:"hibernate_after_ns"`
-	Publish        []publication   `json:"publish,omitempty"`
-	RestoredFrom   string          `json:"restored_from,omitempty"`
+	// RestoreMemory is how the processes get their memory back.
+	RestoreMemory restore.Pages `json:"restore_memory,omitzero"`
+	Publish       []publication `json:"publish,omitempty"`
+	RestoredFrom  string        `json:"restored_from,omitempty"`
 	// Template and Number are those of a clone.
 	Template string `json:"template,omitempty"`
 	Number   int    `json:"number,omitempty"`

@@ -20,9 +20,6 @@ import (
 // run makes a new app from a valid record and starts its program. If it fails
 // nothing is left of it.
 func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
-	if err := d.vacate(ctx, rec); err != nil {
-		return nil, err
-	}
 	a, release, err := d.enroll(ctx, rec, Creating)
 	if err != nil {
 		return nil, err
@@ -70,13 +67,26 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 }
 
 // enroll gives an app its name and endpoint and takes its turn. The record is
-// on the disk when it returns.
+// on the disk when it returns. An endpoint that only stands ready is given up for it,
+// see vacate.
 func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, release func(), err error) {
-	return d.enrollAs(ctx, rec, first, nil)
+	asked := rec.Addr4
+	a, release, err := d.enrollAs(ctx, &rec, first, nil)
+	for {
+		from, ok := errors.AsType[*pooledError](err)
+		if !ok {
+			return a, release, err
+		}
+		a, release, err = d.vacate(ctx, from, &rec, first)
+		if errors.Is(err, errdefs.ErrAlreadyExists) && !asked.IsValid() { // it was handed out meanwhile
+			rec.Addr4 = asked
+			a, release, err = d.enrollAs(ctx, &rec, first, nil)
+		}
+	}
 }
 
 // enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
-func (d *Daemon) enrollAs(ctx context.Context, rec record, first Status, pool *tmpl) (_ *app, release func(), err error) {
+func (d *Daemon) enrollAs(ctx context.Context, rec *record, first Status, pool *tmpl) (_ *app, release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.apps[rec.Name]; ok {
@@ -88,13 +98,13 @@ func (d *Daemon) enrollAs(ctx context.Context, rec record, first Status, pool *t
 	if pool != nil && d.templates[rec.Pool] != pool {
 		return nil, nil, fmt.Errorf("template %s: %w", rec.Pool, errdefs.ErrNotFound)
 	}
-	if err := d.chooseEndpoint(&rec); err != nil {
+	if err := d.checkPublications(*rec); err != nil {
 		return nil, nil, err
 	}
-	if err := d.checkPublications(rec); err != nil {
+	if err := d.chooseEndpoint(rec); err != nil {
 		return nil, nil, err
 	}
-	a := d.newApp(rec)
+	a := d.newApp(*rec)
 	a.pool = pool
 	if err := os.Mkdir(a.dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)

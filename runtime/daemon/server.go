@@ -59,17 +59,12 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 
 // Wake implements the API.
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	pages := pagesOf(req.GetCopy())
 	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
-		return d.wakeWith(ctx, a, pages, tell)
+		if req.GetCopy() {
+			return d.wakeWith(ctx, a, restore.Copy, tell)
+		}
+		return d.wake(ctx, a, tell)
 	})
-}
-
-func pagesOf(copied bool) restore.Pages {
-	if copied {
-		return restore.Copy
-	}
-	return restore.Map
 }
 
 // operation is a long operation on one app.
@@ -125,9 +120,13 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	if err != nil {
 		return err
 	}
+	pages := rec.RestoreMemory
+	if req.GetCopy() {
+		pages = restore.Copy
+	}
 	var a *app
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
-		a, out, err = d.restoreSnapshot(ctx, restoreRequest{source: s, record: *rec, pages: pagesOf(req.GetCopy()), tell: progress(stream)})
+		a, out, err = d.restoreSnapshot(ctx, restoreRequest{source: s, record: *rec, pages: pages, tell: progress(stream)})
 		return out, err
 	})
 	if err != nil {

@@ -252,12 +252,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if born.copied, err = d.unstackable(ctx, &req.record); err != nil {
 		return nil, nil, err
 	}
-	if req.pages == restore.Copy {
-		req.record.Memory = nil
-	}
-	if err := d.vacate(ctx, req.record); err != nil {
-		return nil, nil, err
-	}
+	req.record.needed(req.pages)
 	a, release, err := d.enroll(ctx, req.record, Restoring)
 	if err != nil {
 		return nil, nil, err

@@ -135,7 +135,7 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
 		r.storage = privateStorage
 	}
-	if r.policy, err = newPolicy(req.GetWake(), req.GetHibernateAfter()); err != nil {
+	if r.policy, err = newPolicy(req); err != nil {
 		return err
 	}
 	for _, text := range req.GetEndpoints() {

@@ -22,7 +22,8 @@ import (
 // wake restores a held app onto its held sockets. If it fails the app stays
 // held.
 func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
-	return d.wakeWith(ctx, a, restore.Map, tell)
+	rec, _ := a.read()
+	return d.wakeWith(ctx, a, rec.RestoreMemory, tell)
 }
 
 func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell func(string)) (_ *outcome, err error) {

@@ -239,3 +239,26 @@ func TestNoTrafficBeforeCommandsEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestRulesKnowTheClonesUsers runs commands as users of whom only the clone knows, or
+// whom it knows by another id than the host does.
+func TestRulesKnowTheClonesUsers(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	w.caller(actorEndpoint)
+	w.template("t", "web", `
+files:
+  - path: /etc/passwd
+    content: "root:x:0:0::/root:/bin/sh\ndaemon:x:1234:2345::/:/bin/sh\nonly:x:1235:2345::/:/bin/sh\n"
+run:
+  - {args: ["/bin/sh", "-c", "echo $(id -u) $(id -g) > /tmp/first"], user: daemon}
+  - {args: ["/bin/sh", "-c", "echo $(id -u) $(id -g) > /tmp/second"], user: only}
+`)
+	a := w.clone("t", "one", nil)
+	c := w.caller(a.GetEndpoint())
+	qt.Assert(t, qt.Equals(c.ask("line /tmp/first"), "1234 2345"))
+	qt.Assert(t, qt.Equals(c.ask("line /tmp/second"), "1235 2345"))
+	w.template("none", "web", `{run: [{args: ["/bin/true"], user: nobody-at-all}]}`)
+	_, err := w.tryClones(&api.CloneRequest{Template: "none"})
+	qt.Assert(t, qt.ErrorMatches(err, `(?s).*user "nobody-at-all": the clone's /etc/passwd has no such user.*`))
+}

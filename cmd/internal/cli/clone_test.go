@@ -36,9 +36,9 @@ func TestCloneRequest(t *testing.T) {
 			},
 		},
 		"policy": {
-			[]string{"--wake", "on-connect", "--wake-ignore", "192.0.2.0/24", "--hibernate-after", "30s"},
+			[]string{"--wake", "on-connect", "--wake-ignore", "192.0.2.0/24", "--hibernate-after", "30s", "--restore-memory", "mapped"},
 			&api.CloneRequest{
-				Count: 1, HibernateAfter: durationpb.New(30 * time.Second),
+				Count: 1, HibernateAfter: durationpb.New(30 * time.Second), RestoreMemory: api.RestoreMemory_RESTORE_MEMORY_MAPPED,
 				Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_CONNECT, Ignore: []string{"192.0.2.0/24"}},
 			},
 		},

@@ -105,7 +105,7 @@ func (f *fake) Run(_ context.Context, req *api.RunRequest) (*api.App, error) {
 	a := &api.App{
 		Name: name, Status: api.Status_STATUS_RUNNING, Network: "default", Args: req.GetArgs(), Pid: int32(4711 + len(f.apps)),
 		Endpoint: fmt.Sprintf("10.77.0.%d", 2+len(f.apps)), CreatedAt: timestamppb.New(began), StatusAt: timestamppb.New(began),
-		Wake: req.GetWake(), HibernateAfter: req.GetHibernateAfter(), Publish: req.GetPublish(), Limits: req.GetLimits(), Binds: req.GetBinds(),
+		Wake: req.GetWake(), HibernateAfter: req.GetHibernateAfter(), RestoreMemory: req.GetRestoreMemory(), Publish: req.GetPublish(), Limits: req.GetLimits(), Binds: req.GetBinds(),
 		Rootfs: "/", Hostname: name, User: "0", Workdir: "/", Processes: 1, MemoryBytes: 12 << 20,
 	}
 	if req.GetEndpoint() != "" {
@@ -267,7 +267,7 @@ func (f *fake) Restore(req *api.RestoreRequest, out grpc.ServerStreamingServer[a
 	if req.GetCopy() {
 		f.copied = append(f.copied, req.GetSnapshot())
 	}
-	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName(), Wake: req.GetWake(), HibernateAfter: req.GetHibernateAfter()}
+	a := &api.App{Name: s.GetApp(), Status: api.Status_STATUS_RUNNING, Endpoint: s.GetEndpoint(), Network: s.GetNetwork(), Args: s.GetArgs(), Pid: 4900, RestoredFrom: s.GetName(), Wake: req.GetWake(), HibernateAfter: req.GetHibernateAfter(), RestoreMemory: req.GetRestoreMemory()}
 	if req.GetAs() != "" {
 		a.Name = req.GetAs()
 	}

@@ -91,21 +91,46 @@ func (f *sleepFlag) message() (*durationpb.Duration, error) {
 	return durationpb.New(f.after), nil
 }
 
+// memoryFlag says how processes get their memory back, now and later.
+type memoryFlag struct{ way restoreMemory }
+
+// restoreMemory is a way for memory to come back.
+type restoreMemory string
+
+const (
+	mappedMemory restoreMemory = "mapped"
+	copiedMemory restoreMemory = "copied"
+)
+
+var restoreMemories = map[restoreMemory]api.RestoreMemory{
+	mappedMemory: api.RestoreMemory_RESTORE_MEMORY_MAPPED, copiedMemory: api.RestoreMemory_RESTORE_MEMORY_COPIED,
+}
+
+func (f *memoryFlag) add(cmd *cobra.Command, def string) {
+	cmd.Flags().Var(value.One(&f.way, "mapped|copied", value.Word(mappedMemory, copiedMemory)), "restore-memory", "how the app gets its memory back, whenever it is woken or made of a snapshot (default "+def+")")
+	completeFlag(cmd, "restore-memory", cobra.FixedCompletions([]string{string(mappedMemory), string(copiedMemory)}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// message is what the flag says.
+func (f *memoryFlag) message() api.RestoreMemory { return restoreMemories[f.way] }
+
 // policyText is the part about these flags of the help of clone and restore.
-const policyText = `When it is hibernated and what wakes it is as for the app that was saved.
---hibernate-after says otherwise, and --wake, --wake-min-bytes and --wake-ignore do
+const policyText = `When it is hibernated, what wakes it and how it gets its memory back is as for the
+app that was saved. --hibernate-after and --restore-memory say otherwise, and --wake, --wake-min-bytes and --wake-ignore do
 so together: with one of them, those that are left out have their defaults.`
 
 // policyFlags are those of commands that make apps of a snapshot.
 type policyFlags struct {
-	wake  wakeFlags
-	after sleepFlag
-	waken func() bool
+	wake   wakeFlags
+	after  sleepFlag
+	memory memoryFlag
+	waken  func() bool
 }
 
 func (f *policyFlags) add(cmd *cobra.Command) {
 	f.wake.add(cmd, asSaved)
 	f.after.add(cmd, asSaved)
+	f.memory.add(cmd, asSaved)
 	f.waken = func() bool {
 		fs := cmd.Flags()
 		return fs.Changed("wake") || fs.Changed("wake-min-bytes") || fs.Changed("wake-ignore")

@@ -15,7 +15,7 @@ import (
 func newRestore(s *session) *cobra.Command {
 	var as string
 	var endpoint netip.Addr
-	var mode memoryFlag
+	var mode copyFlag
 	var policy policyFlags
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
@@ -43,7 +43,7 @@ sockets are made anew.
 			return err
 		}
 		return s.operate(output.Restore, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy, Wake: wake, HibernateAfter: after}
+			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy, Wake: wake, HibernateAfter: after, RestoreMemory: policy.memory.message()}
 			if endpoint.IsValid() {
 				req.Endpoint = endpoint.String()
 			}

@@ -26,6 +26,7 @@ type runFlags struct {
 	limits        limitFlags
 	wake          wakeFlags
 	after         sleepFlag
+	memory        memoryFlag
 	publish       []value.Publication
 }
 
@@ -42,6 +43,10 @@ func newRun(s *session) *cobra.Command {
 		Short: "Run a program as an app",
 		Long: `Run a program as an app: in a sandbox of its own, with an endpoint on a virtual
 network. The app goes on when snapctl ends; its output is in its log.
+
+Memory comes back mapped from what was saved, and only what is written to is copied.
+Some programs take it for fatal that such memory can't be dropped (madvise); for these
+--restore-memory copied has all of it copied, as CRIU does it.
 
 The program sees the host's files, or those of --rootfs, and what it writes goes
 into a layer of the app's own, except below --bind.`,
@@ -83,6 +88,7 @@ func (f *runFlags) add(s *session, cmd *cobra.Command) {
 	fs.Var(value.One(&f.limits.pids, "N", value.ParseCount), "pids", "most processes and threads")
 	f.wake.add(cmd, "on-data")
 	f.after.add(cmd, "")
+	f.memory.add(cmd, "mapped")
 	fs.Var(value.List(&f.publish, "[ADDR:]HOSTPORT[:PORT][/udp]", value.ParsePublication), "publish", "make a port of the app reachable at the host's; repeatable")
 	fs.SortFlags = false
 
@@ -110,7 +116,7 @@ func (f *runFlags) request(s *session, args []string) (*api.RunRequest, error) {
 		Name: f.name, Args: args, Network: f.network, Hostname: f.hostname,
 		Env: env, Workdir: f.process.workdir, User: f.process.user,
 		Limits: &api.Limits{MemoryBytes: f.limits.memory, Cpus: f.limits.cpus, Pids: f.limits.pids},
-		Wake:   f.wake.message(), HibernateAfter: after,
+		Wake:   f.wake.message(), HibernateAfter: after, RestoreMemory: f.memory.message(),
 	}
 	if f.endpoint.IsValid() {
 		req.Endpoint = f.endpoint.String()

@@ -32,7 +32,7 @@ func TestRunRequest(t *testing.T) {
 			[]string{
 				"--name", "web", "--endpoint", "10.77.0.9", "--network", "blue", "--rootfs", "images/../web", "--bind", "data:/data:ro", "--bind", "/a:/b",
 				"--env", "MODE=test", "--env", "HOME", "--workdir", "/srv", "--user", "web", "--hostname", "www", "--memory", "512M", "--cpus", "1.5",
-				"--pids", "100", "--wake", "on-connect", "--wake-ignore", "10.77.0.1", "--wake-ignore", "192.0.2.9/24", "--hibernate-after", "30s",
+				"--pids", "100", "--wake", "on-connect", "--wake-ignore", "10.77.0.1", "--wake-ignore", "192.0.2.9/24", "--hibernate-after", "30s", "--restore-memory", "copied",
 				"--publish", "8080:80", "--publish", "127.0.0.1:53/udp", "--", "web",
 			},
 			&api.RunRequest{
@@ -41,7 +41,7 @@ func TestRunRequest(t *testing.T) {
 				Env:   []string{"MODE=test", "HOME=/home/me"}, Workdir: "/srv", User: "web", Hostname: "www",
 				Limits:         &api.Limits{MemoryBytes: 512 << 20, Cpus: 1.5, Pids: 100},
 				Wake:           &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_CONNECT, Ignore: []string{"10.77.0.1/32", "192.0.2.0/24"}},
-				HibernateAfter: durationpb.New(30 * time.Second),
+				HibernateAfter: durationpb.New(30 * time.Second), RestoreMemory: api.RestoreMemory_RESTORE_MEMORY_COPIED,
 				Publish: []*api.Publication{
 					{Protocol: "tcp", HostPort: 8080, Port: 80},
 					{Protocol: "udp", HostAddress: "127.0.0.1", HostPort: 53, Port: 53},

@@ -11,7 +11,7 @@ import (
 )
 
 func newWake(s *session) *cobra.Command {
-	var mode memoryFlag
+	var mode copyFlag
 	cmd := &cobra.Command{
 		Use:   "wake APP...",
 		Short: "Wake hibernated apps",
@@ -34,13 +34,14 @@ started anew, they are listed, and the exit code is 6: the app finds them closed
 	return cmd
 }
 
-// memoryFlag chooses how processes get their memory back.
-type memoryFlag struct{ copy bool }
+// copyFlag has processes get their memory back by copying, this time.
+type copyFlag struct{ copy bool }
 
 const memoryText = `Memory is mapped from what was saved, and only what is written to is copied: it takes
 as long for much memory as for little. With --copy all of it is read and copied
-first, as CRIU does it.`
+first, as CRIU does it; --restore-memory copied of run, restore and clone does so at
+each wake.`
 
-func (f *memoryFlag) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.copy, "copy", false, "copy the memory, as CRIU does it")
+func (f *copyFlag) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.copy, "copy", false, "copy the memory this time, as CRIU does it")
 }

@@ -79,6 +79,7 @@ type Usage struct {
 type Policy struct {
 	Wake             Wake   `json:"wake"`
 	HibernateAfterUS int64  `json:"hibernate_after_us,omitempty"` // of no traffic
+	RestoreMemory    string `json:"restore_memory,omitempty"`     // "copied", or mapped
 	Limits           Limits `json:"limits"`
 }
 
@@ -118,9 +119,18 @@ func NewApp(a *api.App) App {
 		Policy: Policy{
 			Wake:             Wake{Mode: wakeMode(a.GetWake().GetMode()), MinBytes: a.GetWake().GetMinBytes(), Ignore: list(a.GetWake().GetIgnore())},
 			HibernateAfterUS: microseconds(a.GetHibernateAfter()),
+			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
 			Limits:           Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},
 		},
 	}
+}
+
+// restoreMemory is how memory comes back; mapped, which is the rule, is left out.
+func restoreMemory(m api.RestoreMemory) string {
+	if m == api.RestoreMemory_RESTORE_MEMORY_COPIED {
+		return "copied"
+	}
+	return ""
 }
 
 // Status is an app's status in one word.

@@ -80,6 +80,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"published", strings.Join(convert(a.Publish, Publication.text), ", ")},
 		{"wake", a.Wake.text()},
 		{"hibernates", a.hibernates()},
+		{"restores memory", a.RestoreMemory},
 		{"limits", a.Limits.text()},
 		{"rootfs", a.Rootfs},
 		{"binds", strings.Join(convert(a.Binds, Bind.text), ", ")},

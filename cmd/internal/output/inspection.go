@@ -84,6 +84,7 @@ func (d *Inspection) Table(t *Table) {
 		{"size", fmt.Sprintf("%s: memory %s, files %s", Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes))},
 		{"shared", shared},
 		{"kept inside", kept},
+		{"restores memory", s.RestoreMemory},
 		{"criu", s.CRIUVersion},
 		{"kernel", s.Kernel},
 	})

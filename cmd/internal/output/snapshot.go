@@ -21,6 +21,8 @@ type Snapshot struct {
 	Connections  int32     `json:"connections"` // inside the app, which copies have too
 	CRIUVersion  string    `json:"criu_version"`
 	Kernel       string    `json:"kernel"`
+	// RestoreMemory is "copied", or mapped.
+	RestoreMemory string `json:"restore_memory,omitempty"`
 
 	Shared
 }
@@ -44,7 +46,8 @@ func NewSnapshot(s *api.Snapshot) Snapshot {
 		Name: s.GetName(), App: s.GetApp(), CreatedAt: utc(s.GetCreatedAt()), SizeBytes: s.GetSizeBytes(),
 		MemoryBytes: s.GetMemoryBytes(), StorageBytes: s.GetStorageBytes(), Endpoint: s.GetEndpoint(), Network: s.GetNetwork(),
 		Args: list(s.GetArgs()), Processes: s.GetProcesses(), Connections: s.GetConnections(), CRIUVersion: s.GetCriuVersion(), Kernel: s.GetKernel(),
-		Shared: Shared{MemorySharedBytes: s.GetMemorySharedBytes(), StorageSharedBytes: s.GetStorageSharedBytes()},
+		RestoreMemory: restoreMemory(s.GetRestoreMemory()),
+		Shared:        Shared{MemorySharedBytes: s.GetMemorySharedBytes(), StorageSharedBytes: s.GetStorageSharedBytes()},
 	}
 }
 

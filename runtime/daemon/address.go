@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/vem/endpoint"
+)
+
+// An app of a pool has an address that nobody uses, and gives it up to whoever asks
+// for it, or for any while there is no other. Until that one has it, it is reserved:
+// the pool is filled again meanwhile, with the lowest address that is free.
+
+// address is an address in a network.
+type address struct {
+	network string
+	addr    netip.Addr
+}
+
+// pooledError is an address that could be had if an app of a pool gave it up. It is
+// reserved for who has got the error, until unreserve.
+type pooledError struct {
+	app *app
+	address
+}
+
+func (e *pooledError) Error() string {
+	return fmt.Sprintf("a clone that stands ready has %s", e.addr)
+}
+
+// chooseEndpoint fills in or checks the addresses of a new app. Returns a
+// *pooledError if an app of a pool is to give its address up first.
+//
+// The caller holds d.mu.
+func (d *Daemon) chooseEndpoint(rec *record) error {
+	rec.Network = cmp.Or(rec.Network, DefaultNetwork)
+	pool, err := d.pool(rec.Network)
+	if err != nil {
+		return err
+	}
+	used := make(map[netip.Addr]record)
+	var ready *pooledError
+	for _, a := range d.apps {
+		r, _ := a.read()
+		if r.Network != rec.Network {
+			continue
+		}
+		used[r.Addr4] = r
+		at := address{r.Network, r.Addr4}
+		switch {
+		case r.Pool == "" || rec.Pool != "": // one that stands ready is in the way of none of its kind
+		case rec.Addr4 == r.Addr4, !rec.Addr4.IsValid() && d.reserved[at] == 0 && better(r, ready):
+			ready = &pooledError{app: a, address: at}
+		}
+	}
+	inUse := func(a netip.Addr) bool { return used[a].Name != "" }
+	if !rec.Addr4.IsValid() {
+		rec.Addr4, err = pool.Next(func(a netip.Addr) bool { return inUse(a) || d.reserved[address{rec.Network, a}] > 0 })
+	} else {
+		err = pool.Check(rec.Addr4, inUse)
+	}
+	switch {
+	case ready != nil && (errors.Is(err, endpoint.ErrInUse) || errors.Is(err, endpoint.ErrExhausted)):
+		d.reserved[ready.address]++
+		return ready
+	case errors.Is(err, endpoint.ErrInUse):
+		return fmt.Errorf("endpoint in network %s: %w: app %s has %s", rec.Network, errdefs.ErrAlreadyExists, used[rec.Addr4].Name, rec.Addr4)
+	case errors.Is(err, endpoint.ErrExhausted):
+		return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
+	case err != nil:
+		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, pool.Prefix4, errdefs.ErrInvalidArgument, err)
+	}
+	rec.Addr6 = pool.Pair(rec.Addr4)
+	return nil
+}
+
+// better tells whether an app of a pool is to be given up rather than the best one so
+// far: one that is made already need not be waited for.
+func better(r record, best *pooledError) bool {
+	return best == nil || r.Status == Pooled && best.app.status() != Pooled
+}
+
+// vacate has an app of a pool give its address up, and enrolls the app that rec is the
+// record of with it.
+func (d *Daemon) vacate(ctx context.Context, from *pooledError, rec *record, first Status) (_ *app, release func(), err error) {
+	defer d.poolSoon()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.reserved[from.address]--; d.reserved[from.address] == 0 {
+			delete(d.reserved, from.address)
+		}
+	}()
+	if err := d.dropPooled(ctx, from.app); err != nil {
+		return nil, nil, err
+	}
+	rec.Addr4 = from.addr
+	return d.enrollAs(ctx, rec, first, nil)
+}
