@@ -23,6 +23,8 @@ type Layer struct {
 	ID        memory.ID `json:"sha256"` // of the list of its files
 	SizeBytes int64     `json:"size_bytes"`
 	Own       bool      `json:"own,omitempty"` // the snapshot made it; others came with the app
+	// Linked is a layer with regular files of several names: see Relink.
+	Linked bool `json:"linked,omitempty"`
 }
 
 // Names within the directory of a layer.
@@ -108,12 +110,16 @@ func (l *Layers) describe(ctx context.Context, tree string) (*NewLayer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
+	linked, err := countLinks(tree, files)
+	if err != nil {
+		return nil, fmt.Errorf("make storage layer: %w", err)
+	}
 	list, err := json.Marshal(files)
 	if err != nil {
 		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
 	sum := sha256.Sum256(list)
-	n := &NewLayer{Layer: Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true}, layers: l, tree: tree, list: list}
+	n := &NewLayer{Layer: Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true, Linked: linked}, layers: l, tree: tree, list: list}
 	for _, f := range files {
 		if !f.MetadataOnly {
 			n.SizeBytes += f.SizeBytes

@@ -151,8 +151,9 @@ type File struct {
 	SizeBytes int64  `json:"size_bytes,omitempty"`
 	SHA256    string `json:"sha256,omitempty"` // of a file's bytes or a link's target
 	Mode      uint32 `json:"mode"`             // st_mode
-	// Marks are those of a file of a storage layer.
+	// Marks and Links are those of a file of a storage layer.
 	Marks
+	Links int `json:"links,omitempty"` // st_nlink of a regular file, if it is more than 1
 	// Stamp changes whenever the file is changed on this host; it stands in
 	// for the digest where reading every byte again would cost too much. In the
 	// list of a layer it tells what no digest does: owners, times and attributes.

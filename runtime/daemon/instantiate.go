@@ -181,6 +181,9 @@ func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error 
 	if err := a.box.Furnish(ctx); err != nil {
 		return err
 	}
+	if err := d.relink(ctx, a); err != nil {
+		return err
+	}
 	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {
 		return err
 	}

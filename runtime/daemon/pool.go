@@ -236,6 +236,9 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := ns.Close(); err != nil {
 		return err
 	}
+	if err := d.relink(ctx, a); err != nil {
+		return err
+	}
 	// Its listeners would take connections, and its sockets datagrams.
 	if err := d.isolate(ctx, a); err != nil {
 		return err

@@ -40,6 +40,9 @@ func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bo
 	}
 	layer := []snapshot.Layer{fresh.Layer}
 	all := slices.Concat(layer, rec.Layers)
+	if fresh.Linked { // in a layer, they would not stay one file
+		return nil, false, nil
+	}
 	if s.How == sandbox.Directly && !a.box.Stackable(d.layerPaths(all)) {
 		return nil, false, nil
 	}

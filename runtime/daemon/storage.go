@@ -129,6 +129,16 @@ func (d *Daemon) unstackable(ctx context.Context, rec *record) ([]string, error)
 	return paths, nil
 }
 
+// relink keeps files of several names in the layers of a new app one file each.
+func (d *Daemon) relink(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	names, err := d.layers.Linked(rec.Layers)
+	if err != nil {
+		return err
+	}
+	return snapshot.Relink(ctx, a.box.Root(), names)
+}
+
 // neededStubs names the trees that apps have or are going to have mounted.
 func (d *Daemon) neededStubs() (map[string]bool, error) {
 	needed := make(map[string]bool)
