@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,8 @@ func (l *Layers) Linked(layers []Layer) ([]string, error) {
 			}
 		}
 	}
-	return names, nil
+	slices.Sort(names) // an app has its own copies of those in the layers below
+	return slices.Compact(names), nil
 }
 
 // Relink copies files of several names to the upper directory of an overlay that is
