@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
+	"path/filepath"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -26,4 +28,17 @@ func TestCalm(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	qt.Assert(t, qt.IsFalse(c.calm(ctx)))
+}
+
+// What is to be recorded for good may have been removed meanwhile, on a full disk
+// without a record of that.
+func TestRecordHandedOut(t *testing.T) {
+	d := &Daemon{log: slog.New(slog.DiscardHandler)}
+	a := &app{turn: make(chan struct{}, 1), dir: filepath.Join(t.TempDir(), "gone"), aside: true, rec: record{Name: "t-1"}}
+	d.calls.handedOut(a)
+	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // it can't be
+	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // nor is it given up
+	a.gone = true
+	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
+	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
 }
