@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -41,4 +42,26 @@ func TestRecordHandedOut(t *testing.T) {
 	a.gone = true
 	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
 	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
+}
+
+// The first step of a clone whose record is aside records for good that it was handed
+// out: nobody else does then. Only that makes a spare file.
+func TestStepOfHandedOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		to      Status
+		aside   bool
+		forever bool
+	}{
+		"aside":         {Hibernating, true, true},
+		"not aside":     {Hibernating, false, false},
+		"to be removed": {Removing, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &app{dir: t.TempDir(), aside: test.aside, rec: record{Name: "t-1", Status: Running}}
+			qt.Assert(t, qt.IsNil(a.step(test.to, untilReboot, nil)))
+			qt.Assert(t, qt.IsFalse(a.aside))
+			_, err := os.Lstat(filepath.Join(a.dir, spareFile))
+			qt.Assert(t, qt.Equals(err == nil, test.forever), qt.Commentf("%v", err))
+		})
+	}
 }
