@@ -48,10 +48,15 @@ type Stubs struct {
 // needs to outlive a reboot.
 func OpenStubs(dir string, layers *Layers) (*Stubs, error) {
 	s := &Stubs{building: filepath.Join(dir, "building"), layers: layers}
-	if err := os.RemoveAll(s.building); err != nil {
+	tries, err := filepath.Glob(filepath.Join(dir, tryPrefix+"*"))
+	if err != nil {
 		return nil, fmt.Errorf("open stubs: %w", err)
 	}
-	var err error
+	for _, left := range append(tries, s.building) {
+		if err := os.RemoveAll(left); err != nil {
+			return nil, fmt.Errorf("open stubs: %w", err)
+		}
+	}
 	s.dir, err = keep.Open(filepath.Join(dir, "trees"))
 	return s, err
 }
@@ -96,10 +101,13 @@ func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (
 	return tree, nil
 }
 
+// tryPrefix begins the names of what Takes makes, which a crash leaves.
+const tryPrefix = "try-"
+
 // Takes tells whether stubs can have the extended attributes of the files of a tree
 // that is to be a layer.
 func (s *Stubs) Takes(tree string) (_ bool, err error) {
-	dir, err := os.MkdirTemp(filepath.Dir(s.building), "try-")
+	dir, err := os.MkdirTemp(filepath.Dir(s.building), tryPrefix)
 	if err != nil {
 		return false, fmt.Errorf("try stubs: %w", err)
 	}

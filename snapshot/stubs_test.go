@@ -397,11 +397,13 @@ func TestStubsAreMadeOnce(t *testing.T) {
 	}
 	l, err := s.layers.adopt(t.Context(), tree)
 	qt.Assert(t, qt.IsNil(err))
-	write(t, s.path("stubs"), map[string]string{"building/half": ""})
+	write(t, s.path("stubs"), map[string]string{"building/half": "", "try-1/file": ""})
 	s.stubs, err = OpenStubs(s.path("stubs"), s.layers)
 	qt.Assert(t, qt.IsNil(err))
 	_, err = os.Lstat(s.path("stubs/building"))
 	qt.Assert(t, qt.ErrorIs(err, fs.ErrNotExist))
+	_, err = os.Lstat(s.path("stubs/try-1"))
+	qt.Assert(t, qt.ErrorIs(err, os.ErrNotExist))
 
 	var inodes [8]uint64
 	var g errgroup.Group

@@ -43,14 +43,14 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 	if err != nil {
 		return err
 	}
-	used := make(map[netip.Addr]record)
+	used := make(map[netip.Addr]string)
 	var ready *pooledError
 	for _, a := range d.apps {
 		r, _ := a.read()
 		if r.Network != rec.Network {
 			continue
 		}
-		used[r.Addr4] = r
+		used[r.Addr4] = r.Name
 		at := address{r.Network, r.Addr4}
 		switch {
 		case r.Pool == "" || rec.Pool != "": // one that stands ready is in the way of none of its kind
@@ -58,7 +58,7 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 			ready = &pooledError{app: a, address: at}
 		}
 	}
-	inUse := func(a netip.Addr) bool { return used[a].Name != "" }
+	inUse := func(a netip.Addr) bool { return used[a] != "" }
 	if !rec.Addr4.IsValid() {
 		rec.Addr4, err = pool.Next(func(a netip.Addr) bool { return inUse(a) || d.reserved[address{rec.Network, a}] > 0 })
 	} else {
@@ -69,7 +69,7 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 		d.reserved[ready.address]++
 		return ready
 	case errors.Is(err, endpoint.ErrInUse):
-		return fmt.Errorf("endpoint in network %s: %w: app %s has %s", rec.Network, errdefs.ErrAlreadyExists, used[rec.Addr4].Name, rec.Addr4)
+		return fmt.Errorf("endpoint in network %s: %w: app %s has %s", rec.Network, errdefs.ErrAlreadyExists, used[rec.Addr4], rec.Addr4)
 	case errors.Is(err, endpoint.ErrExhausted):
 		return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
 	case err != nil:

@@ -144,6 +144,9 @@ func (a *app) step(to Status, durable durability, change func(*record)) error {
 	if change != nil {
 		change(&rec)
 	}
+	if a.aside && to != Removing { // after a power cut it would never have been handed out
+		durable = forever
+	}
 	if err := rec.write(a.dir, durable); err != nil {
 		return err
 	}

@@ -191,7 +191,11 @@ func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release
 	}
 	c.app, release, err = d.takePooled(c)
 	if c.app == nil && err == nil && c.req.pool == onlyPool {
-		err = fmt.Errorf("template %s: %w: %w", c.t.rec.Name, errdefs.ErrFailedPrecondition, errNoneReady)
+		err = errNoneReady
+		if pages := c.req.policy.pages; pages != nil {
+			err = fmt.Errorf("%w with its memory %s", err, *pages)
+		}
+		err = fmt.Errorf("template %s: %w: %w", c.t.rec.Name, errdefs.ErrFailedPrecondition, err)
 	}
 	return c.app, release, err
 }

@@ -75,6 +75,7 @@ type Daemon struct {
 	mu        sync.Mutex // guards what follows; taken after publishing
 	apps      map[string]*app
 	names     map[string]bool   // of snapshots being written or removed
+	restores  map[string]int    // snapshots that apps are being restored from, how many
 	cloning   map[string]bool   // of apps that are going to be made, see nameClones
 	making    map[string]string // templates that are being made -> the snapshot
 	networks  map[string]*fabric.Fabric
@@ -92,7 +93,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
 		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
-		reserved: make(map[address]int),
+		reserved: make(map[address]int), restores: make(map[string]int),
 	}
 	d.tasks.start(ctx)
 	defer func() {

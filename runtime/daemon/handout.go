@@ -221,9 +221,10 @@ func (d *Daemon) recordHandedOut() bool {
 	return done
 }
 
-// recordProper undoes recordAside, unless a step has done so.
+// recordProper undoes recordAside, unless a step has done so, or the app was removed: if
+// the disk was full that was no step.
 func (a *app) recordProper() error {
-	if !a.aside {
+	if !a.aside || a.gone {
 		return nil
 	}
 	rec, _ := a.read()

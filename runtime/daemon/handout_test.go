@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -26,4 +29,39 @@ func TestCalm(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	qt.Assert(t, qt.IsFalse(c.calm(ctx)))
+}
+
+// What is to be recorded for good may have been removed meanwhile, on a full disk
+// without a record of that.
+func TestRecordHandedOut(t *testing.T) {
+	d := &Daemon{log: slog.New(slog.DiscardHandler)}
+	a := &app{turn: make(chan struct{}, 1), dir: filepath.Join(t.TempDir(), "gone"), aside: true, rec: record{Name: "t-1"}}
+	d.calls.handedOut(a)
+	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // it can't be
+	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // nor is it given up
+	a.gone = true
+	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
+	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
+}
+
+// The first step of a clone whose record is aside records for good that it was handed
+// out: nobody else does then. Only that makes a spare file.
+func TestStepOfHandedOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		to      Status
+		aside   bool
+		forever bool
+	}{
+		"aside":         {Hibernating, true, true},
+		"not aside":     {Hibernating, false, false},
+		"to be removed": {Removing, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &app{dir: t.TempDir(), aside: test.aside, rec: record{Name: "t-1", Status: Running}}
+			qt.Assert(t, qt.IsNil(a.step(test.to, untilReboot, nil)))
+			qt.Assert(t, qt.IsFalse(a.aside))
+			_, err := os.Lstat(filepath.Join(a.dir, spareFile))
+			qt.Assert(t, qt.Equals(err == nil, test.forever), qt.Commentf("%v", err))
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 
@@ -74,6 +75,9 @@ func (d *Daemon) doom(name string) (free func(), err error) {
 	if _, err := os.Lstat(string(d.snapshotDir(name))); err != nil || d.names[name] {
 		return nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
 	}
+	if err := d.beingRestored(name); err != nil {
+		return nil, err
+	}
 	if t := d.usedBy(name); t != "" {
 		return nil, fmt.Errorf("snapshot %s: %w: template %s is made of it; remove that first", name, errdefs.ErrFailedPrecondition, t)
 	}
@@ -83,6 +87,35 @@ func (d *Daemon) doom(name string) (free func(), err error) {
 		defer d.mu.Unlock()
 		delete(d.names, name)
 	}, nil
+}
+
+// restoring keeps a snapshot from being removed while an app is made of it, until free
+// is called, once or more: CRIU opens its images one after the other.
+func (d *Daemon) restoring(name string) (free func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names[name] {
+		return nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
+	}
+	d.restores[name]++
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.restores[name]--; d.restores[name] == 0 {
+			delete(d.restores, name)
+		}
+	}), nil
+}
+
+// beingRestored returns an error if a snapshot can't be removed because an app is made
+// of it.
+//
+// The caller holds d.mu.
+func (d *Daemon) beingRestored(name string) error {
+	if d.restores[name] > 0 {
+		return fmt.Errorf("snapshot %s: %w: an app is being restored from it; try again when that is done", name, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // Inspect implements the API. A held app's images are inspected by its name, if

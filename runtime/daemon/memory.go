@@ -52,7 +52,7 @@ func (d *Daemon) mappedByAll(pids []int, files, found map[string]memory.File) er
 }
 
 // mostLooks is how often the mappings of one process are looked at.
-const mostLooks = 20
+const mostLooks = 500
 
 // mappedBy adds what one process maps. Each file is looked at once: all mappings
 // of it that a process has come from one restore. again tells that there was a file

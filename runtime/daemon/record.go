@@ -165,6 +165,7 @@ func (r *record) write(dir string, durable durability) error {
 	if err != nil {
 		return fmt.Errorf("encode record of %s: %w", r.Name, err)
 	}
+	b = seal(b)
 	err = replaceFile(filepath.Join(dir, recordFile), b, durable)
 	if errors.Is(err, unix.ENOSPC) && os.Remove(filepath.Join(dir, spareFile)) == nil {
 		return replaceFile(filepath.Join(dir, recordFile), b, durable)
@@ -225,7 +226,10 @@ func readRecord(dir string) (*record, error) {
 		return nil, err
 	}
 	var r record
-	if err := json.Unmarshal(b, &r); err != nil {
+	if b, err = unseal(b); err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read record: %w", err)
 	}
 	switch {

@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -85,4 +87,65 @@ func TestNextPool(t *testing.T) {
 	qt.Check(t, qt.IsNil(err))
 	_, err = nextPool(first, 179)
 	qt.Check(t, qt.ErrorIs(err, endpoint.ErrExhausted))
+}
+
+// TestDamagedRecord flips each bit of records: either what they say is the same, or
+// they are not read.
+func TestDamagedRecord(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	qt.Assert(t, qt.IsNil(os.Mkdir(dir, 0o700)))
+	r := record{
+		Name: "cache", Status: Held, Addr4: netip.MustParseAddr("10.77.0.7"), Number: 4, Generation: "g",
+		Spec: &specs.Spec{Process: &specs.Process{Args: []string{"true"}}, Root: &specs.Root{Path: "/"}},
+	}
+	qt.Assert(t, qt.IsNil(r.write(dir, forever)))
+	app := func() (any, error) { return readRecord(dir) }
+	flipAll(t, filepath.Join(dir, recordFile), app)
+
+	d := templatesOnly(t)
+	qt.Assert(t, qt.IsNil(d.writeTemplate(templateRecord{Name: "t", Snapshot: "s", Rules: "{}", Pool: 4})))
+	flipAll(t, d.templateFile("t"), func() (any, error) {
+		clear(d.templates)
+		if err := d.loadTemplate("t"); err != nil {
+			return nil, err
+		}
+		return d.templates["t"].rec, nil
+	})
+}
+
+// flipAll flips each bit of a file and reads it.
+func flipAll(t *testing.T, path string, read func() (any, error)) {
+	t.Helper()
+	whole, err := os.ReadFile(path)
+	qt.Assert(t, qt.IsNil(err))
+	first, err := read()
+	qt.Assert(t, qt.IsNil(err))
+	want, refused := encoded(t, first), 0
+	for bit := range 8 * len(whole) {
+		b := slices.Clone(whole)
+		b[bit/8] ^= 1 << (bit % 8)
+		qt.Assert(t, qt.IsNil(os.WriteFile(path, b, 0o600)))
+		got, err := read()
+		if err != nil {
+			refused++
+			continue
+		}
+		qt.Assert(t, qt.Equals(encoded(t, got), want), qt.Commentf("bit %d of byte %d", bit%8, bit/8))
+	}
+	qt.Assert(t, qt.IsTrue(refused > 7*len(whole)/2), qt.Commentf("%d of %d", refused, 8*len(whole)))
+	// One of an older snapctl has no digest.
+	text, err := unseal(whole)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(len(text) < len(whole)))
+	qt.Assert(t, qt.IsNil(os.WriteFile(path, text, 0o600)))
+	got, err := read()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(encoded(t, got), want))
+}
+
+func encoded(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	qt.Assert(t, qt.IsNil(err))
+	return string(b)
 }

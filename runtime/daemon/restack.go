@@ -20,12 +20,16 @@ import (
 //	files described -> layer recorded -> root unmounted -> directory renamed ->
 //	layer recorded as below -> root mounted again
 //
-// What is left of it half-way, settleRestack finishes or undoes.
+// What is left of it half-way, settleRestack finishes or undoes, before the root is
+// mounted again for anything else: its files may be in no layer that the record names.
 
 // restack makes what an app without processes wrote a layer below its files, and returns the
 // layers that the app has then, those that are new among them marked as own. It
 // returns false if the files have to be copied. The caller has the app's turn.
 func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bool, err error) {
+	if err := d.settleRestack(ctx, a); err != nil { // of an earlier one that could not be recorded
+		return nil, false, err
+	}
 	rec, _ := a.read()
 	s, err := d.stacking(rec.Spec.Root.Path)
 	if err != nil || s.How == sandbox.Copied || rec.Status == Held && a.pinsRoot() {

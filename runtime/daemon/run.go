@@ -124,6 +124,9 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *record, first Status, pool *
 // prepare makes the app's sandbox and attaches it to its network. Both may
 // exist. The caller closes the namespace.
 func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
+	if err := d.settleRestack(ctx, a); err != nil {
+		return nil, err
+	}
 	ns, err := d.enclose(ctx, a)
 	if err != nil {
 		return nil, err

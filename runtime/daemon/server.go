@@ -111,6 +111,11 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
 	began := time.Now()
+	free, err := d.restoring(req.GetSnapshot())
+	if err != nil {
+		return err
+	}
+	defer free()
 	s, err := d.beginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
 	if err != nil {
 		return err
@@ -132,6 +137,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	if err != nil {
 		return err
 	}
+	free() // who has the answer may remove it
 	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
 }
 

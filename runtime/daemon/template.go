@@ -186,6 +186,11 @@ func (d *Daemon) forgetTemplate(t *tmpl) error {
 	if t.making > 0 {
 		return fmt.Errorf("template %s: %w: clones are being made of it", name, errdefs.ErrFailedPrecondition)
 	}
+	if t.rec.Own {
+		if err := d.beingRestored(t.rec.Snapshot); err != nil {
+			return err
+		}
+	}
 	rec := t.rec
 	rec.Half = true
 	if err := d.writeTemplate(rec); err != nil && !fullDisk(err) {

@@ -67,7 +67,10 @@ func (d *Daemon) loadTemplate(name string) error {
 		return err
 	}
 	t := &tmpl{numbers: make(map[int]bool)}
-	if err := json.Unmarshal(b, &t.rec); err != nil {
+	if b, err = unseal(b); err == nil {
+		err = json.Unmarshal(b, &t.rec)
+	}
+	if err != nil {
 		return err
 	}
 	switch {
@@ -108,5 +111,5 @@ func (d *Daemon) writeTemplate(rec templateRecord) error {
 	if err != nil {
 		return fmt.Errorf("encode template %s: %w", rec.Name, err)
 	}
-	return replaceFile(d.templateFile(rec.Name), b, forever)
+	return replaceFile(d.templateFile(rec.Name), seal(b), forever)
 }

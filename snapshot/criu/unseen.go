@@ -98,27 +98,53 @@ func (t *tracer) follow(pid int, sockets [][]byte) error {
 }
 
 // stopped waits for the next stop, or for the end, which it leaves to others to
-// reap.
+// reap: then the status is 0, which stands for an exit.
 func stopped(pid int) (unix.WaitStatus, error) {
 	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT|unix.WALL, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if errors.Is(err, unix.ECHILD) {
+		code, _, err := wait(pid, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT)
+		switch {
+		case errors.Is(err, unix.ECHILD):
 			return 0, nil // it has ended and was reaped
-		}
-		if err != nil {
+		case err != nil:
 			return 0, fmt.Errorf("wait for criu: %w", err)
+		case code < trapped:
+			return 0, nil
 		}
-		const trapped = 4 // CLD_TRAPPED, sigaction(2); 5 is CLD_STOPPED
-		if info.Code < trapped {
-			return 0, nil // 0 means: exited
-		}
-		var status unix.WaitStatus
-		if _, err := unix.Wait4(pid, &status, unix.WALL, nil); !errors.Is(err, unix.EINTR) {
+		if status, ok, err := takeStop(pid); ok || err != nil {
 			return status, err
+		}
+	}
+}
+
+// takeStop takes the stop in which pid is. It returns false if it is in none: it may
+// have been killed meanwhile, and is not reaped then either.
+func takeStop(pid int) (_ unix.WaitStatus, ok bool, err error) {
+	code, status, err := wait(pid, unix.WSTOPPED|unix.WNOHANG)
+	if errors.Is(err, unix.ECHILD) || err == nil && code < trapped {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("wait for criu: %w", err)
+	}
+	const stop = 0x7f // as wait4 has it (kernel/exit.c, wait_task_stopped)
+	return unix.WaitStatus(status<<8 | stop), true, nil
+}
+
+// trapped is CLD_TRAPPED, sigaction(2); 5 is CLD_STOPPED, and what is less an end.
+const trapped = 4
+
+// wait is waitid(2): what has happened, si_code, and how, si_status; both are 0 if
+// nothing has.
+func wait(pid, options int) (code, status int32, err error) {
+	var info struct { // siginfo_t of SIGCHLD on 64 bits
+		_, _, code, _   int32
+		_, _, status, _ int32
+		_               [96]byte
+	}
+	for {
+		err = unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), options|unix.WALL, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return info.code, info.status, err
 		}
 	}
 }

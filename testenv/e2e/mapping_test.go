@@ -215,40 +215,44 @@ func TestDamagedMemoryFileIsRefused(t *testing.T) {
 	l.check()
 }
 
-// TestSnapshotRemovedWhileItIsRestored removes the snapshot in the middle: the new
-// app is made or it is not, the daemon sweeps meanwhile, and nothing is left.
+// TestSnapshotRemovedWhileItIsRestored removes the snapshot in the middle, which is
+// refused, and that of a template likewise: the new app is made, and lives on when
+// the snapshot is gone.
 func TestSnapshotRemovedWhileItIsRestored(t *testing.T) {
 	for _, point := range []fault.Name{fault.RestoreAfterRecord, fault.RestoreAfterSandbox, fault.WakeBeforeRestore, fault.RestoreAfterRestore} {
 		t.Run(string(point), func(t *testing.T) {
 			w := New(t, "gcc")
 			l := w.ledger("ledger")
-			_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "ledger", Name: "s1"}, nil)
-			qt.Assert(t, qt.IsNil(err))
+			name, remove := "s1", func() error { return w.API.RemoveSnapshot(t.Context(), "s1") }
+			if point == fault.RestoreAfterRecord {
+				name, remove = "t", func() error { return w.API.RemoveTemplate(t.Context(), "t") }
+				w.template("t", "ledger", "")
+			} else {
+				_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "ledger", Name: "s1"}, nil)
+				qt.Assert(t, qt.IsNil(err))
+			}
 			g := gate.New(t, w.Dir(), point)
 			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
 			w.Dial()
 			done := make(chan error, 1)
 			go func() {
-				_, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s1", As: "copy", Endpoint: copyEndpoint}, nil)
+				_, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: name, As: "copy", Endpoint: copyEndpoint}, nil)
 				done <- err
 			}()
 			stop, err := g.Wait(t.Context())
 			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.IsNil(w.API.RemoveSnapshot(t.Context(), "s1")))
-			// Whatever the sweep leaves now, the app that is being made has.
-			w.Until("memory files are those that are needed", w.memoryFiles)
+			qt.Assert(t, qt.ErrorMatches(remove(), `(?s)snapshot .*: an app is being restored from it.*`))
 			qt.Assert(t, qt.IsNil(stop.Continue()))
-			if err := <-done; err != nil {
-				qt.Check(t, qt.Equals(w.processes("copy"), 0))
-				qt.Check(t, qt.HasLen(must(t)(w.API.List(t.Context())), 1))
-				w.Until("memory files are those that are needed", w.memoryFiles)
-			} else {
-				c := l.restored(w, copyEndpoint)
-				c.check()
-				w.Hibernate("copy")
-				w.Wake("copy")
-				c.check()
-			}
+			qt.Assert(t, qt.IsNil(<-done))
+			qt.Assert(t, qt.IsNil(remove()))
+			w.Until("memory files are those that are needed", w.memoryFiles)
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{})))
+			w.Dial()
+			c := l.restored(w, copyEndpoint)
+			c.check()
+			w.Hibernate("copy")
+			w.Wake("copy")
+			c.check()
 			l.check()
 		})
 	}

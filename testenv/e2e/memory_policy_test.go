@@ -54,6 +54,8 @@ func TestMemoryPolicy(t *testing.T) {
 	in, err := w.API.Inspect(t.Context(), "s")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(in.GetSnapshot().GetRestoreMemory(), copiedMemory))
+	qt.Assert(t, qt.Matches(w.OK("inspect", "s"), `(?s).*restores memory: +copied.*`))
+	qt.Assert(t, qt.Matches(w.OK("show", "web"), `(?s).*restores memory: +copied.*`))
 	restore := func(name, endpoint string, req *api.RestoreRequest) {
 		t.Helper()
 		req.Snapshot, req.As, req.Endpoint = "s", name, endpoint
@@ -94,6 +96,8 @@ func TestMemoryPolicy(t *testing.T) {
 	}
 	// What stands ready has its memory already.
 	w.pooled("t", 1)
+	_, err = w.tryClones(&api.CloneRequest{Template: "t", RestoreMemory: mappedMemory, Pool: api.PoolUse_POOL_USE_ONLY})
+	qt.Assert(t, qt.ErrorMatches(err, `(?s).*no clone stands ready with its memory mapped.*`))
 	r := w.clones(&api.CloneRequest{Template: "t", RestoreMemory: mappedMemory})[0]
 	qt.Assert(t, qt.IsFalse(r.GetFromPool()))
 	w.maps(r.GetName())

@@ -416,3 +416,53 @@ func snapshotOfStopped(t *testing.T, w *World) {
 	w.empty()
 	w.noStubs()
 }
+
+// TestRestackThatIsNotRecorded makes files of apps a layer, and then can't write that
+// down: until it is, nobody goes on without these files.
+func TestRestackThatIsNotRecorded(t *testing.T) {
+	for name, sleep := range map[string]func(w *World){
+		"held":    func(w *World) { w.Hibernate("g0") },
+		"stopped": func(w *World) { w.OK("stop", "--signal", "KILL", "g0") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := New(t)
+			w.actor(&api.RunRequest{Name: "g0", Endpoint: actorEndpoint})
+			c := w.caller(actorEndpoint)
+			c.tell("mkdir /data", "write /data/file 0")
+			sleep(w)
+			g := gate.New(t, w.Dir(), fault.RestackAfterMove)
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
+			w.Dial()
+			done := make(chan error, 1)
+			go func() {
+				_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+				done <- err
+			}()
+			stop, err := g.Wait(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			// The record is written beside, where a directory is in the way.
+			obstacle := w.Outside(filepath.Join(w.StateDir(), "apps/g0/app.json.new"))
+			qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(obstacle, "x"), 0o700)))
+			t.Cleanup(func() { qt.Check(t, qt.IsNil(os.RemoveAll(obstacle))) })
+			qt.Assert(t, qt.IsNil(stop.Continue()))
+			qt.Assert(t, qt.IsNotNil(<-done))
+
+			_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+			qt.Assert(t, qt.IsNotNil(err))
+			if name == "held" {
+				_, err = w.API.Wake(t.Context(), &api.WakeRequest{Name: "g0"}, nil)
+				qt.Assert(t, qt.IsNotNil(err))
+				qt.Assert(t, qt.Equals(w.Show("g0").GetStatus(), api.Status_STATUS_HELD))
+			}
+			qt.Assert(t, qt.IsNil(os.RemoveAll(obstacle)))
+			_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "r", Endpoint: "10.77.1.1"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(w.caller("10.77.1.1").ask("read /data/file"), "0"))
+			if name == "held" {
+				qt.Assert(t, qt.Equals(c.ask("read /data/file"), "0"))
+			}
+		})
+	}
+}

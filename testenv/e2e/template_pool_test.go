@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/testenv/host"
@@ -190,6 +191,52 @@ func TestPoolTellsWhoItIs(t *testing.T) {
 		qt.Assert(t, qt.Matches(id, `[0-9a-f]{32}`))
 		qt.Assert(t, qt.IsFalse(ids[id]))
 		ids[id] = true
+	}
+	w.RemoveAll()
+	w.empty()
+}
+
+// TestHandedOutAndAtOnce does something with clones of a pool as soon as they are
+// there, before they are on record for good, and kills the daemon.
+func TestHandedOutAndAtOnce(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	original := w.caller(actorEndpoint)
+	original.tell("write /tmp/file frozen")
+	w.template("t", "web", "")
+	w.pool("t", 5)
+	names := []string{"held", "saved", "removed", "stopped", "running"}
+	ends := make(map[string]string)
+	for _, r := range w.clones(&api.CloneRequest{Template: "t", Names: names, Pool: api.PoolUse_POOL_USE_ONLY}) {
+		ends[r.GetName()] = r.GetApp().GetEndpoint()
+	}
+	ctx := t.Context()
+	var g errgroup.Group
+	g.Go(func() error {
+		_, err := w.API.Hibernate(ctx, &api.HibernateRequest{Name: "held"}, nil)
+		return err
+	})
+	g.Go(func() error {
+		_, err := w.API.TakeSnapshot(ctx, &api.SnapshotRequest{App: "saved", Name: "s"}, nil)
+		return err
+	})
+	g.Go(func() error { return w.API.Remove(ctx, &api.RemoveRequest{Name: "removed", Force: true}) })
+	g.Go(func() error {
+		_, err := w.API.Stop(ctx, &api.StopRequest{Name: "stopped", Signal: "KILL"})
+		return err
+	})
+	qt.Assert(t, qt.IsNil(g.Wait()))
+	qt.Assert(t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
+	w.Dial()
+	qt.Assert(t, qt.DeepEquals(w.names(), []string{"held", "running", "saved", "stopped", "web"}))
+	qt.Assert(t, qt.Equals(w.Show("held").GetStatus(), api.Status_STATUS_HELD))
+	qt.Assert(t, qt.Equals(w.Show("stopped").GetStatus(), api.Status_STATUS_STOPPED))
+	_, err := w.API.Restore(ctx, &api.RestoreRequest{Snapshot: "s", As: "again", Endpoint: "10.77.1.1"}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	for name, end := range map[string]string{"held": ends["held"], "saved": ends["saved"], "running": ends["running"], "again": "10.77.1.1"} {
+		c := w.caller(end)
+		qt.Assert(t, qt.Equals(c.ask("instance"), name))
+		qt.Assert(t, qt.Equals(c.ask("read /tmp/file"), "frozen"))
 	}
 	w.RemoveAll()
 	w.empty()

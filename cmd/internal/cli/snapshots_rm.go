@@ -12,9 +12,10 @@ import (
 
 func newSnapshotsRm(s *session) *cobra.Command {
 	return &cobra.Command{
-		Use:               "rm SNAPSHOT...",
-		Short:             "Remove snapshots",
-		Long:              "Remove snapshots. Apps that were made of them go on.",
+		Use:   "rm SNAPSHOT...",
+		Short: "Remove snapshots",
+		Long: `Remove snapshots. Apps that were made of them go on. One that a template is made of,
+or an app is just being restored from, is not removed.`,
 		Example:           "  snapctl snapshots rm cache-1 cache-2",
 		Args:              someOf("SNAPSHOT"),
 		ValidArgsFunction: s.ask(0, snapshotNames),
