@@ -107,6 +107,9 @@ type record struct {
 	// Restacking is the layer that the app's own files are about to become, see
 	// restack.go.
 	Restacking *snapshot.Layer `json:"restacking,omitempty"`
+	// Relinking is a held app whose files are a layer now, and of which those with
+	// several names are to be its own again.
+	Relinking bool `json:"relinking,omitempty"`
 	// Memory are the memory files that the processes map.
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 // writes gets the name of a layer, and the app another, empty one above it.
 //
 //	files described -> layer recorded -> root unmounted -> directory renamed ->
-//	layer recorded as below -> root mounted again
+//	layer recorded as below -> root mounted again -> files of several names linked again
 //
 // What is left of it half-way, settleRestack finishes or undoes, before the root is
 // mounted again for anything else: its files may be in no layer that the record names.
@@ -44,9 +45,6 @@ func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bo
 	}
 	layer := []snapshot.Layer{fresh.Layer}
 	all := slices.Concat(layer, rec.Layers)
-	if fresh.Linked { // in a layer, they would not stay one file
-		return nil, false, nil
-	}
 	if s.How == sandbox.Directly && !a.box.Stackable(d.layerPaths(all)) {
 		return nil, false, nil
 	}
@@ -106,33 +104,56 @@ func (a *app) pinsRoot() bool {
 // one, and mounts the root of an app that is to go on.
 func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
 	rec, _ := a.read()
-	if rec.Restacking == nil {
+	if rec.Restacking == nil && !rec.Relinking {
 		return nil
 	}
-	placed, err := d.layers.Settle(*rec.Restacking, a.box.Upper())
-	if err != nil {
-		return fmt.Errorf("app %s: %w", rec.Name, err)
-	}
-	err = a.change(func(r *record) {
-		if placed {
-			r.Layers = slices.Insert(slices.Clone(r.Layers), 0, *r.Restacking)
-		}
-		r.Restacking = nil
-	})
-	if err != nil {
-		return err
-	}
 	var ferr error
-	if placed {
-		ferr = fault.Point(ctx, fault.RestackAfterSwitch)
+	if rec.Restacking != nil {
+		placed, err := d.layers.Settle(*rec.Restacking, a.box.Upper())
+		if err != nil {
+			return fmt.Errorf("app %s: %w", rec.Name, err)
+		}
+		err = a.change(func(r *record) {
+			if placed {
+				r.Layers = slices.Insert(slices.Clone(r.Layers), 0, *r.Restacking)
+				// One that has ended never uses its files again.
+				r.Relinking = r.Restacking.Linked && r.Status != Stopped
+			}
+			r.Restacking = nil
+		})
+		if err != nil {
+			return err
+		}
+		if placed {
+			ferr = fault.Point(ctx, fault.RestackAfterSwitch)
+		}
 	}
 	a.ready = false
 	if rec.Status == Stopped {
 		return ferr
 	}
-	ns, err := d.prepare(ctx, a)
-	if err != nil {
-		return errors.Join(ferr, err)
+	return errors.Join(ferr, d.remount(ctx, a))
+}
+
+// remount mounts the root of a held app whose own files have become a layer, and copies
+// those of several names again: see [snapshot.Relink].
+func (d *Daemon) remount(ctx context.Context, a *app) error {
+	rec, _ := a.read()
+	if rec.Relinking { // an attempt that was interrupted has left some that are not linked
+		if err := errors.Join(a.box.UnmountRoot(), os.RemoveAll(a.box.Upper())); err != nil {
+			return err
+		}
 	}
-	return errors.Join(ferr, ns.Close())
+	ns, err := d.makeSandbox(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := ns.Close(); err != nil || !rec.Relinking {
+		return err
+	}
+	if err := d.relink(ctx, a); err != nil {
+		a.ready = false
+		return err
+	}
+	return a.change(func(r *record) { r.Relinking = false })
 }

@@ -127,6 +127,11 @@ func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
 	if err := d.settleRestack(ctx, a); err != nil {
 		return nil, err
 	}
+	return d.makeSandbox(ctx, a)
+}
+
+// makeSandbox is prepare for an app whose files are where its record says.
+func (d *Daemon) makeSandbox(ctx context.Context, a *app) (_ *netns.NS, err error) {
 	ns, err := d.enclose(ctx, a)
 	if err != nil {
 		return nil, err

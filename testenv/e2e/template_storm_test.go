@@ -27,8 +27,8 @@ func TestAllOrNone(t *testing.T) {
 	w := New(t)
 	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
 	w.caller(actorEndpoint)
-	// The fourth one fails.
-	w.template("t", "web", `{run: [{args: [/bin/sh, -c, 'test {{ .Number }} != 4']}]}`)
+	// The fourth one fails, another takes for ever.
+	w.template("t", "web", `{run: [{args: [/bin/sh, -c, 'test {{ .Number }} != 4 && { test {{ .Number }} != 209 || sleep 1000; }']}]}`)
 	plain := func() {
 		t.Helper()
 		w.settled()
@@ -65,7 +65,7 @@ func TestAllOrNone(t *testing.T) {
 		return nil
 	})
 	plain()
-	_, err = w.API.Clone(t.Context(), &api.CloneRequest{Template: "t", Count: 20, Start: 100, Timeout: durationpb.New(400e6)}, client.CloneWatch{})
+	_, err = w.API.Clone(t.Context(), &api.CloneRequest{Template: "t", Count: 20, Start: 200, Timeout: durationpb.New(400e6)}, client.CloneWatch{})
 	qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded))
 	plain()
 
