@@ -73,6 +73,9 @@ func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bo
 		return nil, false, err
 	}
 	a.ready = false
+	if used, err := a.box.InUse(ctx); err != nil || used {
+		return nil, false, err
+	}
 	if err := fresh.Place(); err != nil {
 		return nil, false, err
 	}

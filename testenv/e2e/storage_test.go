@@ -469,3 +469,33 @@ func TestRestackThatIsNotRecorded(t *testing.T) {
 		})
 	}
 }
+
+// TestSnapshotOfFilesThatOthersHaveOpen saves an app without processes, a file of which
+// a program of the host has open for writing: what that writes is not in the snapshot.
+func TestSnapshotOfFilesThatOthersHaveOpen(t *testing.T) {
+	for name, sleep := range map[string]func(w *World){
+		"held":    func(w *World) { w.Hibernate("g0") },
+		"stopped": func(w *World) { w.OK("stop", "--signal", "KILL", "g0") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := New(t)
+			a := w.actor(&api.RunRequest{Name: "g0", Endpoint: actorEndpoint})
+			c := w.caller(actorEndpoint)
+			c.tell("mkdir /data", "write /data/file 0")
+			f, err := os.OpenFile(fmt.Sprintf("/proc/%d/root/data/file", a.GetPid()), os.O_RDWR, 0)
+			qt.Assert(t, qt.IsNil(err))
+			defer f.Close()
+			sleep(w)
+			_, err = w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "g0", Name: "s"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = f.WriteAt([]byte("1"), 0)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "r", Endpoint: "10.77.1.1"}, nil)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(w.caller("10.77.1.1").ask("read /data/file"), "0"))
+			if name == "held" { // its file is still its own
+				qt.Assert(t, qt.Equals(c.ask("read /data/file"), "1"))
+			}
+		})
+	}
+}
