@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapctl/snapctl/runtime/api"
 )
 
@@ -55,6 +57,8 @@ func (b *bench) restoreOf(ctx context.Context, mib int) error {
 		if err != nil {
 			return err
 		}
+		// CRIU leaves its images to the kernel to write, some time: not in a pass.
+		unix.Sync()
 		for range b.passes {
 			for _, s := range []struct {
 				*stock
