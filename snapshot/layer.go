@@ -110,7 +110,7 @@ func (l *Layers) describe(ctx context.Context, tree string) (*NewLayer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
-	linked, err := countLinks(tree, files)
+	linked, size, err := countLinks(tree, files)
 	if err != nil {
 		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
@@ -119,13 +119,7 @@ func (l *Layers) describe(ctx context.Context, tree string) (*NewLayer, error) {
 		return nil, fmt.Errorf("make storage layer: %w", err)
 	}
 	sum := sha256.Sum256(list)
-	n := &NewLayer{Layer: Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true, Linked: linked}, layers: l, tree: tree, list: list}
-	for _, f := range files {
-		if !f.MetadataOnly {
-			n.SizeBytes += f.SizeBytes
-		}
-	}
-	return n, nil
+	return &NewLayer{Layer: Layer{ID: memory.ID(hex.EncodeToString(sum[:])), Own: true, Linked: linked, SizeBytes: size}, layers: l, tree: tree, list: list}, nil
 }
 
 // Place gives the tree and its list the name of their content. It is the only one: its

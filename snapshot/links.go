@@ -13,21 +13,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// countLinks notes in a layer's list the regular files that have other names, too.
-func countLinks(tree string, files []File) (any bool, err error) {
+// countLinks notes in a layer's list the regular files that have other names, too. It
+// returns whether there are any, and the size of all, each counted once.
+func countLinks(tree string, files []File) (linked bool, size int64, err error) {
+	counted := make(map[uint64]bool) // inodes; a layer is in one file system
 	for i := range files {
-		if files[i].Type != "file" {
+		f := &files[i]
+		if f.Type != "file" {
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(tree, files[i].Path), &st); err != nil {
-			return false, fmt.Errorf("count links: %w", err)
+		if err := unix.Lstat(filepath.Join(tree, f.Path), &st); err != nil {
+			return false, 0, fmt.Errorf("count links: %w", err)
 		}
 		if st.Nlink > 1 {
-			files[i].Links, any = int(st.Nlink), true
+			f.Links, linked = int(st.Nlink), true
 		}
+		if !f.MetadataOnly && !counted[st.Ino] {
+			size += st.Size
+		}
+		counted[st.Ino] = true
 	}
-	return any, nil
+	return linked, size, nil
 }
 
 // Linked lists the regular files of layers that have several names, by all of these.

@@ -30,6 +30,7 @@ func TestRelink(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.ContentEquals(names, []string{"d/one", "d/two", "three", "e/gone", "e/left", "dir/in", "out"}))
 	qt.Check(t, qt.IsFalse(s.made[0].Linked))
+	qt.Check(t, qt.Equals(s.made[1].SizeBytes, int64(len("old"+"x"+"alone"+"in"))))
 	for _, linked := range []bool{false, true} {
 		s.mounted(func(root string) {
 			before, err := os.Stat(filepath.Join(root, "d"))
