@@ -58,7 +58,7 @@ func logFileKey(a *app, pid int) (string, error) {
 		return "", err
 	}
 	defer f.Close() //nolint:errcheck // only read from
-	mount, err := mountID(fmt.Sprintf("/proc/self/fdinfo/%d", f.Fd()))
+	mount, _, err := fdinfo("self", int(f.Fd()))
 	if err != nil {
 		return "", err
 	}
@@ -67,25 +67,40 @@ func logFileKey(a *app, pid int) (string, error) {
 		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &open) != nil || open.Ino != st.Ino || open.Dev != st.Dev {
 			continue // the program has closed or replaced it
 		}
-		if mount, err = mountID(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd)); err != nil {
-			return "", err
+		// A shell does so for each of its commands, and back.
+		if id, inode, err := fdinfo(strconv.Itoa(pid), fd); err == nil && inode == st.Ino {
+			mount = id
+			break
 		}
-		break
 	}
 	return fmt.Sprintf("file[%x:%x]", mount, st.Ino), nil
 }
 
-func mountID(fdinfo string) (int, error) {
-	b, err := os.ReadFile(fdinfo)
+// fdinfo reads the mount and the inode of a process's open file, both at the same time
+// (fs/proc/fd.c, seq_show; Linux 5.14).
+func fdinfo(pid string, fd int) (mount int, inode uint64, err error) {
+	path := fmt.Sprintf("/proc/%s/fdinfo/%d", pid, fd)
+	b, err := os.ReadFile(path)
 	if err != nil {
-		return 0, fmt.Errorf("find mount of app log: %w", err)
+		return 0, 0, fmt.Errorf("find mount of app log: %w", err)
 	}
 	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
-			return strconv.Atoi(strings.TrimSpace(v))
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch name {
+		case "mnt_id":
+			mount, err = strconv.Atoi(value)
+		case "ino":
+			inode, err = strconv.ParseUint(value, 10, 64)
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("find mount of app log: %s: %w", path, err)
 		}
 	}
-	return 0, errors.New("find mount of app log: no mnt_id in " + fdinfo)
+	if mount == 0 || inode == 0 {
+		return 0, 0, fmt.Errorf("find mount of app log: no mnt_id or ino in %s", path)
+	}
+	return mount, inode, nil
 }
 
 // bindTargets are the host's directories inside the app.
