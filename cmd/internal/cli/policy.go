@@ -116,8 +116,9 @@ func (f *memoryFlag) message() api.RestoreMemory { return restoreMemories[f.way]
 
 // policyText is the part about these flags of the help of clone and restore.
 const policyText = `When it is hibernated, what wakes it and how it gets its memory back is as for the
-app that was saved. --hibernate-after and --restore-memory say otherwise, and --wake, --wake-min-bytes and --wake-ignore do
-so together: with one of them, those that are left out have their defaults.`
+app that was saved. --hibernate-after and --restore-memory say
+otherwise, and --wake, --wake-min-bytes and --wake-ignore do so together: with one of
+them, those that are left out have their defaults.`
 
 // policyFlags are those of commands that make apps of a snapshot.
 type policyFlags struct {
