@@ -177,6 +177,9 @@ func (d *Daemon) Close() error {
 	if d.host != nil {
 		errs = append(errs, d.host.Close())
 	}
+	if d.cgroups != nil {
+		errs = append(errs, d.cgroups.Delete())
+	}
 	if d.lock != nil {
 		errs = append(errs, d.closeStorage(), d.lock.Close())
 	}

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(run(m))
+	os.Exit(leak.Main(m))
 }
 
 // mapUring maps a ring of the io_uring at fd and closes the descriptor.
@@ -50,26 +50,6 @@ func mapUring(fd int) error {
 		return err
 	}
 	return unix.Close(fd)
-}
-
-// run runs the tests and fails if they left something behind.
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour) //nolint:forbidigo // a main function
-	defer cancel()
-	before, err := leak.Take()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	left, err := leak.Wait(ctx, before)
-	if err != nil || len(left) > 0 {
-		fmt.Fprintln(os.Stderr, "left behind:", left, err)
-		return 1
-	}
-	return code
 }
 
 // world is a network namespace with nothing but a loopback device, where the app

@@ -1,9 +1,7 @@
 package tcprepair_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"testing"
@@ -19,27 +17,7 @@ import (
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-// run runs the tests and fails if they left something behind.
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour) //nolint:forbidigo // a main function
-	defer cancel()
-	before, err := leak.Take()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	left, err := leak.Wait(ctx, before)
-	if err != nil || len(left) > 0 {
-		fmt.Fprintln(os.Stderr, "left behind:", left, err)
-		return 1
-	}
-	return code
-}
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // own is an address that each world has besides the loopback ones.
 var own = netip.MustParseAddr("10.99.0.1")
