@@ -740,6 +740,7 @@ type App struct {
 	InsideEndpoint string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
 	Generation     string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
 	RestoreMemory  RestoreMemory          `protobuf:"varint,31,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
+	Notes          []*Note                `protobuf:"bytes,32,rep,name=notes,proto3" json:"notes,omitempty"` // of when it was last hibernated, woken, restored or cloned
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -989,6 +990,13 @@ func (x *App) GetRestoreMemory() RestoreMemory {
 		return x.RestoreMemory
 	}
 	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
+}
+
+func (x *App) GetNotes() []*Note {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 type AppRequest struct {
@@ -2511,6 +2519,60 @@ func (x *SocketOutcome) GetReason() string {
 	return ""
 }
 
+// Note is something that the app has otherwise than before, or will have when it comes
+// back: no error, but nothing that is lost is lost silently.
+type Note struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`     // "process 12 (top): its start time in /proc is another after each wake"
+	Remedy        string                 `protobuf:"bytes,2,opt,name=remedy,proto3" json:"remedy,omitempty"` // what can be done about it; may be empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Note) Reset() {
+	*x = Note{}
+	mi := &file_snapctl_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Note) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Note) ProtoMessage() {}
+
+func (x *Note) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Note.ProtoReflect.Descriptor instead.
+func (*Note) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Note) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Note) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	App           *App                   `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -2520,13 +2582,14 @@ type Result struct {
 	Sockets       []*SocketOutcome       `protobuf:"bytes,5,rep,name=sockets,proto3" json:"sockets,omitempty"` // those not simply kept
 	StepsUs       map[string]int64       `protobuf:"bytes,6,rep,name=steps_us,json=stepsUs,proto3" json:"steps_us,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Template      *Template              `protobuf:"bytes,7,opt,name=template,proto3" json:"template,omitempty"`
+	Notes         []*Note                `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_snapctl_proto_msgTypes[29]
+	mi := &file_snapctl_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2601,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[29]
+	mi := &file_snapctl_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2614,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{29}
+	return file_snapctl_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Result) GetApp() *App {
@@ -2603,6 +2666,13 @@ func (x *Result) GetTemplate() *Template {
 	return nil
 }
 
+func (x *Result) GetNotes() []*Note {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 // CreateTemplateRequest makes a template of an app, which is saved for it and
 // goes on, or of a snapshot.
 type CreateTemplateRequest struct {
@@ -2618,7 +2688,7 @@ type CreateTemplateRequest struct {
 
 func (x *CreateTemplateRequest) Reset() {
 	*x = CreateTemplateRequest{}
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2700,7 @@ func (x *CreateTemplateRequest) String() string {
 func (*CreateTemplateRequest) ProtoMessage() {}
 
 func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2713,7 @@ func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTemplateRequest.ProtoReflect.Descriptor instead.
 func (*CreateTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{30}
+	return file_snapctl_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateTemplateRequest) GetName() string {
@@ -2690,7 +2760,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2772,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2785,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{31}
+	return file_snapctl_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -2749,7 +2819,7 @@ type Template struct {
 
 func (x *Template) Reset() {
 	*x = Template{}
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2831,7 @@ func (x *Template) String() string {
 func (*Template) ProtoMessage() {}
 
 func (x *Template) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2844,7 @@ func (x *Template) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Template.ProtoReflect.Descriptor instead.
 func (*Template) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{32}
+	return file_snapctl_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Template) GetName() string {
@@ -2903,7 +2973,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +2985,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +2998,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{33}
+	return file_snapctl_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Parameter) GetKey() string {
@@ -2975,7 +3045,7 @@ type ListTemplatesResponse struct {
 
 func (x *ListTemplatesResponse) Reset() {
 	*x = ListTemplatesResponse{}
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3057,7 @@ func (x *ListTemplatesResponse) String() string {
 func (*ListTemplatesResponse) ProtoMessage() {}
 
 func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3070,7 @@ func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
 func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{34}
+	return file_snapctl_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListTemplatesResponse) GetTemplates() []*Template {
@@ -3022,7 +3092,7 @@ type SetPoolRequest struct {
 
 func (x *SetPoolRequest) Reset() {
 	*x = SetPoolRequest{}
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3104,7 @@ func (x *SetPoolRequest) String() string {
 func (*SetPoolRequest) ProtoMessage() {}
 
 func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3117,7 @@ func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPoolRequest.ProtoReflect.Descriptor instead.
 func (*SetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{35}
+	return file_snapctl_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetPoolRequest) GetTemplate() string {
@@ -3088,7 +3158,7 @@ type CloneRequest struct {
 
 func (x *CloneRequest) Reset() {
 	*x = CloneRequest{}
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3170,7 @@ func (x *CloneRequest) String() string {
 func (*CloneRequest) ProtoMessage() {}
 
 func (x *CloneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3183,7 @@ func (x *CloneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
 func (*CloneRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{36}
+	return file_snapctl_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CloneRequest) GetTemplate() string {
@@ -3231,7 +3301,7 @@ type CloneEvent struct {
 
 func (x *CloneEvent) Reset() {
 	*x = CloneEvent{}
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3313,7 @@ func (x *CloneEvent) String() string {
 func (*CloneEvent) ProtoMessage() {}
 
 func (x *CloneEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3326,7 @@ func (x *CloneEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneEvent.ProtoReflect.Descriptor instead.
 func (*CloneEvent) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{37}
+	return file_snapctl_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CloneEvent) GetEvent() isCloneEvent_Event {
@@ -3327,7 +3397,7 @@ type CloneProgress struct {
 
 func (x *CloneProgress) Reset() {
 	*x = CloneProgress{}
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3339,7 +3409,7 @@ func (x *CloneProgress) String() string {
 func (*CloneProgress) ProtoMessage() {}
 
 func (x *CloneProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3352,7 +3422,7 @@ func (x *CloneProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneProgress.ProtoReflect.Descriptor instead.
 func (*CloneProgress) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{38}
+	return file_snapctl_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CloneProgress) GetName() string {
@@ -3395,13 +3465,14 @@ type CloneResult struct {
 	StepsUs       map[string]int64       `protobuf:"bytes,7,rep,name=steps_us,json=stepsUs,proto3" json:"steps_us,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Sockets       []*SocketOutcome       `protobuf:"bytes,8,rep,name=sockets,proto3" json:"sockets,omitempty"` // those not simply kept
 	FromPool      bool                   `protobuf:"varint,9,opt,name=from_pool,json=fromPool,proto3" json:"from_pool,omitempty"`
+	Notes         []*Note                `protobuf:"bytes,10,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CloneResult) Reset() {
 	*x = CloneResult{}
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +3484,7 @@ func (x *CloneResult) String() string {
 func (*CloneResult) ProtoMessage() {}
 
 func (x *CloneResult) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +3497,7 @@ func (x *CloneResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneResult.ProtoReflect.Descriptor instead.
 func (*CloneResult) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{39}
+	return file_snapctl_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CloneResult) GetName() string {
@@ -3492,6 +3563,13 @@ func (x *CloneResult) GetFromPool() bool {
 	return false
 }
 
+func (x *CloneResult) GetNotes() []*Note {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 type CloneSummary struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Made          int32                  `protobuf:"varint,1,opt,name=made,proto3" json:"made,omitempty"`
@@ -3503,7 +3581,7 @@ type CloneSummary struct {
 
 func (x *CloneSummary) Reset() {
 	*x = CloneSummary{}
-	mi := &file_snapctl_proto_msgTypes[40]
+	mi := &file_snapctl_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3593,7 @@ func (x *CloneSummary) String() string {
 func (*CloneSummary) ProtoMessage() {}
 
 func (x *CloneSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[40]
+	mi := &file_snapctl_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3606,7 @@ func (x *CloneSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneSummary.ProtoReflect.Descriptor instead.
 func (*CloneSummary) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{40}
+	return file_snapctl_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CloneSummary) GetMade() int32 {
@@ -3565,7 +3643,7 @@ type Id struct {
 
 func (x *Id) Reset() {
 	*x = Id{}
-	mi := &file_snapctl_proto_msgTypes[41]
+	mi := &file_snapctl_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +3655,7 @@ func (x *Id) String() string {
 func (*Id) ProtoMessage() {}
 
 func (x *Id) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[41]
+	mi := &file_snapctl_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +3668,7 @@ func (x *Id) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Id.ProtoReflect.Descriptor instead.
 func (*Id) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{41}
+	return file_snapctl_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Id) GetKind() string {
@@ -3630,7 +3708,7 @@ type IdsResponse struct {
 
 func (x *IdsResponse) Reset() {
 	*x = IdsResponse{}
-	mi := &file_snapctl_proto_msgTypes[42]
+	mi := &file_snapctl_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3720,7 @@ func (x *IdsResponse) String() string {
 func (*IdsResponse) ProtoMessage() {}
 
 func (x *IdsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[42]
+	mi := &file_snapctl_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3733,7 @@ func (x *IdsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdsResponse.ProtoReflect.Descriptor instead.
 func (*IdsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{42}
+	return file_snapctl_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *IdsResponse) GetIds() []*Id {
@@ -3675,7 +3753,7 @@ type VemTableRequest struct {
 
 func (x *VemTableRequest) Reset() {
 	*x = VemTableRequest{}
-	mi := &file_snapctl_proto_msgTypes[43]
+	mi := &file_snapctl_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3687,7 +3765,7 @@ func (x *VemTableRequest) String() string {
 func (*VemTableRequest) ProtoMessage() {}
 
 func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[43]
+	mi := &file_snapctl_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3700,7 +3778,7 @@ func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableRequest.ProtoReflect.Descriptor instead.
 func (*VemTableRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{43}
+	return file_snapctl_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VemTableRequest) GetApp() string {
@@ -3737,7 +3815,7 @@ type VemRow struct {
 
 func (x *VemRow) Reset() {
 	*x = VemRow{}
-	mi := &file_snapctl_proto_msgTypes[44]
+	mi := &file_snapctl_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3749,7 +3827,7 @@ func (x *VemRow) String() string {
 func (*VemRow) ProtoMessage() {}
 
 func (x *VemRow) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[44]
+	mi := &file_snapctl_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3762,7 +3840,7 @@ func (x *VemRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemRow.ProtoReflect.Descriptor instead.
 func (*VemRow) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{44}
+	return file_snapctl_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VemRow) GetApp() string {
@@ -3858,7 +3936,7 @@ type VemTableResponse struct {
 
 func (x *VemTableResponse) Reset() {
 	*x = VemTableResponse{}
-	mi := &file_snapctl_proto_msgTypes[45]
+	mi := &file_snapctl_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +3948,7 @@ func (x *VemTableResponse) String() string {
 func (*VemTableResponse) ProtoMessage() {}
 
 func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[45]
+	mi := &file_snapctl_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +3961,7 @@ func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableResponse.ProtoReflect.Descriptor instead.
 func (*VemTableResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{45}
+	return file_snapctl_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *VemTableResponse) GetRows() []*VemRow {
@@ -3901,7 +3979,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_snapctl_proto_msgTypes[46]
+	mi := &file_snapctl_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3913,7 +3991,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[46]
+	mi := &file_snapctl_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3926,7 +4004,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{46}
+	return file_snapctl_proto_rawDescGZIP(), []int{47}
 }
 
 type Check struct {
@@ -3941,7 +4019,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_snapctl_proto_msgTypes[47]
+	mi := &file_snapctl_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3953,7 +4031,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[47]
+	mi := &file_snapctl_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3966,7 +4044,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{47}
+	return file_snapctl_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Check) GetName() string {
@@ -4006,7 +4084,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_snapctl_proto_msgTypes[48]
+	mi := &file_snapctl_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4018,7 +4096,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[48]
+	mi := &file_snapctl_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4031,7 +4109,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{48}
+	return file_snapctl_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -4049,7 +4127,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4061,7 +4139,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4074,7 +4152,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{49}
+	return file_snapctl_proto_rawDescGZIP(), []int{50}
 }
 
 type VersionResponse struct {
@@ -4095,7 +4173,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4107,7 +4185,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4120,7 +4198,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{50}
+	return file_snapctl_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -4234,7 +4312,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x121\n" +
 	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\x12@\n" +
-	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\"\xb0\b\n" +
+	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\"\xd8\b\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -4270,7 +4348,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x1e \x01(\tR\n" +
 	"generation\x12@\n" +
-	"\x0erestore_memory\x18\x1f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\" \n" +
+	"\x0erestore_memory\x18\x1f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12&\n" +
+	"\x05notes\x18  \x03(\v2\x10.snapctl.v1.NoteR\x05notes\" \n" +
 	"\n" +
 	"AppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\r\n" +
@@ -4376,7 +4455,10 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rSocketOutcome\x12\x16\n" +
 	"\x06socket\x18\x01 \x01(\tR\x06socket\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf4\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"2\n" +
+	"\x04Note\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x16\n" +
+	"\x06remedy\x18\x02 \x01(\tR\x06remedy\"\x9c\x03\n" +
 	"\x06Result\x12!\n" +
 	"\x03app\x18\x01 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x120\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
@@ -4384,7 +4466,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\btotal_us\x18\x04 \x01(\x03R\atotalUs\x123\n" +
 	"\asockets\x18\x05 \x03(\v2\x19.snapctl.v1.SocketOutcomeR\asockets\x12:\n" +
 	"\bsteps_us\x18\x06 \x03(\v2\x1f.snapctl.v1.Result.StepsUsEntryR\astepsUs\x120\n" +
-	"\btemplate\x18\a \x01(\v2\x14.snapctl.v1.TemplateR\btemplate\x1a:\n" +
+	"\btemplate\x18\a \x01(\v2\x14.snapctl.v1.TemplateR\btemplate\x12&\n" +
+	"\x05notes\x18\b \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x1a:\n" +
 	"\fStepsUsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xad\x01\n" +
@@ -4462,7 +4545,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x05R\x04done\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x05R\x05total\"\xee\x02\n" +
+	"\x05total\x18\x04 \x01(\x05R\x05total\"\x96\x03\n" +
 	"\vCloneResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\x03app\x18\x02 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x12\x12\n" +
@@ -4472,7 +4555,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\btotal_us\x18\x06 \x01(\x03R\atotalUs\x12?\n" +
 	"\bsteps_us\x18\a \x03(\v2$.snapctl.v1.CloneResult.StepsUsEntryR\astepsUs\x123\n" +
 	"\asockets\x18\b \x03(\v2\x19.snapctl.v1.SocketOutcomeR\asockets\x12\x1b\n" +
-	"\tfrom_pool\x18\t \x01(\bR\bfromPool\x1a:\n" +
+	"\tfrom_pool\x18\t \x01(\bR\bfromPool\x12&\n" +
+	"\x05notes\x18\n" +
+	" \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x1a:\n" +
 	"\fStepsUsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"U\n" +
@@ -4596,7 +4681,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -4632,146 +4717,150 @@ var file_snapctl_proto_goTypes = []any{
 	(*Event)(nil),                 // 31: snapctl.v1.Event
 	(*Progress)(nil),              // 32: snapctl.v1.Progress
 	(*SocketOutcome)(nil),         // 33: snapctl.v1.SocketOutcome
-	(*Result)(nil),                // 34: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 35: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 36: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 37: snapctl.v1.Template
-	(*Parameter)(nil),             // 38: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 39: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 40: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 41: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 42: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 43: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 44: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 45: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 46: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 47: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 48: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 49: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 50: snapctl.v1.VemTableResponse
-	(*DoctorRequest)(nil),         // 51: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 52: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 53: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 54: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 55: snapctl.v1.VersionResponse
-	nil,                           // 56: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 57: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 58: snapctl.v1.CloneResult.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*Note)(nil),                  // 34: snapctl.v1.Note
+	(*Result)(nil),                // 35: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 36: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 37: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 38: snapctl.v1.Template
+	(*Parameter)(nil),             // 39: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 40: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 41: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 42: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 43: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 44: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 45: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 46: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 47: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 48: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 49: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 50: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 51: snapctl.v1.VemTableResponse
+	(*DoctorRequest)(nil),         // 52: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 53: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 54: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 55: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 56: snapctl.v1.VersionResponse
+	nil,                           // 57: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 58: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 59: snapctl.v1.CloneResult.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 60: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
 	6,  // 1: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	8,  // 2: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	5,  // 3: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	59, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	60, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 5: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,  // 6: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,  // 7: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	60, // 8: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	60, // 9: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	61, // 8: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	61, // 9: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	5,  // 10: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	59, // 11: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	60, // 11: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 12: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	8,  // 13: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	6,  // 14: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
 	2,  // 15: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	10, // 16: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	16, // 17: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	16, // 18: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	59, // 19: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 20: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 21: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 22: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 23: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 24: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	59, // 25: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 26: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	29, // 27: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	60, // 28: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 29: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	29, // 30: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	32, // 31: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	34, // 32: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	10, // 33: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	29, // 34: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	33, // 35: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	56, // 36: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	37, // 37: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	59, // 38: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 39: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	38, // 40: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	37, // 41: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	57, // 42: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,  // 43: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,  // 44: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	59, // 45: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 46: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	59, // 47: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 48: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	43, // 49: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	44, // 50: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	45, // 51: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	10, // 52: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	58, // 53: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	33, // 54: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	46, // 55: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	49, // 56: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	52, // 57: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	9,  // 58: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	12, // 59: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	11, // 60: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	14, // 61: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	17, // 62: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	19, // 63: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	20, // 64: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	22, // 65: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	23, // 66: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	11, // 67: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	48, // 68: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	24, // 69: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	12, // 70: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	26, // 71: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	28, // 72: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	25, // 73: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	35, // 74: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	12, // 75: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	36, // 76: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	36, // 77: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	40, // 78: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	41, // 79: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	51, // 80: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	54, // 81: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	10, // 82: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	13, // 83: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	10, // 84: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	15, // 85: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	18, // 86: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	10, // 87: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	21, // 88: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	31, // 89: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	31, // 90: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	47, // 91: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	50, // 92: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	31, // 93: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	30, // 94: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	27, // 95: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	21, // 96: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	31, // 97: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	31, // 98: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	39, // 99: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	37, // 100: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	21, // 101: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	37, // 102: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	42, // 103: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	53, // 104: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	55, // 105: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	82, // [82:106] is the sub-list for method output_type
-	58, // [58:82] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	34, // 16: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	10, // 17: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	16, // 18: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	16, // 19: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	60, // 20: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 21: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 22: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 23: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 24: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 25: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	60, // 26: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 27: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	29, // 28: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	61, // 29: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 30: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	29, // 31: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	32, // 32: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	35, // 33: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	10, // 34: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	29, // 35: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	33, // 36: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	57, // 37: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	38, // 38: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	34, // 39: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	60, // 40: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 41: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	39, // 42: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	38, // 43: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	58, // 44: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,  // 45: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,  // 46: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	60, // 47: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 48: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	60, // 49: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 50: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	44, // 51: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	45, // 52: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	46, // 53: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	10, // 54: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	59, // 55: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	33, // 56: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	34, // 57: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	47, // 58: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	50, // 59: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	53, // 60: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	9,  // 61: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	12, // 62: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	11, // 63: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	14, // 64: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	17, // 65: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	19, // 66: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	20, // 67: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	22, // 68: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	23, // 69: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	11, // 70: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	49, // 71: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	24, // 72: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	12, // 73: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	26, // 74: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	28, // 75: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	25, // 76: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	36, // 77: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	12, // 78: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	37, // 79: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	37, // 80: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	41, // 81: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	42, // 82: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	52, // 83: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	55, // 84: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	10, // 85: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	13, // 86: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	10, // 87: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	15, // 88: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	18, // 89: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	10, // 90: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	21, // 91: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	31, // 92: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	31, // 93: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	48, // 94: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	51, // 95: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	31, // 96: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	30, // 97: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	27, // 98: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	21, // 99: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	31, // 100: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	31, // 101: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	40, // 102: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	38, // 103: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	21, // 104: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	38, // 105: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	43, // 106: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	54, // 107: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	56, // 108: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	85, // [85:109] is the sub-list for method output_type
+	61, // [61:85] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -4794,7 +4883,7 @@ func file_snapctl_proto_init() {
 		(*Event_Progress)(nil),
 		(*Event_Result)(nil),
 	}
-	file_snapctl_proto_msgTypes[37].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[38].OneofWrappers = []any{
 		(*CloneEvent_Progress)(nil),
 		(*CloneEvent_Result)(nil),
 		(*CloneEvent_Summary)(nil),
@@ -4805,7 +4894,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

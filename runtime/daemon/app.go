@@ -46,6 +46,8 @@ type app struct {
 	mu     sync.Mutex
 	rec    record
 	op     string // the operation that has the turn
+	// remarks are what that operation has to tell, see remark.
+	remarks []note
 	hint   string // what to do about rec.LastError, if this daemon has noted it
 	exit   sandbox.ExitStatus
 	inodes map[uint64]bool // of the sockets that are held
@@ -95,7 +97,7 @@ func (a *app) tryTake(op string) (release func(), ok bool) {
 // taken notes who has the turn and returns a function that gives it back.
 func (a *app) taken(op string) (release func()) {
 	a.mu.Lock()
-	a.op = op
+	a.op, a.remarks = op, nil
 	a.mu.Unlock()
 	return func() {
 		a.mu.Lock()

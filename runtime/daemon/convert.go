@@ -293,7 +293,7 @@ func (d *Daemon) show(a *app) *api.App {
 		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
 		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
-		Error: rec.LastError, Operation: op,
+		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes),
 	}
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()

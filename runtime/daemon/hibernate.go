@@ -23,6 +23,7 @@ type outcome struct {
 	frozen  time.Duration
 	steps   map[string]time.Duration
 	sockets []socketOutcome // those that were not simply kept
+	notes   []note          // see app.remark
 }
 
 // hibernate saves a running app, ends its processes and holds its sockets. If
@@ -104,7 +105,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	}
 	d.becomeHeld(ctx, a)
 	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), unheld(""))
-	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost}, nil
+	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost, notes: a.remarked()}, nil
 }
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it
@@ -117,7 +118,7 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 		files = m.MemoryFiles()
 	}
 	err := a.settle(Held, forever, func(r *record) {
-		r.Process, r.Memory, r.Boot = processRecord{}, files, bootID()
+		r.Process, r.Memory, r.Boot, r.Notes = processRecord{}, files, bootID(), a.remarked()
 	})
 	if err != nil {
 		a.note(err)

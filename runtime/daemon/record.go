@@ -114,6 +114,8 @@ type record struct {
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`
 	LastError string        `json:"last_error,omitempty"`
+	// Notes are of when it was last hibernated, woken, restored or cloned.
+	Notes []note `json:"notes,omitempty"`
 }
 
 // processRecord names the root process so that it is never taken for another

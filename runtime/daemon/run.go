@@ -184,7 +184,7 @@ func (d *Daemon) adoptAs(a *app, proc *sandbox.Process, status Status, durable d
 	}
 	err = a.step(status, durable, func(r *record) {
 		r.Process = processRecord{PID: proc.PID, StartTime: start}
-		r.LastError = ""
+		r.LastError, r.Notes = "", a.remarked()
 	})
 	if err != nil {
 		return errors.Join(err, proc.Close())

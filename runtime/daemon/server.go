@@ -177,6 +177,7 @@ func sendResult(stream grpc.ServerStreamingServer[api.Event], began time.Time, o
 	res.FrozenUs = out.frozen.Microseconds()
 	res.TotalUs = time.Since(began).Microseconds()
 	res.Sockets = showOutcomes(out.sockets)
+	res.Notes = showNotes(out.notes)
 	res.StepsUs = make(map[string]int64, len(out.steps))
 	for name, took := range out.steps {
 		res.StepsUs[name] = took.Microseconds()

@@ -115,7 +115,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err != nil {
 		return nil, nil, err
 	}
-	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps}, nil
+	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps, notes: a.remarked()}, nil
 }
 
 // copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
@@ -175,7 +175,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 		}
 	}
 	m, err := dir.Manifest()
-	return m, &outcome{steps: clock.end()}, err
+	return m, &outcome{steps: clock.end(), notes: a.remarked()}, err
 }
 
 // reserve gives a snapshot its name while it is written.
@@ -269,7 +269,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if err := d.instantiate(ctx, a, born, clock); err != nil {
 		return nil, nil, err
 	}
-	out := &outcome{steps: clock.end()}
+	out := &outcome{steps: clock.end(), notes: a.remarked()}
 	if s.manifest.Processes > 0 {
 		out.sockets = d.restoredSockets(ctx, s)
 	}

@@ -221,6 +221,7 @@ func (r *cloneReport) done(out cloneOutcome) {
 		}
 	} else {
 		res.App = r.d.show(out.app)
+		res.Notes = res.App.GetNotes()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

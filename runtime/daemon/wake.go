@@ -83,7 +83,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	}
 	a.failures = 0
 	clock.begin("let go of sockets")
-	if err := a.settle(Running, untilReboot, func(r *record) { r.LastError = "" }); err != nil {
+	if err := a.settle(Running, untilReboot, func(r *record) { r.LastError, r.Notes = "", a.remarked() }); err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.name()), slog.Any("error", err))
 	}
@@ -98,7 +98,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
 	}
-	return &outcome{steps: clock.end(), sockets: lost}, nil
+	return &outcome{steps: clock.end(), sockets: lost, notes: a.remarked()}, nil
 }
 
 // dropImages removes the images of a woken app: their name at once, their files when

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -98,6 +99,7 @@ func (s *session) operate(op output.Operation, do operation) func(*cobra.Command
 				continue
 			}
 			results = append(results, *r)
+			s.note(r)
 			if !r.Complete {
 				errs = append(errs, partly(r))
 			}
@@ -128,6 +130,19 @@ func partly(r *output.Result) error {
 		return &exitError{Partly, fmt.Sprintf("%s is hibernated, but not all of its sockets are held", r.AppName())}
 	}
 	return &exitError{Partly, fmt.Sprintf("%s runs, but not all of its sockets came back", r.AppName())}
+}
+
+// note says on standard error what of the app is not as it was. JSON has it, too.
+func (s *session) note(r *output.Result) {
+	if s.format != output.AsTable {
+		return
+	}
+	for _, n := range r.Notes {
+		if text := n.String(); !slices.Contains(s.said, text) { // a crowd of clones shares them
+			s.say("note", text)
+			s.said = append(s.said, text)
+		}
+	}
 }
 
 func (s *session) operateOn(ctx context.Context, c *client.Client, name string, op output.Operation, do operation) (*output.Result, error) {

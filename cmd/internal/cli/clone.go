@@ -177,9 +177,11 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 				failed = append(failed, output.NewFailure(r.GetName(), int(codeOf(err)), err))
 				return
 			}
-			results = append(results, output.NewClone(r))
+			made := output.NewClone(r)
+			results = append(results, made)
 			if s.format == output.AsTable && req.GetKeepGoing() && printed == nil { // else it may yet be undone
 				line.clear()
+				s.note(&made)
 				printed = s.print(output.NewResults(results[len(results)-1:], nil))
 			}
 		},
@@ -205,6 +207,9 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 		}
 	}
 	if s.format == output.AsTable && !req.GetKeepGoing() && printed == nil {
+		for i := range results {
+			s.note(&results[i])
+		}
 		printed = s.print(output.NewResults(results, nil))
 	}
 	if printed == nil {

@@ -21,7 +21,7 @@ type session struct {
 	socket  string
 	format  output.Format
 	timeout time.Duration // 0: none
-	said    []string      // hints
+	said    []string      // hints and notes
 }
 
 // The groups of commands in the help.

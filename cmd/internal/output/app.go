@@ -18,6 +18,7 @@ type App struct {
 	RestoredFrom string    `json:"restored_from,omitempty"` // snapshot
 	Error        string    `json:"error,omitempty"`         // of what the daemon last did by itself
 	Hint         string    `json:"hint,omitempty"`
+	Notes        []Note    `json:"notes,omitempty"` // of when it was last hibernated, woken, restored or cloned
 
 	Identity
 	Place
@@ -101,7 +102,7 @@ type Limits struct {
 func NewApp(a *api.App) App {
 	return App{
 		Name: a.GetName(), Status: Status(a.GetStatus()), StatusAt: utc(a.GetStatusAt()), CreatedAt: utc(a.GetCreatedAt()),
-		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(), Error: a.GetError(), Hint: a.GetHint(),
+		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(), Error: a.GetError(), Hint: a.GetHint(), Notes: appNotes(a.GetNotes()),
 		Identity: Identity{Template: a.GetTemplate(), Number: a.GetNumber(), InsideEndpoint: a.GetInsideEndpoint(), Generation: a.GetGeneration()},
 		Place: Place{
 			Network: a.GetNetwork(), Endpoint: a.GetEndpoint(), Endpoint6: a.GetEndpoint6(),

@@ -67,6 +67,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"operation", a.Operation},
 		{"error", a.Error},
 		{"hint", a.Hint},
+		{"notes", strings.Join(convert(a.Notes, Note.String), "; ")},
 		{"exit", a.Exit},
 		{"command", Command(a.Args)},
 		{"pid", number(a.PID)},

@@ -10,7 +10,7 @@ import (
 // NewClone reads the API's message of a clone that was made. Connections that
 // were reset are as the rules of the template say, and no loss.
 func NewClone(r *api.CloneResult) Result {
-	res := NewResult(Clone, r.GetName(), &api.Result{App: r.GetApp(), TotalUs: r.GetTotalUs(), StepsUs: r.GetStepsUs(), Sockets: r.GetSockets()})
+	res := NewResult(Clone, r.GetName(), &api.Result{App: r.GetApp(), TotalUs: r.GetTotalUs(), StepsUs: r.GetStepsUs(), Sockets: r.GetSockets(), Notes: r.GetNotes()})
 	res.FromPool = r.GetFromPool()
 	res.Complete = true
 	for _, s := range res.Sockets {

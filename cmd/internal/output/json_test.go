@@ -41,13 +41,18 @@ func exampleApp() *api.App {
 		Rootfs:         "/", Binds: []*api.Bind{{Source: "/srv/data", Destination: "/data", ReadOnly: true}},
 		Hostname: "cache", User: "0", Workdir: "/", MemoryBytes: 12 << 20, Processes: 1,
 		RestoredFrom: "cache-1", Operation: "snapshot", Error: "wake: no luck", Hint: "try again",
+		Notes: []*api.Note{exampleNote()},
 	}
+}
+
+func exampleNote() *api.Note {
+	return &api.Note{Text: "process 12 (top): it has another start time in /proc after each wake", Remedy: "tell processes apart by their ids"}
 }
 
 func heldApp() *api.App {
 	a := exampleApp()
 	a.Status, a.Pid, a.Processes, a.MemoryBytes, a.HeldSockets = api.Status_STATUS_HELD, 0, 0, 0, 212
-	a.Operation, a.Error, a.Hint = "", "", ""
+	a.Operation, a.Error, a.Hint, a.Notes = "", "", "", nil
 	return a
 }
 
@@ -143,6 +148,7 @@ func examples(t *testing.T) map[string]Document {
 		"hibernate": NewResults(
 			[]Result{NewResult(Hibernate, "cache", &api.Result{
 				App: heldApp(), FrozenUs: 64_200, TotalUs: 91_000, StepsUs: map[string]int64{"freeze": 1_200, "save memory": 60_000},
+				Notes: []*api.Note{exampleNote()},
 			})},
 			[]Failure{NewFailure("nobody", 4, errors.New("app nobody: not found"))},
 		),

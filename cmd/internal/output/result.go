@@ -39,6 +39,34 @@ type Result struct {
 	TotalUS   int64            `json:"total_us,omitempty"`
 	StepsUS   map[string]int64 `json:"steps_us,omitempty"`
 	Sockets   []Socket         `json:"sockets"` // those that were not simply kept
+	Notes     []Note           `json:"notes"`   // what else is not as it was
+}
+
+// Note is something that the app has otherwise than before, or will have when it comes
+// back.
+type Note struct {
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+func newNotes(all []*api.Note) []Note {
+	return convert(all, func(n *api.Note) Note { return Note{Text: n.GetText(), Remedy: n.GetRemedy()} })
+}
+
+// appNotes are those of an app, which has none mostly.
+func appNotes(all []*api.Note) []Note {
+	if len(all) == 0 {
+		return nil
+	}
+	return newNotes(all)
+}
+
+// String is the note for people.
+func (n Note) String() string {
+	if n.Remedy == "" {
+		return n.Text
+	}
+	return n.Text + ": " + n.Remedy
 }
 
 // Socket is what became of a socket.
@@ -58,6 +86,7 @@ func NewResult(op Operation, name string, r *api.Result) Result {
 		Sockets: convert(r.GetSockets(), func(s *api.SocketOutcome) Socket {
 			return Socket{Socket: s.GetSocket(), Outcome: s.GetOutcome(), Reason: s.GetReason()}
 		}),
+		Notes: newNotes(r.GetNotes()),
 	}
 	for _, s := range res.Sockets {
 		res.Complete = res.Complete && !s.lost()

@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"slices"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// note is something that an app has otherwise than before, or will have when it comes
+// back. It is no error: the command lists it, and `snapctl show` does until the app is
+// hibernated, woken or restored the next time.
+type note struct {
+	Text   string `json:"text"`             // what, of which process, descriptor or path
+	Remedy string `json:"remedy,omitempty"` // what can be done about it
+}
+
+// remark adds a note to what the operation that has the app's turn tells. It may be
+// called by several at the same time. The same note is told once.
+func (a *app) remark(text, remedy string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := note{text, remedy}
+	if !slices.Contains(a.remarks, n) {
+		a.remarks = append(a.remarks, n)
+	}
+}
+
+// remarked are the notes of the operation that has the app's turn.
+func (a *app) remarked() []note {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.remarks)
+}
+
+func showNotes(all []note) []*api.Note {
+	out := make([]*api.Note, len(all))
+	for i, n := range all {
+		out[i] = &api.Note{Text: n.Text, Remedy: n.Remedy}
+	}
+	return out
+}
