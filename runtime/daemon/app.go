@@ -43,14 +43,14 @@ type app struct {
 
 	keeping chan struct{} // holds one token while exclusively runs
 
-	mu     sync.Mutex
-	rec    record
-	op     string // the operation that has the turn
+	mu  sync.Mutex
+	rec record
+	op  string // the operation that has the turn
 	// remarks are what that operation has to tell, see remark.
 	remarks []note
-	hint   string // what to do about rec.LastError, if this daemon has noted it
-	exit   sandbox.ExitStatus
-	inodes map[uint64]bool // of the sockets that are held
+	hint    string // what to do about rec.LastError, if this daemon has noted it
+	exit    sandbox.ExitStatus
+	inodes  map[uint64]bool // of the sockets that are held
 }
 
 // errBusy is an operation that did not get its turn in time.
