@@ -12,6 +12,7 @@ type Policy struct {
 	Wake           string         `json:"wake"` // the mode; the VEM knows which there are
 	MinBytes       int            `json:"wake_min_bytes,omitempty"`
 	Ignore         []netip.Prefix `json:"wake_ignore,omitempty"`
-	HibernateAfter time.Duration  `json:"hibernate_after_ns,omitempty"` // of no traffic; 0: never
-	RestoreMemory  string         `json:"restore_memory,omitempty"`     // empty: mapped; the restore knows which there are
+	SilentAfter    time.Duration  `json:"wake_silent_after_ns,omitempty"` // 0: the VEM's default; negative: never
+	HibernateAfter time.Duration  `json:"hibernate_after_ns,omitempty"`   // of no traffic; 0: never
+	RestoreMemory  string         `json:"restore_memory,omitempty"`       // empty: mapped; the restore knows which there are
 }

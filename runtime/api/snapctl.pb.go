@@ -304,10 +304,13 @@ func (PoolUse) EnumDescriptor() ([]byte, []int) {
 }
 
 type WakePolicy struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mode          WakeMode               `protobuf:"varint,1,opt,name=mode,proto3,enum=snapctl.v1.WakeMode" json:"mode,omitempty"`
-	MinBytes      int32                  `protobuf:"varint,2,opt,name=min_bytes,json=minBytes,proto3" json:"min_bytes,omitempty"` // on data: at least so many; 0 means 1
-	Ignore        []string               `protobuf:"bytes,3,rep,name=ignore,proto3" json:"ignore,omitempty"`                      // prefixes of source addresses that never wake
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Mode     WakeMode               `protobuf:"varint,1,opt,name=mode,proto3,enum=snapctl.v1.WakeMode" json:"mode,omitempty"`
+	MinBytes int32                  `protobuf:"varint,2,opt,name=min_bytes,json=minBytes,proto3" json:"min_bytes,omitempty"` // on data: at least so many; 0 means 1
+	Ignore   []string               `protobuf:"bytes,3,rep,name=ignore,proto3" json:"ignore,omitempty"`                      // prefixes of source addresses that never wake
+	// On data: a new connection that stays open and silent for so long wakes, since its
+	// client waits for the app to speak first. Absent: 1.5 s; zero: it never does.
+	SilentAfter   *durationpb.Duration `protobuf:"bytes,4,opt,name=silent_after,json=silentAfter,proto3" json:"silent_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +362,13 @@ func (x *WakePolicy) GetMinBytes() int32 {
 func (x *WakePolicy) GetIgnore() []string {
 	if x != nil {
 		return x.Ignore
+	}
+	return nil
+}
+
+func (x *WakePolicy) GetSilentAfter() *durationpb.Duration {
+	if x != nil {
+		return x.SilentAfter
 	}
 	return nil
 }
@@ -4276,12 +4286,13 @@ var File_snapctl_proto protoreflect.FileDescriptor
 const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"\rsnapctl.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n" +
 	"\n" +
 	"WakePolicy\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.snapctl.v1.WakeModeR\x04mode\x12\x1b\n" +
 	"\tmin_bytes\x18\x02 \x01(\x05R\bminBytes\x12\x16\n" +
-	"\x06ignore\x18\x03 \x03(\tR\x06ignore\"]\n" +
+	"\x06ignore\x18\x03 \x03(\tR\x06ignore\x12<\n" +
+	"\fsilent_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vsilentAfter\"]\n" +
 	"\x04Bind\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1b\n" +
@@ -4748,119 +4759,120 @@ var file_snapctl_proto_goTypes = []any{
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	6,  // 1: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
-	8,  // 2: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
-	5,  // 3: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 4: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
-	7,  // 5: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
-	2,  // 6: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	0,  // 7: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	61, // 8: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	61, // 9: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
-	5,  // 10: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 11: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
-	7,  // 12: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
-	8,  // 13: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
-	6,  // 14: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
-	2,  // 15: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	34, // 16: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
-	10, // 17: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	16, // 18: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	16, // 19: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	60, // 20: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 21: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 22: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 23: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 24: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 25: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 26: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 27: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	29, // 28: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	61, // 29: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 30: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	29, // 31: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	32, // 32: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	35, // 33: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	10, // 34: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	29, // 35: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	33, // 36: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	57, // 37: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	38, // 38: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	34, // 39: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	60, // 40: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 41: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	39, // 42: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	38, // 43: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	58, // 44: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,  // 45: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,  // 46: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	60, // 47: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 48: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 49: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 50: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	44, // 51: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	45, // 52: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	46, // 53: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	10, // 54: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	59, // 55: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	33, // 56: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	34, // 57: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	47, // 58: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	50, // 59: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	53, // 60: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	9,  // 61: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	12, // 62: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	11, // 63: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	14, // 64: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	17, // 65: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	19, // 66: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	20, // 67: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	22, // 68: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	23, // 69: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	11, // 70: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	49, // 71: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	24, // 72: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	12, // 73: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	26, // 74: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	28, // 75: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	25, // 76: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	36, // 77: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	12, // 78: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	37, // 79: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	37, // 80: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	41, // 81: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	42, // 82: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	52, // 83: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	55, // 84: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	10, // 85: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	13, // 86: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	10, // 87: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	15, // 88: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	18, // 89: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	10, // 90: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	21, // 91: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	31, // 92: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	31, // 93: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	48, // 94: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	51, // 95: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	31, // 96: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	30, // 97: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	27, // 98: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	21, // 99: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	31, // 100: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	31, // 101: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	40, // 102: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	38, // 103: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	21, // 104: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	38, // 105: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	43, // 106: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	54, // 107: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	56, // 108: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	85, // [85:109] is the sub-list for method output_type
-	61, // [61:85] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	60, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	6,  // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
+	8,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
+	5,  // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
+	60, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	7,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
+	2,  // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	0,  // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
+	61, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	61, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	5,  // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
+	60, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	7,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
+	8,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
+	6,  // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
+	2,  // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	34, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	10, // 18: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	16, // 19: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	16, // 20: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	60, // 21: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 22: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 23: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 24: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	60, // 25: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 26: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	60, // 27: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 28: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	29, // 29: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	61, // 30: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 31: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	29, // 32: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	32, // 33: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	35, // 34: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	10, // 35: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	29, // 36: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	33, // 37: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	57, // 38: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	38, // 39: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	34, // 40: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	60, // 41: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 42: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	39, // 43: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	38, // 44: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	58, // 45: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,  // 46: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,  // 47: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	60, // 48: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 49: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	60, // 50: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 51: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	44, // 52: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	45, // 53: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	46, // 54: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	10, // 55: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	59, // 56: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	33, // 57: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	34, // 58: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	47, // 59: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	50, // 60: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	53, // 61: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	9,  // 62: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	12, // 63: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	11, // 64: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	14, // 65: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	17, // 66: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	19, // 67: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	20, // 68: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	22, // 69: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	23, // 70: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	11, // 71: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	49, // 72: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	24, // 73: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	12, // 74: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	26, // 75: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	28, // 76: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	25, // 77: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	36, // 78: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	12, // 79: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	37, // 80: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	37, // 81: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	41, // 82: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	42, // 83: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	52, // 84: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	55, // 85: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	10, // 86: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	13, // 87: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	10, // 88: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	15, // 89: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	18, // 90: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	10, // 91: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	21, // 92: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	31, // 93: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	31, // 94: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	48, // 95: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	51, // 96: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	31, // 97: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	30, // 98: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	27, // 99: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	21, // 100: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	31, // 101: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	31, // 102: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	40, // 103: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	38, // 104: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	21, // 105: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	38, // 106: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	43, // 107: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	54, // 108: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	56, // 109: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	86, // [86:110] is the sub-list for method output_type
+	62, // [62:86] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }

@@ -196,9 +196,28 @@ func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
-		w.Ignore = append(w.Ignore, prefix)
+		w.Ignore = append(w.Ignore, hold.Unmap(prefix))
+	}
+	if p.GetSilentAfter() != nil {
+		if w.SilentAfter = p.GetSilentAfter().AsDuration(); w.SilentAfter <= 0 {
+			w.SilentAfter = neverSilent
+		}
 	}
 	return w, w.Validate()
+}
+
+// neverSilent is how a wake policy says that silent connections never wake.
+const neverSilent = -1
+
+func showWake(w hold.WakePolicy) *api.WakePolicy {
+	p := &api.WakePolicy{Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes)}
+	for _, prefix := range w.Ignore {
+		p.Ignore = append(p.Ignore, prefix.String())
+	}
+	if w.SilentAfter != 0 {
+		p.SilentAfter = durationpb.New(max(0, w.SilentAfter))
+	}
+	return p
 }
 
 // chooseName finds a free name for an app that was given none.
@@ -289,7 +308,7 @@ func (d *Daemon) show(a *app) *api.App {
 		Name: rec.Name, Status: statusCodes[rec.Status], Endpoint: rec.Addr4.String(), Network: rec.Network,
 		Args: rec.Spec.Process.Args, Pid: int32(rec.Process.PID),
 		CreatedAt: timestamppb.New(rec.CreatedAt), StatusAt: timestamppb.New(rec.StatusAt),
-		Wake:           &api.WakePolicy{Mode: wakeModes[rec.Wake.Mode], MinBytes: int32(rec.Wake.MinBytes)},
+		Wake:           showWake(rec.Wake),
 		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
 		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
@@ -302,9 +321,6 @@ func (d *Daemon) show(a *app) *api.App {
 		out.InsideEndpoint = inside.String()
 	}
 	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
-	for _, p := range rec.Wake.Ignore {
-		out.Wake.Ignore = append(out.Wake.Ignore, p.String())
-	}
 	for _, p := range rec.Publish {
 		pub := &api.Publication{Protocol: p.Proto, HostPort: uint32(p.HostPort), Port: uint32(p.Port)}
 		if p.HostAddr.IsValid() {

@@ -18,7 +18,8 @@ import (
 // savedPolicy is what a snapshot keeps of when an app sleeps and wakes, and how.
 func (r *record) savedPolicy() *snapshot.Policy {
 	p := &snapshot.Policy{
-		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), HibernateAfter: r.HibernateAfter,
+		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter,
+		HibernateAfter: r.HibernateAfter,
 	}
 	if r.RestoreMemory != restore.Map {
 		p.RestoreMemory = r.RestoreMemory.String()
@@ -32,7 +33,7 @@ func (r *record) heedPolicy(p *snapshot.Policy) error {
 	if p == nil {
 		return nil
 	}
-	w := hold.WakePolicy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore)}
+	w := hold.WakePolicy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore), SilentAfter: p.SilentAfter}
 	if err := w.Mode.UnmarshalText([]byte(p.Wake)); err != nil {
 		return err
 	}

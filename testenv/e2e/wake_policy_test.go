@@ -5,8 +5,10 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/snapctl/snapctl/runtime/api"
 )
@@ -38,7 +40,7 @@ func TestWakePolicies(t *testing.T) {
 		policy *api.WakePolicy
 		try    func(w *World, app string, old *caller)
 	}{
-		"data-not-probe": {nil, func(w *World, app string, old *caller) {
+		"data-not-probe": {&api.WakePolicy{SilentAfter: durationpb.New(0)}, func(w *World, app string, old *caller) {
 			for range 3 {
 				w.caller(actorEndpoint).close()
 			}
@@ -47,6 +49,20 @@ func TestWakePolicies(t *testing.T) {
 			fresh := w.caller(actorEndpoint)
 			qt.Assert(w.t, qt.Equals(fresh.ask("echo hello"), "hello"))
 			w.wakeReason(app, "data")
+			qt.Assert(w.t, qt.Equals(old.ask("echo old"), "old"))
+		}},
+		"silent": {nil, func(w *World, app string, old *caller) {
+			w.caller(actorEndpoint).close()
+			w.Asleep(app)
+			fresh := w.caller(actorEndpoint) // stays, and waits for the app to speak
+			w.wakeReason(app, "silent")
+			qt.Assert(w.t, qt.Equals(fresh.ask("echo hello"), "hello"))
+			qt.Assert(w.t, qt.Equals(old.ask("echo old"), "old"))
+		}},
+		"silent-ignored": {&api.WakePolicy{Ignore: []string{"::ffff:10.77.0.1"}, SilentAfter: durationpb.New(time.Millisecond)}, func(w *World, app string, old *caller) {
+			w.caller(actorEndpoint)
+			w.Asleep(app)
+			w.Wake(app)
 			qt.Assert(w.t, qt.Equals(old.ask("echo old"), "old"))
 		}},
 		"data-not-close": {nil, func(w *World, app string, old *caller) {
@@ -127,7 +143,9 @@ func TestWakePolicies(t *testing.T) {
 // IPv4 one.
 func TestWakeIPv6(t *testing.T) {
 	w := New(t)
-	endpoint := w.actor(&api.RunRequest{Name: "six", Endpoint: actorEndpoint}).GetEndpoint6()
+	endpoint := w.actor(&api.RunRequest{
+		Name: "six", Endpoint: actorEndpoint, Wake: &api.WakePolicy{SilentAfter: durationpb.New(0)},
+	}).GetEndpoint6()
 	old := w.caller(endpoint)
 	qt.Assert(t, qt.Equals(old.ask("echo before"), "before"))
 

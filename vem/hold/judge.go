@@ -34,7 +34,7 @@ func (w *Watcher) judge(index int, events uint32) (e Event, wake, look bool, err
 
 func (w *Watcher) judgeStream(index int, events uint32) (Event, bool, error) {
 	s := &w.set.Sockets[index]
-	if s.Kind == TCP && s.Remote.IsValid() && w.policy.ignores(s.Remote.Addr()) {
+	if s.Kind == TCP && s.Remote.IsValid() && w.policy.Ignores(s.Remote.Addr()) {
 		return Event{}, false, nil
 	}
 	e := Event{Socket: s, Remote: s.Remote}
@@ -83,7 +83,7 @@ func (w *Watcher) judgeDatagram(s *Socket, events uint32) (Event, bool, error) {
 			e.Bytes = n
 			return e, err == nil, err
 		}
-		source, n, found, err := firstDatagram(int(s.File.Fd()), w.policy.ignores)
+		source, n, found, err := firstDatagram(int(s.File.Fd()), w.policy.Ignores)
 		if err != nil {
 			return Event{}, false, err
 		}

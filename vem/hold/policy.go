@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"time"
 )
 
 // Mode says what kind of traffic wakes an app.
@@ -12,8 +13,9 @@ type Mode int
 
 // The modes.
 const (
-	// OnData: payload of at least MinBytes on a connection, or a datagram.
-	// Connecting, probing, resetting and closing do not wake.
+	// OnData: payload of at least MinBytes on a connection, or a datagram; and a
+	// new connection that stays open and silent for SilentAfter. Connecting,
+	// probing, resetting and closing do not wake.
 	OnData Mode = iota
 	// OnConnect: whatever the app itself would notice: also a new connection, and
 	// a peer that closes or resets one.
@@ -61,8 +63,26 @@ type WakePolicy struct {
 	// Default: 1.
 	MinBytes int `json:"min_bytes,omitempty"`
 	// Ignore are sources that never wake, in OnData and OnConnect: a monitor's
-	// probes. They do not apply to unix sockets. Default: none.
+	// probes. They do not apply to unix sockets. An IPv4 address in its IPv6 form
+	// (::ffff:10.77.0.1) is that IPv4 address. Default: none.
 	Ignore []netip.Prefix `json:"ignore,omitempty"`
+	// SilentAfter is how long a new connection has to stay open and silent, in
+	// OnData, to count as a client that waits for the app to speak first, as those
+	// of MySQL, SMTP and SSH do. Default: [DefaultSilentAfter]; negative: such a
+	// connection never wakes.
+	SilentAfter time.Duration `json:"silent_after_ns,omitempty"`
+}
+
+// DefaultSilentAfter is the default of [WakePolicy.SilentAfter]: a probe has hung up
+// by then, and a client has not given up yet.
+const DefaultSilentAfter = 1500 * time.Millisecond
+
+// patience is how long a silent connection is left alone; negative: for ever.
+func (p WakePolicy) patience() time.Duration {
+	if p.SilentAfter == 0 {
+		return DefaultSilentAfter
+	}
+	return p.SilentAfter
 }
 
 // ErrPolicy says that a wake policy makes no sense.
@@ -80,14 +100,30 @@ func (p WakePolicy) Validate() error {
 		if !prefix.IsValid() {
 			return fmt.Errorf("%w: invalid ignored prefix", ErrPolicy)
 		}
+		if prefix.Addr().Is4In6() && prefix.Bits() < mappedBits {
+			return fmt.Errorf("%w: ignored prefix %s is wider than all IPv4 addresses; name those as 0.0.0.0/0", ErrPolicy, prefix)
+		}
 	}
 	return nil
 }
 
-func (p WakePolicy) ignores(source netip.Addr) bool {
+// mappedBits is how long the prefix is by which IPv6 knows the IPv4 addresses.
+const mappedBits = 96
+
+// Unmap is the IPv4 prefix for one that is written in its IPv6 form, and any other
+// prefix as it is.
+func Unmap(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= mappedBits {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
+	}
+	return p
+}
+
+// Ignores tells whether traffic from an address never wakes.
+func (p WakePolicy) Ignores(source netip.Addr) bool {
 	source = source.Unmap().WithZone("")
 	for _, prefix := range p.Ignore {
-		if prefix.Contains(source) {
+		if Unmap(prefix).Contains(source) {
 			return true
 		}
 	}
@@ -112,6 +148,7 @@ const (
 	Closed                     // the peer closed or reset a connection, or an error waits
 	Writable                   // output that was stuck when the app was frozen can go on
 	Backlog                    // an accept queue is nearly full
+	Silent                     // a new connection stays open, and its client waits for the app to speak
 )
 
 // String gives the reason's name as in JSON.
@@ -129,6 +166,8 @@ func (r Reason) String() string {
 		return "writable"
 	case Backlog:
 		return "backlog"
+	case Silent:
+		return "silent"
 	default:
 		return "reason_" + strconv.Itoa(int(r))
 	}

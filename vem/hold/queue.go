@@ -17,7 +17,31 @@ var closedState = sockdiag.Close.String()
 
 // queues is what a watcher knows of the accept queues.
 type queues struct {
-	waiting map[int]bool // listeners with connections that may still send, by index
+	// waiting are the listeners, by index, that have connections which may still
+	// send.
+	waiting map[int]arrivals
+}
+
+// arrivals are connections in one accept queue that may still send, by socket
+// cookie, or by the client's inode number for unix sockets.
+type arrivals map[uint64]arrival
+
+// arrival is what is known of one of them.
+type arrival struct {
+	seen   time.Time // when it was first found in the queue
+	silent bool      // it has sent nothing at all
+}
+
+// again notes that a connection is still there, with what is known of it from the
+// look before.
+func (a arrivals) again(before arrivals, id uint64, bytes int) arrival {
+	c, known := before[id]
+	if !known {
+		c.seen = time.Now()
+	}
+	c.silent = bytes == 0
+	a[id] = c
+	return c
 }
 
 // lookInto looks into the accept queues of the given listeners and of those
@@ -41,16 +65,23 @@ func (w *Watcher) lookInto(indexes map[int]bool) (Event, bool, error) {
 	return Event{}, false, w.plan(due || len(indexes) > 0)
 }
 
-// looked notes whether a listener's queue has connections that may still send.
-func (w *Watcher) looked(index, live int) {
-	if live == 0 {
+// looked notes which connections in a listener's queue may still send.
+func (w *Watcher) looked(index int, live arrivals) {
+	if len(live) == 0 {
 		delete(w.queues.waiting, index)
 		return
 	}
 	if w.queues.waiting == nil {
-		w.queues.waiting = map[int]bool{}
+		w.queues.waiting = map[int]arrivals{}
 	}
-	w.queues.waiting[index] = true
+	w.queues.waiting[index] = live
+}
+
+// isClient tells whether a silent connection has been open for so long that its
+// client must be waiting for the app to speak first: a probe has hung up by then.
+func (w *Watcher) isClient(c arrival) bool {
+	patience := w.policy.patience()
+	return c.silent && patience >= 0 && time.Since(c.seen) >= patience
 }
 
 // queuedBuffer is the receive buffer that a connection in an accept queue is taken
@@ -59,6 +90,7 @@ const queuedBuffer = 64 << 10
 
 // child is a connection in an accept queue.
 type child struct {
+	cookie uint64
 	remote netip.AddrPort
 	bytes  int
 	live   bool // it may still send
@@ -88,9 +120,9 @@ func (w *Watcher) lookTCP(indexes map[int]bool) (Event, bool, error) {
 		return Event{}, false, err
 	}
 	for i, s := range listeners {
-		live := 0
+		live := arrivals{}
 		for _, c := range children[i] {
-			if w.policy.ignores(c.remote.Addr()) {
+			if w.policy.Ignores(c.remote.Addr()) {
 				continue
 			}
 			e := Event{Socket: s, Reason: Data, Bytes: c.bytes, Remote: c.remote}
@@ -101,8 +133,9 @@ func (w *Watcher) lookTCP(indexes map[int]bool) (Event, bool, error) {
 				e.Reason = Connect
 				return e, true, nil
 			}
-			if c.live {
-				live++
+			if c.live && w.isClient(live.again(w.queues.waiting[i], c.cookie, c.bytes)) {
+				e.Reason = Silent
+				return e, true, nil
 			}
 		}
 		w.looked(i, live)
@@ -160,7 +193,7 @@ func queued(c sockdiag.Inet) child {
 	if c.State.PeerClosed() {
 		bytes = max(0, bytes-1) // the FIN: net/ipv4/tcp_diag.c, tcp_diag_get_info
 	}
-	return child{remote: c.Remote, bytes: bytes, live: c.State != sockdiag.CloseWait}
+	return child{cookie: c.Cookie, remote: c.Remote, bytes: bytes, live: c.State != sockdiag.CloseWait}
 }
 
 func accepts(listener *Socket, local netip.AddrPort) bool {
@@ -194,7 +227,7 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 		if l.SendQ > 0 && l.RecvQ >= l.SendQ { // the queue's length and limit
 			return Event{Socket: s, Reason: Backlog}, true, nil
 		}
-		live := 0
+		live := arrivals{}
 		for _, inode := range l.Pending {
 			client, ok := known.find(inode)
 			if !ok && inode != 0 {
@@ -208,9 +241,11 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 			if !ok {
 				continue
 			}
-			live++
 			if w.policy.enough(int(client.SendQ), queuedBuffer) {
 				return Event{Socket: s, Reason: Data, Bytes: int(client.SendQ)}, true, nil
+			}
+			if w.isClient(live.again(w.queues.waiting[i], uint64(inode), int(client.SendQ))) {
+				return Event{Socket: s, Reason: Silent}, true, nil
 			}
 		}
 		w.looked(i, live)
@@ -240,24 +275,64 @@ func (w *Watcher) plan(looked bool) error {
 	if !looked {
 		return nil
 	}
+	running := w.tap != nil
 	if err := w.openTap(); err != nil {
 		return err
 	}
-	wait := recheckNoTap
-	if w.tap != nil {
-		wait = recheckSlow
+	if w.tap != nil && !running {
+		// What came after the look and before the tap was open nobody has told of.
+		w.recheck, w.closer = time.Now(), quickLooks
+		return nil
+	}
+	wait := recheckSlow
+	if w.tap == nil {
+		wait = w.withoutTap()
 	}
 	for i := range w.queues.waiting {
 		if w.set.Sockets[i].Kind == UnixListen {
-			wait = recheckNoTap // the tap does not see unix sockets
+			wait = w.withoutTap() // the tap does not see unix sockets
 		}
 	}
 	if w.closer > 0 {
-		wait = recheckPacket << (quickLooks - w.closer)
+		wait = min(wait, recheckPacket<<(quickLooks-w.closer))
 		w.closer--
 	}
 	w.recheck = time.Now().Add(wait)
+	if at := w.patienceEnds(); !at.IsZero() && at.Before(w.recheck) {
+		w.recheck = at
+	}
 	return nil
+}
+
+// withoutTap is how long to wait for the next look where no tap tells of data. Most
+// clients send at once, so new connections are looked at more often: what one sends
+// is found after half of the time that the connection has been there by then.
+func (w *Watcher) withoutTap() time.Duration {
+	wait := recheckNoTap
+	for _, live := range w.queues.waiting {
+		for _, c := range live {
+			wait = min(wait, max(recheckPacket, time.Since(c.seen)/2))
+		}
+	}
+	return wait
+}
+
+// patienceEnds is when the first silent connection will count as a client; zero if
+// none will.
+func (w *Watcher) patienceEnds() time.Time {
+	var first time.Time
+	patience := w.policy.patience()
+	if patience < 0 {
+		return first
+	}
+	for _, live := range w.queues.waiting {
+		for _, c := range live {
+			if at := c.seen.Add(patience); c.silent && (first.IsZero() || at.Before(first)) {
+				first = at
+			}
+		}
+	}
+	return first
 }
 
 // packetSeen empties the tap and brings the next look forward.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -202,18 +203,29 @@ func TestWatchUnix(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			path := filepath.Join(t.TempDir(), "s")
-			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{})
+			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{SilentAfter: -1})
 			closeNow(t, w.unixDial(kind, path))
 			client := w.unixDial(kind, path)
 			asleep(t, watcher)
 			w.write(client, "hello")
 			awake(t, watcher, hold.Data)
 		})
+		t.Run("silent client/"+name, func(t *testing.T) {
+			t.Parallel()
+			const patience = 400 * time.Millisecond
+			w := newWorld(t)
+			path := filepath.Join(t.TempDir(), "s")
+			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{SilentAfter: patience})
+			closeNow(t, w.unixDial(kind, path))
+			asleepFor(t, watcher, 2*patience)
+			w.unixDial(kind, path)
+			awake(t, watcher, hold.Silent)
+		})
 		t.Run("host's client/"+name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			path := filepath.Join(t.TempDir(), "s")
-			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{})
+			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{SilentAfter: -1})
 			client := w.connect(w.here(unix.AF_UNIX, kind, 0), path)
 			asleep(t, watcher)
 			w.write(client, "hello")
@@ -223,7 +235,7 @@ func TestWatchUnix(t *testing.T) {
 			t.Parallel()
 			w, other := newWorld(t), newWorld(t)
 			path := filepath.Join(t.TempDir(), "s")
-			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{})
+			watcher := w.watch(holdUnix(w, root, w.unixListen(kind, 5, path)), hold.WakePolicy{SilentAfter: -1})
 			other.unixDial(kind, path)
 			awake(t, watcher, hold.Connect) // nobody can see what it sends
 		})
@@ -256,7 +268,7 @@ func TestWatchUnix(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "s")
 		set := holdUnix(w, root, w.unixListen(unix.SOCK_STREAM, 2, path))
 		qt.Assert(t, qt.IsNil(set.Arm())) // does not change unix listeners
-		watcher := w.watch(set, hold.WakePolicy{})
+		watcher := w.watch(set, hold.WakePolicy{SilentAfter: -1})
 		w.unixDial(unix.SOCK_STREAM, path)
 		asleep(t, watcher)
 		w.unixDial(unix.SOCK_STREAM, path)

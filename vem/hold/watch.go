@@ -20,7 +20,7 @@ import (
 // What it cannot see at once: payload on a connection that nobody has accepted
 // yet. Such connections have no descriptor. While there are any, a packet tap in
 // the app's network namespace tells that something came, and a timer covers what
-// the tap missed.
+// the tap missed, and finds those that stay silent.
 type Watcher struct {
 	set    *Set
 	policy WakePolicy
@@ -38,7 +38,7 @@ type Watcher struct {
 // Timing of looks into accept queues that hold silent connections.
 const (
 	recheckSlow   = 2 * time.Second        // the tap runs
-	recheckNoTap  = 250 * time.Millisecond // it does not
+	recheckNoTap  = 250 * time.Millisecond // it does not, and no connection is new
 	recheckPacket = 2 * time.Millisecond   // the tap saw a packet: TCP gets it a little later
 	quickLooks    = 3                      // after 2, 4 and 8 ms
 )

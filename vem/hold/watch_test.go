@@ -100,6 +100,7 @@ func TestWatchListener(t *testing.T) {
 				to := netip.AddrPortFrom(l.to, w.local(f).Port())
 				set := w.hold(f)
 				qt.Assert(t, qt.IsNil(set.Arm()))
+				test.policy.SilentAfter = -1 // see TestWatchSilent
 				watcher := w.watch(set, test.policy)
 				for _, s := range test.steps {
 					s.do(w, to)
@@ -127,7 +128,7 @@ func TestWatchQueued(t *testing.T) {
 			w := newWorld(t)
 			l := w.listen(addr, 5)
 			to := w.local(l)
-			watcher := w.watch(w.hold(l), hold.WakePolicy{})
+			watcher := w.watch(w.hold(l), hold.WakePolicy{SilentAfter: -1})
 			client := w.dial(addr, to)
 			asleep(t, watcher)
 			start := time.Now()
@@ -151,7 +152,7 @@ func TestWatchQueuedWithoutTap(t *testing.T) {
 	set := w.hold(l)
 	w.do(func() {
 		// No namespace is given, so the watcher asks in that of its thread.
-		watcher, err := hold.NewWatcher(set, hold.WakePolicy{}, nil)
+		watcher, err := hold.NewWatcher(set, hold.WakePolicy{SilentAfter: -1}, nil)
 		qt.Check(t, qt.IsNil(err))
 		defer watcher.Close()
 		client := w.dial(app4, to)
@@ -159,6 +160,72 @@ func TestWatchQueuedWithoutTap(t *testing.T) {
 		w.write(client, "hello")
 		awake(t, watcher, hold.Data)
 	})
+}
+
+// TestWatchSilent has connections stay open without a word: their clients wait for
+// the app to speak first.
+func TestWatchSilent(t *testing.T) {
+	const patience = 400 * time.Millisecond
+	ignore := []netip.Prefix{netip.MustParsePrefix("::ffff:127.0.0.2/128")}
+	tests := map[string]struct {
+		policy hold.WakePolicy
+		from   netip.Addr
+		do     func(w *world, client *os.File)
+		wakes  bool
+	}{
+		"stays":                {from: app4, do: func(*world, *os.File) {}, wakes: true},
+		"with a least of data": {policy: hold.WakePolicy{MinBytes: 10}, from: app4, do: func(*world, *os.File) {}, wakes: true},
+		"has said too little":  {policy: hold.WakePolicy{MinBytes: 10}, from: app4, do: func(w *world, f *os.File) { w.write(f, "x") }},
+		"hangs up":             {from: app4, do: func(w *world, f *os.File) { closeNow(w.t, f) }},
+		"resets":               {from: app4, do: func(w *world, f *os.File) { reset(w.t, f) }},
+		"ignored":              {policy: hold.WakePolicy{Ignore: ignore}, from: other4, do: func(*world, *os.File) {}},
+		"switched off":         {policy: hold.WakePolicy{SilentAfter: -1}, from: app4, do: func(*world, *os.File) {}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			l := w.listen(app4, 5)
+			if test.policy.SilentAfter == 0 {
+				test.policy.SilentAfter = patience
+			}
+			to := w.local(l)
+			watcher := w.watch(w.hold(l), test.policy)
+			client := w.dial(test.from, to)
+			test.do(w, client)
+			if !test.wakes {
+				asleepFor(t, watcher, 2*patience)
+				return
+			}
+			e := awake(t, watcher, hold.Silent)
+			qt.Assert(t, qt.Equals(e.Remote, w.local(client)))
+		})
+	}
+}
+
+// TestIgnores checks which sources a policy means.
+func TestIgnores(t *testing.T) {
+	for name, test := range map[string]struct {
+		prefix, source string
+		want           bool
+	}{
+		"IPv4":                   {"10.77.0.0/16", "10.77.0.1", true},
+		"another IPv4":           {"10.77.0.0/16", "10.78.0.1", false},
+		"mapped prefix":          {"::ffff:10.77.0.0/112", "10.77.0.1", true},
+		"mapped prefix, another": {"::ffff:10.77.0.0/112", "10.78.0.1", false},
+		"mapped source":          {"10.77.0.0/16", "::ffff:10.77.0.1", true},
+		"both mapped":            {"::ffff:10.77.0.1/128", "::ffff:10.77.0.1", true},
+		"IPv6 is not IPv4":       {"::/0", "10.77.0.1", false},
+		"IPv6 with a zone":       {"fe80::/10", "fe80::1%eth0", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			policy := hold.WakePolicy{Ignore: []netip.Prefix{netip.MustParsePrefix(test.prefix)}}
+			qt.Assert(t, qt.IsNil(policy.Validate()))
+			qt.Assert(t, qt.Equals(policy.Ignores(netip.MustParseAddr(test.source)), test.want))
+		})
+	}
+	wide := hold.WakePolicy{Ignore: []netip.Prefix{netip.MustParsePrefix("::ffff:0.0.0.0/80")}}
+	qt.Assert(t, qt.ErrorIs(wide.Validate(), hold.ErrPolicy))
 }
 
 // TestWatchConnection lets the peer of an established connection do things.

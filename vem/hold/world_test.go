@@ -284,7 +284,12 @@ const silence = 300 * time.Millisecond
 // asleep checks that nothing wakes.
 func asleep(tb testing.TB, w *hold.Watcher) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), silence)
+	asleepFor(tb, w, silence)
+}
+
+func asleepFor(tb testing.TB, w *hold.Watcher, d time.Duration) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), d)
 	defer cancel()
 	e, err := w.Wait(ctx)
 	qt.Assert(tb, qt.ErrorIs(err, context.DeadlineExceeded), qt.Commentf("woken by %+v", e))

@@ -16,6 +16,8 @@ type wakeFlags struct {
 	mode     wakeMode
 	minBytes int64
 	ignore   []netip.Prefix
+	silent   time.Duration
+	waits    func() bool // silent was given
 }
 
 // wakeMode is the kind of traffic.
@@ -39,9 +41,12 @@ func (f *wakeFlags) add(cmd *cobra.Command, def string) {
 	fs := cmd.Flags()
 	fs.Var(value.One(&f.mode, "on-data|on-connect|never", value.Word(onData, onConnect, never)), "wake", "which traffic wakes the app from hibernation (default "+def+")")
 	fs.Var(value.One(&f.minBytes, "N", value.ParseCount), "wake-min-bytes", "with on-data: how much must wait on one connection (default 1)")
+	fs.DurationVar(&f.silent, "wake-silent-after", 0, "with on-data: a new connection that stays open and silent for this `DURATION` wakes the app too, since its client waits for the app to speak first, as those of MySQL, SMTP and SSH do; 0: it never does (default 1.5s)")
+	f.waits = func() bool { return fs.Changed("wake-silent-after") }
 	fs.Var(value.List(&f.ignore, "PREFIX", value.ParsePrefix), "wake-ignore", "source addresses whose traffic never wakes the app; repeatable")
 	completeFlag(cmd, "wake", cobra.FixedCompletions([]string{string(onData), string(onConnect), string(never)}, cobra.ShellCompDirectiveNoFileComp))
 	completeFlag(cmd, "wake-min-bytes", cobra.NoFileCompletions)
+	completeFlag(cmd, "wake-silent-after", cobra.NoFileCompletions)
 	completeFlag(cmd, "wake-ignore", cobra.NoFileCompletions)
 }
 
@@ -49,6 +54,10 @@ func (f *wakeFlags) check() error {
 	switch {
 	case f.minBytes > 0 && f.mode != "" && f.mode != onData:
 		return usagef("--wake-min-bytes goes with --wake on-data, not %s", f.mode)
+	case f.waits() && f.mode != "" && f.mode != onData:
+		return usagef("--wake-silent-after goes with --wake on-data, not %s", f.mode)
+	case f.silent < 0:
+		return usagef("--wake-silent-after %s is negative", f.silent)
 	case len(f.ignore) > 0 && f.mode == never:
 		return usagef("--wake-ignore makes no sense with --wake never")
 	default:
@@ -61,6 +70,9 @@ func (f *wakeFlags) message() *api.WakePolicy {
 	p := &api.WakePolicy{Mode: wakeModes[f.mode], MinBytes: int32(f.minBytes)}
 	for _, prefix := range f.ignore {
 		p.Ignore = append(p.Ignore, prefix.String())
+	}
+	if f.waits() {
+		p.SilentAfter = durationpb.New(f.silent)
 	}
 	return p
 }
@@ -117,8 +129,8 @@ func (f *memoryFlag) message() api.RestoreMemory { return restoreMemories[f.way]
 // policyText is the part about these flags of the help of clone and restore.
 const policyText = `When it is hibernated, what wakes it and how it gets its memory back is as for the
 app that was saved. --hibernate-after and --restore-memory say
-otherwise, and --wake, --wake-min-bytes and --wake-ignore do so together: with one of
-them, those that are left out have their defaults.`
+otherwise, and --wake, --wake-min-bytes, --wake-silent-after and --wake-ignore do so
+together: with one of them, those that are left out have their defaults.`
 
 // policyFlags are those of commands that make apps of a snapshot.
 type policyFlags struct {
@@ -134,7 +146,7 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 	f.memory.add(cmd, asSaved)
 	f.waken = func() bool {
 		fs := cmd.Flags()
-		return fs.Changed("wake") || fs.Changed("wake-min-bytes") || fs.Changed("wake-ignore")
+		return fs.Changed("wake") || fs.Changed("wake-min-bytes") || fs.Changed("wake-silent-after") || fs.Changed("wake-ignore")
 	}
 }
 

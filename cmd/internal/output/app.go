@@ -86,9 +86,12 @@ type Policy struct {
 
 // Wake says which traffic wakes an app.
 type Wake struct {
-	Mode     string   `json:"mode"`
-	MinBytes int32    `json:"min_bytes,omitempty"`
-	Ignore   []string `json:"ignore"`
+	Mode     string `json:"mode"`
+	MinBytes int32  `json:"min_bytes,omitempty"`
+	// SilentAfterUS is how long a new connection has to stay open and silent to wake
+	// the app; 0: it never does. Without it: 1.5 s.
+	SilentAfterUS *int64   `json:"silent_after_us,omitempty"`
+	Ignore        []string `json:"ignore"`
 }
 
 // Limits are those of an app's cgroup; one that is left out is none.
@@ -118,12 +121,21 @@ func NewApp(a *api.App) App {
 		},
 		Usage: Usage{PID: a.GetPid(), Processes: a.GetProcesses(), MemoryBytes: a.GetMemoryBytes(), HeldSockets: a.GetHeldSockets()},
 		Policy: Policy{
-			Wake:             Wake{Mode: wakeMode(a.GetWake().GetMode()), MinBytes: a.GetWake().GetMinBytes(), Ignore: list(a.GetWake().GetIgnore())},
+			Wake:             newWake(a.GetWake()),
 			HibernateAfterUS: microseconds(a.GetHibernateAfter()),
 			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
 			Limits:           Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},
 		},
 	}
+}
+
+func newWake(p *api.WakePolicy) Wake {
+	w := Wake{Mode: wakeMode(p.GetMode()), MinBytes: p.GetMinBytes(), Ignore: list(p.GetIgnore())}
+	if p.GetSilentAfter() != nil {
+		us := microseconds(p.GetSilentAfter())
+		w.SilentAfterUS = &us
+	}
+	return w
 }
 
 // restoreMemory is how memory comes back; mapped, which is the rule, is left out.

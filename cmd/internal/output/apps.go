@@ -125,6 +125,13 @@ func (w Wake) text() string {
 	if w.MinBytes > 1 {
 		text += fmt.Sprintf(", at least %d bytes", w.MinBytes)
 	}
+	switch {
+	case w.SilentAfterUS == nil:
+	case *w.SilentAfterUS == 0:
+		text += ", not by silent connections"
+	default:
+		text += fmt.Sprintf(", by a connection that is silent for %s", time.Duration(*w.SilentAfterUS)*time.Microsecond)
+	}
 	if len(w.Ignore) > 0 {
 		text += ", not from " + strings.Join(w.Ignore, ", ")
 	}

@@ -72,6 +72,7 @@ func run(ctx context.Context, only, out string, once bool) error {
 		{"freeze/memory", freezeMemory},
 		{"freeze/hibernate", freezeHibernate},
 		{"wake", wake},
+		{"wake/new", wakeNew},
 		{"restore", restores},
 		{"delta", delta},
 		{"steady", steady},
