@@ -17,6 +17,9 @@ type Plan struct {
 	// Files names each other held file, by a place where it is open.
 	Files map[image.DescriptorRef]string
 
+	// Terminals has the number of the terminal that a descriptor of /dev/tty leads to.
+	Terminals map[image.DescriptorRef]int
+
 	external []snapshot.External
 	held     map[string]Held // by key
 	memory   []snapshot.Memory
@@ -28,7 +31,7 @@ type Plan struct {
 func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
 	p := &Plan{
 		external: m.External, memory: m.Memory, Keys: make(map[uint64]string, len(held)), Files: make(map[image.DescriptorRef]string),
-		held: make(map[string]Held, len(held)),
+		held: make(map[string]Held, len(held)), Terminals: make(map[image.DescriptorRef]int),
 	}
 	for _, h := range held {
 		if h.Inode == 0 {
@@ -48,6 +51,11 @@ func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
 		key := fmt.Sprintf("%x-held-socket", h.Inode)
 		p.Keys[h.Inode] = key
 		p.held[key] = h
+	}
+	for _, e := range m.External {
+		if number, ok := e.Terminal(); ok {
+			p.Terminals[image.DescriptorRef{PID: e.PID, FD: e.FD}] = number
+		}
 	}
 	return p, nil
 }
@@ -118,8 +126,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
-		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue:
-			// Among the held ones: live, or a stand-in whose other end is closed.
+		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue, snapshot.ExternalTerminal:
+			// Among the held ones: live, or a stand-in whose other end is closed. Of
+			// terminals the images have the rest.
 		}
 	}
 	for key, h := range p.held {

@@ -157,9 +157,13 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 
 // prepare returns the directory of images that CRIU reads, and a function that
 // removes it: the snapshot's own, or a view in which held sockets are files that
-// CRIU inherits, and memory is mapped.
+// CRIU inherits, memory is mapped, and /dev/tty is the terminal that it leads to.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" {
+	terminals, err := image.HasControlTerminals(o.Snapshot.Images())
+	if err != nil {
+		return "", nil, err
+	}
+	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" && !terminals {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -184,6 +188,11 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	plan.keep(replaced, files)
+	if terminals {
+		if err = view.PlaceTerminals(ctx, plan.Terminals); err != nil {
+			return "", nil, err
+		}
+	}
 	if o.Hostname != "" {
 		if err = view.SetHostname(o.Hostname); err != nil {
 			return "", nil, err

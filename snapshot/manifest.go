@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,23 +114,41 @@ const (
 	ExternalQueue ExternalKind = "mqueue" // a POSIX message queue in it
 	// ExternalEventfd is an eventfd with EFD_SEMAPHORE, of which CRIU saves the count alone.
 	ExternalEventfd ExternalKind = "eventfd"
+	// ExternalTerminal is a descriptor of /dev/tty; its Path is the terminal that it leads to.
+	ExternalTerminal ExternalKind = "terminal"
 )
 
 // External is one resource that a restore must provide.
 type External struct {
 	Kind ExternalKind `json:"kind"`
 	Key  string       `json:"key"`            // CRIU's name for it
-	Path string       `json:"path,omitempty"` // of a mount: where it is inside the app
+	Path string       `json:"path,omitempty"` // of a mount: where it is inside the app; of a terminal: /dev/pts/N
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
-	// PID, as the app itself knows it, and FD are where a process has an eventfd
-	// or a message queue open. PID is 0 if nobody has.
+	// PID, as the app itself knows it, and FD are where a process has an eventfd,
+	// a message queue or /dev/tty open. PID is 0 if nobody has.
 	PID int `json:"pid,omitempty"`
 	FD  int `json:"fd,omitempty"`
 	// Queue is what a message queue is like.
 	Queue *Queue `json:"queue,omitempty"`
 }
+
+// Terminal is N of a terminal's /dev/pts/N.
+func (e *External) Terminal() (number int, ok bool) {
+	digits, ok := strings.CutPrefix(e.Path, terminalDir)
+	number, err := strconv.Atoi(digits)
+	return number, e.Kind == ExternalTerminal && ok && err == nil && number >= 0
+}
+
+// TerminalAt is the [External] for a descriptor of /dev/tty.
+func TerminalAt(pid, fd, number int) External {
+	return External{
+		Kind: ExternalTerminal, Key: fmt.Sprintf("terminal[%d:%d]", pid, fd), Path: terminalDir + strconv.Itoa(number), PID: pid, FD: fd,
+	}
+}
+
+const terminalDir = "/dev/pts/"
 
 // Queue is a POSIX message queue without its messages.
 type Queue struct {
@@ -188,6 +207,10 @@ func (m *Manifest) Validate() error {
 		}
 		switch e.Kind {
 		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue:
+		case ExternalTerminal:
+			if _, ok := e.Terminal(); !ok {
+				return bad("terminal %q", e.Path)
+			}
 		case ExternalDev, ExternalBind, ExternalMount:
 			if !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path {
 				return bad("mount path %q", e.Path)

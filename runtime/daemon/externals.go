@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/terminal"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -36,7 +37,11 @@ func externals(a *app, rec record) (list []snapshot.External, dump []string, err
 		{Kind: snapshot.ExternalDev, Key: devKey, Path: "/dev"},
 	}
 	// Not the network namespace: CRIU is started in it, see takeOptions.
-	dump = []string{logKey, "mnt[/dev]:" + devKey}
+	control, err := terminal.External(a.box.Dev())
+	if err != nil {
+		return nil, nil, err
+	}
+	dump = []string{logKey, "mnt[/dev]:" + devKey, control}
 	for i, m := range rec.Spec.Mounts {
 		key := "bind" + strconv.Itoa(i)
 		list = append(list, snapshot.External{Kind: snapshot.ExternalBind, Key: key, Path: m.Destination})

@@ -86,7 +86,10 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	opt.After = snapshot.End
 	opt.Step = tell
 	opt.Sockets = holdFor{d, a, ns, opt.External}
-	opt.Frozen = func(context.Context, []int) ([]snapshot.External, error) { return lossy(a.held), nil }
+	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
+		list, err := a.terminals(ctx, pids)
+		return append(list, lossy(a.held)...), err
+	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())

@@ -43,9 +43,12 @@ func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.Externa
 	if err != nil {
 		return nil, err
 	}
-	list := make([]snapshot.External, len(counting))
-	for i, d := range counting {
-		list[i] = externalEventfd(d)
+	list, err := l.a.terminals(ctx, pids)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range counting {
+		list = append(list, externalEventfd(d))
 	}
 	return list, nil
 }

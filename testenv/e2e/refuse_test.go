@@ -26,7 +26,6 @@ func TestRefuse(t *testing.T) {
 		"user-namespace": `user namespace of its own`,
 		"ipc-namespace":  `ipc namespace of its own`,
 		"uts-namespace":  `uts namespace of its own`,
-		"pty-shell":      `/dev/tty on a terminal that the app itself made open as descriptor \d+`,
 	} {
 		t.Run(thing, func(t *testing.T) {
 			w := w.in(t)

@@ -148,29 +148,3 @@ func sameNamespaces(pids []int) error {
 	p.nested.judge(&p)
 	return Errors(p.findings)
 }
-
-// terminals remembers the descriptors that matter for controlling terminals.
-type terminals struct {
-	control Owner // one of /dev/tty
-	master  bool  // somebody has a pseudo terminal's master
-}
-
-func (t *terminals) see(pid, fd int, rdev uint64) {
-	switch rdev {
-	case unix.Mkdev(majorTTYAux, 0):
-		t.control = Owner{PID: pid, FD: fd}
-	case unix.Mkdev(majorTTYAux, minorAuxPtmx):
-		t.master = true
-	}
-}
-
-// judge refuses /dev/tty where the terminal's master is in the app too. CRIU
-// takes the master for the terminal that /dev/tty must be restored from, which
-// it would do only if one process had both (tty.c, tty_verify_ctty: "ctty
-// inheritance detected").
-func (t *terminals) judge(p *preflight) {
-	if t.control.PID != 0 && t.master {
-		p.add(Error, t.control.PID, t.control.FD, refuse(Other, "/dev/tty on a terminal that the app itself made",
-			"end interactive shells below screen, tmux, script and the like before hibernating"))
-	}
-}

@@ -187,8 +187,11 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		}
 		facts.Mode, facts.Rdev = uint32(st.Mode), unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 		facts.NotOpen = facts.Mode&unix.S_IFMT == unix.S_IFSOCK
-		p.terminals.see(pid, fd, facts.Rdev)
 		mounted = st.Mask&unix.STATX_MNT_ID == 0 || mounts[st.Mnt_id] || hasOwnMount(link)
+		if facts.Mode&unix.S_IFMT == unix.S_IFCHR && isTerminal(facts.Rdev) {
+			p.terminals.see(p, Owner{PID: pid, FD: fd}, facts.Rdev, mounted)
+			return nil
+		}
 		if !mounted && !isMqueue(pid, fd) {
 			p.add(Warning, pid, fd, Verdict{
 				What:   "file " + strconv.Quote(link) + " that lies outside of the app's mounts",

@@ -1,0 +1,265 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strconv"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+)
+
+// The images that say something about terminals.
+const (
+	filesImage   = "files.img"
+	ttyInfoImage = "tty-info.img"
+)
+
+// slaveMajor is the major number of the first 256 pseudo-terminals' slaves
+// (UNIX98_PTY_SLAVE_MAJOR of linux/major.h).
+const slaveMajor = 136
+
+// HasControlTerminals tells whether a dump has open files of /dev/tty, which
+// [View.PlaceTerminals] has to edit.
+func HasControlTerminals(images string) (bool, error) {
+	records, err := readRecords(filepath.Join(images, ttyInfoImage), TypeTTYInfo)
+	if err != nil {
+		return false, fmt.Errorf("look for terminals: %w", err)
+	}
+	for i, rec := range records {
+		var info tty.TtyInfoEntry
+		if err := proto.Unmarshal(rec.Message, &info); err != nil {
+			return false, fmt.Errorf("read terminal %d: %w: %w", i, ErrMalformed, err)
+		}
+		if info.GetType() == tty.TtyType_EXT_TTY {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// PlaceTerminals turns each open file of /dev/tty into one of the terminal that it
+// leads to. The dump was told that /dev/tty is external, since CRIU saves it only if
+// the same process has the terminal's master open (criu/tty.c, tty_verify_ctty), and
+// restores one set of settings to all of them. numbers has, by a place where it is
+// open, the number of the pseudo-terminal; a file without one belongs to a terminal
+// that is gone, and becomes one of a terminal that is gone.
+//
+// What differs is the name: /proc/PID/fd/N shows /dev/pts/3, and fstat(2) its device
+// number. The file's kernel object, a terminal, is the same either way (the kernel's
+// drivers/tty/tty_io.c, tty_open_current_tty).
+func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int) error {
+	e := terminalEdit{numbers: make(map[uint32]int, len(numbers))}
+	for at, n := range numbers {
+		id, _, err := findDescriptor(v.dir, at)
+		if err != nil {
+			return fmt.Errorf("place terminals: %w", err)
+		}
+		if id != 0 { // else it was closed before the dump, or is only in flight
+			e.numbers[id] = n
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("place terminals: %w", err)
+	}
+	infos, err := v.decode(editTarget{ttyInfoImage, TypeTTYInfo})
+	if err != nil {
+		return fmt.Errorf("place terminals: %w", err)
+	}
+	files, err := v.decode(editTarget{filesImage, TypeFiles})
+	if err != nil {
+		return fmt.Errorf("place terminals: %w", err)
+	}
+	if err := e.run(infos, files); err != nil {
+		return fmt.Errorf("place terminals: %w", err)
+	}
+	for name, img := range map[string]*Image{ttyInfoImage: infos, filesImage: files} {
+		if err := v.replace(name, img.Encode()); err != nil {
+			return fmt.Errorf("place terminals: %w", err)
+		}
+	}
+	return nil
+}
+
+// terminalEdit is one run over the images.
+type terminalEdit struct {
+	numbers map[uint32]int // of the terminal, by file id
+
+	infos  map[uint32]*tty.TtyInfoEntry // by id
+	names  map[uint32]uint32            // the file that names a terminal, by id of the info
+	regs   map[uint32]*fdinfo.FileEntry // regular files, by id
+	pts    string                       // where the pseudo-terminals are
+	lastID uint32                       // of a file
+	fresh  []*fdinfo.FileEntry
+}
+
+func (e *terminalEdit) run(infos, files *Image) error {
+	if err := e.readInfos(infos.Records); err != nil {
+		return err
+	}
+	entries, err := e.readFiles(files.Records)
+	if err != nil {
+		return err
+	}
+	for i, f := range entries {
+		if f == nil || e.infos[f.GetTty().GetTtyInfoId()].GetType() != tty.TtyType_EXT_TTY {
+			continue
+		}
+		if err := e.place(f.GetTty()); err != nil {
+			return fmt.Errorf("file %#x: %w", f.GetId(), err)
+		}
+		if files.Records[i].Message, err = proto.Marshal(f); err != nil {
+			return fmt.Errorf("encode file %#x: %w", f.GetId(), err)
+		}
+	}
+	for _, f := range e.fresh {
+		b, err := proto.Marshal(f)
+		if err != nil {
+			return fmt.Errorf("encode file %#x: %w", f.GetId(), err)
+		}
+		files.Records = append(files.Records, Record{Message: b})
+	}
+	return e.writeInfos(infos)
+}
+
+func (e *terminalEdit) readInfos(records []Record) error {
+	e.infos = make(map[uint32]*tty.TtyInfoEntry, len(records))
+	for i, rec := range records {
+		info := &tty.TtyInfoEntry{}
+		if err := proto.Unmarshal(rec.Message, info); err != nil {
+			return fmt.Errorf("read terminal %d: %w: %w", i, ErrMalformed, err)
+		}
+		e.infos[info.GetId()] = info
+	}
+	return nil
+}
+
+// readFiles returns the terminals among the files, at their places.
+func (e *terminalEdit) readFiles(records []Record) ([]*fdinfo.FileEntry, error) {
+	entries := make([]*fdinfo.FileEntry, len(records))
+	e.names, e.regs, e.pts = make(map[uint32]uint32), make(map[uint32]*fdinfo.FileEntry), "/dev/pts"
+	for i, rec := range records {
+		f := &fdinfo.FileEntry{}
+		if err := proto.Unmarshal(rec.Message, f); err != nil {
+			return nil, fmt.Errorf("read file %d: %w: %w", i, ErrMalformed, err)
+		}
+		e.lastID = max(e.lastID, f.GetId())
+		switch f.GetType() { //nolint:exhaustive // the others are no terminals
+		case fdinfo.FdTypes_REG:
+			e.regs[f.GetId()] = f
+		case fdinfo.FdTypes_TTY:
+			entries[i] = f
+			if f.GetTty().RegfId != nil {
+				e.names[f.GetTty().GetTtyInfoId()] = f.GetTty().GetRegfId()
+			}
+		}
+	}
+	return entries, nil
+}
+
+// place makes a file of /dev/tty one of its terminal's slave.
+func (e *terminalEdit) place(f *tty.TtyFileEntry) error {
+	own := e.infos[f.GetTtyInfoId()]
+	number, known := e.numbers[f.GetId()]
+	if !known {
+		number = e.unused()
+	}
+	id := slaveInfo(number)
+	if e.infos[id] == nil {
+		// Nobody has the terminal's slave itself open. The terminal answered for
+		// /dev/tty as it would have for that.
+		info := proto.Clone(own).(*tty.TtyInfoEntry)
+		info.Id, info.Type = new(id), tty.TtyType_PTY.Enum()
+		info.Rdev = new(uint32(unix.Mkdev(slaveMajor, uint32(number))))
+		info.Pty = &tty.TtyPtyEntry{Index: new(uint32(number))}
+		info.Uid, info.Gid = nil, nil // those are of /dev/tty
+		if !known {
+			// A terminal without settings is hung up to CRIU (tty_is_hung).
+			info.Sid, info.Pgrp, info.Termios, info.TermiosLocked, info.Winsize = new(uint32(0)), new(uint32(0)), nil, nil, nil
+		}
+		e.infos[id] = info
+	}
+	if _, ok := e.names[id]; !ok {
+		if err := e.name(id, number); err != nil {
+			return err
+		}
+	}
+	f.TtyInfoId, f.RegfId = new(id), new(e.names[id])
+	return nil
+}
+
+// name adds the file by which CRIU opens a slave; it has one of each terminal that
+// was open.
+func (e *terminalEdit) name(id uint32, number int) error {
+	master := e.regs[e.names[id+1]]
+	pts := e.pts
+	reg := &fdinfo.FileEntry{Type: fdinfo.FdTypes_REG.Enum()}
+	switch {
+	case master != nil:
+		proto.Merge(reg, master)
+		pts = path.Dir(master.GetReg().GetName())
+	default: // of a terminal that is gone
+		for _, some := range e.names {
+			if r := e.regs[some]; r != nil && path.Base(path.Dir(r.GetReg().GetName())) == "pts" {
+				proto.Merge(reg, r)
+				pts = path.Dir(r.GetReg().GetName())
+				break
+			}
+		}
+		if reg.GetReg() == nil {
+			return fmt.Errorf("%w: no file of a pseudo-terminal", ErrMalformed)
+		}
+	}
+	e.lastID++
+	reg.Id, reg.Reg.Id = new(e.lastID), new(e.lastID)
+	reg.Reg.Name = new(path.Join(pts, strconv.Itoa(number)))
+	reg.Reg.Mode, reg.Reg.Size = nil, nil // CRIU would compare them
+	e.fresh = append(e.fresh, reg)
+	e.names[id] = e.lastID
+	return nil
+}
+
+// unused is a number that no terminal has.
+func (e *terminalEdit) unused() int {
+	for n := 0; ; n++ {
+		if e.infos[slaveInfo(n)] == nil && e.infos[slaveInfo(n)+1] == nil {
+			return n
+		}
+	}
+}
+
+// slaveInfo is CRIU's id for the slave of a pseudo-terminal; the master's is the next
+// one (criu/tty.c, tty_gen_id).
+func slaveInfo(number int) uint32 { return uint32(number) << 1 }
+
+// writeInfos leaves out those of /dev/tty, to which no file refers any more.
+func (e *terminalEdit) writeInfos(img *Image) error {
+	var records []Record
+	for _, rec := range img.Records {
+		var info tty.TtyInfoEntry
+		if err := proto.Unmarshal(rec.Message, &info); err != nil {
+			return fmt.Errorf("read terminal: %w: %w", ErrMalformed, err)
+		}
+		if info.GetType() == tty.TtyType_EXT_TTY {
+			continue
+		}
+		records = append(records, rec)
+		delete(e.infos, info.GetId())
+	}
+	for _, info := range e.infos {
+		if info.GetType() == tty.TtyType_EXT_TTY {
+			continue
+		}
+		b, err := proto.Marshal(info)
+		if err != nil {
+			return fmt.Errorf("encode terminal %#x: %w", info.GetId(), err)
+		}
+		records = append(records, Record{Message: b})
+	}
+	img.Records = records
+	return nil
+}
