@@ -36,9 +36,14 @@ type NS struct {
 	file *os.File // nil when closed
 }
 
-// New makes an empty network namespace: a loopback device that is down, and
-// nothing else. Nobody else sees it until [NS.Bind], and it goes away with the
-// last open handle.
+// New makes a network namespace with a loopback device that is up, and nothing
+// else. Nobody else sees it until [NS.Bind], and it goes away with the last open
+// handle.
+//
+// The loopback device is up before anybody can find the namespace, since programs
+// rely on it: CRIU, which is started in the namespace of an app, connects to
+// 127.0.0.1 to learn what the kernel can do, and ends if it can't (criu/kerndat.c,
+// kerndat_tcp_repair; what it learns it keeps in /run/criu.kdat until the next boot).
 //
 // Cost: 0.1 to 1 ms, mostly in the kernel.
 func New() (*NS, error) {
@@ -49,10 +54,35 @@ func New() (*NS, error) {
 			err = fmt.Errorf("make network namespace: %w", err)
 			return reuse
 		}
-		ns, err = Current()
+		if err = loopbackUp(); err == nil {
+			ns, err = Current()
+		}
 		return discard
 	})
 	return ns, err
+}
+
+// loopbackUp sets the loopback device of the calling thread's namespace up.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("set device lo up: %w", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // only asked through
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	// netdevice(7)
+	err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, lo)
+	if err == nil {
+		lo.SetUint16(lo.Uint16() | unix.IFF_UP)
+		err = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+	}
+	if err != nil {
+		return fmt.Errorf("set device lo up: %w", err)
+	}
+	return nil
 }
 
 // Open opens the network namespace at path: /proc/PID/ns/net or a file made by
