@@ -27,7 +27,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/memory"
-	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -78,7 +77,7 @@ type Daemon struct {
 	restores  map[string]int    // snapshots that apps are being restored from, how many
 	cloning   map[string]bool   // of apps that are going to be made, see nameClones
 	making    map[string]string // templates that are being made -> the snapshot
-	networks  map[string]*fabric.Fabric
+	networks  map[string]*lan
 	templates map[string]*tmpl
 	reserved  map[address]int          // that apps of pools give up -> for how many
 	strays    map[string][]holder.Item // sockets of apps whose record can't be read
@@ -90,7 +89,7 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*fabric.Fabric),
+		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*lan),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
 		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
 		reserved: make(map[address]int), restores: make(map[string]int),

@@ -119,29 +119,23 @@ func (d *Daemon) addPublications(a *app, list []template.Published) error {
 // isolate cuts an attached app off from its network, until it is attached again.
 func (d *Daemon) isolate(ctx context.Context, a *app) error {
 	rec, _ := a.read()
-	f, err := d.network(ctx, rec.Network)
-	if err != nil {
-		return err
-	}
-	return f.Isolate(ctx, rec.endpoint())
+	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error { return f.Isolate(ctx, rec.endpoint()) })
 }
 
 // rejoin undoes isolate.
 func (d *Daemon) rejoin(ctx context.Context, a *app) error {
 	rec, _ := a.read()
-	f, err := d.network(ctx, rec.Network)
-	if err != nil {
-		return err
-	}
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return err
 	}
-	err = errors.Join(f.Rejoin(ctx, rec.endpoint(), ns), ns.Close())
-	if err != nil || len(rec.Publish) == 0 {
-		return err
-	}
-	return d.publish(ctx, f, rec.Network)
+	defer ns.Close() //nolint:errcheck // a handle
+	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
+		if err := f.Rejoin(ctx, rec.endpoint(), ns); err != nil || len(rec.Publish) == 0 {
+			return err
+		}
+		return d.publish(ctx, f, rec.Network)
+	})
 }
 
 // meets tells whether two publications can't both be there.
@@ -150,12 +144,30 @@ func (p publication) meets(q publication) bool {
 		(p.HostAddr == q.HostAddr || !p.HostAddr.IsValid() || !q.HostAddr.IsValid())
 }
 
-// network returns the fabric of a network, made on first use.
-func (d *Daemon) network(ctx context.Context, name string) (*fabric.Fabric, error) {
+// lan is an open network. It is there as long as an app is attached to it, or an
+// operation uses it.
+type lan struct {
+	*fabric.Fabric
+	users int // operations that use it; the daemon's mu guards it
+}
+
+// inNetwork runs fn with the fabric of a network, which is made on first use and stays
+// while fn runs. If no app is left in the network then, it is removed.
+func (d *Daemon) inNetwork(ctx context.Context, name string, fn func(*fabric.Fabric) error) (err error) {
+	n, err := d.useNetwork(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.leaveNetwork(context.WithoutCancel(ctx), name, n)) }()
+	return fn(n.Fabric)
+}
+
+func (d *Daemon) useNetwork(ctx context.Context, name string) (*lan, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if f, ok := d.networks[name]; ok {
-		return f, nil
+	if n, ok := d.networks[name]; ok {
+		n.users++
+		return n, nil
 	}
 	pool, err := d.pool(name)
 	if err != nil {
@@ -168,8 +180,27 @@ func (d *Daemon) network(ctx context.Context, name string) (*fabric.Fabric, erro
 	if err != nil {
 		return nil, err
 	}
-	d.networks[name] = f
-	return f, nil
+	n := &lan{Fabric: f, users: 1}
+	d.networks[name] = n
+	return n, nil
+}
+
+// leaveNetwork ends one use of a network. The last user removes a network that has no
+// app any more: an app that ends at the same time still uses it.
+func (d *Daemon) leaveNetwork(ctx context.Context, name string, n *lan) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n.users--
+	if n.users > 0 {
+		return nil
+	}
+	for _, a := range d.apps {
+		if r, _ := a.read(); r.Network == name && r.Status != Stopped && !a.detached {
+			return nil // it detaches itself when it ends
+		}
+	}
+	delete(d.networks, name)
+	return errors.Join(n.Delete(ctx), n.Close())
 }
 
 // attach connects an app's namespace to its network and publishes its ports.
@@ -178,14 +209,12 @@ func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
 	d.mu.Lock()
 	a.detached = false
 	d.mu.Unlock()
-	f, err := d.network(ctx, rec.Network)
-	if err != nil {
-		return err
-	}
-	if err := f.Attach(ctx, rec.endpoint(), ns); err != nil {
-		return err
-	}
-	return d.publish(ctx, f, rec.Network)
+	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
+		if err := f.Attach(ctx, rec.endpoint(), ns); err != nil {
+			return err
+		}
+		return d.publish(ctx, f, rec.Network)
+	})
 }
 
 // publish tells the fabric all ports that the network's apps publish.
@@ -225,24 +254,16 @@ type published struct {
 // detach undoes attach; the last app to leave takes the network with it.
 func (d *Daemon) detach(ctx context.Context, a *app) error {
 	rec, _ := a.read()
-	f, err := d.network(ctx, rec.Network)
-	if err != nil {
-		return err
-	}
-	if err := f.Detach(ctx, rec.endpoint()); err != nil {
-		return err
-	}
-	if err := d.publish(ctx, f, rec.Network); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	a.detached = true
-	for _, other := range d.apps {
-		if r, _ := other.read(); r.Network == rec.Network && r.Status != Stopped && !other.detached {
-			return nil // that one sees to it, also if it is about to leave
+	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
+		if err := f.Detach(ctx, rec.endpoint()); err != nil {
+			return err
 		}
-	}
-	delete(d.networks, rec.Network)
-	return errors.Join(f.Delete(ctx), f.Close())
+		if err := d.publish(ctx, f, rec.Network); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		a.detached = true
+		d.mu.Unlock()
+		return nil
+	})
 }

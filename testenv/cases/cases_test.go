@@ -60,6 +60,7 @@ func run(t *testing.T, script string) {
 	cmd.Dir = t.TempDir()
 	r, err := host.Run(cmd)
 	qt.Assert(t, qt.IsNil(err))
+	forgetNetworks(t, h)
 	said := lastWord.FindString(r.Stdout)
 	switch r.Code {
 	case 0:
@@ -68,6 +69,18 @@ func run(t *testing.T, script string) {
 		testenv.Need(t, func(context.Context) error { return skipError(said) })
 	default:
 		t.Errorf("%s\n%s%s", said, r.Stdout, r.Stderr)
+	}
+}
+
+// forgetNetworks removes what a daemon keeps of a network for ever: its addresses.
+func forgetNetworks(t *testing.T, h *host.Host) {
+	t.Helper()
+	networks, err := filepath.Glob(h.Outside(filepath.Join(h.StateDir(), "networks", "*.json")))
+	qt.Assert(t, qt.IsNil(err))
+	for _, path := range networks {
+		if filepath.Base(path) != "default.json" {
+			qt.Check(t, qt.IsNil(os.Remove(path)))
+		}
 	}
 }
 
