@@ -61,7 +61,7 @@ func (d *Daemon) newApp(rec record) *app {
 	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(place)}
 	a.box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", place),
-		Hide: []string{d.opt.StateDir}, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
+		Hide: d.hidden, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
 		Layers: func(ctx context.Context) ([]string, error) {
 			rec, _ := a.read()
 			return d.lowerDirs(ctx, rec)

@@ -18,6 +18,7 @@ type storages struct {
 	layers *snapshot.Layers
 	stubs  *snapshot.Stubs
 	tmpfs  string // that the stubs are on
+	hidden []sandbox.HiddenDir
 
 	mu    sync.Mutex
 	known map[string]sandbox.Stacking // by lower root
@@ -38,7 +39,11 @@ func (d *Daemon) openStorage() error {
 		return err
 	}
 	stubs, err := snapshot.OpenStubs(dir, layers)
-	d.storages = storages{layers: layers, stubs: stubs, tmpfs: dir, known: make(map[string]sandbox.Stacking)}
+	if err != nil {
+		return err
+	}
+	hidden, err := sandbox.HiddenDirs(d.opt.StateDir, d.opt.RunDir)
+	d.storages = storages{layers: layers, stubs: stubs, tmpfs: dir, hidden: hidden, known: make(map[string]sandbox.Stacking)}
 	return err
 }
 

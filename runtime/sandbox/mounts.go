@@ -4,19 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
-
-// emptyDirs are the directories of the host's root that an app gets empty.
-var emptyDirs = map[string]os.FileMode{
-	"/tmp":     0o777 | os.ModeSticky,
-	"/var/tmp": 0o777 | os.ModeSticky,
-	"/run":     0o755,
-}
 
 // mountRoot mounts the overlay: the app's own writes over the lower root, with the
 // storage layers between.
@@ -92,43 +84,6 @@ func (s *Sandbox) UnmountRoot() error {
 func (s *Sandbox) Stackable(layers []string) bool {
 	_, err := overlay{lowers: append(layers, s.Spec.Root.Path), upper: s.Upper(), work: s.overlayWork(), metacopy: true}.options()
 	return err == nil
-}
-
-// hideHostDirs puts empty, opaque directories over those of the host that an
-// app must not share: scratch space, and the daemon's own state.
-func (s *Sandbox) hideHostDirs(layers []string) error {
-	hide := make(map[string]os.FileMode, len(emptyDirs)+len(s.Hide))
-	maps.Copy(hide, emptyDirs)
-	for _, dir := range s.Hide {
-		hide[dir] = 0o700
-	}
-	for dir, mode := range hide {
-		upper := filepath.Join(s.Upper(), dir)
-		if s.written(dir, layers) {
-			continue // made before: what the app wrote stays
-		}
-		if err := os.MkdirAll(upper, 0o755); err != nil {
-			return fmt.Errorf("hide %s: %w", dir, err)
-		}
-		if err := os.Chmod(upper, mode); err != nil {
-			return fmt.Errorf("hide %s: %w", dir, err)
-		}
-		// Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories".
-		if err := unix.Setxattr(upper, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
-			return fmt.Errorf("hide %s: %w", dir, err)
-		}
-	}
-	return nil
-}
-
-// written tells whether a path is in the app's own files.
-func (s *Sandbox) written(path string, layers []string) bool {
-	for _, layer := range append([]string{s.Upper()}, layers...) {
-		if _, err := os.Lstat(filepath.Join(layer, path)); err == nil {
-			return true
-		}
-	}
-	return false
 }
 
 // deviceNodes are the devices every app has; CRIU can save an open descriptor

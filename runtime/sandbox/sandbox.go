@@ -39,7 +39,7 @@ type Config struct {
 	Name     string
 	StateDir string      // the app's own directory below the daemon's state directory
 	RunDir   string      // the app's own directory below the daemon's run directory
-	Hide     []string    // host directories that the app sees empty
+	Hide     []HiddenDir // what the app sees empty, if the host's root is its lower one
 	Cgroups  *Cgroups    // where the app's cgroup is made
 	Spec     *specs.Spec // process, host name, binds, resources
 	Log      *slog.Logger

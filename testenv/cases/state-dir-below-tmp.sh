@@ -7,7 +7,7 @@ d=$(mktemp -d /tmp/case.XXXXXX); ns=case-$$; mark=$(mktemp /tmp/case-mark.XXXXXX
 stop() {
 	for a in a{1..10}; do "${x[@]}" snapctl rm --force $a; done; kill $daemon; wait
 	for p in /proc/[0-9]*; do grep -qz "^$d/run/holder.sock" $p/cmdline && kill ${p#/proc/}; done; sleep 0.3 # its holder
-	umount "$d/run"; ip netns del $ns; rm -rf "$d" "$mark"
+	umount "$d/run"; ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "$d" "$mark"
 }
 trap 'stop >/dev/null 2>&1' EXIT
 ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
