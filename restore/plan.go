@@ -126,7 +126,7 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
-		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue, snapshot.ExternalTerminal:
+		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue, snapshot.ExternalTerminal, snapshot.ExternalPair:
 			// Among the held ones: live, or a stand-in whose other end is closed. Of
 			// terminals the images have the rest.
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
 // ManifestVersion is the version of the format that this package writes.
@@ -116,6 +117,8 @@ const (
 	ExternalEventfd ExternalKind = "eventfd"
 	// ExternalTerminal is a descriptor of /dev/tty; its Path is the terminal that it leads to.
 	ExternalTerminal ExternalKind = "terminal"
+	// ExternalPair is a pseudo-terminal in which something waits; see [terminal.Pair].
+	ExternalPair ExternalKind = "terminal-pair"
 )
 
 // External is one resource that a restore must provide.
@@ -130,6 +133,8 @@ type External struct {
 	// a message queue or /dev/tty open. PID is 0 if nobody has.
 	PID int `json:"pid,omitempty"`
 	FD  int `json:"fd,omitempty"`
+	// Pair is what a terminal is like.
+	Pair *terminal.Pair `json:"pair,omitempty"`
 	// Queue is what a message queue is like.
 	Queue *Queue `json:"queue,omitempty"`
 }
@@ -139,6 +144,17 @@ func (e *External) Terminal() (number int, ok bool) {
 	digits, ok := strings.CutPrefix(e.Path, terminalDir)
 	number, err := strconv.Atoi(digits)
 	return number, e.Kind == ExternalTerminal && ok && err == nil && number >= 0
+}
+
+// Pairs are the pseudo-terminals of m.External.
+func (m *Manifest) Pairs() []terminal.Pair {
+	var pairs []terminal.Pair
+	for _, e := range m.External {
+		if e.Kind == ExternalPair {
+			pairs = append(pairs, *e.Pair)
+		}
+	}
+	return pairs
 }
 
 // TerminalAt is the [External] for a descriptor of /dev/tty.
@@ -207,6 +223,10 @@ func (m *Manifest) Validate() error {
 		}
 		switch e.Kind {
 		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue:
+		case ExternalPair:
+			if e.Pair == nil {
+				return bad("terminal without a description")
+			}
 		case ExternalTerminal:
 			if _, ok := e.Terminal(); !ok {
 				return bad("terminal %q", e.Path)

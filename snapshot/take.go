@@ -68,6 +68,9 @@ type TakeOptions struct {
 	// Frozen is called when the app is frozen and its sockets are held, and
 	// returns what else a restore must provide; may be nil.
 	Frozen func(ctx context.Context, pids []int) ([]External, error)
+	// Thawing is called before the processes go on, or have ended, whatever happened;
+	// may be nil.
+	Thawing func() error
 	// Unseen is as in criu.DumpOptions, called after Frozen; may be nil.
 	Unseen func() [][]byte
 	// CopyFiles copies files of the app into the snapshot while it is
@@ -108,7 +111,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	defer func() { err = errors.Join(err, partial.Discard()) }()
 
 	// Whatever happens below, nobody stays frozen.
-	defer func() { err = errors.Join(err, o.Cgroup.Thaw()) }()
+	defer func() { err = errors.Join(err, o.thaw()) }()
 
 	taken := &Taken{}
 	m := o.Manifest
@@ -199,7 +202,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			if o.After == End {
 				return nil
 			}
-			err := o.Cgroup.Thaw()
+			err := o.thaw()
 			thawed = time.Now()
 			return err
 		},
@@ -222,6 +225,15 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	}
 	taken.Steps = clock.stop()
 	return taken, nil
+}
+
+// thaw lets the processes go on.
+func (o *TakeOptions) thaw() error {
+	var err error
+	if o.Thawing != nil {
+		err = o.Thawing()
+	}
+	return errors.Join(err, o.Cgroup.Thaw())
 }
 
 // end makes sure that the processes of a committed snapshot are gone. CRIU has

@@ -143,6 +143,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 		return nil
 	}
 	return errors.Join(
+		a.putBackTerminals(),
 		a.cgroup().Thaw(),
 		d.release(ctx, a),
 		a.hibernation().Remove(),
@@ -265,7 +266,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	return &takeOptions{
 		guard: g,
 		TakeOptions: snapshot.TakeOptions{
-			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
+			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(), Thawing: a.putBackTerminals,
 			External: dump, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that

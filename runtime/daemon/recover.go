@@ -135,7 +135,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 	case Running:
 		return d.recoverRunning(ctx, a)
 	case Snapshotting:
-		if err := a.endRepair(ctx); err != nil {
+		if err := errors.Join(a.endRepair(ctx), a.putBackTerminals()); err != nil {
 			return err
 		}
 		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {

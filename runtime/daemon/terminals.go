@@ -2,12 +2,54 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
-// terminals lists the descriptors of /dev/tty of an app that is frozen.
+// terminalsFile lists the terminals of an app that is frozen, with what waits in them:
+// should this daemon be killed, the next one puts it back before the app goes on.
+func (a *app) terminalsFile() terminal.Record {
+	return terminal.Record(filepath.Join(a.work(), "terminals.json"))
+}
+
+// putBackTerminals undoes what terminals did. The app is frozen, or has ended.
+func (a *app) putBackTerminals() error {
+	pids, err := a.cgroup().PIDs()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return a.terminalsFile().PutBack(pids)
+}
+
+// fillTerminals puts into the terminals of a restored app, which does not run yet, what
+// waited in the saved ones. What can't be put there is no reason for the app not to run.
+func (a *app) fillTerminals(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
+	pairs := m.Pairs()
+	if len(pairs) == 0 {
+		return next
+	}
+	return func(ctx context.Context, pid int) error {
+		pids, err := a.cgroup().PIDs()
+		if err == nil {
+			err = terminal.PutBack(pids, pairs)
+		}
+		if err != nil {
+			a.remark("some of what waited in the app's terminals is lost: "+err.Error(), "press Ctrl-L, or the program's own key, to have the screen drawn again")
+		}
+		if next == nil {
+			return nil
+		}
+		return next(ctx, pid)
+	}
+}
+
+// terminals lists the terminals of an app that is frozen, and its descriptors of
+// /dev/tty. What waits in the terminals is taken out of them, see putBackTerminals.
 func (a *app) terminals(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	rec, _ := a.read()
 	found, err := terminal.Controls(ctx, rec.Process.PID, pids)
@@ -17,6 +59,15 @@ func (a *app) terminals(ctx context.Context, pids []int) ([]snapshot.External, e
 	list := make([]snapshot.External, len(found))
 	for i, c := range found {
 		list[i] = snapshot.TerminalAt(c.PID, c.FD, c.Number)
+	}
+	pairs, err := a.terminalsFile().Save(ctx, rec.Process.PID, pids)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pairs {
+		list = append(list, snapshot.External{
+			Kind: snapshot.ExternalPair, Key: fmt.Sprintf("pty[%d]", pairs[i].Number), PID: pairs[i].PID, FD: pairs[i].FD, Pair: &pairs[i],
+		})
 	}
 	return list, nil
 }

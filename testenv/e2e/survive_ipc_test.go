@@ -14,7 +14,7 @@ import (
 func TestIPCSurvives(t *testing.T) {
 	survive(t, map[string]trial{
 		"pipe": {}, "fifo": {}, "unix-stream": {}, "unix-messages": {}, "unix-listener": {}, "passed-fds": {}, "passed-file": {},
-		"sysv": {}, "posix-shm": {}, "posix-sem": {}, "pty": {}, "pty-session": {}, "pty-shell": {}, "pty-queued": {},
+		"sysv": {}, "posix-shm": {}, "posix-sem": {}, "pty": {}, "pty-session": {}, "pty-shell": {}, "pty-queued": {}, "pty-waiting": {},
 	})
 }
 

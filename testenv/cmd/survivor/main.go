@@ -73,7 +73,7 @@ func things() map[string]setup {
 		"flock": flock, "posix-lock": posixLock, "ofd-lock": ofdLock,
 		"deleted-file": deletedFile, "files": files, "memfd": memfd, "cwd": cwd,
 		"mapped-file": mappedFile, "tmpfile": tmpfile, "flags": flags, "aio": aio,
-		"pty-queued": ptyQueued, "sleep": sleep, "blocked-calls": python(blockedCalls), "timed-calls": python(timedCalls), "privileges": python(privileges), "deleted-cwd": python(deletedCwd), "mount-namespace": python(mountNamespace), "traced": python(traced), "pid-namespace": python(pidNamespace),
+		"pty-queued": ptyQueued, "pty-waiting": ptyWaiting, "sleep": sleep, "blocked-calls": python(blockedCalls), "timed-calls": python(timedCalls), "privileges": python(privileges), "deleted-cwd": python(deletedCwd), "mount-namespace": python(mountNamespace), "traced": python(traced), "pid-namespace": python(pidNamespace),
 		"net-namespace": python(namespaceOf(unix.CLONE_NEWNET)), "user-namespace": python(namespaceOf(unix.CLONE_NEWUSER)), "ipc-namespace": python(namespaceOf(unix.CLONE_NEWIPC)), "uts-namespace": python(namespaceOf(unix.CLONE_NEWUTS)),
 		"sysv": python(sysv), "sysv-undo": python(sysvUndo), "posix-shm": posixShm, "posix-sem": python(posixSem), "mqueue": python(mqueue),
 		"mqueue-notify": python(mqueueNotify), "mqueue-sysv": python(mqueueSysV), "pty": pty, "pty-session": python(ptySession), "pty-shell": python(ptyShell), "cow": python(cow),
