@@ -3,6 +3,7 @@ package hold
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
@@ -20,10 +21,24 @@ type Options struct {
 	// mounts from the host: a unix socket bound below one of them may be reached
 	// from outside of the app. Default: none.
 	HostPaths []string
+	// Binds say for HostPaths where the caller sees the same. Default: unknown.
+	Binds []Bind
+	// Known are the names of files that CRIU has been told of, as in [Set.External],
+	// and that are not to be held. Default: none.
+	Known []string
 	// Thorough has [External] look at every socket. Default: only if the app's
 	// namespace has a unix connection or listener. A connection whose listener is
 	// closed may be in its client's alone.
 	Thorough bool
+}
+
+// hostPaths are HostPaths and those of Binds.
+func (o *Options) hostPaths() []string {
+	paths := slices.Clone(o.HostPaths)
+	for _, b := range o.Binds {
+		paths = append(paths, b.Inside)
+	}
+	return paths
 }
 
 // Collect duplicates every socket and [Object] of the processes that the VEM can hold. The
@@ -36,7 +51,7 @@ type Options struct {
 // Cost: about 8 us of processor time a socket (BenchmarkCollect). Run [Preflight]
 // before, which makes room for them.
 func Collect(ctx context.Context, pids []int, opt Options) (*Set, error) {
-	s := &scanner{sockets: map[uint64]*found{}}
+	s := newScanner(opt)
 	defer s.close()
 	for _, pid := range pids {
 		if err := s.process(ctx, pid); err != nil {
@@ -57,9 +72,17 @@ func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if err := s.markOutside(opt); err != nil {
 		return nil, err
 	}
+	notes, err := s.lent.settle(&s.objects)
+	if err != nil {
+		return nil, err
+	}
 	set, err := s.set()
-	if err != nil || len(pids) == 0 {
-		return set, err
+	if err != nil {
+		return nil, err
+	}
+	set.Notes = notes
+	if len(pids) == 0 {
+		return set, nil
 	}
 	if set.queues, err = namedQueues(pids[0]); err != nil {
 		return nil, errors.Join(err, set.Close())

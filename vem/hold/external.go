@@ -25,7 +25,7 @@ func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
 			return nil, err
 		}
 	}
-	s := &scanner{sockets: map[uint64]*found{}}
+	s := newScanner(opt)
 	defer s.close()
 	for _, pid := range pids {
 		if err := s.process(ctx, pid); err != nil && !errors.Is(err, ErrGone) {

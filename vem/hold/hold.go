@@ -40,7 +40,7 @@ import (
 // Kind is what a socket or another kernel object is to the hold.
 type Kind int
 
-// The kinds. Only sockets of the first seven, and the last three, are ever held.
+// The kinds. Only sockets of the first seven, and the last four, are ever held.
 const (
 	Other      Kind = iota // nothing that the hold knows
 	TCP                    // a TCP socket that does not listen, in whatever state
@@ -55,6 +55,7 @@ const (
 	Eventfd                // eventfd(2)
 	Inotify                // inotify(7) instance
 	Mqueue                 // POSIX message queue, mq_overview(7)
+	File                   // file or directory of the host, see [Lent]
 )
 
 // String gives the kind's name as in JSON.
@@ -84,6 +85,8 @@ func (k Kind) String() string {
 		return "inotify"
 	case Mqueue:
 		return "mqueue"
+	case File:
+		return "file"
 	case Other:
 		return "other"
 	default:
@@ -99,7 +102,7 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText implements [encoding.TextUnmarshaler]; an error wraps [ErrKind].
 func (k *Kind) UnmarshalText(text []byte) error {
-	for v := Other; v <= Mqueue; v++ {
+	for v := Other; v <= File; v++ {
 		if v.String() == string(text) {
 			*k = v
 			return nil
@@ -167,6 +170,13 @@ func (s *Set) External() []string {
 	return out
 }
 
+// Note is something that an app will have otherwise than before when it comes back,
+// though nothing is wrong.
+type Note struct {
+	Text   string // what, of which process, descriptor and path
+	Remedy string // what can be done about it; may be empty
+}
+
 // Set is what is held of one app. It owns the files.
 type Set struct {
 	// Sockets are ordered by inode. Read only.
@@ -177,6 +187,9 @@ type Set struct {
 	// other network namespaces, and of their peers, for CRIU: it looks in the
 	// app's alone. Only of a set that was just collected.
 	Unseen [][]byte
+	// Notes list what the app will have otherwise than before. Only of a set that
+	// was just collected.
+	Notes []Note
 
 	queues []Queue // that have a name
 

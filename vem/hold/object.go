@@ -12,8 +12,8 @@ import (
 )
 
 // Object is one held kernel object that is no socket: an eventfd, an inotify
-// instance, which goes on collecting events meanwhile, or an open POSIX message
-// queue, see [Queues].
+// instance, which goes on collecting events meanwhile, an open POSIX message
+// queue, see [Queues], or a file of the host, see [Lent].
 //
 // Of such an object CRIU saves a part: it makes an eventfd without
 // EFD_SEMAPHORE again (eventfd.c, eventfd_open), and an inotify instance
@@ -27,9 +27,11 @@ type Object struct {
 	Owners []Descriptor `json:"owners"`
 	// Semaphore tells that an eventfd has EFD_SEMAPHORE, from Linux 6.6 on.
 	Semaphore bool `json:"semaphore,omitempty"`
-	// External is what CRIU must be told of a message queue, see [Queues].
+	// External is what CRIU must be told of a message queue, see [Queues], or of a
+	// file, see [Lent].
 	External string `json:"external,omitempty"`
 	Queue    *Queue `json:"queue,omitempty"`
+	Lent     *Lent  `json:"lent,omitempty"`
 	// File is our duplicate, as in [Socket].
 	File *os.File `json:"-"`
 }
@@ -72,6 +74,7 @@ type object struct {
 	semaphore bool
 	external  string
 	queue     *Queue
+	lent      *Lent
 	owners    []Descriptor
 }
 
@@ -158,7 +161,7 @@ func (o *objects) take(w *wrapper) ([]Object, error) {
 			return list, err
 		}
 		have.fd = -1
-		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, External: have.external, Queue: have.queue, File: file})
+		list = append(list, Object{Kind: have.kind, Number: i, Owners: have.owners, Semaphore: have.semaphore, External: have.external, Queue: have.queue, Lent: have.lent, File: file})
 	}
 	return list, nil
 }

@@ -53,7 +53,7 @@ func (s *scanner) markOutside(opt Options) error {
 		}
 		nodes[inode] = n
 	}
-	for inode := range outsideUnix(nodes, opt.HostPaths) {
+	for inode := range outsideUnix(nodes, opt.hostPaths()) {
 		s.sockets[inode].details.facts.Outside = true
 	}
 	return nil

@@ -60,7 +60,12 @@ type scanner struct {
 	sockets map[uint64]*found
 	order   []uint64 // their inodes, as they were found
 	objects objects
+	lent    lent
 	unseen  [][]byte // of unix sockets in other namespaces
+}
+
+func newScanner(opt Options) *scanner {
+	return &scanner{sockets: map[uint64]*found{}, lent: lent{opt: opt}}
 }
 
 func (s *scanner) close() {
@@ -71,6 +76,7 @@ func (s *scanner) close() {
 	}
 	s.sockets = nil
 	s.objects.close()
+	s.lent.close()
 }
 
 // process adds the sockets and objects of one process, and returns an
@@ -90,7 +96,10 @@ func (s *scanner) process(ctx context.Context, pid int) error {
 			if kind, ok := objectKind(link); ok && err == nil {
 				return s.objects.add(kind, pid, fd, copied)
 			}
-			return false, err
+			if err != nil {
+				return false, err
+			}
+			return s.lent.see(pid, fd, copied, at)
 		case have != nil:
 			have.owners = append(have.owners, owner)
 			return false, nil
@@ -105,6 +114,7 @@ func (s *scanner) process(ctx context.Context, pid int) error {
 type attributes struct {
 	mode             uint32
 	rdev, dev, inode uint64
+	mount            uint64 // its mount's id; 0 before Linux 5.8
 }
 
 // duplicate calls visit with a duplicate of each descriptor of a process, and
@@ -136,11 +146,15 @@ func duplicate(ctx context.Context, pid int, visit func(fd, copied int, at attri
 		// The cached attributes will do: a FUSE or NFS server must not be waited for.
 		var st unix.Statx_t
 		const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
-		if err = unix.Statx(copied, "", flags, unix.STATX_TYPE|unix.STATX_INO, &st); err != nil {
+		if err = unix.Statx(copied, "", flags, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
 			err = fmt.Errorf("stat descriptor %d of process %d: %w", fd, pid, err)
 		} else {
+			if st.Mask&unix.STATX_MNT_ID == 0 {
+				st.Mnt_id = 0
+			}
 			kept, err = visit(fd, copied, attributes{
-				mode: uint32(st.Mode), rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor), dev: unix.Mkdev(st.Dev_major, st.Dev_minor), inode: st.Ino,
+				mount: st.Mnt_id,
+				mode:  uint32(st.Mode), rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor), dev: unix.Mkdev(st.Dev_major, st.Dev_minor), inode: st.Ino,
 			})
 		}
 		if !kept {
