@@ -25,6 +25,7 @@ type Plan struct {
 	memory   []snapshot.Memory
 	mapped   map[string]*os.File // memory files, by key
 	used     []string            // the keys of those that the images name
+	lent     map[string]*os.File // mapped files of binds, by key
 }
 
 // NewPlan makes a plan. It touches nothing.
@@ -87,6 +88,9 @@ func (p *Plan) files(at Place) []*os.File {
 	for _, f := range p.mapped {
 		list = append(list, f)
 	}
+	for _, f := range p.lent {
+		list = append(list, f)
+	}
 	return list
 }
 
@@ -126,6 +130,8 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
+		case snapshot.ExternalFile:
+			// Open ones are among the held ones, see openLent for mapped ones.
 		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue, snapshot.ExternalTerminal, snapshot.ExternalPair:
 			// Among the held ones: live, or a stand-in whose other end is closed. Of
 			// terminals the images have the rest.
@@ -133,6 +139,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	}
 	for key, h := range p.held {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: h.File})
+	}
+	for key, f := range p.lent {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
 	}
 	for _, key := range p.used {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: p.mapped[key]})

@@ -124,6 +124,10 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	defer plan.closeMemory()
+	if err := plan.openLent(); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, plan.closeLent()) }()
 	step(o.Step, "start criu")
 	started, err := c.StartRestore(ctx, criu.StartOptions{Files: plan.files(o.Place), Guard: o.Guard, Start: o.Start})
 	if err != nil {

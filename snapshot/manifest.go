@@ -119,24 +119,34 @@ const (
 	ExternalTerminal ExternalKind = "terminal"
 	// ExternalPair is a pseudo-terminal in which something waits; see [terminal.Pair].
 	ExternalPair ExternalKind = "terminal-pair"
+	// ExternalFile is a file of a bind that CRIU knows by its mount and inode only.
+	ExternalFile ExternalKind = "file"
 )
 
 // External is one resource that a restore must provide.
 type External struct {
 	Kind ExternalKind `json:"kind"`
 	Key  string       `json:"key"`            // CRIU's name for it
-	Path string       `json:"path,omitempty"` // of a mount: where it is inside the app; of a terminal: /dev/pts/N
+	Path string       `json:"path,omitempty"` // of a mount or file: where it is inside the app; of a terminal: /dev/pts/N
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
 	// PID, as the app itself knows it, and FD are where a process has an eventfd,
-	// a message queue or /dev/tty open. PID is 0 if nobody has.
+	// a message queue, a file or /dev/tty open. PID is 0 if nobody has.
 	PID int `json:"pid,omitempty"`
 	FD  int `json:"fd,omitempty"`
 	// Pair is what a terminal is like.
 	Pair *terminal.Pair `json:"pair,omitempty"`
 	// Queue is what a message queue is like.
 	Queue *Queue `json:"queue,omitempty"`
+	// Open says how a file is open.
+	Open *OpenFile `json:"open,omitempty"`
+}
+
+// OpenFile is how a file is open.
+type OpenFile struct {
+	Flags    int   `json:"flags"`          // as in open(2)
+	Position int64 `json:"position_bytes"` // as in lseek(2)
 }
 
 // Terminal is N of a terminal's /dev/pts/N.
@@ -218,11 +228,11 @@ func (m *Manifest) Validate() error {
 		}
 	}
 	for _, e := range m.External {
-		if e.Kind == ExternalQueue && e.Queue == nil {
-			return bad("message queue without a description")
+		if e.Kind == ExternalQueue && e.Queue == nil || e.Kind == ExternalFile && e.Open == nil {
+			return bad("%s without a description", e.Kind)
 		}
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue, ExternalFile:
 		case ExternalPair:
 			if e.Pair == nil {
 				return bad("terminal without a description")

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/restore"
@@ -106,15 +105,6 @@ func fdinfo(pid string, fd int) (mount int, inode uint64, err error) {
 		return 0, 0, fmt.Errorf("find mount of app log: no mnt_id or ino in %s", path)
 	}
 	return mount, inode, nil
-}
-
-// bindTargets are the host's directories inside the app.
-func bindTargets(spec *specs.Spec) []string {
-	targets := make([]string, len(spec.Mounts))
-	for i, m := range spec.Mounts {
-		targets[i] = m.Destination
-	}
-	return targets
 }
 
 // place is where the app's processes are restored to.

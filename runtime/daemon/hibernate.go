@@ -75,7 +75,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	opt, err := d.takeOptions(ctx, a, ns, string(a.hibernation()))
+	opt, err := d.takeOptions(ctx, a, ns, string(a.hibernation()), snapshot.End)
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +83,8 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if err := opt.keepQueues(ctx, a); err != nil {
 		return nil, err
 	}
-	opt.After = snapshot.End
 	opt.Step = tell
-	opt.Sockets = holdFor{d, a, ns, opt.External}
+	opt.Sockets = holdFor{d, a, opt.hold, opt.External}
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 		list, err := a.terminals(ctx, pids)
 		return append(list, lossy(a.held)...), err
@@ -166,9 +165,9 @@ func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Contex
 
 // holdFor is the hold of one app, as package snapshot sees it.
 type holdFor struct {
-	d  *Daemon
-	a  *app
-	ns *netns.NS
+	d   *Daemon
+	a   *app
+	opt hold.Options
 	// external is what CRIU was told to leave alone.
 	external []string
 }
@@ -178,11 +177,14 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 	if err := fault.Point(ctx, fault.HibernateAfterFreeze); err != nil {
 		return err
 	}
-	set, err := hold.Collect(ctx, pids, hold.Options{NS: h.ns, HostPaths: bindTargets(h.a.box.Spec)})
+	set, err := hold.Collect(ctx, pids, h.opt)
 	if err != nil {
 		return err
 	}
 	h.a.setHeld(set)
+	for _, n := range set.Notes {
+		h.a.remark(n.Text, n.Remedy)
+	}
 	if err := h.a.unannounced(set, h.external); err != nil {
 		return err
 	}
@@ -238,18 +240,26 @@ func (d *Daemon) reclaim(ctx context.Context, a *app) error {
 type takeOptions struct {
 	snapshot.TakeOptions
 	guard *guard
+	hold  hold.Options
 }
 
-func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target string) (*takeOptions, error) {
+func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target string, after snapshot.After) (*takeOptions, error) {
 	rec, _ := a.read()
-	sockets, err := unixExternals(ctx, a, ns)
-	if err != nil {
-		return nil, err
-	}
 	external, dump, err := externals(a, rec)
 	if err != nil {
 		return nil, err
 	}
+	opt := a.holdOptions(ns, logKey(external))
+	opt.Copy = after == snapshot.GoOn
+	sockets, err := unixExternals(ctx, a, opt)
+	if err != nil {
+		return nil, err
+	}
+	lent, err := lentFiles(ctx, a, opt)
+	if err != nil {
+		return nil, err
+	}
+	dump = append(dump, lent...)
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
@@ -264,10 +274,10 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		return nil, err
 	}
 	return &takeOptions{
-		guard: g,
+		guard: g, hold: opt,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(), Thawing: a.putBackTerminals,
-			External: dump, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
+			External: dump, After: after, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still

@@ -15,13 +15,12 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // frozenLook is what is found of an app that is frozen for a copy.
 type frozenLook struct {
 	a         *app
-	ns        *netns.NS
+	opt       hold.Options
 	announced []string // what CRIU was told of
 	unseen    [][]byte
 }
@@ -30,7 +29,7 @@ type frozenLook struct {
 // objects can make up for.
 func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	if slices.ContainsFunc(l.announced, func(name string) bool { return strings.HasPrefix(name, "unix[") }) {
-		set, err := hold.Collect(ctx, pids, hold.Options{NS: l.ns, HostPaths: bindTargets(l.a.box.Spec)})
+		set, err := hold.Collect(ctx, pids, l.opt)
 		if err != nil {
 			return nil, err
 		}
@@ -47,6 +46,11 @@ func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.Externa
 	if err != nil {
 		return nil, err
 	}
+	lent, err := l.lentToCopy(ctx, pids)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, lent...)
 	for _, d := range counting {
 		list = append(list, externalEventfd(d))
 	}
@@ -60,6 +64,9 @@ func lossy(set *hold.Set) []snapshot.External {
 	for _, o := range set.Objects {
 		if o.Semaphore {
 			list = append(list, externalEventfd(o.Owners[0]))
+		}
+		if o.Lent != nil {
+			list = append(list, externalFile(o))
 		}
 	}
 	for _, q := range set.Queues() {

@@ -100,7 +100,7 @@ func (a *app) pinsRoot() bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(a.held.Objects, func(o hold.Object) bool { return o.Kind != hold.Eventfd })
+	return slices.ContainsFunc(a.held.Objects, func(o hold.Object) bool { return o.Kind != hold.Eventfd && o.Kind != hold.File })
 }
 
 // settleRestack finishes a restack whose files have become a layer, undoes another

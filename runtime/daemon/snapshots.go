@@ -67,7 +67,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	opt, err := d.takeOptions(ctx, a, ns, string(target))
+	opt, err := d.takeOptions(ctx, a, ns, string(target), snapshot.GoOn)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,7 +78,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Step = req.tell
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
-	look := frozenLook{a: a, ns: ns, announced: opt.External}
+	look := frozenLook{a: a, opt: opt.hold, announced: opt.External}
 	opt.Unseen = func() [][]byte { return look.unseen }
 	var inside *savedConnections
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {

@@ -13,7 +13,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // errChanged is an app that has changed since CRIU was told what is external.
@@ -21,8 +20,8 @@ var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
-func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.External, error) {
-	opt := hold.Options{NS: ns, HostPaths: bindTargets(a.box.Spec), Thorough: a.surprised}
+func unixExternals(ctx context.Context, a *app, opt hold.Options) ([]snapshot.External, error) {
+	opt.Thorough = a.surprised
 	a.surprised = false
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
@@ -41,8 +40,8 @@ func unixExternals(ctx context.Context, a *app, ns *netns.NS) ([]snapshot.Extern
 	return list, nil
 }
 
-// unannounced refuses a set with a unix socket or message queue that CRIU was not
-// told of, since the app got it only just before it was frozen, or it was not
+// unannounced refuses a set with a unix socket, message queue or file that CRIU was
+// not told of, since the app got it only just before it was frozen, or it was not
 // looked for thoroughly: the next time it is.
 func (a *app) unannounced(set *hold.Set, announced []string) error {
 	for _, name := range set.External() {
@@ -57,7 +56,8 @@ func (a *app) unannounced(set *hold.Set, announced []string) error {
 // sockets are what is held to restore an app with. A unix socket whose other
 // end was outside of the app, and that is not held, gets one whose other end
 // has just been closed; a counting eventfd gets one with the count that the
-// images have, a message queue an empty one. drop closes those.
+// images have, a message queue an empty one, and a file of a bind is opened again.
+// drop closes those.
 func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
 	held := a.heldSockets()
 	var made []*os.File
@@ -80,6 +80,8 @@ func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 				continue
 			}
 			stand = func() (*os.File, error) { return a.openQueue(e.Queue) }
+		case snapshot.ExternalFile:
+			stand = func() (*os.File, error) { return a.openLent(e) }
 		default:
 			continue
 		}

@@ -26,6 +26,9 @@ type Options struct {
 	// Known are the names of files that CRIU has been told of, as in [Set.External],
 	// and that are not to be held. Default: none.
 	Known []string
+	// Copy has [FindLent] look for a copy of the app, which gets no held file: it
+	// lists only those that CRIU can't find, and fails if nobody can.
+	Copy bool
 	// Thorough has [External] look at every socket. Default: only if the app's
 	// namespace has a unix connection or listener. A connection whose listener is
 	// closed may be in its client's alone.

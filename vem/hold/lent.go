@@ -34,6 +34,8 @@ type Lent struct {
 	// Path is where the app has it, below one of [Options.Binds]; empty if it is
 	// not there (any more).
 	Path string `json:"path,omitempty"`
+	// Name is what the kernel calls it: Path, if that is not empty, or for people only.
+	Name string `json:"name,omitempty"`
 	// Flags and Position are those of the open file, as in open(2) and lseek(2).
 	Flags    int   `json:"flags,omitempty"`
 	Position int64 `json:"position,omitempty"`
@@ -100,6 +102,7 @@ func (l *lent) see(pid, fd, copied int, at attributes) (kept bool, err error) {
 		return false, err
 	}
 	f.description.Path = l.inside(f)
+	f.description.Name = f.place()
 	l.list = append(l.list, f)
 	return true, nil
 }
@@ -214,7 +217,11 @@ func unescape(text string) string {
 func (l *lent) settle(o *objects) (notes []Note, err error) {
 	held := map[string]bool{}
 	for _, f := range l.list {
-		if f.locked || !f.description.Mounted {
+		if l.opt.Copy && !f.description.Mounted && f.description.Path == "" {
+			return nil, refuse(File, "file "+strconv.Quote(f.link)+" that is on none of the app's mounts",
+				"the app must close it: it can be held for a wake, but a copy can't open it").refusal(f.pid, f.fd)
+		}
+		if f.locked && !l.opt.Copy || !f.description.Mounted {
 			held[f.name()] = true
 		}
 	}
@@ -283,9 +290,9 @@ func (o *objects) addLent(f *lentFile) (kept bool, err error) {
 	return true, nil
 }
 
-// FindLent lists the files of a running app that are to be held as [Lent]. What
-// the app changes later is for the caller to notice, by [Collect] of the frozen
-// app. The objects have no files.
+// FindLent lists the files of an app that are to be held as [Lent]; see also
+// [Options.Copy]. What a running app changes later is for the caller to notice, by
+// [Collect] of the frozen app. The objects have no files.
 func FindLent(ctx context.Context, pids []int, opt Options) ([]Object, error) {
 	l := lent{opt: opt}
 	defer l.close()
