@@ -211,6 +211,14 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	}
 	defer again.close() //nolint:errcheck // the processes have the sockets, or nobody may
 	held = append(held, again.held()...)
+	locks, unlock, err := a.neededLocks(r.manifest, r.from.Images(), held)
+	defer func() { unlock() }()
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitLocks(ctx, locks, r.tell); err != nil {
+		return nil, err
+	}
 	tighten, err := d.makeRoom(a, rec)
 	if err != nil {
 		return nil, err
@@ -219,7 +227,9 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	resuming := false
 	var criuPID int
 	var ferr error
-	pid, err := restore.Run(ctx, d.criu, restore.Options{
+	guarded, quit := d.guardLocks(ctx, a, locks)
+	defer quit()
+	pid, err := restore.Run(guarded, d.criu, restore.Options{
 		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, Pages: r.pages, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
