@@ -43,7 +43,7 @@ func (a *app) neededLocks(m *snapshot.Manifest, images string, held []restore.He
 		}
 		f, err := openBound(a.box.Spec.Mounts, path, 0)
 		if err != nil {
-			continue //nolint:nilerr // it is the app's own, or gone, which CRIU tells
+			continue // it is the app's own, or gone, which CRIU tells
 		}
 		locks = append(locks, restore.Lock{FileLock: l, Path: path, File: f})
 	}

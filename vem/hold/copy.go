@@ -91,8 +91,10 @@ func (s *Set) Copyable() error {
 		case o.Kind == Mqueue:
 			return &UnsupportedError{PID: at.PID, FD: at.FD, What: "POSIX message queue", Remedy: "nobody can copy it: wake the app, which must close and unlink it"}
 		case o.Kind == File && o.Lent.Path == "":
-			return &UnsupportedError{PID: at.PID, FD: at.FD, What: "file " + strconv.Quote(o.Lent.Name) + " that is on none of the app's mounts",
-				Remedy: "wake the app, which must close it: it can be held for a wake, but a copy can't open it"}
+			return &UnsupportedError{
+				PID: at.PID, FD: at.FD, What: "file " + strconv.Quote(o.Lent.Name) + " that is on none of the app's mounts",
+				Remedy: "wake the app, which must close it: it can be held for a wake, but a copy can't open it",
+			}
 		case o.Kind == Inotify && waiting(int(o.File.Fd())):
 			v := unreadInotify()
 			return &UnsupportedError{PID: at.PID, FD: at.FD, What: v.What, Remedy: "wake the app, which has to read them first"}
