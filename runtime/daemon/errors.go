@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 )
@@ -64,7 +65,7 @@ func rpcError(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, holder.ErrDown):
 		code = codes.Unavailable
-	case errors.Is(err, hold.ErrUnsupported):
+	case errors.Is(err, hold.ErrUnsupported), errors.Is(err, preflight.ErrUnsupported):
 		code = codes.Unimplemented
 	case errors.Is(err, snapshot.ErrExists):
 		code = codes.AlreadyExists

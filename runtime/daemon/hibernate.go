@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -160,7 +161,17 @@ func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Contex
 	if err := outsiders(rec.Process.PID, pids); err != nil {
 		return err
 	}
-	return hold.Errors(look(ctx, pids))
+	report, err := preflight.Look(ctx, pids, preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: rec.AcceptLost})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(report.Err(), hold.Errors(look(ctx, pids))); err != nil {
+		return err
+	}
+	for _, n := range report.Notes {
+		a.remark(n.Text, n.Remedy)
+	}
+	return nil
 }
 
 // holdFor is the hold of one app, as package snapshot sees it.

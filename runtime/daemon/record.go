@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/hold"
 )
@@ -114,6 +115,8 @@ type record struct {
 	Memory    []memory.File `json:"memory,omitempty"`
 	Exit      string        `json:"exit,omitempty"`
 	LastError string        `json:"last_error,omitempty"`
+	// AcceptLost are the protections that its processes may lose.
+	AcceptLost []preflight.Protection `json:"accept_lost,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.
 	Notes []note `json:"notes,omitempty"`
 }

@@ -75,12 +75,39 @@ func (c Cgroup) State() (State, error) {
 	return parseEvents(string(b)), nil
 }
 
-// PIDs lists the processes, as the caller's pid namespace numbers them. A
-// cgroup that does not exist has none.
+// PIDs lists the processes, also those of cgroups below it, as the caller's pid
+// namespace numbers them. A cgroup that does not exist has none.
 func (c Cgroup) PIDs() ([]int, error) {
+	pids, err := c.own()
+	if err != nil {
+		return nil, err
+	}
+	// A program may have made cgroups below, if it has mounted them.
+	below, err := os.ReadDir(string(c))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	for _, entry := range below {
+		if !entry.IsDir() {
+			continue
+		}
+		more, err := Cgroup(filepath.Join(string(c), entry.Name())).PIDs()
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, more...)
+	}
+	return pids, nil
+}
+
+// own lists the processes of this very cgroup.
+func (c Cgroup) own() ([]int, error) {
 	b, err := os.ReadFile(filepath.Join(string(c), "cgroup.procs"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) { // it was removed just now
 		return nil, nil
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil // a threaded one: its processes are listed by the domain above
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)

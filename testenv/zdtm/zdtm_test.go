@@ -79,7 +79,10 @@ func built(t *testing.T, dir string) []string {
 		desc, err := os.ReadFile(program + ".desc")
 		qt.Assert(t, qt.IsTrue(err == nil || errors.Is(err, os.ErrNotExist)))
 		flags := strings.Fields(flagsField.FindString(string(desc)))
-		if !slices.ContainsFunc(flags, func(f string) bool { f = strings.Trim(f, `'",:}`); return f == "noauto" || f == "crfail" || f == "reqrst" }) {
+		if !slices.ContainsFunc(flags, func(f string) bool {
+			f = strings.Trim(f, `'",:}`)
+			return f == "noauto" || f == "crfail" || f == "reqrst"
+		}) {
 			names = append(names, filepath.Base(program))
 		}
 	}

@@ -92,7 +92,9 @@ func (p *preflight) found(what string) bool {
 // (namespaces.c, get_ns_id: "Can't dump nested pid namespace"), or saves it and
 // can't restore it (pstree.c: "Can't restore sub-task in NS", of a second network
 // namespace beside an external one). Mount namespaces may be several.
-func singleNamespaces() []string { return []string{"pid", "net", "user", "ipc", "uts", "time"} }
+func singleNamespaces() []string {
+	return []string{"pid", "net", "user", "ipc", "uts", "time", "cgroup"}
+}
 
 // nested remembers the namespaces of each process.
 type nested struct {
