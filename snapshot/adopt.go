@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,13 +21,16 @@ const maxBases = 8
 // the bases that the processes have mapped. It returns a function that unpins them
 // all, for when the manifest is on the disk.
 //
+// Unless the dump is to stay whole, processes that were forked share what they have in
+// common, see [image.ShareMemory].
+//
 // If more has changed since the bases were made than has not, or there are too many
 // of them, the dump is made one that needs none first. Where the store's
 // files can't be mapped, see [memory.Store.Mappable], the memory stays in the dump.
 //
 // If it fails the images may have been changed, and the partial snapshot is only
 // fit to be discarded; what was adopted goes with the next [memory.Store.Sweep].
-func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, m *Manifest) (_ func(), err error) {
+func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, whole bool, m *Manifest) (_ func(), err error) {
 	images := p.Dir().Images()
 	mappable, err := store.Mappable()
 	if err != nil {
@@ -48,8 +52,14 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 			return nil, err
 		}
 	}
-	if !mappable {
+	var shared map[string]string
+	switch {
+	case !mappable:
 		use.Pages = nil
+	case !whole:
+		if shared, use, err = share(ctx, images, sizes, use); err != nil {
+			return nil, err
+		}
 	}
 	m.Memory = nil
 	var pinned []memory.File
@@ -59,7 +69,10 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 		}
 	}()
 	for _, name := range use.Bases {
-		f := bases[name]
+		f, ok := bases[name]
+		if !ok {
+			continue // one of those that are shared
+		}
 		store.Pin([]memory.File{f})
 		pinned = append(pinned, f)
 		m.addBase(f, name)
@@ -82,9 +95,32 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 		if err := os.Symlink(target, filepath.Join(images, name)); err != nil {
 			return nil, fmt.Errorf("link memory file: %w", err)
 		}
-		m.Memory = append(m.Memory, Memory{File: f, Image: name})
+		entry := Memory{File: f, Image: name}
+		if as := shared[name]; as != "" {
+			entry.Names = []string{as}
+		}
+		m.Memory = append(m.Memory, entry)
 	}
 	return func() { store.Unpin(pinned) }, nil
+}
+
+// share has processes share pages images, see [image.ShareMemory], and returns their
+// names by image, and what [image.Memory] finds then. sizes are those of the bases.
+func share(ctx context.Context, images string, sizes map[string]int64, use *image.MemoryUse) (map[string]string, *image.MemoryUse, error) {
+	names, err := image.ShareMemory(ctx, images, sizes)
+	if err != nil || len(names) == 0 {
+		return nil, use, err
+	}
+	sizes = maps.Clone(sizes)
+	for file, name := range names {
+		info, err := os.Stat(filepath.Join(images, file))
+		if err != nil {
+			return nil, nil, fmt.Errorf("share memory: %w", err)
+		}
+		sizes[name] = info.Size()
+	}
+	use, err = image.Memory(ctx, images, sizes)
+	return names, use, err
 }
 
 // addBase notes a base under one of its names.

@@ -60,6 +60,10 @@ type TakeOptions struct {
 	// mapped, by the names that External gives them.
 	Store *memory.Store
 	Bases map[string]memory.File
+	// Whole keeps in each process's images all of its memory, as CRIU wrote it: for an
+	// app whose memory is to be copied at each restore. CRIU then finds by itself what
+	// forked processes have in common.
+	Whole bool
 	// Layers takes the files that CopyFiles copied to the storage directory.
 	// Manifest.Layers are those that the app has below them.
 	Layers *Layers
@@ -117,7 +121,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	m := o.Manifest
 	commit := func(ctx context.Context) error {
 		clock.step("save memory")
-		unpin, err := partial.adoptMemory(ctx, o.Store, o.Bases, &m)
+		unpin, err := partial.adoptMemory(ctx, o.Store, o.Bases, o.Whole, &m)
 		if err != nil {
 			return err
 		}

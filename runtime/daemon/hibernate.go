@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -289,6 +290,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(), Thawing: a.putBackTerminals,
 			External: dump, After: after, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
+			Whole: rec.RestoreMemory == restore.Copy,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still

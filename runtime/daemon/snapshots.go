@@ -20,8 +20,9 @@ import (
 
 // snapshotRequest says what takeSnapshot does.
 type snapshotRequest struct {
-	name string // "": chosen
-	stop bool
+	name  string // "": chosen
+	stop  bool
+	whole bool // as in snapshot.TakeOptions
 	// reserved is called when nobody else can make a snapshot of that name; may be
 	// nil.
 	reserved func(context.Context) error
@@ -76,6 +77,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		opt.After = snapshot.End
 	}
 	opt.Step = req.tell
+	opt.Whole = opt.Whole || req.whole
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
 	look := frozenLook{a: a, opt: opt.hold, announced: opt.External}

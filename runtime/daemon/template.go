@@ -72,7 +72,10 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 			t.rec.Snapshot, t.rec.Own, t.rec.Half = req.name, true, true
 			return errors.Join(d.writeTemplate(t.rec), fault.Point(ctx, fault.TemplateAfterRecord))
 		}
-		if _, out, err = d.takeSnapshot(ctx, req.app, snapshotRequest{name: req.name, reserved: own, tell: req.tell}); err != nil {
+		_, out, err = d.takeSnapshot(ctx, req.app, snapshotRequest{
+			name: req.name, whole: t.rules.Memory == template.MemoryCopied, reserved: own, tell: req.tell,
+		})
+		if err != nil {
 			return nil, nil, err
 		}
 	}

@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 )
 
 // CopyMemory is the inverse of [View.MapMemory], for a dump of processes that had
@@ -61,13 +63,12 @@ func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEnt
 	if err := e.guards.process(t, nil); err != nil {
 		return err
 	}
-	pieces, some := make([][]piece, len(t.mm.GetVmas())), false
-	for i, v := range t.mm.GetVmas() {
-		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: plan.based[i]}}
-		some = some || plan.based[i]
-	}
-	if !some {
-		return nil
+	pieces := plan.whole(t.mm.GetVmas())
+	if !slices.Contains(plan.based, true) {
+		if !slices.ContainsFunc(pieces, func(list []piece) bool { return len(list) == 0 }) {
+			return nil
+		}
+		return e.view.editMappings(t, pieces)
 	}
 	name := filepath.Join(e.view.dir, pagesName(t))
 	own, err := os.Open(name)
@@ -89,9 +90,37 @@ func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEnt
 	if err := e.view.setPagemap(t, runs); err != nil {
 		return err
 	}
-	return e.view.edit(fmt.Sprintf("mm-%d.img", entry.GetPid()), TypeMM, func(msg []byte) ([]byte, error) {
-		return replaceMappings(msg, pieces)
-	})
+	return e.view.editMappings(t, pieces)
+}
+
+// whole makes memory of earlier dumps anonymous, and joins anonymous memory that lies side
+// by side: mapping had cut it. It does so in every process. CRIU looks for what a process
+// shares with its parent where the mappings of both begin and end at the same addresses
+// (check_cow_vmas in criu/mem.c).
+func (p *memoryPlan) whole(vmas []*vma.VmaEntry) [][]piece {
+	pieces := make([][]piece, len(vmas))
+	last := -1 // the mapping of which the one before has become a part
+	for i, v := range vmas {
+		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: p.based[i]}}
+		switch {
+		case v.GetStatus()&vmaGuard != 0: // it lies in another one
+			continue
+		case last >= 0 && pieces[last][0].end == v.GetStart() && p.alike(vmas, last, i):
+			pieces[last][0].end, pieces[i] = v.GetEnd(), nil
+		default:
+			last = i
+		}
+	}
+	return pieces
+}
+
+// alike tells whether two mappings are the same anonymous memory but for where they are,
+// once those of earlier dumps are anonymous.
+func (p *memoryPlan) alike(vmas []*vma.VmaEntry, i, j int) bool {
+	a, b := vmas[i], vmas[j]
+	anonymous := func(k int) bool { return p.based[k] || mappable(vmas[k]) == CopiedNot }
+	return anonymous(i) && anonymous(j) && a.GetProt() == b.GetProt() && a.GetMadv() == b.GetMadv() &&
+		a.GetFlags()|mapAnonymous == b.GetFlags()|mapAnonymous
 }
 
 // sources lists all pages of a process by address: its own, and between them

@@ -257,14 +257,34 @@ func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
 		}
 		ids[key] = id
 	}
-	pieces := plan.pieces(t.mm.GetVmas(), func(file uint32) uint32 { return ids[e.bases[file].Key] }, ids[key])
+	base := func(file uint32) uint32 { return ids[e.bases[file].Key] }
+	return e.view.editMappings(t, plan.pieces(t.mm.GetVmas(), base, plan.cuts(ids[key])))
+}
+
+// editMappings replaces each mapping of a process by its pieces.
+func (v *View) editMappings(t *task, pieces [][]piece) error {
 	name := fmt.Sprintf("mm-%d.img", t.entry.GetPid())
-	return e.view.edit(name, TypeMM, func(msg []byte) ([]byte, error) { return replaceMappings(msg, pieces) })
+	return v.edit(name, TypeMM, func(msg []byte) ([]byte, error) { return replaceMappings(msg, pieces) })
+}
+
+// A cut is a run that becomes a mapping of its own, of a file that has its pages.
+type cut struct {
+	run
+	file uint32
+}
+
+// cuts are the runs to be mapped, of a pages image that is a file.
+func (p *memoryPlan) cuts(file uint32) []cut {
+	cuts := make([]cut, len(p.mapped))
+	for i, r := range p.mapped {
+		cuts[i] = cut{run: r, file: file}
+	}
+	return cuts
 }
 
 // pieces cuts each mapping. base says what the id of a file of an earlier dump
-// becomes, own is that of the pages image.
-func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, own uint32) [][]piece {
+// becomes. The cuts ascend.
+func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, cuts []cut) [][]piece {
 	pieces := make([][]piece, len(vmas))
 	for i, v := range vmas {
 		whole := piece{start: v.GetStart(), end: v.GetEnd()}
@@ -273,7 +293,7 @@ func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32,
 		}
 		pieces[i] = []piece{whole}
 	}
-	for _, r := range p.mapped {
+	for _, r := range cuts {
 		// The last piece is what is left of the mapping behind the run before.
 		all := pieces[r.vma]
 		rest := all[len(all)-1]
@@ -281,7 +301,7 @@ func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32,
 		if rest.start < r.start {
 			all = append(all, piece{start: rest.start, end: r.start, file: rest.file, offset: rest.offset})
 		}
-		all = append(all, piece{start: r.start, end: r.end(), file: own, offset: r.offset * PageSize})
+		all = append(all, piece{start: r.start, end: r.end(), file: r.file, offset: r.offset * PageSize})
 		if r.end() < rest.end {
 			all = append(all, piece{start: r.end(), end: rest.end, file: rest.file, offset: rest.offset + r.end() - rest.start})
 		} else {

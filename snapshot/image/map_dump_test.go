@@ -24,9 +24,12 @@ import (
 )
 
 // A fakeProcess is what a made-up dump says of a process. Its page at an address
-// holds nothing but that address, its pid and the dump's generation.
+// holds nothing but that address, its pid and the dump's generation, unless the content
+// says otherwise.
 type fakeProcess struct {
 	pid     uint32
+	ppid    uint32
+	content pageContent
 	vmas    []*vma.VmaEntry
 	extents []Extent
 	threads []*core.ThreadCoreEntry // none: one without filters
@@ -70,7 +73,7 @@ func writeDump(tb testing.TB, generation uint64, files map[uint32]string, filter
 	}
 	put("files.img", TypeFiles, table...)
 	for i, p := range processes {
-		entry := &pstree.PstreeEntry{Pid: new(p.pid), Ppid: proto.Uint32(0), Pgid: new(p.pid), Sid: new(p.pid)}
+		entry := &pstree.PstreeEntry{Pid: new(p.pid), Ppid: new(p.ppid), Pgid: new(p.pid), Sid: new(p.pid)}
 		if len(p.threads) == 0 {
 			p.threads = []*core.ThreadCoreEntry{{}}
 		}
@@ -105,6 +108,10 @@ func writeDump(tb testing.TB, generation uint64, files map[uint32]string, filter
 				continue
 			}
 			for a := e.Start; a < e.End(); a += PageSize {
+				if page, ok := p.content[a]; ok {
+					pages = append(pages, page...)
+					continue
+				}
 				pages = append(pages, fakePage(a, p.pid, generation)...)
 			}
 		}
@@ -155,7 +162,6 @@ func readMemory(tb testing.TB, dir string, files map[string][]byte) map[uint32]p
 			mapped[uint64(f.GetId())] = data
 		}
 	}
-	users := make(map[uint64]uint32) // of each mapped file
 	all := make(map[uint32]pageContent)
 	for _, rec := range records("pstree.img") {
 		p := &pstree.PstreeEntry{}
@@ -172,10 +178,6 @@ func readMemory(tb testing.TB, dir string, files map[string][]byte) map[uint32]p
 			if v.GetStatus()&vmaFilePrivate == 0 || !ok {
 				continue
 			}
-			if owner, ok := users[v.GetShmid()]; ok && owner != pid {
-				tb.Errorf("processes %d and %d share a file id", owner, pid)
-			}
-			users[v.GetShmid()] = pid
 			for a := v.GetStart(); a < v.GetEnd(); a += PageSize {
 				from := v.GetPgoff() + a - v.GetStart()
 				all[pid][a] = string(data[from : from+PageSize])
@@ -201,6 +203,30 @@ func readMemory(tb testing.TB, dir string, files map[string][]byte) map[uint32]p
 		qt.Check(tb, qt.HasLen(data, 0))
 	}
 	return all
+}
+
+// ownFileIDs proves that no two processes map private memory by the same file id: CRIU
+// would take it for shared, whatever the offset is.
+func ownFileIDs(tb testing.TB, dir string, pids ...uint32) {
+	tb.Helper()
+	users := make(map[uint64]uint32)
+	for _, pid := range pids {
+		data, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("mm-%d.img", pid)))
+		qt.Assert(tb, qt.IsNil(err))
+		img, err := Decode(data)
+		qt.Assert(tb, qt.IsNil(err))
+		m := &mm.MmEntry{}
+		qt.Assert(tb, qt.IsNil(proto.Unmarshal(img.Records[0].Message, m)))
+		for _, v := range m.GetVmas() {
+			if v.GetStatus()&vmaFilePrivate == 0 {
+				continue
+			}
+			if user, ok := users[v.GetShmid()]; ok && user != pid {
+				tb.Errorf("processes %d and %d share a file id", user, pid)
+			}
+			users[v.GetShmid()] = pid
+		}
+	}
 }
 
 // sameMemory compares what each page of each process holds.

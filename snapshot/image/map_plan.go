@@ -113,6 +113,7 @@ type memoryPlan struct {
 	copied []run    // to be copied by CRIU, ascending
 	why    []Copied // of each mapping that has pages to be copied
 	based  []bool   // of each mapping: it is of the memory of an earlier dump
+	fit    []bool   // of each mapping: its pages may be mapped
 	own    uint64   // stored pages in mappings that may be mapped or are based
 	over   uint64   // those of them that are in based ones
 }
@@ -138,8 +139,8 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists f
 	if err := checkMappings(vmas); err != nil {
 		return nil, err
 	}
-	p := &memoryPlan{why: make([]Copied, len(vmas)), based: make([]bool, len(vmas))}
 	fit := make([]bool, len(vmas))
+	p := &memoryPlan{why: make([]Copied, len(vmas)), based: make([]bool, len(vmas)), fit: fit}
 	refuse := CopiedNot // all of the process
 	if foreignTask(t) {
 		refuse = CopiedTask

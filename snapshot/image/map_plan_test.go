@@ -275,7 +275,7 @@ func TestPlanMemoryOfManyGenerations(t *testing.T) {
 		plan, err := planMemory(task, base, noneInsists)
 		qt.Assert(t, qt.IsNil(err))
 		var next []*vma.VmaEntry
-		for i, list := range plan.pieces(vmas, func(uint32) uint32 { return testBase }, testBase) {
+		for i, list := range plan.pieces(vmas, func(uint32) uint32 { return testBase }, plan.cuts(testBase)) {
 			for _, p := range list {
 				if p.start == p.end {
 					continue

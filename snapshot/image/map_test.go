@@ -88,6 +88,7 @@ type history struct {
 	t          *testing.T
 	random     *rand.Rand
 	generation uint64
+	writes     int // of each process between two dumps
 	processes  []fakeProcess
 	model      map[uint32]pageContent
 	files      map[string][]byte // the memory files, by the names that CRIU has for them
@@ -104,7 +105,7 @@ func (h *history) change() {
 				own[a] = true
 			}
 		}
-		for range 12 {
+		for range h.writes {
 			v := p.vmas[h.random.IntN(len(p.vmas))]
 			if v.GetStatus()&vmaGuard != 0 {
 				continue
@@ -155,6 +156,7 @@ func (h *history) restore() {
 	_, err = view.MapMemory(t.Context(), MemoryFiles{Pages: keys, Bases: bases})
 	qt.Assert(t, qt.IsNil(err))
 	sameMemory(t, readMemory(t, view.Dir(), given), h.model)
+	ownFileIDs(t, view.Dir(), slices.Collect(maps.Keys(h.model))...)
 
 	// The next dump has one id for a file, whoever maps it, and other names.
 	ids, names := make(map[string]uint64), make(map[uint64]string)
@@ -232,7 +234,7 @@ func readFile(tb testing.TB, dir, name string) []byte {
 func TestMapMemoryOverGenerations(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := &history{t: t, random: rand.New(rand.NewPCG(seed, 1)), model: make(map[uint32]pageContent)}
+			h := &history{t: t, random: rand.New(rand.NewPCG(seed, 1)), model: make(map[uint32]pageContent), writes: 12}
 			for pid := uint32(10); pid <= 30; pid += 10 {
 				p := fakeProcess{pid: pid}
 				page := uint64(0)
