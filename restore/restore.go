@@ -161,13 +161,18 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 
 // prepare returns the directory of images that CRIU reads, and a function that
 // removes it: the snapshot's own, or a view in which held sockets are files that
-// CRIU inherits, memory is mapped, and /dev/tty is the terminal that it leads to.
+// CRIU inherits, memory is mapped, /dev/tty is the terminal that
+// it leads to, and timers of the first thread are its own.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
 	terminals, err := image.HasControlTerminals(o.Snapshot.Images())
 	if err != nil {
 		return "", nil, err
 	}
-	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" && !terminals {
+	timers, err := image.StrayTimers(o.Snapshot.Images())
+	if err != nil {
+		return "", nil, err
+	}
+	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" && !terminals && len(timers) == 0 {
 		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
@@ -196,6 +201,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		if err = view.PlaceTerminals(ctx, plan.Terminals); err != nil {
 			return "", nil, err
 		}
+	}
+	if err = view.PlaceTimers(timers); err != nil {
+		return "", nil, err
 	}
 	if o.Hostname != "" {
 		if err = view.SetHostname(o.Hostname); err != nil {

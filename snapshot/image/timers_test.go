@@ -1,0 +1,63 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
+	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestPlaceTimers(t *testing.T) {
+	posix := func(id uint32, thread *int32) *timer.PosixTimerEntry {
+		return &timer.PosixTimerEntry{
+			ItId: &id, ClockId: proto.Uint32(1), SiSigno: proto.Uint32(10), ItSigevNotify: proto.Uint32(4), SivalPtr: proto.Uint64(0), Overrun: proto.Uint32(0),
+			Isec: proto.Uint64(1), Insec: proto.Uint64(0), Vsec: proto.Uint64(1), Vnsec: proto.Uint64(0), NotifyThreadId: thread,
+		}
+	}
+	none := &timer.ItimerEntry{Isec: proto.Uint64(0), Iusec: proto.Uint64(0), Vsec: proto.Uint64(0), Vusec: proto.Uint64(0)}
+	images, err := filepath.Glob("testdata/*/core-*.img")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(len(images) > 0))
+	data, err := os.ReadFile(images[0])
+	qt.Assert(t, qt.IsNil(err))
+	img, err := Decode(data)
+	qt.Assert(t, qt.IsNil(err))
+	entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
+	qt.Assert(t, qt.IsNil(err))
+
+	entry.Tc.Timers = &timer.TaskTimersEntry{
+		Real: none, Virt: none, Prof: none,
+		Posix: []*timer.PosixTimerEntry{posix(1, proto.Int32(-1)), posix(2, proto.Int32(8)), posix(3, nil)},
+	}
+	dir, view := t.TempDir(), t.TempDir()
+	write := func() {
+		img.Records[0].Message, err = marshal(entry)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "core-7.img"), img.Encode(), 0o600)))
+	}
+	write()
+	stray, err := StrayTimers(dir)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(stray, []string{"core-7.img"}))
+
+	v, err := NewView(t.Context(), dir, view)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(v.PlaceTimers(stray)))
+	data, err = v.read("core-7.img")
+	qt.Assert(t, qt.IsNil(err))
+	edited, err := Decode(data)
+	qt.Assert(t, qt.IsNil(err))
+	got, err := unmarshal[core.CoreEntry](edited.Records[0].Message)
+	qt.Assert(t, qt.IsNil(err))
+	entry.Tc.Timers.Posix[0].NotifyThreadId = proto.Int32(7)
+	qt.Assert(t, qt.IsTrue(proto.Equal(got, entry)))
+
+	write() // as it is right
+	stray, err = StrayTimers(dir)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(stray, 0))
+}
