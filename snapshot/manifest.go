@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/settings"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
@@ -58,6 +59,9 @@ type Manifest struct {
 	// Connections is how many TCP connections the file of them has, both of whose ends
 	// are the app's own.
 	Connections int `json:"connections,omitempty"`
+	// Settings are those of threads that CRIU does not save, where they are not as
+	// usual.
+	Settings []settings.Task `json:"settings,omitempty"`
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`

@@ -25,6 +25,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/settings"
 )
 
 // Sockets is what keeps the sockets of an app while it is frozen.
@@ -100,6 +101,7 @@ type Taken struct {
 	Dir    Dir
 	Frozen time.Duration // how long the processes stood still; if they ended, until they did
 	Steps  map[string]time.Duration
+	Notes  []string // settings of processes that can't be set again
 }
 
 // Take freezes an app and saves it. If it fails, the processes go on as before
@@ -163,6 +165,9 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			return err
 		}
 		m.Processes = len(pids)
+		if m.Settings, taken.Notes, err = settings.Read(pids); err != nil {
+			return err
+		}
 		if o.Sockets != nil {
 			clock.step("hold sockets")
 			if err := o.Sockets.Hold(ctx, pids); err != nil {

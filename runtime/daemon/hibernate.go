@@ -102,6 +102,9 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if err != nil {
 		return nil, err
 	}
+	for _, n := range taken.Notes {
+		a.remark(n, "")
+	}
 	// No way back from here: the processes are gone, the hold is everything.
 	ctx = context.WithoutCancel(ctx)
 	if err := fault.Point(ctx, fault.HibernateAfterKill); err != nil {

@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/settings"
 )
 
 // note is something that an app has otherwise than before, or will have when it comes
@@ -22,6 +25,31 @@ func (a *app) remark(text, remedy string) {
 	n := note{text, remedy}
 	if !slices.Contains(a.remarks, n) {
 		a.remarks = append(a.remarks, n)
+	}
+}
+
+// setAgain sets what CRIU does not: the settings of the processes that were restored. A
+// setting that this host does not allow is a note, and no reason to fail.
+func (a *app) setAgain(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
+	if len(m.Settings) == 0 {
+		return next
+	}
+	return func(ctx context.Context, pid int) error {
+		pids, err := a.cgroup().PIDs()
+		if err != nil {
+			return err
+		}
+		notes, err := settings.Apply(pids, m.Settings)
+		if err != nil {
+			return err
+		}
+		for _, n := range notes {
+			a.remark(n, "")
+		}
+		if next == nil {
+			return nil
+		}
+		return next(ctx, pid)
 	}
 }
 

@@ -107,6 +107,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, n := range taken.Notes {
+		a.remark(n, "")
+	}
 	if req.stop {
 		ended = true
 		if err := d.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+opt.Manifest.Name); err != nil {

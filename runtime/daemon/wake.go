@@ -241,7 +241,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Meanwhile: meanwhile, Connect: connect, Ready: again.ready(a.fillTerminals(r.manifest, r.ready)), Step: r.tell,
+		Meanwhile: meanwhile, Connect: connect, Ready: again.ready(a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready))), Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {
