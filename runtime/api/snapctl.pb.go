@@ -1701,6 +1701,7 @@ type HibernateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	EndSessions   bool                   `protobuf:"varint,10,opt,name=end_sessions,json=endSessions,proto3" json:"end_sessions,omitempty"` // first end what runs by exec, which would be in the way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1747,6 +1748,13 @@ func (x *HibernateRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *HibernateRequest) GetEndSessions() bool {
+	if x != nil {
+		return x.EndSessions
+	}
+	return false
 }
 
 type WakeRequest struct {
@@ -1815,6 +1823,7 @@ type SnapshotRequest struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`  // empty: APP-1, APP-2, ...
 	Stop          bool                   `protobuf:"varint,3,opt,name=stop,proto3" json:"stop,omitempty"` // end the app afterwards
 	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	EndSessions   bool                   `protobuf:"varint,10,opt,name=end_sessions,json=endSessions,proto3" json:"end_sessions,omitempty"` // as in HibernateRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1875,6 +1884,13 @@ func (x *SnapshotRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *SnapshotRequest) GetEndSessions() bool {
+	if x != nil {
+		return x.EndSessions
+	}
+	return false
 }
 
 type RestoreRequest struct {
@@ -4402,19 +4418,23 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
-	"\x0eRemoveResponse\"[\n" +
+	"\x0eRemoveResponse\"~\n" +
 	"\x10HibernateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"j\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
+	"\fend_sessions\x18\n" +
+	" \x01(\bR\vendSessions\"j\n" +
 	"\vWakeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
-	"\x04copy\x18\x03 \x01(\bR\x04copy\"\x80\x01\n" +
+	"\x04copy\x18\x03 \x01(\bR\x04copy\"\xa3\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04stop\x18\x03 \x01(\bR\x04stop\x123\n" +
-	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xd3\x02\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
+	"\fend_sessions\x18\n" +
+	" \x01(\bR\vendSessions\"\xd3\x02\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +

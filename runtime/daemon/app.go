@@ -41,6 +41,8 @@ type app struct {
 	pool     *tmpl // that it stands ready for; does not change
 	detached bool  // from its network; the daemon's mu guards it
 
+	sessions sessions // see attended
+
 	keeping chan struct{} // holds one token while exclusively runs
 
 	mu  sync.Mutex

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
 )
@@ -48,14 +50,39 @@ func (c *console) resize(size *api.ExecStart) {
 	}
 }
 
-// drain copies a terminal's output until the command has ended; pipes are
-// copied by package exec.
-func (c *console) drain(out *execOutput) {
+// drain copies a terminal's output until the command, process pid, has ended and all
+// was read; pipes are copied by package exec. What the command leaves running keeps
+// the terminal open, but not the session.
+func (c *console) drain(out *execOutput, pid int) error {
 	if c.terminal == nil {
-		return
+		return nil
 	}
-	_ = c.slave.Close()                                // the command has its own
-	_, _ = io.Copy(out.writer(wrapStdout), c.terminal) // EIO: the last user of the terminal is gone
+	_ = c.slave.Close() // the command has its own
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("watch process %d: %w", pid, err)
+	}
+	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	to, buf := out.writer(wrapStdout), make([]byte, 32<<10)
+	for {
+		ready := []unix.PollFd{{Fd: int32(c.terminal.Fd()), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return fmt.Errorf("wait for a terminal: %w", err)
+		}
+		if ready[0].Revents == 0 {
+			return nil // the command has ended
+		}
+		n, err := c.terminal.Read(buf)
+		if err != nil {
+			return nil //nolint:nilerr // EIO: the last user of the terminal is gone
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return nil //nolint:nilerr // the client is gone, and the command is ended
+		}
+	}
 }
 
 // closeInput tells the command that no more input comes. A terminal gets the

@@ -86,6 +86,7 @@ func hint(err error) string {
 	var (
 		step *StepError
 		lost *LostError
+		busy *SessionError
 		c    *criu.Error
 	)
 	switch {
@@ -99,6 +100,8 @@ func hint(err error) string {
 		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
 	case errors.As(err, &step):
 		return stepHint(step)
+	case errors.As(err, &busy):
+		return "let it end, and try again; hibernate and snapshot end it with --end-sessions"
 	case errors.As(err, &lost):
 		return "wake it by command: snapctl wake " + lost.App
 	case errors.Is(err, holder.ErrDown):

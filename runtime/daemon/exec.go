@@ -17,7 +17,7 @@ import (
 )
 
 // Exec implements the API: it runs a command beside the app's processes. The
-// command is not part of the app: see outsiders.
+// command is not part of the app: see session.
 func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput]) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -41,9 +41,9 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 	if err := d.startExec(stream.Context(), a, cmd, pid); err != nil {
 		return err
 	}
+	defer a.sessions.begin(cmd.Process.Pid, start.GetArgs())()
 	go feed(stream, console)
-	console.drain(out)
-	err = cmd.Wait()
+	err = errors.Join(console.drain(out, cmd.Process.Pid), cmd.Wait())
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("exec in %s: %w", start.GetName(), err)
@@ -142,21 +142,4 @@ func wrapStdout(b []byte) *api.ExecOutput {
 
 func wrapStderr(b []byte) *api.ExecOutput {
 	return &api.ExecOutput{Output: &api.ExecOutput_Stderr{Stderr: b}}
-}
-
-// outsiders refuses an app in whose cgroup a process runs that is not of the
-// app's tree: an exec. CRIU would not save it.
-func outsiders(root int, pids []int) error {
-	parents := make(map[int]int, len(pids))
-	for _, pid := range pids {
-		if ppid, err := parentOf(pid); err == nil {
-			parents[pid] = ppid
-		}
-	}
-	for pid, ppid := range parents {
-		if _, inside := parents[ppid]; pid != root && !inside {
-			return fmt.Errorf("process %d runs by `snapctl exec`: %w: it can't be saved; let it end, and try again", pid, errdefs.ErrFailedPrecondition)
-		}
-	}
-	return nil
 }

@@ -162,14 +162,12 @@ func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Contex
 		return err
 	}
 	rec, _ := a.read()
-	if err := outsiders(rec.Process.PID, pids); err != nil {
-		return err
-	}
+	pids, attended := a.unattended(rec.Process.PID, pids)
 	report, err := preflight.Look(ctx, pids, preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: rec.AcceptLost})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(report.Err(), hold.Errors(look(ctx, pids))); err != nil {
+	if err := errors.Join(attended, report.Err(), hold.Errors(look(ctx, pids))); err != nil {
 		return err
 	}
 	for _, n := range report.Notes {

@@ -54,7 +54,14 @@ func (d *Daemon) Show(_ context.Context, req *api.AppRequest) (*api.App, error) 
 
 // Hibernate implements the API.
 func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), d.hibernate)
+	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+		if req.GetEndSessions() {
+			if err := a.endSessions(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return d.hibernate(ctx, a, tell)
+	})
 }
 
 // Wake implements the API.
@@ -97,6 +104,11 @@ func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStream
 	began := time.Now()
 	var m *snapshot.Manifest
 	out, err := logged(ctx, d, "snapshot", req.GetApp(), func() (out *outcome, err error) {
+		if req.GetEndSessions() {
+			if err := a.endSessions(ctx); err != nil {
+				return nil, err
+			}
+		}
 		m, out, err = d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), tell: progress(stream)})
 		return out, err
 	})

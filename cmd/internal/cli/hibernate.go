@@ -11,19 +11,28 @@ import (
 )
 
 func newHibernate(s *session) *cobra.Command {
-	return &cobra.Command{
+	endSessions := false
+	cmd := &cobra.Command{
 		Use:   "hibernate APP...",
 		Short: "Put apps to sleep; traffic wakes them",
 		Long: `Put apps to sleep: save their processes, end them, and hold their sockets. Peers
 stay connected and can connect: what they send waits, and wakes the app as its
 --wake says. If it fails the app runs on. A connection that can't be held, since one
-process had just passed it to another one, is listed, and the exit code is 6.`,
+process had just passed it to another one, is listed, and the exit code is 6.
+
+An app in which something runs by snapctl exec can't be saved: let that end, or give
+--end-sessions. --hibernate-after waits until it has ended.`,
 		Example: `  snapctl hibernate cache
-  snapctl hibernate --timeout 10s cache web`,
+  snapctl hibernate --timeout 10s cache web
+  snapctl hibernate --end-sessions devbox`,
 		Args:              someOf("APP"),
 		ValidArgsFunction: s.ask(0, appNames(api.Status_STATUS_RUNNING)),
 		RunE: s.operate(output.Hibernate, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, Timeout: s.patience()}, tell)
+			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, EndSessions: endSessions, Timeout: s.patience()}, tell)
 		}),
 	}
+	cmd.Flags().BoolVar(&endSessions, "end-sessions", false, endSessionsUsage)
+	return cmd
 }
+
+const endSessionsUsage = "first end what runs in the app by snapctl exec, as when a terminal is closed"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Somebody is at work in an app by `snapctl exec --tty`, and leaves programs running there.
+# Right: hibernate says which session is in the way and how to end it, --end-sessions ends it; a program that was left
+# with the session's terminal is named, with its descriptor; one that was started apart from it sleeps and wakes.
+# Needs: util-linux (script, setsid), procps.
+set -u
+app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
+trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; rm -rf "$d"' EXIT
+ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
+snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+snapctl run --name $app -- sleep 1000 >/dev/null || skip "run"
+until_ok() { for _ in {1..100}; do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
+inside() { snapctl exec $app -- "$@"; }
+
+# A session that is going on, with a job of its own.
+script -qc "snapctl exec -it $app -- sh -c 'sleep 701 & sleep 702'" /dev/null </dev/null >/dev/null 2>&1 &
+until_ok inside pgrep -f '^sleep 702' || skip "no session"
+message=$(snapctl hibernate $app 2>&1) && wrong "hibernated with a session going on"
+[[ $message == *"sleep 702"*"by \`snapctl exec\`"* && $message == *--end-sessions* ]] || wrong "the session is not named: $message"
+message=$(snapctl hibernate --end-sessions $app 2>&1) || wrong "--end-sessions: $message"
+snapctl wake $app >/dev/null || wrong "does not wake"
+inside pgrep -f '^sleep 70' >/dev/null && wrong "the session's programs are still there"
+
+
+# A program that was left running with the terminal of a session that is over.
+script -qc "snapctl exec -it $app -- sh -c 'trap \"\" HUP; sleep 703 & sleep 0.2'" /dev/null </dev/null >/dev/null 2>&1
+until_ok inside pgrep -f '^sleep 703' || skip "nothing was left running"
+message=$(snapctl hibernate $app 2>&1) && wrong "hibernated with a terminal of the host"
+[[ $message == *terminal*"as descriptor"*setsid* ]] || wrong "what was left is not named: $message"
+inside pkill -f '^sleep 703'
+gone() { ! inside pgrep -f '^sleep 703'; }
+until_ok gone
+
+# One that was started apart.
+inside sh -c 'setsid sleep 704 </dev/null >/tmp/log 2>&1 &'
+message=$(snapctl hibernate $app 2>&1) || wrong "a program that was started apart is in the way: $message"
+snapctl wake $app >/dev/null || wrong "does not wake"
+inside pgrep -f '^sleep 704' >/dev/null || wrong "the program that was started apart is gone"
+ok "sessions are named and ended, what is left is named, what is apart survives"
