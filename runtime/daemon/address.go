@@ -33,6 +33,18 @@ func (e *pooledError) Error() string {
 	return fmt.Sprintf("a clone that stands ready has %s", e.addr)
 }
 
+// addressError is an address that another app has. It is an errdefs.ErrAlreadyExists.
+type addressError struct {
+	app string
+	address
+}
+
+func (e *addressError) Error() string {
+	return fmt.Sprintf("app %s has endpoint %s of network %s", e.app, e.addr, e.network)
+}
+
+func (e *addressError) Is(target error) bool { return target == errdefs.ErrAlreadyExists }
+
 // chooseEndpoint fills in or checks the addresses of a new app. Returns a
 // *pooledError if an app of a pool is to give its address up first.
 //
@@ -69,7 +81,7 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 		d.reserved[ready.address]++
 		return ready
 	case errors.Is(err, endpoint.ErrInUse):
-		return fmt.Errorf("endpoint in network %s: %w: app %s has %s", rec.Network, errdefs.ErrAlreadyExists, used[rec.Addr4], rec.Addr4)
+		return &addressError{app: used[rec.Addr4], address: address{rec.Network, rec.Addr4}}
 	case errors.Is(err, endpoint.ErrExhausted):
 		return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
 	case err != nil:

@@ -195,7 +195,7 @@ func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release
 		if pages := c.req.policy.pages; pages != nil {
 			err = fmt.Errorf("%w with its memory %s", err, *pages)
 		}
-		err = fmt.Errorf("template %s: %w: %w", c.t.rec.Name, errdefs.ErrFailedPrecondition, err)
+		err = refusef("template %s: %w", c.t.rec.Name, err)
 	}
 	return c.app, release, err
 }

@@ -105,7 +105,7 @@ func (d *Daemon) room(network string, count int) error {
 		}
 	}
 	if count > free {
-		return fmt.Errorf("%d clones: %w: network %s (%s) has %d free addresses", count, errdefs.ErrFailedPrecondition, network, pool.Prefix4, free)
+		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, network, pool.Prefix4, free)
 	}
 	return nil
 }

@@ -261,7 +261,7 @@ func recordOf(m *snapshot.Manifest) (*record, error) {
 // restoredRecord is the record of an app to be made from a snapshot.
 func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*record, error) {
 	if !m.WithStorage {
-		return nil, fmt.Errorf("snapshot %s: %w: it has no files", req.GetSnapshot(), errdefs.ErrFailedPrecondition)
+		return nil, refusef("snapshot %s has no files: nothing can be restored from it alone", req.GetSnapshot())
 	}
 	name := cmp.Or(req.GetAs(), m.App)
 	if err := snapshot.ValidateName(name); err != nil {

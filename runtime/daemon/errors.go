@@ -81,6 +81,16 @@ func rpcError(err error) error {
 	return status.Error(code, err.Error())
 }
 
+// refusal is a request that can't be carried out as things are. It is an
+// errdefs.ErrFailedPrecondition that says in its own words why.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error        { return r.error }
+func (r refusal) Is(target error) bool { return target == errdefs.ErrFailedPrecondition }
+
+// refusef makes a refusal.
+func refusef(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+
 // hint says what can be done about an error, or "".
 func hint(err error) string {
 	var (

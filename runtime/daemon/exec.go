@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -48,14 +50,23 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 	if err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("exec in %s: %w", start.GetName(), err)
 	}
-	return out.send(&api.ExecOutput{Output: &api.ExecOutput_ExitCode{ExitCode: int32(cmd.ProcessState.ExitCode())}})
+	return out.send(&api.ExecOutput{Output: &api.ExecOutput_ExitCode{ExitCode: exitCode(cmd.ProcessState)}})
+}
+
+// exitCode is the exit code of a command, and 128 and the number of the signal for one
+// that a signal ended, as shells have it.
+func exitCode(s *os.ProcessState) int32 {
+	if status, ok := s.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int32(status.Signal())
+	}
+	return int32(s.ExitCode())
 }
 
 // execCommand returns a command, and the process into whose namespaces it goes.
 func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
 	rec, _ := a.read()
 	if rec.Status != Running && rec.Status != Snapshotting {
-		return nil, 0, fmt.Errorf("app %s is %s: %w: exec needs a running app", rec.Name, rec.Status, errdefs.ErrFailedPrecondition)
+		return nil, 0, refusef("app %s is %s: exec needs a running app", rec.Name, rec.Status)
 	}
 	if len(start.GetArgs()) == 0 {
 		return nil, 0, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)
@@ -86,7 +97,7 @@ func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd, pid int) 
 	defer release()
 	if rec, _ := a.read(); rec.Process.PID != pid {
 		// By now its number may be another process's, in the host's namespaces.
-		return fmt.Errorf("exec in %s: %w: its processes have ended meanwhile; try again", a.name(), errdefs.ErrFailedPrecondition)
+		return refusef("exec in %s: its processes have ended meanwhile; try again", a.name())
 	}
 	if err := a.box.StartCommand(cmd, pid); err != nil {
 		return fmt.Errorf("exec in %s: %w", a.name(), err)

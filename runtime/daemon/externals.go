@@ -41,6 +41,10 @@ func externals(a *app, rec record) (list []snapshot.External, dump []string, err
 		return nil, nil, err
 	}
 	dump = []string{logKey, "mnt[/dev]:" + devKey, control}
+	for _, v := range a.box.Views() {
+		list = append(list, snapshot.External{Kind: snapshot.ExternalMount, Key: v.Key, Path: v.Path})
+		dump = append(dump, fmt.Sprintf("mnt[%s]:%s", v.Path, v.Key))
+	}
 	for i, m := range rec.Spec.Mounts {
 		key := "bind" + strconv.Itoa(i)
 		list = append(list, snapshot.External{Kind: snapshot.ExternalBind, Key: key, Path: m.Destination})
@@ -117,7 +121,7 @@ func (d *Daemon) place(a *app, rec record, ns *netns.NS) (_ *restore.Place, err 
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	binds := make(map[string]string, len(rec.Spec.Mounts)+1)
+	binds := a.box.ViewSources()
 	binds[hold.QueueMount] = a.box.Queues()
 	for _, m := range rec.Spec.Mounts {
 		binds[m.Destination] = m.Source

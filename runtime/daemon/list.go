@@ -79,7 +79,7 @@ func (d *Daemon) doom(name string) (free func(), err error) {
 		return nil, err
 	}
 	if t := d.usedBy(name); t != "" {
-		return nil, fmt.Errorf("snapshot %s: %w: template %s is made of it; remove that first", name, errdefs.ErrFailedPrecondition, t)
+		return nil, refusef("snapshot %s is needed: template %s is made of it; remove that first", name, t)
 	}
 	d.names[name] = true
 	return func() {
@@ -113,7 +113,7 @@ func (d *Daemon) restoring(name string) (free func(), err error) {
 // The caller holds d.mu.
 func (d *Daemon) beingRestored(name string) error {
 	if d.restores[name] > 0 {
-		return fmt.Errorf("snapshot %s: %w: an app is being restored from it; try again when that is done", name, errdefs.ErrFailedPrecondition)
+		return refusef("snapshot %s is needed: an app is being restored from it; try again when that is done", name)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 		}
 		dir = a.hibernation()
 		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("app %s has no images: %w: it is %s", req.GetSnapshot(), errdefs.ErrFailedPrecondition, a.status())
+			err = refusef("app %s has no images: it is %s", req.GetSnapshot(), a.status())
 		}
 	}
 	if err != nil {

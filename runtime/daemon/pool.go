@@ -36,7 +36,7 @@ func (d *Daemon) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Templ
 	if _, m, err := d.findSnapshot(t.rec.Snapshot); err != nil {
 		return nil, err
 	} else if m.Processes == 0 && size > 0 {
-		return nil, fmt.Errorf("template %s: %w: it has no processes that could stand ready: its clones start their program", t.rec.Name, errdefs.ErrFailedPrecondition)
+		return nil, refusef("template %s has no processes that could stand ready: its clones start their program", t.rec.Name)
 	}
 	d.mu.Lock()
 	rec := t.rec

@@ -65,7 +65,15 @@ type StepError struct {
 }
 
 func (e *StepError) Error() string {
+	if done, ok := beingDone[e.To]; ok {
+		return fmt.Sprintf("app %s is %s: it can't be %s", e.App, e.From, done)
+	}
 	return fmt.Sprintf("app %s is %s: it can't become %s", e.App, e.From, e.To)
+}
+
+// beingDone says in users' words what a step does to an app.
+var beingDone = map[Status]string{
+	Hibernating: "hibernated", Snapshotting: "saved", Waking: "woken", Resuming: "woken", Stopped: "stopped", Removing: "removed",
 }
 
 // record is what is kept of an app on the disk.

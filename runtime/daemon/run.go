@@ -106,6 +106,9 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *record, first Status, pool *
 	}
 	a := d.newApp(*rec)
 	a.pool = pool
+	if err := a.box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there
+		return nil, nil, refusef("make app %s: %w", rec.Name, err)
+	}
 	if err := os.Mkdir(a.dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)
 	}

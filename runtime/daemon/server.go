@@ -143,7 +143,9 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	}
 	var a *app
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
-		a, out, err = d.restoreSnapshot(ctx, restoreRequest{source: s, record: *rec, pages: pages, tell: progress(stream)})
+		a, out, err = d.restoreSnapshot(ctx, restoreRequest{
+			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, tell: progress(stream),
+		})
 		return out, err
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -242,8 +243,10 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 type restoreRequest struct {
 	source *source
 	record record // see restoredRecord
-	pages  restore.Pages
-	tell   func(string)
+	// anywhere says that the app gets another address if the record's is in use.
+	anywhere bool
+	pages    restore.Pages
+	tell     func(string)
 }
 
 // restoreSnapshot makes a new app from a snapshot. Its connections to others are
@@ -259,6 +262,11 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	}
 	req.record.needed(req.pages)
 	a, release, err := d.enroll(ctx, req.record, Restoring)
+	taken, moved := errors.AsType[*addressError](err)
+	if moved && req.anywhere {
+		req.record.Addr4 = netip.Addr{}
+		a, release, err = d.enroll(ctx, req.record, Restoring)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -268,6 +276,13 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
+	if moved {
+		rec, _ := a.read()
+		a.remark(
+			fmt.Sprintf("%s is at %s for others, and at %s, which it was saved with, for itself: app %s has that endpoint", rec.Name, rec.Addr4, taken.addr, taken.app),
+			"--endpoint chooses an address",
+		)
+	}
 	if born.plan, err = sameAgain().Plan(a.instance(1, 0, nil)); err != nil {
 		return nil, nil, err
 	}

@@ -102,7 +102,7 @@ func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.Remov
 			return nil, fmt.Errorf("app %s: %w", req.GetName(), errdefs.ErrNotFound)
 		}
 		if s := a.status(); s != Stopped && s != Removing && !req.GetForce() {
-			return nil, fmt.Errorf("app %s is %s: %w: stop it first, or use --force", req.GetName(), s, errdefs.ErrFailedPrecondition)
+			return nil, refusef("app %s is %s: stop it first, or use --force", req.GetName(), s)
 		}
 		return nil, d.expunge(context.WithoutCancel(ctx), a)
 	})

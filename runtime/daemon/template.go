@@ -90,7 +90,7 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	}
 	defer s.Close()
 	if !s.manifest.WithStorage {
-		return nil, nil, fmt.Errorf("snapshot %s: %w: it has no files", t.rec.Snapshot, errdefs.ErrFailedPrecondition)
+		return nil, nil, refusef("snapshot %s has no files: a template needs them", t.rec.Snapshot)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,13 +181,13 @@ func (d *Daemon) forgetTemplate(t *tmpl) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if clones := d.clonesOf(name); len(clones) > 0 {
-		return fmt.Errorf("template %s: %w: it has clones: %s; remove them first", name, errdefs.ErrFailedPrecondition, someOf(clones))
+		return refusef("template %s has clones: %s; remove them first", name, someOf(clones))
 	}
 	if d.templates[name] != t {
 		return fmt.Errorf("template %s: %w", name, errdefs.ErrNotFound)
 	}
 	if t.making > 0 {
-		return fmt.Errorf("template %s: %w: clones are being made of it", name, errdefs.ErrFailedPrecondition)
+		return refusef("template %s is needed: clones are being made of it; try again when that is done", name)
 	}
 	if t.rec.Own {
 		if err := d.beingRestored(t.rec.Snapshot); err != nil {

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -88,11 +87,10 @@ func (o Options) checkCgroups(context.Context) finding {
 			return failed(err.Error(), "mount /proc")
 		}
 		if mount == "" {
-			return warning("no cgroup v2 hierarchy is mounted", "snapctld mounts one for itself; better: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
+			return warning("no cgroup v2 hierarchy can be reached here", "snapctld mounts one for itself")
 		}
 		dir = mount
 	}
-	modes := map[cgroups.CGMode]string{cgroups.Unified: "v2", cgroups.Hybrid: "hybrid", cgroups.Legacy: "v1"}
 	probe := filepath.Join(dir, "snapctl-doctor-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(probe, 0o755); err != nil {
 		if !isRoot() {
@@ -106,7 +104,11 @@ func (o Options) checkCgroups(context.Context) finding {
 			return failed("no "+file, "use Linux 5.14 or newer")
 		}
 	}
-	return fine(modes[cgroups.Mode()] + ", below " + dir)
+	layout, err := sandbox.CgroupLayout()
+	if err != nil {
+		return failed(err.Error(), "mount /proc")
+	}
+	return fine(layout + ", below " + dir)
 }
 
 func checkNamespaces(context.Context) finding {

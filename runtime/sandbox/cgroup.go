@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,13 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
-	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -32,38 +28,66 @@ const DefaultStateDir = "/var/lib/snapctl"
 // limits are set there too; on a host with v1 controllers (hybrid or legacy)
 // they are set in a cgroup of the same name in each of them.
 type Cgroups struct {
-	mount string // the cgroup v2 mount
-	name  string // "/snapctl" or, for another state directory, "/snapctl-<hash>"
-	mode  cgroups.CGMode
-	// v1 is where limits are set, unless mode is Unified. To look for it takes 0.3 ms.
-	v1 func() ([]cgroup1.Subsystem, error)
+	runDir  string
+	mount   string // the cgroup v2 mount
+	name    string // "/snapctl" or, for another state directory, "/snapctl-<hash>"
+	unified bool   // limits are set in cgroup v2
+	legacy  string // else: the directory of the v1 controllers
+	// subs are those controllers. To look for them takes 0.3 ms.
+	subs []cgroup1.Subsystem
 }
 
-// OpenCgroups finds the cgroup v2 hierarchy, or mounts one in runDir.
+// OpenCgroups finds the cgroup hierarchies. It mounts what is not mounted, or can't be
+// reached, in runDir.
 func OpenCgroups(stateDir, runDir string) (*Cgroups, error) {
-	c := &Cgroups{name: CgroupParent(stateDir), mode: cgroups.Mode(), v1: sync.OnceValues(limitHierarchy)}
-	mount, err := FindCgroup2()
+	c := &Cgroups{runDir: runDir, name: CgroupParent(stateDir)}
+	var err error
+	if c.mount, err = FindCgroup2(); err != nil {
+		return nil, err
+	}
+	if c.mount == "" {
+		if c.mount, err = mountCgroup2(runDir); err != nil {
+			return nil, err
+		}
+	}
+	hierarchies, err := legacyHierarchies()
 	if err != nil {
 		return nil, err
 	}
-	if mount == "" {
-		mount = filepath.Join(runDir, "cgroup2")
-		if err := os.MkdirAll(mount, 0o755); err != nil {
-			return nil, fmt.Errorf("make cgroup mount point: %w", err)
+	if c.unified = len(hierarchies) == 0; !c.unified {
+		if c.legacy, err = legacyRoot(hierarchies, runDir); err != nil {
+			return nil, err
 		}
-		if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
-			return nil, fmt.Errorf("mount cgroup2: %w", err)
+		c.subs = subsystems(c.legacy)
+	}
+	for _, dir := range c.dirs() {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make cgroup: %w", err)
 		}
 	}
-	c.mount = mount
-	if err := os.MkdirAll(filepath.Join(mount, c.name), 0o755); err != nil {
-		return nil, fmt.Errorf("make cgroup: %w", err)
-	}
-	if c.mode == cgroups.Unified {
-		account(mount, filepath.Join(mount, c.name))
+	if c.unified {
+		account(c.mount, filepath.Join(c.mount, c.name))
 	}
 	return c, nil
 }
+
+// dirs are the daemon's own cgroups, that of v2 first. They stay as long as the daemon,
+// also while there is no app: another one may just be about to be made in them.
+func (c *Cgroups) dirs() []string {
+	dirs := []string{filepath.Join(c.mount, c.name)}
+	for _, s := range c.v1() {
+		if p, ok := s.(interface{ Path(string) string }); ok {
+			dirs = append(dirs, p.Path(c.name))
+		}
+	}
+	return dirs
+}
+
+// v1 are the v1 controllers in which limits are set, unless c is unified.
+func (c *Cgroups) v1() []cgroup1.Subsystem { return c.subs }
+
+// hierarchy is the same for package cgroup1.
+func (c *Cgroups) hierarchy() ([]cgroup1.Subsystem, error) { return c.subs, nil }
 
 // account has the memory of the cgroups below some be accounted for, if the host
 // allows it. Only limits would ask for that otherwise, and apps without any would
@@ -86,34 +110,22 @@ func CgroupParent(stateDir string) string {
 	return fmt.Sprintf("/snapctl-%x", sum[:4])
 }
 
-// FindCgroup2 finds where a cgroup v2 hierarchy is mounted; "" if none is.
-func FindCgroup2() (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return "", fmt.Errorf("find cgroup2: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // only read from
-	in := bufio.NewScanner(f)
-	for in.Scan() {
-		head, tail, ok := strings.Cut(in.Text(), " - ")
-		if fields := strings.Fields(head); ok && strings.HasPrefix(tail, "cgroup2 ") && len(fields) > 4 {
-			return fields[4], nil
-		}
-	}
-	return "", in.Err()
-}
-
 // Name is the path of the daemon's cgroup within each hierarchy.
 func (c *Cgroups) Name() string { return c.name }
 
-// Delete removes the daemon's own cgroup, if no app is left in it.
+// Delete removes the daemon's own cgroups, and what OpenCgroups mounted, if no app is
+// left in them.
 func (c *Cgroups) Delete() error {
-	// EBUSY: of an app (kernel/cgroup/cgroup.c, cgroup_destroy_locked).
-	err := unix.Rmdir(filepath.Join(c.mount, c.name))
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
-		return fmt.Errorf("remove cgroup %s: %w", c.name, err)
+	for _, dir := range c.dirs() {
+		err := unix.Rmdir(dir)
+		switch {
+		case errors.Is(err, unix.EBUSY): // of an app (kernel/cgroup/cgroup.c, cgroup_destroy_locked)
+			return nil
+		case err != nil && !errors.Is(err, unix.ENOENT):
+			return fmt.Errorf("remove cgroup %s: %w", dir, err)
+		}
 	}
-	return nil
+	return unmountOwn(c.runDir)
 }
 
 // Group returns the cgroup of the app called name, which need not exist.
@@ -141,7 +153,7 @@ func (g *Group) Create(_ context.Context, r *specs.LinuxResources) error {
 	if err := unix.Rmdir(g.Path()); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) {
 		return fmt.Errorf("make cgroup anew: %w", err)
 	}
-	if g.parent.mode == cgroups.Unified {
+	if g.parent.unified {
 		if _, err := cgroup2.NewManager(g.parent.mount, g.name, cgroup2.ToResources(r)); err != nil {
 			return fmt.Errorf("make cgroup %s: %w", g.name, err)
 		}
@@ -150,22 +162,72 @@ func (g *Group) Create(_ context.Context, r *specs.LinuxResources) error {
 	if err := os.MkdirAll(g.Path(), 0o755); err != nil {
 		return fmt.Errorf("make cgroup: %w", err)
 	}
-	if _, err := cgroup1.New(cgroup1.StaticPath(g.name), r, cgroup1.WithHierarchy(g.parent.v1)); err != nil {
+	if _, err := cgroup1.New(cgroup1.StaticPath(g.name), r, cgroup1.WithHierarchy(g.parent.hierarchy)); err != nil {
 		return fmt.Errorf("make cgroup %s: %w", g.name, err)
 	}
 	return nil
 }
 
-// limitHierarchy is the part of cgroup v1 in which limits are set. The v1
-// freezer and devices controllers stay unused.
-func limitHierarchy() ([]cgroup1.Subsystem, error) {
-	all, err := cgroup1.Default()
-	if err != nil {
-		return nil, err
+// ErrOccupied says that a process which is no app's is in a cgroup.
+var ErrOccupied = errors.New("its cgroup is in use")
+
+// Claim removes what an earlier app of the name left of its cgroup, before another one is
+// made. It returns an error wrapping ErrOccupied if a process is in it, or in one below
+// it: the app could not be frozen, or ended, without that process. The error names the
+// process, and what to do.
+func (g *Group) Claim() error {
+	left := false
+	for _, dir := range g.dirs() {
+		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err != nil:
+				return fmt.Errorf("look into cgroup %s: %w", path, err)
+			case !e.IsDir():
+				return nil
+			}
+			left = true
+			return occupied(path)
+		})
+		if err != nil {
+			return err
+		}
 	}
-	limits := []cgroup1.Name{cgroup1.Memory, cgroup1.Cpu, cgroup1.Cpuacct, cgroup1.Cpuset, cgroup1.Pids, cgroup1.Blkio}
-	some := slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool { return !slices.Contains(limits, s.Name()) })
-	return some, nil
+	if !left {
+		return nil
+	}
+	return g.Delete()
+}
+
+// dirs are the cgroup in each hierarchy, that of v2 first.
+func (g *Group) dirs() []string {
+	dirs := []string{g.Path()}
+	for _, s := range g.parent.v1() {
+		if p, ok := s.(interface{ Path(string) string }); ok {
+			dirs = append(dirs, p.Path(g.name))
+		}
+	}
+	return dirs
+}
+
+func occupied(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) { // ENODEV: removed meanwhile
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look into cgroup %s: %w", dir, err)
+	}
+	pid, _, ok := strings.Cut(string(b), "\n")
+	if !ok {
+		return nil
+	}
+	name := ""
+	if comm, err := os.ReadFile(filepath.Join("/proc", pid, "comm")); err == nil {
+		name = " (" + strings.TrimSpace(string(comm)) + ")"
+	}
+	return fmt.Errorf("%w: process %s%s, which is no app's, is in %s: end it, move it to another cgroup, or give the app another name", ErrOccupied, pid, name, dir)
 }
 
 // Add moves a process into the cgroup.
@@ -173,10 +235,10 @@ func (g *Group) Add(pid int) error {
 	if err := os.WriteFile(filepath.Join(g.Path(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
 		return fmt.Errorf("add process %d to cgroup: %w", pid, err)
 	}
-	if g.parent.mode == cgroups.Unified {
+	if g.parent.unified {
 		return nil
 	}
-	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(g.parent.v1))
+	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(g.parent.hierarchy))
 	if err != nil {
 		return fmt.Errorf("open cgroup %s: %w", g.name, err)
 	}
@@ -202,12 +264,8 @@ func (g *Group) Start(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-	if g.parent.mode != cgroups.Unified {
-		subs, err := g.parent.v1()
-		if err != nil {
-			return fmt.Errorf("enter cgroup %s: %w", g.name, err)
-		}
-		for _, s := range subs {
+	if !g.parent.unified {
+		for _, s := range g.parent.v1() {
 			p, ok := s.(interface{ Path(string) string })
 			if !ok {
 				continue
@@ -242,8 +300,8 @@ func (c *Cgroups) Expel(pid int) error {
 // MemoryBytes is how much memory the cgroup uses, or 0 if that is not known.
 func (g *Group) MemoryBytes() int64 {
 	path := filepath.Join(g.Path(), "memory.current")
-	if g.parent.mode != cgroups.Unified {
-		path = filepath.Join("/sys/fs/cgroup/memory", g.name, "memory.usage_in_bytes")
+	if !g.parent.unified {
+		path = filepath.Join(g.parent.legacy, "memory", g.name, "memory.usage_in_bytes")
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -258,17 +316,9 @@ func (g *Group) MemoryBytes() int64 {
 
 // Delete removes the cgroup, which must be empty; a missing one is no error.
 func (g *Group) Delete() error {
-	errs := []error{removeCgroup(g.Path())}
-	if g.parent.mode != cgroups.Unified {
-		if subs, err := g.parent.v1(); err == nil {
-			for _, s := range subs {
-				if p, ok := s.(interface{ Path(string) string }); ok {
-					errs = append(errs, removeCgroup(p.Path(g.name)))
-					// The last app takes the parent with it.
-					_ = unix.Rmdir(p.Path(g.parent.name))
-				}
-			}
-		}
+	var errs []error
+	for _, dir := range g.dirs() {
+		errs = append(errs, removeCgroup(dir))
 	}
 	return errors.Join(errs...)
 }

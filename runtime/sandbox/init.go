@@ -19,6 +19,8 @@ type initConfig struct {
 	Spec *specs.Spec
 	Root string
 	Dev  string
+	// Views of the app's cgroup.
+	Views []View
 }
 
 // Init is the first process of an app before it becomes the program: it runs
@@ -92,6 +94,9 @@ func mountAll(cfg initConfig) error {
 		if err := unix.Mount(m.source, target, m.fstype, m.flags, m.data); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
+	}
+	if err := mountViews(cfg.Root, cfg.Views); err != nil {
+		return err
 	}
 	for _, m := range cfg.Spec.Mounts {
 		if err := bind(cfg.Root, m); err != nil {

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 
-	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,7 +39,7 @@ func Roomy(r *specs.LinuxResources) *specs.LinuxResources {
 
 // SetLimits changes the limits of an existing cgroup that r has.
 func (g *Group) SetLimits(r *specs.LinuxResources) error {
-	if g.parent.mode == cgroups.Unified {
+	if g.parent.unified {
 		m, err := cgroup2.Load(g.name, cgroup2.WithMountpoint(g.parent.mount))
 		if err == nil {
 			err = m.Update(cgroup2.ToResources(r))
@@ -50,7 +49,7 @@ func (g *Group) SetLimits(r *specs.LinuxResources) error {
 		}
 		return nil
 	}
-	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(g.parent.v1))
+	cg, err := cgroup1.Load(cgroup1.StaticPath(g.name), cgroup1.WithHierarchy(g.parent.hierarchy))
 	if err == nil {
 		err = cg.Update(r)
 	}

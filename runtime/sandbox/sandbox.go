@@ -10,6 +10,7 @@
 //	STATE/apps/NAME/log                    stdout and stderr, append only
 //	RUN/apps/NAME/root                     the overlay
 //	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
+//	RUN/apps/NAME/cgroup                   mount points for the app's /sys/fs/cgroup
 //	RUN/apps/NAME/ns/net                   the bound network namespace
 //	RUN/apps/NAME/{ns/ipc,mqueue}          the same, see [Sandbox.KeepIPC]
 //
@@ -110,6 +111,9 @@ func (s *Sandbox) Enclose(ctx context.Context) (ns *netns.NS, err error) {
 // /dev. Enclose has made the directories.
 func (s *Sandbox) Furnish(ctx context.Context) error {
 	if err := s.mountRoot(ctx); err != nil {
+		return err
+	}
+	if err := s.makeViewDir(); err != nil {
 		return err
 	}
 	return s.mountDev()

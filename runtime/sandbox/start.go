@@ -89,7 +89,7 @@ func (l *Launch) closePipes() {
 // returns when the program has been executed. It is called once, and closes l.
 func (l *Launch) Run() (_ *Process, err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
-	config, err := json.Marshal(initConfig{Spec: l.box.Spec, Root: l.box.Root(), Dev: l.box.Dev()})
+	config, err := json.Marshal(initConfig{Spec: l.box.Spec, Root: l.box.Root(), Dev: l.box.Dev(), Views: l.box.Views()})
 	if err != nil {
 		return nil, fmt.Errorf("encode spec: %w", err)
 	}

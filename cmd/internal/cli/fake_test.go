@@ -183,7 +183,7 @@ func (f *fake) Hibernate(req *api.HibernateRequest, out grpc.ServerStreamingServ
 	case a.GetName() == "busy":
 		return status.Errorf(codes.Aborted, "hibernate busy: busy: snapshot is going on")
 	case a.GetStatus() == api.Status_STATUS_STOPPED:
-		return status.Errorf(codes.FailedPrecondition, "app %s is stopped: it can't become hibernating", a.GetName())
+		return status.Errorf(codes.FailedPrecondition, "app %s is stopped: it can't be hibernated", a.GetName())
 	}
 	a.Status, a.Pid, a.Processes, a.HeldSockets, a.MemoryBytes = api.Status_STATUS_HELD, 0, 0, 212, 0
 	return tell(out, &api.Result{
