@@ -26,6 +26,7 @@ type Plan struct {
 	mapped   map[string]*os.File // memory files, by key
 	used     []string            // the keys of those that the images name
 	lent     map[string]*os.File // mapped files of binds, by key
+	host     hostFiles
 }
 
 // NewPlan makes a plan. It touches nothing.
@@ -78,7 +79,7 @@ func (p *Plan) keep(replaced map[uint64]image.Replaced, files map[string]image.R
 
 // files lists all that CRIU may inherit.
 func (p *Plan) files(at Place) []*os.File {
-	list := make([]*os.File, 0, 1+len(p.held)+len(p.mapped))
+	list := make([]*os.File, 0, 1+len(p.held)+len(p.mapped)+len(p.host.open))
 	if at.Log != nil {
 		list = append(list, at.Log)
 	}
@@ -89,6 +90,9 @@ func (p *Plan) files(at Place) []*os.File {
 		list = append(list, f)
 	}
 	for _, f := range p.lent {
+		list = append(list, f)
+	}
+	for _, f := range p.host.open {
 		list = append(list, f)
 	}
 	return list
@@ -145,6 +149,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	}
 	for _, key := range p.used {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: p.mapped[key]})
+	}
+	for key, f := range p.host.open {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
 	}
 	return o, nil
 }

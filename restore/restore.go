@@ -14,6 +14,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
@@ -31,6 +32,7 @@ type Held struct {
 // it is on this host.
 type Place struct {
 	Root  string            // the mounted root directory
+	Lower string            // the host's directory below it, from which files may be missing that the snapshot has kept
 	Net   *os.File          // the network namespace, in which Options.Start starts CRIU
 	IPC   bool              // Options.Start starts CRIU in the app's ipc namespace, too
 	Dev   string            // the mount for /dev
@@ -48,7 +50,9 @@ type Options struct {
 	Held     []Held
 	Memory   *memory.Store // of the memory files that the manifest names
 	Pages    Pages
-	Hostname string // empty: the saved one
+	// HostFiles has the files of the host that the manifest names.
+	HostFiles *hostfile.Store
+	Hostname  string // empty: the saved one
 	// Guard and Start are as in criu.StartOptions.
 	Guard *os.File
 	Start func(*exec.Cmd) error
@@ -128,6 +132,10 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, plan.closeLent()) }()
+	if err := plan.openHostFiles(ctx, o); err != nil {
+		return 0, err
+	}
+	defer plan.host.close()
 	step(o.Step, "start criu")
 	started, err := c.StartRestore(ctx, criu.StartOptions{Files: plan.files(o.Place), Guard: o.Guard, Start: o.Start})
 	if err != nil {
@@ -160,7 +168,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 }
 
 // prepare returns the directory of images that CRIU reads, and a function that
-// removes it: the snapshot's own, or a view in which held sockets are files that
+// removes it: a view in which held sockets are files that
 // CRIU inherits, memory is mapped, /dev/tty is the terminal that
 // it leads to, and timers of the first thread are its own.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
@@ -171,9 +179,6 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	timers, err := image.StrayTimers(o.Snapshot.Images())
 	if err != nil {
 		return "", nil, err
-	}
-	if len(plan.held) == 0 && len(o.Manifest.Memory) == 0 && o.Hostname == "" && !terminals && len(timers) == 0 {
-		return o.Snapshot.Images(), func() error { return nil }, nil
 	}
 	dir, err = os.MkdirTemp(o.Place.View, ".partial-view-")
 	if err != nil {
@@ -209,6 +214,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		if err = view.SetHostname(o.Hostname); err != nil {
 			return "", nil, err
 		}
+	}
+	if err = plan.editHostFiles(ctx, view); err != nil {
+		return "", nil, err
 	}
 	if err = plan.editMemory(ctx, view, o); err != nil {
 		return "", nil, err

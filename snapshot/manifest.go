@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/settings"
 	"github.com/snapctl/snapctl/snapshot/terminal"
@@ -65,6 +66,9 @@ type Manifest struct {
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`
+	// HostFiles are the files of the host that the processes had mapped or open, other
+	// than below binds. Their content is in a store that snapshots share.
+	HostFiles []hostfile.File `json:"host_files,omitempty"`
 	// Layers are the app's files, the topmost layer first, if WithStorage.
 	Layers []Layer `json:"layers,omitempty"`
 	Files  []File  `json:"files"` // everything else in the directory
@@ -228,6 +232,11 @@ func (m *Manifest) Validate() error {
 	}
 	for _, l := range m.Layers {
 		if err := l.ID.Validate(); err != nil {
+			return bad("%v", err)
+		}
+	}
+	for i := range m.HostFiles {
+		if err := m.HostFiles[i].Validate(); err != nil {
 			return bad("%v", err)
 		}
 	}

@@ -85,7 +85,7 @@ type TakeOptions struct {
 	Describe func(m *Manifest)
 	// Saved is called when CRIU has saved the processes, before anything is
 	// committed; its error saves them too.
-	Saved func(ctx context.Context) error
+	Saved func(ctx context.Context, to Dir) error
 	// Adopted is called when the store has the memory and nothing but pins keeps
 	// it there; may be nil.
 	Adopted func(ctx context.Context) error
@@ -192,7 +192,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		Begin: begin, Unseen: o.Unseen,
 		Saved: func(ctx context.Context) error {
 			if o.Saved != nil {
-				if err := o.Saved(ctx); err != nil {
+				if err := o.Saved(ctx, partial.Dir()); err != nil {
 					return err
 				}
 			}

@@ -242,7 +242,7 @@ func (d *Daemon) chooseName(program string) string {
 // and endpoint.
 func recordOf(m *snapshot.Manifest) (*record, error) {
 	spec := *m.Spec
-	rec := &record{Network: m.Network, Spec: &spec, Memory: m.MemoryFiles(), Layers: slices.Clone(m.Layers)}
+	rec := &record{Network: m.Network, Spec: &spec, Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)}
 	for i := range rec.Layers {
 		rec.Layers[i].Own = false
 	}

@@ -127,7 +127,7 @@ func (d *Daemon) place(a *app, rec record, ns *netns.NS) (_ *restore.Place, err 
 		binds[m.Destination] = m.Source
 	}
 	return &restore.Place{
-		Root: a.box.Root(), Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Log: log, Work: a.work(), View: a.work(),
+		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Log: log, Work: a.work(), View: a.work(),
 	}, nil
 }
 

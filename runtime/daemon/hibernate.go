@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -81,7 +82,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if err != nil {
 		return nil, err
 	}
-	defer opt.guard.Close() //nolint:errcheck // a lock
+	defer opt.close()
 	if err := opt.keepQueues(ctx, a); err != nil {
 		return nil, err
 	}
@@ -95,7 +96,10 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
 	}
-	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterDump) }
+	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
+		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.host.keep(ctx, d, a, to.Images()))
+	}
+	opt.Describe = func(m *snapshot.Manifest) { m.HostFiles = opt.host.kept }
 	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
@@ -121,11 +125,12 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	a.dropProcess()
 	// What can't be read now is read whenever somebody asks what is needed.
 	var files []memory.File
+	var host []hostfile.File
 	if m, err := a.hibernation().Manifest(); err == nil {
-		files = m.MemoryFiles()
+		files, host = m.MemoryFiles(), m.HostFiles
 	}
 	err := a.settle(Held, forever, func(r *record) {
-		r.Process, r.Memory, r.Boot, r.Notes = processRecord{}, files, bootID(), a.remarked()
+		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes = processRecord{}, files, host, bootID(), a.remarked()
 	})
 	if err != nil {
 		a.note(err)
@@ -254,15 +259,33 @@ type takeOptions struct {
 	snapshot.TakeOptions
 	guard *guard
 	hold  hold.Options
+	host  *hostFiles
 }
 
-func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target string, after snapshot.After) (*takeOptions, error) {
+// close lets go of what is only needed while the app is saved.
+func (o *takeOptions) close() {
+	o.host.unpin()
+	_ = o.guard.Close() // a lock
+}
+
+func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target string, after snapshot.After) (_ *takeOptions, err error) {
 	rec, _ := a.read()
 	external, dump, err := externals(a, rec)
 	if err != nil {
 		return nil, err
 	}
-	opt := a.holdOptions(ns, logKey(external))
+	host, err := d.warmHostFiles(ctx, a, rec)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			host.unpin()
+		}
+	}()
+	kept := slices.Sorted(maps.Keys(host.have))
+	dump = append(dump, kept...)
+	opt := a.holdOptions(ns, append(kept, logKey(external)))
 	opt.Copy = after == snapshot.GoOn
 	sockets, err := unixExternals(ctx, a, opt)
 	if err != nil {
@@ -287,7 +310,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 		return nil, err
 	}
 	return &takeOptions{
-		guard: g, hold: opt,
+		guard: g, host: host, hold: opt,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(), Thawing: a.putBackTerminals,
 			External: dump, After: after, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,

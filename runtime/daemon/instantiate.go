@@ -67,11 +67,12 @@ func (d *Daemon) beginSnapshot(ctx context.Context, name string, depth snapshot.
 	s := &source{d: d, name: name, dir: dir, at: at, manifest: m}
 	d.memory.Pin(m.MemoryFiles())
 	d.layers.Pin(m.Layers)
+	d.hostFiles.Pin(m.HostFiles)
 	s.check.Go(func() error {
 		if err := dir.Check(ctx, m, depth, d.memory); err != nil {
 			return err
 		}
-		return d.checkLayers(ctx, m, depth)
+		return errors.Join(d.checkLayers(ctx, m, depth), d.checkHostFiles(ctx, m, depth))
 	})
 	return s, nil
 }
@@ -89,6 +90,7 @@ func (s *source) Close() {
 	_ = s.check.Wait() // who used it has asked
 	s.d.memory.Unpin(s.manifest.MemoryFiles())
 	s.d.layers.Unpin(s.manifest.Layers)
+	s.d.hostFiles.Unpin(s.manifest.HostFiles)
 	// Who has removed it meanwhile has left what is pinned.
 	if now, err := os.Lstat(string(s.dir)); err != nil || !os.SameFile(s.at, now) {
 		s.d.sweepSoon()

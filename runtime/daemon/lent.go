@@ -15,9 +15,10 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// holdOptions say what a hold must know of the app. log is CRIU's name for its log.
-func (a *app) holdOptions(ns *netns.NS, log string) hold.Options {
-	opt := hold.Options{NS: ns, Known: []string{log}}
+// holdOptions say what a hold must know of the app. known are CRIU's names for its log
+// and for other files that it is given back in another way.
+func (a *app) holdOptions(ns *netns.NS, known []string) hold.Options {
+	opt := hold.Options{NS: ns, Known: known}
 	for _, m := range a.box.Spec.Mounts {
 		opt.Binds = append(opt.Binds, hold.Bind{Inside: m.Destination, Host: m.Source})
 	}

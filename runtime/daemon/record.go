@@ -15,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/fabric"
@@ -120,9 +121,11 @@ type record struct {
 	// several names are to be its own again.
 	Relinking bool `json:"relinking,omitempty"`
 	// Memory are the memory files that the processes map.
-	Memory    []memory.File `json:"memory,omitempty"`
-	Exit      string        `json:"exit,omitempty"`
-	LastError string        `json:"last_error,omitempty"`
+	Memory []memory.File `json:"memory,omitempty"`
+	// HostFiles are the kept files of the host that the processes may map or have open.
+	HostFiles []hostfile.File `json:"host_files,omitempty"`
+	Exit      string          `json:"exit,omitempty"`
+	LastError string          `json:"last_error,omitempty"`
 	// AcceptLost are the protections that its processes may lose.
 	AcceptLost []preflight.Protection `json:"accept_lost,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.

@@ -236,7 +236,7 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 	a.dropProcess()
 	err := a.settle(Stopped, forever, func(r *record) {
 		r.Exit = exit
-		r.Process, r.Memory = processRecord{}, nil
+		r.Process, r.Memory, r.HostFiles = processRecord{}, nil, nil
 	})
 	if _, ok := errors.AsType[*StepError](err); ok {
 		return err

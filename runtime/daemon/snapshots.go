@@ -73,7 +73,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err != nil {
 		return nil, nil, err
 	}
-	defer opt.guard.Close() //nolint:errcheck // a lock
+	defer opt.close()
 	if req.stop {
 		opt.After = snapshot.End
 	}
@@ -91,8 +91,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		}
 		return look.frozen(ctx, pids)
 	}
-	opt.Describe = func(m *snapshot.Manifest) { m.Connections = len(inside.Connections) }
-	opt.Saved = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterDump) }
+	opt.Describe = func(m *snapshot.Manifest) {
+		m.Connections, m.HostFiles = len(inside.Connections), opt.host.kept
+	}
+	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
+		return errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.host.keep(ctx, d, a, to.Images()))
+	}
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
@@ -143,6 +147,9 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 	}
 	defer free()
 	defer d.sweepSoon()
+	held, _ := a.read()
+	d.hostFiles.Pin(held.HostFiles)
+	defer d.hostFiles.Unpin(held.HostFiles)
 	clock.begin("save files")
 	layers, shared, err := d.restack(ctx, a)
 	if err != nil {

@@ -77,7 +77,7 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 
 // stopHeld drops a held app without waking it. The caller has its turn.
 func (d *Daemon) stopHeld(ctx context.Context, a *app, exit string) error {
-	err := a.step(Stopped, forever, func(r *record) { r.Exit, r.Memory = exit, nil })
+	err := a.step(Stopped, forever, func(r *record) { r.Exit, r.Memory, r.HostFiles = exit, nil, nil })
 	if err != nil {
 		return err
 	}

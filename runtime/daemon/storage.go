@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 )
 
 // storages is how apps share files.
@@ -19,6 +20,8 @@ type storages struct {
 	stubs  *snapshot.Stubs
 	tmpfs  string // that the stubs are on
 	hidden []sandbox.HiddenDir
+	// hostFiles are copies of the host's files, for apps that were saved with them.
+	hostFiles *hostfile.Store
 
 	mu    sync.Mutex
 	known map[string]sandbox.Stacking // by lower root
@@ -28,6 +31,10 @@ type storages struct {
 // the mounts of apps do.
 func (d *Daemon) openStorage() error {
 	layers, err := snapshot.OpenLayers(filepath.Join(d.opt.StateDir, "layers"))
+	if err != nil {
+		return err
+	}
+	files, err := hostfile.Open(filepath.Join(d.opt.StateDir, "files"))
 	if err != nil {
 		return err
 	}
@@ -43,7 +50,7 @@ func (d *Daemon) openStorage() error {
 		return err
 	}
 	hidden, err := sandbox.HiddenDirs(d.opt.StateDir, d.opt.RunDir)
-	d.storages = storages{layers: layers, stubs: stubs, tmpfs: dir, hidden: hidden, known: make(map[string]sandbox.Stacking)}
+	d.storages = storages{layers: layers, stubs: stubs, tmpfs: dir, hostFiles: files, hidden: hidden, known: make(map[string]sandbox.Stacking)}
 	return err
 }
 

@@ -10,10 +10,11 @@ import (
 	"path/filepath"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
-// sweepSoon has the memory files and storage layers removed that nobody needs any
+// sweepSoon has the memory files, storage layers and kept files of the host removed that nobody needs any
 // more.
 func (d *Daemon) sweepSoon() {
 	select {
@@ -33,11 +34,15 @@ func (d *Daemon) sweep(ctx context.Context) {
 			n, err := d.needed()
 			return n.layers, err
 		})
-		if err := errors.Join(err, lerr, d.stubs.Sweep(d.neededStubs)); err != nil {
+		files, ferr := d.hostFiles.Sweep(func() (map[memory.ID]bool, error) {
+			n, err := d.needed()
+			return n.files, err
+		})
+		if err := errors.Join(err, lerr, ferr, d.stubs.Sweep(d.neededStubs)); err != nil {
 			d.log.ErrorContext(ctx, "remove what no app needs", slog.Any("error", err))
 		}
-		if freed+more > 0 {
-			d.log.DebugContext(ctx, "removed what no app needs", slog.Int64("freed_bytes", freed+more))
+		if freed += more + files; freed > 0 {
+			d.log.DebugContext(ctx, "removed what no app needs", slog.Int64("freed_bytes", freed))
 		}
 		select {
 		case <-d.sweeps:
@@ -48,18 +53,21 @@ func (d *Daemon) sweep(ctx context.Context) {
 }
 
 // needs names what snapshots, held apps and running processes need.
-type needs struct{ memory, layers map[memory.ID]bool }
+type needs struct{ memory, layers, files map[memory.ID]bool }
 
 func newNeeds() needs {
-	return needs{memory: make(map[memory.ID]bool), layers: make(map[memory.ID]bool)}
+	return needs{memory: make(map[memory.ID]bool), layers: make(map[memory.ID]bool), files: make(map[memory.ID]bool)}
 }
 
-func (n needs) add(files []memory.File, layers []snapshot.Layer) {
+func (n needs) add(files []memory.File, layers []snapshot.Layer, host []hostfile.File) {
 	for _, f := range files {
 		n.memory[f.ID] = true
 	}
 	for _, l := range layers {
 		n.layers[l.ID] = true
+	}
+	for i := range host {
+		n.files[host[i].ID] = true
 	}
 }
 
@@ -83,13 +91,13 @@ func (d *Daemon) needed() (needs, error) {
 	for _, a := range d.list() {
 		rec, _ := a.read()
 		known[rec.place()] = true
-		n.add(rec.Memory, rec.Layers)
+		n.add(rec.Memory, rec.Layers, rec.HostFiles)
 		if rec.Restacking != nil {
 			n.layers[rec.Restacking.ID] = true
 		}
 		// The record of a held app names what its images need; one that is about
 		// to be held may have images already.
-		if rec.Status == Running || rec.Status == Stopped || rec.Status == Held && len(rec.Memory) > 0 {
+		if rec.Status == Running || rec.Status == Stopped || rec.Status == Held && len(rec.Memory)+len(rec.HostFiles) > 0 {
 			continue
 		}
 		if err := d.addManifest(n, a.hibernation()); err != nil {
@@ -124,6 +132,6 @@ func (d *Daemon) addManifest(n needs, dir snapshot.Dir) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
-	n.add(m.MemoryFiles(), m.Layers)
+	n.add(m.MemoryFiles(), m.Layers, m.HostFiles)
 	return nil
 }

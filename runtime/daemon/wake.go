@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -68,7 +69,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin,
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
-			if err := a.resuming(pid, mappedFiles(m, pages)); err != nil {
+			if err := a.resuming(pid, mappedFiles(m, pages), m.HostFiles); err != nil {
 				return err
 			}
 			return fault.Point(ctx, fault.WakeAfterResuming)
@@ -127,13 +128,13 @@ func mappedFiles(m *snapshot.Manifest, pages restore.Pages) []memory.File {
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *app) resuming(pid int, files []memory.File) error {
+func (a *app) resuming(pid int, files []memory.File, host []hostfile.File) error {
 	start, err := startTime(pid)
 	if err != nil {
 		return err
 	}
 	return a.step(Resuming, untilReboot, func(r *record) {
-		r.Process, r.Memory = processRecord{PID: pid, StartTime: start}, files
+		r.Process, r.Memory, r.HostFiles = processRecord{PID: pid, StartTime: start}, files, host
 	})
 }
 
@@ -230,7 +231,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	guarded, quit := d.guardLocks(ctx, a, locks)
 	defer quit()
 	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, Pages: r.pages, Hostname: r.hostname, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err

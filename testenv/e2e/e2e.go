@@ -103,7 +103,7 @@ func (w *World) RemoveAll() {
 	w.noMemory(ctx)
 }
 
-// noMemory waits until the daemon has swept the memory files and the stubs, which
+// noMemory waits until the daemon has swept the memory files, the stubs and the kept files, which
 // nobody needs any more.
 func (w *World) noMemory(ctx context.Context) {
 	w.t.Helper()
@@ -114,13 +114,15 @@ func (w *World) noMemory(ctx context.Context) {
 		qt.Check(w.t, qt.IsNil(err))
 		stubs, err := os.ReadDir(w.Outside(host.RunDir + "/stubs/trees"))
 		qt.Check(w.t, qt.IsNil(err))
-		if len(left)+len(stubs) == 0 {
+		files, err := os.ReadDir(w.Outside(filepath.Join(w.StateDir(), "files")))
+		qt.Check(w.t, qt.IsNil(err))
+		if len(left)+len(stubs)+len(files) == 0 {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			w.t.Errorf("memory files or stubs that nobody needs are left: %v %v", left, stubs)
+			w.t.Errorf("memory files, stubs or kept files that nobody needs are left: %v %v %v", left, stubs, files)
 			return
 		}
 	}

@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
+)
+
+// hostFiles are the files of the host that an app needs which is being saved.
+type hostFiles struct {
+	store  *hostfile.Store
+	have   map[string]hostfile.File // those that it has from the store, by CRIU's names
+	kept   []hostfile.File          // all that the images need
+	pinned []hostfile.File
+}
+
+// hostPlace is an app's root directory, to package hostfile.
+func (d *Daemon) hostPlace(a *app, rec record) hostfile.Place {
+	return hostfile.Place{
+		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.layerPaths(rec.Layers)...),
+	}
+}
+
+// warmHostFiles keeps the files of the host that a running app uses, before it is frozen.
+func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record) (_ *hostFiles, err error) {
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return nil, err
+	}
+	h := &hostFiles{store: d.hostFiles}
+	if h.have, err = d.hostFiles.Names(pids, rec.HostFiles); err != nil {
+		return nil, err
+	}
+	warm := d.hostFiles.Warm(ctx, pids, d.hostPlace(a, rec))
+	h.pinned = warm.Kept
+	maps.Copy(h.have, warm.Replaced)
+	return h, ctx.Err()
+}
+
+// keep keeps those that the images need, while the app is frozen.
+func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *app, images string) (err error) {
+	rec, _ := a.read()
+	h.kept, err = h.store.KeepSaved(ctx, images, d.hostPlace(a, rec), h.have)
+	if err != nil {
+		return fmt.Errorf("keep files of the host: %w", err)
+	}
+	h.pinned = append(h.pinned, h.kept...)
+	for i := range h.kept {
+		if f := &h.kept[i]; f.ID == "" {
+			a.remark(fmt.Sprintf("no copy of %s is kept (%d MiB): if that file of the host changes, the app can't come back before it is put back", f.Path, f.SizeBytes>>20),
+				"put the state directory on a file system that shares bytes between files (xfs, btrfs), or leave the file alone")
+		}
+	}
+	return nil
+}
+
+// unpin lets go of what the manifest names by now, or nobody needs.
+func (h *hostFiles) unpin() {
+	h.store.Unpin(h.pinned)
+	h.pinned = nil
+}
+
+// checkHostFiles checks the kept files of the host that a snapshot needs, if every byte of
+// it is checked. Else those that are needed are when they are opened.
+func (d *Daemon) checkHostFiles(ctx context.Context, m *snapshot.Manifest, depth snapshot.Depth) error {
+	if depth != snapshot.ByDigest {
+		return nil
+	}
+	for i := range m.HostFiles {
+		if err := d.hostFiles.Check(ctx, &m.HostFiles[i], depth); err != nil {
+			return fmt.Errorf("%w: %w", snapshot.ErrDamaged, err)
+		}
+	}
+	return nil
+}

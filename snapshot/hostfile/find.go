@@ -1,0 +1,187 @@
+package hostfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+// Place is the root directory of an app: an overlay over a directory of the host.
+type Place struct {
+	Root  string   // the mounted overlay
+	Lower string   // the host's directory
+	Own   []string // the directories of the app's own files, which lie over Lower
+}
+
+// wanted says how to keep the file that an app has at a path. It returns false if that is
+// the app's own, or no regular file.
+//
+// The content is always that which the app has: the overlay keeps what it has found in
+// the lower directory for as long as a process has it open, whatever is done there.
+func (p Place) wanted(name string) (Wanted, bool, error) {
+	if own, err := p.own(name); err != nil || own {
+		return Wanted{}, false, err
+	}
+	var seen unix.Stat_t
+	if err := unix.Lstat(filepath.Join(p.Root, name), &seen); err != nil {
+		if isMissing(err) {
+			return Wanted{}, false, nil // it is elsewhere, on another mount
+		}
+		return Wanted{}, false, fmt.Errorf("look at %s: %w", name, err)
+	}
+	if seen.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Wanted{}, false, nil
+	}
+	lower, err := statBelow(p.Lower, name)
+	if err == nil && alike(&seen, &lower) {
+		return Wanted{Path: name, Source: filepath.Join(p.Lower, name)}, true, nil
+	}
+	return Wanted{Path: name, Source: filepath.Join(p.Root, name), Stampless: true}, true, nil
+}
+
+// own tells whether a file is the app's own, and not only its metadata: of what an app
+// with storage layers has changed nothing else the data is the host's
+// (Documentation/filesystems/overlayfs.rst, "metadata only copy up").
+func (p Place) own(name string) (bool, error) {
+	for _, dir := range p.Own {
+		at := filepath.Join(dir, name)
+		var st unix.Stat_t
+		err := unix.Lstat(at, &st)
+		if isMissing(err) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("look at %s: %w", name, err)
+		}
+		if _, err := unix.Lgetxattr(at, "trusted.overlay.metacopy", nil); err != nil {
+			return true, nil //nolint:nilerr // it has data: ENODATA, or no such attributes there
+		}
+	}
+	return false, nil
+}
+
+// Changed tells whether a saved file is no more the one that was saved, as a process would
+// find it that opens it now: in the host's directory, and in the overlay if that is
+// mounted, which may remember that the file was not there, or another one.
+func (p Place) Changed(f *File) bool {
+	lower, err := statBelow(p.Lower, f.Path)
+	if err != nil || !f.Same(&lower) {
+		return true
+	}
+	return p.mounted() && !p.shows(f.Path, &lower)
+}
+
+// Restored tells whether the host has the very content and mode of a saved file again,
+// though not the file itself, and the overlay shows it.
+func (p Place) Restored(ctx context.Context, f *File) (bool, error) {
+	lower, err := statBelow(p.Lower, f.Path)
+	if err != nil || lower.Size != f.SizeBytes || lower.Mode != f.Mode || p.mounted() && !p.shows(f.Path, &lower) {
+		return false, nil //nolint:nilerr // it is not there
+	}
+	sum, err := Digest(ctx, filepath.Join(p.Lower, f.Path))
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", f.Path, err)
+	}
+	return sum == f.SHA256, nil
+}
+
+// shows tells whether the overlay has at a path what the host has.
+func (p Place) shows(name string, lower *unix.Stat_t) bool {
+	var seen unix.Stat_t
+	return unix.Lstat(filepath.Join(p.Root, name), &seen) == nil && alike(&seen, lower)
+}
+
+// mounted tells whether the overlay is there: before, it can't remember anything.
+func (p Place) mounted() bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, p.Root, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st)
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// alike tells whether what an overlay shows is a lower file. The overlay may use the upper
+// bits of the inode number (Documentation/filesystems/overlayfs.rst, "inode properties").
+// The number is needed: a rename sets the ctime of the file that it replaces, too.
+func alike(seen, lower *unix.Stat_t) bool {
+	return seen.Ino&inoBits == lower.Ino&inoBits && seen.Ctim == lower.Ctim && seen.Size == lower.Size && seen.Mode == lower.Mode
+}
+
+// statBelow looks at a path below a directory that has no links in it.
+func statBelow(dir, name string) (st unix.Stat_t, err error) {
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(top) //nolint:errcheck // only looked at
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(top, name, how)
+	if err != nil {
+		return st, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // only looked at
+	return st, unix.Fstat(fd, &st)
+}
+
+// inoBits are those of an inode number that an overlay leaves alone.
+const inoBits = 1<<48 - 1
+
+func isMissing(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
+}
+
+// KeepSaved keeps the files of the host that the dump in a directory needs, while the app
+// that was saved is still frozen, and pins them. have are those that the processes have
+// from the store already, by CRIU's names for them.
+func (s *Store) KeepSaved(ctx context.Context, images string, p Place, have map[string]File) (_ []File, err error) {
+	files, err := image.SavedFiles(ctx, images)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := image.SavedMounts(images)
+	if err != nil {
+		return nil, err
+	}
+	root := image.RootMount(mounts)
+	var kept []File
+	defer func() {
+		if err != nil {
+			s.Unpin(kept)
+		}
+	}()
+	seen := make(map[string]bool)
+	for _, f := range files {
+		if seen[f.Name] || f.Removed || f.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		seen[f.Name] = true
+		if f.External {
+			if file, ok := have[f.Name]; ok {
+				file.Name = f.Name
+				s.Pin([]File{file})
+				kept = append(kept, file)
+			}
+			continue
+		}
+		if f.Mount != root {
+			continue
+		}
+		w, ok, err := p.wanted(path.Clean(f.Name))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		file, err := s.Keep(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		kept = append(kept, file)
+	}
+	return kept, nil
+}

@@ -1,0 +1,175 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/regfile"
+	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
+	"google.golang.org/protobuf/proto"
+)
+
+// SavedFile is an open or mapped file, program, device or directory of which a dump
+// has but the name: a restore needs it to be there.
+type SavedFile struct {
+	ID   uint32 // CRIU's; a file may have several, one for each time it was opened
+	Name string // a path, if not External
+	// Mount is the mount that Name is on, as SavedMount.ID.
+	Mount int
+	Flags int    // open(2) flags
+	Mode  uint32 // st_mode, 0 if it was not saved
+	// SizeBytes is -1 if the size was not saved.
+	SizeBytes int64
+	External  bool // it is known by a name that CRIU was told when it saved it
+	Removed   bool // the dump has its content, for it has no name any more
+}
+
+// SavedMount is a mount that CRIU makes again, or is given.
+type SavedMount struct {
+	ID         int
+	Mountpoint string
+	External   string // the name by which it is given
+}
+
+// SavedFiles lists the files that the dump in a directory names.
+func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
+	fail := func(err error) ([]SavedFile, error) { return nil, fmt.Errorf("list saved files: %w", err) }
+	removed := make(map[uint32]bool)
+	remaps, err := readRecords(filepath.Join(images, "remap-fpath.img"), TypeRemapPath)
+	if err != nil {
+		return fail(err)
+	}
+	for _, rec := range remaps {
+		var m remap.RemapFilePathEntry
+		if err := unmarshalInto(rec.Message, &m); err != nil {
+			return fail(err)
+		}
+		removed[m.GetOrigId()] = true
+	}
+	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
+	if err != nil {
+		return fail(err)
+	}
+	var files []SavedFile
+	for _, rec := range records {
+		if err := ctx.Err(); err != nil {
+			return fail(err)
+		}
+		file, err := parseOpenFile(rec.Message)
+		if err != nil {
+			return fail(err)
+		}
+		if file.kind != fileReg {
+			continue
+		}
+		var reg regfile.RegFileEntry
+		if err := unmarshalInto(file.body, &reg); err != nil {
+			return fail(err)
+		}
+		saved := SavedFile{
+			ID: file.id, Name: reg.GetName(), Mount: int(reg.GetMntId()), Flags: int(reg.GetFlags()), Mode: reg.GetMode(),
+			SizeBytes: -1, External: reg.GetExt(), Removed: removed[file.id],
+		}
+		if reg.Size != nil {
+			saved.SizeBytes = int64(reg.GetSize())
+		}
+		files = append(files, saved)
+	}
+	return files, nil
+}
+
+// SavedMounts lists the mounts of the dump in a directory.
+func SavedMounts(images string) ([]SavedMount, error) {
+	names, err := filepath.Glob(filepath.Join(images, "mountpoints-*.img"))
+	if err != nil {
+		return nil, fmt.Errorf("list saved mounts: %w", err)
+	}
+	var mounts []SavedMount
+	for _, name := range names {
+		records, err := readRecords(name, TypeMounts)
+		if err != nil {
+			return nil, fmt.Errorf("list saved mounts: %w", err)
+		}
+		for _, rec := range records {
+			var m mnt.MntEntry
+			if err := unmarshalInto(rec.Message, &m); err != nil {
+				return nil, fmt.Errorf("list saved mounts: %w", err)
+			}
+			mounts = append(mounts, SavedMount{ID: int(m.GetMntId()), Mountpoint: m.GetMountpoint(), External: m.GetExtKey()})
+		}
+	}
+	return mounts, nil
+}
+
+// RootMount is the id of the mount of the root directory, or -1.
+func RootMount(mounts []SavedMount) int {
+	for _, m := range mounts {
+		if m.Mountpoint == "/" {
+			return m.ID
+		}
+	}
+	return -1
+}
+
+// FileChange says how a view shows a saved file.
+type FileChange struct {
+	// Key, if there is one, has CRIU open what it inherits as "/" and the key, in the
+	// place of what has the file's name: with the saved flags, and at the saved
+	// position (files-reg.c, open_path, for an external file that has not got its own
+	// descriptor).
+	Key string
+	// Unchecked has CRIU take the file as it finds it, whatever its size, mode and
+	// build id.
+	Unchecked bool
+}
+
+// ChangeFiles edits what a view says of saved files, by their ids.
+func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	img, err := v.decode(editTarget{name: "files.img", typ: TypeFiles})
+	if err != nil {
+		return fmt.Errorf("change files: %w", err)
+	}
+	img.Records = slices.Clone(img.Records)
+	for i, rec := range img.Records {
+		file, err := parseOpenFile(rec.Message)
+		if err != nil {
+			return fmt.Errorf("change files: %w", err)
+		}
+		change, ok := changes[file.id]
+		if !ok || file.kind != fileReg {
+			continue
+		}
+		body, err := change.apply(file.body)
+		if err != nil {
+			return fmt.Errorf("change file %#x: %w", file.id, err)
+		}
+		if img.Records[i].Message, err = appendAsReg(nil, rec.Message, body); err != nil {
+			return fmt.Errorf("change file %#x: %w", file.id, err)
+		}
+	}
+	if err := v.replace("files.img", img.Encode()); err != nil {
+		return fmt.Errorf("change files: %w", err)
+	}
+	return nil
+}
+
+// apply returns a reg_file_entry with the change in it.
+func (c FileChange) apply(body []byte) ([]byte, error) {
+	var reg regfile.RegFileEntry
+	if err := unmarshalInto(body, &reg); err != nil {
+		return nil, err
+	}
+	if c.Unchecked || c.Key != "" {
+		reg.Size, reg.Mode, reg.BuildId = nil, nil, nil
+	}
+	if c.Key != "" {
+		reg.Name, reg.Ext = new("/"+c.Key), new(true)
+	}
+	return proto.Marshal(&reg)
+}
