@@ -31,8 +31,8 @@ type kind struct {
 }
 
 // kinds are those options whose values can be read and written back. What only acts
-// before a connection is there (TCP_DEFER_ACCEPT, TCP_SYNCNT, IP_LOCAL_PORT_RANGE) or
-// passes (TCP_QUICKACK) is none of them.
+// before a connection is there (TCP_DEFER_ACCEPT, IP_LOCAL_PORT_RANGE) or passes
+// (TCP_QUICKACK) is none of them.
 var kinds = []kind{
 	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 4, early},
 	{unix.IPPROTO_IP, unix.IP_FREEBIND, 4, early},
@@ -66,6 +66,7 @@ var kinds = []kind{
 	{unix.IPPROTO_IP, unix.IP_PKTINFO, 4, late},
 	{unix.IPPROTO_IP, unix.IP_RECVTTL, 4, late},
 	{unix.IPPROTO_IP, unix.IP_RECVTOS, 4, late},
+	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4, late},
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4, late},
 	{unix.SOL_SOCKET, unix.SO_PRIORITY, 4, late}, // IP_TOS changes it
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 4, late},
@@ -82,6 +83,8 @@ var kinds = []kind{
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 4, late}, // after its times
 	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 4, late},
 	{unix.IPPROTO_TCP, unix.TCP_LINGER2, 4, late},
+	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, 4, late},
+	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 4, late},
 	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 4, late},
 	{unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS, 4, late},
 	{unix.IPPROTO_TCP, unix.TCP_INQ, 4, late},

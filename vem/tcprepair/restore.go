@@ -238,6 +238,22 @@ func (s *State) queues(fd int) error {
 	if err := setOption(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, s.Window.encode()); err != nil {
 		return fmt.Errorf("set TCP_REPAIR_WINDOW: %w", err)
 	}
+	return s.segment(fd)
+}
+
+// segment has the kernel compute the segment size from what is known now.
+//
+// A socket that connects in repair mode takes the other end for one that takes 536
+// bytes at a time (net/ipv4/tcp_ipv4.c, tcp_v4_connect). TCP_REPAIR_OPTIONS corrects
+// that, but the size in use stays until the path's MTU changes (net/ipv4/tcp_output.c,
+// tcp_current_mss). Setting the IP options, to none, makes the kernel compute it again
+// (net/ipv4/ip_sockglue.c, do_ip_setsockopt), for IPv6 too, since a socket that has
+// connected has no IPv4 address that says it is of IPv6. Half of the largest window is
+// a bound: so it comes after the windows.
+func (s *State) segment(fd int) error {
+	if err := setOption(fd, unix.IPPROTO_IP, unix.IP_OPTIONS, nil); err != nil {
+		return fmt.Errorf("compute segment size: %w", err)
+	}
 	return nil
 }
 

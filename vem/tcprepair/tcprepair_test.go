@@ -298,6 +298,9 @@ func TestOptionsComeBack(t *testing.T) {
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 12345},
 		{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 54321},
+		{unix.IPPROTO_TCP, unix.TCP_SYNCNT, 3},
+		{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 12345},
+		{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1},
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
 		{unix.SOL_SOCKET, unix.SO_MARK, 9},
 		{unix.SOL_SOCKET, unix.SO_RCVLOWAT, 3},
@@ -332,6 +335,34 @@ func TestOptionsComeBack(t *testing.T) {
 		got, err := unix.GetsockoptInt(copied[0].fd, o.level, o.name)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(got, o.value), qt.Commentf("option %d of level %d", o.name, o.level))
+	}
+}
+
+// TestSegmentSizeComesBack compares the segment size of a copy, and of a copy of that, with
+// the original's: a restored socket starts with 536 bytes, whatever the path takes.
+func TestSegmentSizeComesBack(t *testing.T) {
+	for kind, k := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			var set []func(int)
+			if k.set != nil {
+				set = append(set, k.set)
+			}
+			p := newWorld(t, k.sysctls...).pair(k.addr, set...)
+			p[0].write(5000)
+			p[1].receive(5000)
+			p[1].write(5000)
+			p[0].receive(5000)
+			copied := newWorld(t, k.sysctls...).restore(save(t, p), p)
+			again := newWorld(t, k.sysctls...).restore(save(t, copied), copied)
+			for i := range p {
+				want := p[i].segment()
+				qt.Assert(t, qt.IsTrue(want > 536), qt.Commentf("%d", want))
+				// The original may not have taken notice yet that the window has grown.
+				qt.Check(t, qt.IsTrue(copied[i].segment() >= want), qt.Commentf("%d, had %d", copied[i].segment(), want))
+				qt.Check(t, qt.Equals(again[i].segment(), copied[i].segment()))
+			}
+			copied.goesOn()
+		})
 	}
 }
 

@@ -221,6 +221,14 @@ func (e *end) state() int {
 	return int(info.State)
 }
 
+// segment is how much of the stream the end sends at a time.
+func (e *end) segment() int {
+	e.t.Helper()
+	n, err := unix.GetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG)
+	qt.Assert(e.t, qt.IsNil(err))
+	return n
+}
+
 // inState waits until the kernel has got there.
 func (e *end) inState(want int) {
 	e.t.Helper()
