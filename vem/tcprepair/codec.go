@@ -31,6 +31,8 @@ const (
 	maxItems  = 1 << 20
 	maxText   = 1 << 10
 	maxOption = 64
+
+	maxOptions = 128 // of one end
 )
 
 // ErrMalformed is data that Encode has not made.
@@ -147,12 +149,11 @@ func visitState(c codec, s *State) {
 }
 
 func visitOptions(c codec, o *Options) {
-	o.List = list(c, o.List, len(kinds), func(c codec, o *Option) {
+	o.List = list(c, o.List, maxOptions, func(c codec, o *Option) {
 		c.number(&o.Level)
 		c.number(&o.Name)
 		c.bytes(&o.Value, maxOption)
-		_, known := kindOf(*o)
-		c.valid(known, "socket option")
+		c.valid(known(*o), "socket option")
 	})
 	text(c, &o.Device)
 	text(c, &o.Congestion)

@@ -5,16 +5,11 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/sockopt"
 )
 
-// Options that golang.org/x/sys/unix has no name for.
-const (
-	soBufLock       = 72 // SO_BUF_LOCK, Linux 5.16
-	soTxRehash      = 74 // SO_TXREHASH, Linux 5.18
-	tcpRTOMaxMillis = 44 // TCP_RTO_MAX_MS, Linux 6.15
-	tcpRTOMinMicros = 45 // TCP_RTO_MIN_US, Linux 6.19
-	tcpDelAckMicros = 46 // TCP_DELACK_MAX_US, Linux 6.19
-)
+const soBufLock = 72 // SO_BUF_LOCK, Linux 5.16
 
 // stage is when an option is set on a new socket.
 type stage int
@@ -24,104 +19,28 @@ const (
 	late               // when it is connected
 )
 
-// kind is an option that is saved and restored.
-type kind struct {
-	level, name, size int
-	when              stage
-}
-
-// kinds are those options whose values can be read and written back. What only acts
-// before a connection is there (TCP_DEFER_ACCEPT, IP_LOCAL_PORT_RANGE) or passes
-// (TCP_QUICKACK) is none of them.
-var kinds = []kind{
-	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 4, early},
-	{unix.IPPROTO_IP, unix.IP_FREEBIND, 4, early},
-	{unix.IPPROTO_IP, unix.IP_TRANSPARENT, 4, early},
-
-	{unix.SOL_SOCKET, unix.SO_DONTROUTE, 4, late},
-	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 4, late},
-	{unix.SOL_SOCKET, unix.SO_LINGER, 8, late},
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, 4, late},
-	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16, late},
-	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, 16, late},
-	{unix.SOL_SOCKET, unix.SO_MARK, 4, late},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP, 4, late},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 4, late},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP_NEW, 4, late},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 4, late},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 4, late},
-	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 4, late},
-	{unix.SOL_SOCKET, unix.SO_BUSY_POLL, 4, late},
-	{unix.SOL_SOCKET, unix.SO_PREFER_BUSY_POLL, 4, late},
-	{unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, 8, late},
-	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, 4, late},
-	{unix.SOL_SOCKET, soTxRehash, 4, late},
-	{unix.SOL_SOCKET, unix.SO_REUSEPORT, 4, late},
-
-	{unix.IPPROTO_IP, unix.IP_TOS, 4, late},
-	{unix.IPPROTO_IP, unix.IP_TTL, 4, late},
-	{unix.IPPROTO_IP, unix.IP_MINTTL, 4, late},
-	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, 4, late},
-	{unix.IPPROTO_IP, unix.IP_RECVERR, 4, late},
-	{unix.IPPROTO_IP, unix.IP_PKTINFO, 4, late},
-	{unix.IPPROTO_IP, unix.IP_RECVTTL, 4, late},
-	{unix.IPPROTO_IP, unix.IP_RECVTOS, 4, late},
-	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4, late},
-	{unix.SOL_SOCKET, unix.SO_PRIORITY, 4, late}, // IP_TOS changes it
-	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 4, late},
-	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 4, late},
-
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4, late},
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 4, late}, // after its times
-	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_LINGER2, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_THIN_LINEAR_TIMEOUTS, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_INQ, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_TX_DELAY, 4, late},
-	{unix.IPPROTO_TCP, tcpRTOMaxMillis, 4, late},
-	{unix.IPPROTO_TCP, tcpRTOMinMicros, 4, late},
-	{unix.IPPROTO_TCP, tcpDelAckMicros, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 4, late},
-	{unix.IPPROTO_TCP, unix.TCP_CORK, 4, late},
-}
-
-func kindOf(o Option) (kind, bool) {
-	for _, k := range kinds {
-		if k.level == o.Level && k.name == o.Name {
-			return k, true
-		}
+// stageOf is when an option is set. What only acts before a connection is there
+// (TCP_DEFER_ACCEPT, IP_LOCAL_PORT_RANGE) or passes (TCP_QUICKACK) is not saved at all.
+func stageOf(o Option) stage {
+	switch [2]int{o.Level, o.Name} {
+	case [2]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY}, [2]int{unix.IPPROTO_IP, unix.IP_FREEBIND}, [2]int{unix.IPPROTO_IP, unix.IP_TRANSPARENT}:
+		return early
 	}
-	return kind{}, false
+	return late
+}
+
+// known tells whether options of a file are such that connections have.
+func known(o Option) bool {
+	k, ok := sockopt.Find(o.Level, o.Name)
+	return ok && k.For&sockopt.Connection != 0
 }
 
 // save reads the options of a socket that is not in repair mode.
 func (o *Options) save(fd, family int) error {
-	var buf [16]byte
-	for _, k := range kinds {
-		if k.level == unix.IPPROTO_IPV6 && family != unix.AF_INET6 {
-			continue
-		}
-		v, err := getOption(fd, k.level, k.name, buf[:k.size])
-		if missing(err) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("read option %d of level %d: %w", k.name, k.level, err)
-		}
-		o.List = append(o.List, Option{k.level, k.name, bytes.Clone(v)})
-	}
 	var err error
+	if o.List, err = sockopt.Read(fd, sockopt.Connection, family); err != nil {
+		return fmt.Errorf("read option: %w", err)
+	}
 	for p, name := range map[*int]int{&o.SendBuffer: unix.SO_SNDBUF, &o.ReceiveBuffer: unix.SO_RCVBUF, &o.ReuseAddress: unix.SO_REUSEADDR} {
 		if *p, err = getInt(fd, unix.SOL_SOCKET, name); err != nil {
 			return fmt.Errorf("read option %d: %w", name, err)
@@ -189,18 +108,17 @@ func refuse(fd int) error {
 
 // apply sets the options of a stage that differ from those of the new socket.
 func (o *Options) apply(fd int, when stage) error {
-	var buf [16]byte
+	var buf [maxOption]byte
 	for _, opt := range o.List {
-		k, ok := kindOf(opt)
-		if !ok || k.when != when {
+		if stageOf(opt) != when {
 			continue
 		}
-		have, err := getOption(fd, k.level, k.name, buf[:k.size])
+		have, err := getOption(fd, opt.Level, opt.Name, buf[:len(opt.Value)])
 		if missing(err) || err == nil && bytes.Equal(have, opt.Value) {
 			continue // an older kernel, or an IPv6 socket that has no IPv4 address yet
 		}
-		if err := setOption(fd, k.level, k.name, opt.Value); err != nil {
-			return fmt.Errorf("set option %d of level %d: %w", k.name, k.level, err)
+		if err := setOption(fd, opt.Level, opt.Name, opt.Value); err != nil {
+			return fmt.Errorf("set option %d of level %d: %w", opt.Name, opt.Level, err)
 		}
 	}
 	if when == early {

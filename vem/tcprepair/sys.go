@@ -3,11 +3,12 @@ package tcprepair
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/sockopt"
 )
 
 // Values of TCP_REPAIR and TCP_REPAIR_QUEUE, linux/tcp.h.
@@ -25,6 +26,7 @@ const (
 	established = 1
 	finWait1    = 4
 	finWait2    = 5
+	closed      = 7
 	closeWait   = 8
 	lastAck     = 9
 	closing     = 11
@@ -38,18 +40,7 @@ const (
 	optMicro      = 64
 )
 
-// getOption fills b with an option's value and returns its part that is one.
-func getOption(fd, level, name int, b []byte) ([]byte, error) {
-	size := uint32(len(b))
-	// It never waits for anything, and there are so many of them that telling the Go
-	// scheduler each time would be a third of the cost.
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
-		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return nil, errno
-	}
-	return b[:min(int(size), len(b))], nil
-}
+func getOption(fd, level, name int, b []byte) ([]byte, error) { return sockopt.Get(fd, level, name, b) }
 
 // optionSize is how long an option says that it is when there is no room for it.
 func optionSize(fd, level, name int) (int, error) {
@@ -61,14 +52,7 @@ func optionSize(fd, level, name int) (int, error) {
 	return int(size), nil
 }
 
-func setOption(fd, level, name int, b []byte) error {
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
-		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
+func setOption(fd, level, name int, b []byte) error { return sockopt.Set(fd, level, name, b) }
 
 func setTCP(fd, name, value int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, name, value)
@@ -84,10 +68,7 @@ func getInt(fd, level, name int) (int, error) {
 	return int(int32(binary.NativeEndian.Uint32(b[:]))), nil
 }
 
-// missing tells that this kernel, or this kind of socket, has no such option.
-func missing(err error) bool {
-	return errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
-}
+func missing(err error) bool { return sockopt.Missing(err) }
 
 // address is a socket address for system calls, and a scope.
 func address(family int, a netip.AddrPort, scope uint32) unix.Sockaddr {

@@ -31,13 +31,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/snapctl/snapctl/vem/sockopt"
 )
 
 // Option is a socket option with its value, as getsockopt(2) gives it.
-type Option struct {
-	Level, Name int
-	Value       []byte
-}
+type Option = sockopt.Option
 
 // Options are what a program has set, or could have.
 type Options struct {
