@@ -22,7 +22,9 @@ type Reset struct {
 //
 // What waited in an accept queue is in no image, and not in the list. It only
 // computes.
-func Resets(external []snapshot.External, sockets []image.Socket, held map[uint64]bool) []Reset {
+//
+// Of sockets that are closed it has those, by inode, whose data is lost.
+func Resets(external []snapshot.External, sockets []image.Socket, held, lost map[uint64]bool) []Reset {
 	pairs := make(map[[2]netip.AddrPort]bool)
 	listens := make(map[uint16]bool)
 	paths := make(map[uint64]string)
@@ -37,7 +39,7 @@ func Resets(external []snapshot.External, sockets []image.Socket, held map[uint6
 	}
 	var resets []Reset
 	for _, s := range sockets {
-		if s.Protocol != "tcp" || !connected(s) || held[s.Inode] {
+		if s.Protocol != "tcp" || !connected(s) && !lost[s.Inode] || held[s.Inode] {
 			continue
 		}
 		local, remote := unmap(s.Local), unmap(s.Remote)
@@ -45,9 +47,13 @@ func Resets(external []snapshot.External, sockets []image.Socket, held map[uint6
 		if listens[local.Port()] {
 			arrow = " <- "
 		}
+		text := "tcp " + local.String()
+		if remote.IsValid() {
+			text += arrow + remote.String()
+		}
 		resets = append(resets, Reset{
 			Inode:  s.Inode,
-			Socket: "tcp " + local.String() + arrow + remote.String(),
+			Socket: text,
 			Inside: pairs[[2]netip.AddrPort{remote, local}] || remote.Addr().IsLoopback(),
 		})
 	}

@@ -50,12 +50,12 @@ func TestResets(t *testing.T) {
 		{Inode: 12, Socket: "unix stream -> /sock/host"},
 		{Inode: 14, Socket: "unix dgram @mine"},
 	}
-	qt.Check(t, qt.DeepEquals(Resets(external, sockets, nil), all))
+	qt.Check(t, qt.DeepEquals(Resets(external, sockets, nil, nil), all))
 	held := make(map[uint64]bool)
 	for _, s := range sockets {
 		held[s.Inode] = true
 	}
-	qt.Check(t, qt.HasLen(Resets(external, sockets, held), 0))
+	qt.Check(t, qt.HasLen(Resets(external, sockets, held, nil), 0))
 	delete(held, 4)
-	qt.Check(t, qt.DeepEquals(Resets(external, sockets, held), all[2:3]))
+	qt.Check(t, qt.DeepEquals(Resets(external, sockets, held, nil), all[2:3]))
 }

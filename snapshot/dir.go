@@ -38,6 +38,10 @@ func (d Dir) Shm() string { return filepath.Join(string(d), shmDir) }
 // manifest says that there are any, or which it does not get, and why.
 func (d Dir) Connections() string { return filepath.Join(string(d), connectionsFile) }
 
+// Sockets is the file of what the app's sockets had otherwise than new ones, if there is
+// any.
+func (d Dir) Sockets() string { return filepath.Join(string(d), socketsFile) }
+
 // Depth says how thoroughly [Dir.Open] checks the files.
 type Depth = memory.Depth
 

@@ -31,6 +31,7 @@ const (
 	shmDir       = "shm"     // the app's /dev/shm
 
 	connectionsFile = "connections.bin"
+	socketsFile     = "sockets.json"
 )
 
 // Manifest describes a snapshot. It is a pure value: [Manifest.Validate] checks

@@ -13,13 +13,15 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // savedConnections are the connections inside an app that a snapshot gets.
 type savedConnections struct {
 	tcprepair.Saved
-	size int
+	size    int
+	options sockopt.Saved // of all other sockets
 }
 
 // saveConnections saves the TCP connections inside an app, whose sockets open finds:
@@ -87,11 +89,16 @@ func (s *savedConnections) add(opt tcprepair.SaveOptions, c hold.Connection) (re
 	case err != nil:
 		return "", err
 	}
+	return s.addSized(conn), nil
+}
+
+// addSized adds a connection if there is room for it.
+func (s *savedConnections) addSized(conn tcprepair.Connection) (reason string) {
 	if s.size += conn.Size(); s.size > tcprepair.MaxSaved {
-		return fmt.Sprintf("more than %d MiB wait in the app's connections", tcprepair.MaxSaved>>20), nil
+		return fmt.Sprintf("more than %d MiB wait in the app's connections", tcprepair.MaxSaved>>20)
 	}
 	s.Connections = append(s.Connections, conn)
-	return "", nil
+	return ""
 }
 
 func endsOf(c hold.Connection) []tcprepair.End {
@@ -102,8 +109,11 @@ func endsOf(c hold.Connection) []tcprepair.End {
 	return ends
 }
 
-// write makes the snapshot's file.
+// write makes the snapshot's files.
 func (s *savedConnections) write(to snapshot.Dir) error {
+	if err := writeOptions(to, s.options); err != nil {
+		return err
+	}
 	if len(s.Connections) == 0 && len(s.Refused) == 0 {
 		return nil
 	}

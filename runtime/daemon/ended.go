@@ -64,9 +64,9 @@ func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sa
 		}
 		return d.restore(ctx, a, revival{
 			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
-			connections: connections,
-			furnish:     func(ctx context.Context) error { return d.furnish(ctx, a, b, clock) },
-			connect:     func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },
+			connections: connections, options: b.source.socketOptions,
+			furnish: func(ctx context.Context) error { return d.furnish(ctx, a, b, clock) },
+			connect: func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },
 		})
 	}
 	clock.begin("start program")

@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
+	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -87,6 +88,10 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		return nil, err
 	}
 	opt.Step = tell
+	// Of sockets that are held nothing changes; but some are not, and all are lost with
+	// the host.
+	options := copies.NewGatherer(copies.Options{NS: ns, Number: copies.Numbers()})
+	opt.hold.Visit = options.Visit
 	opt.Sockets = holdFor{d, a, opt.hold, opt.External}
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 		list, err := a.terminals(ctx, pids)
@@ -94,7 +99,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		return snapshot.CopyTree(ctx, a.box.Shm(), to.Shm())
+		return errors.Join(snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()), writeOptions(to, options.Found().Options))
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.host.keep(ctx, d, a, to.Images()))
@@ -115,7 +120,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
 	d.becomeHeld(ctx, a)
-	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), unheld(""))
+	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), nil, unheld(""))
 	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost, notes: a.remarked()}, nil
 }
 

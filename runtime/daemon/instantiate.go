@@ -22,6 +22,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
@@ -37,6 +38,10 @@ type source struct {
 	once     sync.Once // see connections
 	saved    *tcprepair.Saved
 	savedErr error
+
+	optionsOnce sync.Once // see socketOptions
+	options     sockopt.Saved
+	optionsErr  error
 }
 
 // openSnapshot finds and checks a snapshot. The caller closes it.

@@ -22,14 +22,14 @@ type socketOutcome struct {
 // resets says which connections an app that was saved does not get back with the
 // held sockets, and why. What was done has been done: that this can't be told now
 // is logged, and no reason to fail.
-func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snapshot.External, held map[uint64]bool, why func(restore.Reset) string) []socketOutcome {
+func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snapshot.External, held, gone map[uint64]bool, why func(restore.Reset) string) []socketOutcome {
 	sockets, err := image.Sockets(ctx, from.Images())
 	if err != nil {
 		d.log.ErrorContext(ctx, "look for connections that are reset", slog.String("images", from.Images()), slog.Any("error", err))
 		return nil
 	}
 	var out []socketOutcome
-	for _, r := range restore.Resets(external, sockets, held) {
+	for _, r := range restore.Resets(external, sockets, held, gone) {
 		out = append(out, socketOutcome{socket: r.Socket, reason: why(r)})
 	}
 	if len(out) > 0 {
@@ -58,7 +58,11 @@ func (d *Daemon) restoredSockets(ctx context.Context, s *source) []socketOutcome
 			socket: fmt.Sprintf("tcp %s <-> %s", plainAddress(first.Local), plainAddress(first.Remote)), reason: "both of its ends are in the app", kept: true,
 		})
 	}
-	return append(d.resets(ctx, s.dir, s.manifest.External, held, ofApp(s.manifest.App, saved.Refused)), kept...)
+	gone := make(map[uint64]bool, len(saved.Refused))
+	for _, r := range saved.Refused {
+		gone[r.Inode] = true
+	}
+	return append(d.resets(ctx, s.dir, s.manifest.External, held, gone, ofApp(s.manifest.App, saved.Refused)), kept...)
 }
 
 func plainAddress(a netip.AddrPort) netip.AddrPort {
@@ -73,6 +77,8 @@ func ofApp(name string, refused []tcprepair.Refused) func(restore.Reset) string 
 	}
 	return func(r restore.Reset) string {
 		switch reason := reasons[r.Inode]; {
+		case reason != "" && !r.Inside:
+			return "app " + name + " had it, and it can't be saved: " + reason
 		case reason != "":
 			return "both of its ends were in app " + name + ", but it can't be saved: " + reason
 		case r.Inside:

@@ -253,7 +253,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	proc, err := d.restore(ctx, a, revival{from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, frozen: true, tell: func(string) {}, connections: connections})
+	proc, err := d.restore(ctx, a, revival{
+		from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, frozen: true, tell: func(string) {},
+		connections: connections, options: s.socketOptions,
+	})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
@@ -23,6 +24,15 @@ func (s *source) connections(policy template.ConnectionPolicy) ([]tcprepair.Conn
 		return nil, s.savedErr
 	}
 	return s.saved.Connections, nil
+}
+
+// socketOptions are what the other sockets of an app get that is made of the snapshot.
+func (s *source) socketOptions() (sockopt.Saved, error) {
+	if err := s.checked(); err != nil {
+		return sockopt.Saved{}, err
+	}
+	s.optionsOnce.Do(func() { s.options, s.optionsErr = readOptions(s.dir) })
+	return s.options, s.optionsErr
 }
 
 // reconnection is connections inside an app that were made again for it.

@@ -89,6 +89,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		if inside, err = d.saveConnections(ctx, a, ns, func(in *hold.Inside) error { return in.Open(ctx, pids) }); err != nil {
 			return nil, err
 		}
+		if err := inside.gather(ctx, a, ns, pids); err != nil {
+			return nil, err
+		}
 		return look.frozen(ctx, pids)
 	}
 	opt.Describe = func(m *snapshot.Manifest) {
@@ -138,6 +141,9 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 			return nil, nil, err
 		}
 		if inside, err = d.saveHeldConnections(ctx, a); err != nil {
+			return nil, nil, err
+		}
+		if err := inside.gatherHeld(a); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
@@ -66,7 +67,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
-		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin,
+		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin, options: a.unheldOptions,
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
 			if err := a.resuming(pid, mappedFiles(m, pages), m.HostFiles); err != nil {
@@ -94,7 +95,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	}
 	held, why := a.heldInodes(), unheld(a.lost)
 	err = d.release(ctx, a)
-	lost := d.resets(ctx, a.hibernation(), m.External, held, why)
+	lost := d.resets(ctx, a.hibernation(), m.External, held, nil, why)
 	if err := errors.Join(err, d.dropImages(a)); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
@@ -147,8 +148,11 @@ type revival struct {
 	frozen   bool   // they do not run before they are thawed
 	// connections are made again, those that are held are not among them.
 	connections []tcprepair.Connection
-	tell        func(string)
-	ready       func(ctx context.Context, pid int) error // as in restore.Options
+	// options are those of sockets that CRIU makes; nil if there are none. It is
+	// called when the snapshot has been checked.
+	options func() (sockopt.Saved, error)
+	tell    func(string)
+	ready   func(ctx context.Context, pid int) error // as in restore.Options
 	// check checks what is restored, while CRIU starts; nil if that has been done, or
 	// furnish does it.
 	check func(ctx context.Context) error
@@ -242,7 +246,8 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			}
 			return err
 		},
-		Meanwhile: meanwhile, Connect: connect, Ready: again.ready(a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready))), Step: r.tell,
+		Meanwhile: meanwhile, Connect: connect,
+		Ready: again.ready(a.sameOptions(ns, r.options, a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready)))), Step: r.tell,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
@@ -33,6 +35,9 @@ type Options struct {
 	// namespace has a unix connection or listener. A connection whose listener is
 	// closed may be in its client's alone.
 	Thorough bool
+	// Visit is called by [Collect] for each socket but for TCP connections, held or not;
+	// may be nil.
+	Visit func(OpenSocket) error
 }
 
 // hostPaths are HostPaths and those of Binds.
@@ -42,6 +47,23 @@ func (o *Options) hostPaths() []string {
 		paths = append(paths, b.Inside)
 	}
 	return paths
+}
+
+// visit shows the sockets to who wants to see them.
+func (s *scanner) visit(opt Options) error {
+	if opt.Visit == nil {
+		return nil
+	}
+	for _, inode := range s.order {
+		f := s.sockets[inode]
+		if f.details.facts.Proto == unix.IPPROTO_TCP && f.details.remote.IsValid() {
+			continue
+		}
+		if err := opt.Visit(OpenSocket{Inode: inode, Owner: f.owners[0], FD: f.fd}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Collect duplicates every socket and [Object] of the processes that the VEM can hold. The
@@ -72,7 +94,7 @@ func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if err := s.describe(); err != nil {
 		return nil, err
 	}
-	if err := s.markOutside(opt); err != nil {
+	if err := errors.Join(s.markOutside(opt), s.visit(opt)); err != nil {
 		return nil, err
 	}
 	notes, err := s.lent.settle(&s.objects)

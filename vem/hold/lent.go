@@ -271,7 +271,7 @@ func (l *lent) close() {
 
 // addLent takes an open file. kept tells whether it owns the duplicate now.
 func (o *objects) addLent(f *lentFile) (kept bool, err error) {
-	inner, err := innerPID(f.pid)
+	inner, err := InnerPID(f.pid)
 	if err != nil {
 		return false, err
 	}

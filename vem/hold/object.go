@@ -90,7 +90,7 @@ func (o *objects) add(kind Kind, pid, fd, copied int) (kept bool, err error) {
 			return false, unreadInotify().refusal(pid, fd)
 		}
 	}
-	inner, err := innerPID(pid)
+	inner, err := InnerPID(pid)
 	if err != nil {
 		return false, err
 	}
@@ -175,8 +175,8 @@ func (o *objects) close() {
 	o.list = nil
 }
 
-// innerPID is a process's id in its own pid namespace.
-func innerPID(pid int) (int, error) {
+// InnerPID is a process's id in its own pid namespace.
+func InnerPID(pid int) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, gone(pid, err)

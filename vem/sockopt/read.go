@@ -14,6 +14,7 @@ import (
 
 // Socket is what is kept of one socket: what it has otherwise than a new one.
 type Socket struct {
+	Inode uint64 `json:"inode"` // that it had
 	// PID and FD are where a process has it open, as the app itself counts processes.
 	PID int `json:"pid"`
 	FD  int `json:"fd"`
@@ -49,7 +50,7 @@ func NewReader(ns NetNS) *Reader {
 
 // Read tells what a socket has otherwise than a new one of its kind; ok is false if that
 // is nothing, or the socket is a TCP connection, which a copy does not get from here. The
-// caller fills in PID and FD. The process that has the socket should be frozen.
+// caller fills in Inode, PID and FD. The process that has the socket should be frozen.
 //
 // Cost: 25 us for a UDP socket or TCP listener, 2 us for a connection.
 func (r *Reader) Read(fd int) (_ *Socket, ok bool, err error) {

@@ -153,10 +153,10 @@ func TestOptionsComeBack(t *testing.T) {
 		"tcp listener": {unix.AF_INET, unix.SOCK_STREAM, 0, join(ipSettings, tcpSettings), true},
 		"tcp6":         {unix.AF_INET6, unix.SOCK_STREAM, 0, join(ipSettings, ip6Settings, tcpSettings), true},
 		"udp":          {unix.AF_INET, unix.SOCK_DGRAM, 0, join(ipSettings, castSettings, udpSettings), false},
-		"udp6":         {unix.AF_INET6, unix.SOCK_DGRAM, 0, join(ipSettings, castSettings, ip6Settings, udpSettings, []setting{
+		"udp6": {unix.AF_INET6, unix.SOCK_DGRAM, 0, join(ipSettings, castSettings, ip6Settings, udpSettings, []setting{
 			number(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 8), number(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0),
 		}), false},
-		"raw":          {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP, join(ipSettings, castSettings, []setting{number(unix.SOL_RAW, 1, 255)}), false},
+		"raw": {unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP, join(ipSettings, castSettings, []setting{number(unix.SOL_RAW, 1, 255)}), false},
 		"netlink": {unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, []setting{
 			number(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1), number(unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1), number(unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1),
 			number(unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1), number(unix.SOL_NETLINK, unix.NETLINK_PKTINFO, 1), number(unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1),
