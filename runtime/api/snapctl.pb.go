@@ -578,6 +578,7 @@ type RunRequest struct {
 	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // of no traffic; zero: never
 	Publish        []*Publication         `protobuf:"bytes,14,rep,name=publish,proto3" json:"publish,omitempty"`
 	RestoreMemory  RestoreMemory          `protobuf:"varint,15,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
+	AcceptLost     []string               `protobuf:"bytes,18,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"` // protections that it may lose when it is saved: snapshot/preflight.Protection
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -717,6 +718,13 @@ func (x *RunRequest) GetRestoreMemory() RestoreMemory {
 	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
+func (x *RunRequest) GetAcceptLost() []string {
+	if x != nil {
+		return x.AcceptLost
+	}
+	return nil
+}
+
 type App struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -750,7 +758,8 @@ type App struct {
 	InsideEndpoint string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
 	Generation     string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
 	RestoreMemory  RestoreMemory          `protobuf:"varint,31,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
-	Notes          []*Note                `protobuf:"bytes,32,rep,name=notes,proto3" json:"notes,omitempty"` // of when it was last hibernated, woken, restored or cloned
+	Notes          []*Note                `protobuf:"bytes,32,rep,name=notes,proto3" json:"notes,omitempty"`                             // of when it was last hibernated, woken, restored or cloned
+	AcceptLost     []string               `protobuf:"bytes,36,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"` // as in RunRequest
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1005,6 +1014,13 @@ func (x *App) GetRestoreMemory() RestoreMemory {
 func (x *App) GetNotes() []*Note {
 	if x != nil {
 		return x.Notes
+	}
+	return nil
+}
+
+func (x *App) GetAcceptLost() []string {
+	if x != nil {
+		return x.AcceptLost
 	}
 	return nil
 }
@@ -1702,6 +1718,7 @@ type HibernateRequest struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	EndSessions   bool                   `protobuf:"varint,10,opt,name=end_sessions,json=endSessions,proto3" json:"end_sessions,omitempty"` // first end what runs by exec, which would be in the way
+	AcceptLost    []string               `protobuf:"bytes,11,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"`     // protections that may be lost, besides those of RunRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1755,6 +1772,13 @@ func (x *HibernateRequest) GetEndSessions() bool {
 		return x.EndSessions
 	}
 	return false
+}
+
+func (x *HibernateRequest) GetAcceptLost() []string {
+	if x != nil {
+		return x.AcceptLost
+	}
+	return nil
 }
 
 type WakeRequest struct {
@@ -1824,6 +1848,7 @@ type SnapshotRequest struct {
 	Stop          bool                   `protobuf:"varint,3,opt,name=stop,proto3" json:"stop,omitempty"` // end the app afterwards
 	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	EndSessions   bool                   `protobuf:"varint,10,opt,name=end_sessions,json=endSessions,proto3" json:"end_sessions,omitempty"` // as in HibernateRequest
+	AcceptLost    []string               `protobuf:"bytes,11,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"`     // as in HibernateRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1891,6 +1916,13 @@ func (x *SnapshotRequest) GetEndSessions() bool {
 		return x.EndSessions
 	}
 	return false
+}
+
+func (x *SnapshotRequest) GetAcceptLost() []string {
+	if x != nil {
+		return x.AcceptLost
+	}
+	return nil
 }
 
 type RestoreRequest struct {
@@ -4321,7 +4353,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06Limits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x01R\x04cpus\x12\x12\n" +
-	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\x97\x04\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\xb8\x04\n" +
 	"\n" +
 	"RunRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -4339,7 +4371,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x121\n" +
 	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\x12@\n" +
-	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\"\xd8\b\n" +
+	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12\x1f\n" +
+	"\vaccept_lost\x18\x12 \x03(\tR\n" +
+	"acceptLost\"\xf9\b\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -4376,7 +4410,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"generation\x18\x1e \x01(\tR\n" +
 	"generation\x12@\n" +
 	"\x0erestore_memory\x18\x1f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12&\n" +
-	"\x05notes\x18  \x03(\v2\x10.snapctl.v1.NoteR\x05notes\" \n" +
+	"\x05notes\x18  \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x12\x1f\n" +
+	"\vaccept_lost\x18$ \x03(\tR\n" +
+	"acceptLost\" \n" +
 	"\n" +
 	"AppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\r\n" +
@@ -4418,23 +4454,27 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
-	"\x0eRemoveResponse\"~\n" +
+	"\x0eRemoveResponse\"\x9f\x01\n" +
 	"\x10HibernateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
 	"\fend_sessions\x18\n" +
-	" \x01(\bR\vendSessions\"j\n" +
+	" \x01(\bR\vendSessions\x12\x1f\n" +
+	"\vaccept_lost\x18\v \x03(\tR\n" +
+	"acceptLost\"j\n" +
 	"\vWakeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
-	"\x04copy\x18\x03 \x01(\bR\x04copy\"\xa3\x01\n" +
+	"\x04copy\x18\x03 \x01(\bR\x04copy\"\xc4\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04stop\x18\x03 \x01(\bR\x04stop\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
 	"\fend_sessions\x18\n" +
-	" \x01(\bR\vendSessions\"\xd3\x02\n" +
+	" \x01(\bR\vendSessions\x12\x1f\n" +
+	"\vaccept_lost\x18\v \x03(\tR\n" +
+	"acceptLost\"\xd3\x02\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +

@@ -46,6 +46,9 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 	if rec.Wake, err = wakePolicy(req.GetWake()); err != nil {
 		return bad(err)
 	}
+	if rec.AcceptLost, err = protections(req.GetAcceptLost()); err != nil {
+		return nil, err
+	}
 	for _, p := range req.GetPublish() {
 		pub := publication{Proto: cmp.Or(p.GetProtocol(), "tcp"), HostPort: uint16(p.GetHostPort()), Port: uint16(p.GetPort())}
 		if pub.Proto != "tcp" && pub.Proto != "udp" || p.GetHostPort()-1 > 65534 || p.GetPort()-1 > 65534 {
@@ -312,7 +315,7 @@ func (d *Daemon) show(a *app) *api.App {
 		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
 		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
-		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes),
+		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes), AcceptLost: protectionNames(rec.AcceptLost),
 	}
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()

@@ -35,10 +35,10 @@ type outcome struct {
 //
 // An app that changed what CRIU had been told, just before it was frozen, is
 // tried once more.
-func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
-	out, err := d.hibernateOnce(ctx, a, tell)
+func (d *Daemon) hibernate(ctx context.Context, a *app, accept []preflight.Protection, tell func(string)) (*outcome, error) {
+	out, err := d.hibernateOnce(ctx, a, accept, tell)
 	if errors.Is(err, errChanged) && a.status() == Running {
-		return d.hibernateOnce(ctx, a, tell)
+		return d.hibernateOnce(ctx, a, accept, tell)
 	}
 	return out, err
 }
@@ -47,7 +47,7 @@ func (d *Daemon) hibernate(ctx context.Context, a *app, tell func(string)) (*out
 //
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
-func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.Protection, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "hibernate")
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, tell func(string)) (
 	if a.status() == Held {
 		return &outcome{}, nil
 	}
-	if err := d.preflight(ctx, a, hold.Preflight); err != nil {
+	if err := d.preflight(ctx, a, accept, hold.Preflight); err != nil {
 		return nil, err
 	}
 	if err := d.fds.Ready(ctx); err != nil {
@@ -166,14 +166,14 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 }
 
 // preflight refuses an app that can't be saved before anything is frozen.
-func (d *Daemon) preflight(ctx context.Context, a *app, look func(context.Context, []int) []hold.Finding) error {
+func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Protection, look func(context.Context, []int) []hold.Finding) error {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return err
 	}
 	rec, _ := a.read()
 	pids, attended := a.unattended(rec.Process.PID, pids)
-	report, err := preflight.Look(ctx, pids, preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: rec.AcceptLost})
+	report, err := preflight.Look(ctx, pids, preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: slices.Concat(rec.AcceptLost, accept)})
 	if err != nil {
 		return err
 	}

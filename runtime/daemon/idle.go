@@ -48,7 +48,7 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 			if time.Since(since) < rec.HibernateAfter || a.status() != Running {
 				continue
 			}
-			out, err := d.hibernate(ctx, a, nil)
+			out, err := d.hibernate(ctx, a, nil, nil)
 			if err != nil {
 				a.note(err)
 				d.log.WarnContext(ctx, "hibernate idle app", slog.String("app", rec.Name), slog.Any("error", err))

@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/hold"
 )
@@ -19,7 +20,7 @@ import (
 func (r *record) savedPolicy() *snapshot.Policy {
 	p := &snapshot.Policy{
 		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter,
-		HibernateAfter: r.HibernateAfter,
+		HibernateAfter: r.HibernateAfter, AcceptLost: protectionNames(r.AcceptLost),
 	}
 	if r.RestoreMemory != restore.Map {
 		p.RestoreMemory = r.RestoreMemory.String()
@@ -41,10 +42,38 @@ func (r *record) heedPolicy(p *snapshot.Policy) error {
 		return err
 	}
 	r.Wake, r.HibernateAfter = w, max(0, p.HibernateAfter)
+	accept, err := protections(p.AcceptLost)
+	if err != nil {
+		return err
+	}
+	r.AcceptLost = accept
 	if p.RestoreMemory == "" {
 		return nil
 	}
 	return r.RestoreMemory.UnmarshalText([]byte(p.RestoreMemory))
+}
+
+// protections reads the names of protections that may be lost.
+func protections(names []string) ([]preflight.Protection, error) {
+	var out []preflight.Protection
+	for _, name := range names {
+		p, err := preflight.ParseProtection(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+func protectionNames(all []preflight.Protection) []string {
+	var out []string
+	for _, p := range all {
+		out = append(out, string(p))
+	}
+	return out
 }
 
 // heedRules does the same for what the rules of a template say.

@@ -54,13 +54,17 @@ func (d *Daemon) Show(_ context.Context, req *api.AppRequest) (*api.App, error) 
 
 // Hibernate implements the API.
 func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	accept, err := protections(req.GetAcceptLost())
+	if err != nil {
+		return err
+	}
 	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
 		if req.GetEndSessions() {
 			if err := a.endSessions(ctx); err != nil {
 				return nil, err
 			}
 		}
-		return d.hibernate(ctx, a, tell)
+		return d.hibernate(ctx, a, accept, tell)
 	})
 }
 
@@ -95,6 +99,10 @@ func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, app
 
 // TakeSnapshot implements the API.
 func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	accept, err := protections(req.GetAcceptLost())
+	if err != nil {
+		return err
+	}
 	a, err := d.find(req.GetApp())
 	if err != nil {
 		return err
@@ -109,7 +117,7 @@ func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStream
 				return nil, err
 			}
 		}
-		m, out, err = d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), tell: progress(stream)})
+		m, out, err = d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), accept: accept, tell: progress(stream)})
 		return out, err
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -21,9 +22,10 @@ import (
 
 // snapshotRequest says what takeSnapshot does.
 type snapshotRequest struct {
-	name  string // "": chosen
-	stop  bool
-	whole bool // as in snapshot.TakeOptions
+	accept []preflight.Protection // that may be lost
+	name   string                 // "": chosen
+	stop   bool
+	whole  bool // as in snapshot.TakeOptions
 	// reserved is called when nobody else can make a snapshot of that name; may be
 	// nil.
 	reserved func(context.Context) error
@@ -44,7 +46,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	case Stopped:
 		return d.saveStopped(ctx, a, req)
 	}
-	if err := d.preflight(ctx, a, hold.PreflightCopy); err != nil {
+	if err := d.preflight(ctx, a, req.accept, hold.PreflightCopy); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(ctx, req, a.name())

@@ -28,6 +28,20 @@ const (
 // Protections are all of them, for completion.
 func Protections() []Protection { return []Protection{Speculation, Seal, LockOnFault} }
 
+// Describe says in a few words what it is.
+func (p Protection) Describe() string {
+	switch p {
+	case Speculation:
+		return "speculative execution is held back"
+	case Seal:
+		return "sealed memory"
+	case LockOnFault:
+		return "memory that is locked when it is used"
+	default:
+		return ""
+	}
+}
+
 // ParseProtection reads a name.
 func ParseProtection(name string) (Protection, error) {
 	if p := Protection(name); slices.Contains(Protections(), p) {
@@ -38,11 +52,15 @@ func ParseProtection(name string) (Protection, error) {
 
 // lost refuses what would lose a protection, or notes it if that is accepted.
 func (l *look) lost(p *process, what Protection, text string) {
+	then := "when it comes back it has that no more"
+	if what == LockOnFault {
+		then = "when it comes back all of it is locked, and so filled"
+	}
 	if slices.Contains(l.opt.Accept, what) {
-		l.note(who(p.pid, 0, p.name)+" "+text+": when it comes back it has that no more", "")
+		l.note(who(p.pid, 0, p.name)+" "+text+": "+then, "")
 		return
 	}
-	l.refuse(p, text, fmt.Sprintf("it would come back without it: allow that by --accept-lost %s, or have the program do without", what))
+	l.refuse(p, text, fmt.Sprintf("%s; allow that by --accept-lost %s, or have the program do without", then, what))
 }
 
 // protections judges by /proc/PID/status.

@@ -87,7 +87,7 @@ func (p *preflight) run(ctx context.Context) []Finding {
 	p.terminals.judge(p)
 	p.nested.judge(p)
 	if err := reserve(p.sockets); err != nil {
-		p.findings = append(p.findings, Finding{Severity: Warning, Err: err})
+		p.findings = append(p.findings, Finding{Err: err})
 	}
 	return p.findings
 }
@@ -105,13 +105,26 @@ func reserve(n int) error {
 	defer own.Close() //nolint:errcheck // read only
 	top, err := unix.FcntlInt(own.Fd(), unix.F_DUPFD_CLOEXEC, open+n)
 	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("reserve descriptors: %d sockets do not fit beside %d into RLIMIT_NOFILE", n, open)
+		return tooMany(open, n)
 	}
 	if err != nil {
 		return fmt.Errorf("reserve descriptors: %w", err)
 	}
 	return unix.Close(top)
 }
+
+// tooMany says that the app's sockets can't be held, and what limit would let them.
+func tooMany(open, n int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("get RLIMIT_NOFILE: %w", err)
+	}
+	return fmt.Errorf("%w: the app has %d sockets open, and snapctld may open %d files, of which %d are open: "+
+		"start it with LimitNOFILE=%d or more (systemd), or after ulimit -n %[5]d", ErrUnsupported, n, limit.Cur, open, open+n+spare)
+}
+
+// spare is room for what the daemon opens meanwhile.
+const spare = 1000
 
 // openDescriptors counts this process's descriptors.
 func openDescriptors() (int, error) {

@@ -12,6 +12,7 @@ import (
 
 func newHibernate(s *session) *cobra.Command {
 	endSessions := false
+	var lost protectionFlag
 	cmd := &cobra.Command{
 		Use:   "hibernate APP...",
 		Short: "Put apps to sleep; traffic wakes them",
@@ -28,10 +29,11 @@ An app in which something runs by snapctl exec can't be saved: let that end, or 
 		Args:              someOf("APP"),
 		ValidArgsFunction: s.ask(0, appNames(api.Status_STATUS_RUNNING)),
 		RunE: s.operate(output.Hibernate, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, EndSessions: endSessions, Timeout: s.patience()}, tell)
+			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, EndSessions: endSessions, Timeout: s.patience(), AcceptLost: lost.names()}, tell)
 		}),
 	}
 	cmd.Flags().BoolVar(&endSessions, "end-sessions", false, endSessionsUsage)
+	lost.add(cmd, "")
 	return cmd
 }
 

@@ -27,6 +27,7 @@ type runFlags struct {
 	wake          wakeFlags
 	after         sleepFlag
 	memory        memoryFlag
+	lost          protectionFlag
 	publish       []value.Publication
 }
 
@@ -89,6 +90,7 @@ func (f *runFlags) add(s *session, cmd *cobra.Command) {
 	f.wake.add(cmd, "on-data")
 	f.after.add(cmd, "")
 	f.memory.add(cmd, "mapped")
+	f.lost.add(cmd, "whenever it is saved, ")
 	fs.Var(value.List(&f.publish, "[ADDR:]HOSTPORT[:PORT][/udp]", value.ParsePublication), "publish", "make a port of the app reachable at the host's; repeatable")
 	fs.SortFlags = false
 
@@ -116,7 +118,7 @@ func (f *runFlags) request(s *session, args []string) (*api.RunRequest, error) {
 		Name: f.name, Args: args, Network: f.network, Hostname: f.hostname,
 		Env: env, Workdir: f.process.workdir, User: f.process.user,
 		Limits: &api.Limits{MemoryBytes: f.limits.memory, Cpus: f.limits.cpus, Pids: f.limits.pids},
-		Wake:   f.wake.message(), HibernateAfter: after, RestoreMemory: f.memory.message(),
+		Wake:   f.wake.message(), HibernateAfter: after, RestoreMemory: f.memory.message(), AcceptLost: f.lost.names(),
 	}
 	if f.endpoint.IsValid() {
 		req.Endpoint = f.endpoint.String()

@@ -13,6 +13,7 @@ import (
 func newSnapshot(s *session) *cobra.Command {
 	var name string
 	stop, endSessions := false, false
+	var lost protectionFlag
 	cmd := &cobra.Command{
 		Use:   "snapshot APP",
 		Short: "Save an app under a name",
@@ -25,12 +26,13 @@ runs the program anew. Any number of apps can be made of a snapshot with restore
 		ValidArgsFunction: s.ask(1, appNames(api.Status_STATUS_RUNNING, api.Status_STATUS_HELD, api.Status_STATUS_STOPPED)),
 		Annotations:       map[string]string{takenKey: "choose another --name, or none"},
 		RunE: s.operate(output.TakeSnapshot, func(ctx context.Context, c *client.Client, app string, tell client.Progress) (*api.Result, error) {
-			return c.TakeSnapshot(ctx, &api.SnapshotRequest{App: app, Name: name, Stop: stop, EndSessions: endSessions, Timeout: s.patience()}, tell)
+			return c.TakeSnapshot(ctx, &api.SnapshotRequest{App: app, Name: name, Stop: stop, EndSessions: endSessions, Timeout: s.patience(), AcceptLost: lost.names()}, tell)
 		}),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the snapshot (default APP-1, APP-2, ...)")
 	cmd.Flags().BoolVar(&stop, "stop", false, "end the app, at the very moment that is saved")
 	cmd.Flags().BoolVar(&endSessions, "end-sessions", false, endSessionsUsage)
+	lost.add(cmd, "")
 	completeFlag(cmd, "name", cobra.NoFileCompletions)
 	return cmd
 }

@@ -78,10 +78,11 @@ type Usage struct {
 
 // Policy is what an app was given to live by.
 type Policy struct {
-	Wake             Wake   `json:"wake"`
-	HibernateAfterUS int64  `json:"hibernate_after_us,omitempty"` // of no traffic
-	RestoreMemory    string `json:"restore_memory,omitempty"`     // "copied", or mapped
-	Limits           Limits `json:"limits"`
+	Wake             Wake     `json:"wake"`
+	HibernateAfterUS int64    `json:"hibernate_after_us,omitempty"` // of no traffic
+	RestoreMemory    string   `json:"restore_memory,omitempty"`     // "copied", or mapped
+	AcceptLost       []string `json:"accept_lost,omitempty"`        // protections that it may lose when it is saved
+	Limits           Limits   `json:"limits"`
 }
 
 // Wake says which traffic wakes an app.
@@ -124,6 +125,7 @@ func NewApp(a *api.App) App {
 			Wake:             newWake(a.GetWake()),
 			HibernateAfterUS: microseconds(a.GetHibernateAfter()),
 			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
+			AcceptLost:       a.GetAcceptLost(),
 			Limits:           Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},
 		},
 	}

@@ -82,6 +82,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"wake", a.Wake.text()},
 		{"hibernates", a.hibernates()},
 		{"restores memory", a.RestoreMemory},
+		{"may lose", strings.Join(a.AcceptLost, ", ")},
 		{"limits", a.Limits.text()},
 		{"rootfs", a.Rootfs},
 		{"binds", strings.Join(convert(a.Binds, Bind.text), ", ")},

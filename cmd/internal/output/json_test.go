@@ -41,7 +41,7 @@ func exampleApp() *api.App {
 		Rootfs:         "/", Binds: []*api.Bind{{Source: "/srv/data", Destination: "/data", ReadOnly: true}},
 		Hostname: "cache", User: "0", Workdir: "/", MemoryBytes: 12 << 20, Processes: 1,
 		RestoredFrom: "cache-1", Operation: "snapshot", Error: "wake: no luck", Hint: "try again",
-		Notes: []*api.Note{exampleNote()},
+		Notes: []*api.Note{exampleNote()}, AcceptLost: []string{"seal"},
 	}
 }
 
