@@ -6,13 +6,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // POSIX timers that send their signal to one thread (SIGEV_THREAD_ID) name it in the
-// images. CRIU 4.2 looks for it among the threads' ids before it has filled in that of the
-// first thread (proc_parse.c, parse_threads: -1; cr-dump.c, dump_task_threads, comes after
-// timer.c, encode_notify_thread_id). So a timer of the first thread names thread -1, and
+// images, by its id inside. CRIU 4.2 looks for it among the threads of the process before
+// it has filled in the id of the first one (timer.c, encode_notify_thread_id, is called
+// before cr-dump.c, dump_task_threads; seize.c, collect_threads, leaves the field as
+// malloc gave it). So a timer of the first thread names whatever was in that memory, and
 // no restore can make it: timer_create says EINVAL.
 
 // Fields of the messages that lead to a timer: images/core.proto and timer.proto.
@@ -26,7 +28,7 @@ const (
 // timersPath leads from a core entry to its POSIX timers.
 var timersPath = []protowire.Number{coreTask, taskTimers, timersPosix}
 
-// StrayTimers lists the images of processes that have a timer of no thread; see
+// StrayTimers lists the images of processes that have a timer of no thread of theirs; see
 // [View.PlaceTimers].
 func StrayTimers(images string) ([]string, error) {
 	names, err := imageNames(images)
@@ -34,6 +36,7 @@ func StrayTimers(images string) ([]string, error) {
 		return nil, fmt.Errorf("look for timers: %w", err)
 	}
 	v := &View{dir: images}
+	var threads map[int][]uint32 // read only if there is such a timer
 	var out []string
 	for _, name := range names {
 		if !strings.HasPrefix(name, "core-") {
@@ -48,11 +51,23 @@ func StrayTimers(images string) ([]string, error) {
 			return nil, fmt.Errorf("look for timers: read %s: %w", name, err)
 		}
 		for _, r := range img.Records {
-			_, stray, err := placeTimers(r.Message, timersPath, 0)
+			_, named, err := placeTimers(r.Message, timersPath, nil, 0)
 			if err != nil {
 				return nil, fmt.Errorf("look for timers: read %s: %w", name, err)
 			}
-			if stray && !slices.Contains(out, name) {
+			if len(named) == 0 {
+				continue
+			}
+			if threads == nil {
+				if threads, err = v.threads(); err != nil {
+					return nil, fmt.Errorf("look for timers: %w", err)
+				}
+			}
+			pid, err := coreID(name)
+			if err != nil {
+				return nil, fmt.Errorf("look for timers: %w", err)
+			}
+			if slices.ContainsFunc(named, func(id uint32) bool { return !slices.Contains(threads[pid], id) }) {
 				out = append(out, name)
 			}
 		}
@@ -63,13 +78,20 @@ func StrayTimers(images string) ([]string, error) {
 // PlaceTimers gives the timers of no thread in these images, which StrayTimers listed, to
 // the first thread of their process.
 func (v *View) PlaceTimers(images []string) error {
+	if len(images) == 0 {
+		return nil
+	}
+	threads, err := v.threads()
+	if err != nil {
+		return fmt.Errorf("place timers: %w", err)
+	}
 	for _, name := range images {
-		pid, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "core-"), ".img"))
+		pid, err := coreID(name)
 		if err != nil {
-			return fmt.Errorf("edit %s: %w: no process id in its name", name, ErrMalformed)
+			return fmt.Errorf("place timers: %w", err)
 		}
 		err = v.edit(name, TypeCore, func(msg []byte) ([]byte, error) {
-			out, _, err := placeTimers(msg, timersPath, pid)
+			out, _, err := placeTimers(msg, timersPath, threads[pid], pid)
 			return out, err
 		})
 		if err != nil {
@@ -79,26 +101,61 @@ func (v *View) PlaceTimers(images []string) error {
 	return nil
 }
 
-// placeTimers returns a message in which the timers below path that name no thread name
-// this one, and whether there are any.
-func placeTimers(msg []byte, path []protowire.Number, thread int) (out []byte, stray bool, err error) {
+// coreID is the id in the name of an image of a process or thread.
+func coreID(name string) (int, error) {
+	id, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "core-"), ".img"))
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w: no id in its name", name, ErrMalformed)
+	}
+	return id, nil
+}
+
+// threads are the ids of the threads of each process, by the id of its first one.
+func (v *View) threads() (map[int][]uint32, error) {
+	data, err := v.read("pstree.img")
+	if err != nil {
+		return nil, err
+	}
+	img, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("read pstree.img: %w", err)
+	}
+	out := make(map[int][]uint32, len(img.Records))
+	for _, r := range img.Records {
+		entry, err := unmarshal[pstree.PstreeEntry](r.Message)
+		if err != nil {
+			return nil, fmt.Errorf("read pstree.img: %w", err)
+		}
+		out[int(entry.GetPid())] = entry.GetThreads()
+	}
+	return out, nil
+}
+
+// placeTimers returns a message in which the timers below path that name none of the
+// threads name first, and which threads were named before.
+func placeTimers(msg []byte, path []protowire.Number, threads []uint32, first int) (out []byte, named []uint32, err error) {
 	out = make([]byte, 0, len(msg)+8)
 	s := scan(msg)
 	for s.next() {
 		switch {
 		case len(path) > 0 && s.is(path[0], lengthDelimited):
-			inner, found, err := placeTimers(s.buf, path[1:], thread)
+			inner, found, err := placeTimers(s.buf, path[1:], threads, first)
 			if err != nil {
-				return nil, false, err
+				return nil, nil, err
 			}
-			stray = stray || found
+			named = append(named, found...)
 			out = appendBytes(out, path[0], inner)
-		case len(path) == 0 && s.is(timerNotifyThread, varint) && int32(s.val) < 0: //nolint:gosec // an int32 of protobuf
-			stray = true
-			out = appendVarint(out, timerNotifyThread, uint64(thread))
+		case len(path) == 0 && s.is(timerNotifyThread, varint):
+			id := uint32(s.val) //nolint:gosec // an int32 of protobuf
+			named = append(named, id)
+			if slices.Contains(threads, id) {
+				out = append(out, s.raw...)
+			} else {
+				out = appendVarint(out, timerNotifyThread, uint64(first))
+			}
 		default:
 			out = append(out, s.raw...)
 		}
 	}
-	return out, stray, s.err
+	return out, named, s.err
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
@@ -31,7 +32,8 @@ func TestPlaceTimers(t *testing.T) {
 
 	entry.Tc.Timers = &timer.TaskTimersEntry{
 		Real: none, Virt: none, Prof: none,
-		Posix: []*timer.PosixTimerEntry{posix(1, proto.Int32(-1)), posix(2, proto.Int32(8)), posix(3, nil)},
+		// What CRIU writes for the first thread is what it finds in its memory.
+		Posix: []*timer.PosixTimerEntry{posix(1, proto.Int32(-1)), posix(2, proto.Int32(8)), posix(3, nil), posix(4, proto.Int32(1646344688)), posix(5, proto.Int32(7))},
 	}
 	dir, view := t.TempDir(), t.TempDir()
 	write := func() {
@@ -40,6 +42,10 @@ func TestPlaceTimers(t *testing.T) {
 		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "core-7.img"), img.Encode(), 0o600)))
 	}
 	write()
+	tree, err := marshal(&pstree.PstreeEntry{Pid: proto.Uint32(7), Ppid: proto.Uint32(0), Pgid: proto.Uint32(7), Sid: proto.Uint32(7), Threads: []uint32{7, 8}})
+	qt.Assert(t, qt.IsNil(err))
+	all := Image{Type: TypePstree, Records: []Record{{Message: tree}}}
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "pstree.img"), all.Encode(), 0o600)))
 	stray, err := StrayTimers(dir)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(stray, []string{"core-7.img"}))
@@ -54,6 +60,7 @@ func TestPlaceTimers(t *testing.T) {
 	got, err := unmarshal[core.CoreEntry](edited.Records[0].Message)
 	qt.Assert(t, qt.IsNil(err))
 	entry.Tc.Timers.Posix[0].NotifyThreadId = proto.Int32(7)
+	entry.Tc.Timers.Posix[3].NotifyThreadId = proto.Int32(7)
 	qt.Assert(t, qt.IsTrue(proto.Equal(got, entry)))
 
 	write() // as it is right
