@@ -92,6 +92,9 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	if !s.manifest.WithStorage {
 		return nil, nil, refusef("snapshot %s has no files: a template needs them", t.rec.Snapshot)
 	}
+	if err := repeats(ctx, s, out); err != nil {
+		return nil, nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t.rec.Half = false
@@ -104,6 +107,26 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 		return nil, nil, err
 	}
 	return t, out, nil
+}
+
+// repeats notes what random numbers all clones of a snapshot have in common.
+func repeats(ctx context.Context, s *source, out *outcome) error {
+	if s.manifest.Processes == 0 {
+		return nil // each clone starts its program anew
+	}
+	info, err := image.Inspect(ctx, s.dir.Images(), s.manifest.BaseNames()...)
+	if err != nil {
+		return err
+	}
+	if all := template.Repeats(info); len(all) > 0 {
+		out.notes = append(out.notes, note{
+			Text: "random numbers, and keys and tokens made of them, can be the same in every clone: these generators go on from the state that was saved: " +
+				strings.Join(all, "; "),
+			Remedy: "have each clone seed them anew, by `signal` or `run` in the template's rules or by watching /run/snapctl/instance.json: " +
+				`see "Random numbers" in TEMPLATES.md`,
+		})
+	}
+	return nil
 }
 
 // reserveTemplate gives a template its name while it is made, and keeps the
