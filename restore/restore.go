@@ -65,6 +65,9 @@ type Options struct {
 	Resuming func()
 	// Step is told the name of each step as it begins; may be nil.
 	Step func(name string)
+	// Lost is told what the processes will not have again, and what can be done about it;
+	// may be nil.
+	Lost func(text, remedy string)
 }
 
 // Pages says how memory comes back.
@@ -202,6 +205,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	plan.keep(replaced, files)
+	if err = plan.setWatches(view, o); err != nil {
+		return "", nil, err
+	}
 	if terminals {
 		if err = view.PlaceTerminals(ctx, plan.Terminals); err != nil {
 			return "", nil, err

@@ -130,13 +130,17 @@ const (
 	ExternalPair ExternalKind = "terminal-pair"
 	// ExternalFile is a file of a bind that CRIU knows by its mount and inode only.
 	ExternalFile ExternalKind = "file"
+	// ExternalWatch is the Path of what an inotify or fanotify instance watches; Device and
+	// Inode are as in the images.
+	ExternalWatch ExternalKind = "watch"
 )
 
 // External is one resource that a restore must provide.
 type External struct {
-	Kind ExternalKind `json:"kind"`
-	Key  string       `json:"key"`            // CRIU's name for it
-	Path string       `json:"path,omitempty"` // of a mount or file: where it is inside the app; of a terminal: /dev/pts/N
+	Kind   ExternalKind `json:"kind"`
+	Key    string       `json:"key"`            // CRIU's name for it
+	Path   string       `json:"path,omitempty"` // of a mount or file: where it is inside the app; of a terminal: /dev/pts/N
+	Device uint32       `json:"device,omitempty"`
 	// Inode and SocketType (SOCK_STREAM, ...) are those of a unix socket.
 	Inode      uint64 `json:"inode,omitempty"`
 	SocketType int    `json:"socket_type,omitempty"`
@@ -246,7 +250,7 @@ func (m *Manifest) Validate() error {
 			return bad("%s without a description", e.Kind)
 		}
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue, ExternalFile:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue, ExternalFile, ExternalWatch:
 		case ExternalPair:
 			if e.Pair == nil {
 				return bad("terminal without a description")

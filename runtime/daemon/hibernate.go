@@ -95,7 +95,11 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	opt.Sockets = holdFor{d, a, opt.hold, opt.External}
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 		list, err := a.terminals(ctx, pids)
-		return append(list, lossy(a.held)...), err
+		if err != nil {
+			return nil, err
+		}
+		watched, err := opt.watched(ctx, pids)
+		return slices.Concat(list, watched, lossy(a.held)), err
 	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {

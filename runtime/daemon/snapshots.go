@@ -94,7 +94,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		if err := inside.gather(ctx, a, ns, pids); err != nil {
 			return nil, err
 		}
-		return look.frozen(ctx, pids)
+		watched, err := opt.watched(ctx, pids)
+		if err != nil {
+			return nil, err
+		}
+		list, err := look.frozen(ctx, pids)
+		return append(list, watched...), err
 	}
 	opt.Describe = func(m *snapshot.Manifest) {
 		m.Connections, m.HostFiles = len(inside.Connections), opt.host.kept

@@ -247,7 +247,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 			return err
 		},
 		Meanwhile: meanwhile, Connect: connect,
-		Ready: again.ready(a.sameOptions(ns, r.options, a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready)))), Step: r.tell,
+		Ready: again.ready(a.sameOptions(ns, r.options, a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready)))), Step: r.tell, Lost: a.remark,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {

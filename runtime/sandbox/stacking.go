@@ -238,7 +238,12 @@ func (o overlay) options() (string, error) {
 		// Stubs get other inodes when they are made anew, after a reboot: an index
 		// of the old ones would be refused (fs/overlayfs/super.c,
 		// ovl_get_indexdir). metacopy=on implies redirect_dir=on.
-		data += ",metacopy=on,index=off"
+		//
+		// Layers are on several file systems. xino=on gives their files inode numbers
+		// of one range, and stat(2) tells the same as inotify does of them, by which
+		// CRIU finds what is watched (Documentation/filesystems/overlayfs.rst, "Inode
+		// properties").
+		data += ",metacopy=on,index=off,xino=on"
 	}
 	// mount(2) takes a page of options, with its terminating zero.
 	if len(data) >= os.Getpagesize() {

@@ -77,7 +77,6 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 	opts.External = o.External
 	opts.LeaveRunning = new(o.LeaveRunning)
 	opts.LinkRemap = new(true)
-	opts.ForceIrmap = new(true)
 	opts.IrmapScanPaths = watchedPaths()
 	opts.TcpSkipInFlight = new(true)
 	opts.GhostLimit = new(uint32(1 << 30))

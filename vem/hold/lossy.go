@@ -18,7 +18,7 @@ func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, boo
 	switch {
 	case link == fanotifyLink && unread(pid, fd):
 		return unreadFanotify(), true
-	case link == "anon_inode:inotify" && unread(pid, fd):
+	case link == inotifyLink && unread(pid, fd):
 		if !p.copy {
 			if keep, err := p.devices.lasting(pid, fd); keep || err != nil {
 				return Verdict{}, false // if not closed, Collect will tell

@@ -53,7 +53,7 @@ func objectKind(link string) (Kind, bool) {
 	switch link {
 	case "anon_inode:[eventfd]":
 		return Eventfd, true
-	case "anon_inode:inotify":
+	case inotifyLink:
 		return Inotify, true
 	default:
 		return Other, false

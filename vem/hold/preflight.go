@@ -86,6 +86,7 @@ func (p *preflight) run(ctx context.Context) []Finding {
 	}
 	p.terminals.judge(p)
 	p.nested.judge(p)
+	p.watched.judge(p)
 	if err := reserve(p.sockets); err != nil {
 		p.findings = append(p.findings, Finding{Err: err})
 	}
@@ -148,6 +149,7 @@ type preflight struct {
 	terminals terminals
 	nested    nested
 	devices   devices
+	watched   watched
 }
 
 func (p *preflight) process(pid int) error {
@@ -217,6 +219,7 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 	if strings.HasPrefix(link, "anon_inode:") {
 		facts.Mode = 0
 	}
+	p.watch(pid, fd, link)
 	if v, ok := p.losing(pid, fd, link, mounted); ok {
 		p.add(Error, pid, fd, v)
 		return nil

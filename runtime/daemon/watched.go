@@ -1,0 +1,28 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/vem/hold"
+)
+
+// watched lists the paths of what the frozen app watches by inotify and fanotify, and
+// tells them to CRIU, which reads them when it begins.
+func (o *takeOptions) watched(ctx context.Context, pids []int) ([]snapshot.External, error) {
+	found, err := hold.FindWatched(ctx, pids, o.PID)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]snapshot.External, len(found))
+	paths := make(map[image.WatchKey]string, len(found))
+	for i, w := range found {
+		list[i] = snapshot.External{
+			Kind: snapshot.ExternalWatch, Key: fmt.Sprintf("watch[%x:%x]", w.Device, w.Inode), Device: w.Device, Inode: w.Inode, Path: w.Path,
+		}
+		paths[image.WatchKey{Device: w.Device, Inode: w.Inode}] = w.Path
+	}
+	return list, image.WriteWatches(o.Work, paths)
+}

@@ -1,0 +1,204 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// WatchKey is what an inotify or fanotify instance watches: an inode of a file system,
+// with the kernel's own number for that, as in /proc/PID/fdinfo/FD.
+type WatchKey struct {
+	Device uint32
+	Inode  uint64
+}
+
+// WriteWatches tells a CRIU that is about to dump the paths of what inotify and fanotify
+// instances watch. CRIU opens that by file handle, which no overlay allows; then it looks
+// into a list in its work directory (irmap.c, irmap_load_cache, after the pre-dump
+// notification), and searches directories for what is not in it while the app stands
+// still, for seconds (irmap_lookup). It proves that a path still leads there.
+func WriteWatches(work string, paths map[WatchKey]string) error {
+	list := &Image{Head: HeadService, Type: TypeIrmapCache}
+	for key, path := range paths {
+		msg := appendVarint(nil, 1, uint64(key.Device)) // irmap_cache_entry
+		msg = appendVarint(msg, 2, key.Inode)
+		list.Records = append(list.Records, Record{Message: appendBytes(msg, 3, []byte(path))})
+	}
+	if err := os.WriteFile(filepath.Join(work, "irmap-cache"), list.Encode(), 0o600); err != nil {
+		return fmt.Errorf("list what is watched: %w", err)
+	}
+	return nil
+}
+
+// overlayHandle is the type of file handles of an overlay, by which nothing can be opened
+// (OVL_FILEID_V1 in fs/overlayfs/overlayfs.h).
+const overlayHandle = 0xf8
+
+const fileEntryFanotify = 14
+
+// SetWatches tells CRIU the paths of what inotify and fanotify instances watch where the
+// dump has none. What is nowhere any more, as exists tells, is not watched by what is
+// restored, and its path, or number, is returned: CRIU would fail otherwise (fsnotify.c,
+// get_mark_path). Errors are as those of [View.ReplaceFiles].
+func (v *View) SetWatches(paths map[WatchKey]string, exists func(path string) bool) (gone []string, err error) {
+	img, err := v.decode(editTarget{"files.img", TypeFiles})
+	if err != nil {
+		return nil, fmt.Errorf("set watches: %w", err)
+	}
+	e := watchEdit{paths: paths, exists: exists}
+	for i, rec := range img.Records {
+		edited, err := e.edit(rec.Message, fileEntryInotify, fileEntryFanotify, (*watchEdit).instance)
+		if err != nil {
+			return nil, fmt.Errorf("set watches of file %d: %w", i, err)
+		}
+		img.Records[i].Message = edited
+	}
+	if !e.changed {
+		return nil, nil
+	}
+	if err := v.replace("files.img", img.Encode()); err != nil {
+		return nil, fmt.Errorf("set watches: %w", err)
+	}
+	return e.gone, nil
+}
+
+// A watchEdit is one run over files.img.
+type watchEdit struct {
+	paths   map[WatchKey]string
+	exists  func(string) bool
+	gone    []string
+	changed bool
+}
+
+// edit replaces the submessages in one or the other field by what fn makes of them; nil
+// drops one.
+func (e *watchEdit) edit(msg []byte, one, other protowire.Number, fn func(*watchEdit, protowire.Number, []byte) ([]byte, error)) ([]byte, error) {
+	var out []byte
+	s := scan(msg)
+	for s.next() {
+		if !s.is(one, lengthDelimited) && !s.is(other, lengthDelimited) {
+			out = append(out, s.raw...)
+			continue
+		}
+		body, err := fn(e, s.num, s.buf)
+		if err != nil {
+			return nil, err
+		}
+		if body != nil {
+			out = appendBytes(out, s.num, body)
+		}
+	}
+	return out, s.err
+}
+
+// instance edits an inotify_file_entry or fanotify_file_entry.
+func (e *watchEdit) instance(kind protowire.Number, msg []byte) ([]byte, error) {
+	if kind == fileEntryInotify {
+		const wd = 5
+		return e.edit(msg, wd, wd, (*watchEdit).watch)
+	}
+	const mark = 6
+	return e.edit(msg, mark, mark, (*watchEdit).mark)
+}
+
+// watch edits an inotify_wd_entry.
+func (e *watchEdit) watch(_ protowire.Number, msg []byte) ([]byte, error) {
+	var key WatchKey
+	s := scan(msg)
+	for s.next() {
+		switch {
+		case s.is(2, varint):
+			key.Inode = s.val
+		case s.is(5, varint):
+			key.Device = uint32(s.val)
+		}
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	return e.handle(msg, 7, key)
+}
+
+// mark edits a fanotify_mark_entry. One of a mount has no inode.
+func (e *watchEdit) mark(_ protowire.Number, msg []byte) ([]byte, error) {
+	const inodeMark = 7
+	var key WatchKey
+	var inner []byte
+	s := scan(msg)
+	for s.next() {
+		switch {
+		case s.is(6, varint):
+			key.Device = uint32(s.val)
+		case s.is(inodeMark, lengthDelimited):
+			inner = s.buf
+		}
+	}
+	if s.err != nil || inner == nil {
+		return msg, s.err
+	}
+	s = scan(inner)
+	for s.next() {
+		if s.is(1, varint) {
+			key.Inode = s.val
+		}
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	edited, err := e.handle(inner, 2, key)
+	if err != nil || edited == nil {
+		return nil, err
+	}
+	return e.edit(msg, inodeMark, inodeMark, func(*watchEdit, protowire.Number, []byte) ([]byte, error) { return edited, nil })
+}
+
+// handle edits the fh_entry in a field of a watch. It returns nil for a watch that can't
+// be made again.
+func (e *watchEdit) handle(msg []byte, field protowire.Number, key WatchKey) ([]byte, error) {
+	var handle, path []byte
+	var kind uint64
+	s := scan(msg)
+	for s.next() {
+		if s.is(field, lengthDelimited) {
+			handle = s.buf
+		}
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	const pathField = 4
+	s = scan(handle)
+	for s.next() {
+		switch {
+		case s.is(2, varint):
+			kind = s.val
+		case s.is(pathField, lengthDelimited):
+			path = s.buf
+		}
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	known := string(path)
+	if path == nil {
+		known = e.paths[key]
+	}
+	switch {
+	case known == "" && kind != overlayHandle:
+		return msg, nil // CRIU opens it by its handle
+	case known == "":
+		known = fmt.Sprintf("inode %d", key.Inode)
+	case e.exists(known) && path != nil:
+		return msg, nil
+	case e.exists(known):
+		e.changed = true
+		edited := appendBytes(append([]byte(nil), handle...), pathField, []byte(known))
+		return e.edit(msg, field, field, func(*watchEdit, protowire.Number, []byte) ([]byte, error) { return edited, nil })
+	}
+	e.changed = true
+	e.gone = append(e.gone, known)
+	return nil, nil
+}
