@@ -134,9 +134,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 				return o, missing(e)
 			}
 			o.External = append(o.External, mount(e, source))
-		case snapshot.ExternalFile, snapshot.ExternalWatch:
-			// Open files are among the held ones, see openLent for mapped ones; for
-			// watches see setWatches.
+		case snapshot.ExternalFile, snapshot.ExternalWatch, snapshot.ExternalMoved:
+			// Open files are among the held ones, see openLent for mapped ones. Of the
+			// others the images tell CRIU, see setWatches and moved.
 		case snapshot.ExternalUnix, snapshot.ExternalEventfd, snapshot.ExternalQueue, snapshot.ExternalTerminal, snapshot.ExternalPair:
 			// Among the held ones: live, or a stand-in whose other end is closed. Of
 			// terminals the images have the rest.

@@ -205,6 +205,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	plan.keep(replaced, files)
+	if err = view.MoveSockets(plan.moved()); err != nil {
+		return "", nil, err
+	}
 	if err = plan.setWatches(view, o); err != nil {
 		return "", nil, err
 	}

@@ -39,6 +39,17 @@ func (p *Plan) setWatches(view *image.View, o Options) error {
 	return err
 }
 
+// moved says where unix sockets are to be bound that are not held.
+func (p *Plan) moved() map[uint64]string {
+	paths := make(map[uint64]string)
+	for _, e := range p.external {
+		if _, held := p.Keys[e.Inode]; e.Kind == snapshot.ExternalMoved && !held {
+			paths[e.Inode] = e.Path
+		}
+	}
+	return paths
+}
+
 // has tells whether a path leads to something in the app. What only the app's own
 // mounts have, such as /proc, is taken to be there.
 func (at Place) has(name string) bool {

@@ -130,6 +130,9 @@ const (
 	ExternalPair ExternalKind = "terminal-pair"
 	// ExternalFile is a file of a bind that CRIU knows by its mount and inode only.
 	ExternalFile ExternalKind = "file"
+	// ExternalMoved is the Path at which the file of a unix socket was last, if that is not
+	// where it was bound.
+	ExternalMoved ExternalKind = "moved"
 	// ExternalWatch is the Path of what an inotify or fanotify instance watches; Device and
 	// Inode are as in the images.
 	ExternalWatch ExternalKind = "watch"
@@ -250,7 +253,7 @@ func (m *Manifest) Validate() error {
 			return bad("%s without a description", e.Kind)
 		}
 		switch e.Kind {
-		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue, ExternalFile, ExternalWatch:
+		case ExternalNet, ExternalLog, ExternalUnix, ExternalEventfd, ExternalIPC, ExternalQueue, ExternalFile, ExternalWatch, ExternalMoved:
 		case ExternalPair:
 			if e.Pair == nil {
 				return bad("terminal without a description")

@@ -99,7 +99,11 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 			return nil, err
 		}
 		watched, err := opt.watched(ctx, pids)
-		return slices.Concat(list, watched, lossy(a.held)), err
+		if err != nil {
+			return nil, err
+		}
+		moved, err := opt.heldMoved(ctx, pids)
+		return slices.Concat(list, watched, moved, lossy(a.held)), err
 	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {

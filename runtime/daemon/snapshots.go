@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -98,8 +99,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		if err != nil {
 			return nil, err
 		}
+		moved, err := opt.moved(ctx, a, pids)
+		if err != nil {
+			return nil, err
+		}
 		list, err := look.frozen(ctx, pids)
-		return append(list, watched...), err
+		return slices.Concat(list, watched, moved), err
 	}
 	opt.Describe = func(m *snapshot.Manifest) {
 		m.Connections, m.HostFiles = len(inside.Connections), opt.host.kept

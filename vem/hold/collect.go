@@ -94,7 +94,7 @@ func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if err := s.describe(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.markOutside(opt), s.visit(opt)); err != nil {
+	if err := errors.Join(s.markMoved(), s.markOutside(opt), s.visit(opt)); err != nil {
 		return nil, err
 	}
 	notes, err := s.lent.settle(&s.objects)

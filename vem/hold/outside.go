@@ -47,7 +47,7 @@ func (s *scanner) markOutside(opt Options) error {
 			c, _ := known.find(client)
 			return c.SendQ > 0
 		})
-		n := unixNode{path: f.details.path, listening: f.details.facts.Listening, pending: u.Pending, peer: uint64(u.Peer)}
+		n := unixNode{moved: f.moved, path: f.details.path, listening: f.details.facts.Listening, pending: u.Pending, peer: uint64(u.Peer)}
 		if u.waits() {
 			n.peer = uint64(known.waiting[uint32(inode)])
 		}
@@ -225,6 +225,7 @@ func unixOf(ns NetNS) (map[uint32]unixSocket, error) {
 // unixNode is what outsideUnix needs of one unix socket of the app.
 type unixNode struct {
 	path      string
+	moved     bool
 	listening bool
 	peer      uint64
 	pending   []uint32 // of a listener, its waiting clients
@@ -234,7 +235,7 @@ type unixNode struct {
 // they lead to is not saved along with them:
 //
 //   - the peer is not in the app, or
-//   - they are bound where the host can reach them, or
+//   - they are bound where the host can reach them, or their file was moved, or
 //   - a client that is not in the app waits in the accept queue, or came through
 //     the same listener (an accepted socket has its listener's name), or
 //   - they are connected to one of these: CRIU could not restore a connection
@@ -252,7 +253,7 @@ func outsideUnix(nodes map[uint64]unixNode, hostPaths []string) map[uint64]bool 
 				visited[n.path] = true
 			}
 		}
-		if below(n.path, hostPaths) {
+		if n.moved || below(n.path, hostPaths) {
 			out[inode] = true
 		}
 		for _, client := range n.pending {

@@ -87,6 +87,11 @@ func (p *preflight) run(ctx context.Context) []Finding {
 	p.terminals.judge(p)
 	p.nested.judge(p)
 	p.watched.judge(p)
+	if p.copy && p.nested.root != 0 {
+		if _, err := FindMoved(ctx, p.pids, p.nested.root); err != nil {
+			p.findings = append(p.findings, Finding{Err: err})
+		}
+	}
 	if err := reserve(p.sockets); err != nil {
 		p.findings = append(p.findings, Finding{Err: err})
 	}

@@ -53,6 +53,7 @@ type found struct {
 	fd      int // ours
 	owners  []Owner
 	details details
+	moved   bool // see [Moved]
 }
 
 // scanner gathers the sockets and objects of an app's processes, one copy of each.

@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/hold"
+)
+
+// moved lists the unix sockets whose files are not where they were bound: a copy binds
+// them to where the files are.
+func (o *takeOptions) moved(ctx context.Context, a *app, pids []int) ([]snapshot.External, error) {
+	found, err := hold.FindMoved(ctx, pids, o.PID)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range found {
+		if m.Names > 1 {
+			a.remark(fmt.Sprintf("the unix socket at %s has more than one name: a copy has this one alone", m.Path), "")
+		}
+	}
+	return externalMoved(found), nil
+}
+
+// heldMoved lists the same of sockets that are held, for a wake without the hold, as far
+// as there is a place to bind them to.
+func (o *takeOptions) heldMoved(ctx context.Context, pids []int) ([]snapshot.External, error) {
+	found, err := hold.FindMoved(ctx, pids, o.PID)
+	if errors.Is(err, hold.ErrUnsupported) {
+		err = nil
+	}
+	return externalMoved(found), err
+}
+
+func externalMoved(found []hold.Moved) []snapshot.External {
+	list := make([]snapshot.External, len(found))
+	for i, m := range found {
+		list[i] = snapshot.External{Kind: snapshot.ExternalMoved, Key: fmt.Sprintf("moved[%x]", m.Inode), Inode: m.Inode, Path: m.Path}
+	}
+	return list
+}

@@ -1,0 +1,67 @@
+package image
+
+import (
+	"fmt"
+)
+
+// MoveSockets binds unix sockets, by their inodes in the dump, to other paths than those
+// that they were bound to: where their files were last. Errors are as those of
+// [View.ReplaceFiles].
+func (v *View) MoveSockets(paths map[uint64]string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	img, err := v.decode(editTarget{"files.img", TypeFiles})
+	if err != nil {
+		return fmt.Errorf("move unix sockets: %w", err)
+	}
+	for i, rec := range img.Records {
+		file, err := parseOpenFile(rec.Message)
+		if err != nil {
+			return fmt.Errorf("move unix sockets: file %d: %w", i, err)
+		}
+		place, ok := paths[file.inode]
+		if file.kind != fileUnixSk || !ok {
+			continue
+		}
+		var msg []byte
+		s := scan(rec.Message)
+		for s.next() {
+			if s.is(fileEntryUnix, lengthDelimited) {
+				body, err := moveSocket(s.buf, place)
+				if err != nil {
+					return fmt.Errorf("move unix socket %d: %w", file.inode, err)
+				}
+				msg = appendBytes(msg, fileEntryUnix, body)
+			} else {
+				msg = append(msg, s.raw...)
+			}
+		}
+		if s.err != nil {
+			return fmt.Errorf("move unix socket %d: %w", file.inode, s.err)
+		}
+		img.Records[i].Message = msg
+	}
+	if err := v.replace("files.img", img.Encode()); err != nil {
+		return fmt.Errorf("move unix sockets: %w", err)
+	}
+	return nil
+}
+
+// moveSocket edits a unix_sk_entry. A name has its terminating zero there, as in the
+// kernel's own (net/unix/af_unix.c, unix_mkname_bsd).
+func moveSocket(msg []byte, place string) ([]byte, error) {
+	const name, dir, deleted, mount = 11, 14, 15, 17
+	var out []byte
+	s := scan(msg)
+	for s.next() {
+		switch {
+		case s.is(name, lengthDelimited):
+			out = appendBytes(out, name, append([]byte(place), 0))
+		case s.num == dir, s.num == deleted, s.num == mount:
+		default:
+			out = append(out, s.raw...)
+		}
+	}
+	return out, s.err
+}
