@@ -758,6 +758,7 @@ type App struct {
 	InsideEndpoint string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
 	Generation     string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
 	RestoreMemory  RestoreMemory          `protobuf:"varint,31,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
+	Awake          string                 `protobuf:"bytes,37,opt,name=awake,proto3" json:"awake,omitempty"`                             // while it runs: why it has not been hibernated, though it is to be when it is idle
 	Notes          []*Note                `protobuf:"bytes,32,rep,name=notes,proto3" json:"notes,omitempty"`                             // of when it was last hibernated, woken, restored or cloned
 	AcceptLost     []string               `protobuf:"bytes,36,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"` // as in RunRequest
 	unknownFields  protoimpl.UnknownFields
@@ -1009,6 +1010,13 @@ func (x *App) GetRestoreMemory() RestoreMemory {
 		return x.RestoreMemory
 	}
 	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
+}
+
+func (x *App) GetAwake() string {
+	if x != nil {
+		return x.Awake
+	}
+	return ""
 }
 
 func (x *App) GetNotes() []*Note {
@@ -4373,7 +4381,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\x12@\n" +
 	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12\x1f\n" +
 	"\vaccept_lost\x18\x12 \x03(\tR\n" +
-	"acceptLost\"\xf9\b\n" +
+	"acceptLost\"\x8f\t\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -4409,7 +4417,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x1e \x01(\tR\n" +
 	"generation\x12@\n" +
-	"\x0erestore_memory\x18\x1f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12&\n" +
+	"\x0erestore_memory\x18\x1f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12\x14\n" +
+	"\x05awake\x18% \x01(\tR\x05awake\x12&\n" +
 	"\x05notes\x18  \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x12\x1f\n" +
 	"\vaccept_lost\x18$ \x03(\tR\n" +
 	"acceptLost\" \n" +

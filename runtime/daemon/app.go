@@ -53,6 +53,7 @@ type app struct {
 	hint    string // what to do about rec.LastError, if this daemon has noted it
 	exit    sandbox.ExitStatus
 	inodes  map[uint64]bool // of the sockets that are held
+	awake   string          // why it is not hibernated, though it is to be when it is idle
 }
 
 // errBusy is an operation that did not get its turn in time.

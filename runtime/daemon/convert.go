@@ -323,6 +323,7 @@ func (d *Daemon) show(a *app) *api.App {
 	if inside, _ := rec.inside(); inside != rec.Addr4 {
 		out.InsideEndpoint = inside.String()
 	}
+	out.Awake = a.whyAwake()
 	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Publish {
 		pub := &api.Publication{Protocol: p.Proto, HostPort: uint32(p.HostPort), Port: uint32(p.Port)}

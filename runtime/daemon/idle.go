@@ -6,14 +6,26 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/idle"
 	"github.com/snapctl/snapctl/vem/netns"
-	"github.com/snapctl/snapctl/vem/table"
 )
 
-// busyShare is the part of one processor from which on an app counts as busy,
-// though it has no traffic: it may work on an answer that somebody waits for,
-// and who waits sends nothing that would wake it.
-const busyShare = 0.1
+// startingTime is how long an app that listens nowhere may be starting: what it is connected
+// to, its database say, may have no reason to wake it, and no client can.
+const startingTime = 5 * time.Minute
+
+// sleeper hibernates one app when it is idle.
+type sleeper struct {
+	d     *Daemon
+	a     *app
+	rec   record
+	ns    *netns.NS
+	meter *idle.Meter
+	judge *idle.Judge
+	retry idle.Retry
+}
 
 // watchIdle hibernates an app that has had no traffic, and nothing to do, for the
 // time it was told.
@@ -23,56 +35,151 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 		return
 	}
 	d.tasks.run(func(ctx context.Context) {
-		last, err := activity(ctx, a)
+		s, err := d.newSleeper(ctx, a, rec)
 		if err != nil {
 			a.note(err)
+			a.setAwake("its traffic can't be watched: " + err.Error())
+			d.log.ErrorContext(ctx, "watch for idleness", slog.String("app", rec.Name), slog.Any("error", err))
 			return
 		}
-		since := time.Now()
-		looked, used := since, usedTime(a)
-		for {
-			// Looking four times in the period, it is late by a quarter of it.
-			if !waitOr(ctx, ended, max(rec.HibernateAfter/4, 50*time.Millisecond)) {
-				return
-			}
-			now, err := activity(ctx, a)
+		defer s.close(ctx)
+		a.setAwake("it was started or woken less than " + rec.HibernateAfter.String() + " ago")
+		// Looking four times in the period, it is late by a quarter of it.
+		for waitOr(ctx, ended, max(rec.HibernateAfter/4, 50*time.Millisecond)) {
+			awake, err := s.try(ctx)
 			if err != nil {
 				return // the app has ended or is being changed
 			}
-			worked := usedTime(a)
-			busy := float64(worked-used) > busyShare*float64(time.Since(looked))
-			looked, used = time.Now(), worked
-			if now != last || busy {
-				last, since = now, looked
+			if awake == "" {
+				return
 			}
-			if time.Since(since) < rec.HibernateAfter || a.status() != Running {
-				continue
-			}
-			out, err := d.hibernate(ctx, a, nil, nil)
-			if err != nil {
-				a.note(err)
-				d.log.WarnContext(ctx, "hibernate idle app", slog.String("app", rec.Name), slog.Any("error", err))
-				since = time.Now()
-				continue
-			}
-			if len(out.sockets) > 0 { // nobody is there to be told
-				a.note(incomplete("hibernate", out.sockets))
-			}
-			d.log.InfoContext(ctx, "hibernated idle app", slog.String("app", rec.Name), slog.Duration("idle", time.Since(since)))
-			return
+			a.setAwake(awake)
 		}
 	})
 }
 
-// activity is a fingerprint of all payload an app's sockets have carried: it
-// changes whenever they carry more. Keepalives don't count.
-func activity(ctx context.Context, a *app) (table.Activity, error) {
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return table.Activity{}, err
+func (d *Daemon) newSleeper(ctx context.Context, a *app, rec record) (_ *sleeper, err error) {
+	s := &sleeper{d: d, a: a, rec: rec}
+	if s.ns, err = netns.Open(a.box.NetPath()); err != nil {
+		return nil, err
 	}
-	act, err := table.Traffic(ctx, ns)
-	return act, errors.Join(err, ns.Close())
+	s.meter, err = idle.NewMeter(ctx, idle.Options{NS: s.ns, Device: fabric.AppDevice, Own: rec.own(), Policy: rec.Wake})
+	if err != nil {
+		return nil, errors.Join(err, s.ns.Close())
+	}
+	first := idle.Look{At: time.Now(), Used: usedTime(a)}
+	s.judge = idle.NewJudge(rec.HibernateAfter, first)
+	return s, nil
+}
+
+func (s *sleeper) close(ctx context.Context) {
+	if err := errors.Join(s.meter.Close(), s.ns.Close()); err != nil {
+		s.d.log.ErrorContext(ctx, "stop watching for idleness", slog.String("app", s.rec.Name), slog.Any("error", err))
+	}
+}
+
+// try looks at the app and hibernates it if it is idle. It returns what keeps it
+// awake, or nothing if it sleeps now.
+func (s *sleeper) try(ctx context.Context) (awake string, err error) {
+	look, err := s.meter.Look(ctx)
+	if err != nil {
+		return "", err
+	}
+	look.Used = usedTime(s.a)
+	isIdle, awake := s.judge.See(look)
+	switch {
+	case !isIdle:
+		return awake, nil
+	case s.a.status() != Running:
+		return "something is being done to it", nil
+	}
+	if due, next := s.retry.Due(look.At); !due {
+		return "it could not be hibernated; it is tried again after " + next.UTC().Format(time.RFC3339), nil
+	}
+	if why, err := s.impossible(ctx); err != nil || why != "" {
+		return why, err
+	}
+	out, err := s.d.hibernate(ctx, s.a, nil, nil)
+	if err != nil {
+		return s.failed(ctx, err), nil
+	}
+	if len(out.sockets) > 0 { // nobody is there to be told
+		s.a.note(incomplete("hibernate", out.sockets))
+	}
+	s.d.log.InfoContext(ctx, "hibernated idle app", slog.String("app", s.rec.Name), slog.Duration("idle", s.judge.IdleFor()))
+	return "", nil
+}
+
+// impossible tells why there is no use in hibernating the app now: what refused it the
+// last time is still there, or it has nothing yet that could wake it.
+func (s *sleeper) impossible(ctx context.Context) (string, error) {
+	if was := s.retry.Refused(); was != "" && s.refused(ctx) == was {
+		s.retry.Failed(time.Now(), was)
+		return "it can't be hibernated as it is: " + was, nil
+	}
+	if s.rec.Wake.Mode == hold.Never {
+		return "", nil // by command only, as it was told
+	}
+	pids, err := s.a.cgroup().PIDs()
+	if err != nil {
+		return "", err
+	}
+	set, err := hold.Collect(ctx, pids, hold.Options{NS: s.ns, HostPaths: bindTargets(s.a.box.Spec)})
+	if err != nil {
+		return "", nil //nolint:nilerr // hibernating tells all that it finds
+	}
+	can := set.Wakers(s.rec.Wake, s.rec.own())
+	if err := set.Close(); err != nil {
+		return "", err
+	}
+	switch {
+	case can == hold.Nobody:
+		return "nothing could wake it: it listens nowhere, and has no connection to anybody else", nil
+	case can == hold.Peers && time.Since(s.rec.CreatedAt) < startingTime:
+		return "it listens nowhere yet: it may still be starting", nil
+	}
+	return "", nil
+}
+
+// refused is what stands in the way of hibernating the app for as long as it does not
+// change.
+func (s *sleeper) refused(ctx context.Context) string {
+	if err := s.d.preflight(ctx, s.a, nil, hold.Preflight); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// failed notes that the app could not be hibernated, and returns what keeps it awake.
+func (s *sleeper) failed(ctx context.Context, err error) string {
+	before := s.retry.Refused()
+	s.retry.Failed(time.Now(), s.refused(ctx))
+	s.a.note(err)
+	if now := s.retry.Refused(); now == "" || now != before {
+		s.d.log.WarnContext(ctx, "hibernate idle app", slog.String("app", s.rec.Name), slog.Any("error", err))
+	}
+	if s.retry.Refused() != "" {
+		return "it can't be hibernated as it is: " + s.retry.Refused()
+	}
+	return "it could not be hibernated: " + err.Error()
+}
+
+// setAwake notes why an app that is to be hibernated when it is idle is awake. What is
+// noted of an app that runs is never out of date: whoever follows its processes notes it.
+func (a *app) setAwake(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.awake = why
+}
+
+// whyAwake is why a running app is awake; empty if it never sleeps by itself.
+func (a *app) whyAwake() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rec.Status != Running {
+		return ""
+	}
+	return a.awake
 }
 
 // usedTime is the processor time that the app has had; 0 if that is unknown.

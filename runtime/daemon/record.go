@@ -166,6 +166,12 @@ func (r *record) inside() (four, six netip.Addr) {
 	return four, six
 }
 
+// own are the addresses by which the app reaches itself.
+func (r *record) own() []netip.Addr {
+	four, six := r.inside()
+	return []netip.Addr{four, six}
+}
+
 type publication struct {
 	Proto    string     `json:"proto"`
 	HostAddr netip.Addr `json:"host_addr"`

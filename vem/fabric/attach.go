@@ -172,7 +172,7 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 
 func (f *Fabric) endpointVeth(ep Endpoint) veth {
 	want := veth{name: endpointDevice(ep.Addr4), mac: fabricMAC, mtu: f.cfg.MTU}
-	want.far.name, want.far.mac = appDevice, ep.MAC
+	want.far.name, want.far.mac = AppDevice, ep.MAC
 	if ep.MAC == nil {
 		want.far.mac = endpointMAC(ep.Addr4)
 	}

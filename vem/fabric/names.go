@@ -10,7 +10,7 @@ import (
 // Device names. The kernel allows 15 bytes (IFNAMSIZ 16 with the final NUL).
 const (
 	uplinkName = "host0" // in the fabric, towards the host
-	appDevice  = "eth0"  // in the app
+	AppDevice  = "eth0"  // in the app
 )
 
 // Every link has two ends and permanent neighbour entries on both, so these need

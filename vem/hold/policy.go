@@ -137,6 +137,20 @@ func (p WakePolicy) enough(bytes, buffer int) bool {
 	return bytes > 0 && (bytes >= p.MinBytes || bytes >= buffer/4)
 }
 
+// Enough tells whether so much payload, that waits on a connection whose receive buffer
+// is not known, is worth a wake.
+func (p WakePolicy) Enough(bytes int) bool {
+	if p.Mode == OnConnect {
+		return bytes > 0
+	}
+	return p.enough(bytes, queuedBuffer)
+}
+
+// WakesOnSilence tells whether a new connection wakes though it stays silent.
+func (p WakePolicy) WakesOnSilence() bool {
+	return p.Mode == OnConnect || p.Mode == OnData && p.patience() >= 0
+}
+
 // Reason is why an app is woken.
 type Reason int
 

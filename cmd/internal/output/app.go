@@ -80,6 +80,7 @@ type Usage struct {
 type Policy struct {
 	Wake             Wake     `json:"wake"`
 	HibernateAfterUS int64    `json:"hibernate_after_us,omitempty"` // of no traffic
+	Awake            string   `json:"awake,omitempty"`              // while it runs: why it has not been hibernated
 	RestoreMemory    string   `json:"restore_memory,omitempty"`     // "copied", or mapped
 	AcceptLost       []string `json:"accept_lost,omitempty"`        // protections that it may lose when it is saved
 	Limits           Limits   `json:"limits"`
@@ -124,6 +125,7 @@ func NewApp(a *api.App) App {
 		Policy: Policy{
 			Wake:             newWake(a.GetWake()),
 			HibernateAfterUS: microseconds(a.GetHibernateAfter()),
+			Awake:            a.GetAwake(),
 			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
 			AcceptLost:       a.GetAcceptLost(),
 			Limits:           Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},

@@ -81,6 +81,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"published", strings.Join(convert(a.Publish, Publication.text), ", ")},
 		{"wake", a.Wake.text()},
 		{"hibernates", a.hibernates()},
+		{"awake", a.Awake},
 		{"restores memory", a.RestoreMemory},
 		{"may lose", strings.Join(a.AcceptLost, ", ")},
 		{"limits", a.Limits.text()},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,20 @@ type Inet struct {
 	Inode         uint32 // 0: no descriptor, as in an accept queue or after close
 	Cookie        uint64
 	MD5           bool // it has keys of TCP MD5 signatures; seen with CAP_NET_ADMIN only
+	// Flow is what a TCP connection has carried; only if it was asked for.
+	Flow Flow
+	// Drops is how many packets the socket had no room for; only if it was asked for.
+	Drops uint32
+}
+
+// Flow is what a TCP connection has carried, and when.
+type Flow struct {
+	Acked    uint64 // bytes that the other side has acknowledged; SYN and FIN count as one
+	Received uint64 // bytes
+	// SinceSent and SinceReceived tell how long ago the last payload went out, again or
+	// for the first time, and came in. They are exact to a tick of the kernel (CONFIG_HZ),
+	// and count from the connection's beginning where there was none.
+	SinceSent, SinceReceived time.Duration
 }
 
 // InetQuery says which sockets to dump.
@@ -30,12 +45,25 @@ type InetQuery struct {
 	// To are the remote addresses to list, IPv4 in IPv6 by its IPv4 address. Default:
 	// all. The kernel chooses, so that the others cost next to nothing.
 	To []netip.Prefix
+	// Details are what else to tell. Default: nothing.
+	Details Details
 }
+
+// Details are parts of an answer that cost the kernel more; they can be added up.
+type Details uint8
+
+// The details: bits of idiag_ext in struct inet_diag_req_v2.
+const (
+	WithFlow  Details = 1 << (inetInfo - 1)   // [Inet.Flow]
+	WithDrops Details = 1 << (inetMemory - 1) // [Inet.Drops]
+)
 
 // struct inet_diag_req_v2 and inet_diag_msg of include/uapi/linux/inet_diag.h.
 const (
 	inetReqLen = 56
 	inetMsgLen = 72
+	inetInfo   = 2  // INET_DIAG_INFO
+	inetMemory = 7  // INET_DIAG_SKMEMINFO
 	inetMD5    = 18 // INET_DIAG_MD5SIG
 
 	inetBytecode = 1 // INET_DIAG_REQ_BYTECODE
@@ -44,7 +72,7 @@ const (
 // Inet dumps the IPv4 or IPv6 sockets that match q.
 func (c *Conn) Inet(q InetQuery) ([]Inet, error) {
 	req := make([]byte, inetReqLen)
-	req[0], req[1] = q.Family, q.Proto
+	req[0], req[1], req[2] = q.Family, q.Proto, byte(q.Details)
 	binary.NativeEndian.PutUint32(req[4:], q.States)
 	if len(q.To) > 0 {
 		code := toOneOf(q.To)
@@ -115,8 +143,40 @@ func parseInet(b []byte) (Inet, bool) {
 	}
 	s.Local = addrPort(s.Family, b[8:24], be.Uint16(b[4:]))
 	s.Remote = addrPort(s.Family, b[24:40], be.Uint16(b[6:]))
-	attributes(b[inetMsgLen:], func(kind uint16, _ []byte) { s.MD5 = s.MD5 || kind == inetMD5 })
+	attributes(b[inetMsgLen:], func(kind uint16, value []byte) {
+		switch kind {
+		case inetMD5:
+			s.MD5 = true
+		case inetInfo:
+			s.Flow = parseFlow(value)
+		case inetMemory:
+			s.Drops = parseDrops(value)
+		}
+	})
 	return s, true
+}
+
+// parseFlow reads struct tcp_info of include/uapi/linux/tcp.h.
+func parseFlow(b []byte) Flow {
+	const sinceSent, sinceReceived, acked, received, end = 44, 52, 120, 128, 136
+	if len(b) < end {
+		return Flow{}
+	}
+	ne := binary.NativeEndian
+	return Flow{
+		Acked: ne.Uint64(b[acked:]), Received: ne.Uint64(b[received:]),
+		SinceSent:     time.Duration(ne.Uint32(b[sinceSent:])) * time.Millisecond,
+		SinceReceived: time.Duration(ne.Uint32(b[sinceReceived:])) * time.Millisecond,
+	}
+}
+
+// parseDrops reads the array of include/uapi/linux/sock_diag.h, SK_MEMINFO_DROPS.
+func parseDrops(b []byte) uint32 {
+	const drops = 8 * 4
+	if len(b) < drops+4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b[drops:])
 }
 
 func addrPort(family uint8, b []byte, port uint16) netip.AddrPort {
