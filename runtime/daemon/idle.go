@@ -124,7 +124,7 @@ func (s *sleeper) impossible(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	set, err := hold.Collect(ctx, pids, hold.Options{NS: s.ns, HostPaths: bindTargets(s.a.box.Spec)})
+	set, err := hold.Collect(ctx, pids, s.a.holdOptions(s.ns, nil))
 	if err != nil {
 		return "", nil //nolint:nilerr // hibernating tells all that it finds
 	}

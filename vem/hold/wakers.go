@@ -61,6 +61,7 @@ func (s *Socket) wakers(policy WakePolicy, own []netip.Addr) Wakers {
 		return Peers
 	case Ping, Raw:
 		return Peers
+	default:
 	}
 	return Nobody
 }

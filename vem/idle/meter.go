@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -193,13 +194,5 @@ func (m *Meter) waitsFor(s sockdiag.Inet, accepted bool) WaitKind {
 }
 
 func isOwn(a netip.Addr, own []netip.Addr) bool {
-	if a.IsLoopback() {
-		return true
-	}
-	for _, o := range own {
-		if o == a {
-			return true
-		}
-	}
-	return false
+	return a.IsLoopback() || slices.Contains(own, a)
 }

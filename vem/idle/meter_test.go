@@ -139,8 +139,14 @@ func (w *world) until(m *idle.Meter, what string, want func(idle.Look) bool) {
 			return
 		}
 		qt.Assert(w.t, qt.IsNil(ctx.Err()), qt.Commentf("want %s, have %+v", what, l))
-		time.Sleep(time.Millisecond)
+		tick()
 	}
+}
+
+// tick lets the kernel's clock go on, which tells what came after what: the longest tick
+// that kernels have is 10 ms (CONFIG_HZ).
+func tick() {
+	time.Sleep(20 * time.Millisecond) //nolint:forbidigo // only time makes a clock go on
 }
 
 func accept(t *testing.T, l net.Listener) net.Conn {
@@ -255,14 +261,11 @@ func TestWaiting(t *testing.T) {
 		_, err := c.Write([]byte("x"))
 		qt.Assert(t, qt.IsNil(err))
 		w.until(m, "read", waits(idle.Read))
-		// A tick of the kernel passes between the handshake and what is read now.
-		for range 20 {
-			say(t, c, s)
-			time.Sleep(time.Millisecond)
-		}
+		tick()
+		say(t, c, s)
 		w.until(m, "answer", waits(idle.Answer))
 		qt.Assert(t, qt.Equals(w.look(m).Waiting[0].Remote.String(), c.LocalAddr().String()))
-		time.Sleep(20 * time.Millisecond)
+		tick()
 		say(t, s, c)
 		w.until(m, "nothing", waits(0))
 	})
@@ -274,7 +277,7 @@ func TestWaiting(t *testing.T) {
 		_, err := c.Write([]byte("x"))
 		qt.Assert(t, qt.IsNil(err))
 		s := accept(t, l)
-		time.Sleep(20 * time.Millisecond)
+		tick()
 		say(t, c, s)
 		qt.Assert(t, qt.HasLen(w.look(m).Waiting, 0))
 	})
@@ -288,7 +291,7 @@ func TestWaiting(t *testing.T) {
 			return err
 		})
 		defer c.Close()
-		time.Sleep(20 * time.Millisecond)
+		tick()
 		_, err := c.Write([]byte("x"))
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.HasLen(w.look(m).Waiting, 0))
@@ -309,7 +312,7 @@ func TestWaiting(t *testing.T) {
 		})
 		defer c.Close()
 		s := accept(t, l)
-		time.Sleep(20 * time.Millisecond)
+		tick()
 		say(t, s, c) // what it is told by a server it need not answer
 		qt.Assert(t, qt.HasLen(w.look(m).Waiting, 0))
 	})
