@@ -61,7 +61,7 @@ func (s *Socket) wakers(policy WakePolicy, own []netip.Addr) Wakers {
 		return Peers
 	case Ping, Raw:
 		return Peers
-	default:
+	case Other, Netlink, Packet, Eventfd, Inotify, Mqueue, File: // traffic does not wake by it
 	}
 	return Nobody
 }

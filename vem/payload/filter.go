@@ -170,25 +170,21 @@ func (f Filter) judge6(out bool) []bpf.Instruction {
 func ignore(prefix netip.Prefix, at uint32) []bpf.Instruction {
 	prefix = prefix.Masked()
 	addr := prefix.Addr().AsSlice()
-	var words [][]bpf.Instruction
-	for bits := prefix.Bits(); bits > 0; bits -= 32 {
-		i := 4 * len(words)
+	count := (prefix.Bits() + 31) / 32
+	var p []bpf.Instruction
+	for word := range count {
+		i, bits := 4*word, prefix.Bits()-32*word
 		mask := ^uint32(0)
 		if bits < 32 {
 			mask <<= 32 - bits
 		}
 		value := uint32(addr[i])<<24 | uint32(addr[i+1])<<16 | uint32(addr[i+2])<<8 | uint32(addr[i+3])
-		words = append(words, []bpf.Instruction{
+		p = append(p,
 			bpf.LoadAbsolute{Off: at + uint32(i), Size: 4},
 			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
-			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: value}, // to the end of all
-		})
-	}
-	var p []bpf.Instruction
-	for i, w := range words {
-		skip := (len(words)-i-1)*len(w) + 1
-		w[2] = bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: w[2].(bpf.JumpIf).Val, SkipTrue: uint8(skip)}
-		p = append(p, w...)
+			// To the end, past the words that are left and the drop.
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: value, SkipTrue: uint8(3*(count-word-1) + 1)},
+		)
 	}
 	return append(p, drop)
 }
