@@ -32,7 +32,7 @@ func (p *Plan) openHostFiles(ctx context.Context, o Options) (err error) {
 			p.host.close()
 		}
 	}()
-	place := hostfile.Place{Root: o.Place.Root, Lower: o.Place.Lower}
+	place := hostfile.Place{Root: o.Place.Root, Lower: o.Place.Lower, Binds: o.Place.Binds}
 	for i := range o.Manifest.HostFiles {
 		f := &o.Manifest.HostFiles[i]
 		if f.Name == "" && !place.Changed(f) {

@@ -52,7 +52,13 @@ type Options struct {
 	Pages    Pages
 	// HostFiles has the files of the host that the manifest names.
 	HostFiles *hostfile.Store
-	Hostname  string // empty: the saved one
+	// AcceptChanged has files of binds made that are gone and that the processes could
+	// only read.
+	AcceptChanged bool
+	// Note is told what comes back otherwise than it was, and the remedy if there is one;
+	// may be nil.
+	Note     func(text, remedy string)
+	Hostname string // empty: the saved one
 	// Guard and Start are as in criu.StartOptions.
 	Guard *os.File
 	Start func(*exec.Cmd) error
@@ -225,6 +231,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		}
 	}
 	if err = plan.editHostFiles(ctx, view); err != nil {
+		return "", nil, err
+	}
+	if err = plan.editBindFiles(ctx, view, o); err != nil {
 		return "", nil, err
 	}
 	if err = plan.editMemory(ctx, view, o); err != nil {

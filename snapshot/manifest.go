@@ -70,6 +70,8 @@ type Manifest struct {
 	// HostFiles are the files of the host that the processes had mapped or open, other
 	// than below binds. Their content is in a store that snapshots share.
 	HostFiles []hostfile.File `json:"host_files,omitempty"`
+	// Bound are the files below binds that the processes had mapped or open.
+	Bound []hostfile.Bound `json:"bound,omitempty"`
 	// Layers are the app's files, the topmost layer first, if WithStorage.
 	Layers []Layer `json:"layers,omitempty"`
 	Files  []File  `json:"files"` // everything else in the directory

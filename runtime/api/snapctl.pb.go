@@ -1790,12 +1790,14 @@ func (x *HibernateRequest) GetAcceptLost() []string {
 }
 
 type WakeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Copy          bool                   `protobuf:"varint,3,opt,name=copy,proto3" json:"copy,omitempty"` // this time memory is copied, whatever the app's policy
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Timeout *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Copy    bool                   `protobuf:"varint,3,opt,name=copy,proto3" json:"copy,omitempty"` // this time memory is copied, whatever the app's policy
+	// Files of binds that are gone and that the app could only read are made, empty.
+	AcceptChangedFiles bool `protobuf:"varint,4,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *WakeRequest) Reset() {
@@ -1845,6 +1847,13 @@ func (x *WakeRequest) GetTimeout() *durationpb.Duration {
 func (x *WakeRequest) GetCopy() bool {
 	if x != nil {
 		return x.Copy
+	}
+	return false
+}
+
+func (x *WakeRequest) GetAcceptChangedFiles() bool {
+	if x != nil {
+		return x.AcceptChangedFiles
 	}
 	return false
 }
@@ -1934,17 +1943,18 @@ func (x *SnapshotRequest) GetAcceptLost() []string {
 }
 
 type RestoreRequest struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Snapshot       string                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	As             string                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`             // empty: the app's name in the snapshot
-	Endpoint       string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the snapshot's, which must be free
-	Timeout        *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Copy           bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"`                                                                      // as in WakeRequest
-	Wake           *WakePolicy            `protobuf:"bytes,6,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
-	HibernateAfter *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
-	RestoreMemory  RestoreMemory          `protobuf:"varint,8,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // now and later; unspecified: the saved app's
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot           string                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	As                 string                 `protobuf:"bytes,2,opt,name=as,proto3" json:"as,omitempty"`             // empty: the app's name in the snapshot
+	Endpoint           string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the snapshot's, which must be free
+	Timeout            *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Copy               bool                   `protobuf:"varint,5,opt,name=copy,proto3" json:"copy,omitempty"`                                                                      // as in WakeRequest
+	Wake               *WakePolicy            `protobuf:"bytes,6,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
+	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
+	RestoreMemory      RestoreMemory          `protobuf:"varint,8,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // now and later; unspecified: the saved app's
+	AcceptChangedFiles bool                   `protobuf:"varint,9,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"`              // as in WakeRequest
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RestoreRequest) Reset() {
@@ -2031,6 +2041,13 @@ func (x *RestoreRequest) GetRestoreMemory() RestoreMemory {
 		return x.RestoreMemory
 	}
 	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
+}
+
+func (x *RestoreRequest) GetAcceptChangedFiles() bool {
+	if x != nil {
+		return x.AcceptChangedFiles
+	}
+	return false
 }
 
 type InspectRequest struct {
@@ -4470,11 +4487,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fend_sessions\x18\n" +
 	" \x01(\bR\vendSessions\x12\x1f\n" +
 	"\vaccept_lost\x18\v \x03(\tR\n" +
-	"acceptLost\"j\n" +
+	"acceptLost\"\x9c\x01\n" +
 	"\vWakeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
-	"\x04copy\x18\x03 \x01(\bR\x04copy\"\xc4\x01\n" +
+	"\x04copy\x18\x03 \x01(\bR\x04copy\x120\n" +
+	"\x14accept_changed_files\x18\x04 \x01(\bR\x12acceptChangedFiles\"\xc4\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4483,7 +4501,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fend_sessions\x18\n" +
 	" \x01(\bR\vendSessions\x12\x1f\n" +
 	"\vaccept_lost\x18\v \x03(\tR\n" +
-	"acceptLost\"\xd3\x02\n" +
+	"acceptLost\"\x85\x03\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +
@@ -4492,7 +4510,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04copy\x18\x05 \x01(\bR\x04copy\x12*\n" +
 	"\x04wake\x18\x06 \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
-	"\x0erestore_memory\x18\b \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\",\n" +
+	"\x0erestore_memory\x18\b \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x120\n" +
+	"\x14accept_changed_files\x18\t \x01(\bR\x12acceptChangedFiles\",\n" +
 	"\x0eInspectRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\"`\n" +
 	"\x0fInspectResponse\x120\n" +

@@ -63,7 +63,7 @@ func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sa
 			return nil, err
 		}
 		return d.restore(ctx, a, revival{
-			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, hostname: b.plan.Hostname, tell: clock.begin,
+			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, acceptChanged: b.acceptChanged, hostname: b.plan.Hostname, tell: clock.begin,
 			connections: connections, options: b.source.socketOptions,
 			furnish: func(ctx context.Context) error { return d.furnish(ctx, a, b, clock) },
 			connect: func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -67,6 +68,8 @@ func rpcError(err error) error {
 		code = codes.Unavailable
 	case errors.Is(err, hold.ErrUnsupported), errors.Is(err, preflight.ErrUnsupported):
 		code = codes.Unimplemented
+	case errors.Is(err, restore.ErrHostFile):
+		code = codes.FailedPrecondition
 	case errors.Is(err, snapshot.ErrExists):
 		code = codes.AlreadyExists
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
@@ -116,6 +119,8 @@ func hint(err error) string {
 		return "wake it by command: snapctl wake " + lost.App
 	case errors.Is(err, holder.ErrDown):
 		return "nothing is lost as long as this snapctld runs, and it goes on trying: snapctl doctor tells what is in the way"
+	case errors.Is(err, restore.ErrHostFile):
+		return "nothing is lost: put the file back, and try again; or have missing files below binds made, empty, with --accept-changed-files"
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		return "it can't be used: take it from a backup, or remove it"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -112,7 +112,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.host.keep(ctx, d, a, to.Images()))
 	}
-	opt.Describe = func(m *snapshot.Manifest) { m.HostFiles = opt.host.kept }
+	opt.Describe = func(m *snapshot.Manifest) { m.HostFiles, m.Bound = opt.host.kept, opt.host.bound }
 	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)

@@ -15,12 +15,18 @@ type hostFiles struct {
 	have   map[string]hostfile.File // those that it has from the store, by CRIU's names
 	kept   []hostfile.File          // all that the images need
 	pinned []hostfile.File
+	bound  []hostfile.Bound // all of binds that they need
 }
 
 // hostPlace is an app's root directory, to package hostfile.
 func (d *Daemon) hostPlace(a *app, rec record) hostfile.Place {
+	binds := make(map[string]string, len(rec.Spec.Mounts))
+	for _, m := range rec.Spec.Mounts {
+		binds[m.Destination] = m.Source
+	}
 	return hostfile.Place{
-		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.layerPaths(rec.Layers)...),
+		Binds: binds,
+		Root:  a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.layerPaths(rec.Layers)...),
 	}
 }
 
@@ -43,9 +49,13 @@ func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record) (_ *host
 // keep keeps those that the images need, while the app is frozen.
 func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *app, images string) (err error) {
 	rec, _ := a.read()
-	h.kept, err = h.store.KeepSaved(ctx, images, d.hostPlace(a, rec), h.have)
+	place := d.hostPlace(a, rec)
+	h.kept, err = h.store.KeepSaved(ctx, images, place, h.have)
 	if err != nil {
 		return fmt.Errorf("keep files of the host: %w", err)
+	}
+	if h.bound, err = hostfile.BoundFiles(ctx, images, place.Binds); err != nil {
+		return fmt.Errorf("look at files of binds: %w", err)
 	}
 	h.pinned = append(h.pinned, h.kept...)
 	for i := range h.kept {

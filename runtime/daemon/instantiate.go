@@ -108,6 +108,8 @@ type birth struct {
 	copied []string // storage layers that can't be shared, see unstackable
 	pages  restore.Pages
 	plan   *template.Plan
+	// acceptChanged is as in restore.Options.
+	acceptChanged bool
 	// open are the files that the processes have open; nil if nobody looked.
 	open []string
 }

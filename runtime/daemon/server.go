@@ -71,10 +71,12 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 // Wake implements the API.
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+		rec, _ := a.read()
+		how := awakening{pages: rec.RestoreMemory, acceptChanged: req.GetAcceptChangedFiles()}
 		if req.GetCopy() {
-			return d.wakeWith(ctx, a, restore.Copy, tell)
+			how.pages = restore.Copy
 		}
-		return d.wake(ctx, a, tell)
+		return d.wakeWith(ctx, a, how, tell)
 	})
 }
 
@@ -152,7 +154,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	var a *app
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
 		a, out, err = d.restoreSnapshot(ctx, restoreRequest{
-			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, tell: progress(stream),
+			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, acceptChanged: req.GetAcceptChangedFiles(), tell: progress(stream),
 		})
 		return out, err
 	})

@@ -107,7 +107,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return slices.Concat(list, watched, moved), err
 	}
 	opt.Describe = func(m *snapshot.Manifest) {
-		m.Connections, m.HostFiles = len(inside.Connections), opt.host.kept
+		m.Connections, m.HostFiles, m.Bound = len(inside.Connections), opt.host.kept, opt.host.bound
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.host.keep(ctx, d, a, to.Images()))
@@ -266,6 +266,8 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 
 // restoreRequest says what restoreSnapshot makes.
 type restoreRequest struct {
+	// acceptChanged is as in restore.Options.
+	acceptChanged bool
 	source *source
 	record record // see restoredRecord
 	// anywhere says that the app gets another address if the record's is in use.
@@ -280,7 +282,7 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	s := req.source
-	born := birth{source: s, pages: req.pages}
+	born := birth{source: s, pages: req.pages, acceptChanged: req.acceptChanged}
 	req.record.Generation = template.NewGeneration()
 	if born.copied, err = d.unstackable(ctx, &req.record); err != nil {
 		return nil, nil, err

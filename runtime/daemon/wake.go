@@ -25,10 +25,16 @@ import (
 // held.
 func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
 	rec, _ := a.read()
-	return d.wakeWith(ctx, a, rec.RestoreMemory, tell)
+	return d.wakeWith(ctx, a, awakening{pages: rec.RestoreMemory}, tell)
 }
 
-func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell func(string)) (_ *outcome, err error) {
+// awakening says how an app is woken.
+type awakening struct {
+	pages         restore.Pages
+	acceptChanged bool // as in restore.Options
+}
+
+func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "wake")
 	if err != nil {
 		return nil, err
@@ -67,10 +73,10 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, pages restore.Pages, tell
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
-		from: a.hibernation(), manifest: m, pages: pages, tell: clock.begin, options: a.unheldOptions,
+		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, tell: clock.begin, options: a.unheldOptions,
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
-			if err := a.resuming(pid, mappedFiles(m, pages), m.HostFiles); err != nil {
+			if err := a.resuming(pid, mappedFiles(m, how.pages), m.HostFiles); err != nil {
 				return err
 			}
 			return fault.Point(ctx, fault.WakeAfterResuming)
@@ -146,6 +152,8 @@ type revival struct {
 	pages    restore.Pages
 	hostname string // empty: the saved one
 	frozen   bool   // they do not run before they are thawed
+	// acceptChanged is as in restore.Options.
+	acceptChanged bool
 	// connections are made again, those that are held are not among them.
 	connections []tcprepair.Connection
 	// options are those of sockets that CRIU makes; nil if there are none. It is
@@ -235,7 +243,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	guarded, quit := d.guardLocks(ctx, a, locks)
 	defer quit()
 	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, Hostname: r.hostname, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, Note: a.remark, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err

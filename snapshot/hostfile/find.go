@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,9 @@ type Place struct {
 	Root  string   // the mounted overlay
 	Lower string   // the host's directory
 	Own   []string // the directories of the app's own files, which lie over Lower
+	// Binds are the host's directories and files that are mounted inside the app, by
+	// where they are mounted.
+	Binds map[string]string
 }
 
 // wanted says how to keep the file that an app has at a path. It returns false if that is
@@ -70,25 +74,64 @@ func (p Place) own(name string) (bool, error) {
 // find it that opens it now: in the host's directory, and in the overlay if that is
 // mounted, which may remember that the file was not there, or another one.
 func (p Place) Changed(f *File) bool {
-	lower, err := statBelow(p.Lower, f.Path)
-	if err != nil || !f.Same(&lower) {
+	st, err := p.stat(f)
+	if err != nil || !f.Same(&st) {
 		return true
 	}
-	return p.mounted() && !p.shows(f.Path, &lower)
+	return f.Bind == "" && p.mounted() && !p.shows(f.Path, &st)
 }
 
 // Restored tells whether the host has the very content and mode of a saved file again,
 // though not the file itself, and the overlay shows it.
 func (p Place) Restored(ctx context.Context, f *File) (bool, error) {
-	lower, err := statBelow(p.Lower, f.Path)
-	if err != nil || lower.Size != f.SizeBytes || lower.Mode != f.Mode || p.mounted() && !p.shows(f.Path, &lower) {
+	st, err := p.stat(f)
+	if err != nil || st.Size != f.SizeBytes || st.Mode != f.Mode || f.Bind == "" && p.mounted() && !p.shows(f.Path, &st) {
 		return false, nil //nolint:nilerr // it is not there
 	}
-	sum, err := Digest(ctx, filepath.Join(p.Lower, f.Path))
+	sum, err := Digest(ctx, p.onHost(f))
 	if err != nil {
 		return false, fmt.Errorf("look at %s: %w", f.Path, err)
 	}
 	return sum == f.SHA256, nil
+}
+
+// stat looks at the host's own file.
+func (p Place) stat(f *File) (unix.Stat_t, error) {
+	if f.Bind == "" {
+		return statBelow(p.Lower, f.Path)
+	}
+	rest := strings.TrimPrefix(f.Path, f.Bind)
+	if rest == "" {
+		var st unix.Stat_t
+		return st, unix.Stat(p.Binds[f.Bind], &st)
+	}
+	return statBelow(p.Binds[f.Bind], rest)
+}
+
+// onHost is where the host's own file is.
+func (p Place) onHost(f *File) string {
+	if f.Bind == "" {
+		return filepath.Join(p.Lower, f.Path)
+	}
+	return filepath.Join(p.Binds[f.Bind], strings.TrimPrefix(f.Path, f.Bind))
+}
+
+// bind is the bind that a path of the app's is below.
+func (p Place) bind(name string) (inside string, ok bool) {
+	for dir := name; ; dir = path.Dir(dir) {
+		if _, ok := p.Binds[dir]; ok {
+			return dir, true
+		}
+		if dir == "/" || dir == "." {
+			return "", false
+		}
+	}
+}
+
+// bound says how to keep a program or library below a bind.
+func (p Place) bound(name, inside string) Wanted {
+	f := File{Path: name, Bind: inside}
+	return Wanted{Path: name, Bind: inside, Source: p.onHost(&f)}
 }
 
 // shows tells whether the overlay has at a path what the host has.
@@ -147,6 +190,18 @@ func (s *Store) KeepSaved(ctx context.Context, images string, p Place, have map[
 		return nil, err
 	}
 	root := image.RootMount(mounts)
+	binds := make(map[int]string)
+	for _, m := range mounts {
+		if _, ok := p.Binds[m.Mountpoint]; ok && m.External != "" {
+			binds[m.ID] = m.Mountpoint
+		}
+	}
+	mapped := make(map[uint32]image.MappedFile)
+	if len(binds) > 0 {
+		if mapped, err = image.MappedFiles(ctx, images); err != nil {
+			return nil, err
+		}
+	}
 	var kept []File
 	defer func() {
 		if err != nil {
@@ -155,7 +210,8 @@ func (s *Store) KeepSaved(ctx context.Context, images string, p Place, have map[
 	}()
 	seen := make(map[string]bool)
 	for _, f := range files {
-		if seen[f.Name] || f.Removed || f.Mode&unix.S_IFMT != unix.S_IFREG {
+		inside, bound := binds[f.Mount]
+		if seen[f.Name] || f.Removed || f.Mode&unix.S_IFMT != unix.S_IFREG || bound && !f.External && !mapped[f.ID].Code {
 			continue
 		}
 		seen[f.Name] = true
@@ -167,12 +223,14 @@ func (s *Store) KeepSaved(ctx context.Context, images string, p Place, have map[
 			}
 			continue
 		}
-		if f.Mount != root {
-			continue
-		}
-		w, ok, err := p.wanted(path.Clean(f.Name))
-		if err != nil {
-			return nil, err
+		w, ok := Wanted{}, false
+		switch {
+		case bound:
+			w, ok = p.bound(path.Clean(f.Name), inside), true
+		case f.Mount == root:
+			if w, ok, err = p.wanted(path.Clean(f.Name)); err != nil {
+				return nil, err
+			}
 		}
 		if !ok {
 			continue
@@ -180,6 +238,9 @@ func (s *Store) KeepSaved(ctx context.Context, images string, p Place, have map[
 		file, err := s.Keep(ctx, w)
 		if err != nil {
 			return nil, err
+		}
+		if bound && file.ID == "" {
+			continue // CRIU looks at its size and build id
 		}
 		kept = append(kept, file)
 	}

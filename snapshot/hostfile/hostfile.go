@@ -38,6 +38,8 @@ import (
 // File is a file of the host as a saved app has it.
 type File struct {
 	Path string `json:"path"` // as the app knows it
+	// Bind is where the app has the bind that the file is below, if it is below one.
+	Bind string `json:"bind,omitempty"`
 	// ID names the copy. It is empty if there is none, see [MaxCopyBytes].
 	ID        memory.ID `json:"id,omitempty"`
 	SHA256    memory.ID `json:"sha256"` // of the content

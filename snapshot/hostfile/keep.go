@@ -17,6 +17,7 @@ import (
 // Wanted is a file to be kept.
 type Wanted struct {
 	Path string // as the app knows it
+	Bind string // as File.Bind
 	// Source is where the file is. What is there may be replaced at any moment.
 	Source string
 	// Stampless says that Source is no file that can be compared with later.
@@ -54,7 +55,7 @@ func (s *Store) keep(ctx context.Context, w Wanted) (File, error) {
 	if err := unix.Fstat(int(in.Fd()), &st); err != nil {
 		return File{}, err
 	}
-	f := File{Path: w.Path, SizeBytes: st.Size, Mode: st.Mode, UID: st.Uid, GID: st.Gid}
+	f := File{Path: w.Path, Bind: w.Bind, SizeBytes: st.Size, Mode: st.Mode, UID: st.Uid, GID: st.Gid}
 	trusted := trustworthy(&st)
 	if trusted && !w.Stampless {
 		f.Stamp = memory.Stamp(&st)
@@ -62,7 +63,7 @@ func (s *Store) keep(ctx context.Context, w Wanted) (File, error) {
 	key := source{path: w.Path, stamp: memory.Stamp(&st), dev: st.Dev, size: st.Size, mode: st.Mode}
 	if trusted {
 		if known, ok := s.recall(key); ok {
-			known.Stamp = f.Stamp
+			known.Stamp, known.Bind = f.Stamp, f.Bind
 			return known, nil
 		}
 	}

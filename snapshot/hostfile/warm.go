@@ -35,12 +35,16 @@ func (s *Store) Warm(ctx context.Context, pids []int, p Place) Warmed {
 	seen := make(map[string]bool)
 	for _, pid := range pids {
 		for _, u := range uses(pid) {
-			if seen[u.name] {
+			inside, bound := p.bind(u.name)
+			if seen[u.name] || bound && !u.code {
 				continue
 			}
 			seen[u.name] = true
 			g.Go(func() error {
 				w, ok, err := p.wanted(u.name)
+				if bound {
+					w, ok, err = p.bound(u.name, inside), true, nil
+				}
 				if err != nil || !ok {
 					return nil
 				}
@@ -73,7 +77,10 @@ func (s *Store) Warm(ctx context.Context, pids []int, p Place) Warmed {
 const keepers = 16
 
 // use is a file that a process maps or has open.
-type use struct{ name, link string }
+type use struct {
+	name, link string
+	code       bool // a program or library
+}
 
 // replaced returns CRIU's name for a file on the app's root mount that is not the one
 // which is at its path now.
@@ -96,15 +103,16 @@ func (u use) replaced(pid int, p Place, path string) (name string, ok bool) {
 // and end, meanwhile.
 func uses(pid int) []use {
 	var all []use
-	add := func(name, link string) {
-		if path.IsAbs(name) && path.Clean(name) == name {
-			all = append(all, use{name, link})
+	add := func(u use) {
+		if path.IsAbs(u.name) && path.Clean(u.name) == u.name {
+			all = append(all, u)
 		}
 	}
-	_ = eachMapping(pid, func(m mapping) { add(m.name, mapFile(pid, m.addresses)) }) // see above
-	for _, link := range append(descriptors(pid), fmt.Sprintf("/proc/%d/exe", pid)) {
+	_ = eachMapping(pid, func(m mapping) { add(use{m.name, mapFile(pid, m.addresses), m.code}) }) // see above
+	exe := fmt.Sprintf("/proc/%d/exe", pid)
+	for _, link := range append(descriptors(pid), exe) {
 		if name, err := os.Readlink(link); err == nil {
-			add(name, link)
+			add(use{name, link, link == exe})
 		}
 	}
 	return all
@@ -125,7 +133,10 @@ func descriptors(pid int) []string {
 }
 
 // mapping is a line of /proc/PID/maps that has a file.
-type mapping struct{ addresses, inode, name string }
+type mapping struct {
+	addresses, inode, name string
+	code                   bool // it may be executed
+}
 
 // eachMapping calls fn for each.
 func eachMapping(pid int, fn func(mapping)) error {
@@ -144,7 +155,7 @@ func eachMapping(pid int, fn func(mapping)) error {
 		}
 		// mangle_path escapes no other character of a name there (fs/proc/task_mmu.c, show_map_vma).
 		name := strings.ReplaceAll(strings.TrimLeft(fields[5], " "), `\012`, "\n")
-		fn(mapping{addresses: fields[0], inode: fields[4], name: name})
+		fn(mapping{addresses: fields[0], inode: fields[4], name: name, code: strings.Contains(fields[1], "x")})
 	}
 	if err := lines.Err(); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, fs.ErrNotExist) {
 		return err

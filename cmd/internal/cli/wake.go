@@ -12,6 +12,7 @@ import (
 
 func newWake(s *session) *cobra.Command {
 	var mode copyFlag
+	var files acceptFlag
 	cmd := &cobra.Command{
 		Use:   "wake APP...",
 		Short: "Wake hibernated apps",
@@ -21,17 +22,32 @@ hibernated, and its sockets held.
 If connections are lost, for snapctld and its holder both ended or the host was
 started anew, they are listed, and the exit code is 6: the app finds them closed.
 
+` + acceptText + `
+
 ` + memoryText,
 		Example: `  snapctl wake cache
-  snapctl wake --copy cache`,
+  snapctl wake --copy cache
+  snapctl wake --accept-changed-files cache`,
 		Args:              someOf("APP"),
 		ValidArgsFunction: s.ask(0, appNames(api.Status_STATUS_HELD)),
 		RunE: s.operate(output.WakeUp, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			return c.Wake(ctx, &api.WakeRequest{Name: name, Timeout: s.patience(), Copy: mode.copy}, tell)
+			return c.Wake(ctx, &api.WakeRequest{Name: name, Timeout: s.patience(), Copy: mode.copy, AcceptChangedFiles: files.accept}, tell)
 		}),
 	}
 	mode.add(cmd)
+	files.add(cmd)
 	return cmd
+}
+
+// acceptFlag has an app come back without files that it had.
+type acceptFlag struct{ accept bool }
+
+const acceptText = `Files below binds are taken as they are now. One that is gone is made anew, empty, if
+the app could write to it; else nothing is done and the file is named: put it back, or
+have it made too, with --accept-changed-files.`
+
+func (f *acceptFlag) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.accept, "accept-changed-files", false, "make empty files of those below binds that are gone and that the app only read")
 }
 
 // copyFlag has processes get their memory back by copying, this time.

@@ -1,0 +1,261 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+// While an app sleeps others write to the files that it has open below binds. It finds
+// them as they are when it comes back, as any program does that shares files: longer or
+// shorter, replaced, with another mode. A file that is gone and that it could write to is
+// made anew, empty, as it would be if the app had opened it now: a log that was rotated.
+// Without a file that it only reads it is not woken, unless [Options.AcceptChanged] says
+// so.
+
+// bindFiles looks after the files of binds.
+type bindFiles struct {
+	o       Options
+	mounts  map[int]bound // by CRIU's number
+	mapped  map[uint32]image.MappedFile
+	owners  map[string]hostfile.Bound
+	info    *image.Info // for messages; nil until there is one
+	done    map[string]bool
+	refused []error
+}
+
+// bound is a directory or file of the host that is mounted inside the app, or the app's
+// root directory.
+type bound struct {
+	inside, host string
+	root         bool
+}
+
+// editBindFiles has CRIU take the files of binds as they are, and makes those that are
+// gone.
+func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) error {
+	b := bindFiles{o: o, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
+	for _, e := range o.Manifest.External {
+		if e.Kind != snapshot.ExternalBind {
+			continue
+		}
+		if _, err := os.Stat(o.Place.Binds[e.Path]); err != nil {
+			return fmt.Errorf("%w: %s, which the app has at %s: %w; put it back", ErrHostFile, o.Place.Binds[e.Path], e.Path, err)
+		}
+	}
+	mounts, err := image.SavedMounts(view.Dir())
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if source, ok := o.Place.Binds[m.Mountpoint]; ok && m.External != "" {
+			b.mounts[m.ID] = bound{inside: m.Mountpoint, host: source}
+		}
+	}
+	b.mounts[image.RootMount(mounts)] = bound{inside: "/", host: o.Place.Root, root: true}
+	for _, f := range o.Manifest.Bound {
+		b.owners[f.Path] = f
+	}
+	files, err := image.SavedFiles(ctx, view.Dir())
+	if err != nil {
+		return err
+	}
+	if b.mapped, err = image.MappedFiles(ctx, view.Dir()); err != nil {
+		return err
+	}
+	changes := make(map[uint32]image.FileChange)
+	for _, f := range files {
+		at, ok := b.mounts[f.Mount]
+		if !ok || f.External || f.Removed || f.Mode == 0 {
+			continue
+		}
+		if at.root && f.Mode&unix.S_IFMT == unix.S_IFREG {
+			continue // the app's own, or kept
+		}
+		if key, ok := p.host.byPath[f.Name]; ok && b.mapped[f.ID].Code {
+			changes[f.ID] = image.FileChange{Key: key}
+			continue
+		}
+		if err := b.look(ctx, at, &f, files); err != nil {
+			return err
+		}
+		if f.Mode&unix.S_IFMT == unix.S_IFREG && !b.mapped[f.ID].Code {
+			changes[f.ID] = image.FileChange{Unchecked: true}
+		}
+	}
+	if len(b.refused) > 0 {
+		return errors.Join(b.refused...)
+	}
+	return view.ChangeFiles(changes)
+}
+
+// look looks whether a file is there, and makes it if it may.
+func (b *bindFiles) look(ctx context.Context, at bound, f *image.SavedFile, all []image.SavedFile) error {
+	if b.done[f.Name] {
+		return nil
+	}
+	b.done[f.Name] = true
+	rest := strings.TrimPrefix(strings.TrimPrefix(f.Name, at.inside), "/")
+	if rest == "" {
+		return nil // what is bound, or the root
+	}
+	root, err := os.OpenRoot(at.host)
+	if err != nil {
+		return fmt.Errorf("open bind %s: %w", at.inside, err)
+	}
+	defer root.Close() //nolint:errcheck // a handle
+	info, err := root.Stat(rest)
+	switch {
+	case err == nil && sameType(info, f.Mode):
+		return nil
+	case err == nil:
+		b.refuse(ctx, f, fmt.Errorf("it is a %s now", kind(info)))
+		return nil
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
+		// A link leads out of the bind, or something else that CRIU may know better.
+		return nil
+	}
+	if at.root && f.Mode&unix.S_IFMT != unix.S_IFDIR && f.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil
+	}
+	size, may := b.toMake(f, all)
+	if !may && !b.o.AcceptChanged {
+		b.refuse(ctx, f, errors.New("it is gone"))
+		return nil
+	}
+	if err := b.make(root, rest, f, size); err != nil {
+		b.refuse(ctx, f, fmt.Errorf("it is gone, and can't be made: %w", err))
+		return nil
+	}
+	if b.o.Note != nil {
+		what := "empty"
+		if size > 0 {
+			what = "with zeros in it, since the app maps it"
+		}
+		b.o.Note(fmt.Sprintf("%s was gone and has been made anew, %s", f.Name, what), "")
+	}
+	return nil
+}
+
+// toMake tells whether a file that is gone may be made anew, and of which size: a
+// directory that a process is in, a pipe, and what some process had open for writing. One
+// that is mapped is as long as it was, or the app would end at the first use.
+func (b *bindFiles) toMake(f *image.SavedFile, all []image.SavedFile) (size int64, may bool) {
+	if f.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, f.Mode&unix.S_IFMT == unix.S_IFDIR || f.Mode&unix.S_IFMT == unix.S_IFIFO
+	}
+	for _, other := range all {
+		if other.Name != f.Name || other.Mount != f.Mount {
+			continue
+		}
+		may = may || other.Flags&unix.O_ACCMODE != unix.O_RDONLY
+		if m, ok := b.mapped[other.ID]; ok {
+			size = max(size, other.SizeBytes)
+			if m.Code {
+				return 0, false
+			}
+		}
+	}
+	return size, may
+}
+
+// make makes a file that is gone, as it was but for its content.
+func (b *bindFiles) make(root *os.Root, name string, f *image.SavedFile, size int64) (err error) {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	switch f.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		err = root.Mkdir(name, 0o700)
+	case unix.S_IFIFO:
+		err = mkfifo(root, name)
+	default:
+		var file *os.File
+		if file, err = root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			err = errors.Join(file.Truncate(size), file.Close())
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil // somebody else was faster
+	}
+	if err != nil {
+		return err
+	}
+	owner := b.owners[f.Name]
+	if err := root.Lchown(name, int(owner.UID), int(owner.GID)); err != nil {
+		return err
+	}
+	return root.Chmod(name, fs.FileMode(f.Mode&0o777)|setBits(f.Mode))
+}
+
+func mkfifo(root *os.Root, name string) error {
+	dir, err := root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // a handle
+	return unix.Mkfifoat(int(dir.Fd()), path.Base(name), 0o600)
+}
+
+// setBits are the upper bits of a mode, as package os has them.
+func setBits(mode uint32) (bits fs.FileMode) {
+	for bit, to := range map[uint32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
+		if mode&bit != 0 {
+			bits |= to
+		}
+	}
+	return bits
+}
+
+// refuse notes a file without which the app is not to come back.
+func (b *bindFiles) refuse(ctx context.Context, f *image.SavedFile, cause error) {
+	if b.info == nil {
+		b.info = &image.Info{}
+		if info, err := image.Inspect(ctx, b.o.Snapshot.Images()); err == nil {
+			b.info = info
+		}
+	}
+	at := b.mounts[f.Mount]
+	host := path.Join(at.host, strings.TrimPrefix(f.Name, at.inside))
+	b.refused = append(b.refused, fmt.Errorf("%w: %s (%s on the host)%s %w", ErrHostFile, f.Name, host, usersOf(b.info, f.Name), cause))
+}
+
+// sameType tells whether a file is of the type that a mode says.
+func sameType(info fs.FileInfo, mode uint32) bool {
+	types := map[uint32]fs.FileMode{
+		unix.S_IFREG: 0, unix.S_IFDIR: fs.ModeDir, unix.S_IFIFO: fs.ModeNamedPipe, unix.S_IFSOCK: fs.ModeSocket,
+		unix.S_IFCHR: fs.ModeDevice | fs.ModeCharDevice, unix.S_IFBLK: fs.ModeDevice, unix.S_IFLNK: fs.ModeSymlink,
+	}
+	want, ok := types[mode&unix.S_IFMT]
+	return !ok || info.Mode().Type() == want || want == fs.ModeSymlink
+}
+
+// kind names the type of a file.
+func kind(info fs.FileInfo) string {
+	names := []struct {
+		bit  fs.FileMode
+		name string
+	}{{fs.ModeDir, "directory"}, {fs.ModeNamedPipe, "pipe"}, {fs.ModeSocket, "socket"}, {fs.ModeDevice, "device"}}
+	i := slices.IndexFunc(names, func(n struct {
+		bit  fs.FileMode
+		name string
+	},
+	) bool {
+		return info.Mode()&n.bit != 0
+	})
+	if i < 0 {
+		return "file"
+	}
+	return names[i].name
+}

@@ -1,0 +1,52 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
+	"golang.org/x/sys/unix"
+)
+
+// MappedFile says how processes map a saved file.
+type MappedFile struct {
+	Code   bool // as a program or a library
+	Shared bool
+}
+
+// MappedFiles says which of the files that a dump names are mapped, by their ids.
+func MappedFiles(ctx context.Context, images string) (map[uint32]MappedFile, error) {
+	names, err := filepath.Glob(filepath.Join(images, "mm-*.img"))
+	if err != nil {
+		return nil, fmt.Errorf("list mapped files: %w", err)
+	}
+	mapped := make(map[uint32]MappedFile)
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("list mapped files: %w", err)
+		}
+		records, err := readRecords(name, TypeMM)
+		if err != nil {
+			return nil, fmt.Errorf("list mapped files: %w", err)
+		}
+		for _, rec := range records {
+			var m mm.MmEntry
+			if err := unmarshalInto(rec.Message, &m); err != nil {
+				return nil, fmt.Errorf("list mapped files: %w", err)
+			}
+			mapped[m.GetExeFileId()] = MappedFile{Code: true}
+			for _, v := range m.GetVmas() {
+				if v.GetStatus()&(vmaFilePrivate|vmaFileShared) == 0 {
+					continue
+				}
+				id := uint32(v.GetShmid())
+				at := mapped[id]
+				at.Code = at.Code || v.GetProt()&unix.PROT_EXEC != 0
+				at.Shared = at.Shared || v.GetStatus()&vmaFileShared != 0
+				mapped[id] = at
+			}
+		}
+	}
+	return mapped, nil
+}
