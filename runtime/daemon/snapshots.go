@@ -268,8 +268,8 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 type restoreRequest struct {
 	// acceptChanged is as in restore.Options.
 	acceptChanged bool
-	source *source
-	record record // see restoredRecord
+	source        *source
+	record        record // see restoredRecord
 	// anywhere says that the app gets another address if the record's is in use.
 	anywhere bool
 	pages    restore.Pages
