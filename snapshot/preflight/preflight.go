@@ -107,6 +107,7 @@ func Look(ctx context.Context, pids []int, opt Options) (*Report, error) {
 		}
 	}
 	l.sessions()
+	l.terminals()
 	return l.report, nil
 }
 

@@ -28,6 +28,8 @@ type thread struct {
 	tid    int
 	name   string
 	policy int // sched(7)
+	// terminal is the device number of the controlling terminal; 0 for none.
+	terminal int
 }
 
 func readProcess(pid int) (*process, error) {
@@ -83,7 +85,7 @@ func readThread(dir, name string) (*thread, error) {
 	if begin < 0 || end < begin {
 		return nil, fmt.Errorf("parse %s/stat: no name", dir)
 	}
-	const policyField = 41 - 3 // of those after the name, of which the first is the third
+	const terminalField, policyField = 7 - 3, 41 - 3 // of those after the name, of which the first is the third
 	fields := strings.Fields(string(b[end+1:]))
 	if len(fields) <= policyField {
 		return nil, fmt.Errorf("parse %s/stat: %d fields", dir, len(fields))
@@ -92,7 +94,11 @@ func readThread(dir, name string) (*thread, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse %s/stat: %w", dir, err)
 	}
-	return &thread{tid: tid, name: string(b[begin+1 : end]), policy: policy}, nil
+	terminal, err := strconv.Atoi(fields[terminalField])
+	if err != nil {
+		return nil, fmt.Errorf("parse %s/stat: %w", dir, err)
+	}
+	return &thread{tid: tid, name: string(b[begin+1 : end]), policy: policy, terminal: terminal}, nil
 }
 
 // parseStatus reads the "Name:  value" lines of /proc/PID/status.
