@@ -77,10 +77,10 @@ func (c *console) drain(out *execOutput, pid int) error {
 		}
 		n, err := c.terminal.Read(buf)
 		if err != nil {
-			return nil //nolint:nilerr // EIO: the last user of the terminal is gone
+			return nil // EIO: the last user of the terminal is gone
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return nil //nolint:nilerr // the client is gone, and the command is ended
+			return nil // the client is gone, and the command is ended
 		}
 	}
 }

@@ -86,8 +86,12 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 		return "", err
 	}
 	look.Used = usedTime(s.a)
+	attended := s.a.attended()
+	look.Traffic = look.Traffic || attended != "" // the time begins at the end of the session
 	isIdle, awake := s.judge.See(look)
 	switch {
+	case attended != "":
+		return attended, nil
 	case !isIdle:
 		return awake, nil
 	case s.a.status() != Running:

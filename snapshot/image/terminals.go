@@ -172,7 +172,7 @@ func (e *terminalEdit) place(f *tty.TtyFileEntry) error {
 	if e.infos[id] == nil {
 		// Nobody has the terminal's slave itself open. The terminal answered for
 		// /dev/tty as it would have for that.
-		info := proto.Clone(own).(*tty.TtyInfoEntry)
+		info := proto.CloneOf(own)
 		info.Id, info.Type = new(id), tty.TtyType_PTY.Enum()
 		info.Rdev = new(uint32(unix.Mkdev(slaveMajor, uint32(number))))
 		info.Pty = &tty.TtyPtyEntry{Index: new(uint32(number))}

@@ -35,5 +35,5 @@ func (l *look) terminals() {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	l.note(text+". They go on reading and writing the terminal, and its keys reach them; they can't open /dev/tty, and a shell among them can't bring jobs to the foreground",
-		"start such shells anew then (su, sudo -i, a shell in a shell), or instead of the shell around them (exec su); what starts later in a shell that is the first of its terminal has it")
+		"start such shells anew then (su, a shell in a shell); what is started later in the first shell of a terminal has it")
 }

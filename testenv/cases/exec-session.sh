@@ -5,7 +5,7 @@
 # Needs: util-linux (script, setsid), procps.
 set -u
 app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; rm -rf "$d"' EXIT
+trap 'timeout 20 snapctl rm --force $app $app-i >/dev/null 2>&1; rm -rf "$d"' EXIT
 ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
 snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
 snapctl run --name $app -- sleep 1000 >/dev/null || skip "run"
@@ -36,4 +36,17 @@ inside sh -c 'setsid sleep 704 </dev/null >/tmp/log 2>&1 &'
 message=$(snapctl hibernate $app 2>&1) || wrong "a program that was started apart is in the way: $message"
 snapctl wake $app >/dev/null || wrong "does not wake"
 inside pgrep -f '^sleep 704' >/dev/null || wrong "the program that was started apart is gone"
+
+# An app that is to sleep when it is idle stays awake while somebody is at work in it, and show says so.
+snapctl run --name $app-i --hibernate-after 1s -- python3 -m http.server 8000 >/dev/null || skip "run"
+status() { snapctl show $app-i | awk '$1 == "status:" {print $2}'; }
+listens() { snapctl exec $app-i -- python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8000))'; }
+until_ok listens || skip "no server"
+snapctl exec $app-i -- sh -c 'until test -e /stop; do sleep 0.1; done' &
+said() { snapctl show $app-i | grep -q 'snapctl exec.*/stop'; }
+until_ok said || wrong "show does not say why it is awake: $(snapctl show $app-i)"
+sleep 3; [ "$(status)" = running ] || wrong "it was hibernated with a session going on"
+snapctl exec $app-i -- touch /stop
+asleep() { [ "$(status)" = held ]; }
+until_ok asleep || wrong "it does not sleep after the session: $(snapctl show $app-i)"
 ok "sessions are named and ended, what is left is named, what is apart survives"

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -151,15 +152,15 @@ func much() (check, error) {
 	if err != nil {
 		return nil, err
 	}
-	var want string
+	var want strings.Builder
 	for i := range 1500 {
 		line := fmt.Sprintf("line %d\n", i)
 		if err := write(slave, line); err != nil {
 			return nil, err
 		}
-		want += line[:len(line)-1] + "\r\n"
+		want.WriteString(line[:len(line)-1] + "\r\n")
 	}
-	return func(string) error { return reads(master, want) }, nil
+	return func(string) error { return reads(master, want.String()) }, nil
 }
 
 // stopped is output that the user has stopped, with some of it waiting. It is only
