@@ -42,6 +42,9 @@ func (d Dir) Connections() string { return filepath.Join(string(d), connectionsF
 // any.
 func (d Dir) Sockets() string { return filepath.Join(string(d), socketsFile) }
 
+// Network is the file of what the app has set in its network namespace, if anything.
+func (d Dir) Network() string { return filepath.Join(string(d), networkFile) }
+
 // Depth says how thoroughly [Dir.Open] checks the files.
 type Depth = memory.Depth
 

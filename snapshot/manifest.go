@@ -32,6 +32,7 @@ const (
 
 	connectionsFile = "connections.bin"
 	socketsFile     = "sockets.json"
+	networkFile     = "network.json"
 )
 
 // Manifest describes a snapshot. It is a pure value: [Manifest.Validate] checks

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netconf"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
@@ -22,19 +24,20 @@ type savedConnections struct {
 	tcprepair.Saved
 	size    int
 	options sockopt.Saved // of all other sockets
+	network netconf.Settings
 }
 
 // saveConnections saves the TCP connections inside an app, whose sockets open finds:
 // the app is frozen, or held. If it fails the app's connections are as before.
-func (d *Daemon) saveConnections(ctx context.Context, a *app, ns *netns.NS, open func(*hold.Inside) error) (_ *savedConnections, err error) {
+func (d *Daemon) saveConnections(ctx context.Context, a *app, ns *netns.NS, network netconf.Settings, open func(*hold.Inside) error) (_ *savedConnections, err error) {
 	rec, _ := a.read()
 	four, six := rec.inside()
-	in, err := hold.FindInside(ns, four, six)
+	in, err := hold.FindInside(ns, append([]netip.Addr{four, six}, network.Addresses...)...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	saved := &savedConnections{}
+	saved := &savedConnections{network: network}
 	if len(in.Connections) == 0 {
 		return saved, fault.Point(ctx, fault.SnapshotInRepair) // with none of them
 	}
@@ -72,7 +75,11 @@ func (d *Daemon) saveHeldConnections(ctx context.Context, a *app) (_ *savedConne
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	return d.saveConnections(ctx, a, ns, func(in *hold.Inside) error { return in.OpenHeld(a.held) })
+	network, err := readNetwork(a.hibernation())
+	if err != nil {
+		return nil, err
+	}
+	return d.saveConnections(ctx, a, ns, network, func(in *hold.Inside) error { return in.OpenHeld(a.held) })
 }
 
 // add saves one connection, or tells why a copy can't have it.
@@ -111,7 +118,7 @@ func endsOf(c hold.Connection) []tcprepair.End {
 
 // write makes the snapshot's files.
 func (s *savedConnections) write(to snapshot.Dir) error {
-	if err := writeOptions(to, s.options); err != nil {
+	if err := errors.Join(writeOptions(to, s.options), writeNetwork(to, s.network)); err != nil {
 		return err
 	}
 	if len(s.Connections) == 0 && len(s.Refused) == 0 {

@@ -22,7 +22,7 @@ import (
 // gather adds to the connections what a copy needs of all other sockets of the app, which
 // is frozen.
 func (s *savedConnections) gather(ctx context.Context, a *app, ns *netns.NS, pids []int) error {
-	g := copies.NewGatherer(copies.Options{NS: ns, Local: a.ownAddress(), Number: copies.Numbers()})
+	g := copies.NewGatherer(copies.Options{NS: ns, Local: a.ownAddress(s.network.Addresses...), Number: copies.Numbers()})
 	if err := hold.EachSocket(ctx, pids, g.Visit); err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *savedConnections) gather(ctx context.Context, a *app, ns *netns.NS, pid
 // gatherHeld does the same for an app that is held. What options its sockets have was
 // saved with it.
 func (s *savedConnections) gatherHeld(a *app) error {
-	g := copies.NewGatherer(copies.Options{Local: a.ownAddress()})
+	g := copies.NewGatherer(copies.Options{Local: a.ownAddress(s.network.Addresses...)})
 	if err := a.held.EachSocket(g.Visit); err != nil {
 		return err
 	}
@@ -54,11 +54,14 @@ func (s *savedConnections) addFound(found *copies.Found) {
 	}
 }
 
-// ownAddress tells whether an address is the app's own.
-func (a *app) ownAddress() func(netip.Addr) bool {
+// ownAddress tells whether an address is the app's own, or one of those that it has given
+// itself.
+func (a *app) ownAddress(more ...netip.Addr) func(netip.Addr) bool {
 	rec, _ := a.read()
 	four, six := rec.inside()
-	return func(addr netip.Addr) bool { return addr.IsLoopback() || addr == four || addr == six }
+	return func(addr netip.Addr) bool {
+		return addr.IsLoopback() || addr == four || addr == six || slices.Contains(more, addr)
+	}
 }
 
 func (a *app) remarkShared(shared []string) {

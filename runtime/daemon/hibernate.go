@@ -59,6 +59,10 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	if err := d.preflight(ctx, a, accept, hold.Preflight); err != nil {
 		return nil, err
 	}
+	network, err := a.ownNetwork()
+	if err != nil {
+		return nil, err
+	}
 	if err := d.fds.Ready(ctx); err != nil {
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()), writeOptions(to, options.Found().Options))
+		return errors.Join(snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()), writeOptions(to, options.Found().Options), writeNetwork(to, network))
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.host.keep(ctx, d, a, to.Images()))

@@ -47,7 +47,8 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	case Stopped:
 		return d.saveStopped(ctx, a, req)
 	}
-	if err := d.preflight(ctx, a, req.accept, hold.PreflightCopy); err != nil {
+	network, unbound := d.networkSettings(ctx, a)
+	if err := errors.Join(d.preflight(ctx, a, req.accept, hold.PreflightCopy), unbound); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(ctx, req, a.name())
@@ -89,7 +90,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	var inside *savedConnections
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 		var err error
-		if inside, err = d.saveConnections(ctx, a, ns, func(in *hold.Inside) error { return in.Open(ctx, pids) }); err != nil {
+		if inside, err = d.saveConnections(ctx, a, ns, network, func(in *hold.Inside) error { return in.Open(ctx, pids) }); err != nil {
 			return nil, err
 		}
 		if err := inside.gather(ctx, a, ns, pids); err != nil {

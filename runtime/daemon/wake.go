@@ -176,6 +176,7 @@ type revival struct {
 func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Process, err error) {
 	r.tell("prepare sandbox")
 	rec, _ := a.read()
+	newNetwork := r.frozen || !a.ready // or nobody knows
 	prepare, meanwhile := d.prepared, r.check
 	if r.furnish != nil {
 		prepare, meanwhile = d.enclose, r.furnish
@@ -187,7 +188,16 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	defer ns.Close() //nolint:errcheck // a handle
 	var connect func(context.Context) error
 	if r.connect != nil {
-		connect = func(ctx context.Context) error { return r.connect(ctx, ns) }
+		connect = func(ctx context.Context) error {
+			if err := r.connect(ctx, ns); err != nil {
+				return err
+			}
+			return a.sameNetwork(ns, r.from)
+		}
+	} else if newNetwork {
+		if err := a.sameNetwork(ns, r.from); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.restoreQueues(r.manifest); err != nil {
 		return nil, err
