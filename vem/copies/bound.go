@@ -30,20 +30,20 @@ func CheckBound(ctx context.Context, pids []int, own func(netip.Addr) bool, miss
 				return nil
 			}
 			if i := slices.IndexFunc(missing, func(m netconf.Missing) bool { return m.Device != "" && m.Device == device }); i >= 0 {
-				refuse(s, fmt.Sprintf("socket bound to %s, which copies of the app do not have", missing[i].What), "close the socket before, or snapshot without")
+				refuse(s, fmt.Sprintf("socket bound to %s (copies of the app do not have that)", missing[i].What), "close it before")
 				return nil
 			}
 			a := addr.Addr().Unmap()
 			if a.IsUnspecified() || a.IsMulticast() || own(a) {
 				return nil
 			}
-			where := "which is no address of the app's devices any more"
+			where := "no address of the app's devices any more"
 			for _, m := range missing {
 				if slices.Contains(m.Addresses, a) {
-					where = "an address of " + m.What + ", which copies of the app do not have"
+					where = "an address of " + m.What + ", and copies of the app do not have that"
 				}
 			}
-			refuse(s, fmt.Sprintf("socket bound to %s, %s", addr, where), "let the program bind to 0.0.0.0 or [::], or set IP_FREEBIND")
+			refuse(s, fmt.Sprintf("socket at %s (%s)", addr, where), "let the program bind to 0.0.0.0 or [::], or set IP_FREEBIND")
 			return nil
 		})
 		if err != nil && !errors.Is(err, hold.ErrGone) {

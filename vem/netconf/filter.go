@@ -40,7 +40,7 @@ var filterKinds = []filterKind{
 	{unix.NFT_MSG_GETTABLE, unix.NFT_MSG_NEWTABLE, unix.NFTA_TABLE_NAME, []uint16{unix.NFTA_TABLE_USE, 4}},                           // NFTA_TABLE_HANDLE
 	{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_NEWCHAIN, unix.NFTA_CHAIN_TABLE, []uint16{unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_USE, 11}}, // NFTA_CHAIN_ID
 	{unix.NFT_MSG_GETOBJ, unix.NFT_MSG_NEWOBJ, unix.NFTA_OBJ_TABLE, []uint16{unix.NFTA_OBJ_USE, 6}},                                  // NFTA_OBJ_HANDLE
-	{unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, unix.NFTA_SET_TABLE, []uint16{16}},                                                    // NFTA_SET_HANDLE
+	{unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, unix.NFTA_SET_TABLE, []uint16{16, 19, 20}},                                            // NFTA_SET_HANDLE, and _TYPE and _COUNT (Linux 6.16)
 	{unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM, unix.NFTA_SET_ELEM_LIST_TABLE, nil},                                           // asked for by set
 	{unix.NFT_MSG_GETFLOWTABLE, unix.NFT_MSG_NEWFLOWTABLE, 1, []uint16{4, 5}},                                                        // NFTA_FLOWTABLE_USE, _HANDLE
 	{unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, unix.NFTA_RULE_TABLE, []uint16{unix.NFTA_RULE_HANDLE, unix.NFTA_RULE_POSITION, 9}},  // NFTA_RULE_ID
@@ -58,7 +58,7 @@ var families = map[byte]string{
 func readTables() (_ []Table, err error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return nil, nil //nolint:nilerr // a kernel without netfilter has no tables
+		return nil, nil // a kernel without netfilter has no tables
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	var tables []Table

@@ -51,7 +51,9 @@ func (r *reading) readLinks() error {
 		case l.Type() == "veth" && a.NetNsID < 0 && names[a.ParentIndex] != "":
 			mine.Peer = names[a.ParentIndex]
 		case l.Type() == "vlan" && names[a.ParentIndex] != "":
-			mine.Parent, mine.VLAN = names[a.ParentIndex], l.(*netlink.Vlan).VlanId
+			if v, ok := l.(*netlink.Vlan); ok {
+				mine.Parent, mine.VLAN = names[a.ParentIndex], v.VlanId
+			}
 		case l.Type() != "dummy" && l.Type() != "bridge":
 			r.lost[a.Name] = true
 			r.missing = append(r.missing, Missing{What: fmt.Sprintf("network device %s (%s)", a.Name, l.Type()), Device: a.Name})

@@ -25,10 +25,8 @@ func (s *Socket) Apply(fd int, devices map[string]int) []error {
 	}
 	for i := range s.Groups {
 		g := &s.Groups[i]
-		device, err := devices[g.Device], error(nil)
-		if device == 0 {
-			err = noSuchDevice(g.Device)
-		} else {
+		err := noSuchDevice(g.Device)
+		if device := devices[g.Device]; device != 0 {
 			err = g.join(fd, device)
 		}
 		if err != nil {

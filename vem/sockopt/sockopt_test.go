@@ -132,7 +132,8 @@ var tcpSettings = []setting{
 var udpSettings = []setting{
 	number(unix.IPPROTO_UDP, 103, 1200), number(unix.IPPROTO_UDP, 104, 1), number(unix.IPPROTO_UDP, unix.UDP_ENCAP, 2),
 	number(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1), number(unix.SOL_SOCKET, unix.SO_BROADCAST, 1), number(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1),
-	{unix.SOL_SOCKET, unix.SO_TXTIME, make([]byte, 8)}, number(unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0),
+	{unix.SOL_SOCKET, unix.SO_TXTIME, make([]byte, 8)},
+	number(unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0),
 }
 
 // TestOptionsComeBack reads what a program has set, of every kind of socket, and gives it

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# A program listens at addresses that a copy can't have: one was taken away meanwhile, one is of a device that copies do
+# not get. It is to be saved with --stop. Right: refused before the freeze, both named, and the app goes on.
+# Needs: iproute2, python3.
+set -u
+app=case-$$
+trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1' EXIT
+ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
+snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+snapctl run --name $app -- sh -c 'ip addr add 10.99.0.1/32 dev lo && ip link add mv0 link eth0 type macvlan && ip addr add 10.98.0.1/32 dev mv0 && ip link set mv0 up &&
+	exec /usr/bin/python3 -c "
+import socket, subprocess, time
+a = socket.create_server((\"10.99.0.1\", 7000)); b = socket.create_server((\"10.98.0.1\", 7001))
+subprocess.run([\"ip\", \"addr\", \"del\", \"10.99.0.1/32\", \"dev\", \"lo\"], check=True)
+print(\"READY\", flush=True)
+last = time.monotonic()
+while True:
+    time.sleep(0.02); now = time.monotonic()
+    if now - last > 1: print(\"GAP\", now - last, flush=True)
+    last = now"' >/dev/null || skip "run"
+for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
+snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+message=$(snapctl snapshot --stop --name $app-s $app 2>&1) && wrong "it is saved, and can't be restored: $message"
+[ "$(snapctl show $app | awk '$1 == "status:" {print $2}')" = running ] || wrong "the app does not run any more: $message"
+snapctl logs $app | grep GAP && wrong "the app was frozen"
+[[ $message == *10.99.0.1:7000* && $message == *10.98.0.1:7001*mv0* && $message == *process* ]] || wrong "refused: $message"
+ok "refused: ${message//$'\n'/; }"
