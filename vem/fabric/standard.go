@@ -4,9 +4,6 @@ import (
 	"net/netip"
 )
 
-// AppDevice is the device of an app's namespace that leads to its network.
-const AppDevice = appDevice
-
 // Gateways are where the default routes of every app's namespace lead.
 func Gateways() []netip.Addr { return []netip.Addr{nextHop4, nextHop6} }
 

@@ -101,7 +101,7 @@ func (r *reading) others() {
 		if err != nil {
 			continue
 		}
-		for _, name := range strings.FieldsSeq(string(b)) {
+		for name := range strings.FieldsSeq(string(b)) {
 			r.miss("packet filter table %s of %s", name, program)
 		}
 	}
