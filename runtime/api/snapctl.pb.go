@@ -747,7 +747,7 @@ type App struct {
 	Workdir        string                 `protobuf:"bytes,18,opt,name=workdir,proto3" json:"workdir,omitempty"`
 	Exit           string                 `protobuf:"bytes,19,opt,name=exit,proto3" json:"exit,omitempty"` // how it ended: "exit code 1", "signal 9 (SIGKILL)"
 	HeldSockets    int32                  `protobuf:"varint,20,opt,name=held_sockets,json=heldSockets,proto3" json:"held_sockets,omitempty"`
-	MemoryBytes    int64                  `protobuf:"varint,21,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`   // of the cgroup
+	MemoryBytes    int64                  `protobuf:"varint,21,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`   // that its processes use, what several share by its share; without them of the cgroup
 	RestoredFrom   string                 `protobuf:"bytes,22,opt,name=restored_from,json=restoredFrom,proto3" json:"restored_from,omitempty"` // snapshot
 	Error          string                 `protobuf:"bytes,23,opt,name=error,proto3" json:"error,omitempty"`                                   // of the last operation that the daemon did by itself
 	Hint           string                 `protobuf:"bytes,24,opt,name=hint,proto3" json:"hint,omitempty"`

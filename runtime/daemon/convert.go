@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -345,9 +346,11 @@ func (d *Daemon) show(a *app) *api.App {
 		out.HeldSockets = int32(len(a.heldInodes()))
 	}
 	if pids, err := a.cgroup().PIDs(); err == nil {
-		out.Processes = int32(len(pids))
+		out.Processes, out.MemoryBytes = int32(len(pids)), sandbox.UsedBytes(pids)
 	}
-	out.MemoryBytes = a.box.Cgroup().MemoryBytes()
+	if out.MemoryBytes == 0 { // it has no process
+		out.MemoryBytes = a.box.Cgroup().MemoryBytes()
+	}
 	return out
 }
 

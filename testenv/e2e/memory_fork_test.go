@@ -126,6 +126,8 @@ func TestMemorySharedByFork(t *testing.T) {
 		w.Wake("family")
 		w.mapped(all)
 		f.alike(digests, used)
+		shown := w.Show("family").GetMemoryBytes()
+		qt.Assert(t, qt.IsTrue(shown > used*8/10 && shown < used*12/10), qt.Commentf("%d bytes are used, %d shown", used, shown))
 		w.Until("memory files are those that are needed", w.memoryFiles)
 
 		// What one of them writes the others don't see, and it sees nothing of theirs.

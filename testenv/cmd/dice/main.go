@@ -15,12 +15,12 @@ import (
 )
 
 func main() {
-	runtime.LockOSThread() // each thread has a state of its own (runtime/rand.go)
+	runtime.LockOSThread() //nolint:forbidigo // each thread has a state of its own (runtime/rand.go)
 	drawn := make(chan os.Signal, 1)
 	signal.Notify(drawn, unix.SIGUSR1)
 	seeded := mathrand.New(mathrand.NewSource(int64(rand.Text()[0]))) //nolint:gosec // that it repeats is the point
 	for {
-		fmt.Printf("crypto/rand=%s math/rand/v2=%x seeded=%x\n", rand.Text(), rand2(), seeded.Uint64())
+		fmt.Fprintf(os.Stdout, "crypto/rand=%s math/rand/v2=%x seeded=%x\n", rand.Text(), rand2(), seeded.Uint64())
 		<-drawn
 	}
 }
