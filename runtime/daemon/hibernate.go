@@ -189,8 +189,14 @@ func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Prote
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(attended, report.Err(), hold.Errors(look(ctx, pids))); err != nil {
+	findings := look(ctx, pids)
+	if err := errors.Join(attended, report.Err(), hold.Errors(findings)); err != nil {
 		return err
+	}
+	for _, f := range findings {
+		if f.Severity == hold.Listed {
+			a.remark(f.Note.Text, f.Note.Remedy)
+		}
 	}
 	for _, n := range report.Notes {
 		a.remark(n.Text, n.Remedy)

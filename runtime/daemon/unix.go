@@ -21,15 +21,20 @@ var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
 func unixExternals(ctx context.Context, a *app, opt hold.Options) ([]snapshot.External, error) {
-	opt.Thorough = a.surprised
+	opt.Thorough = a.surprised || opt.Copy
 	a.surprised = false
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := hold.External(ctx, pids, opt)
+	sockets, notes, err := hold.External(ctx, pids, opt)
 	if err != nil {
 		return nil, err
+	}
+	for _, n := range notes {
+		if opt.Copy { // a hold finds them again
+			a.remark(n.Text, n.Remedy)
+		}
 	}
 	list := make([]snapshot.External, len(sockets))
 	for i := range sockets {

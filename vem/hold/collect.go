@@ -105,7 +105,7 @@ func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	set.Notes = notes
+	set.Notes = append(notes, s.notes...)
 	if len(pids) == 0 {
 		return set, nil
 	}
@@ -135,6 +135,9 @@ func (s *scanner) set() (_ *Set, err error) {
 		}
 		v := Decide(f.details.facts)
 		if v.Fate != Held {
+			if f.details.messages {
+				s.notes = append(s.notes, f.lostMessages())
+			}
 			continue
 		}
 		file, err := w.file(f.fd, "socket:["+strconv.FormatUint(inode, 10)+"]")

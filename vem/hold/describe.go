@@ -19,6 +19,7 @@ type details struct {
 	local, remote netip.AddrPort
 	path          string
 	backlog       int
+	messages      bool // wait in a unix socket that keeps their boundaries
 }
 
 // describe finds out what the sockets are.
@@ -140,7 +141,26 @@ func (d *details) unix(fd int) error {
 	d.state = sockdiag.Close
 	if f.Listening {
 		d.state = sockdiag.Listen
+		return nil
 	}
+	return d.waitingMessages(fd)
+}
+
+// waitingMessages looks for what CRIU loses of messages in a unix socket's queue, if that
+// is saved.
+func (d *details) waitingMessages(fd int) error {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if _, err := unix.Poll(p, 0); err != nil || p[0].Revents&unix.POLLIN == 0 {
+		return err
+	}
+	const passPidfd = 76 // SO_PASSPIDFD, Linux 6.5
+	for _, option := range []int{unix.SO_PASSCRED, passPidfd, unix.SO_TIMESTAMP, unix.SO_TIMESTAMPNS} {
+		on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+		if err == nil && on != 0 && p[0].Revents&unix.POLLHUP == 0 {
+			d.facts.Signed = true
+		}
+	}
+	d.messages = d.facts.Type != unix.SOCK_STREAM && p[0].Revents&unix.POLLHUP == 0
 	return nil
 }
 

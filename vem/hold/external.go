@@ -13,28 +13,31 @@ import (
 // A process that ends meanwhile has no sockets: it is listed by its cgroup for a
 // while after it has closed them (kernel/exit.c, do_exit).
 //
+// It also lists what a copy that is made now would have otherwise than the app, as
+// [Set.Notes].
+//
 // It fails as Collect does: so an app that can't be kept is refused before it is
 // frozen, if it has unix connections.
 //
 // Cost: that of Collect, or 0.1 ms without unix connections and listeners, unless
 // it is to be thorough.
-func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
+func External(ctx context.Context, pids []int, opt Options) ([]Socket, []Note, error) {
 	if !opt.Thorough {
 		known, err := unixSockets(opt.NS)
 		if err != nil || !known.connected() {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	s := newScanner(opt)
 	defer s.close()
 	for _, pid := range pids {
 		if err := s.process(ctx, pid); err != nil && !errors.Is(err, ErrGone) {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	set, err := s.finish(pids, opt)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var out []Socket
 	for i := range set.Sockets {
@@ -43,7 +46,7 @@ func External(ctx context.Context, pids []int, opt Options) ([]Socket, error) {
 			out = append(out, s)
 		}
 	}
-	return out, set.Close()
+	return out, set.Notes, set.Close()
 }
 
 // connected tells whether the app may have a connected unix socket: one of its

@@ -226,7 +226,7 @@ func (l *lent) settle(o *objects) (notes []Note, err error) {
 		}
 	}
 	for _, f := range l.list {
-		if f.process {
+		if f.process && !l.opt.Copy {
 			notes = append(notes, f.lostLock())
 		}
 		if !held[f.name()] {

@@ -15,6 +15,18 @@ import (
 // losing judges a descriptor of which CRIU would lose something that no hold
 // keeps. Its link is known; mounted tells whether it lies on a mount of the app.
 func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, bool) {
+	if note, ok := unpublished(pid, fd, link); ok {
+		p.findings = append(p.findings, Finding{Severity: Listed, Note: note})
+	}
+	for _, odd := range []func() (Verdict, bool){
+		func() (Verdict, bool) { return oddLink(link) },
+		func() (Verdict, bool) { return oddInfo(pid, fd, link) },
+		func() (Verdict, bool) { return oddFile(pid, fd, link) },
+	} {
+		if v, ok := odd(); ok {
+			return v, true
+		}
+	}
 	switch {
 	case link == fanotifyLink && unread(pid, fd):
 		return unreadFanotify(), true

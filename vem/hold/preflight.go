@@ -20,6 +20,7 @@ type Severity int
 const (
 	Error   Severity = iota // hibernating would fail
 	Warning                 // something may be lost
+	Listed                  // something comes back otherwise than it was
 )
 
 // String gives the severity's name.
@@ -29,6 +30,8 @@ func (s Severity) String() string {
 		return "error"
 	case Warning:
 		return "warning"
+	case Listed:
+		return "listed"
 	default:
 		return "severity_" + strconv.Itoa(int(s))
 	}
@@ -39,6 +42,8 @@ type Finding struct {
 	Severity Severity
 	// Err is an *[UnsupportedError], or what went wrong while looking.
 	Err error
+	// Note is what is Listed.
+	Note Note
 }
 
 // Errors joins the findings that would make hibernating fail; nil if there are

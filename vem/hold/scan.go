@@ -62,6 +62,7 @@ type scanner struct {
 	order   []uint64 // their inodes, as they were found
 	objects objects
 	lent    lent
+	notes   []Note
 	unseen  [][]byte // of unix sockets in other namespaces
 }
 

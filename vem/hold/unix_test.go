@@ -308,7 +308,7 @@ func TestExternalGone(t *testing.T) {
 	app, ended := w.run(inside), w.run()
 	defer app.kill(t)
 	ended.kill(t)
-	out, err := hold.External(t.Context(), []int{ended.pid, app.pid}, hold.Options{NS: w.ns, HostPaths: []string{dir}})
+	out, _, err := hold.External(t.Context(), []int{ended.pid, app.pid}, hold.Options{NS: w.ns, HostPaths: []string{dir}})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(out, 1))
 }

@@ -50,6 +50,9 @@ type Facts struct {
 	Abandoned bool
 	// Unaccepted: one of the app's own has written something already.
 	Unaccepted bool
+	// Signed: messages wait in a unix socket that is told who sent them, or when
+	// (SO_PASSCRED, SO_PASSPIDFD, SO_TIMESTAMP).
+	Signed bool
 
 	Family, Type, Proto int // of a socket
 	Listening           bool
@@ -147,6 +150,10 @@ func decideUnix(f Facts) Verdict {
 		// socket".
 		return refuse(kind, "unix listener with a waiting connection of the app itself that has data",
 			"try again: the app has to accept it first")
+	case f.Signed:
+		// sk-queue.c, dump_sk_queue_packet: "Control messages are not supported".
+		return refuse(kind, "unix socket with messages that wait to be read, which it is told the sender or time of (SO_PASSCRED and the like)",
+			"try again: the app has to read them first")
 	default:
 		return Verdict{Fate: Saved, Kind: kind}
 	}
@@ -238,7 +245,7 @@ func decideAnonymous(f Facts) Verdict {
 	}
 	name = strings.Trim(name, "[]")
 	switch name {
-	case "eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd", "bpf-map":
+	case "eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd":
 		return Verdict{Fate: Saved}
 	case "pidfd":
 		return decidePidfd(f)
@@ -247,7 +254,7 @@ func decideAnonymous(f Facts) Verdict {
 			"node: UV_USE_IO_URING=0, postgres: io_method=worker) or by seccomp or sysctl kernel.io_uring_disabled=2")
 	case "userfaultfd", "perf_event", "seccomp notify":
 		return refuse(Other, name, "end the debugger, profiler or supervisor in the app before hibernating")
-	case "bpf-prog", "bpf_link", "btf":
+	case "bpf-prog", "bpf_link", "btf", "bpf-map": // maps: with libbpf only, which distributions build CRIU without
 		return refuse(Other, "BPF object ("+name+")", "load BPF programs from outside of the app")
 	default:
 		return refuse(Other, "anonymous file "+strconv.Quote(name), "the app must close it: CRIU cannot save it")
