@@ -49,7 +49,7 @@ func FindMoved(ctx context.Context, pids []int, root int) ([]Moved, error) {
 			var d details
 			var name rawName
 			if name.get(unix.SYS_GETSOCKNAME, copied) != nil || d.unix(copied) != nil {
-				return false, nil // an O_PATH descriptor
+				return false, nil //nolint:nilerr // an O_PATH descriptor
 			}
 			place, moved, err := movedTo(copied, name.path(), d.facts)
 			if err != nil || place.inode == 0 {

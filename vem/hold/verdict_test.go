@@ -87,7 +87,7 @@ func TestDecide(t *testing.T) {
 		"userfaultfd": {anon("[userfaultfd]"), Refused, Other, "userfaultfd"},
 		"perf":        {anon("[perf_event]"), Refused, Other, "perf_event"},
 		"seccomp":     {anon("seccomp notify"), Refused, Other, "seccomp notify"},
-		"BPF map":     {anon("bpf-map"), Refused, Other, "BPF object"},
+		"BPF map":     {anon("bpf-map"), Refused, Other, "BPF object (bpf-map)"},
 		"BPF program": {anon("bpf-prog"), Refused, Other, "BPF object (bpf-prog)"},
 		"kvm guest":   {anon("kvm-vm"), Refused, Other, `anonymous file "kvm-vm"`},
 

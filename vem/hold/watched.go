@@ -132,10 +132,10 @@ type watchedAt struct {
 
 // watch notes an instance.
 func (p *preflight) watch(pid, fd int, link string) {
-	switch {
-	case link == fanotifyLink:
+	switch link {
+	case fanotifyLink:
 		p.watched.list = append(p.watched.list, watchedAt{pid, fd, "fanotify", false})
-	case link == inotifyLink:
+	case inotifyLink:
 		keep, err := p.devices.lasting(pid, fd)
 		p.watched.list = append(p.watched.list, watchedAt{pid, fd, "inotify", keep && err == nil && !p.copy})
 	}
@@ -155,7 +155,8 @@ func (w *watched) judge(p *preflight) {
 		}
 		for _, inode := range inodes {
 			found, err := r.find(inode)
-			if err == nil && !found && !(at.held && r.opens[key(inode.Watched)]) {
+			needless := at.held && r.opens[key(inode.Watched)]
+			if err == nil && !found && !needless {
 				p.add(Error, at.pid, at.fd, unfoundWatch(at.kind, inode.Watched))
 			}
 		}

@@ -132,14 +132,14 @@ func parseMount(line string) (appMount, bool) {
 // or "lowerdir+=a,lowerdir+=b" from Linux 6.8 on.
 func overlayLayers(options string) []string {
 	var upper, lower []string
-	for _, option := range strings.Split(options, ",") {
+	for option := range strings.SplitSeq(options, ",") {
 		name, value, _ := strings.Cut(option, "=")
 		value = unescape(value)
 		switch name {
 		case "upperdir":
 			upper = append(upper, value)
 		case "lowerdir":
-			for _, dir := range strings.Split(value, ":") {
+			for dir := range strings.SplitSeq(value, ":") {
 				if dir != "" { // before a layer of data only
 					lower = append(lower, dir)
 				}
@@ -266,7 +266,7 @@ func (r *finder) search(m appMount, w watchedInode) (place string, ok bool) {
 			}
 			var st unix.Stat_t
 			if unix.Lstat(name, &st) != nil {
-				return nil
+				return nil //nolint:nilerr // what is gone meanwhile is not it
 			}
 			mine := unix.Major(st.Dev) == m.device>>20 && unix.Minor(st.Dev) == m.device&(1<<20-1)
 			inside := path.Clean("/" + strings.TrimPrefix(name, base))
