@@ -3892,6 +3892,7 @@ type VemRow struct {
 	ReceiveQueueBytes int64                  `protobuf:"varint,10,opt,name=receive_queue_bytes,json=receiveQueueBytes,proto3" json:"receive_queue_bytes,omitempty"`
 	SendQueueBytes    int64                  `protobuf:"varint,11,opt,name=send_queue_bytes,json=sendQueueBytes,proto3" json:"send_queue_bytes,omitempty"`
 	Channel           string                 `protobuf:"bytes,12,opt,name=channel,proto3" json:"channel,omitempty"`
+	Dropped           int64                  `protobuf:"varint,13,opt,name=dropped,proto3" json:"dropped,omitempty"` // packets that it had no room for, since it was made
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -4008,6 +4009,13 @@ func (x *VemRow) GetChannel() string {
 		return x.Channel
 	}
 	return ""
+}
+
+func (x *VemRow) GetDropped() int64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
 }
 
 type VemTableResponse struct {
@@ -4673,7 +4681,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x03ids\x18\x01 \x03(\v2\x0e.snapctl.v1.IdR\x03ids\"=\n" +
 	"\x0fVemTableRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x18\n" +
-	"\anetwork\x18\x02 \x01(\tR\anetwork\"\xce\x02\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\"\xe8\x02\n" +
 	"\x06VemRow\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x1a\n" +
@@ -4687,7 +4695,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x13receive_queue_bytes\x18\n" +
 	" \x01(\x03R\x11receiveQueueBytes\x12(\n" +
 	"\x10send_queue_bytes\x18\v \x01(\x03R\x0esendQueueBytes\x12\x18\n" +
-	"\achannel\x18\f \x01(\tR\achannel\":\n" +
+	"\achannel\x18\f \x01(\tR\achannel\x12\x18\n" +
+	"\adropped\x18\r \x01(\x03R\adropped\":\n" +
 	"\x10VemTableResponse\x12&\n" +
 	"\x04rows\x18\x01 \x03(\v2\x12.snapctl.v1.VemRowR\x04rows\"\x0f\n" +
 	"\rDoctorRequest\"a\n" +

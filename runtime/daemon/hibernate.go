@@ -170,6 +170,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 	}
 	return errors.Join(
 		a.putBackTerminals(),
+		d.narrowAgain(ctx, a),
 		a.cgroup().Thaw(),
 		d.release(ctx, a),
 		a.hibernation().Remove(),
@@ -240,6 +241,9 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 		return err
 	}
 	if err := h.d.fds.Put(ctx, h.a.box.Name, items); err != nil {
+		return err
+	}
+	if err := set.Widen(); err != nil {
 		return err
 	}
 	return fault.Point(ctx, fault.HibernateAfterHold)

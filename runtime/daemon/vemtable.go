@@ -68,7 +68,7 @@ func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemR
 		out[i] = &api.VemRow{
 			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: rec.outside(r.Local).String(), Remote: remoteText(r.Remote),
 			Actual: actual, Inode: r.Inode, Status: string(r.Status), State: r.State, Channel: r.Channel,
-			ReceiveQueueBytes: int64(r.RecvQ), SendQueueBytes: int64(r.SendQ),
+			ReceiveQueueBytes: int64(r.RecvQ), SendQueueBytes: int64(r.SendQ), Dropped: int64(r.Drops),
 		}
 	}
 	return out, nil

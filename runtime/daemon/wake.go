@@ -76,6 +76,9 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, tell: clock.begin, options: a.unheldOptions,
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
+			if err := d.narrow(ctx, a); err != nil {
+				return err
+			}
 			if err := a.resuming(pid, mappedFiles(m, how.pages), m.HostFiles); err != nil {
 				return err
 			}
@@ -337,7 +340,7 @@ func (d *Daemon) rearm(a *app) error {
 	if a.held == nil || a.watch != nil {
 		return nil
 	}
-	if err := a.held.Arm(); err != nil {
+	if err := errors.Join(a.held.Widen(), a.held.Arm()); err != nil {
 		return err
 	}
 	if rec.Wake.Mode == hold.Never {

@@ -3,6 +3,7 @@ package hold
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -140,6 +141,12 @@ func (s *scanner) set() (_ *Set, err error) {
 			}
 			continue
 		}
+		var receive *Buffer
+		if v.Kind.datagrams() {
+			if receive, err = readBuffer(f.fd); err != nil {
+				return nil, fmt.Errorf("look at socket %d: %w", inode, err)
+			}
+		}
 		file, err := w.file(f.fd, "socket:["+strconv.FormatUint(inode, 10)+"]")
 		if err != nil {
 			return nil, err
@@ -156,6 +163,7 @@ func (s *scanner) set() (_ *Set, err error) {
 			Remote:  f.details.remote,
 			Path:    f.details.path,
 			Backlog: f.details.backlog,
+			Receive: receive,
 			Owners:  f.owners,
 			File:    file,
 		})

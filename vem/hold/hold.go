@@ -17,7 +17,7 @@
 //
 // The way of a set:
 //
-//	Preflight --> (freeze) --> Collect --> Arm --> Watch --> Disarm --> Close
+//	Preflight --> (freeze) --> Collect --> Widen, Arm --> Watch --> Disarm, Narrow --> Close
 //	   |                          |                  |
 //	   findings            *UnsupportedError      Event: wake the app
 //
@@ -131,6 +131,9 @@ type Socket struct {
 	// Backlog is the listener's accept queue limit that the app asked for;
 	// [Set.Disarm] puts it back.
 	Backlog int `json:"backlog,omitempty"`
+	// Receive is a datagram socket's receive buffer that the app has; [Set.Narrow] puts
+	// it back. Sockets that an older snapctl holds have none.
+	Receive *Buffer `json:"receive,omitempty"`
 	// Owners are the descriptors that led here, at least one.
 	Owners []Owner `json:"owners"`
 	// File is our duplicate: the same open file description as the app's, so its

@@ -51,6 +51,8 @@ type Row struct {
 	// listener, they are the length and the limit of its accept queue.
 	RecvQ uint32 `json:"recv_queue_bytes"`
 	SendQ uint32 `json:"send_queue_bytes"`
+	// Drops is how many packets the socket had no room for, since it was made.
+	Drops uint32 `json:"dropped"`
 }
 
 // Place is where a virtual address really is.
@@ -92,7 +94,9 @@ func Rows(ctx context.Context, ns *netns.NS, opt Options) ([]Row, error) {
 	var sockets []sockdiag.Inet
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			list, err := dump(ctx, conn, sockdiag.InetQuery{Family: family, Proto: proto, States: sockdiag.AllStates})
+			list, err := dump(ctx, conn, sockdiag.InetQuery{
+				Family: family, Proto: proto, States: sockdiag.AllStates, Details: sockdiag.WithDrops,
+			})
 			if err != nil {
 				return nil, fmt.Errorf("list sockets: %w", err)
 			}
@@ -133,7 +137,7 @@ func translate(sockets []sockdiag.Inet, opt Options) []Row {
 	for i, s := range sockets {
 		r := Row{
 			Proto: protoName(s.Proto), State: s.State.String(), Status: Up,
-			Local: s.Local, Remote: s.Remote, Inode: uint64(s.Inode), RecvQ: s.RecvQ, SendQ: s.SendQ,
+			Local: s.Local, Remote: s.Remote, Inode: uint64(s.Inode), RecvQ: s.RecvQ, SendQ: s.SendQ, Drops: s.Drops,
 		}
 		down := r.place(opt.Places)
 		waits := s.Inode == 0 && (s.State == sockdiag.Established || s.State == sockdiag.CloseWait)

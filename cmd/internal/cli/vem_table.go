@@ -17,7 +17,8 @@ func newVemTable(s *session) *cobra.Command {
 		Short: "Show the translation table",
 		Long: `Show the translation table: every socket of an app, or of all of them, with its
 virtual addresses, where it really is, and whether it is up, held or down.
-RECEIVED and UNSENT are bytes that wait in it.`,
+RECEIVED and UNSENT are bytes that wait in it, DROPPED are packets that it had no
+room for since it was made.`,
 		Example: `  snapctl vem table
   snapctl vem table cache
   snapctl vem table --network default --output json`,

@@ -134,7 +134,7 @@ func examples(t *testing.T) map[string]Document {
 		}),
 		"vem-table": NewVemTable([]*api.VemRow{{
 			App: "cache", Network: "default", Protocol: "tcp", Local: "10.77.0.7:6379", Remote: "10.77.0.1:5123", Actual: "holder 101",
-			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Channel: "vxlan host-b",
+			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Dropped: 3, Channel: "vxlan host-b",
 		}}),
 		"doctor": NewDiagnosis([]Check{
 			{Name: "snapctld", Status: "ok", Found: "version 1.2.3, pid 100, at /run/snapctl/snapctl.sock"},

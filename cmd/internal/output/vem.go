@@ -19,6 +19,7 @@ type VemRow struct {
 	State             string `json:"state,omitempty"` // of TCP
 	ReceiveQueueBytes int64  `json:"receive_queue_bytes"`
 	SendQueueBytes    int64  `json:"send_queue_bytes"`
+	Dropped           int64  `json:"dropped"`           // packets that it had no room for
 	Channel           string `json:"channel,omitempty"` // to another host
 }
 
@@ -38,18 +39,18 @@ func NewVemTable(rows []*api.VemRow) *VemTable {
 		return VemRow{
 			App: r.GetApp(), Network: r.GetNetwork(), Protocol: r.GetProtocol(), Local: r.GetLocal(), Remote: remote,
 			Actual: r.GetActual(), Inode: r.GetInode(), Status: r.GetStatus(), State: r.GetState(),
-			ReceiveQueueBytes: r.GetReceiveQueueBytes(), SendQueueBytes: r.GetSendQueueBytes(), Channel: r.GetChannel(),
+			ReceiveQueueBytes: r.GetReceiveQueueBytes(), SendQueueBytes: r.GetSendQueueBytes(), Dropped: r.GetDropped(), Channel: r.GetChannel(),
 		}
 	})}
 }
 
 // Table implements [Document].
 func (d *VemTable) Table(t *Table) {
-	t.Rows([]string{"APP", "NETWORK", "PROTOCOL", "LOCAL", "REMOTE", "STATE", "STATUS", "RECEIVED", "UNSENT", "ACTUAL", "CHANNEL"},
+	t.Rows([]string{"APP", "NETWORK", "PROTOCOL", "LOCAL", "REMOTE", "STATE", "STATUS", "RECEIVED", "UNSENT", "DROPPED", "ACTUAL", "CHANNEL"},
 		convert(d.Rows, func(r VemRow) []string {
 			return []string{
 				r.App, r.Network, r.Protocol, r.Local, r.Remote, r.State, r.Status,
-				strconv.FormatInt(r.ReceiveQueueBytes, 10), strconv.FormatInt(r.SendQueueBytes, 10), r.Actual, r.Channel,
+				strconv.FormatInt(r.ReceiveQueueBytes, 10), strconv.FormatInt(r.SendQueueBytes, 10), strconv.FormatInt(r.Dropped, 10), r.Actual, r.Channel,
 			}
 		}))
 }
