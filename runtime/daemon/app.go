@@ -215,7 +215,7 @@ func (a *app) note(err error) {
 	defer a.mu.Unlock()
 	a.rec.LastError, a.hint = "", hint(err)
 	if err != nil {
-		a.rec.LastError = err.Error()
+		a.rec.LastError = withDetails(err)
 	}
 }
 

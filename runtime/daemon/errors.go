@@ -81,7 +81,19 @@ func rpcError(err error) error {
 			return s.Err() // from the stream itself
 		}
 	}
-	return status.Error(code, err.Error())
+	return status.Error(code, withDetails(err))
+}
+
+// withDetails is an error for people, and below it, each on a line of its own, what CRIU
+// says, if it was the cause.
+func withDetails(err error) string {
+	text := err.Error()
+	if c, ok := errors.AsType[*criu.Error](err); ok {
+		for _, line := range c.Details() {
+			text += "\nCRIU: " + line
+		}
+	}
+	return text
 }
 
 // refusal is a request that can't be carried out as things are. It is an

@@ -214,7 +214,7 @@ func logged[T any](ctx context.Context, d *Daemon, op, name string, fn func() (T
 	began := time.Now()
 	v, err := fn()
 	if err != nil {
-		d.log.ErrorContext(ctx, "operation failed", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "operation failed", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)), slog.String("error", withDetails(err)))
 	} else {
 		d.log.InfoContext(ctx, "operation finished", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)))
 	}

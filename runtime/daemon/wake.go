@@ -59,6 +59,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.undoWake(context.WithoutCancel(ctx), a))
+			a.note(err) // snapctl show tells it as long as it sleeps
 		}
 	}()
 	if err := fault.Point(ctx, fault.WakeAfterRecord); err != nil {

@@ -43,24 +43,6 @@ type Error struct {
 	Err     error    // the cause outside CRIU, may be nil
 }
 
-func (e *Error) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "criu %s", e.Op)
-	if e.Message != "" {
-		fmt.Fprintf(&b, ": %s", e.Message)
-	}
-	if e.Errno != 0 {
-		fmt.Fprintf(&b, " (errno %d)", e.Errno)
-	}
-	if e.Err != nil {
-		fmt.Fprintf(&b, ": %v", e.Err)
-	}
-	if len(e.Lines) > 0 {
-		fmt.Fprintf(&b, ": %s", strings.Join(e.Lines, "; "))
-	}
-	return b.String()
-}
-
 // Unwrap returns the cause outside CRIU.
 func (e *Error) Unwrap() error { return e.Err }
 

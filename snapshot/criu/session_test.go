@@ -56,7 +56,7 @@ func TestRunWaitsForConnect(t *testing.T) {
 		},
 	})
 	qt.Assert(t, qt.ErrorIs(err, os.ErrExist))
-	qt.Assert(t, qt.ErrorMatches(err, "(?s)criu restore: .*exit status 3.*"))
+	qt.Assert(t, qt.ErrorMatches(err, "(?s)CRIU could not make the processes again: .*exit status 3.*"))
 	qt.Assert(t, qt.IsTrue(ended))
 }
 
@@ -71,10 +71,10 @@ func TestInheritedFileIsOneOfThoseGiven(t *testing.T) {
 
 func TestCRIUThatFails(t *testing.T) {
 	tests := map[string]struct{ script, err string }{
-		"ends at once":     {"exit 3", "(?s)criu restore: .*exit status 3"},
-		"is killed":        {"kill -9 $$", "(?s)criu restore: .*signal: killed"},
-		"talks nonsense":   {"echo nonsense >&3; cat <&3 >/dev/null", "criu restore: decode criu answer: .*"},
-		"leaves a process": {"(sleep 1000 & echo $! >$0.pid); exit 3", "(?s)criu restore: .*exit status 3"},
+		"ends at once":     {"exit 3", "(?s)CRIU could not make the processes again: .*exit status 3"},
+		"is killed":        {"kill -9 $$", "(?s)CRIU could not make the processes again: .*signal: killed"},
+		"talks nonsense":   {"echo nonsense >&3; cat <&3 >/dev/null", "CRIU could not make the processes again: decode criu answer: .*"},
+		"leaves a process": {"(sleep 1000 & echo $! >$0.pid); exit 3", "(?s)CRIU could not make the processes again: .*exit status 3"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -140,6 +140,9 @@ func TestErrorLines(t *testing.T) {
 		"(c.c:0): no 0", "(c.c:1): no 1", "(c.c:2): no 2", "(c.c:6): no 6", "(c.c:7): no 7", "(c.c:8): no 8",
 	}))
 	err := failure("dump", nil, path, errors.New("because"))
-	qt.Assert(t, qt.ErrorMatches(err, `criu dump: because: \(c.c:0\): no 0; .*`))
+	qt.Assert(t, qt.ErrorMatches(err, "CRIU could not save the processes: because"))
+	var failed *Error
+	qt.Assert(t, qt.ErrorAs(err, &failed))
+	qt.Check(t, qt.Equals(failed.Details()[0], "(c.c:0): no 0"))
 	qt.Assert(t, qt.HasLen(errorLines(filepath.Join(t.TempDir(), "missing")), 0))
 }

@@ -251,7 +251,7 @@ func decideAnonymous(f Facts) Verdict {
 		return decidePidfd(f)
 	case "io_uring":
 		return refuse(Other, "io_uring", "switch io_uring off in the app (redis: io-threads and liburing builds, "+
-			"node: UV_USE_IO_URING=0, postgres: io_method=worker) or by seccomp or sysctl kernel.io_uring_disabled=2")
+			"node: UV_USE_IO_URING=0, MariaDB: --innodb-use-native-aio=0, postgres: io_method=worker) or by seccomp or sysctl kernel.io_uring_disabled=2")
 	case "userfaultfd", "perf_event", "seccomp notify":
 		return refuse(Other, name, "end the debugger, profiler or supervisor in the app before hibernating")
 	case "bpf-prog", "bpf_link", "btf", "bpf-map": // maps: with libbpf only, which distributions build CRIU without

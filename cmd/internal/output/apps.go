@@ -65,7 +65,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"name", a.Name},
 		{"status", status},
 		{"operation", a.Operation},
-		{"error", a.Error},
+		{"error", strings.ReplaceAll(a.Error, "\n", "; ")},
 		{"hint", a.Hint},
 		{"notes", strings.Join(convert(a.Notes, Note.String), "; ")},
 		{"exit", a.Exit},
