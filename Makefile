@@ -18,6 +18,8 @@ TEST_TIMEOUT ?= 40m
 BENCH_FLAGS ?=
 DEMO_FLAGS ?=
 ONLY ?=
+ROUNDS ?= 300
+SEED ?= 0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 MODULE := github.com/snapctl/snapctl
@@ -70,6 +72,15 @@ test:
 		echo "make test: FAILED after $$SECONDS s" >&2
 		exit 1
 	fi
+
+## make soak      ordinary days around sleeping programs, by chance: 300 rounds (root)
+##                ROUNDS=1000 SEED=7
+.PHONY: soak
+soak:
+	@$(as_root)
+	$(with_go); $(with_criu)
+	scripts/deps test
+	go test -count=1 -timeout 6h ./testenv/e2e -v -run '^TestChaos$$' -args -chaos.rounds $(ROUNDS) -chaos.seed $(SEED)
 
 ## make bench     what users feel, against stock CRIU and runc (root)
 ##                ONLY=regexp chooses, BENCH_FLAGS=-once runs each once

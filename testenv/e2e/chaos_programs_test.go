@@ -65,7 +65,7 @@ func chaosPrograms() []chaosProgram {
 		{name: "go", program: "survivor", args: []string{"web"}, connect: dialed(webClient)},
 		{name: "tmux", needs: []string{"tmux", "socat", "bash"}, connect: count("next\n"), args: []string{"sh", "-c", `
 			tmux -f /dev/null new-session -d bash
-			exec socat TCP-LISTEN:8080,reuseaddr SYSTEM:'n=0; while read -r _; do n=$((n+1)); echo $n; done'`}},
+			exec socat TCP-LISTEN:8080,fork,reuseaddr SYSTEM:'n=0; while read -r _; do n=$((n+1)); echo $n; done'`}},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,8 @@ import (
 )
 
 var (
-	chaosRounds = flag.Int("chaos.rounds", 20, "how many rounds TestChaos has")
+	chaosRounds = flag.Int("chaos.rounds", 30, "how many rounds TestChaos has")
+	chaosAll    = flag.Bool("chaos.all", false, "have TestChaos draw also what is known not to be survived yet")
 	chaosSeed   = flag.Uint64("chaos.seed", 0, "what TestChaos draws from; 0: another one each time")
 )
 
@@ -41,6 +43,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("-chaos.seed %d", seed)
 	draw := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
+	ordinary := slices.DeleteFunc(slices.Clone(chaosEvents), func(e chaosEvent) bool { return e.later != "" && !*chaosAll })
 	var all []*chaosApp
 	for _, p := range chaosPrograms() {
 		all = append(all, w.chaosApp(p))
@@ -53,7 +56,7 @@ func TestChaos(t *testing.T) {
 		c := all[draw.IntN(len(all))]
 		var events []chaosEvent
 		for range 1 + draw.IntN(3) {
-			events = append(events, chaosEvents[draw.IntN(len(chaosEvents))])
+			events = append(events, ordinary[draw.IntN(len(ordinary))])
 		}
 		byCommand := draw.IntN(3) == 0
 		t.Logf("round %d: %s: %s", round, c.program.name, describe(events, byCommand))
@@ -182,6 +185,7 @@ func (c *chaosApp) ask() {
 type chaosEvent struct {
 	name   string
 	happen func(c *chaosApp, draw *rand.Rand)
+	later  string // why it is not survived yet
 }
 
 // run runs a shell script on the host, with the app's directories as BIND and LOWER, and
