@@ -105,7 +105,8 @@ func TestReasons(t *testing.T) {
 	qt.Check(t, qt.Equals(ofApp("cache", nil)(restore.Reset{}), "it belongs to app cache"))
 	qt.Check(t, qt.Equals(ofApp("cache", nil)(restore.Reset{Inside: true}), "both of its ends were in app cache, and the snapshot has no state of it"))
 	refused := []tcprepair.Refused{{Inode: 7, Reason: "it has urgent data"}}
-	qt.Check(t, qt.Equals(ofApp("cache", refused)(restore.Reset{Inode: 7}), "both of its ends were in app cache, but it can't be saved: it has urgent data"))
+	qt.Check(t, qt.Equals(ofApp("cache", refused)(restore.Reset{Inode: 7}), "app cache had it, and it can't be saved: it has urgent data"))
+	qt.Check(t, qt.Equals(ofApp("cache", refused)(restore.Reset{Inode: 7, Inside: true}), "both of its ends were in app cache, but it can't be saved: it has urgent data"))
 	qt.Check(t, qt.Equals(unheld(lostByEnd)(restore.Reset{}), lostByEnd))
 	qt.Check(t, qt.ErrorMatches(incomplete("wake", []socketOutcome{{socket: "tcp a <- b", reason: "why"}}), "wake: connections were reset: tcp a <- b: why"))
 	qt.Check(t, qt.ErrorMatches(incomplete("wake", []socketOutcome{{socket: "tcp a <- b", reason: "why"}, {}, {}}), "wake: connections were reset: tcp a <- b and 2 more: why"))

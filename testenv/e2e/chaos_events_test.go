@@ -14,34 +14,28 @@ import (
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
-// Why TestChaos draws an event only with -chaos.all.
-const (
-	laterBinds = "files of a bind that change are not looked at yet"
-	laterIdle  = "a program that starts is taken for an idle one"
-)
-
 // chaosEvents are the ordinary events of which TestChaos draws.
 var chaosEvents = []chaosEvent{
-	{"nothing", func(*chaosApp, *rand.Rand) {}, ""},
+	{"nothing", func(*chaosApp, *rand.Rand) {}},
 	// As dpkg does it: a new file takes the name of the old one.
-	{"upgrade of the C library", scripted(`cd "$LOWER/lib"; cp libc.so.6 new; echo another build >>new; mv new libc.so.6`), ""},
-	{"upgrade of the program", scripted(`[ -e "$PROGRAM" ] || exit 0; cp "$PROGRAM" "$PROGRAM.new"; echo another build >>"$PROGRAM.new"; mv "$PROGRAM.new" "$PROGRAM"`), ""},
-	{"removal of a library and its return", scripted(`cd "$LOWER/lib"; cp -p libm.so.6 new; rm libm.so.6; mv new libm.so.6`), ""},
-	{"chmod of the program and a library", scripted(`chmod 0711 "$LOWER"/lib/*; chmod 0755 "$LOWER"/lib/*; [ ! -e "$PROGRAM" ] || chmod 0751 "$PROGRAM"; chmod 0755 "$LOWER"/lib/*`), ""},
-	{"chmod of files of the bind", scripted(`chmod 0640 "$BIND/data"; chmod 0664 "$BIND/log"`), laterBinds},
-	{"rotation of the log", scripted(`mv "$BIND/log" "$BIND/log.1"; touch "$BIND/log"; chmod 0666 "$BIND/log"`), laterBinds},
-	{"rotation of the log without a new one", scripted(`mv "$BIND/log" "$BIND/log.1" || true`), laterBinds},
-	{"log that grew and was emptied", scripted(`touch "$BIND/log"; yes | head -n 1000 >>"$BIND/log"; : >"$BIND/log"`), laterBinds},
-	{"file that grew", scripted(`head -c 5000 /dev/zero >>"$BIND/data"`), laterBinds},
-	{"file that was cut", scripted(`head -c 100 /dev/zero >"$BIND/data"`), laterBinds},
-	{"file that was written in place and touched", scripted(`printf hello | dd of="$BIND/data" conv=notrunc status=none; touch -d yesterday "$BIND/data"`), ""},
-	{"somebody tries the app's lock", scripted(`! flock -n "$BIND/lock" true`), ""},
-	{"somebody locks another file of it", scripted(`flock -n "$BIND/data" true; flock -s -n "$BIND/log" true`), ""},
-	{"probe", probe, ""},
-	{"program that starts slowly", slowStart, laterIdle},
-	{"death of the daemon", func(c *chaosApp, _ *rand.Rand) { c.killDaemon() }, ""},
-	{"start of a second daemon", secondDaemon, ""},
-	{"night with memory pressure", scripted(`sync; echo 3 >/proc/sys/vm/drop_caches`), ""},
+	{"upgrade of the C library", scripted(`cd "$LOWER/lib"; cp libc.so.6 new; echo another build >>new; mv new libc.so.6`)},
+	{"upgrade of the program", scripted(`[ -e "$PROGRAM" ] || exit 0; cp "$PROGRAM" "$PROGRAM.new"; echo another build >>"$PROGRAM.new"; mv "$PROGRAM.new" "$PROGRAM"`)},
+	{"removal of a library and its return", scripted(`cd "$LOWER/lib"; cp -p libm.so.6 new; rm libm.so.6; mv new libm.so.6`)},
+	{"chmod of the program and a library", scripted(`chmod 0711 "$LOWER"/lib/*; chmod 0755 "$LOWER"/lib/*; [ ! -e "$PROGRAM" ] || chmod 0751 "$PROGRAM"; chmod 0755 "$LOWER"/lib/*`)},
+	{"chmod of files of the bind", scripted(`chmod 0640 "$BIND/data"; chmod 0664 "$BIND/log"`)},
+	{"rotation of the log", scripted(`mv "$BIND/log" "$BIND/log.1"; touch "$BIND/log"; chmod 0666 "$BIND/log"`)},
+	{"rotation of the log without a new one", scripted(`mv "$BIND/log" "$BIND/log.1" || true`)},
+	{"log that grew and was emptied", scripted(`touch "$BIND/log"; yes | head -n 1000 >>"$BIND/log"; : >"$BIND/log"`)},
+	{"file that grew", scripted(`head -c 5000 /dev/zero >>"$BIND/data"`)},
+	{"file that was cut", scripted(`head -c 100 /dev/zero >"$BIND/data"`)},
+	{"file that was written in place and touched", scripted(`printf hello | dd of="$BIND/data" conv=notrunc status=none; touch -d yesterday "$BIND/data"`)},
+	{"somebody tries the app's lock", scripted(`! flock -n "$BIND/lock" true`)},
+	{"somebody locks another file of it", scripted(`flock -n "$BIND/data" true; flock -s -n "$BIND/log" true`)},
+	{"probe", probe},
+	{"program that starts slowly", slowStart},
+	{"death of the daemon", func(c *chaosApp, _ *rand.Rand) { c.killDaemon() }},
+	{"start of a second daemon", secondDaemon},
+	{"night with memory pressure", scripted(`sync; echo 3 >/proc/sys/vm/drop_caches`)},
 }
 
 // scripted is an event that a shell script on the host makes.
