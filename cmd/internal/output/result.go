@@ -207,7 +207,11 @@ func (r Result) text() string {
 	switch r.Operation {
 	case Hibernate:
 		text += " hibernated"
-		detail = append(detail, plural(int(app.HeldSockets), "socket")+" held")
+		if app.Status == "running" || app.Status == "waking" {
+			detail = append(detail, "awake again already, by traffic or a command")
+		} else {
+			detail = append(detail, plural(int(app.HeldSockets), "socket")+" held")
+		}
 	case WakeUp:
 		text += " woken" + total
 		detail = nil
