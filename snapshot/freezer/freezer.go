@@ -60,10 +60,38 @@ func (c Cgroup) Kill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.killLeaderless(); err != nil {
+		return fmt.Errorf("kill %s: %w", c, err)
+	}
 	if err := c.wait(ctx, func(s State) bool { return !s.Populated }); err != nil {
 		return fmt.Errorf("kill %s: %w", c, err)
 	}
 	return c.Thaw() // the next process here is to run
+}
+
+// killLeaderless ends the processes whose first thread has ended while others go on. The
+// kernel kills only the first thread of each process in the cgroup (kernel/cgroup/cgroup.c,
+// __cgroup_kill: send_sig), and a signal to a thread that has ended ends nobody
+// (kernel/signal.c, complete_signal). kill(2) is for the process.
+func (c Cgroup) killLeaderless() error {
+	pids, err := c.PIDs()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		if rest := b[bytes.LastIndexByte(b, ')')+1:]; len(rest) < 2 || rest[1] != 'Z' {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("process %d: %w", pid, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // State reads cgroup.events.

@@ -70,6 +70,35 @@ func TestFreezeThawKill(t *testing.T) {
 	qt.Assert(t, qt.Equals(s, freezer.State{}))
 }
 
+// TestKillWithoutFirstThread ends a process whose first thread has ended before.
+func TestKillWithoutFirstThread(t *testing.T) {
+	g, cmd := group(t, `exec /usr/bin/python3 -c '
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+ctypes.CDLL(None).syscall(60, 0)  # exit(2), of this thread alone'`)
+	stat := filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "stat")
+	state := func() string {
+		b, err := os.ReadFile(stat)
+		qt.Assert(t, qt.IsNil(err))
+		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')'):]))
+		return fields[1]
+	}
+	for deadline := time.Now().Add(20 * time.Second); state() != "Z"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the first thread does not end: state %s", state())
+		}
+	}
+	s, err := g.State()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(s.Populated))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	qt.Assert(t, qt.IsNil(g.Kill(ctx)))
+	s, err = g.State()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(s, freezer.State{}))
+}
+
 func TestMissingCgroupHasNoProcesses(t *testing.T) {
 	g := freezer.Cgroup(filepath.Join(t.TempDir(), "missing"))
 	qt.Assert(t, qt.IsNil(g.Kill(t.Context())))
