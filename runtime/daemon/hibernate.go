@@ -98,6 +98,9 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	opt.hold.Visit = options.Visit
 	opt.Sockets = holdFor{d, a, opt.hold, opt.External}
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
+		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(accept)); err != nil {
+			return nil, err
+		}
 		list, err := a.terminals(ctx, pids)
 		if err != nil {
 			return nil, err
@@ -186,7 +189,7 @@ func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Prote
 	}
 	rec, _ := a.read()
 	pids, attended := a.unattended(rec.Process.PID, pids)
-	report, err := preflight.Look(ctx, pids, preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: slices.Concat(rec.AcceptLost, accept)})
+	report, err := preflight.Look(ctx, pids, a.preflightOptions(accept))
 	if err != nil {
 		return err
 	}
@@ -203,6 +206,11 @@ func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Prote
 		a.remark(n.Text, n.Remedy)
 	}
 	return nil
+}
+
+func (a *app) preflightOptions(accept []preflight.Protection) preflight.Options {
+	rec, _ := a.read()
+	return preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: slices.Concat(rec.AcceptLost, accept)}
 }
 
 // holdFor is the hold of one app, as package snapshot sees it.

@@ -89,6 +89,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Unseen = func() [][]byte { return look.unseen }
 	var inside *savedConnections
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
+		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(req.accept)); err != nil {
+			return nil, err
+		}
 		var err error
 		if inside, err = d.saveConnections(ctx, a, ns, network, func(in *hold.Inside) error { return in.Open(ctx, pids) }); err != nil {
 			return nil, err

@@ -32,7 +32,9 @@ func (l *look) state(p *process) error {
 // all of them in the app's.
 func (l *look) cgroups(p *process) error {
 	root := l.processes[l.opt.Root]
-	if l.opt.Cgroup == "" || root == nil {
+	// One that has ended is shown in the root of version 1 (kernel/cgroup/cgroup.c,
+	// proc_cgroup_show).
+	if l.opt.Cgroup == "" || root == nil || p.state == 'Z' {
 		return nil
 	}
 	for line := range strings.Lines(p.cgroups) {
@@ -106,6 +108,9 @@ func namespaces(dir string) map[string]string {
 
 // threads finds what a thread has for itself alone: CRIU makes it with what the process has.
 func (l *look) threads(p *process) error {
+	if p.state == 'Z' {
+		return nil // its first thread has nothing any more to compare with
+	}
 	dir := "/proc/" + strconv.Itoa(p.pid)
 	var process map[string]string
 	if len(p.threads) > 1 {

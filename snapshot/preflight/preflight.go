@@ -85,6 +85,34 @@ type Options struct {
 // in one pass. A process that ends meanwhile is no finding. The error is that the system
 // could not be looked at, or ctx's.
 func Look(ctx context.Context, pids []int, opt Options) (*Report, error) {
+	l, err := newLook(ctx, pids, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.judge(l.state, l.cgroups, l.schedule, l.threads, l.shared, l.protections, l.memory); err != nil {
+		return nil, err
+	}
+	l.sessions()
+	l.terminals()
+	return l.report, nil
+}
+
+// LookAgain looks once more, when the processes are frozen, for what would never come
+// back and CRIU says nothing of: a process may have got it since [Look]. What CRIU itself
+// refuses it leaves to CRIU.
+func LookAgain(ctx context.Context, pids []int, opt Options) error {
+	l, err := newLook(ctx, pids, opt)
+	if err != nil {
+		return err
+	}
+	if err := l.judge(l.cgroups, l.schedule, l.threads); err != nil {
+		return err
+	}
+	l.sessions()
+	return l.report.Err()
+}
+
+func newLook(ctx context.Context, pids []int, opt Options) (*look, error) {
 	l := &look{opt: opt, processes: make(map[int]*process, len(pids)), report: &Report{}}
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
@@ -99,19 +127,22 @@ func Look(ctx context.Context, pids []int, opt Options) (*Report, error) {
 		}
 		l.processes[pid], l.order = p, append(l.order, p)
 	}
-	for _, judge := range []func(*process) error{l.state, l.cgroups, l.schedule, l.threads, l.shared, l.protections, l.memory} {
+	return l, nil
+}
+
+// judge has each process judged.
+func (l *look) judge(all ...func(*process) error) error {
+	for _, judge := range all {
 		for _, p := range l.order {
 			if err := judge(p); err != nil && !gone(err) {
-				return nil, fmt.Errorf("look at process %d: %w", p.pid, err)
+				return fmt.Errorf("look at process %d: %w", p.pid, err)
 			}
 		}
 	}
-	l.sessions()
-	l.terminals()
-	return l.report, nil
+	return nil
 }
 
-// look is one call of Look.
+// look is one call of Look or LookAgain.
 type look struct {
 	opt       Options
 	processes map[int]*process // by id

@@ -16,7 +16,7 @@ type Protection string
 // The protections that can be seen from outside. Others can't be: see SECURITY.md.
 const (
 	// Speculation is that speculative execution is held back, by
-	// PR_SET_SPECULATION_CONTROL.
+	// PR_SET_SPECULATION_CTRL.
 	Speculation Protection = "speculation"
 	// Seal is memory whose mapping can't be changed any more, by mseal(2).
 	Seal Protection = "seal"
@@ -63,21 +63,44 @@ func (l *look) lost(p *process, what Protection, text string) {
 	l.refuse(p, text, fmt.Sprintf("%s; allow that by --accept-lost %s, or have the program do without", then, what))
 }
 
-// protections judges by /proc/PID/status.
+// protections judges by the status of each thread: PR_SET_SPECULATION_CTRL is for the
+// thread that calls it, and those that it starts.
 func (l *look) protections(p *process) error {
-	for _, key := range []string{"Speculation_Store_Bypass", "SpeculationIndirectBranch"} {
-		value := p.status[key]
-		// arch_prctl_spec_ctrl_get in fs/proc/array.c: "thread mitigated" and "thread
-		// force mitigated" are what PR_SET_SPECULATION_CONTROL asked for, as are
-		// "conditional disabled" and its like for branches.
-		asked := strings.Contains(value, "thread mitigated") || strings.Contains(value, "thread force mitigated") ||
-			value == "conditional disabled" || value == "conditional force disabled"
-		if asked && !l.everywhere(key, value) {
-			l.lost(p, Speculation, "holds back speculative execution ("+key+": "+value+")")
+	for _, t := range p.threads {
+		status := p.status
+		if t.tid != p.pid {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", p.pid, t.tid))
+			if err != nil {
+				continue // it has ended
+			}
+			status = parseStatus(string(b))
+		}
+		if key, value := l.speculation(status); key != "" {
+			text := "holds back speculative execution (" + key + ": " + value + ")"
+			if t.tid != p.pid {
+				text += fmt.Sprintf(" in thread %d (%s)", t.tid, t.name)
+			}
+			l.lost(p, Speculation, text)
 			return nil
 		}
 	}
 	return nil
+}
+
+// speculation is the line of a status by which a thread asked to hold back speculative
+// execution; empty if none does. The values are those of fs/proc/array.c, task_seccomp:
+// "thread mitigated" and "thread force mitigated" are what PR_SET_SPECULATION_CTRL asked
+// for, as are "conditional disabled" and its like for branches.
+func (l *look) speculation(status map[string]string) (key, value string) {
+	for _, key := range []string{"Speculation_Store_Bypass", "SpeculationIndirectBranch"} {
+		value := status[key]
+		asked := strings.Contains(value, "thread mitigated") || strings.Contains(value, "thread force mitigated") ||
+			value == "conditional disabled" || value == "conditional force disabled"
+		if asked && !l.everywhere(key, value) {
+			return key, value
+		}
+	}
+	return "", ""
 }
 
 // everywhere tells whether this process, which asked for nothing, has the same: then it

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Threads and processes that CRIU can't save, or saves and can't bring back: a thread with files, a umask, a root directory or
 # a host name of its own; a child that shares memory or directories with its parent; a vfork in progress; a process whose
-# first thread has ended; a SIGTRAP that waits; a thread of SCHED_DEADLINE. Right: each is refused, by name, before the freeze,
-# for hibernate and snapshot; or it wakes and says READY again. Needs: gcc.
+# first thread has ended; a SIGTRAP that waits; a thread of SCHED_DEADLINE; a new mount namespace, with /dev/null of the old. Right: each is refused, by name, before the freeze,
+# for hibernate and snapshot, and can be removed. Needs: gcc.
 set -u
 app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
 trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; timeout 20 snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
@@ -40,6 +40,7 @@ int main(int argc, char **argv) {
 	what = argv[1];
 	if (is("memory")) ready(clone(child, stack + sizeof stack, CLONE_VM | SIGCHLD, 0) < 0);
 	else if (is("directories")) ready(clone(child, stack + sizeof stack, CLONE_FS | SIGCHLD, 0) < 0);
+	else if (is("mounts")) ready(unshare(CLONE_NEWNS));
 	else if (is("vfork")) { ready(0); if (!vfork()) for (;;) pause(); }
 	else if (is("trap")) {
 		sigset_t s;
@@ -54,7 +55,7 @@ int main(int argc, char **argv) {
 C
 gcc -pthread -o "$d/main" "$d/main.c" || skip "no compiler"
 tried=""
-for what in files umask root uts deadline leader memory directories vfork trap; do
+for what in files umask root uts deadline leader memory directories mounts vfork trap; do
 	# The root process of the app is another one: CRIU gives it special treatment.
 	for below in "" "below"; do
 		if [ -n "$below" ]; then set -- sh -c "$d/main $what & wait"; else set -- "$d/main" $what; fi
@@ -62,7 +63,12 @@ for what in files umask root uts deadline leader memory directories vfork trap; 
 		for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -qE 'READY|CANNOT' && break; sleep 0.1; done
 		snapctl logs $app | grep -q READY || { snapctl rm --force $app >/dev/null; continue; }
 		for command in "hibernate" "snapshot --name $app-s"; do
-			message=$(timeout 60 snapctl $command $app 2>&1) && wrong "$what $below: $command: $message"
+			if message=$(timeout 60 snapctl $command $app 2>&1); then
+				# Below the root process a mount namespace is kept, and /dev/null is on a mount of the root process.
+				[ "$what $below" = "mounts below" ] || wrong "$what $below: $command: $message"
+				snapctl wake $app >/dev/null || wrong "$what $below: does not wake"
+				continue
+			fi
 			[[ $message =~ (process|thread)\ [0-9]+ && $message != *criu* ]] || wrong "$what $below: $command refused, without a name: ${message:0:300}"
 		done
 		[ "$(snapctl ps | awk -v a=$app '$1 == a {print $2}')" = running ] || wrong "$what $below: no longer runs: $(snapctl ps)"

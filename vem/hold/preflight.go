@@ -217,7 +217,14 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 			p.terminals.see(p, Owner{PID: pid, FD: fd}, facts.Rdev, mounted)
 			return nil
 		}
-		if !mounted && !isMqueue(pid, fd) {
+		switch {
+		case !mounted && facts.Mode&unix.S_IFMT == unix.S_IFCHR && !p.visible(st.Mnt_id):
+			p.add(Error, pid, fd, Verdict{
+				Fate: Refused, What: "device " + strconv.Quote(link) + ", on a mount that no process of the app sees,",
+				Remedy: "it was passed from outside, or opened before the process made a mount namespace of its own (unshare): close it, or open it again",
+			})
+			return nil
+		case !mounted && !isMqueue(pid, fd):
 			p.add(Warning, pid, fd, Verdict{
 				What:   "file " + strconv.Quote(link) + " that lies outside of the app's mounts",
 				Remedy: "it can only be saved if it is passed to CRIU as an external file",
@@ -241,6 +248,17 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		p.add(Warning, pid, fd, v)
 	}
 	return nil
+}
+
+// visible tells whether some process of the app sees a mount: CRIU looks for it in the
+// mount namespaces of all (mount.c, lookup_mnt_id).
+func (p *preflight) visible(mount uint64) bool {
+	for _, pid := range p.pids {
+		if ids, err := mountIDs(pid); err == nil && ids[mount] {
+			return true
+		}
+	}
+	return false
 }
 
 // hasOwnMount tells whether a path belongs to one of the kernel's internal
