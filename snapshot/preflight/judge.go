@@ -44,7 +44,9 @@ func (l *look) cgroups(p *process) error {
 		}
 		want := l.opt.Cgroup
 		if id != "0::" { // those of version 1 may have other names
-			if want, ok = root.cgroup(id); !ok {
+			// One that is ending is shown in the root (kernel/cgroup/cgroup.c,
+			// proc_cgroup_show: PF_EXITING).
+			if want, ok = root.cgroup(id); !ok || path == "/" {
 				continue
 			}
 		}
