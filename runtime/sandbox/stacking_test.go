@@ -81,7 +81,7 @@ func TestOverlayOptions(t *testing.T) {
 	o.metacopy = true
 	text, err = o.options()
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.Equals(text, "lowerdir=/a:/b,upperdir=/u,workdir=/w,metacopy=on,index=off"))
+	qt.Assert(t, qt.Equals(text, "lowerdir=/a:/b,upperdir=/u,workdir=/w,metacopy=on,index=off,xino=on"))
 	o.lowers[0] = "/a:b"
 	_, err = o.options()
 	qt.Assert(t, qt.ErrorMatches(err, `path "/a:b": .*`))
