@@ -83,7 +83,7 @@ ctypes.CDLL(None).syscall(60, 0)  # exit(2), of this thread alone'`)
 		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')'):]))
 		return fields[1]
 	}
-	for deadline := time.Now().Add(20 * time.Second); state() != "Z"; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); state() != "Z"; <-time.After(10 * time.Millisecond) { // no event tells
 		if time.Now().After(deadline) {
 			t.Fatalf("the first thread does not end: state %s", state())
 		}

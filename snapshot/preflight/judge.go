@@ -178,7 +178,7 @@ func (l *look) shared(p *process) error {
 	if parent == nil {
 		return nil
 	}
-	for deadline := time.Now().Add(vforkTime); ; time.Sleep(vforkPause) {
+	for deadline := time.Now().Add(vforkTime); ; {
 		vm, err := same(parent.pid, p.pid, kcmpVM, false)
 		if err != nil {
 			return err
@@ -187,6 +187,7 @@ func (l *look) shared(p *process) error {
 			break
 		}
 		if time.Now().Before(deadline) {
+			<-time.After(vforkPause) // no event tells of the end of a vfork
 			continue
 		}
 		if now, err := readProcess(parent.pid); err == nil && now.state == 'D' {

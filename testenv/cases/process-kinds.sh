@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Threads and processes that CRIU can't save, or saves and can't bring back: a thread with files, a umask, a root directory or
 # a host name of its own; a child that shares memory or directories with its parent; a vfork in progress; a process whose
-# first thread has ended; a SIGTRAP that waits; a thread of SCHED_DEADLINE; a new mount namespace, with /dev/null of the old. Right: each is refused, by name, before the freeze,
-# for hibernate and snapshot, and can be removed. Needs: gcc.
+# first thread has ended; a SIGTRAP that waits; a thread of SCHED_DEADLINE; a new mount namespace, with /dev/null of the old.
+# Right: each is refused, by name, before the freeze, for hibernate and snapshot, and can be removed. Needs: gcc.
 set -u
 app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
 trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; timeout 20 snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT

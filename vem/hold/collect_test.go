@@ -357,12 +357,19 @@ func TestPreflightHarmless(t *testing.T) {
 		qt.Assert(t, qt.ErrorMatches(err, `process \d+ uses an unsupported io_uring: .*`))
 	})
 	t.Run("file outside", func(t *testing.T) {
-		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		fd, err := unix.OpenTree(unix.AT_FDCWD, os.Args[0], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		qt.Assert(t, qt.IsNil(err))
 		a := w.run(os.NewFile(uintptr(fd), "tree"))
 		findings := hold.Preflight(t.Context(), []int{a.pid})
 		qt.Assert(t, qt.HasLen(findings, 1))
 		qt.Assert(t, qt.Equals(findings[0].Severity, hold.Warning))
+	})
+	t.Run("device outside", func(t *testing.T) {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		qt.Assert(t, qt.IsNil(err))
+		a := w.run(os.NewFile(uintptr(fd), "tree"))
+		err = hold.Errors(hold.Preflight(t.Context(), []int{a.pid}))
+		qt.Assert(t, qt.ErrorMatches(err, `process \d+ has an unsupported device ".*", on a mount that no process of the app sees, open as descriptor 3: .*unshare.*`))
 	})
 }
 
