@@ -138,7 +138,8 @@ func TestTimeout(t *testing.T) {
 	for _, name := range []fault.Name{fault.HibernateAfterDump, fault.WakeBeforeRestore, fault.SnapshotAfterDump, fault.RestoreAfterSandbox, fault.CloneAfterRun} {
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients, g := pausedAt(t, name)
-			err := breakable[operationOf(name)](t.Context(), w, 500*time.Millisecond)
+			// Long enough to get to the point, where it stays.
+			err := breakable[operationOf(name)](t.Context(), w, 3*time.Second)
 			qt.Assert(t, qt.ErrorIs(err, context.DeadlineExceeded))
 			stop, err := g.Wait(t.Context()) // it was there
 			qt.Assert(t, qt.IsNil(err))
