@@ -87,13 +87,14 @@ func rpcError(err error) error {
 // withDetails is an error for people, and below it, each on a line of its own, what CRIU
 // says, if it was the cause.
 func withDetails(err error) string {
-	text := err.Error()
+	var text strings.Builder
+	text.WriteString(err.Error())
 	if c, ok := errors.AsType[*criu.Error](err); ok {
 		for _, line := range c.Details() {
-			text += "\nCRIU: " + line
+			text.WriteString("\nCRIU: " + line)
 		}
 	}
-	return text
+	return text.String()
 }
 
 // refusal is a request that can't be carried out as things are. It is an

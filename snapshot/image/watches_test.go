@@ -45,13 +45,13 @@ func TestSetWatches(t *testing.T) {
 	wd := func(inode uint64, handle *fh.FhEntry) *fsnotify.InotifyWdEntry {
 		return &fsnotify.InotifyWdEntry{
 			Id: proto.Uint32(2000), IIno: new(inode), Mask: proto.Uint32(3), IgnoredMask: proto.Uint32(0), SDev: proto.Uint32(0x34),
-			Wd: proto.Uint32(uint32(inode)), FHandle: handle,
+			Wd: new(uint32(inode)), FHandle: handle,
 		}
 	}
 	v := editDump(t, &fdinfo.FileEntry{Type: fdinfo.FdTypes_INOTIFY.Enum(), Id: proto.Uint32(2000), Ify: &fsnotify.InotifyFileEntry{
 		Id: proto.Uint32(2000), Flags: proto.Uint32(0), Fown: noOwner(), Wd: []*fsnotify.InotifyWdEntry{
-			wd(1, handleOf(overlayHandle, nil)), wd(2, handleOf(overlayHandle, proto.String("/there"))),
-			wd(3, handleOf(overlayHandle, proto.String("/gone"))), wd(4, handleOf(1, nil)), wd(5, handleOf(overlayHandle, nil)),
+			wd(1, handleOf(overlayHandle, nil)), wd(2, handleOf(overlayHandle, new("/there"))),
+			wd(3, handleOf(overlayHandle, new("/gone"))), wd(4, handleOf(1, nil)), wd(5, handleOf(overlayHandle, nil)),
 		},
 	}})
 	gone, err := v.SetWatches(map[WatchKey]string{{Device: 0x34, Inode: 1}: "/told"}, func(path string) bool { return path == "/told" || path == "/there" })
@@ -95,7 +95,7 @@ func TestMoveSockets(t *testing.T) {
 			SoSndbuf: proto.Uint32(1), SoRcvbuf: proto.Uint32(1), SoSndTmoSec: proto.Uint64(0), SoSndTmoUsec: proto.Uint64(0),
 			SoRcvTmoSec: proto.Uint64(0), SoRcvTmoUsec: proto.Uint64(0),
 		},
-		Name: []byte("/run/it.tmp\x00"), Deleted: proto.Bool(true), NameDir: proto.String("/run"), MntId: proto.Int32(392),
+		Name: []byte("/run/it.tmp\x00"), Deleted: new(true), NameDir: new("/run"), MntId: new(int32(392)),
 	}})
 	qt.Assert(t, qt.IsNil(v.MoveSockets(map[uint64]string{77: "/run/it", 78: "/run/other"})))
 	sk := lastFile(t, v).GetUsk()

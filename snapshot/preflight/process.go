@@ -135,10 +135,10 @@ const (
 // taken to be as usual.
 func same(a, b, what int, usual bool) (bool, error) {
 	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), uintptr(what), 0, 0, 0)
-	switch {
-	case errno == 0:
+	switch errno { //nolint:exhaustive // the others are errors
+	case 0:
 		return r == 0, nil
-	case errno == unix.ENOSYS, errno == unix.EOPNOTSUPP:
+	case unix.ENOSYS, unix.EOPNOTSUPP:
 		return usual, nil
 	default:
 		return usual, errno

@@ -69,7 +69,7 @@ while True:
 		if err != nil {
 			return err
 		}
-		defer conn.Close() //nolint:errcheck // read from
+		defer conn.Close()
 		if err := conn.SetDeadline(time.Now().Add(askTime)); err != nil {
 			return err
 		}

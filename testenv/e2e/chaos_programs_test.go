@@ -166,7 +166,7 @@ func webClient(w io.Writer, r *bufio.Reader) func(int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		defer resp.Body.Close() //nolint:errcheck // read from
+		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		return strings.TrimSpace(string(b)), err
 	}

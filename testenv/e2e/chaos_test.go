@@ -110,7 +110,7 @@ func (w *World) chaosApp(p chaosProgram) *chaosApp {
 	for _, name := range p.needs {
 		testenv.Need(w.t, testenv.Program(name))
 	}
-	dir, err := os.MkdirTemp(testenv.BaseDir(), "chaos-") //nolint:usetesting // scratch hosts don't see t.TempDir
+	dir, err := os.MkdirTemp(testenv.BaseDir(), "chaos-")
 	qt.Assert(w.t, qt.IsNil(err))
 	w.t.Cleanup(func() { qt.Check(w.t, qt.IsNil(os.RemoveAll(dir))) })
 	c := &chaosApp{World: w, program: p, bind: filepath.Join(dir, "bind"), lower: filepath.Join(dir, "lower")}

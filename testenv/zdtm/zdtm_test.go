@@ -112,7 +112,10 @@ func run(t *testing.T, w *e2e.World, dir, name string) (outcome, string) {
 		qt.Check(t, qt.IsNil(w.API.Remove(ctx, &api.RemoveRequest{Name: app, Force: true})))
 	}()
 	log := ""
-	for deadline := time.Now().Add(patience); !strings.Contains(log, "START") && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	tick, deadline := time.NewTicker(20*time.Millisecond), time.Now().Add(patience)
+	defer tick.Stop()
+	for !strings.Contains(log, "START") && time.Now().Before(deadline) {
+		<-tick.C
 		r, err := w.Snapctl(ctx, "logs", app)
 		qt.Assert(t, qt.IsNil(err))
 		log = r.Stdout
@@ -145,7 +148,7 @@ func readKnown(t *testing.T) map[string]outcome {
 	t.Helper()
 	f, err := os.Open("../../TESTING.md")
 	qt.Assert(t, qt.IsNil(err))
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	known := make(map[string]outcome)
 	inside := false
 	for in := bufio.NewScanner(f); in.Scan(); {

@@ -90,7 +90,7 @@ func (g *Gatherer) Found() *Found {
 // over saves a connection that is over.
 func (f *Found) over(s hold.OpenSocket, o Options) error {
 	c, ok, err := tcprepair.SaveClosed(tcprepair.End{FD: s.FD, Inode: s.Inode}, o.Local)
-	if refused, ok := errors.AsType[*tcprepair.UnsupportedError](err); ok {
+	if refused, is := errors.AsType[*tcprepair.UnsupportedError](err); is {
 		f.Refused = append(f.Refused, tcprepair.Refused{Inode: s.Inode, Reason: refused.What})
 		return nil
 	}
