@@ -30,6 +30,7 @@ type bindFiles struct {
 	mounts  map[int]bound // by CRIU's number
 	mapped  map[uint32]image.MappedFile
 	owners  map[string]hostfile.Bound
+	dry     bool        // nothing is made
 	info    *image.Info // for messages; nil until there is one
 	done    map[string]bool
 	refused []error
@@ -45,18 +46,44 @@ type bound struct {
 // editBindFiles has CRIU take the files of binds as they are, and makes those that are
 // gone.
 func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) error {
-	b := bindFiles{o: o, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
+	b, files, err := lookAtBinds(ctx, view.Dir(), o)
+	if err != nil {
+		return err
+	}
+	changes := make(map[uint32]image.FileChange)
+	for _, f := range files {
+		if key, ok := p.host.byPath[f.Name]; ok && b.mapped[f.ID].Code {
+			changes[f.ID] = image.FileChange{Key: key}
+			continue
+		}
+		if err := b.look(ctx, &f, files); err != nil {
+			return err
+		}
+		if f.Mode&unix.S_IFMT == unix.S_IFREG && !f.Removed && !b.mapped[f.ID].Code {
+			changes[f.ID] = image.FileChange{Unchecked: true}
+		}
+	}
+	if len(b.refused) > 0 {
+		return errors.Join(b.refused...)
+	}
+	return view.ChangeFiles(changes)
+}
+
+// lookAtBinds lists the files that are looked after. It returns an error if something
+// that was bound is gone.
+func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []image.SavedFile, error) {
+	b := &bindFiles{o: o, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
 	for _, e := range o.Manifest.External {
 		if e.Kind != snapshot.ExternalBind {
 			continue
 		}
 		if _, err := os.Stat(o.Place.Binds[e.Path]); err != nil {
-			return fmt.Errorf("%w: %s, which the app has at %s: %w; put it back", ErrHostFile, o.Place.Binds[e.Path], e.Path, err)
+			return nil, nil, fmt.Errorf("%w: %s, which the app has at %s: %w; put it back", ErrHostFile, o.Place.Binds[e.Path], e.Path, err)
 		}
 	}
-	mounts, err := image.SavedMounts(view.Dir())
+	mounts, err := image.SavedMounts(images)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, m := range mounts {
 		if source, ok := o.Place.Binds[m.Mountpoint]; ok && m.External != "" {
@@ -67,41 +94,29 @@ func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) e
 	for _, f := range o.Manifest.Bound {
 		b.owners[f.Path] = f
 	}
-	files, err := image.SavedFiles(ctx, view.Dir())
+	if b.mapped, err = image.MappedFiles(ctx, images); err != nil {
+		return nil, nil, err
+	}
+	files, err := image.SavedFiles(ctx, images)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if b.mapped, err = image.MappedFiles(ctx, view.Dir()); err != nil {
-		return err
-	}
-	changes := make(map[uint32]image.FileChange)
-	for _, f := range files {
+	files = slices.DeleteFunc(files, func(f image.SavedFile) bool {
 		at, ok := b.mounts[f.Mount]
-		if !ok || f.External || f.Removed || f.Mode == 0 {
-			continue
+		if !ok || f.External || f.Mode == 0 || f.Removed && f.Link == "" {
+			return true
 		}
-		if at.root && f.Mode&unix.S_IFMT == unix.S_IFREG {
-			continue // the app's own, or kept
-		}
-		if key, ok := p.host.byPath[f.Name]; ok && b.mapped[f.ID].Code {
-			changes[f.ID] = image.FileChange{Key: key}
-			continue
-		}
-		if err := b.look(ctx, at, &f, files); err != nil {
-			return err
-		}
-		if f.Mode&unix.S_IFMT == unix.S_IFREG && !b.mapped[f.ID].Code {
-			changes[f.ID] = image.FileChange{Unchecked: true}
-		}
-	}
-	if len(b.refused) > 0 {
-		return errors.Join(b.refused...)
-	}
-	return view.ChangeFiles(changes)
+		return at.root && (f.Removed || f.Mode&unix.S_IFMT == unix.S_IFREG) // the app's own, or kept
+	})
+	return b, files, nil
 }
 
 // look looks whether a file is there, and makes it if it may.
-func (b *bindFiles) look(ctx context.Context, at bound, f *image.SavedFile, all []image.SavedFile) error {
+func (b *bindFiles) look(ctx context.Context, f *image.SavedFile, all []image.SavedFile) error {
+	at := b.mounts[f.Mount]
+	if f.Link != "" {
+		return b.link(ctx, at, f)
+	}
 	if b.done[f.Name] {
 		return nil
 	}
@@ -134,6 +149,9 @@ func (b *bindFiles) look(ctx context.Context, at bound, f *image.SavedFile, all 
 		b.refuse(ctx, f, errors.New("it is gone"))
 		return nil
 	}
+	if b.dry {
+		return nil
+	}
 	if err := b.make(root, rest, f, size); err != nil {
 		b.refuse(ctx, f, fmt.Errorf("it is gone, and can't be made: %w", err))
 		return nil
@@ -144,6 +162,28 @@ func (b *bindFiles) look(ctx context.Context, at bound, f *image.SavedFile, all 
 			what = "with zeros in it, since the app maps it"
 		}
 		b.o.Note(fmt.Sprintf("%s was gone and has been made anew, %s", f.Name, what), "")
+	}
+	return nil
+}
+
+// link gives a file that had lost its name the one again by which CRIU finds it, and
+// which CRIU then removes.
+func (b *bindFiles) link(ctx context.Context, at bound, f *image.SavedFile) error {
+	other := b.owners[f.Link].Other
+	if other == "" {
+		return nil
+	}
+	root, err := os.OpenRoot(at.host)
+	if err != nil {
+		return fmt.Errorf("open bind %s: %w", at.inside, err)
+	}
+	defer root.Close() //nolint:errcheck // a handle
+	if b.dry {
+		return nil
+	}
+	below := func(name string) string { return strings.TrimPrefix(strings.TrimPrefix(name, at.inside), "/") }
+	if err := root.Link(below(other), below(f.Link)); err != nil && !errors.Is(err, fs.ErrExist) {
+		b.refuse(ctx, f, fmt.Errorf("had been removed, and its other name %s is gone too: %w", other, err))
 	}
 	return nil
 }

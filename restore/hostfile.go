@@ -59,6 +59,42 @@ func (p *Plan) openHostFiles(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
+// Missing says what of the host is missing for a restore, or has changed, that could not
+// be made up for: each an error wrapping [ErrHostFile]. It changes nothing.
+func Missing(ctx context.Context, o Options) (missing []error) {
+	place := hostfile.Place{Root: o.Place.Root, Lower: o.Place.Lower, Binds: o.Place.Binds}
+	for i := range o.Manifest.HostFiles {
+		f := &o.Manifest.HostFiles[i]
+		if f.Name == "" && !place.Changed(f) {
+			continue
+		}
+		err := errNotKept
+		if f.ID != "" {
+			err = o.HostFiles.Check(ctx, f, memory.ByStamp)
+		}
+		if err == nil {
+			continue
+		}
+		if restored, _ := place.Restored(ctx, f); f.Name != "" || !restored {
+			missing = append(missing, hostFileError(ctx, o, f, err))
+		}
+	}
+	b, files, err := lookAtBinds(ctx, o.Snapshot.Images(), o)
+	if err != nil {
+		return append(missing, err)
+	}
+	b.dry = true
+	for _, f := range files {
+		if b.mapped[f.ID].Code || b.mounts[f.Mount].root {
+			continue
+		}
+		if err := b.look(ctx, &f, files); err != nil {
+			missing = append(missing, err)
+		}
+	}
+	return append(missing, b.refused...)
+}
+
 // errNotKept is a file of which there is no copy.
 var errNotKept = fmt.Errorf("it is larger than %d MiB, and the file system of the state directory can't share its bytes, so that no copy of it was kept", hostfile.MaxCopyBytes>>20)
 

@@ -43,7 +43,7 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 	}
 	defer func() { err = errors.Join(err, partial.Discard()) }()
 	images := partial.Dir().Images()
-	if err := errors.Join(CopyTree(ctx, d.Images(), images), CopyTree(ctx, d.Shm(), partial.Dir().Shm())); err != nil {
+	if err := errors.Join(CopyTree(ctx, d.Images(), images), CopyTree(ctx, d.Shm(), partial.Dir().Shm()), CopyOthers(ctx, d.Dev(), partial.Dir().Dev(), nil)); err != nil {
 		return "", err
 	}
 	for _, f := range m.Memory {

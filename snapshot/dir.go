@@ -34,6 +34,9 @@ func (d Dir) Storage() string { return filepath.Join(string(d), storageDir) }
 // Shm is the directory of the app's saved /dev/shm.
 func (d Dir) Shm() string { return filepath.Join(string(d), shmDir) }
 
+// Dev is the directory of what else the app had made in its /dev.
+func (d Dir) Dev() string { return filepath.Join(string(d), devDir) }
+
 // Connections is the file of the TCP connections that a copy of the app gets, if the
 // manifest says that there are any, or which it does not get, and why.
 func (d Dir) Connections() string { return filepath.Join(string(d), connectionsFile) }

@@ -29,6 +29,7 @@ const (
 	imagesDir    = "images"
 	storageDir   = "storage" // the app's writes to its root, until they are a layer
 	shmDir       = "shm"     // the app's /dev/shm
+	devDir       = "dev"     // what else it had made in /dev
 
 	connectionsFile = "connections.bin"
 	socketsFile     = "sockets.json"

@@ -3,10 +3,14 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/snapshot"
 )
 
 // Doctor implements the API: what of this host stands in snapctl's way, and
@@ -16,10 +20,61 @@ func (d *Daemon) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorR
 	checks := doctor.Run(ctx, doctor.Options{
 		CRIU: []string{d.criu.Path}, StateDir: d.opt.StateDir, Cgroup: filepath.Dir(d.cgroups.Group("doctor").Path()),
 	})
-	for _, c := range append(checks, d.checkHolder(ctx)) {
+	for _, c := range append(checks, d.checkHolder(ctx), d.checkSaved(ctx)) {
 		resp.Checks = append(resp.Checks, &api.Check{Name: c.Name, Status: string(c.Status), Found: c.Found, Remedy: c.Remedy})
 	}
 	return resp, nil
+}
+
+// checkSaved looks whether all that is saved could come back now.
+func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
+	var found []string
+	look := func(what string, o restore.Options, rec record) {
+		o.HostFiles = d.hostFiles
+		o.Place.Lower, o.Place.Binds = rec.Spec.Root.Path, bindsOf(rec.Spec)
+		for _, err := range restore.Missing(ctx, o) {
+			found = append(found, what+": "+err.Error())
+		}
+	}
+	n := 0
+	for _, a := range d.list() {
+		rec, _ := a.read()
+		if rec.Status != Held {
+			continue
+		}
+		n++
+		m, err := a.hibernation().Manifest()
+		if err != nil {
+			found = append(found, fmt.Sprintf("app %s: %v", rec.Name, err))
+			continue
+		}
+		look("app "+rec.Name, restore.Options{Snapshot: a.hibernation(), Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec)
+	}
+	entries, err := os.ReadDir(d.snapshotsDir())
+	if err != nil {
+		found = append(found, err.Error())
+	}
+	for _, e := range entries {
+		if snapshot.ValidateName(e.Name()) != nil {
+			continue
+		}
+		n++
+		dir, m, err := d.findSnapshot(e.Name())
+		if err != nil {
+			found = append(found, err.Error())
+			continue
+		}
+		if m.Processes > 0 {
+			look("snapshot "+e.Name(), restore.Options{Snapshot: dir, Manifest: m}, record{Spec: m.Spec})
+		}
+	}
+	if len(found) > 0 {
+		return doctor.Check{
+			Name: "saved-apps", Status: doctor.Warning, Found: strings.Join(found, "; "),
+			Remedy: "put back what is missing before you wake or restore them; nothing is lost until then",
+		}
+	}
+	return doctor.Check{Name: "saved-apps", Status: doctor.OK, Found: fmt.Sprintf("%d hibernated apps and snapshots find all files that they need", n)}
 }
 
 // checkHolder looks whether the holder answers, which only its daemon can.

@@ -114,7 +114,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()), writeOptions(to, options.Found().Options), writeNetwork(to, network))
+		return errors.Join(a.saveDev(ctx, to), writeOptions(to, options.Found().Options), writeNetwork(to, network))
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.host.keep(ctx, d, a, to.Images()))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 )
@@ -20,14 +22,19 @@ type hostFiles struct {
 
 // hostPlace is an app's root directory, to package hostfile.
 func (d *Daemon) hostPlace(a *app, rec record) hostfile.Place {
-	binds := make(map[string]string, len(rec.Spec.Mounts))
-	for _, m := range rec.Spec.Mounts {
-		binds[m.Destination] = m.Source
-	}
 	return hostfile.Place{
-		Binds: binds,
+		Binds: bindsOf(rec.Spec),
 		Root:  a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.layerPaths(rec.Layers)...),
 	}
+}
+
+// bindsOf are the host's directories and files by where the app has them.
+func bindsOf(spec *specs.Spec) map[string]string {
+	binds := make(map[string]string, len(spec.Mounts))
+	for _, m := range spec.Mounts {
+		binds[m.Destination] = m.Source
+	}
+	return binds
 }
 
 // warmHostFiles keeps the files of the host that a running app uses, before it is frozen.

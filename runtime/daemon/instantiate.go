@@ -193,7 +193,7 @@ func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error 
 	if err := d.relink(ctx, a); err != nil {
 		return err
 	}
-	if err := snapshot.CopyTree(ctx, b.source.dir.Shm(), a.box.Shm()); err != nil {
+	if err := a.loadDev(ctx, b.source.dir); err != nil {
 		return err
 	}
 	return d.apply(ctx, a, b)

@@ -243,7 +243,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := d.isolate(ctx, a); err != nil {
 		return err
 	}
-	if err := snapshot.CopyTree(ctx, s.dir.Shm(), a.box.Shm()); err != nil {
+	if err := a.loadDev(ctx, s.dir); err != nil {
 		return err
 	}
 	if err := t.rules.Ahead(a.box.Root(), open); err != nil {

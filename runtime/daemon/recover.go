@@ -229,14 +229,10 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 	if err := ns.Close(); err != nil {
 		return err
 	}
-	kept, err := os.ReadDir(a.box.Shm())
-	if err != nil {
-		return fmt.Errorf("look into /dev/shm: %w", err)
+	if fresh, err := a.freshDev(); err != nil || !fresh {
+		return err
 	}
-	if len(kept) > 0 {
-		return nil
-	}
-	return snapshot.CopyTree(ctx, a.hibernation().Shm(), a.box.Shm())
+	return a.loadDev(ctx, a.hibernation())
 }
 
 // recoverResuming finishes a wake whose processes may have run: they have, if

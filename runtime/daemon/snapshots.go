@@ -120,7 +120,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
 		}
-		if err := errors.Join(snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()), inside.write(to)); err != nil {
+		if err := errors.Join(a.saveDev(ctx, to), inside.write(to)); err != nil {
 			return err
 		}
 		return fault.Point(ctx, fault.SnapshotBeforeCommit)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,8 +123,22 @@ func (s *Sandbox) mountDev() error {
 	return nil
 }
 
+// devDirs and devLinks are what else is in every app's /dev.
+var (
+	devDirs  = []string{"shm", "pts", "mqueue"}
+	devLinks = map[string]string{
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "core": "/proc/kcore",
+		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	}
+)
+
+// DevNames names what is in the /dev of a new app.
+func DevNames() []string {
+	return slices.Concat(devDirs, slices.Sorted(maps.Keys(devLinks)), slices.Sorted(maps.Keys(deviceNodes)))
+}
+
 func populateDev(dev string) error {
-	for _, dir := range []string{"shm", "pts", "mqueue"} {
+	for _, dir := range devDirs {
 		if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil {
 			return err
 		}
@@ -139,10 +155,7 @@ func populateDev(dev string) error {
 			return err
 		}
 	}
-	for name, target := range map[string]string{
-		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "core": "/proc/kcore",
-		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
-	} {
+	for name, target := range devLinks {
 		if err := os.Symlink(target, filepath.Join(dev, name)); err != nil {
 			return err
 		}

@@ -24,7 +24,11 @@ type SavedFile struct {
 	// SizeBytes is -1 if the size was not saved.
 	SizeBytes int64
 	External  bool // it is known by a name that CRIU was told when it saved it
-	Removed   bool // the dump has its content, for it has no name any more
+	// Removed tells that the name is gone: the dump has the content, or Link is the name
+	// that CRIU has given the file for as long as it is saved (files-reg.c,
+	// create_link_remap), since it had another one.
+	Removed bool
+	Link    string
 }
 
 // SavedMount is a mount that CRIU makes again, or is given.
@@ -37,7 +41,7 @@ type SavedMount struct {
 // SavedFiles lists the files that the dump in a directory names.
 func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 	fail := func(err error) ([]SavedFile, error) { return nil, fmt.Errorf("list saved files: %w", err) }
-	removed := make(map[uint32]bool)
+	removed, links := make(map[uint32]bool), make(map[uint32]uint32)
 	remaps, err := readRecords(filepath.Join(images, "remap-fpath.img"), TypeRemapPath)
 	if err != nil {
 		return fail(err)
@@ -48,12 +52,16 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 			return fail(err)
 		}
 		removed[m.GetOrigId()] = true
+		if m.GetRemapType() == remap.RemapType_LINKED {
+			links[m.GetOrigId()] = m.GetRemapId()
+		}
 	}
 	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
 	if err != nil {
 		return fail(err)
 	}
 	var files []SavedFile
+	names := make(map[uint32]string)
 	for _, rec := range records {
 		if err := ctx.Err(); err != nil {
 			return fail(err)
@@ -77,6 +85,10 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 			saved.SizeBytes = int64(reg.GetSize())
 		}
 		files = append(files, saved)
+		names[saved.ID] = saved.Name
+	}
+	for i := range files {
+		files[i].Link = names[links[files[i].ID]]
 	}
 	return files, nil
 }

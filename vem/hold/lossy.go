@@ -22,6 +22,7 @@ func (p *preflight) losing(pid, fd int, link string, mounted bool) (Verdict, boo
 		func() (Verdict, bool) { return oddLink(link) },
 		func() (Verdict, bool) { return oddInfo(pid, fd, link) },
 		func() (Verdict, bool) { return oddFile(pid, fd, link) },
+		func() (Verdict, bool) { return largeRemoved(pid, fd, link) },
 	} {
 		if v, ok := odd(); ok {
 			return v, true

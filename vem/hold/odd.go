@@ -89,6 +89,24 @@ func oddFile(pid, fd int, link string) (Verdict, bool) {
 	return refuse(Other, "memfd of huge pages (MFD_HUGETLB)", "the app must use one of ordinary pages, or close it while it sleeps"), true
 }
 
+// mostRemoved is how many bytes a file without a name may have on the disk: its content is
+// saved while the app stands still. CRIU is told the same (snapshot/criu, DumpOptions).
+const mostRemoved = 1 << 30
+
+// largeRemoved judges a file that was removed while it is open (files-reg.c,
+// dump_ghost_remap).
+func largeRemoved(pid, fd int, link string) (Verdict, bool) {
+	if !strings.HasPrefix(link, "/") || !strings.HasSuffix(link, " (deleted)") {
+		return Verdict{}, false
+	}
+	var st unix.Stat_t
+	if unix.Stat(fdDir(pid)+"/"+strconv.Itoa(fd), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 || st.Blocks*512 <= mostRemoved {
+		return Verdict{}, false
+	}
+	return refuse(Other, fmt.Sprintf("removed file %s with %d MiB", strings.TrimSuffix(link, " (deleted)"), st.Blocks*512>>20),
+		fmt.Sprintf("the app must close it or cut it down to %d MiB: its content would have to be saved while the app stands still", mostRemoved>>20)), true
+}
+
 // unpublished tells of a file that was made without a name (O_TMPFILE), and may be meant to
 // get one by linkat(2). CRIU makes it again as one that was deleted, which never gets one
 // (fs/namei.c, vfs_link). Nothing tells whether that could be done before (O_EXCL).

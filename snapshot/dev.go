@@ -1,0 +1,72 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// CopyOthers copies what is in a directory but for entries of certain names, and for
+// sockets, which nobody could use: who has one bound makes it again. Nothing there gives
+// an empty copy, or none.
+func CopyOthers(ctx context.Context, from, to string, but []string) error {
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	skip := make(map[string]bool, len(but))
+	for _, name := range but {
+		skip[name] = true
+	}
+	m := newMaker()
+	for _, e := range entries {
+		if skip[e.Name()] {
+			continue
+		}
+		if err := os.MkdirAll(to, 0o700); err != nil {
+			return fmt.Errorf("copy %s: %w", from, err)
+		}
+		if err := m.other(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// other copies a file or a directory with all in it.
+func (m *maker) other(ctx context.Context, from, to string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		return nil
+	}
+	if err := m.node(from, to, &st, from); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return fmt.Errorf("copy: %w", err)
+	}
+	for _, e := range entries {
+		if err := m.other(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return setTimes(to, &st)
+}
