@@ -217,13 +217,6 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 			p.terminals.see(p, Owner{PID: pid, FD: fd}, facts.Rdev, mounted)
 			return nil
 		}
-		if p.copy && facts.Mode&unix.S_IFMT == unix.S_IFREG && ownDev(link) {
-			p.add(Error, pid, fd, Verdict{
-				Fate: Refused, What: "file " + strconv.Quote(link) + ", which the app made in its /dev,",
-				Remedy: "have it elsewhere, in /dev/shm for one: snapshots have no other files of /dev; hibernate keeps it",
-			})
-			return nil
-		}
 		switch {
 		case !mounted && facts.Mode&unix.S_IFMT == unix.S_IFCHR && !p.visible(st.Mnt_id):
 			p.add(Error, pid, fd, Verdict{
@@ -255,17 +248,6 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		p.add(Warning, pid, fd, v)
 	}
 	return nil
-}
-
-// ownDev tells whether a file is in the app's /dev, but for what CRIU or a snapshot has of
-// that.
-func ownDev(link string) bool {
-	for _, saved := range []string{"/dev/shm/", "/dev/mqueue/", "/dev/pts/", "/dev/zero"} {
-		if strings.HasPrefix(link, saved) {
-			return false
-		}
-	}
-	return strings.HasPrefix(link, "/dev/")
 }
 
 // visible tells whether some process of the app sees a mount: CRIU looks for it in the
