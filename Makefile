@@ -19,7 +19,8 @@ BENCH_FLAGS ?=
 DEMO_FLAGS ?=
 ONLY ?=
 ROUNDS ?= 300
-SEED ?= 0
+SEED ?=
+SOAK := ^(TestChaos|TestLoad.*|TestCRIUIsKilledWhileItWakes|TestBusyAppIsSaved)$$
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 MODULE := github.com/snapctl/snapctl
@@ -66,21 +67,25 @@ test:
 	$(with_go); $(with_criu)
 	scripts/deps test
 	# Root tests share the kernel, and leak checks look at all of it: -p 1.
-	if go vet $(PKGS) && go test -p 1 -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(PKGS); then
+	log=$$(mktemp); trap 'rm -f "$$log"' EXIT
+	if go vet $(PKGS) && go test -p 1 -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(PKGS) 2>&1 | tee "$$log"; then
 		echo "make test: ok: $$(go list $(PKGS) | wc -l) packages in $$SECONDS s"
 	else
+		# The names again, below the pages of goroutines that a timeout prints.
+		grep -E '^ *--- FAIL|^(panic:|FAIL)|^[[:space:]]+Test[^ ]+ \([0-9a-z.]+\)$$' "$$log" >&2 || true
 		echo "make test: FAILED after $$SECONDS s" >&2
 		exit 1
 	fi
 
-## make soak      ordinary days around sleeping programs, by chance: 300 rounds (root)
-##                ROUNDS=1000 SEED=7
+## make soak      the tests that draw by chance, 300 rounds each instead of some (root)
+##                ROUNDS=1000 SEED=7 ONLY=TestChaos
 .PHONY: soak
 soak:
 	@$(as_root)
 	$(with_go); $(with_criu)
 	scripts/deps test
-	go test -count=1 -timeout 6h ./testenv/e2e -v -run '^TestChaos$$' -args -chaos.rounds $(ROUNDS) -chaos.seed $(SEED)
+	export SNAPCTL_TEST_ROUNDS=$(ROUNDS) $(if $(SEED),SNAPCTL_TEST_SEED=$(SEED))
+	go test -count=1 -timeout 12h -v -run '$(or $(ONLY),$(SOAK))' ./testenv/e2e
 
 ## make bench     what users feel, against stock CRIU and runc (root)
 ##                ONLY=regexp chooses, BENCH_FLAGS=-once runs each once

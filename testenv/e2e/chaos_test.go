@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,16 +16,9 @@ import (
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
-var (
-	chaosRounds = flag.Int("chaos.rounds", 30, "how many rounds TestChaos has")
-	chaosSeed   = flag.Uint64("chaos.seed", 0, "what TestChaos draws from; 0: another one each time")
-)
-
 // TestChaos hibernates real programs, lets ordinary things happen around them while they
 // sleep, and talks to them: each must be woken, and know what it knew. Which program,
-// what happens, and what wakes it are drawn; -chaos.seed repeats a run:
-//
-//	go test ./testenv/e2e -run TestChaos -args -chaos.seed 7 -chaos.rounds 300
+// what happens, and what wakes it are drawn; `make soak SEED=7` repeats a run.
 //
 // Every program has open files on a directory of the host, one of them locked, and runs
 // from copies of its own file and of the C library, which are upgraded as a package
@@ -35,12 +27,7 @@ var (
 func TestChaos(t *testing.T) {
 	t.Setenv("SNAPCTL_CRIU", criuForOtherUsers(t)) // postgres refuses to run as root
 	w := New(t)
-	seed := *chaosSeed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-chaos.seed %d", seed)
-	draw := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
+	draw := seeded(t)
 	var all []*chaosApp
 	for _, p := range chaosPrograms() {
 		all = append(all, w.chaosApp(p))
@@ -49,7 +36,7 @@ func TestChaos(t *testing.T) {
 		c.connect()
 		c.ask()
 	}
-	for round := range *chaosRounds {
+	for round := range rounds(t, 30) {
 		c := all[draw.IntN(len(all))]
 		var events []chaosEvent
 		for range 1 + draw.IntN(3) {

@@ -144,7 +144,7 @@ func TestCRIUIsKilledWhileItWakes(t *testing.T) {
 	w.Run(redisRequest("cache", "10.77.0.7"))
 	client := w.redis("10.77.0.7")
 	random, failed := seeded(t), 0
-	for i := range max(3, rounds(t, 300)/10) {
+	for i := range max(3, rounds(t, 60)/10) {
 		w.Hibernate("cache")
 		ended := make(chan error, 1)
 		go func() {

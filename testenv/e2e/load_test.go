@@ -17,8 +17,9 @@ import (
 	"github.com/snapctl/snapctl/testenv/peer"
 )
 
-// Rounds is the environment variable that says how often a test under load
-// repeats its operations.
+// Rounds is the environment variable that says how often a test that draws by
+// chance repeats its operations: the short form of `make test` without it, the
+// long one of `make soak` with it.
 const Rounds = "SNAPCTL_TEST_ROUNDS"
 
 // Half of the connections are opened by the app, half by the test.
@@ -30,7 +31,7 @@ const (
 // TestLoadLosesNothing hibernates and wakes an app at random moments under
 // load, and proves that no byte was lost, doubled, reordered or reset.
 func TestLoadLosesNothing(t *testing.T) {
-	rounds := rounds(t, 300)
+	rounds := rounds(t, 60)
 	w, random := New(t), seeded(t)
 	in, out := w.load("peer")
 	began := time.Now()
@@ -63,7 +64,7 @@ func TestLoadLosesNothing(t *testing.T) {
 // TestLoadSurvivesItsDaemon kills the daemon at random moments in the middle
 // of operations under load.
 func TestLoadSurvivesItsDaemon(t *testing.T) {
-	rounds := max(1, rounds(t, 300)/6)
+	rounds := max(1, rounds(t, 60)/6)
 	w, random := New(t), seeded(t)
 	in, out := w.load("peer")
 	began := time.Now()
@@ -133,12 +134,9 @@ func (w *World) unharmed(loads ...*peer.Load) {
 	}
 }
 
-// rounds is how often a test repeats: fewer for `go test -short`.
+// rounds is how often a test repeats what it draws: n times, or as [Rounds] says.
 func rounds(t *testing.T, n int) int {
 	t.Helper()
-	if testing.Short() {
-		n = max(1, n/20)
-	}
 	if text := os.Getenv(Rounds); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)

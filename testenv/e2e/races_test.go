@@ -194,7 +194,7 @@ func TestBusyAppIsSaved(t *testing.T) {
 		return nil
 	})
 	random := seeded(t)
-	for i := range max(3, rounds(t, 300)/15) {
+	for i := range max(3, rounds(t, 60)/15) {
 		w.pause(random, 60*time.Millisecond)
 		w.Hibernate("busy")
 		qt.Assert(t, qt.Equals(client.do("INCR n"), fmt.Sprintf(":%d", i+1)))
