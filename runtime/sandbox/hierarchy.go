@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,23 +21,17 @@ var limitControllers = []cgroup1.Name{cgroup1.Memory, cgroup1.Cpu, cgroup1.Cpuac
 // One over which another file system was mounted can't: `ip netns exec` mounts a new
 // /sys over the old one (iproute2, lib/namespace.c, netns_switch).
 func FindCgroup2() (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		reached := m.FSType == "cgroup2" && isFileSystem(m.Mountpoint, unix.CGROUP2_SUPER_MAGIC)
+		return !reached, reached
+	})
 	if err != nil {
 		return "", fmt.Errorf("find cgroup2: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	in := bufio.NewScanner(f)
-	for in.Scan() {
-		head, tail, ok := strings.Cut(in.Text(), " - ")
-		fields := strings.Fields(head)
-		if !ok || !strings.HasPrefix(tail, "cgroup2 ") || len(fields) < 5 {
-			continue
-		}
-		if path := unescape(fields[4]); isFileSystem(path, unix.CGROUP2_SUPER_MAGIC) {
-			return path, nil
-		}
+	if len(found) == 0 {
+		return "", nil
 	}
-	return "", in.Err()
+	return found[0].Mountpoint, nil
 }
 
 func isFileSystem(path string, magic int64) bool {

@@ -1,14 +1,13 @@
 package sandbox
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,30 +98,22 @@ func locate(dir string) (location, error) {
 	if err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_MNT_ID, &st); err != nil {
 		return location{}, fmt.Errorf("locate %s: %w", dir, err)
 	}
-	f, err := os.Open("/proc/self/mountinfo")
+	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		same := uint64(m.ID) == st.Mnt_id //nolint:gosec // an id is positive
+		return !same, same
+	})
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("no mount %d in mountinfo", st.Mnt_id)
+	}
 	if err != nil {
 		return location{}, fmt.Errorf("locate %s: %w", dir, err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// 36 35 98:0 /mnt1 /mnt2 rw,noatime ...
-		field := strings.Fields(lines.Text())
-		if len(field) < 5 || field[0] != strconv.FormatUint(st.Mnt_id, 10) {
-			continue
-		}
-		rel, err := filepath.Rel(unescape(field[4]), dir)
-		if err != nil {
-			return location{}, fmt.Errorf("locate %s: %w", dir, err)
-		}
-		return location{device: field[2], path: filepath.Join(unescape(field[3]), rel)}, nil
+	m := found[0]
+	rel, err := filepath.Rel(m.Mountpoint, dir)
+	if err != nil {
+		return location{}, fmt.Errorf("locate %s: %w", dir, err)
 	}
-	return location{}, errors.Join(fmt.Errorf("locate %s: no mount %d in /proc/self/mountinfo", dir, st.Mnt_id), lines.Err())
-}
-
-// unescape is the inverse of the kernel's mangle_path.
-func unescape(text string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
+	return location{device: fmt.Sprintf("%d:%d", m.Major, m.Minor), path: filepath.Join(m.Root, rel)}, nil
 }
 
 // probePrefix begins the names of the directories in which Stack tries something.

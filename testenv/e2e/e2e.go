@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ func newWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs 
 		need = append(need, testenv.Program(p))
 	}
 	testenv.Need(t, need...)
+	watch(t)
 	h := host.New(t, cfg)
 	if prepare != nil {
 		prepare(h)
@@ -56,6 +58,29 @@ func newWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs 
 	leak.Check(t, h)
 	t.Cleanup(w.RemoveAll)
 	return w
+}
+
+// Rounds is the environment variable that says how often a test that draws by
+// chance repeats its operations: the short form of `make test` without it, the
+// long one of `make soak` with it.
+const Rounds = "SNAPCTL_TEST_ROUNDS"
+
+// patience is longer than any test needs in its short form, see [Rounds].
+const patience = 10 * time.Minute
+
+// watch ends the test process if the test hangs, with its name as the last line: below
+// the goroutines, where a log that was cut at its beginning still has it.
+func watch(t *testing.T) {
+	if os.Getenv(Rounds) != "" {
+		return
+	}
+	dog := time.AfterFunc(patience, func() {
+		all := make([]byte, 4<<20)
+		all = all[:runtime.Stack(all, true)]
+		fmt.Fprintf(os.Stderr, "%s\n--- FAIL: %s (it has not ended after %v)\n", all, t.Name(), patience)
+		os.Exit(2)
+	})
+	t.Cleanup(func() { dog.Stop() })
 }
 
 // Dial connects to the daemon, which may be a new one.
@@ -100,30 +125,43 @@ func (w *World) RemoveAll() {
 	for _, s := range snapshots {
 		qt.Check(w.t, qt.IsNil(w.API.RemoveSnapshot(ctx, s.GetName())))
 	}
-	w.noMemory(ctx)
+	w.emptied(ctx, append(w.memoryDirs(), w.keptFilesDir())...)
 }
 
-// noMemory waits until the daemon has swept the memory files, the stubs and the kept files, which
-// nobody needs any more.
-func (w *World) noMemory(ctx context.Context) {
+// Directories of what apps and snapshots share, each file of which is removed when
+// nobody needs it any more.
+func (w *World) memoryDirs() []string {
+	return []string{filepath.Join(w.StateDir(), "memory"), host.RunDir + "/stubs/trees"}
+}
+
+func (w *World) keptFilesDir() string { return filepath.Join(w.StateDir(), "files") }
+
+// noMemory waits until the daemon has removed all memory files and stubs. The app may be
+// held all the same, and need its kept files, if its memory is in its images.
+func (w *World) noMemory() {
 	w.t.Helper()
+	w.emptied(w.t.Context(), w.memoryDirs()...)
+}
+
+// emptied waits until the daemon has swept directories.
+func (w *World) emptied(ctx context.Context, dirs ...string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		left, err := os.ReadDir(w.Outside(filepath.Join(w.StateDir(), "memory")))
-		qt.Check(w.t, qt.IsNil(err))
-		stubs, err := os.ReadDir(w.Outside(host.RunDir + "/stubs/trees"))
-		qt.Check(w.t, qt.IsNil(err))
-		files, err := os.ReadDir(w.Outside(filepath.Join(w.StateDir(), "files")))
-		qt.Check(w.t, qt.IsNil(err))
-		if len(left)+len(stubs)+len(files) == 0 {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			w.t.Errorf("memory files, stubs or kept files that nobody needs are left: %v %v %v", left, stubs, files)
-			return
+	for _, dir := range dirs {
+		for {
+			left, err := os.ReadDir(w.Outside(dir))
+			qt.Assert(w.t, qt.IsNil(err))
+			if len(left) == 0 {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				w.t.Fatalf("what nobody needs is left in %s: %v", dir, left)
+			}
 		}
 	}
 }

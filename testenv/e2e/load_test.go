@@ -17,11 +17,6 @@ import (
 	"github.com/snapctl/snapctl/testenv/peer"
 )
 
-// Rounds is the environment variable that says how often a test that draws by
-// chance repeats its operations: the short form of `make test` without it, the
-// long one of `make soak` with it.
-const Rounds = "SNAPCTL_TEST_ROUNDS"
-
 // Half of the connections are opened by the app, half by the test.
 const (
 	loadConnections = 200

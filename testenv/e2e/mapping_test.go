@@ -122,7 +122,7 @@ func TestMappedMemoryOfTwelveGenerations(t *testing.T) {
 	// Of nine files it makes one, and of two when the second is most of both.
 	qt.Assert(t, qt.DeepEquals(bases, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 1, 2}))
 	qt.Assert(t, qt.IsNil(w.API.Remove(t.Context(), &api.RemoveRequest{Name: "ledger", Force: true})))
-	w.noMemory(t.Context())
+	w.noMemory()
 }
 
 // TestMappedMemoryOutlivesItsSnapshot removes the snapshot whose memory an app has
@@ -155,7 +155,7 @@ func TestMappedMemoryOutlivesItsSnapshot(t *testing.T) {
 	c.restored(w, copyEndpoint).check()
 	qt.Assert(t, qt.IsNil(w.API.RemoveSnapshot(t.Context(), "s2")))
 	qt.Assert(t, qt.IsNil(w.API.Remove(t.Context(), &api.RemoveRequest{Name: "third", Force: true})))
-	w.noMemory(t.Context())
+	w.noMemory()
 }
 
 // TestDamagedMemoryFileIsRefused damages each memory file that a held app and a
@@ -291,7 +291,7 @@ func TestMemoryIsCopiedWhereItCanNotBeMapped(t *testing.T) {
 	remount("noexec")
 	w.Hibernate("ledger") // of memory that is mapped
 	qt.Assert(t, qt.HasLen(w.saved("apps/ledger/hibernation"), 0))
-	w.noMemory(t.Context())
+	w.noMemory()
 	w.Wake("ledger")
 	w.mapped(0)
 	l.check()

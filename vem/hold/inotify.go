@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,26 +77,13 @@ func watchedDevice(line string) (uint64, bool) {
 
 // mountedDevices lists the file systems of our own mount namespace.
 func mountedDevices() (map[uint64]bool, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	list, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, fmt.Errorf("list file systems: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
 	out := map[uint64]bool{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 3 {
-			continue
-		}
-		var major, minor uint32
-		if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err == nil {
-			out[unix.Mkdev(major, minor)] = true
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("list file systems: %w", err)
+	for _, m := range list {
+		out[unix.Mkdev(uint32(m.Major), uint32(m.Minor))] = true //nolint:gosec // 12 and 20 bits
 	}
 	return out, nil
 }

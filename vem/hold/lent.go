@@ -1,7 +1,6 @@
 package hold
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -177,39 +176,6 @@ func (l *lent) mounts(pid int) (map[uint64]string, error) {
 	}
 	l.tables[ns] = points
 	return points, nil
-}
-
-// mountPoints lists the mounts that a process sees by their ids. CRIU can save a
-// file only if it lies on one of them (files-reg.c, dump_one_reg_file: "Can't
-// lookup mount").
-func mountPoints(pid int) (map[uint64]string, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
-	if err != nil {
-		return nil, gone(pid, err)
-	}
-	defer f.Close() //nolint:errcheck // read only
-	points := map[uint64]string{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
-			continue
-		}
-		if id, err := strconv.ParseUint(fields[0], 10, 64); err == nil {
-			points[id] = unescape(fields[4])
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, gone(pid, err)
-	}
-	return points, nil
-}
-
-// unescape undoes what the kernel does to spaces and the like in mountinfo
-// (fs/seq_file.c, mangle_path).
-func unescape(text string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
 }
 
 // settle moves what is to be held into the objects, closes the rest, and returns

@@ -167,7 +167,7 @@ func (p *preflight) process(pid int) error {
 	if err != nil {
 		return err
 	}
-	mounts, err := mountIDs(pid)
+	mounts, err := mountPoints(pid)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (p *preflight) add(severity Severity, pid, fd int, v Verdict) {
 	p.findings = append(p.findings, Finding{Severity: severity, Err: v.refusal(pid, fd)})
 }
 
-func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
+func (p *preflight) descriptor(pid, fd int, mounts map[uint64]string) error {
 	name := fdDir(pid) + "/" + strconv.Itoa(fd)
 	link, err := os.Readlink(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -212,7 +212,8 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 		}
 		facts.Mode, facts.Rdev = uint32(st.Mode), unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 		facts.NotOpen = facts.Mode&unix.S_IFMT == unix.S_IFSOCK
-		mounted = st.Mask&unix.STATX_MNT_ID == 0 || mounts[st.Mnt_id] || hasOwnMount(link)
+		_, found := mounts[st.Mnt_id]
+		mounted = found || st.Mask&unix.STATX_MNT_ID == 0 || hasOwnMount(link)
 		if facts.Mode&unix.S_IFMT == unix.S_IFCHR && isTerminal(facts.Rdev) {
 			p.terminals.see(p, Owner{PID: pid, FD: fd}, facts.Rdev, mounted)
 			return nil
@@ -254,7 +255,8 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]bool) error {
 // mount namespaces of all (mount.c, lookup_mnt_id).
 func (p *preflight) visible(mount uint64) bool {
 	for _, pid := range p.pids {
-		if ids, err := mountIDs(pid); err == nil && ids[mount] {
+		points, err := mountPoints(pid)
+		if _, ok := points[mount]; err == nil && ok {
 			return true
 		}
 	}
@@ -325,29 +327,6 @@ func protocolFacts(name string, f Facts) Facts {
 		f.Family = unix.AF_UNSPEC
 	}
 	return f
-}
-
-// mountIDs lists the mounts that a process sees. CRIU can save a file only if it
-// lies on one of them (files-reg.c, dump_one_reg_file: "Can't lookup mount").
-func mountIDs(pid int) (map[uint64]bool, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
-	if err != nil {
-		return nil, gone(pid, err)
-	}
-	defer f.Close() //nolint:errcheck // read only
-	ids := map[uint64]bool{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		first, _, _ := strings.Cut(lines.Text(), " ")
-		if id, err := strconv.ParseUint(first, 10, 64); err == nil {
-			ids[id] = true
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, gone(pid, err)
-	}
-	return ids, nil
 }
 
 // outsidePidfd tells whether a pidfd's process is not in the app. A child that

@@ -1,7 +1,6 @@
 package hold
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,39 +93,27 @@ func (r *finder) open() error {
 	if err != nil {
 		return gone(r.root, err)
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", r.root))
+	list, err := mountsOf(r.root)
 	if err != nil {
-		return errors.Join(gone(r.root, err), unix.Close(top))
+		return errors.Join(err, unix.Close(top))
 	}
-	defer f.Close() //nolint:errcheck // read only
 	r.known, r.none, r.opens = map[watchedKey]watchedInode{}, map[watchedKey]bool{}, map[watchedKey]bool{}
-	r.top, r.mounts = top, []appMount{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if m, ok := parseMount(lines.Text()); ok {
-			r.mounts = append(r.mounts, m)
-		}
+	r.top, r.mounts = top, make([]appMount, len(list))
+	for i, m := range list {
+		r.mounts[i] = newAppMount(m)
 	}
-	return lines.Err()
+	return nil
 }
 
-// parseMount reads a line of mountinfo, proc_pid_mountinfo(5).
-func parseMount(line string) (appMount, bool) {
-	before, after, _ := strings.Cut(line, " - ")
-	fields, more := strings.Fields(before), strings.Fields(after)
-	if len(fields) < 5 || len(more) < 3 {
-		return appMount{}, false
+func newAppMount(m *mountinfo.Info) appMount {
+	a := appMount{
+		device: uint32(m.Major)<<20 | uint32(m.Minor), //nolint:gosec // as in include/linux/kdev_t.h
+		point:  m.Mountpoint, kind: m.FSType,
 	}
-	var major, minor uint32
-	if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err != nil {
-		return appMount{}, false
+	if m.FSType == "overlay" {
+		a.layers = overlayLayers(m.VFSOptions)
 	}
-	m := appMount{device: major<<20 | minor, point: unescape(fields[4]), kind: more[0]} // include/linux/kdev_t.h
-	if more[0] == "overlay" {
-		m.layers = overlayLayers(more[2])
-	}
-	return m, true
+	return a
 }
 
 // overlayLayers reads an overlay's directories from its options: "lowerdir=a:b,upperdir=c",
@@ -149,6 +137,12 @@ func overlayLayers(options string) []string {
 		}
 	}
 	return append(upper, lower...)
+}
+
+// unescape undoes what the kernel does to a space and the like in an option
+// (fs/seq_file.c, mangle_path).
+func unescape(text string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
 }
 
 // candidates asks the file systems where an inode is: that of the mount itself, or those

@@ -1,9 +1,11 @@
 package hold
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"github.com/moby/sys/mountinfo"
 )
 
 // A line of a watch on an overlay's directory (Linux 6.18), whose handle has that of an ext4
@@ -40,21 +42,24 @@ func FuzzParseWatched(f *testing.F) {
 	})
 }
 
-func TestParseMount(t *testing.T) {
-	m, ok := parseMount(`463 402 0:52 / /with\040space rw - overlay snapctl rw,lowerdir=/a:/b,upperdir=/c,workdir=/d`)
-	qt.Assert(t, qt.IsTrue(ok))
+func TestAppMount(t *testing.T) {
+	const table = `463 402 0:52 / /with\040space rw - overlay snapctl rw,lowerdir=/a:/b,upperdir=/c,workdir=/d
+26 1 259:1 / / rw - ext4 /dev/root rw
+`
+	list, err := mountinfo.GetMountsFromReader(strings.NewReader(table), nil)
+	qt.Assert(t, qt.IsNil(err))
+	m := newAppMount(list[0])
 	qt.Assert(t, qt.Equals(m.device, 52))
 	qt.Assert(t, qt.Equals(m.point, "/with space"))
 	qt.Assert(t, qt.DeepEquals(m.layers, []string{"/c", "/a", "/b"}))
-	qt.Assert(t, qt.DeepEquals(overlayLayers("rw,lowerdir+=/a,lowerdir+=/b,datadir+=/x,upperdir=/c"), []string{"/c", "/a", "/b", "/x"}))
-	m, ok = parseMount("26 1 259:1 / / rw - ext4 /dev/root rw")
-	qt.Assert(t, qt.IsTrue(ok))
+	m = newAppMount(list[1])
 	qt.Assert(t, qt.Equals(m.device, 259<<20|1))
 	qt.Assert(t, qt.IsNil(m.layers))
-	for _, line := range []string{"", "26 1 259:1 / /", "26 1 x / / rw - ext4 /dev/root rw"} {
-		_, ok := parseMount(line)
-		qt.Check(t, qt.IsFalse(ok), qt.Commentf("%s", line))
-	}
+}
+
+func TestOverlayLayers(t *testing.T) {
+	layers := overlayLayers(`rw,lowerdir+=/a\040b,lowerdir+=/b,datadir+=/x,upperdir=/c`)
+	qt.Assert(t, qt.DeepEquals(layers, []string{"/c", "/a b", "/b", "/x"}))
 }
 
 func TestOddLink(t *testing.T) {
