@@ -68,17 +68,18 @@ const Rounds = "SNAPCTL_TEST_ROUNDS"
 // patience is longer than any test needs in its short form, see [Rounds].
 const patience = 10 * time.Minute
 
-// watch ends the test process if the test hangs, with its name as the last line: below
+// watch ends the test process if the test hangs, and names it at the end, below
 // the goroutines, where a log that was cut at its beginning still has it.
 func watch(t *testing.T) {
+	t.Helper()
 	if os.Getenv(Rounds) != "" {
 		return
 	}
 	dog := time.AfterFunc(patience, func() {
 		all := make([]byte, 4<<20)
 		all = all[:runtime.Stack(all, true)]
-		fmt.Fprintf(os.Stderr, "%s\n--- FAIL: %s (it has not ended after %v)\n", all, t.Name(), patience)
-		os.Exit(2)
+		fmt.Fprintf(os.Stderr, "%s\n", all)
+		panic(fmt.Sprintf("%s has not ended after %v", t.Name(), patience))
 	})
 	t.Cleanup(func() { dog.Stop() })
 }
