@@ -241,10 +241,38 @@ void in_child(const char *name, void (*fn)(void *), void *arg)
 	     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
+/* has_i386 tells whether the kernel has the 32-bit entry. Without it (booted with
+   ia32_emulation=off, CONFIG_IA32_EMULATION unset, some hypervisors) int $0x80 is a
+   general protection fault. */
+static int has_i386(void)
+{
+	static int known = -1;
+	int status;
+	pid_t pid;
+
+	if (known >= 0)
+		return known;
+	pid = fork();
+	must(pid >= 0, "fork");
+	if (!pid) {
+		long r;
+
+		__asm__ volatile("int $0x80" : "=a"(r) : "a"(20 /* getpid */) : "r8", "r9", "r10", "r11", "memory");
+		_exit(0);
+	}
+	must(waitpid(pid, &status, 0) == pid, "wait for child");
+	known = WIFEXITED(status);
+	return known;
+}
+
 long i386(long n, long a, long b, long c, long d, long e)
 {
 	long r;
 
+	if (!has_i386()) {
+		errno = ENOSYS;
+		return -1;
+	}
 	__asm__ volatile("int $0x80"
 			 : "=a"(r)
 			 : "a"(n), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)

@@ -99,7 +99,7 @@ char *dup_text(const char *s);
 /* in_child runs fn in a forked child and reports how it ended. */
 void in_child(const char *name, void (*fn)(void *), void *arg);
 
-/* i386 makes a system call through the 32-bit entry. */
+/* i386 makes a system call through the 32-bit entry; ENOSYS if the kernel has none. */
 long i386(long n, long a, long b, long c, long d, long e);
 
 /* executed is what the exec case runs. */
