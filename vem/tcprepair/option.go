@@ -17,6 +17,7 @@ type stage int
 const (
 	early stage = iota // before it has an address
 	late               // when it is connected
+	last               // when all that was unsent is in its queue
 )
 
 // stageOf is when an option is set. What only acts before a connection is there
@@ -25,6 +26,8 @@ func stageOf(o Option) stage {
 	switch [2]int{o.Level, o.Name} {
 	case [2]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY}, [2]int{unix.IPPROTO_IP, unix.IP_FREEBIND}, [2]int{unix.IPPROTO_IP, unix.IP_TRANSPARENT}:
 		return early
+	case [2]int{unix.IPPROTO_TCP, unix.TCP_CORK}, [2]int{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT}:
+		return last // the one would keep back what is sent, the other refuse to take it
 	}
 	return late
 }
@@ -121,7 +124,11 @@ func (o *Options) apply(fd int, when stage) error {
 			return fmt.Errorf("set option %d of level %d: %w", opt.Name, opt.Level, err)
 		}
 	}
-	if when == early {
+	switch when {
+	case last:
+		return nil
+	case late:
+	case early:
 		if o.Device == "" {
 			return nil
 		}

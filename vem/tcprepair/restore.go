@@ -84,19 +84,11 @@ func (r *Restored) all() []*Socket {
 // Nobody may use them before.
 func (r *Restored) Release() error {
 	all := r.all()
-	for _, s := range all {
-		if err := (End{FD: s.fd()}).leave(s.state.Options.ReuseAddress); err != nil {
-			return s.fail(err)
-		}
-	}
-	for _, s := range all {
-		if err := s.goOn(); err != nil {
-			return s.fail(err)
-		}
-	}
-	for _, s := range all {
-		if err := s.settle(); err != nil {
-			return s.fail(err)
+	for _, step := range []func(*Socket) error{(*Socket).leave, (*Socket).repeat, (*Socket).goOn, (*Socket).settle} {
+		for _, s := range all {
+			if err := step(s); err != nil {
+				return s.fail(err)
+			}
 		}
 	}
 	return r.Close()
@@ -127,6 +119,9 @@ func (s *Socket) fail(err error) error {
 // by Release, which also does what a program does to close a side. Of an end whose stream
 // had ended (Finished) it makes one whose stream has not: the other end has to say so
 // again, as that of a [Connection] does, and one elsewhere does not.
+//
+// The kernel drops what arrives before Release, since the other end has acknowledged what
+// the new one is to send again: it would have to be sent twice.
 func (s *State) Restore() (_ *Socket, err error) {
 	made := &Socket{Inode: s.Inode, state: *s}
 	fd, err := unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -175,7 +170,7 @@ func (s *State) Restore() (_ *Socket, err error) {
 func (s *State) sequence(fd int) error {
 	for queue, next := range map[int]uint32{
 		receive: s.ReceiveEnd - uint32(len(s.Received)),
-		send:    s.SendEnd - uint32(len(s.Sent)),
+		send:    s.SendEnd - uint32(len(s.Sent)) - s.repeated(),
 	} {
 		if err := errors.Join(setTCP(fd, unix.TCP_REPAIR_QUEUE, queue), setTCP(fd, unix.TCP_QUEUE_SEQ, int(int32(next)))); err != nil {
 			return fmt.Errorf("set TCP_QUEUE_SEQ: %w", err)
@@ -235,7 +230,10 @@ func (s *State) queues(fd int) error {
 	if err := setTCP(fd, unix.TCP_REPAIR_QUEUE, noQueue); err != nil {
 		return fmt.Errorf("deselect queue: %w", err)
 	}
-	if err := setOption(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, s.Window.encode()); err != nil {
+	window := s.Window
+	window.Send += s.repeated()
+	window.Max = max(window.Max, window.Send)
+	if err := setOption(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, window.encode()); err != nil {
 		return fmt.Errorf("set TCP_REPAIR_WINDOW: %w", err)
 	}
 	return s.segment(fd)
@@ -257,16 +255,26 @@ func (s *State) segment(fd int) error {
 	return nil
 }
 
-// goOn sends what was unsent, and the end of the stream.
-func (s *Socket) goOn() error {
+// leave ends repair mode. Before anything arrives, the socket gets the receive buffer that
+// it had, for it would tell the other end of the room in the larger one.
+func (s *Socket) leave() error {
 	st := &s.state
 	if !st.Finished { // else there must be room for the other end's FIN
 		if err := s.shrink(unix.SO_RCVBUFFORCE, st.Options.ReceiveBuffer); err != nil {
 			return err
 		}
 	}
+	return End{FD: s.fd()}.leave(st.Options.ReuseAddress)
+}
+
+// goOn sends what was unsent, and the end of the stream.
+func (s *Socket) goOn() error {
+	st := &s.state
 	if err := fill(s.fd(), st.Sent[len(st.Sent)-st.Unsent:]); err != nil {
 		return fmt.Errorf("send what was unsent: %w", err)
+	}
+	if err := st.Options.apply(s.fd(), last); err != nil {
+		return err
 	}
 	if st.Finish {
 		if err := unix.Shutdown(s.fd(), unix.SHUT_WR); err != nil {

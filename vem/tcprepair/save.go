@@ -32,11 +32,10 @@ type SaveOptions struct {
 // It fails with an *[UnsupportedError] if the connection can't be saved, and with an
 // error wrapping [ErrInconsistent] if the ends are of two connections.
 //
-// While it works the sockets are in repair mode. If the process is killed then, they
-// stay so: data is delivered and acknowledged as before, but what an end had not sent
-// may count as sent. Before a process uses them again, [End.Recover] ends that; the
-// kernel sends such data again. (If all descriptors of such a socket are closed, the
-// other end is not told.)
+// While it works the sockets are in repair mode, and one that has more to send takes
+// nothing for some microseconds, see shield. If the process is killed then, they stay so.
+// Before a process uses them again, [End.Recover] ends that, and what was not taken is
+// sent again. (If all descriptors of such a socket are closed, the other end is not told.)
 //
 // Order: first what both ends have sent and is not acknowledged, then what they have
 // received. So what one end has got is never older than what the other says that it
@@ -123,15 +122,15 @@ func (e End) Reuse() (int, error) {
 	return v, nil
 }
 
-// Recover ends the repair mode that a killed process has left the socket in, if it
-// did, and gives it back its SO_REUSEADDR.
+// Recover ends the repair mode and the shield that a killed process has left the socket
+// with, if it did, and gives it back its SO_REUSEADDR.
 func (e End) Recover(reuse int) error {
 	// SK_FORCE_REUSE of include/net/sock.h: nobody but TCP_REPAIR sets it.
 	const force = 2
 	if now, err := e.Reuse(); err != nil || now != force {
 		return err
 	}
-	return e.leave(reuse)
+	return errors.Join(unshield(e.FD), e.leave(reuse))
 }
 
 // leave ends repair mode without a word on the wire.
@@ -187,24 +186,11 @@ func poll(fd int, events int16) (int16, error) {
 	return p[0].Revents, err
 }
 
-// saveSent reads what is not acknowledged. It must be quick: while the send queue is
-// selected, an acknowledgement that lets the end send more makes that count as sent
-// (net/ipv4/tcp_output.c, tcp_write_xmit), and only a timer repairs it. So it first
-// waits until nothing is on its way, if more is to be sent.
+// saveSent reads what is not acknowledged.
 func (s *State) saveSent(fd int) error {
-	if err := settle(fd); err != nil {
+	end, data, err := readSent(fd)
+	if err != nil {
 		return err
-	}
-	if err := setTCP(fd, unix.TCP_REPAIR_QUEUE, send); err != nil {
-		return fmt.Errorf("select send queue: %w", err)
-	}
-	end, err := getTCP(fd, unix.TCP_QUEUE_SEQ)
-	var data []byte
-	if err == nil {
-		data, err = peekSent(fd)
-	}
-	if err := errors.Join(err, setTCP(fd, unix.TCP_REPAIR_QUEUE, noQueue)); err != nil {
-		return fmt.Errorf("read send queue: %w", err)
 	}
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -241,26 +227,52 @@ func (s *State) saveSent(fd int) error {
 	return s.negotiated(fd, info)
 }
 
+// readSent reads the send queue, and the number of the byte after it.
+func readSent(fd int) (end int, data []byte, err error) {
+	more, err := settle(fd)
+	if err != nil {
+		return 0, nil, err
+	}
+	if more {
+		open, err := shield(fd)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer func() { err = errors.Join(err, open()) }()
+	}
+	if err := setTCP(fd, unix.TCP_REPAIR_QUEUE, send); err != nil {
+		return 0, nil, fmt.Errorf("select send queue: %w", err)
+	}
+	if end, err = getTCP(fd, unix.TCP_QUEUE_SEQ); err == nil {
+		data, err = peekSent(fd)
+	}
+	if err := errors.Join(err, setTCP(fd, unix.TCP_REPAIR_QUEUE, noQueue)); err != nil {
+		return 0, nil, fmt.Errorf("read send queue: %w", err)
+	}
+	return end, data, nil
+}
+
 // settle waits until nothing is on its way from an end that has more to send, or no
-// longer changes. It takes some microseconds: the other end is in the same kernel.
-func settle(fd int) error {
+// longer changes, and tells whether there is more. It takes some microseconds: the other
+// end is in the same kernel.
+func settle(fd int) (more bool, err error) {
 	last := -1
 	for range 50 {
 		unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
 		if err != nil {
-			return fmt.Errorf("read SIOCOUTQNSD: %w", err)
+			return false, fmt.Errorf("read SIOCOUTQNSD: %w", err)
 		}
 		unacked, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 		if err != nil {
-			return fmt.Errorf("read SIOCOUTQ: %w", err)
+			return false, fmt.Errorf("read SIOCOUTQ: %w", err)
 		}
-		if unsent == 0 || unacked == unsent || unacked == last {
-			return nil
+		if more = unsent > 0; !more || unacked == unsent || unacked == last {
+			return more, nil
 		}
 		last = unacked
 		runtime.Gosched()
 	}
-	return nil
+	return more, nil
 }
 
 func (s *State) negotiated(fd int, info *unix.TCPInfo) error {

@@ -19,7 +19,8 @@
 // again, after all that it had not sent, and the kernel does the rest. So half-closed
 // connections come into their states as they did at first.
 //
-// What a new socket can't have: the congestion state (it starts slowly), segments that
+// What a new socket can't have: the congestion state (it starts slowly, with a round trip
+// that it measures as soon as it goes on, see [State.Restore]), segments that
 // had arrived out of order (they are sent again), SO_COOKIE, the cgroup, and the mark
 // of urgent data that is unsent.
 //

@@ -1,6 +1,7 @@
 package tcprepair_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -158,6 +159,7 @@ func kinds() map[string]struct {
 func TestConnectionGoesOn(t *testing.T) {
 	for kind, k := range kinds() {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			for name, s := range states() {
 				t.Run(name, func(t *testing.T) {
 					var set []func(int)
@@ -269,22 +271,83 @@ func TestManyPairs(t *testing.T) {
 		copies = append(copies, w.restore(save(t, p), p))
 	}
 	for i := range all {
-		all[i].goesOn()
-		copies[i].goesOn()
+		for _, p := range []pair{all[i], copies[i]} {
+			p.talk(2)
+			p.end()
+		}
 	}
 }
 
 // TestBusyConnection saves a connection while the kernel still delivers.
+//
+// What waited in the original must not count as sent when it is not: it never waits for a
+// timeout for long, even without the options that help with losses.
 func TestBusyConnection(t *testing.T) {
-	for range 50 {
-		p := newWorld(t).pair(own)
+	for kind, sysctls := range map[string][]string{
+		"usual":                  nil,
+		"no timestamps, no SACK": kinds()["no timestamps, no SACK"].sysctls,
+	} {
+		for n := range 25 {
+			t.Run(fmt.Sprint(kind, n), func(t *testing.T) {
+				t.Parallel()
+				p := newWorld(t, sysctls...).pair(own)
+				p[0].fill()
+				p[1].fill()
+				p[1].receive(p[0].wrote / 2) // the window opens, and much is sent
+				saved := save(t, p)
+				copied := newWorld(t, sysctls...).restore(saved, p)
+				p.goesOn()
+				copied.goesOn()
+			})
+		}
+	}
+}
+
+// TestSavedDataIsSent has the other end acknowledge a window of data while the first one
+// is saved, which must not make what waits behind count as sent.
+func TestSavedDataIsSent(t *testing.T) {
+	for range 20 {
+		p := newWorld(t).pair(local)
 		p[0].fill()
-		p[1].fill()
-		p[1].receive(p[0].wrote / 2) // the window opens, and much is sent
-		saved := save(t, p)
-		copied := newWorld(t).restore(saved, p)
+		save(t, p)
+		info := p[0].info()
+		// What left is in segments of at most one window; all the rest waits.
+		qt.Check(t, qt.IsTrue(int(info.Unacked)*int(info.Snd_mss) <= 2*int(info.Snd_wnd)+int(info.Snd_mss)),
+			qt.Commentf("%d segments of %d bytes on their way, in a window of %d", info.Unacked, info.Snd_mss, info.Snd_wnd))
 		p.goesOn()
-		copied.goesOn()
+	}
+}
+
+// TestRoundTripIsKnown finds that a copy has measured how long answers take, before it has
+// anything to send, and so does not wait 3 s for what is lost.
+func TestRoundTripIsKnown(t *testing.T) {
+	for kind, k := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var set []func(int)
+			if k.set != nil {
+				set = append(set, k.set)
+			}
+			p := newWorld(t, k.sysctls...).pair(k.addr, set...)
+			qt.Assert(t, qt.IsNil(unix.SetsockoptInt(p[0].fd, unix.IPPROTO_TCP, unix.TCP_CORK, 1)))
+			p[0].write(100)
+			w := newWorld(t, k.sysctls...)
+			copied := w.restore(save(t, p), p)
+			for i := range copied {
+				copied[i].measured()
+			}
+			// One that is full, and one that takes no more than is unsent.
+			p = w.pair(k.addr, set...)
+			qt.Assert(t, qt.IsNil(unix.SetsockoptInt(p[0].fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 1<<15)))
+			p[0].fill()
+			p[1].fill()
+			copied = newWorld(t, k.sysctls...).restore(save(t, p), p)
+			for i := range copied {
+				copied[i].measured()
+			}
+			p.goesOn()
+			copied.goesOn()
+		})
 	}
 }
 
@@ -459,6 +522,8 @@ func TestRecover(t *testing.T) {
 		qt.Assert(t, qt.Equals(reuse, 1-i))
 		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)))
 		qt.Assert(t, qt.IsNil(unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, 2)))
+		drop := unix.SockFilter{Code: unix.BPF_RET}
+		qt.Assert(t, qt.IsNil(unix.SetsockoptSockFprog(e.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})))
 		qt.Assert(t, qt.IsNil(one.Recover(reuse)))
 		got, err := one.Reuse()
 		qt.Assert(t, qt.IsNil(err))

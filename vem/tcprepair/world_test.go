@@ -2,6 +2,7 @@ package tcprepair_test
 
 import (
 	"errors"
+	"flag"
 	"net/netip"
 	"os"
 	"testing"
@@ -17,7 +18,13 @@ import (
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+func TestMain(m *testing.M) {
+	// Worlds know nothing of each other, and much is waiting for the kernel's timers.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(leak.Main(m))
+}
 
 // own is an address that each world has besides the loopback ones.
 var own = netip.MustParseAddr("10.99.0.1")
@@ -185,7 +192,7 @@ func (e *end) wait(events int16) {
 // receive reads n bytes and compares each number.
 func (e *end) receive(n int) {
 	e.t.Helper()
-	b := make([]byte, 1<<16)
+	b := make([]byte, min(n, 1<<16))
 	for n > 0 {
 		e.wait(unix.POLLIN)
 		got, err := unix.Read(e.fd, b[:min(len(b), n)])
@@ -216,9 +223,7 @@ func (e *end) finish() {
 
 func (e *end) state() int {
 	e.t.Helper()
-	info, err := unix.GetsockoptTCPInfo(e.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	qt.Assert(e.t, qt.IsNil(err))
-	return int(info.State)
+	return int(e.info().State)
 }
 
 // segment is how much of the stream the end sends at a time.
@@ -229,17 +234,39 @@ func (e *end) segment() int {
 	return n
 }
 
+// info is what the kernel tells of the end.
+func (e *end) info() *unix.TCPInfo {
+	e.t.Helper()
+	info, err := unix.GetsockoptTCPInfo(e.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	qt.Assert(e.t, qt.IsNil(err))
+	return info
+}
+
+// measured waits until the end knows how long answers take. Until then its timeout is the
+// kernel's for connections of which it knows nothing, 3 s.
+func (e *end) measured() {
+	e.t.Helper()
+	e.until(func() bool { return e.info().Rtt > 0 })
+	qt.Check(e.t, qt.IsTrue(e.info().Rto < 3_000_000), qt.Commentf("timeout of %d us", e.info().Rto))
+}
+
 // inState waits until the kernel has got there.
 func (e *end) inState(want int) {
+	e.t.Helper()
+	e.until(func() bool { return e.state() == want })
+}
+
+// until asks again until it is true.
+func (e *end) until(yes func() bool) {
 	e.t.Helper()
 	deadline, tick := time.NewTimer(10*time.Second), time.NewTicker(time.Millisecond)
 	defer deadline.Stop()
 	defer tick.Stop()
-	for e.state() != want {
+	for !yes() {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			e.t.Fatalf("state %d, want %d", e.state(), want)
+			e.t.Fatalf("it does not get there; state %d", e.state())
 		}
 	}
 }
@@ -286,19 +313,25 @@ func (w *world) restore(c tcprepair.Connection, like pair) pair {
 	return p
 }
 
-// goesOn sends more both ways, reads everything, and ends both streams.
+// goesOn reads everything, sends more both ways, and ends both streams.
 func (p pair) goesOn() {
+	p[0].t.Helper()
+	p.talk(20)
+	p.end()
+}
+
+// talk reads everything and sends more both ways, so many times.
+func (p pair) talk(times int) {
 	p[0].t.Helper()
 	for i := range p {
 		p[i].receive(p[1-i].wrote - p[i].read)
 	}
-	for range 20 {
+	for range times {
 		for i := range p {
 			p[i].write(5000)
 			p[1-i].receive(5000)
 		}
 	}
-	p.end()
 }
 
 // end ends both streams.
