@@ -30,8 +30,8 @@ type bindFiles struct {
 	mounts  map[int]bound // by CRIU's number
 	mapped  map[uint32]image.MappedFile
 	owners  map[string]hostfile.Bound
-	dry     bool        // nothing is made
-	info    *image.Info // for messages; nil until there is one
+	dry     bool  // nothing is made
+	users   users // for messages
 	done    map[string]bool
 	refused []error
 }
@@ -51,34 +51,42 @@ func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) e
 		return err
 	}
 	changes := make(map[uint32]image.FileChange)
-	for _, f := range files {
-		if key, ok := p.host.byPath[f.Name]; ok && b.mapped[f.ID].Code {
-			changes[f.ID] = image.FileChange{Key: key}
-			continue
+	for _, b.dry = range []bool{true, false} { // nothing is made if something is refused
+		clear(b.done)
+		for _, f := range files {
+			if key, ok := p.host.byPath[f.Name]; ok && b.mapped[f.ID].Code {
+				changes[f.ID] = image.FileChange{Key: key}
+				continue
+			}
+			if err := b.look(ctx, &f, files); err != nil {
+				return err
+			}
+			if f.Mode&unix.S_IFMT == unix.S_IFREG && !f.Removed && !b.mapped[f.ID].Code {
+				changes[f.ID] = image.FileChange{Unchecked: true}
+			}
 		}
-		if err := b.look(ctx, &f, files); err != nil {
-			return err
+		if len(b.refused) > 0 {
+			return errors.Join(b.refused...)
 		}
-		if f.Mode&unix.S_IFMT == unix.S_IFREG && !f.Removed && !b.mapped[f.ID].Code {
-			changes[f.ID] = image.FileChange{Unchecked: true}
-		}
-	}
-	if len(b.refused) > 0 {
-		return errors.Join(b.refused...)
 	}
 	return view.ChangeFiles(changes)
 }
 
-// lookAtBinds lists the files that are looked after. It returns an error if something
-// that was bound is gone.
+// lookAtBinds lists the files that are looked after. Something that was bound and is gone
+// is refused, and the files below it are not listed.
 func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []image.SavedFile, error) {
-	b := &bindFiles{o: o, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
+	b := &bindFiles{o: o, users: users{images: o.Snapshot.Images()}, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
+	gone := make(map[string]bool)
 	for _, e := range o.Manifest.External {
 		if e.Kind != snapshot.ExternalBind {
 			continue
 		}
-		if _, err := os.Stat(o.Place.Binds[e.Path]); err != nil {
-			return nil, nil, fmt.Errorf("%w: %s, which the app has at %s: %w; put it back", ErrHostFile, o.Place.Binds[e.Path], e.Path, err)
+		source := o.Place.Binds[e.Path]
+		if _, err := os.Stat(source); err != nil {
+			gone[e.Path] = true
+			b.refused = append(b.refused, &FileError{
+				Path: e.Path, Reason: fmt.Sprintf("%s, which the app has at %s: %v", source, e.Path, err), Remedy: "put it back", cause: err,
+			})
 		}
 	}
 	mounts, err := image.SavedMounts(images)
@@ -86,7 +94,7 @@ func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []i
 		return nil, nil, err
 	}
 	for _, m := range mounts {
-		if source, ok := o.Place.Binds[m.Mountpoint]; ok && m.External != "" {
+		if source, ok := o.Place.Binds[m.Mountpoint]; ok && m.External != "" && !gone[m.Mountpoint] {
 			b.mounts[m.ID] = bound{inside: m.Mountpoint, host: source}
 		}
 	}
@@ -135,7 +143,7 @@ func (b *bindFiles) look(ctx context.Context, f *image.SavedFile, all []image.Sa
 	case err == nil && sameType(info, f.Mode):
 		return nil
 	case err == nil:
-		b.refuse(ctx, f, fmt.Errorf("it is a %s now", kind(info)))
+		b.refuse(ctx, f, fmt.Errorf("it is a %s now", kind(info)), "put it back")
 		return nil
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
 		// A link leads out of the bind, or something else that CRIU may know better.
@@ -146,14 +154,14 @@ func (b *bindFiles) look(ctx context.Context, f *image.SavedFile, all []image.Sa
 	}
 	size, may := b.toMake(f, all)
 	if !may && !b.o.AcceptChanged {
-		b.refuse(ctx, f, errors.New("it is gone"))
+		b.refuse(ctx, f, errors.New("it is gone"), "put it back, or have it made, empty, with --accept-changed-files")
 		return nil
 	}
 	if b.dry {
 		return nil
 	}
 	if err := b.make(root, rest, f, size); err != nil {
-		b.refuse(ctx, f, fmt.Errorf("it is gone, and can't be made: %w", err))
+		b.refuse(ctx, f, fmt.Errorf("it is gone, and can't be made: %w", err), "put it back")
 		return nil
 	}
 	if b.o.Note != nil {
@@ -183,7 +191,7 @@ func (b *bindFiles) link(ctx context.Context, at bound, f *image.SavedFile) erro
 	}
 	below := func(name string) string { return strings.TrimPrefix(strings.TrimPrefix(name, at.inside), "/") }
 	if err := root.Link(below(other), below(f.Link)); err != nil && !errors.Is(err, fs.ErrExist) {
-		b.refuse(ctx, f, fmt.Errorf("had been removed, and its other name %s is gone too: %w", other, err))
+		b.refuse(ctx, f, fmt.Errorf("had been removed, and its other name %s is gone too: %w", other, err), "put that name back")
 	}
 	return nil
 }
@@ -259,16 +267,12 @@ func setBits(mode uint32) (bits fs.FileMode) {
 }
 
 // refuse notes a file without which the app is not to come back.
-func (b *bindFiles) refuse(ctx context.Context, f *image.SavedFile, cause error) {
-	if b.info == nil {
-		b.info = &image.Info{}
-		if info, err := image.Inspect(ctx, b.o.Snapshot.Images()); err == nil {
-			b.info = info
-		}
-	}
+func (b *bindFiles) refuse(ctx context.Context, f *image.SavedFile, cause error, remedy string) {
 	at := b.mounts[f.Mount]
 	host := path.Join(at.host, strings.TrimPrefix(f.Name, at.inside))
-	b.refused = append(b.refused, fmt.Errorf("%w: %s (%s on the host)%s %w", ErrHostFile, f.Name, host, usersOf(b.info, f.Name), cause))
+	b.refused = append(b.refused, &FileError{
+		Path: f.Name, Reason: fmt.Sprintf("%s (%s on the host)%s %v", f.Name, host, b.users.of(ctx, f.Name), cause), Remedy: remedy, cause: cause,
+	})
 }
 
 // sameType tells whether a file is of the type that a mode says.

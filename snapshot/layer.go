@@ -170,6 +170,14 @@ func (l *Layers) Check(ctx context.Context, layer Layer, depth Depth) error {
 	damaged := func(what string, err error) error {
 		return fmt.Errorf("%w: storage layer %s: %s: %w", ErrDamaged, layer.ID, what, err)
 	}
+	if depth == BySize {
+		for _, name := range []string{layerList, layerTree} {
+			if _, err := os.Lstat(filepath.Join(l.dir.Path(string(layer.ID)), name)); err != nil {
+				return damaged(name, err)
+			}
+		}
+		return nil
+	}
 	list, err := readRegular(filepath.Join(l.dir.Path(string(layer.ID)), layerList))
 	if err != nil {
 		return damaged(layerList, err)

@@ -16,4 +16,7 @@ type Policy struct {
 	HibernateAfter time.Duration  `json:"hibernate_after_ns,omitempty"`   // of no traffic; 0: never
 	AcceptLost     []string       `json:"accept_lost,omitempty"`          // protections, see package preflight
 	RestoreMemory  string         `json:"restore_memory,omitempty"`       // empty: mapped; the restore knows which there are
+	// AcceptChangedFiles has files below binds made, empty, that are gone and that the app
+	// could only read.
+	AcceptChangedFiles bool `json:"accept_changed_files,omitempty"`
 }

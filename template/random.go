@@ -45,6 +45,12 @@ func (g *generator) is(file string) bool {
 	return false
 }
 
+// MayRepeat tells whether a process that has mapped a file of that name as code has a
+// generator whose numbers repeat.
+func MayRepeat(file string) bool {
+	return slices.ContainsFunc(generators, func(g generator) bool { return g.is(file) })
+}
+
 // Repeats names the generators of random numbers, each with the processes that have it,
 // that go on in all clones of a dump from the same state. There are others: see above.
 func Repeats(info *image.Info) []string {

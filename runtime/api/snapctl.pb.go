@@ -562,25 +562,26 @@ func (x *Limits) GetPids() int64 {
 }
 
 type RunRequest struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // empty: chosen
-	Args           []string               `protobuf:"bytes,2,rep,name=args,proto3" json:"args,omitempty"`
-	Endpoint       string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the next free address
-	Network        string                 `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`   // empty: "default"
-	Rootfs         string                 `protobuf:"bytes,5,opt,name=rootfs,proto3" json:"rootfs,omitempty"`     // empty: the host's own root
-	Binds          []*Bind                `protobuf:"bytes,6,rep,name=binds,proto3" json:"binds,omitempty"`
-	Env            []string               `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`            // KEY=VALUE
-	Workdir        string                 `protobuf:"bytes,8,opt,name=workdir,proto3" json:"workdir,omitempty"`    // empty: "/"
-	User           string                 `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`          // NAME, UID or UID:GID; empty: root
-	Hostname       string                 `protobuf:"bytes,10,opt,name=hostname,proto3" json:"hostname,omitempty"` // empty: the app's name
-	Limits         *Limits                `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
-	Wake           *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`
-	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // of no traffic; zero: never
-	Publish        []*Publication         `protobuf:"bytes,14,rep,name=publish,proto3" json:"publish,omitempty"`
-	RestoreMemory  RestoreMemory          `protobuf:"varint,15,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
-	AcceptLost     []string               `protobuf:"bytes,18,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"` // protections that it may lose when it is saved: snapshot/preflight.Protection
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // empty: chosen
+	Args               []string               `protobuf:"bytes,2,rep,name=args,proto3" json:"args,omitempty"`
+	Endpoint           string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // empty: the next free address
+	Network            string                 `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`   // empty: "default"
+	Rootfs             string                 `protobuf:"bytes,5,opt,name=rootfs,proto3" json:"rootfs,omitempty"`     // empty: the host's own root
+	Binds              []*Bind                `protobuf:"bytes,6,rep,name=binds,proto3" json:"binds,omitempty"`
+	Env                []string               `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`            // KEY=VALUE
+	Workdir            string                 `protobuf:"bytes,8,opt,name=workdir,proto3" json:"workdir,omitempty"`    // empty: "/"
+	User               string                 `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`          // NAME, UID or UID:GID; empty: root
+	Hostname           string                 `protobuf:"bytes,10,opt,name=hostname,proto3" json:"hostname,omitempty"` // empty: the app's name
+	Limits             *Limits                `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
+	Wake               *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`
+	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"` // of no traffic; zero: never
+	Publish            []*Publication         `protobuf:"bytes,14,rep,name=publish,proto3" json:"publish,omitempty"`
+	RestoreMemory      RestoreMemory          `protobuf:"varint,15,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
+	AcceptLost         []string               `protobuf:"bytes,18,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"`                            // protections that it may lose when it is saved: snapshot/preflight.Protection
+	AcceptChangedFiles bool                   `protobuf:"varint,30,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"` // at every wake, and in what is made of its snapshots: as in WakeRequest
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RunRequest) Reset() {
@@ -725,49 +726,120 @@ func (x *RunRequest) GetAcceptLost() []string {
 	return nil
 }
 
+func (x *RunRequest) GetAcceptChangedFiles() bool {
+	if x != nil {
+		return x.AcceptChangedFiles
+	}
+	return false
+}
+
+// Obstacle is what keeps a saved app from coming back now. Nothing is lost: once it is
+// gone the app can be woken, restored or cloned.
+type Obstacle struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`     // of the file, as the app knows it; empty if it is no file of the app's
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // what is wrong, with which file of which process
+	Remedy        string                 `protobuf:"bytes,3,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Obstacle) Reset() {
+	*x = Obstacle{}
+	mi := &file_snapctl_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Obstacle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Obstacle) ProtoMessage() {}
+
+func (x *Obstacle) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
+func (*Obstacle) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Obstacle) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Obstacle) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Obstacle) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
 type App struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Status         Status                 `protobuf:"varint,2,opt,name=status,proto3,enum=snapctl.v1.Status" json:"status,omitempty"`
-	Endpoint       string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // IPv4
-	Endpoint6      string                 `protobuf:"bytes,4,opt,name=endpoint6,proto3" json:"endpoint6,omitempty"`
-	Network        string                 `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
-	Args           []string               `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
-	Pid            int32                  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"` // of the root process on the host; 0 when there is none
-	CreatedAt      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	StatusAt       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=status_at,json=statusAt,proto3" json:"status_at,omitempty"` // since when it has its status
-	Wake           *WakePolicy            `protobuf:"bytes,10,opt,name=wake,proto3" json:"wake,omitempty"`
-	HibernateAfter *durationpb.Duration   `protobuf:"bytes,11,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`
-	Publish        []*Publication         `protobuf:"bytes,12,rep,name=publish,proto3" json:"publish,omitempty"`
-	Limits         *Limits                `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
-	Rootfs         string                 `protobuf:"bytes,14,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
-	Binds          []*Bind                `protobuf:"bytes,15,rep,name=binds,proto3" json:"binds,omitempty"`
-	Hostname       string                 `protobuf:"bytes,16,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	User           string                 `protobuf:"bytes,17,opt,name=user,proto3" json:"user,omitempty"`
-	Workdir        string                 `protobuf:"bytes,18,opt,name=workdir,proto3" json:"workdir,omitempty"`
-	Exit           string                 `protobuf:"bytes,19,opt,name=exit,proto3" json:"exit,omitempty"` // how it ended: "exit code 1", "signal 9 (SIGKILL)"
-	HeldSockets    int32                  `protobuf:"varint,20,opt,name=held_sockets,json=heldSockets,proto3" json:"held_sockets,omitempty"`
-	MemoryBytes    int64                  `protobuf:"varint,21,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`   // that its processes use, what several share by its share; without them of the cgroup
-	RestoredFrom   string                 `protobuf:"bytes,22,opt,name=restored_from,json=restoredFrom,proto3" json:"restored_from,omitempty"` // snapshot
-	Error          string                 `protobuf:"bytes,23,opt,name=error,proto3" json:"error,omitempty"`                                   // of the last operation that the daemon did by itself
-	Hint           string                 `protobuf:"bytes,24,opt,name=hint,proto3" json:"hint,omitempty"`
-	Processes      int32                  `protobuf:"varint,25,opt,name=processes,proto3" json:"processes,omitempty"`
-	Operation      string                 `protobuf:"bytes,26,opt,name=operation,proto3" json:"operation,omitempty"`                                 // what is being done to it right now
-	Template       string                 `protobuf:"bytes,27,opt,name=template,proto3" json:"template,omitempty"`                                   // that it is a clone of
-	Number         int32                  `protobuf:"varint,28,opt,name=number,proto3" json:"number,omitempty"`                                      // of a clone: no other of the template has it
-	InsideEndpoint string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
-	Generation     string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
-	RestoreMemory  RestoreMemory          `protobuf:"varint,31,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
-	Awake          string                 `protobuf:"bytes,37,opt,name=awake,proto3" json:"awake,omitempty"`                             // while it runs: why it has not been hibernated, though it is to be when it is idle
-	Notes          []*Note                `protobuf:"bytes,32,rep,name=notes,proto3" json:"notes,omitempty"`                             // of when it was last hibernated, woken, restored or cloned
-	AcceptLost     []string               `protobuf:"bytes,36,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"` // as in RunRequest
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Status             Status                 `protobuf:"varint,2,opt,name=status,proto3,enum=snapctl.v1.Status" json:"status,omitempty"`
+	Endpoint           string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // IPv4
+	Endpoint6          string                 `protobuf:"bytes,4,opt,name=endpoint6,proto3" json:"endpoint6,omitempty"`
+	Network            string                 `protobuf:"bytes,5,opt,name=network,proto3" json:"network,omitempty"`
+	Args               []string               `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
+	Pid                int32                  `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"` // of the root process on the host; 0 when there is none
+	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	StatusAt           *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=status_at,json=statusAt,proto3" json:"status_at,omitempty"` // since when it has its status
+	Wake               *WakePolicy            `protobuf:"bytes,10,opt,name=wake,proto3" json:"wake,omitempty"`
+	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,11,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`
+	Publish            []*Publication         `protobuf:"bytes,12,rep,name=publish,proto3" json:"publish,omitempty"`
+	Limits             *Limits                `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
+	Rootfs             string                 `protobuf:"bytes,14,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
+	Binds              []*Bind                `protobuf:"bytes,15,rep,name=binds,proto3" json:"binds,omitempty"`
+	Hostname           string                 `protobuf:"bytes,16,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	User               string                 `protobuf:"bytes,17,opt,name=user,proto3" json:"user,omitempty"`
+	Workdir            string                 `protobuf:"bytes,18,opt,name=workdir,proto3" json:"workdir,omitempty"`
+	Exit               string                 `protobuf:"bytes,19,opt,name=exit,proto3" json:"exit,omitempty"` // how it ended: "exit code 1", "signal 9 (SIGKILL)"
+	HeldSockets        int32                  `protobuf:"varint,20,opt,name=held_sockets,json=heldSockets,proto3" json:"held_sockets,omitempty"`
+	MemoryBytes        int64                  `protobuf:"varint,21,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`   // that its processes use, what several share by its share; without them of the cgroup
+	RestoredFrom       string                 `protobuf:"bytes,22,opt,name=restored_from,json=restoredFrom,proto3" json:"restored_from,omitempty"` // snapshot
+	Error              string                 `protobuf:"bytes,23,opt,name=error,proto3" json:"error,omitempty"`                                   // of the last operation that the daemon did by itself
+	Hint               string                 `protobuf:"bytes,24,opt,name=hint,proto3" json:"hint,omitempty"`
+	Processes          int32                  `protobuf:"varint,25,opt,name=processes,proto3" json:"processes,omitempty"`
+	Operation          string                 `protobuf:"bytes,26,opt,name=operation,proto3" json:"operation,omitempty"`                                 // what is being done to it right now
+	Template           string                 `protobuf:"bytes,27,opt,name=template,proto3" json:"template,omitempty"`                                   // that it is a clone of
+	Number             int32                  `protobuf:"varint,28,opt,name=number,proto3" json:"number,omitempty"`                                      // of a clone: no other of the template has it
+	InsideEndpoint     string                 `protobuf:"bytes,29,opt,name=inside_endpoint,json=insideEndpoint,proto3" json:"inside_endpoint,omitempty"` // by which it knows itself; empty: endpoint
+	Generation         string                 `protobuf:"bytes,30,opt,name=generation,proto3" json:"generation,omitempty"`                               // changes with every restore and clone, not with a wake
+	RestoreMemory      RestoreMemory          `protobuf:"varint,31,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"`
+	Awake              string                 `protobuf:"bytes,37,opt,name=awake,proto3" json:"awake,omitempty"`                                                        // while it runs: why it has not been hibernated, though it is to be when it is idle
+	Notes              []*Note                `protobuf:"bytes,32,rep,name=notes,proto3" json:"notes,omitempty"`                                                        // of when it was last hibernated, woken, restored or cloned
+	AcceptLost         []string               `protobuf:"bytes,36,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"`                            // as in RunRequest
+	AcceptChangedFiles bool                   `protobuf:"varint,50,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"` // as in RunRequest
+	WouldNotStart      []*Obstacle            `protobuf:"bytes,51,rep,name=would_not_start,json=wouldNotStart,proto3" json:"would_not_start,omitempty"`                 // while it is held; only List and Show look for them
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_snapctl_proto_msgTypes[5]
+	mi := &file_snapctl_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +851,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[5]
+	mi := &file_snapctl_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +864,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{5}
+	return file_snapctl_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *App) GetName() string {
@@ -1033,6 +1105,20 @@ func (x *App) GetAcceptLost() []string {
 	return nil
 }
 
+func (x *App) GetAcceptChangedFiles() bool {
+	if x != nil {
+		return x.AcceptChangedFiles
+	}
+	return false
+}
+
+func (x *App) GetWouldNotStart() []*Obstacle {
+	if x != nil {
+		return x.WouldNotStart
+	}
+	return nil
+}
+
 type AppRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1042,7 +1128,7 @@ type AppRequest struct {
 
 func (x *AppRequest) Reset() {
 	*x = AppRequest{}
-	mi := &file_snapctl_proto_msgTypes[6]
+	mi := &file_snapctl_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1140,7 @@ func (x *AppRequest) String() string {
 func (*AppRequest) ProtoMessage() {}
 
 func (x *AppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[6]
+	mi := &file_snapctl_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1153,7 @@ func (x *AppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRequest.ProtoReflect.Descriptor instead.
 func (*AppRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{6}
+	return file_snapctl_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AppRequest) GetName() string {
@@ -1085,7 +1171,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_snapctl_proto_msgTypes[7]
+	mi := &file_snapctl_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1183,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[7]
+	mi := &file_snapctl_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1196,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{7}
+	return file_snapctl_proto_rawDescGZIP(), []int{8}
 }
 
 type ListResponse struct {
@@ -1122,7 +1208,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_snapctl_proto_msgTypes[8]
+	mi := &file_snapctl_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1220,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[8]
+	mi := &file_snapctl_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1233,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{8}
+	return file_snapctl_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListResponse) GetApps() []*App {
@@ -1168,7 +1254,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_snapctl_proto_msgTypes[9]
+	mi := &file_snapctl_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1266,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[9]
+	mi := &file_snapctl_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1279,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{9}
+	return file_snapctl_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -1226,7 +1312,7 @@ type LogsChunk struct {
 
 func (x *LogsChunk) Reset() {
 	*x = LogsChunk{}
-	mi := &file_snapctl_proto_msgTypes[10]
+	mi := &file_snapctl_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1324,7 @@ func (x *LogsChunk) String() string {
 func (*LogsChunk) ProtoMessage() {}
 
 func (x *LogsChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[10]
+	mi := &file_snapctl_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1337,7 @@ func (x *LogsChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsChunk.ProtoReflect.Descriptor instead.
 func (*LogsChunk) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{10}
+	return file_snapctl_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogsChunk) GetData() []byte {
@@ -1277,7 +1363,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_snapctl_proto_msgTypes[11]
+	mi := &file_snapctl_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1375,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[11]
+	mi := &file_snapctl_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1388,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{11}
+	return file_snapctl_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecStart) GetName() string {
@@ -1376,7 +1462,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_snapctl_proto_msgTypes[12]
+	mi := &file_snapctl_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1474,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[12]
+	mi := &file_snapctl_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1487,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{12}
+	return file_snapctl_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecInput) GetInput() isExecInput_Input {
@@ -1489,7 +1575,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_snapctl_proto_msgTypes[13]
+	mi := &file_snapctl_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1587,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[13]
+	mi := &file_snapctl_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1600,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{13}
+	return file_snapctl_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecOutput) GetOutput() isExecOutput_Output {
@@ -1584,7 +1670,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_snapctl_proto_msgTypes[14]
+	mi := &file_snapctl_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1682,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[14]
+	mi := &file_snapctl_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1695,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{14}
+	return file_snapctl_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopRequest) GetName() string {
@@ -1643,7 +1729,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_snapctl_proto_msgTypes[15]
+	mi := &file_snapctl_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1741,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[15]
+	mi := &file_snapctl_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1754,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{15}
+	return file_snapctl_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveRequest) GetName() string {
@@ -1693,7 +1779,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_snapctl_proto_msgTypes[16]
+	mi := &file_snapctl_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1791,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[16]
+	mi := &file_snapctl_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1804,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{16}
+	return file_snapctl_proto_rawDescGZIP(), []int{17}
 }
 
 type HibernateRequest struct {
@@ -1733,7 +1819,7 @@ type HibernateRequest struct {
 
 func (x *HibernateRequest) Reset() {
 	*x = HibernateRequest{}
-	mi := &file_snapctl_proto_msgTypes[17]
+	mi := &file_snapctl_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1831,7 @@ func (x *HibernateRequest) String() string {
 func (*HibernateRequest) ProtoMessage() {}
 
 func (x *HibernateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[17]
+	mi := &file_snapctl_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1844,7 @@ func (x *HibernateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HibernateRequest.ProtoReflect.Descriptor instead.
 func (*HibernateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{17}
+	return file_snapctl_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HibernateRequest) GetName() string {
@@ -1794,7 +1880,8 @@ type WakeRequest struct {
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Timeout *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	Copy    bool                   `protobuf:"varint,3,opt,name=copy,proto3" json:"copy,omitempty"` // this time memory is copied, whatever the app's policy
-	// Files of binds that are gone and that the app could only read are made, empty.
+	// Files of binds that are gone and that the app could only read are made, empty, also
+	// if the app's policy says nothing of it.
 	AcceptChangedFiles bool `protobuf:"varint,4,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1802,7 +1889,7 @@ type WakeRequest struct {
 
 func (x *WakeRequest) Reset() {
 	*x = WakeRequest{}
-	mi := &file_snapctl_proto_msgTypes[18]
+	mi := &file_snapctl_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1901,7 @@ func (x *WakeRequest) String() string {
 func (*WakeRequest) ProtoMessage() {}
 
 func (x *WakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[18]
+	mi := &file_snapctl_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1914,7 @@ func (x *WakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeRequest.ProtoReflect.Descriptor instead.
 func (*WakeRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{18}
+	return file_snapctl_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WakeRequest) GetName() string {
@@ -1872,7 +1959,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_snapctl_proto_msgTypes[19]
+	mi := &file_snapctl_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +1971,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[19]
+	mi := &file_snapctl_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +1984,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{19}
+	return file_snapctl_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotRequest) GetApp() string {
@@ -1952,14 +2039,14 @@ type RestoreRequest struct {
 	Wake               *WakePolicy            `protobuf:"bytes,6,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
 	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
 	RestoreMemory      RestoreMemory          `protobuf:"varint,8,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // now and later; unspecified: the saved app's
-	AcceptChangedFiles bool                   `protobuf:"varint,9,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"`              // as in WakeRequest
+	AcceptChangedFiles *bool                  `protobuf:"varint,9,opt,name=accept_changed_files,json=acceptChangedFiles,proto3,oneof" json:"accept_changed_files,omitempty"`        // now and later; absent: the saved app's
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_snapctl_proto_msgTypes[20]
+	mi := &file_snapctl_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2058,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[20]
+	mi := &file_snapctl_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2071,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{20}
+	return file_snapctl_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RestoreRequest) GetSnapshot() string {
@@ -2044,8 +2131,8 @@ func (x *RestoreRequest) GetRestoreMemory() RestoreMemory {
 }
 
 func (x *RestoreRequest) GetAcceptChangedFiles() bool {
-	if x != nil {
-		return x.AcceptChangedFiles
+	if x != nil && x.AcceptChangedFiles != nil {
+		return *x.AcceptChangedFiles
 	}
 	return false
 }
@@ -2059,7 +2146,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_snapctl_proto_msgTypes[21]
+	mi := &file_snapctl_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2158,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[21]
+	mi := &file_snapctl_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2171,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{21}
+	return file_snapctl_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InspectRequest) GetSnapshot() string {
@@ -2104,7 +2191,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_snapctl_proto_msgTypes[22]
+	mi := &file_snapctl_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2203,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[22]
+	mi := &file_snapctl_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2216,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{22}
+	return file_snapctl_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InspectResponse) GetSnapshot() *Snapshot {
@@ -2155,7 +2242,7 @@ type RemoveSnapshotRequest struct {
 
 func (x *RemoveSnapshotRequest) Reset() {
 	*x = RemoveSnapshotRequest{}
-	mi := &file_snapctl_proto_msgTypes[23]
+	mi := &file_snapctl_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2254,7 @@ func (x *RemoveSnapshotRequest) String() string {
 func (*RemoveSnapshotRequest) ProtoMessage() {}
 
 func (x *RemoveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[23]
+	mi := &file_snapctl_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2267,7 @@ func (x *RemoveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{23}
+	return file_snapctl_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveSnapshotRequest) GetName() string {
@@ -2191,30 +2278,34 @@ func (x *RemoveSnapshotRequest) GetName() string {
 }
 
 type Snapshot struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	App                string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
-	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	SizeBytes          int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`          // its own: what removing it would free
-	MemoryBytes        int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`    // of that, of the processes' pages
-	StorageBytes       int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"` // of that, of the app's files
-	Endpoint           string                 `protobuf:"bytes,7,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	Network            string                 `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`
-	Args               []string               `protobuf:"bytes,9,rep,name=args,proto3" json:"args,omitempty"`
-	CriuVersion        string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
-	Kernel             string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	Processes          int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
-	MemorySharedBytes  int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`                 // pages that it has in common with others; not in size_bytes
-	StorageSharedBytes int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"`              // files that it has in common with others; not in size_bytes
-	Connections        int32                  `protobuf:"varint,16,opt,name=connections,proto3" json:"connections,omitempty"`                                                        // TCP connections inside the app, which copies have too
-	RestoreMemory      RestoreMemory          `protobuf:"varint,17,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // of what is made of it, unless it is told otherwise
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	App                  string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	CreatedAt            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	SizeBytes            int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`          // its own: what removing it would free
+	MemoryBytes          int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`    // of that, of the processes' pages
+	StorageBytes         int64                  `protobuf:"varint,6,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"` // of that, of the app's files
+	Endpoint             string                 `protobuf:"bytes,7,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Network              string                 `protobuf:"bytes,8,opt,name=network,proto3" json:"network,omitempty"`
+	Args                 []string               `protobuf:"bytes,9,rep,name=args,proto3" json:"args,omitempty"`
+	CriuVersion          string                 `protobuf:"bytes,10,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
+	Kernel               string                 `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Processes            int32                  `protobuf:"varint,12,opt,name=processes,proto3" json:"processes,omitempty"`
+	MemorySharedBytes    int64                  `protobuf:"varint,14,opt,name=memory_shared_bytes,json=memorySharedBytes,proto3" json:"memory_shared_bytes,omitempty"`                 // pages that it has in common with others; not in size_bytes
+	StorageSharedBytes   int64                  `protobuf:"varint,15,opt,name=storage_shared_bytes,json=storageSharedBytes,proto3" json:"storage_shared_bytes,omitempty"`              // files that it has in common with others; not in size_bytes
+	Connections          int32                  `protobuf:"varint,16,opt,name=connections,proto3" json:"connections,omitempty"`                                                        // TCP connections inside the app, which copies have too
+	RestoreMemory        RestoreMemory          `protobuf:"varint,17,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // of what is made of it, unless it is told otherwise
+	HostFilesBytes       int64                  `protobuf:"varint,18,opt,name=host_files_bytes,json=hostFilesBytes,proto3" json:"host_files_bytes,omitempty"`                          // of size_bytes, of files of the host that are kept for it
+	HostFilesSharedBytes int64                  `protobuf:"varint,19,opt,name=host_files_shared_bytes,json=hostFilesSharedBytes,proto3" json:"host_files_shared_bytes,omitempty"`      // kept for others before; not in size_bytes
+	AcceptChangedFiles   bool                   `protobuf:"varint,20,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"`              // of what is made of it, unless it is told otherwise
+	WouldNotStart        []*Obstacle            `protobuf:"bytes,21,rep,name=would_not_start,json=wouldNotStart,proto3" json:"would_not_start,omitempty"`                              // only ListSnapshots and Inspect look for them
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_snapctl_proto_msgTypes[24]
+	mi := &file_snapctl_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2317,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[24]
+	mi := &file_snapctl_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2330,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{24}
+	return file_snapctl_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Snapshot) GetName() string {
@@ -2354,6 +2445,34 @@ func (x *Snapshot) GetRestoreMemory() RestoreMemory {
 	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
+func (x *Snapshot) GetHostFilesBytes() int64 {
+	if x != nil {
+		return x.HostFilesBytes
+	}
+	return 0
+}
+
+func (x *Snapshot) GetHostFilesSharedBytes() int64 {
+	if x != nil {
+		return x.HostFilesSharedBytes
+	}
+	return 0
+}
+
+func (x *Snapshot) GetAcceptChangedFiles() bool {
+	if x != nil {
+		return x.AcceptChangedFiles
+	}
+	return false
+}
+
+func (x *Snapshot) GetWouldNotStart() []*Obstacle {
+	if x != nil {
+		return x.WouldNotStart
+	}
+	return nil
+}
+
 type ListSnapshotsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Snapshots     []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
@@ -2363,7 +2482,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_snapctl_proto_msgTypes[25]
+	mi := &file_snapctl_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2494,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[25]
+	mi := &file_snapctl_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2507,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{25}
+	return file_snapctl_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -2412,7 +2531,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_snapctl_proto_msgTypes[26]
+	mi := &file_snapctl_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2543,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[26]
+	mi := &file_snapctl_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2556,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{26}
+	return file_snapctl_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2492,7 +2611,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_snapctl_proto_msgTypes[27]
+	mi := &file_snapctl_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2623,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[27]
+	mi := &file_snapctl_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2636,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{27}
+	return file_snapctl_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Progress) GetStep() string {
@@ -2553,7 +2672,7 @@ type SocketOutcome struct {
 
 func (x *SocketOutcome) Reset() {
 	*x = SocketOutcome{}
-	mi := &file_snapctl_proto_msgTypes[28]
+	mi := &file_snapctl_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2684,7 @@ func (x *SocketOutcome) String() string {
 func (*SocketOutcome) ProtoMessage() {}
 
 func (x *SocketOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[28]
+	mi := &file_snapctl_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2697,7 @@ func (x *SocketOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOutcome.ProtoReflect.Descriptor instead.
 func (*SocketOutcome) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{28}
+	return file_snapctl_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SocketOutcome) GetSocket() string {
@@ -2614,7 +2733,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_snapctl_proto_msgTypes[29]
+	mi := &file_snapctl_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2745,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[29]
+	mi := &file_snapctl_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2758,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{29}
+	return file_snapctl_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Note) GetText() string {
@@ -2672,7 +2791,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2803,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2816,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{30}
+	return file_snapctl_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Result) GetApp() *App {
@@ -2771,7 +2890,7 @@ type CreateTemplateRequest struct {
 
 func (x *CreateTemplateRequest) Reset() {
 	*x = CreateTemplateRequest{}
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2902,7 @@ func (x *CreateTemplateRequest) String() string {
 func (*CreateTemplateRequest) ProtoMessage() {}
 
 func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2915,7 @@ func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTemplateRequest.ProtoReflect.Descriptor instead.
 func (*CreateTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{31}
+	return file_snapctl_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateTemplateRequest) GetName() string {
@@ -2843,7 +2962,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +2974,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +2987,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{32}
+	return file_snapctl_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -2896,13 +3015,15 @@ type Template struct {
 	Args           []string               `protobuf:"bytes,14,rep,name=args,proto3" json:"args,omitempty"`
 	Processes      int32                  `protobuf:"varint,15,opt,name=processes,proto3" json:"processes,omitempty"` // of each clone
 	Parameters     []*Parameter           `protobuf:"bytes,16,rep,name=parameters,proto3" json:"parameters,omitempty"`
+	HostFilesBytes int64                  `protobuf:"varint,17,opt,name=host_files_bytes,json=hostFilesBytes,proto3" json:"host_files_bytes,omitempty"` // files of the host that are kept, and that clones share
+	WouldNotStart  []*Obstacle            `protobuf:"bytes,18,rep,name=would_not_start,json=wouldNotStart,proto3" json:"would_not_start,omitempty"`     // its clones; only ListTemplates and ShowTemplate look for them
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Template) Reset() {
 	*x = Template{}
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +3035,7 @@ func (x *Template) String() string {
 func (*Template) ProtoMessage() {}
 
 func (x *Template) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3048,7 @@ func (x *Template) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Template.ProtoReflect.Descriptor instead.
 func (*Template) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{33}
+	return file_snapctl_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Template) GetName() string {
@@ -3042,6 +3163,20 @@ func (x *Template) GetParameters() []*Parameter {
 	return nil
 }
 
+func (x *Template) GetHostFilesBytes() int64 {
+	if x != nil {
+		return x.HostFilesBytes
+	}
+	return 0
+}
+
+func (x *Template) GetWouldNotStart() []*Obstacle {
+	if x != nil {
+		return x.WouldNotStart
+	}
+	return nil
+}
+
 // Parameter is what may be set for each clone.
 type Parameter struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3056,7 +3191,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3203,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3216,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{34}
+	return file_snapctl_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Parameter) GetKey() string {
@@ -3128,7 +3263,7 @@ type ListTemplatesResponse struct {
 
 func (x *ListTemplatesResponse) Reset() {
 	*x = ListTemplatesResponse{}
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3275,7 @@ func (x *ListTemplatesResponse) String() string {
 func (*ListTemplatesResponse) ProtoMessage() {}
 
 func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3288,7 @@ func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
 func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{35}
+	return file_snapctl_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListTemplatesResponse) GetTemplates() []*Template {
@@ -3175,7 +3310,7 @@ type SetPoolRequest struct {
 
 func (x *SetPoolRequest) Reset() {
 	*x = SetPoolRequest{}
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3322,7 @@ func (x *SetPoolRequest) String() string {
 func (*SetPoolRequest) ProtoMessage() {}
 
 func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3335,7 @@ func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPoolRequest.ProtoReflect.Descriptor instead.
 func (*SetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{36}
+	return file_snapctl_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SetPoolRequest) GetTemplate() string {
@@ -3220,28 +3355,29 @@ func (x *SetPoolRequest) GetSize() int32 {
 // CloneRequest makes apps of a template: all of them, or none unless keep_going
 // is set.
 type CloneRequest struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Template       string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
-	Count          int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`                                                                      // 0: as many as names or endpoints, or 1
-	NamePattern    string                 `protobuf:"bytes,3,opt,name=name_pattern,json=namePattern,proto3" json:"name_pattern,omitempty"`                                        // empty: TEMPLATE-{n}; see package template
-	Names          []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`                                                                       // instead of a pattern: one for each clone
-	Endpoints      []string               `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`                                                               // empty: the next free ones; else one for each clone
-	Set            map[string]string      `protobuf:"bytes,6,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of the rules' parameters
-	Storage        Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
-	KeepGoing      bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails, or the end of the time, does not undo the others
-	Pool           PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
-	Timeout        *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`                                                                 // for all of them
-	Start          int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`                                                                    // first number; 0: after the highest one of the template's clones
-	Wake           *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
-	HibernateAfter *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
-	RestoreMemory  RestoreMemory          `protobuf:"varint,14,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // unspecified: as the rules say, or the saved app's
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Template           string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	Count              int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`                                                                      // 0: as many as names or endpoints, or 1
+	NamePattern        string                 `protobuf:"bytes,3,opt,name=name_pattern,json=namePattern,proto3" json:"name_pattern,omitempty"`                                        // empty: TEMPLATE-{n}; see package template
+	Names              []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`                                                                       // instead of a pattern: one for each clone
+	Endpoints          []string               `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`                                                               // empty: the next free ones; else one for each clone
+	Set                map[string]string      `protobuf:"bytes,6,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // values of the rules' parameters
+	Storage            Storage                `protobuf:"varint,7,opt,name=storage,proto3,enum=snapctl.v1.Storage" json:"storage,omitempty"`
+	KeepGoing          bool                   `protobuf:"varint,8,opt,name=keep_going,json=keepGoing,proto3" json:"keep_going,omitempty"` // one that fails, or the end of the time, does not undo the others
+	Pool               PoolUse                `protobuf:"varint,9,opt,name=pool,proto3,enum=snapctl.v1.PoolUse" json:"pool,omitempty"`
+	Timeout            *durationpb.Duration   `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`                                                                 // for all of them
+	Start              int32                  `protobuf:"varint,11,opt,name=start,proto3" json:"start,omitempty"`                                                                    // first number; 0: after the highest one of the template's clones
+	Wake               *WakePolicy            `protobuf:"bytes,12,opt,name=wake,proto3" json:"wake,omitempty"`                                                                       // absent: the saved app's
+	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
+	RestoreMemory      RestoreMemory          `protobuf:"varint,14,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // unspecified: as the rules say, or the saved app's
+	AcceptChangedFiles *bool                  `protobuf:"varint,20,opt,name=accept_changed_files,json=acceptChangedFiles,proto3,oneof" json:"accept_changed_files,omitempty"`        // now and later; absent: the saved app's
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *CloneRequest) Reset() {
 	*x = CloneRequest{}
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3253,7 +3389,7 @@ func (x *CloneRequest) String() string {
 func (*CloneRequest) ProtoMessage() {}
 
 func (x *CloneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3266,7 +3402,7 @@ func (x *CloneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
 func (*CloneRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{37}
+	return file_snapctl_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CloneRequest) GetTemplate() string {
@@ -3367,6 +3503,13 @@ func (x *CloneRequest) GetRestoreMemory() RestoreMemory {
 	return RestoreMemory_RESTORE_MEMORY_UNSPECIFIED
 }
 
+func (x *CloneRequest) GetAcceptChangedFiles() bool {
+	if x != nil && x.AcceptChangedFiles != nil {
+		return *x.AcceptChangedFiles
+	}
+	return false
+}
+
 // CloneEvent tells how clones come to be. There is one result for each, in the
 // order in which they are done, and at last a summary. If they are undone, the
 // stream ends with the error of the first that failed instead.
@@ -3384,7 +3527,7 @@ type CloneEvent struct {
 
 func (x *CloneEvent) Reset() {
 	*x = CloneEvent{}
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3539,7 @@ func (x *CloneEvent) String() string {
 func (*CloneEvent) ProtoMessage() {}
 
 func (x *CloneEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3552,7 @@ func (x *CloneEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneEvent.ProtoReflect.Descriptor instead.
 func (*CloneEvent) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{38}
+	return file_snapctl_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CloneEvent) GetEvent() isCloneEvent_Event {
@@ -3480,7 +3623,7 @@ type CloneProgress struct {
 
 func (x *CloneProgress) Reset() {
 	*x = CloneProgress{}
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3635,7 @@ func (x *CloneProgress) String() string {
 func (*CloneProgress) ProtoMessage() {}
 
 func (x *CloneProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3648,7 @@ func (x *CloneProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneProgress.ProtoReflect.Descriptor instead.
 func (*CloneProgress) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{39}
+	return file_snapctl_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CloneProgress) GetName() string {
@@ -3555,7 +3698,7 @@ type CloneResult struct {
 
 func (x *CloneResult) Reset() {
 	*x = CloneResult{}
-	mi := &file_snapctl_proto_msgTypes[40]
+	mi := &file_snapctl_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3710,7 @@ func (x *CloneResult) String() string {
 func (*CloneResult) ProtoMessage() {}
 
 func (x *CloneResult) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[40]
+	mi := &file_snapctl_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3723,7 @@ func (x *CloneResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneResult.ProtoReflect.Descriptor instead.
 func (*CloneResult) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{40}
+	return file_snapctl_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CloneResult) GetName() string {
@@ -3664,7 +3807,7 @@ type CloneSummary struct {
 
 func (x *CloneSummary) Reset() {
 	*x = CloneSummary{}
-	mi := &file_snapctl_proto_msgTypes[41]
+	mi := &file_snapctl_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3676,7 +3819,7 @@ func (x *CloneSummary) String() string {
 func (*CloneSummary) ProtoMessage() {}
 
 func (x *CloneSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[41]
+	mi := &file_snapctl_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3689,7 +3832,7 @@ func (x *CloneSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneSummary.ProtoReflect.Descriptor instead.
 func (*CloneSummary) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{41}
+	return file_snapctl_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CloneSummary) GetMade() int32 {
@@ -3726,7 +3869,7 @@ type Id struct {
 
 func (x *Id) Reset() {
 	*x = Id{}
-	mi := &file_snapctl_proto_msgTypes[42]
+	mi := &file_snapctl_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3881,7 @@ func (x *Id) String() string {
 func (*Id) ProtoMessage() {}
 
 func (x *Id) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[42]
+	mi := &file_snapctl_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3894,7 @@ func (x *Id) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Id.ProtoReflect.Descriptor instead.
 func (*Id) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{42}
+	return file_snapctl_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Id) GetKind() string {
@@ -3791,7 +3934,7 @@ type IdsResponse struct {
 
 func (x *IdsResponse) Reset() {
 	*x = IdsResponse{}
-	mi := &file_snapctl_proto_msgTypes[43]
+	mi := &file_snapctl_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3803,7 +3946,7 @@ func (x *IdsResponse) String() string {
 func (*IdsResponse) ProtoMessage() {}
 
 func (x *IdsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[43]
+	mi := &file_snapctl_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3816,7 +3959,7 @@ func (x *IdsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdsResponse.ProtoReflect.Descriptor instead.
 func (*IdsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{43}
+	return file_snapctl_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *IdsResponse) GetIds() []*Id {
@@ -3836,7 +3979,7 @@ type VemTableRequest struct {
 
 func (x *VemTableRequest) Reset() {
 	*x = VemTableRequest{}
-	mi := &file_snapctl_proto_msgTypes[44]
+	mi := &file_snapctl_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +3991,7 @@ func (x *VemTableRequest) String() string {
 func (*VemTableRequest) ProtoMessage() {}
 
 func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[44]
+	mi := &file_snapctl_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +4004,7 @@ func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableRequest.ProtoReflect.Descriptor instead.
 func (*VemTableRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{44}
+	return file_snapctl_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VemTableRequest) GetApp() string {
@@ -3899,7 +4042,7 @@ type VemRow struct {
 
 func (x *VemRow) Reset() {
 	*x = VemRow{}
-	mi := &file_snapctl_proto_msgTypes[45]
+	mi := &file_snapctl_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4054,7 @@ func (x *VemRow) String() string {
 func (*VemRow) ProtoMessage() {}
 
 func (x *VemRow) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[45]
+	mi := &file_snapctl_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4067,7 @@ func (x *VemRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemRow.ProtoReflect.Descriptor instead.
 func (*VemRow) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{45}
+	return file_snapctl_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *VemRow) GetApp() string {
@@ -4027,7 +4170,7 @@ type VemTableResponse struct {
 
 func (x *VemTableResponse) Reset() {
 	*x = VemTableResponse{}
-	mi := &file_snapctl_proto_msgTypes[46]
+	mi := &file_snapctl_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +4182,7 @@ func (x *VemTableResponse) String() string {
 func (*VemTableResponse) ProtoMessage() {}
 
 func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[46]
+	mi := &file_snapctl_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +4195,7 @@ func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableResponse.ProtoReflect.Descriptor instead.
 func (*VemTableResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{46}
+	return file_snapctl_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *VemTableResponse) GetRows() []*VemRow {
@@ -4070,7 +4213,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_snapctl_proto_msgTypes[47]
+	mi := &file_snapctl_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4082,7 +4225,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[47]
+	mi := &file_snapctl_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4095,7 +4238,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{47}
+	return file_snapctl_proto_rawDescGZIP(), []int{48}
 }
 
 type Check struct {
@@ -4110,7 +4253,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_snapctl_proto_msgTypes[48]
+	mi := &file_snapctl_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4265,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[48]
+	mi := &file_snapctl_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4278,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{48}
+	return file_snapctl_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Check) GetName() string {
@@ -4175,7 +4318,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4187,7 +4330,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4200,7 +4343,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{49}
+	return file_snapctl_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -4218,7 +4361,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4230,7 +4373,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4243,7 +4386,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{50}
+	return file_snapctl_proto_rawDescGZIP(), []int{51}
 }
 
 type VersionResponse struct {
@@ -4264,7 +4407,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_snapctl_proto_msgTypes[51]
+	mi := &file_snapctl_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4419,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[51]
+	mi := &file_snapctl_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4432,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{51}
+	return file_snapctl_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -4386,7 +4529,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06Limits\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\x01R\x04cpus\x12\x12\n" +
-	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\xb8\x04\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\xea\x04\n" +
 	"\n" +
 	"RunRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -4406,7 +4549,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\apublish\x18\x0e \x03(\v2\x17.snapctl.v1.PublicationR\apublish\x12@\n" +
 	"\x0erestore_memory\x18\x0f \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12\x1f\n" +
 	"\vaccept_lost\x18\x12 \x03(\tR\n" +
-	"acceptLost\"\x8f\t\n" +
+	"acceptLost\x120\n" +
+	"\x14accept_changed_files\x18\x1e \x01(\bR\x12acceptChangedFiles\"N\n" +
+	"\bObstacle\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xff\t\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -4446,7 +4594,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05awake\x18% \x01(\tR\x05awake\x12&\n" +
 	"\x05notes\x18  \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x12\x1f\n" +
 	"\vaccept_lost\x18$ \x03(\tR\n" +
-	"acceptLost\" \n" +
+	"acceptLost\x120\n" +
+	"\x14accept_changed_files\x182 \x01(\bR\x12acceptChangedFiles\x12<\n" +
+	"\x0fwould_not_start\x183 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\" \n" +
 	"\n" +
 	"AppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\r\n" +
@@ -4509,7 +4659,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fend_sessions\x18\n" +
 	" \x01(\bR\vendSessions\x12\x1f\n" +
 	"\vaccept_lost\x18\v \x03(\tR\n" +
-	"acceptLost\"\x85\x03\n" +
+	"acceptLost\"\xa3\x03\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +
@@ -4518,15 +4668,16 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04copy\x18\x05 \x01(\bR\x04copy\x12*\n" +
 	"\x04wake\x18\x06 \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
-	"\x0erestore_memory\x18\b \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x120\n" +
-	"\x14accept_changed_files\x18\t \x01(\bR\x12acceptChangedFiles\",\n" +
+	"\x0erestore_memory\x18\b \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x125\n" +
+	"\x14accept_changed_files\x18\t \x01(\bH\x00R\x12acceptChangedFiles\x88\x01\x01B\x17\n" +
+	"\x15_accept_changed_files\",\n" +
 	"\x0eInspectRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\"`\n" +
 	"\x0fInspectResponse\x120\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
 	"\tinfo_json\x18\x02 \x01(\fR\binfoJson\"+\n" +
 	"\x15RemoveSnapshotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xcb\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x9c\x06\n" +
 	"\bSnapshot\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x129\n" +
@@ -4546,7 +4697,11 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x13memory_shared_bytes\x18\x0e \x01(\x03R\x11memorySharedBytes\x120\n" +
 	"\x14storage_shared_bytes\x18\x0f \x01(\x03R\x12storageSharedBytes\x12 \n" +
 	"\vconnections\x18\x10 \x01(\x05R\vconnections\x12@\n" +
-	"\x0erestore_memory\x18\x11 \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemoryJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
+	"\x0erestore_memory\x18\x11 \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x12(\n" +
+	"\x10host_files_bytes\x18\x12 \x01(\x03R\x0ehostFilesBytes\x125\n" +
+	"\x17host_files_shared_bytes\x18\x13 \x01(\x03R\x14hostFilesSharedBytes\x120\n" +
+	"\x14accept_changed_files\x18\x14 \x01(\bR\x12acceptChangedFiles\x12<\n" +
+	"\x0fwould_not_start\x18\x15 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStartJ\x04\b\r\x10\x0eR\bdelta_of\"K\n" +
 	"\x15ListSnapshotsResponse\x122\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x14.snapctl.v1.SnapshotR\tsnapshots\"r\n" +
 	"\x05Event\x122\n" +
@@ -4586,7 +4741,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"rules_yaml\x18\x04 \x01(\tR\trulesYaml\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"%\n" +
 	"\x0fTemplateRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x8d\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xf5\x04\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x129\n" +
@@ -4610,7 +4765,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\tprocesses\x18\x0f \x01(\x05R\tprocesses\x125\n" +
 	"\n" +
 	"parameters\x18\x10 \x03(\v2\x15.snapctl.v1.ParameterR\n" +
-	"parameters\"\x98\x01\n" +
+	"parameters\x12(\n" +
+	"\x10host_files_bytes\x18\x11 \x01(\x03R\x0ehostFilesBytes\x12<\n" +
+	"\x0fwould_not_start\x18\x12 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\"\x98\x01\n" +
 	"\tParameter\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +
@@ -4621,7 +4778,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\ttemplates\x18\x01 \x03(\v2\x14.snapctl.v1.TemplateR\ttemplates\"@\n" +
 	"\x0eSetPoolRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x05R\x04size\"\xf8\x04\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\"\xc8\x05\n" +
 	"\fCloneRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12!\n" +
@@ -4638,10 +4795,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05start\x18\v \x01(\x05R\x05start\x12*\n" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
-	"\x0erestore_memory\x18\x0e \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x1a6\n" +
+	"\x0erestore_memory\x18\x0e \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x125\n" +
+	"\x14accept_changed_files\x18\x14 \x01(\bH\x00R\x12acceptChangedFiles\x88\x01\x01\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x17\n" +
+	"\x15_accept_changed_files\"\xb7\x01\n" +
 	"\n" +
 	"CloneEvent\x127\n" +
 	"\bprogress\x18\x01 \x01(\v2\x19.snapctl.v1.CloneProgressH\x00R\bprogress\x121\n" +
@@ -4789,7 +4948,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -4801,175 +4960,179 @@ var file_snapctl_proto_goTypes = []any{
 	(*Publication)(nil),           // 7: snapctl.v1.Publication
 	(*Limits)(nil),                // 8: snapctl.v1.Limits
 	(*RunRequest)(nil),            // 9: snapctl.v1.RunRequest
-	(*App)(nil),                   // 10: snapctl.v1.App
-	(*AppRequest)(nil),            // 11: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 12: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 13: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 14: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 15: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 16: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 17: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 18: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 19: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 20: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 21: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 22: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 23: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 24: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 25: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 26: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 27: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 28: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 29: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 30: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 31: snapctl.v1.Event
-	(*Progress)(nil),              // 32: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 33: snapctl.v1.SocketOutcome
-	(*Note)(nil),                  // 34: snapctl.v1.Note
-	(*Result)(nil),                // 35: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 36: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 37: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 38: snapctl.v1.Template
-	(*Parameter)(nil),             // 39: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 40: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 41: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 42: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 43: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 44: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 45: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 46: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 47: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 48: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 49: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 50: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 51: snapctl.v1.VemTableResponse
-	(*DoctorRequest)(nil),         // 52: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 53: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 54: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 55: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 56: snapctl.v1.VersionResponse
-	nil,                           // 57: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 58: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 59: snapctl.v1.CloneResult.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 60: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
+	(*Obstacle)(nil),              // 10: snapctl.v1.Obstacle
+	(*App)(nil),                   // 11: snapctl.v1.App
+	(*AppRequest)(nil),            // 12: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 13: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 14: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 15: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 16: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 17: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 18: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 19: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 20: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 21: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 22: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 23: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 24: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 25: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 26: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 27: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 28: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 29: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 30: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 31: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 32: snapctl.v1.Event
+	(*Progress)(nil),              // 33: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 34: snapctl.v1.SocketOutcome
+	(*Note)(nil),                  // 35: snapctl.v1.Note
+	(*Result)(nil),                // 36: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 37: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 38: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 39: snapctl.v1.Template
+	(*Parameter)(nil),             // 40: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 41: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 42: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 43: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 44: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 45: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 46: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 47: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 48: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 49: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 50: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 51: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 52: snapctl.v1.VemTableResponse
+	(*DoctorRequest)(nil),         // 53: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 54: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 55: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 56: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 57: snapctl.v1.VersionResponse
+	nil,                           // 58: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 59: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 60: snapctl.v1.CloneResult.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 61: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	60, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	61, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	6,  // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	8,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	5,  // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	61, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,  // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,  // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	61, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	61, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	62, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	62, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	5,  // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	61, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	8,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	6,  // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
 	2,  // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	34, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
-	10, // 18: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	16, // 19: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	16, // 20: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	60, // 21: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 22: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 23: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 24: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	60, // 25: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 26: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 27: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 28: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	29, // 29: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	61, // 30: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 31: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	29, // 32: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	32, // 33: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	35, // 34: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	10, // 35: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	29, // 36: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	33, // 37: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	57, // 38: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	38, // 39: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	34, // 40: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	60, // 41: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 42: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	39, // 43: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	38, // 44: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	58, // 45: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,  // 46: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,  // 47: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	60, // 48: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 49: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	60, // 50: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 51: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	44, // 52: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	45, // 53: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	46, // 54: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	10, // 55: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	59, // 56: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	33, // 57: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	34, // 58: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	47, // 59: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	50, // 60: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	53, // 61: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	9,  // 62: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	12, // 63: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	11, // 64: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	14, // 65: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	17, // 66: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	19, // 67: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	20, // 68: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	22, // 69: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	23, // 70: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	11, // 71: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	49, // 72: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	24, // 73: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	12, // 74: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	26, // 75: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	28, // 76: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	25, // 77: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	36, // 78: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	12, // 79: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	37, // 80: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	37, // 81: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	41, // 82: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	42, // 83: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	52, // 84: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	55, // 85: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	10, // 86: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	13, // 87: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	10, // 88: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	15, // 89: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	18, // 90: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	10, // 91: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	21, // 92: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	31, // 93: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	31, // 94: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	48, // 95: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	51, // 96: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	31, // 97: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	30, // 98: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	27, // 99: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	21, // 100: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	31, // 101: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	31, // 102: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	40, // 103: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	38, // 104: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	21, // 105: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	38, // 106: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	43, // 107: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	54, // 108: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	56, // 109: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	86, // [86:110] is the sub-list for method output_type
-	62, // [62:86] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	35, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	10, // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
+	11, // 19: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	17, // 20: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	17, // 21: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	61, // 22: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 23: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 24: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 25: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 26: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 27: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	61, // 28: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 29: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	30, // 30: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	62, // 31: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 32: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	10, // 33: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
+	30, // 34: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	33, // 35: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	36, // 36: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	11, // 37: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	30, // 38: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	34, // 39: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	58, // 40: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	39, // 41: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	35, // 42: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	61, // 43: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	62, // 44: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	40, // 45: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	10, // 46: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	39, // 47: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	59, // 48: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,  // 49: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,  // 50: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	61, // 51: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 52: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	61, // 53: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 54: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	45, // 55: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	46, // 56: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	47, // 57: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	11, // 58: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	60, // 59: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	34, // 60: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	35, // 61: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	48, // 62: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	51, // 63: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	54, // 64: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	9,  // 65: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	13, // 66: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	12, // 67: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	15, // 68: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	18, // 69: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	20, // 70: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	21, // 71: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	23, // 72: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	24, // 73: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	12, // 74: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	50, // 75: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	25, // 76: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	13, // 77: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	27, // 78: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	29, // 79: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	26, // 80: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	37, // 81: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	13, // 82: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	38, // 83: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	38, // 84: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	42, // 85: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	43, // 86: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	53, // 87: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	56, // 88: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	11, // 89: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	14, // 90: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	11, // 91: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	16, // 92: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	19, // 93: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	11, // 94: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	22, // 95: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	32, // 96: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	32, // 97: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	49, // 98: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	52, // 99: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	32, // 100: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	31, // 101: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	28, // 102: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	22, // 103: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	32, // 104: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	32, // 105: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	41, // 106: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	39, // 107: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	22, // 108: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	39, // 109: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	44, // 110: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	55, // 111: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	57, // 112: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	89, // [89:113] is the sub-list for method output_type
+	65, // [65:89] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -4977,22 +5140,24 @@ func file_snapctl_proto_init() {
 	if File_snapctl_proto != nil {
 		return
 	}
-	file_snapctl_proto_msgTypes[12].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[13].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),
 		(*ExecInput_StdinClosed)(nil),
 		(*ExecInput_Resize)(nil),
 	}
-	file_snapctl_proto_msgTypes[13].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[14].OneofWrappers = []any{
 		(*ExecOutput_Stdout)(nil),
 		(*ExecOutput_Stderr)(nil),
 		(*ExecOutput_ExitCode)(nil),
 	}
-	file_snapctl_proto_msgTypes[26].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[21].OneofWrappers = []any{}
+	file_snapctl_proto_msgTypes[27].OneofWrappers = []any{
 		(*Event_Progress)(nil),
 		(*Event_Result)(nil),
 	}
-	file_snapctl_proto_msgTypes[38].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[38].OneofWrappers = []any{}
+	file_snapctl_proto_msgTypes[39].OneofWrappers = []any{
 		(*CloneEvent_Progress)(nil),
 		(*CloneEvent_Result)(nil),
 		(*CloneEvent_Summary)(nil),
@@ -5003,7 +5168,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   55,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -66,7 +66,7 @@ type cloneOutcome struct {
 func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
 	from := &lazySource{d: d, t: t}
 	defer from.close()
-	open, err := from.openFiles(ctx)
+	images, err := from.images(ctx)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	existing := len(d.lockedClonesOf(t.rec.Name))
 	for i := range req.names {
 		began := time.Now()
-		c := cloning{t: t, open: open, req: &req, index: i, existing: existing}
+		c := cloning{t: t, images: images, req: &req, index: i, existing: existing}
 		// One after the other, so that endpoints are in the order of numbers.
 		pooled, release, err := d.cloneFromPool(gctx, &c)
 		if pooled == nil && err == nil {
@@ -164,7 +164,7 @@ func (d *Daemon) undoClones(ctx context.Context, list []*app) error {
 type cloning struct {
 	t        *tmpl
 	source   *source // nil for one from the pool
-	open     []string
+	images   *templateImages
 	req      *cloneRequest
 	index    int
 	existing int
@@ -221,7 +221,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
 	}
-	c.born = birth{source: c.source, open: c.open, pages: rec.RestoreMemory}
+	c.born = birth{source: c.source, images: c.images, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}
 	if c.req.storage == privateStorage {
 		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
 	} else if c.born.copied, err = d.unstackable(ctx, rec); err != nil {
@@ -269,11 +269,10 @@ func (l *lazySource) get(ctx context.Context) (_ *source, err error) {
 	return l.opened, err
 }
 
-// openFiles lists the files that the processes have open; once they are known,
-// without the snapshot.
-func (l *lazySource) openFiles(ctx context.Context) ([]string, error) {
-	if open := l.t.knownOpen(); open != nil {
-		return open, nil
+// images tells what the template's images say; once it is known, without the snapshot.
+func (l *lazySource) images(ctx context.Context) (*templateImages, error) {
+	if known := l.t.knownImages(); known != nil {
+		return known, nil
 	}
 	s, err := l.get(ctx)
 	if err != nil {
@@ -282,7 +281,7 @@ func (l *lazySource) openFiles(ctx context.Context) ([]string, error) {
 	if err := s.checked(); err != nil {
 		return nil, err
 	}
-	return l.t.openFiles(ctx, s)
+	return l.t.inspect(ctx, s)
 }
 
 func (l *lazySource) close() {

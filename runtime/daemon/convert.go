@@ -39,6 +39,7 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 	}
 	rec := &record{
 		Name: name, Network: req.GetNetwork(), HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
+		AcceptChanged: req.GetAcceptChangedFiles(),
 	}
 	var err error
 	if rec.Addr4, err = parseEndpoint(req.GetEndpoint()); err != nil {
@@ -287,7 +288,7 @@ func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*record, err
 		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
 	}
 	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
-	p, err := newPolicy(req)
+	p, err := newPolicy(req, req.AcceptChangedFiles)
 	if err != nil {
 		return nil, err
 	}
@@ -317,6 +318,7 @@ func (d *Daemon) show(a *app) *api.App {
 		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
 		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes), AcceptLost: protectionNames(rec.AcceptLost),
+		AcceptChangedFiles: rec.AcceptChanged,
 	}
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()
@@ -376,6 +378,7 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 		Processes: int32(m.Processes), Connections: int32(m.Connections),
 	}
 	if p := m.Policy; p != nil {
+		s.AcceptChangedFiles = p.AcceptChangedFiles
 		var pages restore.Pages
 		if p.RestoreMemory == "" || pages.UnmarshalText([]byte(p.RestoreMemory)) == nil {
 			s.RestoreMemory = showPages(pages)

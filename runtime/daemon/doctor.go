@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
@@ -26,29 +25,22 @@ func (d *Daemon) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorR
 	return resp, nil
 }
 
-// checkSaved looks whether all that is saved could come back now.
+// checkSaved looks whether all that is saved could come back now. It reads files that may
+// have changed, which the lists of apps and snapshots do not.
 func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
 	var found []string
-	look := func(what string, o restore.Options, rec record) {
-		o.HostFiles = d.hostFiles
-		o.Place.Lower, o.Place.Binds = rec.Spec.Root.Path, bindsOf(rec.Spec)
-		for _, err := range restore.Missing(ctx, o) {
-			found = append(found, what+": "+err.Error())
+	add := func(what string, all []*api.Obstacle) {
+		for _, o := range all {
+			found = append(found, what+": "+obstacleText(o))
 		}
 	}
 	n := 0
 	for _, a := range d.list() {
-		rec, _ := a.read()
-		if rec.Status != Held {
+		if a.status() != Held {
 			continue
 		}
 		n++
-		m, err := a.hibernation().Manifest()
-		if err != nil {
-			found = append(found, fmt.Sprintf("app %s: %v", rec.Name, err))
-			continue
-		}
-		look("app "+rec.Name, restore.Options{Snapshot: a.hibernation(), Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec)
+		add("app "+a.name(), d.appObstacles(ctx, a, snapshot.ByStamp))
 	}
 	entries, err := os.ReadDir(d.snapshotsDir())
 	if err != nil {
@@ -59,14 +51,7 @@ func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
 			continue
 		}
 		n++
-		dir, m, err := d.findSnapshot(e.Name())
-		if err != nil {
-			found = append(found, err.Error())
-			continue
-		}
-		if m.Processes > 0 {
-			look("snapshot "+e.Name(), restore.Options{Snapshot: dir, Manifest: m}, record{Spec: m.Spec})
-		}
+		add("snapshot "+e.Name(), d.snapshotObstacles(ctx, e.Name(), snapshot.ByStamp))
 	}
 	if len(found) > 0 {
 		return doctor.Check{

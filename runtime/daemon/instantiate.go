@@ -110,8 +110,8 @@ type birth struct {
 	plan   *template.Plan
 	// acceptChanged is as in restore.Options.
 	acceptChanged bool
-	// open are the files that the processes have open; nil if nobody looked.
-	open []string
+	// images is what is known of a template's; nil of another snapshot.
+	images *templateImages
 }
 
 // instance is what is known of an app that is made of a snapshot, one of count.
@@ -163,6 +163,7 @@ func (d *Daemon) furnish(ctx context.Context, a *app, b birth, clock *steps) err
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.fill(gctx, a, b, clock) })
 	g.Go(b.source.checked)
+	g.Go(func() error { return b.remarkRepeats(gctx, a) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -214,8 +215,8 @@ func (a *app) heed(p *template.Plan) {
 
 // apply writes the app's own files.
 func (d *Daemon) apply(ctx context.Context, a *app, b birth) error {
-	if b.open != nil {
-		if err := b.plan.CheckOpen(a.box.Root(), b.open); err != nil {
+	if b.images != nil {
+		if err := b.plan.CheckOpen(a.box.Root(), b.images.open); err != nil {
 			return err
 		}
 	}

@@ -33,25 +33,26 @@ func (d *Daemon) list() []*app {
 }
 
 // snapshots lists the committed snapshots by name. One that can't be read is
-// listed by its name alone.
-func (d *Daemon) snapshots() ([]*api.Snapshot, error) {
+// listed by its name, and with what is wrong with it.
+func (d *Daemon) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
 	entries, err := os.ReadDir(d.snapshotsDir())
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}
-	var all []*api.Snapshot
-	for _, e := range entries {
-		if snapshot.ValidateName(e.Name()) != nil {
-			continue
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return snapshot.ValidateName(e.Name()) != nil })
+	all := make([]*api.Snapshot, len(entries))
+	lookAtAll(len(entries), func(i int) {
+		dir, m, err := d.findSnapshot(entries[i].Name())
+		switch {
+		case errdefs.IsNotFound(err): // it was removed meanwhile
+		case err != nil:
+			all[i] = &api.Snapshot{Name: entries[i].Name(), WouldNotStart: showObstacles([]error{err})}
+		default:
+			all[i] = showSnapshot(m)
+			all[i].WouldNotStart = d.manifestObstacles(ctx, dir, m, snapshot.BySize)
 		}
-		_, m, err := d.findSnapshot(e.Name())
-		if err != nil {
-			all = append(all, &api.Snapshot{Name: e.Name()})
-			continue
-		}
-		all = append(all, showSnapshot(m))
-	}
-	return all, nil
+	})
+	return slices.DeleteFunc(all, func(s *api.Snapshot) bool { return s == nil }), nil
 }
 
 func (d *Daemon) removeSnapshot(name string) error {
@@ -122,12 +123,13 @@ func (d *Daemon) beingRestored(name string) error {
 // no snapshot has it.
 func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
 	dir, m, err := d.findSnapshot(req.GetSnapshot())
+	var held *app
 	if errdefs.IsNotFound(err) {
 		a, aerr := d.find(req.GetSnapshot())
 		if aerr != nil {
 			return nil, err
 		}
-		dir = a.hibernation()
+		held, dir = a, a.hibernation()
 		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
 			err = refusef("app %s has no images: it is %s", req.GetSnapshot(), a.status())
 		}
@@ -148,7 +150,13 @@ func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.Ins
 	if err != nil {
 		return nil, err
 	}
-	return &api.InspectResponse{Snapshot: showSnapshot(m), InfoJson: b}, nil
+	shown := showSnapshot(m)
+	if held != nil {
+		shown.WouldNotStart = d.appObstacles(ctx, held, snapshot.BySize)
+	} else {
+		shown.WouldNotStart = d.manifestObstacles(ctx, dir, m, snapshot.BySize)
+	}
+	return &api.InspectResponse{Snapshot: shown, InfoJson: b}, nil
 }
 
 // Version implements the API.

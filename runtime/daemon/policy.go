@@ -20,7 +20,7 @@ import (
 func (r *record) savedPolicy() *snapshot.Policy {
 	p := &snapshot.Policy{
 		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter,
-		HibernateAfter: r.HibernateAfter, AcceptLost: protectionNames(r.AcceptLost),
+		HibernateAfter: r.HibernateAfter, AcceptLost: protectionNames(r.AcceptLost), AcceptChangedFiles: r.AcceptChanged,
 	}
 	if r.RestoreMemory != restore.Map {
 		p.RestoreMemory = r.RestoreMemory.String()
@@ -41,7 +41,7 @@ func (r *record) heedPolicy(p *snapshot.Policy) error {
 	if err := w.Validate(); err != nil {
 		return err
 	}
-	r.Wake, r.HibernateAfter = w, max(0, p.HibernateAfter)
+	r.Wake, r.HibernateAfter, r.AcceptChanged = w, max(0, p.HibernateAfter), p.AcceptChangedFiles
 	accept, err := protections(p.AcceptLost)
 	if err != nil {
 		return err
@@ -98,6 +98,8 @@ type policy struct {
 	wake  *hold.WakePolicy
 	after *time.Duration
 	pages *restore.Pages
+	// acceptChanged is as in restore.Options.
+	acceptChanged *bool
 }
 
 // policyRequest is a request to make apps of a snapshot.
@@ -107,7 +109,9 @@ type policyRequest interface {
 	GetRestoreMemory() api.RestoreMemory
 }
 
-func newPolicy(req policyRequest) (p policy, err error) {
+// newPolicy reads a request. acceptChanged is nil if the request says nothing of it.
+func newPolicy(req policyRequest, acceptChanged *bool) (p policy, err error) {
+	p.acceptChanged = acceptChanged
 	wake, after := req.GetWake(), req.GetHibernateAfter()
 	if wake != nil {
 		w, err := wakePolicy(wake)
@@ -139,6 +143,9 @@ func (p policy) change(r *record) {
 	}
 	if p.pages != nil {
 		r.RestoreMemory = *p.pages
+	}
+	if p.acceptChanged != nil {
+		r.AcceptChanged = *p.acceptChanged
 	}
 }
 

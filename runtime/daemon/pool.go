@@ -194,7 +194,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	defer s.Close()
-	open, err := t.openFiles(ctx, s)
+	images, err := t.inspect(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -223,6 +223,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
+	a.remarkNote(images.repeats)
 	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
 		return err
 	}
@@ -246,7 +247,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := a.loadDev(ctx, s.dir); err != nil {
 		return err
 	}
-	if err := t.rules.Ahead(a.box.Root(), open); err != nil {
+	if err := t.rules.Ahead(a.box.Root(), images.open); err != nil {
 		return err
 	}
 	connections, err := s.connections(t.rules.Connections.Internal)
@@ -254,7 +255,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	proc, err := d.restore(ctx, a, revival{
-		from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, frozen: true, tell: func(string) {},
+		from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged, frozen: true, tell: func(string) {},
 		connections: connections, options: s.socketOptions,
 	})
 	if err != nil {

@@ -128,6 +128,8 @@ type record struct {
 	LastError string          `json:"last_error,omitempty"`
 	// AcceptLost are the protections that its processes may lose.
 	AcceptLost []preflight.Protection `json:"accept_lost,omitempty"`
+	// AcceptChanged has files of binds made that are gone, see restore.Options.
+	AcceptChanged bool `json:"accept_changed_files,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.
 	Notes []note `json:"notes,omitempty"`
 }

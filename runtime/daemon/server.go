@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,24 +33,30 @@ func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error)
 }
 
 // List implements the API.
-func (d *Daemon) List(context.Context, *api.ListRequest) (*api.ListResponse, error) {
-	resp := &api.ListResponse{}
-	for _, a := range d.list() {
-		if rec, _ := a.read(); rec.Pool != "" {
-			continue // nobody's yet
-		}
-		resp.Apps = append(resp.Apps, d.show(a))
-	}
+func (d *Daemon) List(ctx context.Context, _ *api.ListRequest) (*api.ListResponse, error) {
+	// Nobody's yet are those that stand ready.
+	all := slices.DeleteFunc(d.list(), func(a *app) bool { rec, _ := a.read(); return rec.Pool != "" })
+	resp := &api.ListResponse{Apps: make([]*api.App, len(all))}
+	lookAtAll(len(all), func(i int) { resp.Apps[i] = d.showFully(ctx, all[i]) })
 	return resp, nil
 }
 
+// showFully is show with what keeps a held app from being woken.
+func (d *Daemon) showFully(ctx context.Context, a *app) *api.App {
+	out := d.show(a)
+	if out.GetStatus() == api.Status_STATUS_HELD {
+		out.WouldNotStart = d.appObstacles(ctx, a, snapshot.BySize)
+	}
+	return out
+}
+
 // Show implements the API.
-func (d *Daemon) Show(_ context.Context, req *api.AppRequest) (*api.App, error) {
+func (d *Daemon) Show(ctx context.Context, req *api.AppRequest) (*api.App, error) {
 	a, err := d.find(req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return d.show(a), nil
+	return d.showFully(ctx, a), nil
 }
 
 // Hibernate implements the API.
@@ -72,7 +79,7 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
 		rec, _ := a.read()
-		how := awakening{pages: rec.RestoreMemory, acceptChanged: req.GetAcceptChangedFiles()}
+		how := awakening{pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
 		if req.GetCopy() {
 			how.pages = restore.Copy
 		}
@@ -154,7 +161,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	var a *app
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
 		a, out, err = d.restoreSnapshot(ctx, restoreRequest{
-			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, acceptChanged: req.GetAcceptChangedFiles(), tell: progress(stream),
+			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, tell: progress(stream),
 		})
 		return out, err
 	})
@@ -166,8 +173,8 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 }
 
 // ListSnapshots implements the API.
-func (d *Daemon) ListSnapshots(context.Context, *api.ListRequest) (*api.ListSnapshotsResponse, error) {
-	all, err := d.snapshots()
+func (d *Daemon) ListSnapshots(ctx context.Context, _ *api.ListRequest) (*api.ListSnapshotsResponse, error) {
+	all, err := d.snapshots(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -270,10 +270,8 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 
 // restoreRequest says what restoreSnapshot makes.
 type restoreRequest struct {
-	// acceptChanged is as in restore.Options.
-	acceptChanged bool
-	source        *source
-	record        record // see restoredRecord
+	source *source
+	record record // see restoredRecord
 	// anywhere says that the app gets another address if the record's is in use.
 	anywhere bool
 	pages    restore.Pages
@@ -286,7 +284,7 @@ type restoreRequest struct {
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	s := req.source
-	born := birth{source: s, pages: req.pages, acceptChanged: req.acceptChanged}
+	born := birth{source: s, pages: req.pages, acceptChanged: req.record.AcceptChanged}
 	req.record.Generation = template.NewGeneration()
 	if born.copied, err = d.unstackable(ctx, &req.record); err != nil {
 		return nil, nil, err

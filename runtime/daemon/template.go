@@ -15,7 +15,6 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -30,8 +29,8 @@ type tmpl struct {
 	numbers map[int]bool // of clones that are being made
 
 	mu      sync.Mutex
-	poolErr error    // why the pool could not be filled
-	open    []string // files that the processes of the snapshot have open; nil before the first clone
+	poolErr error           // why the pool could not be filled
+	images  *templateImages // nil before the first clone
 }
 
 // templateRequest says what createTemplate makes, of an app or of a snapshot.
@@ -92,8 +91,12 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	if !s.manifest.WithStorage {
 		return nil, nil, refusef("snapshot %s has no files: a template needs them", t.rec.Snapshot)
 	}
-	if err := repeats(ctx, s, out); err != nil {
+	images, err := t.inspect(ctx, s)
+	if err != nil {
 		return nil, nil, err
+	}
+	if images.repeats != nil {
+		out.notes = append(out.notes, *images.repeats)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,26 +110,6 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 		return nil, nil, err
 	}
 	return t, out, nil
-}
-
-// repeats notes what random numbers all clones of a snapshot have in common.
-func repeats(ctx context.Context, s *source, out *outcome) error {
-	if s.manifest.Processes == 0 {
-		return nil // each clone starts its program anew
-	}
-	info, err := image.Inspect(ctx, s.dir.Images(), s.manifest.BaseNames()...)
-	if err != nil {
-		return err
-	}
-	if all := template.Repeats(info); len(all) > 0 {
-		out.notes = append(out.notes, note{
-			Text: "random numbers, and keys and tokens made of them, can be the same in every clone: these generators go on from the state that was saved: " +
-				strings.Join(all, "; "),
-			Remedy: "have each clone seed them anew, by `signal` or `run` in the template's rules or by watching /run/snapctl/instance.json: " +
-				`see "Random numbers" in TEMPLATES.md`,
-		})
-	}
-	return nil
 }
 
 // reserveTemplate gives a template its name while it is made, and keeps the
@@ -270,33 +253,36 @@ func (d *Daemon) usedBy(snapshotName string) string {
 	return ""
 }
 
-// knownOpen is what openFiles found earlier; nil if nobody has asked it.
-func (t *tmpl) knownOpen() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.open
+// templateImages is what the images of a template say, which never changes.
+type templateImages struct {
+	open    []string // files that the processes have open
+	repeats *note    // what random numbers clones have in common; nil if none are known
 }
 
-// openFiles lists the files that the processes of the template have open.
-func (t *tmpl) openFiles(ctx context.Context, s *source) ([]string, error) {
+// knownImages is what inspect found earlier; nil if nobody has asked it.
+func (t *tmpl) knownImages() *templateImages {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.open != nil {
-		return t.open, nil
+	return t.images
+}
+
+// inspect looks into the images of the template, once.
+func (t *tmpl) inspect(ctx context.Context, s *source) (*templateImages, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.images != nil {
+		return t.images, nil
 	}
-	if s.manifest.Processes == 0 {
-		t.open = []string{}
-		return t.open, nil
-	}
-	info, err := image.Inspect(ctx, s.dir.Images())
+	info, err := s.inspect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t.open = []string{}
+	found := &templateImages{open: []string{}, repeats: repeats(info, cloned)}
 	for _, f := range info.Files {
 		if strings.HasPrefix(f.Name, "/") && !f.Removed && !f.External {
-			t.open = append(t.open, f.Name)
+			found.open = append(found.open, f.Name)
 		}
 	}
-	return t.open, nil
+	t.images = found
+	return found, nil
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -47,7 +48,7 @@ func (d *Daemon) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Serv
 }
 
 // ListTemplates implements the API.
-func (d *Daemon) ListTemplates(context.Context, *api.ListRequest) (*api.ListTemplatesResponse, error) {
+func (d *Daemon) ListTemplates(ctx context.Context, _ *api.ListRequest) (*api.ListTemplatesResponse, error) {
 	d.mu.Lock()
 	all := make([]*tmpl, 0, len(d.templates))
 	for _, t := range d.templates {
@@ -59,16 +60,21 @@ func (d *Daemon) ListTemplates(context.Context, *api.ListRequest) (*api.ListTemp
 	for _, t := range all {
 		resp.Templates = append(resp.Templates, d.showTemplate(t))
 	}
+	lookAtAll(len(all), func(i int) {
+		resp.Templates[i].WouldNotStart = d.snapshotObstacles(ctx, all[i].rec.Snapshot, snapshot.BySize)
+	})
 	return resp, nil
 }
 
 // ShowTemplate implements the API.
-func (d *Daemon) ShowTemplate(_ context.Context, req *api.TemplateRequest) (*api.Template, error) {
+func (d *Daemon) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*api.Template, error) {
 	t, err := d.findTemplate(req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return d.showTemplate(t), nil
+	out := d.showTemplate(t)
+	out.WouldNotStart = d.snapshotObstacles(ctx, t.rec.Snapshot, snapshot.BySize)
+	return out, nil
 }
 
 // RemoveTemplate implements the API.
@@ -135,7 +141,7 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
 		r.storage = privateStorage
 	}
-	if r.policy, err = newPolicy(req); err != nil {
+	if r.policy, err = newPolicy(req, req.AcceptChangedFiles); err != nil {
 		return err
 	}
 	for _, text := range req.GetEndpoints() {

@@ -25,7 +25,7 @@ import (
 // held.
 func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
 	rec, _ := a.read()
-	return d.wakeWith(ctx, a, awakening{pages: rec.RestoreMemory}, tell)
+	return d.wakeWith(ctx, a, awakening{pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, tell)
 }
 
 // awakening says how an app is woken.

@@ -84,15 +84,21 @@ func (p Place) Changed(f *File) bool {
 // Restored tells whether the host has the very content and mode of a saved file again,
 // though not the file itself, and the overlay shows it.
 func (p Place) Restored(ctx context.Context, f *File) (bool, error) {
-	st, err := p.stat(f)
-	if err != nil || st.Size != f.SizeBytes || st.Mode != f.Mode || f.Bind == "" && p.mounted() && !p.shows(f.Path, &st) {
-		return false, nil //nolint:nilerr // it is not there
+	if !p.Similar(f) {
+		return false, nil
 	}
 	sum, err := Digest(ctx, p.onHost(f))
 	if err != nil {
 		return false, fmt.Errorf("look at %s: %w", f.Path, err)
 	}
 	return sum == f.SHA256, nil
+}
+
+// Similar tells whether the host has a file of the size and mode of a saved one, and the
+// overlay shows it: only its content tells whether it is the same.
+func (p Place) Similar(f *File) bool {
+	st, err := p.stat(f)
+	return err == nil && st.Size == f.SizeBytes && st.Mode == f.Mode && (f.Bind != "" || !p.mounted() || p.shows(f.Path, &st))
 }
 
 // stat looks at the host's own file.

@@ -175,7 +175,7 @@ func (s *Store) Check(ctx context.Context, f *File, depth memory.Depth) error {
 	if st.Size != f.SizeBytes || st.Mode != f.Mode {
 		return fmt.Errorf("%w: %s: size or mode of its copy changed", ErrDamaged, f.Path)
 	}
-	if depth == memory.ByStamp && memory.Stamp(&st) == f.StoreStamp {
+	if depth == memory.BySize || depth == memory.ByStamp && memory.Stamp(&st) == f.StoreStamp {
 		return nil
 	}
 	sum, err := digest(ctx, in)

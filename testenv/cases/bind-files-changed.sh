@@ -28,10 +28,11 @@ while True:
         client.sendall(("%d %s %s %s" % (v.version(), rw.read().strip(), ro.read().strip(), os.getcwd())).encode())
     client.close()
 P
+policy=()
 start() {
 	snapctl rm --force $app >/dev/null 2>&1; rm -rf "$d/b"; mkdir -p "$d/b/dir"; chmod 700 "$d/b/dir"
 	cp "$d/one.so" "$d/b/libv.so"; echo data >"$d/b/data"; echo conf >"$d/b/conf"; echo >"$d/b/log"; chown 12:34 "$d/b/log"; chmod 640 "$d/b/log"
-	snapctl run --name $app --bind "$d/b:/b" -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
+	snapctl run --name $app "${policy[@]}" --bind "$d/b:/b" -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
 	for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
 }
 ask() {
@@ -68,7 +69,10 @@ for undo in 'echo back >conf' accept; do
 	start; snapctl hibernate $app >/dev/null || wrong "hibernate"; rm "$d/b/conf"
 	message=$(snapctl wake $app 2>&1) && wrong "woken without a file that it only reads"
 	[[ $message == *"/b/conf"*"$d/b/conf"*"descriptor"*"--accept-changed-files"* ]] || wrong "the message lacks path, descriptor or remedy: ${message:0:300}"
-	snapctl doctor 2>/dev/null | grep -q "/b/conf" || wrong "doctor does not say what would not start"
+	for look in doctor ps "show $app" "inspect $app"; do
+		# shellcheck disable=SC2086
+		snapctl $look 2>/dev/null | grep -q "/b/conf" || wrong "$look does not say what would not start: $(snapctl $look 2>&1)"
+	done
 	if [ "$undo" = accept ]; then
 		snapctl wake --accept-changed-files $app >/dev/null || wrong "wake --accept-changed-files"
 		want "1 data  /b/dir" "accepted"
@@ -76,6 +80,14 @@ for undo in 'echo back >conf' accept; do
 		(cd "$d/b" && eval "$undo"); want "1 data back /b/dir" "put back"
 	fi
 done
+policy=(--accept-changed-files)
+try "1 data  /b/dir" "gone, with the policy that accepts it" 'rm conf'
+snapctl snapshot --stop --name $app-s $app >/dev/null || wrong "snapshot"; snapctl rm $app >/dev/null; rm "$d/b/conf"
+snapctl restore --accept-changed-files=false $app-s >/dev/null 2>&1 && wrong "restored without a file, though the policy was changed"
+snapctl snapshots -o json | grep -q /b/conf && wrong "snapshots names a file that its policy accepts to be gone"
+snapctl restore $app-s >/dev/null || wrong "restore, with the policy of the saved app"
+want "1 data  /b/dir" "restored with the policy of the saved app"; snapctl rm --force $app >/dev/null; snapctl snapshots rm $app-s >/dev/null
+policy=()
 start; snapctl hibernate $app >/dev/null; mv "$d/b" "$d/away"
 message=$(snapctl wake $app 2>&1) && wrong "woken without what is bound"
 [[ $message == *"$d/b"*"/b"* ]] || wrong "the message does not name what was bound: ${message:0:200}"

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -18,13 +19,14 @@ import (
 func TestPolicyIsInherited(t *testing.T) {
 	w := New(t)
 	saved := &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA, MinBytes: 7, Ignore: []string{"192.0.2.0/24"}}
-	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint, Wake: saved, HibernateAfter: durationpb.New(time.Hour)})
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint, Wake: saved, HibernateAfter: durationpb.New(time.Hour), AcceptChangedFiles: true})
 	w.caller(actorEndpoint).close()
 	lives := func(name string, wake *api.WakePolicy, after time.Duration) {
 		t.Helper()
 		a := w.Show(name)
 		qt.Assert(t, qt.CmpEquals(a.GetWake(), wake, protocmp.Transform()))
 		qt.Assert(t, qt.Equals(a.GetHibernateAfter().AsDuration(), after))
+		qt.Assert(t, qt.Equals(a.GetAcceptChangedFiles(), name != "other"))
 	}
 	w.template("t", "web", "")
 	w.Hibernate("web")
@@ -39,7 +41,7 @@ func TestPolicyIsInherited(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		lives(name, saved, time.Hour)
 	}
-	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "other", Endpoint: "10.77.0.133", Wake: other, HibernateAfter: &durationpb.Duration{}}, nil)
+	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "other", Endpoint: "10.77.0.133", Wake: other, HibernateAfter: &durationpb.Duration{}, AcceptChangedFiles: proto.Bool(false)}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	lives("other", other, 0)
 

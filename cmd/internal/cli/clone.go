@@ -130,7 +130,7 @@ func (f *cloneFlags) request(name string) (*api.CloneRequest, error) {
 		Template: name, Count: int32(count), NamePattern: f.pattern, Start: int32(f.start), Names: f.names,
 		Storage: storages[f.storage], Pool: poolUses[f.pool], KeepGoing: f.keepGoing,
 	}
-	req.RestoreMemory = f.policy.memory.message()
+	req.RestoreMemory, req.AcceptChangedFiles = f.policy.memory.message(), f.policy.files.message()
 	var err error
 	if req.Wake, req.HibernateAfter, err = f.policy.messages(); err != nil {
 		return nil, err

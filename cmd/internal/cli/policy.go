@@ -127,16 +127,21 @@ func (f *memoryFlag) add(cmd *cobra.Command, def string) {
 func (f *memoryFlag) message() api.RestoreMemory { return restoreMemories[f.way] }
 
 // policyText is the part about these flags of the help of clone and restore.
-const policyText = `When it is hibernated, what wakes it and how it gets its memory back is as for the
-app that was saved. --hibernate-after and --restore-memory say
-otherwise, and --wake, --wake-min-bytes, --wake-silent-after and --wake-ignore do so
-together: with one of them, those that are left out have their defaults.`
+const policyText = `When it is hibernated, what wakes it, how it gets its memory back and whether files
+may be missing is as for the app that was saved. --hibernate-after, --restore-memory and
+--accept-changed-files (or --accept-changed-files=false) say otherwise, and --wake,
+--wake-min-bytes, --wake-silent-after and --wake-ignore do so together: with one of
+them, those that are left out have their defaults.`
+
+// whenever is when the policy of an app applies.
+const whenever = "whenever the app is woken or made of a snapshot, "
 
 // policyFlags are those of commands that make apps of a snapshot.
 type policyFlags struct {
 	wake   wakeFlags
 	after  sleepFlag
 	memory memoryFlag
+	files  acceptFlag
 	waken  func() bool
 }
 
@@ -144,6 +149,7 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 	f.wake.add(cmd, asSaved)
 	f.after.add(cmd, asSaved)
 	f.memory.add(cmd, asSaved)
+	f.files.add(cmd, whenever, asSaved)
 	f.waken = func() bool {
 		fs := cmd.Flags()
 		return fs.Changed("wake") || fs.Changed("wake-min-bytes") || fs.Changed("wake-silent-after") || fs.Changed("wake-ignore")

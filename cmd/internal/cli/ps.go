@@ -14,7 +14,8 @@ func newPs(s *session) *cobra.Command {
 		Use:   "ps",
 		Short: "List the apps",
 		Long: `List the apps, hibernated and stopped ones too. HELD is how many sockets are held
-for a hibernated app.`,
+for a hibernated app. WOULD NOT START, if it is there, is a file without which an app
+could not be woken now; show says why, and what to do.`,
 		Example: `  snapctl ps
   snapctl ps --output json | jq -r '.apps[] | select(.status == "held") | .name'`,
 		Args:              exactly(),

@@ -16,7 +16,6 @@ func newRestore(s *session) *cobra.Command {
 	var as string
 	var endpoint netip.Addr
 	var mode copyFlag
-	var files acceptFlag
 	var policy policyFlags
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
@@ -46,7 +45,7 @@ sockets are made anew.
 			return err
 		}
 		return s.operate(output.Restore, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy, AcceptChangedFiles: files.accept, Wake: wake, HibernateAfter: after, RestoreMemory: policy.memory.message()}
+			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.patience(), Copy: mode.copy, AcceptChangedFiles: policy.files.message(), Wake: wake, HibernateAfter: after, RestoreMemory: policy.memory.message()}
 			if endpoint.IsValid() {
 				req.Endpoint = endpoint.String()
 			}
@@ -57,7 +56,6 @@ sockets are made anew.
 	cmd.Flags().Var(value.One(&endpoint, "ADDR", value.ParseIPv4), "endpoint", "address of the app (default: as in the snapshot)")
 	policy.add(cmd)
 	mode.add(cmd)
-	files.add(cmd)
 	completeFlag(cmd, "as", cobra.NoFileCompletions)
 	completeFlag(cmd, "endpoint", cobra.NoFileCompletions)
 	return cmd

@@ -28,6 +28,7 @@ type runFlags struct {
 	after         sleepFlag
 	memory        memoryFlag
 	lost          protectionFlag
+	files         acceptFlag
 	publish       []value.Publication
 }
 
@@ -91,6 +92,7 @@ func (f *runFlags) add(s *session, cmd *cobra.Command) {
 	f.after.add(cmd, "")
 	f.memory.add(cmd, "mapped")
 	f.lost.add(cmd, "whenever it is saved, ")
+	f.files.add(cmd, whenever, "")
 	fs.Var(value.List(&f.publish, "[ADDR:]HOSTPORT[:PORT][/udp]", value.ParsePublication), "publish", "make a port of the app reachable at the host's; repeatable")
 	fs.SortFlags = false
 
@@ -118,7 +120,7 @@ func (f *runFlags) request(s *session, args []string) (*api.RunRequest, error) {
 		Name: f.name, Args: args, Network: f.network, Hostname: f.hostname,
 		Env: env, Workdir: f.process.workdir, User: f.process.user,
 		Limits: &api.Limits{MemoryBytes: f.limits.memory, Cpus: f.limits.cpus, Pids: f.limits.pids},
-		Wake:   f.wake.message(), HibernateAfter: after, RestoreMemory: f.memory.message(), AcceptLost: f.lost.names(),
+		Wake:   f.wake.message(), HibernateAfter: after, RestoreMemory: f.memory.message(), AcceptLost: f.lost.names(), AcceptChangedFiles: f.files.accept,
 	}
 	if f.endpoint.IsValid() {
 		req.Endpoint = f.endpoint.String()

@@ -16,8 +16,10 @@ func newSnapshots(s *session) *cobra.Command {
 		Use:   "snapshots",
 		Short: "List or remove snapshots",
 		Long: `List the snapshots. SIZE is what a snapshot takes by itself, and so what removing it
-frees; of that MEMORY is the processes', and FILES what the app had written. SHARED
-is what it has in common with the snapshot that it is a DELTA OF, and needs.`,
+frees; of that MEMORY is the processes', and FILES what the app had written. The rest is
+mostly files of the host that are kept for it. SHARED is what it has in common with
+earlier snapshots and apps, and needs. WOULD NOT START, if it is there, is a file
+without which no app could be made of it now; inspect says why, and what to do.`,
 		Example: `  snapctl snapshots
   snapctl snapshots rm cache-1`,
 		ValidArgsFunction: cobra.NoFileCompletions,

@@ -14,7 +14,8 @@ func newTemplateLs(s *session) *cobra.Command {
 		Use:   "ls",
 		Short: "List templates",
 		Long: `List the templates. MEMORY and FILES are what clones share; POOL is how many clones
-stand ready, of how many that are to.`,
+stand ready, of how many that are to. WOULD NOT START, if it is there, is a file without
+which no clone could be made now; template show says why, and what to do.`,
 		Example:           "  snapctl template ls",
 		Args:              exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,

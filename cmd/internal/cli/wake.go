@@ -22,7 +22,8 @@ hibernated, and its sockets held.
 If connections are lost, for snapctld and its holder both ended or the host was
 started anew, they are listed, and the exit code is 6: the app finds them closed.
 
-` + acceptText + `
+` + acceptText + ` That flag of run, restore and clone does so
+whenever the app comes back, also when traffic wakes it.
 
 ` + memoryText,
 		Example: `  snapctl wake cache
@@ -35,19 +36,8 @@ started anew, they are listed, and the exit code is 6: the app finds them closed
 		}),
 	}
 	mode.add(cmd)
-	files.add(cmd)
+	files.add(cmd, "this time, ", "")
 	return cmd
-}
-
-// acceptFlag has an app come back without files that it had.
-type acceptFlag struct{ accept bool }
-
-const acceptText = `Files below binds are taken as they are now. One that is gone is made anew, empty, if
-the app could write to it; else nothing is done and the file is named: put it back, or
-have it made too, with --accept-changed-files.`
-
-func (f *acceptFlag) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.accept, "accept-changed-files", false, "make empty files of those below binds that are gone and that the app only read")
 }
 
 // copyFlag has processes get their memory back by copying, this time.

@@ -20,6 +20,8 @@ type App struct {
 	Hint         string    `json:"hint,omitempty"`
 	Notes        []Note    `json:"notes,omitempty"` // of when it was last hibernated, woken, restored or cloned
 
+	WouldNotStart []Obstacle `json:"would_not_start,omitempty"` // while it is held
+
 	Identity
 	Place
 	Program
@@ -83,7 +85,10 @@ type Policy struct {
 	Awake            string   `json:"awake,omitempty"`              // while it runs: why it has not been hibernated
 	RestoreMemory    string   `json:"restore_memory,omitempty"`     // "copied", or mapped
 	AcceptLost       []string `json:"accept_lost,omitempty"`        // protections that it may lose when it is saved
-	Limits           Limits   `json:"limits"`
+	// AcceptChangedFiles has it come back without files below binds that it had.
+	AcceptChangedFiles bool `json:"accept_changed_files,omitempty"`
+
+	Limits Limits `json:"limits"`
 }
 
 // Wake says which traffic wakes an app.
@@ -108,7 +113,8 @@ func NewApp(a *api.App) App {
 	return App{
 		Name: a.GetName(), Status: Status(a.GetStatus()), StatusAt: utc(a.GetStatusAt()), CreatedAt: utc(a.GetCreatedAt()),
 		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(), Error: a.GetError(), Hint: a.GetHint(), Notes: appNotes(a.GetNotes()),
-		Identity: Identity{Template: a.GetTemplate(), Number: a.GetNumber(), InsideEndpoint: a.GetInsideEndpoint(), Generation: a.GetGeneration()},
+		WouldNotStart: obstacles(a.GetWouldNotStart()),
+		Identity:      Identity{Template: a.GetTemplate(), Number: a.GetNumber(), InsideEndpoint: a.GetInsideEndpoint(), Generation: a.GetGeneration()},
 		Place: Place{
 			Network: a.GetNetwork(), Endpoint: a.GetEndpoint(), Endpoint6: a.GetEndpoint6(),
 			Publish: convert(a.GetPublish(), func(p *api.Publication) Publication {
@@ -128,7 +134,10 @@ func NewApp(a *api.App) App {
 			Awake:            a.GetAwake(),
 			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
 			AcceptLost:       a.GetAcceptLost(),
-			Limits:           Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},
+
+			AcceptChangedFiles: a.GetAcceptChangedFiles(),
+
+			Limits: Limits{MemoryBytes: a.GetLimits().GetMemoryBytes(), CPUs: a.GetLimits().GetCpus(), PIDs: a.GetLimits().GetPids()},
 		},
 	}
 }

@@ -29,7 +29,7 @@ func (d *AppList) Table(t *Table) {
 		head = slices.Insert(head, 1, "CLONE OF")
 	}
 	apps := slices.SortedFunc(slices.Values(d.Apps), func(a, b App) int { return byNumber(a.Name, b.Name) })
-	t.Rows(head, convert(apps, func(a App) []string {
+	rows := convert(apps, func(a App) []string {
 		memory := ""
 		if a.MemoryBytes > 0 {
 			memory = Size(a.MemoryBytes)
@@ -42,7 +42,8 @@ func (d *AppList) Table(t *Table) {
 			row = slices.Insert(row, 1, a.Template)
 		}
 		return row
-	}))
+	})
+	t.Rows(warn(head, rows, convert(apps, func(a App) []Obstacle { return a.WouldNotStart })))
 }
 
 // AppDetail is what show prints.
@@ -67,6 +68,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"operation", a.Operation},
 		{"error", strings.ReplaceAll(a.Error, "\n", "; ")},
 		{"hint", a.Hint},
+		{"would not start", obstacleText(a.WouldNotStart)},
 		{"notes", strings.Join(convert(a.Notes, Note.String), "; ")},
 		{"exit", a.Exit},
 		{"command", Command(a.Args)},
@@ -84,6 +86,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"awake", a.Awake},
 		{"restores memory", a.RestoreMemory},
 		{"may lose", strings.Join(a.AcceptLost, ", ")},
+		{"changed files", a.changedFiles()},
 		{"limits", a.Limits.text()},
 		{"rootfs", a.Rootfs},
 		{"binds", strings.Join(convert(a.Binds, Bind.text), ", ")},
@@ -145,6 +148,14 @@ func (p Policy) hibernates() string {
 		return "by command only"
 	}
 	return fmt.Sprintf("after %s without traffic", time.Duration(p.HibernateAfterUS)*time.Microsecond)
+}
+
+// changedFiles says whether files below binds may be missing when it comes back.
+func (p Policy) changedFiles() string {
+	if !p.AcceptChangedFiles {
+		return ""
+	}
+	return "accepted: files of binds that are gone are made, empty"
 }
 
 func (l Limits) text() string {

@@ -66,10 +66,6 @@ func NewInspection(r *api.InspectResponse) (*Inspection, error) {
 // Table implements [Document].
 func (d *Inspection) Table(t *Table) {
 	s := d.Snapshot
-	shared := ""
-	if s.MemorySharedBytes+s.StorageSharedBytes > 0 {
-		shared = fmt.Sprintf("memory %s, files %s", Size(s.MemorySharedBytes), Size(s.StorageSharedBytes))
-	}
 	kept := ""
 	if s.Connections > 0 {
 		kept = plural(int(s.Connections), "TCP connection")
@@ -77,12 +73,13 @@ func (d *Inspection) Table(t *Table) {
 	t.Fields([]Field{
 		{"name", s.Name},
 		{"app", s.App},
+		{"would not start", obstacleText(s.WouldNotStart)},
 		{"command", Command(s.Args)},
 		{"endpoint", s.Endpoint},
 		{"network", s.Network},
 		{"created", stamp(s.CreatedAt)},
-		{"size", fmt.Sprintf("%s: memory %s, files %s", Size(s.SizeBytes), Size(s.MemoryBytes), Size(s.StorageBytes))},
-		{"shared", shared},
+		{"size", s.Sizes.text()},
+		{"shared", s.detail()},
 		{"kept inside", kept},
 		{"restores memory", s.RestoreMemory},
 		{"criu", s.CRIUVersion},

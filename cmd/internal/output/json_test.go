@@ -56,6 +56,15 @@ func heldApp() *api.App {
 	return a
 }
 
+// stuckApp is a held app that would not come back.
+func stuckApp() *api.App {
+	a := heldApp()
+	a.AcceptChangedFiles, a.WouldNotStart = true, []*api.Obstacle{{
+		Path: "/data/users", Reason: "/data/users (/srv/data/users on the host), descriptor 5 of process 1, it is a directory now", Remedy: "put it back",
+	}}
+	return a
+}
+
 func stoppedApp() *api.App {
 	return &api.App{
 		Name: "web", Status: api.Status_STATUS_STOPPED, Exit: "exit code 1", Endpoint: "10.77.0.8", Network: "default", Args: []string{"web"},
@@ -73,14 +82,16 @@ func exampleSnapshot() *api.Snapshot {
 func deltaSnapshot() *api.Snapshot {
 	s := exampleSnapshot()
 	s.Name, s.App, s.SizeBytes, s.MemoryBytes = "cache-2", "cache-clone", 2<<20, 1<<20
-	s.MemorySharedBytes, s.StorageSharedBytes = 11<<20, 512
+	s.MemorySharedBytes, s.StorageSharedBytes, s.HostFilesSharedBytes = 11<<20, 512, 4<<20
+	s.HostFilesBytes, s.AcceptChangedFiles = 1<<19, true
+	s.WouldNotStart = []*api.Obstacle{{Reason: "snapshot is damaged: images/core-1.img: missing", Remedy: "it can't be used: take it from a backup, or remove it"}}
 	return s
 }
 
 func exampleTemplate() *api.Template {
 	return &api.Template{
 		Name: "web", Snapshot: "web-1", App: "web", CreatedAt: timestamppb.New(at), RulesYaml: "hostname: '{{ .Name }}'\n",
-		MemoryBytes: 12 << 20, StorageBytes: 1 << 10, Network: "default", InsideEndpoint: "10.77.0.7", Args: []string{"web"}, Processes: 1,
+		MemoryBytes: 12 << 20, StorageBytes: 1 << 10, HostFilesBytes: 4 << 20, Network: "default", InsideEndpoint: "10.77.0.7", Args: []string{"web"}, Processes: 1,
 		Clones: []string{"web-1", "web-2"}, PoolSize: 5, PoolReady: 2, PoolError: "no memory",
 		Parameters: []*api.Parameter{
 			{Key: "GREETING", Description: "what it says", DefaultText: "hello from {{ .Name }}", Pattern: "[a-z ]+"},
@@ -122,7 +133,7 @@ func examples(t *testing.T) map[string]Document {
 	inspection, err := NewInspection(&api.InspectResponse{Snapshot: exampleSnapshot(), InfoJson: exampleInfo(t)})
 	qt.Assert(t, qt.IsNil(err))
 	return map[string]Document{
-		"ps":        NewAppList([]*api.App{heldApp(), stoppedApp()}),
+		"ps":        NewAppList([]*api.App{stuckApp(), stoppedApp()}),
 		"ps-empty":  NewAppList(nil),
 		"show":      NewAppDetail(exampleApp()),
 		"run":       NewStarted(&api.App{Name: "cache", Status: api.Status_STATUS_RUNNING, Endpoint: "10.77.0.7", Network: "default", Args: []string{"redis-server"}, Pid: 4711}),

@@ -10,12 +10,11 @@ import (
 
 // Template is one template.
 type Template struct {
-	Name         string    `json:"name"`
-	Snapshot     string    `json:"snapshot"`
-	App          string    `json:"app"` // that was saved
-	CreatedAt    time.Time `json:"created_at,omitzero"`
-	MemoryBytes  int64     `json:"memory_bytes"`  // that clones share
-	StorageBytes int64     `json:"storage_bytes"` // files that clones share
+	Name      string    `json:"name"`
+	Snapshot  string    `json:"snapshot"`
+	App       string    `json:"app"` // that was saved
+	CreatedAt time.Time `json:"created_at,omitzero"`
+	SharedByClones
 
 	Network        string   `json:"network"`
 	InsideEndpoint string   `json:"inside_endpoint"` // by which clones know themselves
@@ -26,6 +25,23 @@ type Template struct {
 	Pool       Pool        `json:"pool"`
 	Parameters []Parameter `json:"parameters"`
 	Rules      string      `json:"rules,omitempty"` // YAML
+
+	WouldNotStart []Obstacle `json:"would_not_start,omitempty"` // its clones
+}
+
+// SharedByClones is what the clones of a template have in common.
+type SharedByClones struct {
+	MemoryBytes    int64 `json:"memory_bytes"`
+	StorageBytes   int64 `json:"storage_bytes"`    // files
+	HostFilesBytes int64 `json:"host_files_bytes"` // kept files of the host
+}
+
+func (s SharedByClones) shared() string {
+	text := fmt.Sprintf("memory %s, files %s", Size(s.MemoryBytes), Size(s.StorageBytes))
+	if s.HostFilesBytes > 0 {
+		text += ", kept files of the host " + Size(s.HostFilesBytes)
+	}
+	return text
 }
 
 // Pool is clones that stand ready.
@@ -48,13 +64,13 @@ type Parameter struct {
 func NewTemplate(t *api.Template) Template {
 	return Template{
 		Name: t.GetName(), Snapshot: t.GetSnapshot(), App: t.GetApp(), CreatedAt: utc(t.GetCreatedAt()),
-		MemoryBytes: t.GetMemoryBytes(), StorageBytes: t.GetStorageBytes(),
-		Network: t.GetNetwork(), InsideEndpoint: t.GetInsideEndpoint(), Args: list(t.GetArgs()), Processes: t.GetProcesses(),
+		SharedByClones: SharedByClones{MemoryBytes: t.GetMemoryBytes(), StorageBytes: t.GetStorageBytes(), HostFilesBytes: t.GetHostFilesBytes()},
+		Network:        t.GetNetwork(), InsideEndpoint: t.GetInsideEndpoint(), Args: list(t.GetArgs()), Processes: t.GetProcesses(),
 		Clones: list(t.GetClones()), Pool: Pool{Size: t.GetPoolSize(), Ready: t.GetPoolReady(), Error: t.GetPoolError()},
 		Parameters: convert(t.GetParameters(), func(p *api.Parameter) Parameter {
 			return Parameter{Key: p.GetKey(), Description: p.GetDescription(), Default: p.GetDefaultText(), Required: p.GetRequired(), Pattern: p.GetPattern()}
 		}),
-		Rules: t.GetRulesYaml(),
+		Rules: t.GetRulesYaml(), WouldNotStart: obstacles(t.GetWouldNotStart()),
 	}
 }
 
@@ -96,13 +112,14 @@ func NewTemplateList(all []*api.Template) *TemplateList {
 
 // Table implements [Document].
 func (d *TemplateList) Table(t *Table) {
-	t.Rows([]string{"NAME", "SNAPSHOT", "AGE", "MEMORY", "FILES", "CLONES", "POOL", "COMMAND"},
-		convert(d.Templates, func(m Template) []string {
-			return []string{
-				m.Name, m.Snapshot, t.age(m.CreatedAt), Size(m.MemoryBytes), Size(m.StorageBytes), number(int32(len(m.Clones))),
-				m.Pool.text(), shorten(Command(m.Args), 40),
-			}
-		}))
+	rows := convert(d.Templates, func(m Template) []string {
+		return []string{
+			m.Name, m.Snapshot, t.age(m.CreatedAt), Size(m.MemoryBytes), Size(m.StorageBytes), number(int32(len(m.Clones))),
+			m.Pool.text(), shorten(Command(m.Args), 40),
+		}
+	})
+	head := []string{"NAME", "SNAPSHOT", "AGE", "MEMORY", "FILES", "CLONES", "POOL", "COMMAND"}
+	t.Rows(warn(head, rows, convert(d.Templates, func(m Template) []Obstacle { return m.WouldNotStart })))
 }
 
 // TemplateDetail is what template show and template pool print.
@@ -128,7 +145,8 @@ func (d *TemplateDetail) Table(t *Table) {
 		{"inside endpoint", m.InsideEndpoint},
 		{"network", m.Network},
 		{"created", stamp(m.CreatedAt)},
-		{"shared", fmt.Sprintf("memory %s, files %s", Size(m.MemoryBytes), Size(m.StorageBytes))},
+		{"shared", m.shared()},
+		{"would not start", obstacleText(m.WouldNotStart)},
 		{"clones", shorten(strings.Join(m.Clones, ", "), 200)},
 		{"pool", m.Pool.text()},
 		{"pool error", m.Pool.Error},
@@ -168,5 +186,5 @@ func (r Result) templateText() string {
 	if r.Template != nil {
 		m = *r.Template
 	}
-	return fmt.Sprintf("template %s made of snapshot %s: memory %s, files %s", r.Name, m.Snapshot, Size(m.MemoryBytes), Size(m.StorageBytes))
+	return fmt.Sprintf("template %s made of snapshot %s: %s", r.Name, m.Snapshot, m.shared())
 }

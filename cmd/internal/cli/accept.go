@@ -1,0 +1,30 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// acceptFlag has an app come back without files that it had.
+type acceptFlag struct {
+	accept bool
+	given  func() bool
+}
+
+const acceptText = `Files below binds are taken as they are now. One that is gone is made anew, empty, if
+the app could write to it; else nothing is done and the file is named: put it back, or
+have it made too, with --accept-changed-files.`
+
+// add adds the flag; when says when it applies, and def what does without it.
+func (f *acceptFlag) add(cmd *cobra.Command, when, def string) {
+	if def != "" {
+		def = " (default " + def + ")"
+	}
+	cmd.Flags().BoolVar(&f.accept, "accept-changed-files", false, when+"make empty files of those below binds that are gone and that the app only read"+def)
+	f.given = func() bool { return cmd.Flags().Changed("accept-changed-files") }
+}
+
+// message is what the flag says; nil if it is not there.
+func (f *acceptFlag) message() *bool {
+	if !f.given() {
+		return nil
+	}
+	return &f.accept
+}
