@@ -185,7 +185,7 @@ func TestConflicts(t *testing.T) {
 		want string
 	}{
 		"name":          {[]string{"--name", "one"}, 1, `app one: already exists`},
-		"endpoint":      {[]string{"--name", "two", "--endpoint", actorEndpoint}, 1, `app one has 10\.77\.0\.30`},
+		"endpoint":      {[]string{"--name", "two", "--endpoint", actorEndpoint}, 1, `app one has endpoint 10\.77\.0\.30 of network default`},
 		"outside":       {[]string{"--name", "two", "--endpoint", "10.99.0.1"}, 2, `10\.99\.0\.1`},
 		"gateway":       {[]string{"--name", "two", "--endpoint", "10.77.0.1"}, 2, `10\.77\.0\.1`},
 		"no root":       {[]string{"--name", "two", "--rootfs", "/nowhere"}, 1, `/nowhere`},
