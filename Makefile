@@ -18,6 +18,7 @@ TEST_TIMEOUT ?= 55m
 BENCH_FLAGS ?=
 DEMO_FLAGS ?=
 ONLY ?=
+AGAINST ?=
 ROUNDS ?= 300
 SEED ?=
 SOAK := ^(TestChaos|TestLoad.*|TestCRIUIsKilledWhileItWakes|TestBusyAppIsSaved|Test.*AtEveryPoint)$$
@@ -89,13 +90,14 @@ soak:
 	go test -count=1 -timeout 12h -v -run '$(or $(ONLY),$(SOAK))' ./testenv/e2e
 
 ## make bench     what users feel, against stock CRIU and runc (root)
-##                ONLY=regexp chooses, BENCH_FLAGS=-once runs each once
+##                ONLY=regexp chooses, BENCH_FLAGS=-once runs each once;
+##                AGAINST=commit measures by turns with that commit's snapctl
 .PHONY: bench
 bench:
 	@$(as_root)
 	$(with_go); $(with_criu)
 	scripts/deps test
-	go run -buildvcs=false ./testenv/cmd/bench $(if $(ONLY),-only '$(ONLY)') $(BENCH_FLAGS)
+	go run -buildvcs=false ./testenv/cmd/bench $(if $(ONLY),-only '$(ONLY)') $(if $(AGAINST),-against '$(AGAINST)') $(BENCH_FLAGS)
 
 ## make lint      golangci-lint, shellcheck, tidy go.mod
 .PHONY: lint

@@ -165,6 +165,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			return err
 		}
 		m.Processes = len(pids)
+		clock.step("read settings")
 		if m.Settings, taken.Notes, err = settings.Read(pids); err != nil {
 			return err
 		}
@@ -175,6 +176,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			}
 		}
 		if o.Frozen != nil {
+			clock.step("look again")
 			more, err := o.Frozen(ctx, pids)
 			if err != nil {
 				return err

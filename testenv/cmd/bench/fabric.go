@@ -16,7 +16,7 @@ func fabric(ctx context.Context, b *bench) error {
 		return nil
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "./vem/fabric", "-run", "^$", "-bench", ".", "-benchtime", "1x")
-	cmd.Stderr = os.Stderr
+	cmd.Dir, cmd.Stderr = b.tree, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		return fmt.Errorf("benchmark of vem/fabric: %w: %s", err, out)

@@ -18,7 +18,7 @@ type gauge struct {
 
 // gauge runs the program as an app, whose memory is filled when this returns.
 func (w *world) gauge(ctx context.Context, name, at string, mib int) (*gauge, error) {
-	if err := w.program(ctx, name, at, "gauge", mib); err != nil {
+	if err := w.program(ctx, name, at, "gauge", "-memory", fmt.Sprint(mib)); err != nil {
 		return nil, err
 	}
 	return w.dialGauge(ctx, at)

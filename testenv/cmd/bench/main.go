@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -22,11 +23,27 @@ import (
 func main() {
 	only := flag.String("only", "", "measure only what matches this regular expression")
 	once := flag.Bool("once", false, "one pass of each, and of the small sizes: to see that all of it works")
-	out := flag.String("out", "dist/bench.json", "where the rows are written")
+	out := flag.String("out", "", "where the rows are written (default dist/bench.json, with -against dist/against.json)")
+	passes := flag.Int("passes", 5, "how often each is measured: the median counts")
+	tree := flag.String("tree", ".", "the source of which the benchmarks of packages are run")
+	commit := flag.String("against", "", "measure by turns with the programs of this commit")
+	turns := flag.Int("turns", 5, "with -against: how often each commit is measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	if err := run(ctx, *only, *out, *once); err != nil {
+	err := prepare()
+	b := &bench{report: &report{out: os.Stdout}, passes: *passes, small: *once, tree: *tree}
+	if err == nil {
+		b.only, err = regexp.Compile(*only)
+	}
+	switch {
+	case err != nil:
+	case *commit != "":
+		err = against(ctx, b, *commit, *turns, cmp.Or(*out, "dist/against.json"))
+	default:
+		err = b.run(ctx, cmp.Or(*out, "dist/bench.json"))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
 		os.Exit(1)
 	}
@@ -42,38 +59,67 @@ type benchmark struct {
 type bench struct {
 	report *report
 	only   *regexp.Regexp
-	passes int  // of each measurement; the median counts
-	small  bool // leave out the large sizes
+	passes int    // of each measurement; the median counts
+	small  bool   // one pass, and without the large sizes
+	tree   string // the source of which the benchmarks of packages are run
+
+	// list is called instead of measuring, with what was asked for; nil to measure.
+	list func(name string)
 }
 
-// wants tells whether a row was asked for.
-func (b *bench) wants(name string) bool { return b.only.MatchString(name) }
+// wants tells whether a row was asked for and is to be measured.
+func (b *bench) wants(name string) bool {
+	wanted := b.only.MatchString(name)
+	if wanted && b.list != nil {
+		b.list(name)
+		return false
+	}
+	return wanted
+}
 
-func run(ctx context.Context, only, out string, once bool) error {
+func prepare() error {
 	if os.Geteuid() != 0 {
 		return errors.New("namespaces and CRIU need root: try sudo make bench")
 	}
 	// What this process inherited must not reach the servers: CRIU would have
 	// to save it.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return err
-	}
-	re, err := regexp.Compile(only)
-	if err != nil {
-		return fmt.Errorf("-only: %w", err)
-	}
-	b := &bench{report: &report{out: os.Stdout}, only: re, passes: 5, small: once}
-	if once {
+	return unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+}
+
+// run measures what was asked for and tells it.
+func (b *bench) run(ctx context.Context, out string) error {
+	if b.small {
 		b.passes = 1
 	}
+	err := b.measure(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	b.report.table()
+	if werr := b.report.write(out); werr != nil {
+		return werr
+	}
+	if err != nil {
+		return err
+	}
+	if missed := b.report.missed(); len(missed) > 0 && !b.small {
+		fmt.Fprintln(b.report.out, "missed goals:", strings.Join(missed, ", "))
+	}
+	return nil
+}
+
+// measure runs all benchmarks, and goes on if one fails.
+func (b *bench) measure(ctx context.Context) error {
 	var errs []error
 	for _, bm := range []benchmark{
 		{"freeze", freeze},
 		{"freeze/memory", freezeMemory},
+		{"freeze/many", freezeMany},
 		{"freeze/hibernate", freezeHibernate},
 		{"wake", wake},
 		{"wake/new", wakeNew},
 		{"restore", restores},
+		{"connection", connection},
 		{"delta", delta},
 		{"steady", steady},
 		{"guard", guard},
@@ -91,15 +137,5 @@ func run(ctx context.Context, only, out string, once bool) error {
 			return ctx.Err()
 		}
 	}
-	b.report.table()
-	if err := b.report.write(out); err != nil {
-		return err
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	if missed := b.report.missed(); len(missed) > 0 && !once {
-		fmt.Fprintln(b.report.out, "missed goals:", strings.Join(missed, ", "))
-	}
-	return nil
+	return errors.Join(errs...)
 }

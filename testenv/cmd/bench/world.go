@@ -73,17 +73,17 @@ func (w *world) start(ctx context.Context) error {
 
 // subject runs the benchmarked server as an app.
 func (w *world) subject(ctx context.Context, name, at string, mib int) error {
-	return w.program(ctx, name, at, "subject", mib)
+	return w.program(ctx, name, at, "subject", "-memory", fmt.Sprint(mib))
 }
 
-// program runs a program of this module as an app that keeps memory.
-func (w *world) program(ctx context.Context, name, at, program string, mib int) error {
+// program runs a program of this module as an app.
+func (w *world) program(ctx context.Context, name, at, program string, args ...string) error {
 	path, err := w.Install(ctx, program)
 	if err != nil {
 		return err
 	}
 	_, err = w.api.Run(ctx, &api.RunRequest{
-		Name: name, Endpoint: at, Args: []string{path, "-memory", fmt.Sprint(mib)},
+		Name: name, Endpoint: at, Args: append([]string{path}, args...),
 		Env: []string{"GOMAXPROCS=1"}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA},
 	})
 	return err

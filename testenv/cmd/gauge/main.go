@@ -5,6 +5,8 @@
 //	read | write | scan         a word of each page, or every word; nanoseconds
 //	change MIB SEED             writes every word of the first MIB MiB; nanoseconds
 //	call NAME COUNT             nanoseconds for so many; see calls
+//	stream kept|fresh MIB       sends so much to itself, by a TCP connection that it
+//	                            keeps or one that it makes; nanoseconds
 //
 // Each line that it is sent is answered by one.
 package main
@@ -28,8 +30,16 @@ import (
 func main() {
 	listen := flag.String("listen", ":7000", "address to serve")
 	memory := flag.Int("memory", 0, "MiB to keep, each page different")
+	var c crowd
+	flag.IntVar(&c.threads, "threads", 0, "threads to have besides its own")
+	flag.IntVar(&c.processes, "processes", 0, "processes to start, which wait")
+	flag.IntVar(&c.files, "files", 0, "descriptors to have open: pipes, sockets, files")
 	flag.Parse()
-	fmt.Fprintln(os.Stderr, "gauge: error:", serve(*listen, *memory))
+	err := c.gather()
+	if err == nil {
+		err = serve(*listen, *memory)
+	}
+	fmt.Fprintln(os.Stderr, "gauge: error:", err)
 	os.Exit(1)
 }
 
@@ -40,7 +50,8 @@ const pageWords = 4096 / 8
 type gauge struct {
 	words []uint64
 	calls map[string]call
-	sum   uint64 // of what was read, so that reading is not left out
+	kept  *stream // to itself; nil until it is asked for
+	sum   uint64  // of what was read, so that reading is not left out
 }
 
 // serve returns when it fails.
@@ -119,6 +130,8 @@ func (g *gauge) do(words []string) (time.Duration, error) {
 			return 0, fmt.Errorf("no call %s", words[1])
 		}
 		return c.repeat(args[0])
+	case words[0] == "stream" && len(words) == 3 && len(args) == 1:
+		return g.carry(words[1], args[0])
 	default:
 		return 0, fmt.Errorf("no command %s", strings.Join(words, " "))
 	}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// side is one of two commits that are compared.
+type side struct {
+	tree string // its source
+	bin  string // its snapctl and snapctld, and the programs that are measured with
+}
+
+// programs of this tree that benchmarks run besides snapctl; both sides are measured
+// with the same.
+var programs = []string{"subject", "gauge", "hostkeeper"}
+
+// against measures this tree and another commit by turns, benchmark by benchmark: each
+// turn is a run of this program that measures once. So what else the machine does
+// meanwhile meets both. Only the programs of snapctl are the other commit's, and the
+// benchmarks of its packages: the commit may be older than the benchmark.
+func against(ctx context.Context, b *bench, commit string, turns int, out string) (err error) {
+	dir, err := os.MkdirTemp("", "snapctl-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	tree := filepath.Join(dir, "tree")
+	if err := command(ctx, ".", "git", "worktree", "add", "--quiet", "--detach", tree, commit); err != nil {
+		return err
+	}
+	defer func() {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		err = errors.Join(err, command(clean, ".", "git", "worktree", "remove", "--force", tree))
+	}()
+	sides := [2]side{{tree: ".", bin: filepath.Join(dir, "ours")}, {tree: tree, bin: filepath.Join(dir, "other")}}
+	for _, s := range sides {
+		if err := s.build(ctx); err != nil {
+			return err
+		}
+	}
+	if b.small {
+		turns = 1
+	}
+	c := &comparison{out: b.report.out}
+	var errs []error
+	for _, name := range b.names(ctx) {
+		if c.has(name) { // measured together with an earlier one
+			continue
+		}
+		for turn := range turns {
+			order := []int{0, 1}
+			if turn%2 == 1 {
+				slices.Reverse(order)
+			}
+			for _, i := range order {
+				rows, err := sides[i].measure(ctx, b, name, filepath.Join(dir, "rows.json"))
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err != nil {
+					err = fmt.Errorf("%s: %s: %w", []string{"this tree", commit}[i], name, err)
+					fmt.Fprintln(os.Stderr, "bench:", err)
+					errs = append(errs, err)
+				}
+				c.add(i, rows)
+			}
+		}
+		c.tell(name)
+	}
+	c.table(commit)
+	return errors.Join(append(errs, c.write(out))...)
+}
+
+// names are those of the benchmarks that were asked for.
+func (b *bench) names(ctx context.Context) []string {
+	var names []string
+	asked := *b
+	asked.list = func(name string) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	_ = asked.measure(ctx) // nothing is measured, so nothing fails
+	return names
+}
+
+// build builds the side's programs.
+func (s side) build(ctx context.Context) error {
+	bin, err := filepath.Abs(s.bin)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	args := []string{"build", "-buildvcs=false", "-o", bin + "/"}
+	if err := command(ctx, s.tree, "go", append(args, "./cmd/snapctl", "./cmd/snapctld")...); err != nil {
+		return err
+	}
+	for _, p := range programs {
+		args = append(args, "./testenv/cmd/"+p)
+	}
+	return command(ctx, ".", "go", args...)
+}
+
+// measure runs a benchmark once with the side's programs.
+func (s side) measure(ctx context.Context, b *bench, name, out string) ([]Row, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"-only", "^" + regexp.QuoteMeta(name) + "$", "-passes", "1", "-tree", s.tree, "-out", out}
+	if b.small {
+		args = append(args, "-once")
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = append(os.Environ(), "SNAPCTL_BIN_DIR="+s.bin)
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) } // it cleans up
+	cmd.WaitDelay = 2 * time.Minute
+	if err := os.RemoveAll(out); err != nil {
+		return nil, err
+	}
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		return nil, err
+	}
+	var rows []Row
+	return rows, json.Unmarshal(data, &rows)
+}
+
+// command runs a command whose output matters only if it fails.
+func command(ctx context.Context, dir, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	if name == "go" {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // static, to run in apps with any root directory
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, args[0], err, bytes.TrimSpace(out))
+	}
+	return nil
+}
