@@ -135,9 +135,9 @@ func (s *scanner) set() (_ *Set, err error) {
 			return nil, err
 		}
 		v := Decide(f.details.facts)
-		if v.Fate != Held {
+		if v.Fate != Held && !f.awaited {
 			if f.details.messages {
-				s.notes = append(s.notes, f.lostMessages())
+				s.notes = append(s.notes, lostMessages(f.details.path, f.owners[0]))
 			}
 			continue
 		}
@@ -162,6 +162,7 @@ func (s *scanner) set() (_ *Set, err error) {
 			Local:   f.details.local,
 			Remote:  f.details.remote,
 			Path:    f.details.path,
+			Inside:  f.awaited,
 			Backlog: f.details.backlog,
 			Receive: receive,
 			Owners:  f.owners,

@@ -128,6 +128,9 @@ type Socket struct {
 	Local  netip.AddrPort `json:"local"`  // zero for unix sockets; IPv4 in IPv6 is unmapped
 	Remote netip.AddrPort `json:"remote"` // zero if not connected
 	Path   string         `json:"path,omitempty"`
+	// Inside tells that nobody but the app itself can reach the socket: it is held for
+	// messages in it, or in one that it is connected to.
+	Inside bool `json:"inside,omitempty"`
 	// Backlog is the listener's accept queue limit that the app asked for;
 	// [Set.Disarm] puts it back.
 	Backlog int `json:"backlog,omitempty"`
@@ -153,7 +156,7 @@ func (s *Socket) ExternalName() string { return fmt.Sprintf("unix[%d]", s.Inode)
 // external tells whether CRIU must be told of the socket. A listener and a socket
 // that is only bound have no peer.
 func (s *Socket) external() bool {
-	return s.Kind == Unix && s.State == sockdiag.Established.String()
+	return s.Kind == Unix && !s.Inside && s.State == sockdiag.Established.String()
 }
 
 // External lists what CRIU must be told of: the ExternalName of each socket that

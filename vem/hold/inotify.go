@@ -47,19 +47,26 @@ func (d *devices) lasting(pid, fd int) (bool, error) {
 		if !ok {
 			continue
 		}
-		if d.known == nil {
-			if d.known, err = mountedDevices(); err != nil {
-				return false, err
-			}
-		}
-		if !d.known[dev] {
-			return false, nil
+		if known, err := d.mounted(dev); err != nil || !known {
+			return false, err
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return false, gone(pid, err)
 	}
 	return true, nil
+}
+
+// mounted tells whether a file system is mounted in our own mount namespace.
+func (d *devices) mounted(dev uint64) (bool, error) {
+	if d.known == nil {
+		known, err := mountedDevices()
+		if err != nil {
+			return false, err
+		}
+		d.known = known
+	}
+	return d.known[dev], nil
 }
 
 // watchedDevice reads a watch's line of fdinfo: "inotify wd:1 ino:2 sdev:10002c

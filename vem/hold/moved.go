@@ -75,8 +75,10 @@ func FindMoved(ctx context.Context, pids []int, root int) ([]Moved, error) {
 	return out, nil
 }
 
-// maxSocketPath is UNIX_PATH_MAX, linux/un.h.
-const maxSocketPath = 108
+const (
+	maxSocketPath = 108    // UNIX_PATH_MAX, linux/un.h
+	siocunixfile  = 0x89e0 // of the same, Linux 4.10
+)
 
 // socketFile is the file of a bound unix socket.
 type socketFile struct {
@@ -100,7 +102,6 @@ func movedTo(fd int, bound string, f Facts) (socketFile, bool, error) {
 	if bound == "" || bound[0] == '@' || !f.Listening && f.Type != unix.SOCK_DGRAM {
 		return socketFile{}, false, nil
 	}
-	const siocunixfile = 0x89e0 // linux/un.h, Linux 4.10
 	file, err := unix.IoctlRetInt(fd, siocunixfile)
 	if errors.Is(err, unix.ENOENT) {
 		return socketFile{}, false, nil

@@ -53,10 +53,14 @@ func (s *scanner) markOutside(opt Options) error {
 		}
 		nodes[inode] = n
 	}
-	for inode := range outsideUnix(nodes, opt.hostPaths()) {
+	outside := outsideUnix(nodes, opt.hostPaths())
+	for inode := range outside {
 		s.sockets[inode].details.facts.Outside = true
 	}
-	return nil
+	if opt.Copy {
+		return nil
+	}
+	return s.markMessages(nodes, outside)
 }
 
 // unixTable is the unix sockets that an app may have to do with, by inode.

@@ -54,6 +54,7 @@ type found struct {
 	owners  []Owner
 	details details
 	moved   bool // see [Moved]
+	awaited bool // it is held for messages in it, or in one that it is connected to
 }
 
 // scanner gathers the sockets and objects of an app's processes, one copy of each.

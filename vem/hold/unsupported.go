@@ -19,20 +19,6 @@ type UnsupportedError struct {
 
 const noFD = -1
 
-// lostMessages tells what CRIU does not save of messages in a queue: sk-queue.c stops at an
-// empty one (dump_sk_queue), and keeps the address of no sender.
-func (f *found) lostMessages() Note {
-	name := "a unix socket"
-	if f.details.path != "" {
-		name += " (" + f.details.path + ")"
-	}
-	return Note{
-		Text: fmt.Sprintf("process %d has %s open as descriptor %d in which messages wait: their senders' addresses are lost, and an empty message with all behind it",
-			f.owners[0].PID, name, f.owners[0].FD),
-		Remedy: "hibernate when the program has read them",
-	}
-}
-
 // Error implements error.
 func (e *UnsupportedError) Error() string {
 	if e.FD < 0 {

@@ -55,6 +55,9 @@ func (s *Socket) wakers(policy WakePolicy, own []netip.Addr) Wakers {
 	case UnixListen:
 		return Anybody
 	case Unix:
+		if s.Inside {
+			return Nobody
+		}
 		if s.Path != "" && s.Type == unix.SOCK_DGRAM {
 			return Anybody
 		}

@@ -104,6 +104,9 @@ func (w *Watcher) register() error {
 		return err
 	}
 	for i := range w.set.Sockets {
+		if w.set.Sockets[i].Inside {
+			continue
+		}
 		events := uint32(unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET)
 		if blocked[i] {
 			w.stuck[i] = true
@@ -142,7 +145,7 @@ func (w *Watcher) findStuck() (map[int]bool, error) {
 	for i := range w.set.Sockets {
 		s := &w.set.Sockets[i]
 		polls[i] = unix.PollFd{Fd: -1}
-		if s.Kind == TCP || s.Kind == Unix {
+		if s.Kind == TCP || s.Kind == Unix && !s.Inside {
 			polls[i] = unix.PollFd{Fd: int32(s.File.Fd()), Events: unix.POLLOUT}
 		}
 	}
