@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/paths"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -56,7 +57,8 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	if a.status() == Held {
 		return &outcome{}, nil
 	}
-	if err := d.preflight(ctx, a, accept, hold.Preflight); err != nil {
+	seen, err := d.preflight(ctx, a, accept, hold.Preflight)
+	if err != nil {
 		return nil, err
 	}
 	network, err := a.ownNetwork()
@@ -88,6 +90,9 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 		return nil, err
 	}
 	defer opt.close()
+	if err := seen.Strays(opt.External); err != nil {
+		return nil, err
+	}
 	if err := opt.keepQueues(ctx, a); err != nil {
 		return nil, err
 	}
@@ -117,7 +122,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 		return errors.Join(a.saveDev(ctx, to), writeOptions(to, options.Found().Options), writeNetwork(to, network))
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.host.keep(ctx, d, a, to.Images()))
+		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen))
 	}
 	opt.Describe = func(m *snapshot.Manifest) { m.HostFiles, m.Bound = opt.host.kept, opt.host.bound }
 	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
@@ -181,31 +186,39 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 	)
 }
 
-// preflight refuses an app that can't be saved before anything is frozen.
-func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Protection, look func(context.Context, []int) []hold.Finding) error {
+// preflight refuses an app that can't be saved before anything is frozen. It returns the
+// paths that were looked at.
+func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Protection, look func(context.Context, []int) []hold.Finding) (*paths.Seen, error) {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rec, _ := a.read()
 	pids, attended := a.unattended(rec.Process.PID, pids)
 	report, err := preflight.Look(ctx, pids, a.preflightOptions(accept))
 	if err != nil {
-		return err
+		return nil, err
+	}
+	seen, err := paths.Look(ctx, pids)
+	if err != nil {
+		return nil, err
+	}
+	if err := seen.LookAtBinds(rec.Process.PID, a.binds()); err != nil {
+		return nil, err
 	}
 	findings := look(ctx, pids)
-	if err := errors.Join(attended, report.Err(), hold.Errors(findings)); err != nil {
-		return err
+	if err := errors.Join(attended, report.Err(), hold.Errors(findings), seen.Err()); err != nil {
+		return nil, err
 	}
 	for _, f := range findings {
 		if f.Severity == hold.Listed {
 			a.remark(f.Note.Text, f.Note.Remedy)
 		}
 	}
-	for _, n := range report.Notes {
+	for _, n := range slices.Concat(report.Notes, seen.Notes) {
 		a.remark(n.Text, n.Remedy)
 	}
-	return nil
+	return seen, nil
 }
 
 func (a *app) preflightOptions(accept []preflight.Protection) preflight.Options {

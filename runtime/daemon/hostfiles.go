@@ -9,6 +9,8 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/paths"
 )
 
 // hostFiles are the files of the host that an app needs which is being saved.
@@ -53,15 +55,29 @@ func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record) (_ *host
 	return h, ctx.Err()
 }
 
+// keepFiles looks whether the images name files that are where they say, and keeps those
+// of the host that they need, while the app is frozen. seen are the paths that were looked
+// at before.
+func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *app, images string, seen *paths.Seen) error {
+	files, err := image.SavedFiles(ctx, images)
+	if err != nil {
+		return err
+	}
+	if err := seen.Check(ctx, images, files); err != nil {
+		return err
+	}
+	return o.host.keep(ctx, d, a, images, files)
+}
+
 // keep keeps those that the images need, while the app is frozen.
-func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *app, images string) (err error) {
+func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *app, images string, files []image.SavedFile) (err error) {
 	rec, _ := a.read()
 	place := d.hostPlace(a, rec)
-	h.kept, err = h.store.KeepSaved(ctx, images, place, h.have)
+	h.kept, err = h.store.KeepSaved(ctx, images, files, place, h.have)
 	if err != nil {
 		return fmt.Errorf("keep files of the host: %w", err)
 	}
-	if h.bound, err = hostfile.BoundFiles(ctx, images, place.Binds); err != nil {
+	if h.bound, err = hostfile.BoundFiles(ctx, images, files, place.Binds); err != nil {
 		return fmt.Errorf("look at files of binds: %w", err)
 	}
 	h.pinned = append(h.pinned, h.kept...)

@@ -148,7 +148,7 @@ func (s *sleeper) impossible(ctx context.Context) (string, error) {
 // refused is what stands in the way of hibernating the app for as long as it does not
 // change.
 func (s *sleeper) refused(ctx context.Context) string {
-	if err := s.d.preflight(ctx, s.a, nil, hold.Preflight); err != nil {
+	if _, err := s.d.preflight(ctx, s.a, nil, hold.Preflight); err != nil {
 		return err.Error()
 	}
 	return ""

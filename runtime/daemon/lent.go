@@ -25,6 +25,15 @@ func (a *app) holdOptions(ns *netns.NS, known []string) hold.Options {
 	return opt
 }
 
+// binds are what the app has bound of the host, by where it has it.
+func (a *app) binds() map[string]string {
+	binds := make(map[string]string)
+	for _, m := range a.box.Spec.Mounts {
+		binds[m.Destination] = m.Source
+	}
+	return binds
+}
+
 // logKey is CRIU's name for the app's log, among what is external.
 func logKey(list []snapshot.External) string {
 	for _, e := range list {

@@ -48,7 +48,8 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return d.saveStopped(ctx, a, req)
 	}
 	network, unbound := d.networkSettings(ctx, a)
-	if err := errors.Join(d.preflight(ctx, a, req.accept, hold.PreflightCopy), unbound); err != nil {
+	seen, err := d.preflight(ctx, a, req.accept, hold.PreflightCopy)
+	if err := errors.Join(err, unbound); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(ctx, req, a.name())
@@ -78,6 +79,9 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer opt.close()
+	if err := seen.Strays(opt.External); err != nil {
+		return nil, nil, err
+	}
 	if req.stop {
 		opt.After = snapshot.End
 	}
@@ -114,7 +118,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		m.Connections, m.HostFiles, m.Bound = len(inside.Connections), opt.host.kept, opt.host.bound
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.host.keep(ctx, d, a, to.Images()))
+		return errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen))
 	}
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
@@ -155,6 +159,9 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 	if a.held != nil {
 		if err := a.held.Copyable(); err != nil {
 			return nil, nil, err
+		}
+		for _, n := range a.held.LostInCopies() {
+			a.remark(n.Text, n.Remedy)
 		}
 		if inside, err = d.saveHeldConnections(ctx, a); err != nil {
 			return nil, nil, err

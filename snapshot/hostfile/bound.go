@@ -29,15 +29,11 @@ type Bound struct {
 // mostNames is how many names below a bind are looked at for another one of a file.
 const mostNames = 20000
 
-// BoundFiles lists the files below binds that the dump in a directory names. binds are
+// BoundFiles lists the files below binds among those of the dump in a directory. binds are
 // the host's directories and files by where the app has them.
-func BoundFiles(ctx context.Context, images string, binds map[string]string) ([]Bound, error) {
+func BoundFiles(ctx context.Context, images string, files []image.SavedFile, binds map[string]string) ([]Bound, error) {
 	if len(binds) == 0 {
 		return nil, nil
-	}
-	files, err := image.SavedFiles(ctx, images)
-	if err != nil {
-		return nil, err
 	}
 	mounts, err := image.SavedMounts(images)
 	if err != nil {

@@ -184,13 +184,9 @@ func isMissing(err error) bool {
 }
 
 // KeepSaved keeps the files of the host that the dump in a directory needs, while the app
-// that was saved is still frozen, and pins them. have are those that the processes have
-// from the store already, by CRIU's names for them.
-func (s *Store) KeepSaved(ctx context.Context, images string, p Place, have map[string]File) (_ []File, err error) {
-	files, err := image.SavedFiles(ctx, images)
-	if err != nil {
-		return nil, err
-	}
+// that was saved is still frozen, and pins them. files are those of the dump; have are
+// those that the processes have from the store already, by CRIU's names for them.
+func (s *Store) KeepSaved(ctx context.Context, images string, files []image.SavedFile, p Place, have map[string]File) (_ []File, err error) {
 	mounts, err := image.SavedMounts(images)
 	if err != nil {
 		return nil, err

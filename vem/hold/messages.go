@@ -111,7 +111,7 @@ func (f *found) lasts(d *devices) (bool, error) {
 	}
 	// Linux 5.9 (net/unix/af_unix.c, unix_show_fdinfo).
 	if n, err := strconv.Atoi(info["scm_fds"]); err != nil || n > 0 {
-		return false, nil //nolint:nilerr // the kernel does not tell
+		return false, nil // or the kernel does not tell
 	}
 	file, err := unix.IoctlRetInt(f.fd, siocunixfile)
 	if errors.Is(err, unix.ENOENT) {
