@@ -8,6 +8,7 @@
 #
 # What snapctl does: snapshot/terminal takes the data out while the app is frozen, and puts it
 # back with the processing of output off.
+# shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.py" <<'P'
 import os, sys, time

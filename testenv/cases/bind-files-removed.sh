@@ -39,7 +39,7 @@ snapctl hibernate $app >/dev/null || wrong "hibernate"
 mv "$d/b/ro" "$d/ro"
 message=$(snapctl wake $app 2>&1) && wrong "woken without a file that it reads"
 [[ $message == */b/ro*descriptor*process* ]] || wrong "refused without the file, process and descriptor: ${message:0:200}"
-ls "$d/b" | grep -q '\.cr\.\|cr_link' && wrong "a refused wake left $(ls "$d/b" | tr '\n' ' ')"
+left=$(ls "$d/b"); [[ $left == *.cr.* || $left == *cr_link* ]] && wrong "a refused wake left ${left//$'\n'/ }"
 rm -f "$d"/b/link_remap.* # whatever that is, a user may remove it
 mv "$d/ro" "$d/b/ro"
 snapctl wake $app >/dev/null || wrong "wake, once the file is back"

@@ -34,7 +34,7 @@ message=$(snapctl hibernate $app 2>&1) || wrong "hibernate: $message"
 message=$(snapctl wake $app 2>&1) || wrong "wake: $message"
 got=$(look $app); [ "$got" = "$right" ] || wrong "after the wake: $got"
 message=$(snapctl snapshot --stop --name $app-s $app 2>&1) || wrong "snapshot: $message"
-for n in 1 2; do
+for _ in 1 2; do
 	message=$(snapctl restore $app-s --as $app-2 2>&1) || wrong "restore: $message"
 	got=$(look $app-2); [ "$got" = "$right" ] || wrong "in the copy: $got"
 	snapctl rm --force $app-2 >/dev/null

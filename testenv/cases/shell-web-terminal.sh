@@ -42,7 +42,7 @@ PY
 snapctl run --name $app --endpoint 10.77.0.50 --hibernate-after 1s --env TERM=xterm --bind "$d:/srv/web" -- python3 /srv/web/server.py >/dev/null || skip "run"
 connect() { for _ in {1..100}; do exec 3<>"/dev/tcp/$1/7000" && return; sleep 0.1; done 2>/dev/null; false; }
 type_() { printf '%b' "$1" >&3; }
-sees() { local got= part; for _ in {1..200}; do IFS= read -r -t 0.1 -d '' -n 4096 part <&3; got+=$part; [[ $got == *$1* ]] && return; done; wrong "$2: the client does not see $1, but: ${got: -300}"; }
+sees() { local got='' part; for _ in {1..200}; do IFS= read -r -t 0.1 -d '' -n 4096 part <&3; got+=$part; [[ $got == *$1* ]] && return; done; wrong "$2: the client does not see $1, but: ${got: -300}"; }
 asleep() { for _ in {1..300}; do snapctl ps | grep -w $app | grep -qw held && return; sleep 0.1; done; wrong "$1: it does not go to sleep: $(snapctl show $app)"; }
 connect 10.77.0.50 || skip "the server does not listen"
 type_ 'x=41; echo st$((1))arted\n'; sees st1arted start

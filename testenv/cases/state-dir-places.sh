@@ -5,14 +5,14 @@
 # Needs: iproute2, snapctld on PATH (others are started, in a network namespace of their own).
 set -u
 d=$(mktemp -d /srv/case.XXXXXX); ns=case-$$; mark=case-mark-$$; daemon=
-marks=(/tmp/$mark /var/tmp/$mark /run/$mark)
+marks=("/tmp/$mark" "/var/tmp/$mark" "/run/$mark")
 end() { # the daemon of this place, and its holder
 	[ -n "$daemon" ] || return
 	"${x[@]}" snapctl rm --force a b; kill $daemon; wait $daemon
 	for p in /proc/[0-9]*; do grep -qz "^$run/holder.sock" $p/cmdline && kill ${p#/proc/} && while [ -e $p/exe ]; do sleep 0.05; done; done
 	umount -R "$run/stubs"; daemon=
 }
-places=(/tmp/$mark.d /var/tmp/$mark.d /run/$mark.d /home/$mark.d)
+places=("/tmp/$mark.d" "/var/tmp/$mark.d" "/run/$mark.d" "/home/$mark.d")
 trap '{ end; umount "$d/bound"; ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "$d" "${marks[@]}" "${places[@]}"; } >/dev/null 2>&1' EXIT
 ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
 command -v snapctld >/dev/null || skip "no snapctld on PATH"

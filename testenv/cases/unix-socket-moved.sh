@@ -5,7 +5,11 @@
 # Needs: python3.
 set -u
 app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'for a in $app $app-r $app-c; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1; snapctl template rm $app-t >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
+end() {
+	local a; for a in $app $app-r $app-c; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1
+	snapctl template rm $app-t >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"
+}
+trap end EXIT
 ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
 snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
 cat >"$d/app.py" <<'P'

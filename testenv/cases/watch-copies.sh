@@ -5,7 +5,11 @@
 # Needs: python3.
 set -u
 app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'for a in $app $app-1 $app-2; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1; snapctl snapshots rm $app-1 $app-2 >/dev/null 2>&1; rm -rf "$d"' EXIT
+end() {
+	local a; for a in $app $app-1 $app-2; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1
+	snapctl snapshots rm $app-1 $app-2 >/dev/null 2>&1; rm -rf "$d"
+}
+trap end EXIT
 ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
 snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
 mkdir "$d/data"
