@@ -12,7 +12,6 @@
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.py" <<'P'
 import os, sys, time
-os.closerange(3, 200)
 master, slave = os.openpty()
 os.write(slave, b"x\n")
 open(sys.argv[1] + "/ready", "w").close()
@@ -23,13 +22,5 @@ with open(sys.argv[1] + "/read", "w") as f:
 os.rename(sys.argv[1] + "/read", sys.argv[1] + "/done")
 P
 # shellcheck disable=SC2016 # for the shell inside
-inside '
-	setsid python3 "$tmp/app.py" "$tmp" </dev/null >/dev/null 2>&1 & pid=$!
-	until [ -e "$tmp/ready" ]; do sleep 0.05; done
-	"$CRIU" dump -t $pid -D "$tmp/images" -o log >/dev/null 2>&1 || { grep Error "$tmp/images/log" >&2; exit 1; }
-	wait $pid 2>/dev/null || true
-	touch "$tmp/go"
-	"$CRIU" restore -d -D "$tmp/images" -o log >/dev/null 2>&1 || { grep Error "$tmp/images/log" >&2; exit 1; }
-	until [ -e "$tmp/done" ]; do sleep 0.05; done
-' || { echo "CRIU failed" >&2; exit 1; }
+inside 'start python3 "$tmp/app.py" "$tmp"; dump; touch "$tmp/go"; restore; until_file "$tmp/done"'
 want "read after the restore" "b'x\\r\\r\\n'" "$(cat "$tmp/done")"
