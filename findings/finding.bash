@@ -13,6 +13,7 @@ unpack() { # PACKAGE[=VERSION]...
 	mkdir -p "$tmp/debs" "$tmp/root"
 	(cd "$tmp/debs" && apt-get -qq -o APT::Sandbox::User=root download "$@")
 	for deb in "$tmp"/debs/*.deb; do dpkg -x "$deb" "$tmp/root"; done
-	export LD_LIBRARY_PATH="$tmp/root/usr/lib/$(uname -m)-linux-gnu:$tmp/root/lib/$(uname -m)-linux-gnu"
+	local triplet; triplet=$(uname -m)-linux-gnu
+	export LD_LIBRARY_PATH=$tmp/root/usr/lib/$triplet:$tmp/root/lib/$triplet
 	PATH=$tmp/root/usr/sbin:$tmp/root/sbin:$tmp/root/usr/bin:$tmp/root/bin:$PATH
 }
