@@ -46,8 +46,10 @@ func TestNamesOfClonesAreTaken(t *testing.T) {
 	hangUp()
 	qt.Assert(t, qt.ErrorIs(<-ended, context.Canceled))
 	open(t, g)
-	w.settled()
-	w.Run(redisRequest("redis-server", "10.77.0.98"))
+	w.Until("the clones are given up", func() error {
+		_, err := w.API.Run(t.Context(), redisRequest("redis-server", "10.77.0.98"))
+		return err
+	})
 	qt.Assert(t, qt.DeepEquals(w.names(), []string{"cache", "redis-server", "redis-server-2"}))
 	w.remove("redis-server", "redis-server-2")
 	goesOn(w, clients)
