@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"time"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -52,6 +53,9 @@ type Options struct {
 	Pages    Pages
 	// HostFiles has the files of the host that the manifest names.
 	HostFiles *hostfile.Store
+	// TimersGoOn has the clocks and timers of the processes count the time since they were
+	// saved; see [image.Clocks].
+	TimersGoOn bool
 	// AcceptChanged has files of binds made that are gone and that the processes could
 	// only read.
 	AcceptChanged bool
@@ -179,7 +183,8 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 // prepare returns the directory of images that CRIU reads, and a function that
 // removes it: a view in which held sockets are files that
 // CRIU inherits, memory is mapped, /dev/tty is the terminal that
-// it leads to, and timers of the first thread are its own.
+// it leads to, timers of the first thread are its own, and all timers and clocks are as
+// they should be now.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
 	terminals, err := image.HasControlTerminals(o.Snapshot.Images())
 	if err != nil {
@@ -223,6 +228,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		}
 	}
 	if err = view.PlaceTimers(timers); err != nil {
+		return "", nil, err
+	}
+	if err = view.SetClocks(image.Clocks{SavedAt: o.Manifest.SavedAt, Now: time.Now(), GoOn: o.TimersGoOn}); err != nil {
 		return "", nil, err
 	}
 	if o.Hostname != "" {

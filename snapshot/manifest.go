@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/settings"
@@ -43,7 +44,12 @@ type Manifest struct {
 	Name      string    `json:"name"`
 	App       string    `json:"app"`
 	CreatedAt time.Time `json:"created_at"`
-	Origin    Origin    `json:"origin"`
+	// SavedAt is when CRIU had saved the processes: what timers had left is of then. Zero
+	// in a snapshot of an older snapctl.
+	SavedAt time.Time `json:"saved_at,omitzero"`
+	// Alarm is the first timer of a hibernated app to expire; nil if none is armed.
+	Alarm  *alarm.Alarm `json:"alarm,omitempty"`
+	Origin Origin       `json:"origin"`
 
 	Spec    *specs.Spec `json:"spec"` // what ran, and where
 	Network string      `json:"network"`

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -81,6 +82,9 @@ type TakeOptions struct {
 	// CopyFiles copies files of the app into the snapshot while it is
 	// frozen, as the manifest says; may be nil.
 	CopyFiles func(ctx context.Context, to Dir) error
+	// Alarm is told, if the app ends, the first of its timers to expire, or nil, before
+	// anything is committed; its error saves the processes. May be nil.
+	Alarm func(first *alarm.Alarm) error
 	// Describe completes the manifest before it is written; may be nil.
 	Describe func(m *Manifest)
 	// Saved is called when CRIU has saved the processes, before anything is
@@ -193,6 +197,18 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard, Start: o.Start,
 		Begin: begin, Unseen: o.Unseen,
 		Saved: func(ctx context.Context) error {
+			m.SavedAt = time.Now()
+			if o.After == End {
+				var err error
+				if m.Alarm, err = alarm.First(partial.Dir().Images(), m.SavedAt); err != nil {
+					return err
+				}
+				if o.Alarm != nil {
+					if err := o.Alarm(m.Alarm); err != nil {
+						return err
+					}
+				}
+			}
 			if o.Saved != nil {
 				if err := o.Saved(ctx, partial.Dir()); err != nil {
 					return err

@@ -310,7 +310,10 @@ type WakePolicy struct {
 	Ignore   []string               `protobuf:"bytes,3,rep,name=ignore,proto3" json:"ignore,omitempty"`                      // prefixes of source addresses that never wake
 	// On data: a new connection that stays open and silent for so long wakes, since its
 	// client waits for the app to speak first. Absent: 1.5 s; zero: it never does.
-	SilentAfter   *durationpb.Duration `protobuf:"bytes,4,opt,name=silent_after,json=silentAfter,proto3" json:"silent_after,omitempty"`
+	SilentAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=silent_after,json=silentAfter,proto3" json:"silent_after,omitempty"`
+	// The app's own timers wake it, too, whatever the mode; its clocks and timers then go
+	// on while it is hibernated.
+	Timers        bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +374,13 @@ func (x *WakePolicy) GetSilentAfter() *durationpb.Duration {
 		return x.SilentAfter
 	}
 	return nil
+}
+
+func (x *WakePolicy) GetTimers() bool {
+	if x != nil {
+		return x.Timers
+	}
+	return false
 }
 
 type Bind struct {
@@ -833,6 +843,8 @@ type App struct {
 	AcceptLost         []string               `protobuf:"bytes,36,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"`                            // as in RunRequest
 	AcceptChangedFiles bool                   `protobuf:"varint,50,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"` // as in RunRequest
 	WouldNotStart      []*Obstacle            `protobuf:"bytes,51,rep,name=would_not_start,json=wouldNotStart,proto3" json:"would_not_start,omitempty"`                 // while it is held; only List and Show look for them
+	Alarm              *Alarm                 `protobuf:"bytes,38,opt,name=alarm,proto3" json:"alarm,omitempty"`                                                        // while it is held: its first timer to expire; wake.timers says whether that wakes it
+	WokenBy            string                 `protobuf:"bytes,39,opt,name=woken_by,json=wokenBy,proto3" json:"woken_by,omitempty"`                                     // while it runs: what woke it last: "command", "timer", or by traffic "data", "datagram", "connect", "closed", "writable", "backlog", "silent"
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1119,6 +1131,73 @@ func (x *App) GetWouldNotStart() []*Obstacle {
 	return nil
 }
 
+func (x *App) GetAlarm() *Alarm {
+	if x != nil {
+		return x.Alarm
+	}
+	return nil
+}
+
+func (x *App) GetWokenBy() string {
+	if x != nil {
+		return x.WokenBy
+	}
+	return ""
+}
+
+// Alarm is the first timer of a hibernated app to expire.
+type Alarm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Timer         string                 `protobuf:"bytes,2,opt,name=timer,proto3" json:"timer,omitempty"` // "ITIMER_REAL of process 12 (cron)"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alarm) Reset() {
+	*x = Alarm{}
+	mi := &file_snapctl_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alarm) ProtoMessage() {}
+
+func (x *Alarm) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
+func (*Alarm) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Alarm) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Alarm) GetTimer() string {
+	if x != nil {
+		return x.Timer
+	}
+	return ""
+}
+
 type AppRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1128,7 +1207,7 @@ type AppRequest struct {
 
 func (x *AppRequest) Reset() {
 	*x = AppRequest{}
-	mi := &file_snapctl_proto_msgTypes[7]
+	mi := &file_snapctl_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1219,7 @@ func (x *AppRequest) String() string {
 func (*AppRequest) ProtoMessage() {}
 
 func (x *AppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[7]
+	mi := &file_snapctl_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1232,7 @@ func (x *AppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRequest.ProtoReflect.Descriptor instead.
 func (*AppRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{7}
+	return file_snapctl_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AppRequest) GetName() string {
@@ -1171,7 +1250,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_snapctl_proto_msgTypes[8]
+	mi := &file_snapctl_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1262,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[8]
+	mi := &file_snapctl_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1275,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{8}
+	return file_snapctl_proto_rawDescGZIP(), []int{9}
 }
 
 type ListResponse struct {
@@ -1208,7 +1287,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_snapctl_proto_msgTypes[9]
+	mi := &file_snapctl_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1299,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[9]
+	mi := &file_snapctl_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1312,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{9}
+	return file_snapctl_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListResponse) GetApps() []*App {
@@ -1254,7 +1333,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_snapctl_proto_msgTypes[10]
+	mi := &file_snapctl_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1345,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[10]
+	mi := &file_snapctl_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1358,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{10}
+	return file_snapctl_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -1312,7 +1391,7 @@ type LogsChunk struct {
 
 func (x *LogsChunk) Reset() {
 	*x = LogsChunk{}
-	mi := &file_snapctl_proto_msgTypes[11]
+	mi := &file_snapctl_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1403,7 @@ func (x *LogsChunk) String() string {
 func (*LogsChunk) ProtoMessage() {}
 
 func (x *LogsChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[11]
+	mi := &file_snapctl_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1416,7 @@ func (x *LogsChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsChunk.ProtoReflect.Descriptor instead.
 func (*LogsChunk) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{11}
+	return file_snapctl_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogsChunk) GetData() []byte {
@@ -1363,7 +1442,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_snapctl_proto_msgTypes[12]
+	mi := &file_snapctl_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1454,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[12]
+	mi := &file_snapctl_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1467,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{12}
+	return file_snapctl_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecStart) GetName() string {
@@ -1462,7 +1541,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_snapctl_proto_msgTypes[13]
+	mi := &file_snapctl_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1553,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[13]
+	mi := &file_snapctl_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1566,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{13}
+	return file_snapctl_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecInput) GetInput() isExecInput_Input {
@@ -1575,7 +1654,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_snapctl_proto_msgTypes[14]
+	mi := &file_snapctl_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1666,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[14]
+	mi := &file_snapctl_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1679,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{14}
+	return file_snapctl_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecOutput) GetOutput() isExecOutput_Output {
@@ -1670,7 +1749,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_snapctl_proto_msgTypes[15]
+	mi := &file_snapctl_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1761,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[15]
+	mi := &file_snapctl_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1774,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{15}
+	return file_snapctl_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopRequest) GetName() string {
@@ -1729,7 +1808,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_snapctl_proto_msgTypes[16]
+	mi := &file_snapctl_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1820,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[16]
+	mi := &file_snapctl_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1833,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{16}
+	return file_snapctl_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveRequest) GetName() string {
@@ -1779,7 +1858,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_snapctl_proto_msgTypes[17]
+	mi := &file_snapctl_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1870,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[17]
+	mi := &file_snapctl_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1883,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{17}
+	return file_snapctl_proto_rawDescGZIP(), []int{18}
 }
 
 type HibernateRequest struct {
@@ -1819,7 +1898,7 @@ type HibernateRequest struct {
 
 func (x *HibernateRequest) Reset() {
 	*x = HibernateRequest{}
-	mi := &file_snapctl_proto_msgTypes[18]
+	mi := &file_snapctl_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1910,7 @@ func (x *HibernateRequest) String() string {
 func (*HibernateRequest) ProtoMessage() {}
 
 func (x *HibernateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[18]
+	mi := &file_snapctl_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +1923,7 @@ func (x *HibernateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HibernateRequest.ProtoReflect.Descriptor instead.
 func (*HibernateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{18}
+	return file_snapctl_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HibernateRequest) GetName() string {
@@ -1889,7 +1968,7 @@ type WakeRequest struct {
 
 func (x *WakeRequest) Reset() {
 	*x = WakeRequest{}
-	mi := &file_snapctl_proto_msgTypes[19]
+	mi := &file_snapctl_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1980,7 @@ func (x *WakeRequest) String() string {
 func (*WakeRequest) ProtoMessage() {}
 
 func (x *WakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[19]
+	mi := &file_snapctl_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +1993,7 @@ func (x *WakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WakeRequest.ProtoReflect.Descriptor instead.
 func (*WakeRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{19}
+	return file_snapctl_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WakeRequest) GetName() string {
@@ -1959,7 +2038,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_snapctl_proto_msgTypes[20]
+	mi := &file_snapctl_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2050,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[20]
+	mi := &file_snapctl_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2063,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{20}
+	return file_snapctl_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotRequest) GetApp() string {
@@ -2046,7 +2125,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_snapctl_proto_msgTypes[21]
+	mi := &file_snapctl_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2137,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[21]
+	mi := &file_snapctl_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2150,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{21}
+	return file_snapctl_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RestoreRequest) GetSnapshot() string {
@@ -2146,7 +2225,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_snapctl_proto_msgTypes[22]
+	mi := &file_snapctl_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2237,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[22]
+	mi := &file_snapctl_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2250,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{22}
+	return file_snapctl_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InspectRequest) GetSnapshot() string {
@@ -2191,7 +2270,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_snapctl_proto_msgTypes[23]
+	mi := &file_snapctl_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2282,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[23]
+	mi := &file_snapctl_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2295,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{23}
+	return file_snapctl_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InspectResponse) GetSnapshot() *Snapshot {
@@ -2242,7 +2321,7 @@ type RemoveSnapshotRequest struct {
 
 func (x *RemoveSnapshotRequest) Reset() {
 	*x = RemoveSnapshotRequest{}
-	mi := &file_snapctl_proto_msgTypes[24]
+	mi := &file_snapctl_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2333,7 @@ func (x *RemoveSnapshotRequest) String() string {
 func (*RemoveSnapshotRequest) ProtoMessage() {}
 
 func (x *RemoveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[24]
+	mi := &file_snapctl_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2346,7 @@ func (x *RemoveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{24}
+	return file_snapctl_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RemoveSnapshotRequest) GetName() string {
@@ -2305,7 +2384,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_snapctl_proto_msgTypes[25]
+	mi := &file_snapctl_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2396,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[25]
+	mi := &file_snapctl_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2409,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{25}
+	return file_snapctl_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Snapshot) GetName() string {
@@ -2482,7 +2561,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_snapctl_proto_msgTypes[26]
+	mi := &file_snapctl_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2573,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[26]
+	mi := &file_snapctl_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2586,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{26}
+	return file_snapctl_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -2531,7 +2610,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_snapctl_proto_msgTypes[27]
+	mi := &file_snapctl_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2622,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[27]
+	mi := &file_snapctl_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2635,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{27}
+	return file_snapctl_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Event) GetEvent() isEvent_Event {
@@ -2611,7 +2690,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_snapctl_proto_msgTypes[28]
+	mi := &file_snapctl_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2702,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[28]
+	mi := &file_snapctl_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2715,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{28}
+	return file_snapctl_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Progress) GetStep() string {
@@ -2672,7 +2751,7 @@ type SocketOutcome struct {
 
 func (x *SocketOutcome) Reset() {
 	*x = SocketOutcome{}
-	mi := &file_snapctl_proto_msgTypes[29]
+	mi := &file_snapctl_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2763,7 @@ func (x *SocketOutcome) String() string {
 func (*SocketOutcome) ProtoMessage() {}
 
 func (x *SocketOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[29]
+	mi := &file_snapctl_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2776,7 @@ func (x *SocketOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOutcome.ProtoReflect.Descriptor instead.
 func (*SocketOutcome) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{29}
+	return file_snapctl_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SocketOutcome) GetSocket() string {
@@ -2733,7 +2812,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2824,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[30]
+	mi := &file_snapctl_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2837,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{30}
+	return file_snapctl_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Note) GetText() string {
@@ -2791,7 +2870,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +2882,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[31]
+	mi := &file_snapctl_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +2895,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{31}
+	return file_snapctl_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Result) GetApp() *App {
@@ -2890,7 +2969,7 @@ type CreateTemplateRequest struct {
 
 func (x *CreateTemplateRequest) Reset() {
 	*x = CreateTemplateRequest{}
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +2981,7 @@ func (x *CreateTemplateRequest) String() string {
 func (*CreateTemplateRequest) ProtoMessage() {}
 
 func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[32]
+	mi := &file_snapctl_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +2994,7 @@ func (x *CreateTemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTemplateRequest.ProtoReflect.Descriptor instead.
 func (*CreateTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{32}
+	return file_snapctl_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateTemplateRequest) GetName() string {
@@ -2962,7 +3041,7 @@ type TemplateRequest struct {
 
 func (x *TemplateRequest) Reset() {
 	*x = TemplateRequest{}
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3053,7 @@ func (x *TemplateRequest) String() string {
 func (*TemplateRequest) ProtoMessage() {}
 
 func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[33]
+	mi := &file_snapctl_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3066,7 @@ func (x *TemplateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TemplateRequest.ProtoReflect.Descriptor instead.
 func (*TemplateRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{33}
+	return file_snapctl_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TemplateRequest) GetName() string {
@@ -3023,7 +3102,7 @@ type Template struct {
 
 func (x *Template) Reset() {
 	*x = Template{}
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3114,7 @@ func (x *Template) String() string {
 func (*Template) ProtoMessage() {}
 
 func (x *Template) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[34]
+	mi := &file_snapctl_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3127,7 @@ func (x *Template) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Template.ProtoReflect.Descriptor instead.
 func (*Template) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{34}
+	return file_snapctl_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Template) GetName() string {
@@ -3191,7 +3270,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3282,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[35]
+	mi := &file_snapctl_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3295,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{35}
+	return file_snapctl_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Parameter) GetKey() string {
@@ -3263,7 +3342,7 @@ type ListTemplatesResponse struct {
 
 func (x *ListTemplatesResponse) Reset() {
 	*x = ListTemplatesResponse{}
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3354,7 @@ func (x *ListTemplatesResponse) String() string {
 func (*ListTemplatesResponse) ProtoMessage() {}
 
 func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[36]
+	mi := &file_snapctl_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3367,7 @@ func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
 func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{36}
+	return file_snapctl_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListTemplatesResponse) GetTemplates() []*Template {
@@ -3310,7 +3389,7 @@ type SetPoolRequest struct {
 
 func (x *SetPoolRequest) Reset() {
 	*x = SetPoolRequest{}
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3401,7 @@ func (x *SetPoolRequest) String() string {
 func (*SetPoolRequest) ProtoMessage() {}
 
 func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[37]
+	mi := &file_snapctl_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3414,7 @@ func (x *SetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPoolRequest.ProtoReflect.Descriptor instead.
 func (*SetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{37}
+	return file_snapctl_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetPoolRequest) GetTemplate() string {
@@ -3377,7 +3456,7 @@ type CloneRequest struct {
 
 func (x *CloneRequest) Reset() {
 	*x = CloneRequest{}
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3468,7 @@ func (x *CloneRequest) String() string {
 func (*CloneRequest) ProtoMessage() {}
 
 func (x *CloneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[38]
+	mi := &file_snapctl_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3481,7 @@ func (x *CloneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
 func (*CloneRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{38}
+	return file_snapctl_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CloneRequest) GetTemplate() string {
@@ -3527,7 +3606,7 @@ type CloneEvent struct {
 
 func (x *CloneEvent) Reset() {
 	*x = CloneEvent{}
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3539,7 +3618,7 @@ func (x *CloneEvent) String() string {
 func (*CloneEvent) ProtoMessage() {}
 
 func (x *CloneEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[39]
+	mi := &file_snapctl_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3552,7 +3631,7 @@ func (x *CloneEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneEvent.ProtoReflect.Descriptor instead.
 func (*CloneEvent) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{39}
+	return file_snapctl_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CloneEvent) GetEvent() isCloneEvent_Event {
@@ -3623,7 +3702,7 @@ type CloneProgress struct {
 
 func (x *CloneProgress) Reset() {
 	*x = CloneProgress{}
-	mi := &file_snapctl_proto_msgTypes[40]
+	mi := &file_snapctl_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3714,7 @@ func (x *CloneProgress) String() string {
 func (*CloneProgress) ProtoMessage() {}
 
 func (x *CloneProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[40]
+	mi := &file_snapctl_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3727,7 @@ func (x *CloneProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneProgress.ProtoReflect.Descriptor instead.
 func (*CloneProgress) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{40}
+	return file_snapctl_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CloneProgress) GetName() string {
@@ -3698,7 +3777,7 @@ type CloneResult struct {
 
 func (x *CloneResult) Reset() {
 	*x = CloneResult{}
-	mi := &file_snapctl_proto_msgTypes[41]
+	mi := &file_snapctl_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3710,7 +3789,7 @@ func (x *CloneResult) String() string {
 func (*CloneResult) ProtoMessage() {}
 
 func (x *CloneResult) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[41]
+	mi := &file_snapctl_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3723,7 +3802,7 @@ func (x *CloneResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneResult.ProtoReflect.Descriptor instead.
 func (*CloneResult) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{41}
+	return file_snapctl_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CloneResult) GetName() string {
@@ -3807,7 +3886,7 @@ type CloneSummary struct {
 
 func (x *CloneSummary) Reset() {
 	*x = CloneSummary{}
-	mi := &file_snapctl_proto_msgTypes[42]
+	mi := &file_snapctl_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3819,7 +3898,7 @@ func (x *CloneSummary) String() string {
 func (*CloneSummary) ProtoMessage() {}
 
 func (x *CloneSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[42]
+	mi := &file_snapctl_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3832,7 +3911,7 @@ func (x *CloneSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneSummary.ProtoReflect.Descriptor instead.
 func (*CloneSummary) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{42}
+	return file_snapctl_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CloneSummary) GetMade() int32 {
@@ -3869,7 +3948,7 @@ type Id struct {
 
 func (x *Id) Reset() {
 	*x = Id{}
-	mi := &file_snapctl_proto_msgTypes[43]
+	mi := &file_snapctl_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +3960,7 @@ func (x *Id) String() string {
 func (*Id) ProtoMessage() {}
 
 func (x *Id) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[43]
+	mi := &file_snapctl_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +3973,7 @@ func (x *Id) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Id.ProtoReflect.Descriptor instead.
 func (*Id) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{43}
+	return file_snapctl_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Id) GetKind() string {
@@ -3934,7 +4013,7 @@ type IdsResponse struct {
 
 func (x *IdsResponse) Reset() {
 	*x = IdsResponse{}
-	mi := &file_snapctl_proto_msgTypes[44]
+	mi := &file_snapctl_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +4025,7 @@ func (x *IdsResponse) String() string {
 func (*IdsResponse) ProtoMessage() {}
 
 func (x *IdsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[44]
+	mi := &file_snapctl_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +4038,7 @@ func (x *IdsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdsResponse.ProtoReflect.Descriptor instead.
 func (*IdsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{44}
+	return file_snapctl_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *IdsResponse) GetIds() []*Id {
@@ -3979,7 +4058,7 @@ type VemTableRequest struct {
 
 func (x *VemTableRequest) Reset() {
 	*x = VemTableRequest{}
-	mi := &file_snapctl_proto_msgTypes[45]
+	mi := &file_snapctl_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3991,7 +4070,7 @@ func (x *VemTableRequest) String() string {
 func (*VemTableRequest) ProtoMessage() {}
 
 func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[45]
+	mi := &file_snapctl_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4004,7 +4083,7 @@ func (x *VemTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableRequest.ProtoReflect.Descriptor instead.
 func (*VemTableRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{45}
+	return file_snapctl_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *VemTableRequest) GetApp() string {
@@ -4042,7 +4121,7 @@ type VemRow struct {
 
 func (x *VemRow) Reset() {
 	*x = VemRow{}
-	mi := &file_snapctl_proto_msgTypes[46]
+	mi := &file_snapctl_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4054,7 +4133,7 @@ func (x *VemRow) String() string {
 func (*VemRow) ProtoMessage() {}
 
 func (x *VemRow) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[46]
+	mi := &file_snapctl_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4067,7 +4146,7 @@ func (x *VemRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemRow.ProtoReflect.Descriptor instead.
 func (*VemRow) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{46}
+	return file_snapctl_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *VemRow) GetApp() string {
@@ -4170,7 +4249,7 @@ type VemTableResponse struct {
 
 func (x *VemTableResponse) Reset() {
 	*x = VemTableResponse{}
-	mi := &file_snapctl_proto_msgTypes[47]
+	mi := &file_snapctl_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4261,7 @@ func (x *VemTableResponse) String() string {
 func (*VemTableResponse) ProtoMessage() {}
 
 func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[47]
+	mi := &file_snapctl_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4274,7 @@ func (x *VemTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VemTableResponse.ProtoReflect.Descriptor instead.
 func (*VemTableResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{47}
+	return file_snapctl_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VemTableResponse) GetRows() []*VemRow {
@@ -4213,7 +4292,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_snapctl_proto_msgTypes[48]
+	mi := &file_snapctl_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4225,7 +4304,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[48]
+	mi := &file_snapctl_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4238,7 +4317,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{48}
+	return file_snapctl_proto_rawDescGZIP(), []int{49}
 }
 
 type Check struct {
@@ -4253,7 +4332,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4344,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4357,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{49}
+	return file_snapctl_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Check) GetName() string {
@@ -4318,7 +4397,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4330,7 +4409,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4343,7 +4422,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{50}
+	return file_snapctl_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -4361,7 +4440,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_snapctl_proto_msgTypes[51]
+	mi := &file_snapctl_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4452,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[51]
+	mi := &file_snapctl_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4465,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{51}
+	return file_snapctl_proto_rawDescGZIP(), []int{52}
 }
 
 type VersionResponse struct {
@@ -4407,7 +4486,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_snapctl_proto_msgTypes[52]
+	mi := &file_snapctl_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4419,7 +4498,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[52]
+	mi := &file_snapctl_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4432,7 +4511,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{52}
+	return file_snapctl_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -4510,13 +4589,14 @@ var File_snapctl_proto protoreflect.FileDescriptor
 const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"\rsnapctl.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n" +
 	"\n" +
 	"WakePolicy\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.snapctl.v1.WakeModeR\x04mode\x12\x1b\n" +
 	"\tmin_bytes\x18\x02 \x01(\x05R\bminBytes\x12\x16\n" +
 	"\x06ignore\x18\x03 \x03(\tR\x06ignore\x12<\n" +
-	"\fsilent_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vsilentAfter\"]\n" +
+	"\fsilent_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vsilentAfter\x12\x16\n" +
+	"\x06timers\x18\x05 \x01(\bR\x06timers\"]\n" +
 	"\x04Bind\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1b\n" +
@@ -4554,7 +4634,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bObstacle\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xff\t\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xc3\n" +
+	"\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x12.snapctl.v1.StatusR\x06status\x12\x1a\n" +
@@ -4596,7 +4677,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\vaccept_lost\x18$ \x03(\tR\n" +
 	"acceptLost\x120\n" +
 	"\x14accept_changed_files\x182 \x01(\bR\x12acceptChangedFiles\x12<\n" +
-	"\x0fwould_not_start\x183 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\" \n" +
+	"\x0fwould_not_start\x183 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\x12'\n" +
+	"\x05alarm\x18& \x01(\v2\x11.snapctl.v1.AlarmR\x05alarm\x12\x19\n" +
+	"\bwoken_by\x18' \x01(\tR\awokenBy\"I\n" +
+	"\x05Alarm\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05timer\x18\x02 \x01(\tR\x05timer\" \n" +
 	"\n" +
 	"AppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\r\n" +
@@ -4948,7 +5034,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -4962,177 +5048,180 @@ var file_snapctl_proto_goTypes = []any{
 	(*RunRequest)(nil),            // 9: snapctl.v1.RunRequest
 	(*Obstacle)(nil),              // 10: snapctl.v1.Obstacle
 	(*App)(nil),                   // 11: snapctl.v1.App
-	(*AppRequest)(nil),            // 12: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 13: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 14: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 15: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 16: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 17: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 18: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 19: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 20: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 21: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 22: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 23: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 24: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 25: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 26: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 27: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 28: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 29: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 30: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 31: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 32: snapctl.v1.Event
-	(*Progress)(nil),              // 33: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 34: snapctl.v1.SocketOutcome
-	(*Note)(nil),                  // 35: snapctl.v1.Note
-	(*Result)(nil),                // 36: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 37: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 38: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 39: snapctl.v1.Template
-	(*Parameter)(nil),             // 40: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 41: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 42: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 43: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 44: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 45: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 46: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 47: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 48: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 49: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 50: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 51: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 52: snapctl.v1.VemTableResponse
-	(*DoctorRequest)(nil),         // 53: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 54: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 55: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 56: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 57: snapctl.v1.VersionResponse
-	nil,                           // 58: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 59: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 60: snapctl.v1.CloneResult.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 61: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 62: google.protobuf.Timestamp
+	(*Alarm)(nil),                 // 12: snapctl.v1.Alarm
+	(*AppRequest)(nil),            // 13: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 14: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 15: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 16: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 17: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 18: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 19: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 20: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 21: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 22: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 23: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 24: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 25: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 26: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 27: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 28: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 29: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 30: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 31: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 32: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 33: snapctl.v1.Event
+	(*Progress)(nil),              // 34: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 35: snapctl.v1.SocketOutcome
+	(*Note)(nil),                  // 36: snapctl.v1.Note
+	(*Result)(nil),                // 37: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 38: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 39: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 40: snapctl.v1.Template
+	(*Parameter)(nil),             // 41: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 42: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 43: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 44: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 45: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 46: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 47: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 48: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 49: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 50: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 51: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 52: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 53: snapctl.v1.VemTableResponse
+	(*DoctorRequest)(nil),         // 54: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 55: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 56: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 57: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 58: snapctl.v1.VersionResponse
+	nil,                           // 59: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 60: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 61: snapctl.v1.CloneResult.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 62: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	61, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	62, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	6,  // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	8,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	5,  // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	61, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	62, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,  // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,  // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	62, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	62, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	63, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	63, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	5,  // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	61, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	62, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	8,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	6,  // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
 	2,  // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	35, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	36, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	10, // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
-	11, // 19: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	17, // 20: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	17, // 21: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	61, // 22: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 23: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 24: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 25: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 26: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 27: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	61, // 28: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 29: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	30, // 30: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	62, // 31: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 32: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	10, // 33: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
-	30, // 34: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	33, // 35: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	36, // 36: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	11, // 37: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	30, // 38: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	34, // 39: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	58, // 40: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	39, // 41: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	35, // 42: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	61, // 43: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	62, // 44: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	40, // 45: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	10, // 46: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
-	39, // 47: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	59, // 48: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,  // 49: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,  // 50: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	61, // 51: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 52: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	61, // 53: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 54: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	45, // 55: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	46, // 56: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	47, // 57: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	11, // 58: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	60, // 59: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	34, // 60: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	35, // 61: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	48, // 62: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	51, // 63: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	54, // 64: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	9,  // 65: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	13, // 66: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	12, // 67: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	15, // 68: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	18, // 69: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	20, // 70: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	21, // 71: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	23, // 72: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	24, // 73: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	12, // 74: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	50, // 75: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	25, // 76: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	13, // 77: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	27, // 78: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	29, // 79: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	26, // 80: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	37, // 81: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	13, // 82: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	38, // 83: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	38, // 84: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	42, // 85: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	43, // 86: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	53, // 87: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	56, // 88: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	11, // 89: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	14, // 90: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	11, // 91: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	16, // 92: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	19, // 93: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	11, // 94: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	22, // 95: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	32, // 96: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	32, // 97: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	49, // 98: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	52, // 99: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	32, // 100: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	31, // 101: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	28, // 102: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	22, // 103: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	32, // 104: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	32, // 105: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	41, // 106: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	39, // 107: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	22, // 108: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	39, // 109: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	44, // 110: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	55, // 111: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	57, // 112: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	89, // [89:113] is the sub-list for method output_type
-	65, // [65:89] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	12, // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
+	63, // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	11, // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	18, // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	18, // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	62, // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	62, // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	62, // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	62, // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	62, // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	62, // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	31, // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	63, // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	10, // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
+	31, // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	34, // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	37, // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	11, // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	31, // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	35, // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	59, // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	40, // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	36, // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	62, // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	63, // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	41, // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	10, // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	40, // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	60, // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,  // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,  // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	62, // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	5,  // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	62, // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,  // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	46, // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	47, // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	48, // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	11, // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	61, // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	35, // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	36, // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	49, // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	52, // 65: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	55, // 66: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	9,  // 67: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	14, // 68: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	13, // 69: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	16, // 70: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	19, // 71: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	21, // 72: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	22, // 73: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	24, // 74: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	25, // 75: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	13, // 76: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	51, // 77: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	26, // 78: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	14, // 79: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	28, // 80: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	30, // 81: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	27, // 82: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	38, // 83: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	14, // 84: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	39, // 85: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	39, // 86: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	43, // 87: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	44, // 88: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	54, // 89: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	57, // 90: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	11, // 91: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	15, // 92: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	11, // 93: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	17, // 94: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	20, // 95: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	11, // 96: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	23, // 97: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	33, // 98: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	33, // 99: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	50, // 100: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	53, // 101: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	33, // 102: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	32, // 103: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	29, // 104: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	23, // 105: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	33, // 106: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	33, // 107: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	42, // 108: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	40, // 109: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	23, // 110: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	40, // 111: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	45, // 112: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	56, // 113: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	58, // 114: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	91, // [91:115] is the sub-list for method output_type
+	67, // [67:91] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -5140,24 +5229,24 @@ func file_snapctl_proto_init() {
 	if File_snapctl_proto != nil {
 		return
 	}
-	file_snapctl_proto_msgTypes[13].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[14].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),
 		(*ExecInput_StdinClosed)(nil),
 		(*ExecInput_Resize)(nil),
 	}
-	file_snapctl_proto_msgTypes[14].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[15].OneofWrappers = []any{
 		(*ExecOutput_Stdout)(nil),
 		(*ExecOutput_Stderr)(nil),
 		(*ExecOutput_ExitCode)(nil),
 	}
-	file_snapctl_proto_msgTypes[21].OneofWrappers = []any{}
-	file_snapctl_proto_msgTypes[27].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[22].OneofWrappers = []any{}
+	file_snapctl_proto_msgTypes[28].OneofWrappers = []any{
 		(*Event_Progress)(nil),
 		(*Event_Result)(nil),
 	}
-	file_snapctl_proto_msgTypes[38].OneofWrappers = []any{}
-	file_snapctl_proto_msgTypes[39].OneofWrappers = []any{
+	file_snapctl_proto_msgTypes[39].OneofWrappers = []any{}
+	file_snapctl_proto_msgTypes[40].OneofWrappers = []any{
 		(*CloneEvent_Progress)(nil),
 		(*CloneEvent_Result)(nil),
 		(*CloneEvent_Summary)(nil),
@@ -5168,7 +5257,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

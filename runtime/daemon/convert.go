@@ -191,7 +191,7 @@ func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
 	case api.WakeMode_WAKE_MODE_ON_DATA, api.WakeMode_WAKE_MODE_UNSPECIFIED:
 		w.Mode = hold.OnData
 	}
-	w.MinBytes = int(p.GetMinBytes())
+	w.MinBytes, w.Timers = int(p.GetMinBytes()), p.GetTimers()
 	for _, s := range p.GetIgnore() {
 		prefix, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -215,7 +215,7 @@ func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
 const neverSilent = -1
 
 func showWake(w hold.WakePolicy) *api.WakePolicy {
-	p := &api.WakePolicy{Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes)}
+	p := &api.WakePolicy{Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes), Timers: w.Timers}
 	for _, prefix := range w.Ignore {
 		p.Ignore = append(p.Ignore, prefix.String())
 	}
@@ -326,7 +326,7 @@ func (d *Daemon) show(a *app) *api.App {
 	if inside, _ := rec.inside(); inside != rec.Addr4 {
 		out.InsideEndpoint = inside.String()
 	}
-	out.Awake = a.whyAwake()
+	out.Awake, out.Alarm, out.WokenBy = a.whyAwake(), rec.showAlarm(), rec.showWokenBy()
 	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Publish {
 		pub := &api.Publication{Protocol: p.Proto, HostPort: uint32(p.HostPort), Port: uint32(p.Port)}

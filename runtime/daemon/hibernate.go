@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/paths"
@@ -36,19 +37,26 @@ type outcome struct {
 //
 // An app that changed what CRIU had been told, just before it was frozen, is
 // tried once more.
-func (d *Daemon) hibernate(ctx context.Context, a *app, accept []preflight.Protection, tell func(string)) (*outcome, error) {
-	out, err := d.hibernateOnce(ctx, a, accept, tell)
+func (d *Daemon) hibernate(ctx context.Context, a *app, how sleep, tell func(string)) (*outcome, error) {
+	out, err := d.hibernateOnce(ctx, a, how, tell)
 	if errors.Is(err, errChanged) && a.status() == Running {
-		return d.hibernateOnce(ctx, a, accept, tell)
+		return d.hibernateOnce(ctx, a, how, tell)
 	}
 	return out, err
+}
+
+// sleep says how an app is hibernated.
+type sleep struct {
+	accept []preflight.Protection // that may be lost
+	// alarm is as in snapshot.TakeOptions.
+	alarm func(first *alarm.Alarm) error
 }
 
 // hibernateOnce is hibernate without the second try.
 //
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
-func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.Protection, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) hibernateOnce(ctx context.Context, a *app, how sleep, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "hibernate")
 	if err != nil {
 		return nil, err
@@ -57,7 +65,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	if a.status() == Held {
 		return &outcome{}, nil
 	}
-	seen, err := d.preflight(ctx, a, accept, hold.Preflight)
+	seen, err := d.preflight(ctx, a, how.accept, hold.Preflight)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +111,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	opt.hold.Visit = options.Visit
 	opt.Sockets = holdFor{d, a, opt.hold, opt.External}
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
-		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(accept)); err != nil {
+		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(how.accept)); err != nil {
 			return nil, err
 		}
 		list, err := a.terminals(ctx, pids)
@@ -124,6 +132,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, accept []preflight.P
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen))
 	}
+	opt.Alarm = how.alarm
 	opt.Describe = func(m *snapshot.Manifest) { m.HostFiles, m.Bound = opt.host.kept, opt.host.bound }
 	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
@@ -151,11 +160,14 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	// What can't be read now is read whenever somebody asks what is needed.
 	var files []memory.File
 	var host []hostfile.File
+	var first *alarm.Alarm
 	if m, err := a.hibernation().Manifest(); err == nil {
-		files, host = m.MemoryFiles(), m.HostFiles
+		files, host, first = m.MemoryFiles(), m.HostFiles, m.Alarm
 	}
+	rec, _ := a.read()
+	a.tellWakers(&rec, first)
 	err := a.settle(Held, forever, func(r *record) {
-		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes = processRecord{}, files, host, bootID(), a.remarked()
+		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = processRecord{}, files, host, bootID(), a.remarked(), first
 	})
 	if err != nil {
 		a.note(err)

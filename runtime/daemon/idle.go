@@ -96,14 +96,21 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 		return awake, nil
 	case s.a.status() != Running:
 		return "something is being done to it", nil
+	case s.rec.ringing(look.At):
+		return "its timer expires about now", nil
 	}
 	if due, next := s.retry.Due(look.At); !due {
 		return "it could not be hibernated; it is tried again after " + next.UTC().Format(time.RFC3339), nil
 	}
-	if why, err := s.impossible(ctx); err != nil || why != "" {
+	why, needsAlarm, err := s.impossible(ctx)
+	if err != nil || why != "" {
 		return why, err
 	}
-	out, err := s.d.hibernate(ctx, s.a, nil, nil)
+	out, err := s.d.hibernate(ctx, s.a, sleep{alarm: s.heed(needsAlarm)}, nil)
+	if useless, ok := errors.AsType[*uselessError](err); ok {
+		s.retry.Failed(time.Now(), "")
+		return useless.Error(), nil
+	}
 	if err != nil {
 		return s.failed(ctx, err), nil
 	}
@@ -115,34 +122,37 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 }
 
 // impossible tells why there is no use in hibernating the app now: what refused it the
-// last time is still there, or it has nothing yet that could wake it.
-func (s *sleeper) impossible(ctx context.Context) (string, error) {
+// last time is still there, or it has nothing yet that could wake it. needsAlarm: only one
+// of its timers could, of which its images tell.
+func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, err error) {
 	if was := s.retry.Refused(); was != "" && s.refused(ctx) == was {
 		s.retry.Failed(time.Now(), was)
-		return "it can't be hibernated as it is: " + was, nil
+		return "it can't be hibernated as it is: " + was, false, nil
 	}
 	if s.rec.Wake.Mode == hold.Never {
-		return "", nil // by command only, as it was told
+		return "", false, nil // by command only, as it was told
 	}
 	pids, err := s.a.cgroup().PIDs()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	set, err := hold.Collect(ctx, pids, s.a.holdOptions(s.ns, nil))
 	if err != nil {
-		return "", nil //nolint:nilerr // hibernating tells all that it finds
+		return "", false, nil //nolint:nilerr // hibernating tells all that it finds
 	}
 	can := set.Wakers(s.rec.Wake, s.rec.own())
 	if err := set.Close(); err != nil {
-		return "", err
+		return "", false, err
 	}
 	switch {
+	case can == hold.Nobody && s.rec.Wake.Timers:
+		return "", true, nil
 	case can == hold.Nobody:
-		return "nothing could wake it: it listens nowhere, and has no connection to anybody else", nil
+		return "nothing could wake it: it listens nowhere, and has no connection to anybody else", false, nil
 	case can == hold.Peers && time.Since(s.rec.CreatedAt) < startingTime:
-		return "it listens nowhere yet: it may still be starting", nil
+		return "it listens nowhere yet: it may still be starting", false, nil
 	}
-	return "", nil
+	return "", false, nil
 }
 
 // refused is what stands in the way of hibernating the app for as long as it does not

@@ -19,7 +19,7 @@ import (
 // savedPolicy is what a snapshot keeps of when an app sleeps and wakes, and how.
 func (r *record) savedPolicy() *snapshot.Policy {
 	p := &snapshot.Policy{
-		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter,
+		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter, Timers: r.Wake.Timers,
 		HibernateAfter: r.HibernateAfter, AcceptLost: protectionNames(r.AcceptLost), AcceptChangedFiles: r.AcceptChanged,
 	}
 	if r.RestoreMemory != restore.Map {
@@ -34,7 +34,7 @@ func (r *record) heedPolicy(p *snapshot.Policy) error {
 	if p == nil {
 		return nil
 	}
-	w := hold.WakePolicy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore), SilentAfter: p.SilentAfter}
+	w := hold.WakePolicy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore), SilentAfter: p.SilentAfter, Timers: p.Timers}
 	if err := w.Mode.UnmarshalText([]byte(p.Wake)); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
@@ -130,6 +131,10 @@ type record struct {
 	AcceptLost []preflight.Protection `json:"accept_lost,omitempty"`
 	// AcceptChanged has files of binds made that are gone, see restore.Options.
 	AcceptChanged bool `json:"accept_changed_files,omitempty"`
+	// Alarm is the first timer of a held app to expire.
+	Alarm *alarm.Alarm `json:"alarm,omitempty"`
+	// WokenBy is what woke it last.
+	WokenBy wokenBy `json:"woken_by,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.
 	Notes []note `json:"notes,omitempty"`
 }

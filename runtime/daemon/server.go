@@ -71,7 +71,7 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 				return nil, err
 			}
 		}
-		return d.hibernate(ctx, a, accept, tell)
+		return d.hibernate(ctx, a, sleep{accept: accept}, tell)
 	})
 }
 
@@ -79,7 +79,7 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
 		rec, _ := a.read()
-		how := awakening{pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
+		how := awakening{by: byCommand, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
 		if req.GetCopy() {
 			how.pages = restore.Copy
 		}

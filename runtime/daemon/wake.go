@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -23,13 +24,14 @@ import (
 
 // wake restores a held app onto its held sockets. If it fails the app stays
 // held.
-func (d *Daemon) wake(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+func (d *Daemon) wake(ctx context.Context, a *app, by wokenBy, tell func(string)) (*outcome, error) {
 	rec, _ := a.read()
-	return d.wakeWith(ctx, a, awakening{pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, tell)
+	return d.wakeWith(ctx, a, awakening{by: by, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, tell)
 }
 
 // awakening says how an app is woken.
 type awakening struct {
+	by            wokenBy
 	pages         restore.Pages
 	acceptChanged bool // as in restore.Options
 }
@@ -40,7 +42,8 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 		return nil, err
 	}
 	defer release()
-	if a.status() == Running {
+	rec, _ := a.read()
+	if rec.Status == Running {
 		return &outcome{}, nil
 	}
 	if a.held == nil && a.lost == "" {
@@ -53,7 +56,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
-	if err := a.assume(Waking, nil); err != nil {
+	if err := a.assume(Waking, func(r *record) { r.WokenBy = how.by }); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
 	defer func() {
@@ -74,7 +77,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
-		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, tell: clock.begin, options: a.unheldOptions,
+		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: clock.begin, options: a.unheldOptions,
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
 			if err := d.narrow(ctx, a); err != nil {
@@ -158,6 +161,7 @@ type revival struct {
 	frozen   bool   // they do not run before they are thawed
 	// acceptChanged is as in restore.Options.
 	acceptChanged bool
+	timersGoOn    bool // likewise
 	// connections are made again, those that are held are not among them.
 	connections []tcprepair.Connection
 	// options are those of sockets that CRIU makes; nil if there are none. It is
@@ -257,7 +261,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	guarded, quit := d.guardLocks(ctx, a, locks)
 	defer quit()
 	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, Note: a.remark, Hostname: r.hostname, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Note: a.remark, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
@@ -321,13 +325,13 @@ func (d *Daemon) undoWake(ctx context.Context, a *app) error {
 	return errors.Join(err, d.rearm(a))
 }
 
-// watch is the wait for traffic that wakes an app.
+// watch is the wait for what wakes an app.
 type watch struct {
 	quit chan struct{}
 	done chan struct{}
 }
 
-// arm makes a held app's listeners patient and waits for traffic to wake it. A
+// arm makes a held app's listeners patient and waits for what wakes it. A
 // failure is noted: the app can be woken by command.
 func (d *Daemon) arm(ctx context.Context, a *app) {
 	if err := d.rearm(a); err != nil {
@@ -338,18 +342,27 @@ func (d *Daemon) arm(ctx context.Context, a *app) {
 
 func (d *Daemon) rearm(a *app) error {
 	rec, _ := a.read()
-	if a.held == nil || a.watch != nil {
+	if a.watch != nil {
 		return nil
 	}
-	if err := errors.Join(a.held.Widen(), a.held.Arm()); err != nil {
-		return err
+	if a.held != nil {
+		if err := errors.Join(a.held.Widen(), a.held.Arm()); err != nil {
+			return err
+		}
 	}
-	if rec.Wake.Mode == hold.Never {
+	var causes []cause
+	if set := a.held; set != nil && rec.Wake.Mode != hold.Never {
+		causes = append(causes, func(ctx context.Context) (wokenBy, error) { return d.awaitTraffic(ctx, a, set, rec.Wake) })
+	}
+	if at := rec.Alarm; at != nil && rec.Wake.Timers {
+		causes = append(causes, func(ctx context.Context) (wokenBy, error) { return byTimer, alarm.Wait(ctx, at.Wake()) })
+	}
+	if len(causes) == 0 {
 		return nil
 	}
 	w := &watch{quit: make(chan struct{}), done: make(chan struct{})}
 	a.watch = w
-	set, pause := a.held, a.failures.pause()
+	pause := a.failures.pause()
 	d.tasks.run(func(ctx context.Context) {
 		defer close(w.done)
 		ctx, cancel := context.WithCancel(ctx)
@@ -361,8 +374,11 @@ func (d *Daemon) rearm(a *app) error {
 			case <-ctx.Done():
 			}
 		}()
-		if wait(ctx, pause) {
-			d.wakeOnTraffic(ctx, a, set, rec.Wake)
+		if !wait(ctx, pause) {
+			return
+		}
+		if by := d.awaitCause(ctx, a, causes); by != "" {
+			d.wakeBy(ctx, a, by)
 		}
 	})
 	return nil
@@ -381,45 +397,10 @@ func (a *app) disarm() error {
 	return nil
 }
 
-// wakeOnTraffic waits for the first traffic that the policy lets through.
-func (d *Daemon) wakeOnTraffic(ctx context.Context, a *app, set *hold.Set, policy hold.WakePolicy) {
-	event, err := d.watchTraffic(ctx, a, set, policy)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		a.note(err)
-		d.log.ErrorContext(ctx, "watch held sockets", slog.String("app", a.name()), slog.Any("error", err))
-		return
-	}
-	d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.name()), slog.String("reason", event.Reason.String()))
-	// Waking disarms, and that waits for this goroutine: another one wakes.
-	d.tasks.run(func(ctx context.Context) {
-		out, err := d.wake(ctx, a, nil)
-		switch {
-		case err == nil && len(out.sockets) > 0: // nobody is there to be told
-			a.note(incomplete("wake", out.sockets))
-		case err != nil:
-			a.failures++
-			a.note(err)
-			d.log.ErrorContext(ctx, "wake app on traffic", slog.String("app", a.name()), slog.Any("error", err))
-		}
-	})
-}
-
-func (d *Daemon) watchTraffic(ctx context.Context, a *app, set *hold.Set, policy hold.WakePolicy) (hold.Event, error) {
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return hold.Event{}, err
-	}
-	defer ns.Close() //nolint:errcheck // a handle
-	return hold.Watch(ctx, set, policy, ns)
-}
-
-// failures counts how often in a row an app could not be woken by traffic.
+// failures counts how often in a row an app could not be woken by what it waits for.
 type failures int
 
-// pause is how long to wait before traffic may wake it again: the same data
+// pause is how long to wait before something may wake it again: the same data
 // still waits, and would wake it at once.
 func (f failures) pause() time.Duration {
 	if f == 0 {

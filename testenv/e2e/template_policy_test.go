@@ -18,7 +18,7 @@ import (
 // that was saved, unless they are told otherwise.
 func TestPolicyIsInherited(t *testing.T) {
 	w := New(t)
-	saved := &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA, MinBytes: 7, Ignore: []string{"192.0.2.0/24"}}
+	saved := &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA, MinBytes: 7, Timers: true, Ignore: []string{"192.0.2.0/24"}}
 	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint, Wake: saved, HibernateAfter: durationpb.New(time.Hour), AcceptChangedFiles: true})
 	w.caller(actorEndpoint).close()
 	lives := func(name string, wake *api.WakePolicy, after time.Duration) {

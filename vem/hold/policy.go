@@ -55,7 +55,7 @@ func (m *Mode) UnmarshalText(text []byte) error {
 	return fmt.Errorf("parse %q: %w", text, ErrMode)
 }
 
-// WakePolicy says which traffic wakes an app.
+// WakePolicy says which traffic wakes an app, and whether its timers do.
 type WakePolicy struct {
 	Mode Mode `json:"mode"`
 	// MinBytes is how much must wait on one connection, in OnData; less will do if
@@ -71,6 +71,9 @@ type WakePolicy struct {
 	// of MySQL, SMTP and SSH do. Default: [DefaultSilentAfter]; negative: such a
 	// connection never wakes.
 	SilentAfter time.Duration `json:"silent_after_ns,omitempty"`
+	// Timers has the app's own timers wake it, too, in every mode. No [Watcher] sees
+	// those: whoever has saved the processes knows their timers. Default: they do not.
+	Timers bool `json:"timers,omitempty"`
 }
 
 // DefaultSilentAfter is the default of [WakePolicy.SilentAfter]: a probe has hung up

@@ -31,7 +31,7 @@ func TestRestoredPolicy(t *testing.T) {
 	for _, args := range [][]string{
 		{"snapshot", "cache", "--name", "one"},
 		{"restore", "one", "--as", "same"},
-		{"restore", "one", "--as", "other", "--wake-min-bytes", "9", "--hibernate-after", "1m", "--restore-memory", "copied"},
+		{"restore", "one", "--as", "other", "--wake-min-bytes", "9", "--wake-timers", "--hibernate-after", "1m", "--restore-memory", "copied"},
 	} {
 		qt.Assert(t, qt.Equals(b.run(t.Context(), args...), OK), qt.Commentf("%v: %s", args, b.err.String()))
 	}
@@ -40,5 +40,6 @@ func TestRestoredPolicy(t *testing.T) {
 	qt.Assert(t, qt.Equals(same.GetRestoreMemory(), api.RestoreMemory_RESTORE_MEMORY_UNSPECIFIED))
 	qt.Assert(t, qt.Equals(other.GetRestoreMemory(), api.RestoreMemory_RESTORE_MEMORY_COPIED))
 	qt.Assert(t, qt.Equals(other.GetWake().GetMinBytes(), int32(9)))
+	qt.Assert(t, qt.IsTrue(other.GetWake().GetTimers()))
 	qt.Assert(t, qt.Equals(other.GetHibernateAfter().AsDuration(), time.Minute))
 }

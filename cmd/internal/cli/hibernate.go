@@ -19,7 +19,9 @@ func newHibernate(s *session) *cobra.Command {
 		Long: `Put apps to sleep: save their processes, end them, and hold their sockets. Peers
 stay connected and can connect: what they send waits, and wakes the app as its
 --wake says. If it fails the app runs on. A connection that can't be held, since one
-process had just passed it to another one, is listed, and the exit code is 6.
+process had just passed it to another one, is listed, and the exit code is 6. A note
+tells of a timer of the app that will not wake it (see --wake-timers of snapctl run), and
+of an app that nothing but snapctl wake can wake.
 
 An app in which something runs by snapctl exec can't be saved: let that end, or give
 --end-sessions. --hibernate-after waits until it has ended.`,

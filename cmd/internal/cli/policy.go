@@ -2,6 +2,7 @@ package cli
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,13 +12,14 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 )
 
-// wakeFlags say which traffic wakes an app.
+// wakeFlags say which traffic wakes an app, and whether its timers do.
 type wakeFlags struct {
 	mode     wakeMode
 	minBytes int64
 	ignore   []netip.Prefix
 	silent   time.Duration
 	waits    func() bool // silent was given
+	timers   bool
 }
 
 // wakeMode is the kind of traffic.
@@ -43,6 +45,7 @@ func (f *wakeFlags) add(cmd *cobra.Command, def string) {
 	fs.Var(value.One(&f.minBytes, "N", value.ParseCount), "wake-min-bytes", "with on-data: how much must wait on one connection (default 1)")
 	fs.DurationVar(&f.silent, "wake-silent-after", 0, "with on-data: a new connection that stays open and silent for this `DURATION` wakes the app too, since its client waits for the app to speak first, as those of MySQL, SMTP and SSH do; 0: it never does (default 1.5s)")
 	f.waits = func() bool { return fs.Changed("wake-silent-after") }
+	fs.BoolVar(&f.timers, "wake-timers", false, "whatever --wake says, the app's own timers wake it too, as an alarm clock does, and its clocks and timers go on while it is hibernated")
 	fs.Var(value.List(&f.ignore, "PREFIX", value.ParsePrefix), "wake-ignore", "source addresses whose traffic never wakes the app; repeatable")
 	completeFlag(cmd, "wake", cobra.FixedCompletions([]string{string(onData), string(onConnect), string(never)}, cobra.ShellCompDirectiveNoFileComp))
 	completeFlag(cmd, "wake-min-bytes", cobra.NoFileCompletions)
@@ -67,7 +70,7 @@ func (f *wakeFlags) check() error {
 
 // message is what the flags say.
 func (f *wakeFlags) message() *api.WakePolicy {
-	p := &api.WakePolicy{Mode: wakeModes[f.mode], MinBytes: int32(f.minBytes)}
+	p := &api.WakePolicy{Mode: wakeModes[f.mode], MinBytes: int32(f.minBytes), Timers: f.timers}
 	for _, prefix := range f.ignore {
 		p.Ignore = append(p.Ignore, prefix.String())
 	}
@@ -130,8 +133,8 @@ func (f *memoryFlag) message() api.RestoreMemory { return restoreMemories[f.way]
 const policyText = `When it is hibernated, what wakes it, how it gets its memory back and whether files
 may be missing is as for the app that was saved. --hibernate-after, --restore-memory and
 --accept-changed-files (or --accept-changed-files=false) say otherwise, and --wake,
---wake-min-bytes, --wake-silent-after and --wake-ignore do so together: with one of
-them, those that are left out have their defaults.`
+--wake-min-bytes, --wake-silent-after, --wake-timers and --wake-ignore do so together:
+with one of them, those that are left out have their defaults.`
 
 // whenever is when the policy of an app applies.
 const whenever = "whenever the app is woken or made of a snapshot, "
@@ -152,7 +155,7 @@ func (f *policyFlags) add(cmd *cobra.Command) {
 	f.files.add(cmd, whenever, asSaved)
 	f.waken = func() bool {
 		fs := cmd.Flags()
-		return fs.Changed("wake") || fs.Changed("wake-min-bytes") || fs.Changed("wake-silent-after") || fs.Changed("wake-ignore")
+		return slices.ContainsFunc([]string{"wake", "wake-min-bytes", "wake-silent-after", "wake-timers", "wake-ignore"}, fs.Changed)
 	}
 }
 

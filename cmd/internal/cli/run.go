@@ -50,10 +50,16 @@ Memory comes back mapped from what was saved, and only what is written to is cop
 Some programs take it for fatal that such memory can't be dropped (madvise); for these
 --restore-memory copied has all of it copied, as CRIU does it.
 
+An app that was hibernated wakes by traffic, as --wake says. With --wake-timers the first
+of its own timers to expire wakes it too: timerfds, ITIMER_REAL and POSIX timers, but not
+the end of a call that sleeps, such as sleep or poll, which nobody can see. Its clocks and
+timers then go on while it sleeps; without it they stand still.
+
 The program sees the host's files, or those of --rootfs, and what it writes goes
 into a layer of the app's own, except below --bind.`,
 		Example: `  snapctl run --name cache --endpoint 10.77.0.7 -- redis-server --save '' --protected-mode no
   snapctl run --memory 512M --cpus 1.5 --hibernate-after 30s --publish 8080:80 -- nginx -g 'daemon off;'
+  snapctl run --wake never --wake-timers --hibernate-after 10s -- /usr/bin/reminder
   snapctl run --rootfs /srv/images/web --bind /srv/data:/data:ro --user web --env MODE=test -- /usr/bin/web`,
 		Args:              someOf("PROGRAM"),
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),

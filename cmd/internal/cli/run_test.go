@@ -52,6 +52,10 @@ func TestRunRequest(t *testing.T) {
 			[]string{"--wake", "on-data", "--wake-min-bytes", "16", "ls"},
 			&api.RunRequest{Args: []string{"ls"}, Limits: &api.Limits{}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA, MinBytes: 16}},
 		},
+		"timers": {
+			[]string{"--wake", "never", "--wake-timers", "ls"},
+			&api.RunRequest{Args: []string{"ls"}, Limits: &api.Limits{}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_NEVER, Timers: true}},
+		},
 		"silent connections": {
 			[]string{"--wake-silent-after", "0", "ls"},
 			&api.RunRequest{Args: []string{"ls"}, Limits: &api.Limits{}, Wake: &api.WakePolicy{SilentAfter: durationpb.New(0)}},

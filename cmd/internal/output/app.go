@@ -83,6 +83,8 @@ type Policy struct {
 	Wake             Wake     `json:"wake"`
 	HibernateAfterUS int64    `json:"hibernate_after_us,omitempty"` // of no traffic
 	Awake            string   `json:"awake,omitempty"`              // while it runs: why it has not been hibernated
+	Alarm            *Alarm   `json:"alarm,omitempty"`              // while it is hibernated
+	WokenBy          string   `json:"woken_by,omitempty"`           // while it runs: what woke it last
 	RestoreMemory    string   `json:"restore_memory,omitempty"`     // "copied", or mapped
 	AcceptLost       []string `json:"accept_lost,omitempty"`        // protections that it may lose when it is saved
 	// AcceptChangedFiles has it come back without files below binds that it had.
@@ -98,7 +100,14 @@ type Wake struct {
 	// SilentAfterUS is how long a new connection has to stay open and silent to wake
 	// the app; 0: it never does. Without it: 1.5 s.
 	SilentAfterUS *int64   `json:"silent_after_us,omitempty"`
+	Timers        bool     `json:"timers,omitempty"` // the app's own timers wake it, too
 	Ignore        []string `json:"ignore"`
+}
+
+// Alarm is the first timer of a hibernated app to expire.
+type Alarm struct {
+	At    time.Time `json:"at"`
+	Timer string    `json:"timer"`
 }
 
 // Limits are those of an app's cgroup; one that is left out is none.
@@ -132,6 +141,8 @@ func NewApp(a *api.App) App {
 			Wake:             newWake(a.GetWake()),
 			HibernateAfterUS: microseconds(a.GetHibernateAfter()),
 			Awake:            a.GetAwake(),
+			Alarm:            newAlarm(a.GetAlarm()),
+			WokenBy:          a.GetWokenBy(),
 			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
 			AcceptLost:       a.GetAcceptLost(),
 
@@ -143,12 +154,19 @@ func NewApp(a *api.App) App {
 }
 
 func newWake(p *api.WakePolicy) Wake {
-	w := Wake{Mode: wakeMode(p.GetMode()), MinBytes: p.GetMinBytes(), Ignore: list(p.GetIgnore())}
+	w := Wake{Mode: wakeMode(p.GetMode()), MinBytes: p.GetMinBytes(), Timers: p.GetTimers(), Ignore: list(p.GetIgnore())}
 	if p.GetSilentAfter() != nil {
 		us := microseconds(p.GetSilentAfter())
 		w.SilentAfterUS = &us
 	}
 	return w
+}
+
+func newAlarm(a *api.Alarm) *Alarm {
+	if a == nil {
+		return nil
+	}
+	return &Alarm{At: utc(a.GetAt()), Timer: a.GetTimer()}
 }
 
 // restoreMemory is how memory comes back; mapped, which is the rule, is left out.

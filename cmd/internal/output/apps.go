@@ -84,6 +84,8 @@ func (d *AppDetail) Table(t *Table) {
 		{"wake", a.Wake.text()},
 		{"hibernates", a.hibernates()},
 		{"awake", a.Awake},
+		{"alarm", a.alarm()},
+		{"woken by", a.wokenBy()},
 		{"restores memory", a.RestoreMemory},
 		{"may lose", strings.Join(a.AcceptLost, ", ")},
 		{"changed files", a.changedFiles()},
@@ -137,10 +139,34 @@ func (w Wake) text() string {
 	default:
 		text += fmt.Sprintf(", by a connection that is silent for %s", time.Duration(*w.SilentAfterUS)*time.Microsecond)
 	}
+	if w.Timers {
+		text += ", and by its timers"
+	}
 	if len(w.Ignore) > 0 {
 		text += ", not from " + strings.Join(w.Ignore, ", ")
 	}
 	return text
+}
+
+func (p Policy) alarm() string {
+	if p.Alarm == nil {
+		return ""
+	}
+	if !p.Wake.Timers {
+		return "not woken by its timers: " + p.Alarm.Timer + " stands still"
+	}
+	return fmt.Sprintf("wakes by its timer at %s: %s", stamp(p.Alarm.At), p.Alarm.Timer)
+}
+
+func (p Policy) wokenBy() string {
+	switch p.WokenBy {
+	case "", "command":
+		return p.WokenBy
+	case "timer":
+		return "its timer"
+	default:
+		return "traffic (" + p.WokenBy + ")"
+	}
 }
 
 func (p Policy) hibernates() string {

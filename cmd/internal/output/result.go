@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -208,7 +209,7 @@ func (r Result) text() string {
 	case Hibernate:
 		text += " hibernated"
 		if app.Status == "running" || app.Status == "waking" {
-			detail = append(detail, "awake again already, by traffic or a command")
+			detail = append(detail, "awake again already, by "+cmp.Or(app.wokenBy(), "traffic or a command"))
 		} else {
 			detail = append(detail, plural(int(app.HeldSockets), "socket")+" held")
 		}

@@ -103,8 +103,8 @@ func counts(fd int, want uint64) error {
 	return same("count", binary.NativeEndian.Uint64([]byte(s)), want)
 }
 
-// timerfd has one timer that has ended unread, one far from its end, and one
-// that ends soon after.
+// timerfd has one timer that has ended unread, one far from its end, one that ends soon
+// after, and one that repeats and has ended unread.
 func timerfd() (check, error) {
 	set := func(value, interval unix.Timespec) (int, error) {
 		fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK)
@@ -117,7 +117,11 @@ func timerfd() (check, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := readable(ended); err != nil {
+	again, err := set(unix.Timespec{Nsec: 1}, unix.Timespec{Nsec: 1e8})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(readable(ended), readable(again)); err != nil {
 		return nil, err
 	}
 	far, err := set(unix.Timespec{Sec: 3600}, unix.Timespec{Sec: 5})
@@ -133,8 +137,67 @@ func timerfd() (check, error) {
 		if left.Value.Sec < 3540 || left.Value.Sec > 3600 {
 			return fmt.Errorf("the timer has %d s left", left.Value.Sec)
 		}
-		return errors.Join(same("interval", left.Interval.Sec, 5), counts(ended, 1), readable(ticking))
+		if _, err := readN(again, 8); err != nil {
+			return fmt.Errorf("read a timer that repeats: %w", err)
+		}
+		return errors.Join(same("interval", left.Interval.Sec, 5), counts(ended, 1), readable(ticking), readable(again))
 	}, err
+}
+
+// timerfdAbsolute has timers that were set to a time of their clock: of each clock one
+// that is due in an hour, and one that has ended and was read.
+func timerfdAbsolute() (check, error) {
+	const far = 3600
+	type timer struct {
+		clock       int32
+		open, spent int
+		at          int64 // in ns
+	}
+	var all []timer
+	now := func(clock int32) (int64, error) {
+		var ts unix.Timespec
+		err := unix.ClockGettime(clock, &ts)
+		return ts.Nano(), err
+	}
+	for _, clock := range []int32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME, unix.CLOCK_BOOTTIME} {
+		t := timer{clock: clock}
+		began, err := now(clock)
+		if err != nil {
+			return nil, err
+		}
+		t.at = began + far*1e9
+		for fd, at := range map[*int]int64{&t.open: t.at, &t.spent: 1} {
+			if *fd, err = unix.TimerfdCreate(int(clock), unix.TFD_NONBLOCK); err != nil {
+				return nil, err
+			}
+			if err := unix.TimerfdSettime(*fd, unix.TFD_TIMER_ABSTIME, &unix.ItimerSpec{Value: unix.NsecToTimespec(at)}, nil); err != nil {
+				return nil, err
+			}
+		}
+		if err := errors.Join(readable(t.spent), counts(t.spent, 1)); err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return func(string) error {
+		for _, t := range all {
+			if _, err := unix.Read(t.spent, make([]byte, 8)); !errors.Is(err, unix.EAGAIN) {
+				return errors.Join(err, fmt.Errorf("a timer of clock %d has ended twice", t.clock))
+			}
+			var left unix.ItimerSpec
+			if err := unix.TimerfdGettime(t.open, &left); err != nil {
+				return err
+			}
+			now, err := now(t.clock)
+			if err != nil {
+				return err
+			}
+			if early := t.at - now - left.Value.Nano(); early > 0 {
+				return fmt.Errorf("a timer of clock %d comes %d ns early", t.clock, early)
+			}
+		}
+		return nil
+	}, nil
 }
 
 // signalfd tells of a signal that is pending.
