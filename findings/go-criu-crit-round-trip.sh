@@ -6,8 +6,8 @@
 # the file; nothing is said. An image of a TCP connection can't be decoded: an error about
 # invalid JSON, with or without unread data.
 #
-# Why: crit/decode.go, decodeGhostFile, makes a buffer for more than is left in the file, and
-# keeps all of it. crit/image.go, MarshalJSON, puts quotes around what decodeTCPStream gives,
+# Why: crit/decode.go, decodeGhostFile, makes a buffer for more than is left in the file (it
+# forgets the 8 bytes of magic numbers), and keeps all of it. crit/image.go, MarshalJSON, puts quotes around what decodeTCPStream gives,
 # which is JSON with quotes of its own.
 #
 # What snapctl does: snapshot/image has a codec of its own, and uses go-criu's messages only.
@@ -33,7 +33,7 @@ P
 # shellcheck disable=SC2016 # for the shell inside
 inside 'start python3 "$tmp/app.py" "$tmp"; dump --tcp-established'
 for image in "$tmp"/images/*.img; do
-	name=$(basename "$image" .img); name=${name%%-[0-9a-f]*}
+	name=$(basename "$image" .img); name=${name%-*}
 	[ "$name" != pages ] || continue
 	if ! "$tmp/bin/cmd" decode -i "$image" -o "$tmp/json" >"$tmp/said" 2>&1; then
 		echo "$name is not decoded: $(grep -o "invalid character.*" "$tmp/said")"

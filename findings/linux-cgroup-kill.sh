@@ -9,7 +9,8 @@
 # (send_sig, PIDTYPE_PID). kernel/signal.c, complete_signal, wakes no other thread for a
 # signal that is for one thread, and this one has ended.
 #
-# What snapctl does: snapshot/preflight refuses to freeze such a process.
+# What snapctl does: snapshot/freezer kills such processes by id, and snapshot/preflight refuses
+# to freeze them.
 # shellcheck source=findings/finding.bash
 . "$(dirname "$0")/finding.bash"
 echo "Linux $(uname -r)"
