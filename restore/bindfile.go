@@ -68,6 +68,9 @@ func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) e
 		if len(b.refused) > 0 {
 			return errors.Join(b.refused...)
 		}
+		if p.rehearsal {
+			break
+		}
 	}
 	return view.ChangeFiles(changes)
 }

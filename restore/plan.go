@@ -27,6 +27,8 @@ type Plan struct {
 	used     []string            // the keys of those that the images name
 	lent     map[string]*os.File // mapped files of binds, by key
 	host     hostFiles
+
+	rehearsal bool // see Rehearse
 }
 
 // NewPlan makes a plan. It touches nothing.

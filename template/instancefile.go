@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
+	"slices"
 	"time"
 )
 
@@ -54,6 +57,47 @@ func (r *Rules) instanceFile(in Instance, hostname string, set map[string]string
 		}
 	}
 	return file
+}
+
+// CheckInstance tells whether the file at [InstancePath] could be written below the root
+// directory of an app, as [InstanceFile.Write] does in each copy of it. open are files that
+// the app's processes have open, as they see them: they could not be replaced. It changes
+// nothing.
+func CheckInstance(root string, open []string) (err error) {
+	fail := func(err error) error {
+		return fmt.Errorf("%s, by which a copy of the app learns who it is, can't be written: %w", InstancePath, err)
+	}
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return fail(err)
+	}
+	defer dir.Close() //nolint:errcheck // a handle
+	t := tree{root: dir}
+	where, err := t.resolve(InstancePath, followLast)
+	if err != nil {
+		return fail(err)
+	}
+	if err := t.own(where); err != nil {
+		return fail(err)
+	}
+	if slices.ContainsFunc(open, func(name string) bool { return path.Clean(name) == where }) {
+		return fail(errors.New("a process has it open: let the program close it when it has read it"))
+	}
+	want := fs.FileMode.IsRegular
+	for at := where; at != "/"; at = path.Dir(at) {
+		info, err := t.root.Lstat(local(at))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return fail(err)
+		case !want(info.Mode()):
+			return fail(fmt.Errorf("%s is something else: remove it", at))
+		default:
+			return nil
+		}
+		want = fs.FileMode.IsDir
+	}
+	return nil
 }
 
 // Write puts the document below root, a clone's root directory, readable by all.

@@ -251,6 +251,9 @@ func recordOf(m *snapshot.Manifest) (*record, error) {
 	for i := range rec.Layers {
 		rec.Layers[i].Own = false
 	}
+	for i := range rec.HostFiles {
+		rec.HostFiles[i].Own = false
+	}
 	var err error
 	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
 		return nil, fmt.Errorf("endpoint: %w", err)
@@ -400,6 +403,16 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 		}
 		s.SizeBytes += f.SizeBytes
 		s.MemoryBytes += f.SizeBytes
+	}
+	for i := range m.HostFiles {
+		switch f := &m.HostFiles[i]; {
+		case f.ID == "": // no copy of it is kept
+		case f.Own:
+			s.SizeBytes += f.SizeBytes
+			s.HostFilesBytes += f.SizeBytes
+		default:
+			s.HostFilesSharedBytes += f.SizeBytes
+		}
 	}
 	for _, l := range m.Layers {
 		if !l.Own {

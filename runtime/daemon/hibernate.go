@@ -334,7 +334,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	if err != nil {
 		return nil, err
 	}
-	host, err := d.warmHostFiles(ctx, a, rec)
+	host, err := d.warmHostFiles(ctx, a, rec, after)
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/paths"
 )
 
@@ -20,6 +22,17 @@ type hostFiles struct {
 	kept   []hostfile.File          // all that the images need
 	pinned []hostfile.File
 	bound  []hostfile.Bound // all of binds that they need
+	// own are those that were copied for what is being saved.
+	own map[memory.ID]bool
+}
+
+// take notes which of files are the saved app's own.
+func (h *hostFiles) take(files ...hostfile.File) {
+	for i := range files {
+		if files[i].Own {
+			h.own[files[i].ID] = true
+		}
+	}
 }
 
 // hostPlace is an app's root directory, to package hostfile.
@@ -40,17 +53,22 @@ func bindsOf(spec *specs.Spec) map[string]string {
 }
 
 // warmHostFiles keeps the files of the host that a running app uses, before it is frozen.
-func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record) (_ *hostFiles, err error) {
+// What was copied for the app before is its own again if it is hibernated.
+func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record, after snapshot.After) (_ *hostFiles, err error) {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
-	h := &hostFiles{store: d.hostFiles}
+	h := &hostFiles{store: d.hostFiles, own: make(map[memory.ID]bool)}
+	if after == snapshot.End {
+		h.take(rec.HostFiles...)
+	}
 	if h.have, err = d.hostFiles.Names(pids, rec.HostFiles); err != nil {
 		return nil, err
 	}
 	warm := d.hostFiles.Warm(ctx, pids, d.hostPlace(a, rec))
 	h.pinned = warm.Kept
+	h.take(slices.Concat(warm.Kept, slices.Collect(maps.Values(warm.Replaced)))...)
 	maps.Copy(h.have, warm.Replaced)
 	return h, ctx.Err()
 }
@@ -82,6 +100,10 @@ func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *app, images string, 
 	}
 	h.pinned = append(h.pinned, h.kept...)
 	for i := range h.kept {
+		if h.kept[i].Name == "" { // else the app has it from the store
+			h.take(h.kept[i])
+		}
+		h.kept[i].Own = h.own[h.kept[i].ID]
 		if f := &h.kept[i]; f.ID == "" {
 			a.remark(fmt.Sprintf("no copy of %s is kept (%d MiB): if that file of the host changes, the app can't come back before it is put back", f.Path, f.SizeBytes>>20),
 				"put the state directory on a file system that shares bytes between files (xfs, btrfs), or leave the file alone")

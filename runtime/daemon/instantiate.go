@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
@@ -213,12 +214,26 @@ func (a *app) heed(p *template.Plan) {
 	a.rec.Spec, a.box.Spec = &spec, &spec
 }
 
+// checkOpen refuses to write to files that the processes have open. Of one that stands
+// ready makePooled has done so.
+func (b *birth) checkOpen(ctx context.Context, a *app) error {
+	switch {
+	case b.images != nil:
+		return b.plan.CheckOpen(a.box.Root(), b.images.open)
+	case b.source == nil || b.source.manifest.Processes == 0:
+		return nil
+	}
+	files, err := image.SavedFiles(ctx, b.source.dir.Images())
+	if err != nil {
+		return err
+	}
+	return b.plan.CheckOpen(a.box.Root(), openNames(files))
+}
+
 // apply writes the app's own files.
 func (d *Daemon) apply(ctx context.Context, a *app, b birth) error {
-	if b.images != nil {
-		if err := b.plan.CheckOpen(a.box.Root(), b.images.open); err != nil {
-			return err
-		}
+	if err := b.checkOpen(ctx, a); err != nil {
+		return err
 	}
 	rec, _ := a.read()
 	binds := make(map[string]string, len(rec.Spec.Mounts))

@@ -18,12 +18,7 @@ import (
 // networkSettings reads what a running app has set in its network namespace, tells what of
 // it a copy does not get, and refuses sockets that could not be bound there.
 func (d *Daemon) networkSettings(ctx context.Context, a *app) (_ netconf.Settings, err error) {
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return netconf.Settings{}, err
-	}
-	defer ns.Close() //nolint:errcheck // a handle
-	settings, missing, err := netconf.Read(ns, a.standardNetwork())
+	settings, missing, err := a.readNetwork()
 	if err != nil {
 		return settings, err
 	}
@@ -34,18 +29,35 @@ func (d *Daemon) networkSettings(ctx context.Context, a *app) (_ netconf.Setting
 	if err != nil {
 		return settings, err
 	}
-	return settings, copies.CheckBound(ctx, pids, a.bindable(&settings), missing)
+	return settings, copies.CheckBound(ctx, pids, copies.Bindable{Own: a.bindable(&settings), Missing: missing})
+}
+
+// readNetwork reads what an app has set in its network namespace, and what of it can't be
+// kept.
+func (a *app) readNetwork() (netconf.Settings, []netconf.Missing, error) {
+	ns, err := netns.Open(a.box.NetPath())
+	if err != nil {
+		return netconf.Settings{}, nil, err
+	}
+	settings, missing, err := netconf.Read(ns, a.standardNetwork())
+	return settings, missing, errors.Join(err, ns.Close())
+}
+
+// checkHeldBound refuses sockets of a held app that could not be bound in a copy of it,
+// which gets the network settings that were saved.
+func (a *app) checkHeldBound(saved *netconf.Settings) error {
+	_, missing, err := a.readNetwork()
+	if err != nil {
+		return err
+	}
+	return copies.CheckHeldBound(a.held, copies.Bindable{Own: a.bindable(saved), Missing: missing})
 }
 
 // ownNetwork reads what an app has set in its network namespace, for when that is gone with
 // the host.
 func (a *app) ownNetwork() (_ netconf.Settings, err error) {
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return netconf.Settings{}, err
-	}
-	settings, _, err := netconf.Read(ns, a.standardNetwork())
-	return settings, errors.Join(err, ns.Close())
+	settings, _, err := a.readNetwork()
+	return settings, err
 }
 
 // bindable tells to which addresses a copy can bind its sockets.

@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 )
 
 // What is saved may be unable to come back: somebody has removed a file that it needs, or
@@ -91,6 +92,10 @@ func showObstacles(errs []error) []*api.Obstacle {
 		}
 		if f, ok := errors.AsType[*restore.FileError](err); ok {
 			all = append(all, &api.Obstacle{Path: f.Path, Reason: f.Reason, Remedy: f.Remedy})
+			continue
+		}
+		if u, ok := errors.AsType[*preflight.UnsupportedError](err); ok {
+			all = append(all, &api.Obstacle{Reason: u.Reason(), Remedy: u.Remedy})
 			continue
 		}
 		all = append(all, &api.Obstacle{Reason: err.Error(), Remedy: hint(err)})

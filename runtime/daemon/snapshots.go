@@ -48,8 +48,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return d.saveStopped(ctx, a, req)
 	}
 	network, unbound := d.networkSettings(ctx, a)
+	unrestorable, err := d.unrestorable(a)
+	if err != nil {
+		return nil, nil, err
+	}
 	seen, err := d.preflight(ctx, a, req.accept, hold.PreflightCopy)
-	if err := errors.Join(err, unbound); err != nil {
+	if err := errors.Join(err, unbound, req.atOnce(a, unrestorable)); err != nil {
 		return nil, nil, err
 	}
 	target, free, err := d.reserve(ctx, req, a.name())
@@ -91,6 +95,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	opt.Manifest.Name = filepath.Base(string(target))
 	look := frozenLook{a: a, opt: opt.hold, announced: opt.External}
 	opt.Unseen = func() [][]byte { return look.unseen }
+	saved := opt.Manifest // completed in Frozen and Saved
 	var inside *savedConnections
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(req.accept)); err != nil {
@@ -112,13 +117,19 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 			return nil, err
 		}
 		list, err := look.frozen(ctx, pids)
-		return slices.Concat(list, watched, moved), err
+		more := slices.Concat(list, watched, moved)
+		saved.External = slices.Concat(saved.External, more)
+		return more, err
 	}
 	opt.Describe = func(m *snapshot.Manifest) {
 		m.Connections, m.HostFiles, m.Bound = len(inside.Connections), opt.host.kept, opt.host.bound
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen))
+		if err := errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen)); err != nil || !req.stop {
+			return err
+		}
+		saved.HostFiles, saved.Bound = opt.host.kept, opt.host.bound
+		return d.rehearseSaved(ctx, a, to, saved)
 	}
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
@@ -148,6 +159,10 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 	if err != nil {
 		return nil, nil, err
 	}
+	if !req.stop {
+		rec, _ := a.read()
+		_ = req.atOnce(a, d.obstacles(ctx, restore.Options{Snapshot: taken.Dir, Manifest: m}, rec, snapshot.BySize)...) // notes
+	}
 	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps, notes: a.remarked()}, nil
 }
 
@@ -166,9 +181,16 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 		if inside, err = d.saveHeldConnections(ctx, a); err != nil {
 			return nil, nil, err
 		}
-		if err := inside.gatherHeld(a); err != nil {
+		if err := errors.Join(inside.gatherHeld(a), a.checkHeldBound(&inside.network)); err != nil {
 			return nil, nil, err
 		}
+	}
+	unrestorable, err := d.heldUnrestorable(ctx, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := req.atOnce(a, unrestorable...); err != nil {
+		return nil, nil, err
 	}
 	target, free, err := d.reserve(ctx, req, a.name())
 	if err != nil {

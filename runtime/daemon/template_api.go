@@ -126,6 +126,7 @@ func (d *Daemon) showTemplate(t *tmpl) *api.Template {
 	}
 	s := showSnapshot(m)
 	out.App, out.Network, out.InsideEndpoint, out.Args, out.Processes = s.App, s.Network, s.Endpoint, s.Args, s.Processes
+	out.HostFilesBytes = s.HostFilesBytes + s.HostFilesSharedBytes
 	out.MemoryBytes, out.StorageBytes = s.MemoryBytes+s.MemorySharedBytes, s.StorageBytes+s.StorageSharedBytes
 	return out
 }

@@ -52,6 +52,8 @@ type File struct {
 	Stamp string `json:"stamp,omitempty"`
 	// StoreStamp is that of the copy.
 	StoreStamp string `json:"store_stamp,omitempty"`
+	// Own tells that it was copied for the app that was saved; others were kept before.
+	Own bool `json:"own,omitempty"`
 	// Name is CRIU's for a file that the processes have from the store already.
 	Name string `json:"name,omitempty"`
 }

@@ -74,6 +74,9 @@ func TestKeep(t *testing.T) {
 	// Once more: the same copy. Whoever has it pinned, it goes when nobody has.
 	again, err := s.Keep(t.Context(), w)
 	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(f.Own))
+	qt.Assert(t, qt.IsFalse(again.Own)) // it was kept before
+	again.Own = true
 	qt.Assert(t, qt.Equals(again, f))
 	s.Unpin([]File{f})
 	qt.Assert(t, qt.Equals(sweep(t, s), 1))

@@ -30,7 +30,8 @@ type Wanted struct {
 //
 // Cost: for a file that was kept before and has not changed since, two system calls; else
 // to read it, a SHA-256, and to write it to the disk if the file system can't share bytes.
-// If the file is too large for that, see [MaxCopyBytes], the answer has no ID.
+// If the file is too large for that, see [MaxCopyBytes], the answer has no ID. It is marked
+// as own if there was no copy before.
 func (s *Store) Keep(ctx context.Context, w Wanted) (File, error) {
 	const tries = 5
 	for try := 1; ; try++ {
@@ -83,7 +84,9 @@ func (s *Store) keep(ctx context.Context, w Wanted) (File, error) {
 		return File{}, err
 	}
 	if trusted {
-		s.remember(key, f)
+		known := f
+		known.Own = false
+		s.remember(key, known)
 	}
 	return f, nil
 }
@@ -149,6 +152,7 @@ func (s *Store) copy(ctx context.Context, in *os.File, f *File, st *unix.Stat_t)
 	if err := syncDir(s.path); err != nil {
 		return err
 	}
+	f.Own = true
 	return s.stamp(f)
 }
 

@@ -35,8 +35,11 @@ type UnsupportedError struct {
 
 // Error implements error.
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("%s %s: %s", who(e.PID, e.TID, e.Name), e.What, e.Remedy)
+	return e.Reason() + ": " + e.Remedy
 }
+
+// Reason is the error without the remedy.
+func (e *UnsupportedError) Reason() string { return who(e.PID, e.TID, e.Name) + " " + e.What }
 
 // Unwrap gives [ErrUnsupported].
 func (e *UnsupportedError) Unwrap() error { return ErrUnsupported }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A program listens at addresses that a copy can't have: one was taken away meanwhile, one is of a device that copies do
-# not get. It is to be saved with --stop. Right: refused before the freeze, both named, and the app goes on.
+# not get. It is to be saved with --stop. Right: refused before the freeze, both named, and the app goes on; likewise
+# when it is hibernated, and then it stays so.
 # Needs: iproute2, python3.
 set -u
 app=case-$$
@@ -24,4 +25,9 @@ message=$(snapctl snapshot --stop --name $app-s $app 2>&1) && wrong "it is saved
 [ "$(snapctl show $app | awk '$1 == "status:" {print $2}')" = running ] || wrong "the app does not run any more: $message"
 snapctl logs $app | grep GAP && wrong "the app was frozen"
 [[ $message == *10.99.0.1:7000* && $message == *10.98.0.1:7001*mv0* && $message == *process* ]] || wrong "refused: $message"
+# A snapshot of an app that sleeps has its sockets from the hold, and could not bind them either.
+snapctl hibernate $app >/dev/null || wrong "hibernate"
+held=$(snapctl snapshot --stop --name $app-s $app 2>&1) && wrong "it is saved while it sleeps, and can't be restored: $held"
+[ "$(snapctl show $app | awk '$1 == "status:" {print $2}')" = held ] || wrong "the app does not sleep any more: $held"
+[[ $held == *10.99.0.1:7000* && $held == *10.98.0.1:7001*mv0* ]] || wrong "refused while it sleeps: $held"
 ok "refused: ${message//$'\n'/; }"

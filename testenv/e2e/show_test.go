@@ -168,8 +168,12 @@ func TestInspect(t *testing.T) {
 	qt.Assert(t, qt.Equals(r.Code, 1))
 	qt.Assert(t, qt.StringContains(r.Stderr, "it is running"))
 	type inspection struct {
-		Snapshot struct{ App, Endpoint string }
-		Image    struct {
+		Snapshot struct {
+			App, Endpoint string
+			Own           int64 `json:"host_files_bytes"`
+			Shared        int64 `json:"host_files_shared_bytes"`
+		}
+		Image struct {
 			Processes []struct {
 				PID, PPID   int
 				Comm        string
@@ -178,11 +182,14 @@ func TestInspect(t *testing.T) {
 			Sockets []struct{ Protocol, State, Local, Remote string }
 		}
 	}
-	check := func(name string) {
+	// The program is a file of the host, which is kept once for all.
+	check := func(name string, own bool) {
 		t.Helper()
 		var doc inspection
 		w.JSON(&doc, "inspect", name)
 		qt.Check(t, qt.Equals(doc.Snapshot.App, "app"))
+		qt.Check(t, qt.Equals(doc.Snapshot.Own > 0, own))
+		qt.Check(t, qt.Equals(doc.Snapshot.Shared > 0, !own))
 		qt.Check(t, qt.Equals(doc.Snapshot.Endpoint, actorEndpoint))
 		qt.Assert(t, qt.HasLen(doc.Image.Processes, 3))
 		root := doc.Image.Processes[0]
@@ -201,9 +208,9 @@ func TestInspect(t *testing.T) {
 		}
 	}
 	w.OK("snapshot", "--name", "saved", "app")
-	check("saved")
+	check("saved", true)
 	w.OK("hibernate", "app")
-	check("app")
+	check("app", false)
 	qt.Assert(t, qt.Equals(c.ask("echo up"), "up"))
 	qt.Assert(t, qt.Equals(w.CLI("inspect", "none").Code, 4))
 }

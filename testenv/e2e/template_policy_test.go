@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -41,7 +40,7 @@ func TestPolicyIsInherited(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		lives(name, saved, time.Hour)
 	}
-	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "other", Endpoint: "10.77.0.133", Wake: other, HibernateAfter: &durationpb.Duration{}, AcceptChangedFiles: proto.Bool(false)}, nil)
+	_, err = w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "other", Endpoint: "10.77.0.133", Wake: other, HibernateAfter: &durationpb.Duration{}, AcceptChangedFiles: new(false)}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	lives("other", other, 0)
 

@@ -13,37 +13,24 @@ import (
 	"github.com/snapctl/snapctl/vem/netconf"
 )
 
+// Bindable tells what a copy of an app can bind its sockets to.
+type Bindable struct {
+	Own     func(netip.Addr) bool // tells the addresses that it has
+	Missing []netconf.Missing     // what the app has and the copy has not
+}
+
 // CheckBound refuses sockets of running processes that a copy could not bind again, each
-// with an *[hold.UnsupportedError]: those bound to an address that own is false for, or to
+// with an *[hold.UnsupportedError]: those bound to an address that is not the copy's, or to
 // a device that is missing. Connections of TCP are none of them.
 //
 // Cost: 3 us a descriptor.
-func CheckBound(ctx context.Context, pids []int, own func(netip.Addr) bool, missing []netconf.Missing) error {
+func CheckBound(ctx context.Context, pids []int, to Bindable) error {
 	var errs []error
-	refuse := func(s hold.OpenSocket, what, remedy string) {
-		errs = append(errs, &hold.UnsupportedError{PID: s.Owner.PID, FD: s.Owner.FD, What: what, Remedy: remedy})
-	}
 	for _, pid := range pids {
 		err := hold.EachSocket(ctx, []int{pid}, func(s hold.OpenSocket) error {
-			addr, device, ok := boundTo(s.FD)
-			if !ok {
-				return nil
+			if err := to.check(s); err != nil {
+				errs = append(errs, err)
 			}
-			if i := slices.IndexFunc(missing, func(m netconf.Missing) bool { return m.Device != "" && m.Device == device }); i >= 0 {
-				refuse(s, fmt.Sprintf("socket bound to %s (copies of the app do not have that)", missing[i].What), "close it before")
-				return nil
-			}
-			a := addr.Addr().Unmap()
-			if a.IsUnspecified() || a.IsMulticast() || own(a) {
-				return nil
-			}
-			where := "no address of the app's devices any more"
-			for _, m := range missing {
-				if slices.Contains(m.Addresses, a) {
-					where = "an address of " + m.What + ", and copies of the app do not have that"
-				}
-			}
-			refuse(s, fmt.Sprintf("socket at %s (%s)", addr, where), "let the program bind to 0.0.0.0 or [::], or set IP_FREEBIND")
 			return nil
 		})
 		if err != nil && !errors.Is(err, hold.ErrGone) {
@@ -51,6 +38,43 @@ func CheckBound(ctx context.Context, pids []int, own func(netip.Addr) bool, miss
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// CheckHeldBound does the same for an app that is held.
+func CheckHeldBound(set *hold.Set, to Bindable) error {
+	var errs []error
+	err := set.EachSocket(func(s hold.OpenSocket) error {
+		if err := to.check(s); err != nil {
+			errs = append(errs, err)
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// check judges one socket.
+func (b Bindable) check(s hold.OpenSocket) error {
+	addr, device, ok := boundTo(s.FD)
+	if !ok {
+		return nil
+	}
+	refuse := func(what, remedy string) error {
+		return &hold.UnsupportedError{PID: s.Owner.PID, FD: s.Owner.FD, What: what, Remedy: remedy}
+	}
+	if i := slices.IndexFunc(b.Missing, func(m netconf.Missing) bool { return m.Device != "" && m.Device == device }); i >= 0 {
+		return refuse(fmt.Sprintf("socket bound to %s (copies of the app do not have that)", b.Missing[i].What), "close it before")
+	}
+	a := addr.Addr().Unmap()
+	if a.IsUnspecified() || a.IsMulticast() || b.Own(a) {
+		return nil
+	}
+	where := "no address of the app's devices any more"
+	for _, m := range b.Missing {
+		if slices.Contains(m.Addresses, a) {
+			where = "an address of " + m.What + ", and copies of the app do not have that"
+		}
+	}
+	return refuse(fmt.Sprintf("socket at %s (%s)", addr, where), "let the program bind to 0.0.0.0 or [::], or set IP_FREEBIND")
 }
 
 // boundTo tells where a socket is bound; ok is false if that does not matter to a copy.

@@ -19,7 +19,10 @@ func newSnapshot(s *session) *cobra.Command {
 		Short: "Save an app under a name",
 		Long: `Save an app, its processes and its files, under a name. The app goes on, or stays
 hibernated. Of an app that has ended the files are saved, and what is made of them
-runs the program anew. Any number of apps can be made of a snapshot with restore.`,
+runs the program anew. Any number of apps can be made of a snapshot with restore.
+
+With --stop nothing is done if no app could be made of the snapshot, for something that
+it needs of the host is gone: the app goes on. Without it that is a note.`,
 		Example: `  snapctl snapshot cache
   snapctl snapshot cache --name before-upgrade --stop`,
 		Args:              exactly("APP"),

@@ -1,0 +1,132 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/template"
+)
+
+// An app is not to be ended by a snapshot of which no app could be made. Whatever
+// `restore` would refuse and is known already has `snapshot --stop` refused, before the
+// app is frozen where it can be seen by then. Without --stop it is a note: the app goes on,
+// and what is in the way may be gone when the snapshot is needed.
+
+// atOnce joins what is in the way of a snapshot that ends the app. What is in the way of
+// another one is noted, and nil returned.
+func (r *snapshotRequest) atOnce(a *app, inTheWay ...error) error {
+	err := errors.Join(inTheWay...)
+	if err == nil || r.stop {
+		return err
+	}
+	for _, o := range showObstacles(inTheWay) {
+		a.remark("no app could be made of the snapshot now: "+o.GetReason(), o.GetRemedy())
+	}
+	return nil
+}
+
+// unrestorable looks at a running app for what would keep others from being made of it, but
+// for what preflight finds; nil if nothing does.
+func (d *Daemon) unrestorable(a *app) (found, err error) {
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return nil, err
+	}
+	var open []string
+	for _, pid := range pids {
+		open = append(open, openAt(pid, path.Base(template.InstancePath))...)
+	}
+	if err := template.CheckInstance(a.box.Root(), open); err != nil {
+		return refusal{err}, nil
+	}
+	return nil, nil
+}
+
+// openAt lists the files of a name that a process has open.
+func openAt(pid int, base string) (names []string) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	entries, _ := os.ReadDir(dir) // it may have ended
+	for _, e := range entries {
+		if name, err := os.Readlink(dir + "/" + e.Name()); err == nil && path.Base(name) == base {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// heldUnrestorable looks at the images of a held app for the same.
+func (d *Daemon) heldUnrestorable(ctx context.Context, a *app) ([]error, error) {
+	m, err := a.hibernation().Manifest()
+	if err != nil {
+		return nil, err
+	}
+	if !a.ready { // its root may not be mounted: all that can be told without it
+		rec, _ := a.read()
+		return d.obstacles(ctx, restore.Options{Snapshot: a.hibernation(), Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec, snapshot.BySize), nil
+	}
+	files, err := image.SavedFiles(ctx, a.hibernation().Images())
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	if err := template.CheckInstance(a.box.Root(), openNames(files)); err != nil {
+		errs = append(errs, refusal{err})
+	}
+	return append(errs, flatten(d.rehearse(ctx, a, a.hibernation(), m))...), nil
+}
+
+// openNames are the names of files that processes of a dump have open.
+func openNames(files []image.SavedFile) []string {
+	var names []string
+	for _, f := range files {
+		if strings.HasPrefix(f.Name, "/") && !f.Removed && !f.External {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+// rehearse tells whether the images of an app could be restored where it is now.
+func (d *Daemon) rehearse(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest) error {
+	rec, _ := a.read()
+	binds := a.box.ViewSources()
+	maps.Copy(binds, bindsOf(rec.Spec))
+	return restore.Rehearse(ctx, restore.Options{
+		Snapshot: from, Manifest: m, HostFiles: d.hostFiles, AcceptChanged: rec.AcceptChanged,
+		Place: restore.Place{Root: a.box.Root(), Lower: rec.Spec.Root.Path, Dev: a.box.Dev(), Binds: binds, View: a.work()},
+	})
+}
+
+// rehearseSaved does so for an app that has just been saved and is to end: an error lets
+// it go on.
+func (d *Daemon) rehearseSaved(ctx context.Context, a *app, from snapshot.Dir, m snapshot.Manifest) error {
+	if err := d.rehearse(ctx, a, from, &m); err != nil {
+		return fmt.Errorf("app %s goes on, for no app could be made of the snapshot: %w", a.name(), err)
+	}
+	return nil
+}
+
+// flatten is all errors that are joined in one.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() { // it says more than they do
+		return []error{err}
+	}
+	var all []error
+	for _, one := range several.Unwrap() {
+		all = append(all, flatten(one)...)
+	}
+	return all
+}
