@@ -14,7 +14,7 @@
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 go=$(scripts/deps go)
-export GOFLAGS=-modcacherw GOMODCACHE=$tmp/modules CGO_ENABLED=0 GOWORK=off
+export GOFLAGS="-modcacherw -trimpath" GOMODCACHE=$tmp/modules CGO_ENABLED=0 GOWORK=off
 (cd "$tmp" && GOBIN=$tmp/bin "$go" install github.com/checkpoint-restore/go-criu/v8/crit/cmd@v8.3.0 2>/dev/null)
 cat >"$tmp/app.py" <<'P'
 import os, socket, sys, time

@@ -17,7 +17,7 @@
 # shellcheck source=findings/finding.bash
 . "$(dirname "$0")/finding.bash"
 go=$(scripts/deps go)
-export GOFLAGS=-modcacherw GOMODCACHE=$tmp/modules CGO_ENABLED=0 GOWORK=off
+export GOFLAGS="-modcacherw -trimpath" GOMODCACHE=$tmp/modules CGO_ENABLED=0 GOWORK=off
 mkdir "$tmp/main"
 cd "$tmp/main"
 cat >main.go <<'G'
