@@ -17,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/settings"
+	"github.com/snapctl/snapctl/snapshot/sysv"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
@@ -72,6 +73,8 @@ type Manifest struct {
 	// Settings are those of threads that CRIU does not save, where they are not as
 	// usual.
 	Settings []settings.Task `json:"settings,omitempty"`
+	// SystemV are marks of System V objects that CRIU does not save.
+	SystemV *sysv.Marks `json:"system_v,omitempty"`
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`

@@ -27,6 +27,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/settings"
+	"github.com/snapctl/snapctl/snapshot/sysv"
 )
 
 // Sockets is what keeps the sockets of an app while it is frozen.
@@ -171,6 +172,9 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		m.Processes = len(pids)
 		clock.step("read settings")
 		if m.Settings, taken.Notes, err = settings.Read(pids); err != nil {
+			return err
+		}
+		if m.SystemV, err = sysv.Read(o.PID); err != nil {
 			return err
 		}
 		if o.Sockets != nil {

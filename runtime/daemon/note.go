@@ -7,6 +7,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/settings"
+	"github.com/snapctl/snapctl/snapshot/sysv"
 )
 
 // note is something that an app has otherwise than before, or will have when it comes
@@ -28,10 +29,11 @@ func (a *app) remark(text, remedy string) {
 	}
 }
 
-// setAgain sets what CRIU does not: the settings of the processes that were restored. A
+// setAgain sets what CRIU does not: the settings of the processes that were restored, and
+// marks of System V objects. A
 // setting that this host does not allow is a note, and no reason to fail.
 func (a *app) setAgain(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
-	if len(m.Settings) == 0 {
+	if len(m.Settings) == 0 && m.SystemV == nil {
 		return next
 	}
 	return func(ctx context.Context, pid int) error {
@@ -43,7 +45,11 @@ func (a *app) setAgain(m *snapshot.Manifest, next func(context.Context, int) err
 		if err != nil {
 			return err
 		}
-		for _, n := range notes {
+		marks, err := sysv.Apply(pid, m.SystemV)
+		if err != nil {
+			return err
+		}
+		for _, n := range slices.Concat(notes, marks) {
 			a.remark(n, "")
 		}
 		if next == nil {
