@@ -36,8 +36,6 @@ const (
 	regFown  = 5
 	regName  = 6
 
-	regExternal = 9
-
 	fdinfoID   = 1
 	fdinfoType = 3
 

@@ -21,6 +21,10 @@ const (
 // opened), so that each is told by one of its descriptors, and keys maps that to
 // the key.
 //
+// A file may be one that CRIU has saved by its path, though it was told of it: of an
+// overlay that is on no mount of the app it says that it is on one that has such a file at
+// that path (files.c, fixup_overlayfs).
+//
 // The answer is by key. A descriptor that the dump does not have is not in it.
 // Errors are those of ReplaceSockets; one wrapping [ErrMalformed] also says that
 // a descriptor leads to a file of another kind.
@@ -235,7 +239,7 @@ func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
 }
 
 // parseObject reads the file_entry of an eventfd, or of an inotify instance or
-// an external file, which have no count.
+// a file, which have no count.
 func parseObject(msg []byte) (Eventfd, error) {
 	var o Eventfd
 	var kind uint64
@@ -260,7 +264,6 @@ func parseObject(msg []byte) (Eventfd, error) {
 	if kind != fileEventfd && kind != fileInotify && kind != fileReg || body == nil {
 		return o, fmt.Errorf("%w: it can't be replaced, being of type %d", ErrMalformed, kind)
 	}
-	external := kind != fileReg
 	s = scan(body)
 	for s.next() {
 		switch {
@@ -270,12 +273,7 @@ func parseObject(msg []byte) (Eventfd, error) {
 			o.fown = s.buf
 		case kind == fileEventfd && s.is(4, varint):
 			o.Count = s.val
-		case kind == fileReg && s.is(regExternal, varint):
-			external = s.val != 0
 		}
-	}
-	if s.err == nil && !external {
-		return o, fmt.Errorf("%w: it is a file that CRIU has saved", ErrMalformed)
 	}
 	return o, s.err
 }

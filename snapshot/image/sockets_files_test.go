@@ -147,6 +147,23 @@ func TestReplaceFiles(t *testing.T) {
 	qt.Check(t, qt.ContentEquals(copies(t, v), []string{"fdinfo-2.img", "files.img"}))
 }
 
+// A held file is replaced though CRIU has saved it by its path.
+func TestReplaceSavedFile(t *testing.T) {
+	images := objectDump(t)
+	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+	qt.Assert(t, qt.IsNil(err))
+	got, err := v.ReplaceFiles(t.Context(), map[DescriptorRef]string{{PID: owner(t, images), FD: savedFile}: "a"})
+	qt.Assert(t, qt.IsNil(err))
+	for _, file := range load[fdinfo.FileEntry](t, v.Dir(), "files.img") {
+		if file.GetId() == got["a"].File {
+			qt.Assert(t, qt.Equals(file.GetReg().GetName(), "/a"))
+			qt.Assert(t, qt.IsNil(file.GetReg().Size))
+			return
+		}
+	}
+	t.Fatal("it is not in files.img")
+}
+
 func TestReplaceFilesErrors(t *testing.T) {
 	images := objectDump(t)
 	pid := owner(t, images)
@@ -155,7 +172,6 @@ func TestReplaceFilesErrors(t *testing.T) {
 		keys map[DescriptorRef]string
 		err  error
 	}{
-		"saved file":       {map[DescriptorRef]string{at(savedFile): "a"}, ErrMalformed},
 		"socket":           {map[DescriptorRef]string{at(socketFD(t, images)): "a"}, ErrMalformed},
 		"no key":           {map[DescriptorRef]string{at(counter): ""}, ErrKey},
 		"key used twice":   {map[DescriptorRef]string{at(counter): "a", at(notifier): "a"}, ErrKey},

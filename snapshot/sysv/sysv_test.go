@@ -49,7 +49,7 @@ func start(t *testing.T, how string) (pid int, ask func() string) {
 	qt.Assert(t, qt.IsNil(cmd.Start()))
 	t.Cleanup(func() {
 		in.Close()
-		cmd.Wait() //nolint:errcheck // it ends by the end of its input
+		cmd.Wait()
 	})
 	lines := bufio.NewReader(out)
 	line := func() string {

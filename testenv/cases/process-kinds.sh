@@ -10,6 +10,7 @@ ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() {
 snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
 cat >"$d/main.c" <<'C'
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -40,7 +41,7 @@ int main(int argc, char **argv) {
 	what = argv[1];
 	if (is("memory")) ready(clone(child, stack + sizeof stack, CLONE_VM | SIGCHLD, 0) < 0);
 	else if (is("directories")) ready(clone(child, stack + sizeof stack, CLONE_FS | SIGCHLD, 0) < 0);
-	else if (is("mounts")) ready(unshare(CLONE_NEWNS));
+	else if (is("mounts")) ready(open("/etc/passwd", 0) < 0 || unshare(CLONE_NEWNS));
 	else if (is("vfork")) { ready(0); if (!vfork()) for (;;) pause(); }
 	else if (is("trap")) {
 		sigset_t s;
@@ -67,6 +68,7 @@ for what in files umask root uts deadline leader memory directories mounts vfork
 				# Below the root process a mount namespace is kept, and /dev/null is on a mount of the root process.
 				[ "$what $below" = "mounts below" ] || wrong "$what $below: $command: $message"
 				snapctl wake $app >/dev/null || wrong "$what $below: does not wake"
+				snapctl hibernate $app >/dev/null && snapctl wake $app >/dev/null || wrong "$what $below: does not wake a second time"
 				continue
 			fi
 			[[ $message =~ (process|thread)\ [0-9]+ && $message != *criu* ]] || wrong "$what $below: $command refused, without a name: ${message:0:300}"
