@@ -29,6 +29,7 @@ type Plan struct {
 	host     hostFiles
 
 	rehearsal bool // see Rehearse
+	terminals terminals
 }
 
 // NewPlan makes a plan. It touches nothing.
@@ -97,6 +98,9 @@ func (p *Plan) files(at Place) []*os.File {
 	for _, f := range p.host.open {
 		list = append(list, f)
 	}
+	for _, in := range p.terminals.masters() {
+		list = append(list, in.File)
+	}
 	return list
 }
 
@@ -156,6 +160,7 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 	for key, f := range p.host.open {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
 	}
+	o.Inherit = append(o.Inherit, p.terminals.masters()...)
 	return o, nil
 }
 

@@ -149,6 +149,10 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	defer plan.host.close()
+	if err := plan.makeTerminals(o); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, plan.terminals.close()) }()
 	step(o.Step, "start criu")
 	started, err := c.StartRestore(ctx, criu.StartOptions{Files: plan.files(o.Place), Guard: o.Guard, Start: o.Start})
 	if err != nil {
@@ -165,13 +169,14 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, drop()) }()
+	defer func() { err = errors.Join(err, plan.terminals.serve(), drop()) }() // not the other way round: it stops by the view's files
 	ro, err := plan.options(o.Place)
 	if err != nil {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Connect, ro.Ready, ro.Resuming = o.Connect, o.Ready, o.Resuming
+	ro.Connect, ro.Ready, ro.Resuming = o.Connect, plan.terminals.ready(o.Ready), o.Resuming
+	ro.Placed = plan.terminals.attach
 	step(o.Step, "restore processes")
 	pid, err = started.Run(ctx, ro)
 	if err != nil {
@@ -227,10 +232,16 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 			return "", nil, err
 		}
 	}
+	if err = plan.terminals.inherit(ctx, view); err != nil {
+		return "", nil, err
+	}
 	if err = view.PlaceTimers(timers); err != nil {
 		return "", nil, err
 	}
 	if err = view.SetClocks(image.Clocks{SavedAt: o.Manifest.SavedAt, Now: time.Now(), GoOn: o.TimersGoOn}); err != nil {
+		return "", nil, err
+	}
+	if err = view.RestartPolls(); err != nil {
 		return "", nil, err
 	}
 	if o.Hostname != "" {
@@ -245,6 +256,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	if err = plan.editMemory(ctx, view, o); err != nil {
+		return "", nil, err
+	}
+	if err = plan.terminals.lead(view, o); err != nil { // last: it takes images out of the view
 		return "", nil, err
 	}
 	return dir, view.Remove, nil

@@ -42,6 +42,9 @@ type RestoreOptions struct {
 	// called when CRIU has been told what to restore, and CRIU makes no socket before
 	// it has returned. If it fails, so does the restore. May be nil.
 	Connect func(ctx context.Context) error
+	// Placed is called when the first task, whose process id it is given, is in its
+	// namespaces, with all mounts, and before there is another one. May be nil.
+	Placed func(pid int) error
 	// Ready is called when every task is in place and about to run. If it
 	// fails, the tasks are killed. Afterwards ctx is not looked at.
 	Ready func(ctx context.Context, pid int) error
@@ -132,13 +135,20 @@ func (r *Restore) Run(ctx context.Context, o RestoreOptions) (pid int, err error
 		}
 	}()
 	resumed := false
+	root := 0
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_RESTORE), Opts: opts}, func(script string, p int) error {
 		if script == "pre-resume" && o.Resuming != nil {
 			o.Resuming()
 		}
+		if script == "setup-namespaces" {
+			root = p // only here and in the end CRIU tells it (criu/cr-service.c, send_criu_rpc_script)
+		}
 		if script == "post-setup-namespaces" {
 			// The tasks' files come next (criu/cr-restore.c, restore_root_task).
-			return connect.Wait()
+			if err := connect.Wait(); err != nil || o.Placed == nil {
+				return err
+			}
+			return o.Placed(root)
 		}
 		if script != "post-restore" {
 			return nil

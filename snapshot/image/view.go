@@ -153,6 +153,15 @@ func (v *View) replace(name string, data []byte) error {
 	return nil
 }
 
+// redirect puts a symbolic link into the place of an image.
+func (v *View) redirect(name, target string) error {
+	path := filepath.Join(v.dir, name)
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove link: %w", err)
+	}
+	return os.Symlink(target, path)
+}
+
 // makeEmptyDir returns how to undo what it did.
 func makeEmptyDir(dir string) (undo func() error, err error) {
 	err = os.Mkdir(dir, 0o700)

@@ -5,19 +5,20 @@ import (
 	"strings"
 )
 
-// terminals notes the processes that come back without their controlling terminal: all
-// that have one, but for leaders of sessions. A process gets it from its parent when it is
-// made (the kernel's kernel/fork.c, copy_signal), and no system call gives it to one that
-// leads no session. CRIU makes all processes first, and gives the leaders their terminals
-// later (criu/cr-restore.c, create_children_and_session; criu/tty.c,
-// tty_restore_ctl_terminal).
+// terminals notes the processes that come back without their controlling terminal. A
+// process gets it from its parent when it is made (the kernel's kernel/fork.c,
+// copy_process), and no system call gives it to one that leads no session. Package restore
+// gives it to the leaders before they make children; but not to the app's first process,
+// which CRIU makes before there are terminals, and not in time for the children of a
+// process that has ended: CRIU has a helper make those, before the others
+// (criu/pstree.c, prepare_pstree_ids).
 func (l *look) terminals() {
 	const most = 8 // are named
 	var names []string
 	more := 0
 	for _, p := range l.order {
 		for _, t := range p.threads {
-			if t.tid != p.pid || t.terminal == 0 || p.session == p.inside || p.state == 'Z' {
+			if t.tid != p.pid || t.terminal == 0 || p.session == p.inside || p.state == 'Z' || l.heir(p) {
 				continue
 			}
 			if len(names) == most {
@@ -35,5 +36,17 @@ func (l *look) terminals() {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	l.note(text+". They go on reading and writing the terminal, and its keys reach them; they can't open /dev/tty, and a shell among them can't bring jobs to the foreground",
-		"start such shells anew then (su, a shell in a shell); what is started later in the first shell of a terminal has it")
+		"start them anew then from the shell of the terminal")
+}
+
+// heir tells whether the leader of a process's session is above it, and is not the app's
+// first process.
+func (l *look) heir(p *process) bool {
+	root := l.processes[l.opt.Root]
+	for at := l.processes[p.parent]; at != nil && at != root; at = l.processes[at.parent] {
+		if at.inside == p.session {
+			return true
+		}
+	}
+	return false
 }

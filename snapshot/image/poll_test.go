@@ -1,0 +1,71 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/siginfo"
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+)
+
+func TestRestartPolls(t *testing.T) {
+	images, err := filepath.Glob("testdata/*/core-*.img")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(len(images) > 0))
+	data, err := os.ReadFile(images[0])
+	qt.Assert(t, qt.IsNil(err))
+	img, err := Decode(data)
+	qt.Assert(t, qt.IsNil(err))
+	const (
+		forever = uint64(1<<32 - 1) // -1 of 32 bits
+		eintr   = ^uint64(unix.EINTR) + 1
+		ip      = uint64(0x7f0000001000)
+	)
+	waits := &siginfo.SignalQueueEntry{Signals: []*siginfo.SiginfoEntry{{Siginfo: make([]byte, 128)}}}
+	for name, c := range map[string]struct {
+		call, result, limit uint64
+		own, shared         *siginfo.SignalQueueEntry
+		restarted           bool
+	}{
+		"without a limit":       {unix.SYS_POLL, eintr, forever, nil, nil, true},
+		"with a limit":          {unix.SYS_POLL, eintr, 5000, nil, nil, false},
+		"that has ended":        {unix.SYS_POLL, 1, forever, nil, nil, false},
+		"another call":          {unix.SYS_NANOSLEEP, eintr, forever, nil, nil, false},
+		"signal of the thread":  {unix.SYS_POLL, eintr, forever, waits, nil, false},
+		"signal of the process": {unix.SYS_POLL, eintr, forever, nil, waits, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
+			qt.Assert(t, qt.IsNil(err))
+			regs := entry.GetThreadInfo().GetGpregs()
+			regs.OrigAx, regs.Ax, regs.Dx, regs.Ip = new(c.call), new(c.result), new(c.limit), new(ip)
+			entry.ThreadCore.SignalsP, entry.Tc.SignalsS = c.own, c.shared
+			msg, err := marshal(entry)
+			qt.Assert(t, qt.IsNil(err))
+			tree, err := marshal(&pstree.PstreeEntry{Pid: new(uint32(7)), Ppid: new(uint32), Pgid: new(uint32(7)), Sid: new(uint32(7)), Threads: []uint32{7}})
+			qt.Assert(t, qt.IsNil(err))
+			dir := t.TempDir()
+			for name, one := range map[string]Image{
+				"core-7.img": {Head: img.Head, Type: TypeCore, Records: []Record{{Message: msg}}},
+				"pstree.img": {Type: TypePstree, Records: []Record{{Message: tree}}},
+			} {
+				qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, name), one.Encode(), 0o600)))
+			}
+			v, err := NewView(t.Context(), dir, t.TempDir())
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(v.RestartPolls()))
+			_, got, err := v.core(7)
+			qt.Assert(t, qt.IsNil(err))
+			wantIP, wantAx := ip, c.result
+			if c.restarted {
+				wantIP, wantAx = ip-2, c.call
+			}
+			regs = got.GetThreadInfo().GetGpregs()
+			qt.Check(t, qt.DeepEquals([]uint64{regs.GetIp(), regs.GetAx(), regs.GetDx()}, []uint64{wantIP, wantAx, c.limit}))
+		})
+	}
+}
