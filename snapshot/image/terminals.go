@@ -148,6 +148,9 @@ func (e *terminalEdit) readFiles(records []Record) ([]*fdinfo.FileEntry, error) 
 			return nil, fmt.Errorf("read file %d: %w: %w", i, ErrMalformed, err)
 		}
 		e.lastID = max(e.lastID, f.GetId())
+		if f.GetType() == fdinfo.FdTypes_REG && f.Reg == nil || f.GetType() == fdinfo.FdTypes_TTY && f.Tty == nil {
+			return nil, fmt.Errorf("read file %#x: %w: it lacks what it is", f.GetId(), ErrMalformed)
+		}
 		switch f.GetType() { //nolint:exhaustive // the others are no terminals
 		case fdinfo.FdTypes_REG:
 			e.regs[f.GetId()] = f
