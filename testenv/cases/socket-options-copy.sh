@@ -68,7 +68,7 @@ options $app >"$d/before"
 same() { options $1 >"$d/after"; cmp -s "$d/before" "$d/after" || wrong "$2: $(diff "$d/before" "$d/after" | head -20 | tr '\n' ';')"; }
 snapctl snapshot --name $app-s $app >/dev/null || wrong "snapshot fails"
 snapctl restore $app-s --as $app-2 --endpoint 10.77.9.2 2>"$d/said" >/dev/null || wrong "restore fails: $(cat "$d/said")"
-grep -q note "$d/said" && wrong "restore says: $(cat "$d/said")"
+grep note "$d/said" | grep -qv 'random numbers' && wrong "restore says: $(cat "$d/said")"
 same $app-2 "restored"
 snapctl snapshot --name $app-s2 $app-2 >/dev/null && snapctl restore $app-s2 --as $app-3 --endpoint 10.77.9.3 >/dev/null || wrong "the copy can't be copied"
 same $app-3 "restored from a snapshot of a copy"
