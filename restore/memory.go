@@ -42,7 +42,7 @@ func (p *Plan) openMemory(o Options) error {
 // editMemory has memory mapped or copied.
 func (p *Plan) editMemory(ctx context.Context, view *image.View, o Options) error {
 	switch {
-	case len(p.memory) == 0:
+	case len(p.memory) == 0 || p.rehearsal: // that a memory file is there is checked without, and to copy takes long
 		return nil
 	case p.mapped == nil:
 		return p.copyMemory(ctx, view, o.Memory)

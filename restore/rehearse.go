@@ -10,7 +10,7 @@ import (
 // that it would be refused for, and is for who is about to end the app that was saved.
 //
 // Of o it needs Snapshot, Manifest, Place but for what only CRIU gets, and HostFiles.
-// Connections and sockets are none of its business.
+// Connections, sockets and memory are none of its business.
 func Rehearse(ctx context.Context, o Options) (err error) {
 	plan, err := NewPlan(o.Manifest, nil)
 	if err != nil {

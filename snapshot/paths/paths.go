@@ -112,7 +112,7 @@ func (s *Seen) judge(t *tree, u use) {
 	case s.good[at] || isTerminal(&have):
 		return
 	case root == nil:
-		if t.whole && !isKernels(name) {
+		if t.whole && !isKernels(name) && !isQueue(u.link) {
 			s.strays = append(s.strays, stray{
 				fmt.Sprintf("file[%x:%x]", have.Mnt_id, have.Ino), // files-reg.c, dump_one_reg_file
 				u.unsupported(name, "which is on a mount that no process of the app sees any more", "have the program leave or close it, or mount it again"),
@@ -179,6 +179,15 @@ func isKernels(name string) bool {
 	}
 	return false
 }
+
+// isQueue tells of a POSIX message queue. What mq_open(2) opens is on a mount of the
+// kernel's own (ipc/mqueue.c, do_mq_open), and is held, or refused, by package hold.
+func isQueue(link string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(link, &fs) == nil && fs.Type == mqueueMagic
+}
+
+const mqueueMagic = 0x19800202 // ipc/mqueue.c, MQUEUE_MAGIC
 
 // wanted is what is asked of statx(2).
 const wanted = unix.STATX_BASIC_STATS | unix.STATX_MNT_ID

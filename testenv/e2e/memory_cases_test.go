@@ -47,7 +47,7 @@ func TestMemoryKeepsItsMeaning(t *testing.T) {
 	ordeal := func(t *testing.T, ordeal func(w *World, app string) string) []memoryCase {
 		t.Helper()
 		w := w.in(t)
-		s := w.controlled(&api.RunRequest{Name: "app", Args: []string{program}})
+		s := w.controlled(&api.RunRequest{Name: "app", Args: []string{program}, AcceptLost: []string{"lock-on-fault"}})
 		qt.Assert(t, qt.Equals(s.asks("prepare"), "ok"))
 		if endpoint := ordeal(w, "app"); endpoint != survivorEndpoint {
 			s = w.control(endpoint)
@@ -151,7 +151,7 @@ func TestMemoryWhereNothingMayBeExecuted(t *testing.T) {
 		qt.Assert(t, qt.Equals(r.Code, 0), qt.Commentf("%s", r.Stderr))
 	}, "gcc")
 	program := w.compiled("memory", append([]string{"gcc"}, w.sources("memory")...)...)
-	s := w.controlled(&api.RunRequest{Name: "app", Args: []string{program}})
+	s := w.controlled(&api.RunRequest{Name: "app", Args: []string{program}, AcceptLost: []string{"lock-on-fault"}})
 	qt.Assert(t, qt.Equals(s.asks("prepare protect"), "ok"))
 	w.Hibernate("app")
 	w.Wake("app")
