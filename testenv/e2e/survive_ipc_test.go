@@ -33,7 +33,7 @@ func TestEventsSurvive(t *testing.T) {
 // process. A snapshot is refused: what an app goes on to read nobody can copy.
 func TestUnreadInotifySurvives(t *testing.T) {
 	w := New(t)
-	for name, ordeal := range ordeals() {
+	for name, ordeal := range ordeals(t) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			dir := w.hostDir("watched")

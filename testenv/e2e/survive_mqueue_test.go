@@ -16,7 +16,7 @@ import (
 // it has no process. A snapshot is refused: nobody can copy messages.
 func TestQueuesSurvive(t *testing.T) {
 	w := New(t)
-	for name, ordeal := range ordeals() {
+	for name, ordeal := range ordeals(t) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			s := w.survivor("survivor")

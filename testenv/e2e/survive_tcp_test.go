@@ -167,8 +167,9 @@ func tcpStates() map[string]struct{ before, after func(c *connection) } {
 }
 
 // tcpOrdeals are the ordeals, and that of going on while a snapshot is taken.
-func tcpOrdeals() map[string]func(w *World, app string) {
-	all := ordeals()
+func tcpOrdeals(t *testing.T) map[string]func(w *World, app string) {
+	t.Helper()
+	all := ordeals(t)
 	all["snapshot"] = func(w *World, app string) {
 		_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: app}, nil)
 		qt.Assert(w.t, qt.IsNil(err))
@@ -179,7 +180,7 @@ func tcpOrdeals() map[string]func(w *World, app string) {
 func TestTCPSurvives(t *testing.T) {
 	w := New(t)
 	for state, do := range tcpStates() {
-		for name, ordeal := range tcpOrdeals() {
+		for name, ordeal := range tcpOrdeals(t) {
 			t.Run(state+"/"+name, func(t *testing.T) {
 				w := w.in(t)
 				s := w.survivor("survivor")
@@ -199,7 +200,7 @@ func TestTCPSurvives(t *testing.T) {
 func TestTCPListenerSurvives(t *testing.T) {
 	w := New(t)
 	const clients = 4
-	for name, ordeal := range tcpOrdeals() {
+	for name, ordeal := range tcpOrdeals(t) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			s := w.survivor("survivor")
@@ -229,7 +230,7 @@ func TestTCPListenerSurvives(t *testing.T) {
 // TestTCPInsideSurvives has both ends of a connection in the app.
 func TestTCPInsideSurvives(t *testing.T) {
 	w := New(t)
-	for name, ordeal := range tcpOrdeals() {
+	for name, ordeal := range tcpOrdeals(t) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			s := w.survivor("survivor")
@@ -255,7 +256,7 @@ func TestTCPInsideSurvives(t *testing.T) {
 // until later.
 func TestTCPConnectingSurvives(t *testing.T) {
 	w := New(t)
-	for name, ordeal := range tcpOrdeals() {
+	for name, ordeal := range tcpOrdeals(t) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			s := w.survivor("survivor")
@@ -331,7 +332,7 @@ func TestTCPIsResetInCopy(t *testing.T) {
 // TestIPv6Survives has the control connection itself come by IPv6.
 func TestIPv6Survives(t *testing.T) {
 	w := New(t)
-	for name, ordeal := range tcpOrdeals() {
+	for name, ordeal := range tcpOrdeals(t) {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
 			w.survivor("survivor")

@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,9 +88,11 @@ func (s *survivor) ok(format string, args ...any) {
 	qt.Assert(s.t, qt.Equals(s.ask(format, args...), "ok"), qt.Commentf("%s", fmt.Sprintf(format, args...)))
 }
 
-// ordeals are what an app has to survive.
-func ordeals() map[string]func(w *World, app string) {
-	return map[string]func(*World, string){
+// ordeals are what an app has to survive: one of them that is drawn, or all if [Rounds] is
+// set.
+func ordeals(t *testing.T) map[string]func(w *World, app string) {
+	t.Helper()
+	all := map[string]func(*World, string){
 		"hibernate and wake": func(w *World, app string) {
 			w.Hibernate(app)
 			w.Wake(app)
@@ -105,6 +110,12 @@ func ordeals() map[string]func(w *World, app string) {
 			}
 		},
 	}
+	if os.Getenv(Rounds) != "" {
+		return all
+	}
+	names := slices.Sorted(maps.Keys(all))
+	name := names[seeded(t).IntN(len(names))]
+	return map[string]func(*World, string){name: all[name]}
 }
 
 // A trial is one thing that must survive.
@@ -121,7 +132,7 @@ func survive(t *testing.T, trials map[string]trial) {
 	w := New(t)
 	for thing, trial := range trials {
 		t.Run(thing, func(t *testing.T) {
-			for name, ordeal := range ordeals() {
+			for name, ordeal := range ordeals(t) {
 				t.Run(name, func(t *testing.T) {
 					w := w.in(t)
 					s := w.survivor("survivor")
