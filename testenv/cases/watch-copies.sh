@@ -14,7 +14,7 @@ ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() {
 snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
 mkdir "$d/data"
 cat >"$d/app.py" <<'P'
-import ctypes, os, select, time
+import ctypes, os, select, struct, time
 libc = ctypes.CDLL(None)
 os.makedirs("/somewhere/else")
 fd = libc.inotify_init1(0x800)
@@ -26,7 +26,10 @@ last = time.monotonic()
 while True:
     if select.select([fd], [], [], 0.05)[0]:
         b = os.read(fd, 4096)
-        print("EVENT", names[int.from_bytes(b[:4], "little")], flush=True)
+        while b:  # several events are read at once: watch, mask, cookie, length of the name
+            watch, _, _, length = struct.unpack("iIII", b[:16])
+            b = b[16 + length:]
+            print("EVENT", names[watch], flush=True)
     if time.monotonic() - last > 3:
         print("GAP of %.1f s" % (time.monotonic() - last), flush=True)
     last = time.monotonic()
