@@ -79,8 +79,7 @@ func (p *Process) Wait() (ExitStatus, error) {
 	}
 	var status ExitStatus
 	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, 0); n == 0 || err != nil {
+		if !hasEnded(fd) {
 			return false
 		}
 		status = reap(int(fd))
@@ -90,6 +89,17 @@ func (p *Process) Wait() (ExitStatus, error) {
 		return ExitStatus{}, fmt.Errorf("wait for process %d: %w", p.PID, err)
 	}
 	return status, nil
+}
+
+// hasEnded asks a pidfd. A signal of the Go runtime's own may interrupt poll(2), also one
+// that does not wait; nobody would ask again then.
+func hasEnded(pidfd uintptr) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0 && err == nil
+		}
+	}
 }
 
 // reap reads how an ended process ended.

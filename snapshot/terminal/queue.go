@@ -279,10 +279,13 @@ func writeSome(fd int, b []byte) (left []byte, err error) {
 	for len(b) > 0 {
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		n, err := unix.Poll(ready, int(max(0, min(100*time.Millisecond, time.Until(deadline))/time.Millisecond)))
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
 			return b, err
 		}
-		if n <= 0 || ready[0].Revents&unix.POLLOUT == 0 {
+		if n == 0 || ready[0].Revents&unix.POLLOUT == 0 {
 			return b, nil
 		}
 		// A blocking master is the app's own: no more than surely fits.

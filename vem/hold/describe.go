@@ -150,7 +150,7 @@ func (d *details) unix(fd int) error {
 // is saved.
 func (d *details) waitingMessages(fd int) error {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if _, err := unix.Poll(p, 0); err != nil || p[0].Revents&unix.POLLIN == 0 {
+	if err := poll(p); err != nil || p[0].Revents&unix.POLLIN == 0 {
 		return err
 	}
 	const passPidfd = 76 // SO_PASSPIDFD, Linux 6.5
@@ -166,7 +166,7 @@ func (d *details) waitingMessages(fd int) error {
 
 func (d *details) netlink(fd int) error {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, err := unix.Poll(p, 0)
+	err := poll(p)
 	d.facts.Queued = p[0].Revents&unix.POLLIN != 0
 	return err
 }

@@ -149,15 +149,8 @@ func (w *Watcher) findStuck() (map[int]bool, error) {
 			polls[i] = unix.PollFd{Fd: int32(s.File.Fd()), Events: unix.POLLOUT}
 		}
 	}
-	for {
-		_, err := unix.Poll(polls, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("poll held sockets: %w", err)
-		}
-		break
+	if err := poll(polls); err != nil {
+		return nil, fmt.Errorf("poll held sockets: %w", err)
 	}
 	out := map[int]bool{}
 	for i, p := range polls {

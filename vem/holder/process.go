@@ -2,6 +2,7 @@ package holder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -58,13 +59,23 @@ func (p *process) wait() {
 		return
 	}
 	_ = raw.Read(func(fd uintptr) bool { // fails if the file is closed, and that is all
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, 0); n == 0 || err != nil {
+		if !hasEnded(fd) {
 			return false
 		}
 		_ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED, nil) // ECHILD: an earlier daemon's
 		return true
 	})
+}
+
+// hasEnded asks a pidfd. A signal of the Go runtime's own may interrupt poll(2), also one
+// that does not wait; nobody would ask again then.
+func hasEnded(pidfd uintptr) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0 && err == nil
+		}
+	}
 }
 
 // close lets go of the process, which goes on.
