@@ -169,6 +169,9 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		if err != nil {
 			return err
 		}
+		if !slices.Contains(pids, o.PID) {
+			return fmt.Errorf("process %d, the app's first, has ended meanwhile", o.PID)
+		}
 		m.Processes = len(pids)
 		clock.step("read settings")
 		if m.Settings, taken.Notes, err = settings.Read(pids); err != nil {

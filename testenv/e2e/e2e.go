@@ -228,7 +228,7 @@ func (w *World) Connect(endpoint string, port int) net.Conn {
 // Until repeats fn until it succeeds, for what announces itself by nothing else.
 func (w *World) Until(what string, fn func() error) {
 	w.t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

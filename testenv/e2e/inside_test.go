@@ -146,7 +146,7 @@ func TestTCPInsideFlows(t *testing.T) {
 	w := New(t)
 	peer, err := w.Install(t.Context(), "peer")
 	qt.Assert(t, qt.IsNil(err))
-	drive := fmt.Sprintf("%s --connections %d --flows 0 --time 8s --max-pause 2ms --drive", peer, flows)
+	drive := fmt.Sprintf("%s --connections %d --flows 0 --time 14s --max-pause 2ms --drive", peer, flows)
 	six := w.Run(&api.RunRequest{Name: "flows", Endpoint: survivorEndpoint, Args: []string{"sleep", "100"}}).GetEndpoint6()
 	w.remove("flows")
 	w.Run(&api.RunRequest{Name: "flows", Endpoint: survivorEndpoint, Args: []string{"sh", "-c", fmt.Sprintf(
@@ -224,7 +224,7 @@ func TestKilledWhileConnectionsAreSaved(t *testing.T) {
 // TestRedisWithItsClientsInside copies an app that is a redis and twenty clients, which
 // together count to a number that no copy may miss.
 func TestRedisWithItsClientsInside(t *testing.T) {
-	const requests = "300000" // so many that it counts still when it is frozen
+	const requests = "200000" // so many that it counts still when it is frozen
 	w := New(t, "redis-server", "redis-benchmark")
 	w.Run(&api.RunRequest{Name: "count", Endpoint: survivorEndpoint, Args: []string{
 		"sh", "-c",
@@ -255,6 +255,6 @@ func TestRedisWithItsClientsInside(t *testing.T) {
 			}
 			return nil
 		})
-		qt.Check(t, qt.Equals(c.do("INCR "+key), ":300001"))
+		qt.Check(t, qt.Equals(c.do("INCR "+key), ":200001"))
 	}
 }
