@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,26 +63,33 @@ func (d *Daemon) manifestObstacles(ctx context.Context, dir snapshot.Dir, m *sna
 
 // obstacles looks for all that is in the way of an app that has, or would have, a record.
 func (d *Daemon) obstacles(ctx context.Context, o restore.Options, rec record, depth snapshot.Depth) []error {
-	o.HostFiles, o.AcceptChanged = d.hostFiles, rec.AcceptChanged
-	o.Place.Lower, o.Place.Binds = rec.Spec.Root.Path, bindsOf(rec.Spec)
-	var errs []error
-	add := func(err error) {
-		if err != nil {
-			errs = append(errs, err)
-		}
+	if err := checkRootfs(rec); err != nil {
+		return []error{err} // and so is no file of it
 	}
-	if info, err := os.Stat(o.Place.Lower); err != nil || !info.IsDir() {
-		add(fmt.Errorf("the directory %s with the app's files is not there: put it back", o.Place.Lower))
-		return errs // and so is no file of it
-	}
-	add(o.Snapshot.Check(ctx, o.Manifest, depth, d.memory))
-	for _, l := range rec.Layers {
-		add(d.layers.Check(ctx, l, depth))
-	}
+	errs := d.damage(ctx, o.Snapshot, o.Manifest, rec, depth)
 	if o.Manifest.Processes == 0 {
 		return errs // its program is started anew
 	}
+	o.HostFiles, o.AcceptChanged = d.hostFiles, rec.AcceptChanged
+	o.Place.Lower, o.Place.Binds = rec.Spec.Root.Path, bindsOf(rec.Spec)
 	return append(errs, restore.Missing(ctx, o, depth)...)
+}
+
+func checkRootfs(rec record) error {
+	dir := rec.Spec.Root.Path
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("the directory %s with the app's files is not there: put it back", dir)
+	}
+	return nil
+}
+
+// damage looks at what snapctl itself has saved: images, memory files and layers.
+func (d *Daemon) damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, rec record, depth snapshot.Depth) []error {
+	errs := []error{from.Check(ctx, m, depth, d.memory)}
+	for _, l := range rec.Layers {
+		errs = append(errs, d.layers.Check(ctx, l, depth))
+	}
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
 func showObstacles(errs []error) []*api.Obstacle {

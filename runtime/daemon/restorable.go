@@ -69,15 +69,15 @@ func (d *Daemon) heldUnrestorable(ctx context.Context, a *app) ([]error, error) 
 	if err != nil {
 		return nil, err
 	}
+	rec, _ := a.read()
 	if !a.ready { // its root may not be mounted: all that can be told without it
-		rec, _ := a.read()
 		return d.obstacles(ctx, restore.Options{Snapshot: a.hibernation(), Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec, snapshot.BySize), nil
 	}
 	files, err := image.SavedFiles(ctx, a.hibernation().Images())
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
+	errs := d.damage(ctx, a.hibernation(), m, rec, snapshot.BySize) // a rehearsal leaves memory out
 	if err := template.CheckInstance(a.box.Root(), openNames(files)); err != nil {
 		errs = append(errs, refusal{err})
 	}

@@ -35,12 +35,9 @@ import (
 	"github.com/snapctl/snapctl/snapshot/preflight"
 )
 
-// Seen is what [Look] has found.
+// Seen is what [Look] has found: in the report are the paths that lead elsewhere.
 type Seen struct {
-	// Unsupported are the paths that lead elsewhere.
-	Unsupported []*preflight.UnsupportedError
-	// Notes are what will be otherwise, see [Seen.LookAtBinds].
-	Notes []preflight.Note
+	preflight.Report
 
 	pids   []int
 	also   map[string]int   // which of Unsupported says so
@@ -53,15 +50,6 @@ type Seen struct {
 type stray struct {
 	external string // CRIU's name for it
 	err      *preflight.UnsupportedError
-}
-
-// Err joins the paths that lead elsewhere; nil if there are none.
-func (s *Seen) Err() error {
-	errs := make([]error, len(s.Unsupported))
-	for i, e := range s.Unsupported {
-		errs[i] = e
-	}
-	return errors.Join(errs...)
 }
 
 // place is a path on a mount.

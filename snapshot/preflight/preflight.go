@@ -57,7 +57,7 @@ type Note struct {
 	Remedy string // may be empty
 }
 
-// Report is what [Look] found.
+// Report is what a look at processes before the freeze found.
 type Report struct {
 	// Unsupported are what stands in the way.
 	Unsupported []*UnsupportedError
