@@ -14,7 +14,8 @@ import (
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
-// chaosEvents are the ordinary events of which TestChaos draws.
+// chaosEvents are the ordinary events of which TestChaos draws. Several happen in a row:
+// the log may be there or not.
 var chaosEvents = []chaosEvent{
 	{"nothing", func(*chaosApp, *rand.Rand) {}},
 	// As dpkg does it: a new file takes the name of the old one.
@@ -22,9 +23,9 @@ var chaosEvents = []chaosEvent{
 	{"upgrade of the program", scripted(`[ -e "$PROGRAM" ] || exit 0; cp "$PROGRAM" "$PROGRAM.new"; echo another build >>"$PROGRAM.new"; mv "$PROGRAM.new" "$PROGRAM"`)},
 	{"removal of a library and its return", scripted(`cd "$LOWER/lib"; cp -p libm.so.6 new; rm libm.so.6; mv new libm.so.6`)},
 	{"chmod of the program and a library", scripted(`chmod 0711 "$LOWER"/lib/*; chmod 0755 "$LOWER"/lib/*; [ ! -e "$PROGRAM" ] || chmod 0751 "$PROGRAM"; chmod 0755 "$LOWER"/lib/*`)},
-	{"chmod of files of the bind", scripted(`chmod 0640 "$BIND/data"; chmod 0664 "$BIND/log"`)},
-	{"rotation of the log", scripted(`mv "$BIND/log" "$BIND/log.1"; touch "$BIND/log"; chmod 0666 "$BIND/log"`)},
-	{"rotation of the log without a new one", scripted(`mv "$BIND/log" "$BIND/log.1" || true`)},
+	{"chmod of files of the bind", scripted(`chmod 0640 "$BIND/data"; [ ! -e "$BIND/log" ] || chmod 0664 "$BIND/log"`)},
+	{"rotation of the log", scripted(`[ ! -e "$BIND/log" ] || mv "$BIND/log" "$BIND/log.1"; touch "$BIND/log"; chmod 0666 "$BIND/log"`)},
+	{"rotation of the log without a new one", scripted(`[ ! -e "$BIND/log" ] || mv "$BIND/log" "$BIND/log.1"`)},
 	{"log that grew and was emptied", scripted(`touch "$BIND/log"; yes | head -n 1000 >>"$BIND/log"; : >"$BIND/log"`)},
 	{"file that grew", scripted(`head -c 5000 /dev/zero >>"$BIND/data"`)},
 	{"file that was cut", scripted(`head -c 100 /dev/zero >"$BIND/data"`)},
