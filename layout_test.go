@@ -1,5 +1,6 @@
-// Package snapctl holds tests of the whole module: which folder may import
-// which, and that every package says what it is for.
+// Package snapctl holds tests of the whole module: which folder and which
+// package may import which, how large a file, a package and a struct may be,
+// and that every package says what it is for.
 package snapctl
 
 import (
@@ -33,18 +34,10 @@ var allowed = map[string][]string{
 }
 
 // eachFile parses every Go file that is compiled into a binary.
-//
-// The files are read here rather than by go list, since go test only notices
-// changes to files which the test itself opened.
 func eachFile(t *testing.T, fn func(dir string, imports []string, doc bool)) {
 	t.Helper()
-	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && name != "."):
-			return filepath.SkipDir
-		case d.IsDir(), filepath.Ext(name) != ".go", strings.HasSuffix(name, "_test.go"):
+	eachSource(t, func(name string) error {
+		if strings.HasSuffix(name, "_test.go") {
 			return nil
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly|parser.ParseComments)
@@ -59,8 +52,27 @@ func eachFile(t *testing.T, fn func(dir string, imports []string, doc bool)) {
 			}
 			imports = append(imports, p)
 		}
-		fn(path.Dir(filepath.ToSlash(name)), imports, f.Doc != nil)
+		fn(path.Dir(name), imports, f.Doc != nil)
 		return nil
+	})
+}
+
+// eachSource calls fn with the name of every Go file of the module.
+//
+// The files are read by the tests rather than by go list, since go test only
+// notices changes to files which the test itself opened.
+func eachSource(t *testing.T, fn func(name string) error) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && name != "."):
+			return filepath.SkipDir
+		case d.IsDir(), filepath.Ext(name) != ".go":
+			return nil
+		}
+		return fn(filepath.ToSlash(name))
 	})
 	if err != nil {
 		t.Fatal("Can't read the module:", err)

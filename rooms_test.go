@@ -1,0 +1,130 @@
+package snapctl
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// room is a package under runtime/ or vem/, with all packages of the module
+// that it may import: a package, or everything from a folder down ("snapshot/...").
+type room struct {
+	pkg string
+	may []string
+}
+
+// rooms are listed from the top down: a row names only packages of rows below
+// it. So no import points upward, and there is no circle.
+//
+// A new package gets a row, above all that it imports and below all that
+// import it. A row is as tight as it can be: it names nothing that the package
+// does not import.
+var rooms = []room{
+	{"runtime/daemon", []string{
+		"runtime/api", "runtime/doctor", "runtime/fault", "runtime/sandbox",
+		"template", "restore", "snapshot/...",
+		"vem/copies", "vem/endpoint", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
+		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
+	}},
+	{"runtime/doctor", []string{"runtime/sandbox", "snapshot/criu", "vem/netns"}},
+	{"runtime/sandbox", []string{"vem/netns"}},
+	{"runtime/fault", nil},
+	{"runtime/client", []string{"runtime/api"}},
+	{"runtime/api", nil},
+
+	{"vem", nil},
+	{"vem/copies", []string{"vem/hold", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
+	{"vem/idle", []string{"vem/hold", "vem/hold/sockdiag", "vem/payload"}},
+	{"vem/hold", []string{"vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/payload"}},
+	{"vem/table", []string{"vem/hold/sockdiag", "vem/netns"}},
+	{"vem/hold/sockdiag", nil},
+	{"vem/holder", nil},
+	{"vem/fabric", []string{"vem/endpoint", "vem/fabric/fastpath", "vem/netns"}},
+	{"vem/fabric/fastpath", nil},
+	{"vem/endpoint", nil},
+	{"vem/netconf", []string{"vem/netns"}},
+	{"vem/tcprepair", []string{"vem/sockopt"}},
+	{"vem/sockopt", nil},
+	{"vem/payload", nil},
+	{"vem/netns", nil},
+}
+
+// covers tells whether an entry of a row allows to import the package pkg.
+func covers(entry, pkg string) bool {
+	dir, all := strings.CutSuffix(entry, "/...")
+	return pkg == dir || all && strings.HasPrefix(pkg, dir+"/")
+}
+
+// listed tells whether the package pkg has a row in rooms.
+func listed(pkg string) bool {
+	top, _, _ := strings.Cut(pkg, "/")
+	return top == "runtime" || top == "vem"
+}
+
+// packages reads which packages the module has, and which of them each imports.
+func packages(t *testing.T) map[string][]string {
+	t.Helper()
+	found := make(map[string][]string)
+	eachFile(t, func(dir string, imports []string, _ bool) {
+		if _, ok := found[dir]; !ok {
+			found[dir] = nil
+		}
+		for _, imp := range imports {
+			if to, ours := strings.CutPrefix(imp, module+"/"); ours && !slices.Contains(found[dir], to) {
+				found[dir] = append(found[dir], to)
+			}
+		}
+	})
+	return found
+}
+
+func TestRoomsImportAsTheirRowsSay(t *testing.T) {
+	found := packages(t)
+	for pkg, imports := range found {
+		if !listed(pkg) {
+			continue
+		}
+		at := slices.IndexFunc(rooms, func(r room) bool { return r.pkg == pkg })
+		if at < 0 {
+			t.Errorf("%s has no row in rooms (rooms_test.go). Add {%q, []string{...}} with what it imports, above the rows of these packages and below the rows of those that import it.", pkg, pkg)
+			continue
+		}
+		for _, imp := range imports {
+			if !slices.ContainsFunc(rooms[at].may, func(entry string) bool { return covers(entry, imp) }) {
+				t.Errorf("%s must not import %s. If the import points down and is meant, add it to the row of %[1]s in rooms (rooms_test.go); if it points upward, hand in a value, a function or an interface instead.", pkg, imp)
+			}
+		}
+	}
+}
+
+func TestRoomsAreTight(t *testing.T) {
+	found := packages(t)
+	for _, r := range rooms {
+		imports, ok := found[r.pkg]
+		if !ok {
+			t.Errorf("There is no package %s: take its row out of rooms (rooms_test.go).", r.pkg)
+			continue
+		}
+		for _, entry := range r.may {
+			if !slices.ContainsFunc(imports, func(imp string) bool { return covers(entry, imp) }) {
+				t.Errorf("%s does not import %s: take it out of its row in rooms (rooms_test.go).", r.pkg, entry)
+			}
+		}
+	}
+}
+
+// Rows that name only what is below them allow no circle.
+func TestRoomsPointDown(t *testing.T) {
+	for i, r := range rooms {
+		for _, above := range rooms[:i] {
+			if above.pkg == r.pkg {
+				t.Errorf("%s has two rows in rooms (rooms_test.go): keep one.", r.pkg)
+			}
+		}
+		for _, entry := range r.may {
+			if slices.ContainsFunc(rooms[:i], func(above room) bool { return covers(entry, above.pkg) }) {
+				t.Errorf("%s may import %s, whose row is not below its own (rooms_test.go). Move the row of %[1]s up; if that can't be done, the two import each other: hand in a value, a function or an interface instead.", r.pkg, entry)
+			}
+		}
+	}
+}

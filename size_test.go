@@ -1,0 +1,125 @@
+package snapctl
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What is larger than this is two things, and is to be divided. Generated code
+// is not counted, and in a package neither are its tests.
+const (
+	maxFields       = 15
+	maxFileLines    = 400
+	maxPackageLines = 2500
+)
+
+// Exceptions are upper bounds. No exception is added and no bound is raised. An
+// exception that is no longer needed fails the test until it is taken out.
+var (
+	largeStructs = map[string]int{
+		"cmd/internal/output.App": 16,
+		"restore.Options":         19,
+		"runtime/daemon.Daemon":   30,
+		"runtime/daemon.app":      30,
+		"runtime/daemon.record":   40,
+		"snapshot.Manifest":       23,
+		"snapshot.TakeOptions":    25,
+		"testenv/peer.flow":       20,
+		"vem/tcprepair.State":     16,
+	}
+	largeFiles = map[string]int{
+		"cmd/internal/cli/fake_test.go":   425,
+		"runtime/daemon/convert.go":       500,
+		"runtime/daemon/hibernate.go":     500,
+		"runtime/daemon/wake.go":          500,
+		"snapshot/image/map.go":           433,
+		"snapshot/memory/memory_test.go":  416,
+		"snapshot/stubs_test.go":          426,
+		"testenv/cmd/survivor/python.go":  488,
+		"testenv/peer/load_test.go":       416,
+		"vem/fabric/fabric_test.go":       470,
+		"vem/fabric/inside_test.go":       494,
+		"vem/hold/collect_test.go":        461,
+		"vem/hold/preflight.go":           402,
+		"vem/hold/watch_test.go":          546,
+		"vem/tcprepair/tcprepair_test.go": 533,
+	}
+	largePackages = map[string]int{
+		"cmd/internal/cli":     3100,
+		"runtime/daemon":       12000,
+		"snapshot":             2900,
+		"snapshot/image":       8500,
+		"testenv/cmd/bench":    3700,
+		"testenv/cmd/survivor": 2700,
+		"vem/hold":             5800,
+	}
+)
+
+// sizes are numbers by the name of what has them.
+type sizes map[string]int
+
+// measure counts the fields of each struct, and the lines of each file and of
+// each package.
+func measure(t *testing.T) (structs, files, packages sizes) {
+	t.Helper()
+	structs, files, packages = make(sizes), make(sizes), make(sizes)
+	eachSource(t, func(name string) error {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, src, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		if ast.IsGenerated(f) {
+			return nil
+		}
+		dir, lines := path.Dir(name), bytes.Count(src, []byte("\n"))
+		files[name] = lines
+		if strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		packages[dir] += lines
+		ast.Inspect(f, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if s, ok := spec.Type.(*ast.StructType); ok {
+					structs[dir+"."+spec.Name.Name] = s.Fields.NumFields()
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	return structs, files, packages
+}
+
+// check compares numbers with the limit that all obey, and with the exceptions.
+func (s sizes) check(t *testing.T, limit int, exceptions map[string]int, unit, list string) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if bound := max(limit, exceptions[name]); s[name] > bound {
+			t.Errorf("%s has %d %s, and may have %d: divide it into what it consists of.", name, s[name], unit, bound)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(exceptions)) {
+		if s[name] <= limit {
+			t.Errorf("%s needs no exception any more: take it out of %s (size_test.go).", name, list)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	structs, files, packages := measure(t)
+	structs.check(t, maxFields, largeStructs, "fields", "largeStructs")
+	files.check(t, maxFileLines, largeFiles, "lines", "largeFiles")
+	packages.check(t, maxPackageLines, largePackages, "lines", "largePackages")
+}
