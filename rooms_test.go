@@ -28,6 +28,7 @@ var rooms = []room{
 	}},
 	{"runtime/doctor", []string{"runtime/sandbox", "snapshot/criu", "vem/netns"}},
 	{"runtime/sandbox", []string{"vem/netns"}},
+	{"runtime/event", nil},
 	{"runtime/fault", nil},
 	{"runtime/client", []string{"runtime/api"}},
 	{"runtime/api", nil},
