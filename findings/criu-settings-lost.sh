@@ -8,7 +8,7 @@
 #
 # What snapctl does: snapshot/settings puts the first four back and lists the personality,
 # snapshot/preflight tells of locked memory and vem/hold of O_TMPFILE before the freeze. The
-# kernel shows MDWE to nobody else: README.md says that it is lost.
+# kernel shows MDWE to nobody else: SURVIVES.md says that it is lost.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.py" <<'P'
