@@ -1,7 +1,3 @@
-// Package restore makes a saved app's processes again.
-//
-// [Plan] is pure: it says, from the manifest and the sockets that are held,
-// what CRIU gets and what becomes of each socket. [Run] carries a plan out.
 package restore
 
 import (

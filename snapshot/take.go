@@ -1,16 +1,3 @@
-// Package snapshot saves a running app as an immutable snapshot.
-//
-// A snapshot is a directory with CRIU's images of the processes, and a manifest with
-// the digest of each file; it names the memory files and the layers of the app's files
-// that it shares with others. It is written aside, brought to the disk, and committed
-// by rename; after that it never changes, and [Dir.Open] proves that it did not.
-//
-// This package knows nothing of networks. What becomes of the sockets of a
-// frozen app is the business of the [Sockets] that [Take] is given.
-//
-//	running --freeze--> frozen --hold, dump--> saved --commit--> gone on, or ended
-//	   ^                   |                     |
-//	   +----- thaw <-------+--------- error -----+
 package snapshot
 
 import (

@@ -2,13 +2,23 @@
 // snapctl that owns the network: programs talk to virtual addresses that never
 // change, and the VEM knows where each one really is.
 //
-// It holds no code. Its parts:
+// Its parts, each a package below it:
 //
 //	netns      open network namespaces, and the only place that enters them
 //	endpoint   address pools of a virtual network (pure)
 //	fabric     one network namespace per virtual network per host: wires apps together
 //	hold       an app's live kernel sockets while no process has them
 //	holder     the process that keeps those sockets when the daemon does not
+//	idle       whether an app has had no traffic for a while, so that it may sleep
+//	payload    filters that tell packets with payload from all others
+//	table      the translation table: what an app is connected to, and where that really is
+//
+// And what a copy of an app needs, since nobody can hold one socket for two apps:
+//
+//	tcprepair  TCP connections, saved and made again
+//	sockopt    options of sockets, read and set on others
+//	copies     both of these for all sockets of an app
+//	netconf    what a program has set in its own network namespace
 //
 // Nothing below vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.

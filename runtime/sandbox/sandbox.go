@@ -1,22 +1,3 @@
-// Package sandbox makes the place in which an app lives: its directories and
-// mounts, its cgroup, its namespaces and its first process.
-//
-// What outlives the processes (overlay root, /dev with /dev/shm, cgroup,
-// network namespace) is made by [Sandbox.Enclose] and [Sandbox.Furnish] in the daemon's
-// own mount namespace, so that an app can be hibernated and restored onto it
-// any number of times:
-//
-//	STATE/apps/NAME/storage/{upper,work}   the app's writes, over the lower root
-//	STATE/apps/NAME/log                    stdout and stderr, append only
-//	RUN/apps/NAME/root                     the overlay
-//	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
-//	RUN/apps/NAME/cgroup                   mount points for the app's /sys/fs/cgroup
-//	RUN/apps/NAME/ns/net                   the bound network namespace
-//	RUN/apps/NAME/{ns/ipc,mqueue}          the same, see [Sandbox.KeepIPC]
-//
-// [Launch.Run] runs the program as process 1 of new pid, mount, ipc, uts,
-// cgroup and time namespaces. All of it needs CAP_SYS_ADMIN and Linux 5.14
-// (cgroup.kill).
 package sandbox
 
 import (

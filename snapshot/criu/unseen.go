@@ -20,7 +20,13 @@ import (
 // answer. It checks the sequence number only (libnetlink.c, nlmsg_receive).
 //
 // The moment is found by tracing CRIU's system calls up to there. If it never
-// comes, or a later CRIU does otherwise, the dump fails with CRIU's own error.
+// comes, or a later CRIU does otherwise, the dump fails with CRIU's own error, and the
+// app goes on. CRIU is traced only if there are such sockets.
+//
+// Other ways were looked at and left. A relay at the listener's path would change peer
+// credentials, passed descriptors and the app's own files, and be one more thing to
+// survive. A descriptor put in the place of the socket would be a dead one if the daemon
+// died meanwhile.
 
 // criuSeq is CR_NLMSG_SEQ of CRIU's libnetlink.h.
 const criuSeq = 24680

@@ -2,15 +2,38 @@
 // open: programs, libraries, data. A package upgrade may replace or remove them while an
 // app sleeps, and a snapshot lasts longer than any package.
 //
-// The processes of a saved app need the very content that they had. Of each such file
-// the store has a copy, by reflink where the file system can. A copy is in a directory of
-// its own, below the path that its app knows it by:
+// CRIU saves the name of such a file. At a restore it takes what has that name, if size, mode
+// and build id are the same. So an upgrade would end a sleeping app, and a library of the same
+// size without a build id would go unnoticed. The processes of a saved app get the very content
+// that they had instead:
+//
+//	before the freeze  copy what processes map and have open; name those files that were
+//	                   replaced since as external to CRIU
+//	after the dump     files.img tells what is needed; keep what is new
+//	restore            the host's file, if inode, ctime, size and mode are the same, in the
+//	                   lower root and as the overlay shows it. Else the copy takes its place
+//	next dump          such a copy is external to CRIU: file[mount:inode]
+//
+// A file is known by inode, ctime and size, so that there is nothing to do the second time.
+//
+// A copy is by reflink where the file system can. It is in a directory of its own, below the
+// path that its app knows it by:
 //
 //	STATE/files/<id>/usr/lib/x86_64-linux-gnu/libc.so.6
 //
-// so that a process that gets the file through a mount of that directory, see
-// [Store.OpenFile], sees the path that it always saw, in /proc/PID/maps and elsewhere. All
-// apps that have the file so share one copy, on the disk and in memory.
+// CRIU inherits the copy's descriptor, opened by a clone of a mount of that directory which is
+// attached nowhere, see [Store.OpenFile], and opens the file again by that, with the saved flags
+// and position. So /proc/PID/maps and /proc/PID/exe show the path that the program knows, all
+// apps that have the file share one copy on the disk and in the page cache, and the app's root
+// is left alone: what is started in the app afterwards finds the host's new files. Copies that
+// were put into the app's overlay would hide upgrades from it for ever. The overlay also
+// remembers that a file was missing or another one, so nothing is looked up through it that the
+// lower root does not have.
+//
+// Below binds only programs and libraries are kept. All else there is as it is on the disk
+// when the app comes back, see restore/bindfile.go. A file whose name was removed and that has
+// another name gets one of CRIU's in the same directory, link_remap.N, for as long as the app
+// sleeps; a copy of the app has it made again by the other name.
 //
 // As with package memory, manifests and records name the files that they need, what none
 // of them names is swept, and what an operation has in its hands is pinned.

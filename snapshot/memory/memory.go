@@ -1,16 +1,27 @@
 // Package memory keeps the memory files of snapshots: immutable files that the
 // processes of many restored apps map at the same time, copy on write.
 //
-// A file is named by the SHA-256 of its content and is never changed. Snapshots
-// name the files that they need in their manifests, apps those that their
-// processes map in their records: that is the only register there is. What none of
-// them names [Store.Sweep] removes; what an operation has in its hands and none of
-// them names yet it has pinned.
+// A restore maps memory and does not copy it. So a gigabyte comes back as fast as nothing,
+// clones share it, and the next dump has only what changed:
+//
+//	dump        pages-1.img: the stored pages of process 1, as CRIU writes them
+//	commit      moved to STATE/memory/SHA256, never changed again; a link stays in its place
+//	restore     each run of 16 or more pages of private anonymous memory is a MAP_PRIVATE
+//	            mapping of that file; CRIU copies the rest, as always
+//	next dump   CRIU stores the pages that were written to since, which are anonymous, and
+//	            refers to the file for all others
+//
+// How images are edited for that is told in package image.
+//
+// A file is named by the SHA-256 of its content. Snapshots name the files that they need in
+// their manifests, and apps name those that their processes map in their records. There is no
+// other register and no count. What nobody names [Store.Sweep] removes. What an operation
+// has in its hands, and nobody names yet, the operation has pinned.
 //
 //	dump --Adopt--> pinned --manifest or record written, Unpin--> kept --Sweep--> gone
 //
-// A file that goes away while a process maps it stays with the process, but the
-// process can't be saved any more: so a record names it before it is mapped.
+// A file that goes away while a process maps it stays with the process, but the process
+// can't be saved any more. So a record names the file before a process maps it.
 package memory
 
 import (

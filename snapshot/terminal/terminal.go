@@ -3,6 +3,33 @@
 // A pseudo-terminal is a pair: what a terminal emulator (tmux, sshd, a web terminal) has
 // open is the master, what a shell has open is the slave, /dev/pts/N. Who opens
 // /dev/tty gets the slave of its own controlling terminal.
+//
+// CRIU restores the terminals whose master the app has open, but for four things:
+//
+//   - /dev/tty. CRIU saves it only if the same process has the terminal's master. So CRIU is
+//     told that /dev/tty is external, [Controls] notes which terminal each open file leads
+//     to, and image.View.PlaceTerminals makes the file one of that terminal.
+//   - What waits in a terminal. CRIU reads it and writes it again, through the terminal's
+//     settings, which change it, see [Pair]. So a [Record] takes it out before the dump and
+//     puts it back before the processes go on, in the app or in a copy. The record is a file:
+//     a new daemon puts back what a killed one has taken out. What was read and is not in the
+//     file yet, which takes some microseconds, is lost if the daemon is killed just then.
+//   - TIOCEXCL. It is set again.
+//   - The controlling terminal of a process that leads no session. The process gets it from
+//     its parent at fork, and no system call gives it one later; but CRIU gives the leader
+//     its terminal after all forks. So where a session has more processes than its leader, a
+//     [Tree] of terminals is made before CRIU starts, in a devpts that is mounted nowhere yet.
+//     CRIU inherits the masters as external terminals and opens the slaves as files.
+//
+// How the leader takes its terminal in time: the image of its first child, which CRIU reads
+// after the leader's setsid and before that fork, is in the view a link to /dev/pts/N, and the
+// bytes of the image wait in that terminal. Who opens a terminal as a leader without one gets
+// it. The devpts has to be in the app's mount namespace by then: the image of each leader is a
+// named pipe, so that its parent waits until the tree is attached (package restore). If this
+// process is killed all of it is gone, and the next wake makes it anew.
+//
+// Not mended are the children of processes that have ended, which CRIU has a helper make before
+// all others, and sessions of the app's first process: snapshot/preflight lists them.
 package terminal
 
 import (

@@ -1,28 +1,3 @@
-// Package hold keeps an app's live kernel sockets while no process has them.
-//
-// The kernel goes on serving a socket as long as one descriptor of it is open
-// anywhere: it acknowledges, answers keepalives, sends what was unsent, completes
-// handshakes into the accept queue and closes the window when a buffer is full.
-// So a peer of a held socket notices nothing, for days if need be.
-//
-// Nouns: a [Socket] is one kernel socket and the descriptors of the app that
-// lead to it; a [Set] is all that an app has. A [Verdict] says what becomes of
-// one descriptor in a hibernation:
-//
-//	Held     the VEM keeps the kernel object: inet sockets, and unix sockets
-//	         whose other end is outside of the app; and what CRIU would save in
-//	         part, see [Object]
-//	Saved    CRIU writes it into the snapshot and makes a new one
-//	Refused  neither can: the app cannot be hibernated; the verdict says why
-//
-// The way of a set:
-//
-//	Preflight --> (freeze) --> Collect --> Widen, Arm --> Watch --> Disarm, Narrow --> Close
-//	   |                          |                  |
-//	   findings            *UnsupportedError      Event: wake the app
-//
-// Duplicating other processes' descriptors needs CAP_SYS_PTRACE over them and
-// Linux 5.6 (pidfd_getfd(2)).
 package hold
 
 import (

@@ -7,6 +7,10 @@
 // Addresses, routes, rules and nftables are kept as the messages in which the kernel
 // tells of them, and told to it again, as `ip route save` and `restore` do: so whatever
 // a kernel can tell is kept. Only the numbers of devices are exchanged.
+//
+// A copy of the app is told all of it when its namespace is connected, before there is a socket in
+// it: so sockets can be bound to the addresses. What can't be kept [Read] returns as missing, for a
+// note of the command that saves.
 package netconf
 
 import (

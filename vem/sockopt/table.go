@@ -8,7 +8,11 @@
 //	 while the app is frozen    a small file         when the processes are there,
 //	                                                 and before they run
 //
-// Only what differs from a new socket's is kept, so that most sockets need nothing.
+// Only what differs from a new socket's in the same namespace is kept, so that most sockets
+// need nothing. The options are set through duplicates of the processes' own descriptors
+// (pidfd_getfd(2)). What can't be set is told, and no reason to fail. A hibernated app has
+// the file too, for sockets that are not held. Which socket has joined a multicast group the
+// kernel lists nowhere, so each is asked (MCAST_MSFILTER).
 //
 // The kernel tells nobody which program chooses among the sockets of a port
 // (SO_ATTACH_REUSEPORT_CBPF and _EBPF), what TCP_MD5SIG has set, and which device

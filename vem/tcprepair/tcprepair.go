@@ -26,6 +26,23 @@
 //
 // It needs CAP_NET_ADMIN over the network namespace, and Linux 4.19
 // (TCP_REPAIR_OFF_NO_WP).
+//
+// # Which connections a copy gets
+//
+// A connection both of whose ends are in the app belongs to a copy as much as the app's memory
+// does. sock_diag tells which these are (hold.FindInside). Only the processes are frozen while the
+// states are read: the kernel goes on delivering and acknowledging. A restore makes sockets of the
+// states before CRIU starts, in the copy's network namespace, and CRIU inherits them like held
+// ones. Listeners are bound beside them. When all processes are there, and none runs, the sockets
+// leave repair mode.
+//
+// A connection that waits in an accept queue can't be read without taking it out, so a copy has it
+// reset. A connection that is over is in no list of the kernel's, so it is looked for among the
+// descriptors ([SaveClosed]). What was not read of it is kept in the same way, with another end
+// that closes at once. An end whose other end was closed gets another one for a moment.
+//
+// A daemon that is killed while it saves leaves sockets in repair mode, and the app frozen. The
+// next one calls [End.Recover] before it thaws the app.
 package tcprepair
 
 import (
