@@ -21,13 +21,14 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/doctor", "runtime/fault", "runtime/sandbox",
+		"runtime/api", "runtime/cgroup", "runtime/doctor", "runtime/fault", "runtime/sandbox",
 		"template", "restore", "snapshot/...",
 		"vem/copies", "vem/endpoint", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
 	}},
-	{"runtime/doctor", []string{"runtime/sandbox", "snapshot/criu", "vem/netns"}},
-	{"runtime/sandbox", []string{"vem/netns"}},
+	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
+	{"runtime/sandbox", []string{"runtime/cgroup", "vem/netns"}},
+	{"runtime/cgroup", nil},
 	{"runtime/event", nil},
 	{"runtime/fault", nil},
 	{"runtime/client", []string{"runtime/api"}},

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -55,7 +56,7 @@ type Daemon struct {
 	opt     Options
 	log     *slog.Logger
 	criu    criu.Client
-	cgroups *sandbox.Cgroups
+	cgroups *cgroup.Tree
 	host    *netns.NS
 	fds     *holder.Keeper
 	memory  *memory.Store
@@ -114,7 +115,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.host, err = netns.Current(); err != nil {
 		return nil, err
 	}
-	if d.cgroups, err = sandbox.OpenCgroups(opt.StateDir, opt.RunDir); err != nil {
+	if d.cgroups, err = cgroup.Open(sandbox.CgroupName(opt.StateDir), opt.RunDir); err != nil {
 		return nil, err
 	}
 	if d.fds, err = d.openHolder(ctx); err != nil {

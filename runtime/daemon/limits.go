@@ -3,7 +3,7 @@ package daemon
 import (
 	"log/slog"
 
-	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/cgroup"
 )
 
 // makeRoom raises the app's limits for a restore, that an app which used all it
@@ -14,7 +14,7 @@ func (d *Daemon) makeRoom(a *app, rec record) (tighten func(), err error) {
 		return func() {}, nil
 	}
 	limits := rec.Spec.Linux.Resources
-	roomy := sandbox.Roomy(limits)
+	roomy := cgroup.Roomy(limits)
 	if roomy == nil {
 		return func() {}, nil
 	}

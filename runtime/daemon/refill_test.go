@@ -8,6 +8,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
@@ -17,7 +18,7 @@ import (
 // holding is an app that holds a socket, or what stands for one.
 func holding(t *testing.T, name string, inode uint64) *app {
 	t.Helper()
-	a := &app{keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &sandbox.Cgroups{}}), rec: record{Name: name}}
+	a := &app{keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &cgroup.Tree{}}), rec: record{Name: name}}
 	if inode > 0 {
 		f, err := os.Open(os.DevNull)
 		qt.Assert(t, qt.IsNil(err))

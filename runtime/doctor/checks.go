@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -82,7 +83,7 @@ func checkRun(context.Context) finding {
 func (o Options) checkCgroups(context.Context) finding {
 	dir := o.Cgroup
 	if dir == "" {
-		mount, err := sandbox.FindCgroup2()
+		mount, err := cgroup.Find()
 		if err != nil {
 			return failed(err.Error(), "mount /proc")
 		}
@@ -104,7 +105,7 @@ func (o Options) checkCgroups(context.Context) finding {
 			return failed("no "+file, "use Linux 5.14 or newer")
 		}
 	}
-	layout, err := sandbox.CgroupLayout()
+	layout, err := cgroup.Layout()
 	if err != nil {
 		return failed(err.Error(), "mount /proc")
 	}

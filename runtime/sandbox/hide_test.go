@@ -8,6 +8,8 @@ import (
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/cgroup"
 )
 
 func TestHiddenDirs(t *testing.T) {
@@ -66,7 +68,7 @@ func TestHideKeepsModes(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.Chown(home, 1234, 1235)))
 	hide, err := hiddenDirs(root, []string{private})
 	qt.Assert(t, qt.IsNil(err))
-	s := New(Config{StateDir: state, Hide: hide, Cgroups: &Cgroups{}, Spec: &specs.Spec{Root: &specs.Root{Path: root}}})
+	s := New(Config{StateDir: state, Hide: hide, Cgroups: &cgroup.Tree{}, Spec: &specs.Spec{Root: &specs.Root{Path: root}}})
 	qt.Assert(t, qt.IsNil(os.MkdirAll(s.Upper(), 0o755)))
 	for range 2 { // the second time nothing is left to be done
 		qt.Assert(t, qt.IsNil(s.hideHostDirs(nil)))

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/cgroup"
 )
 
 // initConfig is what Start tells Init.
@@ -20,7 +22,7 @@ type initConfig struct {
 	Root string
 	Dev  string
 	// Views of the app's cgroup.
-	Views []View
+	Views []cgroup.View
 }
 
 // Init is the first process of an app before it becomes the program: it runs
@@ -95,7 +97,7 @@ func mountAll(cfg initConfig) error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
-	if err := mountViews(cfg.Root, cfg.Views); err != nil {
+	if err := cgroup.MountViews(cfg.Root, cfg.Views); err != nil {
 		return err
 	}
 	for _, m := range cfg.Spec.Mounts {

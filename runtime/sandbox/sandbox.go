@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,17 +14,31 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/vem/netns"
 )
+
+// DefaultStateDir is where a daemon keeps its state unless it is told otherwise.
+const DefaultStateDir = "/var/lib/snapctl"
+
+// CgroupName names the cgroup below which a daemon with this state directory
+// puts its apps, so that several daemons on one kernel stay apart.
+func CgroupName(stateDir string) string {
+	if stateDir == DefaultStateDir {
+		return "/snapctl"
+	}
+	sum := sha256.Sum256([]byte(stateDir))
+	return fmt.Sprintf("/snapctl-%x", sum[:4])
+}
 
 // Config says where a sandbox is and what runs in it.
 type Config struct {
 	Name     string
-	StateDir string      // the app's own directory below the daemon's state directory
-	RunDir   string      // the app's own directory below the daemon's run directory
-	Hide     []HiddenDir // what the app sees empty, if the host's root is its lower one
-	Cgroups  *Cgroups    // where the app's cgroup is made
-	Spec     *specs.Spec // process, host name, binds, resources
+	StateDir string       // the app's own directory below the daemon's state directory
+	RunDir   string       // the app's own directory below the daemon's run directory
+	Hide     []HiddenDir  // what the app sees empty, if the host's root is its lower one
+	Cgroups  *cgroup.Tree // where the app's cgroup is made
+	Spec     *specs.Spec  // process, host name, binds, resources
 	Log      *slog.Logger
 	// Layers tells the directories between the app's writes and its lower root, the
 	// topmost first, whenever the root is mounted: see [Stack]. Nil: there are none.
@@ -34,7 +49,7 @@ type Config struct {
 // the app's operation queue is the lock.
 type Sandbox struct {
 	Config
-	group *Group
+	group *cgroup.Group
 }
 
 // New describes a sandbox; nothing is made yet.
@@ -43,7 +58,13 @@ func New(cfg Config) *Sandbox {
 }
 
 // Cgroup returns the app's cgroup.
-func (s *Sandbox) Cgroup() *Group { return s.group }
+func (s *Sandbox) Cgroup() *cgroup.Group { return s.group }
+
+// Views are the mounts by which the app sees its own cgroup.
+func (s *Sandbox) Views() []cgroup.View { return s.group.Views(s.RunDir) }
+
+// ViewSources has what is mounted at each place at which an app may see a cgroup.
+func (s *Sandbox) ViewSources() map[string]string { return s.group.ViewSources(s.RunDir) }
 
 // Root is the mounted root directory, as the daemon sees it.
 func (s *Sandbox) Root() string { return filepath.Join(s.RunDir, "root") }
@@ -94,14 +115,14 @@ func (s *Sandbox) Furnish(ctx context.Context) error {
 	if err := s.mountRoot(ctx); err != nil {
 		return err
 	}
-	if err := s.makeViewDir(); err != nil {
+	if err := s.group.MakeViewDir(s.RunDir); err != nil {
 		return err
 	}
 	return s.mountDev()
 }
 
 // Renew makes the app's cgroup anew, once its processes have ended: see
-// [Group.Create].
+// [cgroup.Group.Create].
 func (s *Sandbox) Renew(ctx context.Context) error { return s.group.Create(ctx, s.resources()) }
 
 func (s *Sandbox) resources() *specs.LinuxResources {

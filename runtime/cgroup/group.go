@@ -1,8 +1,7 @@
-package sandbox
+package cgroup
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,123 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultStateDir is where a daemon keeps its state unless it is told otherwise.
-const DefaultStateDir = "/var/lib/snapctl"
-
-// Cgroups is the part of the cgroup hierarchy that belongs to one daemon.
-//
-// Freezing and killing need a cgroup v2 hierarchy. On a host with v2 alone the
-// limits are set there too; on a host with v1 controllers (hybrid or legacy)
-// they are set in a cgroup of the same name in each of them.
-type Cgroups struct {
-	runDir  string
-	mount   string // the cgroup v2 mount
-	name    string // "/snapctl" or, for another state directory, "/snapctl-<hash>"
-	unified bool   // limits are set in cgroup v2
-	legacy  string // else: the directory of the v1 controllers
-	// subs are those controllers. To look for them takes 0.3 ms.
-	subs []cgroup1.Subsystem
-}
-
-// OpenCgroups finds the cgroup hierarchies. It mounts what is not mounted, or can't be
-// reached, in runDir.
-func OpenCgroups(stateDir, runDir string) (*Cgroups, error) {
-	c := &Cgroups{runDir: runDir, name: CgroupParent(stateDir)}
-	var err error
-	if c.mount, err = FindCgroup2(); err != nil {
-		return nil, err
-	}
-	if c.mount == "" {
-		if c.mount, err = mountCgroup2(runDir); err != nil {
-			return nil, err
-		}
-	}
-	hierarchies, err := legacyHierarchies()
-	if err != nil {
-		return nil, err
-	}
-	if c.unified = len(hierarchies) == 0; !c.unified {
-		if c.legacy, err = legacyRoot(hierarchies, runDir); err != nil {
-			return nil, err
-		}
-		c.subs = subsystems(c.legacy)
-	}
-	for _, dir := range c.dirs() {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make cgroup: %w", err)
-		}
-	}
-	if c.unified {
-		account(c.mount, filepath.Join(c.mount, c.name))
-	}
-	return c, nil
-}
-
-// dirs are the daemon's own cgroups, that of v2 first. They stay as long as the daemon,
-// also while there is no app: another one may just be about to be made in them.
-func (c *Cgroups) dirs() []string {
-	dirs := []string{filepath.Join(c.mount, c.name)}
-	for _, s := range c.v1() {
-		if p, ok := s.(interface{ Path(string) string }); ok {
-			dirs = append(dirs, p.Path(c.name))
-		}
-	}
-	return dirs
-}
-
-// v1 are the v1 controllers in which limits are set, unless c is unified.
-func (c *Cgroups) v1() []cgroup1.Subsystem { return c.subs }
-
-// hierarchy is the same for package cgroup1.
-func (c *Cgroups) hierarchy() ([]cgroup1.Subsystem, error) { return c.subs, nil }
-
-// account has the memory of the cgroups below some be accounted for, if the host
-// allows it. Only limits would ask for that otherwise, and apps without any would
-// have no [Group.MemoryBytes].
-func account(dirs ...string) {
-	for _, dir := range dirs {
-		if os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory"), 0) != nil {
-			return // the controller is off, or not ours to give
-		}
-	}
-}
-
-// CgroupParent names the cgroup below which a daemon with this state directory
-// puts its apps, so that several daemons on one kernel stay apart.
-func CgroupParent(stateDir string) string {
-	if stateDir == DefaultStateDir {
-		return "/snapctl"
-	}
-	sum := sha256.Sum256([]byte(stateDir))
-	return fmt.Sprintf("/snapctl-%x", sum[:4])
-}
-
-// Name is the path of the daemon's cgroup within each hierarchy.
-func (c *Cgroups) Name() string { return c.name }
-
-// Delete removes the daemon's own cgroups, and what OpenCgroups mounted, if no app is
-// left in them.
-func (c *Cgroups) Delete() error {
-	for _, dir := range c.dirs() {
-		err := unix.Rmdir(dir)
-		switch {
-		case errors.Is(err, unix.EBUSY): // of an app (kernel/cgroup/cgroup.c, cgroup_destroy_locked)
-			return nil
-		case err != nil && !errors.Is(err, unix.ENOENT):
-			return fmt.Errorf("remove cgroup %s: %w", dir, err)
-		}
-	}
-	return unmountOwn(c.runDir)
-}
-
-// Group returns the cgroup of the app called name, which need not exist.
-func (c *Cgroups) Group(name string) *Group {
-	return &Group{parent: c, name: filepath.Join(c.name, name)}
-}
-
 // Group is the cgroup of one app.
 type Group struct {
-	parent *Cgroups
+	parent *Tree
 	name   string
 }
 
@@ -278,25 +163,6 @@ func (g *Group) Start(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// Expel moves a process from the cgroup v2 of an app to the daemon's own.
-func (c *Cgroups) Expel(pid int) error {
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return fmt.Errorf("find own cgroup: %w", err)
-	}
-	for line := range strings.Lines(string(own)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		if err := os.WriteFile(filepath.Join(c.mount, path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
-			return fmt.Errorf("move process %d out of the app's cgroup: %w", pid, err)
-		}
-		return nil
-	}
-	return errors.New("find own cgroup: no cgroup v2")
-}
-
 // MemoryBytes is how much memory the cgroup uses, or 0 if that is not known.
 func (g *Group) MemoryBytes() int64 {
 	path := filepath.Join(g.Path(), "memory.current")
@@ -318,13 +184,13 @@ func (g *Group) MemoryBytes() int64 {
 func (g *Group) Delete() error {
 	var errs []error
 	for _, dir := range g.dirs() {
-		errs = append(errs, removeCgroup(dir))
+		errs = append(errs, remove(dir))
 	}
 	return errors.Join(errs...)
 }
 
-// removeCgroup removes an empty cgroup and its empty children.
-func removeCgroup(dir string) error {
+// remove removes an empty cgroup and its empty children.
+func remove(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -332,7 +198,7 @@ func removeCgroup(dir string) error {
 	var errs []error
 	for _, e := range entries {
 		if e.IsDir() {
-			errs = append(errs, removeCgroup(filepath.Join(dir, e.Name())))
+			errs = append(errs, remove(filepath.Join(dir, e.Name())))
 		}
 	}
 	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -1,4 +1,4 @@
-package sandbox
+package cgroup
 
 import (
 	"errors"
@@ -17,10 +17,10 @@ import (
 // are not those of cgroup v2. The v1 freezer and devices controllers stay unused.
 var limitControllers = []cgroup1.Name{cgroup1.Memory, cgroup1.Cpu, cgroup1.Cpuacct, cgroup1.Cpuset, cgroup1.Pids, cgroup1.Blkio}
 
-// FindCgroup2 finds where a cgroup v2 hierarchy is mounted; "" if none can be reached.
+// Find finds where a cgroup v2 hierarchy is mounted; "" if none can be reached.
 // One over which another file system was mounted can't: `ip netns exec` mounts a new
 // /sys over the old one (iproute2, lib/namespace.c, netns_switch).
-func FindCgroup2() (string, error) {
+func Find() (string, error) {
 	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		reached := m.FSType == "cgroup2" && isFileSystem(m.Mountpoint, unix.CGROUP2_SUPER_MAGIC)
 		return !reached, reached
@@ -39,8 +39,8 @@ func isFileSystem(path string, magic int64) bool {
 	return unix.Statfs(path, &st) == nil && st.Type == magic
 }
 
-// mountCgroup2 mounts the cgroup v2 hierarchy in runDir, unless it is mounted there.
-func mountCgroup2(runDir string) (string, error) {
+// mountV2 mounts the cgroup v2 hierarchy in runDir, unless it is mounted there.
+func mountV2(runDir string) (string, error) {
 	dir := filepath.Join(runDir, "cgroup2")
 	return dir, mountHierarchy(dir, "cgroup2", unix.CGROUP2_SUPER_MAGIC, "")
 }
@@ -55,7 +55,11 @@ func mountHierarchy(dir, fstype string, magic int64, data string) error {
 	if err := unix.Mount(fstype, dir, fstype, 0, data); err != nil {
 		return fmt.Errorf("mount %s %s: %w", fstype, data, err)
 	}
-	return private(dir)
+	// Or it would live on in other mount namespaces.
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make %s private: %w", dir, err)
+	}
+	return nil
 }
 
 // legacyHierarchies lists the cgroup v1 hierarchies that have controllers in which
@@ -79,9 +83,9 @@ func legacyHierarchies() ([][]string, error) {
 	return all, nil
 }
 
-// CgroupLayout tells, for people, where limits are set on this host: "v2", or "hybrid" if
+// Layout tells, for people, where limits are set on this host: "v2", or "hybrid" if
 // in cgroup v1 controllers, beside which v2 is there for the rest.
-func CgroupLayout() (string, error) {
+func Layout() (string, error) {
 	legacy, err := legacyHierarchies()
 	if err != nil || len(legacy) > 0 {
 		return "hybrid", err
@@ -119,7 +123,7 @@ func legacyRoot(hierarchies [][]string, runDir string) (string, error) {
 	return root, nil
 }
 
-// unmountOwn unmounts what OpenCgroups has mounted in runDir, and no app needs any more.
+// unmountOwn unmounts what Open has mounted in runDir, and no app needs any more.
 func unmountOwn(runDir string) error {
 	own, err := filepath.Glob(filepath.Join(runDir, "cgroup1", "*"))
 	if err != nil {
@@ -147,4 +151,13 @@ func subsystems(root string) []cgroup1.Subsystem {
 		}
 	}
 	return found
+}
+
+// unmount detaches what is mounted at dir; nothing there is no error.
+func unmount(dir string) error {
+	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
 }

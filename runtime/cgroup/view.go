@@ -1,4 +1,4 @@
-package sandbox
+package cgroup
 
 import (
 	"errors"
@@ -24,58 +24,60 @@ type View struct {
 // in cgroup v2 its directory there, else a directory with its directories of the
 // v1 controllers. That is where programs look, and what they find in every container.
 //
-// They are bind mounts of the host's, and not mounts that CRIU makes again: a copy then
+// runDir is the app's own directory below the daemon's run directory. They are bind mounts
+// of the host's, and not mounts that CRIU makes again: a copy then
 // has its own cgroup's, and they need no cgroup namespace.
-func (s *Sandbox) Views() []View {
-	c := s.Cgroups
+func (g *Group) Views(runDir string) []View {
+	c := g.parent
 	if c.unified {
-		return []View{{Key: "cgroup", Path: cgroupView, Source: s.group.Path()}}
+		return []View{{Key: "cgroup", Path: cgroupView, Source: g.Path()}}
 	}
-	list := []View{{Key: "cgroup", Path: cgroupView, Source: s.viewDir()}}
+	list := []View{{Key: "cgroup", Path: cgroupView, Source: viewDir(runDir)}}
 	for _, name := range c.legacyNames() {
-		list = append(list, View{Key: "cgroup-" + name, Path: filepath.Join(cgroupView, name), Source: filepath.Join(c.legacy, name, s.group.name)})
+		list = append(list, View{Key: "cgroup-" + name, Path: filepath.Join(cgroupView, name), Source: filepath.Join(c.legacy, name, g.name)})
 	}
 	return list
 }
 
 // ViewSources has a source for each mount by which an app may see a cgroup: one that
 // was saved on a host with other hierarchies finds an empty directory.
-func (s *Sandbox) ViewSources() map[string]string {
-	sources := map[string]string{cgroupView: s.viewDir(), filepath.Join(cgroupView, "cpu,cpuacct"): s.emptyView()}
+func (g *Group) ViewSources(runDir string) map[string]string {
+	sources := map[string]string{cgroupView: viewDir(runDir), filepath.Join(cgroupView, "cpu,cpuacct"): emptyView(runDir)}
 	for _, name := range limitControllers {
-		sources[filepath.Join(cgroupView, string(name))] = s.emptyView()
+		sources[filepath.Join(cgroupView, string(name))] = emptyView(runDir)
 	}
-	for _, v := range s.Views() {
+	for _, v := range g.Views(runDir) {
 		sources[v.Path] = v.Source
 	}
 	return sources
 }
 
-func (s *Sandbox) viewDir() string   { return filepath.Join(s.RunDir, "cgroup") }
-func (s *Sandbox) emptyView() string { return filepath.Join(s.RunDir, "no-cgroup") }
+func viewDir(runDir string) string   { return filepath.Join(runDir, "cgroup") }
+func emptyView(runDir string) string { return filepath.Join(runDir, "no-cgroup") }
 
-// makeViewDir makes the directory that an app has at /sys/fs/cgroup where its limits are
-// in cgroup v1: mount points, and a link for each controller that shares a hierarchy.
-func (s *Sandbox) makeViewDir() error {
-	names := s.Cgroups.legacyNames()
-	dirs := []string{s.viewDir(), s.emptyView()}
+// MakeViewDir makes, in the app's run directory, the directory that an app has at
+// /sys/fs/cgroup where its limits are in cgroup v1: mount points, and a link for each
+// controller that shares a hierarchy.
+func (g *Group) MakeViewDir(runDir string) error {
+	names := g.parent.legacyNames()
+	dirs := []string{viewDir(runDir), emptyView(runDir)}
 	for _, name := range names {
-		dirs = append(dirs, filepath.Join(s.viewDir(), name))
+		dirs = append(dirs, filepath.Join(viewDir(runDir), name))
 	}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make cgroup mount point: %w", err)
 		}
 	}
-	if s.Cgroups.unified {
+	if g.parent.unified {
 		return nil
 	}
-	for _, sub := range s.Cgroups.v1() {
+	for _, sub := range g.parent.v1() {
 		name := string(sub.Name())
 		if slices.Contains(names, name) {
 			continue
 		}
-		err := os.Symlink(s.Cgroups.hierarchyOf(name), filepath.Join(s.viewDir(), name))
+		err := os.Symlink(g.parent.hierarchyOf(name), filepath.Join(viewDir(runDir), name))
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make cgroup mount point: %w", err)
 		}
@@ -85,7 +87,7 @@ func (s *Sandbox) makeViewDir() error {
 
 // legacyNames are the names of the directories of the v1 hierarchies with limits:
 // "memory", and "cpu,cpuacct" for two controllers that share one.
-func (c *Cgroups) legacyNames() []string {
+func (c *Tree) legacyNames() []string {
 	if c.unified {
 		return nil
 	}
@@ -99,7 +101,7 @@ func (c *Cgroups) legacyNames() []string {
 }
 
 // hierarchyOf is the name of the directory that the link of a controller leads to.
-func (c *Cgroups) hierarchyOf(controller string) string {
+func (c *Tree) hierarchyOf(controller string) string {
 	target, err := os.Readlink(filepath.Join(c.legacy, controller))
 	if err != nil {
 		return controller // a directory
@@ -107,8 +109,8 @@ func (c *Cgroups) hierarchyOf(controller string) string {
 	return filepath.Base(target)
 }
 
-// mountViews mounts the views of an app's cgroup below its root.
-func mountViews(root string, views []View) error {
+// MountViews mounts the views of an app's cgroup below its root.
+func MountViews(root string, views []View) error {
 	const hardened = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 	for _, v := range views {
 		target := filepath.Join(root, v.Path)
