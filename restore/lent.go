@@ -12,10 +12,10 @@ import (
 	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// openLent makes a descriptor of each held file of a bind for what the processes have
-// mapped of it. In the images that still has CRIU's own name for the file, and it gets
-// whatever CRIU inherits under that name. A descriptor that may be written to will do
-// for every mapping.
+// openLent makes a descriptor of each held file of a bind, from which CRIU maps what the
+// processes had mapped of that file. In the images a mapping still has CRIU's own name for
+// the file, and CRIU takes what it inherits under that name. A descriptor that may be written
+// to will do for every mapping.
 func (p *Plan) openLent() error {
 	p.lent = make(map[string]*os.File)
 	for _, e := range p.external {

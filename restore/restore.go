@@ -36,7 +36,7 @@ type Place struct {
 	Binds map[string]string // mount path inside the app -> source on the host
 	Log   *os.File          // standard output and error
 	Work  string            // an existing directory for CRIU's log
-	View  string            // an existing directory, best on a tmpfs: links on the snapshot's file system would change its files' ctime, see snapshot.Open; what a crash leaves there, snapshot.Sweep removes
+	View  string            // an existing directory, best on a tmpfs: links on the snapshot's file system would change its files' ctime, see snapshot.Dir.Open; what a crash leaves there, snapshot.Sweep removes
 }
 
 // Options says what [Run] restores.

@@ -15,9 +15,9 @@ import (
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
-// terminals are an app's pseudo-terminals, if they are made before CRIU starts: so that
-// processes that lead no session have their controlling terminal again, see
-// [image.View.InheritTerminals].
+// terminals are an app's pseudo-terminals, if they are made before CRIU starts. They are made
+// so early only if it is needed, so that processes that lead no session have their controlling
+// terminal again: see [image.View.InheritTerminals].
 type terminals struct {
 	saved *image.Terminals // nil: CRIU makes them, if there are any
 	tree  *terminal.Tree
@@ -26,11 +26,11 @@ type terminals struct {
 	serving errgroup.Group
 }
 
-// lostTerminals is what comes of it if CRIU makes the terminals.
+// lostTerminals tells the user what is lost if CRIU makes the terminals itself.
 const lostTerminals = "the controlling terminal of processes that lead no session is lost: they go on reading and writing the terminal, and its keys reach them, but they can't open /dev/tty, and a shell among them can't bring jobs to the foreground"
 
-// makeTerminals makes the terminals of a dump, if that is of use. Where it can't be, the
-// processes come back without.
+// makeTerminals makes the terminals of a dump, if some process needs that. If they can't be
+// made, the processes come back without their controlling terminals, which o.Lost is told.
 func (p *Plan) makeTerminals(o Options) error {
 	saved, err := image.ReadTerminals(o.Snapshot.Images())
 	if errors.Is(err, image.ErrTerminals) {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CopyOthers copies what is in a directory but for entries of certain names, and for
-// sockets, which nobody could use: who has one bound makes it again. Nothing there gives
-// an empty copy, or none.
+// CopyOthers copies what is in a directory, but for the entries named in but, and for
+// sockets: nobody could use a copy of a socket, and the process that has it bound makes it
+// again. A directory that is empty or missing gives an empty copy, or none.
 func CopyOthers(ctx context.Context, from, to string, but []string) error {
 	entries, err := os.ReadDir(from)
 	if errors.Is(err, iofs.ErrNotExist) {

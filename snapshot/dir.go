@@ -78,7 +78,8 @@ func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manif
 	return m, d.Check(ctx, m, depth, store)
 }
 
-// Check is Open for who has read the manifest.
+// Check does what Open does after it has read the manifest: it verifies every file and
+// memory file against m.
 func (d Dir) Check(ctx context.Context, m *Manifest, depth Depth, store *memory.Store) error {
 	if err := checkTree(ctx, string(d), m.Files, depth); err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 )
 
 // Extended attributes by which an overlay marks the files of a layer
-// (Documentation/filesystems/overlayfs.rst). Others that begin like them name files
-// of layers below by inode, which means nothing to who has no such file.
+// (Documentation/filesystems/overlayfs.rst). Other attributes with the same prefix name files
+// of layers below by inode. They are not kept: where such a file is not, they mean nothing.
 const (
 	overlayPrefix = "trusted.overlay."
 	opaqueMark    = overlayPrefix + "opaque"

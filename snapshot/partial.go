@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// partialPrefix begins the names of directories that are being written. What
-// bears it and has no operation is left over from a crash: see [Sweep].
+// partialPrefix is the prefix of directories that are being written. A directory with this
+// prefix that no operation writes is left over from a crash: see [Sweep].
 const partialPrefix = ".partial-"
 
 // ErrExists is a snapshot whose name is taken.
@@ -123,12 +123,13 @@ func sweep(parent, prefix string) error {
 	return errors.Join(errs...)
 }
 
-// dropped begins the names of what Drop has taken its name from.
+// dropped is the prefix of a removed snapshot's directory: Drop renames it to this prefix
+// and a random suffix, and the caller, or Sweep after a crash, deletes it.
 func (d Dir) dropped() string { return partialPrefix + "removed-" + filepath.Base(string(d)) + "-" }
 
-// Drop takes a snapshot's name away, which is free at once, and returns where its
-// files still are, for the caller to remove; a crash leaves them for Sweep. A missing
-// snapshot is no error.
+// Drop takes a snapshot's name away, so that the name is free at once. It returns the
+// directory in which the snapshot's files still are. The caller removes that directory; after
+// a crash Sweep does. A missing snapshot is no error.
 func (d Dir) Drop() (left string, err error) {
 	left = filepath.Join(filepath.Dir(string(d)), d.dropped()+rand.Text())
 	if err := os.Rename(string(d), left); err != nil && !errors.Is(err, fs.ErrNotExist) {

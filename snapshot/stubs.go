@@ -21,11 +21,11 @@ import (
 // ErrNoStubs are layers that stubs can't be made of.
 var ErrNoStubs = errors.New("storage layers can't be told by stubs")
 
-// Stubs makes trees of stubs: a tree is what an overlay shows of a stack of layers
-// above a lower root, in files without data. Each of them is marked as one of which
-// only the metadata was copied, and leads to its data by a path in the lower root. So
-// the tree stands for layers that an overlay refuses for lower directories, since they
-// are inside the lower root themselves.
+// Stubs makes trees of stubs. A stub is a file without data that is marked as a file of
+// which only the metadata was copied. It leads to its data by a path in the lower root. A
+// tree has a stub for each file that an overlay would show of a stack of layers above a
+// lower root. So the tree stands for the layers where an overlay refuses them for lower
+// directories, since they are inside the lower root themselves.
 //
 //	tree            a lower directory of overlays; on another file system than the root
 //	lower root      the next one: the stubs' data is found in it
@@ -33,9 +33,8 @@ var ErrNoStubs = errors.New("storage layers can't be told by stubs")
 // One tree stands for a whole stack: a layer between a stub and the lower root could
 // hide the directory that the layers are in, as apps' files do.
 //
-// Trees are made when they are needed, by [Stubs.Make]; what outlives a crash is the
-// complete ones, and no tree outlives its file system. Many may use a Stubs at the same
-// time.
+// [Stubs.Make] makes a tree when it is needed. Only complete trees outlive a crash, and no
+// tree outlives its file system. Many may use a Stubs at the same time.
 type Stubs struct {
 	dir      *keep.Dir
 	building string
@@ -44,8 +43,8 @@ type Stubs struct {
 	mu sync.Mutex // while a tree is made
 }
 
-// OpenStubs opens the trees in dir, which should be a tmpfs: only that no file of it
-// needs to outlive a reboot.
+// OpenStubs opens the trees in dir, and removes what a crash has left half-made there. The
+// directory should be on a tmpfs, since no file in it needs to outlive a reboot.
 func OpenStubs(dir string, layers *Layers) (*Stubs, error) {
 	s := &Stubs{building: filepath.Join(dir, "building"), layers: layers}
 	tries, err := filepath.Glob(filepath.Join(dir, tryPrefix+"*"))
@@ -101,7 +100,8 @@ func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (
 	return tree, nil
 }
 
-// tryPrefix begins the names of what Takes makes, which a crash leaves.
+// tryPrefix is the prefix of the directories in which Takes tries something. OpenStubs removes
+// those that a crash has left.
 const tryPrefix = "try-"
 
 // Takes tells whether stubs can have the extended attributes of the files of a tree

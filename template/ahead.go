@@ -6,11 +6,12 @@ import (
 	"os"
 )
 
-// Ahead does for a clone that nobody has asked for yet what needs no answer to who
-// it is: it checks that no rule changes what is in open, as [Plan.CheckOpen] does, and
-// writes a machine id. root is as for [Plan.Apply]; no process of the clone has run.
+// Ahead prepares a clone that nobody has asked for yet: it does the part of the rules that
+// does not depend on the clone's name, number or address. It checks that no rule changes a
+// file that is in open, as [Plan.CheckOpen] does, and writes a machine id. root is as for
+// [Plan.Apply]; no process of the clone has run.
 //
-// When the clone's plan is made, [Plan.Done] takes out of it what Ahead has done.
+// When the clone's plan is made, [Plan.Done] takes out of the plan what Ahead has done.
 func (r *Rules) Ahead(root string, open []string) (err error) {
 	p := &Plan{MachineID: r.planMachineID()}
 	for _, one := range r.Redirect {

@@ -16,6 +16,6 @@
 // Inside a clone, [InstanceFile] tells programs which clone they are, and its
 // generation that they have been copied. A [NamePattern] names many clones.
 //
-// All of it are pure values, except for [Plan.Apply] and [InstanceFile.Write],
-// which write below a directory that they are given, and can't be led out of it.
+// All types are pure values. Only [Plan.Apply] and [InstanceFile.Write] write files: below
+// a directory that they are given, and no link can lead them out of it.
 package template

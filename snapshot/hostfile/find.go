@@ -49,8 +49,8 @@ func (p Place) wanted(name string) (Wanted, bool, error) {
 	return Wanted{Path: name, Source: filepath.Join(p.Root, name), Stampless: true}, true, nil
 }
 
-// own tells whether a file is the app's own, and not only its metadata: of what an app
-// with storage layers has changed nothing else the data is the host's
+// own tells whether a file's data is the app's own. If an app with storage layers has changed
+// only the metadata of a file, the file is its own, and the data is still the host's
 // (Documentation/filesystems/overlayfs.rst, "metadata only copy up").
 func (p Place) own(name string) (bool, error) {
 	for _, dir := range p.Own {
@@ -70,9 +70,9 @@ func (p Place) own(name string) (bool, error) {
 	return false, nil
 }
 
-// Changed tells whether a saved file is no more the one that was saved, as a process would
-// find it that opens it now: in the host's directory, and in the overlay if that is
-// mounted, which may remember that the file was not there, or another one.
+// Changed tells whether a process that opens a saved file now would find another file than
+// the saved one. It looks in the host's directory and, if that is mounted, in the overlay: the
+// overlay may remember that the file was missing, or was another one.
 func (p Place) Changed(f *File) bool {
 	st, err := p.stat(f)
 	if err != nil || !f.Same(&st) {
@@ -146,7 +146,7 @@ func (p Place) shows(name string, lower *unix.Stat_t) bool {
 	return unix.Lstat(filepath.Join(p.Root, name), &seen) == nil && alike(&seen, lower)
 }
 
-// mounted tells whether the overlay is there: before, it can't remember anything.
+// mounted tells whether the overlay is mounted. If it is not, it can't remember anything.
 func (p Place) mounted() bool {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, p.Root, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st)

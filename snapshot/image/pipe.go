@@ -20,8 +20,8 @@ type Pipe struct {
 	reader  *os.File // ours, of Stop
 }
 
-// Pipe makes an image a named pipe, with what the view shows of it. CRIU then can read it
-// once. The caller calls [Pipe.Serve]; when CRIU has ended, or will not read the image any
+// Pipe makes an image of the view a named pipe that gives the same bytes. CRIU can read it
+// once, and waits for that until the image is served. The caller calls [Pipe.Serve]; when CRIU has ended, or will not read the image any
 // more, it calls [Pipe.Stop], waits for the end of Serve, and calls [Pipe.Close].
 func (v *View) Pipe(name string) (*Pipe, error) {
 	data, err := v.read(name)

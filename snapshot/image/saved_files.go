@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// SavedFile is an open or mapped file, program, device or directory of which a dump
-// has but the name: a restore needs it to be there.
+// SavedFile is an open or mapped file, a program, a device or a directory of which a dump
+// has only the name. A restore needs it to be there.
 type SavedFile struct {
 	ID   uint32 // CRIU's; a file may have several, one for each time it was opened
 	Name string // a path, if not External

@@ -101,8 +101,8 @@ func (e *socketEdit) checkName(file openFile) error {
 	return s.err
 }
 
-// checkPeers refuses to separate two connected unix sockets. A peer outside
-// the dump is none of it: that one is alive, and stays connected.
+// checkPeers refuses to replace one of two connected unix sockets and not the other. A
+// peer outside of the dump does not count: it is alive, and stays connected.
 func (e *socketEdit) checkPeers() error {
 	inside := make(map[uint64]struct{}, len(e.unix))
 	for _, sk := range e.unix {

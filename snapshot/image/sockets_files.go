@@ -21,9 +21,9 @@ const (
 // opened), so that each is told by one of its descriptors, and keys maps that to
 // the key.
 //
-// A file may be one that CRIU has saved by its path, though it was told of it: of an
-// overlay that is on no mount of the app it says that it is on one that has such a file at
-// that path (files.c, fixup_overlayfs).
+// A file may be one that CRIU has saved by its path, though CRIU was told that the file is
+// external. CRIU does so with a file of an overlay that is on no mount of the app: it takes
+// the file for one on a mount that has such a file at that path (files.c, fixup_overlayfs).
 //
 // The answer is by key. A descriptor that the dump does not have is not in it.
 // Errors are those of ReplaceSockets; one wrapping [ErrMalformed] also says that

@@ -1,7 +1,7 @@
-// Package keep is for directories of immutable things that several owners share,
-// each of which names what it needs in a record of its own. There is no count to
-// get wrong: what no record names is swept, and what an operation has in its hands
-// before a record names it is pinned.
+// Package keep is for directories of immutable things that several owners share. Each owner
+// names the things that it needs in a record of its own. There is no count that could be
+// wrong: a thing that no record names is swept. While an operation uses a thing that no record
+// names yet, it pins the thing.
 package keep
 
 import (

@@ -1,13 +1,14 @@
-// Package preflight looks, before an app is frozen, at its processes and threads for what
-// CRIU can't save, or saves and can't bring back: whoever has it would otherwise be
-// frozen for nothing, or sleep for ever.
+// Package preflight looks, before an app is frozen, at its processes and threads. It finds
+// what CRIU can't save, and what CRIU saves but can't bring back. Without that, an app with
+// something that can't be saved would be frozen for nothing, and one with something that can't
+// be brought back would sleep for ever.
 //
-// It reads /proc and compares by kcmp(2), and changes nothing. What it finds may be over
-// a moment later, and another thing may begin: it is for the ordinary case, and for a
-// message that names the process. CRIU's own checks come after it.
+// It reads /proc and compares by kcmp(2), and changes nothing. What it finds may be over a
+// moment later, and something else may begin: it is for the ordinary case, and for a message
+// that names the process. CRIU's own checks come after it.
 //
-// It needs CAP_SYS_PTRACE, and CONFIG_KCMP for what threads have of their own; without
-// the latter that is not seen. Cost: some 0.1 ms a process and 20 us a thread; 1 us for
+// It needs CAP_SYS_PTRACE. It needs CONFIG_KCMP to see what threads have of their own, and
+// does not see that without. Cost: some 0.1 ms a process and 20 us a thread; 1 us for
 // each mapping and each mapped MiB of a process that has locked or sealed memory.
 package preflight
 

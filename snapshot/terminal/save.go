@@ -14,12 +14,12 @@ import (
 // process than the one that wrote it.
 type Record string
 
-// Save takes what waits in the terminals of frozen processes out of them, of which root
-// is one, and returns those of which CRIU would lose something. The processes may go on
-// only after PutBack, also if Save fails.
+// Save takes what waits in the terminals of frozen processes out of the terminals, and
+// returns the terminals of which CRIU would lose something. root is one of the processes. The
+// processes may go on only after PutBack, also if Save fails.
 //
-// Should this process be killed while it reads what waits, that is lost: a terminal
-// can't be read twice.
+// If this process is killed while it reads what waits in a terminal, that is lost: a
+// terminal can't be read twice.
 func (r Record) Save(ctx context.Context, root int, pids []int) ([]Pair, error) {
 	pairs, err := Pairs(ctx, root, pids)
 	if err != nil || len(pairs) == 0 {

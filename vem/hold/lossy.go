@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What CRIU 4.2 saves only in part and says nothing, or fails on when the app is
-// frozen already. Each was tried.
+// Here is what CRIU 4.2 saves only in part without a word, and what it fails on when the app
+// is already frozen. Each was tried.
 
 // losing judges a descriptor of which CRIU would lose something that no hold
 // keeps. Its link is known; mounted tells whether it lies on a mount of the app.

@@ -13,10 +13,10 @@ import (
 
 // POSIX message queues live in the app's ipc namespace: the names in its file
 // system, the messages in the files. CRIU saves neither. Nor can anybody read a
-// message and leave it there, or give a queue a name in another namespace. So a
-// hold of them is two: of each open descriptor, as for other objects, and of the
-// namespace, which is the caller's business: CRIU has to be started in it both
-// times, and then leaves it alone.
+// message and leave it there, or give a queue a name in another namespace. So two
+// things are held: each open descriptor, as for other objects, and the namespace. The
+// namespace is the caller's business. CRIU has to be started in it at the dump and at the
+// restore, and then leaves it alone.
 
 // mqueueMagic is the type of their file system, ipc/mqueue.c.
 const mqueueMagic = 0x19800202

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Queue describes a POSIX message queue: all of it but its messages. A hold
-// keeps it; what it says here is for one that was lost, see [Set.Queues].
+// Queue describes a POSIX message queue, but for its messages. While the queue is held this
+// description is not needed. It is for making the queue again, empty, if the queue was lost:
+// see [Set.Queues].
 type Queue struct {
 	Name     string     `json:"name"`               // with a slash
 	Unlinked bool       `json:"unlinked,omitempty"` // it has this name no more

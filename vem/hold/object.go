@@ -15,11 +15,11 @@ import (
 // instance, which goes on collecting events meanwhile, an open POSIX message
 // queue, see [Queues], or a file of the host, see [Lent].
 //
-// Of such an object CRIU saves a part: it makes an eventfd without
-// EFD_SEMAPHORE again (eventfd.c, eventfd_open), and an inotify instance
-// without its unread events and with the basic events of its watches only
-// (fsnotify.c, dump_one_inotify, restore_one_inotify). And whoever else has it,
-// a host program that the app has passed it to, would keep another one.
+// CRIU saves only a part of such an object. It makes an eventfd again without
+// EFD_SEMAPHORE (eventfd.c, eventfd_open). It makes an inotify instance again without its
+// unread events, and with the basic events of its watches only (fsnotify.c,
+// dump_one_inotify, restore_one_inotify). Also, the new object would be another one than
+// the object that a host program still has, if the app has passed it to one.
 type Object struct {
 	Kind   Kind `json:"kind"`
 	Number int  `json:"number"` // tells it from the others of the set

@@ -1,5 +1,5 @@
-// Package idle tells when an app has had no traffic for a while, and nobody waits for
-// it, so that it may sleep.
+// Package idle tells when an app may sleep: it has had no traffic for a while, and nobody
+// waits for an answer of it.
 //
 // Nouns: a [Meter] looks at the traffic of one app; a [Look] is what it sees at one
 // moment; a [Judge] tells from looks, one after the other, whether the app is idle, and
@@ -8,10 +8,14 @@
 //	Meter.Look ──▶ Judge.See ──▶ idle: put it to sleep
 //	                        └──▶ awake, because ...
 //
-// What keeps an app awake is what would wake it, or somebody would miss: payload that
-// comes in or goes out, on connections that begin and end between two looks too;
-// requests that it has not answered; data that it has not read. Handshakes, keepalives
-// and all that comes from ignored sources do not.
+// An app is kept awake by what would wake it, and by what somebody would miss:
+//
+//   - payload that comes in or goes out, also on connections that begin and end between two
+//     looks;
+//   - requests that it has not answered;
+//   - data that it has not read.
+//
+// Handshakes, keepalives, and all that comes from ignored sources do not keep it awake.
 package idle
 
 import (

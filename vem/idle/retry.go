@@ -2,9 +2,9 @@ package idle
 
 import "time"
 
-// Retry says when to try again what has failed: after growing pauses, and where the
-// app was refused for what it has, only when it has something else. Its zero value has
-// seen no failure.
+// Retry says when to try again to hibernate an app, if that has failed: after pauses that
+// grow. If the app was refused for something that it has, it is not tried again before that
+// changes. The zero value has seen no failure.
 type Retry struct {
 	tries   int
 	next    time.Time

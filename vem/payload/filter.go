@@ -1,5 +1,5 @@
-// Package payload makes filters for packet sockets that tell packets with payload from
-// all others: handshakes, acknowledgements and keepalives ask nothing of an app.
+// Package payload makes filters for packet sockets. A filter lets packets with payload pass,
+// and drops handshakes, acknowledgements and keepalives, which ask nothing of an app.
 package payload
 
 import (

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is what is kept of one socket: what it has otherwise than a new one.
+// Socket is what is kept of one socket: the settings in which it differs from a new socket.
 type Socket struct {
 	Inode uint64 `json:"inode"` // that it had
 	// PID and FD are where a process has it open, as the app itself counts processes.

@@ -13,10 +13,11 @@ import (
 // has to be looked for among the descriptors of the processes. It is not changed.
 //
 // local tells whether an address is one of the network namespace's own. ok is false if
-// the socket is none of that kind, or has no data: then nothing of it is lost in a copy.
-// Fails with an *[UnsupportedError] if it has data that a copy can't have.
+// the socket is no such socket, or has no unread data: then a copy loses nothing by its
+// being closed. Fails with an *[UnsupportedError] if the socket has data that a copy can't
+// have.
 //
-// Cost: 2 us for a socket that is none, 25 us else.
+// Cost: 2 us for any other socket, 25 us for such a one.
 func SaveClosed(e End, local func(netip.Addr) bool) (_ Connection, ok bool, err error) {
 	info, err := unix.GetsockoptTCPInfo(e.FD, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if missing(err) || err == nil && info.State != closed {

@@ -33,7 +33,7 @@ func (s *State) joinTo(other *State) error {
 	s.Sent = s.Sent[got:]
 	s.Unsent = len(s.Sent)
 
-	// What the other end takes is what it has said, for else it would not say so again.
+	// The window is what the other end has announced last: it would not announce it again.
 	s.Window.Send = other.edge() - other.ReceiveEnd
 	s.Window.Max = max(s.Window.Max, s.Window.Send)
 	s.Window.SendUpdate = s.ReceiveEnd

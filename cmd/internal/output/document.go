@@ -83,7 +83,7 @@ func list[T any](s []T) []T {
 	return s
 }
 
-// convert makes a list of what f makes of each.
+// convert applies f to each element of from.
 func convert[From, To any](from []From, f func(From) To) []To {
 	to := make([]To, len(from))
 	for i, v := range from {

@@ -1,9 +1,9 @@
 // Package sockdiag asks the kernel which sockets a network namespace has, by
 // NETLINK_SOCK_DIAG (sock_diag(7)).
 //
-// A dump is a snapshot of nothing in particular: sockets come and go while the
-// kernel walks its tables. It sees what no descriptor leads to, above all the
-// connections that wait in a listener's accept queue: they have inode 0.
+// A dump is not atomic: sockets may appear and vanish while the kernel walks its tables, so
+// the list may match no single moment. A dump also lists sockets that no descriptor leads
+// to, above all the connections that wait in a listener's accept queue: they have inode 0.
 //
 // Needs no capability in one's own namespace; to enter another one, see
 // vem/netns. A TCP dump walks the host's whole table of established connections
