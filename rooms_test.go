@@ -21,13 +21,20 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/cgroup", "runtime/doctor", "runtime/fault", "runtime/sandbox",
+		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/doctor", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox",
 		"template", "restore", "snapshot/...",
 		"vem/copies", "vem/endpoint", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
 	}},
 	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
-	{"runtime/sandbox", []string{"runtime/cgroup", "vem/netns"}},
+	{"runtime/app", []string{
+		"runtime/journal", "runtime/process", "template", "restore", "vem/hold",
+		"snapshot", "snapshot/alarm", "snapshot/hostfile", "snapshot/memory", "snapshot/preflight",
+	}},
+	{"runtime/journal/journaltest", nil},
+	{"runtime/journal", nil},
+	{"runtime/sandbox", []string{"runtime/cgroup", "runtime/process", "vem/netns"}},
+	{"runtime/process", nil},
 	{"runtime/cgroup", nil},
 	{"runtime/event", nil},
 	{"runtime/fault", nil},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/vem/endpoint"
 )
 
@@ -25,7 +26,7 @@ type address struct {
 // pooledError is an address that could be had if an app of a pool gave it up. It is
 // reserved for who has got the error, until unreserve.
 type pooledError struct {
-	app *app
+	app *App
 	address
 }
 
@@ -49,7 +50,7 @@ func (e *addressError) Is(target error) bool { return target == errdefs.ErrAlrea
 // *pooledError if an app of a pool is to give its address up first.
 //
 // The caller holds d.mu.
-func (d *Daemon) chooseEndpoint(rec *record) error {
+func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 	rec.Network = cmp.Or(rec.Network, DefaultNetwork)
 	pool, err := d.pool(rec.Network)
 	if err != nil {
@@ -93,13 +94,13 @@ func (d *Daemon) chooseEndpoint(rec *record) error {
 
 // better tells whether an app of a pool is to be given up rather than the best one so
 // far: one that is made already need not be waited for.
-func better(r record, best *pooledError) bool {
-	return best == nil || r.Status == Pooled && best.app.status() != Pooled
+func better(r app.Record, best *pooledError) bool {
+	return best == nil || r.Status == app.Pooled && best.app.status() != app.Pooled
 }
 
 // vacate has an app of a pool give its address up, and enrolls the app that rec is the
 // record of with it.
-func (d *Daemon) vacate(ctx context.Context, from *pooledError, rec *record, first Status) (_ *app, release func(), err error) {
+func (d *Daemon) vacate(ctx context.Context, from *pooledError, rec *app.Record, first app.Status) (_ *App, release func(), err error) {
 	defer d.poolSoon()
 	defer func() {
 		d.mu.Lock()

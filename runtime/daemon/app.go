@@ -5,28 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
-// app is one app of this daemon.
+// App is one app of this daemon.
 //
 // turn is the operation queue: who has taken it may change the app, and takes
 // no other app's turn. mu only guards what others may read meanwhile.
-type app struct {
+type App struct {
 	turn chan struct{} // holds one token while an operation goes on
 	dir  string        // its state directory
 	box  *sandbox.Sandbox
 
 	// Only the holder of the turn uses these.
-	proc     *sandbox.Process
+	proc     *process.Process
 	ended    chan struct{} // closed when proc has ended
 	held     *hold.Set     // changed by setHeld
 	lost     string        // why the held app has no sockets, "" if it has
@@ -46,12 +48,12 @@ type app struct {
 	keeping chan struct{} // holds one token while exclusively runs
 
 	mu  sync.Mutex
-	rec record
+	rec app.Record
 	op  string // the operation that has the turn
 	// remarks are what that operation has to tell, see remark.
-	remarks []note
+	remarks []app.Note
 	hint    string // what to do about rec.LastError, if this daemon has noted it
-	exit    sandbox.ExitStatus
+	exit    process.ExitStatus
 	inodes  map[uint64]bool // of the sockets that are held
 	awake   string          // why it is not hibernated, though it is to be when it is idle
 }
@@ -59,9 +61,9 @@ type app struct {
 // errBusy is an operation that did not get its turn in time.
 var errBusy = errors.New("busy")
 
-func (d *Daemon) newApp(rec record) *app {
-	place := rec.place()
-	a := &app{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(place)}
+func (d *Daemon) newApp(rec app.Record) *App {
+	place := rec.DirName()
+	a := &App{turn: make(chan struct{}, 1), keeping: make(chan struct{}, 1), rec: rec, dir: d.appDir(place)}
 	a.box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.dir, RunDir: filepath.Join(d.opt.RunDir, "apps", place),
 		Hide: d.hidden, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
@@ -76,7 +78,7 @@ func (d *Daemon) newApp(rec record) *app {
 // take waits for the app's turn and returns a function that gives it back.
 // Returns an error wrapping errBusy, that names the operation in the way, if
 // ctx ends first.
-func (a *app) take(ctx context.Context, op string) (release func(), err error) {
+func (a *App) take(ctx context.Context, op string) (release func(), err error) {
 	select {
 	case a.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -88,7 +90,7 @@ func (a *app) take(ctx context.Context, op string) (release func(), err error) {
 }
 
 // tryTake takes the app's turn if it is free.
-func (a *app) tryTake(op string) (release func(), ok bool) {
+func (a *App) tryTake(op string) (release func(), ok bool) {
 	select {
 	case a.turn <- struct{}{}:
 		return a.taken(op), true
@@ -98,7 +100,7 @@ func (a *app) tryTake(op string) (release func(), ok bool) {
 }
 
 // taken notes who has the turn and returns a function that gives it back.
-func (a *app) taken(op string) (release func()) {
+func (a *App) taken(op string) (release func()) {
 	a.mu.Lock()
 	a.op, a.remarks = op, nil
 	a.mu.Unlock()
@@ -111,28 +113,28 @@ func (a *app) taken(op string) (release func()) {
 }
 
 // read returns a copy of what is known about the app.
-func (a *app) read() (rec record, op string) {
+func (a *App) read() (rec app.Record, op string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.rec, a.op
 }
 
 // name is the app's present name; box.Name is that of its directories and cgroup.
-func (a *app) name() string {
+func (a *App) name() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.rec.Name
 }
 
 // status is the app's present status.
-func (a *app) status() Status {
+func (a *App) status() app.Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.rec.Status
 }
 
 // pages is how the app's memory comes back.
-func (a *app) pages() restore.Pages {
+func (a *App) pages() restore.Pages {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.rec.RestoreMemory
@@ -140,19 +142,19 @@ func (a *app) pages() restore.Pages {
 
 // step persists a new status, together with what change does to the record.
 // If it fails the app's status is the old one.
-func (a *app) step(to Status, durable durability, change func(*record)) error {
+func (a *App) step(to app.Status, durable journal.Durability, change func(*app.Record)) error {
 	rec, _ := a.read()
-	if !slices.Contains(legal[rec.Status], to) {
-		return &StepError{App: rec.Name, From: rec.Status, To: to}
+	if err := rec.Status.May(rec.Name, to); err != nil {
+		return err
 	}
 	rec.Status, rec.StatusAt = to, time.Now()
 	if change != nil {
 		change(&rec)
 	}
-	if a.aside && to != Removing { // after a power cut it would never have been handed out
-		durable = forever
+	if a.aside && to != app.Removing { // after a power cut it would never have been handed out
+		durable = journal.Forever
 	}
-	if err := rec.write(a.dir, durable); err != nil {
+	if err := rec.Write(a.dir, durable); err != nil {
 		return err
 	}
 	a.aside = false
@@ -164,11 +166,11 @@ func (a *app) step(to Status, durable durability, change func(*record)) error {
 
 // assume is a step of which nothing is written: a new daemon makes the same of the
 // app's status on the disk as it would of this one.
-func (a *app) assume(to Status, change func(*record)) error {
+func (a *App) assume(to app.Status, change func(*app.Record)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !slices.Contains(legal[a.rec.Status], to) {
-		return &StepError{App: a.rec.Name, From: a.rec.Status, To: to}
+	if err := a.rec.Status.May(a.rec.Name, to); err != nil {
+		return err
 	}
 	a.rec.Status, a.rec.StatusAt = to, time.Now()
 	if change != nil {
@@ -180,9 +182,9 @@ func (a *app) assume(to Status, change func(*record)) error {
 // settle is a step that has happened already: if it can't be persisted the app
 // has the new status all the same, for as long as this daemon runs, and the
 // next one finds out by itself.
-func (a *app) settle(to Status, durable durability, change func(*record)) error {
+func (a *App) settle(to app.Status, durable journal.Durability, change func(*app.Record)) error {
 	err := a.step(to, durable, change)
-	var illegal *StepError
+	var illegal *app.StepError
 	if err == nil || errors.As(err, &illegal) {
 		return err
 	}
@@ -197,10 +199,10 @@ func (a *app) settle(to Status, durable durability, change func(*record)) error 
 
 // change persists a change of the record that is no step. If it fails nothing has
 // changed.
-func (a *app) change(change func(*record)) error {
+func (a *App) change(change func(*app.Record)) error {
 	rec, _ := a.read()
 	change(&rec)
-	if err := rec.write(a.dir, forever); err != nil {
+	if err := rec.Write(a.dir, journal.Forever); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -210,7 +212,7 @@ func (a *app) change(change func(*record)) error {
 }
 
 // note keeps an error that nobody waits for, to be shown with the app.
-func (a *app) note(err error) {
+func (a *App) note(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rec.LastError, a.hint = "", hint(err)
@@ -220,16 +222,16 @@ func (a *app) note(err error) {
 }
 
 // advice is what can be done about the error that was noted last.
-func (a *app) advice() string {
+func (a *App) advice() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.hint
 }
 
-func (a *app) cgroup() freezer.Cgroup { return freezer.Cgroup(a.box.Cgroup().Path()) }
+func (a *App) cgroup() freezer.Cgroup { return freezer.Cgroup(a.box.Cgroup().Path()) }
 
 // hibernation is where the images of the held app are.
-func (a *app) hibernation() snapshot.Dir { return snapshot.Dir(filepath.Join(a.dir, "hibernation")) }
+func (a *App) hibernation() snapshot.Dir { return snapshot.Dir(filepath.Join(a.dir, "hibernation")) }
 
 // work is where CRIU writes its logs for the app.
-func (a *app) work() string { return filepath.Join(a.box.RunDir, "work") }
+func (a *App) work() string { return filepath.Join(a.box.RunDir, "work") }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -41,7 +42,7 @@ func (d *Daemon) endBatch(name string) error {
 }
 
 // unfinished tells whether an app was made by a request that was never over.
-func (d *Daemon) unfinished(rec record) bool {
+func (d *Daemon) unfinished(rec app.Record) bool {
 	if rec.Batch == "" || snapshot.ValidateName(rec.Batch) != nil {
 		return false
 	}

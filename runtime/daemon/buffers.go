@@ -8,7 +8,7 @@ import (
 
 // narrow gives the datagram sockets of an app that is about to run their own receive
 // buffers back, and tells which have lost datagrams while it slept.
-func (d *Daemon) narrow(ctx context.Context, a *app) error {
+func (d *Daemon) narrow(ctx context.Context, a *App) error {
 	if a.held == nil {
 		return nil
 	}
@@ -25,7 +25,7 @@ func (d *Daemon) narrow(ctx context.Context, a *app) error {
 
 // narrowAgain does the same for an app whose hibernation is undone, by a later daemon
 // maybe, which has no descriptor of its sockets.
-func (d *Daemon) narrowAgain(ctx context.Context, a *app) error {
+func (d *Daemon) narrowAgain(ctx context.Context, a *App) error {
 	if a.held == nil {
 		if err := d.reclaim(ctx, a); err != nil || a.held == nil {
 			return err // it died before the holder had them, and so before they had other buffers

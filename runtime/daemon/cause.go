@@ -9,29 +9,22 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// wokenBy is what woke an app: these, or the kind of traffic, see [hold.Reason].
-type wokenBy string
-
-const (
-	byCommand wokenBy = "command"
-	byTimer   wokenBy = "timer" // its own
-)
-
 // cause waits for something that wakes an app, and tells what it was.
-type cause func(ctx context.Context) (wokenBy, error)
+type cause func(ctx context.Context) (app.WokenBy, error)
 
 // awaitCause waits for the first of several causes. It returns nothing if ctx ends first,
 // or none of them can come any more, which is noted.
-func (d *Daemon) awaitCause(ctx context.Context, a *app, causes []cause) wokenBy {
+func (d *Daemon) awaitCause(ctx context.Context, a *App, causes []cause) app.WokenBy {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
-		by  wokenBy
+		by  app.WokenBy
 		err error
 	}
 	came := make(chan result, len(causes))
@@ -41,7 +34,7 @@ func (d *Daemon) awaitCause(ctx context.Context, a *app, causes []cause) wokenBy
 			came <- result{by, err}
 		}()
 	}
-	var first wokenBy
+	var first app.WokenBy
 	for range causes { // all end before what they wait on is closed
 		r := <-came
 		switch {
@@ -58,8 +51,8 @@ func (d *Daemon) awaitCause(ctx context.Context, a *app, causes []cause) wokenBy
 
 // wakeBy wakes an app for which nobody asked. Waking disarms, and that waits for the
 // caller: another goroutine wakes.
-func (d *Daemon) wakeBy(ctx context.Context, a *app, by wokenBy) {
-	if by == byTimer {
+func (d *Daemon) wakeBy(ctx context.Context, a *App, by app.WokenBy) {
+	if by == app.ByTimer {
 		d.log.InfoContext(ctx, "its timer wakes app", slog.String("app", a.name()), slog.String("reason", string(by)))
 	} else {
 		d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.name()), slog.String("reason", string(by)))
@@ -78,7 +71,7 @@ func (d *Daemon) wakeBy(ctx context.Context, a *app, by wokenBy) {
 }
 
 // awaitTraffic waits for the first traffic that the policy lets through.
-func (d *Daemon) awaitTraffic(ctx context.Context, a *app, set *hold.Set, policy hold.WakePolicy) (_ wokenBy, err error) {
+func (d *Daemon) awaitTraffic(ctx context.Context, a *App, set *hold.Set, policy hold.WakePolicy) (_ app.WokenBy, err error) {
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return "", err
@@ -88,12 +81,12 @@ func (d *Daemon) awaitTraffic(ctx context.Context, a *app, set *hold.Set, policy
 	if err != nil {
 		return "", err
 	}
-	return wokenBy(event.Reason.String()), nil
+	return app.WokenBy(event.Reason.String()), nil
 }
 
 // tellWakers notes which timer of an app that is hibernated will not wake it, and that
 // nothing will.
-func (a *app) tellWakers(rec *record, first *alarm.Alarm) {
+func (a *App) tellWakers(rec *app.Record, first *alarm.Alarm) {
 	if first != nil && !rec.Wake.Timers {
 		every := ""
 		if first.Every > 0 {
@@ -102,7 +95,7 @@ func (a *app) tellWakers(rec *record, first *alarm.Alarm) {
 		text := fmt.Sprintf("%s would expire at %s%s: it stands still while the app is hibernated", first.Timer, first.At.UTC().Format(time.RFC3339), every)
 		a.remark(text, "run the app with --wake-timers, and its timers wake it")
 	}
-	if rec.Wake.Mode == hold.Never || first != nil && rec.Wake.Timers || a.held == nil || a.held.Wakers(rec.Wake, rec.own()) != hold.Nobody {
+	if rec.Wake.Mode == hold.Never || first != nil && rec.Wake.Timers || a.held == nil || a.held.Wakers(rec.Wake, rec.Own()) != hold.Nobody {
 		return
 	}
 	a.remark(fmt.Sprintf("nothing but `snapctl wake %s` can wake it: it listens nowhere, has no connection to anybody else, and no timer that may wake it", rec.Name), "")
@@ -128,29 +121,17 @@ func (s *sleeper) heed(needsAlarm bool) func(*alarm.Alarm) error {
 	}
 }
 
-// ringing tells whether the timer for which a running app was woken is about to expire.
-func (r *record) ringing(now time.Time) bool {
-	if !r.Wake.Timers || r.Alarm == nil || r.Alarm.Wake().After(r.StatusAt) {
-		return false
-	}
-	at := r.Alarm.At
-	if at.Before(r.StatusAt) {
-		at = r.StatusAt
-	}
-	return now.Before(at.Add(alarm.Lead))
-}
-
 // showAlarm is the timer of a held app that expires first.
-func (r *record) showAlarm() *api.Alarm {
-	if r.Status != Held && r.Status != Waking || r.Alarm == nil {
+func showAlarm(r *app.Record) *api.Alarm {
+	if r.Status != app.Held && r.Status != app.Waking || r.Alarm == nil {
 		return nil
 	}
 	return &api.Alarm{At: timestamppb.New(r.Alarm.At), Timer: r.Alarm.Timer}
 }
 
 // showWokenBy is what woke an app last, unless it sleeps again.
-func (r *record) showWokenBy() string {
-	if r.Status == Held {
+func showWokenBy(r *app.Record) string {
+	if r.Status == app.Held {
 		return ""
 	}
 	return string(r.WokenBy)

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
@@ -53,7 +54,7 @@ const (
 // cloneOutcome is what became of one clone.
 type cloneOutcome struct {
 	name   string
-	app    *app // nil if it failed
+	app    *App // nil if it failed
 	err    error
 	pooled bool // it came from the pool
 	took   time.Duration
@@ -134,17 +135,17 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 
 type madeClones struct {
 	mu   sync.Mutex
-	list []*app
+	list []*App
 }
 
-func (m *madeClones) add(a *app) {
+func (m *madeClones) add(a *App) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.list = append(m.list, a)
 }
 
 // undoClones removes clones that were made with one that failed.
-func (d *Daemon) undoClones(ctx context.Context, list []*app) error {
+func (d *Daemon) undoClones(ctx context.Context, list []*App) error {
 	var g errgroup.Group
 	g.SetLimit(max(4, 2*runtime.NumCPU()))
 	for _, a := range list {
@@ -169,7 +170,7 @@ type cloning struct {
 	index    int
 	existing int
 
-	app  *app // once it is enrolled
+	app  *App // once it is enrolled
 	born birth
 }
 
@@ -178,7 +179,7 @@ var errNoneReady = errors.New("no clone stands ready")
 
 // cloneFromPool takes a clone that stands ready, and its turn, if there is one and
 // the request allows it; else it returns nil.
-func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *app, release func(), err error) {
+func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *App, release func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err // another one has failed
 	}
@@ -213,11 +214,11 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
 	rec.Batch = c.req.batch
 	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
-	if err := rec.heedRules(c.t.rules); err != nil {
+	if err := rec.HeedRules(c.t.rules); err != nil {
 		return nil, err
 	}
 	c.req.policy.change(rec)
-	rec.needed(rec.RestoreMemory)
+	rec.ForgetMemory(rec.RestoreMemory)
 	if len(c.req.endpoints) > 0 {
 		rec.Addr4 = c.req.endpoints[c.index]
 	}
@@ -227,7 +228,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	} else if c.born.copied, err = d.unstackable(ctx, rec); err != nil {
 		return nil, err
 	}
-	c.app, release, err = d.enroll(ctx, *rec, Restoring)
+	c.app, release, err = d.enroll(ctx, *rec, app.Restoring)
 	return release, err
 }
 

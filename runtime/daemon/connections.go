@@ -29,9 +29,9 @@ type savedConnections struct {
 
 // saveConnections saves the TCP connections inside an app, whose sockets open finds:
 // the app is frozen, or held. If it fails the app's connections are as before.
-func (d *Daemon) saveConnections(ctx context.Context, a *app, ns *netns.NS, network netconf.Settings, open func(*hold.Inside) error) (_ *savedConnections, err error) {
+func (d *Daemon) saveConnections(ctx context.Context, a *App, ns *netns.NS, network netconf.Settings, open func(*hold.Inside) error) (_ *savedConnections, err error) {
 	rec, _ := a.read()
-	four, six := rec.inside()
+	four, six := rec.Inside()
 	in, err := hold.FindInside(ns, append([]netip.Addr{four, six}, network.Addresses...)...)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (d *Daemon) saveConnections(ctx context.Context, a *app, ns *netns.NS, netw
 }
 
 // saveHeldConnections is saveConnections for an app that is held.
-func (d *Daemon) saveHeldConnections(ctx context.Context, a *app) (_ *savedConnections, err error) {
+func (d *Daemon) saveHeldConnections(ctx context.Context, a *App) (_ *savedConnections, err error) {
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return nil, err
@@ -151,10 +151,10 @@ func readConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved,
 
 // repairFile lists the sockets that may be in repair mode, with what that overwrites:
 // should this daemon be killed, the next one ends it before the app goes on.
-func (a *app) repairFile() string { return filepath.Join(a.work(), "repair.json") }
+func (a *App) repairFile() string { return filepath.Join(a.work(), "repair.json") }
 
 // beginRepair writes that list; done removes it.
-func (a *app) beginRepair(in *hold.Inside) (done func() error, err error) {
+func (a *App) beginRepair(in *hold.Inside) (done func() error, err error) {
 	reuse := make(map[uint64]int)
 	for _, c := range in.Connections {
 		if c.Refused != "" {
@@ -178,7 +178,7 @@ func (a *app) beginRepair(in *hold.Inside) (done func() error, err error) {
 
 // endRepair ends what a killed daemon has left of saveConnections. The app is frozen or
 // held, as it was then.
-func (a *app) endRepair(ctx context.Context) (err error) {
+func (a *App) endRepair(ctx context.Context) (err error) {
 	b, err := os.ReadFile(a.repairFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -25,8 +26,10 @@ import (
 )
 
 // newRecord checks a request to run an app and turns it into a record.
-func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
-	bad := func(err error) (*record, error) { return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err) }
+func (d *Daemon) newRecord(req *api.RunRequest) (*app.Record, error) {
+	bad := func(err error) (*app.Record, error) {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
 	if len(req.GetArgs()) == 0 {
 		return bad(fmt.Errorf("no program to run"))
 	}
@@ -37,9 +40,13 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 	if err := snapshot.ValidateName(name); err != nil {
 		return bad(err)
 	}
-	rec := &record{
-		Name: name, Network: req.GetNetwork(), HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
-		AcceptChanged: req.GetAcceptChangedFiles(),
+	rec := &app.Record{
+		Identity: app.Identity{Name: name},
+		Address:  app.Address{Network: req.GetNetwork()},
+		Policy: app.Policy{
+			HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
+			AcceptChanged: req.GetAcceptChangedFiles(),
+		},
 	}
 	var err error
 	if rec.Addr4, err = parseEndpoint(req.GetEndpoint()); err != nil {
@@ -48,11 +55,11 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 	if rec.Wake, err = wakePolicy(req.GetWake()); err != nil {
 		return bad(err)
 	}
-	if rec.AcceptLost, err = protections(req.GetAcceptLost()); err != nil {
+	if rec.AcceptLost, err = app.Protections(req.GetAcceptLost()); err != nil {
 		return nil, err
 	}
 	for _, p := range req.GetPublish() {
-		pub := publication{Proto: cmp.Or(p.GetProtocol(), "tcp"), HostPort: uint16(p.GetHostPort()), Port: uint16(p.GetPort())}
+		pub := app.Publication{Proto: cmp.Or(p.GetProtocol(), "tcp"), HostPort: uint16(p.GetHostPort()), Port: uint16(p.GetPort())}
 		if pub.Proto != "tcp" && pub.Proto != "udp" || p.GetHostPort()-1 > 65534 || p.GetPort()-1 > 65534 {
 			return bad(fmt.Errorf("publish %d:%d/%s: want ports 1 to 65535 of tcp or udp", p.GetHostPort(), p.GetPort(), pub.Proto))
 		}
@@ -64,7 +71,7 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*record, error) {
 				return bad(fmt.Errorf("publish at %s: want an IPv4 address of the host", a))
 			}
 		}
-		if slices.ContainsFunc(rec.Publish, pub.meets) {
+		if slices.ContainsFunc(rec.Publish, pub.Meets) {
 			return bad(fmt.Errorf("publish host port %d/%s twice", pub.HostPort, pub.Proto))
 		}
 		rec.Publish = append(rec.Publish, pub)
@@ -245,9 +252,12 @@ func (d *Daemon) chooseName(program string) string {
 
 // recordOf is the record of an app to be made from a snapshot, but for its name
 // and endpoint.
-func recordOf(m *snapshot.Manifest) (*record, error) {
+func recordOf(m *snapshot.Manifest) (*app.Record, error) {
 	spec := *m.Spec
-	rec := &record{Network: m.Network, Spec: &spec, Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)}
+	rec := &app.Record{
+		Spec: &spec, Address: app.Address{Network: m.Network},
+		Files: app.Files{Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)},
+	}
 	for i := range rec.Layers {
 		rec.Layers[i].Own = false
 	}
@@ -263,11 +273,11 @@ func recordOf(m *snapshot.Manifest) (*record, error) {
 			return nil, fmt.Errorf("endpoint: %w", err)
 		}
 	}
-	return rec, rec.heedPolicy(m.Policy)
+	return rec, rec.HeedPolicy(m.Policy)
 }
 
 // restoredRecord is the record of an app to be made from a snapshot.
-func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*record, error) {
+func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*app.Record, error) {
 	if !m.WithStorage {
 		return nil, refusef("snapshot %s has no files: nothing can be restored from it alone", req.GetSnapshot())
 	}
@@ -299,10 +309,10 @@ func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*record, err
 	return rec, nil
 }
 
-var statusCodes = map[Status]api.Status{
-	Creating: api.Status_STATUS_CREATING, Running: api.Status_STATUS_RUNNING, Snapshotting: api.Status_STATUS_SNAPSHOTTING,
-	Hibernating: api.Status_STATUS_HIBERNATING, Held: api.Status_STATUS_HELD, Waking: api.Status_STATUS_WAKING, Resuming: api.Status_STATUS_WAKING,
-	Restoring: api.Status_STATUS_RESTORING, Pooled: api.Status_STATUS_RESTORING, Stopped: api.Status_STATUS_STOPPED, Removing: api.Status_STATUS_REMOVING,
+var statusCodes = map[app.Status]api.Status{
+	app.Creating: api.Status_STATUS_CREATING, app.Running: api.Status_STATUS_RUNNING, app.Snapshotting: api.Status_STATUS_SNAPSHOTTING,
+	app.Hibernating: api.Status_STATUS_HIBERNATING, app.Held: api.Status_STATUS_HELD, app.Waking: api.Status_STATUS_WAKING, app.Resuming: api.Status_STATUS_WAKING,
+	app.Restoring: api.Status_STATUS_RESTORING, app.Pooled: api.Status_STATUS_RESTORING, app.Stopped: api.Status_STATUS_STOPPED, app.Removing: api.Status_STATUS_REMOVING,
 }
 
 var wakeModes = map[hold.Mode]api.WakeMode{
@@ -310,7 +320,7 @@ var wakeModes = map[hold.Mode]api.WakeMode{
 }
 
 // show tells all about an app.
-func (d *Daemon) show(a *app) *api.App {
+func (d *Daemon) show(a *App) *api.App {
 	rec, op := a.read()
 	out := &api.App{
 		Name: rec.Name, Status: statusCodes[rec.Status], Endpoint: rec.Addr4.String(), Network: rec.Network,
@@ -320,16 +330,16 @@ func (d *Daemon) show(a *app) *api.App {
 		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
 		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
-		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes), AcceptLost: protectionNames(rec.AcceptLost),
+		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes), AcceptLost: app.ProtectionNames(rec.AcceptLost),
 		AcceptChangedFiles: rec.AcceptChanged,
 	}
 	if rec.Addr6.IsValid() {
 		out.Endpoint6 = rec.Addr6.String()
 	}
-	if inside, _ := rec.inside(); inside != rec.Addr4 {
+	if inside, _ := rec.Inside(); inside != rec.Addr4 {
 		out.InsideEndpoint = inside.String()
 	}
-	out.Awake, out.Alarm, out.WokenBy = a.whyAwake(), rec.showAlarm(), rec.showWokenBy()
+	out.Awake, out.Alarm, out.WokenBy = a.whyAwake(), showAlarm(&rec), showWokenBy(&rec)
 	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Publish {
 		pub := &api.Publication{Protocol: p.Proto, HostPort: uint32(p.HostPort), Port: uint32(p.Port)}
@@ -347,7 +357,7 @@ func (d *Daemon) show(a *app) *api.App {
 	if rec.LastError != "" {
 		out.Hint = a.advice()
 	}
-	if rec.Status == Held {
+	if rec.Status == app.Held {
 		out.HeldSockets = int32(len(a.heldInodes()))
 	}
 	if pids, err := a.cgroup().PIDs(); err == nil {

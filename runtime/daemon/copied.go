@@ -21,7 +21,7 @@ import (
 
 // gather adds to the connections what a copy needs of all other sockets of the app, which
 // is frozen.
-func (s *savedConnections) gather(ctx context.Context, a *app, ns *netns.NS, pids []int) error {
+func (s *savedConnections) gather(ctx context.Context, a *App, ns *netns.NS, pids []int) error {
 	g := copies.NewGatherer(copies.Options{NS: ns, Local: a.ownAddress(s.network.Addresses...), Number: copies.Numbers()})
 	if err := hold.EachSocket(ctx, pids, g.Visit); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (s *savedConnections) gather(ctx context.Context, a *app, ns *netns.NS, pid
 
 // gatherHeld does the same for an app that is held. What options its sockets have was
 // saved with it.
-func (s *savedConnections) gatherHeld(a *app) error {
+func (s *savedConnections) gatherHeld(a *App) error {
 	g := copies.NewGatherer(copies.Options{Local: a.ownAddress(s.network.Addresses...)})
 	if err := a.held.EachSocket(g.Visit); err != nil {
 		return err
@@ -56,15 +56,15 @@ func (s *savedConnections) addFound(found *copies.Found) {
 
 // ownAddress tells whether an address is the app's own, or one of those that it has given
 // itself.
-func (a *app) ownAddress(more ...netip.Addr) func(netip.Addr) bool {
+func (a *App) ownAddress(more ...netip.Addr) func(netip.Addr) bool {
 	rec, _ := a.read()
-	four, six := rec.inside()
+	four, six := rec.Inside()
 	return func(addr netip.Addr) bool {
 		return addr.IsLoopback() || addr == four || addr == six || slices.Contains(more, addr)
 	}
 }
 
-func (a *app) remarkShared(shared []string) {
+func (a *App) remarkShared(shared []string) {
 	for _, what := range shared {
 		a.remark(fmt.Sprintf("several sockets share %s (SO_REUSEPORT): if a BPF program chooses among them, copies of the app do not have it", what),
 			"let the program attach it again in a copy: a template's rules can send it a signal")
@@ -117,7 +117,7 @@ func readOptions(from snapshot.Dir) (sockopt.Saved, error) {
 
 // unheldOptions are the options of those sockets of a held app that CRIU makes again when
 // it is woken.
-func (a *app) unheldOptions() (sockopt.Saved, error) {
+func (a *App) unheldOptions() (sockopt.Saved, error) {
 	saved, err := readOptions(a.hibernation())
 	held := a.heldInodes()
 	saved.Sockets = slices.DeleteFunc(saved.Sockets, func(s sockopt.Socket) bool { return held[s.Inode] })
@@ -126,7 +126,7 @@ func (a *app) unheldOptions() (sockopt.Saved, error) {
 
 // sameOptions wraps what is called when all processes are there and none runs: then
 // their sockets get the options that they had.
-func (a *app) sameOptions(ns *netns.NS, options func() (sockopt.Saved, error), next func(context.Context, int) error) func(context.Context, int) error {
+func (a *App) sameOptions(ns *netns.NS, options func() (sockopt.Saved, error), next func(context.Context, int) error) func(context.Context, int) error {
 	if options == nil {
 		return next
 	}
@@ -160,7 +160,7 @@ func nextReady(ctx context.Context, pid int, next func(context.Context, int) err
 }
 
 // remarkProblems tells what sockets have otherwise, the same of many sockets once.
-func (a *app) remarkProblems(problems []copies.Problem) {
+func (a *App) remarkProblems(problems []copies.Problem) {
 	const most = 10
 	for i, p := range problems {
 		if i == most {

@@ -73,7 +73,7 @@ type Daemon struct {
 	published  map[string]published
 
 	mu        sync.Mutex // guards what follows; taken after publishing
-	apps      map[string]*app
+	apps      map[string]*App
 	names     map[string]bool   // of snapshots being written or removed
 	restores  map[string]int    // snapshots that apps are being restored from, how many
 	cloning   map[string]bool   // of apps that are going to be made, see nameClones
@@ -90,7 +90,7 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		apps: make(map[string]*app), names: make(map[string]bool), networks: make(map[string]*lan),
+		apps: make(map[string]*App), names: make(map[string]bool), networks: make(map[string]*lan),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
 		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
 		reserved: make(map[address]int), restores: make(map[string]int),

@@ -12,7 +12,7 @@ import (
 
 // saveDev copies what the app has made in its /dev, /dev/shm included. It is on a tmpfs of
 // the sandbox, which no image has and no reboot leaves.
-func (a *app) saveDev(ctx context.Context, to snapshot.Dir) error {
+func (a *App) saveDev(ctx context.Context, to snapshot.Dir) error {
 	return errors.Join(
 		snapshot.CopyTree(ctx, a.box.Shm(), to.Shm()),
 		snapshot.CopyOthers(ctx, a.box.Dev(), to.Dev(), sandbox.DevNames()),
@@ -20,7 +20,7 @@ func (a *app) saveDev(ctx context.Context, to snapshot.Dir) error {
 }
 
 // loadDev is the inverse of saveDev, into a fresh /dev.
-func (a *app) loadDev(ctx context.Context, from snapshot.Dir) error {
+func (a *App) loadDev(ctx context.Context, from snapshot.Dir) error {
 	return errors.Join(
 		snapshot.CopyTree(ctx, from.Shm(), a.box.Shm()),
 		snapshot.CopyOthers(ctx, from.Dev(), a.box.Dev(), sandbox.DevNames()),
@@ -28,7 +28,7 @@ func (a *app) loadDev(ctx context.Context, from snapshot.Dir) error {
 }
 
 // freshDev tells whether the app's /dev has just been made.
-func (a *app) freshDev() (bool, error) {
+func (a *App) freshDev() (bool, error) {
 	shm, err := os.ReadDir(a.box.Shm())
 	if err != nil {
 		return false, fmt.Errorf("look into /dev/shm: %w", err)

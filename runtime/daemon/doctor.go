@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 )
@@ -36,7 +37,7 @@ func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
 	}
 	n := 0
 	for _, a := range d.list() {
-		if a.status() != Held {
+		if a.status() != app.Held {
 			continue
 		}
 		n++

@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // saveStopped makes a snapshot of an app that has ended: of its files. Whatever is made
 // of it runs the program anew. The caller has the app's turn.
-func (d *Daemon) saveStopped(ctx context.Context, a *app, req snapshotRequest) (*snapshot.Manifest, *outcome, error) {
+func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (*snapshot.Manifest, *outcome, error) {
 	clock := newSteps(req.tell)
 	clock.begin("save files")
 	target, free, err := d.reserve(ctx, req, a.name())
@@ -29,12 +29,12 @@ func (d *Daemon) saveStopped(ctx context.Context, a *app, req snapshotRequest) (
 		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
 	}
 	rec, _ := a.read()
-	inside4, inside6 := rec.inside()
+	inside4, inside6 := rec.Inside()
 	o := snapshot.FilesOptions{
 		Target: string(target), Layers: d.layers,
 		Manifest: snapshot.Manifest{
 			Name: filepath.Base(string(target)), App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
-			Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: layers, Origin: d.origin(), Policy: rec.savedPolicy(),
+			Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: layers, Origin: d.origin(), Policy: rec.SavedPolicy(),
 		},
 	}
 	if !shared {
@@ -56,7 +56,7 @@ func (d *Daemon) saveStopped(ctx context.Context, a *app, req snapshotRequest) (
 
 // revive makes the processes of an app that is made of a snapshot: those that were
 // saved, or the program anew if there were none.
-func (d *Daemon) revive(ctx context.Context, a *app, b birth, clock *steps) (*sandbox.Process, error) {
+func (d *Daemon) revive(ctx context.Context, a *App, b birth, clock *steps) (*process.Process, error) {
 	if b.source.manifest.Processes > 0 {
 		connections, err := b.source.connections(b.plan.Connections.Internal)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -54,7 +55,7 @@ func rpcError(err error) error {
 		return nil
 	}
 	code := codes.Unknown
-	var step *StepError
+	var step *app.StepError
 	switch {
 	case errors.Is(err, errBusy):
 		code = codes.Aborted
@@ -110,7 +111,7 @@ func refusef(format string, args ...any) error { return refusal{fmt.Errorf(forma
 // hint says what can be done about an error, or "".
 func hint(err error) string {
 	var (
-		step *StepError
+		step *app.StepError
 		lost *LostError
 		busy *SessionError
 		c    *criu.Error
@@ -147,11 +148,11 @@ func hint(err error) string {
 	}
 }
 
-func stepHint(e *StepError) string {
+func stepHint(e *app.StepError) string {
 	switch e.From { //nolint:exhaustive // the others last for a moment
-	case Held:
+	case app.Held:
 		return "wake it first: snapctl wake " + e.App
-	case Stopped:
+	case app.Stopped:
 		return "it has ended: snapctl rm " + e.App + ", and run it again"
 	default:
 		return ""

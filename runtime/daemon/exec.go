@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 )
 
 // Exec implements the API: it runs a command beside the app's processes. The
@@ -63,9 +64,9 @@ func exitCode(s *os.ProcessState) int32 {
 }
 
 // execCommand returns a command, and the process into whose namespaces it goes.
-func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
+func (d *Daemon) execCommand(ctx context.Context, a *App, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
 	rec, _ := a.read()
-	if rec.Status != Running && rec.Status != Snapshotting {
+	if rec.Status != app.Running && rec.Status != app.Snapshotting {
 		return nil, 0, refusef("app %s is %s: exec needs a running app", rec.Name, rec.Status)
 	}
 	if len(start.GetArgs()) == 0 {
@@ -89,7 +90,7 @@ func (d *Daemon) execCommand(ctx context.Context, a *app, start *api.ExecStart) 
 
 // startExec starts the command within the app's cgroup, so that a freeze stops
 // it and an end ends it. It takes the app's turn: nothing is frozen meanwhile.
-func (d *Daemon) startExec(ctx context.Context, a *app, cmd *exec.Cmd, pid int) error {
+func (d *Daemon) startExec(ctx context.Context, a *App, cmd *exec.Cmd, pid int) error {
 	release, err := a.take(ctx, "exec")
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -25,7 +26,7 @@ const (
 
 // externals lists what CRIU is not to save: for the manifest, and as CRIU's
 // --external values.
-func externals(a *app, rec record) (list []snapshot.External, dump []string, err error) {
+func externals(a *App, rec app.Record) (list []snapshot.External, dump []string, err error) {
 	logKey, err := logFileKey(a, rec.Process.PID)
 	if err != nil {
 		return nil, nil, err
@@ -56,7 +57,7 @@ func externals(a *app, rec record) (list []snapshot.External, dump []string, err
 // logFileKey is CRIU's name for the app's log, a file outside of its mounts:
 // file[<mount id>:<inode>], both hexadecimal (files-reg.c, dump_one_reg_file).
 // The mount id is the one that the process knows the file by.
-func logFileKey(a *app, pid int) (string, error) {
+func logFileKey(a *App, pid int) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(a.box.LogFile(), &st); err != nil {
 		return "", fmt.Errorf("find app log: %w", err)
@@ -112,7 +113,7 @@ func fdinfo(pid string, fd int) (mount int, inode uint64, err error) {
 }
 
 // place is where the app's processes are restored to.
-func (d *Daemon) place(a *app, rec record, ns *netns.NS) (_ *restore.Place, err error) {
+func (d *Daemon) place(a *App, rec app.Record, ns *netns.NS) (_ *restore.Place, err error) {
 	log, err := a.box.OpenLog()
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (d *Daemon) place(a *app, rec record, ns *netns.NS) (_ *restore.Place, err 
 // else, a CRIU process works on the app, even if its daemon has died.
 type guard struct{ *os.File }
 
-func openGuard(a *app) (*guard, error) {
+func openGuard(a *App) (*guard, error) {
 	f, err := os.OpenFile(filepath.Join(a.work(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock app: %w", err)

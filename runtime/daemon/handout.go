@@ -10,7 +10,9 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/template"
 )
@@ -82,7 +84,7 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[st
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if
 // there is none whose memory came back as is asked for. On the disk it stands ready until it runs, and a daemon that finds
 // it there ends it.
-func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
+func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 	name := c.req.names[c.index]
 	for _, a := range d.pooled(c.t) {
 		if pages := c.req.policy.pages; pages != nil && a.pages() != *pages {
@@ -92,7 +94,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
 		if !ok {
 			continue
 		}
-		if a.status() != Pooled || a.hasEnded() {
+		if a.status() != app.Pooled || a.hasEnded() {
 			release()
 			continue
 		}
@@ -103,7 +105,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *app, release func(), err error) {
 			return nil, nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
 		}
 		old := a.name()
-		err := a.assume(Restoring, func(r *record) {
+		err := a.assume(app.Restoring, func(r *app.Record) {
 			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
 			r.Batch, r.LastError = c.req.batch, ""
 			c.req.policy.change(r)
@@ -128,7 +130,7 @@ type calls struct {
 	mu     sync.Mutex
 	going  int
 	ended  time.Time // when the last one ended
-	handed []*app    // whose records are aside
+	handed []*App    // whose records are aside
 }
 
 const (
@@ -175,7 +177,7 @@ func (c *calls) calm(ctx context.Context) bool {
 	}
 }
 
-func (c *calls) handedOut(a *app) {
+func (c *calls) handedOut(a *App) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.handed = append(c.handed, a)
@@ -185,14 +187,14 @@ func (c *calls) handedOut(a *app) {
 // run directory: there, on a tmpfs, nothing waits for a disk that others keep busy. A
 // new daemon goes by it as long as the app stands ready by its record proper, see
 // load; a reboot ends both.
-func (a *app) recordAside() error {
+func (a *App) recordAside() error {
 	rec, _ := a.read()
-	rec.Status, rec.StatusAt = Running, time.Now()
-	if err := rec.write(a.box.RunDir, untilReboot); err != nil {
+	rec.Status, rec.StatusAt = app.Running, time.Now()
+	if err := rec.Write(a.box.RunDir, journal.UntilReboot); err != nil {
 		return err
 	}
 	a.aside = true
-	return a.assume(Running, nil)
+	return a.assume(app.Running, nil)
 }
 
 // recordHandedOut records the apps that were handed out for good. It returns false if
@@ -223,12 +225,12 @@ func (d *Daemon) recordHandedOut() bool {
 
 // recordProper undoes recordAside, unless a step has done so, or the app was removed: if
 // the disk was full that was no step.
-func (a *app) recordProper() error {
+func (a *App) recordProper() error {
 	if !a.aside || a.gone {
 		return nil
 	}
 	rec, _ := a.read()
-	if err := rec.write(a.dir, forever); err != nil {
+	if err := rec.Write(a.dir, journal.Forever); err != nil {
 		return err
 	}
 	a.aside = false

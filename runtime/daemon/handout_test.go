@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/journal"
 )
 
 // Pools are filled when nobody asks for clones, or somebody has for too long.
@@ -35,7 +38,7 @@ func TestCalm(t *testing.T) {
 // without a record of that.
 func TestRecordHandedOut(t *testing.T) {
 	d := &Daemon{log: slog.New(slog.DiscardHandler)}
-	a := &app{turn: make(chan struct{}, 1), dir: filepath.Join(t.TempDir(), "gone"), aside: true, rec: record{Name: "t-1"}}
+	a := &App{turn: make(chan struct{}, 1), dir: filepath.Join(t.TempDir(), "gone"), aside: true, rec: app.Record{Identity: app.Identity{Name: "t-1"}}}
 	d.calls.handedOut(a)
 	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // it can't be
 	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // nor is it given up
@@ -48,20 +51,20 @@ func TestRecordHandedOut(t *testing.T) {
 // out: nobody else does then. Only that makes a spare file.
 func TestStepOfHandedOut(t *testing.T) {
 	for name, test := range map[string]struct {
-		to      Status
-		aside   bool
-		forever bool
+		to    app.Status
+		aside bool
+		lasts bool
 	}{
-		"aside":         {Hibernating, true, true},
-		"not aside":     {Hibernating, false, false},
-		"to be removed": {Removing, true, false},
+		"aside":         {app.Hibernating, true, true},
+		"not aside":     {app.Hibernating, false, false},
+		"to be removed": {app.Removing, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := &app{dir: t.TempDir(), aside: test.aside, rec: record{Name: "t-1", Status: Running}}
-			qt.Assert(t, qt.IsNil(a.step(test.to, untilReboot, nil)))
+			a := &App{dir: t.TempDir(), aside: test.aside, rec: app.Record{Identity: app.Identity{Name: "t-1"}, State: app.State{Status: app.Running}}}
+			qt.Assert(t, qt.IsNil(a.step(test.to, journal.UntilReboot, nil)))
 			qt.Assert(t, qt.IsFalse(a.aside))
-			_, err := os.Lstat(filepath.Join(a.dir, spareFile))
-			qt.Assert(t, qt.Equals(err == nil, test.forever), qt.Commentf("%v", err))
+			_, err := os.Lstat(filepath.Join(a.dir, "spare"))
+			qt.Assert(t, qt.Equals(err == nil, test.lasts), qt.Commentf("%v", err))
 		})
 	}
 }

@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
@@ -29,7 +32,7 @@ type outcome struct {
 	frozen  time.Duration
 	steps   map[string]time.Duration
 	sockets []socketOutcome // those that were not simply kept
-	notes   []note          // see app.remark
+	notes   []app.Note      // see app.remark
 }
 
 // hibernate saves a running app, ends its processes and holds its sockets. If
@@ -37,9 +40,9 @@ type outcome struct {
 //
 // An app that changed what CRIU had been told, just before it was frozen, is
 // tried once more.
-func (d *Daemon) hibernate(ctx context.Context, a *app, how sleep, tell func(string)) (*outcome, error) {
+func (d *Daemon) hibernate(ctx context.Context, a *App, how sleep, tell func(string)) (*outcome, error) {
 	out, err := d.hibernateOnce(ctx, a, how, tell)
-	if errors.Is(err, errChanged) && a.status() == Running {
+	if errors.Is(err, errChanged) && a.status() == app.Running {
 		return d.hibernateOnce(ctx, a, how, tell)
 	}
 	return out, err
@@ -56,13 +59,13 @@ type sleep struct {
 //
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
-func (d *Daemon) hibernateOnce(ctx context.Context, a *app, how sleep, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "hibernate")
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if a.status() == Held {
+	if a.status() == app.Held {
 		return &outcome{}, nil
 	}
 	seen, err := d.preflight(ctx, a, how.accept, hold.Preflight)
@@ -76,7 +79,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, how sleep, tell func
 	if err := d.fds.Ready(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.step(Hibernating, untilReboot, nil); err != nil {
+	if err := a.step(app.Hibernating, journal.UntilReboot, nil); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -155,7 +158,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *app, how sleep, tell func
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it
 // can't fail. What can't be recorded now the next daemon finds out.
-func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
+func (d *Daemon) becomeHeld(ctx context.Context, a *App) {
 	a.dropProcess()
 	// What can't be read now is read whenever somebody asks what is needed.
 	var files []memory.File
@@ -166,8 +169,8 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 	}
 	rec, _ := a.read()
 	a.tellWakers(&rec, first)
-	err := a.settle(Held, forever, func(r *record) {
-		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = processRecord{}, files, host, bootID(), a.remarked(), first
+	err := a.settle(app.Held, journal.Forever, func(r *app.Record) {
+		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = process.Identity{}, files, host, bootID(), a.remarked(), first
 	})
 	if err != nil {
 		a.note(err)
@@ -184,8 +187,8 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *app) {
 }
 
 // undoHibernate makes an app whose processes are alive a running one again.
-func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
-	if a.status() != Hibernating {
+func (d *Daemon) undoHibernate(ctx context.Context, a *App) error {
+	if a.status() != app.Hibernating {
 		return nil
 	}
 	return errors.Join(
@@ -194,13 +197,13 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *app) error {
 		a.cgroup().Thaw(),
 		d.release(ctx, a),
 		a.hibernation().Remove(),
-		a.settle(Running, untilReboot, nil),
+		a.settle(app.Running, journal.UntilReboot, nil),
 	)
 }
 
 // preflight refuses an app that can't be saved before anything is frozen. It returns the
 // paths that were looked at.
-func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Protection, look func(context.Context, []int) []hold.Finding) (*paths.Seen, error) {
+func (d *Daemon) preflight(ctx context.Context, a *App, accept []preflight.Protection, look func(context.Context, []int) []hold.Finding) (*paths.Seen, error) {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return nil, err
@@ -233,7 +236,7 @@ func (d *Daemon) preflight(ctx context.Context, a *app, accept []preflight.Prote
 	return seen, nil
 }
 
-func (a *app) preflightOptions(accept []preflight.Protection) preflight.Options {
+func (a *App) preflightOptions(accept []preflight.Protection) preflight.Options {
 	rec, _ := a.read()
 	return preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: slices.Concat(rec.AcceptLost, accept)}
 }
@@ -241,7 +244,7 @@ func (a *app) preflightOptions(accept []preflight.Protection) preflight.Options 
 // holdFor is the hold of one app, as package snapshot sees it.
 type holdFor struct {
 	d   *Daemon
-	a   *app
+	a   *App
 	opt hold.Options
 	// external is what CRIU was told to leave alone.
 	external []string
@@ -283,7 +286,7 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 }
 
 // release lets go of all that is held, here and in the holder.
-func (d *Daemon) release(ctx context.Context, a *app) error {
+func (d *Daemon) release(ctx context.Context, a *App) error {
 	a.lost = ""
 	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
 		var err error
@@ -297,7 +300,7 @@ func (d *Daemon) release(ctx context.Context, a *app) error {
 
 // reclaim gets the held sockets from the holder after a restart of the daemon. If
 // the holder has none, the app has lost them.
-func (d *Daemon) reclaim(ctx context.Context, a *app) error {
+func (d *Daemon) reclaim(ctx context.Context, a *App) error {
 	items, err := d.fds.Get(ctx, a.box.Name)
 	if errors.Is(err, holder.ErrNotFound) {
 		a.lose()
@@ -328,7 +331,7 @@ func (o *takeOptions) close() {
 	_ = o.guard.Close() // a lock
 }
 
-func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target string, after snapshot.After) (_ *takeOptions, err error) {
+func (d *Daemon) takeOptions(ctx context.Context, a *App, ns *netns.NS, target string, after snapshot.After) (_ *takeOptions, err error) {
 	rec, _ := a.read()
 	external, dump, err := externals(a, rec)
 	if err != nil {
@@ -359,7 +362,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
-	inside4, inside6 := rec.inside()
+	inside4, inside6 := rec.Inside()
 	bases, err := d.mappedMemory(a, rec)
 	if err != nil {
 		return nil, err
@@ -383,7 +386,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *app, ns *netns.NS, target s
 			Manifest: snapshot.Manifest{
 				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
 				Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: rec.Layers, External: external, Origin: d.origin(),
-				Policy: rec.savedPolicy(),
+				Policy: rec.SavedPolicy(),
 			},
 		},
 	}, nil
@@ -400,7 +403,7 @@ func addrText(a netip.Addr) string {
 var _ snapshot.Sockets = holdFor{}
 
 // setHeld changes what is held. The caller has the turn.
-func (a *app) setHeld(set *hold.Set) {
+func (a *App) setHeld(set *hold.Set) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held = set

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
@@ -36,7 +37,7 @@ func (h *hostFiles) take(files ...hostfile.File) {
 }
 
 // hostPlace is an app's root directory, to package hostfile.
-func (d *Daemon) hostPlace(a *app, rec record) hostfile.Place {
+func (d *Daemon) hostPlace(a *App, rec app.Record) hostfile.Place {
 	return hostfile.Place{
 		Binds: bindsOf(rec.Spec),
 		Root:  a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.layerPaths(rec.Layers)...),
@@ -54,7 +55,7 @@ func bindsOf(spec *specs.Spec) map[string]string {
 
 // warmHostFiles keeps the files of the host that a running app uses, before it is frozen.
 // What was copied for the app before is its own again if it is hibernated.
-func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record, after snapshot.After) (_ *hostFiles, err error) {
+func (d *Daemon) warmHostFiles(ctx context.Context, a *App, rec app.Record, after snapshot.After) (_ *hostFiles, err error) {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (d *Daemon) warmHostFiles(ctx context.Context, a *app, rec record, after sn
 // keepFiles looks whether the images name files that are where they say, and keeps those
 // of the host that they need, while the app is frozen. seen are the paths that were looked
 // at before.
-func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *app, images string, seen *paths.Seen) error {
+func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *App, images string, seen *paths.Seen) error {
 	files, err := image.SavedFiles(ctx, images)
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *app, images s
 }
 
 // keep keeps those that the images need, while the app is frozen.
-func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *app, images string, files []image.SavedFile) (err error) {
+func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *App, images string, files []image.SavedFile) (err error) {
 	rec, _ := a.read()
 	place := d.hostPlace(a, rec)
 	h.kept, err = h.store.KeepSaved(ctx, images, files, place, h.have)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/idle"
@@ -19,8 +20,8 @@ const startingTime = 5 * time.Minute
 // sleeper hibernates one app when it is idle.
 type sleeper struct {
 	d     *Daemon
-	a     *app
-	rec   record
+	a     *App
+	rec   app.Record
 	ns    *netns.NS
 	meter *idle.Meter
 	judge *idle.Judge
@@ -29,7 +30,7 @@ type sleeper struct {
 
 // watchIdle hibernates an app that has had no traffic, and nothing to do, for the
 // time it was told.
-func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
+func (d *Daemon) watchIdle(a *App, ended <-chan struct{}) {
 	rec, _ := a.read()
 	if rec.HibernateAfter <= 0 || rec.Pool != "" { // or it is asked again when it is handed out
 		return
@@ -58,12 +59,12 @@ func (d *Daemon) watchIdle(a *app, ended <-chan struct{}) {
 	})
 }
 
-func (d *Daemon) newSleeper(ctx context.Context, a *app, rec record) (_ *sleeper, err error) {
+func (d *Daemon) newSleeper(ctx context.Context, a *App, rec app.Record) (_ *sleeper, err error) {
 	s := &sleeper{d: d, a: a, rec: rec}
 	if s.ns, err = netns.Open(a.box.NetPath()); err != nil {
 		return nil, err
 	}
-	s.meter, err = idle.NewMeter(ctx, idle.Options{NS: s.ns, Device: fabric.AppDevice, Own: rec.own(), Policy: rec.Wake})
+	s.meter, err = idle.NewMeter(ctx, idle.Options{NS: s.ns, Device: fabric.AppDevice, Own: rec.Own(), Policy: rec.Wake})
 	if err != nil {
 		return nil, errors.Join(err, s.ns.Close())
 	}
@@ -94,9 +95,9 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 		return attended, nil
 	case !isIdle:
 		return awake, nil
-	case s.a.status() != Running:
+	case s.a.status() != app.Running:
 		return "something is being done to it", nil
-	case s.rec.ringing(look.At):
+	case s.rec.Ringing(look.At):
 		return "its timer expires about now", nil
 	}
 	if due, next := s.retry.Due(look.At); !due {
@@ -140,7 +141,7 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 	if err != nil {
 		return "", false, nil //nolint:nilerr // hibernating tells all that it finds
 	}
-	can := set.Wakers(s.rec.Wake, s.rec.own())
+	can := set.Wakers(s.rec.Wake, s.rec.Own())
 	if err := set.Close(); err != nil {
 		return "", false, err
 	}
@@ -180,24 +181,24 @@ func (s *sleeper) failed(ctx context.Context, err error) string {
 
 // setAwake notes why an app that is to be hibernated when it is idle is awake. What is
 // noted of an app that runs is never out of date: whoever follows its processes notes it.
-func (a *app) setAwake(why string) {
+func (a *App) setAwake(why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.awake = why
 }
 
 // whyAwake is why a running app is awake; empty if it never sleeps by itself.
-func (a *app) whyAwake() string {
+func (a *App) whyAwake() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.rec.Status != Running {
+	if a.rec.Status != app.Running {
 		return ""
 	}
 	return a.awake
 }
 
 // usedTime is the processor time that the app has had; 0 if that is unknown.
-func usedTime(a *app) time.Duration {
+func usedTime(a *App) time.Duration {
 	used, err := a.cgroup().Used()
 	if err != nil {
 		return 0

@@ -25,7 +25,7 @@ func (d *Daemon) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, 
 		ids = append(ids, &api.Id{Kind: kind, Virtual: virtual, Actual: actual, Detail: detail})
 	}
 	add("hostname", rec.Spec.Hostname, rec.Name, "on host "+kernelHostname())
-	inside4, inside6 := rec.inside()
+	inside4, inside6 := rec.Inside()
 	add("address", inside4.String(), rec.Addr4.String(), "network "+rec.Network)
 	if rec.Addr6.IsValid() {
 		add("address", inside6.String(), rec.Addr6.String(), "network "+rec.Network)

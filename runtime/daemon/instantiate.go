@@ -18,7 +18,8 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/template"
@@ -116,7 +117,7 @@ type birth struct {
 }
 
 // instance is what is known of an app that is made of a snapshot, one of count.
-func (a *app) instance(count, existing int, set map[string]string) template.Instance {
+func (a *App) instance(count, existing int, set map[string]string) template.Instance {
 	rec, _ := a.read()
 	return template.Instance{
 		Name: rec.Name, Template: rec.Template, Number: rec.Number, Count: count, Existing: existing,
@@ -130,7 +131,7 @@ func (a *app) instance(count, existing int, set map[string]string) template.Inst
 //
 //	cgroup, namespace -> CRIU's start   -> CRIU's namespaces -> its processes -> commands, signal -> network
 //	                     files, images     link, cut off if there are commands
-func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps) error {
+func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, clock *steps) error {
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return err
 	}
@@ -155,12 +156,12 @@ func (d *Daemon) instantiate(ctx context.Context, a *app, b birth, clock *steps)
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	return d.adopt(a, proc, forever)
+	return d.adopt(a, proc, journal.Forever)
 }
 
 // furnish makes the files of an app that is made of a snapshot, while that is checked.
 // What it has made of a damaged one goes with the app.
-func (d *Daemon) furnish(ctx context.Context, a *app, b birth, clock *steps) error {
+func (d *Daemon) furnish(ctx context.Context, a *App, b birth, clock *steps) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.fill(gctx, a, b, clock) })
 	g.Go(b.source.checked)
@@ -173,7 +174,7 @@ func (d *Daemon) furnish(ctx context.Context, a *app, b birth, clock *steps) err
 
 // connect attaches the app to its network, and cuts it off if commands are to be run
 // first.
-func (d *Daemon) connect(ctx context.Context, a *app, p *template.Plan, ns *netns.NS) error {
+func (d *Daemon) connect(ctx context.Context, a *App, p *template.Plan, ns *netns.NS) error {
 	if err := d.attach(ctx, a, ns); err != nil || len(p.Commands) == 0 {
 		return err
 	}
@@ -181,7 +182,7 @@ func (d *Daemon) connect(ctx context.Context, a *app, p *template.Plan, ns *netn
 }
 
 // fill makes the app's files.
-func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error {
+func (d *Daemon) fill(ctx context.Context, a *App, b birth, clock *steps) error {
 	if len(b.copied) > 0 {
 		clock.begin("copy files")
 		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Spec.Root.Path, a.box.Upper()); err != nil {
@@ -202,7 +203,7 @@ func (d *Daemon) fill(ctx context.Context, a *app, b birth, clock *steps) error 
 }
 
 // heed takes what a plan says of the app's record.
-func (a *app) heed(p *template.Plan) {
+func (a *App) heed(p *template.Plan) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	spec, process := *a.rec.Spec, *a.rec.Spec.Process
@@ -216,7 +217,7 @@ func (a *app) heed(p *template.Plan) {
 
 // checkOpen refuses to write to files that the processes have open. Of one that stands
 // ready makePooled has done so.
-func (b *birth) checkOpen(ctx context.Context, a *app) error {
+func (b *birth) checkOpen(ctx context.Context, a *App) error {
 	switch {
 	case b.images != nil:
 		return b.plan.CheckOpen(a.box.Root(), b.images.open)
@@ -231,7 +232,7 @@ func (b *birth) checkOpen(ctx context.Context, a *app) error {
 }
 
 // apply writes the app's own files.
-func (d *Daemon) apply(ctx context.Context, a *app, b birth) error {
+func (d *Daemon) apply(ctx context.Context, a *App, b birth) error {
 	if err := b.checkOpen(ctx, a); err != nil {
 		return err
 	}
@@ -244,7 +245,7 @@ func (d *Daemon) apply(ctx context.Context, a *app, b birth) error {
 }
 
 // settleIn does what is to be done when the processes run, and lets traffic in.
-func (d *Daemon) settleIn(ctx context.Context, a *app, p *template.Plan, proc *sandbox.Process) error {
+func (d *Daemon) settleIn(ctx context.Context, a *App, p *template.Plan, proc *process.Process) error {
 	if rec, _ := a.read(); rec.Template != "" {
 		if err := fault.Point(ctx, fault.CloneAfterRun); err != nil {
 			return err
@@ -281,7 +282,7 @@ func (d *Daemon) settleIn(ctx context.Context, a *app, p *template.Plan, proc *s
 const outputDelay = 100 * time.Millisecond
 
 // command runs a command of the rules inside a restored app.
-func (a *app) command(ctx context.Context, c template.PlannedCommand, pid int) error {
+func (a *App) command(ctx context.Context, c template.PlannedCommand, pid int) error {
 	rec, _ := a.read()
 	fail := func(err error) error { return fmt.Errorf("run %s: %w", strings.Join(c.Args, " "), err) }
 	p := &specs.Process{Args: c.Args, Cwd: "/", Env: rec.Spec.Process.Env}

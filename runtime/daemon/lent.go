@@ -17,7 +17,7 @@ import (
 
 // holdOptions say what a hold must know of the app. known are CRIU's names for its log
 // and for other files that it is given back in another way.
-func (a *app) holdOptions(ns *netns.NS, known []string) hold.Options {
+func (a *App) holdOptions(ns *netns.NS, known []string) hold.Options {
 	opt := hold.Options{NS: ns, Known: known}
 	for _, m := range a.box.Spec.Mounts {
 		opt.Binds = append(opt.Binds, hold.Bind{Inside: m.Destination, Host: m.Source})
@@ -26,7 +26,7 @@ func (a *app) holdOptions(ns *netns.NS, known []string) hold.Options {
 }
 
 // binds are what the app has bound of the host, by where it has it.
-func (a *app) binds() map[string]string {
+func (a *App) binds() map[string]string {
 	binds := make(map[string]string)
 	for _, m := range a.box.Spec.Mounts {
 		binds[m.Destination] = m.Source
@@ -45,7 +45,7 @@ func logKey(list []snapshot.External) string {
 }
 
 // lentFiles names the files of the host that CRIU must be told of.
-func lentFiles(ctx context.Context, a *app, opt hold.Options) ([]string, error) {
+func lentFiles(ctx context.Context, a *App, opt hold.Options) ([]string, error) {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func externalFile(o hold.Object) snapshot.External {
 }
 
 // openLent opens a file of the host again, as the app had it.
-func (a *app) openLent(e snapshot.External) (*os.File, error) {
+func (a *App) openLent(e snapshot.External) (*os.File, error) {
 	f, err := openBound(a.box.Spec.Mounts, e.Path, e.Open.Flags)
 	if err != nil {
 		return nil, err

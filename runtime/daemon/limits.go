@@ -3,13 +3,14 @@ package daemon
 import (
 	"log/slog"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 )
 
 // makeRoom raises the app's limits for a restore, that an app which used all it
 // may could not be restored under, and returns a function that puts them back.
 // If the daemon dies in between, the next one does, when it prepares the sandbox.
-func (d *Daemon) makeRoom(a *app, rec record) (tighten func(), err error) {
+func (d *Daemon) makeRoom(a *App, rec app.Record) (tighten func(), err error) {
 	if rec.Spec.Linux == nil {
 		return func() {}, nil
 	}

@@ -21,14 +21,14 @@ import (
 )
 
 // list returns all apps, ordered by name.
-func (d *Daemon) list() []*app {
+func (d *Daemon) list() []*App {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := make([]*app, 0, len(d.apps))
+	all := make([]*App, 0, len(d.apps))
 	for _, a := range d.apps {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *app) int { return strings.Compare(a.name(), b.name()) })
+	slices.SortFunc(all, func(a, b *App) int { return strings.Compare(a.name(), b.name()) })
 	return all
 }
 
@@ -123,7 +123,7 @@ func (d *Daemon) beingRestored(name string) error {
 // no snapshot has it.
 func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
 	dir, m, err := d.findSnapshot(req.GetSnapshot())
-	var held *app
+	var held *App
 	if errdefs.IsNotFound(err) {
 		a, aerr := d.find(req.GetSnapshot())
 		if aerr != nil {
@@ -175,7 +175,7 @@ func (d *Daemon) origin() snapshot.Origin {
 }
 
 // heldInodes names the sockets that are held of an app; not to be changed.
-func (a *app) heldInodes() map[uint64]bool {
+func (a *App) heldInodes() map[uint64]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.inodes

@@ -20,7 +20,7 @@ const (
 
 // neededLocks are the locks on files of the host that CRIU will take for the app's
 // processes. Those of held open files are there already. drop closes the files.
-func (a *app) neededLocks(m *snapshot.Manifest, images string, held []restore.Held) (locks []restore.Lock, drop func(), err error) {
+func (a *App) neededLocks(m *snapshot.Manifest, images string, held []restore.Held) (locks []restore.Lock, drop func(), err error) {
 	drop = func() {
 		for _, l := range locks {
 			_ = l.File.Close() // of its own
@@ -85,7 +85,7 @@ func firstTaken(locks []restore.Lock) (*restore.LockedError, error) {
 
 // guardLocks ends ctx if somebody got one of the locks after it was looked for, so
 // that CRIU waits for it. quit ends the watch, and must be called.
-func (d *Daemon) guardLocks(ctx context.Context, a *app, locks []restore.Lock) (_ context.Context, quit func()) {
+func (d *Daemon) guardLocks(ctx context.Context, a *App, locks []restore.Lock) (_ context.Context, quit func()) {
 	if len(locks) == 0 {
 		return ctx, func() {}
 	}
@@ -118,7 +118,7 @@ func (d *Daemon) guardLocks(ctx context.Context, a *app, locks []restore.Lock) (
 }
 
 // has tells whether a process is the app's.
-func (a *app) has(pid int) bool {
+func (a *App) has(pid int) bool {
 	pids, err := a.cgroup().PIDs()
 	return err == nil && slices.Contains(pids, pid)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 )
 
 // Logs implements the API.
@@ -36,7 +37,7 @@ func (d *Daemon) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[ap
 		if err := drain(f, send); err != nil {
 			return err
 		}
-		if s := a.status(); !req.GetFollow() || s == Stopped || s == Removing {
+		if s := a.status(); !req.GetFollow() || s == app.Stopped || s == app.Removing {
 			return nil
 		}
 		if !wait(stream.Context(), 100*time.Millisecond) {

@@ -11,13 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // mappedMemory finds the memory files that the app's processes map, by the names
 // that CRIU has for them: file[<mount id>:<inode>], both hexadecimal (files-reg.c,
 // dump_one_reg_file). The mount is that of the daemon which restored them.
-func (d *Daemon) mappedMemory(a *app, rec record) (map[string]memory.File, error) {
+func (d *Daemon) mappedMemory(a *App, rec app.Record) (map[string]memory.File, error) {
 	if len(rec.Memory) == 0 {
 		return nil, nil
 	}

@@ -11,7 +11,7 @@ import (
 
 // moved lists the unix sockets whose files are not where they were bound: a copy binds
 // them to where the files are.
-func (o *takeOptions) moved(ctx context.Context, a *app, pids []int) ([]snapshot.External, error) {
+func (o *takeOptions) moved(ctx context.Context, a *App, pids []int) ([]snapshot.External, error) {
 	found, err := hold.FindMoved(ctx, pids, o.PID)
 	if err != nil {
 		return nil, err

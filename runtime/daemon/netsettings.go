@@ -17,7 +17,7 @@ import (
 
 // networkSettings reads what a running app has set in its network namespace, tells what of
 // it a copy does not get, and refuses sockets that could not be bound there.
-func (d *Daemon) networkSettings(ctx context.Context, a *app) (_ netconf.Settings, err error) {
+func (d *Daemon) networkSettings(ctx context.Context, a *App) (_ netconf.Settings, err error) {
 	settings, missing, err := a.readNetwork()
 	if err != nil {
 		return settings, err
@@ -34,7 +34,7 @@ func (d *Daemon) networkSettings(ctx context.Context, a *app) (_ netconf.Setting
 
 // readNetwork reads what an app has set in its network namespace, and what of it can't be
 // kept.
-func (a *app) readNetwork() (netconf.Settings, []netconf.Missing, error) {
+func (a *App) readNetwork() (netconf.Settings, []netconf.Missing, error) {
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return netconf.Settings{}, nil, err
@@ -45,7 +45,7 @@ func (a *app) readNetwork() (netconf.Settings, []netconf.Missing, error) {
 
 // checkHeldBound refuses sockets of a held app that could not be bound in a copy of it,
 // which gets the network settings that were saved.
-func (a *app) checkHeldBound(saved *netconf.Settings) error {
+func (a *App) checkHeldBound(saved *netconf.Settings) error {
 	_, missing, err := a.readNetwork()
 	if err != nil {
 		return err
@@ -55,13 +55,13 @@ func (a *app) checkHeldBound(saved *netconf.Settings) error {
 
 // ownNetwork reads what an app has set in its network namespace, for when that is gone with
 // the host.
-func (a *app) ownNetwork() (_ netconf.Settings, err error) {
+func (a *App) ownNetwork() (_ netconf.Settings, err error) {
 	settings, _, err := a.readNetwork()
 	return settings, err
 }
 
 // bindable tells to which addresses a copy can bind its sockets.
-func (a *app) bindable(settings *netconf.Settings) func(netip.Addr) bool {
+func (a *App) bindable(settings *netconf.Settings) func(netip.Addr) bool {
 	own := a.ownAddress(settings.Addresses...)
 	if settings.Sysctls["ipv4/ip_nonlocal_bind"] == "1" {
 		return func(addr netip.Addr) bool { return addr.Is4() || own(addr) }
@@ -69,10 +69,10 @@ func (a *app) bindable(settings *netconf.Settings) func(netip.Addr) bool {
 	return own
 }
 
-func (a *app) standardNetwork() netconf.Standard {
+func (a *App) standardNetwork() netconf.Standard {
 	rec, _ := a.read()
 	s := netconf.Standard{Device: fabric.AppDevice, Sysctls: fabric.AppSysctls()}
-	four, six := rec.inside()
+	four, six := rec.Inside()
 	for i, addr := range []netip.Addr{four, six} {
 		if addr.IsValid() {
 			s.Addresses = append(s.Addresses, addr)
@@ -114,7 +114,7 @@ func readNetwork(from snapshot.Dir) (netconf.Settings, error) {
 }
 
 // sameNetwork sets what was set in the network namespace of the app that was saved.
-func (a *app) sameNetwork(ns *netns.NS, from snapshot.Dir) error {
+func (a *App) sameNetwork(ns *netns.NS, from snapshot.Dir) error {
 	settings, err := readNetwork(from)
 	if err != nil {
 		return err

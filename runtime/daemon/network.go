@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/endpoint"
@@ -34,11 +35,8 @@ func (d *Daemon) pool(network string) (endpoint.Pool, error) {
 	dir := filepath.Join(d.opt.StateDir, "networks")
 	path := filepath.Join(dir, network+".json")
 	var p endpoint.Pool
-	switch b, err := os.ReadFile(path); {
+	switch err := journal.Read(path, &p); {
 	case err == nil:
-		if err := json.Unmarshal(b, &p); err != nil {
-			return p, fmt.Errorf("read network %s: %w", network, err)
-		}
 		return p, p.Validate()
 	case !errors.Is(err, fs.ErrNotExist):
 		return p, fmt.Errorf("read network %s: %w", network, err)
@@ -53,14 +51,10 @@ func (d *Daemon) pool(network string) (endpoint.Pool, error) {
 			return p, err
 		}
 	}
-	b, err := json.Marshal(p)
-	if err != nil {
-		return p, err
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return p, fmt.Errorf("make network: %w", err)
 	}
-	return p, replaceFile(path, b, forever)
+	return p, journal.Write(path, p, journal.Forever)
 }
 
 // nextPool is the n-th address space after the default one: 10.78.0.0/16 after
@@ -80,14 +74,14 @@ func nextPool(p endpoint.Pool, n int) (endpoint.Pool, error) {
 // checkPublications refuses a host port that another app has.
 //
 // The caller holds d.mu.
-func (d *Daemon) checkPublications(rec record) error {
+func (d *Daemon) checkPublications(rec app.Record) error {
 	for _, a := range d.apps {
 		other, _ := a.read()
 		if other.Name == rec.Name {
 			continue
 		}
 		for _, p := range rec.Publish {
-			if slices.ContainsFunc(other.Publish, p.meets) {
+			if slices.ContainsFunc(other.Publish, p.Meets) {
 				return fmt.Errorf("publish host port %d/%s: %w: app %s has it", p.HostPort, p.Proto, errdefs.ErrAlreadyExists, other.Name)
 			}
 		}
@@ -96,7 +90,7 @@ func (d *Daemon) checkPublications(rec record) error {
 }
 
 // addPublications gives an app ports of the host, unless another one has them.
-func (d *Daemon) addPublications(a *app, list []template.Published) error {
+func (d *Daemon) addPublications(a *App, list []template.Published) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -105,7 +99,7 @@ func (d *Daemon) addPublications(a *app, list []template.Published) error {
 	rec, _ := a.read()
 	rec.Publish = slices.Clone(rec.Publish)
 	for _, p := range list {
-		rec.Publish = append(rec.Publish, publication{Proto: string(p.Protocol), HostAddr: p.HostAddress, HostPort: p.HostPort, Port: p.Port})
+		rec.Publish = append(rec.Publish, app.Publication{Proto: string(p.Protocol), HostAddr: p.HostAddress, HostPort: p.HostPort, Port: p.Port})
 	}
 	if err := d.checkPublications(rec); err != nil {
 		return err
@@ -117,13 +111,13 @@ func (d *Daemon) addPublications(a *app, list []template.Published) error {
 }
 
 // isolate cuts an attached app off from its network, until it is attached again.
-func (d *Daemon) isolate(ctx context.Context, a *app) error {
+func (d *Daemon) isolate(ctx context.Context, a *App) error {
 	rec, _ := a.read()
-	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error { return f.Isolate(ctx, rec.endpoint()) })
+	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error { return f.Isolate(ctx, endpointOf(&rec)) })
 }
 
 // rejoin undoes isolate.
-func (d *Daemon) rejoin(ctx context.Context, a *app) error {
+func (d *Daemon) rejoin(ctx context.Context, a *App) error {
 	rec, _ := a.read()
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
@@ -131,17 +125,23 @@ func (d *Daemon) rejoin(ctx context.Context, a *app) error {
 	}
 	defer ns.Close() //nolint:errcheck // a handle
 	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
-		if err := f.Rejoin(ctx, rec.endpoint(), ns); err != nil || len(rec.Publish) == 0 {
+		if err := f.Rejoin(ctx, endpointOf(&rec), ns); err != nil || len(rec.Publish) == 0 {
 			return err
 		}
 		return d.publish(ctx, f, rec.Network)
 	})
 }
 
-// meets tells whether two publications can't both be there.
-func (p publication) meets(q publication) bool {
-	return p.Proto == q.Proto && p.HostPort == q.HostPort &&
-		(p.HostAddr == q.HostAddr || !p.HostAddr.IsValid() || !q.HostAddr.IsValid())
+// endpointOf is the app's place in its network.
+func endpointOf(r *app.Record) fabric.Endpoint {
+	ep := fabric.Endpoint{App: r.Name, Addr4: r.Addr4, Addr6: r.Addr6}
+	if r.Inside4 != r.Addr4 {
+		ep.Inside4 = r.Inside4
+	}
+	if r.Inside6 != r.Addr6 {
+		ep.Inside6 = r.Inside6
+	}
+	return ep
 }
 
 // lan is an open network. It is there as long as an app is attached to it, or an
@@ -195,7 +195,7 @@ func (d *Daemon) leaveNetwork(ctx context.Context, name string, n *lan) error {
 		return nil
 	}
 	for _, a := range d.apps {
-		if r, _ := a.read(); r.Network == name && r.Status != Stopped && !a.detached {
+		if r, _ := a.read(); r.Network == name && r.Status != app.Stopped && !a.detached {
 			return nil // it detaches itself when it ends
 		}
 	}
@@ -204,13 +204,13 @@ func (d *Daemon) leaveNetwork(ctx context.Context, name string, n *lan) error {
 }
 
 // attach connects an app's namespace to its network and publishes its ports.
-func (d *Daemon) attach(ctx context.Context, a *app, ns *netns.NS) error {
+func (d *Daemon) attach(ctx context.Context, a *App, ns *netns.NS) error {
 	rec, _ := a.read()
 	d.mu.Lock()
 	a.detached = false
 	d.mu.Unlock()
 	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
-		if err := f.Attach(ctx, rec.endpoint(), ns); err != nil {
+		if err := f.Attach(ctx, endpointOf(&rec), ns); err != nil {
 			return err
 		}
 		return d.publish(ctx, f, rec.Network)
@@ -224,7 +224,7 @@ func (d *Daemon) publish(ctx context.Context, f *fabric.Fabric, network string) 
 	var all []fabric.Publication
 	for _, a := range d.list() {
 		rec, _ := a.read()
-		if rec.Network != network || rec.Status == Stopped || rec.Status == Removing {
+		if rec.Network != network || rec.Status == app.Stopped || rec.Status == app.Removing {
 			continue
 		}
 		for _, p := range rec.Publish {
@@ -252,10 +252,10 @@ type published struct {
 }
 
 // detach undoes attach; the last app to leave takes the network with it.
-func (d *Daemon) detach(ctx context.Context, a *app) error {
+func (d *Daemon) detach(ctx context.Context, a *App) error {
 	rec, _ := a.read()
 	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
-		if err := f.Detach(ctx, rec.endpoint()); err != nil {
+		if err := f.Detach(ctx, endpointOf(&rec)); err != nil {
 			return err
 		}
 		if err := d.publish(ctx, f, rec.Network); err != nil {

@@ -5,25 +5,18 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/settings"
 	"github.com/snapctl/snapctl/snapshot/sysv"
 )
 
-// note is something that an app has otherwise than before, or will have when it comes
-// back. It is no error: the command lists it, and `snapctl show` does until the app is
-// hibernated, woken or restored the next time.
-type note struct {
-	Text   string `json:"text"`             // what, of which process, descriptor or path
-	Remedy string `json:"remedy,omitempty"` // what can be done about it
-}
-
 // remark adds a note to what the operation that has the app's turn tells. It may be
 // called by several at the same time. The same note is told once.
-func (a *app) remark(text, remedy string) {
+func (a *App) remark(text, remedy string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n := note{text, remedy}
+	n := app.Note{Text: text, Remedy: remedy}
 	if !slices.Contains(a.remarks, n) {
 		a.remarks = append(a.remarks, n)
 	}
@@ -32,7 +25,7 @@ func (a *app) remark(text, remedy string) {
 // setAgain sets what CRIU does not: the settings of the processes that were restored, and
 // marks of System V objects. A
 // setting that this host does not allow is a note, and no reason to fail.
-func (a *app) setAgain(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
+func (a *App) setAgain(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
 	if len(m.Settings) == 0 && m.SystemV == nil {
 		return next
 	}
@@ -60,13 +53,13 @@ func (a *app) setAgain(m *snapshot.Manifest, next func(context.Context, int) err
 }
 
 // remarked are the notes of the operation that has the app's turn.
-func (a *app) remarked() []note {
+func (a *App) remarked() []app.Note {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.remarks)
 }
 
-func showNotes(all []note) []*api.Note {
+func showNotes(all []app.Note) []*api.Note {
 	out := make([]*api.Note, len(all))
 	for i, n := range all {
 		out[i] = &api.Note{Text: n.Text, Remedy: n.Remedy}

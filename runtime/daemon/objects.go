@@ -19,7 +19,7 @@ import (
 
 // frozenLook is what is found of an app that is frozen for a copy.
 type frozenLook struct {
-	a         *app
+	a         *App
 	opt       hold.Options
 	announced []string // what CRIU was told of
 	unseen    [][]byte
@@ -105,7 +105,7 @@ func countingEventfd(images string, at image.DescriptorRef) (*os.File, error) {
 
 // keepQueues has an app with POSIX message queues keep its ipc namespace, which
 // CRIU then leaves alone: they live in it.
-func (o *takeOptions) keepQueues(ctx context.Context, a *app) error {
+func (o *takeOptions) keepQueues(ctx context.Context, a *App) error {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (o *takeOptions) keepQueues(ctx context.Context, a *app) error {
 // is kept. CRIU can't restore a mapping of shared memory whose namespace it did
 // not save (cr-dump.c, check_sysvipc_map_dump), and at the end of the processes
 // the kernel would undo their semaphore operations and remove what is marked.
-func onlyQueues(a *app) error {
+func onlyQueues(a *App) error {
 	kept, err := a.box.KeepsIPC()
 	if err != nil || !kept {
 		return err

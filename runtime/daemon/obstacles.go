@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 )
@@ -22,9 +23,9 @@ import (
 
 // appObstacles tells what keeps a held app from being woken now; nothing of one that is
 // not held.
-func (d *Daemon) appObstacles(ctx context.Context, a *app, depth snapshot.Depth) []*api.Obstacle {
+func (d *Daemon) appObstacles(ctx context.Context, a *App, depth snapshot.Depth) []*api.Obstacle {
 	rec, _ := a.read()
-	if rec.Status != Held {
+	if rec.Status != app.Held {
 		return nil
 	}
 	from := a.hibernation()
@@ -33,7 +34,7 @@ func (d *Daemon) appObstacles(ctx context.Context, a *app, depth snapshot.Depth)
 	if err == nil {
 		errs = d.obstacles(ctx, restore.Options{Snapshot: from, Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec, depth)
 	}
-	if a.status() != Held {
+	if a.status() != app.Held {
 		return nil // it was woken meanwhile, and its images have gone
 	}
 	return showObstacles(errs)
@@ -62,7 +63,7 @@ func (d *Daemon) manifestObstacles(ctx context.Context, dir snapshot.Dir, m *sna
 }
 
 // obstacles looks for all that is in the way of an app that has, or would have, a record.
-func (d *Daemon) obstacles(ctx context.Context, o restore.Options, rec record, depth snapshot.Depth) []error {
+func (d *Daemon) obstacles(ctx context.Context, o restore.Options, rec app.Record, depth snapshot.Depth) []error {
 	if err := checkRootfs(rec); err != nil {
 		return []error{err} // and so is no file of it
 	}
@@ -75,7 +76,7 @@ func (d *Daemon) obstacles(ctx context.Context, o restore.Options, rec record, d
 	return append(errs, restore.Missing(ctx, o, depth)...)
 }
 
-func checkRootfs(rec record) error {
+func checkRootfs(rec app.Record) error {
 	dir := rec.Spec.Root.Path
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return fmt.Errorf("the directory %s with the app's files is not there: put it back", dir)
@@ -84,7 +85,7 @@ func checkRootfs(rec record) error {
 }
 
 // damage looks at what snapctl itself has saved: images, memory files and layers.
-func (d *Daemon) damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, rec record, depth snapshot.Depth) []error {
+func (d *Daemon) damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, rec app.Record, depth snapshot.Depth) []error {
 	errs := []error{from.Check(ctx, m, depth, d.memory)}
 	for _, l := range rec.Layers {
 		errs = append(errs, d.layers.Check(ctx, l, depth))

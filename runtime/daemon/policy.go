@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -10,87 +9,9 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/preflight"
-	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/vem/hold"
 )
-
-// savedPolicy is what a snapshot keeps of when an app sleeps and wakes, and how.
-func (r *record) savedPolicy() *snapshot.Policy {
-	p := &snapshot.Policy{
-		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter, Timers: r.Wake.Timers,
-		HibernateAfter: r.HibernateAfter, AcceptLost: protectionNames(r.AcceptLost), AcceptChangedFiles: r.AcceptChanged,
-	}
-	if r.RestoreMemory != restore.Map {
-		p.RestoreMemory = r.RestoreMemory.String()
-	}
-	return p
-}
-
-// heedPolicy gives an app that is made of a snapshot what the saved one was told.
-// A snapshot of an older snapctl has nothing of it.
-func (r *record) heedPolicy(p *snapshot.Policy) error {
-	if p == nil {
-		return nil
-	}
-	w := hold.WakePolicy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore), SilentAfter: p.SilentAfter, Timers: p.Timers}
-	if err := w.Mode.UnmarshalText([]byte(p.Wake)); err != nil {
-		return err
-	}
-	if err := w.Validate(); err != nil {
-		return err
-	}
-	r.Wake, r.HibernateAfter, r.AcceptChanged = w, max(0, p.HibernateAfter), p.AcceptChangedFiles
-	accept, err := protections(p.AcceptLost)
-	if err != nil {
-		return err
-	}
-	r.AcceptLost = accept
-	if p.RestoreMemory == "" {
-		return nil
-	}
-	return r.RestoreMemory.UnmarshalText([]byte(p.RestoreMemory))
-}
-
-// protections reads the names of protections that may be lost.
-func protections(names []string) ([]preflight.Protection, error) {
-	var out []preflight.Protection
-	for _, name := range names {
-		p, err := preflight.ParseProtection(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-		}
-		if !slices.Contains(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out, nil
-}
-
-func protectionNames(all []preflight.Protection) []string {
-	var out []string
-	for _, p := range all {
-		out = append(out, string(p))
-	}
-	return out
-}
-
-// heedRules does the same for what the rules of a template say.
-func (r *record) heedRules(rules *template.Rules) error {
-	if rules.Memory == template.MemoryDefault {
-		return nil
-	}
-	return r.RestoreMemory.UnmarshalText([]byte(rules.Memory))
-}
-
-// needed is the record of an app that is going to be made of a snapshot: memory that is
-// copied is not needed later.
-func (r *record) needed(pages restore.Pages) {
-	if pages == restore.Copy {
-		r.Memory = nil
-	}
-}
 
 // policy is what a request to make apps of a snapshot says of when they sleep and
 // wake, and how. What it does not say is as it was saved.
@@ -134,7 +55,7 @@ func newPolicy(req policyRequest, acceptChanged *bool) (p policy, err error) {
 	return p, nil
 }
 
-func (p policy) change(r *record) {
+func (p policy) change(r *app.Record) {
 	if p.wake != nil {
 		r.Wake = *p.wake
 	}

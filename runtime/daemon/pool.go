@@ -11,7 +11,9 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -130,7 +132,7 @@ func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
 	var errs []error
 	ready := 0
 	for _, a := range d.pooled(t) {
-		if a.status() == Pooled {
+		if a.status() == app.Pooled {
 			if ready++; ready <= d.poolSize(t) {
 				continue
 			}
@@ -157,15 +159,15 @@ func (d *Daemon) poolSize(t *tmpl) int {
 }
 
 // pooled lists the apps that stand ready for a template, or have ended meanwhile.
-func (d *Daemon) pooled(t *tmpl) []*app {
+func (d *Daemon) pooled(t *tmpl) []*App {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var some []*app
+	var some []*App
 	for _, a := range d.apps {
 		if a.pool != t {
 			continue
 		}
-		if rec, _ := a.read(); rec.Pool != "" && (rec.Status == Pooled || rec.Status == Stopped || rec.Status == Removing) {
+		if rec, _ := a.read(); rec.Pool != "" && (rec.Status == app.Pooled || rec.Status == app.Stopped || rec.Status == app.Removing) {
 			some = append(some, a)
 		}
 	}
@@ -173,7 +175,7 @@ func (d *Daemon) pooled(t *tmpl) []*app {
 }
 
 // dropPooled removes an app of a pool, unless it was handed out meanwhile.
-func (d *Daemon) dropPooled(ctx context.Context, a *app) error {
+func (d *Daemon) dropPooled(ctx context.Context, a *App) error {
 	release, err := a.take(ctx, "rm")
 	if err != nil {
 		return err
@@ -202,10 +204,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := rec.heedRules(t.rules); err != nil {
+	if err := rec.HeedRules(t.rules); err != nil {
 		return err
 	}
-	rec.needed(rec.RestoreMemory)
+	rec.ForgetMemory(rec.RestoreMemory)
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
@@ -213,7 +215,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	a, release, err := d.enrollAs(ctx, rec, Restoring, t)
+	a, release, err := d.enrollAs(ctx, rec, app.Restoring, t)
 	if err != nil {
 		return err
 	}
@@ -264,16 +266,16 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := fault.Point(ctx, fault.PoolAfterRestore); err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	if err := d.adoptAs(a, proc, Pooled, untilReboot); err != nil {
+	if err := d.adoptAs(a, proc, app.Pooled, journal.UntilReboot); err != nil {
 		return err
 	}
-	keepSpare(a.dir)
+	app.KeepSpare(a.dir)
 	return fault.Point(ctx, fault.PoolAfterCommit)
 }
 
 // freezeRestored freezes processes that CRIU is about to let run: they are stopped
 // by ptrace, and CRIU, which is in their cgroup, must not be frozen with them.
-func (d *Daemon) freezeRestored(a *app, criuPID int) error {
+func (d *Daemon) freezeRestored(a *App, criuPID int) error {
 	if err := d.cgroups.Expel(criuPID); err != nil {
 		return err
 	}

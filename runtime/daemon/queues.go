@@ -26,7 +26,7 @@ func externalQueue(q hold.Queue) snapshot.External {
 // restoreQueues makes the app's ipc namespace and its message queues anew, empty,
 // if they are lost, as in a reboot of the host. CRIU must not be started in the
 // daemon's own namespace instead.
-func (a *app) restoreQueues(m *snapshot.Manifest) error {
+func (a *App) restoreQueues(m *snapshot.Manifest) error {
 	if !slices.ContainsFunc(m.External, func(e snapshot.External) bool { return e.Kind == snapshot.ExternalIPC }) {
 		return nil
 	}
@@ -54,7 +54,7 @@ func (a *app) restoreQueues(m *snapshot.Manifest) error {
 
 // openQueue opens a queue in the app's ipc namespace, and makes it if it is not
 // there.
-func (a *app) openQueue(q *snapshot.Queue) (f *os.File, err error) {
+func (a *App) openQueue(q *snapshot.Queue) (f *os.File, err error) {
 	err = a.box.InIPC(func() error {
 		f, err = mqOpen(q, queueName(q))
 		return err
@@ -63,7 +63,7 @@ func (a *app) openQueue(q *snapshot.Queue) (f *os.File, err error) {
 }
 
 // unlinkQueues takes away the names that unlinked queues were opened by.
-func (a *app) unlinkQueues(list []snapshot.External) error {
+func (a *App) unlinkQueues(list []snapshot.External) error {
 	return a.box.InIPC(func() error {
 		var errs []error
 		for _, e := range list {

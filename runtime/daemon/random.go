@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/template"
 )
@@ -18,12 +19,12 @@ const (
 )
 
 // repeats notes what random numbers copies of an app have in common; nil if none are known.
-func repeats(info *image.Info, how copying) *note {
+func repeats(info *image.Info, how copying) *app.Note {
 	all := template.Repeats(info)
 	if len(all) == 0 {
 		return nil
 	}
-	n := &note{
+	n := &app.Note{
 		Text: "random numbers, and keys and tokens made of them, can be the same " + string(how) + ": these generators go on from the state that was saved: " +
 			strings.Join(all, "; "),
 		Remedy: "have each clone seed them anew, by `signal` or `run` in the template's rules or by watching /run/snapctl/instance.json: " +
@@ -46,7 +47,7 @@ func (s *source) inspect(ctx context.Context) (*image.Info, error) {
 
 // remarkRepeats notes what random numbers an app has in common with others. What clones
 // have is known already.
-func (b *birth) remarkRepeats(ctx context.Context, a *app) error {
+func (b *birth) remarkRepeats(ctx context.Context, a *App) error {
 	if b.images != nil {
 		a.remarkNote(b.images.repeats)
 		return nil
@@ -73,7 +74,7 @@ func (b *birth) remarkRepeats(ctx context.Context, a *app) error {
 }
 
 // remarkNote is remark for a note that there may not be.
-func (a *app) remarkNote(n *note) {
+func (a *App) remarkNote(n *app.Note) {
 	if n != nil {
 		a.remark(n.Text, n.Remedy)
 	}

@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -49,23 +52,23 @@ func (d *Daemon) recover(ctx context.Context) error {
 
 func (d *Daemon) load(_ context.Context, name string) error {
 	dir := d.appDir(name)
-	rec, err := readRecord(dir)
+	rec, err := app.Read(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		// Enrolling wrote no record yet, or removing had taken it away, after
 		// everything else. Images without a record are somebody's only copy.
 		images := filepath.Join(dir, "hibernation")
 		if _, err := os.Lstat(images); err == nil {
-			return fmt.Errorf("its record is missing, and %s is there: put %s back, or remove the directory", images, recordFile)
+			return fmt.Errorf("its record is missing, and %s is there: put %s back, or remove the directory", images, app.RecordFile)
 		}
 		return os.RemoveAll(dir)
 	}
 	if err != nil {
 		return err
 	}
-	if rec.Status == Pooled {
+	if rec.Status == app.Pooled {
 		// Handed out, if that is on record.
-		if aside, err := readRecord(filepath.Join(d.opt.RunDir, "apps", name)); err == nil {
-			if err := aside.write(dir, forever); err != nil {
+		if aside, err := app.Read(filepath.Join(d.opt.RunDir, "apps", name)); err == nil {
+			if err := aside.Write(dir, journal.Forever); err != nil {
 				return err
 			}
 			rec = aside
@@ -83,7 +86,7 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	places := make(map[string]*app)
+	places := make(map[string]*App)
 	for _, a := range d.list() {
 		places[a.box.Name] = a
 	}
@@ -104,14 +107,14 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 				continue
 			}
 		}
-		if !ok || a.status() == Running || a.status() == Stopped {
+		if !ok || a.status() == app.Running || a.status() == app.Stopped {
 			errs = append(errs, d.fds.Drop(ctx, name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
+func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
 	release, err := a.take(ctx, "recover")
 	if err != nil {
 		return err
@@ -130,22 +133,22 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		return d.expunge(ctx, a)
 	}
 	switch rec.Status {
-	case Creating, Restoring, Removing, Pooled:
+	case app.Creating, app.Restoring, app.Removing, app.Pooled:
 		return d.expunge(ctx, a)
-	case Running:
+	case app.Running:
 		return d.recoverRunning(ctx, a)
-	case Snapshotting:
+	case app.Snapshotting:
 		if err := errors.Join(a.endRepair(ctx), a.putBackTerminals()); err != nil {
 			return err
 		}
 		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if err := a.step(Running, untilReboot, nil); err != nil {
+		if err := a.step(app.Running, journal.UntilReboot, nil); err != nil {
 			return err
 		}
 		return d.recoverRunning(ctx, a)
-	case Hibernating:
+	case app.Hibernating:
 		if openAlive(rec.Process) {
 			if err := d.undoHibernate(ctx, a); err != nil {
 				return err
@@ -164,7 +167,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		}
 		d.becomeHeld(ctx, a)
 		return a.whatIsLost()
-	case Held, Waking:
+	case app.Held, app.Waking:
 		// A wake may have begun: it is not written, but for what earlier versions wrote.
 		if err := a.cgroup().Kill(ctx); err != nil {
 			return err
@@ -177,16 +180,16 @@ func (d *Daemon) recoverApp(ctx context.Context, a *app) error {
 		}
 		d.arm(ctx, a)
 		return a.whatIsLost()
-	case Resuming:
+	case app.Resuming:
 		return d.recoverResuming(ctx, a)
-	case Stopped:
+	case app.Stopped:
 		return errors.Join(d.settleRestack(ctx, a), d.takeDown(ctx, a))
 	}
 	return nil
 }
 
-func openAlive(r processRecord) bool {
-	p := openRecorded(r)
+func openAlive(r process.Identity) bool {
+	p := r.Open()
 	if p == nil {
 		return false
 	}
@@ -195,9 +198,9 @@ func openAlive(r processRecord) bool {
 }
 
 // recoverRunning takes up a running app again, or notices that it has ended.
-func (d *Daemon) recoverRunning(ctx context.Context, a *app) error {
+func (d *Daemon) recoverRunning(ctx context.Context, a *App) error {
 	rec, _ := a.read()
-	proc := openRecorded(rec.Process)
+	proc := rec.Process.Open()
 	if proc == nil {
 		return d.stopped(ctx, a, "ended while no snapctld ran")
 	}
@@ -212,7 +215,7 @@ func (d *Daemon) recoverRunning(ctx context.Context, a *app) error {
 
 // recoverHeld gets a held app's sockets back and repairs its sandbox, of which
 // a reboot leaves only what is on the disk.
-func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
+func (d *Daemon) recoverHeld(ctx context.Context, a *App) error {
 	if err := d.reclaim(ctx, a); err != nil {
 		return err
 	}
@@ -237,7 +240,7 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *app) error {
 
 // recoverResuming finishes a wake whose processes may have run: they have, if
 // they exist. CRIU, which has ended, kills them if it can't let them run.
-func (d *Daemon) recoverResuming(ctx context.Context, a *app) error {
+func (d *Daemon) recoverResuming(ctx context.Context, a *App) error {
 	rec, _ := a.read()
 	if !openAlive(rec.Process) {
 		if err := d.recoverHeld(ctx, a); err != nil {
@@ -245,7 +248,7 @@ func (d *Daemon) recoverResuming(ctx context.Context, a *app) error {
 		}
 		return errors.Join(d.undoWake(ctx, a), a.whatIsLost())
 	}
-	if err := a.settle(Running, untilReboot, nil); err != nil {
+	if err := a.settle(app.Running, journal.UntilReboot, nil); err != nil {
 		return err
 	}
 	return d.recoverRunning(ctx, a)
@@ -253,7 +256,7 @@ func (d *Daemon) recoverResuming(ctx context.Context, a *app) error {
 
 // awaitCRIU waits for a CRIU process that outlived its daemon: it still has
 // the app's guard.
-func awaitCRIU(ctx context.Context, a *app) error {
+func awaitCRIU(ctx context.Context, a *App) error {
 	f, err := os.OpenFile(filepath.Join(a.work(), "lock"), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -54,7 +54,7 @@ func (d *Daemon) refill(ctx context.Context, to holder.Store) error {
 
 // exclusively runs fn while nobody else gives the app's sockets to the holder,
 // or lets go of them: what is dropped must not come back with a new holder.
-func (a *app) exclusively(ctx context.Context, fn func() error) error {
+func (a *App) exclusively(ctx context.Context, fn func() error) error {
 	select {
 	case a.keeping <- struct{}{}:
 	case <-ctx.Done():
@@ -72,7 +72,7 @@ const (
 
 // lose records that the holder has nothing of a held app. The app can be woken
 // all the same: CRIU then makes its sockets anew, without their connections.
-func (a *app) lose() {
+func (a *App) lose() {
 	rec, _ := a.read()
 	a.lost = lostByEnd
 	if boot := bootID(); rec.Boot != "" && boot != "" && rec.Boot != boot {
@@ -88,7 +88,7 @@ func (e *LostError) Error() string {
 }
 
 // whatIsLost returns a *LostError if the app has lost its sockets.
-func (a *app) whatIsLost() error {
+func (a *App) whatIsLost() error {
 	if a.lost == "" {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -16,9 +17,9 @@ import (
 )
 
 // holding is an app that holds a socket, or what stands for one.
-func holding(t *testing.T, name string, inode uint64) *app {
+func holding(t *testing.T, name string, inode uint64) *App {
 	t.Helper()
-	a := &app{keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &cgroup.Tree{}}), rec: record{Name: name}}
+	a := &App{keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &cgroup.Tree{}}), rec: app.Record{Identity: app.Identity{Name: name}}}
 	if inode > 0 {
 		f, err := os.Open(os.DevNull)
 		qt.Assert(t, qt.IsNil(err))
@@ -37,7 +38,7 @@ func TestRefill(t *testing.T) {
 	defer f.Close()
 	gone := holding(t, "gone", 3)
 	d := &Daemon{
-		apps:   map[string]*app{"cache": holding(t, "cache", 1), "running": holding(t, "running", 0), "gone": gone},
+		apps:   map[string]*App{"cache": holding(t, "cache", 1), "running": holding(t, "running", 0), "gone": gone},
 		strays: map[string][]holder.Item{"unreadable": {{Key: "k", File: f}}},
 	}
 	gone.setHeld(nil)
@@ -59,7 +60,7 @@ func TestRefill(t *testing.T) {
 // brought back. Other apps have theirs, whatever happens to one.
 func TestRefillWaits(t *testing.T) {
 	busy := holding(t, "busy", 1)
-	d := &Daemon{apps: map[string]*app{"busy": busy, "cache": holding(t, "cache", 2)}}
+	d := &Daemon{apps: map[string]*App{"busy": busy, "cache": holding(t, "cache", 2)}}
 	to := holder.NewMemory()
 	defer to.Close()
 	ctx, cancel := context.WithCancel(t.Context())

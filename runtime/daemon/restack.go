@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
@@ -27,13 +28,13 @@ import (
 // restack makes what an app without processes wrote a layer below its files, and returns the
 // layers that the app has then, those that are new among them marked as own. It
 // returns false if the files have to be copied. The caller has the app's turn.
-func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bool, err error) {
+func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bool, err error) {
 	if err := d.settleRestack(ctx, a); err != nil { // of an earlier one that could not be recorded
 		return nil, false, err
 	}
 	rec, _ := a.read()
 	s, err := d.stacking(rec.Spec.Root.Path)
-	if err != nil || s.How == sandbox.Copied || rec.Status == Held && a.pinsRoot() {
+	if err != nil || s.How == sandbox.Copied || rec.Status == app.Held && a.pinsRoot() {
 		return nil, false, err
 	}
 	fresh, err := d.layers.Describe(ctx, a.box.Upper())
@@ -57,7 +58,7 @@ func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bo
 	defer d.layers.Unpin(layer)
 	below := fresh.Layer
 	below.Own = false
-	if err := a.change(func(r *record) { r.Restacking = &below }); err != nil {
+	if err := a.change(func(r *app.Record) { r.Restacking = &below }); err != nil {
 		return nil, false, err
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -91,7 +92,7 @@ func (d *Daemon) restack(ctx context.Context, a *app) (_ []snapshot.Layer, ok bo
 // pinsRoot tells whether something of a held app may keep its root after it is
 // unmounted: a unix socket does by its path, and may have open files in its queue; an
 // inotify instance would be told of the unmount.
-func (a *app) pinsRoot() bool {
+func (a *App) pinsRoot() bool {
 	if a.held == nil {
 		return a.lost == "" // what is held is not known
 	}
@@ -105,7 +106,7 @@ func (a *app) pinsRoot() bool {
 
 // settleRestack finishes a restack whose files have become a layer, undoes another
 // one, and mounts the root of an app that is to go on.
-func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
+func (d *Daemon) settleRestack(ctx context.Context, a *App) error {
 	rec, _ := a.read()
 	if rec.Restacking == nil && !rec.Relinking {
 		return nil
@@ -116,11 +117,11 @@ func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
 		if err != nil {
 			return fmt.Errorf("app %s: %w", rec.Name, err)
 		}
-		err = a.change(func(r *record) {
+		err = a.change(func(r *app.Record) {
 			if placed {
 				r.Layers = slices.Insert(slices.Clone(r.Layers), 0, *r.Restacking)
 				// One that has ended never uses its files again.
-				r.Relinking = r.Restacking.Linked && r.Status != Stopped
+				r.Relinking = r.Restacking.Linked && r.Status != app.Stopped
 			}
 			r.Restacking = nil
 		})
@@ -132,7 +133,7 @@ func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
 		}
 	}
 	a.ready = false
-	if rec.Status == Stopped {
+	if rec.Status == app.Stopped {
 		return ferr
 	}
 	return errors.Join(ferr, d.remount(ctx, a))
@@ -140,7 +141,7 @@ func (d *Daemon) settleRestack(ctx context.Context, a *app) error {
 
 // remount mounts the root of a held app whose own files have become a layer, and copies
 // those of several names again: see [snapshot.Relink].
-func (d *Daemon) remount(ctx context.Context, a *app) error {
+func (d *Daemon) remount(ctx context.Context, a *App) error {
 	rec, _ := a.read()
 	if rec.Relinking { // an attempt that was interrupted has left some that are not linked
 		if err := errors.Join(a.box.UnmountRoot(), os.RemoveAll(a.box.Upper())); err != nil {
@@ -158,5 +159,5 @@ func (d *Daemon) remount(ctx context.Context, a *app) error {
 		a.ready = false
 		return err
 	}
-	return a.change(func(r *record) { r.Relinking = false })
+	return a.change(func(r *app.Record) { r.Relinking = false })
 }

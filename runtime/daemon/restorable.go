@@ -23,7 +23,7 @@ import (
 
 // atOnce joins what is in the way of a snapshot that ends the app. What is in the way of
 // another one is noted, and nil returned.
-func (r *snapshotRequest) atOnce(a *app, inTheWay ...error) error {
+func (r *snapshotRequest) atOnce(a *App, inTheWay ...error) error {
 	err := errors.Join(inTheWay...)
 	if err == nil || r.stop {
 		return err
@@ -36,7 +36,7 @@ func (r *snapshotRequest) atOnce(a *app, inTheWay ...error) error {
 
 // unrestorable looks at a running app for what would keep others from being made of it, but
 // for what preflight finds; nil if nothing does.
-func (d *Daemon) unrestorable(a *app) (found, err error) {
+func (d *Daemon) unrestorable(a *App) (found, err error) {
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func openAt(pid int, base string) (names []string) {
 }
 
 // heldUnrestorable looks at the images of a held app for the same.
-func (d *Daemon) heldUnrestorable(ctx context.Context, a *app) ([]error, error) {
+func (d *Daemon) heldUnrestorable(ctx context.Context, a *App) ([]error, error) {
 	m, err := a.hibernation().Manifest()
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func openNames(files []image.SavedFile) []string {
 }
 
 // rehearse tells whether the images of an app could be restored where it is now.
-func (d *Daemon) rehearse(ctx context.Context, a *app, from snapshot.Dir, m *snapshot.Manifest) error {
+func (d *Daemon) rehearse(ctx context.Context, a *App, from snapshot.Dir, m *snapshot.Manifest) error {
 	rec, _ := a.read()
 	binds := a.box.ViewSources()
 	maps.Copy(binds, bindsOf(rec.Spec))
@@ -108,7 +108,7 @@ func (d *Daemon) rehearse(ctx context.Context, a *app, from snapshot.Dir, m *sna
 
 // rehearseSaved does so for an app that has just been saved and is to end: an error lets
 // it go on.
-func (d *Daemon) rehearseSaved(ctx context.Context, a *app, from snapshot.Dir, m snapshot.Manifest) error {
+func (d *Daemon) rehearseSaved(ctx context.Context, a *App, from snapshot.Dir, m snapshot.Manifest) error {
 	if err := d.rehearse(ctx, a, from, &m); err != nil {
 		return fmt.Errorf("app %s goes on, for no app could be made of the snapshot: %w", a.name(), err)
 	}

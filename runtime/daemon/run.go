@@ -11,16 +11,18 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // run makes a new app from a valid record and starts its program. If it fails
 // nothing is left of it.
-func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
-	a, release, err := d.enroll(ctx, rec, Creating)
+func (d *Daemon) run(ctx context.Context, rec app.Record) (_ *App, err error) {
+	a, release, err := d.enroll(ctx, rec, app.Creating)
 	if err != nil {
 		return nil, err
 	}
@@ -63,13 +65,13 @@ func (d *Daemon) run(ctx context.Context, rec record) (_ *app, err error) {
 	if err := fault.Point(ctx, fault.CreateAfterStart); err != nil {
 		return nil, errors.Join(err, proc.Close())
 	}
-	return a, d.adopt(a, proc, forever)
+	return a, d.adopt(a, proc, journal.Forever)
 }
 
 // enroll gives an app its name and endpoint and takes its turn. The record is
 // on the disk when it returns. An endpoint that only stands ready is given up for it,
 // see vacate.
-func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, release func(), err error) {
+func (d *Daemon) enroll(ctx context.Context, rec app.Record, first app.Status) (_ *App, release func(), err error) {
 	asked := rec.Addr4
 	a, release, err := d.enrollAs(ctx, &rec, first, nil)
 	for {
@@ -86,7 +88,7 @@ func (d *Daemon) enroll(ctx context.Context, rec record, first Status) (_ *app, 
 }
 
 // enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
-func (d *Daemon) enrollAs(ctx context.Context, rec *record, first Status, pool *tmpl) (_ *app, release func(), err error) {
+func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *tmpl) (_ *App, release func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.apps[rec.Name]; ok {
@@ -116,7 +118,7 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *record, first Status, pool *
 		return nil, nil, errors.Join(err, os.Remove(a.dir))
 	}
 	// It does not outlive a reboot that it is a step of.
-	if err := a.step(first, untilReboot, func(r *record) { r.CreatedAt = time.Now() }); err != nil {
+	if err := a.step(first, journal.UntilReboot, func(r *app.Record) { r.CreatedAt = time.Now() }); err != nil {
 		release()
 		return nil, nil, errors.Join(err, os.RemoveAll(a.dir))
 	}
@@ -126,7 +128,7 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *record, first Status, pool *
 
 // prepare makes the app's sandbox and attaches it to its network. Both may
 // exist. The caller closes the namespace.
-func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
+func (d *Daemon) prepare(ctx context.Context, a *App) (_ *netns.NS, err error) {
 	if err := d.settleRestack(ctx, a); err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func (d *Daemon) prepare(ctx context.Context, a *app) (_ *netns.NS, err error) {
 }
 
 // makeSandbox is prepare for an app whose files are where its record says.
-func (d *Daemon) makeSandbox(ctx context.Context, a *app) (_ *netns.NS, err error) {
+func (d *Daemon) makeSandbox(ctx context.Context, a *App) (_ *netns.NS, err error) {
 	ns, err := d.enclose(ctx, a)
 	if err != nil {
 		return nil, err
@@ -152,7 +154,7 @@ func (d *Daemon) makeSandbox(ctx context.Context, a *app) (_ *netns.NS, err erro
 
 // enclose makes the part of the app's sandbox that processes are started in, and the
 // work directory; both may exist. The caller closes the namespace.
-func (d *Daemon) enclose(ctx context.Context, a *app) (*netns.NS, error) {
+func (d *Daemon) enclose(ctx context.Context, a *App) (*netns.NS, error) {
 	ns, err := a.box.Enclose(ctx)
 	if err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func (d *Daemon) enclose(ctx context.Context, a *app) (*netns.NS, error) {
 // prepared opens the network namespace of a sandbox that this daemon has
 // prepared and not taken down since, and prepares it otherwise: to look at all
 // of it again costs 5 to 10 ms, for which traffic would wait on a wake.
-func (d *Daemon) prepared(ctx context.Context, a *app) (*netns.NS, error) {
+func (d *Daemon) prepared(ctx context.Context, a *App) (*netns.NS, error) {
 	if a.ready {
 		if ns, err := netns.Open(a.box.NetPath()); err == nil {
 			return ns, nil
@@ -176,17 +178,17 @@ func (d *Daemon) prepared(ctx context.Context, a *app) (*netns.NS, error) {
 }
 
 // adopt makes a running process the app's, and watches for its end.
-func (d *Daemon) adopt(a *app, proc *sandbox.Process, durable durability) error {
-	return d.adoptAs(a, proc, Running, durable)
+func (d *Daemon) adopt(a *App, proc *process.Process, durable journal.Durability) error {
+	return d.adoptAs(a, proc, app.Running, durable)
 }
 
-func (d *Daemon) adoptAs(a *app, proc *sandbox.Process, status Status, durable durability) error {
-	start, err := startTime(proc.PID)
+func (d *Daemon) adoptAs(a *App, proc *process.Process, status app.Status, durable journal.Durability) error {
+	id, err := process.Identify(proc.PID)
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	err = a.step(status, durable, func(r *record) {
-		r.Process = processRecord{PID: proc.PID, StartTime: start}
+	err = a.step(status, durable, func(r *app.Record) {
+		r.Process = id
 		r.LastError, r.Notes = "", a.remarked()
 	})
 	if err != nil {
@@ -198,7 +200,7 @@ func (d *Daemon) adoptAs(a *app, proc *sandbox.Process, status Status, durable d
 
 // follow waits for the process to end, and then stops the app, unless the
 // process was ended on purpose: then it is not the app's any more.
-func (d *Daemon) follow(a *app, proc *sandbox.Process) {
+func (d *Daemon) follow(a *App, proc *process.Process) {
 	ended := make(chan struct{})
 	a.proc, a.ended = proc, ended
 	d.tasks.follow(func(ctx context.Context) {
@@ -228,17 +230,17 @@ func (d *Daemon) follow(a *app, proc *sandbox.Process) {
 
 // stopped takes down what a running app had, once its root process has ended.
 // Its record, log and files stay until it is removed.
-func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
+func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
 	rec, _ := a.read()
 	if err := a.cgroup().Kill(ctx); err != nil {
 		return err
 	}
 	a.dropProcess()
-	err := a.settle(Stopped, forever, func(r *record) {
+	err := a.settle(app.Stopped, journal.Forever, func(r *app.Record) {
 		r.Exit = exit
-		r.Process, r.Memory, r.HostFiles = processRecord{}, nil, nil
+		r.Process, r.Memory, r.HostFiles = process.Identity{}, nil, nil
 	})
-	if _, ok := errors.AsType[*StepError](err); ok {
+	if _, ok := errors.AsType[*app.StepError](err); ok {
 		return err
 	}
 	if rec.Pool != "" {
@@ -250,17 +252,17 @@ func (d *Daemon) stopped(ctx context.Context, a *app, exit string) error {
 }
 
 // takeDown removes the app's network and sandbox; its processes have ended.
-func (d *Daemon) takeDown(ctx context.Context, a *app) error {
+func (d *Daemon) takeDown(ctx context.Context, a *App) error {
 	a.ready = false
 	err := d.detach(ctx, a)
-	if err == nil && a.status() == Removing {
+	if err == nil && a.status() == app.Removing {
 		err = fault.Point(ctx, fault.RemoveAfterDetach)
 	}
 	return errors.Join(err, a.box.Remove())
 }
 
 // hasEnded tells whether the process that the app has has ended.
-func (a *app) hasEnded() bool {
+func (a *App) hasEnded() bool {
 	select {
 	case <-a.ended:
 		return true
@@ -270,7 +272,7 @@ func (a *app) hasEnded() bool {
 }
 
 // dropProcess forgets the process, which has been killed, once it is reaped.
-func (a *app) dropProcess() {
+func (a *App) dropProcess() {
 	if a.proc != nil {
 		<-a.ended
 		_ = a.proc.Close() // a pidfd: nothing to lose
@@ -279,14 +281,14 @@ func (a *app) dropProcess() {
 }
 
 // expunge ends an app and removes all there is of it. It can be repeated.
-func (d *Daemon) expunge(ctx context.Context, a *app) error {
+func (d *Daemon) expunge(ctx context.Context, a *App) error {
 	if a.gone {
 		return nil
 	}
-	if a.status() != Removing {
+	if a.status() != app.Removing {
 		// A full disk is no reason to keep what fills it. If this daemon dies
 		// before the end, the next one has the app as it was, but stopped.
-		if err := a.settle(Removing, untilReboot, nil); err != nil && !fullDisk(err) {
+		if err := a.settle(app.Removing, journal.UntilReboot, nil); err != nil && !fullDisk(err) {
 			return err
 		}
 	}
@@ -333,7 +335,7 @@ func removeDir(dir string) error {
 		return fmt.Errorf("remove app: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() == recordFile {
+		if e.Name() == app.RecordFile {
 			continue
 		}
 		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
@@ -347,7 +349,7 @@ func removeDir(dir string) error {
 }
 
 // find returns the app called name.
-func (d *Daemon) find(name string) (*app, error) {
+func (d *Daemon) find(name string) (*App, error) {
 	if err := snapshot.ValidateName(name); err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -25,7 +26,7 @@ func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
-	a, err := logged(ctx, d, "run", rec.Name, func() (*app, error) { return d.run(ctx, *rec) })
+	a, err := logged(ctx, d, "run", rec.Name, func() (*App, error) { return d.run(ctx, *rec) })
 	if err != nil {
 		return nil, err
 	}
@@ -35,14 +36,14 @@ func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error)
 // List implements the API.
 func (d *Daemon) List(ctx context.Context, _ *api.ListRequest) (*api.ListResponse, error) {
 	// Nobody's yet are those that stand ready.
-	all := slices.DeleteFunc(d.list(), func(a *app) bool { rec, _ := a.read(); return rec.Pool != "" })
+	all := slices.DeleteFunc(d.list(), func(a *App) bool { rec, _ := a.read(); return rec.Pool != "" })
 	resp := &api.ListResponse{Apps: make([]*api.App, len(all))}
 	lookAtAll(len(all), func(i int) { resp.Apps[i] = d.showFully(ctx, all[i]) })
 	return resp, nil
 }
 
 // showFully is show with what keeps a held app from being woken.
-func (d *Daemon) showFully(ctx context.Context, a *app) *api.App {
+func (d *Daemon) showFully(ctx context.Context, a *App) *api.App {
 	out := d.show(a)
 	if out.GetStatus() == api.Status_STATUS_HELD {
 		out.WouldNotStart = d.appObstacles(ctx, a, snapshot.BySize)
@@ -61,11 +62,11 @@ func (d *Daemon) Show(ctx context.Context, req *api.AppRequest) (*api.App, error
 
 // Hibernate implements the API.
 func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	accept, err := protections(req.GetAcceptLost())
+	accept, err := app.Protections(req.GetAcceptLost())
 	if err != nil {
 		return err
 	}
-	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, tell func(string)) (*outcome, error) {
 		if req.GetEndSessions() {
 			if err := a.endSessions(ctx); err != nil {
 				return nil, err
@@ -77,9 +78,9 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 
 // Wake implements the API.
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *app, tell func(string)) (*outcome, error) {
+	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, tell func(string)) (*outcome, error) {
 		rec, _ := a.read()
-		how := awakening{by: byCommand, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
+		how := awakening{by: app.ByCommand, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
 		if req.GetCopy() {
 			how.pages = restore.Copy
 		}
@@ -88,7 +89,7 @@ func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[ap
 }
 
 // operation is a long operation on one app.
-type operation func(ctx context.Context, a *app, tell func(string)) (*outcome, error)
+type operation func(ctx context.Context, a *App, tell func(string)) (*outcome, error)
 
 // operate runs a long operation and streams its steps and its result.
 func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, appName string, timeout *durationpb.Duration, op operation) error {
@@ -108,7 +109,7 @@ func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, app
 
 // TakeSnapshot implements the API.
 func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	accept, err := protections(req.GetAcceptLost())
+	accept, err := app.Protections(req.GetAcceptLost())
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 	if req.GetCopy() {
 		pages = restore.Copy
 	}
-	var a *app
+	var a *App
 	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
 		a, out, err = d.restoreSnapshot(ctx, restoreRequest{
 			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, tell: progress(stream),

@@ -12,6 +12,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/process"
 )
 
 // session is one `snapctl exec` that is going on. Its processes are in the app's cgroup
@@ -54,7 +57,7 @@ func (s *sessions) find(pid int) (session, bool) {
 
 // attended says that somebody is at work in the app by `snapctl exec`, so that it is not
 // idle; it is empty if nobody is.
-func (a *app) attended() string {
+func (a *App) attended() string {
 	a.sessions.mu.Lock()
 	defer a.sessions.mu.Unlock()
 	if len(a.sessions.list) == 0 {
@@ -69,7 +72,7 @@ func (a *app) attended() string {
 func outsiders(root int, pids []int) (first, others []int) {
 	parents := make(map[int]int, len(pids))
 	for _, pid := range pids {
-		if ppid, err := parentOf(pid); err == nil {
+		if ppid, err := process.ParentOf(pid); err == nil {
 			parents[pid] = ppid
 		}
 	}
@@ -111,7 +114,7 @@ func (e *SessionError) Unwrap() error { return errdefs.ErrFailedPrecondition }
 
 // unattended refuses an app in which exec sessions are going on, and returns the
 // processes that are its own.
-func (a *app) unattended(root int, pids []int) (own []int, err error) {
+func (a *App) unattended(root int, pids []int) (own []int, err error) {
 	first, others := outsiders(root, pids)
 	var errs []error
 	for _, pid := range first {
@@ -130,14 +133,14 @@ const hangUpTime = 3 * time.Second
 
 // endSessions ends the exec sessions of an app, and what they have started: by SIGHUP, as
 // when a terminal is closed, and what is left then by SIGKILL.
-func (a *app) endSessions(ctx context.Context) error {
+func (a *App) endSessions(ctx context.Context) error {
 	release, err := a.take(ctx, "end sessions")
 	if err != nil {
 		return err
 	}
 	defer release()
 	rec, _ := a.read()
-	if rec.Status != Running {
+	if rec.Status != app.Running {
 		return nil
 	}
 	pids, err := a.cgroup().PIDs()

@@ -13,7 +13,9 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
@@ -35,16 +37,16 @@ type snapshotRequest struct {
 
 // takeSnapshot saves an app under a name. If it fails the app goes on as it
 // was, and no snapshot is left.
-func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
+func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
 	release, err := a.take(ctx, "snapshot")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer release()
 	switch a.status() { //nolint:exhaustive // the others are refused
-	case Held:
+	case app.Held:
 		return d.copyHeld(ctx, a, req)
-	case Stopped:
+	case app.Stopped:
 		return d.saveStopped(ctx, a, req)
 	}
 	network, unbound := d.networkSettings(ctx, a)
@@ -61,13 +63,13 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 		return nil, nil, err
 	}
 	defer free()
-	if err := a.step(Snapshotting, untilReboot, nil); err != nil {
+	if err := a.step(app.Snapshotting, journal.UntilReboot, nil); err != nil {
 		return nil, nil, err
 	}
 	ended := false
 	defer func() {
 		if !ended {
-			err = errors.Join(err, a.settle(Running, untilReboot, nil))
+			err = errors.Join(err, a.settle(app.Running, journal.UntilReboot, nil))
 		}
 		if err != nil {
 			d.sweepSoon() // what was adopted in vain
@@ -168,7 +170,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *app, req snapshotRequest) 
 
 // copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
 // has its turn.
-func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
+func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	inside := &savedConnections{}
 	if a.held != nil {
@@ -215,7 +217,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *app, req snapshotRequest) (_ *
 		Target: string(target), Store: d.memory, Layers: d.layers,
 		Change: func(m *snapshot.Manifest) {
 			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, layers
-			m.Policy = rec.savedPolicy() // an older snapctl may have saved it
+			m.Policy = rec.SavedPolicy() // an older snapctl may have saved it
 			m.Connections = len(inside.Connections)
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
@@ -300,7 +302,7 @@ func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, er
 // restoreRequest says what restoreSnapshot makes.
 type restoreRequest struct {
 	source *source
-	record record // see restoredRecord
+	record app.Record // see restoredRecord
 	// anywhere says that the app gets another address if the record's is in use.
 	anywhere bool
 	pages    restore.Pages
@@ -310,7 +312,7 @@ type restoreRequest struct {
 // restoreSnapshot makes a new app from a snapshot. Its connections to others are
 // reset, for these belong to the app that it was taken of. If it fails nothing is
 // left of it.
-func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *app, _ *outcome, err error) {
+func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *App, _ *outcome, err error) {
 	clock := newSteps(req.tell)
 	s := req.source
 	born := birth{source: s, pages: req.pages, acceptChanged: req.record.AcceptChanged}
@@ -318,12 +320,12 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *ap
 	if born.copied, err = d.unstackable(ctx, &req.record); err != nil {
 		return nil, nil, err
 	}
-	req.record.needed(req.pages)
-	a, release, err := d.enroll(ctx, req.record, Restoring)
+	req.record.ForgetMemory(req.pages)
+	a, release, err := d.enroll(ctx, req.record, app.Restoring)
 	taken, moved := errors.AsType[*addressError](err)
 	if moved && req.anywhere {
 		req.record.Addr4 = netip.Addr{}
-		a, release, err = d.enroll(ctx, req.record, Restoring)
+		a, release, err = d.enroll(ctx, req.record, app.Restoring)
 	}
 	if err != nil {
 		return nil, nil, err

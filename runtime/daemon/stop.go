@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/journal"
 )
 
 // Stop implements the API: it ends the app's program, and keeps the app's
@@ -41,20 +43,20 @@ func (d *Daemon) Stop(ctx context.Context, req *api.StopRequest) (*api.App, erro
 
 // stop ends an app. A held one is dropped without waking it: its connections
 // are reset.
-func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.Duration) error {
+func (d *Daemon) stop(ctx context.Context, a *App, sig unix.Signal, grace time.Duration) error {
 	release, err := a.take(ctx, "stop")
 	if err != nil {
 		return err
 	}
 	defer release()
 	switch a.status() { //nolint:exhaustive // the others are steps of an operation, and this one has the turn
-	case Stopped:
+	case app.Stopped:
 		return nil
-	case Held:
+	case app.Held:
 		return d.stopHeld(ctx, a, "stopped while held")
-	case Running:
+	case app.Running:
 	default:
-		return &StepError{App: a.name(), From: a.status(), To: Stopped}
+		return &app.StepError{App: a.name(), From: a.status(), To: app.Stopped}
 	}
 	patience, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -76,8 +78,8 @@ func (d *Daemon) stop(ctx context.Context, a *app, sig unix.Signal, grace time.D
 }
 
 // stopHeld drops a held app without waking it. The caller has its turn.
-func (d *Daemon) stopHeld(ctx context.Context, a *app, exit string) error {
-	err := a.step(Stopped, forever, func(r *record) { r.Exit, r.Memory, r.HostFiles = exit, nil, nil })
+func (d *Daemon) stopHeld(ctx context.Context, a *App, exit string) error {
+	err := a.step(app.Stopped, journal.Forever, func(r *app.Record) { r.Exit, r.Memory, r.HostFiles = exit, nil, nil })
 	if err != nil {
 		return err
 	}
@@ -101,7 +103,7 @@ func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.Remov
 		if a.gone {
 			return nil, fmt.Errorf("app %s: %w", req.GetName(), errdefs.ErrNotFound)
 		}
-		if s := a.status(); s != Stopped && s != Removing && !req.GetForce() {
+		if s := a.status(); s != app.Stopped && s != app.Removing && !req.GetForce() {
 			return nil, refusef("app %s is %s: stop it first, or use --force", req.GetName(), s)
 		}
 		return nil, d.expunge(context.WithoutCancel(ctx), a)

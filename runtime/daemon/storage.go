@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
@@ -96,7 +97,7 @@ func (d *Daemon) layerPaths(layers []snapshot.Layer) []string {
 }
 
 // lowerDirs are the directories between an app's own files and its lower root.
-func (d *Daemon) lowerDirs(ctx context.Context, rec record) ([]string, error) {
+func (d *Daemon) lowerDirs(ctx context.Context, rec app.Record) ([]string, error) {
 	if len(rec.Layers) == 0 {
 		return nil, nil
 	}
@@ -117,7 +118,7 @@ func (d *Daemon) lowerDirs(ctx context.Context, rec record) ([]string, error) {
 
 // unstackable takes the layers out of a record that can't be below the app's own
 // files and must be copied there: it returns where they are.
-func (d *Daemon) unstackable(ctx context.Context, rec *record) ([]string, error) {
+func (d *Daemon) unstackable(ctx context.Context, rec *app.Record) ([]string, error) {
 	if len(rec.Layers) == 0 {
 		return nil, nil
 	}
@@ -142,7 +143,7 @@ func (d *Daemon) unstackable(ctx context.Context, rec *record) ([]string, error)
 }
 
 // relink keeps files of several names in the layers of a new app one file each.
-func (d *Daemon) relink(ctx context.Context, a *app) error {
+func (d *Daemon) relink(ctx context.Context, a *App) error {
 	rec, _ := a.read()
 	names, err := d.layers.Linked(rec.Layers)
 	if err != nil {
@@ -156,7 +157,7 @@ func (d *Daemon) neededStubs() (map[string]bool, error) {
 	needed := make(map[string]bool)
 	for _, a := range d.list() {
 		rec, _ := a.read()
-		if len(rec.Layers) == 0 || rec.Status == Stopped {
+		if len(rec.Layers) == 0 || rec.Status == app.Stopped {
 			continue
 		}
 		s, err := d.stacking(rec.Spec.Root.Path)

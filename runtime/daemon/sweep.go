@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -90,14 +91,14 @@ func (d *Daemon) needed() (needs, error) {
 	known := make(map[string]bool)
 	for _, a := range d.list() {
 		rec, _ := a.read()
-		known[rec.place()] = true
+		known[rec.DirName()] = true
 		n.add(rec.Memory, rec.Layers, rec.HostFiles)
 		if rec.Restacking != nil {
 			n.layers[rec.Restacking.ID] = true
 		}
 		// The record of a held app names what its images need; one that is about
 		// to be held may have images already.
-		if rec.Status == Running || rec.Status == Stopped || rec.Status == Held && len(rec.Memory)+len(rec.HostFiles) > 0 {
+		if rec.Status == app.Running || rec.Status == app.Stopped || rec.Status == app.Held && len(rec.Memory)+len(rec.HostFiles) > 0 {
 			continue
 		}
 		if err := d.addManifest(n, a.hibernation()); err != nil {
@@ -111,7 +112,7 @@ func (d *Daemon) needed() (needs, error) {
 		if known[e.Name()] {
 			continue
 		}
-		if _, err := readRecord(d.appDir(e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := app.Read(d.appDir(e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return n, fmt.Errorf("app %s: %w", e.Name(), err)
 		}
 		if err := d.addManifest(n, snapshot.Dir(filepath.Join(d.appDir(e.Name()), "hibernation"))); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
@@ -36,7 +37,7 @@ type tmpl struct {
 // templateRequest says what createTemplate makes, of an app or of a snapshot.
 type templateRequest struct {
 	name, snapshot, rules string
-	app                   *app
+	app                   *App
 	tell                  func(string)
 }
 
@@ -222,13 +223,13 @@ func someOf(names []string) string {
 //
 // The caller holds d.mu.
 func (d *Daemon) clonesOf(name string) []string {
-	var clones []record
+	var clones []app.Record
 	for _, a := range d.apps {
 		if rec, _ := a.read(); rec.Template == name {
 			clones = append(clones, rec)
 		}
 	}
-	slices.SortFunc(clones, func(a, b record) int { return cmp.Compare(a.Number, b.Number) })
+	slices.SortFunc(clones, func(a, b app.Record) int { return cmp.Compare(a.Number, b.Number) })
 	names := make([]string, len(clones))
 	for i := range clones {
 		names[i] = clones[i].Name
@@ -255,8 +256,8 @@ func (d *Daemon) usedBy(snapshotName string) string {
 
 // templateImages is what the images of a template say, which never changes.
 type templateImages struct {
-	open    []string // files that the processes have open
-	repeats *note    // what random numbers clones have in common; nil if none are known
+	open    []string  // files that the processes have open
+	repeats *app.Note // what random numbers clones have in common; nil if none are known
 }
 
 // knownImages is what inspect found earlier; nil if nobody has asked it.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
@@ -92,7 +93,7 @@ func (d *Daemon) showTemplate(t *tmpl) *api.Template {
 	d.mu.Unlock()
 	ready := 0
 	for _, a := range d.pooled(t) {
-		if a.status() == Pooled {
+		if a.status() == app.Pooled {
 			ready++
 		}
 	}

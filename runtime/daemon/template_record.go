@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,9 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
+
+const templateVersion = 1
 
 // templateRecord is what is kept of a template on the disk: a snapshot, and rules.
 type templateRecord struct {
@@ -48,7 +50,7 @@ func (d *Daemon) loadTemplates(ctx context.Context) error {
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok {
-			// replaceFile was interrupted.
+			// journal.Write was interrupted.
 			if err := os.Remove(filepath.Join(d.templatesDir(), e.Name())); err != nil {
 				return fmt.Errorf("remove what is left of a template: %w", err)
 			}
@@ -62,20 +64,14 @@ func (d *Daemon) loadTemplates(ctx context.Context) error {
 }
 
 func (d *Daemon) loadTemplate(name string) error {
-	b, err := os.ReadFile(d.templateFile(name))
-	if err != nil {
-		return err
-	}
 	t := &tmpl{numbers: make(map[int]bool)}
-	if b, err = unseal(b); err == nil {
-		err = json.Unmarshal(b, &t.rec)
-	}
+	err := journal.Read(d.templateFile(name), &t.rec)
 	if err != nil {
 		return err
 	}
 	switch {
-	case t.rec.Version != recordVersion:
-		return fmt.Errorf("version %d, this snapctld reads %d", t.rec.Version, recordVersion)
+	case t.rec.Version != templateVersion:
+		return fmt.Errorf("version %d, this snapctld reads %d", t.rec.Version, templateVersion)
 	case t.rec.Name != name, snapshot.ValidateName(name) != nil:
 		return fmt.Errorf("it is of template %q", t.rec.Name)
 	case snapshot.ValidateName(t.rec.Snapshot) != nil:
@@ -106,10 +102,6 @@ func (d *Daemon) dropTemplate(rec templateRecord) error {
 
 // writeTemplate persists a template.
 func (d *Daemon) writeTemplate(rec templateRecord) error {
-	rec.Version = recordVersion
-	b, err := json.MarshalIndent(rec, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode template %s: %w", rec.Name, err)
-	}
-	return replaceFile(d.templateFile(rec.Name), seal(b), forever)
+	rec.Version = templateVersion
+	return journal.Write(d.templateFile(rec.Name), rec, journal.Forever)
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/journal/journaltest"
 )
 
 // templatesOnly is a daemon that has state and nothing else.
@@ -63,4 +65,18 @@ func TestSnapshotOfATemplateInTheMaking(t *testing.T) {
 	undo, err := d.doom("t")
 	qt.Assert(t, qt.IsNil(err))
 	undo()
+}
+
+// TestDamagedTemplate flips each bit of a template's record: either what it says is the
+// same, or it is not read.
+func TestDamagedTemplate(t *testing.T) {
+	d := templatesOnly(t)
+	qt.Assert(t, qt.IsNil(d.writeTemplate(templateRecord{Name: "t", Snapshot: "s", Rules: "{}", Pool: 4})))
+	journaltest.FlipAll(t, d.templateFile("t"), func() (any, error) {
+		clear(d.templates)
+		if err := d.loadTemplate("t"); err != nil {
+			return nil, err
+		}
+		return d.templates["t"].rec, nil
+	})
 }

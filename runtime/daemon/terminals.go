@@ -13,12 +13,12 @@ import (
 
 // terminalsFile lists the terminals of an app that is frozen, with what waits in them:
 // should this daemon be killed, the next one puts it back before the app goes on.
-func (a *app) terminalsFile() terminal.Record {
+func (a *App) terminalsFile() terminal.Record {
 	return terminal.Record(filepath.Join(a.work(), "terminals.json"))
 }
 
 // putBackTerminals undoes what terminals did. The app is frozen, or has ended.
-func (a *app) putBackTerminals() error {
+func (a *App) putBackTerminals() error {
 	pids, err := a.cgroup().PIDs()
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -28,7 +28,7 @@ func (a *app) putBackTerminals() error {
 
 // fillTerminals puts into the terminals of a restored app, which does not run yet, what
 // waited in the saved ones. What can't be put there is no reason for the app not to run.
-func (a *app) fillTerminals(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
+func (a *App) fillTerminals(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
 	pairs := m.Pairs()
 	if len(pairs) == 0 {
 		return next
@@ -50,7 +50,7 @@ func (a *app) fillTerminals(m *snapshot.Manifest, next func(context.Context, int
 
 // terminals lists the terminals of an app that is frozen, and its descriptors of
 // /dev/tty. What waits in the terminals is taken out of them, see putBackTerminals.
-func (a *app) terminals(ctx context.Context, pids []int) ([]snapshot.External, error) {
+func (a *App) terminals(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	rec, _ := a.read()
 	found, err := terminal.Controls(ctx, rec.Process.PID, pids)
 	if err != nil {

@@ -20,7 +20,7 @@ var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
-func unixExternals(ctx context.Context, a *app, opt hold.Options) ([]snapshot.External, error) {
+func unixExternals(ctx context.Context, a *App, opt hold.Options) ([]snapshot.External, error) {
 	opt.Thorough = a.surprised || opt.Copy
 	a.surprised = false
 	pids, err := a.cgroup().PIDs()
@@ -48,7 +48,7 @@ func unixExternals(ctx context.Context, a *app, opt hold.Options) ([]snapshot.Ex
 // unannounced refuses a set with a unix socket, message queue or file that CRIU was
 // not told of, since the app got it only just before it was frozen, or it was not
 // looked for thoroughly: the next time it is.
-func (a *app) unannounced(set *hold.Set, announced []string) error {
+func (a *App) unannounced(set *hold.Set, announced []string) error {
 	for _, name := range set.External() {
 		if !slices.Contains(announced, name) {
 			a.surprised = true
@@ -63,7 +63,7 @@ func (a *app) unannounced(set *hold.Set, announced []string) error {
 // has just been closed; a counting eventfd gets one with the count that the
 // images have, a message queue an empty one, and a file of a bind is opened again.
 // drop closes those.
-func (a *app) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
+func (a *App) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
 	held := a.heldSockets()
 	var made []*os.File
 	var unlinked []snapshot.External

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/table"
@@ -27,7 +28,7 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
 		}
-		if rec.Status == Stopped || rec.Status == Removing || rec.Pool != "" {
+		if rec.Status == app.Stopped || rec.Status == app.Removing || rec.Pool != "" {
 			continue
 		}
 		rows, err := d.vemRows(ctx, a, rec)
@@ -39,7 +40,7 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 	return resp, nil
 }
 
-func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemRow, err error) {
+func (d *Daemon) vemRows(ctx context.Context, a *App, rec app.Record) (_ []*api.VemRow, err error) {
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemR
 			r.RecvQ, r.SendQ = 0, 0
 		}
 		out[i] = &api.VemRow{
-			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: rec.outside(r.Local).String(), Remote: remoteText(r.Remote),
+			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: outside(&rec, r.Local).String(), Remote: remoteText(r.Remote),
 			Actual: actual, Inode: r.Inode, Status: string(r.Status), State: r.State, Channel: r.Channel,
 			ReceiveQueueBytes: int64(r.RecvQ), SendQueueBytes: int64(r.SendQ), Dropped: int64(r.Drops),
 		}
@@ -75,8 +76,8 @@ func (d *Daemon) vemRows(ctx context.Context, a *app, rec record) (_ []*api.VemR
 }
 
 // outside is a local address of the app's as others know it.
-func (r *record) outside(a netip.AddrPort) netip.AddrPort {
-	switch inside4, inside6 := r.inside(); a.Addr() {
+func outside(r *app.Record, a netip.AddrPort) netip.AddrPort {
+	switch inside4, inside6 := r.Inside(); a.Addr() {
 	case inside4:
 		return netip.AddrPortFrom(r.Addr4, a.Port())
 	case inside6:
@@ -107,7 +108,7 @@ func (d *Daemon) places(network string) func(netip.Addr) (table.Place, bool) {
 }
 
 // socketOwners finds a process for each socket that a running app has open.
-func socketOwners(a *app) map[uint64]int {
+func socketOwners(a *App) map[uint64]int {
 	owners := make(map[uint64]int)
 	pids, err := a.cgroup().PIDs()
 	if err != nil {

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
@@ -24,26 +26,26 @@ import (
 
 // wake restores a held app onto its held sockets. If it fails the app stays
 // held.
-func (d *Daemon) wake(ctx context.Context, a *app, by wokenBy, tell func(string)) (*outcome, error) {
+func (d *Daemon) wake(ctx context.Context, a *App, by app.WokenBy, tell func(string)) (*outcome, error) {
 	rec, _ := a.read()
 	return d.wakeWith(ctx, a, awakening{by: by, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, tell)
 }
 
 // awakening says how an app is woken.
 type awakening struct {
-	by            wokenBy
+	by            app.WokenBy
 	pages         restore.Pages
 	acceptChanged bool // as in restore.Options
 }
 
-func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, tell func(string)) (_ *outcome, err error) {
 	release, err := a.take(ctx, "wake")
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	rec, _ := a.read()
-	if rec.Status == Running {
+	if rec.Status == app.Running {
 		return &outcome{}, nil
 	}
 	if a.held == nil && a.lost == "" {
@@ -56,7 +58,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
-	if err := a.assume(Waking, func(r *record) { r.WokenBy = how.by }); err != nil {
+	if err := a.assume(app.Waking, func(r *app.Record) { r.WokenBy = how.by }); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
 	defer func() {
@@ -98,7 +100,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 	}
 	a.failures = 0
 	clock.begin("let go of sockets")
-	if err := a.settle(Running, untilReboot, func(r *record) { r.LastError, r.Notes = "", a.remarked() }); err != nil {
+	if err := a.settle(app.Running, journal.UntilReboot, func(r *app.Record) { r.LastError, r.Notes = "", a.remarked() }); err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.name()), slog.Any("error", err))
 	}
@@ -118,7 +120,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *app, how awakening, tell func(
 
 // dropImages removes the images of a woken app: their name at once, their files when
 // nobody waits any more. A daemon that dies before leaves those to the next one's sweep.
-func (d *Daemon) dropImages(a *app) error {
+func (d *Daemon) dropImages(a *App) error {
 	left, err := a.hibernation().Drop()
 	if err != nil {
 		return err
@@ -142,13 +144,13 @@ func mappedFiles(m *snapshot.Manifest, pages restore.Pages) []memory.File {
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *app) resuming(pid int, files []memory.File, host []hostfile.File) error {
-	start, err := startTime(pid)
+func (a *App) resuming(pid int, files []memory.File, host []hostfile.File) error {
+	id, err := process.Identify(pid)
 	if err != nil {
 		return err
 	}
-	return a.step(Resuming, untilReboot, func(r *record) {
-		r.Process, r.Memory, r.HostFiles = processRecord{PID: pid, StartTime: start}, files, host
+	return a.step(app.Resuming, journal.UntilReboot, func(r *app.Record) {
+		r.Process, r.Memory, r.HostFiles = id, files, host
 	})
 }
 
@@ -181,7 +183,7 @@ type revival struct {
 
 // restore makes the processes of a saved app, with the sockets that are held. If
 // it fails no process is left.
-func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Process, err error) {
+func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Process, err error) {
 	r.tell("prepare sandbox")
 	rec, _ := a.read()
 	newNetwork := r.frozen || !a.ready // or nobody knows
@@ -222,7 +224,7 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	defer g.Close() //nolint:errcheck // a lock
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), reapOrphans(a.box.Cgroup().Name()))
+			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), process.Reap(a.box.Cgroup().Name()))
 		}
 	}()
 	held, drop, err := a.sockets(r.manifest, r.from.Images())
@@ -286,7 +288,9 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	}
 	if err != nil && resuming && !r.frozen {
 		// CRIU has failed so late that the app may have run all the same.
-		if proc, perr := rootProcess(a.cgroup()); proc != nil || perr != nil {
+		pids, perr := a.cgroup().PIDs()
+		proc, oerr := process.OpenRoot(pids)
+		if perr = errors.Join(perr, oerr); proc != nil || perr != nil {
 			d.log.ErrorContext(ctx, "CRIU failed after resuming", slog.String("app", rec.Name), slog.Any("error", err))
 			return proc, perr
 		}
@@ -294,10 +298,10 @@ func (d *Daemon) restore(ctx context.Context, a *app, r revival) (_ *sandbox.Pro
 	if err != nil {
 		return nil, err
 	}
-	return sandbox.OpenProcess(pid)
+	return process.Open(pid)
 }
 
-func (a *app) heldSockets() []restore.Held {
+func (a *App) heldSockets() []restore.Held {
 	if a.held == nil {
 		return nil
 	}
@@ -312,8 +316,8 @@ func (a *app) heldSockets() []restore.Held {
 }
 
 // undoWake makes an app that could not be woken a held one again.
-func (d *Daemon) undoWake(ctx context.Context, a *app) error {
-	if s := a.status(); s != Waking && s != Resuming {
+func (d *Daemon) undoWake(ctx context.Context, a *App) error {
+	if s := a.status(); s != app.Waking && s != app.Resuming {
 		return nil
 	}
 	if err := a.cgroup().Kill(ctx); err != nil {
@@ -321,7 +325,7 @@ func (d *Daemon) undoWake(ctx context.Context, a *app) error {
 	}
 	a.dropProcess()
 	a.ready = false // the next attempt repairs what there may be to repair
-	err := a.settle(Held, untilReboot, func(r *record) { r.Process = processRecord{} })
+	err := a.settle(app.Held, journal.UntilReboot, func(r *app.Record) { r.Process = process.Identity{} })
 	return errors.Join(err, d.rearm(a))
 }
 
@@ -333,14 +337,14 @@ type watch struct {
 
 // arm makes a held app's listeners patient and waits for what wakes it. A
 // failure is noted: the app can be woken by command.
-func (d *Daemon) arm(ctx context.Context, a *app) {
+func (d *Daemon) arm(ctx context.Context, a *App) {
 	if err := d.rearm(a); err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 }
 
-func (d *Daemon) rearm(a *app) error {
+func (d *Daemon) rearm(a *App) error {
 	rec, _ := a.read()
 	if a.watch != nil {
 		return nil
@@ -352,10 +356,10 @@ func (d *Daemon) rearm(a *app) error {
 	}
 	var causes []cause
 	if set := a.held; set != nil && rec.Wake.Mode != hold.Never {
-		causes = append(causes, func(ctx context.Context) (wokenBy, error) { return d.awaitTraffic(ctx, a, set, rec.Wake) })
+		causes = append(causes, func(ctx context.Context) (app.WokenBy, error) { return d.awaitTraffic(ctx, a, set, rec.Wake) })
 	}
 	if at := rec.Alarm; at != nil && rec.Wake.Timers {
-		causes = append(causes, func(ctx context.Context) (wokenBy, error) { return byTimer, alarm.Wait(ctx, at.Wake()) })
+		causes = append(causes, func(ctx context.Context) (app.WokenBy, error) { return app.ByTimer, alarm.Wait(ctx, at.Wake()) })
 	}
 	if len(causes) == 0 {
 		return nil
@@ -385,7 +389,7 @@ func (d *Daemon) rearm(a *app) error {
 }
 
 // disarm ends the wait and gives the listeners their own settings back.
-func (a *app) disarm() error {
+func (a *App) disarm() error {
 	if a.watch != nil {
 		close(a.watch.quit)
 		<-a.watch.done

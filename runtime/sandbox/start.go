@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -87,7 +88,7 @@ func (l *Launch) closePipes() {
 
 // Run makes the process the app's program, once all of the sandbox is there. It
 // returns when the program has been executed. It is called once, and closes l.
-func (l *Launch) Run() (_ *Process, err error) {
+func (l *Launch) Run() (_ *process.Process, err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
 	config, err := json.Marshal(initConfig{Spec: l.box.Spec, Root: l.box.Root(), Dev: l.box.Dev(), Views: l.box.Views()})
 	if err != nil {
@@ -109,7 +110,7 @@ func (l *Launch) Run() (_ *Process, err error) {
 	if len(text) > 0 {
 		return nil, fmt.Errorf("start sandbox: %s", text)
 	}
-	p, err := OpenProcess(l.cmd.Process.Pid)
+	p, err := process.Open(l.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}

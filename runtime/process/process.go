@@ -1,4 +1,6 @@
-package sandbox
+// Package process holds on to processes that are no children of the daemon any more, or
+// never were: by a pidfd while the daemon runs, and by an identity across its restarts.
+package process
 
 import (
 	"context"
@@ -37,8 +39,8 @@ func (s ExitStatus) String() string {
 	}
 }
 
-// OpenProcess opens a running process. The caller closes it.
-func OpenProcess(pid int) (*Process, error) {
+// Open opens a running process. The caller closes it. Needs Linux 5.10.
+func Open(pid int) (*Process, error) {
 	// Non-blocking, so that Go's poller waits for it (pidfd_open(2), Linux 5.10).
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {

@@ -1,4 +1,4 @@
-package daemon
+package journal
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 // A record is JSON that has its own digest for a first field: of its text without the
 // line of that field. Damage that leaves it JSON is noticed too.
 
-// errSeal is a record that is not as it was written.
-var errSeal = errors.New(`it was changed since it was written: put the right one back, or take out its line "sha256" to have it used as it is`)
+// ErrSeal is a record that is not as it was written.
+var ErrSeal = errors.New(`it was changed since it was written: put the right one back, or take out its line "sha256" to have it used as it is`)
 
 var (
 	sealBegin = []byte("{\n  \"sha256\": \"")
@@ -26,7 +26,7 @@ func seal(b []byte) []byte {
 }
 
 // unseal checks the digest and returns the text without it. One that has none is of an
-// older snapctl, or was changed on purpose. Returns an error wrapping errSeal.
+// older snapctl, or was changed on purpose. Returns an error wrapping ErrSeal.
 func unseal(b []byte) ([]byte, error) {
 	rest, ok := bytes.CutPrefix(b, sealBegin)
 	if !ok {
@@ -34,12 +34,12 @@ func unseal(b []byte) ([]byte, error) {
 	}
 	sum, rest, ok := bytes.Cut(rest, sealEnd)
 	if !ok {
-		return nil, errSeal
+		return nil, ErrSeal
 	}
 	text := append([]byte("{\n"), rest...)
 	got := sha256.Sum256(text)
 	if hex.EncodeToString(got[:]) != string(sum) {
-		return nil, errSeal
+		return nil, ErrSeal
 	}
 	return text, nil
 }
