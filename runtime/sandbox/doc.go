@@ -22,9 +22,7 @@
 //
 // /tmp, /var/tmp and /run are empty directories of the overlay, so that CRIU has no tmpfs to save.
 // The daemon's own directories are empty too, wherever they are. At /sys/fs/cgroup an app has its
-// own cgroup, read-only, as bind mounts of the host's: where limits are in cgroup v1, those of its
-// controllers. Cgroup mounts that the daemon can't reach, since a /sys was mounted over them, are
-// made in its run directory.
+// own cgroup, read-only, as bind mounts of the host's (package cgroup).
 //
 // CRIU is told that /dev, /sys/fs/cgroup, binds, the log and the network namespace are external,
 // and to ignore cgroups. It is started in the app's cgroup, in a cgroup namespace that has that
