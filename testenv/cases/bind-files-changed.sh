@@ -4,11 +4,8 @@
 # Right: it finds the files as they are now, and goes on with the program that it had; what is gone and can't be made is
 # named, and the app wakes once it is there, or when the user accepts an empty one.
 # Needs: python3, gcc.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/v.c" <<'C'
 int version(void) { return VERSION; }
 C
@@ -33,7 +30,7 @@ start() {
 	snapctl rm --force $app >/dev/null 2>&1; rm -rf "$d/b"; mkdir -p "$d/b/dir"; chmod 700 "$d/b/dir"
 	cp "$d/one.so" "$d/b/libv.so"; echo data >"$d/b/data"; echo conf >"$d/b/conf"; echo >"$d/b/log"; chown 12:34 "$d/b/log"; chmod 640 "$d/b/log"
 	snapctl run --name $app "${policy[@]}" --bind "$d/b:/b" -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-	for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
+	started
 }
 ask() {
 	local ip; ip=$(snapctl show $app | awk '$1 == "endpoint:" {print $2}'); answer=

@@ -3,11 +3,8 @@
 # Right: it has them again, after a wake and in each copy, and nothing of CRIU's is left in the user's directory; a wake
 # that is refused leaves nothing there either, names the file, and succeeds once that is put back.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-r >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 mkdir "$d/b"; echo read >"$d/b/ro"
 cat >"$d/app.py" <<'P'
 import os, socket
@@ -25,7 +22,7 @@ while True:
     client.close()
 P
 snapctl run --name $app --bind "$d/b:/b" -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
+started
 ask() {
 	local ip; ip=$(snapctl show "$1" | awk '$1 == "endpoint:" {print $2}'); answer=
 	exec 3<>"/dev/tcp/$ip/7000" && { echo ask >&3; read -t 20 -u 3 answer; exec 3>&-; }

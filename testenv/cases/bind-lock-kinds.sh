@@ -3,15 +3,10 @@
 # Right: flock and OFD locks stay, whatever happens, through two sleeps and in a restored snapshot; the one of fcntl is
 # listed by path, taken again by the wake, and a wake that finds it taken waits, says by whom, and succeeds once it is free.
 # Needs: python3 util-linux.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX); other=
-end() {
-	local a; for a in $app $app-2; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1
-	snapctl snapshots rm $app-s >/dev/null 2>&1; [ -z "$other" ] || kill $other; rm -rf "$d"
-}
-trap end EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
+other=
+end() { [ -z "$other" ] || kill $other; }
 mkdir "$d/data"
 cat >"$d/app.py" <<'P'
 import fcntl, mmap, os, struct, time
@@ -52,8 +47,7 @@ sys.stdin.read()
 P
 free() { /usr/bin/python3 "$d/try.py" "$d/data/$1" </dev/null >/dev/null; }
 snapctl run --name $app --bind "$d/data:/data" -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 for name in flock ofd process; do free $name && skip "the app has no lock on $name"; done
 for round in 1 2; do
 	message=$(snapctl hibernate $app 2>&1) || wrong "round $round: refused: ${message:0:300}"

@@ -6,8 +6,8 @@
 //	1   wrong: what was seen instead
 //	77  skip: why it can't run here
 //
-// A script runs on a scratch host with a daemon of its own, so that it may do what it
-// likes to that host. To look into one, run it by hand:
+// What they share is in case.bash. A script runs on a scratch host with a daemon of its
+// own, so that it may do what it likes to that host. To look into one, run it by hand:
 //
 //	go run ./testenv/cmd/onhost bash -x testenv/cases/bind-lock.sh
 package cases

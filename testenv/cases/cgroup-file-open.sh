@@ -2,11 +2,8 @@
 # A program keeps files of its own cgroup open, as programs do that watch their own memory, and works in that directory.
 # Right: it goes on after a wake, and a restored copy reads its own cgroup's, not the original's.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-2 >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/watch.py" <<'P'
 import os, sys, time
 def find(*names):

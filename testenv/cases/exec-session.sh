@@ -3,11 +3,8 @@
 # Right: hibernate says which session is in the way and how to end it, --end-sessions ends it; a program that was left
 # with the session's terminal is named, with its descriptor; one that was started apart from it sleeps and wakes.
 # Needs: util-linux (script, setsid), procps.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-i >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 snapctl run --name $app -- sleep 1000 >/dev/null || skip "run"
 until_ok() { for _ in {1..100}; do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
 inside() { snapctl exec $app -- "$@"; }

@@ -3,15 +3,8 @@
 # the app is hibernated, and once it is a snapshot, a template or a pool.
 # Right: it comes back with the files that it had, at their paths; what is started anew in it has the new ones.
 # Needs: gcc.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-cleanup() {
-	for a in $app $app-r $app-c $app-2 $app-3; do timeout 20 snapctl rm --force $a; done
-	snapctl template rm $app-t; snapctl snapshots rm $app-s; snapctl snapshots rm $app-s2; rm -rf "$d"
-}
-trap 'cleanup >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/v.c" <<'C'
 int version(void) { return VERSION; }
 C
@@ -59,7 +52,7 @@ put_back() { rm -rf "$d"/{libv.so,main,data} && cp "$d"/first/{libv.so,main,data
 start() {
 	snapctl rm --force $app >/dev/null 2>&1; put_back
 	snapctl run --name $app -- "$d/main" "$d/data" >/dev/null || skip "run"
-	for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
+	started
 }
 start; ask $app; first=$answer; [ -n "$first" ] || skip "no answer"
 

@@ -2,11 +2,8 @@
 # A program waits at its start (for a database, a slow disk) longer than its --hibernate-after, before it listens.
 # Right: it is not hibernated while nothing could wake it; a client that comes later is answered.
 # Needs: python3, curl.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 snapctl run --name $app --hibernate-after 3s -- sh -c 'sleep 8; exec /usr/bin/python3 -m http.server 7000 --bind 0.0.0.0 --directory /srv' >/dev/null || skip "run"
 ip=$(snapctl show $app | awk '$1 == "endpoint:" {print $2}')
 for _ in {1..25}; do

@@ -2,11 +2,8 @@
 # Open files that CRIU refuses when the app stands still already, or saves by a name that is wrong after the wake.
 # Right: each is kept, or refused by process and descriptor before the freeze, by hibernate and by snapshot, and the app goes on.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import ctypes, os, socket, struct, sys, threading, time
 kind, libc = sys.argv[1], ctypes.CDLL(None, use_errno=True)

@@ -3,11 +3,8 @@
 # or they are below /proc and would not be there. Right: before the freeze all of them are refused, in one pass, by process,
 # descriptor and path, for hibernate and snapshot; what can be kept, as renamed, removed and made-again files, is as it was after
 # the wake; a bound directory that was moved on the host is refused. Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; timeout 20 snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import ctypes, mmap, os, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)

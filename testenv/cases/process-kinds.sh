@@ -3,11 +3,8 @@
 # a host name of its own; a child that shares memory or directories with its parent; a vfork in progress; a process whose
 # first thread has ended; a SIGTRAP that waits; a thread of SCHED_DEADLINE; a new mount namespace, with /dev/null of the old.
 # Right: each is refused, by name, before the freeze, for hibernate and snapshot, and can be removed. Needs: gcc.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; timeout 20 snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/main.c" <<'C'
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -2,11 +2,8 @@
 # A process has asked the kernel to hold back speculative execution, has sealed memory, or memory that is locked when it is
 # used: it would come back without. Right: it is refused by process before the freeze; with --accept-lost it is saved, wakes,
 # and what was lost is said. Needs: gcc.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/main.c" <<'C'
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -2,15 +2,11 @@
 # An app has a removed file open that has more bytes on the disk than are saved while an app stands still.
 # Right: refused before the freeze, by process, descriptor, path and size, and the app goes on; cut down, it is saved.
 # Needs: nothing.
-set -u
-app=case-$$
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 snapctl run --name $app -- sh -c 'exec 5>/root/big; fallocate -l 1100M /root/big || exit; rm /root/big; echo READY
 	while [ ! -e /go ]; do sleep 0.1; done; truncate -s 1000 /proc/self/fd/5; echo CUT; sleep 1000' >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "no room for the file"
+started
 message=$(snapctl hibernate $app 2>&1) && wrong "hibernated, or not looked for"
 [[ $message == *"/root/big"*1100* && $message != *CRIU:* ]] || wrong "refused, but: ${message:0:300}"
 [ "$(snapctl show $app | awk '$1 == "status:" {print $2}')" = running ] || wrong "the app does not run"

@@ -2,15 +2,8 @@
 # A process and a thread of it each have processors, an I/O priority and a timer slack of their own, and the process a core
 # dump filter. Right: both have them after hibernate and wake, in a restored snapshot and in a clone.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-end() {
-	local a; for a in $app $app-r $app-c; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1
-	snapctl template rm $app-t >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"
-}
-trap end EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 [ "$(nproc)" -gt 1 ] || skip "one processor is no choice"
 cat >"$d/app.py" <<'P'
 import ctypes, os, threading, time
@@ -47,7 +40,7 @@ print("READY", flush=True)
 tell("process")
 P
 snapctl run --name $app -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
+started
 ask() { # APP ROUND
 	snapctl exec "$1" -- sh -c "touch /go.$2; for i in \$(seq 300); do [ -s /process.$2 ] && [ -s /thread.$2 ] && break; sleep 0.05; done; cat /process.$2; echo; cat /thread.$2"
 }

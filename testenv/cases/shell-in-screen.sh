@@ -2,17 +2,13 @@
 # A bash and a dash in screen.
 # Right: after a wake and in a restored copy each shell has its variables and can open /dev/tty.
 # Needs: screen, bash, dash, procps.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-2 >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 for p in screen dash; do command -v $p >/dev/null || skip "no $p"; done
 s="screen -S work"
 snapctl run --name $app --env TERM=xterm --env SCREENDIR=/tmp/screen --env LANG=C.UTF-8 -- sh -c "mkdir -m 700 /tmp/screen; screen -d -m -S work -t zero bash --norc
 	$s -X screen 1 dash -i; echo READY; sleep 1000" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 keys() { snapctl exec "$1" -- $s -p "$2" -X stuff "${3//\$/\\$}^M"; } # screen would take $x for its own
 seen() { for _ in {1..80}; do [ "$(snapctl exec "$1" -- cat "$2" 2>/dev/null)" = "$3" ] && return; sleep 0.1; done
 	wrong "$4: $(snapctl exec "$1" -- cat "$2" 2>&1), wanted $3"; }

@@ -4,17 +4,13 @@
 # Right: after a wake, a snapshot and in a restored copy the inner shells have their terminal: they open /dev/tty, bring jobs to
 # the foreground, and their background jobs are stopped when they read it. What lives on without its parent is listed.
 # Needs: tmux, bash, dash, util-linux (su), procps.
-set -u
-app=case-$$
-trap 'timeout 20 snapctl rm --force $app $app-2 >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 for p in tmux dash su; do command -v $p >/dev/null || skip "no $p"; done
 t="tmux -L work"
 snapctl run --name $app --env TERM=xterm --env LANG=C.UTF-8 -- sh -c "$t new-session -d -s s -x 100 -y 30 'exec bash --norc'
 	$t new-window 'bash --norc -c \"dash -i; true\"'; $t new-window 'exec bash --norc'; echo READY; sleep 1000" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 at=$app
 keys() { snapctl exec $at -- $t send-keys -t s:"$1" "${@:2}"; }
 sees() { for _ in {1..80}; do snapctl exec $at -- $t capture-pane -p -t s:"$1" | grep -qE -- "$2" && return; sleep 0.1; done

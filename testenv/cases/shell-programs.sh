@@ -4,18 +4,14 @@
 # Right: each goes on where it was, in the terminal's size and settings, and can open /dev/tty again; new jobs obey Ctrl-C
 # and Ctrl-Z. Programs below a shell have the terminal, too; what lives on without its parent is listed.
 # Needs: tmux, bash, dash, vim-tiny (vi), less, procps.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-2 $app-3 >/dev/null 2>&1; snapctl template rm $app-t >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 for p in tmux dash vi less top; do command -v $p >/dev/null || skip "no $p"; done
 t="tmux -L work"
 snapctl run --name $app --env TERM=xterm --env LANG=C.UTF-8 -- sh -c "seq 1 500 >/lines
 	$t new-session -d -s s -x 100 -y 30 'exec bash --norc'; $t new-window 'exec dash -i'; $t new-window 'bash --norc -c \"cat </dev/tty\"'
 	$t new-window 'less /lines'; $t new-window 'cat /lines | less'; $t new-window top; $t new-window 'vi /text'; echo READY; sleep 1000" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 at=$app
 keys() { snapctl exec $at -- $t send-keys -t s:"$1" "${@:2}"; }
 sees() { for _ in {1..80}; do snapctl exec $at -- $t capture-pane -p -t s:"$1" | grep -qE -- "$2" && return; sleep 0.1; done

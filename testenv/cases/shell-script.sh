@@ -2,11 +2,8 @@
 # A shell is recorded by script(1), which waits in poll(2) for what is typed and shown.
 # Right: after two nights and in a restored copy script goes on, and the shell in it has its variables and its terminal.
 # Needs: util-linux (script), bash, procps.
-set -u
-app=case-$$
-trap 'timeout 20 snapctl rm --force $app $app-2 >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 command -v script >/dev/null || skip "no script"
 snapctl run --name $app --env TERM=xterm -- sh -c 'mkfifo /in; exec 3<>/in; script -qfc "bash --norc -i" /typescript </in >/shown 2>&1; echo ended >>/shown; sleep 1000' >/dev/null || skip "run"
 types() { snapctl exec "$1" -- sh -c 'echo "$1" >/in' sh "$2"; }

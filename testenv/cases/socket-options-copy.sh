@@ -2,11 +2,8 @@
 # A program has tuned its listener, and has joined multicast groups. It is saved, and restored, cloned, and saved again
 # from a copy and while it sleeps. Right: every copy's sockets have the same options, groups and owner.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 30 snapctl rm --force $app $app-2 $app-3 $app-4 >/dev/null 2>&1; snapctl rm --force $app-t-1 >/dev/null 2>&1; snapctl template rm $app-t >/dev/null 2>&1; snapctl snapshots rm $app-s $app-s2 $app-s3 >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import os, socket, struct, time
 S, I, T, U, I6 = socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_IPV6
@@ -56,8 +53,7 @@ while True:
     time.sleep(0.05)
 P
 snapctl run --name $app -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 options() { # of an app, as it tells itself
 	snapctl exec $1 -- rm -f /out; snapctl exec $1 -- touch /go
 	for _ in {1..100}; do snapctl exec $1 -- test -e /out && break; sleep 0.1; done

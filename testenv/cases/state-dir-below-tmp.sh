@@ -2,15 +2,15 @@
 # A snapctld whose state directory is below /tmp (a trial, a test) runs ten apps that look into /tmp.
 # Right: each app has a /tmp of its own; none sees the host's files there.
 # Needs: iproute2, snapctld on PATH (a second one is started, in a network namespace of its own).
-set -u
-d=$(mktemp -d /tmp/case.XXXXXX); ns=case-$$; mark=$(mktemp /tmp/case-mark.XXXXXX)
-stop() {
+place=/tmp
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
+ns=$app; mark=$(mktemp /tmp/case-mark.XXXXXX)
+end() {
 	for a in a{1..10}; do "${x[@]}" snapctl rm --force $a; done; kill $daemon; wait
 	for p in /proc/[0-9]*; do grep -qz "^$d/run/holder.sock" $p/cmdline && kill ${p#/proc/}; done; sleep 0.3 # its holder
-	umount "$d/run"; ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "$d" "$mark"
+	umount "$d/run"; ip netns del $ns; umount /run/netns; rmdir /run/netns; rm "$mark"
 }
-trap 'stop >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
 command -v snapctld >/dev/null || skip "no snapctld on PATH"
 ip netns add $ns && ip -n $ns link set lo up || skip "no network namespace"
 mkdir "$d/run" && mount -t tmpfs -o mode=700 tmpfs "$d/run"

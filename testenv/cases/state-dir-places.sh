@@ -3,18 +3,18 @@
 # symbolic link, behind a bind mount, one in the other.
 # Right: everywhere apps see the host's scratch space and the daemon's directories empty, and can write to their own scratch space.
 # Needs: iproute2, snapctld on PATH (others are started, in a network namespace of their own).
-set -u
-d=$(mktemp -d /srv/case.XXXXXX); ns=case-$$; mark=case-mark-$$; daemon=
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
+ns=$app; mark=case-mark-$$; daemon=
 marks=("/tmp/$mark" "/var/tmp/$mark" "/run/$mark")
-end() { # the daemon of this place, and its holder
+stop() { # the daemon of this place, and its holder
 	[ -n "$daemon" ] || return
 	"${x[@]}" snapctl rm --force a b; kill $daemon; wait $daemon
 	for p in /proc/[0-9]*; do grep -qz "^$run/holder.sock" $p/cmdline && kill ${p#/proc/} && while [ -e $p/exe ]; do sleep 0.05; done; done
 	umount -R "$run/stubs"; daemon=
 }
 places=("/tmp/$mark.d" "/var/tmp/$mark.d" "/run/$mark.d" "/home/$mark.d")
-trap '{ end; umount "$d/bound"; ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "$d" "${marks[@]}" "${places[@]}"; } >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
+end() { stop; umount "$d/bound"; ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "${marks[@]}" "${places[@]}"; }
 command -v snapctld >/dev/null || skip "no snapctld on PATH"
 ip netns add $ns && ip -n $ns link set lo up || skip "no network namespace"
 touch "${marks[@]}"
@@ -39,7 +39,7 @@ try() { # STATE RUN REAL: apps must not see REAL either
 		grep -q READY <<<"$seen" || skip "an app with $state did not run: $seen"
 		seen=$(grep -E '^(SEES|CANNOT)' <<<"$seen") && wrong "state directory $state: an app $(head -3 <<<"$seen" | tr '\n' ';')"
 	done
-	end >/dev/null 2>&1
+	stop >/dev/null 2>&1
 }
 try /tmp/$mark.d/state /tmp/$mark.d/run /tmp
 try /var/tmp/$mark.d/state /run/$mark.d/run /var/tmp

@@ -2,15 +2,14 @@
 # A snapctld runs by `ip netns exec`, whose new /sys hides the host's cgroup mounts.
 # Right: it mounts cgroups for itself, as its doctor says; apps run with limits that hold and that they see, hibernate and wake.
 # Needs: iproute2, snapctld on PATH (a second one is started, in a network namespace of its own).
-set -u
-d=$(mktemp -d /srv/case.XXXXXX); ns=case-$$; run=/run/case-$$
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
+ns=$app; run=/run/$app
 end() {
 	"${x[@]}" snapctl rm --force a; kill $daemon; wait $daemon
 	for p in /proc/[0-9]*; do grep -qz "^$run/holder.sock" $p/cmdline && kill ${p#/proc/} && while [ -e $p/exe ]; do sleep 0.05; done; done
-	ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "$d" "$run"
+	ip netns del $ns; umount /run/netns; rmdir /run/netns; rm -rf "$run"
 }
-trap 'end >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
 command -v snapctld >/dev/null || skip "no snapctld on PATH"
 ip netns add $ns && ip -n $ns link set lo up || skip "no network namespace"
 mkdir -p "$run"

@@ -2,11 +2,8 @@
 # System V shared memory that is to end with its last attachment (IPC_RMID), or is locked (SHM_LOCK), and a message queue with a
 # limit of its own (msg_qbytes). Right: all are so after hibernate and wake, and in a copy; the segment ends when it is detached.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-c >/dev/null 2>&1; timeout 20 snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import ctypes, os, time
 libc = ctypes.CDLL(None, use_errno=True)

@@ -3,11 +3,8 @@
 # not get. It is to be saved with --stop. Right: refused before the freeze, both named, and the app goes on; likewise
 # when it is hibernated, and then it stays so.
 # Needs: iproute2, python3.
-set -u
-app=case-$$
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 snapctl run --name $app -- sh -c 'ip addr add 10.99.0.1/32 dev lo && ip link add mv0 link eth0 type macvlan && ip addr add 10.98.0.1/32 dev mv0 && ip link set mv0 up &&
 	exec /usr/bin/python3 -c "
 import socket, subprocess, time
@@ -19,8 +16,7 @@ while True:
     time.sleep(0.02); now = time.monotonic()
     if now - last > 1: print(\"GAP\", now - last, flush=True)
     last = now"' >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 message=$(snapctl snapshot --stop --name $app-s $app 2>&1) && wrong "it is saved, and can't be restored: $message"
 [ "$(snapctl show $app | awk '$1 == "status:" {print $2}')" = running ] || wrong "the app does not run any more: $message"
 snapctl logs $app | grep GAP && wrong "the app was frozen"

@@ -2,11 +2,8 @@
 # Messages wait in unix sockets inside an app: empty ones, of named senders, by a name that is abstract, to a server with several
 # clients, and with a descriptor in transit. Right: after hibernate and wake all are there, in order, with their senders, and new
 # clients reach the server; they do not wake the app; what can't be kept is listed by the command, by snapshot too. Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app >/dev/null 2>&1; timeout 20 snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import os, socket, sys, time
 kind = sys.argv[1]
@@ -53,8 +50,7 @@ server="[(b'zero', None), (b'', None), (b'two', '/run/named'), (b'three', b'\\x0
 later="3 (b'new', '/run/new') 3 (b'old', '/run/named')"
 for kind in file dev abstract rights; do
 	snapctl run --name $app -- /usr/bin/python3 "$d/app.py" $kind >/dev/null || skip "run"
-	for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-	snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+	started
 	message=$(snapctl snapshot $app --name $app-s 2>&1) || wrong "$kind: snapshot: $message"
 	[[ $message == *messages\ wait* ]] || wrong "$kind: the snapshot does not list what its copies don't have: $message"
 	snapctl snapshots rm $app-s >/dev/null

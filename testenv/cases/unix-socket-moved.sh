@@ -3,15 +3,8 @@
 # (supervisord), or gives it a second name, or moves its directory.
 # Right: new clients connect by the names that are there, after two sleeps, in a restored snapshot and in a clone.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-end() {
-	local a; for a in $app $app-r $app-c; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1
-	snapctl template rm $app-t >/dev/null 2>&1; snapctl snapshots rm $app-s >/dev/null 2>&1; rm -rf "$d"
-}
-trap end EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import os, select, socket
 def listener(path):
@@ -57,8 +50,7 @@ print(bad or "all")
 P
 ask() { snapctl exec $1 -- /usr/bin/python3 "$d/ask.py" /run/x/1 /run/x/2 $2 /run/z/4 /run/x/5 /run/x/6 2>&1 | tail -1; }
 snapctl run --name $app -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-for _ in {1..150}; do snapctl logs $app 2>/dev/null | grep -q READY && break; sleep 0.1; done
-snapctl logs $app 2>/dev/null | grep -q READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 got=$(ask $app "/run/x/3 /run/x/3b"); [ "$got" = all ] || skip "does not work before: $got"
 for round in 1 2; do
 	message=$(snapctl hibernate $app 2>&1) || wrong "round $round: refused: ${message:0:200}"

@@ -2,11 +2,8 @@
 # A program sets alarms (timerfd, ITIMER_REAL) and is hibernated. Right: without --wake-timers hibernate says when which
 # timer would expire, or that nothing can wake the app; with it the app wakes by itself, show tells when, and it rings once.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-trap 'timeout 20 snapctl rm --force $app $app-deaf >/dev/null 2>&1; rm -rf "$d"' EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 cat >"$d/app.py" <<'P'
 import ctypes, os, signal, struct, sys
 seconds = int(sys.argv[2])
@@ -25,8 +22,7 @@ while True:
 P
 start() {
 	snapctl run --name "$1" "${@:2}" >/dev/null || skip "run"
-	for _ in {1..150}; do snapctl logs "$1" 2>/dev/null | grep -q READY && return; sleep 0.1; done
-	skip "the app does not start: $(snapctl logs "$1" 2>&1 | tail -1)"
+	started "$1"
 }
 start $app-deaf -- /usr/bin/python3 "$d/app.py" itimer 3600
 said=$(snapctl hibernate $app-deaf 2>&1) || wrong "hibernate: $said"

@@ -3,15 +3,8 @@
 # restored twice, the second time from layers; then it watches a file that it has deleted.
 # Right: none of it takes seconds, and every watch reports in the copies; what has no path is refused by descriptor.
 # Needs: python3.
-set -u
-app=case-$$; d=$(mktemp -d /srv/case.XXXXXX)
-end() {
-	local a; for a in $app $app-1 $app-2; do timeout 20 snapctl rm --force $a; done >/dev/null 2>&1
-	snapctl snapshots rm $app-1 $app-2 >/dev/null 2>&1; rm -rf "$d"
-}
-trap end EXIT
-ok() { echo "ok: $*"; exit 0; }; wrong() { echo "wrong: $*"; exit 1; }; skip() { echo "skip: $*"; exit 77; }
-snapctl ps >/dev/null 2>&1 || skip "no snapctld answers"
+# shellcheck source=testenv/cases/case.bash
+. "$(dirname "$0")/case.bash"
 mkdir "$d/data"
 cat >"$d/app.py" <<'P'
 import ctypes, os, select, struct, time
@@ -47,7 +40,7 @@ stir() {
 	for name in /somewhere/else /etc/hostname /data; do until_log $1 "EVENT $name" $seen || wrong "$2: no event of $name"; done
 }
 snapctl run --name $app --bind "$d/data:/data" -- /usr/bin/python3 "$d/app.py" >/dev/null || skip "run"
-until_log $app READY || skip "the app does not start: $(snapctl logs $app 2>&1 | tail -1)"
+started
 stir $app "before"
 message=$(snapctl hibernate $app 2>&1) || wrong "hibernate: ${message:0:200}"
 message=$(snapctl wake $app 2>&1) || wrong "wake: ${message:0:200}"
