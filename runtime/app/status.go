@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// Status is what an app is doing. Only Running, Held and Stopped last; the
-// others are steps of an operation, and what a restarted daemon finds in one of
-// them it finishes or undoes, see recover.go.
+// Status is what an app is doing. Only Running, Held and Stopped last, and Pooled as long as
+// its daemon. The others are steps of an operation: if a new daemon finds an app in one of
+// them, it finishes or undoes the operation.
 type Status string
 
 // The statuses of an app.

@@ -8,9 +8,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Room is how much more than the app CRIU may use while it restores it, for it
-// is in the app's cgroup then: itself and a helper for each process group or
-// session whose leader has ended.
+// CRIU is in the app's cgroup while it restores the app: CRIU itself, and a helper for each
+// process group or session whose leader has ended. So the app's limits are raised by this much
+// for a restore. Otherwise an app at its limit of processes could never wake.
 const (
 	roomProcesses   = 1024
 	roomMemoryBytes = 256 << 20

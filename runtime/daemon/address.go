@@ -13,9 +13,10 @@ import (
 	"github.com/snapctl/snapctl/vem/endpoint"
 )
 
-// An app of a pool has an address that nobody uses, and gives it up to whoever asks
-// for it, or for any while there is no other. Until that one has it, it is reserved:
-// the pool is filled again meanwhile, with the lowest address that is free.
+// A ready clone has an address that it does not use yet. If a new app asks for this
+// address, or if no other address is free, the ready clone is removed and its address goes
+// to the new app. Until then the address is reserved: the pool is refilled at the same time
+// and would take it again.
 
 // address is an address in a network.
 type address struct {
@@ -23,8 +24,8 @@ type address struct {
 	addr    netip.Addr
 }
 
-// pooledError is an address that could be had if an app of a pool gave it up. It is
-// reserved for who has got the error, until unreserve.
+// pooledError is an address that could be had if a ready clone gave it up. The address is
+// reserved for whoever got the error, until vacate has enrolled the new app or has failed.
 type pooledError struct {
 	app *App
 	address
@@ -46,8 +47,8 @@ func (e *addressError) Error() string {
 
 func (e *addressError) Is(target error) bool { return target == errdefs.ErrAlreadyExists }
 
-// chooseEndpoint fills in or checks the addresses of a new app. Returns a
-// *pooledError if an app of a pool is to give its address up first.
+// chooseEndpoint fills in or checks the addresses of a new app. Returns a *pooledError if a
+// ready clone has to give its address up first.
 //
 // The caller holds d.mu.
 func (d *Daemon) chooseEndpoint(rec *app.Record) error {
@@ -92,14 +93,15 @@ func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 	return nil
 }
 
-// better tells whether an app of a pool is to be given up rather than the best one so
-// far: one that is made already need not be waited for.
+// better tells whether a ready clone is to be given up rather than the best one that was
+// found so far. A clone that is complete is better than one that is still being made, for
+// which the new app would have to wait.
 func better(r app.Record, best *pooledError) bool {
 	return best == nil || r.Status == app.Pooled && best.app.status() != app.Pooled
 }
 
-// vacate has an app of a pool give its address up, and enrolls the app that rec is the
-// record of with it.
+// vacate removes the ready clone that has the address, and enrolls the app of rec with the
+// address.
 func (d *Daemon) vacate(ctx context.Context, from *pooledError, rec *app.Record, first app.Status) (_ *App, release func(), err error) {
 	defer d.poolSoon()
 	defer func() {

@@ -20,7 +20,7 @@ import (
 
 // App is one app of this daemon.
 //
-// turn is the operation queue: who has taken it may change the app, and takes
+// turn is the operation queue: the operation that has taken it may change the app, and takes
 // no other app's turn. mu only guards what others may read meanwhile.
 type App struct {
 	turn chan struct{} // holds one token while an operation goes on
@@ -99,7 +99,7 @@ func (a *App) tryTake(op string) (release func(), ok bool) {
 	}
 }
 
-// taken notes who has the turn and returns a function that gives it back.
+// taken notes which operation has the turn, and returns a function that gives the turn back.
 func (a *App) taken(op string) (release func()) {
 	a.mu.Lock()
 	a.op, a.remarks = op, nil
@@ -164,8 +164,8 @@ func (a *App) step(to app.Status, durable journal.Durability, change func(*app.R
 	return nil
 }
 
-// assume is a step of which nothing is written: a new daemon makes the same of the
-// app's status on the disk as it would of this one.
+// assume changes the status in memory only. It is for steps after which recovery would do
+// the same as before them, so that writing the record would gain nothing.
 func (a *App) assume(to app.Status, change func(*app.Record)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -179,9 +179,9 @@ func (a *App) assume(to app.Status, change func(*app.Record)) error {
 	return nil
 }
 
-// settle is a step that has happened already: if it can't be persisted the app
-// has the new status all the same, for as long as this daemon runs, and the
-// next one finds out by itself.
+// settle is for a step that has happened already. If it can't be persisted, the app has the
+// new status all the same for as long as this daemon runs. The next daemon finds out by
+// itself what has happened.
 func (a *App) settle(to app.Status, durable journal.Durability, change func(*app.Record)) error {
 	err := a.step(to, durable, change)
 	var illegal *app.StepError

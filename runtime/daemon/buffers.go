@@ -23,8 +23,8 @@ func (d *Daemon) narrow(ctx context.Context, a *App) error {
 	return a.held.Narrow()
 }
 
-// narrowAgain does the same for an app whose hibernation is undone, by a later daemon
-// maybe, which has no descriptor of its sockets.
+// narrowAgain does the same for an app whose hibernation is undone. A later daemon may do
+// that, which has no descriptors of the app's sockets.
 func (d *Daemon) narrowAgain(ctx context.Context, a *App) error {
 	if a.held == nil {
 		if err := d.reclaim(ctx, a); err != nil || a.held == nil {

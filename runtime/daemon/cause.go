@@ -18,8 +18,8 @@ import (
 // cause waits for something that wakes an app, and tells what it was.
 type cause func(ctx context.Context) (app.WokenBy, error)
 
-// awaitCause waits for the first of several causes. It returns nothing if ctx ends first,
-// or none of them can come any more, which is noted.
+// awaitCause waits for the first of several causes. It returns nothing if ctx ends first, or
+// if none of the causes can come any more; the latter is noted.
 func (d *Daemon) awaitCause(ctx context.Context, a *App, causes []cause) app.WokenBy {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -49,8 +49,8 @@ func (d *Daemon) awaitCause(ctx context.Context, a *App, causes []cause) app.Wok
 	return first
 }
 
-// wakeBy wakes an app for which nobody asked. Waking disarms, and that waits for the
-// caller: another goroutine wakes.
+// wakeBy wakes an app for which nobody has asked by a command. It starts another goroutine
+// for that: waking disarms, and disarm waits for the end of the caller.
 func (d *Daemon) wakeBy(ctx context.Context, a *App, by app.WokenBy) {
 	if by == app.ByTimer {
 		d.log.InfoContext(ctx, "its timer wakes app", slog.String("app", a.name()), slog.String("reason", string(by)))
@@ -84,8 +84,8 @@ func (d *Daemon) awaitTraffic(ctx context.Context, a *App, set *hold.Set, policy
 	return app.WokenBy(event.Reason.String()), nil
 }
 
-// tellWakers notes which timer of an app that is hibernated will not wake it, and that
-// nothing will.
+// tellWakers notes which timer of an app that is hibernated will not wake it, and whether
+// nothing at all will.
 func (a *App) tellWakers(rec *app.Record, first *alarm.Alarm) {
 	if first != nil && !rec.Wake.Timers {
 		every := ""
@@ -106,9 +106,9 @@ type uselessError struct{ why string }
 
 func (e *uselessError) Error() string { return e.why }
 
-// heed looks at the first timer of an idle app before it is too late for the app to go
-// on: if only that could wake it, it must have one, and if that is very soon, there is no
-// use in sleeping.
+// heed looks at the first timer of an idle app while the app can still go on. If only a timer
+// could wake the app, it must have one; and if its first timer expires very soon, there is no
+// use in sleeping. An error lets the app go on.
 func (s *sleeper) heed(needsAlarm bool) func(*alarm.Alarm) error {
 	return func(first *alarm.Alarm) error {
 		switch {

@@ -19,7 +19,7 @@ import (
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// savedConnections are the connections inside an app that a snapshot gets.
+// savedConnections are those connections inside an app that are written to a snapshot.
 type savedConnections struct {
 	tcprepair.Saved
 	size    int
@@ -149,8 +149,9 @@ func readConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved,
 	return &s, nil
 }
 
-// repairFile lists the sockets that may be in repair mode, with what that overwrites:
-// should this daemon be killed, the next one ends it before the app goes on.
+// repairFile lists the sockets that may be in repair mode, with the socket options that the
+// mode overwrites. If this daemon is killed, the next one ends the mode before the app goes
+// on.
 func (a *App) repairFile() string { return filepath.Join(a.work(), "repair.json") }
 
 // beginRepair writes that list; done removes it.

@@ -5,9 +5,10 @@
 // operation persists each step before it takes it, so that a daemon killed at
 // any point leaves something that the next one finishes or undoes (recover.go):
 //
-//	creating -> running -> hibernating -> held -> waking -> resuming -> running
-//	restoring ----^  |  \-> snapshotting -^  \-> removing
-//	                 +--> stopped --> removing
+//	creating --> running -> hibernating -> held -> waking -> resuming -> running
+//	restoring -----^ |  \-> snapshotting -> running
+//	 |     ^         +----> stopped -> removing
+//	 +-> pooled
 package daemon
 
 import (

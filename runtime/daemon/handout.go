@@ -17,11 +17,18 @@ import (
 	"github.com/snapctl/snapctl/template"
 )
 
-// A hand-out is what is left to do for a clone that stands ready: a name, the file
-// that tells who it is, what the rules say, the way into the network, the thaw. It is
-// to take no longer than to start a program does, so all else is done before (see
-// makePooled) or after: the pool is filled, and the record written to the disk, when
-// nobody has asked for a clone for a moment.
+// A hand-out gives a ready clone to whoever asked for a clone. It is to take no longer than
+// to start a program does. What is left to do is: a name, instance.json, what the rules
+// say, the thaw, and a record in the app's run directory.
+//
+// All else is done before, see makePooled. The machine id is written. The network link is
+// complete but for two routes and two entries of the fast path's table, without which its
+// device drops everything.
+//
+// Or it is done afterwards, when nobody has asked for a clone for 100 ms (or for 1 s if
+// somebody always has): the record is written to the disk, and the pool is filled. To fill it
+// takes both processors and the kernel's lock on all networks, for which the next hand-out
+// would wait. If the host goes down before that, it has never heard of the clone.
 
 // handOut makes an app that was taken from the pool the clone that was asked for.
 // If it fails nothing is left of the clone.
@@ -82,8 +89,8 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[st
 }
 
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if
-// there is none whose memory came back as is asked for. On the disk it stands ready until it runs, and a daemon that finds
-// it there ends it.
+// there is none whose memory came back as is asked for. By app.json it stands ready until
+// it runs, and a new daemon that finds it so ends it.
 func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 	name := c.req.names[c.index]
 	for _, a := range d.pooled(c.t) {
@@ -125,7 +132,8 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 	return nil, nil, nil
 }
 
-// calls knows of the requests for clones.
+// calls counts the requests for clones that are under way, so that pools are filled when
+// there are none.
 type calls struct {
 	mu     sync.Mutex
 	going  int
@@ -183,10 +191,10 @@ func (c *calls) handedOut(a *App) {
 	c.handed = append(c.handed, a)
 }
 
-// recordAside records that an app of the pool runs, beside its log and sockets in the
-// run directory: there, on a tmpfs, nothing waits for a disk that others keep busy. A
-// new daemon goes by it as long as the app stands ready by its record proper, see
-// load; a reboot ends both.
+// recordAside writes the record of an app that was handed out to the run directory, a
+// tmpfs, because a busy disk can delay the smallest file by 100 ms. While app.json still
+// says pooled, load uses this copy. recordHandedOut writes app.json later. A reboot ends
+// the app and the copy.
 func (a *App) recordAside() error {
 	rec, _ := a.read()
 	rec.Status, rec.StatusAt = app.Running, time.Now()
@@ -223,8 +231,9 @@ func (d *Daemon) recordHandedOut() bool {
 	return done
 }
 
-// recordProper undoes recordAside, unless a step has done so, or the app was removed: if
-// the disk was full that was no step.
+// recordProper writes app.json, so that the copy of recordAside is not needed any more. A
+// step may have done so already, or the app may have been removed: a removal with a full
+// disk writes no step.
 func (a *App) recordProper() error {
 	if !a.aside || a.gone {
 		return nil

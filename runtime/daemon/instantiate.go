@@ -28,7 +28,8 @@ import (
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// source is a snapshot whose memory and layers nobody removes meanwhile.
+// source is an open snapshot. Its memory files and layers are pinned, so that nobody removes
+// them until Close.
 type source struct {
 	d        *Daemon
 	name     string
@@ -98,7 +99,8 @@ func (s *source) Close() {
 	s.d.memory.Unpin(s.manifest.MemoryFiles())
 	s.d.layers.Unpin(s.manifest.Layers)
 	s.d.hostFiles.Unpin(s.manifest.HostFiles)
-	// Who has removed it meanwhile has left what is pinned.
+	// If the snapshot was removed while we used it, its memory files and layers were
+	// spared, because they were pinned. Nobody else will remove them: sweep now.
 	if now, err := os.Lstat(string(s.dir)); err != nil || !os.SameFile(s.at, now) {
 		s.d.sweepSoon()
 	}
@@ -159,8 +161,9 @@ func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, clock *steps)
 	return d.adopt(a, proc, journal.Forever)
 }
 
-// furnish makes the files of an app that is made of a snapshot, while that is checked.
-// What it has made of a damaged one goes with the app.
+// furnish makes the files of an app that is made of a snapshot, while the snapshot is
+// checked. If the snapshot turns out to be damaged, what furnish has made is removed together
+// with the app.
 func (d *Daemon) furnish(ctx context.Context, a *App, b birth, clock *steps) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.fill(gctx, a, b, clock) })
@@ -202,7 +205,7 @@ func (d *Daemon) fill(ctx context.Context, a *App, b birth, clock *steps) error 
 	return d.apply(ctx, a, b)
 }
 
-// heed takes what a plan says of the app's record.
+// heed writes into the app's record what a plan says of it.
 func (a *App) heed(p *template.Plan) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -215,8 +218,8 @@ func (a *App) heed(p *template.Plan) {
 	a.rec.Spec, a.box.Spec = &spec, &spec
 }
 
-// checkOpen refuses to write to files that the processes have open. Of one that stands
-// ready makePooled has done so.
+// checkOpen refuses to write to files that the processes have open. For a ready clone
+// makePooled has done that already.
 func (b *birth) checkOpen(ctx context.Context, a *App) error {
 	switch {
 	case b.images != nil:
@@ -256,8 +259,9 @@ func (d *Daemon) settleIn(ctx context.Context, a *App, p *template.Plan, proc *p
 			return err
 		}
 	}
-	// Once more: who watches the file sees only what happens now. One that was
-	// handed out has seen it all.
+	// Write instance.json again, now that the processes run: a program that watches it
+	// with inotify did not see the first write, which was before the restore. A clone
+	// from the pool needs no second write: its processes existed, frozen, during the first.
 	if a.pool == nil || len(p.Commands) > 0 {
 		if err := p.Instance.Write(a.box.Root()); err != nil {
 			return err

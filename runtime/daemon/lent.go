@@ -15,8 +15,8 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// holdOptions say what a hold must know of the app. known are CRIU's names for its log
-// and for other files that it is given back in another way.
+// holdOptions say what a hold must know of the app. known are CRIU's names for the app's log,
+// and for other files that the app gets back in another way than by a hold.
 func (a *App) holdOptions(ns *netns.NS, known []string) hold.Options {
 	opt := hold.Options{NS: ns, Known: known}
 	for _, m := range a.box.Spec.Mounts {

@@ -68,8 +68,8 @@ func (d *Daemon) removeSnapshot(name string) error {
 	return d.snapshotDir(name).Remove()
 }
 
-// doom takes the name of a snapshot that is to be removed: nobody makes a template
-// of it meanwhile.
+// doom reserves the name of a snapshot that is to be removed, so that nobody makes a template
+// of the snapshot meanwhile.
 func (d *Daemon) doom(name string) (free func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -24,8 +24,8 @@ func (o *takeOptions) moved(ctx context.Context, a *App, pids []int) ([]snapshot
 	return externalMoved(found), nil
 }
 
-// heldMoved lists the same of sockets that are held, for a wake without the hold, as far
-// as there is a place to bind them to.
+// heldMoved lists the same for sockets that are held, as far as there is a path to bind them
+// to. It is for a wake after the hold was lost.
 func (o *takeOptions) heldMoved(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	found, err := hold.FindMoved(ctx, pids, o.PID)
 	if errors.Is(err, hold.ErrUnsupported) {

@@ -16,10 +16,10 @@ import (
 	"github.com/snapctl/snapctl/snapshot/preflight"
 )
 
-// What is saved may be unable to come back: somebody has removed a file that it needs, or
-// its images are damaged. Lists and details of apps, snapshots and templates tell, by a
-// look at files by their names that reads none but manifests, and, of an app with binds,
-// images; `doctor` looks closer. No lock is held, and nothing is changed.
+// A saved app may be unable to come back: somebody has removed a file that it needs, or its
+// images are damaged. Lists and details of apps, snapshots and templates tell that. They look
+// at files by name, and read only manifests and, of an app with binds, images; `doctor` looks
+// closer. No lock is held, and nothing is changed.
 
 // appObstacles tells what keeps a held app from being woken now; nothing of one that is
 // not held.
@@ -49,7 +49,7 @@ func (d *Daemon) snapshotObstacles(ctx context.Context, name string, depth snaps
 	return d.manifestObstacles(ctx, dir, m, depth)
 }
 
-// manifestObstacles is snapshotObstacles for who has read the manifest.
+// manifestObstacles does what snapshotObstacles does after it has read the manifest.
 func (d *Daemon) manifestObstacles(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []*api.Obstacle {
 	rec, err := recordOf(m)
 	errs := []error{err}

@@ -17,12 +17,15 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 )
 
-// A template's pool is clones that were made before somebody asked for them:
-// restored, with an endpoint at which nobody reaches them, and frozen before they
-// ran for an instant. Whoever asks for a clone is handed one out, see handout.go.
+// A template's pool is ready clones, which were made before somebody asked for them. They are
+// restored, have an endpoint at which nobody reaches them, and are frozen between CRIU's
+// pre-resume notification and their first instruction. A request for a clone gets one of
+// them, see handout.go.
 //
-// They are apps that are not listed, with the status Pooled. A new daemon ends
-// those of an earlier one, and makes others.
+// Ready clones are apps that are not listed, with the status Pooled. They have directories and
+// a cgroup of their own name (_pool-...), and get an app's name when they are handed out. To
+// the clone it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
+// the ready clones of an earlier one, and makes others.
 
 // SetPool implements the API.
 func (d *Daemon) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Template, error) {
@@ -108,7 +111,7 @@ func (d *Daemon) keepPools(ctx context.Context) {
 	}
 }
 
-// dropStrayPools removes what stands ready for templates that are gone.
+// dropStrayPools removes the ready clones of templates that are gone.
 func (d *Daemon) dropStrayPools(ctx context.Context) error {
 	var errs []error
 	for _, a := range d.list() {
@@ -158,7 +161,7 @@ func (d *Daemon) poolSize(t *tmpl) int {
 	return t.rec.Pool
 }
 
-// pooled lists the apps that stand ready for a template, or have ended meanwhile.
+// pooled lists the ready clones of a template, also those that have ended meanwhile.
 func (d *Daemon) pooled(t *tmpl) []*App {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -273,8 +276,9 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	return fault.Point(ctx, fault.PoolAfterCommit)
 }
 
-// freezeRestored freezes processes that CRIU is about to let run: they are stopped
-// by ptrace, and CRIU, which is in their cgroup, must not be frozen with them.
+// freezeRestored freezes processes that CRIU is about to let run. They are stopped by ptrace
+// still. CRIU is in their cgroup, and is moved out of it first, since it must not be frozen
+// with them.
 func (d *Daemon) freezeRestored(a *App, criuPID int) error {
 	if err := d.cgroups.Expel(criuPID); err != nil {
 		return err

@@ -80,7 +80,7 @@ func (d *Daemon) load(_ context.Context, name string) error {
 	return nil
 }
 
-// dropOrphans lets go of sockets whose app is gone.
+// dropOrphans has the holder drop the sockets of apps that are gone.
 func (d *Daemon) dropOrphans(ctx context.Context) error {
 	kept, err := d.fds.List(ctx)
 	if err != nil {

@@ -22,8 +22,11 @@ import (
 //	files described -> layer recorded -> root unmounted -> directory renamed ->
 //	layer recorded as below -> root mounted again -> files of several names linked again
 //
-// What is left of it half-way, settleRestack finishes or undoes, before the root is
-// mounted again for anything else: its files may be in no layer that the record names.
+// If a restack stops half-way, settleRestack finishes or undoes it before the root is mounted
+// again for anything else: until then the app's files may be in no layer that the record names.
+//
+// All of what the app wrote since its last layer is read once, for the digests. Files that are
+// still in use are copied instead of moved, see pinsRoot and sandbox.InUse.
 
 // restack makes what an app without processes wrote a layer below its files, and returns the
 // layers that the app has then, those that are new among them marked as own. It
@@ -89,9 +92,9 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 	return all, true, nil
 }
 
-// pinsRoot tells whether something of a held app may keep its root after it is
-// unmounted: a unix socket does by its path, and may have open files in its queue; an
-// inotify instance would be told of the unmount.
+// pinsRoot tells whether something that a held app has may keep its root in use after the
+// unmount. A unix socket does so by its path, and may have open files in its queue. An inotify
+// instance would be told of the unmount.
 func (a *App) pinsRoot() bool {
 	if a.held == nil {
 		return a.lost == "" // what is held is not known

@@ -165,9 +165,10 @@ func (d *Daemon) enclose(ctx context.Context, a *App) (*netns.NS, error) {
 	return ns, nil
 }
 
-// prepared opens the network namespace of a sandbox that this daemon has
-// prepared and not taken down since, and prepares it otherwise: to look at all
-// of it again costs 5 to 10 ms, for which traffic would wait on a wake.
+// prepared opens the network namespace of an app's sandbox. It trusts a sandbox that this
+// daemon has prepared and not taken down since: to look at all devices, routes and rules again
+// costs 5 to 10 ms, for which traffic would wait on a wake. After a failed wake, a take-down or
+// a restart of the daemon it prepares the sandbox again.
 func (d *Daemon) prepared(ctx context.Context, a *App) (*netns.NS, error) {
 	if a.ready {
 		if ns, err := netns.Open(a.box.NetPath()); err == nil {

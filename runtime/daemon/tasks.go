@@ -11,9 +11,9 @@ type tasks struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// follow is run for what waits for the end of a process: requests and
-	// other tasks may depend on it, so it ends after them, by the closing of
-	// the process.
+	// follow starts a goroutine that waits for an app's process to end. Requests and
+	// tasks may wait for such a goroutine, so stop leaves it running. Daemon.Close ends
+	// it by closing the process, and then waits for it.
 	follow    func(func(context.Context))
 	followers sync.WaitGroup
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
-// terminalsFile lists the terminals of an app that is frozen, with what waits in them:
-// should this daemon be killed, the next one puts it back before the app goes on.
+// terminalsFile lists the terminals of a frozen app, with the data that was waiting in them.
+// If this daemon is killed, the next one puts the data back before the app goes on.
 func (a *App) terminalsFile() terminal.Record {
 	return terminal.Record(filepath.Join(a.work(), "terminals.json"))
 }

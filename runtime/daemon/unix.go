@@ -58,11 +58,11 @@ func (a *App) unannounced(set *hold.Set, announced []string) error {
 	return nil
 }
 
-// sockets are what is held to restore an app with. A unix socket whose other
-// end was outside of the app, and that is not held, gets one whose other end
-// has just been closed; a counting eventfd gets one with the count that the
-// images have, a message queue an empty one, and a file of a bind is opened again.
-// drop closes those.
+// sockets lists the descriptors that CRIU inherits: all that are held, and a stand-in for
+// each external object that is not held (after a reboot, or in a copy). The stand-in of a unix
+// socket is one whose peer is closed; of a semaphore eventfd, one with the saved count; of a
+// message queue, an empty one; of a file of a bind, the file, opened again. drop closes the
+// stand-ins.
 func (a *App) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
 	held := a.heldSockets()
 	var made []*os.File

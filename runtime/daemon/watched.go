@@ -9,8 +9,8 @@ import (
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
-// watched lists the paths of what the frozen app watches by inotify and fanotify, and
-// tells them to CRIU, which reads them when it begins.
+// watched lists the paths of the files that the frozen app watches by inotify and fanotify. It
+// writes them for CRIU, which reads them when its dump begins.
 func (o *takeOptions) watched(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	found, err := hold.FindWatched(ctx, pids, o.PID)
 	if err != nil {
