@@ -5,7 +5,7 @@
 // Its parts, each a package below it:
 //
 //	netns      open network namespaces, and the only place that enters them
-//	endpoint   address pools of a virtual network (pure)
+//	address    the address space of a virtual network (pure)
 //	fabric     one network namespace per virtual network per host: wires apps together
 //	hold       an app's live kernel sockets while no process has them
 //	holder     the process that keeps those sockets when the daemon does not

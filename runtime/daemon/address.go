@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/vem/endpoint"
+	"github.com/snapctl/snapctl/vem/address"
 )
 
 // A ready clone has an address that it does not use yet. If a new app asks for this
@@ -18,8 +18,8 @@ import (
 // to the new app. Until then the address is reserved: the pool is refilled at the same time
 // and would take it again.
 
-// address is an address in a network.
-type address struct {
+// netAddress is an address in a network.
+type netAddress struct {
 	network string
 	addr    netip.Addr
 }
@@ -28,7 +28,7 @@ type address struct {
 // reserved for whoever got the error, until vacate has enrolled the new app or has failed.
 type pooledError struct {
 	app *App
-	address
+	netAddress
 }
 
 func (e *pooledError) Error() string {
@@ -38,7 +38,7 @@ func (e *pooledError) Error() string {
 // addressError is an address that another app has. It is an errdefs.ErrAlreadyExists.
 type addressError struct {
 	app string
-	address
+	netAddress
 }
 
 func (e *addressError) Error() string {
@@ -53,7 +53,7 @@ func (e *addressError) Is(target error) bool { return target == errdefs.ErrAlrea
 // The caller holds d.mu.
 func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 	rec.Network = cmp.Or(rec.Network, DefaultNetwork)
-	pool, err := d.pool(rec.Network)
+	space, err := d.space(rec.Network)
 	if err != nil {
 		return err
 	}
@@ -65,31 +65,31 @@ func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 			continue
 		}
 		used[r.Addr4] = r.Name
-		at := address{r.Network, r.Addr4}
+		at := netAddress{r.Network, r.Addr4}
 		switch {
 		case r.Pool == "" || rec.Pool != "": // one that stands ready is in the way of none of its kind
 		case rec.Addr4 == r.Addr4, !rec.Addr4.IsValid() && d.reserved[at] == 0 && better(r, ready):
-			ready = &pooledError{app: a, address: at}
+			ready = &pooledError{app: a, netAddress: at}
 		}
 	}
 	inUse := func(a netip.Addr) bool { return used[a] != "" }
 	if !rec.Addr4.IsValid() {
-		rec.Addr4, err = pool.Next(func(a netip.Addr) bool { return inUse(a) || d.reserved[address{rec.Network, a}] > 0 })
+		rec.Addr4, err = space.Next(func(a netip.Addr) bool { return inUse(a) || d.reserved[netAddress{rec.Network, a}] > 0 })
 	} else {
-		err = pool.Check(rec.Addr4, inUse)
+		err = space.Check(rec.Addr4, inUse)
 	}
 	switch {
-	case ready != nil && (errors.Is(err, endpoint.ErrInUse) || errors.Is(err, endpoint.ErrExhausted)):
-		d.reserved[ready.address]++
+	case ready != nil && (errors.Is(err, address.ErrInUse) || errors.Is(err, address.ErrExhausted)):
+		d.reserved[ready.netAddress]++
 		return ready
-	case errors.Is(err, endpoint.ErrInUse):
-		return &addressError{app: used[rec.Addr4], address: address{rec.Network, rec.Addr4}}
-	case errors.Is(err, endpoint.ErrExhausted):
+	case errors.Is(err, address.ErrInUse):
+		return &addressError{app: used[rec.Addr4], netAddress: netAddress{rec.Network, rec.Addr4}}
+	case errors.Is(err, address.ErrExhausted):
 		return fmt.Errorf("choose endpoint in network %s: %w", rec.Network, err)
 	case err != nil:
-		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, pool.Prefix4, errdefs.ErrInvalidArgument, err)
+		return fmt.Errorf("endpoint in network %s (%s): %w: %w", rec.Network, space.Prefix4, errdefs.ErrInvalidArgument, err)
 	}
-	rec.Addr6 = pool.Pair(rec.Addr4)
+	rec.Addr6 = space.Pair(rec.Addr4)
 	return nil
 }
 
@@ -107,8 +107,8 @@ func (d *Daemon) vacate(ctx context.Context, from *pooledError, rec *app.Record,
 	defer func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.reserved[from.address]--; d.reserved[from.address] == 0 {
-			delete(d.reserved, from.address)
+		if d.reserved[from.netAddress]--; d.reserved[from.netAddress] == 0 {
+			delete(d.reserved, from.netAddress)
 		}
 	}()
 	if err := d.dropPooled(ctx, from.app); err != nil {

@@ -94,18 +94,18 @@ const roomFrom = 100
 //
 // The caller holds d.mu.
 func (d *Daemon) room(network string, count int) error {
-	pool, err := d.pool(network)
+	space, err := d.space(network)
 	if err != nil {
 		return err
 	}
-	free := pool.Size()
+	free := space.Size()
 	for _, a := range d.apps {
 		if rec, _ := a.read(); rec.Network == network && rec.Pool == "" {
 			free--
 		}
 	}
 	if count > free {
-		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, network, pool.Prefix4, free)
+		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, network, space.Prefix4, free)
 	}
 	return nil
 }

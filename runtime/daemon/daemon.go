@@ -81,7 +81,7 @@ type Daemon struct {
 	making    map[string]string // templates that are being made -> the snapshot
 	networks  map[string]*lan
 	templates map[string]*tmpl
-	reserved  map[address]int          // that apps of pools give up -> for how many
+	reserved  map[netAddress]int       // that apps of pools give up -> for how many
 	strays    map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
@@ -94,7 +94,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		apps: make(map[string]*App), names: make(map[string]bool), networks: make(map[string]*lan),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
 		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
-		reserved: make(map[address]int), restores: make(map[string]int),
+		reserved: make(map[netAddress]int), restores: make(map[string]int),
 	}
 	d.tasks.start(ctx)
 	defer func() {
@@ -129,7 +129,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.criu.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
 		return nil, err
 	}
-	if _, err := d.pool(DefaultNetwork); err != nil {
+	if _, err := d.space(DefaultNetwork); err != nil {
 		return nil, err
 	}
 	if err := snapshot.Sweep(d.snapshotsDir()); err != nil {

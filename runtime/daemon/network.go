@@ -16,7 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
-	"github.com/snapctl/snapctl/vem/endpoint"
+	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -24,51 +24,51 @@ import (
 // DefaultNetwork is the network of an app that names none.
 const DefaultNetwork = "default"
 
-// pool is the address space of a network. A network gets one when it is first
+// space is the address space of a network. A network gets one when it is first
 // used and keeps it.
 //
 // The caller holds d.mu.
-func (d *Daemon) pool(network string) (endpoint.Pool, error) {
+func (d *Daemon) space(network string) (address.Space, error) {
 	if err := snapshot.ValidateName(network); err != nil {
-		return endpoint.Pool{}, fmt.Errorf("network: %w: %w", errdefs.ErrInvalidArgument, err)
+		return address.Space{}, fmt.Errorf("network: %w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	dir := filepath.Join(d.opt.StateDir, "networks")
 	path := filepath.Join(dir, network+".json")
-	var p endpoint.Pool
-	switch err := journal.Read(path, &p); {
+	var s address.Space
+	switch err := journal.Read(path, &s); {
 	case err == nil:
-		return p, p.Validate()
+		return s, s.Validate()
 	case !errors.Is(err, fs.ErrNotExist):
-		return p, fmt.Errorf("read network %s: %w", network, err)
+		return s, fmt.Errorf("read network %s: %w", network, err)
 	}
 	taken, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
-		return p, err
+		return s, err
 	}
-	p = endpoint.Pool{Prefix4: d.opt.Prefix4, Prefix6: d.opt.Prefix6}
+	s = address.Space{Prefix4: d.opt.Prefix4, Prefix6: d.opt.Prefix6}
 	if network != DefaultNetwork {
-		if p, err = nextPool(p, len(taken)+1); err != nil {
-			return p, err
+		if s, err = nextSpace(s, len(taken)+1); err != nil {
+			return s, err
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return p, fmt.Errorf("make network: %w", err)
+		return s, fmt.Errorf("make network: %w", err)
 	}
-	return p, journal.Write(path, p, journal.Forever)
+	return s, journal.Write(path, s, journal.Forever)
 }
 
-// nextPool is the n-th address space after the default one: 10.78.0.0/16 after
+// nextSpace is the n-th address space after the default one: 10.78.0.0/16 after
 // 10.77.0.0/16.
-func nextPool(p endpoint.Pool, n int) (endpoint.Pool, error) {
-	a4, a6 := p.Prefix4.Addr().As4(), p.Prefix6.Addr().As16()
+func nextSpace(s address.Space, n int) (address.Space, error) {
+	a4, a6 := s.Prefix4.Addr().As4(), s.Prefix6.Addr().As16()
 	if int(a4[1])+n > 255 || int(a6[7])+n > 255 {
-		return p, fmt.Errorf("make network: %w", endpoint.ErrExhausted)
+		return s, fmt.Errorf("make network: %w", address.ErrExhausted)
 	}
 	a4[1] += byte(n)
 	a6[7] += byte(n)
-	p.Prefix4 = netip.PrefixFrom(netip.AddrFrom4(a4), p.Prefix4.Bits())
-	p.Prefix6 = netip.PrefixFrom(netip.AddrFrom16(a6), p.Prefix6.Bits())
-	return p, nil
+	s.Prefix4 = netip.PrefixFrom(netip.AddrFrom4(a4), s.Prefix4.Bits())
+	s.Prefix6 = netip.PrefixFrom(netip.AddrFrom16(a6), s.Prefix6.Bits())
+	return s, nil
 }
 
 // checkPublications refuses a host port that another app has.
@@ -169,12 +169,12 @@ func (d *Daemon) useNetwork(ctx context.Context, name string) (*lan, error) {
 		n.users++
 		return n, nil
 	}
-	pool, err := d.pool(name)
+	space, err := d.space(name)
 	if err != nil {
 		return nil, err
 	}
 	f, err := fabric.Open(ctx, fabric.Config{
-		Network: name, Prefix4: pool.Prefix4, Prefix6: pool.Prefix6,
+		Network: name, Prefix4: space.Prefix4, Prefix6: space.Prefix6,
 		Dir: filepath.Join(d.opt.RunDir, "fabric"), Host: d.host, Outside: fabric.OutsideIPv4, Log: d.log,
 	})
 	if err != nil {

@@ -35,18 +35,18 @@ type Endpoint struct {
 
 func (f *Fabric) check(ep Endpoint) error {
 	free := func(netip.Addr) bool { return false }
-	pool := f.cfg.pool()
+	space := f.cfg.space()
 	if !ep.Addr4.Is4() {
 		return fmt.Errorf("%w: %s is not an IPv4 address", ErrConfig, ep.Addr4)
 	}
-	if err := pool.Check(ep.Addr4, free); err != nil {
+	if err := space.Check(ep.Addr4, free); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if ep.Addr6.IsValid() {
 		if !ep.Addr6.Is6() {
 			return fmt.Errorf("%w: %s is not an IPv6 address", ErrConfig, ep.Addr6)
 		}
-		if err := pool.Check(ep.Addr6, free); err != nil {
+		if err := space.Check(ep.Addr6, free); err != nil {
 			return fmt.Errorf("%w: %w", ErrConfig, err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/snapctl/snapctl/vem/endpoint"
+	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -94,14 +94,14 @@ func (c *Config) validate() error {
 	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
 		return fmt.Errorf("%w: MTU %d is not in 1280 to 65535", ErrConfig, c.MTU)
 	}
-	if err := c.pool().Validate(); err != nil {
+	if err := c.space().Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return nil
 }
 
-func (c *Config) pool() endpoint.Pool {
-	return endpoint.Pool{Prefix4: c.Prefix4, Prefix6: c.Prefix6}
+func (c *Config) space() address.Space {
+	return address.Space{Prefix4: c.Prefix4, Prefix6: c.Prefix6}
 }
 
 // Fabric is an open virtual network. Its methods may be called at the same time,

@@ -89,14 +89,14 @@ func (f *Fabric) checkInside(ep Endpoint) error {
 	if ep.Inside6.IsValid() && !ep.Addr6.IsValid() {
 		return fmt.Errorf("%w: inside address %s without an IPv6 address outside", ErrConfig, ep.Inside6)
 	}
-	pool := f.cfg.pool()
+	space := f.cfg.space()
 	for _, hop := range hops(ep) {
 		switch {
 		case hop.inside.BitLen() != hop.outside.BitLen() || hop.inside.Is4In6() || hop.inside.Zone() != "":
 			return fmt.Errorf("%w: inside address %s for %s", ErrConfig, hop.inside, hop.outside)
 		case !hop.inside.IsGlobalUnicast():
 			return fmt.Errorf("%w: inside address %s is not an ordinary unicast one", ErrConfig, hop.inside)
-		case hop.inside == pool.Gateway4() || hop.inside == pool.Gateway6():
+		case hop.inside == space.Gateway4() || hop.inside == space.Gateway6():
 			return fmt.Errorf("%w: inside address %s is the gateway's, which the app has to reach", ErrConfig, hop.inside)
 		}
 	}

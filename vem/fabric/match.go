@@ -54,12 +54,12 @@ const (
 )
 
 // ip saddr PREFIX, ip6 daddr PREFIX ...
-func addr(d direction, p netip.Prefix) []expr.Any { return address(d, expr.CmpOpEq, p) }
+func addr(d direction, p netip.Prefix) []expr.Any { return matchAddr(d, expr.CmpOpEq, p) }
 
 // ip saddr != PREFIX ...
-func notAddr(d direction, p netip.Prefix) []expr.Any { return address(d, expr.CmpOpNeq, p) }
+func notAddr(d direction, p netip.Prefix) []expr.Any { return matchAddr(d, expr.CmpOpNeq, p) }
 
-func address(d direction, op expr.CmpOp, p netip.Prefix) []expr.Any {
+func matchAddr(d direction, op expr.CmpOp, p netip.Prefix) []expr.Any {
 	raw := p.Masked().Addr().AsSlice()
 	size := uint32(len(raw))
 	offset := uint32(12) // of the source in an IPv4 header

@@ -131,7 +131,7 @@ func (f *Fabric) setupHost(ctx context.Context) error {
 	if err := f.routeHost(p.far.Attrs().Index); err != nil {
 		return err
 	}
-	if err := f.host.awaitLocal(ctx, f.cfg.pool().Gateway6()); err != nil {
+	if err := f.host.awaitLocal(ctx, f.cfg.space().Gateway6()); err != nil {
 		return err
 	}
 	return f.routeUplink()
@@ -145,10 +145,10 @@ type hostNet struct {
 }
 
 func (f *Fabric) prefixes() []hostNet {
-	pool := f.cfg.pool()
-	list := []hostNet{{pool.Prefix4, pool.Gateway4(), nextHop4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)}}
-	if pool.Prefix6.IsValid() {
-		list = append(list, hostNet{pool.Prefix6, pool.Gateway6(), nextHop6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+	space := f.cfg.space()
+	list := []hostNet{{space.Prefix4, space.Gateway4(), nextHop4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)}}
+	if space.Prefix6.IsValid() {
+		list = append(list, hostNet{space.Prefix6, space.Gateway6(), nextHop6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
 	}
 	return list
 }
