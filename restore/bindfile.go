@@ -17,12 +17,12 @@ import (
 	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// While an app sleeps others write to the files that it has open below binds. It finds
-// them as they are when it comes back, as any program does that shares files: longer or
-// shorter, replaced, with another mode. A file that is gone and that it could write to is
-// made anew, empty, as it would be if the app had opened it now: a log that was rotated.
-// Without a file that it only reads it is not woken, unless [Options.AcceptChanged] says
-// so.
+// While an app sleeps, others write to the files that the app has open below binds. When the
+// app comes back it finds these files as they are, as any program does that shares files:
+// longer or shorter, replaced, with another mode. A file that is gone and that the app could
+// write to, such as a log that was rotated, is made anew, empty, as if the app had opened it
+// now. If a file is gone that the app only reads, the app is not woken, unless
+// [Options.AcceptChanged] says so.
 
 // bindFiles looks after the files of binds.
 type bindFiles struct {
@@ -75,8 +75,8 @@ func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) e
 	return view.ChangeFiles(changes)
 }
 
-// lookAtBinds lists the files that are looked after. Something that was bound and is gone
-// is refused, and the files below it are not listed.
+// lookAtBinds lists the files below binds. If a bound directory or file is gone it is refused,
+// and the files below it are not listed.
 func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []image.SavedFile, error) {
 	b := &bindFiles{o: o, users: users{images: o.Snapshot.Images()}, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
 	gone := make(map[string]bool)
@@ -177,8 +177,8 @@ func (b *bindFiles) look(ctx context.Context, f *image.SavedFile, all []image.Sa
 	return nil
 }
 
-// link gives a file that had lost its name the one again by which CRIU finds it, and
-// which CRIU then removes.
+// link gives a file that had lost its name the name again by which CRIU finds it. CRIU then
+// removes that name.
 func (b *bindFiles) link(ctx context.Context, at bound, f *image.SavedFile) error {
 	other := b.owners[f.Link].Other
 	if other == "" {
@@ -199,9 +199,9 @@ func (b *bindFiles) link(ctx context.Context, at bound, f *image.SavedFile) erro
 	return nil
 }
 
-// toMake tells whether a file that is gone may be made anew, and of which size: a
-// directory that a process is in, a pipe, and what some process had open for writing. One
-// that is mapped is as long as it was, or the app would end at the first use.
+// toMake tells whether a file that is gone may be made anew, and of which size. A directory that
+// a process is in, a pipe, and a file that some process had open for writing may be. A mapped
+// file gets the length that it had, or the app would end at its first use.
 func (b *bindFiles) toMake(f *image.SavedFile, all []image.SavedFile) (size int64, may bool) {
 	if f.Mode&unix.S_IFMT != unix.S_IFREG {
 		return 0, f.Mode&unix.S_IFMT == unix.S_IFDIR || f.Mode&unix.S_IFMT == unix.S_IFIFO

@@ -37,15 +37,17 @@ func (d Dir) Shm() string { return filepath.Join(string(d), shmDir) }
 // Dev is the directory of what else the app had made in its /dev.
 func (d Dir) Dev() string { return filepath.Join(string(d), devDir) }
 
-// Connections is the file of the TCP connections that a copy of the app gets, if the
-// manifest says that there are any, or which it does not get, and why.
+// Connections is the file of the TCP connections inside the app: those that a copy of the
+// app gets, and those that it does not get, with the reason. The manifest says whether there is
+// such a file.
 func (d Dir) Connections() string { return filepath.Join(string(d), connectionsFile) }
 
-// Sockets is the file of what the app's sockets had otherwise than new ones, if there is
-// any.
+// Sockets is the file of the settings in which the app's sockets differ from new ones. It is
+// missing if there are none.
 func (d Dir) Sockets() string { return filepath.Join(string(d), socketsFile) }
 
-// Network is the file of what the app has set in its network namespace, if anything.
+// Network is the file of the app's own settings of its network namespace. It is missing if
+// there are none.
 func (d Dir) Network() string { return filepath.Join(string(d), networkFile) }
 
 // Depth says how thoroughly [Dir.Open] checks the files.

@@ -45,8 +45,8 @@ type Manifest struct {
 	Name      string    `json:"name"`
 	App       string    `json:"app"`
 	CreatedAt time.Time `json:"created_at"`
-	// SavedAt is when CRIU had saved the processes: what timers had left is of then. Zero
-	// in a snapshot of an older snapctl.
+	// SavedAt is when CRIU had saved the processes. The images say how long timers had
+	// left at that moment. Zero in a snapshot of an older snapctl.
 	SavedAt time.Time `json:"saved_at,omitzero"`
 	// Alarm is the first timer of a hibernated app to expire; nil if none is armed.
 	Alarm  *alarm.Alarm `json:"alarm,omitempty"`

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenFile opens the copy of a file by a mount of its own, which nobody else sees: to who
-// has the descriptor, or opens or maps it again by /proc/self/fd, the file is at the path
-// that its app knows it by (fs/d_path.c, prepend_path, ends at the root of a mount that is
-// nowhere). The mount lasts as long as a process has the file. Programs may be executed
-// by it, wherever the store is. The caller closes the file.
+// OpenFile opens the copy of a file by a mount of its own, which is attached nowhere. The
+// kernel shows the file at the path that its app knows it by, also after it was opened or
+// mapped again by /proc/self/fd (fs/d_path.c, prepend_path, ends at the root of a mount that
+// is attached nowhere). The mount lasts as long as a process has the file. The file can be
+// executed even if the store's own mount is noexec. The caller closes the file.
 //
 // It needs CAP_SYS_ADMIN, and Linux 5.12 (mount_setattr).
 func (s *Store) OpenFile(f *File) (_ *os.File, err error) {

@@ -82,8 +82,8 @@ type use struct {
 	code       bool // a program or library
 }
 
-// replaced returns CRIU's name for a file on the app's root mount that is not the one
-// which is at its path now.
+// replaced returns CRIU's name for a file on the app's root mount, if another file is at its
+// path now.
 func (u use) replaced(pid int, p Place, path string) (name string, ok bool) {
 	var root, st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/root", pid), 0, unix.STATX_MNT_ID, &root) != nil ||

@@ -104,8 +104,8 @@ func (g *guardEdit) skip(i int) int {
 	return i
 }
 
-// process gives a process a guard of some ranges in the place of the one that it
-// may have.
+// process gives a process a guard of some ranges. It replaces the guard that an earlier
+// restore may have given it.
 func (g *guardEdit) process(t *task, ranges []addrRange) error {
 	if err := g.open(); err != nil {
 		return err

@@ -177,7 +177,7 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists f
 	}
 	least, most := uint64(minRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
 	if marked {
-		most = min(most, maxGuarded) // a guard of more would be of what is between them, too
+		most = min(most, maxGuarded) // a guard of more ranges would also cover what lies between them
 	}
 	for countRuns(runs, fit, least) > most {
 		least *= 2

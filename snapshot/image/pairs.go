@@ -229,7 +229,7 @@ func (t *Terminals) readMount(images string, mounts map[int32]bool) error {
 	return nil
 }
 
-// readData looks for what CRIU itself has saved of what waits in terminals.
+// readData looks for terminals of which CRIU itself has saved waiting data.
 func (t *Terminals) readData(images string) error {
 	data, err := readRecords(filepath.Join(images, "tty-data.img"), TypeTTYData)
 	if err == nil && len(data) > 0 {

@@ -68,7 +68,7 @@ func (p *Pipe) Serve(before func() error) error {
 // Stop ends Serve if nobody has opened the image.
 func (p *Pipe) Stop() error {
 	p.stopped.Store(true)
-	// Who waits for a reader, or will, has one then (fs/pipe.c, fifo_open).
+	// If Serve waits for a reader, or will, this is the reader (fs/pipe.c, fifo_open).
 	f, err := os.OpenFile(p.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("stop serving image: %w", err)

@@ -128,10 +128,10 @@ func RootMount(mounts []SavedMount) int {
 
 // FileChange says how a view shows a saved file.
 type FileChange struct {
-	// Key, if there is one, has CRIU open what it inherits as "/" and the key, in the
-	// place of what has the file's name: with the saved flags, and at the saved
-	// position (files-reg.c, open_path, for an external file that has not got its own
-	// descriptor).
+	// Key, if there is one, names a descriptor that CRIU inherits. CRIU opens that by
+	// "/" and the key, and not the file by its name, with the saved flags and at the
+	// saved position (files-reg.c, open_path, for an external file that has not got its
+	// own descriptor).
 	Key string
 	// Unchecked has CRIU take the file as it finds it, whatever its size, mode and
 	// build id.

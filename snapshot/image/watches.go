@@ -39,10 +39,10 @@ const overlayHandle = 0xf8
 
 const fileEntryFanotify = 14
 
-// SetWatches tells CRIU the paths of what inotify and fanotify instances watch where the
-// dump has none. What is nowhere any more, as exists tells, is not watched by what is
-// restored, and its path, or number, is returned: CRIU would fail otherwise (fsnotify.c,
-// get_mark_path). Errors are as those of [View.ReplaceFiles].
+// SetWatches writes into a view the paths of the files that inotify and fanotify instances
+// watch, where the dump has no path. If exists says that a watched file is not there any more,
+// the watch is left out of the view, and the file's path, or number, is returned: CRIU would
+// fail otherwise (fsnotify.c, get_mark_path). Errors are as those of [View.ReplaceFiles].
 func (v *View) SetWatches(paths map[WatchKey]string, exists func(path string) bool) (gone []string, err error) {
 	img, err := v.decode(editTarget{"files.img", TypeFiles})
 	if err != nil {

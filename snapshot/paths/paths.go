@@ -10,8 +10,8 @@
 //	Look   before the freeze: each path of each process, and what it leads to
 //	Check  of the frozen app: the paths in the images that Look has not seen
 //
-// Look tells all that it finds, by process, descriptor and path, with a remedy. Files that
-// CRIU or the holder keeps without a path are none of this: removed ones, memfds, files of
+// Look tells all that it finds, by process, descriptor and path, with a remedy. It leaves out
+// files that CRIU or the holder keeps without a path: removed files, memfds, and files of
 // which CRIU is told by name.
 //
 // It needs CAP_SYS_PTRACE, and Linux 5.8 for the numbers of mounts; before, nothing is

@@ -2,10 +2,10 @@ package preflight
 
 import "fmt"
 
-// sessions finds processes that CRIU could not give back their session, since it would
-// find no process that can have made them in it (pstree.c, prepare_pstree_ids: "Can't find
-// a session leader", "Can't figure out which sid"). It makes a helper in the place of a
-// leader that has ended only for children of the app's first process.
+// sessions finds processes whose session CRIU could not give back. CRIU has to find a process
+// that can have made such a process in its session (pstree.c, prepare_pstree_ids: "Can't find
+// a session leader", "Can't figure out which sid"). If the leader of the session has ended, CRIU
+// makes a helper in its place, but only for children of the app's first process.
 func (l *look) sessions() {
 	root := l.processes[l.opt.Root]
 	if root == nil {

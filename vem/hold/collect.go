@@ -50,7 +50,7 @@ func (o *Options) hostPaths() []string {
 	return paths
 }
 
-// visit shows the sockets to who wants to see them.
+// visit calls [Options.Visit] for each socket.
 func (s *scanner) visit(opt Options) error {
 	if opt.Visit == nil {
 		return nil

@@ -10,13 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForCopy looks at the frozen processes of an app that goes on while others are
-// to be made from what CRIU saves. Those get no held object, so that it fails
-// with an *[UnsupportedError] where CRIU would lose something, as
-// [PreflightCopy] does before.
+// ForCopy looks at the frozen processes of an app that goes on, and of which CRIU's images are
+// to make copies. A copy gets no held object. So where CRIU would lose something, ForCopy fails
+// with an *[UnsupportedError], as [PreflightCopy] does before the freeze.
 //
-// It returns one descriptor of each eventfd that has EFD_SEMAPHORE, of which
-// CRIU saves the count alone. Before Linux 6.6 nothing tells (fs/eventfd.c,
+// It returns one descriptor of each eventfd that has EFD_SEMAPHORE, since CRIU saves only the
+// count of it. Before Linux 6.6 the kernel does not tell which have it (fs/eventfd.c,
 // eventfd_show_fdinfo), and a copy gets plain ones.
 func ForCopy(ctx context.Context, pids []int) (_ []Descriptor, err error) {
 	var seen objects
@@ -81,9 +80,9 @@ func countsDown(pid, fd int) tristate {
 	}
 }
 
-// Copyable tells whether a copy of the app that is saved would have all that is
-// held here but for connections. Returns an *[UnsupportedError] if not: messages in
-// POSIX queues and events in inotify instances can be held and not copied.
+// Copyable tells whether a copy of the saved app would have everything that is held here,
+// connections aside. Returns an *[UnsupportedError] if not: messages in POSIX queues and events
+// in inotify instances can be held, but not copied.
 func (s *Set) Copyable() error {
 	for _, o := range s.Objects {
 		at := o.Owners[0]

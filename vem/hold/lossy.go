@@ -68,7 +68,7 @@ func unread(pid, fd int) bool {
 	return waiting(copied)
 }
 
-// state judges the process itself, by what it is besides its files.
+// state judges the process itself: all that is not one of its files.
 func (p *preflight) state(pid int) error {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

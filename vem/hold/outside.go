@@ -87,8 +87,9 @@ func (t unixTable) find(inode uint32) (unixSocket, bool) {
 	return u, ok
 }
 
-// foreign tells whether an app's socket, or what it is connected to, is in a
-// namespace that was not looked into, or waits at a listener of another one.
+// foreign tells whether an app's socket, or the socket that it is connected to, is in a
+// namespace that was not looked into. The same is told of a socket that waits at a listener
+// outside of the app's namespace.
 func (t unixTable) foreign(inode uint32) bool {
 	u, ok := t.find(inode)
 	if u.waits() {

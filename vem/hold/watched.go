@@ -117,9 +117,9 @@ func parseWatched(line string) (watchedInode, bool) {
 	return w, w.Inode != 0
 }
 
-// watched are the instances that are to be judged: CRIU needs a path for all that they
-// watch. It needs none of what a held one watches on a file system that opens a file by its
-// handle.
+// watched are the instances that are to be judged. CRIU needs a path for every file that they
+// watch, with one exception: if the instance is held, and the file system opens a file by its
+// handle, CRIU needs no path.
 type watched struct {
 	list []watchedAt
 }

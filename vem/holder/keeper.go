@@ -35,8 +35,8 @@ type KeeperOptions struct {
 }
 
 // Keeper is a [Store] in a holder process that is started again whenever it
-// ends, however that happens. All the time the caller has duplicates of what it
-// has put, so nothing is lost:
+// ends, however that happens. The caller always has duplicates of the files that it has
+// put, so nothing is lost:
 //
 //	         holder ends          another one answers      refilled
 //	up ───────────────▶ starting ───────────────────▶ up ────────────▶ up
@@ -224,9 +224,9 @@ func (k *Keeper) up(ctx context.Context) (*process, error) {
 	}
 }
 
-// Ready waits until a holder answers, as requests do: for who wants to wait
-// before, and not with an app that stands still. Returns an error wrapping
-// [ErrDown] if none can be started.
+// Ready waits until a holder answers, as requests do. It is for a caller that wants to wait
+// before it freezes an app, and not while the app stands still. Returns an error wrapping
+// [ErrDown] if no holder can be started.
 func (k *Keeper) Ready(ctx context.Context) error {
 	_, err := k.up(ctx)
 	return err

@@ -139,7 +139,7 @@ func (m *Meter) moved(sockets []sockdiag.Inet) bool {
 	return moved
 }
 
-// waiting lists who waits for the app, out of what would wake it.
+// waiting lists the peers that wait for the app, as far as their traffic would wake it.
 func (m *Meter) waiting(sockets []sockdiag.Inet) []Wait {
 	ports := map[uint16]bool{}
 	for _, s := range sockets {
@@ -152,7 +152,7 @@ func (m *Meter) waiting(sockets []sockdiag.Inet) []Wait {
 		switch {
 		case s.State == sockdiag.Listen || m.inside(s):
 		case s.Proto == unix.IPPROTO_UDP:
-			// Who has sent what waits here nobody can see.
+			// Nobody can see which peer has sent the datagrams that wait here.
 			if s.RecvQ > 0 && len(m.opt.Policy.Ignore) == 0 {
 				out = append(out, Wait{Kind: Read, Local: s.Local})
 			}
