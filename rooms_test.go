@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/doctor", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox",
+		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox",
 		"template", "restore", "snapshot/...",
 		"vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",

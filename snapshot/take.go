@@ -92,8 +92,7 @@ type TakeOptions struct {
 type Taken struct {
 	Dir    Dir
 	Frozen time.Duration // how long the processes stood still; if they ended, until they did
-	Steps  map[string]time.Duration
-	Notes  []string // settings of processes that can't be set again
+	Notes  []string      // settings of processes that can't be set again
 }
 
 // Take freezes an app and saves it. If it fails, the processes go on as before
@@ -101,7 +100,6 @@ type Taken struct {
 //
 // It needs what CRIU needs, see package criu.
 func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err error) {
-	clock := newClock(o.Step)
 	partial, err := Begin(o.Target)
 	if err != nil {
 		return nil, err
@@ -114,7 +112,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	taken := &Taken{}
 	m := o.Manifest
 	commit := func(ctx context.Context) error {
-		clock.step("save memory")
+		o.step("save memory")
 		unpin, err := partial.adoptMemory(ctx, o.Store, o.Bases, o.Whole, &m)
 		if err != nil {
 			return err
@@ -125,7 +123,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 				return err
 			}
 		}
-		clock.step("commit")
+		o.step("commit")
 		if o.Describe != nil {
 			o.Describe(&m)
 		}
@@ -147,7 +145,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 
 	var began, thawed time.Time
 	begin := func(ctx context.Context) error {
-		clock.step("freeze")
+		o.step("freeze")
 		began = time.Now()
 		if err := o.Cgroup.FreezeSeizable(ctx); err != nil {
 			return err
@@ -160,7 +158,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			return fmt.Errorf("process %d, the app's first, has ended meanwhile", o.PID)
 		}
 		m.Processes = len(pids)
-		clock.step("read settings")
+		o.step("read settings")
 		if m.Settings, taken.Notes, err = settings.Read(pids); err != nil {
 			return err
 		}
@@ -168,24 +166,24 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			return err
 		}
 		if o.Sockets != nil {
-			clock.step("hold sockets")
+			o.step("hold sockets")
 			if err := o.Sockets.Hold(ctx, pids); err != nil {
 				return err
 			}
 		}
 		if o.Frozen != nil {
-			clock.step("look again")
+			o.step("look again")
 			more, err := o.Frozen(ctx, pids)
 			if err != nil {
 				return err
 			}
 			m.External = slices.Concat(m.External, more)
 		}
-		clock.step("save processes")
+		o.step("save processes")
 		return nil
 	}
 
-	clock.step("start criu")
+	o.step("start criu")
 	err = c.Dump(ctx, criu.DumpOptions{
 		PID: o.PID, Images: partial.Dir().Images(), WorkDir: o.Work, Root: o.Root, FreezeCgroup: string(o.Cgroup),
 		External: o.External, LeaveRunning: o.After == GoOn, Guard: o.Guard, Start: o.Start,
@@ -209,7 +207,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 				}
 			}
 			if o.CopyFiles != nil {
-				clock.step("save files")
+				o.step("save files")
 				if err := o.CopyFiles(ctx, partial.Dir()); err != nil {
 					return err
 				}
@@ -229,7 +227,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		},
 	})
 	if o.After == End && taken.Dir != "" {
-		err = o.end(ctx, clock, err)
+		err = o.end(ctx, err)
 	}
 	if o.After == End {
 		thawed = time.Now()
@@ -244,7 +242,6 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		}
 		return nil, fmt.Errorf("snapshot %s: %w", o.Manifest.App, err)
 	}
-	taken.Steps = clock.stop()
 	return taken, nil
 }
 
@@ -261,41 +258,19 @@ func (o *TakeOptions) thaw() error {
 // killed them, unless the dump failed after the commit: then they decide. With
 // the root process alive the app goes on and the error stands; without it the
 // snapshot is the only copy, and the operation has succeeded.
-func (o *TakeOptions) end(ctx context.Context, clock *clock, dumpErr error) error {
+func (o *TakeOptions) end(ctx context.Context, dumpErr error) error {
 	if dumpErr != nil {
 		pids, err := o.Cgroup.PIDs()
 		if err != nil || slices.Contains(pids, o.PID) {
 			return errors.Join(dumpErr, err)
 		}
 	}
-	clock.step("end processes")
+	o.step("end processes")
 	return o.Cgroup.Kill(context.WithoutCancel(ctx))
 }
 
-// clock measures named steps that follow one another.
-type clock struct {
-	tell  func(string)
-	name  string
-	since time.Time
-	steps map[string]time.Duration
-}
-
-func newClock(tell func(string)) *clock {
-	return &clock{tell: tell, steps: make(map[string]time.Duration)}
-}
-
-func (c *clock) step(name string) {
-	c.stop()
-	c.name, c.since = name, time.Now()
-	if c.tell != nil {
-		c.tell(name)
+func (o *TakeOptions) step(name string) {
+	if o.Step != nil {
+		o.Step(name)
 	}
-}
-
-func (c *clock) stop() map[string]time.Duration {
-	if c.name != "" {
-		c.steps[c.name] += time.Since(c.since)
-		c.name = ""
-	}
-	return c.steps
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -58,14 +59,15 @@ func (d *Daemon) wakeBy(ctx context.Context, a *App, by app.WokenBy) {
 		d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.name()), slog.String("reason", string(by)))
 	}
 	d.tasks.run(func(ctx context.Context) {
-		out, err := d.wake(ctx, a, by, nil)
+		op := d.events.Begin(event.Wake, event.About{App: a.name(), Reason: string(by)})
+		out, err := d.wake(ctx, a, by, op)
+		op.End(err)
 		switch {
 		case err == nil && len(out.sockets) > 0: // nobody is there to be told
 			a.note(incomplete("wake", out.sockets))
 		case err != nil:
 			a.failures++
 			a.note(err)
-			d.log.ErrorContext(ctx, "wake app", slog.String("app", a.name()), slog.String("reason", string(by)), slog.Any("error", err))
 		}
 	})
 }

@@ -7,12 +7,12 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
@@ -29,9 +29,9 @@ type cloneRequest struct {
 	storage   storage
 	pool      poolUse
 	keepGoing bool
-	batch     string                  // see batch.go
-	tell      func(name, step string) // called by several at the same time
-	done      func(cloneOutcome)      // likewise
+	batch     string             // see batch.go
+	op        event.ID           // of the request
+	done      func(cloneOutcome) // called by several at the same time
 }
 
 // storage says whose files a clone has.
@@ -55,10 +55,8 @@ const (
 type cloneOutcome struct {
 	name   string
 	app    *App // nil if it failed
-	err    error
 	pooled bool // it came from the pool
-	took   time.Duration
-	steps  map[string]time.Duration
+	ended  event.Event
 }
 
 // makeClones makes clones, several at a time. It returns an error if one fails, or
@@ -82,35 +80,35 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	g.SetLimit(max(4, 2*runtime.NumCPU()))
 	existing := len(d.lockedClonesOf(t.rec.Name))
 	for i := range req.names {
-		began := time.Now()
 		c := cloning{t: t, images: images, req: &req, index: i, existing: existing}
 		// One after the other, so that endpoints are in the order of numbers.
 		pooled, release, err := d.cloneFromPool(gctx, &c)
+		kind, finish := event.Clone, d.makeClone
+		if pooled != nil || err != nil {
+			kind, finish = event.HandOut, d.handOut
+		}
+		op := d.events.Begin(kind, event.About{App: req.names[i], Template: t.rec.Name, Within: req.op})
 		if pooled == nil && err == nil {
 			if c.source, err = from.get(gctx); err == nil {
 				release, err = d.enrollClone(gctx, &c)
 			}
 		}
 		g.Go(func() error {
-			out := cloneOutcome{name: req.names[i], err: err, pooled: pooled != nil}
+			out := cloneOutcome{name: req.names[i], pooled: pooled != nil}
 			if err == nil {
-				finish, tell := d.makeClone, func(step string) { req.tell(req.names[i], step) }
-				if out.pooled {
-					finish, tell = d.handOut, nil // over before anybody could read it
-				}
 				out.app = c.app
-				out.steps, out.err = finish(gctx, c, newSteps(tell))
+				err = finish(gctx, c, op)
 				release()
 			}
-			out.took = time.Since(began)
-			if out.err == nil {
+			out.ended = op.End(err)
+			if err == nil {
 				made.add(out.app)
 			}
 			req.done(out)
 			if req.keepGoing {
 				return nil // also if there was no time for it: those that are ready stay
 			}
-			return out.err
+			return err
 		})
 	}
 	err = g.Wait()
@@ -233,7 +231,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 }
 
 // makeClone makes an enrolled clone. If it fails nothing is left of it.
-func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
+func (d *Daemon) makeClone(ctx context.Context, c cloning, op *event.Operation) (err error) {
 	name := c.req.names[c.index]
 	defer func() {
 		if err != nil {
@@ -241,18 +239,18 @@ func (d *Daemon) makeClone(ctx context.Context, c cloning, clock *steps) (_ map[
 		}
 	}()
 	if err := fault.Point(ctx, fault.CloneAfterRecord); err != nil {
-		return nil, err
+		return err
 	}
 	if c.born.plan, err = c.t.rules.Plan(c.app.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
-		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+		return fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
 	}
-	if err := d.instantiate(ctx, c.app, c.born, clock); err != nil {
-		return nil, fmt.Errorf("clone %s: %w", name, err)
+	if err := d.instantiate(ctx, c.app, c.born, op); err != nil {
+		return fmt.Errorf("clone %s: %w", name, err)
 	}
 	if err := fault.Point(ctx, fault.CloneAfterCommit); err != nil {
-		return nil, err
+		return err
 	}
-	return clock.end(), nil
+	return nil
 }
 
 // lazySource is the snapshot of a template, opened when it is first

@@ -25,6 +25,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/cgroup"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -67,6 +68,8 @@ type Daemon struct {
 	lock   *os.File
 	tasks  tasks
 	calls  calls
+	events *event.Bus
+	endLog func() // of the events
 	// criuVersion is written into snapshots.
 	criuVersion int
 
@@ -97,6 +100,8 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		reserved: make(map[netAddress]int), restores: make(map[string]int),
 	}
 	d.tasks.start(ctx)
+	d.events = event.NewBus(nil)
+	d.endLog = d.logEvents(ctx)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -154,6 +159,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 
 // Close lets go of everything; the apps go on, held sockets stay held.
 func (d *Daemon) Close() error {
+	defer d.endLog()
 	d.tasks.stop()
 	var errs []error
 	if d.fds != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
@@ -16,8 +17,7 @@ import (
 // saveStopped makes a snapshot of an app that has ended: of its files. Whatever is made
 // of it runs the program anew. The caller has the app's turn.
 func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (*snapshot.Manifest, *outcome, error) {
-	clock := newSteps(req.tell)
-	clock.begin("save files")
+	req.op.Step("save files")
 	target, free, err := d.reserve(ctx, req, a.name())
 	if err != nil {
 		return nil, nil, err
@@ -51,31 +51,31 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 		return nil, nil, err
 	}
 	m, err := dir.Manifest()
-	return m, &outcome{steps: clock.end()}, err
+	return m, &outcome{}, err
 }
 
 // revive makes the processes of an app that is made of a snapshot: those that were
 // saved, or the program anew if there were none.
-func (d *Daemon) revive(ctx context.Context, a *App, b birth, clock *steps) (*process.Process, error) {
+func (d *Daemon) revive(ctx context.Context, a *App, b birth, op *event.Operation) (*process.Process, error) {
 	if b.source.manifest.Processes > 0 {
 		connections, err := b.source.connections(b.plan.Connections.Internal)
 		if err != nil {
 			return nil, err
 		}
 		return d.restore(ctx, a, revival{
-			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, acceptChanged: b.acceptChanged, hostname: b.plan.Hostname, tell: clock.begin,
+			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, acceptChanged: b.acceptChanged, hostname: b.plan.Hostname, tell: op.Step,
 			connections: connections, options: b.source.socketOptions,
-			furnish: func(ctx context.Context) error { return d.furnish(ctx, a, b, clock) },
+			furnish: func(ctx context.Context) error { return d.furnish(ctx, a, b, op) },
 			connect: func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },
 		})
 	}
-	clock.begin("start program")
+	op.Step("start program")
 	ns, err := d.enclose(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	if err := errors.Join(d.furnish(ctx, a, b, clock), d.connect(ctx, a, b.plan, ns)); err != nil {
+	if err := errors.Join(d.furnish(ctx, a, b, op), d.connect(ctx, a, b.plan, ns)); err != nil {
 		return nil, err
 	}
 	launch, err := a.box.Launch(ctx, ns)

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -32,9 +33,9 @@ import (
 
 // handOut makes an app that was taken from the pool the clone that was asked for.
 // If it fails nothing is left of the clone.
-func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[string]time.Duration, err error) {
+func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (err error) {
 	a := c.app
-	clock.begin("take from pool")
+	op.Step("take from pool")
 	defer d.poolSoon()
 	defer func() {
 		if err != nil {
@@ -42,50 +43,50 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, clock *steps) (_ map[st
 		}
 	}()
 	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
-		return nil, err
+		return err
 	}
 	b := birth{source: c.source} // makePooled has looked at what is open
 	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
-		return nil, fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+		return fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
 	}
 	b.plan.Done()
 	a.heed(b.plan)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.apply(ctx, a, b); err != nil {
-		return nil, err
+		return err
 	}
 	if b.plan.Hostname != "" {
 		if err := sandbox.SetHostname(a.proc.PID, b.plan.Hostname); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if len(b.plan.Commands) == 0 {
 		if err := d.rejoin(ctx, a); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	clock.begin("thaw")
+	op.Step("thaw")
 	if err := a.cgroup().Thaw(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
-		return nil, err
+		return err
 	}
-	clock.begin("settle in")
+	op.Step("settle in")
 	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.recordAside(); err != nil {
-		return nil, err
+		return err
 	}
 	d.calls.handedOut(a)
 	d.watchIdle(a, a.ended)
 	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
-		return nil, err
+		return err
 	}
-	return clock.end(), nil
+	return nil
 }
 
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if

@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
@@ -29,8 +30,6 @@ import (
 
 // outcome is what a long operation tells when it has succeeded.
 type outcome struct {
-	frozen  time.Duration
-	steps   map[string]time.Duration
 	sockets []socketOutcome // those that were not simply kept
 	notes   []app.Note      // see app.remark
 }
@@ -40,10 +39,10 @@ type outcome struct {
 //
 // An app that changed what CRIU had been told, just before it was frozen, is
 // tried once more.
-func (d *Daemon) hibernate(ctx context.Context, a *App, how sleep, tell func(string)) (*outcome, error) {
-	out, err := d.hibernateOnce(ctx, a, how, tell)
+func (d *Daemon) hibernate(ctx context.Context, a *App, how sleep, op *event.Operation) (*outcome, error) {
+	out, err := d.hibernateOnce(ctx, a, how, op)
 	if errors.Is(err, errChanged) && a.status() == app.Running {
-		return d.hibernateOnce(ctx, a, how, tell)
+		return d.hibernateOnce(ctx, a, how, op)
 	}
 	return out, err
 }
@@ -59,7 +58,7 @@ type sleep struct {
 //
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
-func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event.Operation) (_ *outcome, err error) {
 	release, err := a.take(ctx, "hibernate")
 	if err != nil {
 		return nil, err
@@ -107,7 +106,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, tell func
 	if err := opt.keepQueues(ctx, a); err != nil {
 		return nil, err
 	}
-	opt.Step = tell
+	opt.Step = op.Step
 	// Of sockets that are held nothing changes; but some are not, and all are lost with
 	// the host.
 	options := copies.NewGatherer(copies.Options{NS: ns, Number: copies.Numbers()})
@@ -140,9 +139,11 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, tell func
 	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
+	op.EndStep()
 	if err != nil {
 		return nil, err
 	}
+	op.Froze(taken.Frozen)
 	for _, n := range taken.Notes {
 		a.remark(n, "")
 	}
@@ -153,7 +154,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, tell func
 	}
 	d.becomeHeld(ctx, a)
 	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), nil, unheld(""))
-	return &outcome{frozen: taken.Frozen, steps: taken.Steps, sockets: lost, notes: a.remarked()}, nil
+	return &outcome{sockets: lost, notes: a.remarked()}, nil
 }
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/idle"
@@ -107,7 +108,9 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 	if err != nil || why != "" {
 		return why, err
 	}
-	out, err := s.d.hibernate(ctx, s.a, sleep{alarm: s.heed(needsAlarm)}, nil)
+	op := s.d.events.Begin(event.Hibernate, event.About{App: s.rec.Name, Reason: byIdleness})
+	out, err := s.d.hibernate(ctx, s.a, sleep{alarm: s.heed(needsAlarm)}, op)
+	op.End(err)
 	if useless, ok := errors.AsType[*uselessError](err); ok {
 		s.retry.Failed(time.Now(), "")
 		return useless.Error(), nil
@@ -118,7 +121,6 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 	if len(out.sockets) > 0 { // nobody is there to be told
 		s.a.note(incomplete("hibernate", out.sockets))
 	}
-	s.d.log.InfoContext(ctx, "hibernated idle app", slog.String("app", s.rec.Name), slog.Duration("idle", s.judge.IdleFor()))
 	return "", nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
@@ -133,7 +134,7 @@ func (a *App) instance(count, existing int, set map[string]string) template.Inst
 //
 //	cgroup, namespace -> CRIU's start   -> CRIU's namespaces -> its processes -> commands, signal -> network
 //	                     files, images     link, cut off if there are commands
-func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, clock *steps) error {
+func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, op *event.Operation) error {
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return err
 	}
@@ -141,12 +142,12 @@ func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, clock *steps)
 	if err := d.addPublications(a, b.plan.Publish); err != nil {
 		return err
 	}
-	proc, err := d.revive(ctx, a, b, clock)
+	proc, err := d.revive(ctx, a, b, op)
 	if err != nil {
 		return err
 	}
 	a.ready = true
-	clock.begin("settle in")
+	op.Step("settle in")
 	err = fault.Point(ctx, fault.RestoreAfterRestore)
 	if err == nil {
 		plan := *b.plan
@@ -164,9 +165,9 @@ func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, clock *steps)
 // furnish makes the files of an app that is made of a snapshot, while the snapshot is
 // checked. If the snapshot turns out to be damaged, what furnish has made is removed together
 // with the app.
-func (d *Daemon) furnish(ctx context.Context, a *App, b birth, clock *steps) error {
+func (d *Daemon) furnish(ctx context.Context, a *App, b birth, op *event.Operation) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.fill(gctx, a, b, clock) })
+	g.Go(func() error { return d.fill(gctx, a, b, op) })
 	g.Go(b.source.checked)
 	g.Go(func() error { return b.remarkRepeats(gctx, a) })
 	if err := g.Wait(); err != nil {
@@ -185,13 +186,13 @@ func (d *Daemon) connect(ctx context.Context, a *App, p *template.Plan, ns *netn
 }
 
 // fill makes the app's files.
-func (d *Daemon) fill(ctx context.Context, a *App, b birth, clock *steps) error {
+func (d *Daemon) fill(ctx context.Context, a *App, b birth, op *event.Operation) error {
 	if len(b.copied) > 0 {
-		clock.begin("copy files")
+		op.Step("copy files")
 		if err := snapshot.CopyLayers(ctx, b.copied, a.box.Spec.Root.Path, a.box.Upper()); err != nil {
 			return err
 		}
-		clock.begin("start criu") // it goes on
+		op.Step("start criu") // it goes on
 	}
 	if err := a.box.Furnish(ctx); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
@@ -192,6 +193,8 @@ func (d *Daemon) dropPooled(ctx context.Context, a *App) error {
 
 // makePooled makes one clone for the pool.
 func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
+	op := d.events.Begin(event.FillPool, event.About{Template: t.rec.Name})
+	defer func() { op.End(err) }()
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
 	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
@@ -260,7 +263,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	proc, err := d.restore(ctx, a, revival{
-		from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged, frozen: true, tell: func(string) {},
+		from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged, frozen: true, tell: op.Step,
 		connections: connections, options: s.socketOptions,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/vem/holder"
 )
 
@@ -17,7 +18,13 @@ import (
 func (d *Daemon) openHolder(ctx context.Context) (*holder.Keeper, error) {
 	return holder.Keep(ctx, holder.KeeperOptions{
 		Exe: "/proc/self/exe", Socket: filepath.Join(d.opt.RunDir, "holder.sock"), LogPath: filepath.Join(d.opt.RunDir, "holder.log"),
-		Refill: d.refill, Log: d.log,
+		Log: d.log, Refill: func(ctx context.Context, to holder.Store) error {
+			err := d.refill(ctx, to)
+			if err == nil {
+				d.events.Emit(event.Refilled, event.About{})
+			}
+			return err
+		},
 	})
 }
 

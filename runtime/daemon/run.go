@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
@@ -246,9 +247,10 @@ func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
 	}
 	if rec.Pool != "" {
 		d.poolSoon() // it is removed, and another one made
+	} else {
+		d.events.Emit(event.Exited, event.About{App: rec.Name, Reason: exit})
 	}
 	d.sweepSoon()
-	d.log.InfoContext(ctx, "app ended", slog.String("app", rec.Name), slog.String("exit", exit))
 	return errors.Join(err, d.takeDown(ctx, a))
 }
 
@@ -315,11 +317,14 @@ func (d *Daemon) expunge(ctx context.Context, a *App) error {
 	if err := removeDir(a.dir); err != nil {
 		return err
 	}
-	name := a.name()
+	rec, _ := a.read()
 	d.mu.Lock()
-	delete(d.apps, name)
+	delete(d.apps, rec.Name)
 	a.gone = true
 	d.mu.Unlock()
+	if rec.Pool == "" {
+		d.events.Emit(event.Removed, event.About{App: rec.Name})
+	}
 	defer d.sweepSoon()
 	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }

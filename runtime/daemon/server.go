@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -26,7 +26,9 @@ func (d *Daemon) Run(ctx context.Context, req *api.RunRequest) (*api.App, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
-	a, err := logged(ctx, d, "run", rec.Name, func() (*App, error) { return d.run(ctx, *rec) })
+	op := d.events.Begin(event.Run, event.About{App: rec.Name})
+	a, err := d.run(ctx, *rec)
+	op.End(err)
 	if err != nil {
 		return nil, err
 	}
@@ -66,45 +68,44 @@ func (d *Daemon) Hibernate(req *api.HibernateRequest, stream grpc.ServerStreamin
 	if err != nil {
 		return err
 	}
-	return d.operate(stream, "hibernate", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, tell func(string)) (*outcome, error) {
+	return d.operate(stream, event.Hibernate, req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, op *event.Operation) (*outcome, error) {
 		if req.GetEndSessions() {
 			if err := a.endSessions(ctx); err != nil {
 				return nil, err
 			}
 		}
-		return d.hibernate(ctx, a, sleep{accept: accept}, tell)
+		return d.hibernate(ctx, a, sleep{accept: accept}, op)
 	})
 }
 
 // Wake implements the API.
 func (d *Daemon) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	return d.operate(stream, "wake", req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, tell func(string)) (*outcome, error) {
+	return d.operate(stream, event.Wake, req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, op *event.Operation) (*outcome, error) {
 		rec, _ := a.read()
 		how := awakening{by: app.ByCommand, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
 		if req.GetCopy() {
 			how.pages = restore.Copy
 		}
-		return d.wakeWith(ctx, a, how, tell)
+		return d.wakeWith(ctx, a, how, op)
 	})
 }
 
 // operation is a long operation on one app.
-type operation func(ctx context.Context, a *App, tell func(string)) (*outcome, error)
+type operation func(ctx context.Context, a *App, op *event.Operation) (*outcome, error)
 
 // operate runs a long operation and streams its steps and its result.
-func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], name, appName string, timeout *durationpb.Duration, op operation) error {
+func (d *Daemon) operate(stream grpc.ServerStreamingServer[api.Event], kind event.Kind, appName string, timeout *durationpb.Duration, do operation) error {
 	a, err := d.find(appName)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(timeout))
 	defer cancel()
-	began := time.Now()
-	out, err := logged(ctx, d, name, appName, func() (*outcome, error) { return op(ctx, a, progress(stream)) })
+	ended, out, err := d.tellSteps(stream, kind, event.About{App: appName}, func(op *event.Operation) (*outcome, error) { return do(ctx, a, op) })
 	if err != nil {
 		return err
 	}
-	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
+	return sendResult(stream, ended, out, &api.Result{App: d.show(a)})
 }
 
 // TakeSnapshot implements the API.
@@ -119,28 +120,30 @@ func (d *Daemon) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStream
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	began := time.Now()
 	var m *snapshot.Manifest
-	out, err := logged(ctx, d, "snapshot", req.GetApp(), func() (out *outcome, err error) {
+	about := event.About{App: req.GetApp(), Snapshot: req.GetName()}
+	ended, out, err := d.tellSteps(stream, event.Snapshot, about, func(op *event.Operation) (out *outcome, err error) {
 		if req.GetEndSessions() {
 			if err := a.endSessions(ctx); err != nil {
 				return nil, err
 			}
 		}
-		m, out, err = d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), accept: accept, tell: progress(stream)})
+		m, out, err = d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), accept: accept, op: op})
+		if err == nil {
+			op.Saved(m.Name)
+		}
 		return out, err
 	})
 	if err != nil {
 		return err
 	}
-	return sendResult(stream, began, out, &api.Result{App: d.show(a), Snapshot: showSnapshot(m)})
+	return sendResult(stream, ended, out, &api.Result{App: d.show(a), Snapshot: showSnapshot(m)})
 }
 
 // Restore implements the API.
 func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	began := time.Now()
 	free, err := d.restoring(req.GetSnapshot())
 	if err != nil {
 		return err
@@ -160,9 +163,10 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 		pages = restore.Copy
 	}
 	var a *App
-	out, err := logged(ctx, d, "restore", rec.Name, func() (out *outcome, err error) {
+	about := event.About{App: rec.Name, Snapshot: req.GetSnapshot()}
+	ended, out, err := d.tellSteps(stream, event.Restore, about, func(op *event.Operation) (out *outcome, err error) {
 		a, out, err = d.restoreSnapshot(ctx, restoreRequest{
-			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, tell: progress(stream),
+			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, op: op,
 		})
 		return out, err
 	})
@@ -170,7 +174,7 @@ func (d *Daemon) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingSer
 		return err
 	}
 	free() // who has the answer may remove it
-	return sendResult(stream, began, out, &api.Result{App: d.show(a)})
+	return sendResult(stream, ended, out, &api.Result{App: d.show(a)})
 }
 
 // ListSnapshots implements the API.
@@ -184,7 +188,10 @@ func (d *Daemon) ListSnapshots(ctx context.Context, _ *api.ListRequest) (*api.Li
 
 // RemoveSnapshot implements the API.
 func (d *Daemon) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest) (*api.RemoveResponse, error) {
-	if err := d.removeSnapshot(req.GetName()); err != nil {
+	op := d.events.Begin(event.RemoveSnapshot, event.About{Snapshot: req.GetName()})
+	err := d.removeSnapshot(req.GetName())
+	op.End(err)
+	if err != nil {
 		return nil, err
 	}
 	return &api.RemoveResponse{}, nil
@@ -197,34 +204,11 @@ func timeoutOf(d *durationpb.Duration) time.Duration {
 	return defaultTimeout
 }
 
-// progress sends each step to the client; a client that has hung up is noticed
-// by the stream's context.
-func progress(stream grpc.ServerStreamingServer[api.Event]) func(string) {
-	return func(step string) {
-		_ = stream.Send(&api.Event{Event: &api.Event_Progress{Progress: &api.Progress{Step: step}}})
-	}
-}
-
-func sendResult(stream grpc.ServerStreamingServer[api.Event], began time.Time, out *outcome, res *api.Result) error {
-	res.FrozenUs = out.frozen.Microseconds()
-	res.TotalUs = time.Since(began).Microseconds()
+func sendResult(stream grpc.ServerStreamingServer[api.Event], ended event.Event, out *outcome, res *api.Result) error {
+	res.FrozenUs = ended.Frozen.Microseconds()
+	res.TotalUs = ended.Took.Microseconds()
 	res.Sockets = showOutcomes(out.sockets)
 	res.Notes = showNotes(out.notes)
-	res.StepsUs = make(map[string]int64, len(out.steps))
-	for name, took := range out.steps {
-		res.StepsUs[name] = took.Microseconds()
-	}
+	res.StepsUs = stepsMicroseconds(&ended)
 	return stream.Send(&api.Event{Event: &api.Event_Result{Result: res}})
-}
-
-// logged runs an operation and logs one line when it has finished.
-func logged[T any](ctx context.Context, d *Daemon, op, name string, fn func() (T, error)) (T, error) {
-	began := time.Now()
-	v, err := fn()
-	if err != nil {
-		d.log.ErrorContext(ctx, "operation failed", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)), slog.String("error", withDetails(err)))
-	} else {
-		d.log.InfoContext(ctx, "operation finished", slog.String("operation", op), slog.String("app", name), slog.Duration("took", time.Since(began)))
-	}
-	return v, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
@@ -32,7 +33,7 @@ type snapshotRequest struct {
 	// reserved is called when nobody else can make a snapshot of that name; may be
 	// nil.
 	reserved func(context.Context) error
-	tell     func(string)
+	op       *event.Operation
 }
 
 // takeSnapshot saves an app under a name. If it fails the app goes on as it
@@ -91,7 +92,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	if req.stop {
 		opt.After = snapshot.End
 	}
-	opt.Step = req.tell
+	opt.Step = req.op.Step
 	opt.Whole = opt.Whole || req.whole
 	opt.Manifest.WithStorage = true
 	opt.Manifest.Name = filepath.Base(string(target))
@@ -145,9 +146,11 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterAdopt) }
 	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
 	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
+	req.op.EndStep()
 	if err != nil {
 		return nil, nil, err
 	}
+	req.op.Froze(taken.Frozen)
 	for _, n := range taken.Notes {
 		a.remark(n, "")
 	}
@@ -165,13 +168,12 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 		rec, _ := a.read()
 		_ = req.atOnce(a, d.obstacles(ctx, restore.Options{Snapshot: taken.Dir, Manifest: m}, rec, snapshot.BySize)...) // notes
 	}
-	return m, &outcome{frozen: taken.Frozen, steps: taken.Steps, notes: a.remarked()}, nil
+	return m, &outcome{notes: a.remarked()}, nil
 }
 
 // copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
 // has its turn.
 func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
-	clock := newSteps(req.tell)
 	inside := &savedConnections{}
 	if a.held != nil {
 		if err := a.held.Copyable(); err != nil {
@@ -203,7 +205,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 	held, _ := a.read()
 	d.hostFiles.Pin(held.HostFiles)
 	defer d.hostFiles.Unpin(held.HostFiles)
-	clock.begin("save files")
+	req.op.Step("save files")
 	layers, shared, err := d.restack(ctx, a)
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
@@ -212,7 +214,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 	if !shared {
 		layers = rec.Layers
 	}
-	clock.begin("copy images")
+	req.op.Step("copy images")
 	dir, err := a.hibernation().Copy(ctx, snapshot.CopyOptions{
 		Target: string(target), Store: d.memory, Layers: d.layers,
 		Change: func(m *snapshot.Manifest) {
@@ -224,11 +226,11 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 			if err := inside.write(to); err != nil || shared {
 				return errors.Join(err, fault.Point(ctx, fault.SnapshotBeforeCommit))
 			}
-			clock.begin("copy files")
+			req.op.Step("copy files")
 			if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 				return err
 			}
-			clock.begin("commit")
+			req.op.Step("commit")
 			return fault.Point(ctx, fault.SnapshotBeforeCommit)
 		},
 	})
@@ -241,7 +243,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 		}
 	}
 	m, err := dir.Manifest()
-	return m, &outcome{steps: clock.end(), notes: a.remarked()}, err
+	return m, &outcome{notes: a.remarked()}, err
 }
 
 // reserve gives a snapshot its name while it is written.
@@ -306,14 +308,13 @@ type restoreRequest struct {
 	// anywhere says that the app gets another address if the record's is in use.
 	anywhere bool
 	pages    restore.Pages
-	tell     func(string)
+	op       *event.Operation
 }
 
 // restoreSnapshot makes a new app from a snapshot. Its connections to others are
 // reset, for these belong to the app that it was taken of. If it fails nothing is
 // left of it.
 func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *App, _ *outcome, err error) {
-	clock := newSteps(req.tell)
 	s := req.source
 	born := birth{source: s, pages: req.pages, acceptChanged: req.record.AcceptChanged}
 	req.record.Generation = template.NewGeneration()
@@ -346,10 +347,11 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 	if born.plan, err = sameAgain().Plan(a.instance(1, 0, nil)); err != nil {
 		return nil, nil, err
 	}
-	if err := d.instantiate(ctx, a, born, clock); err != nil {
+	if err := d.instantiate(ctx, a, born, req.op); err != nil {
 		return nil, nil, err
 	}
-	out := &outcome{steps: clock.end(), notes: a.remarked()}
+	req.op.EndStep()
+	out := &outcome{notes: a.remarked()}
 	if s.manifest.Processes > 0 {
 		out.sockets = d.restoredSockets(ctx, s)
 	}

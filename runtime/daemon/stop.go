@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 )
 
@@ -34,7 +35,9 @@ func (d *Daemon) Stop(ctx context.Context, req *api.StopRequest) (*api.App, erro
 		}
 	}
 	grace := cmp.Or(req.GetTimeout().AsDuration(), 10*time.Second)
-	_, err = logged(ctx, d, "stop", req.GetName(), func() (any, error) { return nil, d.stop(ctx, a, sig, grace) })
+	op := d.events.Begin(event.Stop, event.About{App: req.GetName()})
+	err = d.stop(ctx, a, sig, grace)
+	op.End(err)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +88,7 @@ func (d *Daemon) stopHeld(ctx context.Context, a *App, exit string) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	defer d.sweepSoon()
+	d.events.Emit(event.Exited, event.About{App: a.name(), Reason: exit})
 	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
 }
 
@@ -94,22 +98,26 @@ func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.Remov
 	if err != nil {
 		return nil, err
 	}
-	_, err = logged(ctx, d, "rm", req.GetName(), func() (any, error) {
-		release, err := a.take(ctx, "rm")
-		if err != nil {
-			return nil, err
-		}
-		defer release()
-		if a.gone {
-			return nil, fmt.Errorf("app %s: %w", req.GetName(), errdefs.ErrNotFound)
-		}
-		if s := a.status(); s != app.Stopped && s != app.Removing && !req.GetForce() {
-			return nil, refusef("app %s is %s: stop it first, or use --force", req.GetName(), s)
-		}
-		return nil, d.expunge(context.WithoutCancel(ctx), a)
-	})
+	op := d.events.Begin(event.Remove, event.About{App: req.GetName()})
+	err = d.remove(ctx, a, req)
+	op.End(err)
 	if err != nil {
 		return nil, err
 	}
 	return &api.RemoveResponse{}, nil
+}
+
+func (d *Daemon) remove(ctx context.Context, a *App, req *api.RemoveRequest) error {
+	release, err := a.take(ctx, "rm")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if a.gone {
+		return fmt.Errorf("app %s: %w", req.GetName(), errdefs.ErrNotFound)
+	}
+	if s := a.status(); s != app.Stopped && s != app.Removing && !req.GetForce() {
+		return refusef("app %s is %s: stop it first, or use --force", req.GetName(), s)
+	}
+	return d.expunge(context.WithoutCancel(ctx), a)
 }

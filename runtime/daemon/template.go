@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
@@ -38,7 +39,7 @@ type tmpl struct {
 type templateRequest struct {
 	name, snapshot, rules string
 	app                   *App
-	tell                  func(string)
+	op                    *event.Operation
 }
 
 // createTemplate makes a template. If it fails nothing is left of it.
@@ -73,7 +74,7 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 			return errors.Join(d.writeTemplate(t.rec), fault.Point(ctx, fault.TemplateAfterRecord))
 		}
 		_, out, err = d.takeSnapshot(ctx, req.app, snapshotRequest{
-			name: req.name, whole: t.rules.Memory == template.MemoryCopied, reserved: own, tell: req.tell,
+			name: req.name, whole: t.rules.Memory == template.MemoryCopied, reserved: own, op: req.op,
 		})
 		if err != nil {
 			return nil, nil, err
@@ -82,8 +83,7 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	if err := fault.Point(ctx, fault.TemplateAfterSnapshot); err != nil {
 		return nil, nil, err
 	}
-	clock := newSteps(req.tell)
-	clock.begin("check snapshot")
+	req.op.Step("check snapshot")
 	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByDigest)
 	if err != nil {
 		return nil, nil, err

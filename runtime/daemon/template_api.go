@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -17,13 +16,14 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
 // CreateTemplate implements the API.
 func (d *Daemon) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	r := templateRequest{name: req.GetName(), snapshot: req.GetSnapshot(), rules: req.GetRulesYaml(), tell: progress(stream)}
+	r := templateRequest{name: req.GetName(), snapshot: req.GetSnapshot(), rules: req.GetRulesYaml()}
 	if (req.GetApp() == "") == (req.GetSnapshot() == "") {
 		return fmt.Errorf("%w: a template is made of an app or of a snapshot", errdefs.ErrInvalidArgument)
 	}
@@ -36,16 +36,17 @@ func (d *Daemon) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Serv
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	began := time.Now()
 	var t *tmpl
-	out, err := logged(ctx, d, "template create", req.GetName(), func() (out *outcome, err error) {
+	about := event.About{Template: req.GetName(), App: req.GetApp(), Snapshot: req.GetSnapshot()}
+	ended, out, err := d.tellSteps(stream, event.CreateTemplate, about, func(op *event.Operation) (out *outcome, err error) {
+		r.op = op
 		t, out, err = d.createTemplate(ctx, r)
 		return out, err
 	})
 	if err != nil {
 		return err
 	}
-	return sendResult(stream, began, out, &api.Result{Template: d.showTemplate(t)})
+	return sendResult(stream, ended, out, &api.Result{Template: d.showTemplate(t)})
 }
 
 // ListTemplates implements the API.
@@ -80,7 +81,9 @@ func (d *Daemon) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*a
 
 // RemoveTemplate implements the API.
 func (d *Daemon) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
-	_, err := logged(ctx, d, "template rm", req.GetName(), func() (any, error) { return nil, d.removeTemplate(ctx, req.GetName()) })
+	op := d.events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
+	err := d.removeTemplate(ctx, req.GetName())
+	op.End(err)
 	if err != nil {
 		return nil, err
 	}
@@ -167,14 +170,19 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
 	report := &cloneReport{d: d, stream: stream, total: int32(len(r.names))}
-	r.tell, r.done = report.step, report.done
-	began := time.Now()
-	_, err = logged(ctx, d, "clone", t.rec.Name, func() (any, error) { return nil, d.makeClones(ctx, t, r) })
+	op := d.events.Begin(event.CloneRequest, event.About{Template: t.rec.Name})
+	r.op, r.done = op.ID(), report.done
+	// A hand-out is over before anybody could read its steps.
+	made := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}, Kinds: []event.Kind{event.Clone}}
+	told := d.events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
+	err = d.makeClones(ctx, t, r)
+	told()
+	ended := op.End(err)
 	if err != nil {
 		return err
 	}
 	return stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Summary{Summary: &api.CloneSummary{
-		Made: report.made, Failed: report.failed, TotalUs: time.Since(began).Microseconds(),
+		Made: report.made, Failed: report.failed, TotalUs: ended.Took.Microseconds(),
 	}}})
 }
 
@@ -217,14 +225,12 @@ func (r *cloneReport) step(name, step string) {
 }
 
 func (r *cloneReport) done(out cloneOutcome) {
-	res := &api.CloneResult{Name: out.name, TotalUs: out.took.Microseconds(), StepsUs: make(map[string]int64, len(out.steps)), FromPool: out.pooled}
-	for name, took := range out.steps {
-		res.StepsUs[name] = took.Microseconds()
-	}
-	if out.err != nil {
-		s, _ := status.FromError(rpcError(out.err))
+	err := out.ended.Err
+	res := &api.CloneResult{Name: out.name, TotalUs: out.ended.Took.Microseconds(), StepsUs: stepsMicroseconds(&out.ended), FromPool: out.pooled}
+	if err != nil {
+		s, _ := status.FromError(rpcError(err))
 		res.Code, res.Error = int32(s.Code()), s.Message()
-		if h := hint(out.err); h != "" {
+		if h := hint(err); h != "" {
 			res.Hints = []string{h}
 		}
 	} else {
@@ -233,12 +239,12 @@ func (r *cloneReport) done(out cloneOutcome) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if out.err != nil {
+	if err != nil {
 		r.failed++
 	} else {
 		r.made++
 	}
-	if errors.Is(out.err, context.Canceled) {
+	if errors.Is(err, context.Canceled) {
 		return // it was not its own fault
 	}
 	_ = r.stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Result{Result: res}})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
@@ -26,9 +27,9 @@ import (
 
 // wake restores a held app onto its held sockets. If it fails the app stays
 // held.
-func (d *Daemon) wake(ctx context.Context, a *App, by app.WokenBy, tell func(string)) (*outcome, error) {
+func (d *Daemon) wake(ctx context.Context, a *App, by app.WokenBy, op *event.Operation) (*outcome, error) {
 	rec, _ := a.read()
-	return d.wakeWith(ctx, a, awakening{by: by, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, tell)
+	return d.wakeWith(ctx, a, awakening{by: by, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, op)
 }
 
 // awakening says how an app is woken.
@@ -38,7 +39,7 @@ type awakening struct {
 	acceptChanged bool // as in restore.Options
 }
 
-func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, tell func(string)) (_ *outcome, err error) {
+func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.Operation) (_ *outcome, err error) {
 	release, err := a.take(ctx, "wake")
 	if err != nil {
 		return nil, err
@@ -70,8 +71,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, tell func(
 	if err := fault.Point(ctx, fault.WakeAfterRecord); err != nil {
 		return nil, err
 	}
-	clock := newSteps(tell)
-	clock.begin("check images")
+	op.Step("check images")
 	m, err := a.hibernation().Manifest()
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, tell func(
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
-		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: clock.begin, options: a.unheldOptions,
+		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: op.Step, options: a.unheldOptions,
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
 			if err := d.narrow(ctx, a); err != nil {
@@ -99,12 +99,13 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, tell func(
 		d.log.ErrorContext(ctx, "fault after restoring", slog.Any("error", err))
 	}
 	a.failures = 0
-	clock.begin("let go of sockets")
+	op.Step("let go of sockets")
 	if err := a.settle(app.Running, journal.UntilReboot, func(r *app.Record) { r.LastError, r.Notes = "", a.remarked() }); err != nil {
 		a.note(err)
 		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.name()), slog.Any("error", err))
 	}
 	d.follow(a, proc)
+	d.events.Emit(event.Woken, event.About{App: a.name(), Reason: string(how.by)})
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
@@ -115,7 +116,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, tell func(
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
 	}
-	return &outcome{steps: clock.end(), sockets: lost, notes: a.remarked()}, nil
+	return &outcome{sockets: lost, notes: a.remarked()}, nil
 }
 
 // dropImages removes the images of a woken app: their name at once, their files when

@@ -186,6 +186,19 @@ func TestNextWaits(t *testing.T) {
 	qt.Check(t, qt.IsFalse(<-got))
 }
 
+// A listener has had everything when it has been stopped.
+func TestListen(t *testing.T) {
+	b := NewBus(nil)
+	var got []string
+	stop := b.Listen(t.Context(), Options{Filter: Filter{Types: []Type{Removed}}}, func(e Event) { got = append(got, short(e)) })
+	b.Emit(Removed, About{App: "a"})
+	b.Emit(Exited, About{App: "b"})
+	b.Emit(Removed, About{App: "c"})
+	stop()
+	b.Emit(Removed, About{App: "d"})
+	qt.Check(t, qt.DeepEquals(got, []string{"1 a removed", "3 c removed"}))
+}
+
 // counter counts events by type. Its mutex would be waited for for ever if the bus held
 // its own while it calls.
 type counter struct {

@@ -122,3 +122,25 @@ func (s *Subscription) Close() {
 	s.closed = true
 	s.signal()
 }
+
+// Listen calls fn for each event of a new subscription, one after the other, until stop is
+// called or ctx ends. stop waits until fn has had all events that came before; it is
+// called once.
+func (b *Bus) Listen(ctx context.Context, o Options, fn func(e Event)) (stop func()) {
+	s := b.Subscribe(o)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			e, ok := s.Next(ctx)
+			if !ok {
+				return
+			}
+			fn(e)
+		}
+	}()
+	return func() {
+		s.Close()
+		<-done
+	}
+}

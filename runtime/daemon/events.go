@@ -1,0 +1,88 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+
+	"google.golang.org/grpc"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/event"
+)
+
+// byIdleness is why the daemon hibernates an app by itself.
+const byIdleness = "idle"
+
+// tellSteps runs an operation, tells a client each of its steps, and returns how it ended.
+// A client that has hung up is noticed by the stream's context.
+func (d *Daemon) tellSteps(
+	stream grpc.ServerStreamingServer[api.Event], kind event.Kind, about event.About, do func(op *event.Operation) (*outcome, error),
+) (event.Event, *outcome, error) {
+	op := d.events.Begin(kind, about)
+	steps := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}}
+	told := d.events.Listen(stream.Context(), event.Options{Filter: steps}, func(e event.Event) {
+		_ = stream.Send(&api.Event{Event: &api.Event_Progress{Progress: &api.Progress{Step: e.Step}}})
+	})
+	out, err := do(op)
+	ended := op.End(err)
+	told()
+	return ended, out, err
+}
+
+// stepsMicroseconds are the durations of an operation's steps as the API has them.
+func stepsMicroseconds(ended *event.Event) map[string]int64 {
+	steps := make(map[string]int64, len(ended.Steps))
+	for name, took := range ended.Steps {
+		steps[name] = took.Microseconds()
+	}
+	return steps
+}
+
+// logEvents logs the end of each operation and of each app, until stop is called.
+func (d *Daemon) logEvents(ctx context.Context) (stop func()) {
+	ctx = context.WithoutCancel(ctx) // the last ones are logged while the daemon ends
+	ends := event.Filter{Types: []event.Type{event.Ended, event.Exited}}
+	return d.events.Listen(ctx, event.Options{Filter: ends}, func(e event.Event) { d.logEvent(ctx, &e) })
+}
+
+func (d *Daemon) logEvent(ctx context.Context, e *event.Event) {
+	var attrs []slog.Attr
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	switch e.Type { //nolint:exhaustive // others are not logged
+	case event.Exited:
+		d.log.InfoContext(ctx, "app ended", slog.String("app", e.App), slog.String("exit", e.Reason))
+	case event.Missed:
+		d.log.WarnContext(ctx, "too much happened to be logged", slog.Uint64("missed", e.Missed))
+	case event.Ended:
+		add("operation", string(e.Kind))
+		add("app", e.App)
+		add("template", e.Template)
+		add("snapshot", e.Snapshot)
+		add("reason", e.Reason)
+		attrs = append(attrs, slog.Duration("took", e.Took))
+		if e.Err == nil {
+			d.log.LogAttrs(ctx, levelOf(e), "operation finished", attrs...)
+			return
+		}
+		add("error", withDetails(e.Err))
+		d.log.LogAttrs(ctx, levelOf(e), "operation failed", attrs...)
+	}
+}
+
+// levelOf is how much the end of an operation matters to who reads the log.
+func levelOf(e *event.Event) slog.Level {
+	switch {
+	case e.Kind == event.Clone, e.Kind == event.HandOut, e.Kind == event.FillPool:
+		return slog.LevelDebug // the request tells how it went, or the pool why it is not full
+	case e.Err != nil && e.Reason == byIdleness:
+		return slog.LevelDebug // it is tried again and again: the sleeper tells what is new
+	case e.Err != nil:
+		return slog.LevelError
+	default:
+		return slog.LevelInfo
+	}
+}
