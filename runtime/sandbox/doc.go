@@ -25,11 +25,14 @@
 // own cgroup, read-only, as bind mounts of the host's (package cgroup).
 //
 // CRIU is told that /dev, /sys/fs/cgroup, binds, the log and the network namespace are external,
-// and to ignore cgroups. It is started in the app's cgroup, in a cgroup namespace that has that
-// cgroup for its root, and in the app's network namespace; the tasks inherit all three. CRIU is
-// born there and not moved, since a move takes the kernel 10 ms. From outside, CRIU would dump the
-// connection tracking of an external network namespace too, twice and through the host-wide table,
-// while the app stands still.
+// and to ignore cgroups.
+//
+//   - For a restore it is started in the app's cgroup, in a cgroup namespace that has that cgroup
+//     for its root, and in the app's network namespace; the tasks inherit all three. CRIU is born
+//     there and not moved, since a move takes the kernel 10 ms. See [Sandbox.StartInside].
+//   - For a dump it is started in the app's network namespace. From outside, CRIU would dump the
+//     connection tracking of an external network namespace too, twice and through the host-wide
+//     table, while the app stands still. See [Sandbox.StartBeside].
 //
 // An app with POSIX message queues keeps its ipc namespace until it is woken, see
 // [Sandbox.KeepIPC]: CRIU is started in it both times and leaves it alone, and /dev/mqueue is an
