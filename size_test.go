@@ -37,7 +37,6 @@ var (
 	}
 	largeFiles = map[string]int{
 		"cmd/internal/cli/fake_test.go":   425,
-		"runtime/daemon/convert.go":       500,
 		"runtime/daemon/hibernate.go":     500,
 		"runtime/daemon/wake.go":          500,
 		"snapshot/image/map.go":           433,

@@ -67,6 +67,7 @@ func Protections(names []string) ([]preflight.Protection, error) {
 	return out, nil
 }
 
+// ProtectionNames are the names of protections that may be lost.
 func ProtectionNames(all []preflight.Protection) []string {
 	var out []string
 	for _, p := range all {

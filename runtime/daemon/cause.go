@@ -6,9 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot/alarm"
@@ -121,20 +118,4 @@ func (s *sleeper) heed(needsAlarm bool) func(*alarm.Alarm) error {
 		}
 		return nil
 	}
-}
-
-// showAlarm is the timer of a held app that expires first.
-func showAlarm(r *app.Record) *api.Alarm {
-	if r.Status != app.Held && r.Status != app.Waking || r.Alarm == nil {
-		return nil
-	}
-	return &api.Alarm{At: timestamppb.New(r.Alarm.At), Timer: r.Alarm.Timer}
-}
-
-// showWokenBy is what woke an app last, unless it sleeps again.
-func showWokenBy(r *app.Record) string {
-	if r.Status == app.Held {
-		return ""
-	}
-	return string(r.WokenBy)
 }

@@ -21,7 +21,9 @@ import (
 // cloneRequest says what clones are made of a template.
 type cloneRequest struct {
 	count     int
-	names     []string // one for each
+	names     []string // one for each; chosen by nameClones if there are none
+	pattern   string   // of names to be chosen
+	start     int      // the first number, if it is to be another than the next free one
 	numbers   []int
 	endpoints []netip.Addr // one for each, or none
 	set       map[string]string

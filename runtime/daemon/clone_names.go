@@ -2,18 +2,16 @@ package daemon
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/containerd/errdefs"
 
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
 // nameClones chooses the names and numbers of clones. Until free is called no other
 // request gets any of them, and the template is not removed.
-func (d *Daemon) nameClones(t *tmpl, req *api.CloneRequest, r *cloneRequest) (free func(), err error) {
+func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 	network := ""
 	if r.count >= roomFrom {
 		_, m, err := d.findSnapshot(t.rec.Snapshot)
@@ -43,12 +41,12 @@ func (d *Daemon) nameClones(t *tmpl, req *api.CloneRequest, r *cloneRequest) (fr
 	for n := range t.numbers {
 		next = max(next, n+1)
 	}
-	if start := int(req.GetStart()); start > 0 {
-		next = start
+	if r.start > 0 {
+		next = r.start
 	}
 	taken := func(name string) bool { _, ok := d.apps[name]; return ok || d.cloning[name] }
-	if r.names = slices.Clone(req.GetNames()); len(r.names) == 0 {
-		if r.names, err = expand(t, req.GetNamePattern(), next, r.count, taken); err != nil {
+	if len(r.names) == 0 {
+		if r.names, err = expand(t, r.pattern, next, r.count, taken); err != nil {
 			return nil, err
 		}
 	}

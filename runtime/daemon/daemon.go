@@ -23,7 +23,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -54,7 +53,6 @@ const SocketName = "snapctl.sock"
 
 // Daemon owns the apps of one host. One runs per state directory.
 type Daemon struct {
-	api.UnimplementedSnapctlServer
 	opt     Options
 	log     *slog.Logger
 	criu    criu.Client

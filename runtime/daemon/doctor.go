@@ -5,22 +5,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
 )
 
 // Doctor implements the API: what of this host stands in snapctl's way, and
 // what to do about it. It changes nothing that lasts.
-func (d *Daemon) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorResponse, error) {
+func (srv *server) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorResponse, error) {
 	resp := &api.DoctorResponse{}
 	checks := doctor.Run(ctx, doctor.Options{
-		CRIU: []string{d.criu.Path}, StateDir: d.opt.StateDir, Cgroup: filepath.Dir(d.cgroups.Group("doctor").Path()),
+		CRIU: []string{srv.d.criu.Path}, StateDir: srv.d.opt.StateDir, Cgroup: filepath.Dir(srv.d.cgroups.Group("doctor").Path()),
 	})
-	for _, c := range append(checks, d.checkHolder(ctx), d.checkSaved(ctx)) {
+	for _, c := range append(checks, srv.checkHolder(ctx), srv.checkSaved(ctx)) {
 		resp.Checks = append(resp.Checks, &api.Check{Name: c.Name, Status: string(c.Status), Found: c.Found, Remedy: c.Remedy})
 	}
 	return resp, nil
@@ -28,7 +30,7 @@ func (d *Daemon) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorR
 
 // checkSaved looks whether all that is saved could come back now. It reads files that may
 // have changed, which the lists of apps and snapshots do not.
-func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
+func (srv *server) checkSaved(ctx context.Context) doctor.Check {
 	var found []string
 	add := func(what string, all []*api.Obstacle) {
 		for _, o := range all {
@@ -36,14 +38,14 @@ func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
 		}
 	}
 	n := 0
-	for _, a := range d.list() {
+	for _, a := range srv.d.list() {
 		if a.status() != app.Held {
 			continue
 		}
 		n++
-		add("app "+a.name(), d.appObstacles(ctx, a, snapshot.ByStamp))
+		add("app "+a.name(), srv.appObstacles(ctx, a, snapshot.ByStamp))
 	}
-	entries, err := os.ReadDir(d.snapshotsDir())
+	entries, err := os.ReadDir(srv.d.snapshotsDir())
 	if err != nil {
 		found = append(found, err.Error())
 	}
@@ -52,7 +54,7 @@ func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
 			continue
 		}
 		n++
-		add("snapshot "+e.Name(), d.snapshotObstacles(ctx, e.Name(), snapshot.ByStamp))
+		add("snapshot "+e.Name(), srv.snapshotObstacles(ctx, e.Name(), snapshot.ByStamp))
 	}
 	if len(found) > 0 {
 		return doctor.Check{
@@ -64,17 +66,27 @@ func (d *Daemon) checkSaved(ctx context.Context) doctor.Check {
 }
 
 // checkHolder looks whether the holder answers, which only its daemon can.
-func (d *Daemon) checkHolder(ctx context.Context) doctor.Check {
-	kept, err := d.fds.List(ctx)
+func (srv *server) checkHolder(ctx context.Context) doctor.Check {
+	kept, err := srv.d.fds.List(ctx)
 	if err != nil {
 		return doctor.Check{
 			Name: "holder", Status: doctor.Failed, Found: err.Error(),
-			Remedy: "snapctld has the held sockets itself until it ends, and goes on trying to start a holder: look into " + filepath.Join(d.opt.RunDir, "holder.log"),
+			Remedy: "snapctld has the held sockets itself until it ends, and goes on trying to start a holder: look into " + filepath.Join(srv.d.opt.RunDir, "holder.log"),
 		}
 	}
 	n := 0
 	for _, k := range kept {
 		n += k
 	}
-	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", d.fds.PID(), n, len(kept))}
+	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", srv.d.fds.PID(), n, len(kept))}
+}
+
+// Version implements the API.
+func (srv *server) Version(_ context.Context, _ *api.VersionRequest) (*api.VersionResponse, error) {
+	v := &api.VersionResponse{
+		Version: srv.d.opt.Version, GoVersion: runtime.Version(), Kernel: doctor.Kernel(),
+		CriuVersion: criu.VersionText(srv.d.criuVersion), CriuPath: srv.d.criu.Path, StateDir: srv.d.opt.StateDir, RunDir: srv.d.opt.RunDir, Cgroup: srv.d.cgroups.Name(), Pid: int32(os.Getpid()),
+		HolderPid: int32(srv.d.fds.PID()),
+	}
+	return v, nil
 }

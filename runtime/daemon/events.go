@@ -15,12 +15,12 @@ const byIdleness = "idle"
 
 // tellSteps runs an operation, tells a client each of its steps, and returns how it ended.
 // A client that has hung up is noticed by the stream's context.
-func (d *Daemon) tellSteps(
+func (srv *server) tellSteps(
 	stream grpc.ServerStreamingServer[api.Event], kind event.Kind, about event.About, do func(op *event.Operation) (*outcome, error),
 ) (event.Event, *outcome, error) {
-	op := d.events.Begin(kind, about)
+	op := srv.d.events.Begin(kind, about)
 	steps := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}}
-	told := d.events.Listen(stream.Context(), event.Options{Filter: steps}, func(e event.Event) {
+	told := srv.d.events.Listen(stream.Context(), event.Options{Filter: steps}, func(e event.Event) {
 		_ = stream.Send(&api.Event{Event: &api.Event_Progress{Progress: &api.Progress{Step: e.Step}}})
 	})
 	out, err := do(op)

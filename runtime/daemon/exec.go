@@ -21,17 +21,17 @@ import (
 
 // Exec implements the API: it runs a command beside the app's processes. The
 // command is not part of the app: see session.
-func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput]) error {
+func (srv *server) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOutput]) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
 	}
 	start := first.GetStart()
-	a, err := d.find(start.GetName())
+	a, err := srv.d.find(start.GetName())
 	if err != nil {
 		return err
 	}
-	cmd, pid, err := d.execCommand(stream.Context(), a, start)
+	cmd, pid, err := srv.execCommand(stream.Context(), a, start)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (d *Daemon) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecOut
 		return err
 	}
 	defer console.Close() //nolint:errcheck // the command has ended
-	if err := d.startExec(stream.Context(), a, cmd, pid); err != nil {
+	if err := srv.d.startExec(stream.Context(), a, cmd, pid); err != nil {
 		return err
 	}
 	defer a.sessions.begin(cmd.Process.Pid, start.GetArgs())()
@@ -64,7 +64,7 @@ func exitCode(s *os.ProcessState) int32 {
 }
 
 // execCommand returns a command, and the process into whose namespaces it goes.
-func (d *Daemon) execCommand(ctx context.Context, a *App, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
+func (srv *server) execCommand(ctx context.Context, a *App, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
 	rec, _ := a.read()
 	if rec.Status != app.Running && rec.Status != app.Snapshotting {
 		return nil, 0, refusef("app %s is %s: exec needs a running app", rec.Name, rec.Status)

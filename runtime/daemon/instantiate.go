@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -334,4 +337,30 @@ func (t *tail) Write(p []byte) (int, error) {
 		*t = append((*t)[:0], (*t)[n-most:]...)
 	}
 	return len(p), nil
+}
+
+// recordOf is the record of an app to be made from a snapshot, but for its name
+// and endpoint.
+func recordOf(m *snapshot.Manifest) (*app.Record, error) {
+	spec := *m.Spec
+	rec := &app.Record{
+		Spec: &spec, Address: app.Address{Network: m.Network},
+		Files: app.Files{Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)},
+	}
+	for i := range rec.Layers {
+		rec.Layers[i].Own = false
+	}
+	for i := range rec.HostFiles {
+		rec.HostFiles[i].Own = false
+	}
+	var err error
+	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	if m.Endpoint6 != "" {
+		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+	}
+	return rec, rec.HeedPolicy(m.Policy)
 }

@@ -1,9 +1,6 @@
 package daemon
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,11 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/criu"
-	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // list returns all apps, ordered by name.
@@ -30,29 +24,6 @@ func (d *Daemon) list() []*App {
 	}
 	slices.SortFunc(all, func(a, b *App) int { return strings.Compare(a.name(), b.name()) })
 	return all
-}
-
-// snapshots lists the committed snapshots by name. One that can't be read is
-// listed by its name, and with what is wrong with it.
-func (d *Daemon) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
-	entries, err := os.ReadDir(d.snapshotsDir())
-	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
-	}
-	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return snapshot.ValidateName(e.Name()) != nil })
-	all := make([]*api.Snapshot, len(entries))
-	lookAtAll(len(entries), func(i int) {
-		dir, m, err := d.findSnapshot(entries[i].Name())
-		switch {
-		case errdefs.IsNotFound(err): // it was removed meanwhile
-		case err != nil:
-			all[i] = &api.Snapshot{Name: entries[i].Name(), WouldNotStart: showObstacles([]error{err})}
-		default:
-			all[i] = showSnapshot(m)
-			all[i].WouldNotStart = d.manifestObstacles(ctx, dir, m, snapshot.BySize)
-		}
-	})
-	return slices.DeleteFunc(all, func(s *api.Snapshot) bool { return s == nil }), nil
 }
 
 func (d *Daemon) removeSnapshot(name string) error {
@@ -117,56 +88,6 @@ func (d *Daemon) beingRestored(name string) error {
 		return refusef("snapshot %s is needed: an app is being restored from it; try again when that is done", name)
 	}
 	return nil
-}
-
-// Inspect implements the API. A held app's images are inspected by its name, if
-// no snapshot has it.
-func (d *Daemon) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
-	dir, m, err := d.findSnapshot(req.GetSnapshot())
-	var held *App
-	if errdefs.IsNotFound(err) {
-		a, aerr := d.find(req.GetSnapshot())
-		if aerr != nil {
-			return nil, err
-		}
-		held, dir = a, a.hibernation()
-		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
-			err = refusef("app %s has no images: it is %s", req.GetSnapshot(), a.status())
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	info := &image.Info{ // of an app that had ended: arrays are never null
-		Processes: []image.Process{}, Files: []image.File{}, Sockets: []image.Socket{}, Hosts: []image.Host{}, IPC: []image.IPC{},
-		Mounts: []image.Mount{}, Netns: []image.Netns{}, Images: []image.ImageFile{},
-	}
-	if m.Processes > 0 {
-		if info, err = image.Inspect(ctx, dir.Images(), m.BaseNames()...); err != nil {
-			return nil, err
-		}
-	}
-	b, err := json.Marshal(info)
-	if err != nil {
-		return nil, err
-	}
-	shown := showSnapshot(m)
-	if held != nil {
-		shown.WouldNotStart = d.appObstacles(ctx, held, snapshot.BySize)
-	} else {
-		shown.WouldNotStart = d.manifestObstacles(ctx, dir, m, snapshot.BySize)
-	}
-	return &api.InspectResponse{Snapshot: shown, InfoJson: b}, nil
-}
-
-// Version implements the API.
-func (d *Daemon) Version(_ context.Context, _ *api.VersionRequest) (*api.VersionResponse, error) {
-	v := &api.VersionResponse{
-		Version: d.opt.Version, GoVersion: runtime.Version(), Kernel: doctor.Kernel(),
-		CriuVersion: criu.VersionText(d.criuVersion), CriuPath: d.criu.Path, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, Cgroup: d.cgroups.Name(), Pid: int32(os.Getpid()),
-		HolderPid: int32(d.fds.PID()),
-	}
-	return v, nil
 }
 
 // origin says where snapshots of this daemon come from.

@@ -16,8 +16,8 @@ import (
 )
 
 // Logs implements the API.
-func (d *Daemon) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[api.LogsChunk]) error {
-	a, err := d.find(req.GetName())
+func (srv *server) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[api.LogsChunk]) error {
+	a, err := srv.d.find(req.GetName())
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/settings"
@@ -57,12 +56,4 @@ func (a *App) remarked() []app.Note {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.remarks)
-}
-
-func showNotes(all []app.Note) []*api.Note {
-	out := make([]*api.Note, len(all))
-	for i, n := range all {
-		out[i] = &api.Note{Text: n.Text, Remedy: n.Remedy}
-	}
-	return out
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/snapctl/snapctl/restore"
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/tcprepair"
@@ -106,15 +105,4 @@ func incomplete(op string, all []socketOutcome) error {
 		more = fmt.Sprintf(" and %d more", len(all)-1)
 	}
 	return fmt.Errorf("%s: connections were reset: %s%s: %s", op, all[0].socket, more, all[0].reason)
-}
-
-func showOutcomes(all []socketOutcome) []*api.SocketOutcome {
-	out := make([]*api.SocketOutcome, len(all))
-	for i, s := range all {
-		out[i] = &api.SocketOutcome{Socket: s.socket, Outcome: "reset", Reason: s.reason}
-		if s.kept {
-			out[i].Outcome = "kept"
-		}
-	}
-	return out
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -28,36 +27,21 @@ import (
 // the clone it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
 // the ready clones of an earlier one, and makes others.
 
-// SetPool implements the API.
-func (d *Daemon) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Template, error) {
-	const most = 1000
-	size := int(req.GetSize())
-	if size < 0 || size > most {
-		return nil, fmt.Errorf("%w: a pool of %d clones: want 0 to %d", errdefs.ErrInvalidArgument, size, most)
-	}
-	t, err := d.findTemplate(req.GetTemplate())
-	if err != nil {
-		return nil, err
-	}
-	if _, m, err := d.findSnapshot(t.rec.Snapshot); err != nil {
-		return nil, err
-	} else if m.Processes == 0 && size > 0 {
-		return nil, refusef("template %s has no processes that could stand ready: its clones start their program", t.rec.Name)
-	}
+// setPool sets how many clones of a template stand ready.
+func (d *Daemon) setPool(t *tmpl, size int) error {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	rec := t.rec
 	rec.Pool = size
 	if d.templates[rec.Name] != t {
-		err = fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrNotFound)
-	} else if err = d.writeTemplate(rec); err == nil {
-		t.rec.Pool = size
+		return fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrNotFound)
 	}
-	d.mu.Unlock()
-	if err != nil {
-		return nil, err
+	if err := d.writeTemplate(rec); err != nil {
+		return err
 	}
+	t.rec.Pool = size
 	d.poolSoon()
-	return d.showTemplate(t), nil
+	return nil
 }
 
 // poolSoon has the pools filled or emptied.

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -365,4 +367,22 @@ func (d *Daemon) find(name string) (*App, error) {
 		return a, nil
 	}
 	return nil, fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
+}
+
+// chooseName finds a free name for an app that was given none.
+func (d *Daemon) chooseName(program string) string {
+	base := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, program)
+	base = cmp.Or(strings.Trim(base[:min(len(base), 40)], "-"), "app")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := base
+	for i := 2; d.apps[name] != nil || d.cloning[name]; i++ {
+		name = fmt.Sprintf("%s-%d", base, i)
+	}
+	return name
 }

@@ -34,7 +34,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
 	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
-	api.RegisterSnapctlServer(s, d)
+	api.RegisterSnapctlServer(s, &server{d: d})
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.cancel()
 		s.Stop() // waits for the requests

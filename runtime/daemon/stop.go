@@ -1,48 +1,18 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 )
-
-// Stop implements the API: it ends the app's program, and keeps the app's
-// record, log and files.
-func (d *Daemon) Stop(ctx context.Context, req *api.StopRequest) (*api.App, error) {
-	a, err := d.find(req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	sig := unix.SIGTERM
-	if text := req.GetSignal(); text != "" {
-		name := strings.ToUpper(text)
-		if !strings.HasPrefix(name, "SIG") {
-			name = "SIG" + name
-		}
-		if sig = unix.SignalNum(name); sig == 0 {
-			return nil, fmt.Errorf("signal %q: %w: no such signal", text, errdefs.ErrInvalidArgument)
-		}
-	}
-	grace := cmp.Or(req.GetTimeout().AsDuration(), 10*time.Second)
-	op := d.events.Begin(event.Stop, event.About{App: req.GetName()})
-	err = d.stop(ctx, a, sig, grace)
-	op.End(err)
-	if err != nil {
-		return nil, err
-	}
-	return d.show(a), nil
-}
 
 // stop ends an app. A held one is dropped without waking it: its connections
 // are reset.
@@ -92,32 +62,20 @@ func (d *Daemon) stopHeld(ctx context.Context, a *App, exit string) error {
 	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
 }
 
-// Remove implements the API.
-func (d *Daemon) Remove(ctx context.Context, req *api.RemoveRequest) (*api.RemoveResponse, error) {
-	a, err := d.find(req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	op := d.events.Begin(event.Remove, event.About{App: req.GetName()})
-	err = d.remove(ctx, a, req)
-	op.End(err)
-	if err != nil {
-		return nil, err
-	}
-	return &api.RemoveResponse{}, nil
-}
-
-func (d *Daemon) remove(ctx context.Context, a *App, req *api.RemoveRequest) error {
+// remove ends an app that runs or is held, if force says so, and removes all that is left of
+// it.
+func (d *Daemon) remove(ctx context.Context, a *App, force bool) error {
+	name := a.name()
 	release, err := a.take(ctx, "rm")
 	if err != nil {
 		return err
 	}
 	defer release()
 	if a.gone {
-		return fmt.Errorf("app %s: %w", req.GetName(), errdefs.ErrNotFound)
+		return fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
 	}
-	if s := a.status(); s != app.Stopped && s != app.Removing && !req.GetForce() {
-		return refusef("app %s is %s: stop it first, or use --force", req.GetName(), s)
+	if s := a.status(); s != app.Stopped && s != app.Removing && !force {
+		return refusef("app %s is %s: stop it first, or use --force", name, s)
 	}
 	return d.expunge(context.WithoutCancel(ctx), a)
 }

@@ -16,14 +16,14 @@ import (
 )
 
 // VemTable implements the API: one row for each socket of the apps' networks.
-func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.VemTableResponse, error) {
+func (srv *server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.VemTableResponse, error) {
 	if name := req.GetApp(); name != "" {
-		if _, err := d.find(name); err != nil {
+		if _, err := srv.d.find(name); err != nil {
 			return nil, err
 		}
 	}
 	resp := &api.VemTableResponse{}
-	for _, a := range d.list() {
+	for _, a := range srv.d.list() {
 		rec, _ := a.read()
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
@@ -31,7 +31,7 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 		if rec.Status == app.Stopped || rec.Status == app.Removing || rec.Pool != "" {
 			continue
 		}
-		rows, err := d.vemRows(ctx, a, rec)
+		rows, err := srv.vemRows(ctx, a, rec)
 		if err != nil {
 			return nil, fmt.Errorf("table of %s: %w", rec.Name, err)
 		}
@@ -40,14 +40,14 @@ func (d *Daemon) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.V
 	return resp, nil
 }
 
-func (d *Daemon) vemRows(ctx context.Context, a *App, rec app.Record) (_ []*api.VemRow, err error) {
+func (srv *server) vemRows(ctx context.Context, a *App, rec app.Record) (_ []*api.VemRow, err error) {
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
 	held := a.heldInodes()
-	rows, err := table.Rows(ctx, ns, table.Options{Held: held, Places: d.places(rec.Network)})
+	rows, err := table.Rows(ctx, ns, table.Options{Held: held, Places: srv.places(rec.Network)})
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +94,9 @@ func remoteText(a netip.AddrPort) string {
 }
 
 // places tells which app an address of a network belongs to.
-func (d *Daemon) places(network string) func(netip.Addr) (table.Place, bool) {
+func (srv *server) places(network string) func(netip.Addr) (table.Place, bool) {
 	at := make(map[netip.Addr]string)
-	for _, a := range d.list() {
+	for _, a := range srv.d.list() {
 		if rec, _ := a.read(); rec.Network == network {
 			at[rec.Addr4], at[rec.Addr6] = rec.Name, rec.Name
 		}

@@ -22,13 +22,13 @@ import (
 )
 
 // CreateTemplate implements the API.
-func (d *Daemon) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+func (srv *server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	r := templateRequest{name: req.GetName(), snapshot: req.GetSnapshot(), rules: req.GetRulesYaml()}
 	if (req.GetApp() == "") == (req.GetSnapshot() == "") {
 		return fmt.Errorf("%w: a template is made of an app or of a snapshot", errdefs.ErrInvalidArgument)
 	}
 	if req.GetApp() != "" {
-		a, err := d.find(req.GetApp())
+		a, err := srv.d.find(req.GetApp())
 		if err != nil {
 			return err
 		}
@@ -38,51 +38,51 @@ func (d *Daemon) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Serv
 	defer cancel()
 	var t *tmpl
 	about := event.About{Template: req.GetName(), App: req.GetApp(), Snapshot: req.GetSnapshot()}
-	ended, out, err := d.tellSteps(stream, event.CreateTemplate, about, func(op *event.Operation) (out *outcome, err error) {
+	ended, out, err := srv.tellSteps(stream, event.CreateTemplate, about, func(op *event.Operation) (out *outcome, err error) {
 		r.op = op
-		t, out, err = d.createTemplate(ctx, r)
+		t, out, err = srv.d.createTemplate(ctx, r)
 		return out, err
 	})
 	if err != nil {
 		return err
 	}
-	return sendResult(stream, ended, out, &api.Result{Template: d.showTemplate(t)})
+	return sendResult(stream, ended, out, &api.Result{Template: srv.showTemplate(t)})
 }
 
 // ListTemplates implements the API.
-func (d *Daemon) ListTemplates(ctx context.Context, _ *api.ListRequest) (*api.ListTemplatesResponse, error) {
-	d.mu.Lock()
-	all := make([]*tmpl, 0, len(d.templates))
-	for _, t := range d.templates {
+func (srv *server) ListTemplates(ctx context.Context, _ *api.ListRequest) (*api.ListTemplatesResponse, error) {
+	srv.d.mu.Lock()
+	all := make([]*tmpl, 0, len(srv.d.templates))
+	for _, t := range srv.d.templates {
 		all = append(all, t)
 	}
-	d.mu.Unlock()
+	srv.d.mu.Unlock()
 	slices.SortFunc(all, func(a, b *tmpl) int { return strings.Compare(a.rec.Name, b.rec.Name) })
 	resp := &api.ListTemplatesResponse{}
 	for _, t := range all {
-		resp.Templates = append(resp.Templates, d.showTemplate(t))
+		resp.Templates = append(resp.Templates, srv.showTemplate(t))
 	}
 	lookAtAll(len(all), func(i int) {
-		resp.Templates[i].WouldNotStart = d.snapshotObstacles(ctx, all[i].rec.Snapshot, snapshot.BySize)
+		resp.Templates[i].WouldNotStart = srv.snapshotObstacles(ctx, all[i].rec.Snapshot, snapshot.BySize)
 	})
 	return resp, nil
 }
 
 // ShowTemplate implements the API.
-func (d *Daemon) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*api.Template, error) {
-	t, err := d.findTemplate(req.GetName())
+func (srv *server) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*api.Template, error) {
+	t, err := srv.d.findTemplate(req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	out := d.showTemplate(t)
-	out.WouldNotStart = d.snapshotObstacles(ctx, t.rec.Snapshot, snapshot.BySize)
+	out := srv.showTemplate(t)
+	out.WouldNotStart = srv.snapshotObstacles(ctx, t.rec.Snapshot, snapshot.BySize)
 	return out, nil
 }
 
 // RemoveTemplate implements the API.
-func (d *Daemon) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
-	op := d.events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
-	err := d.removeTemplate(ctx, req.GetName())
+func (srv *server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
+	op := srv.d.events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
+	err := srv.d.removeTemplate(ctx, req.GetName())
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -90,12 +90,12 @@ func (d *Daemon) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (
 	return &api.RemoveResponse{}, nil
 }
 
-func (d *Daemon) showTemplate(t *tmpl) *api.Template {
-	d.mu.Lock()
-	rec, clones := t.rec, d.clonesOf(t.rec.Name)
-	d.mu.Unlock()
+func (srv *server) showTemplate(t *tmpl) *api.Template {
+	srv.d.mu.Lock()
+	rec, clones := t.rec, srv.d.clonesOf(t.rec.Name)
+	srv.d.mu.Unlock()
 	ready := 0
-	for _, a := range d.pooled(t) {
+	for _, a := range srv.d.pooled(t) {
 		if a.status() == app.Pooled {
 			ready++
 		}
@@ -124,7 +124,7 @@ func (d *Daemon) showTemplate(t *tmpl) *api.Template {
 		}
 		out.Parameters = append(out.Parameters, shown)
 	}
-	_, m, err := d.findSnapshot(rec.Snapshot)
+	_, m, err := srv.d.findSnapshot(rec.Snapshot)
 	if err != nil {
 		return out // the snapshot is damaged: cloning says how
 	}
@@ -136,13 +136,16 @@ func (d *Daemon) showTemplate(t *tmpl) *api.Template {
 }
 
 // Clone implements the API.
-func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
-	defer d.calls.begin()()
-	t, err := d.findTemplate(req.GetTemplate())
+func (srv *server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
+	defer srv.d.calls.begin()()
+	t, err := srv.d.findTemplate(req.GetTemplate())
 	if err != nil {
 		return err
 	}
-	r := cloneRequest{set: req.GetSet(), keepGoing: req.GetKeepGoing(), pool: poolUses[req.GetPool()]}
+	r := cloneRequest{
+		names: slices.Clone(req.GetNames()), pattern: req.GetNamePattern(), start: int(req.GetStart()),
+		set: req.GetSet(), keepGoing: req.GetKeepGoing(), pool: poolUses[req.GetPool()],
+	}
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
 		r.storage = privateStorage
 	}
@@ -162,20 +165,20 @@ func (d *Daemon) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[
 	if err := checkCounts(req, &r); err != nil {
 		return err
 	}
-	free, err := d.nameClones(t, req, &r)
+	free, err := srv.d.nameClones(t, &r)
 	if err != nil {
 		return err
 	}
 	defer free()
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	report := &cloneReport{d: d, stream: stream, total: int32(len(r.names))}
-	op := d.events.Begin(event.CloneRequest, event.About{Template: t.rec.Name})
+	report := &cloneReport{srv: srv, stream: stream, total: int32(len(r.names))}
+	op := srv.d.events.Begin(event.CloneRequest, event.About{Template: t.rec.Name})
 	r.op, r.done = op.ID(), report.done
 	// A hand-out is over before anybody could read its steps.
 	made := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}, Kinds: []event.Kind{event.Clone}}
-	told := d.events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
-	err = d.makeClones(ctx, t, r)
+	told := srv.d.events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
+	err = srv.d.makeClones(ctx, t, r)
 	told()
 	ended := op.End(err)
 	if err != nil {
@@ -207,7 +210,7 @@ func checkCounts(req *api.CloneRequest, r *cloneRequest) error {
 
 // cloneReport tells a client how its clones come to be.
 type cloneReport struct {
-	d      *Daemon
+	srv    *server
 	stream grpc.ServerStreamingServer[api.CloneEvent]
 	total  int32
 
@@ -234,7 +237,7 @@ func (r *cloneReport) done(out cloneOutcome) {
 			res.Hints = []string{h}
 		}
 	} else {
-		res.App = r.d.show(out.app)
+		res.App = r.srv.show(out.app)
 		res.Notes = res.App.GetNotes()
 	}
 	r.mu.Lock()
@@ -248,4 +251,26 @@ func (r *cloneReport) done(out cloneOutcome) {
 		return // it was not its own fault
 	}
 	_ = r.stream.Send(&api.CloneEvent{Event: &api.CloneEvent_Result{Result: res}})
+}
+
+// SetPool implements the API.
+func (srv *server) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Template, error) {
+	const most = 1000
+	size := int(req.GetSize())
+	if size < 0 || size > most {
+		return nil, fmt.Errorf("%w: a pool of %d clones: want 0 to %d", errdefs.ErrInvalidArgument, size, most)
+	}
+	t, err := srv.d.findTemplate(req.GetTemplate())
+	if err != nil {
+		return nil, err
+	}
+	if _, m, err := srv.d.findSnapshot(t.rec.Snapshot); err != nil {
+		return nil, err
+	} else if m.Processes == 0 && size > 0 {
+		return nil, refusef("template %s has no processes that could stand ready: its clones start their program", t.rec.Name)
+	}
+	if err := srv.d.setPool(t, size); err != nil {
+		return nil, err
+	}
+	return srv.showTemplate(t), nil
 }

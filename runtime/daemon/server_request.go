@@ -14,19 +14,16 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
 // newRecord checks a request to run an app and turns it into a record.
-func (d *Daemon) newRecord(req *api.RunRequest) (*app.Record, error) {
+func (srv *server) newRecord(req *api.RunRequest) (*app.Record, error) {
 	bad := func(err error) (*app.Record, error) {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
@@ -35,7 +32,7 @@ func (d *Daemon) newRecord(req *api.RunRequest) (*app.Record, error) {
 	}
 	name := req.GetName()
 	if name == "" {
-		name = d.chooseName(filepath.Base(req.GetArgs()[0]))
+		name = srv.d.chooseName(filepath.Base(req.GetArgs()[0]))
 	}
 	if err := snapshot.ValidateName(name); err != nil {
 		return bad(err)
@@ -188,6 +185,9 @@ func parseEndpoint(text string) (netip.Addr, error) {
 	return a, nil
 }
 
+// neverSilent is how a wake policy says that silent connections never wake.
+const neverSilent = -1
+
 func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
 	var w hold.WakePolicy
 	switch p.GetMode() {
@@ -216,64 +216,6 @@ func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
 		}
 	}
 	return w, w.Validate()
-}
-
-// neverSilent is how a wake policy says that silent connections never wake.
-const neverSilent = -1
-
-func showWake(w hold.WakePolicy) *api.WakePolicy {
-	p := &api.WakePolicy{Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes), Timers: w.Timers}
-	for _, prefix := range w.Ignore {
-		p.Ignore = append(p.Ignore, prefix.String())
-	}
-	if w.SilentAfter != 0 {
-		p.SilentAfter = durationpb.New(max(0, w.SilentAfter))
-	}
-	return p
-}
-
-// chooseName finds a free name for an app that was given none.
-func (d *Daemon) chooseName(program string) string {
-	base := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
-			return r
-		}
-		return '-'
-	}, program)
-	base = cmp.Or(strings.Trim(base[:min(len(base), 40)], "-"), "app")
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	name := base
-	for i := 2; d.apps[name] != nil || d.cloning[name]; i++ {
-		name = fmt.Sprintf("%s-%d", base, i)
-	}
-	return name
-}
-
-// recordOf is the record of an app to be made from a snapshot, but for its name
-// and endpoint.
-func recordOf(m *snapshot.Manifest) (*app.Record, error) {
-	spec := *m.Spec
-	rec := &app.Record{
-		Spec: &spec, Address: app.Address{Network: m.Network},
-		Files: app.Files{Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)},
-	}
-	for i := range rec.Layers {
-		rec.Layers[i].Own = false
-	}
-	for i := range rec.HostFiles {
-		rec.HostFiles[i].Own = false
-	}
-	var err error
-	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
-	}
-	if m.Endpoint6 != "" {
-		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
-			return nil, fmt.Errorf("endpoint: %w", err)
-		}
-	}
-	return rec, rec.HeedPolicy(m.Policy)
 }
 
 // restoredRecord is the record of an app to be made from a snapshot.
@@ -309,128 +251,41 @@ func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*app.Record,
 	return rec, nil
 }
 
-var statusCodes = map[app.Status]api.Status{
-	app.Creating: api.Status_STATUS_CREATING, app.Running: api.Status_STATUS_RUNNING, app.Snapshotting: api.Status_STATUS_SNAPSHOTTING,
-	app.Hibernating: api.Status_STATUS_HIBERNATING, app.Held: api.Status_STATUS_HELD, app.Waking: api.Status_STATUS_WAKING, app.Resuming: api.Status_STATUS_WAKING,
-	app.Restoring: api.Status_STATUS_RESTORING, app.Pooled: api.Status_STATUS_RESTORING, app.Stopped: api.Status_STATUS_STOPPED, app.Removing: api.Status_STATUS_REMOVING,
+// policyRequest is a request to make apps of a snapshot.
+type policyRequest interface {
+	GetWake() *api.WakePolicy
+	GetHibernateAfter() *durationpb.Duration
+	GetRestoreMemory() api.RestoreMemory
 }
 
-var wakeModes = map[hold.Mode]api.WakeMode{
-	hold.OnData: api.WakeMode_WAKE_MODE_ON_DATA, hold.OnConnect: api.WakeMode_WAKE_MODE_ON_CONNECT, hold.Never: api.WakeMode_WAKE_MODE_NEVER,
+// newPolicy reads a request. acceptChanged is nil if the request says nothing of it.
+func newPolicy(req policyRequest, acceptChanged *bool) (p policy, err error) {
+	p.acceptChanged = acceptChanged
+	wake, after := req.GetWake(), req.GetHibernateAfter()
+	if wake != nil {
+		w, err := wakePolicy(wake)
+		if err != nil {
+			return p, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		p.wake = &w
+	}
+	if after != nil {
+		d := after.AsDuration()
+		if d < 0 {
+			return p, fmt.Errorf("%w: hibernate after %s: want a time that is not negative", errdefs.ErrInvalidArgument, d)
+		}
+		p.after = &d
+	}
+	if m := req.GetRestoreMemory(); m != api.RestoreMemory_RESTORE_MEMORY_UNSPECIFIED {
+		pages := pagesOf(m)
+		p.pages = &pages
+	}
+	return p, nil
 }
 
-// show tells all about an app.
-func (d *Daemon) show(a *App) *api.App {
-	rec, op := a.read()
-	out := &api.App{
-		Name: rec.Name, Status: statusCodes[rec.Status], Endpoint: rec.Addr4.String(), Network: rec.Network,
-		Args: rec.Spec.Process.Args, Pid: int32(rec.Process.PID),
-		CreatedAt: timestamppb.New(rec.CreatedAt), StatusAt: timestamppb.New(rec.StatusAt),
-		Wake:           showWake(rec.Wake),
-		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
-		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
-		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
-		Error: rec.LastError, Operation: op, Notes: showNotes(rec.Notes), AcceptLost: app.ProtectionNames(rec.AcceptLost),
-		AcceptChangedFiles: rec.AcceptChanged,
+func pagesOf(m api.RestoreMemory) restore.Pages {
+	if m == api.RestoreMemory_RESTORE_MEMORY_COPIED {
+		return restore.Copy
 	}
-	if rec.Addr6.IsValid() {
-		out.Endpoint6 = rec.Addr6.String()
-	}
-	if inside, _ := rec.Inside(); inside != rec.Addr4 {
-		out.InsideEndpoint = inside.String()
-	}
-	out.Awake, out.Alarm, out.WokenBy = a.whyAwake(), showAlarm(&rec), showWokenBy(&rec)
-	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
-	for _, p := range rec.Publish {
-		pub := &api.Publication{Protocol: p.Proto, HostPort: uint32(p.HostPort), Port: uint32(p.Port)}
-		if p.HostAddr.IsValid() {
-			pub.HostAddress = p.HostAddr.String()
-		}
-		out.Publish = append(out.Publish, pub)
-	}
-	for _, m := range rec.Spec.Mounts {
-		out.Binds = append(out.Binds, &api.Bind{Source: m.Source, Destination: m.Destination, ReadOnly: slices.Contains(m.Options, "ro")})
-	}
-	if l := rec.Spec.Linux; l != nil && l.Resources != nil {
-		out.Limits = showLimits(l.Resources)
-	}
-	if rec.LastError != "" {
-		out.Hint = a.advice()
-	}
-	if rec.Status == app.Held {
-		out.HeldSockets = int32(len(a.heldInodes()))
-	}
-	if pids, err := a.cgroup().PIDs(); err == nil {
-		out.Processes, out.MemoryBytes = int32(len(pids)), sandbox.UsedBytes(pids)
-	}
-	if out.MemoryBytes == 0 { // it has no process
-		out.MemoryBytes = a.box.Cgroup().MemoryBytes()
-	}
-	return out
-}
-
-func showLimits(r *specs.LinuxResources) *api.Limits {
-	l := &api.Limits{}
-	if r.Memory != nil && r.Memory.Limit != nil {
-		l.MemoryBytes = *r.Memory.Limit
-	}
-	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil {
-		l.Cpus = float64(*r.CPU.Quota) / float64(*r.CPU.Period)
-	}
-	if r.Pids != nil && r.Pids.Limit != nil {
-		l.Pids = *r.Pids.Limit
-	}
-	return l
-}
-
-// showSnapshot tells all about a snapshot that its manifest knows.
-func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
-	s := &api.Snapshot{
-		Name: m.Name, App: m.App, CreatedAt: timestamppb.New(m.CreatedAt), Endpoint: m.Endpoint, Network: m.Network,
-		Args: m.Spec.Process.Args, CriuVersion: criu.VersionText(m.Origin.CRIUVersion), Kernel: m.Origin.Kernel,
-		Processes: int32(m.Processes), Connections: int32(m.Connections),
-	}
-	if p := m.Policy; p != nil {
-		s.AcceptChangedFiles = p.AcceptChangedFiles
-		var pages restore.Pages
-		if p.RestoreMemory == "" || pages.UnmarshalText([]byte(p.RestoreMemory)) == nil {
-			s.RestoreMemory = showPages(pages)
-		}
-	}
-	for _, f := range m.Files {
-		s.SizeBytes += f.SizeBytes
-		switch {
-		case strings.HasPrefix(f.Path, "images/pages-"):
-			s.MemoryBytes += f.SizeBytes
-		case strings.HasPrefix(f.Path, "storage/"), strings.HasPrefix(f.Path, "shm/"):
-			s.StorageBytes += f.SizeBytes
-		}
-	}
-	for _, f := range m.Memory {
-		if f.Image == "" {
-			s.MemorySharedBytes += f.SizeBytes
-			continue
-		}
-		s.SizeBytes += f.SizeBytes
-		s.MemoryBytes += f.SizeBytes
-	}
-	for i := range m.HostFiles {
-		switch f := &m.HostFiles[i]; {
-		case f.ID == "": // no copy of it is kept
-		case f.Own:
-			s.SizeBytes += f.SizeBytes
-			s.HostFilesBytes += f.SizeBytes
-		default:
-			s.HostFilesSharedBytes += f.SizeBytes
-		}
-	}
-	for _, l := range m.Layers {
-		if !l.Own {
-			s.StorageSharedBytes += l.SizeBytes
-			continue
-		}
-		s.SizeBytes += l.SizeBytes
-		s.StorageBytes += l.SizeBytes
-	}
-	return s
+	return restore.Map
 }

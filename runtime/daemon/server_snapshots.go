@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
+)
+
+// TakeSnapshot implements the API.
+func (srv *server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	accept, err := app.Protections(req.GetAcceptLost())
+	if err != nil {
+		return err
+	}
+	a, err := srv.d.find(req.GetApp())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
+	defer cancel()
+	var m *snapshot.Manifest
+	about := event.About{App: req.GetApp(), Snapshot: req.GetName()}
+	ended, out, err := srv.tellSteps(stream, event.Snapshot, about, func(op *event.Operation) (out *outcome, err error) {
+		if req.GetEndSessions() {
+			if err := a.endSessions(ctx); err != nil {
+				return nil, err
+			}
+		}
+		m, out, err = srv.d.takeSnapshot(ctx, a, snapshotRequest{name: req.GetName(), stop: req.GetStop(), accept: accept, op: op})
+		if err == nil {
+			op.Saved(m.Name)
+		}
+		return out, err
+	})
+	if err != nil {
+		return err
+	}
+	return sendResult(stream, ended, out, &api.Result{App: srv.show(a), Snapshot: showSnapshot(m)})
+}
+
+// Restore implements the API.
+func (srv *server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
+	defer cancel()
+	free, err := srv.d.restoring(req.GetSnapshot())
+	if err != nil {
+		return err
+	}
+	defer free()
+	s, err := srv.d.beginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	rec, err := restoredRecord(req, s.manifest)
+	if err != nil {
+		return err
+	}
+	pages := rec.RestoreMemory
+	if req.GetCopy() {
+		pages = restore.Copy
+	}
+	var a *App
+	about := event.About{App: rec.Name, Snapshot: req.GetSnapshot()}
+	ended, out, err := srv.tellSteps(stream, event.Restore, about, func(op *event.Operation) (out *outcome, err error) {
+		a, out, err = srv.d.restoreSnapshot(ctx, restoreRequest{
+			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, op: op,
+		})
+		return out, err
+	})
+	if err != nil {
+		return err
+	}
+	free() // who has the answer may remove it
+	return sendResult(stream, ended, out, &api.Result{App: srv.show(a)})
+}
+
+// ListSnapshots implements the API.
+func (srv *server) ListSnapshots(ctx context.Context, _ *api.ListRequest) (*api.ListSnapshotsResponse, error) {
+	all, err := srv.snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &api.ListSnapshotsResponse{Snapshots: all}, nil
+}
+
+// snapshots lists the committed snapshots by name. One that can't be read is
+// listed by its name, and with what is wrong with it.
+func (srv *server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
+	entries, err := os.ReadDir(srv.d.snapshotsDir())
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return snapshot.ValidateName(e.Name()) != nil })
+	all := make([]*api.Snapshot, len(entries))
+	lookAtAll(len(entries), func(i int) {
+		dir, m, err := srv.d.findSnapshot(entries[i].Name())
+		switch {
+		case errdefs.IsNotFound(err): // it was removed meanwhile
+		case err != nil:
+			all[i] = &api.Snapshot{Name: entries[i].Name(), WouldNotStart: showObstacles([]error{err})}
+		default:
+			all[i] = showSnapshot(m)
+			all[i].WouldNotStart = srv.manifestObstacles(ctx, dir, m, snapshot.BySize)
+		}
+	})
+	return slices.DeleteFunc(all, func(s *api.Snapshot) bool { return s == nil }), nil
+}
+
+// RemoveSnapshot implements the API.
+func (srv *server) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest) (*api.RemoveResponse, error) {
+	op := srv.d.events.Begin(event.RemoveSnapshot, event.About{Snapshot: req.GetName()})
+	err := srv.d.removeSnapshot(req.GetName())
+	op.End(err)
+	if err != nil {
+		return nil, err
+	}
+	return &api.RemoveResponse{}, nil
+}
+
+// Inspect implements the API. A held app's images are inspected by its name, if
+// no snapshot has it.
+func (srv *server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
+	dir, m, err := srv.d.findSnapshot(req.GetSnapshot())
+	var held *App
+	if errdefs.IsNotFound(err) {
+		a, aerr := srv.d.find(req.GetSnapshot())
+		if aerr != nil {
+			return nil, err
+		}
+		held, dir = a, a.hibernation()
+		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
+			err = refusef("app %s has no images: it is %s", req.GetSnapshot(), a.status())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	info := &image.Info{ // of an app that had ended: arrays are never null
+		Processes: []image.Process{}, Files: []image.File{}, Sockets: []image.Socket{}, Hosts: []image.Host{}, IPC: []image.IPC{},
+		Mounts: []image.Mount{}, Netns: []image.Netns{}, Images: []image.ImageFile{},
+	}
+	if m.Processes > 0 {
+		if info, err = image.Inspect(ctx, dir.Images(), m.BaseNames()...); err != nil {
+			return nil, err
+		}
+	}
+	b, err := json.Marshal(info)
+	if err != nil {
+		return nil, err
+	}
+	shown := showSnapshot(m)
+	if held != nil {
+		shown.WouldNotStart = srv.appObstacles(ctx, held, snapshot.BySize)
+	} else {
+		shown.WouldNotStart = srv.manifestObstacles(ctx, dir, m, snapshot.BySize)
+	}
+	return &api.InspectResponse{Snapshot: shown, InfoJson: b}, nil
+}
