@@ -29,7 +29,7 @@ var rooms = []room{
 	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
 	{"runtime/app", []string{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/hold",
-		"snapshot", "snapshot/alarm", "snapshot/hostfile", "snapshot/memory", "snapshot/preflight",
+		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/memory", "snapshot/preflight",
 	}},
 	{"runtime/journal/journaltest", nil},
 	{"runtime/journal", nil},

@@ -1,5 +1,5 @@
 // Package app is what snapctl knows of an app: its record on the disk, the statuses that
-// it can have, and the steps from one to the next.
+// it can have, the steps from one to the next, and whose turn it is to take them.
 package app
 
 import (

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Status is what an app is doing. Only Running, Held and Stopped last, and Pooled as long as
@@ -77,6 +78,19 @@ func (s Status) Known() bool {
 func (s Status) May(name string, to Status) error {
 	if !slices.Contains(legal[s], to) {
 		return &StepError{App: name, From: s, To: to}
+	}
+	return nil
+}
+
+// step changes the record as a step does. Returns a [StepError] if its status does not
+// allow that.
+func (r *Record) step(to Status, change func(*Record)) error {
+	if err := r.Status.May(r.Name, to); err != nil {
+		return err
+	}
+	r.Status, r.StatusAt = to, time.Now()
+	if change != nil {
+		change(r)
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 	used := make(map[netip.Addr]string)
 	var ready *pooledError
 	for _, a := range d.apps {
-		r, _ := a.read()
+		r, _ := a.Read()
 		if r.Network != rec.Network {
 			continue
 		}
@@ -97,7 +97,7 @@ func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 // found so far. A clone that is complete is better than one that is still being made, for
 // which the new app would have to wait.
 func better(r app.Record, best *pooledError) bool {
-	return best == nil || r.Status == app.Pooled && best.app.status() != app.Pooled
+	return best == nil || r.Status == app.Pooled && best.app.Status() != app.Pooled
 }
 
 // vacate removes the ready clone that has the address, and enrolls the app of rec with the

@@ -58,7 +58,7 @@ func (d *Daemon) dropBatches() error {
 	}
 	left := make(map[string]bool)
 	for _, a := range d.list() {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		left[rec.Batch] = true
 	}
 	var errs []error

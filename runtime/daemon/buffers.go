@@ -14,10 +14,10 @@ func (d *Daemon) narrow(ctx context.Context, a *App) error {
 	}
 	lost, err := a.held.Lost()
 	if err != nil { // what is lost is lost: no reason not to wake
-		d.log.ErrorContext(ctx, "look for lost datagrams", slog.String("app", a.name()), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "look for lost datagrams", slog.String("app", a.Name()), slog.Any("error", err))
 	}
 	for _, l := range lost {
-		a.remark(fmt.Sprintf("%d datagrams to %s were lost while the app slept: the socket's buffer was full", l.Count, l.Socket.Local),
+		a.Remark(fmt.Sprintf("%d datagrams to %s were lost while the app slept: the socket's buffer was full", l.Count, l.Socket.Local),
 			"have datagrams wake it (--wake on-data), or wake it in time")
 	}
 	return a.held.Narrow()

@@ -40,8 +40,8 @@ func (d *Daemon) awaitCause(ctx context.Context, a *App, causes []cause) app.Wok
 			first = r.by
 			cancel()
 		case r.err != nil && ctx.Err() == nil:
-			a.note(r.err)
-			d.log.ErrorContext(ctx, "wait for what wakes an app", slog.String("app", a.name()), slog.Any("error", r.err))
+			a.Note(r.err)
+			d.log.ErrorContext(ctx, "wait for what wakes an app", slog.String("app", a.Name()), slog.Any("error", r.err))
 		}
 	}
 	return first
@@ -51,20 +51,20 @@ func (d *Daemon) awaitCause(ctx context.Context, a *App, causes []cause) app.Wok
 // for that: waking disarms, and disarm waits for the end of the caller.
 func (d *Daemon) wakeBy(ctx context.Context, a *App, by app.WokenBy) {
 	if by == app.ByTimer {
-		d.log.InfoContext(ctx, "its timer wakes app", slog.String("app", a.name()), slog.String("reason", string(by)))
+		d.log.InfoContext(ctx, "its timer wakes app", slog.String("app", a.Name()), slog.String("reason", string(by)))
 	} else {
-		d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.name()), slog.String("reason", string(by)))
+		d.log.InfoContext(ctx, "traffic wakes app", slog.String("app", a.Name()), slog.String("reason", string(by)))
 	}
 	d.tasks.run(func(ctx context.Context) {
-		op := d.events.Begin(event.Wake, event.About{App: a.name(), Reason: string(by)})
+		op := d.events.Begin(event.Wake, event.About{App: a.Name(), Reason: string(by)})
 		out, err := d.wake(ctx, a, by, op)
 		op.End(err)
 		switch {
 		case err == nil && len(out.sockets) > 0: // nobody is there to be told
-			a.note(incomplete("wake", out.sockets))
+			a.Note(incomplete("wake", out.sockets))
 		case err != nil:
 			a.failures++
-			a.note(err)
+			a.Note(err)
 		}
 	})
 }
@@ -92,12 +92,12 @@ func (a *App) tellWakers(rec *app.Record, first *alarm.Alarm) {
 			every = ", and each " + first.Every.String() + " after that"
 		}
 		text := fmt.Sprintf("%s would expire at %s%s: it stands still while the app is hibernated", first.Timer, first.At.UTC().Format(time.RFC3339), every)
-		a.remark(text, "run the app with --wake-timers, and its timers wake it")
+		a.Remark(text, "run the app with --wake-timers, and its timers wake it")
 	}
 	if rec.Wake.Mode == hold.Never || first != nil && rec.Wake.Timers || a.held == nil || a.held.Wakers(rec.Wake, rec.Own()) != hold.Nobody {
 		return
 	}
-	a.remark(fmt.Sprintf("nothing but `snapctl wake %s` can wake it: it listens nowhere, has no connection to anybody else, and no timer that may wake it", rec.Name), "")
+	a.Remark(fmt.Sprintf("nothing but `snapctl wake %s` can wake it: it listens nowhere, has no connection to anybody else, and no timer that may wake it", rec.Name), "")
 }
 
 // uselessError says why there is no use in hibernating an idle app, as only its images tell.

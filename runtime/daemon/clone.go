@@ -150,7 +150,7 @@ func (d *Daemon) undoClones(ctx context.Context, list []*App) error {
 	g.SetLimit(max(4, 2*runtime.NumCPU()))
 	for _, a := range list {
 		g.Go(func() error {
-			release, err := a.take(ctx, "undo")
+			release, err := a.Take(ctx, "undo")
 			if err != nil {
 				return err
 			}

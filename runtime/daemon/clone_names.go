@@ -33,7 +33,7 @@ func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 	used := make(map[int]string)
 	next := 1
 	for _, a := range d.apps {
-		if rec, _ := a.read(); rec.Template == t.rec.Name {
+		if rec, _ := a.Read(); rec.Template == t.rec.Name {
 			used[rec.Number] = rec.Name
 			next = max(next, rec.Number+1)
 		}
@@ -98,7 +98,7 @@ func (d *Daemon) room(network string, count int) error {
 	}
 	free := space.Size()
 	for _, a := range d.apps {
-		if rec, _ := a.read(); rec.Network == network && rec.Pool == "" {
+		if rec, _ := a.Read(); rec.Network == network && rec.Pool == "" {
 			free--
 		}
 	}

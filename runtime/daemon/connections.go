@@ -30,7 +30,7 @@ type savedConnections struct {
 // saveConnections saves the TCP connections inside an app, whose sockets open finds:
 // the app is frozen, or held. If it fails the app's connections are as before.
 func (d *Daemon) saveConnections(ctx context.Context, a *App, ns *netns.NS, network netconf.Settings, open func(*hold.Inside) error) (_ *savedConnections, err error) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	four, six := rec.Inside()
 	in, err := hold.FindInside(ns, append([]netip.Addr{four, six}, network.Addresses...)...)
 	if err != nil {

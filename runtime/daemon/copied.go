@@ -57,7 +57,7 @@ func (s *savedConnections) addFound(found *copies.Found) {
 // ownAddress tells whether an address is the app's own, or one of those that it has given
 // itself.
 func (a *App) ownAddress(more ...netip.Addr) func(netip.Addr) bool {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	four, six := rec.Inside()
 	return func(addr netip.Addr) bool {
 		return addr.IsLoopback() || addr == four || addr == six || slices.Contains(more, addr)
@@ -66,7 +66,7 @@ func (a *App) ownAddress(more ...netip.Addr) func(netip.Addr) bool {
 
 func (a *App) remarkShared(shared []string) {
 	for _, what := range shared {
-		a.remark(fmt.Sprintf("several sockets share %s (SO_REUSEPORT): if a BPF program chooses among them, copies of the app do not have it", what),
+		a.Remark(fmt.Sprintf("several sockets share %s (SO_REUSEPORT): if a BPF program chooses among them, copies of the app do not have it", what),
 			"let the program attach it again in a copy: a template's rules can send it a signal")
 	}
 }
@@ -168,9 +168,9 @@ func (a *App) remarkProblems(problems []copies.Problem) {
 			for _, p := range problems[most:] {
 				rest[p.Socket.What] = true
 			}
-			a.remark(fmt.Sprintf("%d more options of sockets are otherwise than they were: of %s", len(problems)-most, strings.Join(slices.Sorted(maps.Keys(rest)), ", ")), "")
+			a.Remark(fmt.Sprintf("%d more options of sockets are otherwise than they were: of %s", len(problems)-most, strings.Join(slices.Sorted(maps.Keys(rest)), ", ")), "")
 			return
 		}
-		a.remark(p.String(), "")
+		a.Remark(p.String(), "")
 	}
 }

@@ -164,7 +164,7 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.fds.Close()) // before what it would refill a new holder with
 	}
 	for _, a := range d.list() {
-		a.turn <- struct{}{} // for good: only a follower may still have it
+		a.TakeForGood() // only a follower may still have the turn
 		if a.held != nil {
 			errs = append(errs, a.held.Close())
 		}

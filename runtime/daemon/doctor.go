@@ -39,11 +39,11 @@ func (srv *server) checkSaved(ctx context.Context) doctor.Check {
 	}
 	n := 0
 	for _, a := range srv.d.list() {
-		if a.status() != app.Held {
+		if a.Status() != app.Held {
 			continue
 		}
 		n++
-		add("app "+a.name(), srv.appObstacles(ctx, a, snapshot.ByStamp))
+		add("app "+a.Name(), srv.appObstacles(ctx, a, snapshot.ByStamp))
 	}
 	entries, err := os.ReadDir(srv.d.snapshotsDir())
 	if err != nil {

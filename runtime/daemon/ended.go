@@ -18,7 +18,7 @@ import (
 // of it runs the program anew. The caller has the app's turn.
 func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (*snapshot.Manifest, *outcome, error) {
 	req.op.Step("save files")
-	target, free, err := d.reserve(ctx, req, a.name())
+	target, free, err := d.reserve(ctx, req, a.Name())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -26,9 +26,9 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 	defer d.sweepSoon()
 	layers, shared, err := d.restack(ctx, a)
 	if err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
+		return nil, nil, fmt.Errorf("snapshot %s: %w", a.Name(), err)
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	inside4, inside6 := rec.Inside()
 	o := snapshot.FilesOptions{
 		Target: string(target), Layers: d.layers,

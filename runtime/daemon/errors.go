@@ -57,7 +57,7 @@ func rpcError(err error) error {
 	code := codes.Unknown
 	var step *app.StepError
 	switch {
-	case errors.Is(err, errBusy):
+	case errors.Is(err, app.ErrBusy):
 		code = codes.Aborted
 	case errors.Is(err, context.DeadlineExceeded):
 		code = codes.DeadlineExceeded
@@ -82,20 +82,7 @@ func rpcError(err error) error {
 			return s.Err() // from the stream itself
 		}
 	}
-	return status.Error(code, withDetails(err))
-}
-
-// withDetails is an error for people, and below it, each on a line of its own, what CRIU
-// says, if it was the cause.
-func withDetails(err error) string {
-	var text strings.Builder
-	text.WriteString(err.Error())
-	if c, ok := errors.AsType[*criu.Error](err); ok {
-		for _, line := range c.Details() {
-			text.WriteString("\nCRIU: " + line)
-		}
-	}
-	return text.String()
+	return status.Error(code, criu.Explain(err))
 }
 
 // refusal is a request that can't be carried out as things are. It is an
@@ -121,7 +108,7 @@ func hint(err error) string {
 		return ""
 	case errors.Is(err, unix.ENOSPC):
 		return "free space on the file system of the state directory, and try again"
-	case errors.Is(err, errBusy):
+	case errors.Is(err, app.ErrBusy):
 		return "wait for the other operation; snapctl show tells what it is"
 	case errors.Is(err, errNoneReady):
 		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"

@@ -8,6 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/snapshot/criu"
 )
 
 // byIdleness is why the daemon hibernates an app by itself.
@@ -68,7 +69,7 @@ func (d *Daemon) logEvent(ctx context.Context, e *event.Event) {
 			d.log.LogAttrs(ctx, levelOf(e), "operation finished", attrs...)
 			return
 		}
-		add("error", withDetails(e.Err))
+		add("error", criu.Explain(e.Err))
 		d.log.LogAttrs(ctx, levelOf(e), "operation failed", attrs...)
 	}
 }

@@ -65,7 +65,7 @@ func exitCode(s *os.ProcessState) int32 {
 
 // execCommand returns a command, and the process into whose namespaces it goes.
 func (srv *server) execCommand(ctx context.Context, a *App, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.Status != app.Running && rec.Status != app.Snapshotting {
 		return nil, 0, refusef("app %s is %s: exec needs a running app", rec.Name, rec.Status)
 	}
@@ -91,17 +91,17 @@ func (srv *server) execCommand(ctx context.Context, a *App, start *api.ExecStart
 // startExec starts the command within the app's cgroup, so that a freeze stops
 // it and an end ends it. It takes the app's turn: nothing is frozen meanwhile.
 func (d *Daemon) startExec(ctx context.Context, a *App, cmd *exec.Cmd, pid int) error {
-	release, err := a.take(ctx, "exec")
+	release, err := a.Take(ctx, "exec")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if rec, _ := a.read(); rec.Process.PID != pid {
+	if rec, _ := a.Read(); rec.Process.PID != pid {
 		// By now its number may be another process's, in the host's namespaces.
-		return refusef("exec in %s: its processes have ended meanwhile; try again", a.name())
+		return refusef("exec in %s: its processes have ended meanwhile; try again", a.Name())
 	}
 	if err := a.box.StartCommand(cmd, pid); err != nil {
-		return fmt.Errorf("exec in %s: %w", a.name(), err)
+		return fmt.Errorf("exec in %s: %w", a.Name(), err)
 	}
 	return nil
 }

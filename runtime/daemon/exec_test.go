@@ -13,8 +13,9 @@ import (
 // An app that was hibernated and woken while a command waited for its turn has
 // other processes.
 func TestExecWhereItsProcessesHaveEnded(t *testing.T) {
-	a := &App{turn: make(chan struct{}, 1), rec: app.Record{Identity: app.Identity{Name: "app"}, State: app.State{Status: app.Running, Process: process.Identity{PID: 8}}}}
+	a := &App{App: app.New("", app.Record{Identity: app.Identity{Name: "app"}, State: app.State{Status: app.Running, Process: process.Identity{PID: 8}}})}
 	err := (&Daemon{}).startExec(t.Context(), a, nil, 7)
 	qt.Assert(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
-	qt.Assert(t, qt.HasLen(a.turn, 0))
+	_, free := a.TryTake("test")
+	qt.Assert(t, qt.IsTrue(free))
 }

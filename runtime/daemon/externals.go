@@ -142,7 +142,7 @@ func openGuard(a *App) (*guard, error) {
 		return nil, fmt.Errorf("lock app: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock app %s: a CRIU process still works on it: %w", a.name(), err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock app %s: a CRIU process still works on it: %w", a.Name(), err), f.Close())
 	}
 	return &guard{f}, nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/template"
 )
@@ -78,7 +77,7 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (e
 	if err := d.settleIn(ctx, a, b.plan, a.proc); err != nil {
 		return err
 	}
-	if err := a.recordAside(); err != nil {
+	if err := a.RecordAside(a.box.RunDir); err != nil {
 		return err
 	}
 	d.calls.handedOut(a)
@@ -95,14 +94,14 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (e
 func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 	name := c.req.names[c.index]
 	for _, a := range d.pooled(c.t) {
-		if pages := c.req.policy.pages; pages != nil && a.pages() != *pages {
+		if pages := c.req.policy.pages; pages != nil && a.Pages() != *pages {
 			continue
 		}
-		release, ok := a.tryTake("clone")
+		release, ok := a.TryTake("clone")
 		if !ok {
 			continue
 		}
-		if a.status() != app.Pooled || a.hasEnded() {
+		if a.Status() != app.Pooled || a.hasEnded() {
 			release()
 			continue
 		}
@@ -112,8 +111,8 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 			release()
 			return nil, nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
 		}
-		old := a.name()
-		err := a.assume(app.Restoring, func(r *app.Record) {
+		old := a.Name()
+		err := a.Assume(app.Restoring, func(r *app.Record) {
 			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
 			r.Batch, r.LastError = c.req.batch, ""
 			c.req.policy.change(r)
@@ -192,20 +191,6 @@ func (c *calls) handedOut(a *App) {
 	c.handed = append(c.handed, a)
 }
 
-// recordAside writes the record of an app that was handed out to the run directory, a
-// tmpfs, because a busy disk can delay the smallest file by 100 ms. While app.json still
-// says pooled, load uses this copy. recordHandedOut writes app.json later. A reboot ends
-// the app and the copy.
-func (a *App) recordAside() error {
-	rec, _ := a.read()
-	rec.Status, rec.StatusAt = app.Running, time.Now()
-	if err := rec.Write(a.box.RunDir, journal.UntilReboot); err != nil {
-		return err
-	}
-	a.aside = true
-	return a.assume(app.Running, nil)
-}
-
 // recordHandedOut records the apps that were handed out for good. It returns false if
 // it has to be done again.
 func (d *Daemon) recordHandedOut() bool {
@@ -215,34 +200,19 @@ func (d *Daemon) recordHandedOut() bool {
 	d.calls.mu.Unlock()
 	done := true
 	for _, a := range list {
-		release, ok := a.tryTake("record")
+		release, ok := a.TryTake("record")
 		if !ok { // an operation that mostly does it, too
 			done = false
 			d.calls.handedOut(a)
 			continue
 		}
-		if err := a.recordProper(); err != nil {
+		if err := a.RecordProper(); err != nil {
 			done = false
 			d.calls.handedOut(a)
-			a.note(err)
-			d.log.Error("record a clone", slog.String("app", a.name()), slog.Any("error", err))
+			a.Note(err)
+			d.log.Error("record a clone", slog.String("app", a.Name()), slog.Any("error", err))
 		}
 		release()
 	}
 	return done
-}
-
-// recordProper writes app.json, so that the copy of recordAside is not needed any more. A
-// step may have done so already, or the app may have been removed: a removal with a full
-// disk writes no step.
-func (a *App) recordProper() error {
-	if !a.aside || a.gone {
-		return nil
-	}
-	rec, _ := a.read()
-	if err := rec.Write(a.dir, journal.Forever); err != nil {
-		return err
-	}
-	a.aside = false
-	return nil
 }

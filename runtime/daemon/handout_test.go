@@ -3,14 +3,12 @@ package daemon
 import (
 	"context"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/journal"
 )
 
 // Pools are filled when nobody asks for clones, or somebody has for too long.
@@ -38,33 +36,12 @@ func TestCalm(t *testing.T) {
 // without a record of that.
 func TestRecordHandedOut(t *testing.T) {
 	d := &Daemon{log: slog.New(slog.DiscardHandler)}
-	a := &App{turn: make(chan struct{}, 1), dir: filepath.Join(t.TempDir(), "gone"), aside: true, rec: app.Record{Identity: app.Identity{Name: "t-1"}}}
+	a := &App{App: app.New(filepath.Join(t.TempDir(), "gone"), app.Record{Identity: app.Identity{Name: "t-1"}, State: app.State{Status: app.Restoring}})}
+	qt.Assert(t, qt.IsNil(a.RecordAside(t.TempDir())))
 	d.calls.handedOut(a)
 	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // it can't be
 	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // nor is it given up
-	a.gone = true
+	a.Leave()
 	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
 	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
-}
-
-// The first step of a clone whose record is aside records for good that it was handed
-// out: nobody else does then. Only that makes a spare file.
-func TestStepOfHandedOut(t *testing.T) {
-	for name, test := range map[string]struct {
-		to    app.Status
-		aside bool
-		lasts bool
-	}{
-		"aside":         {app.Hibernating, true, true},
-		"not aside":     {app.Hibernating, false, false},
-		"to be removed": {app.Removing, true, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := &App{dir: t.TempDir(), aside: test.aside, rec: app.Record{Identity: app.Identity{Name: "t-1"}, State: app.State{Status: app.Running}}}
-			qt.Assert(t, qt.IsNil(a.step(test.to, journal.UntilReboot, nil)))
-			qt.Assert(t, qt.IsFalse(a.aside))
-			_, err := os.Lstat(filepath.Join(a.dir, "spare"))
-			qt.Assert(t, qt.Equals(err == nil, test.lasts), qt.Commentf("%v", err))
-		})
-	}
 }

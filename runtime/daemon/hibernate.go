@@ -41,7 +41,7 @@ type outcome struct {
 // tried once more.
 func (d *Daemon) hibernate(ctx context.Context, a *App, how sleep, op *event.Operation) (*outcome, error) {
 	out, err := d.hibernateOnce(ctx, a, how, op)
-	if errors.Is(err, errChanged) && a.status() == app.Running {
+	if errors.Is(err, errChanged) && a.Status() == app.Running {
 		return d.hibernateOnce(ctx, a, how, op)
 	}
 	return out, err
@@ -59,12 +59,12 @@ type sleep struct {
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
 func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event.Operation) (_ *outcome, err error) {
-	release, err := a.take(ctx, "hibernate")
+	release, err := a.Take(ctx, "hibernate")
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if a.status() == app.Held {
+	if a.Status() == app.Held {
 		return &outcome{}, nil
 	}
 	seen, err := d.preflight(ctx, a, how.accept, hold.Preflight)
@@ -78,7 +78,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	if err := d.fds.Ready(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.step(app.Hibernating, journal.UntilReboot, nil); err != nil {
+	if err := a.Step(app.Hibernating, journal.UntilReboot, nil); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -145,7 +145,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	}
 	op.Froze(taken.Frozen)
 	for _, n := range taken.Notes {
-		a.remark(n, "")
+		a.Remark(n, "")
 	}
 	// No way back from here: the processes are gone, the hold is everything.
 	ctx = context.WithoutCancel(ctx)
@@ -154,7 +154,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	}
 	d.becomeHeld(ctx, a)
 	lost := d.resets(ctx, a.hibernation(), opt.Manifest.External, a.heldInodes(), nil, unheld(""))
-	return &outcome{sockets: lost, notes: a.remarked()}, nil
+	return &outcome{sockets: lost, notes: a.Remarked()}, nil
 }
 
 // becomeHeld is the last step of hibernating: the processes have ended, so it
@@ -168,18 +168,18 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *App) {
 	if m, err := a.hibernation().Manifest(); err == nil {
 		files, host, first = m.MemoryFiles(), m.HostFiles, m.Alarm
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	a.tellWakers(&rec, first)
-	err := a.settle(app.Held, journal.Forever, func(r *app.Record) {
-		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = process.Identity{}, files, host, bootID(), a.remarked(), first
+	err := a.Settle(app.Held, journal.Forever, func(r *app.Record) {
+		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = process.Identity{}, files, host, bootID(), a.Remarked(), first
 	})
 	if err != nil {
-		a.note(err)
-		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.name()), slog.Any("error", err))
+		a.Note(err)
+		d.log.ErrorContext(ctx, "record a held app", slog.String("app", a.Name()), slog.Any("error", err))
 	}
 	if err := a.box.Renew(ctx); err != nil {
 		a.ready = false // the next wake tries again
-		d.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.name()), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.Name()), slog.Any("error", err))
 	}
 	d.arm(ctx, a)
 	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {
@@ -189,7 +189,7 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *App) {
 
 // undoHibernate makes an app whose processes are alive a running one again.
 func (d *Daemon) undoHibernate(ctx context.Context, a *App) error {
-	if a.status() != app.Hibernating {
+	if a.Status() != app.Hibernating {
 		return nil
 	}
 	return errors.Join(
@@ -198,7 +198,7 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *App) error {
 		a.cgroup().Thaw(),
 		d.release(ctx, a),
 		a.hibernation().Remove(),
-		a.settle(app.Running, journal.UntilReboot, nil),
+		a.Settle(app.Running, journal.UntilReboot, nil),
 	)
 }
 
@@ -209,7 +209,7 @@ func (d *Daemon) preflight(ctx context.Context, a *App, accept []preflight.Prote
 	if err != nil {
 		return nil, err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	pids, attended := a.unattended(rec.Process.PID, pids)
 	report, err := preflight.Look(ctx, pids, a.preflightOptions(accept))
 	if err != nil {
@@ -228,17 +228,17 @@ func (d *Daemon) preflight(ctx context.Context, a *App, accept []preflight.Prote
 	}
 	for _, f := range findings {
 		if f.Severity == hold.Listed {
-			a.remark(f.Note.Text, f.Note.Remedy)
+			a.Remark(f.Note.Text, f.Note.Remedy)
 		}
 	}
 	for _, n := range slices.Concat(report.Notes, seen.Notes) {
-		a.remark(n.Text, n.Remedy)
+		a.Remark(n.Text, n.Remedy)
 	}
 	return seen, nil
 }
 
 func (a *App) preflightOptions(accept []preflight.Protection) preflight.Options {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	return preflight.Options{Root: rec.Process.PID, Cgroup: a.box.Cgroup().Name(), Accept: slices.Concat(rec.AcceptLost, accept)}
 }
 
@@ -262,7 +262,7 @@ func (h holdFor) Hold(ctx context.Context, pids []int) error {
 	}
 	h.a.setHeld(set)
 	for _, n := range set.Notes {
-		h.a.remark(n.Text, n.Remedy)
+		h.a.Remark(n.Text, n.Remedy)
 	}
 	if err := h.a.unannounced(set, h.external); err != nil {
 		return err
@@ -333,7 +333,7 @@ func (o *takeOptions) close() {
 }
 
 func (d *Daemon) takeOptions(ctx context.Context, a *App, ns *netns.NS, target string, after snapshot.After) (_ *takeOptions, err error) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	external, dump, err := externals(a, rec)
 	if err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *App, images s
 
 // keep keeps those that the images need, while the app is frozen.
 func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *App, images string, files []image.SavedFile) (err error) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	place := d.hostPlace(a, rec)
 	h.kept, err = h.store.KeepSaved(ctx, images, files, place, h.have)
 	if err != nil {
@@ -106,7 +106,7 @@ func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *App, images string, 
 		}
 		h.kept[i].Own = h.own[h.kept[i].ID]
 		if f := &h.kept[i]; f.ID == "" {
-			a.remark(fmt.Sprintf("no copy of %s is kept (%d MiB): if that file of the host changes, the app can't come back before it is put back", f.Path, f.SizeBytes>>20),
+			a.Remark(fmt.Sprintf("no copy of %s is kept (%d MiB): if that file of the host changes, the app can't come back before it is put back", f.Path, f.SizeBytes>>20),
 				"put the state directory on a file system that shares bytes between files (xfs, btrfs), or leave the file alone")
 		}
 	}

@@ -32,14 +32,14 @@ type sleeper struct {
 // watchIdle hibernates an app that has had no traffic, and nothing to do, for the
 // time it was told.
 func (d *Daemon) watchIdle(a *App, ended <-chan struct{}) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.HibernateAfter <= 0 || rec.Pool != "" { // or it is asked again when it is handed out
 		return
 	}
 	d.tasks.run(func(ctx context.Context) {
 		s, err := d.newSleeper(ctx, a, rec)
 		if err != nil {
-			a.note(err)
+			a.Note(err)
 			a.setAwake("its traffic can't be watched: " + err.Error())
 			d.log.ErrorContext(ctx, "watch for idleness", slog.String("app", rec.Name), slog.Any("error", err))
 			return
@@ -96,7 +96,7 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 		return attended, nil
 	case !isIdle:
 		return awake, nil
-	case s.a.status() != app.Running:
+	case s.a.Status() != app.Running:
 		return "something is being done to it", nil
 	case s.rec.Ringing(look.At):
 		return "its timer expires about now", nil
@@ -119,7 +119,7 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 		return s.failed(ctx, err), nil
 	}
 	if len(out.sockets) > 0 { // nobody is there to be told
-		s.a.note(incomplete("hibernate", out.sockets))
+		s.a.Note(incomplete("hibernate", out.sockets))
 	}
 	return "", nil
 }
@@ -171,7 +171,7 @@ func (s *sleeper) refused(ctx context.Context) string {
 func (s *sleeper) failed(ctx context.Context, err error) string {
 	before := s.retry.Refused()
 	s.retry.Failed(time.Now(), s.refused(ctx))
-	s.a.note(err)
+	s.a.Note(err)
 	if now := s.retry.Refused(); now == "" || now != before {
 		s.d.log.WarnContext(ctx, "hibernate idle app", slog.String("app", s.rec.Name), slog.Any("error", err))
 	}
@@ -191,11 +191,11 @@ func (a *App) setAwake(why string) {
 
 // whyAwake is why a running app is awake; empty if it never sleeps by itself.
 func (a *App) whyAwake() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.rec.Status != app.Running {
+	if a.Status() != app.Running {
 		return ""
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return a.awake
 }
 

@@ -19,7 +19,7 @@ func (srv *server) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse
 	if err != nil {
 		return nil, err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	var ids []*api.Id
 	add := func(kind, virtual, actual, detail string) {
 		ids = append(ids, &api.Id{Kind: kind, Virtual: virtual, Actual: actual, Detail: detail})

@@ -124,7 +124,7 @@ type birth struct {
 
 // instance is what is known of an app that is made of a snapshot, one of count.
 func (a *App) instance(count, existing int, set map[string]string) template.Instance {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	return template.Instance{
 		Name: rec.Name, Template: rec.Template, Number: rec.Number, Count: count, Existing: existing,
 		Endpoint: rec.Addr4, Endpoint6: rec.Addr6, Network: rec.Network, Hostname: rec.Spec.Hostname,
@@ -211,15 +211,15 @@ func (d *Daemon) fill(ctx context.Context, a *App, b birth, op *event.Operation)
 
 // heed writes into the app's record what a plan says of it.
 func (a *App) heed(p *template.Plan) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	spec, process := *a.rec.Spec, *a.rec.Spec.Process
-	if p.Hostname != "" {
-		spec.Hostname = p.Hostname
-	}
-	process.Env = append(append([]string{}, process.Env...), p.Env...)
-	spec.Process = &process
-	a.rec.Spec, a.box.Spec = &spec, &spec
+	a.Amend(func(r *app.Record) {
+		spec, process := *r.Spec, *r.Spec.Process
+		if p.Hostname != "" {
+			spec.Hostname = p.Hostname
+		}
+		process.Env = append(append([]string{}, process.Env...), p.Env...)
+		spec.Process = &process
+		r.Spec, a.box.Spec = &spec, &spec
+	})
 }
 
 // checkOpen refuses to write to files that the processes have open. For a ready clone
@@ -243,7 +243,7 @@ func (d *Daemon) apply(ctx context.Context, a *App, b birth) error {
 	if err := b.checkOpen(ctx, a); err != nil {
 		return err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	binds := make(map[string]string, len(rec.Spec.Mounts))
 	for _, m := range rec.Spec.Mounts {
 		binds[m.Destination] = m.Source
@@ -253,7 +253,7 @@ func (d *Daemon) apply(ctx context.Context, a *App, b birth) error {
 
 // settleIn does what is to be done when the processes run, and lets traffic in.
 func (d *Daemon) settleIn(ctx context.Context, a *App, p *template.Plan, proc *process.Process) error {
-	if rec, _ := a.read(); rec.Template != "" {
+	if rec, _ := a.Read(); rec.Template != "" {
 		if err := fault.Point(ctx, fault.CloneAfterRun); err != nil {
 			return err
 		}
@@ -291,7 +291,7 @@ const outputDelay = 100 * time.Millisecond
 
 // command runs a command of the rules inside a restored app.
 func (a *App) command(ctx context.Context, c template.PlannedCommand, pid int) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	fail := func(err error) error { return fmt.Errorf("run %s: %w", strings.Join(c.Args, " "), err) }
 	p := &specs.Process{Args: c.Args, Cwd: "/", Env: rec.Spec.Process.Env}
 	if c.User != "" {

@@ -26,7 +26,7 @@ func (d *Daemon) makeRoom(a *App, rec app.Record) (tighten func(), err error) {
 		if err := a.box.Cgroup().SetLimits(limits); err != nil {
 			// The app has used the room already: cgroup v1 sets no limit
 			// that is less than what is in use.
-			a.note(err)
+			a.Note(err)
 			d.log.Error("limit app", slog.String("app", rec.Name), slog.Any("error", err))
 		}
 	}, nil

@@ -22,7 +22,7 @@ func (d *Daemon) list() []*App {
 	for _, a := range d.apps {
 		all = append(all, a)
 	}
-	slices.SortFunc(all, func(a, b *App) int { return strings.Compare(a.name(), b.name()) })
+	slices.SortFunc(all, func(a, b *App) int { return strings.Compare(a.Name(), b.Name()) })
 	return all
 }
 

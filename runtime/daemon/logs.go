@@ -37,7 +37,7 @@ func (srv *server) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[
 		if err := drain(f, send); err != nil {
 			return err
 		}
-		if s := a.status(); !req.GetFollow() || s == app.Stopped || s == app.Removing {
+		if s := a.Status(); !req.GetFollow() || s == app.Stopped || s == app.Removing {
 			return nil
 		}
 		if !wait(stream.Context(), 100*time.Millisecond) {

@@ -18,7 +18,7 @@ func (o *takeOptions) moved(ctx context.Context, a *App, pids []int) ([]snapshot
 	}
 	for _, m := range found {
 		if m.Names > 1 {
-			a.remark(fmt.Sprintf("the unix socket at %s has more than one name: a copy has this one alone", m.Path), "")
+			a.Remark(fmt.Sprintf("the unix socket at %s has more than one name: a copy has this one alone", m.Path), "")
 		}
 	}
 	return externalMoved(found), nil

@@ -23,7 +23,7 @@ func (d *Daemon) networkSettings(ctx context.Context, a *App) (_ netconf.Setting
 		return settings, err
 	}
 	for _, m := range missing {
-		a.remark(m.What+" is the app's own, and copies of the app do not have it", "")
+		a.Remark(m.What+" is the app's own, and copies of the app do not have it", "")
 	}
 	pids, err := a.cgroup().PIDs()
 	if err != nil {
@@ -70,7 +70,7 @@ func (a *App) bindable(settings *netconf.Settings) func(netip.Addr) bool {
 }
 
 func (a *App) standardNetwork() netconf.Standard {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	s := netconf.Standard{Device: fabric.AppDevice, Sysctls: fabric.AppSysctls()}
 	four, six := rec.Inside()
 	for i, addr := range []netip.Addr{four, six} {
@@ -124,7 +124,7 @@ func (a *App) sameNetwork(ns *netns.NS, from snapshot.Dir) error {
 		return err
 	}
 	for _, p := range problems {
-		a.remark(fmt.Sprintf("network setting of the app's own could not be made again: %v", p), "")
+		a.Remark(fmt.Sprintf("network setting of the app's own could not be made again: %v", p), "")
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func nextSpace(s address.Space, n int) (address.Space, error) {
 // The caller holds d.mu.
 func (d *Daemon) checkPublications(rec app.Record) error {
 	for _, a := range d.apps {
-		other, _ := a.read()
+		other, _ := a.Read()
 		if other.Name == rec.Name {
 			continue
 		}
@@ -96,7 +96,7 @@ func (d *Daemon) addPublications(a *App, list []template.Published) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	rec.Publish = slices.Clone(rec.Publish)
 	for _, p := range list {
 		rec.Publish = append(rec.Publish, app.Publication{Proto: string(p.Protocol), HostAddr: p.HostAddress, HostPort: p.HostPort, Port: p.Port})
@@ -104,21 +104,19 @@ func (d *Daemon) addPublications(a *App, list []template.Published) error {
 	if err := d.checkPublications(rec); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.rec.Publish = rec.Publish
+	a.Amend(func(r *app.Record) { r.Publish = rec.Publish })
 	return nil
 }
 
 // isolate cuts an attached app off from its network, until it is attached again.
 func (d *Daemon) isolate(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error { return f.Isolate(ctx, endpointOf(&rec)) })
 }
 
 // rejoin undoes isolate.
 func (d *Daemon) rejoin(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	ns, err := netns.Open(a.box.NetPath())
 	if err != nil {
 		return err
@@ -195,7 +193,7 @@ func (d *Daemon) leaveNetwork(ctx context.Context, name string, n *lan) error {
 		return nil
 	}
 	for _, a := range d.apps {
-		if r, _ := a.read(); r.Network == name && r.Status != app.Stopped && !a.detached {
+		if r, _ := a.Read(); r.Network == name && r.Status != app.Stopped && !a.detached {
 			return nil // it detaches itself when it ends
 		}
 	}
@@ -205,7 +203,7 @@ func (d *Daemon) leaveNetwork(ctx context.Context, name string, n *lan) error {
 
 // attach connects an app's namespace to its network and publishes its ports.
 func (d *Daemon) attach(ctx context.Context, a *App, ns *netns.NS) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	d.mu.Lock()
 	a.detached = false
 	d.mu.Unlock()
@@ -223,7 +221,7 @@ func (d *Daemon) publish(ctx context.Context, f *fabric.Fabric, network string) 
 	defer d.publishing.Unlock()
 	var all []fabric.Publication
 	for _, a := range d.list() {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		if rec.Network != network || rec.Status == app.Stopped || rec.Status == app.Removing {
 			continue
 		}
@@ -253,7 +251,7 @@ type published struct {
 
 // detach undoes attach; the last app to leave takes the network with it.
 func (d *Daemon) detach(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	return d.inNetwork(ctx, rec.Network, func(f *fabric.Fabric) error {
 		if err := f.Detach(ctx, endpointOf(&rec)); err != nil {
 			return err

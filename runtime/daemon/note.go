@@ -4,22 +4,10 @@ import (
 	"context"
 	"slices"
 
-	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/settings"
 	"github.com/snapctl/snapctl/snapshot/sysv"
 )
-
-// remark adds a note to what the operation that has the app's turn tells. It may be
-// called by several at the same time. The same note is told once.
-func (a *App) remark(text, remedy string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := app.Note{Text: text, Remedy: remedy}
-	if !slices.Contains(a.remarks, n) {
-		a.remarks = append(a.remarks, n)
-	}
-}
 
 // setAgain sets what CRIU does not: the settings of the processes that were restored, and
 // marks of System V objects. A
@@ -42,18 +30,11 @@ func (a *App) setAgain(m *snapshot.Manifest, next func(context.Context, int) err
 			return err
 		}
 		for _, n := range slices.Concat(notes, marks) {
-			a.remark(n, "")
+			a.Remark(n, "")
 		}
 		if next == nil {
 			return nil
 		}
 		return next(ctx, pid)
 	}
-}
-
-// remarked are the notes of the operation that has the app's turn.
-func (a *App) remarked() []app.Note {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.remarks)
 }

@@ -138,7 +138,7 @@ func onlyQueues(a *App) error {
 	if err != nil || !kept {
 		return err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	tables, err := sandbox.SystemV(rec.Process.PID)
 	if err != nil || len(tables) == 0 {
 		return err

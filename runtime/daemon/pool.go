@@ -100,7 +100,7 @@ func (d *Daemon) keepPools(ctx context.Context) {
 func (d *Daemon) dropStrayPools(ctx context.Context) error {
 	var errs []error
 	for _, a := range d.list() {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		if rec.Pool == "" {
 			continue
 		}
@@ -120,7 +120,7 @@ func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
 	var errs []error
 	ready := 0
 	for _, a := range d.pooled(t) {
-		if a.status() == app.Pooled {
+		if a.Status() == app.Pooled {
 			if ready++; ready <= d.poolSize(t) {
 				continue
 			}
@@ -155,7 +155,7 @@ func (d *Daemon) pooled(t *tmpl) []*App {
 		if a.pool != t {
 			continue
 		}
-		if rec, _ := a.read(); rec.Pool != "" && (rec.Status == app.Pooled || rec.Status == app.Stopped || rec.Status == app.Removing) {
+		if rec, _ := a.Read(); rec.Pool != "" && (rec.Status == app.Pooled || rec.Status == app.Stopped || rec.Status == app.Removing) {
 			some = append(some, a)
 		}
 	}
@@ -164,12 +164,12 @@ func (d *Daemon) pooled(t *tmpl) []*App {
 
 // dropPooled removes an app of a pool, unless it was handed out meanwhile.
 func (d *Daemon) dropPooled(ctx context.Context, a *App) error {
-	release, err := a.take(ctx, "rm")
+	release, err := a.Take(ctx, "rm")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if rec, _ := a.read(); rec.Pool == "" {
+	if rec, _ := a.Read(); rec.Pool == "" {
 		return nil
 	}
 	return d.expunge(context.WithoutCancel(ctx), a)
@@ -259,7 +259,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := d.adoptAs(a, proc, app.Pooled, journal.UntilReboot); err != nil {
 		return err
 	}
-	app.KeepSpare(a.dir)
+	app.KeepSpare(a.Dir())
 	return fault.Point(ctx, fault.PoolAfterCommit)
 }
 

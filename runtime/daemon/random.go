@@ -76,6 +76,6 @@ func (b *birth) remarkRepeats(ctx context.Context, a *App) error {
 // remarkNote is remark for a note that there may not be.
 func (a *App) remarkNote(n *app.Note) {
 	if n != nil {
-		a.remark(n.Text, n.Remedy)
+		a.Remark(n.Text, n.Remedy)
 	}
 }

@@ -38,8 +38,8 @@ func (d *Daemon) recover(ctx context.Context) error {
 	for _, a := range d.list() {
 		g.Go(func() error {
 			if err := d.recoverApp(ctx, a); err != nil {
-				a.note(err)
-				d.log.ErrorContext(ctx, "recover app", slog.String("app", a.name()), slog.Any("error", err))
+				a.Note(err)
+				d.log.ErrorContext(ctx, "recover app", slog.String("app", a.Name()), slog.Any("error", err))
 			}
 			return nil
 		})
@@ -107,7 +107,7 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 				continue
 			}
 		}
-		if !ok || a.status() == app.Running || a.status() == app.Stopped {
+		if !ok || a.Status() == app.Running || a.Status() == app.Stopped {
 			errs = append(errs, d.fds.Drop(ctx, name))
 		}
 	}
@@ -115,7 +115,7 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 }
 
 func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
-	release, err := a.take(ctx, "recover")
+	release, err := a.Take(ctx, "recover")
 	if err != nil {
 		return err
 	}
@@ -125,10 +125,10 @@ func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
 	if err := awaitCRIU(patience, a); err != nil {
 		return err
 	}
-	if err := errors.Join(snapshot.Sweep(a.dir), snapshot.Sweep(a.work())); err != nil {
+	if err := errors.Join(snapshot.Sweep(a.Dir()), snapshot.Sweep(a.work())); err != nil {
 		return err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if d.unfinished(rec) {
 		return d.expunge(ctx, a)
 	}
@@ -144,7 +144,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
 		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if err := a.step(app.Running, journal.UntilReboot, nil); err != nil {
+		if err := a.Step(app.Running, journal.UntilReboot, nil); err != nil {
 			return err
 		}
 		return d.recoverRunning(ctx, a)
@@ -199,7 +199,7 @@ func openAlive(r process.Identity) bool {
 
 // recoverRunning takes up a running app again, or notices that it has ended.
 func (d *Daemon) recoverRunning(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	proc := rec.Process.Open()
 	if proc == nil {
 		return d.stopped(ctx, a, "ended while no snapctld ran")
@@ -241,14 +241,14 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *App) error {
 // recoverResuming finishes a wake whose processes may have run: they have, if
 // they exist. CRIU, which has ended, kills them if it can't let them run.
 func (d *Daemon) recoverResuming(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if !openAlive(rec.Process) {
 		if err := d.recoverHeld(ctx, a); err != nil {
 			return err
 		}
 		return errors.Join(d.undoWake(ctx, a), a.whatIsLost())
 	}
-	if err := a.settle(app.Running, journal.UntilReboot, nil); err != nil {
+	if err := a.Settle(app.Running, journal.UntilReboot, nil); err != nil {
 		return err
 	}
 	return d.recoverRunning(ctx, a)
@@ -272,7 +272,7 @@ func awaitCRIU(ctx context.Context, a *App) error {
 		}
 		// flock(2) can't be asked to wait for a ctx too.
 		if !wait(ctx, 10*time.Millisecond) {
-			return fmt.Errorf("wait for CRIU to finish with %s: %w", a.name(), ctx.Err())
+			return fmt.Errorf("wait for CRIU to finish with %s: %w", a.Name(), ctx.Err())
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (d *Daemon) refill(ctx context.Context, to holder.Store) error {
 			return to.Put(ctx, a.box.Name, items)
 		})
 		if err != nil {
-			errs = append(errs, fmt.Errorf("app %s: %w", a.name(), err))
+			errs = append(errs, fmt.Errorf("app %s: %w", a.Name(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -80,7 +80,7 @@ const (
 // lose records that the holder has nothing of a held app. The app can be woken
 // all the same: CRIU then makes its sockets anew, without their connections.
 func (a *App) lose() {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	a.lost = lostByEnd
 	if boot := bootID(); rec.Boot != "" && boot != "" && rec.Boot != boot {
 		a.lost = lostByReboot
@@ -99,7 +99,7 @@ func (a *App) whatIsLost() error {
 	if a.lost == "" {
 		return nil
 	}
-	return &LostError{App: a.name(), Reason: a.lost}
+	return &LostError{App: a.Name(), Reason: a.lost}
 }
 
 // bootID tells one boot of the host from others, random(4); "" if that is unknown.

@@ -19,7 +19,7 @@ import (
 // holding is an app that holds a socket, or what stands for one.
 func holding(t *testing.T, name string, inode uint64) *App {
 	t.Helper()
-	a := &App{keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &cgroup.Tree{}}), rec: app.Record{Identity: app.Identity{Name: name}}}
+	a := &App{App: app.New("", app.Record{Identity: app.Identity{Name: name}}), keeping: make(chan struct{}, 1), box: sandbox.New(sandbox.Config{Name: name, Cgroups: &cgroup.Tree{}})}
 	if inode > 0 {
 		f, err := os.Open(os.DevNull)
 		qt.Assert(t, qt.IsNil(err))
@@ -91,15 +91,15 @@ func TestLose(t *testing.T) {
 		"":                  lostByEnd, // of a record that does not tell
 	} {
 		a := holding(t, "cache", 0)
-		a.rec.Boot = boot
+		a.Amend(func(r *app.Record) { r.Boot = boot })
 		qt.Assert(t, qt.IsNil(a.whatIsLost()))
 		a.lose()
 		qt.Assert(t, qt.Equals(a.lost, want))
 		err := a.whatIsLost()
 		qt.Assert(t, qt.ErrorMatches(err, "the sockets of app cache are lost: "+want+": .*"))
 		qt.Assert(t, qt.Equals(hint(err), "wake it by command: snapctl wake cache"))
-		a.note(err)
-		qt.Assert(t, qt.Equals(a.advice(), hint(err)))
+		a.Note(err)
+		qt.Assert(t, qt.Equals(hint(a.Noted()), hint(err)))
 	}
 }
 

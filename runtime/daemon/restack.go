@@ -35,7 +35,7 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 	if err := d.settleRestack(ctx, a); err != nil { // of an earlier one that could not be recorded
 		return nil, false, err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	s, err := d.stacking(rec.Spec.Root.Path)
 	if err != nil || s.How == sandbox.Copied || rec.Status == app.Held && a.pinsRoot() {
 		return nil, false, err
@@ -61,7 +61,7 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 	defer d.layers.Unpin(layer)
 	below := fresh.Layer
 	below.Own = false
-	if err := a.change(func(r *app.Record) { r.Restacking = &below }); err != nil {
+	if err := a.Change(func(r *app.Record) { r.Restacking = &below }); err != nil {
 		return nil, false, err
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -110,7 +110,7 @@ func (a *App) pinsRoot() bool {
 // settleRestack finishes a restack whose files have become a layer, undoes another
 // one, and mounts the root of an app that is to go on.
 func (d *Daemon) settleRestack(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.Restacking == nil && !rec.Relinking {
 		return nil
 	}
@@ -120,7 +120,7 @@ func (d *Daemon) settleRestack(ctx context.Context, a *App) error {
 		if err != nil {
 			return fmt.Errorf("app %s: %w", rec.Name, err)
 		}
-		err = a.change(func(r *app.Record) {
+		err = a.Change(func(r *app.Record) {
 			if placed {
 				r.Layers = slices.Insert(slices.Clone(r.Layers), 0, *r.Restacking)
 				// One that has ended never uses its files again.
@@ -145,7 +145,7 @@ func (d *Daemon) settleRestack(ctx context.Context, a *App) error {
 // remount mounts the root of a held app whose own files have become a layer, and copies
 // those of several names again: see [snapshot.Relink].
 func (d *Daemon) remount(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.Relinking { // an attempt that was interrupted has left some that are not linked
 		if err := errors.Join(a.box.UnmountRoot(), os.RemoveAll(a.box.Upper())); err != nil {
 			return err
@@ -162,5 +162,5 @@ func (d *Daemon) remount(ctx context.Context, a *App) error {
 		a.ready = false
 		return err
 	}
-	return a.change(func(r *app.Record) { r.Relinking = false })
+	return a.Change(func(r *app.Record) { r.Relinking = false })
 }

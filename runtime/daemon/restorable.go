@@ -29,7 +29,7 @@ func (r *snapshotRequest) atOnce(a *App, inTheWay ...error) error {
 		return err
 	}
 	for _, o := range showObstacles(inTheWay) {
-		a.remark("no app could be made of the snapshot now: "+o.GetReason(), o.GetRemedy())
+		a.Remark("no app could be made of the snapshot now: "+o.GetReason(), o.GetRemedy())
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func (d *Daemon) heldUnrestorable(ctx context.Context, a *App) ([]error, error) 
 	if err != nil {
 		return nil, err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if !a.ready { // its root may not be mounted: all that can be told without it
 		return d.obstacles(ctx, restore.Options{Snapshot: a.hibernation(), Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec, snapshot.BySize), nil
 	}
@@ -97,7 +97,7 @@ func openNames(files []image.SavedFile) []string {
 
 // rehearse tells whether the images of an app could be restored where it is now.
 func (d *Daemon) rehearse(ctx context.Context, a *App, from snapshot.Dir, m *snapshot.Manifest) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	binds := a.box.ViewSources()
 	maps.Copy(binds, bindsOf(rec.Spec))
 	return restore.Rehearse(ctx, restore.Options{
@@ -110,7 +110,7 @@ func (d *Daemon) rehearse(ctx context.Context, a *App, from snapshot.Dir, m *sna
 // it go on.
 func (d *Daemon) rehearseSaved(ctx context.Context, a *App, from snapshot.Dir, m snapshot.Manifest) error {
 	if err := d.rehearse(ctx, a, from, &m); err != nil {
-		return fmt.Errorf("app %s goes on, for no app could be made of the snapshot: %w", a.name(), err)
+		return fmt.Errorf("app %s goes on, for no app could be made of the snapshot: %w", a.Name(), err)
 	}
 	return nil
 }

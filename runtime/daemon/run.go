@@ -114,16 +114,16 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status
 	if err := a.box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there
 		return nil, nil, refusef("make app %s: %w", rec.Name, err)
 	}
-	if err := os.Mkdir(a.dir, 0o700); err != nil {
+	if err := os.Mkdir(a.Dir(), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)
 	}
-	if release, err = a.take(ctx, string(first)); err != nil {
-		return nil, nil, errors.Join(err, os.Remove(a.dir))
+	if release, err = a.Take(ctx, string(first)); err != nil {
+		return nil, nil, errors.Join(err, os.Remove(a.Dir()))
 	}
 	// It does not outlive a reboot that it is a step of.
-	if err := a.step(first, journal.UntilReboot, func(r *app.Record) { r.CreatedAt = time.Now() }); err != nil {
+	if err := a.Step(first, journal.UntilReboot, func(r *app.Record) { r.CreatedAt = time.Now() }); err != nil {
 		release()
-		return nil, nil, errors.Join(err, os.RemoveAll(a.dir))
+		return nil, nil, errors.Join(err, os.RemoveAll(a.Dir()))
 	}
 	d.apps[rec.Name] = a
 	return a, release, nil
@@ -191,9 +191,9 @@ func (d *Daemon) adoptAs(a *App, proc *process.Process, status app.Status, durab
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	err = a.step(status, durable, func(r *app.Record) {
+	err = a.Step(status, durable, func(r *app.Record) {
 		r.Process = id
-		r.LastError, r.Notes = "", a.remarked()
+		r.LastError, r.Notes = "", a.Remarked()
 	})
 	if err != nil {
 		return errors.Join(err, proc.Close())
@@ -216,7 +216,7 @@ func (d *Daemon) follow(a *App, proc *process.Process) {
 		a.exit = status
 		a.mu.Unlock()
 		close(ended)
-		release, err := a.take(ctx, "clean up after its end")
+		release, err := a.Take(ctx, "clean up after its end")
 		if err != nil {
 			return
 		}
@@ -225,8 +225,8 @@ func (d *Daemon) follow(a *App, proc *process.Process) {
 			return
 		}
 		if err := d.stopped(ctx, a, status.String()); err != nil {
-			a.note(err)
-			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.name()), slog.Any("error", err))
+			a.Note(err)
+			d.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.Name()), slog.Any("error", err))
 		}
 	})
 	d.watchIdle(a, ended)
@@ -235,12 +235,12 @@ func (d *Daemon) follow(a *App, proc *process.Process) {
 // stopped takes down what a running app had, once its root process has ended.
 // Its record, log and files stay until it is removed.
 func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if err := a.cgroup().Kill(ctx); err != nil {
 		return err
 	}
 	a.dropProcess()
-	err := a.settle(app.Stopped, journal.Forever, func(r *app.Record) {
+	err := a.Settle(app.Stopped, journal.Forever, func(r *app.Record) {
 		r.Exit = exit
 		r.Process, r.Memory, r.HostFiles = process.Identity{}, nil, nil
 	})
@@ -260,7 +260,7 @@ func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
 func (d *Daemon) takeDown(ctx context.Context, a *App) error {
 	a.ready = false
 	err := d.detach(ctx, a)
-	if err == nil && a.status() == app.Removing {
+	if err == nil && a.Status() == app.Removing {
 		err = fault.Point(ctx, fault.RemoveAfterDetach)
 	}
 	return errors.Join(err, a.box.Remove())
@@ -287,13 +287,13 @@ func (a *App) dropProcess() {
 
 // expunge ends an app and removes all there is of it. It can be repeated.
 func (d *Daemon) expunge(ctx context.Context, a *App) error {
-	if a.gone {
+	if a.Gone() {
 		return nil
 	}
-	if a.status() != app.Removing {
+	if a.Status() != app.Removing {
 		// A full disk is no reason to keep what fills it. If this daemon dies
 		// before the end, the next one has the app as it was, but stopped.
-		if err := a.settle(app.Removing, journal.UntilReboot, nil); err != nil && !fullDisk(err) {
+		if err := a.Settle(app.Removing, journal.UntilReboot, nil); err != nil && !fullDisk(err) {
 			return err
 		}
 	}
@@ -316,13 +316,13 @@ func (d *Daemon) expunge(ctx context.Context, a *App) error {
 	if err := fault.Point(ctx, fault.RemoveAfterSandbox); err != nil {
 		return err
 	}
-	if err := removeDir(a.dir); err != nil {
+	if err := removeDir(a.Dir()); err != nil {
 		return err
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	d.mu.Lock()
 	delete(d.apps, rec.Name)
-	a.gone = true
+	a.Leave()
 	d.mu.Unlock()
 	if rec.Pool == "" {
 		d.events.Emit(event.Removed, event.About{App: rec.Name})

@@ -39,7 +39,7 @@ func (srv *server) Run(ctx context.Context, req *api.RunRequest) (*api.App, erro
 // List implements the API.
 func (srv *server) List(ctx context.Context, _ *api.ListRequest) (*api.ListResponse, error) {
 	// Nobody's yet are those that stand ready.
-	all := slices.DeleteFunc(srv.d.list(), func(a *App) bool { rec, _ := a.read(); return rec.Pool != "" })
+	all := slices.DeleteFunc(srv.d.list(), func(a *App) bool { rec, _ := a.Read(); return rec.Pool != "" })
 	resp := &api.ListResponse{Apps: make([]*api.App, len(all))}
 	lookAtAll(len(all), func(i int) { resp.Apps[i] = srv.showFully(ctx, all[i]) })
 	return resp, nil
@@ -82,7 +82,7 @@ func (srv *server) Hibernate(req *api.HibernateRequest, stream grpc.ServerStream
 // Wake implements the API.
 func (srv *server) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	return srv.operate(stream, event.Wake, req.GetName(), req.GetTimeout(), func(ctx context.Context, a *App, op *event.Operation) (*outcome, error) {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		how := awakening{by: app.ByCommand, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged || req.GetAcceptChangedFiles()}
 		if req.GetCopy() {
 			how.pages = restore.Copy

@@ -17,7 +17,7 @@ import (
 // appObstacles tells what keeps a held app from being woken now; nothing of one that is
 // not held.
 func (srv *server) appObstacles(ctx context.Context, a *App, depth snapshot.Depth) []*api.Obstacle {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.Status != app.Held {
 		return nil
 	}
@@ -27,7 +27,7 @@ func (srv *server) appObstacles(ctx context.Context, a *App, depth snapshot.Dept
 	if err == nil {
 		errs = srv.d.obstacles(ctx, restore.Options{Snapshot: from, Manifest: m, Place: restore.Place{Root: a.box.Root()}}, rec, depth)
 	}
-	if a.status() != app.Held {
+	if a.Status() != app.Held {
 		return nil // it was woken meanwhile, and its images have gone
 	}
 	return showObstacles(errs)

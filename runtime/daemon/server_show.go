@@ -30,7 +30,7 @@ var wakeModes = map[hold.Mode]api.WakeMode{
 
 // show tells all about an app.
 func (srv *server) show(a *App) *api.App {
-	rec, op := a.read()
+	rec, op := a.Read()
 	out := &api.App{
 		Name: rec.Name, Status: statusCodes[rec.Status], Endpoint: rec.Addr4.String(), Network: rec.Network,
 		Args: rec.Spec.Process.Args, Pid: int32(rec.Process.PID),
@@ -64,7 +64,7 @@ func (srv *server) show(a *App) *api.App {
 		out.Limits = showLimits(l.Resources)
 	}
 	if rec.LastError != "" {
-		out.Hint = a.advice()
+		out.Hint = hint(a.Noted())
 	}
 	if rec.Status == app.Held {
 		out.HeldSockets = int32(len(a.heldInodes()))

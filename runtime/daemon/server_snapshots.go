@@ -143,7 +143,7 @@ func (srv *server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.I
 		}
 		held, dir = a, a.hibernation()
 		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
-			err = refusef("app %s has no images: it is %s", req.GetSnapshot(), a.status())
+			err = refusef("app %s has no images: it is %s", req.GetSnapshot(), a.Status())
 		}
 	}
 	if err != nil {

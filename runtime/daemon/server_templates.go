@@ -96,7 +96,7 @@ func (srv *server) showTemplate(t *tmpl) *api.Template {
 	srv.d.mu.Unlock()
 	ready := 0
 	for _, a := range srv.d.pooled(t) {
-		if a.status() == app.Pooled {
+		if a.Status() == app.Pooled {
 			ready++
 		}
 	}

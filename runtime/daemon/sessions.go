@@ -134,12 +134,12 @@ const hangUpTime = 3 * time.Second
 // endSessions ends the exec sessions of an app, and what they have started: by SIGHUP, as
 // when a terminal is closed, and what is left then by SIGKILL.
 func (a *App) endSessions(ctx context.Context) error {
-	release, err := a.take(ctx, "end sessions")
+	release, err := a.Take(ctx, "end sessions")
 	if err != nil {
 		return err
 	}
 	defer release()
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.Status != app.Running {
 		return nil
 	}

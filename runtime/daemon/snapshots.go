@@ -39,12 +39,12 @@ type snapshotRequest struct {
 // takeSnapshot saves an app under a name. If it fails the app goes on as it
 // was, and no snapshot is left.
 func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
-	release, err := a.take(ctx, "snapshot")
+	release, err := a.Take(ctx, "snapshot")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer release()
-	switch a.status() { //nolint:exhaustive // the others are refused
+	switch a.Status() { //nolint:exhaustive // the others are refused
 	case app.Held:
 		return d.copyHeld(ctx, a, req)
 	case app.Stopped:
@@ -59,18 +59,18 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	if err := errors.Join(err, unbound, req.atOnce(a, unrestorable)); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(ctx, req, a.name())
+	target, free, err := d.reserve(ctx, req, a.Name())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer free()
-	if err := a.step(app.Snapshotting, journal.UntilReboot, nil); err != nil {
+	if err := a.Step(app.Snapshotting, journal.UntilReboot, nil); err != nil {
 		return nil, nil, err
 	}
 	ended := false
 	defer func() {
 		if !ended {
-			err = errors.Join(err, a.settle(app.Running, journal.UntilReboot, nil))
+			err = errors.Join(err, a.Settle(app.Running, journal.UntilReboot, nil))
 		}
 		if err != nil {
 			d.sweepSoon() // what was adopted in vain
@@ -152,7 +152,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	}
 	req.op.Froze(taken.Frozen)
 	for _, n := range taken.Notes {
-		a.remark(n, "")
+		a.Remark(n, "")
 	}
 	if req.stop {
 		ended = true
@@ -165,10 +165,10 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 		return nil, nil, err
 	}
 	if !req.stop {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		_ = req.atOnce(a, d.obstacles(ctx, restore.Options{Snapshot: taken.Dir, Manifest: m}, rec, snapshot.BySize)...) // notes
 	}
-	return m, &outcome{notes: a.remarked()}, nil
+	return m, &outcome{notes: a.Remarked()}, nil
 }
 
 // copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
@@ -180,7 +180,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 			return nil, nil, err
 		}
 		for _, n := range a.held.LostInCopies() {
-			a.remark(n.Text, n.Remedy)
+			a.Remark(n.Text, n.Remedy)
 		}
 		if inside, err = d.saveHeldConnections(ctx, a); err != nil {
 			return nil, nil, err
@@ -196,21 +196,21 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 	if err := req.atOnce(a, unrestorable...); err != nil {
 		return nil, nil, err
 	}
-	target, free, err := d.reserve(ctx, req, a.name())
+	target, free, err := d.reserve(ctx, req, a.Name())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer free()
 	defer d.sweepSoon()
-	held, _ := a.read()
+	held, _ := a.Read()
 	d.hostFiles.Pin(held.HostFiles)
 	defer d.hostFiles.Unpin(held.HostFiles)
 	req.op.Step("save files")
 	layers, shared, err := d.restack(ctx, a)
 	if err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", a.name(), err)
+		return nil, nil, fmt.Errorf("snapshot %s: %w", a.Name(), err)
 	}
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if !shared {
 		layers = rec.Layers
 	}
@@ -243,7 +243,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 		}
 	}
 	m, err := dir.Manifest()
-	return m, &outcome{notes: a.remarked()}, err
+	return m, &outcome{notes: a.Remarked()}, err
 }
 
 // reserve gives a snapshot its name while it is written.
@@ -338,8 +338,8 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 		}
 	}()
 	if moved {
-		rec, _ := a.read()
-		a.remark(
+		rec, _ := a.Read()
+		a.Remark(
 			fmt.Sprintf("%s is at %s for others, and at %s, which it was saved with, for itself: app %s has that endpoint", rec.Name, rec.Addr4, taken.addr, taken.app),
 			"--endpoint chooses an address",
 		)
@@ -351,7 +351,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 		return nil, nil, err
 	}
 	req.op.EndStep()
-	out := &outcome{notes: a.remarked()}
+	out := &outcome{notes: a.Remarked()}
 	if s.manifest.Processes > 0 {
 		out.sockets = d.restoredSockets(ctx, s)
 	}

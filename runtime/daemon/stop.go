@@ -17,25 +17,25 @@ import (
 // stop ends an app. A held one is dropped without waking it: its connections
 // are reset.
 func (d *Daemon) stop(ctx context.Context, a *App, sig unix.Signal, grace time.Duration) error {
-	release, err := a.take(ctx, "stop")
+	release, err := a.Take(ctx, "stop")
 	if err != nil {
 		return err
 	}
 	defer release()
-	switch a.status() { //nolint:exhaustive // the others are steps of an operation, and this one has the turn
+	switch a.Status() { //nolint:exhaustive // the others are steps of an operation, and this one has the turn
 	case app.Stopped:
 		return nil
 	case app.Held:
 		return d.stopHeld(ctx, a, "stopped while held")
 	case app.Running:
 	default:
-		return &app.StepError{App: a.name(), From: a.status(), To: app.Stopped}
+		return &app.StepError{App: a.Name(), From: a.Status(), To: app.Stopped}
 	}
 	patience, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	err = a.proc.Stop(patience, sig, a.ended)
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.name(), ctx.Err())
+		return fmt.Errorf("stop %s: %w: it was asked to end and still runs", a.Name(), ctx.Err())
 	}
 	ctx = context.WithoutCancel(ctx)
 	if err != nil { // out of patience
@@ -52,29 +52,29 @@ func (d *Daemon) stop(ctx context.Context, a *App, sig unix.Signal, grace time.D
 
 // stopHeld drops a held app without waking it. The caller has its turn.
 func (d *Daemon) stopHeld(ctx context.Context, a *App, exit string) error {
-	err := a.step(app.Stopped, journal.Forever, func(r *app.Record) { r.Exit, r.Memory, r.HostFiles = exit, nil, nil })
+	err := a.Step(app.Stopped, journal.Forever, func(r *app.Record) { r.Exit, r.Memory, r.HostFiles = exit, nil, nil })
 	if err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	defer d.sweepSoon()
-	d.events.Emit(event.Exited, event.About{App: a.name(), Reason: exit})
+	d.events.Emit(event.Exited, event.About{App: a.Name(), Reason: exit})
 	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
 }
 
 // remove ends an app that runs or is held, if force says so, and removes all that is left of
 // it.
 func (d *Daemon) remove(ctx context.Context, a *App, force bool) error {
-	name := a.name()
-	release, err := a.take(ctx, "rm")
+	name := a.Name()
+	release, err := a.Take(ctx, "rm")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if a.gone {
+	if a.Gone() {
 		return fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
 	}
-	if s := a.status(); s != app.Stopped && s != app.Removing && !force {
+	if s := a.Status(); s != app.Stopped && s != app.Removing && !force {
 		return refusef("app %s is %s: stop it first, or use --force", name, s)
 	}
 	return d.expunge(context.WithoutCancel(ctx), a)

@@ -144,7 +144,7 @@ func (d *Daemon) unstackable(ctx context.Context, rec *app.Record) ([]string, er
 
 // relink keeps files of several names in the layers of a new app one file each.
 func (d *Daemon) relink(ctx context.Context, a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	names, err := d.layers.Linked(rec.Layers)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (d *Daemon) relink(ctx context.Context, a *App) error {
 func (d *Daemon) neededStubs() (map[string]bool, error) {
 	needed := make(map[string]bool)
 	for _, a := range d.list() {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		if len(rec.Layers) == 0 || rec.Status == app.Stopped {
 			continue
 		}

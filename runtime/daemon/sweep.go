@@ -90,7 +90,7 @@ func (d *Daemon) needed() (needs, error) {
 	}
 	known := make(map[string]bool)
 	for _, a := range d.list() {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		known[rec.DirName()] = true
 		n.add(rec.Memory, rec.Layers, rec.HostFiles)
 		if rec.Restacking != nil {

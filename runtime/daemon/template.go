@@ -225,7 +225,7 @@ func someOf(names []string) string {
 func (d *Daemon) clonesOf(name string) []string {
 	var clones []app.Record
 	for _, a := range d.apps {
-		if rec, _ := a.read(); rec.Template == name {
+		if rec, _ := a.Read(); rec.Template == name {
 			clones = append(clones, rec)
 		}
 	}

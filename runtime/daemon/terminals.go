@@ -39,7 +39,7 @@ func (a *App) fillTerminals(m *snapshot.Manifest, next func(context.Context, int
 			err = terminal.PutBack(pids, pairs)
 		}
 		if err != nil {
-			a.remark("some of what waited in the app's terminals is lost: "+err.Error(), "press Ctrl-L, or the program's own key, to have the screen drawn again")
+			a.Remark("some of what waited in the app's terminals is lost: "+err.Error(), "press Ctrl-L, or the program's own key, to have the screen drawn again")
 		}
 		if next == nil {
 			return nil
@@ -51,7 +51,7 @@ func (a *App) fillTerminals(m *snapshot.Manifest, next func(context.Context, int
 // terminals lists the terminals of an app that is frozen, and its descriptors of
 // /dev/tty. What waits in the terminals is taken out of them, see putBackTerminals.
 func (a *App) terminals(ctx context.Context, pids []int) ([]snapshot.External, error) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	found, err := terminal.Controls(ctx, rec.Process.PID, pids)
 	if err != nil {
 		return nil, err

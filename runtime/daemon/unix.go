@@ -33,7 +33,7 @@ func unixExternals(ctx context.Context, a *App, opt hold.Options) ([]snapshot.Ex
 	}
 	for _, n := range notes {
 		if opt.Copy { // a hold finds them again
-			a.remark(n.Text, n.Remedy)
+			a.Remark(n.Text, n.Remedy)
 		}
 	}
 	list := make([]snapshot.External, len(sockets))

@@ -24,7 +24,7 @@ func (srv *server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api
 	}
 	resp := &api.VemTableResponse{}
 	for _, a := range srv.d.list() {
-		rec, _ := a.read()
+		rec, _ := a.Read()
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
 		}
@@ -97,7 +97,7 @@ func remoteText(a netip.AddrPort) string {
 func (srv *server) places(network string) func(netip.Addr) (table.Place, bool) {
 	at := make(map[netip.Addr]string)
 	for _, a := range srv.d.list() {
-		if rec, _ := a.read(); rec.Network == network {
+		if rec, _ := a.Read(); rec.Network == network {
 			at[rec.Addr4], at[rec.Addr6] = rec.Name, rec.Name
 		}
 	}

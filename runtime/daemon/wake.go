@@ -28,7 +28,7 @@ import (
 // wake restores a held app onto its held sockets. If it fails the app stays
 // held.
 func (d *Daemon) wake(ctx context.Context, a *App, by app.WokenBy, op *event.Operation) (*outcome, error) {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	return d.wakeWith(ctx, a, awakening{by: by, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}, op)
 }
 
@@ -40,12 +40,12 @@ type awakening struct {
 }
 
 func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.Operation) (_ *outcome, err error) {
-	release, err := a.take(ctx, "wake")
+	release, err := a.Take(ctx, "wake")
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if rec.Status == app.Running {
 		return &outcome{}, nil
 	}
@@ -59,13 +59,13 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	if err := a.disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
-	if err := a.assume(app.Waking, func(r *app.Record) { r.WokenBy = how.by }); err != nil {
+	if err := a.Assume(app.Waking, func(r *app.Record) { r.WokenBy = how.by }); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.undoWake(context.WithoutCancel(ctx), a))
-			a.note(err) // snapctl show tells it as long as it sleeps
+			a.Note(err) // snapctl show tells it as long as it sleeps
 		}
 	}()
 	if err := fault.Point(ctx, fault.WakeAfterRecord); err != nil {
@@ -100,12 +100,12 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	}
 	a.failures = 0
 	op.Step("let go of sockets")
-	if err := a.settle(app.Running, journal.UntilReboot, func(r *app.Record) { r.LastError, r.Notes = "", a.remarked() }); err != nil {
-		a.note(err)
-		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.name()), slog.Any("error", err))
+	if err := a.Settle(app.Running, journal.UntilReboot, func(r *app.Record) { r.LastError, r.Notes = "", a.Remarked() }); err != nil {
+		a.Note(err)
+		d.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.Name()), slog.Any("error", err))
 	}
 	d.follow(a, proc)
-	d.events.Emit(event.Woken, event.About{App: a.name(), Reason: string(how.by)})
+	d.events.Emit(event.Woken, event.About{App: a.Name(), Reason: string(how.by)})
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
@@ -114,9 +114,9 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	lost := d.resets(ctx, a.hibernation(), m.External, held, nil, why)
 	if err := errors.Join(err, d.dropImages(a)); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
-		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.name()), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.Name()), slog.Any("error", err))
 	}
-	return &outcome{sockets: lost, notes: a.remarked()}, nil
+	return &outcome{sockets: lost, notes: a.Remarked()}, nil
 }
 
 // dropImages removes the images of a woken app: their name at once, their files when
@@ -129,7 +129,7 @@ func (d *Daemon) dropImages(a *App) error {
 	d.tasks.run(func(ctx context.Context) {
 		err := fault.Point(ctx, fault.DropBeforeRemoval)
 		if err := errors.Join(err, os.RemoveAll(left)); err != nil {
-			d.log.ErrorContext(ctx, "remove images", slog.String("app", a.name()), slog.Any("error", err))
+			d.log.ErrorContext(ctx, "remove images", slog.String("app", a.Name()), slog.Any("error", err))
 		}
 		d.sweepSoon()
 	})
@@ -150,7 +150,7 @@ func (a *App) resuming(pid int, files []memory.File, host []hostfile.File) error
 	if err != nil {
 		return err
 	}
-	return a.step(app.Resuming, journal.UntilReboot, func(r *app.Record) {
+	return a.Step(app.Resuming, journal.UntilReboot, func(r *app.Record) {
 		r.Process, r.Memory, r.HostFiles = id, files, host
 	})
 }
@@ -186,7 +186,7 @@ type revival struct {
 // it fails no process is left.
 func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Process, err error) {
 	r.tell("prepare sandbox")
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	newNetwork := r.frozen || !a.ready // or nobody knows
 	prepare, meanwhile := d.prepared, r.check
 	if r.furnish != nil {
@@ -264,7 +264,7 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 	guarded, quit := d.guardLocks(ctx, a, locks)
 	defer quit()
 	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Note: a.remark, Hostname: r.hostname, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Note: a.Remark, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
@@ -276,7 +276,7 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 			return err
 		},
 		Meanwhile: meanwhile, Connect: connect,
-		Ready: again.ready(a.sameOptions(ns, r.options, a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready)))), Step: r.tell, Lost: a.remark,
+		Ready: again.ready(a.sameOptions(ns, r.options, a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready)))), Step: r.tell, Lost: a.Remark,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {
@@ -318,7 +318,7 @@ func (a *App) heldSockets() []restore.Held {
 
 // undoWake makes an app that could not be woken a held one again.
 func (d *Daemon) undoWake(ctx context.Context, a *App) error {
-	if s := a.status(); s != app.Waking && s != app.Resuming {
+	if s := a.Status(); s != app.Waking && s != app.Resuming {
 		return nil
 	}
 	if err := a.cgroup().Kill(ctx); err != nil {
@@ -326,7 +326,7 @@ func (d *Daemon) undoWake(ctx context.Context, a *App) error {
 	}
 	a.dropProcess()
 	a.ready = false // the next attempt repairs what there may be to repair
-	err := a.settle(app.Held, journal.UntilReboot, func(r *app.Record) { r.Process = process.Identity{} })
+	err := a.Settle(app.Held, journal.UntilReboot, func(r *app.Record) { r.Process = process.Identity{} })
 	return errors.Join(err, d.rearm(a))
 }
 
@@ -340,13 +340,13 @@ type watch struct {
 // failure is noted: the app can be woken by command.
 func (d *Daemon) arm(ctx context.Context, a *App) {
 	if err := d.rearm(a); err != nil {
-		a.note(err)
-		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.name()), slog.Any("error", err))
+		a.Note(err)
+		d.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.Name()), slog.Any("error", err))
 	}
 }
 
 func (d *Daemon) rearm(a *App) error {
-	rec, _ := a.read()
+	rec, _ := a.Read()
 	if a.watch != nil {
 		return nil
 	}

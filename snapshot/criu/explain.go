@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -66,4 +67,17 @@ func (e *Error) Details() []string {
 		lines = append(lines, fmt.Sprintf("errno %d", e.Errno))
 	}
 	return lines
+}
+
+// Explain is an error for people, and below it, each on a line of its own, what CRIU
+// says, if an [Error] was the cause.
+func Explain(err error) string {
+	var text strings.Builder
+	text.WriteString(err.Error())
+	if c, ok := errors.AsType[*Error](err); ok {
+		for _, line := range c.Details() {
+			text.WriteString("\nCRIU: " + line)
+		}
+	}
+	return text.String()
 }
