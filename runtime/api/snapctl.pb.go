@@ -14,14 +14,13 @@
 package api
 
 import (
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
-
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
 )
 
 const (
@@ -4285,6 +4284,257 @@ func (x *VemTableResponse) GetRows() []*VemRow {
 	return nil
 }
 
+// EventsRequest chooses what is told of what happened since the daemon started: of each
+// list that is not empty an event has to fit one word.
+type EventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Follow        bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"` // go on with what happens from now on
+	Steps         bool                   `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`   // with follow: also each step of an operation
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`    // absent: all that the daemon keeps
+	Types         []string               `protobuf:"bytes,4,rep,name=types,proto3" json:"types,omitempty"`
+	Operations    []string               `protobuf:"bytes,5,rep,name=operations,proto3" json:"operations,omitempty"`
+	Apps          []string               `protobuf:"bytes,6,rep,name=apps,proto3" json:"apps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_snapctl_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *EventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *EventsRequest) GetSteps() bool {
+	if x != nil {
+		return x.Steps
+	}
+	return false
+}
+
+func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetOperations() []string {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetApps() []string {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
+// EventRecord is one thing that happened, see package event.
+type EventRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // counts the events of one daemon; 0 of type "missed"
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"` // "begun", "step", "ended", "woken", "exited", "removed", "refilled", "missed"
+	App           string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
+	Template      string                 `protobuf:"bytes,5,opt,name=template,proto3" json:"template,omitempty"`
+	Snapshot      string                 `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`                               // what woke it, how it ended, or why the daemon did it by itself
+	Operation     string                 `protobuf:"bytes,8,opt,name=operation,proto3" json:"operation,omitempty"`                         // "hibernate", "wake", ...
+	OperationId   uint64                 `protobuf:"varint,9,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"` // the number of the event with which it began
+	WithinId      uint64                 `protobuf:"varint,10,opt,name=within_id,json=withinId,proto3" json:"within_id,omitempty"`         // of the operation that it is a part of; 0: none
+	Step          string                 `protobuf:"bytes,11,opt,name=step,proto3" json:"step,omitempty"`
+	TookUs        int64                  `protobuf:"varint,12,opt,name=took_us,json=tookUs,proto3" json:"took_us,omitempty"`       // of type "ended", as all that follow
+	FrozenUs      int64                  `protobuf:"varint,13,opt,name=frozen_us,json=frozenUs,proto3" json:"frozen_us,omitempty"` // how long no process ran
+	StepsUs       map[string]int64       `protobuf:"bytes,14,rep,name=steps_us,json=stepsUs,proto3" json:"steps_us,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Error         string                 `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`    // why it failed; empty: it has not
+	Missed        uint64                 `protobuf:"varint,16,opt,name=missed,proto3" json:"missed,omitempty"` // of type "missed": how many events this client did not get
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventRecord) Reset() {
+	*x = EventRecord{}
+	mi := &file_snapctl_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventRecord) ProtoMessage() {}
+
+func (x *EventRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventRecord.ProtoReflect.Descriptor instead.
+func (*EventRecord) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *EventRecord) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *EventRecord) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *EventRecord) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *EventRecord) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *EventRecord) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *EventRecord) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *EventRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EventRecord) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *EventRecord) GetOperationId() uint64 {
+	if x != nil {
+		return x.OperationId
+	}
+	return 0
+}
+
+func (x *EventRecord) GetWithinId() uint64 {
+	if x != nil {
+		return x.WithinId
+	}
+	return 0
+}
+
+func (x *EventRecord) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *EventRecord) GetTookUs() int64 {
+	if x != nil {
+		return x.TookUs
+	}
+	return 0
+}
+
+func (x *EventRecord) GetFrozenUs() int64 {
+	if x != nil {
+		return x.FrozenUs
+	}
+	return 0
+}
+
+func (x *EventRecord) GetStepsUs() map[string]int64 {
+	if x != nil {
+		return x.StepsUs
+	}
+	return nil
+}
+
+func (x *EventRecord) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *EventRecord) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
 type DoctorRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4293,7 +4543,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4305,7 +4555,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[49]
+	mi := &file_snapctl_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4318,7 +4568,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{49}
+	return file_snapctl_proto_rawDescGZIP(), []int{51}
 }
 
 type Check struct {
@@ -4333,7 +4583,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4345,7 +4595,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[50]
+	mi := &file_snapctl_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4358,7 +4608,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{50}
+	return file_snapctl_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Check) GetName() string {
@@ -4398,7 +4648,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_snapctl_proto_msgTypes[51]
+	mi := &file_snapctl_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4660,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[51]
+	mi := &file_snapctl_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4673,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{51}
+	return file_snapctl_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -4441,7 +4691,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_snapctl_proto_msgTypes[52]
+	mi := &file_snapctl_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4453,7 +4703,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[52]
+	mi := &file_snapctl_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4466,7 +4716,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{52}
+	return file_snapctl_proto_rawDescGZIP(), []int{54}
 }
 
 type VersionResponse struct {
@@ -4487,7 +4737,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_snapctl_proto_msgTypes[53]
+	mi := &file_snapctl_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4499,7 +4749,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[53]
+	mi := &file_snapctl_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4512,7 +4762,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{53}
+	return file_snapctl_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -4944,7 +5194,37 @@ const file_snapctl_proto_rawDesc = "" +
 	"\achannel\x18\f \x01(\tR\achannel\x12\x18\n" +
 	"\adropped\x18\r \x01(\x03R\adropped\":\n" +
 	"\x10VemTableResponse\x12&\n" +
-	"\x04rows\x18\x01 \x03(\v2\x12.snapctl.v1.VemRowR\x04rows\"\x0f\n" +
+	"\x04rows\x18\x01 \x03(\v2\x12.snapctl.v1.VemRowR\x04rows\"\xb9\x01\n" +
+	"\rEventsRequest\x12\x16\n" +
+	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\bR\x05steps\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05types\x18\x04 \x03(\tR\x05types\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x05 \x03(\tR\n" +
+	"operations\x12\x12\n" +
+	"\x04apps\x18\x06 \x03(\tR\x04apps\"\x9a\x04\n" +
+	"\vEventRecord\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x10\n" +
+	"\x03app\x18\x04 \x01(\tR\x03app\x12\x1a\n" +
+	"\btemplate\x18\x05 \x01(\tR\btemplate\x12\x1a\n" +
+	"\bsnapshot\x18\x06 \x01(\tR\bsnapshot\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1c\n" +
+	"\toperation\x18\b \x01(\tR\toperation\x12!\n" +
+	"\foperation_id\x18\t \x01(\x04R\voperationId\x12\x1b\n" +
+	"\twithin_id\x18\n" +
+	" \x01(\x04R\bwithinId\x12\x12\n" +
+	"\x04step\x18\v \x01(\tR\x04step\x12\x17\n" +
+	"\atook_us\x18\f \x01(\x03R\x06tookUs\x12\x1b\n" +
+	"\tfrozen_us\x18\r \x01(\x03R\bfrozenUs\x12?\n" +
+	"\bsteps_us\x18\x0e \x03(\v2$.snapctl.v1.EventRecord.StepsUsEntryR\astepsUs\x12\x14\n" +
+	"\x05error\x18\x0f \x01(\tR\x05error\x12\x16\n" +
+	"\x06missed\x18\x10 \x01(\x04R\x06missed\x1a:\n" +
+	"\fStepsUsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x0f\n" +
 	"\rDoctorRequest\"a\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -4995,7 +5275,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\aPoolUse\x12\x18\n" +
 	"\x14POOL_USE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPOOL_USE_ONLY\x10\x01\x12\x12\n" +
-	"\x0ePOOL_USE_NEVER\x10\x022\x86\f\n" +
+	"\x0ePOOL_USE_NEVER\x10\x022\xc6\f\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -5018,7 +5298,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fShowTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x14.snapctl.v1.Template\x12I\n" +
 	"\x0eRemoveTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12;\n" +
 	"\aSetPool\x12\x1a.snapctl.v1.SetPoolRequest\x1a\x14.snapctl.v1.Template\x12;\n" +
-	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x12?\n" +
+	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x12>\n" +
+	"\x06Events\x12\x19.snapctl.v1.EventsRequest\x1a\x17.snapctl.v1.EventRecord0\x01\x12?\n" +
 	"\x06Doctor\x12\x19.snapctl.v1.DoctorRequest\x1a\x1a.snapctl.v1.DoctorResponse\x12B\n" +
 	"\aVersion\x12\x1a.snapctl.v1.VersionRequest\x1a\x1b.snapctl.v1.VersionResponseB,Z*github.com/snapctl/snapctl/runtime/api;apib\x06proto3"
 
@@ -5035,7 +5316,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -5091,31 +5372,34 @@ var file_snapctl_proto_goTypes = []any{
 	(*VemTableRequest)(nil),       // 51: snapctl.v1.VemTableRequest
 	(*VemRow)(nil),                // 52: snapctl.v1.VemRow
 	(*VemTableResponse)(nil),      // 53: snapctl.v1.VemTableResponse
-	(*DoctorRequest)(nil),         // 54: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 55: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 56: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 57: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 58: snapctl.v1.VersionResponse
-	nil,                           // 59: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 60: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 61: snapctl.v1.CloneResult.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 62: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
+	(*EventsRequest)(nil),         // 54: snapctl.v1.EventsRequest
+	(*EventRecord)(nil),           // 55: snapctl.v1.EventRecord
+	(*DoctorRequest)(nil),         // 56: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 57: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 58: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 59: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 60: snapctl.v1.VersionResponse
+	nil,                           // 61: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 62: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 63: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                           // 64: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 65: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	62, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	65, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	6,  // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	8,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	5,  // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	62, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	65, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,  // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,  // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	63, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	63, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	66, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	66, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	5,  // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	62, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	65, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	7,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	8,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	6,  // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
@@ -5123,20 +5407,20 @@ var file_snapctl_proto_depIdxs = []int32{
 	36, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	10, // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
 	12, // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	63, // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	66, // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
 	11, // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
 	18, // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
 	18, // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	62, // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	62, // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	62, // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	62, // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	62, // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
 	5,  // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	62, // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	65, // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,  // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	31, // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	63, // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	66, // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	10, // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
 	31, // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
@@ -5145,84 +5429,89 @@ var file_snapctl_proto_depIdxs = []int32{
 	11, // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
 	31, // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
 	35, // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	59, // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	61, // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	40, // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	36, // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	62, // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	63, // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	65, // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	66, // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
 	41, // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
 	10, // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
 	40, // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	60, // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	62, // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,  // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,  // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	62, // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	65, // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
 	5,  // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	62, // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	65, // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,  // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	46, // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
 	47, // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
 	48, // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
 	11, // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	61, // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	63, // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
 	35, // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	36, // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	49, // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
 	52, // 65: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	55, // 66: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	9,  // 67: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	14, // 68: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	13, // 69: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	16, // 70: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	19, // 71: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	21, // 72: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	22, // 73: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	24, // 74: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	25, // 75: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	13, // 76: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	51, // 77: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	26, // 78: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	14, // 79: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	28, // 80: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	30, // 81: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	27, // 82: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	38, // 83: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	14, // 84: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	39, // 85: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	39, // 86: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	43, // 87: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	44, // 88: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	54, // 89: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	57, // 90: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	11, // 91: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	15, // 92: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	11, // 93: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	17, // 94: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	20, // 95: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	11, // 96: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	23, // 97: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	33, // 98: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	33, // 99: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	50, // 100: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	53, // 101: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	33, // 102: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	32, // 103: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	29, // 104: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	23, // 105: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	33, // 106: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	33, // 107: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	42, // 108: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	40, // 109: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	23, // 110: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	40, // 111: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	45, // 112: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	56, // 113: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	58, // 114: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	91, // [91:115] is the sub-list for method output_type
-	67, // [67:91] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	66, // 66: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	66, // 67: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	64, // 68: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	57, // 69: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	9,  // 70: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	14, // 71: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	13, // 72: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	16, // 73: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	19, // 74: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	21, // 75: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	22, // 76: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	24, // 77: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	25, // 78: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	13, // 79: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	51, // 80: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	26, // 81: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	14, // 82: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	28, // 83: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	30, // 84: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	27, // 85: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	38, // 86: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	14, // 87: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	39, // 88: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	39, // 89: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	43, // 90: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	44, // 91: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	54, // 92: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	56, // 93: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	59, // 94: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	11, // 95: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	15, // 96: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	11, // 97: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	17, // 98: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	20, // 99: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	11, // 100: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	23, // 101: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	33, // 102: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	33, // 103: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	50, // 104: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	53, // 105: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	33, // 106: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	32, // 107: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	29, // 108: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	23, // 109: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	33, // 110: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	33, // 111: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	42, // 112: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	40, // 113: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	23, // 114: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	40, // 115: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	45, // 116: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	55, // 117: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	58, // 118: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	60, // 119: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	95, // [95:120] is the sub-list for method output_type
+	70, // [70:95] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -5258,7 +5547,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   57,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

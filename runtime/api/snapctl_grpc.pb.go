@@ -15,7 +15,6 @@ package api
 
 import (
 	context "context"
-
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -49,6 +48,7 @@ const (
 	Snapctl_RemoveTemplate_FullMethodName = "/snapctl.v1.Snapctl/RemoveTemplate"
 	Snapctl_SetPool_FullMethodName        = "/snapctl.v1.Snapctl/SetPool"
 	Snapctl_Clone_FullMethodName          = "/snapctl.v1.Snapctl/Clone"
+	Snapctl_Events_FullMethodName         = "/snapctl.v1.Snapctl/Events"
 	Snapctl_Doctor_FullMethodName         = "/snapctl.v1.Snapctl/Doctor"
 	Snapctl_Version_FullMethodName        = "/snapctl.v1.Snapctl/Version"
 )
@@ -83,6 +83,7 @@ type SnapctlClient interface {
 	SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Template, error)
 	Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error)
 	// The daemon and its host.
+	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error)
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
@@ -381,6 +382,25 @@ func (c *snapctlClient) Clone(ctx context.Context, in *CloneRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_CloneClient = grpc.ServerStreamingClient[CloneEvent]
 
+func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_Events_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EventsRequest, EventRecord]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_EventsClient = grpc.ServerStreamingClient[EventRecord]
+
 func (c *snapctlClient) Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DoctorResponse)
@@ -431,6 +451,7 @@ type SnapctlServer interface {
 	SetPool(context.Context, *SetPoolRequest) (*Template, error)
 	Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error
 	// The daemon and its host.
+	Events(*EventsRequest, grpc.ServerStreamingServer[EventRecord]) error
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedSnapctlServer()
@@ -508,6 +529,9 @@ func (UnimplementedSnapctlServer) SetPool(context.Context, *SetPoolRequest) (*Te
 }
 func (UnimplementedSnapctlServer) Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error {
 	return status.Error(codes.Unimplemented, "method Clone not implemented")
+}
+func (UnimplementedSnapctlServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventRecord]) error {
+	return status.Error(codes.Unimplemented, "method Events not implemented")
 }
 func (UnimplementedSnapctlServer) Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Doctor not implemented")
@@ -872,6 +896,17 @@ func _Snapctl_Clone_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_CloneServer = grpc.ServerStreamingServer[CloneEvent]
 
+func _Snapctl_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).Events(m, &grpc.GenericServerStream[EventsRequest, EventRecord]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_EventsServer = grpc.ServerStreamingServer[EventRecord]
+
 func _Snapctl_Doctor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DoctorRequest)
 	if err := dec(in); err != nil {
@@ -1020,6 +1055,11 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Clone",
 			Handler:       _Snapctl_Clone_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Events",
+			Handler:       _Snapctl_Events_Handler,
 			ServerStreams: true,
 		},
 	},

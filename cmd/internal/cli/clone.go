@@ -169,7 +169,7 @@ func (s *session) clone(ctx context.Context, c *client.Client, req *api.CloneReq
 	var errs failures
 	var printed error
 	summary, err := c.Clone(ctx, req, client.CloneWatch{
-		Progress: func(p *api.CloneProgress) { line.tell(&api.Progress{Step: cloneStep(p)}) },
+		Progress: func(p *api.CloneProgress) { line.tell(&api.Progress{Step: output.CloneStep(p)}) },
 		Result: func(r *api.CloneResult) {
 			if err := client.CloneError(r); err != nil {
 				err = &cloneError{r.GetName(), named(r.GetName(), err)}
@@ -304,21 +304,6 @@ func keptHints(err error) []string {
 		return []string{"clones that were ready stay, also those that are not listed here: `snapctl ps`"}
 	}
 	return nil
-}
-
-// cloneStep says what is being done to which of the clones.
-func cloneStep(p *api.CloneProgress) string {
-	var parts []string
-	if p.GetTotal() > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d clones", p.GetDone(), p.GetTotal()))
-	}
-	switch {
-	case p.GetName() != "" && p.GetStep() != "":
-		parts = append(parts, p.GetName()+": "+p.GetStep())
-	case p.GetStep() != "":
-		parts = append(parts, p.GetStep())
-	}
-	return strings.Join(parts, ", ")
 }
 
 func templateNames(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/template"
@@ -60,7 +61,7 @@ func TestCloneProgress(t *testing.T) {
 	b.Terminal = &screen{size: client.Size{Rows: 24, Columns: 80}}
 	qt.Assert(t, qt.Equals(b.run(t.Context(), "clone", "web", "--count", "2"), OK))
 	qt.Assert(t, qt.Equals(b.err.String(), "\rweb: 0 of 2 clones, web-1: restore processes\x1b[K\rweb: 1 of 2 clones, web-2: restore processes\x1b[K\r\x1b[K"))
-	qt.Check(t, qt.Equals(cloneStep(&api.CloneProgress{Step: "prepare"}), "prepare"))
+	qt.Check(t, qt.Equals(output.CloneStep(&api.CloneProgress{Step: "prepare"}), "prepare"))
 
 	// A line of output does not go on after a line of progress.
 	qt.Assert(t, qt.Equals(b.run(t.Context(), "clone", "web", "--count", "2", "--keep-going"), OK))

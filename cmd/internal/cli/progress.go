@@ -21,13 +21,7 @@ func (p *progress) tell(step *api.Progress) {
 	if !p.s.world.Terminal.Is(p.s.world.Err) {
 		return
 	}
-	text := p.name + ": " + step.GetStep()
-	if done, total := step.GetDoneBytes(), step.GetTotalBytes(); total > 0 {
-		text += fmt.Sprintf(" %d %% of %s", 100*done/total, output.Size(total))
-	} else if done > 0 {
-		text += " " + output.Size(done)
-	}
-	text = output.Clean(text)
+	text := output.Clean(p.name + ": " + output.Step(step))
 	// A line that wraps can't be overwritten.
 	if size, err := p.s.world.Terminal.Size(p.s.world.Err); err == nil && size.Columns > 1 {
 		if r := []rune(text); len(r) >= int(size.Columns) {

@@ -83,7 +83,7 @@ func newRoot(s *session) *cobra.Command {
 	addTo(root, groupSaved, newHibernate(s), newWake(s), newSnapshot(s), newSnapshots(s), newRestore(s), newInspect(s))
 	addTo(root, groupMany, newTemplate(s), newClone(s))
 	addTo(root, groupIDs, newIDs(s), newVem(s))
-	addTo(root, groupHost, newDoctor(s), newVersion(s))
+	addTo(root, groupHost, newEvents(s), newDoctor(s), newVersion(s))
 	s.globalFlags(root)
 	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupHost)

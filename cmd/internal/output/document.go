@@ -47,12 +47,21 @@ const (
 // Write prints a document. now is what ages in tables are counted to. If it
 // fails, a part may have been written.
 func Write(w io.Writer, f Format, now time.Time, doc Document) error {
+	return write(w, f, now, doc, "  ")
+}
+
+// WriteLine is Write, with the JSON in one line: for documents of which there are many.
+func WriteLine(w io.Writer, f Format, now time.Time, doc Document) error {
+	return write(w, f, now, doc, "")
+}
+
+func write(w io.Writer, f Format, now time.Time, doc Document, indent string) error {
 	var b bytes.Buffer
 	switch f {
 	case AsJSON:
 		e := json.NewEncoder(&b)
 		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
+		e.SetIndent("", indent)
 		if err := e.Encode(doc); err != nil {
 			return fmt.Errorf("encode %T: %w", doc, err)
 		}

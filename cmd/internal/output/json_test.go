@@ -143,6 +143,10 @@ func examples(t *testing.T) map[string]Document {
 			{Kind: "pid", Virtual: "1", Actual: "4711", Detail: "redis-server"},
 			{Kind: "address", Virtual: "10.77.0.7", Actual: "network default"},
 		}),
+		"event": NewEvent(&api.EventRecord{
+			Number: 12, At: timestamppb.New(at), Type: "ended", App: "web-1", Template: "web", Operation: "clone", OperationId: 5, WithinId: 3,
+			TookUs: 12_000, StepsUs: map[string]int64{"restore processes": 9_000},
+		}),
 		"vem-table": NewVemTable([]*api.VemRow{{
 			App: "cache", Network: "default", Protocol: "tcp", Local: "10.77.0.7:6379", Remote: "10.77.0.1:5123", Actual: "holder 101",
 			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Dropped: 3, Channel: "vxlan host-b",
@@ -247,6 +251,7 @@ func TestFieldsInPromise(t *testing.T) {
 		"inspect":                reflect.TypeFor[Inspection](),
 		"The image":              reflect.TypeFor[image.Info](),
 		"ids":                    reflect.TypeFor[IDMap](),
+		"events":                 reflect.TypeFor[Event](),
 		"vem table":              reflect.TypeFor[VemTable](),
 		"doctor":                 reflect.TypeFor[Diagnosis](),
 		"version":                reflect.TypeFor[Version](),

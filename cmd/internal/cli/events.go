@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/cmd/internal/value"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newEvents(s *session) *cobra.Command {
+	var since value.Moment
+	var filters []value.EventFilter
+	req := &api.EventsRequest{}
+	cmd := &cobra.Command{
+		Use:   "events [-f] [--since TIME] [--filter KEY=VALUE]...",
+		Short: "Show what has happened",
+		Long: `Show what has happened: operations that began and ended, apps that were woken and by
+what, programs that ended, apps that were removed. snapctld keeps the last 1000
+events since it was started; with --follow, snapctl goes on with what happens from
+now on, until it is interrupted. With --output json each event is a document of its
+own, in a line of its own. Of filters with the same key one has to fit, of different
+keys all have to.`,
+		Example: `  snapctl events --since 10m
+  snapctl events -f --filter app=cache --filter type=woken
+  snapctl events --follow --output json | jq -r .type`,
+		Args:              exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			if since != nil {
+				req.Since = timestamppb.New(since(s.world.Now()))
+			}
+			for _, add := range filters {
+				add(req)
+			}
+			if req.GetSteps() && !req.GetFollow() {
+				return usagef("--steps needs --follow: only the end of an operation is kept, and tells how long each step took")
+			}
+			err := c.Events(ctx, req, func(e *api.EventRecord) error {
+				return output.WriteLine(s.world.Out, s.format, s.world.Now(), output.NewEvent(e))
+			})
+			if req.GetFollow() && errors.Is(err, context.Canceled) && ctx.Err() != nil { // the way to end it
+				return nil
+			}
+			return err
+		}),
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&req.Follow, "follow", "f", false, "go on with what happens from now on")
+	f.BoolVar(&req.Steps, "steps", false, "with --follow: also each step of an operation, when it begins")
+	f.Var(value.One(&since, "TIME", value.ParseMoment), "since", "nothing older: a time such as 2026-01-02T15:04:05Z, or how long ago, such as 10m")
+	f.Var(value.List(&filters, "KEY=VALUE", value.ParseEventFilter), "filter", "only these: app=NAME, type=TYPE or operation=KIND")
+	completeFlag(cmd, "since", cobra.NoFileCompletions)
+	completeFlag(cmd, "filter", func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		apps := func() []string { all, _ := s.ask(0, appNames())(cmd, args, ""); return all }
+		return value.CompleteEventFilter(typed, apps), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	})
+	return cmd
+}
