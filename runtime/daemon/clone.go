@@ -206,7 +206,7 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 	if err := ctx.Err(); err != nil {
 		return nil, err // another one has failed
 	}
-	rec, err := recordOf(c.source.manifest)
+	rec, err := recordOf(c.source.Manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +279,7 @@ func (l *lazySource) images(ctx context.Context) (*templateImages, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checked(); err != nil {
+	if err := s.Checked(); err != nil {
 		return nil, err
 	}
 	return l.t.inspect(ctx, s)

@@ -14,7 +14,7 @@ import (
 func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 	network := ""
 	if r.count >= roomFrom {
-		_, m, err := d.findSnapshot(t.rec.Snapshot)
+		_, m, err := d.store.Find(t.rec.Snapshot)
 		if err != nil {
 			return nil, err
 		}

@@ -26,9 +26,9 @@ import (
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -60,6 +60,7 @@ type Daemon struct {
 	host    *netns.NS
 	fds     *holder.Keeper
 	memory  *memory.Store
+	store   *store.Store
 	storages
 	sweeps chan struct{} // has a token while somebody wants unneeded memory and layers removed
 	pools  chan struct{} // likewise, to have pools filled or emptied
@@ -76,10 +77,8 @@ type Daemon struct {
 
 	mu        sync.Mutex // guards what follows; taken after publishing
 	apps      map[string]*App
-	names     map[string]bool   // of snapshots being written or removed
-	restores  map[string]int    // snapshots that apps are being restored from, how many
-	cloning   map[string]bool   // of apps that are going to be made, see nameClones
-	making    map[string]string // templates that are being made -> the snapshot
+	cloning   map[string]bool // of apps that are going to be made, see nameClones
+	making    map[string]bool // templates that are being made
 	networks  map[string]*lan
 	templates map[string]*tmpl
 	reserved  map[netAddress]int       // that apps of pools give up -> for how many
@@ -92,10 +91,10 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		apps: make(map[string]*App), names: make(map[string]bool), networks: make(map[string]*lan),
+		apps: make(map[string]*App), networks: make(map[string]*lan),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]string), cloning: make(map[string]bool),
-		reserved: make(map[netAddress]int), restores: make(map[string]int),
+		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool), cloning: make(map[string]bool),
+		reserved: make(map[netAddress]int),
 	}
 	d.tasks.start(ctx)
 	d.events = event.NewBus(nil)
@@ -106,7 +105,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		}
 	}()
 	for _, dir := range []string{
-		opt.StateDir, opt.RunDir, d.appsDir(), d.snapshotsDir(), d.batchesDir(),
+		opt.StateDir, opt.RunDir, d.appsDir(), d.batchesDir(),
 		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric"),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -135,13 +134,13 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if _, err := d.space(DefaultNetwork); err != nil {
 		return nil, err
 	}
-	if err := snapshot.Sweep(d.snapshotsDir()); err != nil {
-		return nil, err
-	}
 	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
 		return nil, err
 	}
 	if err := d.openStorage(); err != nil {
+		return nil, err
+	}
+	if d.store, err = d.openStore(); err != nil {
 		return nil, err
 	}
 	if err := d.loadTemplates(ctx); err != nil {
@@ -193,10 +192,12 @@ func (d *Daemon) Close() error {
 
 func (d *Daemon) appsDir() string           { return filepath.Join(d.opt.StateDir, "apps") }
 func (d *Daemon) appDir(name string) string { return filepath.Join(d.appsDir(), name) }
-func (d *Daemon) snapshotsDir() string      { return filepath.Join(d.opt.StateDir, "snapshots") }
 
-func (d *Daemon) snapshotDir(name string) snapshot.Dir {
-	return snapshot.Dir(filepath.Join(d.snapshotsDir(), name))
+// openStore opens the saved snapshots.
+func (d *Daemon) openStore() (*store.Store, error) {
+	return store.Open(store.Options{
+		Dir: filepath.Join(d.opt.StateDir, "snapshots"), Memory: d.memory, Layers: d.layers, HostFiles: d.hostFiles, Freed: d.sweepSoon,
+	})
 }
 
 // errLocked is a state directory that another daemon uses.

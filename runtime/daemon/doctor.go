@@ -45,16 +45,13 @@ func (srv *server) checkSaved(ctx context.Context) doctor.Check {
 		n++
 		add("app "+a.Name(), srv.appObstacles(ctx, a, snapshot.ByStamp))
 	}
-	entries, err := os.ReadDir(srv.d.snapshotsDir())
+	names, err := srv.d.store.Names()
 	if err != nil {
 		found = append(found, err.Error())
 	}
-	for _, e := range entries {
-		if snapshot.ValidateName(e.Name()) != nil {
-			continue
-		}
+	for _, name := range names {
 		n++
-		add("snapshot "+e.Name(), srv.snapshotObstacles(ctx, e.Name(), snapshot.ByStamp))
+		add("snapshot "+name, srv.snapshotObstacles(ctx, name, snapshot.ByStamp))
 	}
 	if len(found) > 0 {
 		return doctor.Check{

@@ -57,13 +57,13 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 // revive makes the processes of an app that is made of a snapshot: those that were
 // saved, or the program anew if there were none.
 func (d *Daemon) revive(ctx context.Context, a *App, b birth, op *event.Operation) (*process.Process, error) {
-	if b.source.manifest.Processes > 0 {
+	if b.source.Manifest.Processes > 0 {
 		connections, err := b.source.connections(b.plan.Connections.Internal)
 		if err != nil {
 			return nil, err
 		}
 		return d.restore(ctx, a, revival{
-			from: b.source.dir, manifest: b.source.manifest, pages: b.pages, acceptChanged: b.acceptChanged, hostname: b.plan.Hostname, tell: op.Step,
+			from: b.source.Dir, manifest: b.source.Manifest, pages: b.pages, acceptChanged: b.acceptChanged, hostname: b.plan.Hostname, tell: op.Step,
 			connections: connections, options: b.source.socketOptions,
 			furnish: func(ctx context.Context) error { return d.furnish(ctx, a, b, op) },
 			connect: func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },

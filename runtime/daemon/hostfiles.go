@@ -118,17 +118,3 @@ func (h *hostFiles) unpin() {
 	h.store.Unpin(h.pinned)
 	h.pinned = nil
 }
-
-// checkHostFiles checks the kept files of the host that a snapshot needs, if every byte of
-// it is checked. Else those that are needed are when they are opened.
-func (d *Daemon) checkHostFiles(ctx context.Context, m *snapshot.Manifest, depth snapshot.Depth) error {
-	if depth != snapshot.ByDigest {
-		return nil
-	}
-	for i := range m.HostFiles {
-		if err := d.hostFiles.Check(ctx, &m.HostFiles[i], depth); err != nil {
-			return fmt.Errorf("%w: %w", snapshot.ErrDamaged, err)
-		}
-	}
-	return nil
-}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -26,21 +24,16 @@ import (
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// source is an open snapshot. Its memory files and layers are pinned, so that nobody removes
-// them until Close.
+// source is an open snapshot that apps are made of, and what is read of it when it is first needed.
 type source struct {
-	d        *Daemon
-	name     string
-	dir      snapshot.Dir
-	at       fs.FileInfo // what dir was
-	manifest *snapshot.Manifest
-	check    errgroup.Group
+	*store.Snapshot
 
 	once     sync.Once // see connections
 	saved    *tcprepair.Saved
@@ -51,63 +44,26 @@ type source struct {
 	optionsErr  error
 }
 
+// restoring is why a snapshot stays while an app is made of it: CRIU opens its images one after
+// the other.
+var restoring = store.Reason{Why: "an app is being restored from it", Remedy: "try again when that is done"}
+
 // openSnapshot finds and checks a snapshot. The caller closes it.
 func (d *Daemon) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
-	s, err := d.beginSnapshot(ctx, name, depth)
+	s, err := d.store.Open(ctx, name, depth)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checked(); err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
+	return &source{Snapshot: s}, nil
 }
 
-// beginSnapshot finds a snapshot, whose manifest is checked, and begins to check the
-// rest: its images may not be used before checked has returned nil, and what was made
-// of its files is to be thrown away if it does not. The caller closes it.
+// beginSnapshot does so while the snapshot is still being checked: see [store.Store.Begin].
 func (d *Daemon) beginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source, error) {
-	dir, m, err := d.findSnapshot(name)
+	s, err := d.store.Begin(ctx, name, depth)
 	if err != nil {
 		return nil, err
 	}
-	at, err := os.Lstat(string(dir))
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", name, err)
-	}
-	s := &source{d: d, name: name, dir: dir, at: at, manifest: m}
-	d.memory.Pin(m.MemoryFiles())
-	d.layers.Pin(m.Layers)
-	d.hostFiles.Pin(m.HostFiles)
-	s.check.Go(func() error {
-		if err := dir.Check(ctx, m, depth, d.memory); err != nil {
-			return err
-		}
-		return errors.Join(d.checkLayers(ctx, m, depth), d.checkHostFiles(ctx, m, depth))
-	})
-	return s, nil
-}
-
-// checked waits for the check of the snapshot. It may be called by several.
-func (s *source) checked() error {
-	if err := s.check.Wait(); err != nil {
-		return fmt.Errorf("snapshot %s: %w", s.name, err)
-	}
-	return nil
-}
-
-// Close lets go of what the snapshot needs.
-func (s *source) Close() {
-	_ = s.check.Wait() // who used it has asked
-	s.d.memory.Unpin(s.manifest.MemoryFiles())
-	s.d.layers.Unpin(s.manifest.Layers)
-	s.d.hostFiles.Unpin(s.manifest.HostFiles)
-	// If the snapshot was removed while we used it, its memory files and layers were
-	// spared, because they were pinned. Nobody else will remove them: sweep now.
-	if now, err := os.Lstat(string(s.dir)); err != nil || !os.SameFile(s.at, now) {
-		s.d.sweepSoon()
-	}
+	return &source{Snapshot: s}, nil
 }
 
 // birth is how an enrolled app is made of a snapshot.
@@ -154,7 +110,7 @@ func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, op *event.Ope
 	err = fault.Point(ctx, fault.RestoreAfterRestore)
 	if err == nil {
 		plan := *b.plan
-		if b.source.manifest.Processes == 0 {
+		if b.source.Manifest.Processes == 0 {
 			plan.Signal = 0 // the program is new, and has read its files
 		}
 		err = d.settleIn(ctx, a, &plan, proc)
@@ -171,7 +127,7 @@ func (d *Daemon) instantiate(ctx context.Context, a *App, b birth, op *event.Ope
 func (d *Daemon) furnish(ctx context.Context, a *App, b birth, op *event.Operation) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.fill(gctx, a, b, op) })
-	g.Go(b.source.checked)
+	g.Go(b.source.Checked)
 	g.Go(func() error { return b.remarkRepeats(gctx, a) })
 	if err := g.Wait(); err != nil {
 		return err
@@ -203,7 +159,7 @@ func (d *Daemon) fill(ctx context.Context, a *App, b birth, op *event.Operation)
 	if err := d.relink(ctx, a); err != nil {
 		return err
 	}
-	if err := a.loadDev(ctx, b.source.dir); err != nil {
+	if err := a.loadDev(ctx, b.source.Dir); err != nil {
 		return err
 	}
 	return d.apply(ctx, a, b)
@@ -228,10 +184,10 @@ func (b *birth) checkOpen(ctx context.Context, a *App) error {
 	switch {
 	case b.images != nil:
 		return b.plan.CheckOpen(a.box.Root(), b.images.open)
-	case b.source == nil || b.source.manifest.Processes == 0:
+	case b.source == nil || b.source.Manifest.Processes == 0:
 		return nil
 	}
-	files, err := image.SavedFiles(ctx, b.source.dir.Images())
+	files, err := image.SavedFiles(ctx, b.source.Dir.Images())
 	if err != nil {
 		return err
 	}

@@ -41,9 +41,9 @@ func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snaps
 // restoredSockets says what became of the connections of a snapshot's app in one that
 // was restored from it.
 func (d *Daemon) restoredSockets(ctx context.Context, s *source) []socketOutcome {
-	saved, err := readConnections(s.dir, s.manifest)
+	saved, err := readConnections(s.Dir, s.Manifest)
 	if err != nil {
-		d.log.ErrorContext(ctx, "tell what became of connections", slog.String("images", s.dir.Images()), slog.Any("error", err))
+		d.log.ErrorContext(ctx, "tell what became of connections", slog.String("images", s.Dir.Images()), slog.Any("error", err))
 		saved = &tcprepair.Saved{}
 	}
 	held := make(map[uint64]bool)
@@ -61,7 +61,7 @@ func (d *Daemon) restoredSockets(ctx context.Context, s *source) []socketOutcome
 	for _, r := range saved.Refused {
 		gone[r.Inode] = true
 	}
-	return append(d.resets(ctx, s.dir, s.manifest.External, held, gone, ofApp(s.manifest.App, saved.Refused)), kept...)
+	return append(d.resets(ctx, s.Dir, s.Manifest.External, held, gone, ofApp(s.Manifest.App, saved.Refused)), kept...)
 }
 
 func plainAddress(a netip.AddrPort) netip.AddrPort {

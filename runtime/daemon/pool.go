@@ -190,7 +190,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	rec, err := recordOf(s.manifest)
+	rec, err := recordOf(s.Manifest)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := d.isolate(ctx, a); err != nil {
 		return err
 	}
-	if err := a.loadDev(ctx, s.dir); err != nil {
+	if err := a.loadDev(ctx, s.Dir); err != nil {
 		return err
 	}
 	if err := t.rules.Ahead(a.box.Root(), images.open); err != nil {
@@ -247,7 +247,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	proc, err := d.restore(ctx, a, revival{
-		from: s.dir, manifest: s.manifest, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged, frozen: true, tell: op.Step,
+		from: s.Dir, manifest: s.Manifest, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged, frozen: true, tell: op.Step,
 		connections: connections, options: s.socketOptions,
 	})
 	if err != nil {

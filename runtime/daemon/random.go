@@ -39,10 +39,10 @@ func repeats(info *image.Info, how copying) *app.Note {
 // inspect looks into the images of a snapshot that has been checked. Each copy of an app
 // that had ended starts its program anew: it has none.
 func (s *source) inspect(ctx context.Context) (*image.Info, error) {
-	if s.manifest.Processes == 0 {
+	if s.Manifest.Processes == 0 {
 		return &image.Info{}, nil
 	}
-	return image.Inspect(ctx, s.dir.Images(), s.manifest.BaseNames()...)
+	return image.Inspect(ctx, s.Dir.Images(), s.Manifest.BaseNames()...)
 }
 
 // remarkRepeats notes what random numbers an app has in common with others. What clones
@@ -52,13 +52,13 @@ func (b *birth) remarkRepeats(ctx context.Context, a *App) error {
 		a.remarkNote(b.images.repeats)
 		return nil
 	}
-	if err := b.source.checked(); err != nil {
+	if err := b.source.Checked(); err != nil {
 		return err
 	}
-	if b.source.manifest.Processes == 0 {
+	if b.source.Manifest.Processes == 0 {
 		return nil
 	}
-	files, err := image.SavedFiles(ctx, b.source.dir.Images())
+	files, err := image.SavedFiles(ctx, b.source.Dir.Images())
 	if err != nil {
 		return err
 	}

@@ -13,13 +13,13 @@ import (
 
 // connections are those inside that an app gets which is made of the snapshot.
 func (s *source) connections(policy template.ConnectionPolicy) ([]tcprepair.Connection, error) {
-	if policy == template.ConnectionReset || s.manifest.Connections == 0 {
+	if policy == template.ConnectionReset || s.Manifest.Connections == 0 {
 		return nil, nil
 	}
-	if err := s.checked(); err != nil {
+	if err := s.Checked(); err != nil {
 		return nil, err
 	}
-	s.once.Do(func() { s.saved, s.savedErr = readConnections(s.dir, s.manifest) })
+	s.once.Do(func() { s.saved, s.savedErr = readConnections(s.Dir, s.Manifest) })
 	if s.savedErr != nil {
 		return nil, s.savedErr
 	}
@@ -28,10 +28,10 @@ func (s *source) connections(policy template.ConnectionPolicy) ([]tcprepair.Conn
 
 // socketOptions are what the other sockets of an app get that is made of the snapshot.
 func (s *source) socketOptions() (sockopt.Saved, error) {
-	if err := s.checked(); err != nil {
+	if err := s.Checked(); err != nil {
 		return sockopt.Saved{}, err
 	}
-	s.optionsOnce.Do(func() { s.options, s.optionsErr = readOptions(s.dir) })
+	s.optionsOnce.Do(func() { s.options, s.optionsErr = readOptions(s.Dir) })
 	return s.options, s.optionsErr
 }
 

@@ -35,7 +35,7 @@ func (srv *server) appObstacles(ctx context.Context, a *App, depth snapshot.Dept
 
 // snapshotObstacles tells what keeps a snapshot from being restored or cloned now.
 func (srv *server) snapshotObstacles(ctx context.Context, name string, depth snapshot.Depth) []*api.Obstacle {
-	dir, m, err := srv.d.findSnapshot(name)
+	dir, m, err := srv.d.store.Find(name)
 	if err != nil {
 		return showObstacles([]error{err})
 	}

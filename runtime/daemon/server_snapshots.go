@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
@@ -55,17 +54,17 @@ func (srv *server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 func (srv *server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	free, err := srv.d.restoring(req.GetSnapshot())
+	claim, err := srv.d.store.Claim(req.GetSnapshot(), restoring)
 	if err != nil {
 		return err
 	}
-	defer free()
+	defer claim.Release()
 	s, err := srv.d.beginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	rec, err := restoredRecord(req, s.manifest)
+	rec, err := restoredRecord(req, s.Manifest)
 	if err != nil {
 		return err
 	}
@@ -77,14 +76,14 @@ func (srv *server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingS
 	about := event.About{App: rec.Name, Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.Restore, about, func(op *event.Operation) (out *outcome, err error) {
 		a, out, err = srv.d.restoreSnapshot(ctx, restoreRequest{
-			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.manifest.App, pages: pages, op: op,
+			source: s, record: *rec, anywhere: req.GetEndpoint() == "" && rec.Name != s.Manifest.App, pages: pages, op: op,
 		})
 		return out, err
 	})
 	if err != nil {
 		return err
 	}
-	free() // who has the answer may remove it
+	claim.Release() // who has the answer may remove it
 	return sendResult(stream, ended, out, &api.Result{App: srv.show(a)})
 }
 
@@ -100,18 +99,17 @@ func (srv *server) ListSnapshots(ctx context.Context, _ *api.ListRequest) (*api.
 // snapshots lists the committed snapshots by name. One that can't be read is
 // listed by its name, and with what is wrong with it.
 func (srv *server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
-	entries, err := os.ReadDir(srv.d.snapshotsDir())
+	names, err := srv.d.store.Names()
 	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
+		return nil, err
 	}
-	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return snapshot.ValidateName(e.Name()) != nil })
-	all := make([]*api.Snapshot, len(entries))
-	lookAtAll(len(entries), func(i int) {
-		dir, m, err := srv.d.findSnapshot(entries[i].Name())
+	all := make([]*api.Snapshot, len(names))
+	lookAtAll(len(names), func(i int) {
+		dir, m, err := srv.d.store.Find(names[i])
 		switch {
 		case errdefs.IsNotFound(err): // it was removed meanwhile
 		case err != nil:
-			all[i] = &api.Snapshot{Name: entries[i].Name(), WouldNotStart: showObstacles([]error{err})}
+			all[i] = &api.Snapshot{Name: names[i], WouldNotStart: showObstacles([]error{err})}
 		default:
 			all[i] = showSnapshot(m)
 			all[i].WouldNotStart = srv.manifestObstacles(ctx, dir, m, snapshot.BySize)
@@ -123,7 +121,7 @@ func (srv *server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
 // RemoveSnapshot implements the API.
 func (srv *server) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest) (*api.RemoveResponse, error) {
 	op := srv.d.events.Begin(event.RemoveSnapshot, event.About{Snapshot: req.GetName()})
-	err := srv.d.removeSnapshot(req.GetName())
+	err := srv.d.store.Remove(req.GetName())
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -134,7 +132,7 @@ func (srv *server) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequ
 // Inspect implements the API. A held app's images are inspected by its name, if
 // no snapshot has it.
 func (srv *server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
-	dir, m, err := srv.d.findSnapshot(req.GetSnapshot())
+	dir, m, err := srv.d.store.Find(req.GetSnapshot())
 	var held *App
 	if errdefs.IsNotFound(err) {
 		a, aerr := srv.d.find(req.GetSnapshot())

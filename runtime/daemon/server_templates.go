@@ -124,7 +124,7 @@ func (srv *server) showTemplate(t *tmpl) *api.Template {
 		}
 		out.Parameters = append(out.Parameters, shown)
 	}
-	_, m, err := srv.d.findSnapshot(rec.Snapshot)
+	_, m, err := srv.d.store.Find(rec.Snapshot)
 	if err != nil {
 		return out // the snapshot is damaged: cloning says how
 	}
@@ -264,7 +264,7 @@ func (srv *server) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Tem
 	if err != nil {
 		return nil, err
 	}
-	if _, m, err := srv.d.findSnapshot(t.rec.Snapshot); err != nil {
+	if _, m, err := srv.d.store.Find(t.rec.Snapshot); err != nil {
 		return nil, err
 	} else if m.Processes == 0 && size > 0 {
 		return nil, refusef("template %s has no processes that could stand ready: its clones start their program", t.rec.Name)

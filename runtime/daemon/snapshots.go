@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
@@ -248,7 +245,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 
 // reserve gives a snapshot its name while it is written.
 func (d *Daemon) reserve(ctx context.Context, req snapshotRequest, app string) (_ snapshot.Dir, free func(), err error) {
-	dir, free, err := d.reserveName(req.name, app)
+	dir, free, err := d.store.Reserve(req.name, app)
 	if err != nil || req.reserved == nil {
 		return dir, free, err
 	}
@@ -257,48 +254,6 @@ func (d *Daemon) reserve(ctx context.Context, req snapshotRequest, app string) (
 		return "", nil, err
 	}
 	return dir, free, nil
-}
-
-func (d *Daemon) reserveName(name, app string) (_ snapshot.Dir, free func(), err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	taken := func(name string) bool {
-		_, err := os.Lstat(string(d.snapshotDir(name)))
-		return d.names[name] || err == nil
-	}
-	if name == "" {
-		for i := 1; name == "" || taken(name); i++ {
-			name = fmt.Sprintf("%s-%d", app, i)
-		}
-	}
-	if err := snapshot.ValidateName(name); err != nil {
-		return "", nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-	}
-	if taken(name) {
-		return "", nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrAlreadyExists)
-	}
-	d.names[name] = true
-	return d.snapshotDir(name), func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.names, name)
-	}, nil
-}
-
-// findSnapshot returns the directory of a snapshot and its manifest.
-func (d *Daemon) findSnapshot(name string) (snapshot.Dir, *snapshot.Manifest, error) {
-	if err := snapshot.ValidateName(name); err != nil {
-		return "", nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-	}
-	dir := d.snapshotDir(name)
-	if _, err := os.Lstat(string(dir)); err != nil {
-		return "", nil, fmt.Errorf("snapshot %s: %w", name, errdefs.ErrNotFound)
-	}
-	m, err := dir.Manifest()
-	if err != nil {
-		return "", nil, fmt.Errorf("snapshot %s: %w", name, err)
-	}
-	return dir, m, nil
 }
 
 // restoreRequest says what restoreSnapshot makes.
@@ -352,7 +307,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 	}
 	req.op.EndStep()
 	out := &outcome{notes: a.Remarked()}
-	if s.manifest.Processes > 0 {
+	if s.Manifest.Processes > 0 {
 		out.sockets = d.restoredSockets(ctx, s)
 	}
 	return a, out, nil

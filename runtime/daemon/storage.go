@@ -174,13 +174,3 @@ func (d *Daemon) neededStubs() (map[string]bool, error) {
 	}
 	return needed, nil
 }
-
-// checkLayers checks the storage of a snapshot.
-func (d *Daemon) checkLayers(ctx context.Context, m *snapshot.Manifest, depth snapshot.Depth) error {
-	for _, l := range m.Layers {
-		if err := d.layers.Check(ctx, l, depth); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -76,15 +76,12 @@ func (n needs) add(files []memory.File, layers []snapshot.Layer, host []hostfile
 // then the answer is an error.
 func (d *Daemon) needed() (needs, error) {
 	n := newNeeds()
-	entries, err := os.ReadDir(d.snapshotsDir())
+	names, err := d.store.Names()
 	if err != nil {
-		return n, fmt.Errorf("list snapshots: %w", err)
+		return n, err
 	}
-	for _, e := range entries {
-		if snapshot.ValidateName(e.Name()) != nil {
-			continue
-		}
-		if err := d.addManifest(n, d.snapshotDir(e.Name())); err != nil {
+	for _, name := range names {
+		if err := d.addManifest(n, d.store.Dir(name)); err != nil {
 			return n, err
 		}
 	}
@@ -105,7 +102,8 @@ func (d *Daemon) needed() (needs, error) {
 			return n, err
 		}
 	}
-	if entries, err = os.ReadDir(d.appsDir()); err != nil {
+	entries, err := os.ReadDir(d.appsDir())
+	if err != nil {
 		return n, fmt.Errorf("list apps: %w", err)
 	}
 	for _, e := range entries {

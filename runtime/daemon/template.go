@@ -17,11 +17,14 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
 )
 
 // tmpl is one template of this daemon.
 type tmpl struct {
+	claim *store.Claim // of the snapshot
+
 	// rec does not change, but for the size of the pool, which d.mu guards.
 	rec   templateRecord
 	rules *template.Rules
@@ -54,14 +57,14 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	if err := t.refuse(); err != nil {
 		return nil, nil, err
 	}
-	free, err := d.reserveTemplate(&t.rec, req.app != nil)
+	free, err := d.reserveTemplate(t, req.app != nil)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer free()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.dropTemplate(t.rec))
+			err = errors.Join(err, d.dropTemplate(t))
 			d.sweepSoon()
 		}
 	}()
@@ -89,7 +92,7 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 		return nil, nil, err
 	}
 	defer s.Close()
-	if !s.manifest.WithStorage {
+	if !s.Manifest.WithStorage {
 		return nil, nil, refusef("snapshot %s has no files: a template needs them", t.rec.Snapshot)
 	}
 	images, err := t.inspect(ctx, s)
@@ -113,26 +116,31 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	return t, out, nil
 }
 
-// reserveTemplate gives a template its name while it is made, and keeps the
-// snapshot that it is made of.
-func (d *Daemon) reserveTemplate(rec *templateRecord, fromApp bool) (free func(), err error) {
+// isMadeOfIt is why a snapshot stays while a template is made of it, and as long as the template is there.
+func isMadeOfIt(template string) store.Reason {
+	return store.Reason{Why: fmt.Sprintf("template %s is made of it", template), Remedy: "remove that first"}
+}
+
+// reserveTemplate gives a template its name while it is made, and claims the snapshot that it is
+// made of.
+func (d *Daemon) reserveTemplate(t *tmpl, fromApp bool) (free func(), err error) {
+	rec := &t.rec
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, made := d.templates[rec.Name]
-	if _, making := d.making[rec.Name]; made || making {
+	if made || d.making[rec.Name] {
 		return nil, fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrAlreadyExists)
 	}
 	if _, err := os.Lstat(d.templateFile(rec.Name)); err == nil {
 		return nil, fmt.Errorf("template %s: %w: it is half removed, or can't be read; remove %s", rec.Name, errdefs.ErrAlreadyExists, d.templateFile(rec.Name))
 	}
-	if !fromApp && d.names[rec.Snapshot] {
-		return nil, fmt.Errorf("snapshot %s: %w: it is being written or removed", rec.Snapshot, errdefs.ErrNotFound)
-	}
-	d.making[rec.Name] = rec.Snapshot
 	if fromApp {
 		// The snapshot gets the template's name, and must stay when it is there.
-		d.making[rec.Name] = rec.Name
+		t.claim = d.store.Expect(rec.Name, isMadeOfIt(rec.Name))
+	} else if t.claim, err = d.store.Claim(rec.Snapshot, isMadeOfIt(rec.Name)); err != nil {
+		return nil, fmt.Errorf("%w: it is being written or removed", err)
 	}
+	d.making[rec.Name] = true
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -197,9 +205,11 @@ func (d *Daemon) forgetTemplate(t *tmpl) error {
 		return refusef("template %s is needed: clones are being made of it; try again when that is done", name)
 	}
 	if t.rec.Own {
-		if err := d.beingRestored(t.rec.Snapshot); err != nil {
+		free, err := t.claim.Exclude()
+		if err != nil {
 			return err
 		}
+		defer free()
 	}
 	rec := t.rec
 	rec.Half = true
@@ -207,7 +217,7 @@ func (d *Daemon) forgetTemplate(t *tmpl) error {
 		return err
 	}
 	delete(d.templates, name)
-	return d.dropTemplate(rec)
+	return d.dropTemplate(t)
 }
 
 // someOf is a list of names, of which a long one is cut.
@@ -235,23 +245,6 @@ func (d *Daemon) clonesOf(name string) []string {
 		names[i] = clones[i].Name
 	}
 	return names
-}
-
-// usedBy names the template that a snapshot is kept for, or "".
-//
-// The caller holds d.mu.
-func (d *Daemon) usedBy(snapshotName string) string {
-	for _, t := range d.templates {
-		if t.rec.Snapshot == snapshotName {
-			return t.rec.Name
-		}
-	}
-	for name, of := range d.making {
-		if of == snapshotName {
-			return name
-		}
-	}
-	return ""
 }
 
 // templateImages is what the images of a template say, which never changes.

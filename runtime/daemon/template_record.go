@@ -78,23 +78,26 @@ func (d *Daemon) loadTemplate(name string) error {
 		return fmt.Errorf("its snapshot is %q", t.rec.Snapshot)
 	}
 	if t.rec.Half {
-		return d.dropTemplate(t.rec)
+		t.claim = d.store.Expect(t.rec.Snapshot, isMadeOfIt(name))
+		return d.dropTemplate(t)
 	}
 	if t.rules, err = template.Parse([]byte(t.rec.Rules)); err != nil {
 		return err
 	}
+	t.claim = d.store.Expect(t.rec.Snapshot, isMadeOfIt(name))
 	d.templates[name] = t
 	return nil
 }
 
-// dropTemplate removes what is on the disk of a template, its record last.
-func (d *Daemon) dropTemplate(rec templateRecord) error {
-	if rec.Own {
-		if err := d.snapshotDir(rec.Snapshot).Remove(); err != nil {
+// dropTemplate removes what is on the disk of a template, its record last, and gives up its claim.
+func (d *Daemon) dropTemplate(t *tmpl) error {
+	defer t.claim.Release()
+	if t.rec.Own {
+		if err := t.claim.Remove(); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(d.templateFile(rec.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(d.templateFile(t.rec.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove template: %w", err)
 	}
 	return nil

@@ -16,11 +16,12 @@ func templatesOnly(t *testing.T) *Daemon {
 	t.Helper()
 	d := &Daemon{
 		opt:       Options{StateDir: t.TempDir()},
-		templates: make(map[string]*tmpl), making: make(map[string]string), names: make(map[string]bool),
+		templates: make(map[string]*tmpl), making: make(map[string]bool), sweeps: make(chan struct{}, 1),
 	}
-	for _, dir := range []string{d.templatesDir(), d.snapshotsDir()} {
-		qt.Assert(t, qt.IsNil(os.Mkdir(dir, 0o700)))
-	}
+	qt.Assert(t, qt.IsNil(os.Mkdir(d.templatesDir(), 0o700)))
+	var err error
+	d.store, err = d.openStore()
+	qt.Assert(t, qt.IsNil(err))
 	return d
 }
 
@@ -56,15 +57,16 @@ func TestLoadTemplate(t *testing.T) {
 // in which it is there.
 func TestSnapshotOfATemplateInTheMaking(t *testing.T) {
 	d := templatesOnly(t)
-	free, err := d.reserveTemplate(&templateRecord{Name: "t"}, true)
+	made := &tmpl{rec: templateRecord{Name: "t"}}
+	free, err := d.reserveTemplate(made, true)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(os.Mkdir(string(d.snapshotDir("t")), 0o700)))
-	_, err = d.doom("t")
+	qt.Assert(t, qt.IsNil(os.Mkdir(string(d.store.Dir("t")), 0o700)))
+	err = d.store.Remove("t")
 	qt.Assert(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
+	qt.Assert(t, qt.ErrorMatches(err, "snapshot t is needed: template t is made of it; remove that first"))
 	free()
-	undo, err := d.doom("t")
-	qt.Assert(t, qt.IsNil(err))
-	undo()
+	qt.Assert(t, qt.IsNil(d.dropTemplate(made)))
+	qt.Assert(t, qt.IsNil(d.store.Remove("t")))
 }
 
 // TestDamagedTemplate flips each bit of a template's record: either what it says is the
