@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/stdio"
 )
 
 // openLent makes a descriptor of each held file of a bind, from which CRIU maps what the
@@ -23,8 +23,7 @@ func (p *Plan) openLent() error {
 			continue
 		}
 		h, ok := p.held[p.Files[image.DescriptorRef{PID: e.PID, FD: e.FD}]]
-		// CRIU looks it up without the first character, as it does the log.
-		key := strings.TrimPrefix(e.Key, "f")
+		key := stdio.InheritKey(e.Key) // as for the app's log
 		better := e.Open.Flags&unix.O_ACCMODE == unix.O_RDWR
 		if !ok || p.lent[key] != nil && !better {
 			continue

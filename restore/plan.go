@@ -3,7 +3,6 @@ package restore
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -26,6 +25,7 @@ type Plan struct {
 	mapped   map[string]*os.File // memory files, by key
 	used     []string            // the keys of those that the images name
 	lent     map[string]*os.File // mapped files of binds, by key
+	streams  streams
 	host     hostFiles
 
 	rehearsal bool // see Rehearse
@@ -81,10 +81,10 @@ func (p *Plan) keep(replaced map[uint64]image.Replaced, files map[string]image.R
 }
 
 // files lists all that CRIU may inherit.
-func (p *Plan) files(at Place) []*os.File {
-	list := make([]*os.File, 0, 1+len(p.held)+len(p.mapped)+len(p.host.open))
-	if at.Log != nil {
-		list = append(list, at.Log)
+func (p *Plan) files() []*os.File {
+	list := make([]*os.File, 0, len(p.streams)+len(p.held)+len(p.mapped)+len(p.host.open))
+	for _, f := range p.streams {
+		list = append(list, f)
 	}
 	for _, h := range p.held {
 		list = append(list, h.File)
@@ -121,14 +121,11 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 			if !at.IPC {
 				return o, missing(e)
 			}
-		case snapshot.ExternalLog:
-			if at.Log == nil {
+		case snapshot.ExternalLog, snapshot.ExternalFIFO, snapshot.ExternalConsole:
+			if at.stream(e) == nil {
 				return o, missing(e)
 			}
-			// CRIU looks an inherited file up by its path without the first
-			// character, which it takes for a slash (files-reg.c, open_path),
-			// and then checks neither size nor mode: the log has grown.
-			o.Inherit = append(o.Inherit, criu.Inherit{Key: strings.TrimPrefix(e.Key, "f"), File: at.Log})
+			// See openStreams.
 		case snapshot.ExternalDev:
 			if at.Dev == "" {
 				return o, missing(e)
@@ -147,6 +144,9 @@ func (p *Plan) options(at Place) (criu.RestoreOptions, error) {
 			// Among the held ones: live, or a stand-in whose other end is closed. Of
 			// terminals the images have the rest.
 		}
+	}
+	for key, f := range p.streams {
+		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: f})
 	}
 	for key, h := range p.held {
 		o.Inherit = append(o.Inherit, criu.Inherit{Key: key, File: h.File})

@@ -19,7 +19,7 @@ func TestPlanOptions(t *testing.T) {
 		{Kind: snapshot.ExternalBind, Key: "bind0", Path: "/data"},
 		{Kind: snapshot.ExternalIPC, Key: "ipc"},
 	}
-	whole := Place{Net: os.Stdin, IPC: true, Log: os.Stderr, Dev: "/run/dev", Binds: map[string]string{"/data": "/srv"}}
+	whole := Place{Net: os.Stdin, IPC: true, Stdio: [3]*os.File{1: os.Stderr}, Dev: "/run/dev", Binds: map[string]string{"/data": "/srv"}}
 	tests := map[string]struct {
 		change func(*Place)
 		err    string
@@ -27,7 +27,7 @@ func TestPlanOptions(t *testing.T) {
 		"whole":      {func(*Place) {}, ""},
 		"no network": {func(p *Place) { p.Net = nil }, ".*incomplete: net net"},
 		"no ipc":     {func(p *Place) { p.IPC = false }, ".*incomplete: ipc ipc"},
-		"no log":     {func(p *Place) { p.Log = nil }, ".*incomplete: log .*"},
+		"no log":     {func(p *Place) { p.Stdio = [3]*os.File{} }, ".*incomplete: log .*"},
 		"no dev":     {func(p *Place) { p.Dev = "" }, ".*incomplete: dev dev/dev"},
 		"no bind":    {func(p *Place) { p.Binds = nil }, ".*incomplete: bind bind0/data"},
 	}
@@ -37,6 +37,8 @@ func TestPlanOptions(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			at := whole
 			tt.change(&at)
+			qt.Assert(t, qt.IsNil(p.openStreams(at)))
+			defer func() { qt.Check(t, qt.IsNil(p.streams.close())) }()
 			o, err := p.options(at)
 			if tt.err != "" {
 				qt.Assert(t, qt.ErrorMatches(err, tt.err))

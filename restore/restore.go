@@ -34,7 +34,7 @@ type Place struct {
 	IPC   bool              // Options.Start starts CRIU in the app's ipc namespace, too
 	Dev   string            // the mount for /dev
 	Binds map[string]string // mount path inside the app -> source on the host
-	Log   *os.File          // standard output and error
+	Stdio [3]*os.File       // the standard streams; nil if the saved ones were the app's own
 	Work  string            // an existing directory for CRIU's log
 	View  string            // an existing directory, best on a tmpfs: links on the snapshot's file system would change its files' ctime, see snapshot.Dir.Open; what a crash leaves there, snapshot.Sweep removes
 }
@@ -63,7 +63,7 @@ type Options struct {
 	Guard *os.File
 	Start func(*exec.Cmd) error
 	// Meanwhile is called while CRIU starts, before the images and the place are
-	// looked at but for its cgroup and namespaces, Log, Work and View; may be nil.
+	// looked at but for its cgroup and namespaces, Stdio, Work and View; may be nil.
 	Meanwhile func(ctx context.Context) error
 	// Connect, Ready and Resuming are as in criu.RestoreOptions.
 	Connect  func(ctx context.Context) error
@@ -141,6 +141,10 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, plan.closeLent()) }()
+	if err := plan.openStreams(o.Place); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, plan.streams.close()) }()
 	if err := plan.openHostFiles(ctx, o); err != nil {
 		return 0, err
 	}
@@ -150,7 +154,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 	}
 	defer func() { err = errors.Join(err, plan.terminals.close()) }()
 	step(o.Step, "start criu")
-	started, err := c.StartRestore(ctx, criu.StartOptions{Files: plan.files(o.Place), Guard: o.Guard, Start: o.Start})
+	started, err := c.StartRestore(ctx, criu.StartOptions{Files: plan.files(), Guard: o.Guard, Start: o.Start})
 	if err != nil {
 		return 0, err
 	}
@@ -171,7 +175,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Connect, ro.Ready, ro.Resuming = o.Connect, plan.terminals.ready(o.Ready), o.Resuming
+	ro.Connect, ro.Ready, ro.Resuming = o.Connect, plan.terminals.ready(plan.keepSize(o.Place, o.Ready)), o.Resuming
 	ro.Placed = plan.terminals.attach
 	step(o.Step, "restore processes")
 	pid, err = started.Run(ctx, ro)

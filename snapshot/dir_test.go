@@ -8,6 +8,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
 func manifest() *Manifest {
@@ -40,6 +42,9 @@ func TestManifestValidate(t *testing.T) {
 			`.*path "a" twice`,
 		},
 		"mount":         {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "/data"}} }, ""},
+		"stream":        {func(m *Manifest) { m.External = []External{{Kind: ExternalFIFO, FD: 2}} }, ""},
+		"no stream":     {func(m *Manifest) { m.External = []External{{Kind: ExternalConsole, FD: 3}} }, ".*standard stream 3"},
+		"console":       {func(m *Manifest) { m.External = []External{TerminalAt(terminal.Control{PID: 1, FD: 9, Console: true})} }, ""},
 		"mount path":    {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "data"}} }, ".*mount path.*"},
 		"unclean mount": {func(m *Manifest) { m.External = []External{{Kind: ExternalDev, Path: "/a/../b"}} }, ".*mount path.*"},
 		"connections": {

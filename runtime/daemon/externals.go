@@ -6,13 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/stdio"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -27,13 +27,12 @@ const (
 // externals lists what CRIU is not to save: for the manifest, and as CRIU's
 // --external values.
 func externals(a *App, rec app.Record) (list []snapshot.External, dump []string, err error) {
-	logKey, err := logFileKey(a, rec.Process.PID)
+	streams, err := streamsOf(a, rec.Process.PID)
 	if err != nil {
 		return nil, nil, err
 	}
 	list = []snapshot.External{
 		{Kind: snapshot.ExternalNet, Key: netKey},
-		{Kind: snapshot.ExternalLog, Key: logKey},
 		{Kind: snapshot.ExternalDev, Key: devKey, Path: "/dev"},
 	}
 	// Not the network namespace: CRIU is started in it, see takeOptions.
@@ -41,7 +40,10 @@ func externals(a *App, rec app.Record) (list []snapshot.External, dump []string,
 	if err != nil {
 		return nil, nil, err
 	}
-	dump = []string{logKey, "mnt[/dev]:" + devKey, control}
+	dump = []string{"mnt[/dev]:" + devKey, control}
+	for _, s := range streams {
+		list, dump = append(list, snapshot.StreamOf(s)), append(dump, s.Key)
+	}
 	for _, v := range a.box.Views() {
 		list = append(list, snapshot.External{Kind: snapshot.ExternalMount, Key: v.Key, Path: v.Path})
 		dump = append(dump, fmt.Sprintf("mnt[%s]:%s", v.Path, v.Key))
@@ -54,73 +56,25 @@ func externals(a *App, rec app.Record) (list []snapshot.External, dump []string,
 	return list, dump, nil
 }
 
-// logFileKey is CRIU's name for the app's log, a file outside of its mounts:
-// file[<mount id>:<inode>], both hexadecimal (files-reg.c, dump_one_reg_file).
-// The mount id is the one that the process knows the file by.
-func logFileKey(a *App, pid int) (string, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(a.box.LogFile(), &st); err != nil {
-		return "", fmt.Errorf("find app log: %w", err)
-	}
-	f, err := a.box.OpenLog()
+// streamsOf names the standard streams of an app, of which pid is the root process.
+func streamsOf(a *App, pid int) ([]stdio.Stream, error) {
+	files, err := a.box.OpenStdio()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	mount, _, err := fdinfo("self", int(f.Fd()))
-	if err != nil {
-		return "", err
-	}
-	for _, fd := range []int{1, 2} {
-		var open unix.Stat_t
-		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &open) != nil || open.Ino != st.Ino || open.Dev != st.Dev {
-			continue // the program has closed or replaced it
-		}
-		// A shell does so for each of its commands, and back.
-		if id, inode, err := fdinfo(strconv.Itoa(pid), fd); err == nil && inode == st.Ino {
-			mount = id
-			break
-		}
-	}
-	return fmt.Sprintf("file[%x:%x]", mount, st.Ino), nil
-}
-
-// fdinfo reads the mount and the inode of a process's open file, both at the same time
-// (fs/proc/fd.c, seq_show; Linux 5.14).
-func fdinfo(pid string, fd int) (mount int, inode uint64, err error) {
-	path := fmt.Sprintf("/proc/%s/fdinfo/%d", pid, fd)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find mount of app log: %w", err)
-	}
-	for line := range strings.Lines(string(b)) {
-		name, value, _ := strings.Cut(line, ":")
-		value = strings.TrimSpace(value)
-		switch name {
-		case "mnt_id":
-			mount, err = strconv.Atoi(value)
-		case "ino":
-			inode, err = strconv.ParseUint(value, 10, 64)
-		}
-		if err != nil {
-			return 0, 0, fmt.Errorf("find mount of app log: %s: %w", path, err)
-		}
-	}
-	if mount == 0 || inode == 0 {
-		return 0, 0, fmt.Errorf("find mount of app log: no mnt_id or ino in %s", path)
-	}
-	return mount, inode, nil
+	defer files.Close() //nolint:errcheck // only looked at
+	return stdio.Find(pid, files)
 }
 
 // place is where the app's processes are restored to.
 func (d *Daemon) place(a *App, rec app.Record, ns *netns.NS) (_ *restore.Place, err error) {
-	log, err := a.box.OpenLog()
+	streams, err := a.box.OpenStdio()
 	if err != nil {
 		return nil, err
 	}
 	ipc, err := a.box.KeepsIPC()
 	if err != nil {
-		return nil, errors.Join(err, log.Close())
+		return nil, errors.Join(err, streams.Close())
 	}
 	binds := a.box.ViewSources()
 	binds[hold.QueueMount] = a.box.Queues()
@@ -128,7 +82,7 @@ func (d *Daemon) place(a *App, rec app.Record, ns *netns.NS) (_ *restore.Place, 
 		binds[m.Destination] = m.Source
 	}
 	return &restore.Place{
-		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Log: log, Work: a.work(), View: a.work(),
+		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Stdio: streams, Work: a.work(), View: a.work(),
 	}, nil
 }
 

@@ -52,13 +52,13 @@ func (a *App) fillTerminals(m *snapshot.Manifest, next func(context.Context, int
 // /dev/tty. What waits in the terminals is taken out of them, see putBackTerminals.
 func (a *App) terminals(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	rec, _ := a.Read()
-	found, err := terminal.Controls(ctx, rec.Process.PID, pids)
+	found, err := terminal.Controls(ctx, rec.Process.PID, pids, nil)
 	if err != nil {
 		return nil, err
 	}
 	list := make([]snapshot.External, len(found))
 	for i, c := range found {
-		list[i] = snapshot.TerminalAt(c.PID, c.FD, c.Number)
+		list[i] = snapshot.TerminalAt(c)
 	}
 	pairs, err := a.terminalsFile().Save(ctx, rec.Process.PID, pids)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
+	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
@@ -217,7 +218,7 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 	if err != nil {
 		return nil, err
 	}
-	defer place.Log.Close() //nolint:errcheck // the app has its own
+	defer sandbox.Streams(place.Stdio).Close() //nolint:errcheck // the app has its own
 	g, err := openGuard(a)
 	if err != nil {
 		return nil, err

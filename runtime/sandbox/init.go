@@ -23,17 +23,24 @@ type initConfig struct {
 	Dev  string
 	// Views of the app's cgroup.
 	Views []cgroup.View
+	Stdin bool // standard input is given
+	// FreeTerminal has the process only do what [Sandbox.FreeTerminal] says.
+	FreeTerminal bool
 }
 
 // Init is the first process of an app before it becomes the program: it runs
 // in the new namespaces, mounts, and executes. It does not return unless that
-// fails, and the caller must be on the main thread, locked to it.
+// fails, or it was started by [Sandbox.FreeTerminal]. The caller must be on the main
+// thread, locked to it.
 func Init() error {
 	request, answer := os.NewFile(3, "request"), os.NewFile(4, "answer")
 	// Nothing that the daemon inherited from its own parent reaches the program.
 	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11
 	if err == nil {
 		err = run(request)
+	}
+	if err == nil {
+		return nil
 	}
 	_, werr := fmt.Fprint(answer, err)
 	return errors.Join(err, werr)
@@ -43,6 +50,9 @@ func run(request *os.File) error {
 	var cfg initConfig
 	if err := json.NewDecoder(request).Decode(&cfg); err != nil {
 		return fmt.Errorf("read spec: %w", err)
+	}
+	if cfg.FreeTerminal {
+		return freeTerminal()
 	}
 	// The process is in its cgroup, which so is the root of its namespace,
 	// cgroup_namespaces(7); and the spec arrives when the daemon has mounted what
@@ -61,8 +71,10 @@ func run(request *os.File) error {
 	if err := pivot(cfg.Root); err != nil {
 		return err
 	}
-	if err := openStdin(); err != nil {
-		return err
+	if !cfg.Stdin {
+		if err := openStdin(); err != nil {
+			return err
+		}
 	}
 	// The daemon's own protection from the out-of-memory killer is not the app's.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountRoot mounts the overlay: the app's own writes over the lower root, with the
-// storage layers between.
+// mountRoot mounts the app's root: the given directory, or an overlay, which is the app's
+// own writes over the lower root, with the storage layers between.
 //
 // With the host's root as the lower one, file systems mounted below it are not
 // part of the app's view: an overlay does not descend into mounts.
@@ -21,6 +21,9 @@ func (s *Sandbox) mountRoot(ctx context.Context) error {
 	mounted, err := isMountPoint(s.Root())
 	if err != nil || mounted {
 		return err
+	}
+	if s.Rootfs != "" {
+		return s.bindRoot()
 	}
 	o := overlay{upper: s.Upper(), work: s.overlayWork()}
 	if s.Layers != nil {
@@ -46,6 +49,18 @@ func (s *Sandbox) mountRoot(ctx context.Context) error {
 	}
 	o.lowers = append(o.lowers, s.Spec.Root.Path)
 	return o.at(s.Root())
+}
+
+// bindRoot mounts the given root directory, since pivot_root(2) wants a mount point, here
+// and when CRIU restores (criu/mount.c, cr_pivot_root).
+func (s *Sandbox) bindRoot() error {
+	if err := os.MkdirAll(s.Root(), 0o755); err != nil {
+		return fmt.Errorf("make root: %w", err)
+	}
+	if err := unix.Mount(s.Rootfs, s.Root(), "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount root %s: %w", s.Rootfs, err)
+	}
+	return private(s.Root())
 }
 
 // makeUpper makes the directory of the app's writes, like the one below it: its

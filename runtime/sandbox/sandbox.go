@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -43,6 +44,16 @@ type Config struct {
 	// Layers tells the directories between the app's writes and its lower root, the
 	// topmost first, whenever the root is mounted: see [Stack]. Nil: there are none.
 	Layers func(context.Context) ([]string, error)
+
+	// Rootfs is a directory that is the app's root, whose content others make and keep.
+	// File systems mounted below it are no part of the app's view. Empty: the root is
+	// stacked, the app's own writes over Spec.Root.Path.
+	Rootfs string
+	// NetNS is the path of a network namespace that is the app's, which others make,
+	// connect and remove. Empty: one is made, with loopback devices alone.
+	NetNS string
+	// Stdio are the program's standard streams.
+	Stdio Stdio
 }
 
 // Sandbox is the place of one app. Its methods are not safe for concurrent use:
@@ -82,7 +93,7 @@ func (s *Sandbox) Upper() string { return filepath.Join(s.StateDir, "storage", "
 func (s *Sandbox) LogFile() string { return filepath.Join(s.StateDir, "log") }
 
 // NetPath is where the app's network namespace is bound.
-func (s *Sandbox) NetPath() string { return filepath.Join(s.RunDir, "ns", "net") }
+func (s *Sandbox) NetPath() string { return cmp.Or(s.NetNS, filepath.Join(s.RunDir, "ns", "net")) }
 
 // Enclose makes the part of what outlives the app's processes that they are born in,
 // as far as it is missing: the cgroup, and the network namespace, which it returns and
@@ -132,11 +143,12 @@ func (s *Sandbox) resources() *specs.LinuxResources {
 	return s.Spec.Linux.Resources
 }
 
-// network opens the app's network namespace, or makes and binds a new one.
+// network opens the app's network namespace, or makes and binds a new one, unless it is
+// given.
 func (s *Sandbox) network() (*netns.NS, error) {
 	ns, err := netns.Open(s.NetPath())
-	if err == nil {
-		return ns, nil
+	if err == nil || s.NetNS != "" {
+		return ns, err
 	}
 	ns, err = netns.New()
 	if err != nil {
@@ -148,24 +160,18 @@ func (s *Sandbox) network() (*netns.NS, error) {
 	return ns, nil
 }
 
-// OpenLog opens the app's log for appending.
-func (s *Sandbox) OpenLog() (*os.File, error) {
-	f, err := os.OpenFile(s.LogFile(), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open app log: %w", err)
-	}
-	return f, nil
-}
-
-// Remove takes away all that Enclose, Furnish and KeepIPC made, but for the state directory. The
-// app's processes must have ended. Missing parts are no error.
+// Remove takes away all that Enclose, Furnish and KeepIPC made, but for the state directory,
+// and for what was given: root directory and network namespace stay. The app's processes
+// must have ended. Missing parts are no error.
 func (s *Sandbox) Remove() error {
 	errs := []error{
-		netns.Unbind(s.NetPath()),
 		s.DropIPC(),
 		unmount(s.Root()),
 		unmount(s.Dev()),
 		s.group.Delete(),
+	}
+	if s.NetNS == "" {
+		errs = append(errs, netns.Unbind(s.NetPath()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove sandbox of %s: %w", s.Name, err)

@@ -32,11 +32,11 @@ type Launch struct {
 // namespace, which Enclose has returned. It takes the process some ms to be ready, in
 // which the caller can make the rest of the sandbox. The caller closes it.
 func (s *Sandbox) Launch(ctx context.Context, ns *netns.NS) (_ *Launch, err error) {
-	log, err := s.OpenLog()
+	streams, err := s.OpenStdio()
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the app has its own
+	defer streams.Close() //nolint:errcheck // the app has its own
 	l := &Launch{box: s}
 	// request carries the config; answer carries an error text, or ends when the
 	// program runs.
@@ -50,12 +50,18 @@ func (s *Sandbox) Launch(ctx context.Context, ns *netns.NS) (_ *Launch, err erro
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", InitCommand)
 	cmd.Args[0] = "snapctl-init"
 	cmd.Env = []string{"GOMAXPROCS=1"}
-	cmd.Stdout, cmd.Stderr = log, log
+	if streams[0] != nil {
+		cmd.Stdin = streams[0]
+	}
+	cmd.Stdout, cmd.Stderr = streams[1], streams[2]
 	cmd.ExtraFiles = []*os.File{l.request.r, l.answer.w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid: true, // CRIU refuses a session that leads outside the pid namespace
 		// Its mount namespace it makes when the mounts are there that it is to have.
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWTIME,
+	}
+	if s.Stdio.Terminal != "" {
+		cmd.SysProcAttr.Setctty, cmd.SysProcAttr.Ctty = true, 0
 	}
 	err = ns.Do(func() error {
 		runtime.LockOSThread() //nolint:forbidigo // once more than Do unlocks it: the thread dies with Do's goroutine
@@ -90,7 +96,9 @@ func (l *Launch) closePipes() {
 // returns when the program has been executed. It is called once, and closes l.
 func (l *Launch) Run() (_ *process.Process, err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
-	config, err := json.Marshal(initConfig{Spec: l.box.Spec, Root: l.box.Root(), Dev: l.box.Dev(), Views: l.box.Views()})
+	config, err := json.Marshal(initConfig{
+		Spec: l.box.Spec, Root: l.box.Root(), Dev: l.box.Dev(), Views: l.box.Views(), Stdin: l.box.Stdio.Stdin != "" || l.box.Stdio.Terminal != "",
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encode spec: %w", err)
 	}

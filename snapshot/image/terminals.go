@@ -23,6 +23,22 @@ const (
 // (UNIX98_PTY_SLAVE_MAJOR of linux/major.h).
 const slaveMajor = 136
 
+// controlDevice is the device number of /dev/tty (Documentation/admin-guide/devices.txt).
+const controlDevice = 5 << 8
+
+// Console stands for the number of the terminal that is the app's standard streams, and
+// whose master is somebody else's. It is external to CRIU, as /dev/tty is.
+const Console = -1
+
+// isControl tells whether an entry is of /dev/tty, isConsole whether it is of the console.
+func isControl(info *tty.TtyInfoEntry) bool {
+	return info.GetType() == tty.TtyType_EXT_TTY && info.GetRdev() == controlDevice
+}
+
+func isConsole(info *tty.TtyInfoEntry) bool {
+	return info.GetType() == tty.TtyType_EXT_TTY && info.GetRdev() != controlDevice
+}
+
 // HasControlTerminals tells whether a dump has open files of /dev/tty, which
 // [View.PlaceTerminals] has to edit.
 func HasControlTerminals(images string) (bool, error) {
@@ -35,7 +51,7 @@ func HasControlTerminals(images string) (bool, error) {
 		if err := proto.Unmarshal(rec.Message, &info); err != nil {
 			return false, fmt.Errorf("read terminal %d: %w: %w", i, ErrMalformed, err)
 		}
-		if info.GetType() == tty.TtyType_EXT_TTY {
+		if isControl(&info) {
 			return true, nil
 		}
 	}
@@ -46,8 +62,8 @@ func HasControlTerminals(images string) (bool, error) {
 // leads to. The dump was told that /dev/tty is external, since CRIU saves it only if
 // the same process has the terminal's master open (criu/tty.c, tty_verify_ctty), and
 // restores one set of settings to all of them. numbers has, by a place where it is
-// open, the number of the pseudo-terminal; a file without one belongs to a terminal
-// that is gone, and becomes one of a terminal that is gone.
+// open, the number of the pseudo-terminal, or [Console]; a file without one belongs to a
+// terminal that is gone, and becomes one of a terminal that is gone.
 //
 // What differs is the name: /proc/PID/fd/N shows /dev/pts/3, and fstat(2) its device
 // number. The file's kernel object, a terminal, is the same either way (the kernel's
@@ -106,7 +122,7 @@ func (e *terminalEdit) run(infos, files *Image) error {
 		return err
 	}
 	for i, f := range entries {
-		if f == nil || e.infos[f.GetTty().GetTtyInfoId()].GetType() != tty.TtyType_EXT_TTY {
+		if f == nil || !isControl(e.infos[f.GetTty().GetTtyInfoId()]) {
 			continue
 		}
 		if err := e.place(f.GetTty()); err != nil {
@@ -168,6 +184,9 @@ func (e *terminalEdit) readFiles(records []Record) ([]*fdinfo.FileEntry, error) 
 func (e *terminalEdit) place(f *tty.TtyFileEntry) error {
 	own := e.infos[f.GetTtyInfoId()]
 	number, known := e.numbers[f.GetId()]
+	if known && number == Console {
+		return e.placeConsole(f)
+	}
 	if !known {
 		number = e.unused()
 	}
@@ -193,6 +212,18 @@ func (e *terminalEdit) place(f *tty.TtyFileEntry) error {
 	}
 	f.TtyInfoId, f.RegfId = new(id), new(e.names[id])
 	return nil
+}
+
+// placeConsole makes a file of /dev/tty one of the console. All entries of that are of the
+// same terminal.
+func (e *terminalEdit) placeConsole(f *tty.TtyFileEntry) error {
+	for id, info := range e.infos {
+		if isConsole(info) {
+			f.TtyInfoId = new(id)
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: the console is not in it", ErrMalformed)
 }
 
 // name adds the file by which CRIU opens a slave; it has one of each terminal that
@@ -247,14 +278,14 @@ func (e *terminalEdit) writeInfos(img *Image) error {
 		if err := proto.Unmarshal(rec.Message, &info); err != nil {
 			return fmt.Errorf("read terminal: %w: %w", ErrMalformed, err)
 		}
-		if info.GetType() == tty.TtyType_EXT_TTY {
+		if isControl(&info) {
 			continue
 		}
 		records = append(records, rec)
 		delete(e.infos, info.GetId())
 	}
 	for _, info := range e.infos {
-		if info.GetType() == tty.TtyType_EXT_TTY {
+		if isControl(info) {
 			continue
 		}
 		b, err := proto.Marshal(info)

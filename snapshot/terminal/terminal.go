@@ -49,16 +49,25 @@ type Control struct {
 	FD  int
 	// Number is N of the terminal's /dev/pts/N.
 	Number int
+	// Console tells that it leads to the terminal that is the app's standard streams, and
+	// whose master is somebody else's.
+	Console bool
 }
 
 // Controls lists the descriptors of /dev/tty of frozen processes, but for those whose
 // terminal is gone. It looks for them only if the app, of which root is one of the
-// processes, has pseudo-terminals at all.
+// processes, has pseudo-terminals at all, or a console: that is the slave of the terminal
+// that is its standard streams; nil if they are none.
 //
 // Cost: 3 us a descriptor.
-func Controls(ctx context.Context, root int, pids []int) ([]Control, error) {
-	some, err := has(root)
-	if err != nil || !some {
+func Controls(ctx context.Context, root int, pids []int, console *os.File) ([]Control, error) {
+	number := -1
+	if console != nil {
+		var err error
+		if number, err = Number(int(console.Fd())); err != nil {
+			return nil, err
+		}
+	} else if some, err := has(root); err != nil || !some {
 		return nil, err
 	}
 	var list []Control
@@ -70,9 +79,24 @@ func Controls(ctx context.Context, root int, pids []int) ([]Control, error) {
 		if err != nil {
 			return nil, fmt.Errorf("look for terminals of process %d: %w", pid, err)
 		}
-		list = append(list, found...)
+		for _, c := range found {
+			c.Console = c.Number == number && onConsole(root, pid, number)
+			list = append(list, c)
+		}
 	}
 	return list, nil
+}
+
+// onConsole tells whether /dev/tty of a process is the console, which has this number: the
+// app may have a terminal of its own with the same one. The console is the controlling
+// terminal of the first process's session alone.
+func onConsole(root, pid, number int) bool {
+	if _, err := os.Lstat(fmt.Sprintf("/proc/%d/root/dev/pts/%d", root, number)); err != nil {
+		return true
+	}
+	first, err := unix.Getsid(root)
+	session, serr := unix.Getsid(pid)
+	return err == nil && serr == nil && session == first
 }
 
 // has tells whether an app has pseudo-terminals.
