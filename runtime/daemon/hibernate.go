@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -71,7 +72,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	if err != nil {
 		return nil, err
 	}
-	network, err := a.ownNetwork()
+	settings, err := a.netState().Settings()
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +130,8 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	}
 	opt.Unseen = func() [][]byte { return a.held.Unseen }
 	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(a.saveDev(ctx, to), writeOptions(to, options.Found().Options), writeNetwork(to, network))
+		state := netstate.Saved{Options: options.Found().Options, Settings: settings}
+		return errors.Join(a.saveDev(ctx, to), state.Write(to))
 	}
 	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
 		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen))

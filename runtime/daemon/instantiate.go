@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -64,6 +65,30 @@ func (d *Daemon) beginSnapshot(ctx context.Context, name string, depth snapshot.
 		return nil, err
 	}
 	return &source{Snapshot: s}, nil
+}
+
+// connections are those inside that an app gets which is made of the snapshot.
+func (s *source) connections(policy template.ConnectionPolicy) ([]tcprepair.Connection, error) {
+	if policy == template.ConnectionReset || s.Manifest.Connections == 0 {
+		return nil, nil
+	}
+	if err := s.Checked(); err != nil {
+		return nil, err
+	}
+	s.once.Do(func() { s.saved, s.savedErr = netstate.ReadConnections(s.Dir, s.Manifest) })
+	if s.savedErr != nil {
+		return nil, s.savedErr
+	}
+	return s.saved.Connections, nil
+}
+
+// socketOptions are what the other sockets of an app get that is made of the snapshot.
+func (s *source) socketOptions() (sockopt.Saved, error) {
+	if err := s.Checked(); err != nil {
+		return sockopt.Saved{}, err
+	}
+	s.optionsOnce.Do(func() { s.options, s.optionsErr = netstate.ReadOptions(s.Dir) })
+	return s.options, s.optionsErr
 }
 
 // birth is how an enrolled app is made of a snapshot.

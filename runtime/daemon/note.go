@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"slices"
 
 	"github.com/snapctl/snapctl/snapshot"
@@ -12,29 +11,24 @@ import (
 // setAgain sets what CRIU does not: the settings of the processes that were restored, and
 // marks of System V objects. A
 // setting that this host does not allow is a note, and no reason to fail.
-func (a *App) setAgain(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
+func (a *App) setAgain(m *snapshot.Manifest, pid int) error {
 	if len(m.Settings) == 0 && m.SystemV == nil {
-		return next
+		return nil
 	}
-	return func(ctx context.Context, pid int) error {
-		pids, err := a.cgroup().PIDs()
-		if err != nil {
-			return err
-		}
-		notes, err := settings.Apply(pids, m.Settings)
-		if err != nil {
-			return err
-		}
-		marks, err := sysv.Apply(pid, m.SystemV)
-		if err != nil {
-			return err
-		}
-		for _, n := range slices.Concat(notes, marks) {
-			a.Remark(n, "")
-		}
-		if next == nil {
-			return nil
-		}
-		return next(ctx, pid)
+	pids, err := a.cgroup().PIDs()
+	if err != nil {
+		return err
 	}
+	notes, err := settings.Apply(pids, m.Settings)
+	if err != nil {
+		return err
+	}
+	marks, err := sysv.Apply(pid, m.SystemV)
+	if err != nil {
+		return err
+	}
+	for _, n := range slices.Concat(notes, marks) {
+		a.Remark(n, "")
+	}
+	return nil
 }

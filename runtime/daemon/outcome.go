@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/tcprepair"
@@ -41,7 +42,7 @@ func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snaps
 // restoredSockets says what became of the connections of a snapshot's app in one that
 // was restored from it.
 func (d *Daemon) restoredSockets(ctx context.Context, s *source) []socketOutcome {
-	saved, err := readConnections(s.Dir, s.Manifest)
+	saved, err := netstate.ReadConnections(s.Dir, s.Manifest)
 	if err != nil {
 		d.log.ErrorContext(ctx, "tell what became of connections", slog.String("images", s.Dir.Images()), slog.Any("error", err))
 		saved = &tcprepair.Saved{}

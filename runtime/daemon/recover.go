@@ -138,7 +138,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
 	case app.Running:
 		return d.recoverRunning(ctx, a)
 	case app.Snapshotting:
-		if err := errors.Join(a.endRepair(ctx), a.putBackTerminals()); err != nil {
+		if err := errors.Join(a.netState().EndRepair(ctx), a.putBackTerminals()); err != nil {
 			return err
 		}
 		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -219,7 +219,7 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *App) error {
 	if err := d.reclaim(ctx, a); err != nil {
 		return err
 	}
-	if err := a.endRepair(ctx); err != nil { // a snapshot of the held app was being taken
+	if err := a.netState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
 	if err := d.settleRestack(ctx, a); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -47,7 +48,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	case app.Stopped:
 		return d.saveStopped(ctx, a, req)
 	}
-	network, unbound := d.networkSettings(ctx, a)
+	settings, unbound := a.netState().CopyableSettings(ctx)
 	unrestorable, err := d.unrestorable(a)
 	if err != nil {
 		return nil, nil, err
@@ -96,16 +97,13 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	look := frozenLook{a: a, opt: opt.hold, announced: opt.External}
 	opt.Unseen = func() [][]byte { return look.unseen }
 	saved := opt.Manifest // completed in Frozen and Saved
-	var inside *savedConnections
+	var inside *netstate.Saved
 	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(req.accept)); err != nil {
 			return nil, err
 		}
 		var err error
-		if inside, err = d.saveConnections(ctx, a, ns, network, func(in *hold.Inside) error { return in.Open(ctx, pids) }); err != nil {
-			return nil, err
-		}
-		if err := inside.gather(ctx, a, ns, pids); err != nil {
+		if inside, err = a.netState().Save(ctx, ns, settings, pids); err != nil {
 			return nil, err
 		}
 		watched, err := opt.watched(ctx, pids)
@@ -135,7 +133,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
 			return err
 		}
-		if err := errors.Join(a.saveDev(ctx, to), inside.write(to)); err != nil {
+		if err := errors.Join(a.saveDev(ctx, to), inside.Write(to)); err != nil {
 			return err
 		}
 		return fault.Point(ctx, fault.SnapshotBeforeCommit)
@@ -171,7 +169,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 // copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
 // has its turn.
 func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
-	inside := &savedConnections{}
+	inside := &netstate.Saved{}
 	if a.held != nil {
 		if err := a.held.Copyable(); err != nil {
 			return nil, nil, err
@@ -179,10 +177,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 		for _, n := range a.held.LostInCopies() {
 			a.Remark(n.Text, n.Remedy)
 		}
-		if inside, err = d.saveHeldConnections(ctx, a); err != nil {
-			return nil, nil, err
-		}
-		if err := errors.Join(inside.gatherHeld(a), a.checkHeldBound(&inside.network)); err != nil {
+		if inside, err = a.netState().SaveHeld(ctx, a.hibernation()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -220,7 +215,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 			m.Connections = len(inside.Connections)
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
-			if err := inside.write(to); err != nil || shared {
+			if err := inside.Write(to); err != nil || shared {
 				return errors.Join(err, fault.Point(ctx, fault.SnapshotBeforeCommit))
 			}
 			req.op.Step("copy files")

@@ -28,23 +28,17 @@ func (a *App) putBackTerminals() error {
 
 // fillTerminals puts into the terminals of a restored app, which does not run yet, what
 // waited in the saved ones. What can't be put there is no reason for the app not to run.
-func (a *App) fillTerminals(m *snapshot.Manifest, next func(context.Context, int) error) func(context.Context, int) error {
+func (a *App) fillTerminals(m *snapshot.Manifest) {
 	pairs := m.Pairs()
 	if len(pairs) == 0 {
-		return next
+		return
 	}
-	return func(ctx context.Context, pid int) error {
-		pids, err := a.cgroup().PIDs()
-		if err == nil {
-			err = terminal.PutBack(pids, pairs)
-		}
-		if err != nil {
-			a.Remark("some of what waited in the app's terminals is lost: "+err.Error(), "press Ctrl-L, or the program's own key, to have the screen drawn again")
-		}
-		if next == nil {
-			return nil
-		}
-		return next(ctx, pid)
+	pids, err := a.cgroup().PIDs()
+	if err == nil {
+		err = terminal.PutBack(pids, pairs)
+	}
+	if err != nil {
+		a.Remark("some of what waited in the app's terminals is lost: "+err.Error(), "press Ctrl-L, or the program's own key, to have the screen drawn again")
 	}
 }
 

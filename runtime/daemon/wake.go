@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -80,7 +81,7 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
-		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: op.Step, options: a.unheldOptions,
+		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: op.Step, options: func() (sockopt.Saved, error) { return a.netState().UnheldOptions(a.hibernation()) },
 		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
 		ready: func(ctx context.Context, pid int) error {
 			if err := d.narrow(ctx, a); err != nil {
@@ -204,10 +205,10 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 			if err := r.connect(ctx, ns); err != nil {
 				return err
 			}
-			return a.sameNetwork(ns, r.from)
+			return a.netState().SetSettings(ns, r.from)
 		}
 	} else if newNetwork {
-		if err := a.sameNetwork(ns, r.from); err != nil {
+		if err := a.netState().SetSettings(ns, r.from); err != nil {
 			return nil, err
 		}
 	}
@@ -240,12 +241,12 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 		}
 		connect = nil
 	}
-	again, err := reconnect(ctx, ns, r.connections)
+	again, err := netstate.Reconnect(ctx, ns, r.connections)
 	if err != nil {
 		return nil, err
 	}
-	defer again.close() //nolint:errcheck // the processes have the sockets, or nobody may
-	held = append(held, again.held()...)
+	defer again.Close() //nolint:errcheck // the processes have the sockets, or nobody may
+	held = append(held, again.Held()...)
 	locks, unlock, err := a.neededLocks(r.manifest, r.from.Images(), held)
 	defer func() { unlock() }()
 	if err != nil {
@@ -277,7 +278,7 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 			return err
 		},
 		Meanwhile: meanwhile, Connect: connect,
-		Ready: again.ready(a.sameOptions(ns, r.options, a.fillTerminals(r.manifest, a.setAgain(r.manifest, r.ready)))), Step: r.tell, Lost: a.Remark,
+		Ready: func(ctx context.Context, pid int) error { return a.restored(ctx, ns, r, again, pid) }, Step: r.tell, Lost: a.Remark,
 		Resuming: func() {
 			resuming = true
 			if r.frozen {
@@ -301,6 +302,28 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 		return nil, err
 	}
 	return process.Open(pid)
+}
+
+// restored is called when all processes are there, of which pid is the first, and none runs.
+// It does what CRIU does not.
+func (a *App) restored(ctx context.Context, ns *netns.NS, r revival, again *netstate.Reconnection, pid int) error {
+	if err := again.Release(); err != nil {
+		return err
+	}
+	if r.options != nil {
+		saved, err := r.options()
+		if err != nil {
+			return err
+		}
+		if err := a.netState().SetOptions(ctx, ns, pid, saved); err != nil {
+			return err
+		}
+	}
+	a.fillTerminals(r.manifest)
+	if err := a.setAgain(r.manifest, pid); err != nil || r.ready == nil {
+		return err
+	}
+	return r.ready(ctx, pid)
 }
 
 func (a *App) heldSockets() []restore.Held {

@@ -1,4 +1,4 @@
-package daemon
+package netstate
 
 import (
 	"context"
@@ -6,9 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
@@ -19,25 +18,51 @@ import (
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// savedConnections are those connections inside an app that are written to a snapshot.
-type savedConnections struct {
+// Saved is the network state that a snapshot gets.
+type Saved struct {
 	tcprepair.Saved
-	size    int
-	options sockopt.Saved // of all other sockets
-	network netconf.Settings
+	Options  sockopt.Saved    // of sockets that are no ends of connections inside
+	Settings netconf.Settings // of the network namespace
+	size     int              // of the connections, in bytes
 }
 
-// saveConnections saves the TCP connections inside an app, whose sockets open finds:
-// the app is frozen, or held. If it fails the app's connections are as before.
-func (d *Daemon) saveConnections(ctx context.Context, a *App, ns *netns.NS, network netconf.Settings, open func(*hold.Inside) error) (_ *savedConnections, err error) {
-	rec, _ := a.Read()
-	four, six := rec.Inside()
-	in, err := hold.FindInside(ns, append([]netip.Addr{four, six}, network.Addresses...)...)
+// Save saves the network state of an app that is frozen, whose processes are pids. settings
+// were read before it was frozen. If it fails the app's connections are as before.
+func (a *App) Save(ctx context.Context, ns *netns.NS, settings netconf.Settings, pids []int) (*Saved, error) {
+	s, err := a.saveConnections(ctx, ns, settings, func(in *hold.Inside) error { return in.Open(ctx, pids) })
+	if err != nil {
+		return nil, err
+	}
+	return s, s.gather(ctx, a, ns, pids)
+}
+
+// SaveHeld saves the network state of an app that is held, whose images are in from. It
+// refuses an app with a socket that could not be bound in a copy.
+func (a *App) SaveHeld(ctx context.Context, from snapshot.Dir) (_ *Saved, err error) {
+	ns, err := netns.Open(a.NetPath)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // a handle
+	settings, err := ReadSettings(from)
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.saveConnections(ctx, ns, settings, func(in *hold.Inside) error { return in.OpenHeld(a.Held) })
+	if err != nil {
+		return nil, err
+	}
+	return s, errors.Join(s.gatherHeld(a, from), a.checkHeldBound(&settings))
+}
+
+// saveConnections saves the TCP connections inside an app, whose sockets open finds.
+func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netconf.Settings, open func(*hold.Inside) error) (_ *Saved, err error) {
+	in, err := hold.FindInside(ns, slices.Concat(a.Standard.Addresses, settings.Addresses)...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	saved := &savedConnections{network: network}
+	saved := &Saved{Settings: settings}
 	if len(in.Connections) == 0 {
 		return saved, fault.Point(ctx, fault.SnapshotInRepair) // with none of them
 	}
@@ -68,22 +93,8 @@ func (d *Daemon) saveConnections(ctx context.Context, a *App, ns *netns.NS, netw
 	return saved, done()
 }
 
-// saveHeldConnections is saveConnections for an app that is held.
-func (d *Daemon) saveHeldConnections(ctx context.Context, a *App) (_ *savedConnections, err error) {
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close() //nolint:errcheck // a handle
-	network, err := readNetwork(a.hibernation())
-	if err != nil {
-		return nil, err
-	}
-	return d.saveConnections(ctx, a, ns, network, func(in *hold.Inside) error { return in.OpenHeld(a.held) })
-}
-
 // add saves one connection, or tells why a copy can't have it.
-func (s *savedConnections) add(opt tcprepair.SaveOptions, c hold.Connection) (reason string, err error) {
+func (s *Saved) add(opt tcprepair.SaveOptions, c hold.Connection) (reason string, err error) {
 	conn, err := tcprepair.Save(opt, endsOf(c)...)
 	var refused *tcprepair.UnsupportedError
 	switch {
@@ -100,7 +111,7 @@ func (s *savedConnections) add(opt tcprepair.SaveOptions, c hold.Connection) (re
 }
 
 // addSized adds a connection if there is room for it.
-func (s *savedConnections) addSized(conn tcprepair.Connection) (reason string) {
+func (s *Saved) addSized(conn tcprepair.Connection) (reason string) {
 	if s.size += conn.Size(); s.size > tcprepair.MaxSaved {
 		return fmt.Sprintf("more than %d MiB wait in the app's connections", tcprepair.MaxSaved>>20)
 	}
@@ -116,9 +127,9 @@ func endsOf(c hold.Connection) []tcprepair.End {
 	return ends
 }
 
-// write makes the snapshot's files.
-func (s *savedConnections) write(to snapshot.Dir) error {
-	if err := errors.Join(writeOptions(to, s.options), writeNetwork(to, s.network)); err != nil {
+// Write makes the files of the saved state; there is none of what the app does not have.
+func (s *Saved) Write(to snapshot.Dir) error {
+	if err := errors.Join(writeOptions(to, s.Options), writeSettings(to, s.Settings)); err != nil {
 		return err
 	}
 	if len(s.Connections) == 0 && len(s.Refused) == 0 {
@@ -130,8 +141,9 @@ func (s *savedConnections) write(to snapshot.Dir) error {
 	return nil
 }
 
-// readConnections reads a snapshot's file; one without has none.
-func readConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved, error) {
+// ReadConnections reads the connections of a snapshot with the manifest m. Returns an error
+// wrapping [snapshot.ErrDamaged] if they are not those that the manifest counts.
+func ReadConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved, error) {
 	b, err := os.ReadFile(from.Connections())
 	if errors.Is(err, fs.ErrNotExist) && m.Connections == 0 {
 		return &tcprepair.Saved{}, nil
@@ -149,12 +161,8 @@ func readConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved,
 	return &s, nil
 }
 
-// repairFile lists the sockets that may be in repair mode, with the socket options that the
-// mode overwrites. If this daemon is killed, the next one ends the mode before the app goes
-// on.
-func (a *App) repairFile() string { return filepath.Join(a.work(), "repair.json") }
-
-// beginRepair writes that list; done removes it.
+// beginRepair lists the sockets that may be in repair mode, in the file Repair; done removes
+// the file.
 func (a *App) beginRepair(in *hold.Inside) (done func() error, err error) {
 	reuse := make(map[uint64]int)
 	for _, c := range in.Connections {
@@ -171,16 +179,16 @@ func (a *App) beginRepair(in *hold.Inside) (done func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(a.repairFile(), b, 0o600); err != nil {
+	if err := os.WriteFile(a.Repair, b, 0o600); err != nil {
 		return nil, fmt.Errorf("list sockets to save: %w", err)
 	}
-	return func() error { return os.Remove(a.repairFile()) }, nil
+	return func() error { return os.Remove(a.Repair) }, nil
 }
 
-// endRepair ends what a killed daemon has left of saveConnections. The app is frozen or
-// held, as it was then.
-func (a *App) endRepair(ctx context.Context) (err error) {
-	b, err := os.ReadFile(a.repairFile())
+// EndRepair ends what a killed daemon has left of [App.Save] or [App.SaveHeld]. The app is
+// frozen or held, as it was then.
+func (a *App) EndRepair(ctx context.Context) (err error) {
+	b, err := os.ReadFile(a.Repair)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -189,18 +197,18 @@ func (a *App) endRepair(ctx context.Context) (err error) {
 	}
 	var reuse map[uint64]int
 	if err := json.Unmarshal(b, &reuse); err != nil {
-		return errors.Join(err, os.Remove(a.repairFile())) // it was not complete, so nothing had begun
+		return errors.Join(err, os.Remove(a.Repair)) // it was not complete, so nothing had begun
 	}
 	in := &hold.Inside{}
 	for inode := range reuse {
 		in.Connections = append(in.Connections, hold.Connection{Ends: []hold.ConnectionEnd{{Inode: inode}}})
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	if a.held != nil {
-		err = in.OpenHeld(a.held)
+	if a.Held != nil {
+		err = in.OpenHeld(a.Held)
 	} else {
 		var pids []int
-		if pids, err = a.cgroup().PIDs(); err == nil {
+		if pids, err = a.PIDs(); err == nil {
 			err = in.Open(ctx, pids)
 		}
 	}
@@ -215,5 +223,5 @@ func (a *App) endRepair(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return os.Remove(a.repairFile())
+	return os.Remove(a.Repair)
 }
