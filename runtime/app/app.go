@@ -116,9 +116,6 @@ func (a *App) Pages() restore.Pages {
 // another app's.
 func (a *App) Gone() bool { return a.gone }
 
-// Leave says that nothing is left of the app. The caller has the turn.
-func (a *App) Leave() { a.gone = true }
-
 // Step persists a new status, together with what change does to the record; change may
 // be nil. Returns a [StepError] if the app's status does not allow the step. If it fails
 // the app's status is the old one. The caller has the turn.

@@ -162,7 +162,7 @@ func TestRecordAside(t *testing.T) {
 	qt.Assert(t, qt.IsNil(a.RecordAside(dir)))
 	qt.Assert(t, qt.IsNil(os.RemoveAll(a.Dir())))
 	qt.Check(t, qt.ErrorIs(a.RecordProper(), os.ErrNotExist))
-	a.Leave()
+	(&Registry[*App]{}).Remove(a)
 	qt.Check(t, qt.IsNil(a.RecordProper()))
 }
 

@@ -59,7 +59,7 @@ func (d *Daemon) chooseEndpoint(rec *app.Record) error {
 	}
 	used := make(map[netip.Addr]string)
 	var ready *pooledError
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		r, _ := a.Read()
 		if r.Network != rec.Network {
 			continue

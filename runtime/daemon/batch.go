@@ -57,7 +57,7 @@ func (d *Daemon) dropBatches() error {
 		return fmt.Errorf("list requests for clones: %w", err)
 	}
 	left := make(map[string]bool)
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		rec, _ := a.Read()
 		left[rec.Batch] = true
 	}

@@ -32,7 +32,7 @@ func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 	}
 	used := make(map[int]string)
 	next := 1
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		if rec, _ := a.Read(); rec.Template == t.rec.Name {
 			used[rec.Number] = rec.Name
 			next = max(next, rec.Number+1)
@@ -44,9 +44,8 @@ func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 	if r.start > 0 {
 		next = r.start
 	}
-	taken := func(name string) bool { _, ok := d.apps[name]; return ok || d.cloning[name] }
 	if len(r.names) == 0 {
-		if r.names, err = expand(t, r.pattern, next, r.count, taken); err != nil {
+		if r.names, err = expand(t, r.pattern, next, r.count, d.apps.Taken); err != nil {
 			return nil, err
 		}
 	}
@@ -58,9 +57,6 @@ func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 		if chosen[name] {
 			return nil, fmt.Errorf("%w: two clones called %s", errdefs.ErrInvalidArgument, name)
 		}
-		if taken(name) {
-			return nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
-		}
 		n := next + i
 		if other, ok := used[n]; ok || t.numbers[n] {
 			return nil, fmt.Errorf("clone %d of template %s: %w: %s; choose another number to start from", n, t.rec.Name, errdefs.ErrAlreadyExists, other)
@@ -68,17 +64,21 @@ func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
 		chosen[name] = true
 		r.numbers = append(r.numbers, n)
 	}
-	for i, name := range r.names {
-		d.cloning[name], t.numbers[r.numbers[i]] = true, true
+	freeNames, err := d.apps.Reserve(r.names...)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range r.numbers {
+		t.numbers[n] = true
 	}
 	t.making++
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		t.making--
-		for i, name := range r.names {
-			delete(d.cloning, name)
-			delete(t.numbers, r.numbers[i])
+		freeNames()
+		for _, n := range r.numbers {
+			delete(t.numbers, n)
 		}
 	}, nil
 }
@@ -97,7 +97,7 @@ func (d *Daemon) room(network string, count int) error {
 		return err
 	}
 	free := space.Size()
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		if rec, _ := a.Read(); rec.Network == network && rec.Pool == "" {
 			free--
 		}

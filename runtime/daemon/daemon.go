@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -66,6 +67,7 @@ type Daemon struct {
 	pools  chan struct{} // likewise, to have pools filled or emptied
 	lock   *os.File
 	tasks  tasks
+	apps   app.Registry[*App]
 	calls  calls
 	events *event.Bus
 	endLog func() // of the events
@@ -75,9 +77,7 @@ type Daemon struct {
 	publishing sync.Mutex // from reading what is published to telling a fabric
 	published  map[string]published
 
-	mu        sync.Mutex // guards what follows; taken after publishing
-	apps      map[string]*App
-	cloning   map[string]bool // of apps that are going to be made, see nameClones
+	mu        sync.Mutex      // guards what follows; taken after publishing
 	making    map[string]bool // templates that are being made
 	networks  map[string]*lan
 	templates map[string]*tmpl
@@ -91,9 +91,9 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		apps: make(map[string]*App), networks: make(map[string]*lan),
+		networks:  make(map[string]*lan),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool), cloning: make(map[string]bool),
+		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool),
 		reserved: make(map[netAddress]int),
 	}
 	d.tasks.start(ctx)
@@ -162,7 +162,7 @@ func (d *Daemon) Close() error {
 	if d.fds != nil {
 		errs = append(errs, d.fds.Close()) // before what it would refill a new holder with
 	}
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		a.TakeForGood() // only a follower may still have the turn
 		if a.held != nil {
 			errs = append(errs, a.held.Close())

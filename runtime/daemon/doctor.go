@@ -38,7 +38,7 @@ func (srv *server) checkSaved(ctx context.Context) doctor.Check {
 		}
 	}
 	n := 0
-	for _, a := range srv.d.list() {
+	for _, a := range srv.d.apps.List() {
 		if a.Status() != app.Held {
 			continue
 		}

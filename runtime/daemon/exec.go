@@ -27,7 +27,7 @@ func (srv *server) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecO
 		return err
 	}
 	start := first.GetStart()
-	a, err := srv.d.find(start.GetName())
+	a, err := srv.d.apps.Get(start.GetName())
 	if err != nil {
 		return err
 	}

@@ -105,24 +105,12 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 			release()
 			continue
 		}
-		d.mu.Lock()
-		if _, ok := d.apps[name]; ok {
-			d.mu.Unlock()
-			release()
-			return nil, nil, fmt.Errorf("app %s: %w", name, errdefs.ErrAlreadyExists)
-		}
-		old := a.Name()
-		err := a.Assume(app.Restoring, func(r *app.Record) {
-			r.Name, r.Pool, r.Template, r.Number = name, "", c.t.rec.Name, c.req.numbers[c.index]
+		err := d.apps.Rename(a, name, app.Restoring, func(r *app.Record) {
+			r.Pool, r.Template, r.Number = "", c.t.rec.Name, c.req.numbers[c.index]
 			r.Batch, r.LastError = c.req.batch, ""
 			c.req.policy.change(r)
 			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
 		})
-		if err == nil {
-			delete(d.apps, old)
-			d.apps[name] = a
-		}
-		d.mu.Unlock()
 		if err != nil {
 			release()
 			return nil, nil, err

@@ -41,7 +41,7 @@ func TestRecordHandedOut(t *testing.T) {
 	d.calls.handedOut(a)
 	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // it can't be
 	qt.Assert(t, qt.IsFalse(d.recordHandedOut())) // nor is it given up
-	a.Leave()
+	d.apps.Remove(a)
 	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
 	qt.Assert(t, qt.IsTrue(d.recordHandedOut()))
 }

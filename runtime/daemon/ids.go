@@ -15,7 +15,7 @@ import (
 
 // Ids implements the API: what the app's own ids are on the host.
 func (srv *server) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) { //nolint:revive // named by the API
-	a, err := srv.d.find(req.GetName())
+	a, err := srv.d.apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}

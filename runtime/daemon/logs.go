@@ -17,7 +17,7 @@ import (
 
 // Logs implements the API.
 func (srv *server) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[api.LogsChunk]) error {
-	a, err := srv.d.find(req.GetName())
+	a, err := srv.d.apps.Get(req.GetName())
 	if err != nil {
 		return err
 	}

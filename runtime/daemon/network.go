@@ -75,7 +75,7 @@ func nextSpace(s address.Space, n int) (address.Space, error) {
 //
 // The caller holds d.mu.
 func (d *Daemon) checkPublications(rec app.Record) error {
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		other, _ := a.Read()
 		if other.Name == rec.Name {
 			continue
@@ -192,7 +192,7 @@ func (d *Daemon) leaveNetwork(ctx context.Context, name string, n *lan) error {
 	if n.users > 0 {
 		return nil
 	}
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		if r, _ := a.Read(); r.Network == name && r.Status != app.Stopped && !a.detached {
 			return nil // it detaches itself when it ends
 		}
@@ -220,7 +220,7 @@ func (d *Daemon) publish(ctx context.Context, f *fabric.Fabric, network string) 
 	d.publishing.Lock()
 	defer d.publishing.Unlock()
 	var all []fabric.Publication
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		rec, _ := a.Read()
 		if rec.Network != network || rec.Status == app.Stopped || rec.Status == app.Removing {
 			continue

@@ -99,7 +99,7 @@ func (d *Daemon) keepPools(ctx context.Context) {
 // dropStrayPools removes the ready clones of templates that are gone.
 func (d *Daemon) dropStrayPools(ctx context.Context) error {
 	var errs []error
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		rec, _ := a.Read()
 		if rec.Pool == "" {
 			continue
@@ -148,10 +148,8 @@ func (d *Daemon) poolSize(t *tmpl) int {
 
 // pooled lists the ready clones of a template, also those that have ended meanwhile.
 func (d *Daemon) pooled(t *tmpl) []*App {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var some []*App
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		if a.pool != t {
 			continue
 		}

@@ -35,7 +35,7 @@ func (d *Daemon) recover(ctx context.Context) error {
 	// Each mostly waits for the kernel, some 10 ms: several at once.
 	var g errgroup.Group
 	g.SetLimit(8)
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		g.Go(func() error {
 			if err := d.recoverApp(ctx, a); err != nil {
 				a.Note(err)
@@ -74,9 +74,7 @@ func (d *Daemon) load(_ context.Context, name string) error {
 			rec = aside
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.apps[rec.Name] = d.newApp(*rec)
+	d.apps.Add(d.newApp(*rec))
 	return nil
 }
 
@@ -87,7 +85,7 @@ func (d *Daemon) dropOrphans(ctx context.Context) error {
 		return err
 	}
 	places := make(map[string]*App)
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		places[a.box.Name] = a
 	}
 	var errs []error

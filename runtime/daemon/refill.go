@@ -38,7 +38,7 @@ func (d *Daemon) refill(ctx context.Context, to holder.Store) error {
 	for name, items := range strays {
 		errs = append(errs, to.Put(ctx, name, items))
 	}
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		err := a.exclusively(ctx, func() error {
 			a.mu.Lock()
 			set := a.held

@@ -38,8 +38,10 @@ func TestRefill(t *testing.T) {
 	defer f.Close()
 	gone := holding(t, "gone", 3)
 	d := &Daemon{
-		apps:   map[string]*App{"cache": holding(t, "cache", 1), "running": holding(t, "running", 0), "gone": gone},
 		strays: map[string][]holder.Item{"unreadable": {{Key: "k", File: f}}},
+	}
+	for _, a := range []*App{holding(t, "cache", 1), holding(t, "running", 0), gone} {
+		d.apps.Add(a)
 	}
 	gone.setHeld(nil)
 	to := holder.NewMemory()
@@ -60,7 +62,9 @@ func TestRefill(t *testing.T) {
 // brought back. Other apps have theirs, whatever happens to one.
 func TestRefillWaits(t *testing.T) {
 	busy := holding(t, "busy", 1)
-	d := &Daemon{apps: map[string]*App{"busy": busy, "cache": holding(t, "cache", 2)}}
+	d := &Daemon{}
+	d.apps.Add(busy)
+	d.apps.Add(holding(t, "cache", 2))
 	to := holder.NewMemory()
 	defer to.Close()
 	ctx, cancel := context.WithCancel(t.Context())

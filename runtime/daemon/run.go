@@ -18,7 +18,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -92,14 +91,15 @@ func (d *Daemon) enroll(ctx context.Context, rec app.Record, first app.Status) (
 
 // enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
 func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *tmpl) (_ *App, release func(), err error) {
+	if rec.Template == "" { // a request for clones has reserved the names of all
+		free, err := d.apps.Reserve(rec.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer free()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.apps[rec.Name]; ok {
-		return nil, nil, fmt.Errorf("app %s: %w", rec.Name, errdefs.ErrAlreadyExists)
-	}
-	if d.cloning[rec.Name] && rec.Template == "" { // a clone has it reserved itself
-		return nil, nil, fmt.Errorf("app %s: %w: a clone of this name is being made", rec.Name, errdefs.ErrAlreadyExists)
-	}
 	if pool != nil && d.templates[rec.Pool] != pool {
 		return nil, nil, fmt.Errorf("template %s: %w", rec.Pool, errdefs.ErrNotFound)
 	}
@@ -125,7 +125,7 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status
 		release()
 		return nil, nil, errors.Join(err, os.RemoveAll(a.Dir()))
 	}
-	d.apps[rec.Name] = a
+	d.apps.Add(a)
 	return a, release, nil
 }
 
@@ -320,10 +320,7 @@ func (d *Daemon) expunge(ctx context.Context, a *App) error {
 		return err
 	}
 	rec, _ := a.Read()
-	d.mu.Lock()
-	delete(d.apps, rec.Name)
-	a.Leave()
-	d.mu.Unlock()
+	d.apps.Remove(a)
 	if rec.Pool == "" {
 		d.events.Emit(event.Removed, event.About{App: rec.Name})
 	}
@@ -356,19 +353,6 @@ func removeDir(dir string) error {
 	return nil
 }
 
-// find returns the app called name.
-func (d *Daemon) find(name string) (*App, error) {
-	if err := snapshot.ValidateName(name); err != nil {
-		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if a, ok := d.apps[name]; ok {
-		return a, nil
-	}
-	return nil, fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
-}
-
 // chooseName finds a free name for an app that was given none.
 func (d *Daemon) chooseName(program string) string {
 	base := strings.Map(func(r rune) rune {
@@ -378,10 +362,8 @@ func (d *Daemon) chooseName(program string) string {
 		return '-'
 	}, program)
 	base = cmp.Or(strings.Trim(base[:min(len(base), 40)], "-"), "app")
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	name := base
-	for i := 2; d.apps[name] != nil || d.cloning[name]; i++ {
+	for i := 2; d.apps.Taken(name); i++ {
 		name = fmt.Sprintf("%s-%d", base, i)
 	}
 	return name

@@ -26,7 +26,7 @@ type operation func(ctx context.Context, a *App, op *event.Operation) (*outcome,
 
 // operate runs a long operation and streams its steps and its result.
 func (srv *server) operate(stream grpc.ServerStreamingServer[api.Event], kind event.Kind, appName string, timeout *durationpb.Duration, do operation) error {
-	a, err := srv.d.find(appName)
+	a, err := srv.d.apps.Get(appName)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (srv *server) Run(ctx context.Context, req *api.RunRequest) (*api.App, erro
 // List implements the API.
 func (srv *server) List(ctx context.Context, _ *api.ListRequest) (*api.ListResponse, error) {
 	// Nobody's yet are those that stand ready.
-	all := slices.DeleteFunc(srv.d.list(), func(a *App) bool { rec, _ := a.Read(); return rec.Pool != "" })
+	all := slices.DeleteFunc(srv.d.apps.List(), func(a *App) bool { rec, _ := a.Read(); return rec.Pool != "" })
 	resp := &api.ListResponse{Apps: make([]*api.App, len(all))}
 	lookAtAll(len(all), func(i int) { resp.Apps[i] = srv.showFully(ctx, all[i]) })
 	return resp, nil
@@ -56,7 +56,7 @@ func (srv *server) showFully(ctx context.Context, a *App) *api.App {
 
 // Show implements the API.
 func (srv *server) Show(ctx context.Context, req *api.AppRequest) (*api.App, error) {
-	a, err := srv.d.find(req.GetName())
+	a, err := srv.d.apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (srv *server) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[
 // Stop implements the API: it ends the app's program, and keeps the app's
 // record, log and files.
 func (srv *server) Stop(ctx context.Context, req *api.StopRequest) (*api.App, error) {
-	a, err := srv.d.find(req.GetName())
+	a, err := srv.d.apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (srv *server) Stop(ctx context.Context, req *api.StopRequest) (*api.App, er
 
 // Remove implements the API.
 func (srv *server) Remove(ctx context.Context, req *api.RemoveRequest) (*api.RemoveResponse, error) {
-	a, err := srv.d.find(req.GetName())
+	a, err := srv.d.apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}

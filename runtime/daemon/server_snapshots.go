@@ -24,7 +24,7 @@ func (srv *server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
-	a, err := srv.d.find(req.GetApp())
+	a, err := srv.d.apps.Get(req.GetApp())
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (srv *server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.I
 	dir, m, err := srv.d.store.Find(req.GetSnapshot())
 	var held *App
 	if errdefs.IsNotFound(err) {
-		a, aerr := srv.d.find(req.GetSnapshot())
+		a, aerr := srv.d.apps.Get(req.GetSnapshot())
 		if aerr != nil {
 			return nil, err
 		}

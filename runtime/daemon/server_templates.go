@@ -28,7 +28,7 @@ func (srv *server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 		return fmt.Errorf("%w: a template is made of an app or of a snapshot", errdefs.ErrInvalidArgument)
 	}
 	if req.GetApp() != "" {
-		a, err := srv.d.find(req.GetApp())
+		a, err := srv.d.apps.Get(req.GetApp())
 		if err != nil {
 			return err
 		}

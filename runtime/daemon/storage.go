@@ -155,7 +155,7 @@ func (d *Daemon) relink(ctx context.Context, a *App) error {
 // neededStubs names the trees that apps have or are going to have mounted.
 func (d *Daemon) neededStubs() (map[string]bool, error) {
 	needed := make(map[string]bool)
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		rec, _ := a.Read()
 		if len(rec.Layers) == 0 || rec.Status == app.Stopped {
 			continue

@@ -86,7 +86,7 @@ func (d *Daemon) needed() (needs, error) {
 		}
 	}
 	known := make(map[string]bool)
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		rec, _ := a.Read()
 		known[rec.DirName()] = true
 		n.add(rec.Memory, rec.Layers, rec.HostFiles)

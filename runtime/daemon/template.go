@@ -181,7 +181,7 @@ func (d *Daemon) removeTemplate(ctx context.Context, name string) error {
 	}
 	d.sweepSoon()
 	var errs []error
-	for _, a := range d.list() {
+	for _, a := range d.apps.List() {
 		if a.pool == t { // if it is handed out it was before, and then it has been removed
 			errs = append(errs, d.dropPooled(ctx, a))
 		}
@@ -234,7 +234,7 @@ func someOf(names []string) string {
 // The caller holds d.mu.
 func (d *Daemon) clonesOf(name string) []string {
 	var clones []app.Record
-	for _, a := range d.apps {
+	for _, a := range d.apps.List() {
 		if rec, _ := a.Read(); rec.Template == name {
 			clones = append(clones, rec)
 		}

@@ -18,12 +18,12 @@ import (
 // VemTable implements the API: one row for each socket of the apps' networks.
 func (srv *server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.VemTableResponse, error) {
 	if name := req.GetApp(); name != "" {
-		if _, err := srv.d.find(name); err != nil {
+		if _, err := srv.d.apps.Get(name); err != nil {
 			return nil, err
 		}
 	}
 	resp := &api.VemTableResponse{}
-	for _, a := range srv.d.list() {
+	for _, a := range srv.d.apps.List() {
 		rec, _ := a.Read()
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
@@ -96,7 +96,7 @@ func remoteText(a netip.AddrPort) string {
 // places tells which app an address of a network belongs to.
 func (srv *server) places(network string) func(netip.Addr) (table.Place, bool) {
 	at := make(map[netip.Addr]string)
-	for _, a := range srv.d.list() {
+	for _, a := range srv.d.apps.List() {
 		if rec, _ := a.Read(); rec.Network == network {
 			at[rec.Addr4], at[rec.Addr6] = rec.Name, rec.Name
 		}
