@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox",
+		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot/...",
 		"vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
@@ -36,6 +36,7 @@ var rooms = []room{
 	}},
 	{"runtime/journal/journaltest", nil},
 	{"runtime/journal", nil},
+	{"runtime/storage", []string{"runtime/sandbox", "snapshot", "snapshot/hostfile", "snapshot/memory"}},
 	{"runtime/sandbox", []string{"runtime/cgroup", "runtime/process", "vem/netns"}},
 	{"runtime/process", nil},
 	{"runtime/cgroup", nil},

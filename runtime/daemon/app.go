@@ -2,12 +2,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -50,10 +53,29 @@ func (d *Daemon) newApp(rec app.Record) *App {
 		Hide: d.hidden, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,
 		Layers: func(ctx context.Context) ([]string, error) {
 			rec, _ := a.Read()
-			return d.lowerDirs(ctx, rec)
+			dirs, err := d.storage.Dirs(ctx, stackOf(&rec))
+			if errors.Is(err, storage.ErrUnstackable) {
+				err = fmt.Errorf("app %s shares files: %w", rec.Name, err)
+			}
+			return dirs, err
 		},
 	})
 	return a
+}
+
+// stackOf is what an app has below its own files.
+func stackOf(rec *app.Record) storage.Stack {
+	return storage.Stack{Layers: rec.Layers, Root: rec.Spec.Root.Path}
+}
+
+// unstackable takes the layers out of a record of which the app needs copies, and returns where they
+// are.
+func (d *Daemon) unstackable(ctx context.Context, rec *app.Record) ([]string, error) {
+	copied, err := d.storage.Copies(ctx, stackOf(rec))
+	if len(copied) > 0 {
+		rec.Layers = nil
+	}
+	return copied, err
 }
 
 func (a *App) cgroup() freezer.Cgroup { return freezer.Cgroup(a.box.Cgroup().Path()) }

@@ -28,7 +28,7 @@ type cloneRequest struct {
 	endpoints []netip.Addr // one for each, or none
 	set       map[string]string
 	policy    policy
-	storage   storage
+	files     cloneFiles
 	pool      poolUse
 	keepGoing bool
 	batch     string             // see batch.go
@@ -36,12 +36,12 @@ type cloneRequest struct {
 	done      func(cloneOutcome) // called by several at the same time
 }
 
-// storage says whose files a clone has.
-type storage int
+// cloneFiles says whose files a clone has.
+type cloneFiles int
 
 const (
-	sharedStorage  storage = iota // the template's, below its own
-	privateStorage                // a copy
+	sharedFiles  cloneFiles = iota // the template's, below its own
+	privateFiles                   // a copy
 )
 
 // poolUse says whether a clone may come from the pool.
@@ -183,7 +183,7 @@ func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *App, release
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err // another one has failed
 	}
-	special := len(c.req.endpoints) > 0 || c.req.storage == privateStorage
+	special := len(c.req.endpoints) > 0 || c.req.files == privateFiles
 	if c.req.pool == neverPool || special && c.req.pool == usePool {
 		return nil, nil, nil
 	}
@@ -223,8 +223,8 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 		rec.Addr4 = c.req.endpoints[c.index]
 	}
 	c.born = birth{source: c.source, images: c.images, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged}
-	if c.req.storage == privateStorage {
-		c.born.copied, rec.Layers = d.layerPaths(rec.Layers), nil
+	if c.req.files == privateFiles {
+		c.born.copied, rec.Layers = d.storage.Paths(rec.Layers), nil
 	} else if c.born.copied, err = d.unstackable(ctx, rec); err != nil {
 		return nil, err
 	}

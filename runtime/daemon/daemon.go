@@ -27,8 +27,8 @@ import (
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot/criu"
-	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -60,17 +60,16 @@ type Daemon struct {
 	cgroups *cgroup.Tree
 	host    *netns.NS
 	fds     *holder.Keeper
-	memory  *memory.Store
+	storage *storage.Storage
 	store   *store.Store
-	storages
-	sweeps chan struct{} // has a token while somebody wants unneeded memory and layers removed
-	pools  chan struct{} // likewise, to have pools filled or emptied
-	lock   *os.File
-	tasks  tasks
-	apps   app.Registry[*App]
-	calls  calls
-	events *event.Bus
-	endLog func() // of the events
+	hidden  []sandbox.HiddenDir // from apps
+	pools   chan struct{}       // has a token while somebody wants pools filled or emptied
+	lock    *os.File
+	tasks   tasks
+	apps    app.Registry[*App]
+	calls   calls
+	events  *event.Bus
+	endLog  func() // of the events
 	// criuVersion is written into snapshots.
 	criuVersion int
 
@@ -93,7 +92,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		networks:  make(map[string]*lan),
 		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		sweeps: make(chan struct{}, 1), pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool),
+		pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool),
 		reserved: make(map[netAddress]int),
 	}
 	d.tasks.start(ctx)
@@ -134,10 +133,10 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if _, err := d.space(DefaultNetwork); err != nil {
 		return nil, err
 	}
-	if d.memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
+	if d.storage, err = storage.Open(storage.Options{StateDir: opt.StateDir, RunDir: opt.RunDir, Log: d.log}); err != nil {
 		return nil, err
 	}
-	if err := d.openStorage(); err != nil {
+	if d.hidden, err = sandbox.HiddenDirs(opt.StateDir, opt.RunDir); err != nil {
 		return nil, err
 	}
 	if d.store, err = d.openStore(); err != nil {
@@ -149,7 +148,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if err := d.recover(ctx); err != nil {
 		return nil, err
 	}
-	d.tasks.run(d.sweep)
+	d.tasks.run(func(ctx context.Context) { d.storage.Sweep(ctx, storage.Users{Needed: d.needed, Mounted: d.mounted}) })
 	d.tasks.run(d.keepPools)
 	return d, nil
 }
@@ -184,8 +183,11 @@ func (d *Daemon) Close() error {
 	if d.cgroups != nil {
 		errs = append(errs, d.cgroups.Delete())
 	}
+	if d.storage != nil {
+		errs = append(errs, d.storage.Close())
+	}
 	if d.lock != nil {
-		errs = append(errs, d.closeStorage(), d.lock.Close())
+		errs = append(errs, d.lock.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -196,7 +198,7 @@ func (d *Daemon) appDir(name string) string { return filepath.Join(d.appsDir(), 
 // openStore opens the saved snapshots.
 func (d *Daemon) openStore() (*store.Store, error) {
 	return store.Open(store.Options{
-		Dir: filepath.Join(d.opt.StateDir, "snapshots"), Memory: d.memory, Layers: d.layers, HostFiles: d.hostFiles, Freed: d.sweepSoon,
+		Dir: filepath.Join(d.opt.StateDir, "snapshots"), Memory: d.storage.Memory, Layers: d.storage.Layers, HostFiles: d.storage.HostFiles, Freed: d.storage.SweepSoon,
 	})
 }
 

@@ -23,7 +23,7 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 		return nil, nil, err
 	}
 	defer free()
-	defer d.sweepSoon()
+	defer d.storage.SweepSoon()
 	layers, shared, err := d.restack(ctx, a)
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", a.Name(), err)
@@ -31,7 +31,7 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 	rec, _ := a.Read()
 	inside4, inside6 := rec.Inside()
 	o := snapshot.FilesOptions{
-		Target: string(target), Layers: d.layers,
+		Target: string(target), Layers: d.storage.Layers,
 		Manifest: snapshot.Manifest{
 			Name: filepath.Base(string(target)), App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
 			Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: layers, Origin: d.origin(), Policy: rec.SavedPolicy(),

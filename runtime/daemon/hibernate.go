@@ -86,7 +86,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 		if err != nil {
 			err = errors.Join(err, d.undoHibernate(context.WithoutCancel(ctx), a))
 		}
-		d.sweepSoon() // what was adopted in vain, or is no base any more
+		d.storage.SweepSoon() // what was adopted in vain, or is no base any more
 	}()
 	if err := fault.Point(ctx, fault.HibernateAfterRecord); err != nil {
 		return nil, err
@@ -379,7 +379,7 @@ func (d *Daemon) takeOptions(ctx context.Context, a *App, ns *netns.NS, target s
 		guard: g, host: host, hold: opt,
 		TakeOptions: snapshot.TakeOptions{
 			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(), Thawing: a.putBackTerminals,
-			External: dump, After: after, Guard: g.File, Store: d.memory, Bases: bases, Layers: d.layers,
+			External: dump, After: after, Guard: g.File, Store: d.storage.Memory, Bases: bases, Layers: d.storage.Layers,
 			Whole: rec.RestoreMemory == restore.Copy,
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that

@@ -40,7 +40,7 @@ func (h *hostFiles) take(files ...hostfile.File) {
 func (d *Daemon) hostPlace(a *App, rec app.Record) hostfile.Place {
 	return hostfile.Place{
 		Binds: bindsOf(rec.Spec),
-		Root:  a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.layerPaths(rec.Layers)...),
+		Root:  a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.storage.Paths(rec.Layers)...),
 	}
 }
 
@@ -60,14 +60,14 @@ func (d *Daemon) warmHostFiles(ctx context.Context, a *App, rec app.Record, afte
 	if err != nil {
 		return nil, err
 	}
-	h := &hostFiles{store: d.hostFiles, own: make(map[memory.ID]bool)}
+	h := &hostFiles{store: d.storage.HostFiles, own: make(map[memory.ID]bool)}
 	if after == snapshot.End {
 		h.take(rec.HostFiles...)
 	}
-	if h.have, err = d.hostFiles.Names(pids, rec.HostFiles); err != nil {
+	if h.have, err = d.storage.HostFiles.Names(pids, rec.HostFiles); err != nil {
 		return nil, err
 	}
-	warm := d.hostFiles.Warm(ctx, pids, d.hostPlace(a, rec))
+	warm := d.storage.HostFiles.Warm(ctx, pids, d.hostPlace(a, rec))
 	h.pinned = warm.Kept
 	h.take(slices.Concat(warm.Kept, slices.Collect(maps.Values(warm.Replaced)))...)
 	maps.Copy(h.have, warm.Replaced)

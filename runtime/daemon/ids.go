@@ -40,10 +40,10 @@ func (srv *server) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse
 	add("path", "/", a.box.Root(), "overlay, writes in "+a.box.Upper())
 	add("path", "/dev", a.box.Dev(), "")
 	for i, l := range rec.Layers {
-		add("storage", fmt.Sprintf("layer %d", i+1), srv.d.layers.Path(l.ID), "shared, read-only")
+		add("storage", fmt.Sprintf("layer %d", i+1), srv.d.storage.Layers.Path(l.ID), "shared, read-only")
 	}
 	for _, f := range rec.Memory {
-		add("storage", "memory", srv.d.memory.Path(f.ID), "shared, mapped copy on write")
+		add("storage", "memory", srv.d.storage.Memory.Path(f.ID), "shared, mapped copy on write")
 	}
 	for _, m := range rec.Spec.Mounts {
 		add("path", m.Destination, m.Source, strings.Join(m.Options, ","))

@@ -25,7 +25,7 @@ func (d *Daemon) mappedMemory(a *App, rec app.Record) (map[string]memory.File, e
 	files := make(map[string]memory.File, len(rec.Memory)) // by inode, as in maps
 	for _, f := range rec.Memory {
 		var st unix.Stat_t
-		if err := unix.Stat(d.memory.Path(f.ID), &st); err != nil {
+		if err := unix.Stat(d.storage.Memory.Path(f.ID), &st); err != nil {
 			return nil, fmt.Errorf("find memory file of %s: %w", rec.Name, err)
 		}
 		files[strconv.FormatUint(st.Ino, 10)] = f
@@ -121,7 +121,7 @@ func (d *Daemon) mappedName(link string, id memory.ID) (string, error) {
 		return "", fmt.Errorf("look at mapped file: %w", err)
 	}
 	var want unix.Stat_t
-	if err := unix.Stat(d.memory.Path(id), &want); err != nil {
+	if err := unix.Stat(d.storage.Memory.Path(id), &want); err != nil {
 		return "", fmt.Errorf("find memory file: %w", err)
 	}
 	if got.Ino != want.Ino || unix.Mkdev(got.Dev_major, got.Dev_minor) != want.Dev {

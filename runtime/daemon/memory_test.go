@@ -9,6 +9,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/testenv"
 )
@@ -37,7 +38,7 @@ func mappedFile(t *testing.T, at uintptr) (*Daemon, map[string]memory.File) {
 	})
 	var st unix.Stat_t
 	qt.Assert(t, qt.IsNil(unix.Fstat(int(f.Fd()), &st)))
-	return &Daemon{memory: store}, map[string]memory.File{strconv.FormatUint(st.Ino, 10): file}
+	return &Daemon{storage: &storage.Storage{Memory: store}}, map[string]memory.File{strconv.FormatUint(st.Ino, 10): file}
 }
 
 // A program that is not position independent may have all of its memory at

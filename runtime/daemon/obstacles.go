@@ -25,7 +25,7 @@ func (d *Daemon) obstacles(ctx context.Context, o restore.Options, rec app.Recor
 	if o.Manifest.Processes == 0 {
 		return errs // its program is started anew
 	}
-	o.HostFiles, o.AcceptChanged = d.hostFiles, rec.AcceptChanged
+	o.HostFiles, o.AcceptChanged = d.storage.HostFiles, rec.AcceptChanged
 	o.Place.Lower, o.Place.Binds = rec.Spec.Root.Path, bindsOf(rec.Spec)
 	return append(errs, restore.Missing(ctx, o, depth)...)
 }
@@ -40,9 +40,9 @@ func checkRootfs(rec app.Record) error {
 
 // damage looks at what snapctl itself has saved: images, memory files and layers.
 func (d *Daemon) damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, rec app.Record, depth snapshot.Depth) []error {
-	errs := []error{from.Check(ctx, m, depth, d.memory)}
+	errs := []error{from.Check(ctx, m, depth, d.storage.Memory)}
 	for _, l := range rec.Layers {
-		errs = append(errs, d.layers.Check(ctx, l, depth))
+		errs = append(errs, d.storage.Layers.Check(ctx, l, depth))
 	}
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/hold"
 )
@@ -36,30 +35,20 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 		return nil, false, err
 	}
 	rec, _ := a.Read()
-	s, err := d.stacking(rec.Spec.Root.Path)
-	if err != nil || s.How == sandbox.Copied || rec.Status == app.Held && a.pinsRoot() {
-		return nil, false, err
-	}
-	fresh, err := d.layers.Describe(ctx, a.box.Upper())
-	if err != nil {
-		return nil, false, err
-	}
-	if fresh == nil { // nothing since the last one
-		return rec.Layers, true, nil
-	}
-	layer := []snapshot.Layer{fresh.Layer}
-	all := slices.Concat(layer, rec.Layers)
-	if s.How == sandbox.Directly && !a.box.Stackable(d.layerPaths(all)) {
+	if rec.Status == app.Held && a.pinsRoot() {
 		return nil, false, nil
 	}
-	if s.How == sandbox.ByStubs {
-		if takes, err := d.stubs.Takes(a.box.Upper()); err != nil || !takes {
-			return nil, false, err
-		}
+	added, ok, err := d.storage.Add(ctx, stackOf(&rec), a.box.Upper(), a.box.Stackable)
+	if err != nil || !ok {
+		return nil, false, err
 	}
-	d.layers.Pin(layer)
-	defer d.layers.Unpin(layer)
-	below := fresh.Layer
+	if added.Layer == nil { // nothing since the last one
+		return added.All, true, nil
+	}
+	layer := added.All[:1]
+	d.storage.Layers.Pin(layer)
+	defer d.storage.Layers.Unpin(layer)
+	below := layer[0]
 	below.Own = false
 	if err := a.Change(func(r *app.Record) { r.Restacking = &below }); err != nil {
 		return nil, false, err
@@ -80,7 +69,7 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 	if used, err := a.box.InUse(ctx); err != nil || used {
 		return nil, false, err
 	}
-	if err := fresh.Place(); err != nil {
+	if err := added.Layer.Place(); err != nil {
 		return nil, false, err
 	}
 	if err := fault.Point(ctx, fault.RestackAfterMove); err != nil {
@@ -89,7 +78,7 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 	if err := d.settleRestack(ctx, a); err != nil {
 		return nil, false, err
 	}
-	return all, true, nil
+	return added.All, true, nil
 }
 
 // pinsRoot tells whether something that a held app has may keep its root in use after the
@@ -116,7 +105,7 @@ func (d *Daemon) settleRestack(ctx context.Context, a *App) error {
 	}
 	var ferr error
 	if rec.Restacking != nil {
-		placed, err := d.layers.Settle(*rec.Restacking, a.box.Upper())
+		placed, err := d.storage.Layers.Settle(*rec.Restacking, a.box.Upper())
 		if err != nil {
 			return fmt.Errorf("app %s: %w", rec.Name, err)
 		}
@@ -163,4 +152,10 @@ func (d *Daemon) remount(ctx context.Context, a *App) error {
 		return err
 	}
 	return a.Change(func(r *app.Record) { r.Relinking = false })
+}
+
+// relink keeps files of several names in the layers of an app one file each.
+func (d *Daemon) relink(ctx context.Context, a *App) error {
+	rec, _ := a.Read()
+	return d.storage.Relink(ctx, rec.Layers, a.box.Root())
 }

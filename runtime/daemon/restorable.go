@@ -101,7 +101,7 @@ func (d *Daemon) rehearse(ctx context.Context, a *App, from snapshot.Dir, m *sna
 	binds := a.box.ViewSources()
 	maps.Copy(binds, bindsOf(rec.Spec))
 	return restore.Rehearse(ctx, restore.Options{
-		Snapshot: from, Manifest: m, HostFiles: d.hostFiles, AcceptChanged: rec.AcceptChanged,
+		Snapshot: from, Manifest: m, HostFiles: d.storage.HostFiles, AcceptChanged: rec.AcceptChanged,
 		Place: restore.Place{Root: a.box.Root(), Lower: rec.Spec.Root.Path, Dev: a.box.Dev(), Binds: binds, View: a.work()},
 	})
 }

@@ -252,7 +252,7 @@ func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
 	} else {
 		d.events.Emit(event.Exited, event.About{App: rec.Name, Reason: exit})
 	}
-	d.sweepSoon()
+	d.storage.SweepSoon()
 	return errors.Join(err, d.takeDown(ctx, a))
 }
 
@@ -324,7 +324,7 @@ func (d *Daemon) expunge(ctx context.Context, a *App) error {
 	if rec.Pool == "" {
 		d.events.Emit(event.Removed, event.About{App: rec.Name})
 	}
-	defer d.sweepSoon()
+	defer d.storage.SweepSoon()
 	return fault.Point(ctx, fault.RemoveBeforeSweep)
 }
 

@@ -147,7 +147,7 @@ func (srv *server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 		set: req.GetSet(), keepGoing: req.GetKeepGoing(), pool: poolUses[req.GetPool()],
 	}
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
-		r.storage = privateStorage
+		r.files = privateFiles
 	}
 	if r.policy, err = newPolicy(req, req.AcceptChangedFiles); err != nil {
 		return err

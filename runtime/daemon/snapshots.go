@@ -71,7 +71,7 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 			err = errors.Join(err, a.Settle(app.Running, journal.UntilReboot, nil))
 		}
 		if err != nil {
-			d.sweepSoon() // what was adopted in vain
+			d.storage.SweepSoon() // what was adopted in vain
 		}
 	}()
 	ns, err := netns.Open(a.box.NetPath())
@@ -193,10 +193,10 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 		return nil, nil, err
 	}
 	defer free()
-	defer d.sweepSoon()
+	defer d.storage.SweepSoon()
 	held, _ := a.Read()
-	d.hostFiles.Pin(held.HostFiles)
-	defer d.hostFiles.Unpin(held.HostFiles)
+	d.storage.HostFiles.Pin(held.HostFiles)
+	defer d.storage.HostFiles.Unpin(held.HostFiles)
 	req.op.Step("save files")
 	layers, shared, err := d.restack(ctx, a)
 	if err != nil {
@@ -208,7 +208,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 	}
 	req.op.Step("copy images")
 	dir, err := a.hibernation().Copy(ctx, snapshot.CopyOptions{
-		Target: string(target), Store: d.memory, Layers: d.layers,
+		Target: string(target), Store: d.storage.Memory, Layers: d.storage.Layers,
 		Change: func(m *snapshot.Manifest) {
 			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, layers
 			m.Policy = rec.SavedPolicy() // an older snapctl may have saved it

@@ -57,7 +57,7 @@ func (d *Daemon) stopHeld(ctx context.Context, a *App, exit string) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	defer d.sweepSoon()
+	defer d.storage.SweepSoon()
 	d.events.Emit(event.Exited, event.About{App: a.Name(), Reason: exit})
 	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
 }

@@ -65,7 +65,7 @@ func (d *Daemon) createTemplate(ctx context.Context, req templateRequest) (_ *tm
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.dropTemplate(t))
-			d.sweepSoon()
+			d.storage.SweepSoon()
 		}
 	}()
 	out := &outcome{}
@@ -179,7 +179,7 @@ func (d *Daemon) removeTemplate(ctx context.Context, name string) error {
 	if err := d.forgetTemplate(t); err != nil {
 		return err
 	}
-	d.sweepSoon()
+	d.storage.SweepSoon()
 	var errs []error
 	for _, a := range d.apps.List() {
 		if a.pool == t { // if it is handed out it was before, and then it has been removed

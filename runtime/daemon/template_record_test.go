@@ -9,6 +9,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/journal/journaltest"
+	"github.com/snapctl/snapctl/snapshot/store"
 )
 
 // templatesOnly is a daemon that has state and nothing else.
@@ -16,11 +17,11 @@ func templatesOnly(t *testing.T) *Daemon {
 	t.Helper()
 	d := &Daemon{
 		opt:       Options{StateDir: t.TempDir()},
-		templates: make(map[string]*tmpl), making: make(map[string]bool), sweeps: make(chan struct{}, 1),
+		templates: make(map[string]*tmpl), making: make(map[string]bool),
 	}
 	qt.Assert(t, qt.IsNil(os.Mkdir(d.templatesDir(), 0o700)))
 	var err error
-	d.store, err = d.openStore()
+	d.store, err = store.Open(store.Options{Dir: filepath.Join(d.opt.StateDir, "snapshots"), Freed: func() {}})
 	qt.Assert(t, qt.IsNil(err))
 	return d
 }

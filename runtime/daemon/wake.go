@@ -82,7 +82,9 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	// never ended once it may have run: the last moment to fail is before.
 	proc, err := d.restore(ctx, a, revival{
 		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: op.Step, options: func() (sockopt.Saved, error) { return a.netState().UnheldOptions(a.hibernation()) },
-		check: func(ctx context.Context) error { return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.memory) },
+		check: func(ctx context.Context) error {
+			return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.storage.Memory)
+		},
 		ready: func(ctx context.Context, pid int) error {
 			if err := d.narrow(ctx, a); err != nil {
 				return err
@@ -133,7 +135,7 @@ func (d *Daemon) dropImages(a *App) error {
 		if err := errors.Join(err, os.RemoveAll(left)); err != nil {
 			d.log.ErrorContext(ctx, "remove images", slog.String("app", a.Name()), slog.Any("error", err))
 		}
-		d.sweepSoon()
+		d.storage.SweepSoon()
 	})
 	return nil
 }
@@ -266,7 +268,7 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 	guarded, quit := d.guardLocks(ctx, a, locks)
 	defer quit()
 	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.memory, HostFiles: d.hostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Note: a.Remark, Hostname: r.hostname, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.storage.Memory, HostFiles: d.storage.HostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Note: a.Remark, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
