@@ -7,6 +7,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/owner"
 )
 
 // Plan is what a restore does with each external resource and socket.
@@ -30,6 +31,9 @@ type Plan struct {
 
 	rehearsal bool // see Rehearse
 	terminals terminals
+
+	owners []image.Owner
+	told   owner.Told
 }
 
 // NewPlan makes a plan. It touches nothing.

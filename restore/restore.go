@@ -35,8 +35,10 @@ type Place struct {
 	Dev   string            // the mount for /dev
 	Binds map[string]string // mount path inside the app -> source on the host
 	Stdio [3]*os.File       // the standard streams; nil if the saved ones were the app's own
-	Work  string            // an existing directory for CRIU's log
-	View  string            // an existing directory, best on a tmpfs: links on the snapshot's file system would change its files' ctime, see snapshot.Dir.Open; what a crash leaves there, snapshot.Sweep removes
+	// PIDs lists the processes in the cgroup, as this process numbers them.
+	PIDs func() ([]int, error)
+	Work string // an existing directory for CRIU's log
+	View string // an existing directory, best on a tmpfs: links on the snapshot's file system would change its files' ctime, see snapshot.Dir.Open; what a crash leaves there, snapshot.Sweep removes
 }
 
 // Options says what [Run] restores.
@@ -175,13 +177,14 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 		return 0, err
 	}
 	ro.Images, ro.WorkDir, ro.Root = images, o.Place.Work, o.Place.Root
-	ro.Connect, ro.Ready, ro.Resuming = o.Connect, plan.terminals.ready(plan.keepSize(o.Place, o.Ready)), o.Resuming
+	ro.Connect, ro.Ready, ro.Resuming = o.Connect, plan.terminals.ready(plan.setOwners(o.Place, plan.keepSize(o.Place, o.Ready))), o.Resuming
 	ro.Placed = plan.terminals.attach
 	step(o.Step, "restore processes")
 	pid, err = started.Run(ctx, ro)
 	if err != nil {
 		return 0, fmt.Errorf("restore %s: %w", o.Manifest.App, err)
 	}
+	plan.told.Tell()
 	return pid, nil
 }
 
@@ -225,6 +228,9 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	if err = plan.setWatches(view, o); err != nil {
+		return "", nil, err
+	}
+	if err = plan.editOwners(view, o); err != nil {
 		return "", nil, err
 	}
 	if terminals {

@@ -82,7 +82,7 @@ func (d *Daemon) place(a *App, rec app.Record, ns *netns.NS) (_ *restore.Place, 
 		binds[m.Destination] = m.Source
 	}
 	return &restore.Place{
-		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Stdio: streams, Work: a.work(), View: a.work(),
+		Root: a.box.Root(), Lower: rec.Spec.Root.Path, Net: ns.File(), IPC: ipc, Dev: a.box.Dev(), Binds: binds, Stdio: streams, Work: a.work(), View: a.work(), PIDs: a.cgroup().PIDs,
 	}, nil
 }
 

@@ -184,9 +184,6 @@ func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry)
 		}
 		i := slices.IndexFunc(t.Pairs, func(p Pair) bool { return p.Number == int(info.GetId()>>1) })
 		t.Pairs[i].Flags = int(f.GetTty().GetFlags())
-		if own := f.GetTty().GetFown(); own.GetPid() != 0 || own.GetSignum() != 0 {
-			return fmt.Errorf("%w: the master of /dev/pts/%d has an owner for signals", ErrTerminals, t.Pairs[i].Number)
-		}
 	}
 	return t.readMount(images, mounts)
 }

@@ -16,9 +16,11 @@ import (
 // terminal and writes it again, through the terminal's settings: output gets a second
 // carriage return at each end of a line, input is echoed once more, a line that is not
 // complete is lost, and in packet mode each reading has one byte more (criu/tty.c,
-// tty_do_dump_queued_data, pty_restore_queued_data). It does not put TIOCEXCL back.
+// tty_do_dump_queued_data, pty_restore_queued_data). It does not put TIOCEXCL back, and
+// fails on the slave of a terminal that is locked, since it locks that first.
 //
-// So what waits is taken out before CRIU looks, and put back as it was.
+// So what waits is taken out before CRIU looks, the terminal is unlocked, and all is put
+// back as it was.
 type Pair struct {
 	Number int `json:"number"` // N of /dev/pts/N
 	// PID, as the app knows it, and FD are where the master is open.
@@ -29,6 +31,8 @@ type Pair struct {
 	// Exclusive and MasterExclusive tell that nobody else may open slave and master.
 	Exclusive       bool `json:"exclusive,omitempty"`
 	MasterExclusive bool `json:"master_exclusive,omitempty"`
+	// Locked tells that nobody may open the slave, TIOCSPTLCK.
+	Locked bool `json:"locked,omitempty"`
 	// Packet tells that the master reads packets, TIOCPKT.
 	Packet bool `json:"packet,omitempty"`
 	// Settings are the terminal's.
@@ -41,7 +45,7 @@ type Pair struct {
 // Special tells whether CRIU would lose anything of the terminal. What is not special
 // is not put back.
 func (p *Pair) Special() bool {
-	return p.Exclusive || p.MasterExclusive || len(p.Input) > 0 || len(p.Output) > 0
+	return p.Exclusive || p.MasterExclusive || p.Locked || len(p.Input) > 0 || len(p.Output) > 0
 }
 
 // Pairs lists the pseudo-terminals of frozen processes, of which root is one. It
@@ -148,7 +152,11 @@ func look(pid, fd int) (Pair, error) {
 	if err != nil {
 		return p, fmt.Errorf("ask whether a terminal is exclusive: %w", err)
 	}
-	p.Packet, p.MasterExclusive = packet != 0, exclusive != 0
+	locked, err := unix.IoctlGetInt(master, unix.TIOCGPTLCK)
+	if err != nil {
+		return p, fmt.Errorf("ask whether a terminal is locked: %w", err)
+	}
+	p.Packet, p.MasterExclusive, p.Locked = packet != 0, exclusive != 0, locked != 0
 	settings, err := unix.IoctlGetTermios(master, unix.TCGETS2) // of the slave (drivers/tty/tty_ioctl.c, tty_mode_ioctl)
 	if err != nil {
 		return p, fmt.Errorf("ask for the settings of a terminal: %w", err)

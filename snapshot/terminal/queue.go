@@ -80,8 +80,31 @@ func (p *Pair) reset(e *ends) error {
 	return nil
 }
 
+// unlock lets the slave be opened, by us now and by CRIU when it restores it.
+func (p *Pair) unlock(pid int) error {
+	if !p.Locked {
+		return nil
+	}
+	e, err := p.open(pid, false)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	return e.lock(0)
+}
+
+func (e *ends) lock(locked int) error {
+	if err := unix.IoctlSetPointerInt(int(e.master.Fd()), unix.TIOCSPTLCK, locked); err != nil {
+		return fmt.Errorf("lock terminal: %w", err)
+	}
+	return nil
+}
+
 // drain takes out what waits in the terminal.
 func (p *Pair) drain(pid int) error {
+	if err := p.unlock(pid); err != nil {
+		return err
+	}
 	e, err := p.open(pid, p.Opened)
 	if err != nil {
 		return err
@@ -158,6 +181,9 @@ func (p *Pair) putBack(pid int) error {
 	}
 	if p.Exclusive && e.slave != nil {
 		err = errors.Join(err, unix.IoctlSetInt(int(e.slave.Fd()), unix.TIOCEXCL, 0))
+	}
+	if p.Locked {
+		err = errors.Join(err, e.lock(1))
 	}
 	if err != nil {
 		return fmt.Errorf("put back what waited in /dev/pts/%d: %w", p.Number, err)

@@ -24,9 +24,6 @@ type devices struct{ known map[uint64]bool }
 // its /proc for one, goes with its mount namespace and is made again by CRIU.
 // What lasts is mounted in our own one too.
 //
-// Nor can one be held that sends signals: they would go to a process that is no
-// more.
-//
 // A process or descriptor that is gone is an error wrapping [ErrGone].
 func (d *devices) lasting(pid, fd int) (bool, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
@@ -36,13 +33,6 @@ func (d *devices) lasting(pid, fd int) (bool, error) {
 	defer f.Close() //nolint:errcheck // read only
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		if name == "flags" {
-			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
-			if err != nil || flags&unix.O_ASYNC != 0 {
-				return false, err
-			}
-		}
 		dev, ok := watchedDevice(lines.Text())
 		if !ok {
 			continue

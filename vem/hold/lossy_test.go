@@ -49,7 +49,7 @@ func TestPreflightLosing(t *testing.T) {
 			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_ASYNC)
 			qt.Assert(t, qt.IsNil(err))
 			return fd
-		}, what: "inotify instance with events that wait to be read"},
+		}, what: "inotify instance with events that wait to be read", onlyCopy: true},
 		"message queue": {open: func(t *testing.T) int {
 			t.Helper()
 			name := append([]byte("snapctl-hold-test"), 0) // mq_open(2) takes it without the slash

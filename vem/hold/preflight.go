@@ -215,7 +215,7 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]string) error {
 		_, found := mounts[st.Mnt_id]
 		mounted = found || st.Mask&unix.STATX_MNT_ID == 0 || hasOwnMount(link)
 		if facts.Mode&unix.S_IFMT == unix.S_IFCHR && isTerminal(facts.Rdev) {
-			p.terminals.see(p, Owner{PID: pid, FD: fd}, facts.Rdev, mounted)
+			p.terminals.see(p, Owner{PID: pid, FD: fd}, facts.Rdev, unix.Mkdev(st.Dev_major, st.Dev_minor), mounted)
 			return nil
 		}
 		switch {

@@ -23,11 +23,11 @@ const maxTerminal = 1000
 // is open in the app too, since what is at the other end of a slave belongs to it
 // (criu/tty.c, tty_verify_active_pairs).
 type terminals struct {
-	masters  map[int]bool
-	slaves   map[int]Owner // one of each
-	gone     map[int]Owner // one of each that is hung up
-	controls map[int]Owner // one that has /dev/tty open on it, of each
-	count    int           // of descriptors of /dev/tty
+	masters  map[int]uint64 // the file system that each is on
+	slaves   map[int]Owner  // one of each
+	gone     map[int]Owner  // one of each that is hung up
+	controls map[int]Owner  // one that has /dev/tty open on it, of each
+	count    int            // of descriptors of /dev/tty
 }
 
 // isTerminal tells whether a device is a pseudo-terminal's master or slave, or
@@ -37,11 +37,11 @@ func isTerminal(rdev uint64) bool {
 	return rdev == unix.Mkdev(majorTTYAux, minorAuxPtmx) || rdev == unix.Mkdev(majorTTYAux, 0) || major >= majorPTYMin && major <= majorPTYMax
 }
 
-// see looks at a descriptor of a terminal; mounted tells whether it lies on a mount of
+// see looks at a descriptor of a terminal, a device rdev on the file system dev; mounted tells whether it lies on a mount of
 // the app.
-func (t *terminals) see(p *preflight, at Owner, rdev uint64, mounted bool) {
+func (t *terminals) see(p *preflight, at Owner, rdev, dev uint64, mounted bool) {
 	if t.masters == nil {
-		t.masters = make(map[int]bool)
+		t.masters = make(map[int]uint64)
 		t.slaves, t.gone, t.controls = make(map[int]Owner), make(map[int]Owner), make(map[int]Owner)
 	}
 	master := rdev == unix.Mkdev(majorTTYAux, minorAuxPtmx)
@@ -53,7 +53,12 @@ func (t *terminals) see(p *preflight, at Owner, rdev uint64, mounted bool) {
 	case !mounted:
 		p.add(Error, at.PID, at.FD, outsideTerminal())
 	case master:
-		t.masters[number] = true
+		if other, ok := t.masters[number]; ok && other != dev {
+			// CRIU knows a terminal by its number alone (criu/tty.c, tty_gen_id).
+			p.add(Error, at.PID, at.FD, refuse(Other, fmt.Sprintf("terminal of number %d, which one of another devpts has too", number),
+				"have all terminals of the app below its /dev/pts: CRIU takes them for the same"))
+		}
+		t.masters[number] = dev
 	case rdev == unix.Mkdev(majorTTYAux, 0):
 		t.count++
 		if other := otherControl(at); other != "" {
@@ -81,14 +86,14 @@ func outsideTerminal() Verdict {
 func (t *terminals) judge(p *preflight) {
 	for _, of := range []map[int]Owner{t.slaves, t.controls} {
 		for _, number := range slices.Sorted(maps.Keys(of)) {
-			if at := of[number]; !t.masters[number] {
+			if at := of[number]; !t.has(number) {
 				p.add(Error, at.PID, at.FD, refuse(Other, fmt.Sprintf("terminal /dev/pts/%d whose other end is outside of the app", number),
 					"end the process that has it, or start it with its input and output elsewhere (setsid PROGRAM </dev/null >LOG 2>&1)"))
 			}
 		}
 	}
 	for _, number := range slices.Sorted(maps.Keys(t.gone)) {
-		if at := t.gone[number]; t.masters[number] {
+		if at := t.gone[number]; t.has(number) {
 			// CRIU knows a terminal by its number alone (criu/tty.c, tty_gen_id).
 			p.add(Error, at.PID, at.FD, refuse(Other, fmt.Sprintf("terminal that is gone, whose number %d another one has", number),
 				"end the process that has it, or close the new terminal: CRIU takes them for the same"))
@@ -102,6 +107,12 @@ func (t *terminals) judge(p *preflight) {
 			break
 		}
 	}
+}
+
+// has tells whether the app has the master of a terminal open.
+func (t *terminals) has(number int) bool {
+	_, ok := t.masters[number]
+	return ok
 }
 
 // terminalNumber is N of the /dev/pts/N that a descriptor leads to. Returns unix.EIO

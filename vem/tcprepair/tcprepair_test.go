@@ -445,10 +445,6 @@ func TestUnsupported(t *testing.T) {
 			prog := []unix.SockFilter{{Code: unix.BPF_RET, K: 1 << 20}}
 			qt.Assert(t, qt.IsNil(unix.SetsockoptSockFprog(p[1].fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &prog[0]})))
 		},
-		"F_SETOWN": func(p pair) {
-			_, err := unix.FcntlInt(uintptr(p[0].fd), unix.F_SETOWN, unix.Getpid())
-			qt.Assert(t, qt.IsNil(err))
-		},
 		"kernel": func(p pair) {
 			if unix.SetsockoptString(p[0].fd, unix.IPPROTO_TCP, unix.TCP_ULP, "tls") != nil {
 				p[0].t.Skip("no TLS in this kernel")
