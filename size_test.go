@@ -55,7 +55,7 @@ var (
 		"cmd/internal/cli":     3100,
 		"runtime/daemon":       12000,
 		"snapshot":             2900,
-		"snapshot/image":       8650,
+		"snapshot/image":       8670,
 		"testenv/cmd/bench":    3700,
 		"testenv/cmd/survivor": 2700,
 		"vem/hold":             5800,
