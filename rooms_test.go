@@ -23,7 +23,7 @@ var rooms = []room{
 	{"runtime/daemon", []string{
 		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot/...",
-		"vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
+		"vem", "vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
 	}},
 	{"runtime/checkpoint/netstate", []string{
@@ -45,7 +45,7 @@ var rooms = []room{
 	{"runtime/client", []string{"runtime/api"}},
 	{"runtime/api", nil},
 
-	{"vem", nil},
+	{"vem", []string{"vem/address", "vem/fabric", "vem/netns"}},
 	{"vem/copies", []string{"vem/hold", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold", "vem/hold/sockdiag", "vem/payload"}},
 	{"vem/hold", []string{"vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/payload"}},

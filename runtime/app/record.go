@@ -163,12 +163,6 @@ type Publication struct {
 	Port     uint16     `json:"port"`
 }
 
-// Meets tells whether two publications can't both be there.
-func (p Publication) Meets(q Publication) bool {
-	return p.Proto == q.Proto && p.HostPort == q.HostPort &&
-		(p.HostAddr == q.HostAddr || !p.HostAddr.IsValid() || !q.HostAddr.IsValid())
-}
-
 const recordVersion = 1
 
 // Write replaces the record in an app's directory. A daemon that is killed at any moment

@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/freezer"
+	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -20,6 +21,7 @@ import (
 type App struct {
 	*app.App
 	box *sandbox.Sandbox
+	end *vem.Endpoint // its place in its network
 
 	// Only the holder of the turn uses these.
 	proc     *process.Process
@@ -32,8 +34,7 @@ type App struct {
 	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
 	surprised bool
 
-	pool     *tmpl // that it stands ready for; does not change
-	detached bool  // from its network; the daemon's mu guards it
+	pool *tmpl // that it stands ready for; does not change
 
 	sessions sessions // see attended
 

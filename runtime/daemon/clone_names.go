@@ -12,21 +12,17 @@ import (
 // nameClones chooses the names and numbers of clones. Until free is called no other
 // request gets any of them, and the template is not removed.
 func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
-	network := ""
 	if r.count >= roomFrom {
 		_, m, err := d.store.Find(t.rec.Snapshot)
 		if err != nil {
 			return nil, err
 		}
-		network = m.Network
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if network != "" {
-		if err := d.room(network, r.count); err != nil {
+		if err := d.room(m.Network, r.count); err != nil {
 			return nil, err
 		}
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.templates[t.rec.Name] != t {
 		return nil, fmt.Errorf("template %s: %w", t.rec.Name, errdefs.ErrNotFound)
 	}
@@ -89,21 +85,13 @@ const roomFrom = 100
 
 // room refuses more apps than a network has addresses for. Those of pools are given
 // up to whoever asks for them.
-//
-// The caller holds d.mu.
 func (d *Daemon) room(network string, count int) error {
-	space, err := d.space(network)
+	free, prefix, err := d.vem.Addresses(network)
 	if err != nil {
 		return err
 	}
-	free := space.Size()
-	for _, a := range d.apps.List() {
-		if rec, _ := a.Read(); rec.Network == network && rec.Pool == "" {
-			free--
-		}
-	}
 	if count > free {
-		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, network, space.Prefix4, free)
+		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, network, prefix, free)
 	}
 	return nil
 }

@@ -30,8 +30,9 @@ import (
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
+	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/holder"
-	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // Options configures a daemon.
@@ -58,7 +59,7 @@ type Daemon struct {
 	log     *slog.Logger
 	criu    criu.Client
 	cgroups *cgroup.Tree
-	host    *netns.NS
+	vem     *vem.Manager
 	fds     *holder.Keeper
 	storage *storage.Storage
 	store   *store.Store
@@ -73,14 +74,9 @@ type Daemon struct {
 	// criuVersion is written into snapshots.
 	criuVersion int
 
-	publishing sync.Mutex // from reading what is published to telling a fabric
-	published  map[string]published
-
-	mu        sync.Mutex      // guards what follows; taken after publishing
+	mu        sync.Mutex      // guards what follows
 	making    map[string]bool // templates that are being made
-	networks  map[string]*lan
 	templates map[string]*tmpl
-	reserved  map[netAddress]int       // that apps of pools give up -> for how many
 	strays    map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
@@ -90,10 +86,8 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		networks:  make(map[string]*lan),
-		published: make(map[string]published), strays: make(map[string][]holder.Item),
-		pools: make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool),
-		reserved: make(map[netAddress]int),
+		strays: make(map[string][]holder.Item),
+		pools:  make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool),
 	}
 	d.tasks.start(ctx)
 	d.events = event.NewBus(nil)
@@ -114,7 +108,11 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.lock, err = lockDir(opt.StateDir); err != nil {
 		return nil, err
 	}
-	if d.host, err = netns.Current(); err != nil {
+	d.vem, err = vem.Open(vem.Options{
+		FabricDir: filepath.Join(opt.RunDir, "fabric"), Default: address.Space{Prefix4: opt.Prefix4, Prefix6: opt.Prefix6},
+		Spaces: spaces(filepath.Join(opt.StateDir, "networks")), Log: d.log,
+	})
+	if err != nil {
 		return nil, err
 	}
 	if d.cgroups, err = cgroup.Open(sandbox.CgroupName(opt.StateDir), opt.RunDir); err != nil {
@@ -128,9 +126,6 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		candidates = []string{opt.CRIU}
 	}
 	if d.criu.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
-		return nil, err
-	}
-	if _, err := d.space(DefaultNetwork); err != nil {
 		return nil, err
 	}
 	if d.storage, err = storage.Open(storage.Options{StateDir: opt.StateDir, RunDir: opt.RunDir, Log: d.log}); err != nil {
@@ -174,11 +169,8 @@ func (d *Daemon) Close() error {
 	for _, items := range d.strays {
 		errs = append(errs, holder.CloseAll(items))
 	}
-	for _, n := range d.networks {
-		errs = append(errs, n.Close())
-	}
-	if d.host != nil {
-		errs = append(errs, d.host.Close())
+	if d.vem != nil {
+		errs = append(errs, d.vem.Close())
 	}
 	if d.cgroups != nil {
 		errs = append(errs, d.cgroups.Delete())

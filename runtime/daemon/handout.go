@@ -62,7 +62,7 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (e
 		}
 	}
 	if len(b.plan.Commands) == 0 {
-		if err := d.rejoin(ctx, a); err != nil {
+		if err := a.end.Rejoin(ctx, a.box.NetPath()); err != nil {
 			return err
 		}
 	}
@@ -115,6 +115,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 			release()
 			return nil, nil, err
 		}
+		a.end.Use(name)
 		return a, release, nil
 	}
 	return nil, nil, nil

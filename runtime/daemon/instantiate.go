@@ -163,10 +163,10 @@ func (d *Daemon) furnish(ctx context.Context, a *App, b birth, op *event.Operati
 // connect attaches the app to its network, and cuts it off if commands are to be run
 // first.
 func (d *Daemon) connect(ctx context.Context, a *App, p *template.Plan, ns *netns.NS) error {
-	if err := d.attach(ctx, a, ns); err != nil || len(p.Commands) == 0 {
+	if err := a.end.Attach(ctx, ns); err != nil || len(p.Commands) == 0 {
 		return err
 	}
-	return d.isolate(ctx, a)
+	return a.end.Isolate(ctx)
 }
 
 // fill makes the app's files.

@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem"
 )
 
 // A template's pool is ready clones, which were made before somebody asked for them. They are
@@ -173,6 +174,32 @@ func (d *Daemon) dropPooled(ctx context.Context, a *App) error {
 	return d.expunge(context.WithoutCancel(ctx), a)
 }
 
+// spare is how another app gets the endpoint of a ready clone that is being enrolled; nil
+// if pool is. enrolled is told the clone, or nil if it could not be enrolled: until then
+// whoever wants the endpoint waits.
+func (d *Daemon) spare(pool *tmpl) (_ *vem.Spare, enrolled func(*App)) {
+	if pool == nil {
+		return nil, func(*App) {}
+	}
+	var clone *App
+	done := make(chan struct{})
+	giveUp := func(ctx context.Context) error {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if clone == nil {
+			return nil
+		}
+		return d.dropPooled(ctx, clone)
+	}
+	return &vem.Spare{GiveUp: giveUp}, func(a *App) {
+		clone = a
+		close(done)
+	}
+}
+
 // makePooled makes one clone for the pool.
 func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	op := d.events.Begin(event.FillPool, event.About{Template: t.rec.Name})
@@ -231,7 +258,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 		return err
 	}
 	// Its listeners would take connections, and its sockets datagrams.
-	if err := d.isolate(ctx, a); err != nil {
+	if err := a.end.Isolate(ctx); err != nil {
 		return err
 	}
 	if err := a.loadDev(ctx, s.Dir); err != nil {
@@ -257,6 +284,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := d.adoptAs(a, proc, app.Pooled, journal.UntilReboot); err != nil {
 		return err
 	}
+	a.end.Ready()
 	app.KeepSpare(a.Dir())
 	return fault.Point(ctx, fault.PoolAfterCommit)
 }

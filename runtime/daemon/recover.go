@@ -74,7 +74,9 @@ func (d *Daemon) load(_ context.Context, name string) error {
 			rec = aside
 		}
 	}
-	d.apps.Add(d.newApp(*rec))
+	a := d.newApp(*rec)
+	a.end = d.adoptEndpoint(a, rec)
+	d.apps.Add(a)
 	return nil
 }
 

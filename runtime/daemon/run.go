@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
@@ -53,7 +51,7 @@ func (d *Daemon) run(ctx context.Context, rec app.Record) (_ *App, err error) {
 	if err := fault.Point(ctx, fault.CreateAfterSandbox); err != nil {
 		return nil, err
 	}
-	if err := d.attach(ctx, a, ns); err != nil {
+	if err := a.end.Attach(ctx, ns); err != nil {
 		return nil, err
 	}
 	a.ready = true
@@ -68,65 +66,6 @@ func (d *Daemon) run(ctx context.Context, rec app.Record) (_ *App, err error) {
 		return nil, errors.Join(err, proc.Close())
 	}
 	return a, d.adopt(a, proc, journal.Forever)
-}
-
-// enroll gives an app its name and endpoint and takes its turn. The record is
-// on the disk when it returns. An endpoint that only stands ready is given up for it,
-// see vacate.
-func (d *Daemon) enroll(ctx context.Context, rec app.Record, first app.Status) (_ *App, release func(), err error) {
-	asked := rec.Addr4
-	a, release, err := d.enrollAs(ctx, &rec, first, nil)
-	for {
-		from, ok := errors.AsType[*pooledError](err)
-		if !ok {
-			return a, release, err
-		}
-		a, release, err = d.vacate(ctx, from, &rec, first)
-		if errors.Is(err, errdefs.ErrAlreadyExists) && !asked.IsValid() { // it was handed out meanwhile
-			rec.Addr4 = asked
-			a, release, err = d.enrollAs(ctx, &rec, first, nil)
-		}
-	}
-}
-
-// enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
-func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *tmpl) (_ *App, release func(), err error) {
-	if rec.Template == "" { // a request for clones has reserved the names of all
-		free, err := d.apps.Reserve(rec.Name)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer free()
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if pool != nil && d.templates[rec.Pool] != pool {
-		return nil, nil, fmt.Errorf("template %s: %w", rec.Pool, errdefs.ErrNotFound)
-	}
-	if err := d.checkPublications(*rec); err != nil {
-		return nil, nil, err
-	}
-	if err := d.chooseEndpoint(rec); err != nil {
-		return nil, nil, err
-	}
-	a := d.newApp(*rec)
-	a.pool = pool
-	if err := a.box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there
-		return nil, nil, refusef("make app %s: %w", rec.Name, err)
-	}
-	if err := os.Mkdir(a.Dir(), 0o700); err != nil {
-		return nil, nil, fmt.Errorf("make app directory: %w", err)
-	}
-	if release, err = a.Take(ctx, string(first)); err != nil {
-		return nil, nil, errors.Join(err, os.Remove(a.Dir()))
-	}
-	// It does not outlive a reboot that it is a step of.
-	if err := a.Step(first, journal.UntilReboot, func(r *app.Record) { r.CreatedAt = time.Now() }); err != nil {
-		release()
-		return nil, nil, errors.Join(err, os.RemoveAll(a.Dir()))
-	}
-	d.apps.Add(a)
-	return a, release, nil
 }
 
 // prepare makes the app's sandbox and attaches it to its network. Both may
@@ -146,7 +85,7 @@ func (d *Daemon) makeSandbox(ctx context.Context, a *App) (_ *netns.NS, err erro
 	}
 	err = a.box.Furnish(ctx)
 	if err == nil {
-		err = d.attach(ctx, a, ns)
+		err = a.end.Attach(ctx, ns)
 	}
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
@@ -259,7 +198,7 @@ func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
 // takeDown removes the app's network and sandbox; its processes have ended.
 func (d *Daemon) takeDown(ctx context.Context, a *App) error {
 	a.ready = false
-	err := d.detach(ctx, a)
+	err := a.end.Detach(ctx)
 	if err == nil && a.Status() == app.Removing {
 		err = fault.Point(ctx, fault.RemoveAfterDetach)
 	}
@@ -321,6 +260,7 @@ func (d *Daemon) expunge(ctx context.Context, a *App) error {
 	}
 	rec, _ := a.Read()
 	d.apps.Remove(a)
+	a.end.Free()
 	if rec.Pool == "" {
 		d.events.Emit(event.Removed, event.About{App: rec.Name})
 	}

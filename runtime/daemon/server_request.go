@@ -19,6 +19,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -68,7 +69,7 @@ func (srv *server) newRecord(req *api.RunRequest) (*app.Record, error) {
 				return bad(fmt.Errorf("publish at %s: want an IPv4 address of the host", a))
 			}
 		}
-		if slices.ContainsFunc(rec.Publish, pub.Meets) {
+		if slices.ContainsFunc(rec.Publish, func(other app.Publication) bool { return vem.Port(pub).Meets(vem.Port(other)) }) {
 			return bad(fmt.Errorf("publish host port %d/%s twice", pub.HostPort, pub.Proto))
 		}
 		rec.Publish = append(rec.Publish, pub)

@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -273,7 +274,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 	}
 	req.record.ForgetMemory(req.pages)
 	a, release, err := d.enroll(ctx, req.record, app.Restoring)
-	taken, moved := errors.AsType[*addressError](err)
+	taken, moved := errors.AsType[*vem.TakenError](err)
 	if moved && req.anywhere {
 		req.record.Addr4 = netip.Addr{}
 		a, release, err = d.enroll(ctx, req.record, app.Restoring)
@@ -290,7 +291,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 	if moved {
 		rec, _ := a.Read()
 		a.Remark(
-			fmt.Sprintf("%s is at %s for others, and at %s, which it was saved with, for itself: app %s has that endpoint", rec.Name, rec.Addr4, taken.addr, taken.app),
+			fmt.Sprintf("%s is at %s for others, and at %s, which it was saved with, for itself: app %s has that endpoint", rec.Name, rec.Addr4, taken.Addr, taken.App),
 			"--endpoint chooses an address",
 		)
 	}

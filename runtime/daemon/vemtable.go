@@ -95,12 +95,7 @@ func remoteText(a netip.AddrPort) string {
 
 // places tells which app an address of a network belongs to.
 func (srv *server) places(network string) func(netip.Addr) (table.Place, bool) {
-	at := make(map[netip.Addr]string)
-	for _, a := range srv.d.apps.List() {
-		if rec, _ := a.Read(); rec.Network == network {
-			at[rec.Addr4], at[rec.Addr6] = rec.Name, rec.Name
-		}
-	}
+	at := srv.d.vem.Owners(network)
 	return func(a netip.Addr) (table.Place, bool) {
 		name, ok := at[a]
 		return table.Place{Actual: name}, ok

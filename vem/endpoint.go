@@ -1,0 +1,129 @@
+package vem
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Endpoint is an app's place in its network: from [Manager.Claim] or [Manager.Adopt] on,
+// until it is released, nobody else gets its address and ports. Operations on one endpoint
+// are done one after the other; that is the caller's business.
+type Endpoint struct {
+	m *Manager
+
+	// The manager's mu guards these.
+	claim   Claim
+	present bool // in its network, see Presence
+	ready   bool // a spare endpoint that is complete
+}
+
+// Claim returns what the endpoint has now. The caller does not change its ports.
+func (e *Endpoint) Claim() Claim {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	return e.claim
+}
+
+// Ready notes that a spare endpoint is complete: it is given up at once.
+func (e *Endpoint) Ready() {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	e.ready = true
+}
+
+// Use makes a spare endpoint that of an app: it is not given up any more.
+func (e *Endpoint) Use(app string) {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	e.claim.App, e.claim.Spare = app, nil
+}
+
+// AddPorts publishes more ports of the host, from the next time on that the endpoint is
+// attached or rejoins. Returns a [*PortError], and adds none, if another app has one.
+func (e *Endpoint) AddPorts(ports []Port) error {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	if err := e.m.checkPorts(e, ports); err != nil {
+		return err
+	}
+	e.claim.Ports = slices.Concat(e.claim.Ports, ports)
+	return nil
+}
+
+// Attach connects the app's namespace to the network, which is made if it is not there,
+// and publishes the endpoint's ports. It may be repeated, see [fabric.Fabric.Attach].
+func (e *Endpoint) Attach(ctx context.Context, ns *netns.NS) error {
+	ep, name := e.setPresent(true)
+	return e.m.in(ctx, name, func(n *network) error {
+		if err := n.fabric.Attach(ctx, ep, ns); err != nil {
+			return err
+		}
+		return e.m.publish(ctx, n)
+	})
+}
+
+// Isolate cuts an attached endpoint off, until it is attached again or rejoins.
+func (e *Endpoint) Isolate(ctx context.Context) error {
+	c := e.Claim()
+	return e.m.in(ctx, c.Network, func(n *network) error { return n.fabric.Isolate(ctx, c.endpoint()) })
+}
+
+// Rejoin undoes Isolate. netPath is where the app's network namespace is bound.
+func (e *Endpoint) Rejoin(ctx context.Context, netPath string) (err error) {
+	c := e.Claim()
+	ns, err := netns.Open(netPath)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ns.Close()) }()
+	return e.m.in(ctx, c.Network, func(n *network) error {
+		if err := n.fabric.Rejoin(ctx, c.endpoint(), ns); err != nil || len(c.Ports) == 0 {
+			return err
+		}
+		return e.m.publish(ctx, n)
+	})
+}
+
+// Detach undoes Attach; the last endpoint to leave takes the network along. It does
+// nothing if the endpoint is not attached.
+func (e *Endpoint) Detach(ctx context.Context) error {
+	c := e.Claim()
+	return e.m.in(ctx, c.Network, func(n *network) error {
+		if err := n.fabric.Detach(ctx, c.endpoint()); err != nil {
+			return err
+		}
+		e.setPresent(false)
+		return e.m.publish(ctx, n)
+	})
+}
+
+// Free gives the endpoint's address and ports back, once it is detached. Freeing it again does
+// nothing.
+func (e *Endpoint) Free() {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	delete(e.m.endpoints, e)
+}
+
+func (e *Endpoint) setPresent(present bool) (ep fabric.Endpoint, network string) {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	e.present = present
+	return e.claim.endpoint(), e.claim.Network
+}
+
+// endpoint is the claim as a fabric knows it.
+func (c *Claim) endpoint() fabric.Endpoint {
+	ep := fabric.Endpoint{App: c.App, Addr4: c.Addr4, Addr6: c.Addr6}
+	if c.Inside4 != c.Addr4 {
+		ep.Inside4 = c.Inside4
+	}
+	if c.Inside6 != c.Addr6 {
+		ep.Inside6 = c.Inside6
+	}
+	return ep
+}
