@@ -17,9 +17,14 @@ import (
 // has it.
 type Dir struct {
 	path string
+	turn chan struct{} // has a token while a sweep goes on
 
-	mu   sync.Mutex // also keeps Sweep from what is pinned while it looks
+	mu   sync.Mutex
 	pins map[string]int
+	// since has what was pinned at any time since the sweep began; nil if none goes on.
+	since map[string]bool
+	// doomed has what the sweep is removing: each channel is closed when the thing is gone.
+	doomed map[string]chan struct{}
 }
 
 // Open opens a directory, which it makes. Nothing is swept yet.
@@ -27,18 +32,26 @@ func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	return &Dir{path: path, pins: make(map[string]int)}, nil
+	return &Dir{path: path, turn: make(chan struct{}, 1), pins: make(map[string]int), doomed: make(map[string]chan struct{})}, nil
 }
 
 // Path is where the thing called name is.
 func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
 
 // Pin keeps a thing, which need not be there yet, from being swept until it is
-// unpinned as often.
+// unpinned as often. If the thing is being removed at this moment, Pin returns when it is gone.
 func (d *Dir) Pin(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for gone := d.doomed[name]; gone != nil; gone = d.doomed[name] {
+		d.mu.Unlock()
+		<-gone
+		d.mu.Lock()
+	}
 	d.pins[name]++
+	if d.since != nil {
+		d.since[name] = true
+	}
 }
 
 // Unpin is the inverse of Pin.
@@ -63,12 +76,14 @@ func Sweep[Name ~string](d *Dir, needed func() (map[Name]bool, error)) (freed in
 }
 
 // Sweep removes everything that is neither pinned nor needed, and returns how many
-// bytes of files that freed. needed is asked while nothing can be pinned or unpinned,
-// so it may read the records; if it fails nothing is removed. The directory is ours:
-// whatever else is in it goes too.
+// bytes of files that freed. needed may read the records. If it fails nothing is removed. What is
+// pinned while needed is asked stays, even if it is unpinned at once: it may be in a record that
+// needed has read before. The directory is ours: whatever else is in it goes too.
 func (d *Dir) Sweep(needed func() (map[string]bool, error)) (freed int64, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.turn <- struct{}{}
+	defer func() { <-d.turn }()
+	d.watchPins()
+	defer d.ignorePins()
 	keep, err := needed()
 	if err != nil {
 		return 0, fmt.Errorf("sweep %s: %w", d.path, err)
@@ -79,16 +94,63 @@ func (d *Dir) Sweep(needed func() (map[string]bool, error)) (freed int64, err er
 	}
 	var errs []error
 	for _, e := range entries {
-		if keep[e.Name()] || d.pins[e.Name()] > 0 {
+		if keep[e.Name()] {
 			continue
 		}
-		path := d.Path(e.Name())
-		freed += size(path)
-		if err := os.RemoveAll(path); err != nil {
-			errs = append(errs, fmt.Errorf("sweep: %w", err))
-		}
+		some, err := d.removeUnpinned(e.Name())
+		freed += some
+		errs = append(errs, err)
 	}
 	return freed, errors.Join(errs...)
+}
+
+// watchPins begins to note what is pinned.
+func (d *Dir) watchPins() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.since = make(map[string]bool, len(d.pins))
+	for name := range d.pins {
+		d.since[name] = true
+	}
+}
+
+// ignorePins is the inverse of watchPins.
+func (d *Dir) ignorePins() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.since = nil
+}
+
+// removeUnpinned removes a thing unless it was pinned since the sweep began.
+func (d *Dir) removeUnpinned(name string) (freed int64, err error) {
+	gone, ok := d.doom(name)
+	if !ok {
+		return 0, nil
+	}
+	defer gone()
+	path := d.Path(name)
+	freed = size(path)
+	if err := os.RemoveAll(path); err != nil {
+		return freed, fmt.Errorf("sweep: %w", err)
+	}
+	return freed, nil
+}
+
+// doom has Pin of a thing wait until gone is called, unless it was pinned since the sweep began.
+func (d *Dir) doom(name string) (gone func(), ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.since[name] {
+		return nil, false
+	}
+	wait := make(chan struct{})
+	d.doomed[name] = wait
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.doomed, name)
+		close(wait)
+	}, true
 }
 
 // size is how many bytes the files at or below path have.
