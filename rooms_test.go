@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/app", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot/...",
 		"vem", "vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
@@ -34,6 +34,7 @@ var rooms = []room{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/hold",
 		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/memory", "snapshot/preflight",
 	}},
+	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image", "snapshot/store"}},
 	{"runtime/journal/journaltest", nil},
 	{"runtime/journal", nil},
 	{"runtime/storage", []string{"runtime/sandbox", "snapshot", "snapshot/hostfile", "snapshot/memory"}},

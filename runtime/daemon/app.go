@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -34,7 +35,7 @@ type App struct {
 	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
 	surprised bool
 
-	pool *tmpl // that it stands ready for; does not change
+	pool *catalog.Template // that it stands ready for; does not change
 
 	sessions sessions // see attended
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
@@ -64,7 +65,7 @@ type cloneOutcome struct {
 // makeClones makes clones, several at a time. It returns an error if one fails, or
 // ctx ends, and the request does not say to keep going: then no clone is left. Else
 // the outcomes say which of them there are.
-func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) error {
+func (d *Daemon) makeClones(ctx context.Context, t *catalog.Template, req cloneRequest) error {
 	from := &lazySource{d: d, t: t}
 	defer from.close()
 	images, err := from.images(ctx)
@@ -80,7 +81,7 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 	// A restore mostly waits for the kernel, some 10 ms, or for one processor.
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(4, 2*runtime.NumCPU()))
-	existing := len(d.lockedClonesOf(t.rec.Name))
+	existing := len(d.clonesOf(t.Name))
 	for i := range req.names {
 		c := cloning{t: t, images: images, req: &req, index: i, existing: existing}
 		// One after the other, so that endpoints are in the order of numbers.
@@ -89,7 +90,7 @@ func (d *Daemon) makeClones(ctx context.Context, t *tmpl, req cloneRequest) erro
 		if pooled != nil || err != nil {
 			kind, finish = event.HandOut, d.handOut
 		}
-		op := d.events.Begin(kind, event.About{App: req.names[i], Template: t.rec.Name, Within: req.op})
+		op := d.events.Begin(kind, event.About{App: req.names[i], Template: t.Name, Within: req.op})
 		if pooled == nil && err == nil {
 			if c.source, err = from.get(gctx); err == nil {
 				release, err = d.enrollClone(gctx, &c)
@@ -163,9 +164,9 @@ func (d *Daemon) undoClones(ctx context.Context, list []*App) error {
 
 // cloning is one clone of a request.
 type cloning struct {
-	t        *tmpl
+	t        *catalog.Template
 	source   *source // nil for one from the pool
-	images   *templateImages
+	images   *catalog.Images
 	req      *cloneRequest
 	index    int
 	existing int
@@ -196,7 +197,7 @@ func (d *Daemon) cloneFromPool(ctx context.Context, c *cloning) (_ *App, release
 		if pages := c.req.policy.pages; pages != nil {
 			err = fmt.Errorf("%w with its memory %s", err, *pages)
 		}
-		err = refusef("template %s: %w", c.t.rec.Name, err)
+		err = refusef("template %s: %w", c.t.Name, err)
 	}
 	return c.app, release, err
 }
@@ -211,10 +212,10 @@ func (d *Daemon) enrollClone(ctx context.Context, c *cloning) (release func(), e
 		return nil, err
 	}
 	name := c.req.names[c.index]
-	rec.Name, rec.RestoredFrom = name, c.t.rec.Snapshot
+	rec.Name, rec.RestoredFrom = name, c.t.Snapshot
 	rec.Batch = c.req.batch
-	rec.Template, rec.Number, rec.Generation = c.t.rec.Name, c.req.numbers[c.index], template.NewGeneration()
-	if err := rec.HeedRules(c.t.rules); err != nil {
+	rec.Template, rec.Number, rec.Generation = c.t.Name, c.req.numbers[c.index], template.NewGeneration()
+	if err := rec.HeedRules(c.t.Rules); err != nil {
 		return nil, err
 	}
 	c.req.policy.change(rec)
@@ -243,8 +244,8 @@ func (d *Daemon) makeClone(ctx context.Context, c cloning, op *event.Operation) 
 	if err := fault.Point(ctx, fault.CloneAfterRecord); err != nil {
 		return err
 	}
-	if c.born.plan, err = c.t.rules.Plan(c.app.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
-		return fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+	if c.born.plan, err = c.t.Rules.Plan(c.app.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
+		return fmt.Errorf("rules of template %s: %w: %w", c.t.Name, errdefs.ErrInvalidArgument, err)
 	}
 	if err := d.instantiate(ctx, c.app, c.born, op); err != nil {
 		return fmt.Errorf("clone %s: %w", name, err)
@@ -259,20 +260,20 @@ func (d *Daemon) makeClone(ctx context.Context, c cloning, op *event.Operation) 
 // needed: clones from the pool are made of it already.
 type lazySource struct {
 	d      *Daemon
-	t      *tmpl
+	t      *catalog.Template
 	opened *source
 }
 
 func (l *lazySource) get(ctx context.Context) (_ *source, err error) {
 	if l.opened == nil {
-		l.opened, err = l.d.beginSnapshot(ctx, l.t.rec.Snapshot, snapshot.ByStamp)
+		l.opened, err = l.d.beginSnapshot(ctx, l.t.Snapshot, snapshot.ByStamp)
 	}
 	return l.opened, err
 }
 
 // images tells what the template's images say; once it is known, without the snapshot.
-func (l *lazySource) images(ctx context.Context) (*templateImages, error) {
-	if known := l.t.knownImages(); known != nil {
+func (l *lazySource) images(ctx context.Context) (*catalog.Images, error) {
+	if known := l.t.Known(); known != nil {
 		return known, nil
 	}
 	s, err := l.get(ctx)
@@ -282,17 +283,11 @@ func (l *lazySource) images(ctx context.Context) (*templateImages, error) {
 	if err := s.Checked(); err != nil {
 		return nil, err
 	}
-	return l.t.inspect(ctx, s)
+	return l.t.Inspect(ctx, s.inspect)
 }
 
 func (l *lazySource) close() {
 	if l.opened != nil {
 		l.opened.Close()
 	}
-}
-
-func (d *Daemon) lockedClonesOf(name string) []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.clonesOf(name)
 }

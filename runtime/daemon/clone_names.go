@@ -5,101 +5,91 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
 // nameClones chooses the names and numbers of clones. Until free is called no other
 // request gets any of them, and the template is not removed.
-func (d *Daemon) nameClones(t *tmpl, r *cloneRequest) (free func(), err error) {
-	if r.count >= roomFrom {
-		_, m, err := d.store.Find(t.rec.Snapshot)
+func (d *Daemon) nameClones(t *catalog.Template, r *cloneRequest) (free func(), err error) {
+	if err := d.room(t, r.count); err != nil {
+		return nil, err
+	}
+	numbers, freeNumbers, err := d.catalog.Use(t, r.count, r.start, func() map[int]string { return d.numbersOf(t) })
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
 		if err != nil {
-			return nil, err
+			freeNumbers()
 		}
-		if err := d.room(m.Network, r.count); err != nil {
-			return nil, err
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.templates[t.rec.Name] != t {
-		return nil, fmt.Errorf("template %s: %w", t.rec.Name, errdefs.ErrNotFound)
-	}
-	used := make(map[int]string)
-	next := 1
-	for _, a := range d.apps.List() {
-		if rec, _ := a.Read(); rec.Template == t.rec.Name {
-			used[rec.Number] = rec.Name
-			next = max(next, rec.Number+1)
-		}
-	}
-	for n := range t.numbers {
-		next = max(next, n+1)
-	}
-	if r.start > 0 {
-		next = r.start
-	}
+	}()
 	if len(r.names) == 0 {
-		if r.names, err = expand(t, r.pattern, next, r.count, d.apps.Taken); err != nil {
+		if r.names, err = expand(t, r.pattern, numbers[0], r.count, d.apps.Taken); err != nil {
 			return nil, err
 		}
 	}
 	chosen := make(map[string]bool, len(r.names))
-	for i, name := range r.names {
+	for _, name := range r.names {
 		if err := snapshot.ValidateName(name); err != nil {
 			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 		}
 		if chosen[name] {
 			return nil, fmt.Errorf("%w: two clones called %s", errdefs.ErrInvalidArgument, name)
 		}
-		n := next + i
-		if other, ok := used[n]; ok || t.numbers[n] {
-			return nil, fmt.Errorf("clone %d of template %s: %w: %s; choose another number to start from", n, t.rec.Name, errdefs.ErrAlreadyExists, other)
-		}
 		chosen[name] = true
-		r.numbers = append(r.numbers, n)
 	}
 	freeNames, err := d.apps.Reserve(r.names...)
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range r.numbers {
-		t.numbers[n] = true
-	}
-	t.making++
+	r.numbers = numbers
 	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		t.making--
 		freeNames()
-		for _, n := range r.numbers {
-			delete(t.numbers, n)
-		}
+		freeNumbers()
 	}, nil
+}
+
+// numbersOf are the numbers of the clones that there are of a template, by their names.
+func (d *Daemon) numbersOf(t *catalog.Template) map[int]string {
+	used := make(map[int]string)
+	for _, a := range d.apps.List() {
+		if rec, _ := a.Read(); rec.Template == t.Name {
+			used[rec.Number] = rec.Name
+		}
+	}
+	return used
 }
 
 // roomFrom is the number of clones from which it is worth to look before anything is
 // made whether there are addresses for all of them.
 const roomFrom = 100
 
-// room refuses more apps than a network has addresses for. Those of pools are given
-// up to whoever asks for them.
-func (d *Daemon) room(network string, count int) error {
-	free, prefix, err := d.vem.Addresses(network)
+// room refuses more clones of a template than its network has addresses for. Those of pools
+// are given up to whoever asks for them.
+func (d *Daemon) room(t *catalog.Template, count int) error {
+	if count < roomFrom {
+		return nil
+	}
+	_, m, err := d.store.Find(t.Snapshot)
+	if err != nil {
+		return err
+	}
+	free, prefix, err := d.vem.Addresses(m.Network)
 	if err != nil {
 		return err
 	}
 	if count > free {
-		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, network, prefix, free)
+		return refusef("%d clones are too many: network %s (%s) has %d free addresses", count, m.Network, prefix, free)
 	}
 	return nil
 }
 
 // expand makes names by a pattern.
-func expand(t *tmpl, pattern string, next, count int, taken func(string) bool) ([]string, error) {
+func expand(t *catalog.Template, pattern string, next, count int, taken func(string) bool) ([]string, error) {
 	if pattern == "" {
-		pattern = t.rec.Name + "-{n}"
+		pattern = t.Name + "-{n}"
 	}
 	p, err := template.ParseNamePattern(pattern)
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -68,16 +69,15 @@ type Daemon struct {
 	lock    *os.File
 	tasks   tasks
 	apps    app.Registry[*App]
+	catalog *catalog.Catalog
 	calls   calls
 	events  *event.Bus
 	endLog  func() // of the events
 	// criuVersion is written into snapshots.
 	criuVersion int
 
-	mu        sync.Mutex      // guards what follows
-	making    map[string]bool // templates that are being made
-	templates map[string]*tmpl
-	strays    map[string][]holder.Item // sockets of apps whose record can't be read
+	mu     sync.Mutex               // guards what follows
+	strays map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -87,7 +87,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		strays: make(map[string][]holder.Item),
-		pools:  make(chan struct{}, 1), templates: make(map[string]*tmpl), making: make(map[string]bool),
+		pools:  make(chan struct{}, 1),
 	}
 	d.tasks.start(ctx)
 	d.events = event.NewBus(nil)
@@ -137,7 +137,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.store, err = d.openStore(); err != nil {
 		return nil, err
 	}
-	if err := d.loadTemplates(ctx); err != nil {
+	if d.catalog, err = catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.store, Log: opt.Log}); err != nil {
 		return nil, err
 	}
 	if err := d.recover(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/vem"
 )
@@ -33,8 +34,10 @@ func (d *Daemon) enroll(ctx context.Context, rec app.Record, first app.Status) (
 	}
 }
 
-// enrollAs enrolls an app that, if pool is not nil, stands ready for a template.
-func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *tmpl) (a *App, release func(), err error) {
+// enrollAs enrolls an app that, if pool is not nil, stands ready for a template. Its name, its
+// address and ports, and its directory are reserved one after the other, and given back if
+// it fails.
+func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *catalog.Template) (a *App, release func(), err error) {
 	if rec.Template == "" { // a request for clones has reserved the names of all
 		free, err := d.apps.Reserve(rec.Name)
 		if err != nil {
@@ -53,11 +56,6 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status
 			end.Free()
 		}
 	}()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if pool != nil && d.templates[rec.Pool] != pool {
-		return nil, nil, fmt.Errorf("template %s: %w", rec.Pool, errdefs.ErrNotFound)
-	}
 	a = d.newApp(*rec)
 	a.pool, a.end = pool, end
 	if err := a.box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there

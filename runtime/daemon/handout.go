@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -45,8 +46,8 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (e
 		return err
 	}
 	b := birth{source: c.source} // makePooled has looked at what is open
-	if b.plan, err = c.t.rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
-		return fmt.Errorf("rules of template %s: %w: %w", c.t.rec.Name, errdefs.ErrInvalidArgument, err)
+	if b.plan, err = c.t.Rules.Plan(a.instance(len(c.req.names), c.existing, c.req.set)); err != nil {
+		return fmt.Errorf("rules of template %s: %w: %w", c.t.Name, errdefs.ErrInvalidArgument, err)
 	}
 	b.plan.Done()
 	a.heed(b.plan)
@@ -106,7 +107,7 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 			continue
 		}
 		err := d.apps.Rename(a, name, app.Restoring, func(r *app.Record) {
-			r.Pool, r.Template, r.Number = "", c.t.rec.Name, c.req.numbers[c.index]
+			r.Pool, r.Template, r.Number = "", c.t.Name, c.req.numbers[c.index]
 			r.Batch, r.LastError = c.req.batch, ""
 			c.req.policy.change(r)
 			r.Generation, r.CreatedAt = template.NewGeneration(), time.Now()
@@ -126,8 +127,9 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 type calls struct {
 	mu     sync.Mutex
 	going  int
-	ended  time.Time // when the last one ended
-	handed []*App    // whose records are aside
+	ended  time.Time                   // when the last one ended
+	handed []*App                      // whose records are aside
+	failed map[*catalog.Template]error // why the pool could not be filled
 }
 
 const (
@@ -172,6 +174,19 @@ func (c *calls) calm(ctx context.Context) bool {
 			return ctx.Err() == nil
 		}
 	}
+}
+
+func (c *calls) setFailed(failed map[*catalog.Template]error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = failed
+}
+
+// whyFailed is why the pool of a template could not be filled, or nil.
+func (c *calls) whyFailed(t *catalog.Template) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed[t]
 }
 
 func (c *calls) handedOut(a *App) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -100,7 +101,7 @@ type birth struct {
 	// acceptChanged is as in restore.Options.
 	acceptChanged bool
 	// images is what is known of a template's; nil of another snapshot.
-	images *templateImages
+	images *catalog.Images
 }
 
 // instance is what is known of an app that is made of a snapshot, one of count.
@@ -208,7 +209,7 @@ func (a *App) heed(p *template.Plan) {
 func (b *birth) checkOpen(ctx context.Context, a *App) error {
 	switch {
 	case b.images != nil:
-		return b.plan.CheckOpen(a.box.Root(), b.images.open)
+		return b.plan.CheckOpen(a.box.Root(), b.images.Open)
 	case b.source == nil || b.source.Manifest.Processes == 0:
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -27,23 +28,6 @@ import (
 // a cgroup of their own name (_pool-...), and get an app's name when they are handed out. To
 // the clone it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
 // the ready clones of an earlier one, and makes others.
-
-// setPool sets how many clones of a template stand ready.
-func (d *Daemon) setPool(t *tmpl, size int) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	rec := t.rec
-	rec.Pool = size
-	if d.templates[rec.Name] != t {
-		return fmt.Errorf("template %s: %w", rec.Name, errdefs.ErrNotFound)
-	}
-	if err := d.writeTemplate(rec); err != nil {
-		return err
-	}
-	t.rec.Pool = size
-	d.poolSoon()
-	return nil
-}
 
 // poolSoon has the pools filled or emptied.
 func (d *Daemon) poolSoon() {
@@ -62,25 +46,19 @@ func (d *Daemon) keepPools(ctx context.Context) {
 	defer d.recordHandedOut()
 	for d.calls.calm(ctx) {
 		var again <-chan time.Time
-		d.mu.Lock()
-		all := make([]*tmpl, 0, len(d.templates))
-		for _, t := range d.templates {
-			all = append(all, t)
-		}
-		d.mu.Unlock()
-		for _, t := range all {
+		failed := make(map[*catalog.Template]error)
+		for _, t := range d.catalog.List() {
 			err := d.keepPool(ctx, t)
 			if ctx.Err() != nil {
 				return
 			}
-			t.mu.Lock()
-			t.poolErr = err
-			t.mu.Unlock()
 			if err != nil {
+				failed[t] = err
 				again = time.After(poolPause)
-				d.log.ErrorContext(ctx, "fill pool", slog.String("template", t.rec.Name), slog.Any("error", err))
+				d.log.ErrorContext(ctx, "fill pool", slog.String("template", t.Name), slog.Any("error", err))
 			}
 		}
+		d.calls.setFailed(failed)
 		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
 			again = time.After(poolPause)
 			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
@@ -106,10 +84,7 @@ func (d *Daemon) dropStrayPools(ctx context.Context) error {
 			continue
 		}
 		// One of an earlier daemon is of no template.
-		d.mu.Lock()
-		stray := a.pool == nil || d.templates[rec.Pool] != a.pool
-		d.mu.Unlock()
-		if stray {
+		if a.pool == nil || !d.catalog.Has(a.pool) {
 			errs = append(errs, d.dropPooled(ctx, a))
 		}
 	}
@@ -117,19 +92,19 @@ func (d *Daemon) dropStrayPools(ctx context.Context) error {
 }
 
 // keepPool brings the pool of one template to its size.
-func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
+func (d *Daemon) keepPool(ctx context.Context, t *catalog.Template) error {
 	var errs []error
 	ready := 0
 	for _, a := range d.pooled(t) {
 		if a.Status() == app.Pooled {
-			if ready++; ready <= d.poolSize(t) {
+			if ready++; ready <= d.catalog.Ready(t) {
 				continue
 			}
 			ready--
 		}
 		errs = append(errs, d.dropPooled(ctx, a))
 	}
-	for ; ready < d.poolSize(t) && d.calls.calm(ctx); ready++ {
+	for ; ready < d.catalog.Ready(t) && d.calls.calm(ctx); ready++ {
 		d.recordHandedOut() // keepPools does it again
 		if err := d.makePooled(ctx, t); err != nil {
 			return errors.Join(append(errs, err)...)
@@ -138,17 +113,8 @@ func (d *Daemon) keepPool(ctx context.Context, t *tmpl) error {
 	return errors.Join(errs...)
 }
 
-func (d *Daemon) poolSize(t *tmpl) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.templates[t.rec.Name] != t {
-		return 0 // it was removed
-	}
-	return t.rec.Pool
-}
-
 // pooled lists the ready clones of a template, also those that have ended meanwhile.
-func (d *Daemon) pooled(t *tmpl) []*App {
+func (d *Daemon) pooled(t *catalog.Template) []*App {
 	var some []*App
 	for _, a := range d.apps.List() {
 		if a.pool != t {
@@ -177,7 +143,7 @@ func (d *Daemon) dropPooled(ctx context.Context, a *App) error {
 // spare is how another app gets the endpoint of a ready clone that is being enrolled; nil
 // if pool is. enrolled is told the clone, or nil if it could not be enrolled: until then
 // whoever wants the endpoint waits.
-func (d *Daemon) spare(pool *tmpl) (_ *vem.Spare, enrolled func(*App)) {
+func (d *Daemon) spare(pool *catalog.Template) (_ *vem.Spare, enrolled func(*App)) {
 	if pool == nil {
 		return nil, func(*App) {}
 	}
@@ -201,17 +167,17 @@ func (d *Daemon) spare(pool *tmpl) (_ *vem.Spare, enrolled func(*App)) {
 }
 
 // makePooled makes one clone for the pool.
-func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
-	op := d.events.Begin(event.FillPool, event.About{Template: t.rec.Name})
+func (d *Daemon) makePooled(ctx context.Context, t *catalog.Template) (err error) {
+	op := d.events.Begin(event.FillPool, event.About{Template: t.Name})
 	defer func() { op.End(err) }()
 	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
-	s, err := d.openSnapshot(ctx, t.rec.Snapshot, snapshot.ByStamp)
+	s, err := d.openSnapshot(ctx, t.Snapshot, snapshot.ByStamp)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	images, err := t.inspect(ctx, s)
+	images, err := t.Inspect(ctx, s.inspect)
 	if err != nil {
 		return err
 	}
@@ -219,13 +185,13 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := rec.HeedRules(t.rules); err != nil {
+	if err := rec.HeedRules(t.Rules); err != nil {
 		return err
 	}
 	rec.ForgetMemory(rec.RestoreMemory)
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
-	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.rec.Name, t.rec.Snapshot
+	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.Name, t.Snapshot
 	copied, err := d.unstackable(ctx, rec)
 	if err != nil {
 		return err
@@ -240,7 +206,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
-	a.remarkNote(images.repeats)
+	if !d.catalog.Has(t) { // removed before it could be seen that it has a ready clone
+		return fmt.Errorf("template %s: %w", t.Name, errdefs.ErrNotFound)
+	}
+	a.remarkNote(repeats(images.Repeats, cloned))
 	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
 		return err
 	}
@@ -264,10 +233,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *tmpl) (err error) {
 	if err := a.loadDev(ctx, s.Dir); err != nil {
 		return err
 	}
-	if err := t.rules.Ahead(a.box.Root(), images.open); err != nil {
+	if err := t.Rules.Ahead(a.box.Root(), images.Open); err != nil {
 		return err
 	}
-	connections, err := s.connections(t.rules.Connections.Internal)
+	connections, err := s.connections(t.Rules.Connections.Internal)
 	if err != nil {
 		return err
 	}

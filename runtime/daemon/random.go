@@ -18,9 +18,9 @@ const (
 	restored copying = "in the app that was saved, in this one and in every other that is made of the snapshot"
 )
 
-// repeats notes what random numbers copies of an app have in common; nil if none are known.
-func repeats(info *image.Info, how copying) *app.Note {
-	all := template.Repeats(info)
+// repeats notes what random numbers copies of an app have in common, see template.Repeats; nil
+// if none are known.
+func repeats(all []string, how copying) *app.Note {
 	if len(all) == 0 {
 		return nil
 	}
@@ -49,7 +49,7 @@ func (s *source) inspect(ctx context.Context) (*image.Info, error) {
 // have is known already.
 func (b *birth) remarkRepeats(ctx context.Context, a *App) error {
 	if b.images != nil {
-		a.remarkNote(b.images.repeats)
+		a.remarkNote(repeats(b.images.Repeats, cloned))
 		return nil
 	}
 	if err := b.source.Checked(); err != nil {
@@ -69,7 +69,7 @@ func (b *birth) remarkRepeats(ctx context.Context, a *App) error {
 	if err != nil {
 		return err
 	}
-	a.remarkNote(repeats(info, restored))
+	a.remarkNote(repeats(template.Repeats(info), restored))
 	return nil
 }
 

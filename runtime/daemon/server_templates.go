@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
@@ -36,7 +36,7 @@ func (srv *server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	var t *tmpl
+	var t *catalog.Template
 	about := event.About{Template: req.GetName(), App: req.GetApp(), Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.CreateTemplate, about, func(op *event.Operation) (out *outcome, err error) {
 		r.op = op
@@ -51,31 +51,25 @@ func (srv *server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 
 // ListTemplates implements the API.
 func (srv *server) ListTemplates(ctx context.Context, _ *api.ListRequest) (*api.ListTemplatesResponse, error) {
-	srv.d.mu.Lock()
-	all := make([]*tmpl, 0, len(srv.d.templates))
-	for _, t := range srv.d.templates {
-		all = append(all, t)
-	}
-	srv.d.mu.Unlock()
-	slices.SortFunc(all, func(a, b *tmpl) int { return strings.Compare(a.rec.Name, b.rec.Name) })
+	all := srv.d.catalog.List()
 	resp := &api.ListTemplatesResponse{}
 	for _, t := range all {
 		resp.Templates = append(resp.Templates, srv.showTemplate(t))
 	}
 	lookAtAll(len(all), func(i int) {
-		resp.Templates[i].WouldNotStart = srv.snapshotObstacles(ctx, all[i].rec.Snapshot, snapshot.BySize)
+		resp.Templates[i].WouldNotStart = srv.snapshotObstacles(ctx, all[i].Snapshot, snapshot.BySize)
 	})
 	return resp, nil
 }
 
 // ShowTemplate implements the API.
 func (srv *server) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*api.Template, error) {
-	t, err := srv.d.findTemplate(req.GetName())
+	t, err := srv.d.catalog.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
 	out := srv.showTemplate(t)
-	out.WouldNotStart = srv.snapshotObstacles(ctx, t.rec.Snapshot, snapshot.BySize)
+	out.WouldNotStart = srv.snapshotObstacles(ctx, t.Snapshot, snapshot.BySize)
 	return out, nil
 }
 
@@ -90,41 +84,35 @@ func (srv *server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest)
 	return &api.RemoveResponse{}, nil
 }
 
-func (srv *server) showTemplate(t *tmpl) *api.Template {
-	srv.d.mu.Lock()
-	rec, clones := t.rec, srv.d.clonesOf(t.rec.Name)
-	srv.d.mu.Unlock()
+func (srv *server) showTemplate(t *catalog.Template) *api.Template {
 	ready := 0
 	for _, a := range srv.d.pooled(t) {
 		if a.Status() == app.Pooled {
 			ready++
 		}
 	}
-	t.mu.Lock()
-	poolErr := t.poolErr
-	t.mu.Unlock()
 	out := &api.Template{
-		Name: rec.Name, Snapshot: rec.Snapshot, CreatedAt: timestamppb.New(rec.CreatedAt), RulesYaml: rec.Rules,
-		Clones: clones, PoolSize: int32(rec.Pool), PoolReady: int32(ready),
+		Name: t.Name, Snapshot: t.Snapshot, CreatedAt: timestamppb.New(t.CreatedAt), RulesYaml: t.RulesText,
+		Clones: srv.d.clonesOf(t.Name), PoolSize: int32(srv.d.catalog.Ready(t)), PoolReady: int32(ready),
 	}
-	if poolErr != nil {
-		out.PoolError = poolErr.Error()
+	if err := srv.d.calls.whyFailed(t); err != nil {
+		out.PoolError = err.Error()
 	}
 	for _, key := range slices.Sorted(func(yield func(string) bool) {
-		for key := range t.rules.Parameters {
+		for key := range t.Rules.Parameters {
 			if !yield(key) {
 				return
 			}
 		}
 	}) {
-		p := t.rules.Parameters[key]
+		p := t.Rules.Parameters[key]
 		shown := &api.Parameter{Key: key, Description: p.Description, Required: p.Required, Pattern: p.Pattern}
 		if p.Default != nil {
 			shown.DefaultText = string(*p.Default)
 		}
 		out.Parameters = append(out.Parameters, shown)
 	}
-	_, m, err := srv.d.store.Find(rec.Snapshot)
+	_, m, err := srv.d.store.Find(t.Snapshot)
 	if err != nil {
 		return out // the snapshot is damaged: cloning says how
 	}
@@ -138,7 +126,7 @@ func (srv *server) showTemplate(t *tmpl) *api.Template {
 // Clone implements the API.
 func (srv *server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
 	defer srv.d.calls.begin()()
-	t, err := srv.d.findTemplate(req.GetTemplate())
+	t, err := srv.d.catalog.Get(req.GetTemplate())
 	if err != nil {
 		return err
 	}
@@ -173,7 +161,7 @@ func (srv *server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
 	report := &cloneReport{srv: srv, stream: stream, total: int32(len(r.names))}
-	op := srv.d.events.Begin(event.CloneRequest, event.About{Template: t.rec.Name})
+	op := srv.d.events.Begin(event.CloneRequest, event.About{Template: t.Name})
 	r.op, r.done = op.ID(), report.done
 	// A hand-out is over before anybody could read its steps.
 	made := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}, Kinds: []event.Kind{event.Clone}}
@@ -254,23 +242,24 @@ func (r *cloneReport) done(out cloneOutcome) {
 }
 
 // SetPool implements the API.
-func (srv *server) SetPool(_ context.Context, req *api.SetPoolRequest) (*api.Template, error) {
+func (srv *server) SetPool(ctx context.Context, req *api.SetPoolRequest) (*api.Template, error) {
 	const most = 1000
 	size := int(req.GetSize())
 	if size < 0 || size > most {
 		return nil, fmt.Errorf("%w: a pool of %d clones: want 0 to %d", errdefs.ErrInvalidArgument, size, most)
 	}
-	t, err := srv.d.findTemplate(req.GetTemplate())
+	t, err := srv.d.catalog.Get(req.GetTemplate())
 	if err != nil {
 		return nil, err
 	}
-	if _, m, err := srv.d.store.Find(t.rec.Snapshot); err != nil {
+	if _, m, err := srv.d.store.Find(t.Snapshot); err != nil {
 		return nil, err
 	} else if m.Processes == 0 && size > 0 {
-		return nil, refusef("template %s has no processes that could stand ready: its clones start their program", t.rec.Name)
+		return nil, refusef("template %s has no processes that could stand ready: its clones start their program", t.Name)
 	}
-	if err := srv.d.setPool(t, size); err != nil {
+	if err := srv.d.catalog.SetReady(ctx, t, size); err != nil {
 		return nil, err
 	}
+	srv.d.poolSoon()
 	return srv.showTemplate(t), nil
 }
