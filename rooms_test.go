@@ -37,7 +37,7 @@ var rooms = []room{
 	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image", "snapshot/store"}},
 	{"runtime/journal/journaltest", nil},
 	{"runtime/journal", nil},
-	{"runtime/storage", []string{"runtime/sandbox", "snapshot", "snapshot/hostfile", "snapshot/memory"}},
+	{"runtime/storage", []string{"runtime/sandbox", "snapshot", "snapshot/hostfile", "snapshot/memory", "snapshot/relink"}},
 	{"runtime/sandbox", []string{"runtime/cgroup", "runtime/process", "vem/netns"}},
 	{"runtime/process", nil},
 	{"runtime/cgroup", nil},

@@ -57,13 +57,16 @@ type Options struct {
 	// AcceptChanged has files of binds made that are gone and that the processes could
 	// only read.
 	AcceptChanged bool
-	// Note is told what comes back otherwise than it was, and the remedy if there is one;
-	// may be nil.
-	Note     func(text, remedy string)
-	Hostname string // empty: the saved one
+	Hostname      string // empty: the saved one
 	// Guard and Start are as in criu.StartOptions.
 	Guard *os.File
 	Start func(*exec.Cmd) error
+
+	Hooks
+}
+
+// Hooks are what [Run] calls on its way.
+type Hooks struct {
 	// Meanwhile is called while CRIU starts, before the images and the place are
 	// looked at but for its cgroup and namespaces, Stdio, Work and View; may be nil.
 	Meanwhile func(ctx context.Context) error
@@ -76,6 +79,9 @@ type Options struct {
 	// Lost is told what the processes will not have again, and what can be done about it;
 	// may be nil.
 	Lost func(text, remedy string)
+	// Note is told what comes back otherwise than it was, and the remedy if there is one;
+	// may be nil.
+	Note func(text, remedy string)
 }
 
 // Pages says how memory comes back.

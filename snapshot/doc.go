@@ -62,7 +62,7 @@
 // The kernel copies a shared file when it is first written to or opened for writing, all of it,
 // by reflink where the file system can. So a program that keeps large files open for writing has
 // them copied when it is restored. A file with several names would be several files from then
-// on, so an app gets its copies of such files at the start, linked again: see [Relink].
+// on, so an app gets its copies of such files at the start, linked again: see package relink.
 //
 // # Stubs
 //

@@ -23,7 +23,7 @@ type Layer struct {
 	ID        memory.ID `json:"sha256"` // of the list of its files
 	SizeBytes int64     `json:"size_bytes"`
 	Own       bool      `json:"own,omitempty"` // the snapshot made it; others came with the app
-	// Linked is a layer with regular files of several names: see Relink.
+	// Linked is a layer with regular files of several names: see relink.Files.
 	Linked bool `json:"linked,omitempty"`
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/snapshot/relink"
 )
 
 // TestRelink writes to one name of a file that a layer has: the others show it, unlike
@@ -36,7 +38,7 @@ func TestRelink(t *testing.T) {
 			before, err := os.Stat(filepath.Join(root, "d"))
 			qt.Assert(t, qt.IsNil(err))
 			if linked {
-				qt.Assert(t, qt.IsNil(Relink(t.Context(), root, names)))
+				qt.Assert(t, qt.IsNil(relink.Files(t.Context(), root, names)))
 			}
 			after, err := os.Stat(filepath.Join(root, "d"))
 			qt.Assert(t, qt.IsNil(err))

@@ -50,11 +50,8 @@ type Manifest struct {
 	Alarm  *alarm.Alarm `json:"alarm,omitempty"`
 	Origin Origin       `json:"origin"`
 
-	Spec    *specs.Spec `json:"spec"` // what ran, and where
-	Network string      `json:"network"`
-	// Endpoint and Endpoint6 are the addresses by which the app knows itself.
-	Endpoint  string `json:"endpoint"`
-	Endpoint6 string `json:"endpoint6,omitempty"`
+	Spec *specs.Spec `json:"spec"` // what ran, and where
+	Address
 	// Policy is nil in a snapshot of an older snapctl.
 	Policy *Policy `json:"policy,omitempty"`
 
@@ -64,7 +61,21 @@ type Manifest struct {
 	// hibernated app's files stay where they are instead, but for /dev/shm,
 	// which would not outlive a reboot.
 	WithStorage bool `json:"with_storage"`
-	Processes   int  `json:"processes"`
+	ProcessState
+	Content
+}
+
+// Address is where an app is on the network.
+type Address struct {
+	Network string `json:"network"`
+	// Endpoint and Endpoint6 are the addresses by which the app knows itself.
+	Endpoint  string `json:"endpoint"`
+	Endpoint6 string `json:"endpoint6,omitempty"`
+}
+
+// ProcessState is what a snapshot has of the processes beside CRIU's images.
+type ProcessState struct {
+	Processes int `json:"processes"`
 	// Connections is how many TCP connections the file of them has, both of whose ends
 	// are the app's own.
 	Connections int `json:"connections,omitempty"`
@@ -73,6 +84,10 @@ type Manifest struct {
 	Settings []settings.Task `json:"settings,omitempty"`
 	// SystemV are marks of System V objects that CRIU does not save.
 	SystemV *sysv.Marks `json:"system_v,omitempty"`
+}
+
+// Content is what a snapshot consists of.
+type Content struct {
 	// Memory are the memory files that the images need and that lie outside of
 	// the snapshot, since other snapshots and processes share them.
 	Memory []Memory `json:"memory,omitempty"`

@@ -46,6 +46,17 @@ type TakeOptions struct {
 	After    After
 	Sockets  Sockets  // nil: none are held
 	Guard    *os.File // as in criu.DumpOptions
+	MemoryOptions
+	// Layers takes the files that CopyFiles copied to the storage directory.
+	// Manifest.Layers are those that the app has below them.
+	Layers *Layers
+	Start  func(*exec.Cmd) error // as in criu.DumpOptions
+
+	Hooks
+}
+
+// MemoryOptions say where the memory of a saved app goes.
+type MemoryOptions struct {
 	// Store takes the memory; Bases are the memory files that the processes have
 	// mapped, by the names that External gives them.
 	Store *memory.Store
@@ -54,11 +65,10 @@ type TakeOptions struct {
 	// app whose memory is to be copied at each restore. CRIU then finds by itself what
 	// forked processes have in common.
 	Whole bool
-	// Layers takes the files that CopyFiles copied to the storage directory.
-	// Manifest.Layers are those that the app has below them.
-	Layers *Layers
-	Start  func(*exec.Cmd) error // as in criu.DumpOptions
+}
 
+// Hooks are what [Take] calls on its way, at the moments that they say.
+type Hooks struct {
 	// Frozen is called when the app is frozen and its sockets are held, and
 	// returns what else a restore must provide; may be nil.
 	Frozen func(ctx context.Context, pids []int) ([]External, error)

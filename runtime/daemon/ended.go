@@ -33,8 +33,9 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 	o := snapshot.FilesOptions{
 		Target: string(target), Layers: d.storage.Layers,
 		Manifest: snapshot.Manifest{
-			Name: filepath.Base(string(target)), App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
-			Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: layers, Origin: d.origin(), Policy: rec.SavedPolicy(),
+			Name: filepath.Base(string(target)), App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Origin: d.origin(), Policy: rec.SavedPolicy(),
+			Address: snapshot.Address{Network: rec.Network, Endpoint: inside4.String(), Endpoint6: addrText(inside6)},
+			Content: snapshot.Content{Layers: layers},
 		},
 	}
 	if !shared {

@@ -378,18 +378,20 @@ func (d *Daemon) takeOptions(ctx context.Context, a *App, ns *netns.NS, target s
 	return &takeOptions{
 		guard: g, host: host, hold: opt,
 		TakeOptions: snapshot.TakeOptions{
-			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(), Thawing: a.putBackTerminals,
-			External: dump, After: after, Guard: g.File, Store: d.storage.Memory, Bases: bases, Layers: d.storage.Layers,
-			Whole: rec.RestoreMemory == restore.Copy,
+			Target: target, PID: rec.Process.PID, Cgroup: a.cgroup(), Root: a.box.Root(), Work: a.work(),
+			External: dump, After: after, Guard: g.File, Layers: d.storage.Layers,
+			MemoryOptions: snapshot.MemoryOptions{Store: d.storage.Memory, Bases: bases, Whole: rec.RestoreMemory == restore.Copy},
+			Hooks:         snapshot.Hooks{Thawing: a.putBackTerminals},
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still
 			// (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
 			Start: func(cmd *exec.Cmd) error { return a.box.StartBeside(ns, cmd) },
 			Manifest: snapshot.Manifest{
-				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Network: rec.Network,
-				Endpoint: inside4.String(), Endpoint6: addrText(inside6), Layers: rec.Layers, External: external, Origin: d.origin(),
-				Policy: rec.SavedPolicy(),
+				Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, External: external, Origin: d.origin(),
+				Address: snapshot.Address{Network: rec.Network, Endpoint: inside4.String(), Endpoint6: addrText(inside6)},
+				Content: snapshot.Content{Layers: rec.Layers},
+				Policy:  rec.SavedPolicy(),
 			},
 		},
 	}, nil

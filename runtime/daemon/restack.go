@@ -132,7 +132,7 @@ func (d *Daemon) settleRestack(ctx context.Context, a *App) error {
 }
 
 // remount mounts the root of a held app whose own files have become a layer, and copies
-// those of several names again: see [snapshot.Relink].
+// those of several names again: see [relink.Files].
 func (d *Daemon) remount(ctx context.Context, a *App) error {
 	rec, _ := a.Read()
 	if rec.Relinking { // an attempt that was interrupted has left some that are not linked

@@ -268,7 +268,7 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 	guarded, quit := d.guardLocks(ctx, a, locks)
 	defer quit()
 	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.storage.Memory, HostFiles: d.storage.HostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Note: a.Remark, Hostname: r.hostname, Guard: g.File,
+		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.storage.Memory, HostFiles: d.storage.HostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Hostname: r.hostname, Guard: g.File,
 		Start: func(cmd *exec.Cmd) error {
 			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
 				return err
@@ -279,13 +279,15 @@ func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Pro
 			}
 			return err
 		},
-		Meanwhile: meanwhile, Connect: connect,
-		Ready: func(ctx context.Context, pid int) error { return a.restored(ctx, ns, r, again, pid) }, Step: r.tell, Lost: a.Remark,
-		Resuming: func() {
-			resuming = true
-			if r.frozen {
-				ferr = d.freezeRestored(a, criuPID)
-			}
+		Hooks: restore.Hooks{
+			Meanwhile: meanwhile, Connect: connect,
+			Ready: func(ctx context.Context, pid int) error { return a.restored(ctx, ns, r, again, pid) }, Step: r.tell, Note: a.Remark, Lost: a.Remark,
+			Resuming: func() {
+				resuming = true
+				if r.frozen {
+					ferr = d.freezeRestored(a, criuPID)
+				}
+			},
 		},
 	})
 	if err == nil {

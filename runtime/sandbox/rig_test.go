@@ -176,22 +176,24 @@ func (r *rig) save() snapshot.Dir {
 	}
 	taken, err := snapshot.Take(r.t.Context(), r.client(), snapshot.TakeOptions{
 		Target: filepath.Join(r.box.StateDir, "hibernation"), PID: r.proc.PID, Cgroup: r.group(), Root: r.box.Root(), Work: r.work,
-		External: names, After: snapshot.End, Store: r.store, Whole: true,
+		External: names, After: snapshot.End, MemoryOptions: snapshot.MemoryOptions{Store: r.store, Whole: true},
 		Start: func(cmd *exec.Cmd) error { return r.box.StartBeside(r.ns, cmd) },
-		Frozen: func(ctx context.Context, pids []int) ([]snapshot.External, error) {
-			var console *os.File
-			if r.box.Stdio.Terminal != "" {
-				console = files[0]
-			}
-			controls, err := terminal.Controls(ctx, r.proc.PID, pids, console)
-			list := make([]snapshot.External, len(controls))
-			for i, c := range controls {
-				list[i] = snapshot.TerminalAt(c)
-			}
-			return list, err
+		Hooks: snapshot.Hooks{
+			Frozen: func(ctx context.Context, pids []int) ([]snapshot.External, error) {
+				var console *os.File
+				if r.box.Stdio.Terminal != "" {
+					console = files[0]
+				}
+				controls, err := terminal.Controls(ctx, r.proc.PID, pids, console)
+				list := make([]snapshot.External, len(controls))
+				for i, c := range controls {
+					list[i] = snapshot.TerminalAt(c)
+				}
+				return list, err
+			},
+			Committed: r.box.FreeTerminal,
 		},
-		Committed: r.box.FreeTerminal,
-		Manifest:  snapshot.Manifest{Name: "app", App: "app", CreatedAt: time.Now(), Spec: r.box.Spec, External: external},
+		Manifest: snapshot.Manifest{Name: "app", App: "app", CreatedAt: time.Now(), Spec: r.box.Spec, External: external},
 	})
 	qt.Assert(r.t, qt.IsNil(err))
 	_, err = r.proc.Wait()

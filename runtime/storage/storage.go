@@ -28,6 +28,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/relink"
 )
 
 // Options says where the storage is.
@@ -208,13 +209,13 @@ func (s *Storage) Copies(ctx context.Context, stack Stack) (paths []string, err 
 }
 
 // Relink keeps files of several names in an app's layers one file each: it copies them to the app's
-// own files, which are mounted at root. See [snapshot.Relink].
+// own files, which are mounted at root. See [relink.Files].
 func (s *Storage) Relink(ctx context.Context, layers []snapshot.Layer, root string) error {
 	names, err := s.Layers.Linked(layers)
 	if err != nil {
 		return err
 	}
-	return snapshot.Relink(ctx, root, names)
+	return relink.Files(ctx, root, names)
 }
 
 // Addition is what an app wrote, which can be made the topmost layer of its stack.

@@ -116,7 +116,7 @@ func TestNeedsOfASavedApp(t *testing.T) {
 	dir, err := snapshot.TakeFiles(t.Context(), snapshot.FilesOptions{
 		Target: filepath.Join(b.state, "s"), Layers: b.Layers,
 		Manifest: snapshot.Manifest{
-			Name: "s", App: "web", Layers: layers,
+			Name: "s", App: "web", Content: snapshot.Content{Layers: layers},
 			Spec: &specs.Spec{Process: &specs.Process{Args: []string{"true"}}, Root: &specs.Root{Path: "/"}},
 		},
 	})

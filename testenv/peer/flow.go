@@ -87,6 +87,14 @@ type flow struct {
 	faults  *faults
 	stop    <-chan struct{}
 
+	signals
+
+	mu sync.Mutex
+	tally
+}
+
+// signals tell a flow what has happened.
+type signals struct {
 	ended chan struct{} // closed when the other side wants it to end
 	byes  chan struct{} // one, when the account was understood
 	wake  chan struct{} // one, when an echo came
@@ -94,8 +102,10 @@ type flow struct {
 
 	end    func() // closes ended, once
 	giveUp func() // closes quit, once
+}
 
-	mu         sync.Mutex
+// tally is what a flow has counted.
+type tally struct {
 	sent       uint64
 	seq        sequence // of the echoes
 	underWay   map[uint64]time.Time
@@ -108,8 +118,8 @@ type flow struct {
 func newFlow(conn net.Conn, mine role, p Pattern, all *faults, stop <-chan struct{}) *flow {
 	f := &flow{
 		conn: conn, key: rand.Uint64(), role: mine, pattern: p, faults: all, stop: stop,
-		ended: make(chan struct{}), byes: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		quit: make(chan struct{}), underWay: make(map[uint64]time.Time),
+		signals: signals{ended: make(chan struct{}), byes: make(chan struct{}, 1), wake: make(chan struct{}, 1), quit: make(chan struct{})},
+		tally:   tally{underWay: make(map[uint64]time.Time)},
 	}
 	f.end = sync.OnceFunc(func() { close(f.ended) })
 	f.giveUp = sync.OnceFunc(func() { close(f.quit) })

@@ -59,7 +59,7 @@ func overState(e End, unread int) (*State, error) {
 	case events&unix.POLLPRI != 0:
 		return nil, unsupported("it has urgent data")
 	}
-	s := &State{Inode: e.Inode, Finish: true, Finished: true, SendEnd: 1}
+	s := &State{Inode: e.Inode, Sending: Sending{Finish: true, SendEnd: 1}, Receiving: Receiving{Finished: true}}
 	name, err := unix.Getsockname(e.FD)
 	if err != nil {
 		return nil, fmt.Errorf("find address: %w", err)

@@ -15,7 +15,8 @@ import (
 func sample() tcprepair.Saved {
 	end := tcprepair.State{
 		Inode: 4711, Family: unix.AF_INET, Local: netip.MustParseAddrPort("127.0.0.1:80"), Remote: netip.MustParseAddrPort("127.0.0.1:4000"),
-		Sent: []byte("sent and unsent"), Unsent: 6, SendEnd: 5, Received: []byte("received"), ReceiveEnd: 1 << 31, Finished: true,
+		Sending:    tcprepair.Sending{Sent: []byte("sent and unsent"), Unsent: 6, SendEnd: 5},
+		Receiving:  tcprepair.Receiving{Received: []byte("received"), ReceiveEnd: 1 << 31, Finished: true},
 		Window:     tcprepair.Window{SendUpdate: 1, Send: 2, Max: 3, Receive: 4, Announced: 5},
 		Negotiated: tcprepair.Negotiated{MSS: 1460, Scaling: true, SACK: true, SendScale: 7, ReceiveScale: 3, Timestamp: 99},
 		Options: tcprepair.Options{

@@ -77,7 +77,7 @@ func (s *State) mirror() State {
 	n.SendScale, n.ReceiveScale = n.ReceiveScale, n.SendScale
 	return State{
 		Family: s.Family, Local: s.Remote, Remote: s.Local, Scope: s.Scope,
-		SendEnd: s.ReceiveEnd, Finish: true, ReceiveEnd: s.SendEnd,
+		Sending: Sending{SendEnd: s.ReceiveEnd, Finish: true}, Receiving: Receiving{ReceiveEnd: s.SendEnd},
 		Window:     Window{Receive: s.Window.Send, Announced: s.SendEnd, Max: s.Window.Receive},
 		Negotiated: n, Options: Options{BufferLock: -1},
 	}

@@ -95,22 +95,31 @@ type State struct {
 	Local, Remote netip.AddrPort
 	Scope         uint32 // interface of link-local addresses
 
+	Sending
+	Receiving
+
+	Window     Window
+	Negotiated Negotiated
+	Options    Options
+}
+
+// Sending is the stream from this end to the other one.
+type Sending struct {
 	// Sent is what the other end has not acknowledged, up to SendEnd; of that,
 	// Unsent bytes at the end were never sent.
 	Sent    []byte
 	Unsent  int
 	SendEnd uint32
 	Finish  bool // this end has closed its stream
+}
 
+// Receiving is the stream from the other end to this one.
+type Receiving struct {
 	// Received is what the program has not read, up to ReceiveEnd.
 	Received   []byte
 	ReceiveEnd uint32
 	Finished   bool // the other end has closed its stream, and all of it has arrived
 	Deaf       bool // the program reads no more (SHUT_RD)
-
-	Window     Window
-	Negotiated Negotiated
-	Options    Options
 }
 
 // Connection is a connection within one network namespace: both ends, or one whose

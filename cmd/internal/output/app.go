@@ -16,17 +16,22 @@ type App struct {
 	Operation    string    `json:"operation,omitempty"`     // what is being done to it
 	Exit         string    `json:"exit,omitempty"`          // how it ended
 	RestoredFrom string    `json:"restored_from,omitempty"` // snapshot
-	Error        string    `json:"error,omitempty"`         // of what the daemon last did by itself
-	Hint         string    `json:"hint,omitempty"`
-	Notes        []Note    `json:"notes,omitempty"` // of when it was last hibernated, woken, restored or cloned
 
-	WouldNotStart []Obstacle `json:"would_not_start,omitempty"` // while it is held
-
+	Remarks
 	Identity
 	Place
 	Program
 	Usage
 	Policy
+}
+
+// Remarks are what there is to know about an app.
+type Remarks struct {
+	Error string `json:"error,omitempty"` // of what the daemon last did by itself
+	Hint  string `json:"hint,omitempty"`
+	Notes []Note `json:"notes,omitempty"` // of when it was last hibernated, woken, restored or cloned
+
+	WouldNotStart []Obstacle `json:"would_not_start,omitempty"` // while it is held
 }
 
 // Identity tells an app from its copies.
@@ -121,9 +126,9 @@ type Limits struct {
 func NewApp(a *api.App) App {
 	return App{
 		Name: a.GetName(), Status: Status(a.GetStatus()), StatusAt: utc(a.GetStatusAt()), CreatedAt: utc(a.GetCreatedAt()),
-		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(), Error: a.GetError(), Hint: a.GetHint(), Notes: appNotes(a.GetNotes()),
-		WouldNotStart: obstacles(a.GetWouldNotStart()),
-		Identity:      Identity{Template: a.GetTemplate(), Number: a.GetNumber(), InsideEndpoint: a.GetInsideEndpoint(), Generation: a.GetGeneration()},
+		Operation: a.GetOperation(), Exit: a.GetExit(), RestoredFrom: a.GetRestoredFrom(),
+		Remarks:  Remarks{Error: a.GetError(), Hint: a.GetHint(), Notes: appNotes(a.GetNotes()), WouldNotStart: obstacles(a.GetWouldNotStart())},
+		Identity: Identity{Template: a.GetTemplate(), Number: a.GetNumber(), InsideEndpoint: a.GetInsideEndpoint(), Generation: a.GetGeneration()},
 		Place: Place{
 			Network: a.GetNetwork(), Endpoint: a.GetEndpoint(), Endpoint6: a.GetEndpoint6(),
 			Publish: convert(a.GetPublish(), func(p *api.Publication) Publication {
