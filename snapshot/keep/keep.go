@@ -2,6 +2,9 @@
 // names the things that it needs in a record of its own. There is no count that could be
 // wrong: a thing that no record names is swept. While an operation uses a thing that no record
 // names yet, it pins the thing.
+//
+// A sweep has no lock while it reads the records and removes what nobody needs. It notes what is
+// pinned meanwhile, and spares that too.
 package keep
 
 import (
