@@ -26,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -65,12 +66,11 @@ type Daemon struct {
 	storage *storage.Storage
 	store   *store.Store
 	hidden  []sandbox.HiddenDir // from apps
-	pools   chan struct{}       // has a token while somebody wants pools filled or emptied
+	pools   *clone.Pools
 	lock    *os.File
 	tasks   tasks
 	apps    app.Registry[*App]
 	catalog *catalog.Catalog
-	calls   calls
 	events  *event.Bus
 	endLog  func() // of the events
 	// criuVersion is written into snapshots.
@@ -87,7 +87,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
 		strays: make(map[string][]holder.Item),
-		pools:  make(chan struct{}, 1),
+		pools:  clone.New(opt.Log),
 	}
 	d.tasks.start(ctx)
 	d.events = event.NewBus(nil)

@@ -84,7 +84,7 @@ func (d *Daemon) enrollAs(ctx context.Context, rec *app.Record, first app.Status
 // vacate removes the ready clone that has the address, and enrolls the app of rec with the
 // address.
 func (d *Daemon) vacate(ctx context.Context, from *vem.SpareError, rec *app.Record, first app.Status) (_ *App, release func(), err error) {
-	defer d.poolSoon()
+	defer d.pools.Soon()
 	defer from.Done()
 	if err := from.GiveUp(ctx); err != nil {
 		return nil, nil, err

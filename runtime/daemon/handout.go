@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -36,7 +33,7 @@ import (
 func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (err error) {
 	a := c.app
 	op.Step("take from pool")
-	defer d.poolSoon()
+	defer d.pools.Soon()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.expunge(context.WithoutCancel(ctx), a))
@@ -81,7 +78,7 @@ func (d *Daemon) handOut(ctx context.Context, c cloning, op *event.Operation) (e
 	if err := a.RecordAside(a.box.RunDir); err != nil {
 		return err
 	}
-	d.calls.handedOut(a)
+	d.pools.HandedOut(a.App)
 	d.watchIdle(a, a.ended)
 	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
 		return err
@@ -120,103 +117,4 @@ func (d *Daemon) takePooled(c *cloning) (_ *App, release func(), err error) {
 		return a, release, nil
 	}
 	return nil, nil, nil
-}
-
-// calls counts the requests for clones that are under way, so that pools are filled when
-// there are none.
-type calls struct {
-	mu     sync.Mutex
-	going  int
-	ended  time.Time                   // when the last one ended
-	handed []*App                      // whose records are aside
-	failed map[*catalog.Template]error // why the pool could not be filled
-}
-
-const (
-	// callPause is how long nobody has asked for a clone when it is calm. Who asks
-	// for one after the other is not kept waiting by the filling of the pool.
-	callPause = 100 * time.Millisecond
-	// callPatience is how long to wait for it to be calm.
-	callPatience = time.Second
-)
-
-// begin notes a request, until end is called.
-func (c *calls) begin() (end func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.going++
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.going--
-		c.ended = time.Now()
-	}
-}
-
-// rest is how long it takes at least until it is calm, 0 if it is.
-func (c *calls) rest() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.going > 0 {
-		return callPause
-	}
-	return max(0, callPause-time.Since(c.ended))
-}
-
-// calm waits until nobody has asked for clones for a while, but not for long. It
-// returns false if ctx has ended.
-func (c *calls) calm(ctx context.Context) bool {
-	patience, cancel := context.WithTimeout(ctx, callPatience)
-	defer cancel()
-	for {
-		rest := c.rest()
-		if rest == 0 || !wait(patience, rest) {
-			return ctx.Err() == nil
-		}
-	}
-}
-
-func (c *calls) setFailed(failed map[*catalog.Template]error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failed = failed
-}
-
-// whyFailed is why the pool of a template could not be filled, or nil.
-func (c *calls) whyFailed(t *catalog.Template) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failed[t]
-}
-
-func (c *calls) handedOut(a *App) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.handed = append(c.handed, a)
-}
-
-// recordHandedOut records the apps that were handed out for good. It returns false if
-// it has to be done again.
-func (d *Daemon) recordHandedOut() bool {
-	d.calls.mu.Lock()
-	list := d.calls.handed
-	d.calls.handed = nil
-	d.calls.mu.Unlock()
-	done := true
-	for _, a := range list {
-		release, ok := a.TryTake("record")
-		if !ok { // an operation that mostly does it, too
-			done = false
-			d.calls.handedOut(a)
-			continue
-		}
-		if err := a.RecordProper(); err != nil {
-			done = false
-			d.calls.handedOut(a)
-			a.Note(err)
-			d.log.Error("record a clone", slog.String("app", a.Name()), slog.Any("error", err))
-		}
-		release()
-	}
-	return done
 }

@@ -5,13 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -29,84 +28,47 @@ import (
 // the clone it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
 // the ready clones of an earlier one, and makes others.
 
-// poolSoon has the pools filled or emptied.
-func (d *Daemon) poolSoon() {
-	select {
-	case d.pools <- struct{}{}:
-	default: // it is asked for already
-	}
-}
+// poolKeeper makes and removes ready clones for clone.Pools.
+type poolKeeper struct{ d *Daemon }
 
-// poolPause is how long after a failure a pool is looked at again.
-const poolPause = 10 * time.Second
+var _ clone.Keeper = poolKeeper{}
 
 // keepPools fills and empties the pools whenever it is asked to, but not while
 // somebody asks for clones.
-func (d *Daemon) keepPools(ctx context.Context) {
-	defer d.recordHandedOut()
-	for d.calls.calm(ctx) {
-		var again <-chan time.Time
-		failed := make(map[*catalog.Template]error)
-		for _, t := range d.catalog.List() {
-			err := d.keepPool(ctx, t)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				failed[t] = err
-				again = time.After(poolPause)
-				d.log.ErrorContext(ctx, "fill pool", slog.String("template", t.Name), slog.Any("error", err))
-			}
-		}
-		d.calls.setFailed(failed)
-		if err := d.dropStrayPools(ctx); err != nil && ctx.Err() == nil {
-			again = time.After(poolPause)
-			d.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
-		}
-		if !d.recordHandedOut() {
-			again = time.After(poolPause)
-		}
-		select {
-		case <-d.pools:
-		case <-again:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
+func (d *Daemon) keepPools(ctx context.Context) { d.pools.Run(ctx, d.catalog.List, poolKeeper{d}) }
 
-// dropStrayPools removes the ready clones of templates that are gone.
-func (d *Daemon) dropStrayPools(ctx context.Context) error {
+// DropStrays implements clone.Keeper.
+func (k poolKeeper) DropStrays(ctx context.Context) error {
 	var errs []error
-	for _, a := range d.apps.List() {
+	for _, a := range k.d.apps.List() {
 		rec, _ := a.Read()
 		if rec.Pool == "" {
 			continue
 		}
 		// One of an earlier daemon is of no template.
-		if a.pool == nil || !d.catalog.Has(a.pool) {
-			errs = append(errs, d.dropPooled(ctx, a))
+		if a.pool == nil || !k.d.catalog.Has(a.pool) {
+			errs = append(errs, k.d.dropPooled(ctx, a))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// keepPool brings the pool of one template to its size.
-func (d *Daemon) keepPool(ctx context.Context, t *catalog.Template) error {
+// KeepPool implements clone.Keeper.
+func (k poolKeeper) KeepPool(ctx context.Context, t *catalog.Template) error {
 	var errs []error
 	ready := 0
-	for _, a := range d.pooled(t) {
+	for _, a := range k.d.pooled(t) {
 		if a.Status() == app.Pooled {
-			if ready++; ready <= d.catalog.Ready(t) {
+			if ready++; ready <= k.d.catalog.Ready(t) {
 				continue
 			}
 			ready--
 		}
-		errs = append(errs, d.dropPooled(ctx, a))
+		errs = append(errs, k.d.dropPooled(ctx, a))
 	}
-	for ; ready < d.catalog.Ready(t) && d.calls.calm(ctx); ready++ {
-		d.recordHandedOut() // keepPools does it again
-		if err := d.makePooled(ctx, t); err != nil {
+	for ; ready < k.d.catalog.Ready(t) && k.d.pools.Calm(ctx); ready++ {
+		k.d.pools.Record() // Pools does it again
+		if err := k.d.makePooled(ctx, t); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 	}

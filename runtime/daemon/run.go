@@ -187,7 +187,7 @@ func (d *Daemon) stopped(ctx context.Context, a *App, exit string) error {
 		return err
 	}
 	if rec.Pool != "" {
-		d.poolSoon() // it is removed, and another one made
+		d.pools.Soon() // it is removed, and another one made
 	} else {
 		d.events.Emit(event.Exited, event.About{App: rec.Name, Reason: exit})
 	}

@@ -95,7 +95,7 @@ func (srv *server) showTemplate(t *catalog.Template) *api.Template {
 		Name: t.Name, Snapshot: t.Snapshot, CreatedAt: timestamppb.New(t.CreatedAt), RulesYaml: t.RulesText,
 		Clones: srv.d.clonesOf(t.Name), PoolSize: int32(srv.d.catalog.Ready(t)), PoolReady: int32(ready),
 	}
-	if err := srv.d.calls.whyFailed(t); err != nil {
+	if err := srv.d.pools.Failed(t); err != nil {
 		out.PoolError = err.Error()
 	}
 	for _, key := range slices.Sorted(func(yield func(string) bool) {
@@ -125,7 +125,7 @@ func (srv *server) showTemplate(t *catalog.Template) *api.Template {
 
 // Clone implements the API.
 func (srv *server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
-	defer srv.d.calls.begin()()
+	defer srv.d.pools.Begin()()
 	t, err := srv.d.catalog.Get(req.GetTemplate())
 	if err != nil {
 		return err
@@ -260,6 +260,6 @@ func (srv *server) SetPool(ctx context.Context, req *api.SetPoolRequest) (*api.T
 	if err := srv.d.catalog.SetReady(ctx, t, size); err != nil {
 		return nil, err
 	}
-	srv.d.poolSoon()
+	srv.d.pools.Soon()
 	return srv.showTemplate(t), nil
 }

@@ -90,7 +90,7 @@ func (d *Daemon) removeTemplate(ctx context.Context, name string) error {
 			errs = append(errs, d.dropPooled(ctx, a))
 		}
 	}
-	d.poolSoon() // once more, if that failed
+	d.pools.Soon() // once more, if that failed
 	return errors.Join(errs...)
 }
 
