@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -272,10 +273,7 @@ func TestNumbersOfARequestThatHasJustEnded(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	asked := 0
 	second, free, err := b.Use(made, 1, 0, func() map[int]string {
-		list := map[int]string{}
-		for n, name := range clones {
-			list[n] = name
-		}
+		list := maps.Clone(clones)
 		if asked++; asked == 1 {
 			clones[first[0]] = "t-1"
 			end()
