@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/clone", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/clone", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot/...",
 		"vem", "vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
@@ -42,6 +42,7 @@ var rooms = []room{
 	{"runtime/sandbox", []string{"runtime/cgroup", "runtime/process", "vem/netns"}},
 	{"runtime/process", nil},
 	{"runtime/cgroup", nil},
+	{"runtime/metrics", []string{"runtime/event"}},
 	{"runtime/event", nil},
 	{"runtime/fault", nil},
 	{"runtime/client", []string{"runtime/api"}},

@@ -28,6 +28,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -47,6 +48,7 @@ type Options struct {
 	Prefix6  netip.Prefix
 	Version  string
 	Log      *slog.Logger
+	Metrics  *metrics.Address // where metrics are served; nil: nowhere
 }
 
 // DefaultRunDir is where a daemon keeps what does not outlive the host's boot.
@@ -73,6 +75,8 @@ type Daemon struct {
 	catalog *catalog.Catalog
 	events  *event.Bus
 	endLog  func() // of the events
+	// metrics counts events; nil if nobody is to read them.
+	metrics *metrics.Metrics
 	// criuVersion is written into snapshots.
 	criuVersion int
 
@@ -90,7 +94,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		pools:  clone.New(opt.Log),
 	}
 	d.tasks.start(ctx)
-	d.events = event.NewBus(nil)
+	d.openEvents()
 	d.endLog = d.logEvents(ctx)
 	defer func() {
 		if err != nil {

@@ -19,7 +19,12 @@ import (
 // socket accepts; may be nil.
 //
 // Root alone may open the socket.
-func (d *Daemon) Serve(ctx context.Context, ready func()) error {
+func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
+	stopMetrics, err := d.serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopMetrics()) }()
 	path := filepath.Join(d.opt.RunDir, SocketName)
 	// What an earlier daemon left: this one has the state directory's lock.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -26,7 +26,7 @@ func next(t *testing.T, s *Subscription, n int) []string {
 }
 
 func short(e Event) string {
-	switch e.Type {
+	switch e.Type { //nolint:exhaustive // the others are told alike
 	case Step:
 		return fmt.Sprintf("%d %s %s %s", e.Number, e.Kind, e.App, e.Step)
 	case Missed:

@@ -44,7 +44,8 @@ keys all have to.`,
 			err := c.Events(ctx, req, func(e *api.EventRecord) error {
 				return output.WriteLine(s.world.Out, s.format, s.world.Now(), output.NewEvent(e))
 			})
-			if req.GetFollow() && errors.Is(err, context.Canceled) && ctx.Err() != nil { // the way to end it
+			interrupted := errors.Is(err, context.Canceled) && ctx.Err() != nil
+			if err == nil || interrupted && req.GetFollow() { // the way to end it
 				return nil
 			}
 			return err

@@ -21,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/cmd/internal/version"
 	"github.com/snapctl/snapctl/runtime/daemon"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem/holder"
 )
@@ -62,6 +63,7 @@ func command(stderr io.Writer) *cobra.Command {
 		opt            daemon.Options
 		prefix4, level string
 		prefix6        string
+		metricsAt      string
 	)
 	cmd := &cobra.Command{
 		Use:   "snapctld",
@@ -71,7 +73,7 @@ removes them for snapctl, which talks to it through RUN_DIR/snapctl.sock.
 
 Ending it ends no app: held sockets stay with the holder process, and the next
 snapctld takes everything up again.`,
-		Example:       "  snapctld\n  snapctld --state-dir /srv/snapctl --run-dir /run/snapctl2",
+		Example:       "  snapctld\n  snapctld --state-dir /srv/snapctl --run-dir /run/snapctl2\n  snapctld --metrics unix:/run/snapctl/metrics.sock",
 		Version:       version.Version,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -83,6 +85,13 @@ snapctld takes everything up again.`,
 			}
 			if opt.Prefix6, err = netip.ParsePrefix(prefix6); err != nil {
 				return fmt.Errorf("%w: --network6: %w", errUsage, err)
+			}
+			if metricsAt != "" {
+				at, err := metrics.ParseAddress(metricsAt)
+				if err != nil {
+					return fmt.Errorf("%w: --metrics: %w", errUsage, err)
+				}
+				opt.Metrics = &at
 			}
 			var min slog.Level
 			if err := min.UnmarshalText([]byte(level)); err != nil {
@@ -100,6 +109,7 @@ snapctld takes everything up again.`,
 	f.IntVar(&opt.CRIULog, "criu-log-level", 2, "how much CRIU logs, 0 to 4; 4 slows it down")
 	f.StringVar(&prefix4, "network4", "10.77.0.0/16", "IPv4 addresses of the default network")
 	f.StringVar(&prefix6, "network6", "fd77:736e:6170::/64", "IPv6 addresses of the default network")
+	f.StringVar(&metricsAt, "metrics", "", "serve Prometheus metrics at `unix:PATH`, a socket of root's, or at ADDRESS:PORT, which has no authentication: whoever reaches it reads them (default: nowhere)")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	cmd.AddCommand(holderCommand(stderr))
