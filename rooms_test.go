@@ -21,12 +21,16 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint/netstate", "runtime/clone", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/process", "runtime/sandbox", "runtime/storage",
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/clone", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot/...",
-		"vem", "vem/address", "vem/copies", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
+		"vem", "vem/address", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
 		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
 	}},
 	{"runtime/clone", []string{"runtime/app", "runtime/catalog"}},
+	{"runtime/checkpoint", []string{
+		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/fault", "runtime/process", "runtime/sandbox",
+		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
+	}},
 	{"runtime/checkpoint/netstate", []string{
 		"runtime/fault", "restore", "snapshot", "vem/copies", "vem/hold", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},

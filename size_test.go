@@ -31,8 +31,6 @@ var (
 	}
 	largeFiles = map[string]int{
 		"cmd/internal/cli/fake_test.go":   425,
-		"runtime/daemon/hibernate.go":     500,
-		"runtime/daemon/wake.go":          500,
 		"snapshot/image/map.go":           433,
 		"snapshot/memory/memory_test.go":  416,
 		"snapshot/stubs_test.go":          426,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -32,8 +33,6 @@ type App struct {
 	watch    *watch
 	failures failures
 	ready    bool // this daemon has prepared the sandbox, see prepared
-	// surprised: when frozen, it had what CRIU was not told of, see unannounced.
-	surprised bool
 
 	pool *catalog.Template // that it stands ready for; does not change
 
@@ -86,4 +85,4 @@ func (a *App) cgroup() freezer.Cgroup { return freezer.Cgroup(a.box.Cgroup().Pat
 func (a *App) hibernation() snapshot.Dir { return snapshot.Dir(filepath.Join(a.Dir(), "hibernation")) }
 
 // work is where CRIU writes its logs for the app.
-func (a *App) work() string { return filepath.Join(a.box.RunDir, "work") }
+func (a *App) work() string { return checkpoint.WorkDir(a.box) }

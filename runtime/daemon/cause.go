@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -61,7 +62,7 @@ func (d *Daemon) wakeBy(ctx context.Context, a *App, by app.WokenBy) {
 		op.End(err)
 		switch {
 		case err == nil && len(out.sockets) > 0: // nobody is there to be told
-			a.Note(incomplete("wake", out.sockets))
+			a.Note(checkpoint.Incomplete("wake", out.sockets))
 		case err != nil:
 			a.failures++
 			a.Note(err)

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/process"
@@ -29,17 +29,14 @@ func (d *Daemon) saveStopped(ctx context.Context, a *App, req snapshotRequest) (
 		return nil, nil, fmt.Errorf("snapshot %s: %w", a.Name(), err)
 	}
 	rec, _ := a.Read()
-	inside4, inside6 := rec.Inside()
 	o := snapshot.FilesOptions{
 		Target: string(target), Layers: d.storage.Layers,
-		Manifest: snapshot.Manifest{
-			Name: filepath.Base(string(target)), App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Origin: d.origin(), Policy: rec.SavedPolicy(),
-			Address: snapshot.Address{Network: rec.Network, Endpoint: inside4.String(), Endpoint6: addrText(inside6)},
-			Content: snapshot.Content{Layers: layers},
-		},
+		Manifest: d.manifest(&rec),
 	}
-	if !shared {
-		o.Manifest.Layers = rec.Layers
+	o.Manifest.Name = filepath.Base(string(target))
+	if shared {
+		o.Manifest.Layers = layers
+	} else {
 		o.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
 			return snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage())
 		}
@@ -63,11 +60,14 @@ func (d *Daemon) revive(ctx context.Context, a *App, b birth, op *event.Operatio
 		if err != nil {
 			return nil, err
 		}
-		return d.restore(ctx, a, revival{
-			from: b.source.Dir, manifest: b.source.Manifest, pages: b.pages, acceptChanged: b.acceptChanged, hostname: b.plan.Hostname, tell: op.Step,
-			connections: connections, options: b.source.socketOptions,
-			furnish: func(ctx context.Context) error { return d.furnish(ctx, a, b, op) },
-			connect: func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },
+		sub := a.subject()
+		sub.AcceptChanged = b.acceptChanged
+		return d.tools().Revive(ctx, sub, checkpoint.Revival{
+			From: b.source.Dir, Manifest: b.source.Manifest, Pages: b.pages, Hostname: b.plan.Hostname, Step: op.Step,
+			Connections: connections, Options: b.source.socketOptions,
+			Enclose:   func(ctx context.Context) (*netns.NS, error) { return d.enclose(ctx, a) },
+			Meanwhile: func(ctx context.Context) error { return d.furnish(ctx, a, b, op) },
+			Connect:   func(ctx context.Context, ns *netns.NS) error { return d.connect(ctx, a, b.plan, ns) },
 		})
 	}
 	op.Step("start program")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -100,7 +101,7 @@ func hint(err error) string {
 	var (
 		step *app.StepError
 		lost *LostError
-		busy *SessionError
+		busy *checkpoint.SessionError
 		c    *criu.Error
 	)
 	switch {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -119,7 +120,7 @@ func (s *sleeper) try(ctx context.Context) (awake string, err error) {
 		return s.failed(ctx, err), nil
 	}
 	if len(out.sockets) > 0 { // nobody is there to be told
-		s.a.Note(incomplete("hibernate", out.sockets))
+		s.a.Note(checkpoint.Incomplete("hibernate", out.sockets))
 	}
 	return "", nil
 }
@@ -139,7 +140,7 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 	if err != nil {
 		return "", false, err
 	}
-	set, err := hold.Collect(ctx, pids, s.a.holdOptions(s.ns, nil))
+	set, err := hold.Collect(ctx, pids, s.a.subject().HoldOptions(s.ns, nil))
 	if err != nil {
 		return "", false, nil //nolint:nilerr // hibernating tells all that it finds
 	}
@@ -161,7 +162,7 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 // refused is what stands in the way of hibernating the app for as long as it does not
 // change.
 func (s *sleeper) refused(ctx context.Context) string {
-	if _, err := s.d.preflight(ctx, s.a, nil, hold.Preflight); err != nil {
+	if _, err := s.a.subject().Preflight(ctx, hold.Preflight); err != nil {
 		return err.Error()
 	}
 	return ""

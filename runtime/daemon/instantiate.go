@@ -185,7 +185,7 @@ func (d *Daemon) fill(ctx context.Context, a *App, b birth, op *event.Operation)
 	if err := d.relink(ctx, a); err != nil {
 		return err
 	}
-	if err := a.loadDev(ctx, b.source.Dir); err != nil {
+	if err := a.subject().LoadDev(ctx, b.source.Dir); err != nil {
 		return err
 	}
 	return d.apply(ctx, a, b)

@@ -10,12 +10,14 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // A template's pool is ready clones, which were made before somebody asked for them. They are
@@ -192,7 +194,7 @@ func (d *Daemon) makePooled(ctx context.Context, t *catalog.Template) (err error
 	if err := a.end.Isolate(ctx); err != nil {
 		return err
 	}
-	if err := a.loadDev(ctx, s.Dir); err != nil {
+	if err := a.subject().LoadDev(ctx, s.Dir); err != nil {
 		return err
 	}
 	if err := t.Rules.Ahead(a.box.Root(), images.Open); err != nil {
@@ -202,9 +204,10 @@ func (d *Daemon) makePooled(ctx context.Context, t *catalog.Template) (err error
 	if err != nil {
 		return err
 	}
-	proc, err := d.restore(ctx, a, revival{
-		from: s.Dir, manifest: s.Manifest, pages: rec.RestoreMemory, acceptChanged: rec.AcceptChanged, frozen: true, tell: op.Step,
-		connections: connections, options: s.socketOptions,
+	proc, err := d.tools().Revive(ctx, a.subject(), checkpoint.Revival{
+		From: s.Dir, Manifest: s.Manifest, Pages: rec.RestoreMemory, Frozen: true, Step: op.Step,
+		Connections: connections, Options: s.socketOptions, SetNetwork: true,
+		Enclose: func(ctx context.Context) (*netns.NS, error) { return d.prepared(ctx, a) },
 	})
 	if err != nil {
 		return err
@@ -218,14 +221,4 @@ func (d *Daemon) makePooled(ctx context.Context, t *catalog.Template) (err error
 	a.end.Ready()
 	app.KeepSpare(a.Dir())
 	return fault.Point(ctx, fault.PoolAfterCommit)
-}
-
-// freezeRestored freezes processes that CRIU is about to let run. They are stopped by ptrace
-// still. CRIU is in their cgroup, and is moved out of it first, since it must not be frozen
-// with them.
-func (d *Daemon) freezeRestored(a *App, criuPID int) error {
-	if err := d.cgroups.Expel(criuPID); err != nil {
-		return err
-	}
-	return a.cgroup().Begin()
 }

@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -122,7 +120,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
 	defer release()
 	patience, cancel := context.WithTimeout(ctx, defaultTimeout)
 	defer cancel()
-	if err := awaitCRIU(patience, a); err != nil {
+	if err := a.subject().AwaitCRIU(patience); err != nil {
 		return err
 	}
 	if err := errors.Join(snapshot.Sweep(a.Dir()), snapshot.Sweep(a.work())); err != nil {
@@ -138,7 +136,7 @@ func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
 	case app.Running:
 		return d.recoverRunning(ctx, a)
 	case app.Snapshotting:
-		if err := errors.Join(a.netState().EndRepair(ctx), a.putBackTerminals()); err != nil {
+		if err := errors.Join(a.subject().NetState().EndRepair(ctx), a.subject().PutBackTerminals()); err != nil {
 			return err
 		}
 		if err := a.cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -219,7 +217,7 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *App) error {
 	if err := d.reclaim(ctx, a); err != nil {
 		return err
 	}
-	if err := a.netState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
+	if err := a.subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
 	if err := d.settleRestack(ctx, a); err != nil {
@@ -232,10 +230,10 @@ func (d *Daemon) recoverHeld(ctx context.Context, a *App) error {
 	if err := ns.Close(); err != nil {
 		return err
 	}
-	if fresh, err := a.freshDev(); err != nil || !fresh {
+	if fresh, err := a.subject().FreshDev(); err != nil || !fresh {
 		return err
 	}
-	return a.loadDev(ctx, a.hibernation())
+	return a.subject().LoadDev(ctx, a.hibernation())
 }
 
 // recoverResuming finishes a wake whose processes may have run: they have, if
@@ -252,27 +250,4 @@ func (d *Daemon) recoverResuming(ctx context.Context, a *App) error {
 		return err
 	}
 	return d.recoverRunning(ctx, a)
-}
-
-// awaitCRIU waits for a CRIU process that outlived its daemon: it still has
-// the app's guard.
-func awaitCRIU(ctx context.Context, a *App) error {
-	f, err := os.OpenFile(filepath.Join(a.work(), "lock"), os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // only read from
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
-		}
-		// flock(2) can't be asked to wait for a ctx too.
-		if !wait(ctx, 10*time.Millisecond) {
-			return fmt.Errorf("wait for CRIU to finish with %s: %w", a.Name(), ctx.Err())
-		}
-	}
 }

@@ -7,13 +7,11 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
-	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // holding is an app that holds a socket, or what stands for one.
@@ -105,15 +103,4 @@ func TestLose(t *testing.T) {
 		a.Note(err)
 		qt.Assert(t, qt.Equals(hint(a.Noted()), hint(err)))
 	}
-}
-
-func TestReasons(t *testing.T) {
-	qt.Check(t, qt.Equals(ofApp("cache", nil)(restore.Reset{}), "it belongs to app cache"))
-	qt.Check(t, qt.Equals(ofApp("cache", nil)(restore.Reset{Inside: true}), "both of its ends were in app cache, and the snapshot has no state of it"))
-	refused := []tcprepair.Refused{{Inode: 7, Reason: "it has urgent data"}}
-	qt.Check(t, qt.Equals(ofApp("cache", refused)(restore.Reset{Inode: 7}), "app cache had it, and it can't be saved: it has urgent data"))
-	qt.Check(t, qt.Equals(ofApp("cache", refused)(restore.Reset{Inode: 7, Inside: true}), "both of its ends were in app cache, but it can't be saved: it has urgent data"))
-	qt.Check(t, qt.Equals(unheld(lostByEnd)(restore.Reset{}), lostByEnd))
-	qt.Check(t, qt.ErrorMatches(incomplete("wake", []socketOutcome{{socket: "tcp a <- b", reason: "why"}}), "wake: connections were reset: tcp a <- b: why"))
-	qt.Check(t, qt.ErrorMatches(incomplete("wake", []socketOutcome{{socket: "tcp a <- b", reason: "why"}, {}, {}}), "wake: connections were reset: tcp a <- b and 2 more: why"))
 }

@@ -3,14 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"os"
 	"path"
 	"strconv"
 	"strings"
 
 	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/template"
@@ -77,11 +76,11 @@ func (d *Daemon) heldUnrestorable(ctx context.Context, a *App) ([]error, error) 
 	if err != nil {
 		return nil, err
 	}
-	errs := d.damage(ctx, a.hibernation(), m, rec, snapshot.BySize) // a rehearsal leaves memory out
+	errs := d.tools().Damage(ctx, a.hibernation(), m, rec.Layers, snapshot.BySize) // a rehearsal leaves memory out
 	if err := template.CheckInstance(a.box.Root(), openNames(files)); err != nil {
 		errs = append(errs, refusal{err})
 	}
-	return append(errs, flatten(d.rehearse(ctx, a, a.hibernation(), m))...), nil
+	return append(errs, flatten(d.tools().Rehearse(ctx, a.subject(), a.hibernation(), m))...), nil
 }
 
 // openNames are the names of files that processes of a dump have open.
@@ -95,24 +94,11 @@ func openNames(files []image.SavedFile) []string {
 	return names
 }
 
-// rehearse tells whether the images of an app could be restored where it is now.
-func (d *Daemon) rehearse(ctx context.Context, a *App, from snapshot.Dir, m *snapshot.Manifest) error {
-	rec, _ := a.Read()
-	binds := a.box.ViewSources()
-	maps.Copy(binds, bindsOf(rec.Spec))
-	return restore.Rehearse(ctx, restore.Options{
-		Snapshot: from, Manifest: m, HostFiles: d.storage.HostFiles, AcceptChanged: rec.AcceptChanged,
-		Place: restore.Place{Root: a.box.Root(), Lower: rec.Spec.Root.Path, Dev: a.box.Dev(), Binds: binds, View: a.work()},
-	})
-}
-
-// rehearseSaved does so for an app that has just been saved and is to end: an error lets
-// it go on.
-func (d *Daemon) rehearseSaved(ctx context.Context, a *App, from snapshot.Dir, m snapshot.Manifest) error {
-	if err := d.rehearse(ctx, a, from, &m); err != nil {
-		return fmt.Errorf("app %s goes on, for no app could be made of the snapshot: %w", a.Name(), err)
-	}
-	return nil
+// obstacles looks for all that is in the way of an app that was saved, and has, or would
+// have, a record.
+func (d *Daemon) obstacles(ctx context.Context, o restore.Options, rec app.Record, depth snapshot.Depth) []error {
+	o.AcceptChanged = rec.AcceptChanged
+	return d.tools().Obstacles(ctx, o, rec.Spec, rec.Layers, depth)
 }
 
 // flatten is all errors that are joined in one.

@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -134,11 +135,11 @@ func showNotes(all []app.Note) []*api.Note {
 	return out
 }
 
-func showOutcomes(all []socketOutcome) []*api.SocketOutcome {
+func showOutcomes(all []checkpoint.Outcome) []*api.SocketOutcome {
 	out := make([]*api.SocketOutcome, len(all))
 	for i, s := range all {
-		out[i] = &api.SocketOutcome{Socket: s.socket, Outcome: "reset", Reason: s.reason}
-		if s.kept {
+		out[i] = &api.SocketOutcome{Socket: s.Socket, Outcome: "reset", Reason: s.Reason}
+		if s.Kept {
 			out[i].Outcome = "kept"
 		}
 	}

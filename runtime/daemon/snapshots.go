@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -20,7 +20,6 @@ import (
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // snapshotRequest says what takeSnapshot does.
@@ -49,12 +48,13 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 	case app.Stopped:
 		return d.saveStopped(ctx, a, req)
 	}
-	settings, unbound := a.netState().CopyableSettings(ctx)
+	sub := a.subject(req.accept...)
+	settings, unbound := sub.NetState().CopyableSettings(ctx)
 	unrestorable, err := d.unrestorable(a)
 	if err != nil {
 		return nil, nil, err
 	}
-	seen, err := d.preflight(ctx, a, req.accept, hold.PreflightCopy)
+	seen, err := sub.Preflight(ctx, hold.PreflightCopy)
 	if err := errors.Join(err, unbound, req.atOnce(a, unrestorable)); err != nil {
 		return nil, nil, err
 	}
@@ -75,84 +75,21 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 			d.storage.SweepSoon() // what was adopted in vain
 		}
 	}()
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return nil, nil, err
-	}
-	defer ns.Close() //nolint:errcheck // a handle
-	opt, err := d.takeOptions(ctx, a, ns, string(target), snapshot.GoOn)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer opt.close()
-	if err := seen.Strays(opt.External); err != nil {
-		return nil, nil, err
-	}
-	if req.stop {
-		opt.After = snapshot.End
-	}
-	opt.Step = req.op.Step
-	opt.Whole = opt.Whole || req.whole
-	opt.Manifest.WithStorage = true
-	opt.Manifest.Name = filepath.Base(string(target))
-	look := frozenLook{a: a, opt: opt.hold, announced: opt.External}
-	opt.Unseen = func() [][]byte { return look.unseen }
-	saved := opt.Manifest // completed in Frozen and Saved
-	var inside *netstate.Saved
-	opt.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
-		if err := preflight.LookAgain(ctx, pids, a.preflightOptions(req.accept)); err != nil {
-			return nil, err
-		}
-		var err error
-		if inside, err = a.netState().Save(ctx, ns, settings, pids); err != nil {
-			return nil, err
-		}
-		watched, err := opt.watched(ctx, pids)
-		if err != nil {
-			return nil, err
-		}
-		moved, err := opt.moved(ctx, a, pids)
-		if err != nil {
-			return nil, err
-		}
-		list, err := look.frozen(ctx, pids)
-		more := slices.Concat(list, watched, moved)
-		saved.External = slices.Concat(saved.External, more)
-		return more, err
-	}
-	opt.Describe = func(m *snapshot.Manifest) {
-		m.Connections, m.HostFiles, m.Bound = len(inside.Connections), opt.host.kept, opt.host.bound
-	}
-	opt.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		if err := errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), opt.keepFiles(ctx, d, a, to.Images(), seen)); err != nil || !req.stop {
-			return err
-		}
-		saved.HostFiles, saved.Bound = opt.host.kept, opt.host.bound
-		return d.rehearseSaved(ctx, a, to, saved)
-	}
-	opt.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		if err := snapshot.CopyUpper(ctx, a.box.Upper(), to.Storage()); err != nil {
-			return err
-		}
-		if err := errors.Join(a.saveDev(ctx, to), inside.Write(to)); err != nil {
-			return err
-		}
-		return fault.Point(ctx, fault.SnapshotBeforeCommit)
-	}
-	opt.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterAdopt) }
-	opt.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
-	taken, err := snapshot.Take(ctx, d.criu, opt.TakeOptions)
+	rec, _ := a.Read()
+	manifest := d.manifest(&rec)
+	manifest.Name = filepath.Base(string(target))
+	taken, err := d.tools().Copy(ctx, sub, checkpoint.Saving{
+		Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
+		Whole: rec.RestoreMemory == restore.Copy || req.whole, End: req.stop, Step: req.op.Step,
+	})
 	req.op.EndStep()
 	if err != nil {
 		return nil, nil, err
 	}
 	req.op.Froze(taken.Frozen)
-	for _, n := range taken.Notes {
-		a.Remark(n, "")
-	}
 	if req.stop {
 		ended = true
-		if err := d.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+opt.Manifest.Name); err != nil {
+		if err := d.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+manifest.Name); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -161,7 +98,6 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 		return nil, nil, err
 	}
 	if !req.stop {
-		rec, _ := a.Read()
 		_ = req.atOnce(a, d.obstacles(ctx, restore.Options{Snapshot: taken.Dir, Manifest: m}, rec, snapshot.BySize)...) // notes
 	}
 	return m, &outcome{notes: a.Remarked()}, nil
@@ -178,7 +114,7 @@ func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *
 		for _, n := range a.held.LostInCopies() {
 			a.Remark(n.Text, n.Remedy)
 		}
-		if inside, err = a.netState().SaveHeld(ctx, a.hibernation()); err != nil {
+		if inside, err = a.subject().NetState().SaveHeld(ctx, a.hibernation()); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -304,7 +240,7 @@ func (d *Daemon) restoreSnapshot(ctx context.Context, req restoreRequest) (_ *Ap
 	req.op.EndStep()
 	out := &outcome{notes: a.Remarked()}
 	if s.Manifest.Processes > 0 {
-		out.sockets = d.restoredSockets(ctx, s)
+		out.sockets = d.tools().Restored(ctx, s.Dir, s.Manifest)
 	}
 	return a, out, nil
 }

@@ -2,21 +2,49 @@ package daemon
 
 import (
 	"net/netip"
-	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netconf"
 )
 
-// netState is the app, to package netstate. The caller has the app's turn.
-func (a *App) netState() *netstate.App {
+// tools are what all apps are saved and revived with.
+func (d *Daemon) tools() *checkpoint.Tools {
+	return &checkpoint.Tools{CRIU: d.criu, Cgroups: d.cgroups, Memory: d.storage.Memory, Layers: d.storage.Layers, HostFiles: d.storage.HostFiles, Log: d.log}
+}
+
+// subject is the app as it is now, to package checkpoint, with protections that it may lose
+// besides those of its record. What is held stays so for as long as the caller has the app's
+// turn.
+func (a *App) subject(accept ...preflight.Protection) *checkpoint.Subject {
 	rec, _ := a.Read()
-	return &netstate.App{
-		NetPath: a.box.NetPath(), Standard: standardNetwork(&rec), PIDs: a.cgroup().PIDs, Held: a.held,
-		Repair: filepath.Join(a.work(), "repair.json"), Note: a.Remark,
+	a.mu.Lock()
+	held := a.held
+	a.mu.Unlock()
+	return &checkpoint.Subject{
+		Name: rec.Name, Box: a.box, PID: rec.Process.PID, Standard: standardNetwork(&rec), Held: held, Layers: rec.Layers,
+		Memory: rec.Memory, HostFiles: rec.HostFiles, Sessions: a.sessions.now(), Accept: slices.Concat(rec.AcceptLost, accept),
+		AcceptChanged: rec.AcceptChanged, Note: a.Remark, Failed: a.Note,
 	}
+}
+
+// manifest is what the record knows of an app that is saved.
+func (d *Daemon) manifest(rec *app.Record) snapshot.Manifest {
+	m := snapshot.Manifest{
+		Name: rec.Name, App: rec.Name, CreatedAt: time.Now(), Spec: rec.Spec, Origin: d.origin(), Policy: rec.SavedPolicy(),
+		Address: snapshot.Address{Network: rec.Network}, Content: snapshot.Content{Layers: rec.Layers},
+	}
+	four, six := rec.Inside()
+	m.Endpoint = four.String()
+	if six.IsValid() {
+		m.Endpoint6 = six.String()
+	}
+	return m
 }
 
 // standardNetwork is what an app's network namespace has that snapctl made.

@@ -5,26 +5,22 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
-	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
-	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
-	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
 // wake restores a held app onto its held sockets. If it fails the app stays
@@ -80,13 +76,18 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
-	proc, err := d.restore(ctx, a, revival{
-		from: a.hibernation(), manifest: m, pages: how.pages, acceptChanged: how.acceptChanged, timersGoOn: rec.Wake.Timers, tell: op.Step, options: func() (sockopt.Saved, error) { return a.netState().UnheldOptions(a.hibernation()) },
-		check: func(ctx context.Context) error {
+	tools, sub := d.tools(), a.subject()
+	sub.AcceptChanged = how.acceptChanged
+	proc, err := tools.Revive(ctx, sub, checkpoint.Revival{
+		From: a.hibernation(), Manifest: m, Pages: how.pages, TimersGoOn: rec.Wake.Timers, Step: op.Step,
+		Options:    func() (sockopt.Saved, error) { return sub.NetState().UnheldOptions(a.hibernation()) },
+		Enclose:    func(ctx context.Context) (*netns.NS, error) { return d.prepared(ctx, a) },
+		SetNetwork: !a.ready, // or nobody knows
+		Meanwhile: func(ctx context.Context) error {
 			return a.hibernation().Check(ctx, m, snapshot.ByStamp, d.storage.Memory)
 		},
-		ready: func(ctx context.Context, pid int) error {
-			if err := d.narrow(ctx, a); err != nil {
+		Ready: func(ctx context.Context, pid int) error {
+			if err := tools.Narrow(ctx, sub); err != nil {
 				return err
 			}
 			if err := a.resuming(pid, mappedFiles(m, how.pages), m.HostFiles); err != nil {
@@ -113,9 +114,9 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
-	held, why := a.heldInodes(), unheld(a.lost)
+	held, why := a.heldInodes(), a.lost
 	err = d.release(ctx, a)
-	lost := d.resets(ctx, a.hibernation(), m.External, held, nil, why)
+	lost := tools.Reset(ctx, a.hibernation(), m.External, held, why)
 	if err := errors.Join(err, d.dropImages(a)); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		d.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.Name()), slog.Any("error", err))
@@ -159,189 +160,16 @@ func (a *App) resuming(pid int, files []memory.File, host []hostfile.File) error
 	})
 }
 
-// revival says what is restored.
-type revival struct {
-	from     snapshot.Dir
-	manifest *snapshot.Manifest
-	pages    restore.Pages
-	hostname string // empty: the saved one
-	frozen   bool   // they do not run before they are thawed
-	// acceptChanged is as in restore.Options.
-	acceptChanged bool
-	timersGoOn    bool // likewise
-	// connections are made again, those that are held are not among them.
-	connections []tcprepair.Connection
-	// options are those of sockets that CRIU makes; nil if there are none. It is
-	// called when the snapshot has been checked.
-	options func() (sockopt.Saved, error)
-	tell    func(string)
-	ready   func(ctx context.Context, pid int) error // as in restore.Options
-	// check checks what is restored, while CRIU starts; nil if that has been done, or
-	// furnish does it.
-	check func(ctx context.Context) error
-	// furnish makes the sandbox but for what enclose makes, while CRIU starts, and
-	// connect its network, before CRIU makes sockets; nil if all of it is there, or
-	// made before CRIU's start.
-	furnish func(ctx context.Context) error
-	connect func(ctx context.Context, ns *netns.NS) error
-}
-
-// restore makes the processes of a saved app, with the sockets that are held. If
-// it fails no process is left.
-func (d *Daemon) restore(ctx context.Context, a *App, r revival) (_ *process.Process, err error) {
-	r.tell("prepare sandbox")
-	rec, _ := a.Read()
-	newNetwork := r.frozen || !a.ready // or nobody knows
-	prepare, meanwhile := d.prepared, r.check
-	if r.furnish != nil {
-		prepare, meanwhile = d.enclose, r.furnish
-	}
-	ns, err := prepare(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close() //nolint:errcheck // a handle
-	var connect func(context.Context) error
-	if r.connect != nil {
-		connect = func(ctx context.Context) error {
-			if err := r.connect(ctx, ns); err != nil {
-				return err
-			}
-			return a.netState().SetSettings(ns, r.from)
-		}
-	} else if newNetwork {
-		if err := a.netState().SetSettings(ns, r.from); err != nil {
-			return nil, err
-		}
-	}
-	if err := a.restoreQueues(r.manifest); err != nil {
-		return nil, err
-	}
-	place, err := d.place(a, rec, ns)
-	if err != nil {
-		return nil, err
-	}
-	defer sandbox.Streams(place.Stdio).Close() //nolint:errcheck // the app has its own
-	g, err := openGuard(a)
-	if err != nil {
-		return nil, err
-	}
-	defer g.Close() //nolint:errcheck // a lock
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, a.cgroup().Kill(context.WithoutCancel(ctx)), process.Reap(a.box.Cgroup().Name()))
-		}
-	}()
-	held, drop, err := a.sockets(r.manifest, r.from.Images())
-	if err != nil {
-		return nil, err
-	}
-	defer drop()
-	if len(r.connections) > 0 && connect != nil { // their sockets are made before CRIU's start
-		if err := connect(ctx); err != nil {
-			return nil, err
-		}
-		connect = nil
-	}
-	again, err := netstate.Reconnect(ctx, ns, r.connections)
-	if err != nil {
-		return nil, err
-	}
-	defer again.Close() //nolint:errcheck // the processes have the sockets, or nobody may
-	held = append(held, again.Held()...)
-	locks, unlock, err := a.neededLocks(r.manifest, r.from.Images(), held)
-	defer func() { unlock() }()
-	if err != nil {
-		return nil, err
-	}
-	if err := awaitLocks(ctx, locks, r.tell); err != nil {
-		return nil, err
-	}
-	tighten, err := d.makeRoom(a, rec)
-	if err != nil {
-		return nil, err
-	}
-	defer tighten()
-	resuming := false
-	var criuPID int
-	var ferr error
-	guarded, quit := d.guardLocks(ctx, a, locks)
-	defer quit()
-	pid, err := restore.Run(guarded, d.criu, restore.Options{
-		Snapshot: r.from, Manifest: r.manifest, Place: *place, Held: held, Memory: d.storage.Memory, HostFiles: d.storage.HostFiles, Pages: r.pages, AcceptChanged: r.acceptChanged, TimersGoOn: r.timersGoOn, Hostname: r.hostname, Guard: g.File,
-		Start: func(cmd *exec.Cmd) error {
-			if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
-				return err
-			}
-			err := a.box.StartInside(ns, cmd)
-			if err == nil {
-				criuPID = cmd.Process.Pid
-			}
-			return err
-		},
-		Hooks: restore.Hooks{
-			Meanwhile: meanwhile, Connect: connect,
-			Ready: func(ctx context.Context, pid int) error { return a.restored(ctx, ns, r, again, pid) }, Step: r.tell, Note: a.Remark, Lost: a.Remark,
-			Resuming: func() {
-				resuming = true
-				if r.frozen {
-					ferr = d.freezeRestored(a, criuPID)
-				}
-			},
-		},
-	})
-	if err == nil {
-		err = ferr // the processes run, and should not: they are ended
-	}
-	if err != nil && resuming && !r.frozen {
-		// CRIU has failed so late that the app may have run all the same.
-		pids, perr := a.cgroup().PIDs()
-		proc, oerr := process.OpenRoot(pids)
-		if perr = errors.Join(perr, oerr); proc != nil || perr != nil {
-			d.log.ErrorContext(ctx, "CRIU failed after resuming", slog.String("app", rec.Name), slog.Any("error", err))
-			return proc, perr
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return process.Open(pid)
-}
-
-// restored is called when all processes are there, of which pid is the first, and none runs.
-// It does what CRIU does not.
-func (a *App) restored(ctx context.Context, ns *netns.NS, r revival, again *netstate.Reconnection, pid int) error {
-	if err := again.Release(); err != nil {
-		return err
-	}
-	if r.options != nil {
-		saved, err := r.options()
-		if err != nil {
-			return err
-		}
-		if err := a.netState().SetOptions(ctx, ns, pid, saved); err != nil {
-			return err
-		}
-	}
-	a.fillTerminals(r.manifest)
-	if err := a.setAgain(r.manifest, pid); err != nil || r.ready == nil {
-		return err
-	}
-	return r.ready(ctx, pid)
-}
-
-func (a *App) heldSockets() []restore.Held {
+// narrowAgain gives the datagram sockets of an app whose hibernation is undone their own
+// receive buffers back. It may be undone by a later daemon, which has no descriptor of the
+// sockets.
+func (d *Daemon) narrowAgain(ctx context.Context, a *App) error {
 	if a.held == nil {
-		return nil
+		if err := d.reclaim(ctx, a); err != nil || a.held == nil {
+			return err // the earlier daemon died before the holder had them, and so before they had other buffers
+		}
 	}
-	held := make([]restore.Held, 0, len(a.held.Sockets)+len(a.held.Objects))
-	for i := range a.held.Sockets {
-		held = append(held, restore.Held{Inode: a.held.Sockets[i].Inode, File: a.held.Sockets[i].File})
-	}
-	for _, o := range a.held.Objects {
-		held = append(held, restore.Held{At: image.DescriptorRef(o.Owners[0]), File: o.File})
-	}
-	return held
+	return a.held.Narrow()
 }
 
 // undoWake makes an app that could not be woken a held one again.

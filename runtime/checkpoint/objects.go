@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 
 // frozenLook is what is found of an app that is frozen for a copy.
 type frozenLook struct {
-	a         *App
+	s         *Subject
 	opt       hold.Options
 	announced []string // what CRIU was told of
 	unseen    [][]byte
@@ -34,7 +34,7 @@ func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.Externa
 			return nil, err
 		}
 		l.unseen = set.Unseen
-		if err := errors.Join(l.a.unannounced(set, l.announced), set.Close()); err != nil {
+		if err := errors.Join(unannounced(set, l.announced), set.Close()); err != nil {
 			return nil, err
 		}
 	}
@@ -42,7 +42,7 @@ func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.Externa
 	if err != nil {
 		return nil, err
 	}
-	list, err := l.a.terminals(ctx, pids)
+	list, err := l.s.terminals(ctx, pids)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +105,8 @@ func countingEventfd(images string, at image.DescriptorRef) (*os.File, error) {
 
 // keepQueues has an app with POSIX message queues keep its ipc namespace, which
 // CRIU then leaves alone: they live in it.
-func (o *takeOptions) keepQueues(ctx context.Context, a *App) error {
-	pids, err := a.cgroup().PIDs()
+func (o *taking) keepQueues(ctx context.Context, s *Subject) error {
+	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return err
 	}
@@ -114,10 +114,10 @@ func (o *takeOptions) keepQueues(ctx context.Context, a *App) error {
 	if err != nil || !found.Any {
 		return err
 	}
-	if err := a.box.KeepIPC(o.PID); err != nil {
+	if err := s.Box.KeepIPC(o.PID); err != nil {
 		return err
 	}
-	if err := onlyQueues(a); err != nil { // before it is frozen
+	if err := s.onlyQueues(); err != nil { // before it is frozen
 		return err
 	}
 	const key = "mqueue"
@@ -133,18 +133,17 @@ func (o *takeOptions) keepQueues(ctx context.Context, a *App) error {
 // is kept. CRIU can't restore a mapping of shared memory whose namespace it did
 // not save (cr-dump.c, check_sysvipc_map_dump), and at the end of the processes
 // the kernel would undo their semaphore operations and remove what is marked.
-func onlyQueues(a *App) error {
-	kept, err := a.box.KeepsIPC()
+func (s *Subject) onlyQueues() error {
+	kept, err := s.Box.KeepsIPC()
 	if err != nil || !kept {
 		return err
 	}
-	rec, _ := a.Read()
-	tables, err := sandbox.SystemV(rec.Process.PID)
+	tables, err := sandbox.SystemV(s.PID)
 	if err != nil || len(tables) == 0 {
 		return err
 	}
 	return &hold.UnsupportedError{
-		PID: rec.Process.PID, FD: -1, What: "System V shared memory, semaphore or message queue beside POSIX message queues",
+		PID: s.PID, FD: -1, What: "System V shared memory, semaphore or message queue beside POSIX message queues",
 		Remedy: "the app must use one kind only: the former are saved, the latter stay in the kernel, and both are in one namespace",
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -13,56 +13,62 @@ import (
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// socketOutcome is what became of a connection.
-type socketOutcome struct {
-	socket, reason string
-	kept           bool // else it was reset
+// Outcome is what became of a connection.
+type Outcome struct {
+	Socket, Reason string
+	Kept           bool // else it was reset
 }
 
 // resets says which connections an app that was saved does not get back with the
 // held sockets, and why. What was done has been done: that this can't be told now
 // is logged, and no reason to fail.
-func (d *Daemon) resets(ctx context.Context, from snapshot.Dir, external []snapshot.External, held, gone map[uint64]bool, why func(restore.Reset) string) []socketOutcome {
+func (t *Tools) resets(ctx context.Context, from snapshot.Dir, external []snapshot.External, held, gone map[uint64]bool, why func(restore.Reset) string) []Outcome {
 	sockets, err := image.Sockets(ctx, from.Images())
 	if err != nil {
-		d.log.ErrorContext(ctx, "look for connections that are reset", slog.String("images", from.Images()), slog.Any("error", err))
+		t.Log.ErrorContext(ctx, "look for connections that are reset", slog.String("images", from.Images()), slog.Any("error", err))
 		return nil
 	}
-	var out []socketOutcome
+	var out []Outcome
 	for _, r := range restore.Resets(external, sockets, held, gone) {
-		out = append(out, socketOutcome{socket: r.Socket, reason: why(r)})
+		out = append(out, Outcome{Socket: r.Socket, Reason: why(r)})
 	}
 	if len(out) > 0 {
-		d.log.WarnContext(ctx, "connections are reset", slog.String("images", from.Images()), slog.Int("connections", len(out)),
-			slog.String("first", out[0].socket), slog.String("reason", out[0].reason))
+		t.Log.WarnContext(ctx, "connections are reset", slog.String("images", from.Images()), slog.Int("connections", len(out)),
+			slog.String("first", out[0].Socket), slog.String("reason", out[0].Reason))
 	}
 	return out
 }
 
-// restoredSockets says what became of the connections of a snapshot's app in one that
-// was restored from it.
-func (d *Daemon) restoredSockets(ctx context.Context, s *source) []socketOutcome {
-	saved, err := netstate.ReadConnections(s.Dir, s.Manifest)
+// Reset says which connections a held app does not have when it wakes with the sockets that are
+// held; lost is why it has lost all of them, or nothing.
+func (t *Tools) Reset(ctx context.Context, from snapshot.Dir, external []snapshot.External, held map[uint64]bool, lost string) []Outcome {
+	return t.resets(ctx, from, external, held, nil, unheld(lost))
+}
+
+// Restored says what became of the connections of a snapshot's app in one that was restored
+// from it.
+func (t *Tools) Restored(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest) []Outcome {
+	saved, err := netstate.ReadConnections(from, m)
 	if err != nil {
-		d.log.ErrorContext(ctx, "tell what became of connections", slog.String("images", s.Dir.Images()), slog.Any("error", err))
+		t.Log.ErrorContext(ctx, "tell what became of connections", slog.String("images", from.Images()), slog.Any("error", err))
 		saved = &tcprepair.Saved{}
 	}
 	held := make(map[uint64]bool)
-	var kept []socketOutcome
+	var kept []Outcome
 	for _, c := range saved.Connections {
 		for i := range c.Ends {
 			held[c.Ends[i].Inode] = true
 		}
 		first := &c.Ends[0]
-		kept = append(kept, socketOutcome{
-			socket: fmt.Sprintf("tcp %s <-> %s", plainAddress(first.Local), plainAddress(first.Remote)), reason: "both of its ends are in the app", kept: true,
+		kept = append(kept, Outcome{
+			Socket: fmt.Sprintf("tcp %s <-> %s", plainAddress(first.Local), plainAddress(first.Remote)), Reason: "both of its ends are in the app", Kept: true,
 		})
 	}
 	gone := make(map[uint64]bool, len(saved.Refused))
 	for _, r := range saved.Refused {
 		gone[r.Inode] = true
 	}
-	return append(d.resets(ctx, s.Dir, s.Manifest.External, held, gone, ofApp(s.Manifest.App, saved.Refused)), kept...)
+	return append(t.resets(ctx, from, m.External, held, gone, ofApp(m.App, saved.Refused)), kept...)
 }
 
 func plainAddress(a netip.AddrPort) netip.AddrPort {
@@ -99,11 +105,11 @@ func unheld(lost string) func(restore.Reset) string {
 	}
 }
 
-// incomplete is what an operation that nobody asked for did to an app's sockets.
-func incomplete(op string, all []socketOutcome) error {
+// Incomplete is what an operation that nobody asked for did to an app's sockets.
+func Incomplete(op string, all []Outcome) error {
 	more := ""
 	if len(all) > 1 {
 		more = fmt.Sprintf(" and %d more", len(all)-1)
 	}
-	return fmt.Errorf("%s: connections were reset: %s%s: %s", op, all[0].socket, more, all[0].reason)
+	return fmt.Errorf("%s: connections were reset: %s%s: %s", op, all[0].Socket, more, all[0].Reason)
 }

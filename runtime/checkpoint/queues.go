@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"errors"
@@ -26,27 +26,27 @@ func externalQueue(q hold.Queue) snapshot.External {
 // restoreQueues makes the app's ipc namespace and its message queues anew, empty,
 // if they are lost, as in a reboot of the host. CRIU must not be started in the
 // daemon's own namespace instead.
-func (a *App) restoreQueues(m *snapshot.Manifest) error {
+func (s *Subject) restoreQueues(m *snapshot.Manifest) error {
 	if !slices.ContainsFunc(m.External, func(e snapshot.External) bool { return e.Kind == snapshot.ExternalIPC }) {
 		return nil
 	}
-	kept, err := a.box.KeepsIPC()
+	kept, err := s.Box.KeepsIPC()
 	if err != nil || kept {
 		return err
 	}
-	if err := a.box.NewIPC(); err != nil {
+	if err := s.Box.NewIPC(); err != nil {
 		return err
 	}
 	for _, e := range m.External {
 		if e.Kind != snapshot.ExternalQueue || e.Queue.Unlinked {
 			continue
 		}
-		f, err := a.openQueue(e.Queue)
+		f, err := s.openQueue(e.Queue)
 		if err == nil {
 			err = f.Close()
 		}
 		if err != nil {
-			return errors.Join(err, a.box.DropIPC())
+			return errors.Join(err, s.Box.DropIPC())
 		}
 	}
 	return nil
@@ -54,8 +54,8 @@ func (a *App) restoreQueues(m *snapshot.Manifest) error {
 
 // openQueue opens a queue in the app's ipc namespace, and makes it if it is not
 // there.
-func (a *App) openQueue(q *snapshot.Queue) (f *os.File, err error) {
-	err = a.box.InIPC(func() error {
+func (s *Subject) openQueue(q *snapshot.Queue) (f *os.File, err error) {
+	err = s.Box.InIPC(func() error {
 		f, err = mqOpen(q, queueName(q))
 		return err
 	})
@@ -63,8 +63,8 @@ func (a *App) openQueue(q *snapshot.Queue) (f *os.File, err error) {
 }
 
 // unlinkQueues takes away the names that unlinked queues were opened by.
-func (a *App) unlinkQueues(list []snapshot.External) error {
-	return a.box.InIPC(func() error {
+func (s *Subject) unlinkQueues(list []snapshot.External) error {
+	return s.Box.InIPC(func() error {
 		var errs []error
 		for _, e := range list {
 			name, err := unix.BytePtrFromString(queueName(e.Queue))

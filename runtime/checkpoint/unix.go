@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -15,15 +15,14 @@ import (
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
-// errChanged is an app that has changed since CRIU was told what is external.
-var errChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
+// ErrChanged is an app that has changed since CRIU was told what is external. To try again,
+// thoroughly, helps.
+var ErrChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
-func unixExternals(ctx context.Context, a *App, opt hold.Options) ([]snapshot.External, error) {
-	opt.Thorough = a.surprised || opt.Copy
-	a.surprised = false
-	pids, err := a.cgroup().PIDs()
+func unixExternals(ctx context.Context, s *Subject, opt hold.Options) ([]snapshot.External, error) {
+	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +32,7 @@ func unixExternals(ctx context.Context, a *App, opt hold.Options) ([]snapshot.Ex
 	}
 	for _, n := range notes {
 		if opt.Copy { // a hold finds them again
-			a.Remark(n.Text, n.Remedy)
+			s.Note(n.Text, n.Remedy)
 		}
 	}
 	list := make([]snapshot.External, len(sockets))
@@ -48,11 +47,10 @@ func unixExternals(ctx context.Context, a *App, opt hold.Options) ([]snapshot.Ex
 // unannounced refuses a set with a unix socket, message queue or file that CRIU was
 // not told of, since the app got it only just before it was frozen, or it was not
 // looked for thoroughly: the next time it is.
-func (a *App) unannounced(set *hold.Set, announced []string) error {
+func unannounced(set *hold.Set, announced []string) error {
 	for _, name := range set.External() {
 		if !slices.Contains(announced, name) {
-			a.surprised = true
-			return fmt.Errorf("%s was opened meanwhile: %w", name, errChanged)
+			return fmt.Errorf("%s was opened meanwhile: %w", name, ErrChanged)
 		}
 	}
 	return nil
@@ -63,8 +61,8 @@ func (a *App) unannounced(set *hold.Set, announced []string) error {
 // socket is one whose peer is closed; of a semaphore eventfd, one with the saved count; of a
 // message queue, an empty one; of a file of a bind, the file, opened again. drop closes the
 // stand-ins.
-func (a *App) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
-	held := a.heldSockets()
+func (s *Subject) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, drop func(), err error) {
+	held := s.heldFiles()
 	var made []*os.File
 	var unlinked []snapshot.External
 	drop = func() {
@@ -84,9 +82,9 @@ func (a *App) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 			if e.PID == 0 {
 				continue
 			}
-			stand = func() (*os.File, error) { return a.openQueue(e.Queue) }
+			stand = func() (*os.File, error) { return s.openQueue(e.Queue) }
 		case snapshot.ExternalFile:
-			stand = func() (*os.File, error) { return a.openLent(e) }
+			stand = func() (*os.File, error) { return s.openLent(e) }
 		default:
 			continue
 		}
@@ -104,7 +102,7 @@ func (a *App) sockets(m *snapshot.Manifest, images string) (_ []restore.Held, dr
 		held = append(held, h)
 	}
 	if len(unlinked) > 0 {
-		if err := a.unlinkQueues(unlinked); err != nil {
+		if err := s.unlinkQueues(unlinked); err != nil {
 			drop()
 			return nil, nil, err
 		}

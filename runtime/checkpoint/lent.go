@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -15,23 +15,14 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// holdOptions say what a hold must know of the app. known are CRIU's names for the app's log,
+// HoldOptions say what a hold must know of the app. known are CRIU's names for the app's log,
 // and for other files that the app gets back in another way than by a hold.
-func (a *App) holdOptions(ns *netns.NS, known []string) hold.Options {
+func (s *Subject) HoldOptions(ns *netns.NS, known []string) hold.Options {
 	opt := hold.Options{NS: ns, Known: known}
-	for _, m := range a.box.Spec.Mounts {
+	for _, m := range s.Box.Spec.Mounts {
 		opt.Binds = append(opt.Binds, hold.Bind{Inside: m.Destination, Host: m.Source})
 	}
 	return opt
-}
-
-// binds are what the app has bound of the host, by where it has it.
-func (a *App) binds() map[string]string {
-	binds := make(map[string]string)
-	for _, m := range a.box.Spec.Mounts {
-		binds[m.Destination] = m.Source
-	}
-	return binds
 }
 
 // logKey is CRIU's name for the app's log, among what is external.
@@ -45,8 +36,8 @@ func logKey(list []snapshot.External) string {
 }
 
 // lentFiles names the files of the host that CRIU must be told of.
-func lentFiles(ctx context.Context, a *App, opt hold.Options) ([]string, error) {
-	pids, err := a.cgroup().PIDs()
+func lentFiles(ctx context.Context, s *Subject, opt hold.Options) ([]string, error) {
+	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +64,7 @@ func (l *frozenLook) lentToCopy(ctx context.Context, pids []int) ([]snapshot.Ext
 	list := make([]snapshot.External, len(found))
 	for i, o := range found {
 		if !slices.Contains(l.announced, o.External) {
-			return nil, fmt.Errorf("%s was opened meanwhile: %w", o.External, errChanged)
+			return nil, fmt.Errorf("%s was opened meanwhile: %w", o.External, ErrChanged)
 		}
 		list[i] = externalFile(o)
 	}
@@ -89,8 +80,8 @@ func externalFile(o hold.Object) snapshot.External {
 }
 
 // openLent opens a file of the host again, as the app had it.
-func (a *App) openLent(e snapshot.External) (*os.File, error) {
-	f, err := openBound(a.box.Spec.Mounts, e.Path, e.Open.Flags)
+func (s *Subject) openLent(e snapshot.External) (*os.File, error) {
+	f, err := openBound(s.Box.Spec.Mounts, e.Path, e.Open.Flags)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const (
 
 // neededLocks are the locks on files of the host that CRIU will take for the app's
 // processes. Those of held open files are there already. drop closes the files.
-func (a *App) neededLocks(m *snapshot.Manifest, images string, held []restore.Held) (locks []restore.Lock, drop func(), err error) {
+func (s *Subject) neededLocks(m *snapshot.Manifest, images string, held []restore.Held) (locks []restore.Lock, drop func(), err error) {
 	drop = func() {
 		for _, l := range locks {
 			_ = l.File.Close() // of its own
@@ -41,7 +41,7 @@ func (a *App) neededLocks(m *snapshot.Manifest, images string, held []restore.He
 				path = e.Path
 			}
 		}
-		f, err := openBound(a.box.Spec.Mounts, path, 0)
+		f, err := openBound(s.Box.Spec.Mounts, path, 0)
 		if err != nil {
 			continue // it is the app's own, or gone, which CRIU tells
 		}
@@ -85,7 +85,7 @@ func firstTaken(locks []restore.Lock) (*restore.LockedError, error) {
 
 // guardLocks ends ctx if somebody got one of the locks after it was looked for, so
 // that CRIU waits for it. quit ends the watch, and must be called.
-func (d *Daemon) guardLocks(ctx context.Context, a *App, locks []restore.Lock) (_ context.Context, quit func()) {
+func (s *Subject) guardLocks(ctx context.Context, locks []restore.Lock) (_ context.Context, quit func()) {
 	if len(locks) == 0 {
 		return ctx, func() {}
 	}
@@ -101,7 +101,7 @@ func (d *Daemon) guardLocks(ctx context.Context, a *App, locks []restore.Lock) (
 			}
 			taken, err := firstTaken(locks)
 			switch {
-			case err != nil || taken == nil || a.has(taken.PID):
+			case err != nil || taken == nil || s.has(taken.PID):
 				seen = 0
 			case seen == 5:
 				cancel(taken)
@@ -118,7 +118,7 @@ func (d *Daemon) guardLocks(ctx context.Context, a *App, locks []restore.Lock) (
 }
 
 // has tells whether a process is the app's.
-func (a *App) has(pid int) bool {
-	pids, err := a.cgroup().PIDs()
+func (s *Subject) has(pid int) bool {
+	pids, err := s.cgroup().PIDs()
 	return err == nil && slices.Contains(pids, pid)
 }

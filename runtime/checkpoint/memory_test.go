@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"os"
@@ -9,7 +9,6 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/testenv"
 )
@@ -17,7 +16,7 @@ import (
 const testedLength = 1 << 20
 
 // mappedFile is a memory file that this process maps at an address.
-func mappedFile(t *testing.T, at uintptr) (*Daemon, map[string]memory.File) {
+func mappedFile(t *testing.T, at uintptr) (*Tools, map[string]memory.File) {
 	t.Helper()
 	testenv.Need(t, testenv.Root)
 	dir := t.TempDir()
@@ -38,22 +37,22 @@ func mappedFile(t *testing.T, at uintptr) (*Daemon, map[string]memory.File) {
 	})
 	var st unix.Stat_t
 	qt.Assert(t, qt.IsNil(unix.Fstat(int(f.Fd()), &st)))
-	return &Daemon{storage: &storage.Storage{Memory: store}}, map[string]memory.File{strconv.FormatUint(st.Ino, 10): file}
+	return &Tools{Memory: store}, map[string]memory.File{strconv.FormatUint(st.Ino, 10): file}
 }
 
 // A program that is not position independent may have all of its memory at
 // addresses of less than 8 digits.
 func TestMappedAtLowAddresses(t *testing.T) {
-	d, files := mappedFile(t, 0x8000000)
+	tools, files := mappedFile(t, 0x8000000)
 	found := make(map[string]memory.File)
-	qt.Assert(t, qt.IsNil(d.mappedByAll([]int{os.Getpid()}, files, found)))
+	qt.Assert(t, qt.IsNil(tools.mappedByAll([]int{os.Getpid()}, files, found)))
 	qt.Assert(t, qt.HasLen(found, 1))
 }
 
 // A program that cuts its mappings into others all the time has them all the same.
 func TestMappedWhileItChanges(t *testing.T) {
 	const at = 0x700000000000
-	d, files := mappedFile(t, at)
+	tools, files := mappedFile(t, at)
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -69,7 +68,7 @@ func TestMappedWhileItChanges(t *testing.T) {
 	defer func() { close(quit); <-done }()
 	for range 1000 {
 		found := make(map[string]memory.File)
-		qt.Assert(t, qt.IsNil(d.mappedByAll([]int{os.Getpid()}, files, found)))
+		qt.Assert(t, qt.IsNil(tools.mappedByAll([]int{os.Getpid()}, files, found)))
 		qt.Assert(t, qt.HasLen(found, 1))
 	}
 }

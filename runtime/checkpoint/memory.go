@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"bufio"
@@ -11,40 +11,39 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // mappedMemory finds the memory files that the app's processes map, by the names
 // that CRIU has for them: file[<mount id>:<inode>], both hexadecimal (files-reg.c,
 // dump_one_reg_file). The mount is that of the daemon which restored them.
-func (d *Daemon) mappedMemory(a *App, rec app.Record) (map[string]memory.File, error) {
-	if len(rec.Memory) == 0 {
+func (t *Tools) mappedMemory(s *Subject) (map[string]memory.File, error) {
+	if len(s.Memory) == 0 {
 		return nil, nil
 	}
-	files := make(map[string]memory.File, len(rec.Memory)) // by inode, as in maps
-	for _, f := range rec.Memory {
+	files := make(map[string]memory.File, len(s.Memory)) // by inode, as in maps
+	for _, f := range s.Memory {
 		var st unix.Stat_t
-		if err := unix.Stat(d.storage.Memory.Path(f.ID), &st); err != nil {
-			return nil, fmt.Errorf("find memory file of %s: %w", rec.Name, err)
+		if err := unix.Stat(t.Memory.Path(f.ID), &st); err != nil {
+			return nil, fmt.Errorf("find memory file of %s: %w", s.Name, err)
 		}
 		files[strconv.FormatUint(st.Ino, 10)] = f
 	}
-	pids, err := a.cgroup().PIDs()
+	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[string]memory.File)
-	return found, d.mappedByAll(pids, files, found)
+	return found, t.mappedByAll(pids, files, found)
 }
 
 // mappedByAll adds what some processes map.
-func (d *Daemon) mappedByAll(pids []int, files, found map[string]memory.File) error {
+func (t *Tools) mappedByAll(pids []int, files, found map[string]memory.File) error {
 	for _, pid := range pids {
 		// It runs, and may cut its mappings into others while they are looked at.
 		for again, looks := true, 0; again && looks < mostLooks; looks++ {
 			var err error
-			if again, err = d.mappedBy(pid, files, found); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+			if again, err = t.mappedBy(pid, files, found); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 				return err // but for a process that has ended
 			}
 		}
@@ -58,7 +57,7 @@ const mostLooks = 500
 // mappedBy adds what one process maps. Each file is looked at once: all mappings
 // of it that a process has come from one restore. again tells that there was a file
 // of which no mapping stayed for long enough.
-func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) (again bool, err error) {
+func (t *Tools) mappedBy(pid int, files, found map[string]memory.File) (again bool, err error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return false, fmt.Errorf("find mapped memory files: %w", err)
@@ -76,7 +75,7 @@ func (d *Daemon) mappedBy(pid int, files, found map[string]memory.File) (again b
 		if !ok {
 			continue
 		}
-		name, err := d.mappedName(mapFile(pid, fields[0]), file.ID)
+		name, err := t.mappedName(mapFile(pid, fields[0]), file.ID)
 		if errors.Is(err, errUnmapped) {
 			missed[fields[4]] = true
 			continue
@@ -111,7 +110,7 @@ var errUnmapped = errors.New("unmapped meanwhile")
 
 // mappedName returns CRIU's name for what is mapped, or "" if it is another file
 // than the memory file.
-func (d *Daemon) mappedName(link string, id memory.ID) (string, error) {
+func (t *Tools) mappedName(link string, id memory.ID) (string, error) {
 	var got unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, link, 0, unix.STATX_INO|unix.STATX_MNT_ID, &got) // STATX_MNT_ID: Linux 5.8
 	if errors.Is(err, unix.ENOENT) {
@@ -121,7 +120,7 @@ func (d *Daemon) mappedName(link string, id memory.ID) (string, error) {
 		return "", fmt.Errorf("look at mapped file: %w", err)
 	}
 	var want unix.Stat_t
-	if err := unix.Stat(d.storage.Memory.Path(id), &want); err != nil {
+	if err := unix.Stat(t.Memory.Path(id), &want); err != nil {
 		return "", fmt.Errorf("find memory file: %w", err)
 	}
 	if got.Ino != want.Ino || unix.Mkdev(got.Dev_major, got.Dev_minor) != want.Dev {

@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -11,14 +11,14 @@ import (
 
 // moved lists the unix sockets whose files are not where they were bound: a copy binds
 // them to where the files are.
-func (o *takeOptions) moved(ctx context.Context, a *App, pids []int) ([]snapshot.External, error) {
+func (o *taking) moved(ctx context.Context, s *Subject, pids []int) ([]snapshot.External, error) {
 	found, err := hold.FindMoved(ctx, pids, o.PID)
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range found {
 		if m.Names > 1 {
-			a.Remark(fmt.Sprintf("the unix socket at %s has more than one name: a copy has this one alone", m.Path), "")
+			s.Note(fmt.Sprintf("the unix socket at %s has more than one name: a copy has this one alone", m.Path), "")
 		}
 	}
 	return externalMoved(found), nil
@@ -26,7 +26,7 @@ func (o *takeOptions) moved(ctx context.Context, a *App, pids []int) ([]snapshot
 
 // heldMoved lists the same for sockets that are held, as far as there is a path to bind them
 // to. It is for a wake after the hold was lost.
-func (o *takeOptions) heldMoved(ctx context.Context, pids []int) ([]snapshot.External, error) {
+func (o *taking) heldMoved(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	found, err := hold.FindMoved(ctx, pids, o.PID)
 	if errors.Is(err, hold.ErrUnsupported) {
 		err = nil

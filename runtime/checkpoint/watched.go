@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // watched lists the paths of the files that the frozen app watches by inotify and fanotify. It
 // writes them for CRIU, which reads them when its dump begins.
-func (o *takeOptions) watched(ctx context.Context, pids []int) ([]snapshot.External, error) {
+func (o *taking) watched(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	found, err := hold.FindWatched(ctx, pids, o.PID)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package daemon
+package checkpoint
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
@@ -37,10 +36,14 @@ func (h *hostFiles) take(files ...hostfile.File) {
 }
 
 // hostPlace is an app's root directory, to package hostfile.
-func (d *Daemon) hostPlace(a *App, rec app.Record) hostfile.Place {
+func (t *Tools) hostPlace(s *Subject) hostfile.Place {
+	own := []string{s.Box.Upper()}
+	for _, l := range s.Layers {
+		own = append(own, t.Layers.Path(l.ID))
+	}
 	return hostfile.Place{
-		Binds: bindsOf(rec.Spec),
-		Root:  a.box.Root(), Lower: rec.Spec.Root.Path, Own: append([]string{a.box.Upper()}, d.storage.Paths(rec.Layers)...),
+		Binds: bindsOf(s.Box.Spec),
+		Root:  s.Box.Root(), Lower: s.Box.Spec.Root.Path, Own: own,
 	}
 }
 
@@ -55,19 +58,19 @@ func bindsOf(spec *specs.Spec) map[string]string {
 
 // warmHostFiles keeps the files of the host that a running app uses, before it is frozen.
 // What was copied for the app before is its own again if it is hibernated.
-func (d *Daemon) warmHostFiles(ctx context.Context, a *App, rec app.Record, after snapshot.After) (_ *hostFiles, err error) {
-	pids, err := a.cgroup().PIDs()
+func (t *Tools) warmHostFiles(ctx context.Context, s *Subject, after snapshot.After) (_ *hostFiles, err error) {
+	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
-	h := &hostFiles{store: d.storage.HostFiles, own: make(map[memory.ID]bool)}
+	h := &hostFiles{store: t.HostFiles, own: make(map[memory.ID]bool)}
 	if after == snapshot.End {
-		h.take(rec.HostFiles...)
+		h.take(s.HostFiles...)
 	}
-	if h.have, err = d.storage.HostFiles.Names(pids, rec.HostFiles); err != nil {
+	if h.have, err = t.HostFiles.Names(pids, s.HostFiles); err != nil {
 		return nil, err
 	}
-	warm := d.storage.HostFiles.Warm(ctx, pids, d.hostPlace(a, rec))
+	warm := t.HostFiles.Warm(ctx, pids, t.hostPlace(s))
 	h.pinned = warm.Kept
 	h.take(slices.Concat(warm.Kept, slices.Collect(maps.Values(warm.Replaced)))...)
 	maps.Copy(h.have, warm.Replaced)
@@ -77,7 +80,7 @@ func (d *Daemon) warmHostFiles(ctx context.Context, a *App, rec app.Record, afte
 // keepFiles looks whether the images name files that are where they say, and keeps those
 // of the host that they need, while the app is frozen. seen are the paths that were looked
 // at before.
-func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *App, images string, seen *paths.Seen) error {
+func (o *taking) keepFiles(ctx context.Context, t *Tools, s *Subject, images string, seen *paths.Seen) error {
 	files, err := image.SavedFiles(ctx, images)
 	if err != nil {
 		return err
@@ -85,13 +88,12 @@ func (o *takeOptions) keepFiles(ctx context.Context, d *Daemon, a *App, images s
 	if err := seen.Check(ctx, images, files); err != nil {
 		return err
 	}
-	return o.host.keep(ctx, d, a, images, files)
+	return o.host.keep(ctx, t, s, images, files)
 }
 
 // keep keeps those that the images need, while the app is frozen.
-func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *App, images string, files []image.SavedFile) (err error) {
-	rec, _ := a.Read()
-	place := d.hostPlace(a, rec)
+func (h *hostFiles) keep(ctx context.Context, t *Tools, s *Subject, images string, files []image.SavedFile) (err error) {
+	place := t.hostPlace(s)
 	h.kept, err = h.store.KeepSaved(ctx, images, files, place, h.have)
 	if err != nil {
 		return fmt.Errorf("keep files of the host: %w", err)
@@ -106,7 +108,7 @@ func (h *hostFiles) keep(ctx context.Context, d *Daemon, a *App, images string, 
 		}
 		h.kept[i].Own = h.own[h.kept[i].ID]
 		if f := &h.kept[i]; f.ID == "" {
-			a.Remark(fmt.Sprintf("no copy of %s is kept (%d MiB): if that file of the host changes, the app can't come back before it is put back", f.Path, f.SizeBytes>>20),
+			s.Note(fmt.Sprintf("no copy of %s is kept (%d MiB): if that file of the host changes, the app can't come back before it is put back", f.Path, f.SizeBytes>>20),
 				"put the state directory on a file system that shares bytes between files (xfs, btrfs), or leave the file alone")
 		}
 	}

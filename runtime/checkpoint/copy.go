@@ -1,0 +1,76 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/preflight"
+)
+
+// Copy saves an app that has processes, with its files, so that others can be made of what is
+// saved. The processes go on, or end if o.End says so. If it fails they go on as before.
+func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) {
+	c, err := t.begin(ctx, s, o, snapshot.GoOn)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	if err := o.Seen.Strays(c.External); err != nil {
+		return nil, err
+	}
+	if o.End {
+		c.After = snapshot.End
+	}
+	c.Manifest.WithStorage = true
+	look := frozenLook{s: s, opt: c.hold, announced: c.External}
+	c.Unseen = func() [][]byte { return look.unseen }
+	saved := c.Manifest // completed in Frozen and Saved
+	var inside *netstate.Saved
+	c.Frozen = func(ctx context.Context, pids []int) ([]snapshot.External, error) {
+		if err := preflight.LookAgain(ctx, pids, s.preflightOptions()); err != nil {
+			return nil, err
+		}
+		var err error
+		if inside, err = s.NetState().Save(ctx, c.ns, o.Settings, pids); err != nil {
+			return nil, err
+		}
+		watched, err := c.watched(ctx, pids)
+		if err != nil {
+			return nil, err
+		}
+		moved, err := c.moved(ctx, s, pids)
+		if err != nil {
+			return nil, err
+		}
+		list, err := look.frozen(ctx, pids)
+		more := slices.Concat(list, watched, moved)
+		saved.External = slices.Concat(saved.External, more)
+		return more, err
+	}
+	c.Describe = func(m *snapshot.Manifest) {
+		m.Connections, m.HostFiles, m.Bound = len(inside.Connections), c.host.kept, c.host.bound
+	}
+	c.Saved = func(ctx context.Context, to snapshot.Dir) error {
+		if err := errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), c.keepFiles(ctx, t, s, to.Images(), o.Seen)); err != nil || !o.End {
+			return err
+		}
+		saved.HostFiles, saved.Bound = c.host.kept, c.host.bound
+		return t.rehearseSaved(ctx, s, to, saved)
+	}
+	c.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
+		if err := snapshot.CopyUpper(ctx, s.Box.Upper(), to.Storage()); err != nil {
+			return err
+		}
+		if err := errors.Join(s.saveDev(ctx, to), inside.Write(to)); err != nil {
+			return err
+		}
+		return fault.Point(ctx, fault.SnapshotBeforeCommit)
+	}
+	c.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterAdopt) }
+	c.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
+	return c.take(ctx)
+}

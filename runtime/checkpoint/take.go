@@ -1,0 +1,143 @@
+package checkpoint
+
+import (
+	"context"
+	"maps"
+	"os/exec"
+	"slices"
+
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/alarm"
+	"github.com/snapctl/snapctl/snapshot/paths"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netconf"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Saving says how an app is saved.
+type Saving struct {
+	Target string // the directory that is made
+	// Manifest is what is known of the app; what is external, and the rest of what was
+	// saved, is added.
+	Manifest snapshot.Manifest
+	Seen     *paths.Seen      // by Preflight
+	Settings netconf.Settings // of its network namespace
+	Whole    bool             // as in snapshot.TakeOptions
+	// Thorough looks for what leads out of the app in a way that misses nothing, and takes
+	// longer. A copy is always made so.
+	Thorough bool
+	// End ends the processes when they are saved. It is for Copy: Hibernate always does so.
+	End  bool
+	Step func(name string) // as in snapshot.TakeOptions
+	// Hold is given what is held of the frozen app, and owns it from then on. When it has
+	// returned nil the processes may end. It is for Hibernate.
+	Hold func(ctx context.Context, set *hold.Set) error
+	// Alarm is as in snapshot.TakeOptions. It is for Hibernate.
+	Alarm func(first *alarm.Alarm) error
+}
+
+// Taken is what was saved.
+type Taken struct {
+	*snapshot.Taken
+	// External is what CRIU was told to leave alone, before the app was frozen.
+	External []snapshot.External
+}
+
+// taking is an app that is being saved.
+type taking struct {
+	snapshot.TakeOptions
+	t     *Tools
+	s     *Subject
+	o     Saving
+	ns    *netns.NS
+	guard *guard
+	hold  hold.Options
+	host  *hostFiles
+}
+
+// close lets go of what is only needed while the app is saved.
+func (o *taking) close() {
+	o.host.unpin()
+	_ = o.guard.Close() // a lock
+	_ = o.ns.Close()    // a handle
+}
+
+// take runs CRIU, and notes what it could not save.
+func (o *taking) take(ctx context.Context) (*Taken, error) {
+	taken, err := snapshot.Take(ctx, o.t.CRIU, o.TakeOptions)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range taken.Notes {
+		o.s.Note(n, "")
+	}
+	return &Taken{Taken: taken, External: o.Manifest.External}, nil
+}
+
+// begin finds all that CRIU must be told before the app is frozen. The caller closes it.
+func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.After) (_ *taking, err error) {
+	ns, err := netns.Open(s.Box.NetPath())
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = ns.Close() // a handle
+		}
+	}()
+	external, dump, err := externals(s)
+	if err != nil {
+		return nil, err
+	}
+	host, err := t.warmHostFiles(ctx, s, after)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			host.unpin()
+		}
+	}()
+	kept := slices.Sorted(maps.Keys(host.have))
+	dump = append(dump, kept...)
+	opt := s.HoldOptions(ns, append(kept, logKey(external)))
+	opt.Copy = after == snapshot.GoOn
+	opt.Thorough = o.Thorough || opt.Copy
+	sockets, err := unixExternals(ctx, s, opt)
+	if err != nil {
+		return nil, err
+	}
+	lent, err := lentFiles(ctx, s, opt)
+	if err != nil {
+		return nil, err
+	}
+	dump = append(dump, lent...)
+	for _, e := range sockets {
+		external, dump = append(external, e), append(dump, e.Key)
+	}
+	bases, err := t.mappedMemory(s)
+	if err != nil {
+		return nil, err
+	}
+	dump = append(dump, slices.Sorted(maps.Keys(bases))...)
+	g, err := openGuard(s)
+	if err != nil {
+		return nil, err
+	}
+	o.Manifest.External = external
+	return &taking{
+		t: t, s: s, o: o, ns: ns, guard: g, host: host, hold: opt,
+		TakeOptions: snapshot.TakeOptions{
+			Target: o.Target, PID: s.PID, Cgroup: s.cgroup(), Root: s.Box.Root(), Work: s.work(),
+			External: dump, After: after, Guard: g.File, Layers: t.Layers,
+			MemoryOptions: snapshot.MemoryOptions{Store: t.Memory, Bases: bases, Whole: o.Whole},
+			Hooks:         snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
+			// Were it an external namespace to CRIU, it would all the same look
+			// for its connection tracking entries, twice through a table that
+			// all namespaces of the host share, while the app stands still
+			// (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
+			Start:    func(cmd *exec.Cmd) error { return s.Box.StartBeside(ns, cmd) },
+			Manifest: o.Manifest,
+		},
+	}, nil
+}
