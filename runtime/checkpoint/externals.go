@@ -30,7 +30,7 @@ func externals(s *Subject) (list []snapshot.External, dump []string, err error) 
 		{Kind: snapshot.ExternalNet, Key: netKey},
 		{Kind: snapshot.ExternalDev, Key: devKey, Path: "/dev"},
 	}
-	// Not the network namespace: CRIU is started in it, see takeOptions.
+	// Not the network namespace: CRIU is started in it, see begin.
 	control, err := terminal.External(s.Box.Dev())
 	if err != nil {
 		return nil, nil, err
