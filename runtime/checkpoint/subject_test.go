@@ -248,7 +248,7 @@ func tools(t *testing.T) *Tools {
 
 func TestObstacles(t *testing.T) {
 	tools, from := tools(t), snapshot.Dir(t.TempDir())
-	m := &snapshot.Manifest{Files: []snapshot.File{{Path: "images/core-1.img", SizeBytes: 4}}}
+	m := &snapshot.Manifest{Content: snapshot.Content{Files: []snapshot.File{{Path: "images/core-1.img", SizeBytes: 4}}}}
 	gone := &specs.Spec{Root: &specs.Root{Path: filepath.Join(t.TempDir(), "gone")}}
 	errs := tools.Obstacles(t.Context(), restore.Options{Snapshot: from, Manifest: m}, gone, nil, snapshot.BySize)
 	qt.Assert(t, qt.HasLen(errs, 1), qt.Commentf("and nothing of what is in the directory"))

@@ -40,7 +40,7 @@ func noting() (*App, *[]string) {
 func connection(from, to uint16, sent int) tcprepair.Connection {
 	a, b := netip.AddrPortFrom(own, from), netip.AddrPortFrom(own, to)
 	return tcprepair.Connection{Ends: []tcprepair.State{
-		{Inode: uint64(from), Family: 2, Local: a, Remote: b, Sent: make([]byte, sent)},
+		{Inode: uint64(from), Family: 2, Local: a, Remote: b, Sending: tcprepair.Sending{Sent: make([]byte, sent)}},
 		{Inode: uint64(to), Family: 2, Local: b, Remote: a},
 	}}
 }
@@ -63,7 +63,7 @@ func TestSavedStateIsRead(t *testing.T) {
 	connections, err := ReadConnections(dir, &snapshot.Manifest{})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(connections.Refused, saved.Refused))
-	_, err = ReadConnections(dir, &snapshot.Manifest{Connections: 1})
+	_, err = ReadConnections(dir, &snapshot.Manifest{ProcessState: snapshot.ProcessState{Connections: 1}})
 	qt.Assert(t, qt.ErrorIs(err, snapshot.ErrDamaged))
 }
 
@@ -82,7 +82,7 @@ func TestNothingSavedIsNoFile(t *testing.T) {
 	connections, err := ReadConnections(dir, &snapshot.Manifest{})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(connections.Connections, 0))
-	_, err = ReadConnections(dir, &snapshot.Manifest{Connections: 2})
+	_, err = ReadConnections(dir, &snapshot.Manifest{ProcessState: snapshot.ProcessState{Connections: 2}})
 	qt.Assert(t, qt.ErrorIs(err, os.ErrNotExist))
 }
 
