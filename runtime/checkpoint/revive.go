@@ -223,8 +223,9 @@ func (s *Subject) setAgain(m *snapshot.Manifest, pid int) error {
 	return nil
 }
 
-// freezeRestored freezes processes that CRIU is about to let run: they are stopped
-// by ptrace, and CRIU, which is in their cgroup, must not be frozen with them.
+// freezeRestored freezes processes that CRIU is about to let run. They are stopped by ptrace
+// still. CRIU is in their cgroup, and is moved out of it first, since it must not be frozen
+// with them.
 func (t *Tools) freezeRestored(s *Subject, criuPID int) error {
 	if err := t.Cgroups.Expel(criuPID); err != nil {
 		return err
