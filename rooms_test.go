@@ -52,7 +52,7 @@ var rooms = []room{
 	{"runtime/client", []string{"runtime/api"}},
 	{"runtime/api", nil},
 
-	{"vem", []string{"vem/address", "vem/fabric", "vem/netns"}},
+	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns"}},
 	{"vem/copies", []string{"vem/hold", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold", "vem/hold/sockdiag", "vem/payload"}},
 	{"vem/hold", []string{"vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/payload"}},

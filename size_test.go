@@ -27,7 +27,6 @@ const (
 var (
 	largeStructs = map[string]int{
 		"runtime/daemon.Daemon": 30,
-		"runtime/daemon.App":    30,
 	}
 	largeFiles = map[string]int{
 		"cmd/internal/cli/fake_test.go":   425,

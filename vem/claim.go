@@ -13,6 +13,7 @@ import (
 
 // Claim is what an endpoint has, or is to have.
 type Claim struct {
+	ID      string // the holder knows the app by it; it does not change
 	App     string // the app's name, for messages and [Manager.Owners]
 	Network string
 	// Addr4 and Addr6 are the addresses by which others know the app. For a new endpoint,
@@ -30,7 +31,7 @@ type Claim struct {
 // address is free, it gives the address up.
 type Spare struct {
 	// GiveUp removes whoever has the endpoint, unless it is not spare any more. It returns
-	// when the endpoint has been released, or is somebody's for good.
+	// when the endpoint has been freed, or is somebody's for good.
 	GiveUp func(ctx context.Context) error
 }
 
@@ -99,7 +100,7 @@ type SpareError struct {
 
 func (e *SpareError) Error() string { return fmt.Sprintf("a spare endpoint has %s", e.Addr) }
 
-// Claim makes an endpoint, which is not attached yet. The caller releases it.
+// Claim makes an endpoint, which is not attached yet. The caller frees it.
 //
 // Returns a [*PortError] or [*TakenError] if another app has what is claimed, a
 // [*SpareError] if a spare endpoint has the address or the last one that is left, an
@@ -124,7 +125,7 @@ func (m *Manager) Claim(c Claim) (*Endpoint, error) {
 
 // Adopt makes an endpoint that an earlier manager had. Nothing is checked, and nothing is
 // done to the network. If the endpoint is not present, it was detached, and may only be
-// detached again and released.
+// detached again and freed.
 func (m *Manager) Adopt(c Claim, present Presence) *Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,7 +144,7 @@ const (
 // add enters an endpoint into the table. The caller has m.mu.
 func (m *Manager) add(c Claim, present bool) *Endpoint {
 	c.Ports = slices.Clone(c.Ports)
-	e := &Endpoint{m: m, claim: c, present: present}
+	e := &Endpoint{m: m, id: c.ID, claim: c, present: present, holding: holding{keeping: make(chan struct{}, 1)}}
 	m.endpoints[e] = struct{}{}
 	return e
 }

@@ -10,10 +10,13 @@ import (
 )
 
 // Endpoint is an app's place in its network: from [Manager.Claim] or [Manager.Adopt] on,
-// until it is released, nobody else gets its address and ports. Operations on one endpoint
+// until it is freed, nobody else gets its address and ports. Operations on one endpoint
 // are done one after the other; that is the caller's business.
 type Endpoint struct {
-	m *Manager
+	m  *Manager
+	id string // see Claim
+
+	holding holding
 
 	// The manager's mu guards these.
 	claim   Claim

@@ -8,6 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -22,7 +23,14 @@ type Options struct {
 	// numbered on from it.
 	Default address.Space
 	Spaces  Spaces
-	Log     *slog.Logger
+	// HolderSocket and HolderLog are paths, see [holder.KeeperOptions].
+	HolderSocket, HolderLog string
+	// Run runs what waits for traffic of a held app in a goroutine, with a context that
+	// ends before Close is called.
+	Run func(func(context.Context))
+	// Refilled is told that another holder keeps what is held. May be nil.
+	Refilled func()
+	Log      *slog.Logger
 }
 
 // Spaces keeps which address space each network has.
@@ -40,24 +48,28 @@ type Spaces interface {
 // Manager has the endpoints of one host, and the networks that they are in. Its methods,
 // and those of its endpoints, may be called at the same time.
 //
-// Order of locks: a network's first, then mu. Nothing is called with mu held that waits
+// Order of locks: a network's first, then mu. An endpoint's own is taken alone. Nothing is called with mu held that waits
 // for the kernel or the disk.
 type Manager struct {
 	opt  Options
 	open func(ctx context.Context, network string, s address.Space) (Fabric, error)
 	host *netns.NS // nil in tests
 
+	holder Holder
+
 	mu        sync.Mutex // guards what follows, and what endpoints say that it does
 	networks  map[string]*network
 	endpoints map[*Endpoint]struct{}
-	reserved  map[spot]int // addresses that spare endpoints give up -> for how many
-	numbered  int          // the highest number of an address space that was made
+	reserved  map[spot]int             // addresses that spare endpoints give up -> for how many
+	numbered  int                      // the highest number of an address space that was made
+	strays    map[string][]holder.Item // sockets of apps that are not known
 }
 
-// Open returns a manager without endpoints. It makes the default network's address space,
-// if there is none yet. The caller closes the manager.
-func Open(opt Options) (_ *Manager, err error) {
-	m := newManager(opt, nil)
+// Open returns a manager without endpoints. It makes the default network's address space if
+// there is none yet, and connects to the holder, which is started whenever there is none
+// until ctx ends. The caller closes the manager.
+func Open(ctx context.Context, opt Options) (_ *Manager, err error) {
+	m := newManager(opt, nil, nil)
 	if m.host, err = netns.Current(); err != nil {
 		return nil, err
 	}
@@ -65,12 +77,19 @@ func Open(opt Options) (_ *Manager, err error) {
 	if _, err := m.space(DefaultNetwork); err != nil {
 		return nil, errors.Join(err, m.host.Close())
 	}
+	keeper, err := holder.Keep(ctx, holder.KeeperOptions{
+		Exe: "/proc/self/exe", Socket: opt.HolderSocket, LogPath: opt.HolderLog, Refill: m.refill, Log: opt.Log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, m.host.Close())
+	}
+	m.holder = keeper
 	return m, nil
 }
 
-func newManager(opt Options, open func(context.Context, string, address.Space) (Fabric, error)) *Manager {
+func newManager(opt Options, open func(context.Context, string, address.Space) (Fabric, error), h Holder) *Manager {
 	return &Manager{
-		opt: opt, open: open,
+		opt: opt, open: open, holder: h, strays: make(map[string][]holder.Item),
 		networks: make(map[string]*network), endpoints: make(map[*Endpoint]struct{}), reserved: make(map[spot]int),
 	}
 }
@@ -87,9 +106,16 @@ func (m *Manager) openFabric(ctx context.Context, network string, s address.Spac
 }
 
 // Close lets go of what the manager has open. The networks stay, with all that is attached
-// to them. No other method may be called meanwhile or later.
+// to them, and held sockets stay held by the holder. No other method may be called meanwhile
+// or later.
 func (m *Manager) Close() error {
-	var errs []error
+	errs := []error{m.holder.Close()} // before what it would refill a new holder with
+	for e := range m.endpoints {
+		errs = append(errs, e.drop())
+	}
+	for _, items := range m.strays {
+		errs = append(errs, holder.CloseAll(items))
+	}
 	for _, n := range m.networks {
 		if n.fabric != nil {
 			errs = append(errs, n.fabric.Close())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -129,6 +130,7 @@ type world struct {
 	*Manager
 	host   *fakeHost
 	spaces *spaces
+	tasks  sync.WaitGroup // that Run has begun
 }
 
 func newWorld(t *testing.T) *world {
@@ -137,10 +139,14 @@ func newWorld(t *testing.T) *world {
 	w.Manager = newManager(Options{
 		Default: address.Space{Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77:736e:6170::/64")},
 		Spaces:  w.spaces,
-	}, w.host.open)
+		Run:     func(fn func(context.Context)) { w.tasks.Go(func() { fn(t.Context()) }) },
+	}, w.host.open, &fakeHolder{Memory: holder.NewMemory()})
 	_, err := w.space(DefaultNetwork)
 	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { qt.Check(t, qt.IsNil(w.Close())) })
+	t.Cleanup(func() {
+		w.tasks.Wait()
+		qt.Check(t, qt.IsNil(w.Close()))
+	})
 	return w
 }
 

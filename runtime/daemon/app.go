@@ -16,7 +16,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/hold"
 )
 
 // App is one app of this daemon, with what it has of it while it runs or is held.
@@ -26,29 +25,22 @@ type App struct {
 	end *vem.Endpoint // its place in its network
 
 	// Only the holder of the turn uses these.
-	proc     *process.Process
-	ended    chan struct{} // closed when proc has ended
-	held     *hold.Set     // changed by setHeld
-	lost     string        // why the held app has no sockets, "" if it has
-	watch    *watch
-	failures failures
-	ready    bool // this daemon has prepared the sandbox, see prepared
+	proc  *process.Process
+	ended chan struct{} // closed when proc has ended
+	ready bool          // this daemon has prepared the sandbox, see prepared
 
 	pool *catalog.Template // that it stands ready for; does not change
 
 	sessions sessions // see attended
 
-	keeping chan struct{} // holds one token while exclusively runs
-
-	mu     sync.Mutex // guards what follows
-	exit   process.ExitStatus
-	inodes map[uint64]bool // of the sockets that are held
-	awake  string          // why it is not hibernated, though it is to be when it is idle
+	mu    sync.Mutex // guards what follows
+	exit  process.ExitStatus
+	awake string // why it is not hibernated, though it is to be when it is idle
 }
 
 func (d *Daemon) newApp(rec app.Record) *App {
 	place := rec.DirName()
-	a := &App{App: app.New(d.appDir(place), rec), keeping: make(chan struct{}, 1)}
+	a := &App{App: app.New(d.appDir(place), rec)}
 	a.box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.Dir(), RunDir: filepath.Join(d.opt.RunDir, "apps", place),
 		Hide: d.hidden, Cgroups: d.cgroups, Spec: rec.Spec, Log: d.log,

@@ -11,42 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/netns"
 )
-
-// cause waits for something that wakes an app, and tells what it was.
-type cause func(ctx context.Context) (app.WokenBy, error)
-
-// awaitCause waits for the first of several causes. It returns nothing if ctx ends first, or
-// if none of the causes can come any more; the latter is noted.
-func (d *Daemon) awaitCause(ctx context.Context, a *App, causes []cause) app.WokenBy {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type result struct {
-		by  app.WokenBy
-		err error
-	}
-	came := make(chan result, len(causes))
-	for _, c := range causes {
-		go func() {
-			by, err := c(ctx)
-			came <- result{by, err}
-		}()
-	}
-	var first app.WokenBy
-	for range causes { // all end before what they wait on is closed
-		r := <-came
-		switch {
-		case r.err == nil && first == "":
-			first = r.by
-			cancel()
-		case r.err != nil && ctx.Err() == nil:
-			a.Note(r.err)
-			d.log.ErrorContext(ctx, "wait for what wakes an app", slog.String("app", a.Name()), slog.Any("error", r.err))
-		}
-	}
-	return first
-}
 
 // wakeBy wakes an app for which nobody has asked by a command. It starts another goroutine
 // for that: waking disarms, and disarm waits for the end of the caller.
@@ -64,24 +29,10 @@ func (d *Daemon) wakeBy(ctx context.Context, a *App, by app.WokenBy) {
 		case err == nil && len(out.sockets) > 0: // nobody is there to be told
 			a.Note(checkpoint.Incomplete("wake", out.sockets))
 		case err != nil:
-			a.failures++
+			a.end.WakeFailed()
 			a.Note(err)
 		}
 	})
-}
-
-// awaitTraffic waits for the first traffic that the policy lets through.
-func (d *Daemon) awaitTraffic(ctx context.Context, a *App, set *hold.Set, policy hold.WakePolicy) (_ app.WokenBy, err error) {
-	ns, err := netns.Open(a.box.NetPath())
-	if err != nil {
-		return "", err
-	}
-	defer ns.Close() //nolint:errcheck // a handle
-	event, err := hold.Watch(ctx, set, policy, ns)
-	if err != nil {
-		return "", err
-	}
-	return app.WokenBy(event.Reason.String()), nil
 }
 
 // tellWakers notes which timer of an app that is hibernated will not wake it, and whether
@@ -95,7 +46,8 @@ func (a *App) tellWakers(rec *app.Record, first *alarm.Alarm) {
 		text := fmt.Sprintf("%s would expire at %s%s: it stands still while the app is hibernated", first.Timer, first.At.UTC().Format(time.RFC3339), every)
 		a.Remark(text, "run the app with --wake-timers, and its timers wake it")
 	}
-	if rec.Wake.Mode == hold.Never || first != nil && rec.Wake.Timers || a.held == nil || a.held.Wakers(rec.Wake, rec.Own()) != hold.Nobody {
+	held := a.end.Held()
+	if rec.Wake.Mode == hold.Never || first != nil && rec.Wake.Timers || held == nil || held.Wakers(rec.Wake, rec.Own()) != hold.Nobody {
 		return
 	}
 	a.Remark(fmt.Sprintf("nothing but `snapctl wake %s` can wake it: it listens nowhere, has no connection to anybody else, and no timer that may wake it", rec.Name), "")

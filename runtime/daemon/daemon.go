@@ -19,7 +19,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +34,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
-	"github.com/snapctl/snapctl/vem/holder"
 )
 
 // Options configures a daemon.
@@ -64,7 +62,6 @@ type Daemon struct {
 	criu    criu.Client
 	cgroups *cgroup.Tree
 	vem     *vem.Manager
-	fds     *holder.Keeper
 	storage *storage.Storage
 	store   *store.Store
 	hidden  []sandbox.HiddenDir // from apps
@@ -79,9 +76,6 @@ type Daemon struct {
 	metrics *metrics.Metrics
 	// criuVersion is written into snapshots.
 	criuVersion int
-
-	mu     sync.Mutex               // guards what follows
-	strays map[string][]holder.Item // sockets of apps whose record can't be read
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -90,8 +84,7 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		strays: make(map[string][]holder.Item),
-		pools:  clone.New(opt.Log),
+		pools: clone.New(opt.Log),
 	}
 	d.tasks.start(ctx)
 	d.openEvents()
@@ -112,17 +105,15 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.lock, err = lockDir(opt.StateDir); err != nil {
 		return nil, err
 	}
-	d.vem, err = vem.Open(vem.Options{
-		FabricDir: filepath.Join(opt.RunDir, "fabric"), Default: address.Space{Prefix4: opt.Prefix4, Prefix6: opt.Prefix6},
-		Spaces: spaces(filepath.Join(opt.StateDir, "networks")), Log: d.log,
-	})
-	if err != nil {
-		return nil, err
-	}
 	if d.cgroups, err = cgroup.Open(sandbox.CgroupName(opt.StateDir), opt.RunDir); err != nil {
 		return nil, err
 	}
-	if d.fds, err = d.openHolder(ctx); err != nil {
+	d.vem, err = vem.Open(ctx, vem.Options{
+		FabricDir: filepath.Join(opt.RunDir, "fabric"), Default: address.Space{Prefix4: opt.Prefix4, Prefix6: opt.Prefix6},
+		Spaces: spaces(filepath.Join(opt.StateDir, "networks")), HolderSocket: filepath.Join(opt.RunDir, "holder.sock"), HolderLog: filepath.Join(opt.RunDir, "holder.log"),
+		Run: d.tasks.run, Refilled: func() { d.events.Emit(event.Refilled, event.About{}) }, Log: d.log,
+	})
+	if err != nil {
 		return nil, err
 	}
 	var candidates []string
@@ -157,22 +148,13 @@ func (d *Daemon) Close() error {
 	defer d.endLog()
 	d.tasks.stop()
 	var errs []error
-	if d.fds != nil {
-		errs = append(errs, d.fds.Close()) // before what it would refill a new holder with
-	}
 	for _, a := range d.apps.List() {
 		a.TakeForGood() // only a follower may still have the turn
-		if a.held != nil {
-			errs = append(errs, a.held.Close())
-		}
 		if a.proc != nil {
 			errs = append(errs, a.proc.Close())
 		}
 	}
 	d.tasks.followers.Wait()
-	for _, items := range d.strays {
-		errs = append(errs, holder.CloseAll(items))
-	}
 	if d.vem != nil {
 		errs = append(errs, d.vem.Close())
 	}

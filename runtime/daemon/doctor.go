@@ -64,7 +64,7 @@ func (srv *server) checkSaved(ctx context.Context) doctor.Check {
 
 // checkHolder looks whether the holder answers, which only its daemon can.
 func (srv *server) checkHolder(ctx context.Context) doctor.Check {
-	kept, err := srv.d.fds.List(ctx)
+	kept, err := srv.d.vem.Kept(ctx)
 	if err != nil {
 		return doctor.Check{
 			Name: "holder", Status: doctor.Failed, Found: err.Error(),
@@ -75,7 +75,7 @@ func (srv *server) checkHolder(ctx context.Context) doctor.Check {
 	for _, k := range kept {
 		n += k
 	}
-	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", srv.d.fds.PID(), n, len(kept))}
+	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", srv.d.vem.HolderPID(), n, len(kept))}
 }
 
 // Version implements the API.
@@ -83,7 +83,7 @@ func (srv *server) Version(_ context.Context, _ *api.VersionRequest) (*api.Versi
 	v := &api.VersionResponse{
 		Version: srv.d.opt.Version, GoVersion: runtime.Version(), Kernel: doctor.Kernel(),
 		CriuVersion: criu.VersionText(srv.d.criuVersion), CriuPath: srv.d.criu.Path, StateDir: srv.d.opt.StateDir, RunDir: srv.d.opt.RunDir, Cgroup: srv.d.cgroups.Name(), Pid: int32(os.Getpid()),
-		HolderPid: int32(srv.d.fds.PID()),
+		HolderPid: int32(srv.d.vem.HolderPID()),
 	}
 	return v, nil
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
+	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/holder"
 )
 
 // outcome is what a long operation tells when it has succeeded.
@@ -70,7 +70,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	if err != nil {
 		return nil, err
 	}
-	if err := d.fds.Ready(ctx); err != nil {
+	if err := d.vem.HolderReady(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.Step(app.Hibernating, journal.UntilReboot, nil); err != nil {
@@ -89,7 +89,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 	taken, err := d.tools().Hibernate(ctx, sub, checkpoint.Saving{
 		Target: string(a.hibernation()), Manifest: d.manifest(&rec), Seen: seen, Settings: settings,
 		Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, Alarm: how.alarm,
-		Hold: func(ctx context.Context, set *hold.Set) error { return d.keep(ctx, a, set) },
+		Hold: func(ctx context.Context, set *hold.Set) error { return a.end.Hold(ctx, set) },
 	})
 	op.EndStep()
 	if err != nil {
@@ -102,7 +102,7 @@ func (d *Daemon) hibernateOnce(ctx context.Context, a *App, how sleep, op *event
 		d.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
 	}
 	d.becomeHeld(ctx, a)
-	lost := d.tools().Reset(ctx, a.hibernation(), taken.External, a.heldInodes(), "")
+	lost := d.tools().Reset(ctx, a.hibernation(), taken.External, a.end.HeldInodes(), "")
 	return &outcome{sockets: lost, notes: a.Remarked()}, nil
 }
 
@@ -120,7 +120,7 @@ func (d *Daemon) becomeHeld(ctx context.Context, a *App) {
 	rec, _ := a.Read()
 	a.tellWakers(&rec, first)
 	err := a.Settle(app.Held, journal.Forever, func(r *app.Record) {
-		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = process.Identity{}, files, host, bootID(), a.Remarked(), first
+		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = process.Identity{}, files, host, vem.BootID(), a.Remarked(), first
 	})
 	if err != nil {
 		a.Note(err)
@@ -145,67 +145,8 @@ func (d *Daemon) undoHibernate(ctx context.Context, a *App) error {
 		a.subject().PutBackTerminals(),
 		d.narrowAgain(ctx, a),
 		a.cgroup().Thaw(),
-		d.release(ctx, a),
+		a.release(ctx),
 		a.hibernation().Remove(),
 		a.Settle(app.Running, journal.UntilReboot, nil),
 	)
-}
-
-// keep has the holder keep what is held of a frozen app.
-func (d *Daemon) keep(ctx context.Context, a *App, set *hold.Set) error {
-	a.setHeld(set)
-	items, err := set.Items()
-	if err != nil {
-		return err
-	}
-	if err := d.fds.Put(ctx, a.box.Name, items); err != nil {
-		return err
-	}
-	return set.Widen()
-}
-
-// release lets go of all that is held, here and in the holder.
-func (d *Daemon) release(ctx context.Context, a *App) error {
-	a.lost = ""
-	return errors.Join(a.disarm(), a.exclusively(ctx, func() error {
-		var err error
-		if a.held != nil {
-			err = a.held.Close()
-			a.setHeld(nil)
-		}
-		return errors.Join(err, d.fds.Drop(ctx, a.box.Name), a.box.DropIPC())
-	}))
-}
-
-// reclaim gets the held sockets from the holder after a restart of the daemon. If
-// the holder has none, the app has lost them.
-func (d *Daemon) reclaim(ctx context.Context, a *App) error {
-	items, err := d.fds.Get(ctx, a.box.Name)
-	if errors.Is(err, holder.ErrNotFound) {
-		a.lose()
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	set, err := hold.FromItems(items)
-	if err != nil {
-		return errors.Join(err, holder.CloseAll(items))
-	}
-	a.setHeld(set)
-	return nil
-}
-
-// setHeld changes what is held. The caller has the turn.
-func (a *App) setHeld(set *hold.Set) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.held = set
-	a.inodes = nil
-	if set != nil {
-		a.inodes = make(map[uint64]bool, len(set.Sockets))
-		for i := range set.Sockets {
-			a.inodes[set.Sockets[i].Inode] = true
-		}
-	}
 }

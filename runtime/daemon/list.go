@@ -11,10 +11,3 @@ import (
 func (d *Daemon) origin() snapshot.Origin {
 	return snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion}
 }
-
-// heldInodes names the sockets that are held of an app; not to be changed.
-func (a *App) heldInodes() map[uint64]bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.inodes
-}

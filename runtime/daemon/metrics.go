@@ -15,7 +15,7 @@ func (d *Daemon) state() metrics.State {
 		rec, _ := a.Read()
 		s.Apps[string(rec.Status)]++
 		if rec.Status == app.Held {
-			s.HeldSockets += len(a.heldInodes())
+			s.HeldSockets += len(a.end.HeldInodes())
 		}
 		if rec.Status == app.Pooled {
 			ready[rec.Pool]++

@@ -56,7 +56,7 @@ func (s spaces) Count() (int, error) {
 
 // claimOf is what an app has, or is to have, in its network.
 func claimOf(r *app.Record) vem.Claim {
-	c := vem.Claim{App: r.Name, Network: r.Network, Addr4: r.Addr4, Addr6: r.Addr6, Inside4: r.Inside4, Inside6: r.Inside6}
+	c := vem.Claim{ID: r.DirName(), App: r.Name, Network: r.Network, Addr4: r.Addr4, Addr6: r.Addr6, Inside4: r.Inside4, Inside6: r.Inside6}
 	for _, p := range r.Publish {
 		c.Ports = append(c.Ports, vem.Port(p))
 	}

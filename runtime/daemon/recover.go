@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem"
 )
 
 // recover brings every app that an earlier daemon left into a lasting status.
@@ -80,36 +81,23 @@ func (d *Daemon) load(_ context.Context, name string) error {
 
 // dropOrphans has the holder drop the sockets of apps that are gone.
 func (d *Daemon) dropOrphans(ctx context.Context) error {
-	kept, err := d.fds.List(ctx)
-	if err != nil {
-		return err
-	}
 	places := make(map[string]*App)
 	for _, a := range d.apps.List() {
 		places[a.box.Name] = a
 	}
-	var errs []error
-	for name := range kept {
+	return d.vem.DropOrphans(ctx, func(name string) vem.Fate {
 		a, ok := places[name]
 		if !ok {
 			if _, err := os.Lstat(d.appDir(name)); err == nil {
-				// Its record can't be read: the sockets are still its.
-				items, err := d.fds.Get(ctx, name)
-				if err != nil {
-					errs = append(errs, err)
-					continue
-				}
-				d.mu.Lock()
-				d.strays[name] = items
-				d.mu.Unlock()
-				continue
+				return vem.Stray // its record can't be read: the sockets are still its
 			}
+			return vem.Drop
 		}
-		if !ok || a.Status() == app.Running || a.Status() == app.Stopped {
-			errs = append(errs, d.fds.Drop(ctx, name))
+		if s := a.Status(); s == app.Running || s == app.Stopped {
+			return vem.Drop
 		}
-	}
-	return errors.Join(errs...)
+		return vem.Keep
+	})
 }
 
 func (d *Daemon) recoverApp(ctx context.Context, a *App) error {
@@ -208,13 +196,13 @@ func (d *Daemon) recoverRunning(ctx context.Context, a *App) error {
 		return err
 	}
 	// A finished wake may not have let go of what it held.
-	return errors.Join(ns.Close(), d.release(ctx, a), a.hibernation().Remove())
+	return errors.Join(ns.Close(), a.release(ctx), a.hibernation().Remove())
 }
 
 // recoverHeld gets a held app's sockets back and repairs its sandbox, of which
 // a reboot leaves only what is on the disk.
 func (d *Daemon) recoverHeld(ctx context.Context, a *App) error {
-	if err := d.reclaim(ctx, a); err != nil {
+	if err := a.reclaim(ctx); err != nil {
 		return err
 	}
 	if err := a.subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken

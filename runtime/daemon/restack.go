@@ -85,15 +85,16 @@ func (d *Daemon) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bo
 // unmount. A unix socket does so by its path, and may have open files in its queue. An inotify
 // instance would be told of the unmount.
 func (a *App) pinsRoot() bool {
-	if a.held == nil {
-		return a.lost == "" // what is held is not known
+	held := a.end.Held()
+	if held == nil {
+		return a.end.Lost() == "" // what is held is not known
 	}
-	for i := range a.held.Sockets {
-		if a.held.Sockets[i].Family == unix.AF_UNIX {
+	for i := range held.Sockets {
+		if held.Sockets[i].Family == unix.AF_UNIX {
 			return true
 		}
 	}
-	return slices.ContainsFunc(a.held.Objects, func(o hold.Object) bool { return o.Kind != hold.Eventfd && o.Kind != hold.File })
+	return slices.ContainsFunc(held.Objects, func(o hold.Object) bool { return o.Kind != hold.Eventfd && o.Kind != hold.File })
 }
 
 // settleRestack finishes a restack whose files have become a layer, undoes another

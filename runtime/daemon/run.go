@@ -243,7 +243,7 @@ func (d *Daemon) expunge(ctx context.Context, a *App) error {
 		return err
 	}
 	a.dropProcess()
-	if err := d.release(ctx, a); err != nil {
+	if err := a.release(ctx); err != nil {
 		return err
 	}
 	if err := fault.Point(ctx, fault.RemoveAfterKill); err != nil {

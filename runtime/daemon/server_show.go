@@ -68,7 +68,7 @@ func (srv *server) show(a *App) *api.App {
 		out.Hint = hint(a.Noted())
 	}
 	if rec.Status == app.Held {
-		out.HeldSockets = int32(len(a.heldInodes()))
+		out.HeldSockets = int32(len(a.end.HeldInodes()))
 	}
 	if pids, err := a.cgroup().PIDs(); err == nil {
 		out.Processes, out.MemoryBytes = int32(len(pids)), sandbox.UsedBytes(pids)

@@ -107,11 +107,11 @@ func (d *Daemon) takeSnapshot(ctx context.Context, a *App, req snapshotRequest) 
 // has its turn.
 func (d *Daemon) copyHeld(ctx context.Context, a *App, req snapshotRequest) (_ *snapshot.Manifest, _ *outcome, err error) {
 	inside := &netstate.Saved{}
-	if a.held != nil {
-		if err := a.held.Copyable(); err != nil {
+	if held := a.end.Held(); held != nil {
+		if err := held.Copyable(); err != nil {
 			return nil, nil, err
 		}
-		for _, n := range a.held.LostInCopies() {
+		for _, n := range held.LostInCopies() {
 			a.Remark(n.Text, n.Remedy)
 		}
 		if inside, err = a.subject().NetState().SaveHeld(ctx, a.hibernation()); err != nil {

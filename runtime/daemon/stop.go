@@ -59,7 +59,7 @@ func (d *Daemon) stopHeld(ctx context.Context, a *App, exit string) error {
 	ctx = context.WithoutCancel(ctx)
 	defer d.storage.SweepSoon()
 	d.events.Emit(event.Exited, event.About{App: a.Name(), Reason: exit})
-	return errors.Join(d.release(ctx, a), a.hibernation().Remove(), d.takeDown(ctx, a))
+	return errors.Join(a.release(ctx), a.hibernation().Remove(), d.takeDown(ctx, a))
 }
 
 // remove ends an app that runs or is held, if force says so, and removes all that is left of

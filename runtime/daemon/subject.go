@@ -23,11 +23,8 @@ func (d *Daemon) tools() *checkpoint.Tools {
 // turn.
 func (a *App) subject(accept ...preflight.Protection) *checkpoint.Subject {
 	rec, _ := a.Read()
-	a.mu.Lock()
-	held := a.held
-	a.mu.Unlock()
 	return &checkpoint.Subject{
-		Name: rec.Name, Box: a.box, PID: rec.Process.PID, Standard: standardNetwork(&rec), Held: held, Layers: rec.Layers,
+		Name: rec.Name, Box: a.box, PID: rec.Process.PID, Standard: standardNetwork(&rec), Held: a.end.Held(), Layers: rec.Layers,
 		Memory: rec.Memory, HostFiles: rec.HostFiles, Sessions: a.sessions.now(), Accept: slices.Concat(rec.AcceptLost, accept),
 		AcceptChanged: rec.AcceptChanged, Note: a.Remark, Failed: a.Note,
 	}

@@ -46,7 +46,7 @@ func (srv *server) vemRows(ctx context.Context, a *App, rec app.Record) (_ []*ap
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
-	held := a.heldInodes()
+	held := a.end.HeldInodes()
 	rows, err := table.Rows(ctx, ns, table.Options{Held: held, Places: srv.places(rec.Network)})
 	if err != nil {
 		return nil, err

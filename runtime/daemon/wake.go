@@ -18,7 +18,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
 )
@@ -47,14 +47,14 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	if rec.Status == app.Running {
 		return &outcome{}, nil
 	}
-	if a.held == nil && a.lost == "" {
+	if a.end.Held() == nil && a.end.Lost() == "" {
 		// An earlier attempt to get them failed: without a sign that they are
 		// lost, the app is not woken without them.
-		if err := d.reclaim(ctx, a); err != nil {
+		if err := a.reclaim(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.disarm(); err != nil {
+	if err := a.end.Disarm(); err != nil {
 		return nil, errors.Join(err, d.rearm(a))
 	}
 	if err := a.Assume(app.Waking, func(r *app.Record) { r.WokenBy = how.by }); err != nil {
@@ -103,7 +103,6 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	if err := fault.Point(ctx, fault.WakeAfterRestore); err != nil {
 		d.log.ErrorContext(ctx, "fault after restoring", slog.Any("error", err))
 	}
-	a.failures = 0
 	op.Step("let go of sockets")
 	if err := a.Settle(app.Running, journal.UntilReboot, func(r *app.Record) { r.LastError, r.Notes = "", a.Remarked() }); err != nil {
 		a.Note(err)
@@ -114,8 +113,8 @@ func (d *Daemon) wakeWith(ctx context.Context, a *App, how awakening, op *event.
 	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
 		d.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
 	}
-	held, why := a.heldInodes(), a.lost
-	err = d.release(ctx, a)
+	held, why := a.end.HeldInodes(), string(a.end.Lost())
+	err = a.release(ctx)
 	lost := tools.Reset(ctx, a.hibernation(), m.External, held, why)
 	if err := errors.Join(err, d.dropImages(a)); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
@@ -164,12 +163,12 @@ func (a *App) resuming(pid int, files []memory.File, host []hostfile.File) error
 // receive buffers back. It may be undone by a later daemon, which has no descriptor of the
 // sockets.
 func (d *Daemon) narrowAgain(ctx context.Context, a *App) error {
-	if a.held == nil {
-		if err := d.reclaim(ctx, a); err != nil || a.held == nil {
+	if a.end.Held() == nil {
+		if err := a.reclaim(ctx); err != nil || a.end.Held() == nil {
 			return err // the earlier daemon died before the holder had them, and so before they had other buffers
 		}
 	}
-	return a.held.Narrow()
+	return a.end.Held().Narrow()
 }
 
 // undoWake makes an app that could not be woken a held one again.
@@ -186,12 +185,6 @@ func (d *Daemon) undoWake(ctx context.Context, a *App) error {
 	return errors.Join(err, d.rearm(a))
 }
 
-// watch is the wait for what wakes an app.
-type watch struct {
-	quit chan struct{}
-	done chan struct{}
-}
-
 // arm makes a held app's listeners patient and waits for what wakes it. A
 // failure is noted: the app can be woken by command.
 func (d *Daemon) arm(ctx context.Context, a *App) {
@@ -203,71 +196,18 @@ func (d *Daemon) arm(ctx context.Context, a *App) {
 
 func (d *Daemon) rearm(a *App) error {
 	rec, _ := a.Read()
-	if a.watch != nil {
-		return nil
-	}
-	if a.held != nil {
-		if err := errors.Join(a.held.Widen(), a.held.Arm()); err != nil {
-			return err
-		}
-	}
-	var causes []cause
-	if set := a.held; set != nil && rec.Wake.Mode != hold.Never {
-		causes = append(causes, func(ctx context.Context) (app.WokenBy, error) { return d.awaitTraffic(ctx, a, set, rec.Wake) })
-	}
+	var others []vem.Cause
 	if at := rec.Alarm; at != nil && rec.Wake.Timers {
-		causes = append(causes, func(ctx context.Context) (app.WokenBy, error) { return app.ByTimer, alarm.Wait(ctx, at.Wake()) })
+		others = append(others, func(ctx context.Context) (string, error) { return string(app.ByTimer), alarm.Wait(ctx, at.Wake()) })
 	}
-	if len(causes) == 0 {
-		return nil
-	}
-	w := &watch{quit: make(chan struct{}), done: make(chan struct{})}
-	a.watch = w
-	pause := a.failures.pause()
-	d.tasks.run(func(ctx context.Context) {
-		defer close(w.done)
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() {
-			select {
-			case <-w.quit:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		if !wait(ctx, pause) {
-			return
-		}
-		if by := d.awaitCause(ctx, a, causes); by != "" {
-			d.wakeBy(ctx, a, by)
-		}
+	return a.end.Arm(vem.Alarm{
+		NetPath: a.box.NetPath(), Policy: rec.Wake, Others: others,
+		Wake: func(ctx context.Context, by string) { d.wakeBy(ctx, a, app.WokenBy(by)) },
+		Fail: func(ctx context.Context, err error) {
+			a.Note(err)
+			d.log.ErrorContext(ctx, "wait for what wakes an app", slog.String("app", a.Name()), slog.Any("error", err))
+		},
 	})
-	return nil
-}
-
-// disarm ends the wait and gives the listeners their own settings back.
-func (a *App) disarm() error {
-	if a.watch != nil {
-		close(a.watch.quit)
-		<-a.watch.done
-		a.watch = nil
-	}
-	if a.held != nil {
-		return a.held.Disarm()
-	}
-	return nil
-}
-
-// failures counts how often in a row an app could not be woken by what it waits for.
-type failures int
-
-// pause is how long to wait before something may wake it again: the same data
-// still waits, and would wake it at once.
-func (f failures) pause() time.Duration {
-	if f == 0 {
-		return 0
-	}
-	return min(time.Second<<min(int(f), 10), time.Minute)
 }
 
 // wait returns true after the pause, or false if ctx ends first.

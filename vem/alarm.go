@@ -1,0 +1,183 @@
+package vem
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// Cause waits for something that wakes an app, and tells what it was.
+type Cause func(ctx context.Context) (by string, err error)
+
+// Alarm says what wakes a held app.
+type Alarm struct {
+	// NetPath is where the app's network namespace is bound.
+	NetPath string
+	// Policy says which traffic wakes. What it says of timers is the caller's business.
+	Policy hold.WakePolicy
+	// Others are what may wake besides traffic.
+	Others []Cause
+	// Wake is called once, when the first of all has come, with what it was. It does not
+	// wait for Disarm, which waits for it.
+	Wake func(ctx context.Context, by string)
+	// Fail is told that one of them can't come any more.
+	Fail func(ctx context.Context, err error)
+}
+
+// watch is the wait for what wakes an app.
+type watch struct {
+	quit chan struct{}
+	done chan struct{}
+}
+
+// Arm makes a held endpoint's listeners patient and waits for what wakes the app, until
+// Disarm. After a failed wake it first pauses, see WakeFailed. Arming again does nothing.
+func (e *Endpoint) Arm(a Alarm) error {
+	if e.watching() {
+		return nil
+	}
+	set := e.Held()
+	if set != nil {
+		if err := errors.Join(set.Widen(), set.Arm()); err != nil {
+			return err
+		}
+	}
+	causes := a.Others
+	if set != nil && a.Policy.Mode != hold.Never {
+		traffic := func(ctx context.Context) (string, error) { return awaitTraffic(ctx, set, a) }
+		causes = append([]Cause{traffic}, causes...)
+	}
+	if len(causes) == 0 {
+		return nil
+	}
+	w, pause := e.startWatch()
+	e.m.opt.Run(func(ctx context.Context) {
+		defer close(w.done)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			select {
+			case <-w.quit:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		if !wait(ctx, pause) {
+			return
+		}
+		if by := awaitFirst(ctx, causes, a.Fail); by != "" {
+			a.Wake(ctx, by)
+		}
+	})
+	return nil
+}
+
+func (e *Endpoint) watching() bool {
+	e.holding.mu.Lock()
+	defer e.holding.mu.Unlock()
+	return e.holding.watch != nil
+}
+
+func (e *Endpoint) startWatch() (w *watch, pause time.Duration) {
+	e.holding.mu.Lock()
+	defer e.holding.mu.Unlock()
+	w = &watch{quit: make(chan struct{}), done: make(chan struct{})}
+	e.holding.watch = w
+	return w, e.holding.failures.pause()
+}
+
+// Disarm ends the wait and gives the listeners their own settings back.
+func (e *Endpoint) Disarm() error {
+	e.holding.mu.Lock()
+	w, set := e.holding.watch, e.holding.held
+	e.holding.watch = nil
+	e.holding.mu.Unlock()
+	if w != nil {
+		close(w.quit)
+		<-w.done
+	}
+	if set != nil {
+		return set.Disarm()
+	}
+	return nil
+}
+
+// WakeFailed notes that the app could not be woken by what it waited for: the same data still
+// waits, and would wake it at once, so the next Arm pauses, longer each time until Release.
+func (e *Endpoint) WakeFailed() {
+	e.holding.mu.Lock()
+	defer e.holding.mu.Unlock()
+	e.holding.failures++
+}
+
+// awaitTraffic waits for the first traffic that the policy lets through.
+func awaitTraffic(ctx context.Context, set *hold.Set, a Alarm) (string, error) {
+	ns, err := netns.Open(a.NetPath)
+	if err != nil {
+		return "", err
+	}
+	defer ns.Close() //nolint:errcheck // a handle
+	event, err := hold.Watch(ctx, set, a.Policy, ns)
+	if err != nil {
+		return "", err
+	}
+	return event.Reason.String(), nil
+}
+
+// awaitFirst waits for the first of several causes. It returns nothing if ctx ends first, or
+// none of them can come any more, which fail is told.
+func awaitFirst(ctx context.Context, causes []Cause, fail func(context.Context, error)) (first string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		by  string
+		err error
+	}
+	came := make(chan result, len(causes))
+	for _, c := range causes {
+		go func() {
+			by, err := c(ctx)
+			came <- result{by, err}
+		}()
+	}
+	for range causes { // all end before what they wait on is closed
+		r := <-came
+		switch {
+		case r.err == nil && first == "":
+			first = r.by
+			cancel()
+		case r.err != nil && ctx.Err() == nil:
+			fail(ctx, r.err)
+		}
+	}
+	return first
+}
+
+// failures counts how often in a row an app could not be woken by what it waits for.
+type failures int
+
+// pause is how long to wait before something may wake it again.
+func (f failures) pause() time.Duration {
+	if f == 0 {
+		return 0
+	}
+	return min(time.Second<<min(int(f), 10), time.Minute)
+}
+
+// wait returns true after the pause, or false if ctx ends first.
+func wait(ctx context.Context, pause time.Duration) bool {
+	if pause == 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
