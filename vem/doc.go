@@ -2,6 +2,16 @@
 // snapctl that owns the network: programs talk to virtual addresses that never
 // change, and the VEM knows where each one really is.
 //
+// A [Manager] is the VEM of one host: it has the networks and the endpoints, and knows which
+// addresses and ports of the host are taken. An [Endpoint] is an app's place in its network,
+// and holds the app's sockets while the app has no processes:
+//
+//	Claim -> Attach -> Hold -> Arm -> traffic: Wake -> Disarm -> Release -> Detach -> Free
+//	           ^---------------------------------------------------'
+//
+// The endpoints that an earlier daemon left are adopted, and reclaim what the holder has of
+// them. A spare endpoint, that of a ready clone, gives its address up to whoever asks for it.
+//
 // Its parts, each a package below it:
 //
 //	netns      open network namespaces, and the only place that enters them
@@ -20,6 +30,6 @@
 //	copies     both of these for all sockets of an app
 //	netconf    what a program has set in its own network namespace
 //
-// Nothing below vem knows of snapshots or templates: the VEM states its own
+// Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.
 package vem
