@@ -7,7 +7,7 @@
 // and holds the app's sockets while the app has no processes:
 //
 //	Claim -> Attach -> Hold -> Arm -> traffic: Wake -> Disarm -> Release -> Detach -> Free
-//	           ^---------------------------------------------------'
+//	                    ^-------------------------------------------'
 //
 // The endpoints that an earlier daemon left are adopted, and reclaim what the holder has of
 // them. A spare endpoint, that of a ready clone, gives its address up to whoever asks for it.
