@@ -67,6 +67,9 @@ func (a *App) TryTake(op string) (release func(), ok bool) {
 	}
 }
 
+// Free tells whether no operation has the app's turn at this moment.
+func (a *App) Free() bool { return len(a.turn) == 0 }
+
 // TakeForGood waits for the app's turn, which nobody gets any more.
 func (a *App) TakeForGood() { a.turn <- struct{}{} }
 

@@ -48,6 +48,7 @@ func TestOneOperationAtATime(t *testing.T) {
 	a.Remark("it has a queue", "drain it")
 	qt.Check(t, qt.DeepEquals(a.Remarked(), []Note{{Text: "it has a timer"}, {Text: "it has a queue", Remedy: "drain it"}}))
 
+	qt.Check(t, qt.IsFalse(a.Free()))
 	_, ok := a.TryTake("wake")
 	qt.Check(t, qt.IsFalse(ok))
 	ctx, cancel := context.WithCancel(t.Context())

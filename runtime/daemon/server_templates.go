@@ -87,7 +87,7 @@ func (srv *server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest)
 func (srv *server) showTemplate(t *catalog.Template) *api.Template {
 	ready := 0
 	for _, a := range srv.d.pooled(t) {
-		if a.Status() == app.Pooled {
+		if a.Status() == app.Pooled && a.Free() { // who is told so may ask for it at once
 			ready++
 		}
 	}
