@@ -21,10 +21,18 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/clone", "runtime/doctor", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/process", "runtime/sandbox", "runtime/storage",
-		"template", "restore", "snapshot/...",
-		"vem", "vem/address", "vem/fabric", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/idle",
-		"vem/netconf", "vem/netns", "vem/sockopt", "vem/table", "vem/tcprepair",
+		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/sandbox", "runtime/server", "runtime/storage",
+		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
+	}},
+	{"runtime/server", []string{
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
+		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image", "snapshot/preflight",
+		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table",
+	}},
+	{"runtime/engine", []string{
+		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/clone", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
+		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/memory", "snapshot/preflight", "snapshot/store",
+		"vem", "vem/fabric", "vem/hold", "vem/idle", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/clone", []string{"runtime/app", "runtime/catalog"}},
 	{"runtime/checkpoint", []string{

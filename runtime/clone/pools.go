@@ -140,11 +140,11 @@ func (p *Pools) keep(ctx context.Context, templates []*catalog.Template, keeper 
 		if ctx.Err() != nil {
 			return false
 		}
-		p.tell(t, err)
 		if err != nil {
 			ok = false
 			p.log.ErrorContext(ctx, "fill pool", slog.String("template", t.Name), slog.Any("error", err))
 		}
+		p.tell(t, err)
 	}
 	p.forget(templates)
 	if err := keeper.DropStrays(ctx); err != nil && ctx.Err() == nil {

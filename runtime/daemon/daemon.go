@@ -1,14 +1,6 @@
-// Package daemon is snapctld: it owns the apps of one host and puts the other
-// packages together.
-//
-// Every change of an app is an operation that has the app's turn (app.go). An
-// operation persists each step before it takes it, so that a daemon killed at
-// any point leaves something that the next one finishes or undoes (recover.go):
-//
-//	creating --> running -> hibernating -> held -> waking -> resuming -> running
-//	restoring -----^ |  \-> snapshotting -> running
-//	 |     ^         +----> stopped -> removing
-//	 +-> pooled
+// Package daemon is snapctld: it opens the rooms of which the daemon consists, in their order,
+// has the engine finish or undo what an earlier daemon left, serves requests, and closes the
+// rooms again. It has no lock; one daemon runs per state directory.
 package daemon
 
 import (
@@ -19,17 +11,20 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/clone"
+	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
+	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem"
@@ -55,38 +50,25 @@ const DefaultRunDir = "/run/snapctl"
 // SocketName is the name of the API's socket in the run directory.
 const SocketName = "snapctl.sock"
 
-// Daemon owns the apps of one host. One runs per state directory.
+// Daemon is the daemon of one host.
 type Daemon struct {
-	opt     Options
-	log     *slog.Logger
-	criu    criu.Client
-	cgroups *cgroup.Tree
-	vem     *vem.Manager
-	storage *storage.Storage
-	store   *store.Store
-	hidden  []sandbox.HiddenDir // from apps
-	pools   *clone.Pools
-	lock    *os.File
-	tasks   tasks
-	apps    app.Registry[*App]
-	catalog *catalog.Catalog
-	events  *event.Bus
-	endLog  func() // of the events
+	opt         Options
+	log         *slog.Logger
+	lock        *os.File
+	tasks       *engine.Tasks
+	rooms       engine.Rooms
+	engine      *engine.Engine
+	criuVersion int
+	endLog      func() // of the events
 	// metrics counts events; nil if nobody is to read them.
 	metrics *metrics.Metrics
-	// criuVersion is written into snapshots.
-	criuVersion int
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
 // holder (or starts it), and brings every app into a lasting status. The
 // daemon's background work ends when ctx does; then the caller calls Close.
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
-	d := &Daemon{
-		opt: opt, log: opt.Log, criu: criu.Client{Path: opt.CRIU, LogLevel: int32(opt.CRIULog)},
-		pools: clone.New(opt.Log),
-	}
-	d.tasks.start(ctx)
+	d := &Daemon{opt: opt, log: opt.Log, tasks: engine.NewTasks(ctx)}
 	d.openEvents()
 	d.endLog = d.logEvents(ctx)
 	defer func() {
@@ -94,10 +76,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	for _, dir := range []string{
-		opt.StateDir, opt.RunDir, d.appsDir(), d.batchesDir(),
-		filepath.Join(opt.RunDir, "apps"), filepath.Join(opt.RunDir, "fabric"),
-	} {
+	for _, dir := range []string{opt.StateDir, opt.RunDir, filepath.Join(opt.RunDir, "fabric")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
@@ -105,79 +84,81 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if d.lock, err = lockDir(opt.StateDir); err != nil {
 		return nil, err
 	}
-	if d.cgroups, err = cgroup.Open(sandbox.CgroupName(opt.StateDir), opt.RunDir); err != nil {
+	if err := d.openRooms(ctx); err != nil {
 		return nil, err
 	}
-	d.vem, err = vem.Open(ctx, vem.Options{
-		FabricDir: filepath.Join(opt.RunDir, "fabric"), Default: address.Space{Prefix4: opt.Prefix4, Prefix6: opt.Prefix6},
-		Spaces: spaces(filepath.Join(opt.StateDir, "networks")), HolderSocket: filepath.Join(opt.RunDir, "holder.sock"), HolderLog: filepath.Join(opt.RunDir, "holder.log"),
-		Run: d.tasks.run, Refilled: func() { d.events.Emit(event.Refilled, event.About{}) }, Log: d.log,
+	d.engine, err = engine.New(d.rooms, engine.Options{
+		StateDir: opt.StateDir, RunDir: opt.RunDir, Tasks: d.tasks, Log: opt.Log,
+		Origin: snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion},
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err := d.engine.Recover(ctx); err != nil {
+		return nil, err
+	}
+	d.engine.Start()
+	return d, nil
+}
+
+// openRooms opens what the engine works with, from the ground up.
+func (d *Daemon) openRooms(ctx context.Context) (err error) {
+	opt, r := &d.opt, &d.rooms
+	if r.Cgroups, err = cgroup.Open(sandbox.CgroupName(opt.StateDir), opt.RunDir); err != nil {
+		return err
+	}
+	r.VEM, err = vem.Open(ctx, vem.Options{
+		FabricDir: filepath.Join(opt.RunDir, "fabric"), Default: address.Space{Prefix4: opt.Prefix4, Prefix6: opt.Prefix6},
+		Spaces: spaces(filepath.Join(opt.StateDir, "networks")), HolderSocket: filepath.Join(opt.RunDir, "holder.sock"), HolderLog: filepath.Join(opt.RunDir, "holder.log"),
+		Run: d.tasks.Run, Refilled: func() { r.Events.Emit(event.Refilled, event.About{}) }, Log: d.log,
+	})
+	if err != nil {
+		return err
 	}
 	var candidates []string
 	if opt.CRIU != "" {
 		candidates = []string{opt.CRIU}
 	}
-	if d.criu.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
-		return nil, err
+	r.CRIU = criu.Client{LogLevel: int32(opt.CRIULog)}
+	if r.CRIU.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
+		return err
 	}
-	if d.storage, err = storage.Open(storage.Options{StateDir: opt.StateDir, RunDir: opt.RunDir, Log: d.log}); err != nil {
-		return nil, err
+	if r.Storage, err = storage.Open(storage.Options{StateDir: opt.StateDir, RunDir: opt.RunDir, Log: d.log}); err != nil {
+		return err
 	}
-	if d.hidden, err = sandbox.HiddenDirs(opt.StateDir, opt.RunDir); err != nil {
-		return nil, err
+	r.Store, err = store.Open(store.Options{
+		Dir:    filepath.Join(opt.StateDir, "snapshots"),
+		Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Freed: r.Storage.SweepSoon,
+	})
+	if err != nil {
+		return err
 	}
-	if d.store, err = d.openStore(); err != nil {
-		return nil, err
-	}
-	if d.catalog, err = catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.store, Log: opt.Log}); err != nil {
-		return nil, err
-	}
-	if err := d.recover(ctx); err != nil {
-		return nil, err
-	}
-	d.tasks.run(func(ctx context.Context) { d.storage.Sweep(ctx, storage.Users{Needed: d.needed, Mounted: d.mounted}) })
-	d.tasks.run(d.keepPools)
-	return d, nil
+	r.Pools = clone.New(d.log)
+	r.Catalog, err = catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: r.Store, Log: d.log})
+	return err
 }
 
 // Close lets go of everything; the apps go on, held sockets stay held.
 func (d *Daemon) Close() error {
 	defer d.endLog()
-	d.tasks.stop()
+	d.tasks.Stop()
 	var errs []error
-	for _, a := range d.apps.List() {
-		a.TakeForGood() // only a follower may still have the turn
-		if a.proc != nil {
-			errs = append(errs, a.proc.Close())
-		}
+	if d.engine != nil {
+		errs = append(errs, d.engine.Close())
 	}
-	d.tasks.followers.Wait()
-	if d.vem != nil {
-		errs = append(errs, d.vem.Close())
+	if d.rooms.VEM != nil {
+		errs = append(errs, d.rooms.VEM.Close())
 	}
-	if d.cgroups != nil {
-		errs = append(errs, d.cgroups.Delete())
+	if d.rooms.Cgroups != nil {
+		errs = append(errs, d.rooms.Cgroups.Delete())
 	}
-	if d.storage != nil {
-		errs = append(errs, d.storage.Close())
+	if d.rooms.Storage != nil {
+		errs = append(errs, d.rooms.Storage.Close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-func (d *Daemon) appsDir() string           { return filepath.Join(d.opt.StateDir, "apps") }
-func (d *Daemon) appDir(name string) string { return filepath.Join(d.appsDir(), name) }
-
-// openStore opens the saved snapshots.
-func (d *Daemon) openStore() (*store.Store, error) {
-	return store.Open(store.Options{
-		Dir: filepath.Join(d.opt.StateDir, "snapshots"), Memory: d.storage.Memory, Layers: d.storage.Layers, HostFiles: d.storage.HostFiles, Freed: d.storage.SweepSoon,
-	})
 }
 
 // errLocked is a state directory that another daemon uses.

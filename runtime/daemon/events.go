@@ -4,22 +4,20 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/snapshot/criu"
 )
 
-// byIdleness is why the daemon hibernates an app by itself.
-const byIdleness = "idle"
-
 // openEvents makes the source of events, and counts them if somebody may read the metrics.
 func (d *Daemon) openEvents() {
 	if d.opt.Metrics == nil {
-		d.events = event.NewBus(nil)
+		d.rooms.Events = event.NewBus(nil)
 		return
 	}
 	d.metrics = metrics.New(d.opt.Version, d.state)
-	d.events = event.NewBus(d.metrics)
+	d.rooms.Events = event.NewBus(d.metrics)
 }
 
 // serveMetrics serves the metrics, if they are to be, until stop is called.
@@ -34,7 +32,7 @@ func (d *Daemon) serveMetrics(ctx context.Context) (stop func() error, err error
 func (d *Daemon) logEvents(ctx context.Context) (stop func()) {
 	ctx = context.WithoutCancel(ctx) // the last ones are logged while the daemon ends
 	ends := event.Filter{Types: []event.Type{event.Ended, event.Exited}}
-	return d.events.Listen(ctx, event.Options{Filter: ends}, func(e event.Event) { d.logEvent(ctx, &e) })
+	return d.rooms.Events.Listen(ctx, event.Options{Filter: ends}, func(e event.Event) { d.logEvent(ctx, &e) })
 }
 
 func (d *Daemon) logEvent(ctx context.Context, e *event.Event) {
@@ -70,7 +68,7 @@ func levelOf(e *event.Event) slog.Level {
 	switch {
 	case e.Kind == event.Clone, e.Kind == event.HandOut, e.Kind == event.FillPool:
 		return slog.LevelDebug // the request tells how it went, or the pool why it is not full
-	case e.Err != nil && e.Reason == byIdleness:
+	case e.Err != nil && e.Reason == engine.ByIdleness:
 		return slog.LevelDebug // it is tried again and again: the sleeper tells what is new
 	case e.Err != nil:
 		return slog.LevelError

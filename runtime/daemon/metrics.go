@@ -11,11 +11,11 @@ func (d *Daemon) state() metrics.State {
 	s := metrics.State{Apps: make(map[string]int), Pools: make(map[string]metrics.Pool)}
 	files, layers := make(sharing), make(sharing)
 	ready := make(map[string]int) // by template
-	for _, a := range d.apps.List() {
+	for _, a := range d.engine.Apps.List() {
 		rec, _ := a.Read()
 		s.Apps[string(rec.Status)]++
 		if rec.Status == app.Held {
-			s.HeldSockets += len(a.end.HeldInodes())
+			s.HeldSockets += len(a.Endpoint.HeldInodes())
 		}
 		if rec.Status == app.Pooled {
 			ready[rec.Pool]++
@@ -27,8 +27,8 @@ func (d *Daemon) state() metrics.State {
 			layers.add(&s.Files, l.ID, l.SizeBytes)
 		}
 	}
-	for _, t := range d.catalog.List() {
-		if size := d.catalog.Ready(t); size > 0 || ready[t.Name] > 0 {
+	for _, t := range d.engine.Catalog.List() {
+		if size := d.engine.Catalog.Ready(t); size > 0 || ready[t.Name] > 0 {
 			s.Pools[t.Name] = metrics.Pool{Size: size, Ready: ready[t.Name]}
 		}
 	}

@@ -9,9 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"google.golang.org/grpc"
-
-	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/server"
 )
 
 // Serve answers requests on the socket in the run directory until ctx ends; it
@@ -38,10 +36,9 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
-	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
-	api.RegisterSnapctlServer(s, &server{d: d})
+	s := server.New(d.engine, server.Options{Version: d.opt.Version, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, CRIUVersion: d.criuVersion})
 	stop := context.AfterFunc(ctx, func() {
-		d.tasks.cancel()
+		d.tasks.Cancel()
 		s.Stop() // waits for the requests
 	})
 	defer stop()

@@ -271,7 +271,12 @@ func TestErrorAtEveryPoint(t *testing.T) {
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients := atPoint(t, name, gate.Fail(name))
 			err := s.do(w)
-			qt.Assert(t, qt.StringContains(w.DaemonLog(), "at "+string(name)+": injected fault"))
+			w.Until("the daemon logs it", func() error { // after it has answered
+				if !strings.Contains(w.DaemonLog(), "at "+string(name)+": injected fault") {
+					return errors.New("it does not")
+				}
+				return nil
+			})
 			if noWayBack[name] {
 				qt.Assert(t, qt.IsNil(err))
 			} else {

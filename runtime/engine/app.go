@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/process"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/storage"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/freezer"
+	"github.com/snapctl/snapctl/vem"
+)
+
+// App is one app of this daemon, with what it has of it while it runs or is held.
+type App struct {
+	*app.App
+	Box      *sandbox.Sandbox
+	Endpoint *vem.Endpoint // its place in its network
+
+	// Only the holder of the turn uses these.
+	proc  *process.Process
+	ended chan struct{} // closed when proc has ended
+	ready bool          // this daemon has prepared the sandbox, see prepared
+
+	pool *catalog.Template // that it stands ready for; does not change
+
+	sessions sessions // see attended
+
+	mu    sync.Mutex // guards what follows
+	exit  process.ExitStatus
+	awake string // why it is not hibernated, though it is to be when it is idle
+}
+
+func (eng *Engine) newApp(rec app.Record) *App {
+	place := rec.DirName()
+	a := &App{App: app.New(eng.appDir(place), rec)}
+	a.Box = sandbox.New(sandbox.Config{
+		Name: place, StateDir: a.Dir(), RunDir: filepath.Join(eng.runDir, "apps", place),
+		Hide: eng.hidden, Cgroups: eng.Cgroups, Spec: rec.Spec, Log: eng.log,
+		Layers: func(ctx context.Context) ([]string, error) {
+			rec, _ := a.Read()
+			dirs, err := eng.Storage.Dirs(ctx, stackOf(&rec))
+			if errors.Is(err, storage.ErrUnstackable) {
+				err = fmt.Errorf("app %s shares files: %w", rec.Name, err)
+			}
+			return dirs, err
+		},
+	})
+	return a
+}
+
+// stackOf is what an app has below its own files.
+func stackOf(rec *app.Record) storage.Stack {
+	return storage.Stack{Layers: rec.Layers, Root: rec.Spec.Root.Path}
+}
+
+// unstackable takes the layers out of a record of which the app needs copies, and returns where they
+// are.
+func (eng *Engine) unstackable(ctx context.Context, rec *app.Record) ([]string, error) {
+	copied, err := eng.Storage.Copies(ctx, stackOf(rec))
+	if len(copied) > 0 {
+		rec.Layers = nil
+	}
+	return copied, err
+}
+
+func (a *App) Cgroup() freezer.Cgroup { return freezer.Cgroup(a.Box.Cgroup().Path()) }
+
+// hibernation is where the images of the held app are.
+func (a *App) Hibernation() snapshot.Dir { return snapshot.Dir(filepath.Join(a.Dir(), "hibernation")) }
+
+// work is where CRIU writes its logs for the app.
+func (a *App) work() string { return checkpoint.WorkDir(a.Box) }

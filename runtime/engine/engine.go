@@ -1,0 +1,112 @@
+// Package engine has what can be done with the apps of one host: run, hibernate, wake, save,
+// restore, clone, stop and remove them. It also finishes or undoes what a killed daemon left.
+//
+// Every change of an app is an operation that has the app's turn (package app). An
+// operation persists each step before it takes it, so that a daemon killed at
+// any point leaves something that the next one finishes or undoes (recover.go):
+//
+//	creating --> running -> hibernating -> held -> waking -> resuming -> running
+//	restoring -----^ |  \-> snapshotting -> running
+//	 |     ^         +----> stopped -> removing
+//	 +-> pooled
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/cgroup"
+	"github.com/snapctl/snapctl/runtime/clone"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/storage"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/store"
+	"github.com/snapctl/snapctl/vem"
+)
+
+// DefaultTimeout is how long an operation may take that names no other time.
+const DefaultTimeout = 5 * time.Minute
+
+// Rooms are what an engine works with. Whoever opens them closes them, after the engine.
+type Rooms struct {
+	CRIU    criu.Client
+	Cgroups *cgroup.Tree
+	VEM     *vem.Manager
+	Storage *storage.Storage
+	Store   *store.Store
+	Catalog *catalog.Catalog
+	Pools   *clone.Pools
+	Events  *event.Bus
+}
+
+// Options says where an engine keeps what.
+type Options struct {
+	StateDir, RunDir string
+	Origin           snapshot.Origin // of snapshots that are taken here
+	Tasks            *Tasks
+	Log              *slog.Logger
+}
+
+// Engine has the apps of one host. One runs per state directory. Its methods may be called at
+// the same time. It has no lock: an app has its turn, and each room what guards it.
+type Engine struct {
+	Rooms
+	Apps app.Registry[*App]
+
+	stateDir, runDir string
+	hidden           []sandbox.HiddenDir // from apps
+	tasks            *Tasks
+	log              *slog.Logger
+	origin           snapshot.Origin
+}
+
+// New returns an engine that knows no app yet, see [Engine.Recover].
+func New(rooms Rooms, opt Options) (*Engine, error) {
+	eng := &Engine{
+		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
+		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin,
+	}
+	for _, dir := range []string{eng.appsDir(), eng.batchesDir(), filepath.Join(opt.RunDir, "apps")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	var err error
+	eng.hidden, err = sandbox.HiddenDirs(opt.StateDir, opt.RunDir)
+	return eng, err
+}
+
+// Start begins what the engine does by itself: it fills pools, and removes what nobody needs.
+// Call it after [Engine.Recover].
+func (eng *Engine) Start() {
+	eng.tasks.Run(func(ctx context.Context) {
+		eng.Storage.Sweep(ctx, storage.Users{Needed: eng.needed, Mounted: eng.mounted})
+	})
+	eng.tasks.Run(eng.keepPools)
+}
+
+// Close lets go of all apps. They go on, and those that are held stay held. The tasks have
+// been stopped.
+func (eng *Engine) Close() error {
+	var errs []error
+	for _, a := range eng.Apps.List() {
+		a.TakeForGood() // only a follower may still have the turn
+		if a.proc != nil {
+			errs = append(errs, a.proc.Close())
+		}
+	}
+	eng.tasks.followers.Wait()
+	return errors.Join(errs...)
+}
+
+func (eng *Engine) appsDir() string           { return filepath.Join(eng.stateDir, "apps") }
+func (eng *Engine) appDir(name string) string { return filepath.Join(eng.appsDir(), name) }

@@ -1,0 +1,94 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/vem"
+)
+
+// enroll gives an app its name and endpoint and takes its turn. The record is
+// on the disk when it returns. An endpoint that only stands ready is given up for it,
+// see vacate.
+func (eng *Engine) enroll(ctx context.Context, rec app.Record, first app.Status) (_ *App, release func(), err error) {
+	asked := rec.Addr4
+	a, release, err := eng.enrollAs(ctx, &rec, first, nil)
+	for {
+		from, ok := errors.AsType[*vem.SpareError](err)
+		if !ok {
+			return a, release, err
+		}
+		a, release, err = eng.vacate(ctx, from, &rec, first)
+		if errors.Is(err, errdefs.ErrAlreadyExists) && !asked.IsValid() { // it was handed out meanwhile
+			rec.Addr4 = asked
+			a, release, err = eng.enrollAs(ctx, &rec, first, nil)
+		}
+	}
+}
+
+// enrollAs enrolls an app that, if pool is not nil, stands ready for a template. Its name, its
+// address and ports, and its directory are reserved one after the other, and given back if
+// it fails.
+func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *catalog.Template) (a *App, release func(), err error) {
+	if rec.Template == "" { // a request for clones has reserved the names of all
+		free, err := eng.Apps.Reserve(rec.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer free()
+	}
+	spare, enrolled := eng.spare(pool)
+	defer func() { enrolled(a) }()
+	end, err := eng.claim(rec, spare)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			end.Free()
+		}
+	}()
+	a = eng.newApp(*rec)
+	a.pool, a.Endpoint = pool, end
+	if err := a.Box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there
+		return nil, nil, Refusef("make app %s: %w", rec.Name, err)
+	}
+	if err := os.Mkdir(a.Dir(), 0o700); err != nil {
+		return nil, nil, fmt.Errorf("make app directory: %w", err)
+	}
+	if release, err = a.Take(ctx, string(first)); err != nil {
+		return nil, nil, errors.Join(err, os.Remove(a.Dir()))
+	}
+	// It does not outlive a reboot that it is a step of.
+	if err := a.Step(first, journal.UntilReboot, func(r *app.Record) { r.CreatedAt = time.Now() }); err != nil {
+		release()
+		return nil, nil, errors.Join(err, os.RemoveAll(a.Dir()))
+	}
+	eng.Apps.Add(a)
+	return a, release, nil
+}
+
+// A ready clone has an address that it does not use yet. If a new app asks for this
+// address, or if no other address is free, the ready clone is removed and its address goes
+// to the new app. Until then the address is reserved: the pool is refilled at the same time
+// and would take it again.
+
+// vacate removes the ready clone that has the address, and enrolls the app of rec with the
+// address.
+func (eng *Engine) vacate(ctx context.Context, from *vem.SpareError, rec *app.Record, first app.Status) (_ *App, release func(), err error) {
+	defer eng.Pools.Soon()
+	defer from.Done()
+	if err := from.GiveUp(ctx); err != nil {
+		return nil, nil, err
+	}
+	rec.Addr4 = from.Addr
+	return eng.enrollAs(ctx, rec, first, nil)
+}

@@ -1,0 +1,348 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/store"
+	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/sockopt"
+	"github.com/snapctl/snapctl/vem/tcprepair"
+)
+
+// Source is an open snapshot that apps are made of, and what is read of it when it is first needed.
+type Source struct {
+	*store.Snapshot
+
+	once     sync.Once // see connections
+	saved    *tcprepair.Saved
+	savedErr error
+
+	optionsOnce sync.Once // see socketOptions
+	options     sockopt.Saved
+	optionsErr  error
+}
+
+// Restoring is why a snapshot stays while an app is made of it: CRIU opens its images one after
+// the other.
+var Restoring = store.Reason{Why: "an app is being restored from it", Remedy: "try again when that is done"}
+
+// openSnapshot finds and checks a snapshot. The caller closes it.
+func (eng *Engine) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*Source, error) {
+	s, err := eng.Store.Open(ctx, name, depth)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{Snapshot: s}, nil
+}
+
+// beginSnapshot does so while the snapshot is still being checked: see [store.Store.Begin].
+func (eng *Engine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*Source, error) {
+	s, err := eng.Store.Begin(ctx, name, depth)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{Snapshot: s}, nil
+}
+
+// connections are those inside that an app gets which is made of the snapshot.
+func (s *Source) connections(policy template.ConnectionPolicy) ([]tcprepair.Connection, error) {
+	if policy == template.ConnectionReset || s.Manifest.Connections == 0 {
+		return nil, nil
+	}
+	if err := s.Checked(); err != nil {
+		return nil, err
+	}
+	s.once.Do(func() { s.saved, s.savedErr = netstate.ReadConnections(s.Dir, s.Manifest) })
+	if s.savedErr != nil {
+		return nil, s.savedErr
+	}
+	return s.saved.Connections, nil
+}
+
+// socketOptions are what the other sockets of an app get that is made of the snapshot.
+func (s *Source) socketOptions() (sockopt.Saved, error) {
+	if err := s.Checked(); err != nil {
+		return sockopt.Saved{}, err
+	}
+	s.optionsOnce.Do(func() { s.options, s.optionsErr = netstate.ReadOptions(s.Dir) })
+	return s.options, s.optionsErr
+}
+
+// birth is how an enrolled app is made of a snapshot.
+type birth struct {
+	source *Source
+	copied []string // storage layers that can't be shared, see unstackable
+	pages  restore.Pages
+	plan   *template.Plan
+	// acceptChanged is as in restore.Options.
+	acceptChanged bool
+	// images is what is known of a template's; nil of another snapshot.
+	images *catalog.Images
+}
+
+// instance is what is known of an app that is made of a snapshot, one of count.
+func (a *App) instance(count, existing int, set map[string]string) template.Instance {
+	rec, _ := a.Read()
+	return template.Instance{
+		Name: rec.Name, Template: rec.Template, Number: rec.Number, Count: count, Existing: existing,
+		Endpoint: rec.Addr4, Endpoint6: rec.Addr6, Network: rec.Network, Hostname: rec.Spec.Hostname,
+		Generation: rec.Generation, CreatedAt: rec.CreatedAt, Set: set,
+	}
+}
+
+// instantiate makes an enrolled app's files and processes, and lets them run. If
+// it fails the caller expunges the app.
+//
+//	cgroup, namespace -> CRIU's start   -> CRIU's namespaces -> its processes -> commands, signal -> network
+//	                     files, images     link, cut off if there are commands
+func (eng *Engine) instantiate(ctx context.Context, a *App, b birth, op *event.Operation) error {
+	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
+		return err
+	}
+	a.heed(b.plan)
+	if err := eng.addPublications(a, b.plan.Publish); err != nil {
+		return err
+	}
+	proc, err := eng.revive(ctx, a, b, op)
+	if err != nil {
+		return err
+	}
+	a.ready = true
+	op.Step("settle in")
+	err = fault.Point(ctx, fault.RestoreAfterRestore)
+	if err == nil {
+		plan := *b.plan
+		if b.source.Manifest.Processes == 0 {
+			plan.Signal = 0 // the program is new, and has read its files
+		}
+		err = eng.settleIn(ctx, a, &plan, proc)
+	}
+	if err != nil {
+		return errors.Join(err, proc.Close())
+	}
+	return eng.adopt(a, proc, journal.Forever)
+}
+
+// furnish makes the files of an app that is made of a snapshot, while the snapshot is
+// checked. If the snapshot turns out to be damaged, what furnish has made is removed together
+// with the app.
+func (eng *Engine) furnish(ctx context.Context, a *App, b birth, op *event.Operation) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return eng.fill(gctx, a, b, op) })
+	g.Go(b.source.Checked)
+	g.Go(func() error { return b.remarkRepeats(gctx, a) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return fault.Point(ctx, fault.RestoreAfterSandbox)
+}
+
+// connect attaches the app to its network, and cuts it off if commands are to be run
+// first.
+func (eng *Engine) connect(ctx context.Context, a *App, p *template.Plan, ns *netns.NS) error {
+	if err := a.Endpoint.Attach(ctx, ns); err != nil || len(p.Commands) == 0 {
+		return err
+	}
+	return a.Endpoint.Isolate(ctx)
+}
+
+// fill makes the app's files.
+func (eng *Engine) fill(ctx context.Context, a *App, b birth, op *event.Operation) error {
+	if len(b.copied) > 0 {
+		op.Step("copy files")
+		if err := snapshot.CopyLayers(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
+			return err
+		}
+		op.Step("start criu") // it goes on
+	}
+	if err := a.Box.Furnish(ctx); err != nil {
+		return err
+	}
+	if err := eng.relink(ctx, a); err != nil {
+		return err
+	}
+	if err := a.subject().LoadDev(ctx, b.source.Dir); err != nil {
+		return err
+	}
+	return eng.apply(ctx, a, b)
+}
+
+// heed writes into the app's record what a plan says of it.
+func (a *App) heed(p *template.Plan) {
+	a.Amend(func(r *app.Record) {
+		spec, process := *r.Spec, *r.Spec.Process
+		if p.Hostname != "" {
+			spec.Hostname = p.Hostname
+		}
+		process.Env = append(append([]string{}, process.Env...), p.Env...)
+		spec.Process = &process
+		r.Spec, a.Box.Spec = &spec, &spec
+	})
+}
+
+// checkOpen refuses to write to files that the processes have open. For a ready clone
+// makePooled has done that already.
+func (b *birth) checkOpen(ctx context.Context, a *App) error {
+	switch {
+	case b.images != nil:
+		return b.plan.CheckOpen(a.Box.Root(), b.images.Open)
+	case b.source == nil || b.source.Manifest.Processes == 0:
+		return nil
+	}
+	files, err := image.SavedFiles(ctx, b.source.Dir.Images())
+	if err != nil {
+		return err
+	}
+	return b.plan.CheckOpen(a.Box.Root(), openNames(files))
+}
+
+// apply writes the app's own files.
+func (eng *Engine) apply(ctx context.Context, a *App, b birth) error {
+	if err := b.checkOpen(ctx, a); err != nil {
+		return err
+	}
+	rec, _ := a.Read()
+	binds := make(map[string]string, len(rec.Spec.Mounts))
+	for _, m := range rec.Spec.Mounts {
+		binds[m.Destination] = m.Source
+	}
+	return b.plan.Apply(ctx, a.Box.Root(), binds)
+}
+
+// settleIn does what is to be done when the processes run, and lets traffic in.
+func (eng *Engine) settleIn(ctx context.Context, a *App, p *template.Plan, proc *process.Process) error {
+	if rec, _ := a.Read(); rec.Template != "" {
+		if err := fault.Point(ctx, fault.CloneAfterRun); err != nil {
+			return err
+		}
+	}
+	for _, c := range p.Commands {
+		if err := a.command(ctx, c, proc.PID); err != nil {
+			return err
+		}
+	}
+	// Write instance.json again, now that the processes run: a program that watches it
+	// with inotify did not see the first write, which was before the restore. A clone
+	// from the pool needs no second write: its processes existed, frozen, during the first.
+	if a.pool == nil || len(p.Commands) > 0 {
+		if err := p.Instance.Write(a.Box.Root()); err != nil {
+			return err
+		}
+	}
+	if p.Signal != 0 {
+		if err := proc.Signal(p.Signal); err != nil {
+			return err
+		}
+	}
+	if len(p.Commands) == 0 {
+		return nil
+	}
+	ns, err := eng.prepare(ctx, a) // attaches it again
+	if err != nil {
+		return err
+	}
+	return ns.Close()
+}
+
+// outputDelay is how long the output of a command that has ended is waited for.
+const outputDelay = 100 * time.Millisecond
+
+// command runs a command of the rules inside a restored app.
+func (a *App) command(ctx context.Context, c template.PlannedCommand, pid int) error {
+	rec, _ := a.Read()
+	fail := func(err error) error { return fmt.Errorf("run %s: %w", strings.Join(c.Args, " "), err) }
+	p := &specs.Process{Args: c.Args, Cwd: "/", Env: rec.Spec.Process.Env}
+	if c.User != "" {
+		var err error
+		if p.User.UID, p.User.GID, err = template.LookupUser(a.Box.Root(), c.User); err != nil {
+			return fail(err)
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("it took longer than its timeout in the rules, %s", c.Timeout))
+	defer cancel()
+	cmd, err := a.Box.Command(ctx, pid, p)
+	if err != nil {
+		return fail(err)
+	}
+	var out tail
+	// No file of the host's, /dev/null either: what the command leaves running could
+	// not be saved.
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &bytes.Reader{}, &out, &out
+	cmd.WaitDelay = outputDelay
+	if err := a.Box.StartCommand(cmd, pid); err != nil {
+		return fail(err)
+	}
+	// What it leaves running in the clone may have its output open for ever.
+	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		if cause := context.Cause(ctx); cause != nil {
+			err = errors.Join(cause, err)
+		}
+		return fail(fmt.Errorf("%w: %s", err, bytes.TrimSpace(out)))
+	}
+	return nil
+}
+
+// tail keeps the end of what is written to it.
+type tail []byte
+
+var _ io.Writer = (*tail)(nil)
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	const most = 1 << 10
+	*t = append(*t, p...)
+	if n := len(*t); n > most {
+		*t = append((*t)[:0], (*t)[n-most:]...)
+	}
+	return len(p), nil
+}
+
+// RecordOf is the record of an app to be made from a snapshot, but for its name
+// and endpoint.
+func RecordOf(m *snapshot.Manifest) (*app.Record, error) {
+	spec := *m.Spec
+	rec := &app.Record{
+		Spec: &spec, Address: app.Address{Network: m.Network},
+		Files: app.Files{Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)},
+	}
+	for i := range rec.Layers {
+		rec.Layers[i].Own = false
+	}
+	for i := range rec.HostFiles {
+		rec.HostFiles[i].Own = false
+	}
+	var err error
+	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	if m.Endpoint6 != "" {
+		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+	}
+	return rec, rec.HeedPolicy(m.Policy)
+}

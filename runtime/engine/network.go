@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem"
+)
+
+// claimOf is what an app has, or is to have, in its network.
+func claimOf(r *app.Record) vem.Claim {
+	c := vem.Claim{ID: r.DirName(), App: r.Name, Network: r.Network, Addr4: r.Addr4, Addr6: r.Addr6, Inside4: r.Inside4, Inside6: r.Inside6}
+	for _, p := range r.Publish {
+		c.Ports = append(c.Ports, vem.Port(p))
+	}
+	return c
+}
+
+// claim gives a new app its endpoint, and enters the addresses into the record. Returns a
+// *vem.SpareError if a ready clone has to give its address up first.
+func (eng *Engine) claim(rec *app.Record, spare *vem.Spare) (*vem.Endpoint, error) {
+	rec.Network = cmp.Or(rec.Network, vem.DefaultNetwork)
+	c := claimOf(rec)
+	c.Spare = spare
+	end, err := eng.VEM.Claim(c)
+	if err != nil {
+		return nil, claimError(err)
+	}
+	c = end.Claim()
+	rec.Addr4, rec.Addr6 = c.Addr4, c.Addr6
+	return end, nil
+}
+
+// adoptEndpoint makes the endpoint of an app that an earlier daemon left.
+func (eng *Engine) adoptEndpoint(a *App, rec *app.Record) *vem.Endpoint {
+	c := claimOf(rec)
+	if rec.Pool != "" {
+		c.Spare = &vem.Spare{GiveUp: func(ctx context.Context) error { return eng.dropPooled(ctx, a) }}
+	}
+	if rec.Status == app.Stopped {
+		return eng.VEM.Adopt(c, vem.Absent)
+	}
+	return eng.VEM.Adopt(c, vem.Present)
+}
+
+// claimError has clients of the API know what an error of a claim means.
+func claimError(err error) error {
+	if e, ok := errors.AsType[*vem.PortError](err); ok {
+		return fmt.Errorf("publish host port %d/%s: %w: app %s has it", e.Port.HostPort, e.Port.Proto, errdefs.ErrAlreadyExists, e.App)
+	}
+	if e, ok := errors.AsType[*vem.TakenError](err); ok {
+		return takenError{e}
+	}
+	if e, ok := errors.AsType[*vem.AddressError](err); ok {
+		return fmt.Errorf("endpoint in network %s (%s): %w: %w", e.Network, e.Prefix, errdefs.ErrInvalidArgument, e.Err)
+	}
+	return err
+}
+
+// takenError is an address that another app has. It is an errdefs.ErrAlreadyExists.
+type takenError struct{ *vem.TakenError }
+
+func (e takenError) Unwrap() error        { return e.TakenError }
+func (e takenError) Is(target error) bool { return target == errdefs.ErrAlreadyExists }
+
+// addPublications gives an app ports of the host, unless another one has them.
+func (eng *Engine) addPublications(a *App, list []template.Published) error {
+	if len(list) == 0 {
+		return nil
+	}
+	added := make([]vem.Port, len(list))
+	for i, p := range list {
+		added[i] = vem.Port{Proto: string(p.Protocol), HostAddr: p.HostAddress, HostPort: p.HostPort, Port: p.Port}
+	}
+	if err := a.Endpoint.AddPorts(added); err != nil {
+		return claimError(err)
+	}
+	a.Amend(func(r *app.Record) {
+		r.Publish = slices.Clip(r.Publish)
+		for _, p := range added {
+			r.Publish = append(r.Publish, app.Publication(p))
+		}
+	})
+	return nil
+}

@@ -1,0 +1,241 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem"
+)
+
+// Recover brings every app that an earlier daemon left into a lasting status.
+// What it left in the middle of an operation is finished if its processes have
+// ended for good, and undone if not.
+func (eng *Engine) Recover(ctx context.Context) error {
+	entries, err := os.ReadDir(eng.appsDir())
+	if err != nil {
+		return fmt.Errorf("list apps: %w", err)
+	}
+	for _, e := range entries {
+		if err := eng.load(ctx, e.Name()); err != nil {
+			// One bad app keeps no other from its daemon.
+			eng.log.ErrorContext(ctx, "recover app", slog.String("app", e.Name()), slog.Any("error", err))
+		}
+	}
+	// Each mostly waits for the kernel, some 10 ms: several at once.
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, a := range eng.Apps.List() {
+		g.Go(func() error {
+			if err := eng.recoverApp(ctx, a); err != nil {
+				a.Note(err)
+				eng.log.ErrorContext(ctx, "recover app", slog.String("app", a.Name()), slog.Any("error", err))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return errors.Join(eng.dropBatches(), eng.dropOrphans(ctx))
+}
+
+func (eng *Engine) load(_ context.Context, name string) error {
+	dir := eng.appDir(name)
+	rec, err := app.Read(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		// Enrolling wrote no record yet, or removing had taken it away, after
+		// everything else. Images without a record are somebody's only copy.
+		images := filepath.Join(dir, "hibernation")
+		if _, err := os.Lstat(images); err == nil {
+			return fmt.Errorf("its record is missing, and %s is there: put %s back, or remove the directory", images, app.RecordFile)
+		}
+		return os.RemoveAll(dir)
+	}
+	if err != nil {
+		return err
+	}
+	if rec.Status == app.Pooled {
+		// Handed out, if that is on record.
+		if aside, err := app.Read(filepath.Join(eng.runDir, "apps", name)); err == nil {
+			if err := aside.Write(dir, journal.Forever); err != nil {
+				return err
+			}
+			rec = aside
+		}
+	}
+	a := eng.newApp(*rec)
+	a.Endpoint = eng.adoptEndpoint(a, rec)
+	eng.Apps.Add(a)
+	return nil
+}
+
+// dropOrphans has the holder drop the sockets of apps that are gone.
+func (eng *Engine) dropOrphans(ctx context.Context) error {
+	places := make(map[string]*App)
+	for _, a := range eng.Apps.List() {
+		places[a.Box.Name] = a
+	}
+	return eng.VEM.DropOrphans(ctx, func(name string) vem.Fate {
+		a, ok := places[name]
+		if !ok {
+			if _, err := os.Lstat(eng.appDir(name)); err == nil {
+				return vem.Stray // its record can't be read: the sockets are still its
+			}
+			return vem.Drop
+		}
+		if s := a.Status(); s == app.Running || s == app.Stopped {
+			return vem.Drop
+		}
+		return vem.Keep
+	})
+}
+
+func (eng *Engine) recoverApp(ctx context.Context, a *App) error {
+	release, err := a.Take(ctx, "recover")
+	if err != nil {
+		return err
+	}
+	defer release()
+	patience, cancel := context.WithTimeout(ctx, DefaultTimeout)
+	defer cancel()
+	if err := a.subject().AwaitCRIU(patience); err != nil {
+		return err
+	}
+	if err := errors.Join(snapshot.Sweep(a.Dir()), snapshot.Sweep(a.work())); err != nil {
+		return err
+	}
+	rec, _ := a.Read()
+	if eng.unfinished(rec) {
+		return eng.expunge(ctx, a)
+	}
+	switch rec.Status {
+	case app.Creating, app.Restoring, app.Removing, app.Pooled:
+		return eng.expunge(ctx, a)
+	case app.Running:
+		return eng.recoverRunning(ctx, a)
+	case app.Snapshotting:
+		if err := errors.Join(a.subject().NetState().EndRepair(ctx), a.subject().PutBackTerminals()); err != nil {
+			return err
+		}
+		if err := a.Cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := a.Step(app.Running, journal.UntilReboot, nil); err != nil {
+			return err
+		}
+		return eng.recoverRunning(ctx, a)
+	case app.Hibernating:
+		if openAlive(rec.Process) {
+			if err := eng.undoHibernate(ctx, a); err != nil {
+				return err
+			}
+			return eng.recoverRunning(ctx, a)
+		}
+		if _, err := a.Hibernation().Manifest(); err != nil {
+			// It died before the commit, by itself.
+			return eng.stopped(ctx, a, "ended while it was hibernated")
+		}
+		if err := a.Cgroup().Kill(ctx); err != nil {
+			return err
+		}
+		if err := eng.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		eng.becomeHeld(ctx, a)
+		return a.whatIsLost()
+	case app.Held, app.Waking:
+		// A wake may have begun: it is not written, but for what earlier versions wrote.
+		if err := a.Cgroup().Kill(ctx); err != nil {
+			return err
+		}
+		if err := eng.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		if err := eng.undoWake(ctx, a); err != nil {
+			return err
+		}
+		eng.arm(ctx, a)
+		return a.whatIsLost()
+	case app.Resuming:
+		return eng.recoverResuming(ctx, a)
+	case app.Stopped:
+		return errors.Join(eng.settleRestack(ctx, a), eng.takeDown(ctx, a))
+	}
+	return nil
+}
+
+func openAlive(r process.Identity) bool {
+	p := r.Open()
+	if p == nil {
+		return false
+	}
+	_ = p.Close()
+	return true
+}
+
+// recoverRunning takes up a running app again, or notices that it has ended.
+func (eng *Engine) recoverRunning(ctx context.Context, a *App) error {
+	rec, _ := a.Read()
+	proc := rec.Process.Open()
+	if proc == nil {
+		return eng.stopped(ctx, a, "ended while no snapctld ran")
+	}
+	eng.follow(a, proc)
+	ns, err := eng.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	// A finished wake may not have let go of what it held.
+	return errors.Join(ns.Close(), a.release(ctx), a.Hibernation().Remove())
+}
+
+// recoverHeld gets a held app's sockets back and repairs its sandbox, of which
+// a reboot leaves only what is on the disk.
+func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
+	if err := a.reclaim(ctx); err != nil {
+		return err
+	}
+	if err := a.subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
+		return err
+	}
+	if err := eng.settleRestack(ctx, a); err != nil {
+		return err
+	}
+	ns, err := eng.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := ns.Close(); err != nil {
+		return err
+	}
+	if fresh, err := a.subject().FreshDev(); err != nil || !fresh {
+		return err
+	}
+	return a.subject().LoadDev(ctx, a.Hibernation())
+}
+
+// recoverResuming finishes a wake whose processes may have run: they have, if
+// they exist. CRIU, which has ended, kills them if it can't let them run.
+func (eng *Engine) recoverResuming(ctx context.Context, a *App) error {
+	rec, _ := a.Read()
+	if !openAlive(rec.Process) {
+		if err := eng.recoverHeld(ctx, a); err != nil {
+			return err
+		}
+		return errors.Join(eng.undoWake(ctx, a), a.whatIsLost())
+	}
+	if err := a.Settle(app.Running, journal.UntilReboot, nil); err != nil {
+		return err
+	}
+	return eng.recoverRunning(ctx, a)
+}

@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/preflight"
+	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/holder"
+)
+
+// hintTrailer carries what the user can do about an error.
+const hintTrailer = "snapctl-hint"
+
+// interceptors give every error that a request returns its gRPC code and, where
+// there is one, a hint.
+func interceptors() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			resp, err := handle(ctx, req)
+			if h := hint(err); h != "" {
+				_ = grpc.SetTrailer(ctx, metadata.Pairs(hintTrailer, h)) // fails only outside of a request
+			}
+			return resp, rpcError(err)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			err := handle(srv, stream)
+			if h := hint(err); h != "" {
+				stream.SetTrailer(metadata.Pairs(hintTrailer, h))
+			}
+			return rpcError(err)
+		}),
+	}
+}
+
+// rpcError gives an error the gRPC code that tells a client what to do.
+func rpcError(err error) error {
+	if err == nil {
+		return nil
+	}
+	code := codes.Unknown
+	var step *app.StepError
+	switch {
+	case errors.Is(err, app.ErrBusy):
+		code = codes.Aborted
+	case errors.Is(err, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
+	case errors.As(err, &step):
+		code = codes.FailedPrecondition
+	case errors.Is(err, holder.ErrDown):
+		code = codes.Unavailable
+	case errors.Is(err, hold.ErrUnsupported), errors.Is(err, preflight.ErrUnsupported):
+		code = codes.Unimplemented
+	case errors.Is(err, restore.ErrHostFile):
+		code = codes.FailedPrecondition
+	case errors.Is(err, snapshot.ErrExists):
+		code = codes.AlreadyExists
+	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
+		code = codes.DataLoss
+	case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err), errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err), errdefs.IsAborted(err):
+		return errgrpc.ToGRPC(err)
+	default:
+		if s, ok := status.FromError(err); ok {
+			return s.Err() // from the stream itself
+		}
+	}
+	return status.Error(code, criu.Explain(err))
+}
+
+// hint says what can be done about an error, or "".
+func hint(err error) string {
+	var (
+		step *app.StepError
+		lost *engine.LostError
+		busy *checkpoint.SessionError
+		c    *criu.Error
+	)
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, unix.ENOSPC):
+		return "free space on the file system of the state directory, and try again"
+	case errors.Is(err, app.ErrBusy):
+		return "wait for the other operation; snapctl show tells what it is"
+	case errors.Is(err, engine.ErrNoneReady):
+		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
+	case errors.As(err, &step):
+		return stepHint(step)
+	case errors.As(err, &busy):
+		return "let it end, and try again; hibernate and snapshot end it with --end-sessions"
+	case errors.As(err, &lost):
+		return "wake it by command: snapctl wake " + lost.App
+	case errors.Is(err, holder.ErrDown):
+		return "nothing is lost as long as this snapctld runs, and it goes on trying: snapctl doctor tells what is in the way"
+	case errors.Is(err, restore.ErrHostFile):
+		return "nothing is lost: put the file back, and try again; or have missing files below binds made, empty, with --accept-changed-files"
+	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
+		return "it can't be used: take it from a backup, or remove it"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return "" // what CRIU says then is that it was ended
+	case errors.As(err, &c) && slices.ContainsFunc(c.Lines, func(line string) bool { return strings.Contains(line, "Can't get rlimit") }):
+		return doctor.LimitsRemedy
+	case errors.As(err, &c) && c.LogFile != "":
+		return fmt.Sprintf("CRIU's log is %s; run snapctld with --criu-log-level 4 for more, and snapctl doctor", c.LogFile)
+	default:
+		return ""
+	}
+}
+
+func stepHint(e *app.StepError) string {
+	switch e.From { //nolint:exhaustive // the others last for a moment
+	case app.Held:
+		return "wake it first: snapctl wake " + e.App
+	case app.Stopped:
+		return "it has ended: snapctl rm " + e.App + ", and run it again"
+	default:
+		return ""
+	}
+}

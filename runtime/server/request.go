@@ -1,0 +1,293 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os/user"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/snapctl/snapctl/restore"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/hold"
+)
+
+// newRecord checks a request to run an app and turns it into a record.
+func (srv *Server) newRecord(req *api.RunRequest) (*app.Record, error) {
+	bad := func(err error) (*app.Record, error) {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	if len(req.GetArgs()) == 0 {
+		return bad(fmt.Errorf("no program to run"))
+	}
+	name := req.GetName()
+	if name == "" {
+		name = srv.eng.ChooseName(filepath.Base(req.GetArgs()[0]))
+	}
+	if err := snapshot.ValidateName(name); err != nil {
+		return bad(err)
+	}
+	rec := &app.Record{
+		Identity: app.Identity{Name: name},
+		Address:  app.Address{Network: req.GetNetwork()},
+		Policy: app.Policy{
+			HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
+			AcceptChanged: req.GetAcceptChangedFiles(),
+		},
+	}
+	var err error
+	if rec.Addr4, err = parseEndpoint(req.GetEndpoint()); err != nil {
+		return bad(err)
+	}
+	if rec.Wake, err = wakePolicy(req.GetWake()); err != nil {
+		return bad(err)
+	}
+	if rec.AcceptLost, err = app.Protections(req.GetAcceptLost()); err != nil {
+		return nil, err
+	}
+	for _, p := range req.GetPublish() {
+		pub := app.Publication{Proto: cmp.Or(p.GetProtocol(), "tcp"), HostPort: uint16(p.GetHostPort()), Port: uint16(p.GetPort())}
+		if pub.Proto != "tcp" && pub.Proto != "udp" || p.GetHostPort()-1 > 65534 || p.GetPort()-1 > 65534 {
+			return bad(fmt.Errorf("publish %d:%d/%s: want ports 1 to 65535 of tcp or udp", p.GetHostPort(), p.GetPort(), pub.Proto))
+		}
+		if a := p.GetHostAddress(); a != "" {
+			if pub.HostAddr, err = netip.ParseAddr(a); err != nil {
+				return bad(fmt.Errorf("publish: %w", err))
+			}
+			if !pub.HostAddr.Is4() {
+				return bad(fmt.Errorf("publish at %s: want an IPv4 address of the host", a))
+			}
+		}
+		if slices.ContainsFunc(rec.Publish, func(other app.Publication) bool { return vem.Port(pub).Meets(vem.Port(other)) }) {
+			return bad(fmt.Errorf("publish host port %d/%s twice", pub.HostPort, pub.Proto))
+		}
+		rec.Publish = append(rec.Publish, pub)
+	}
+	if rec.Spec, err = newSpec(req, name); err != nil {
+		return bad(err)
+	}
+	return rec, nil
+}
+
+// newSpec writes down what runs as an OCI runtime spec.
+func newSpec(req *api.RunRequest, name string) (*specs.Spec, error) {
+	root := cmp.Or(req.GetRootfs(), "/")
+	if !filepath.IsAbs(root) {
+		return nil, fmt.Errorf("root directory %q: not an absolute path", root)
+	}
+	usr, err := parseUser(req.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	cwd := cmp.Or(req.GetWorkdir(), "/")
+	if !path.IsAbs(cwd) {
+		return nil, fmt.Errorf("working directory %q: not an absolute path", cwd)
+	}
+	env := slices.Clone(req.GetEnv())
+	for _, e := range env {
+		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
+			return nil, fmt.Errorf("environment %q: want KEY=VALUE", e)
+		}
+	}
+	for _, def := range []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"} {
+		key, _, _ := strings.Cut(def, "=")
+		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, key+"=") }) {
+			env = append(env, def)
+		}
+	}
+	spec := &specs.Spec{
+		Version:  specs.Version,
+		Root:     &specs.Root{Path: filepath.Clean(root)},
+		Hostname: cmp.Or(req.GetHostname(), name),
+		Process:  &specs.Process{Args: req.GetArgs(), Env: env, Cwd: path.Clean(cwd), User: *usr},
+		Linux:    &specs.Linux{Resources: limits(req.GetLimits())},
+	}
+	for _, b := range req.GetBinds() {
+		m := specs.Mount{Source: b.GetSource(), Destination: path.Clean(b.GetDestination()), Type: "bind", Options: []string{"rbind"}}
+		if !filepath.IsAbs(m.Source) || !path.IsAbs(m.Destination) || m.Destination == "/" {
+			return nil, fmt.Errorf("bind %s to %s: both must be absolute paths, and not the root", m.Source, m.Destination)
+		}
+		if b.GetReadOnly() {
+			m.Options = append(m.Options, "ro")
+		}
+		spec.Mounts = append(spec.Mounts, m)
+	}
+	return spec, nil
+}
+
+func limits(l *api.Limits) *specs.LinuxResources {
+	r := &specs.LinuxResources{}
+	if v := l.GetMemoryBytes(); v > 0 {
+		r.Memory = &specs.LinuxMemory{Limit: &v}
+	}
+	if c := l.GetCpus(); c > 0 {
+		period := uint64(100_000)
+		quota := int64(c * float64(period))
+		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	}
+	if v := l.GetPids(); v > 0 {
+		r.Pids = &specs.LinuxPids{Limit: &v}
+	}
+	return r
+}
+
+// parseUser reads NAME, UID or UID:GID; names are the host's.
+func parseUser(text string) (*specs.User, error) {
+	if text == "" {
+		return &specs.User{}, nil
+	}
+	id, group, hasGroup := strings.Cut(text, ":")
+	if uid, err := strconv.ParseUint(id, 10, 32); err == nil {
+		gid := uid
+		if hasGroup {
+			if gid, err = strconv.ParseUint(group, 10, 32); err != nil {
+				return nil, fmt.Errorf("user %q: want NAME, UID or UID:GID", text)
+			}
+		}
+		return &specs.User{UID: uint32(uid), GID: uint32(gid)}, nil
+	}
+	u, err := user.Lookup(id)
+	if err != nil || hasGroup {
+		return nil, fmt.Errorf("user %q: no such user; want NAME, UID or UID:GID", text)
+	}
+	out := &specs.User{Username: u.Username}
+	for _, p := range []struct {
+		text string
+		id   *uint32
+	}{{u.Uid, &out.UID}, {u.Gid, &out.GID}} {
+		n, err := strconv.ParseUint(p.text, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("user %q: %w", text, err)
+		}
+		*p.id = uint32(n)
+	}
+	return out, nil
+}
+
+func parseEndpoint(text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() {
+		return a, fmt.Errorf("endpoint %q: want an IPv4 address of the network, such as 10.77.0.7", text)
+	}
+	return a, nil
+}
+
+// neverSilent is how a wake policy says that silent connections never wake.
+const neverSilent = -1
+
+func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
+	var w hold.WakePolicy
+	switch p.GetMode() {
+	case api.WakeMode_WAKE_MODE_ON_CONNECT:
+		w.Mode = hold.OnConnect
+	case api.WakeMode_WAKE_MODE_NEVER:
+		w.Mode = hold.Never
+	case api.WakeMode_WAKE_MODE_ON_DATA, api.WakeMode_WAKE_MODE_UNSPECIFIED:
+		w.Mode = hold.OnData
+	}
+	w.MinBytes, w.Timers = int(p.GetMinBytes()), p.GetTimers()
+	for _, s := range p.GetIgnore() {
+		prefix, err := netip.ParsePrefix(s)
+		if err != nil {
+			addr, aerr := netip.ParseAddr(s)
+			if aerr != nil {
+				return w, fmt.Errorf("wake policy: ignore %q: want an address or a prefix", s)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		w.Ignore = append(w.Ignore, hold.Unmap(prefix))
+	}
+	if p.GetSilentAfter() != nil {
+		if w.SilentAfter = p.GetSilentAfter().AsDuration(); w.SilentAfter <= 0 {
+			w.SilentAfter = neverSilent
+		}
+	}
+	return w, w.Validate()
+}
+
+// restoredRecord is the record of an app to be made from a snapshot.
+func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*app.Record, error) {
+	if !m.WithStorage {
+		return nil, engine.Refusef("snapshot %s has no files: nothing can be restored from it alone", req.GetSnapshot())
+	}
+	name := cmp.Or(req.GetAs(), m.App)
+	if err := snapshot.ValidateName(name); err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	addr, err := netip.ParseAddr(m.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: endpoint: %w", req.GetSnapshot(), err)
+	}
+	if text := req.GetEndpoint(); text != "" {
+		asked, err := parseEndpoint(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		addr = asked
+	}
+	rec, err := engine.RecordOf(m)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
+	}
+	rec.Name, rec.Addr4, rec.RestoredFrom = name, addr, req.GetSnapshot()
+	p, err := newPolicy(req, req.AcceptChangedFiles)
+	if err != nil {
+		return nil, err
+	}
+	p.Change(rec)
+	return rec, nil
+}
+
+// policyRequest is a request to make apps of a snapshot.
+type policyRequest interface {
+	GetWake() *api.WakePolicy
+	GetHibernateAfter() *durationpb.Duration
+	GetRestoreMemory() api.RestoreMemory
+}
+
+// newPolicy reads a request. acceptChanged is nil if the request says nothing of it.
+func newPolicy(req policyRequest, acceptChanged *bool) (p engine.Policy, err error) {
+	p.AcceptChanged = acceptChanged
+	wake, after := req.GetWake(), req.GetHibernateAfter()
+	if wake != nil {
+		w, err := wakePolicy(wake)
+		if err != nil {
+			return p, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+		p.Wake = &w
+	}
+	if after != nil {
+		d := after.AsDuration()
+		if d < 0 {
+			return p, fmt.Errorf("%w: hibernate after %s: want a time that is not negative", errdefs.ErrInvalidArgument, d)
+		}
+		p.After = &d
+	}
+	if m := req.GetRestoreMemory(); m != api.RestoreMemory_RESTORE_MEMORY_UNSPECIFIED {
+		pages := pagesOf(m)
+		p.Pages = &pages
+	}
+	return p, nil
+}
+
+func pagesOf(m api.RestoreMemory) restore.Pages {
+	if m == api.RestoreMemory_RESTORE_MEMORY_COPIED {
+		return restore.Copy
+	}
+	return restore.Map
+}

@@ -1,0 +1,71 @@
+// Package server turns requests of the API into calls of the engine, and what comes of them into
+// messages. It alone knows gRPC's codes, and the words by which users are told what to do.
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/event"
+)
+
+// Options is what the server tells of the daemon that it is part of.
+type Options struct {
+	Version          string
+	StateDir, RunDir string
+	CRIUVersion      int
+}
+
+// Server answers requests with what an engine has and does. It has no state of its own.
+type Server struct {
+	api.UnimplementedSnapctlServer
+	eng *engine.Engine
+	opt Options
+}
+
+// New returns a server of the API, to serve a listener with. Every error that it returns has
+// its gRPC code and, where there is one, a hint. Its Stop waits for the requests.
+func New(eng *engine.Engine, opt Options) *grpc.Server {
+	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
+	api.RegisterSnapctlServer(s, &Server{eng: eng, opt: opt})
+	return s
+}
+
+// operation is a long operation on one app.
+type operation func(ctx context.Context, a *engine.App, op *event.Operation) (*engine.Outcome, error)
+
+// operate runs a long operation and streams its steps and its result.
+func (srv *Server) operate(stream grpc.ServerStreamingServer[api.Event], kind event.Kind, appName string, timeout *durationpb.Duration, do operation) error {
+	a, err := srv.eng.Apps.Get(appName)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(timeout))
+	defer cancel()
+	ended, out, err := srv.tellSteps(stream, kind, event.About{App: appName}, func(op *event.Operation) (*engine.Outcome, error) { return do(ctx, a, op) })
+	if err != nil {
+		return err
+	}
+	return sendResult(stream, ended, out, &api.Result{App: srv.show(a)})
+}
+
+func timeoutOf(d *durationpb.Duration) time.Duration {
+	if t := d.AsDuration(); t > 0 {
+		return t
+	}
+	return engine.DefaultTimeout
+}
+
+func sendResult(stream grpc.ServerStreamingServer[api.Event], ended event.Event, out *engine.Outcome, res *api.Result) error {
+	res.FrozenUs = ended.Frozen.Microseconds()
+	res.TotalUs = ended.Took.Microseconds()
+	res.Sockets = showOutcomes(out.Sockets)
+	res.Notes = showNotes(out.Notes)
+	res.StepsUs = stepsMicroseconds(&ended)
+	return stream.Send(&api.Event{Event: &api.Event_Result{Result: res}})
+}
