@@ -71,9 +71,10 @@ func (eng *Engine) unstackable(ctx context.Context, rec *app.Record) ([]string, 
 	return copied, err
 }
 
+// Cgroup is that of the app's processes.
 func (a *App) Cgroup() freezer.Cgroup { return freezer.Cgroup(a.Box.Cgroup().Path()) }
 
-// hibernation is where the images of the held app are.
+// Hibernation is where the images of the held app are.
 func (a *App) Hibernation() snapshot.Dir { return snapshot.Dir(filepath.Join(a.Dir(), "hibernation")) }
 
 // work is where CRIU writes its logs for the app.

@@ -22,7 +22,7 @@ import (
 // CloneRequest says what clones are made of a template.
 type CloneRequest struct {
 	Count     int
-	Names     []string // one for each; chosen by nameClones if there are none
+	Names     []string // one for each; chosen by NameClones if there are none
 	Pattern   string   // of names to be chosen
 	Start     int      // the first number, if it is to be another than the next free one
 	numbers   []int
@@ -40,6 +40,7 @@ type CloneRequest struct {
 // CloneFiles says whose files a clone has.
 type CloneFiles int
 
+// Whose files a clone has.
 const (
 	SharedFiles  CloneFiles = iota // the template's, below its own
 	PrivateFiles                   // a copy
@@ -48,6 +49,7 @@ const (
 // PoolUse says whether a clone may come from the pool.
 type PoolUse int
 
+// Where a clone may come from.
 const (
 	UsePool PoolUse = iota // if one stands ready
 	OnlyPool
@@ -62,7 +64,7 @@ type CloneOutcome struct {
 	Ended  event.Event
 }
 
-// makeClones makes clones, several at a time. It returns an error if one fails, or
+// MakeClones makes clones, several at a time. It returns an error if one fails, or
 // ctx ends, and the request does not say to keep going: then no clone is left. Else
 // the outcomes say which of them there are.
 func (eng *Engine) MakeClones(ctx context.Context, t *catalog.Template, req CloneRequest) error {

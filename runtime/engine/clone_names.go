@@ -10,7 +10,7 @@ import (
 	"github.com/snapctl/snapctl/template"
 )
 
-// nameClones chooses the names and numbers of clones. Until free is called no other
+// NameClones chooses the names and numbers of clones. Until free is called no other
 // request gets any of them, and the template is not removed.
 func (eng *Engine) NameClones(t *catalog.Template, r *CloneRequest) (free func(), err error) {
 	if err := eng.room(t, r.Count); err != nil {

@@ -26,7 +26,7 @@ type Outcome struct {
 	Notes   []app.Note           // see app.remark
 }
 
-// hibernate saves a running app, ends its processes and holds its sockets. If
+// Hibernate saves a running app, ends its processes and holds its sockets. If
 // it fails, the app runs as before.
 //
 // An app that changed what CRIU had been told, just before it was frozen, is

@@ -193,7 +193,7 @@ func (a *App) setAwake(why string) {
 	a.awake = why
 }
 
-// whyAwake is why a running app is awake; empty if it never sleeps by itself.
+// WhyAwake is why a running app is awake; empty if it never sleeps by itself.
 func (a *App) WhyAwake() string {
 	if a.Status() != app.Running {
 		return ""

@@ -59,7 +59,7 @@ func (eng *Engine) openSnapshot(ctx context.Context, name string, depth snapshot
 	return &Source{Snapshot: s}, nil
 }
 
-// beginSnapshot does so while the snapshot is still being checked: see [store.Store.Begin].
+// BeginSnapshot does so while the snapshot is still being checked: see [store.Store.Begin].
 func (eng *Engine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*Source, error) {
 	s, err := eng.Store.Begin(ctx, name, depth)
 	if err != nil {

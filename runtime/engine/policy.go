@@ -18,6 +18,7 @@ type Policy struct {
 	AcceptChanged *bool
 }
 
+// Change enters what the request says into the record of an app that is to be made.
 func (p Policy) Change(r *app.Record) {
 	if p.Wake != nil {
 		r.Wake = *p.Wake

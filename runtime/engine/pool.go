@@ -79,7 +79,7 @@ func (k poolKeeper) KeepPool(ctx context.Context, t *catalog.Template) error {
 	return errors.Join(errs...)
 }
 
-// pooled lists the ready clones of a template, also those that have ended meanwhile.
+// Pooled lists the ready clones of a template, also those that have ended meanwhile.
 func (eng *Engine) Pooled(t *catalog.Template) []*App {
 	var some []*App
 	for _, a := range eng.Apps.List() {

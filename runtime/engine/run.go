@@ -19,7 +19,7 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// run makes a new app from a valid record and starts its program. If it fails
+// Run makes a new app from a valid record and starts its program. If it fails
 // nothing is left of it.
 func (eng *Engine) Run(ctx context.Context, rec app.Record) (_ *App, err error) {
 	a, release, err := eng.enroll(ctx, rec, app.Creating)
@@ -293,7 +293,7 @@ func removeDir(dir string) error {
 	return nil
 }
 
-// chooseName finds a free name for an app that was given none.
+// ChooseName finds a free name for an app that was given none.
 func (eng *Engine) ChooseName(program string) string {
 	base := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {

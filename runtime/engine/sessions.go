@@ -77,7 +77,7 @@ func (a *App) attended() string {
 // hangUpTime is how long the processes of a session have to end by themselves.
 const hangUpTime = 3 * time.Second
 
-// endSessions ends the exec sessions of an app, and what they have started: by SIGHUP, as
+// EndSessions ends the exec sessions of an app, and what they have started: by SIGHUP, as
 // when a terminal is closed, and what is left then by SIGKILL.
 func (a *App) EndSessions(ctx context.Context) error {
 	release, err := a.Take(ctx, "end sessions")

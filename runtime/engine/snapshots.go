@@ -22,7 +22,7 @@ import (
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
-// SnapshotRequest says what takeSnapshot does.
+// SnapshotRequest says what TakeSnapshot does.
 type SnapshotRequest struct {
 	Accept []preflight.Protection // that may be lost
 	Name   string                 // "": chosen
@@ -34,7 +34,7 @@ type SnapshotRequest struct {
 	Op       *event.Operation
 }
 
-// takeSnapshot saves an app under a name. If it fails the app goes on as it
+// TakeSnapshot saves an app under a name. If it fails the app goes on as it
 // was, and no snapshot is left.
 func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest) (_ *snapshot.Manifest, _ *Outcome, err error) {
 	release, err := a.Take(ctx, "snapshot")
@@ -188,7 +188,7 @@ func (eng *Engine) reserve(ctx context.Context, req SnapshotRequest, app string)
 	return dir, free, nil
 }
 
-// RestoreRequest says what restoreSnapshot makes.
+// RestoreRequest says what Restore makes.
 type RestoreRequest struct {
 	Source *Source
 	Record app.Record // see restoredRecord
@@ -198,7 +198,7 @@ type RestoreRequest struct {
 	Op       *event.Operation
 }
 
-// restoreSnapshot makes a new app from a snapshot. Its connections to others are
+// Restore makes a new app from a snapshot. Its connections to others are
 // reset, for these belong to the app that it was taken of. If it fails nothing is
 // left of it.
 func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *Outcome, err error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 )
 
-// stop ends an app. A held one is dropped without waking it: its connections
+// Stop ends an app. A held one is dropped without waking it: its connections
 // are reset.
 func (eng *Engine) Stop(ctx context.Context, a *App, sig unix.Signal, grace time.Duration) error {
 	release, err := a.Take(ctx, "stop")
@@ -62,7 +62,7 @@ func (eng *Engine) stopHeld(ctx context.Context, a *App, exit string) error {
 	return errors.Join(a.release(ctx), a.Hibernation().Remove(), eng.takeDown(ctx, a))
 }
 
-// remove ends an app that runs or is held, if force says so, and removes all that is left of
+// Remove ends an app that runs or is held, if force says so, and removes all that is left of
 // it.
 func (eng *Engine) Remove(ctx context.Context, a *App, force bool) error {
 	name := a.Name()

@@ -14,14 +14,14 @@ import (
 	"github.com/snapctl/snapctl/template"
 )
 
-// TemplateRequest says what createTemplate makes, of an app or of a snapshot.
+// TemplateRequest says what CreateTemplate makes, of an app or of a snapshot.
 type TemplateRequest struct {
 	Name, Snapshot, Rules string
 	App                   *App
 	Op                    *event.Operation
 }
 
-// createTemplate makes a template. If it fails nothing is left of it.
+// CreateTemplate makes a template. If it fails nothing is left of it.
 func (eng *Engine) CreateTemplate(ctx context.Context, req TemplateRequest) (_ *catalog.Template, _ *Outcome, err error) {
 	draft, err := eng.Catalog.Begin(req.Name, req.Snapshot, req.Rules)
 	if err != nil {
@@ -73,7 +73,7 @@ func (eng *Engine) CreateTemplate(ctx context.Context, req TemplateRequest) (_ *
 	return draft.Add(), out, nil
 }
 
-// removeTemplate removes a template that has no clones, and what stands ready in
+// RemoveTemplate removes a template that has no clones, and what stands ready in
 // its pool.
 func (eng *Engine) RemoveTemplate(ctx context.Context, name string) error {
 	t, err := eng.Catalog.Get(name)
@@ -94,7 +94,7 @@ func (eng *Engine) RemoveTemplate(ctx context.Context, name string) error {
 	return errors.Join(errs...)
 }
 
-// clonesOf lists the apps that are clones of a template, by their numbers.
+// ClonesOf lists the apps that are clones of a template, by their numbers.
 func (eng *Engine) ClonesOf(name string) []string {
 	var clones []app.Record
 	for _, a := range eng.Apps.List() {

@@ -22,8 +22,7 @@ import (
 	"github.com/snapctl/snapctl/vem/sockopt"
 )
 
-// wake restores a held app onto its held sockets. If it fails the app stays
-// held.
+// wakeAs wakes an app as its record says.
 func (eng *Engine) wakeAs(ctx context.Context, a *App, by app.WokenBy, op *event.Operation) (*Outcome, error) {
 	rec, _ := a.Read()
 	return eng.Wake(ctx, a, Awakening{By: by, Pages: rec.RestoreMemory, AcceptChanged: rec.AcceptChanged}, op)
@@ -36,6 +35,7 @@ type Awakening struct {
 	AcceptChanged bool // as in restore.Options
 }
 
+// Wake revives a held app onto its held sockets. If it fails the app stays held.
 func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Operation) (_ *Outcome, err error) {
 	release, err := a.Take(ctx, "wake")
 	if err != nil {
