@@ -1,0 +1,45 @@
+package server
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/event"
+)
+
+func TestFilterOfEvents(t *testing.T) {
+	since := time.Unix(1000, 0).UTC()
+	f, err := eventFilter(&api.EventsRequest{Apps: []string{"cache"}, Operations: []string{"wake"}, Since: timestamppb.New(since)})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(f.Apps, []string{"cache"}))
+	qt.Check(t, qt.DeepEquals(f.Kinds, []event.Kind{event.Wake}))
+	qt.Check(t, qt.IsTrue(f.Since.Equal(since)))
+	qt.Check(t, qt.Not(qt.SliceContains(f.Types, event.Step))) // unless they are asked for
+	f, err = eventFilter(&api.EventsRequest{Steps: true})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.SliceContains(f.Types, event.Step))
+	for _, req := range []*api.EventsRequest{{Operations: []string{"dance"}}, {Types: []string{"rain"}}} {
+		_, err := eventFilter(req)
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	}
+}
+
+func TestEventIsShown(t *testing.T) {
+	shown := showEvent(&event.Event{
+		Number: 7, Type: event.Ended, About: event.About{App: "cache", Reason: "idle"}, Operation: 3, Kind: event.Hibernate,
+		Took: time.Second, Frozen: time.Millisecond, Steps: map[string]time.Duration{"dump": 2 * time.Millisecond}, Err: errors.New("no room"),
+	})
+	qt.Check(t, qt.Equals(shown.GetNumber(), uint64(7)))
+	qt.Check(t, qt.Equals(shown.GetType(), "ended"))
+	qt.Check(t, qt.Equals(shown.GetOperation(), "hibernate"))
+	qt.Check(t, qt.Equals(shown.GetTookUs(), int64(1_000_000)))
+	qt.Check(t, qt.Equals(shown.GetFrozenUs(), int64(1000)))
+	qt.Check(t, qt.DeepEquals(shown.GetStepsUs(), map[string]int64{"dump": 2000}))
+	qt.Check(t, qt.Equals(shown.GetError(), "no room"))
+}
