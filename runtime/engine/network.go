@@ -70,6 +70,9 @@ type takenError struct{ *vem.TakenError }
 func (e takenError) Unwrap() error        { return e.TakenError }
 func (e takenError) Is(target error) bool { return target == errdefs.ErrAlreadyExists }
 
+// AlreadyExists is by what errdefs.Resolve knows the error, see refusal.
+func (e takenError) AlreadyExists() {}
+
 // addPublications gives an app ports of the host, unless another one has them.
 func (eng *Engine) addPublications(a *App, list []template.Published) error {
 	if len(list) == 0 {
