@@ -120,7 +120,7 @@ func (m *Manager) Claim(c Claim) (*Endpoint, error) {
 		return nil, err
 	}
 	c.Addr6 = s.Pair(c.Addr4)
-	return m.add(c, true), nil
+	return m.add(c, false), nil
 }
 
 // Adopt makes an endpoint that an earlier manager had. Nothing is checked, and nothing is
@@ -135,7 +135,8 @@ func (m *Manager) Adopt(c Claim, present Presence) *Endpoint {
 // Presence tells whether an endpoint is in its network.
 type Presence int
 
-// An endpoint is present from its claim on until it is detached.
+// An endpoint is present from its first Attach on until it is detached: one that is freed
+// without ever having been attached has left nothing in the network.
 const (
 	Absent Presence = iota
 	Present

@@ -30,6 +30,16 @@ func TestTheLastEndpointTakesTheNetworkAlong(t *testing.T) {
 	qt.Assert(t, qt.Equals(w.host.opened, 2))
 }
 
+// An app that is given up before it was attached keeps no network: nobody would remove it.
+func TestClaimAloneKeepsNoNetwork(t *testing.T) {
+	w := newWorld(t)
+	last, never := w.claim(t, "last", ""), w.claim(t, "never", "")
+	qt.Assert(t, qt.IsNil(last.Attach(t.Context(), nil)))
+	qt.Assert(t, qt.IsNil(last.Detach(t.Context())))
+	never.Free()
+	qt.Assert(t, qt.HasLen(w.host.fabrics, 0))
+}
+
 // What an earlier daemon left is in the network before anything is done to it.
 func TestAdoptedEndpointsKeepTheNetwork(t *testing.T) {
 	w := newWorld(t)
@@ -48,7 +58,6 @@ func TestNetworkStaysWhileItIsUsed(t *testing.T) {
 	w := newWorld(t)
 	last, next := w.claim(t, "last", ""), w.claim(t, "next", "")
 	qt.Assert(t, qt.IsNil(last.Attach(t.Context(), nil)))
-	next.setPresent(false) // only its operation keeps the network
 	w.host.entered, w.host.goOn = make(chan struct{}), make(chan struct{})
 	done := make(chan error)
 	go func() { done <- next.Attach(t.Context(), nil) }()
@@ -87,7 +96,8 @@ func TestPublishedPorts(t *testing.T) {
 		{Proto: "tcp", HostPort: 81, Addr: one.Claim().Addr4, Port: 8081},
 	}
 	qt.Assert(t, qt.IsTrue(slices.Equal(last(), want)), qt.Commentf("%v", last()))
-	qt.Assert(t, qt.HasLen(w.host.published, 1)) // the firewall is left alone while nothing changes
+	qt.Assert(t, qt.IsNil(two.Attach(t.Context(), nil)))
+	qt.Assert(t, qt.HasLen(w.host.published, 2)) // the firewall is left alone while nothing changes
 
 	w.host.fail = errors.New("no firewall")
 	qt.Assert(t, qt.IsNil(two.AddPorts([]Port{{Proto: "tcp", HostPort: 79, Port: 8079}})))

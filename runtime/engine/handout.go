@@ -80,10 +80,7 @@ func (eng *Engine) handOut(ctx context.Context, c cloning, op *event.Operation) 
 	}
 	eng.Pools.HandedOut(a.App)
 	eng.watchIdle(a, a.ended)
-	if err := fault.Point(ctx, fault.HandoutAfterCommit); err != nil {
-		return err
-	}
-	return nil
+	return fault.Point(ctx, fault.HandoutAfterCommit)
 }
 
 // takePooled takes the turn of a pooled app and gives it the clone's name; nil if

@@ -23,7 +23,7 @@ import (
 // Outcome is what a long operation tells when it has succeeded.
 type Outcome struct {
 	Sockets []checkpoint.Outcome // those that were not simply kept
-	Notes   []app.Note           // see app.remark
+	Notes   []app.Note           // see [app.App.Remark]
 }
 
 // Hibernate saves a running app, ends its processes and holds its sockets. If
@@ -48,7 +48,7 @@ type Sleep struct {
 	alarm func(first *alarm.Alarm) error
 }
 
-// hibernateOnce is hibernate without the second try.
+// hibernateOnce is Hibernate without the second try.
 //
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
