@@ -26,7 +26,7 @@ var rooms = []room{
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
-		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image", "snapshot/preflight",
+		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table",
 	}},
 	{"runtime/engine", []string{

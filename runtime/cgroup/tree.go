@@ -62,7 +62,7 @@ func Open(name, runDir string) (*Tree, error) {
 		}
 	}
 	if c.unified {
-		account(c.mount, filepath.Join(c.mount, c.name))
+		account(c.mount, c.Path())
 	}
 	return c, nil
 }
@@ -70,7 +70,7 @@ func Open(name, runDir string) (*Tree, error) {
 // dirs are the daemon's own cgroups, that of v2 first. They stay as long as the daemon,
 // also while there is no app: another one may just be about to be made in them.
 func (c *Tree) dirs() []string {
-	dirs := []string{filepath.Join(c.mount, c.name)}
+	dirs := []string{c.Path()}
 	for _, s := range c.v1() {
 		if p, ok := s.(interface{ Path(string) string }); ok {
 			dirs = append(dirs, p.Path(c.name))
@@ -95,6 +95,9 @@ func account(dirs ...string) {
 		}
 	}
 }
+
+// Path is the directory of the daemon's cgroup in the cgroup v2 hierarchy.
+func (c *Tree) Path() string { return filepath.Join(c.mount, c.name) }
 
 // Name is the path of the daemon's cgroup within each hierarchy.
 func (c *Tree) Name() string { return c.name }

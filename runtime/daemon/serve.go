@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"google.golang.org/grpc"
+
 	"github.com/snapctl/snapctl/runtime/server"
 )
 
@@ -36,7 +38,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
-	s := server.New(d.engine, server.Options{Version: d.opt.Version, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, CRIUVersion: d.criuVersion})
+	s := d.newServer()
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.Cancel()
 		s.Stop() // waits for the requests
@@ -49,4 +51,15 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
+}
+
+// newServer returns what answers requests.
+func (d *Daemon) newServer() *grpc.Server {
+	return server.New(server.Rooms{
+		Apps: &d.engine.Apps, Operations: d.engine, Saving: d.engine, Obstacles: d.engine, Engine: d.engine,
+		Snapshots: d.rooms.Store, Network: d.rooms.VEM, Layers: d.rooms.Storage.Layers, Memory: d.rooms.Storage.Memory, Events: d.rooms.Events,
+	}, server.Options{
+		Version: d.opt.Version, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, CRIU: d.rooms.CRIU.Path, CRIUVersion: d.criuVersion,
+		Cgroup: d.rooms.Cgroups.Name(), CgroupDir: d.rooms.Cgroups.Path(),
+	})
 }

@@ -28,8 +28,8 @@ func (srv *Server) Run(ctx context.Context, req *api.RunRequest) (*api.App, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, engine.DefaultTimeout)
 	defer cancel()
-	op := srv.eng.Events.Begin(event.Run, event.About{App: rec.Name})
-	a, err := srv.eng.Run(ctx, *rec)
+	op := srv.rooms.Events.Begin(event.Run, event.About{App: rec.Name})
+	a, err := srv.rooms.Operations.Run(ctx, *rec)
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (srv *Server) Run(ctx context.Context, req *api.RunRequest) (*api.App, erro
 // List implements the API.
 func (srv *Server) List(ctx context.Context, _ *api.ListRequest) (*api.ListResponse, error) {
 	// Nobody's yet are those that stand ready.
-	all := slices.DeleteFunc(srv.eng.Apps.List(), func(a *engine.App) bool { rec, _ := a.Read(); return rec.Pool != "" })
+	all := slices.DeleteFunc(srv.rooms.Apps.List(), func(a *engine.App) bool { rec, _ := a.Read(); return rec.Pool != "" })
 	resp := &api.ListResponse{Apps: make([]*api.App, len(all))}
 	lookAtAll(len(all), func(i int) { resp.Apps[i] = srv.showFully(ctx, all[i]) })
 	return resp, nil
@@ -50,14 +50,14 @@ func (srv *Server) List(ctx context.Context, _ *api.ListRequest) (*api.ListRespo
 func (srv *Server) showFully(ctx context.Context, a *engine.App) *api.App {
 	out := srv.show(a)
 	if out.GetStatus() == api.Status_STATUS_HELD {
-		out.WouldNotStart = showObstacles(srv.eng.AppObstacles(ctx, a, snapshot.BySize))
+		out.WouldNotStart = showObstacles(srv.rooms.Obstacles.AppObstacles(ctx, a, snapshot.BySize))
 	}
 	return out
 }
 
 // Show implements the API.
 func (srv *Server) Show(ctx context.Context, req *api.AppRequest) (*api.App, error) {
-	a, err := srv.eng.Apps.Get(req.GetName())
+	a, err := srv.rooms.Apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (srv *Server) Hibernate(req *api.HibernateRequest, stream grpc.ServerStream
 				return nil, err
 			}
 		}
-		return srv.eng.Hibernate(ctx, a, engine.Sleep{Accept: accept}, op)
+		return srv.rooms.Operations.Hibernate(ctx, a, engine.Sleep{Accept: accept}, op)
 	})
 }
 
@@ -88,14 +88,14 @@ func (srv *Server) Wake(req *api.WakeRequest, stream grpc.ServerStreamingServer[
 		if req.GetCopy() {
 			how.Pages = restore.Copy
 		}
-		return srv.eng.Wake(ctx, a, how, op)
+		return srv.rooms.Operations.Wake(ctx, a, how, op)
 	})
 }
 
 // Stop implements the API: it ends the app's program, and keeps the app's
 // record, log and files.
 func (srv *Server) Stop(ctx context.Context, req *api.StopRequest) (*api.App, error) {
-	a, err := srv.eng.Apps.Get(req.GetName())
+	a, err := srv.rooms.Apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +110,8 @@ func (srv *Server) Stop(ctx context.Context, req *api.StopRequest) (*api.App, er
 		}
 	}
 	grace := cmp.Or(req.GetTimeout().AsDuration(), 10*time.Second)
-	op := srv.eng.Events.Begin(event.Stop, event.About{App: req.GetName()})
-	err = srv.eng.Stop(ctx, a, sig, grace)
+	op := srv.rooms.Events.Begin(event.Stop, event.About{App: req.GetName()})
+	err = srv.rooms.Operations.Stop(ctx, a, sig, grace)
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -121,12 +121,12 @@ func (srv *Server) Stop(ctx context.Context, req *api.StopRequest) (*api.App, er
 
 // Remove implements the API.
 func (srv *Server) Remove(ctx context.Context, req *api.RemoveRequest) (*api.RemoveResponse, error) {
-	a, err := srv.eng.Apps.Get(req.GetName())
+	a, err := srv.rooms.Apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	op := srv.eng.Events.Begin(event.Remove, event.About{App: req.GetName()})
-	err = srv.eng.Remove(ctx, a, req.GetForce())
+	op := srv.rooms.Events.Begin(event.Remove, event.About{App: req.GetName()})
+	err = srv.rooms.Operations.Remove(ctx, a, req.GetForce())
 	op.End(err)
 	if err != nil {
 		return nil, err

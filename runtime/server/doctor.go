@@ -20,7 +20,7 @@ import (
 func (srv *Server) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.DoctorResponse, error) {
 	resp := &api.DoctorResponse{}
 	checks := doctor.Run(ctx, doctor.Options{
-		CRIU: []string{srv.eng.CRIU.Path}, StateDir: srv.opt.StateDir, Cgroup: filepath.Dir(srv.eng.Cgroups.Group("doctor").Path()),
+		CRIU: []string{srv.opt.CRIU}, StateDir: srv.opt.StateDir, Cgroup: srv.opt.CgroupDir,
 	})
 	for _, c := range append(checks, srv.checkHolder(ctx), srv.checkSaved(ctx)) {
 		resp.Checks = append(resp.Checks, &api.Check{Name: c.Name, Status: string(c.Status), Found: c.Found, Remedy: c.Remedy})
@@ -38,20 +38,20 @@ func (srv *Server) checkSaved(ctx context.Context) doctor.Check {
 		}
 	}
 	n := 0
-	for _, a := range srv.eng.Apps.List() {
+	for _, a := range srv.rooms.Apps.List() {
 		if a.Status() != app.Held {
 			continue
 		}
 		n++
-		add("app "+a.Name(), showObstacles(srv.eng.AppObstacles(ctx, a, snapshot.ByStamp)))
+		add("app "+a.Name(), showObstacles(srv.rooms.Obstacles.AppObstacles(ctx, a, snapshot.ByStamp)))
 	}
-	names, err := srv.eng.Store.Names()
+	names, err := srv.rooms.Snapshots.Names()
 	if err != nil {
 		found = append(found, err.Error())
 	}
 	for _, name := range names {
 		n++
-		add("snapshot "+name, showObstacles(srv.eng.SnapshotObstacles(ctx, name, snapshot.ByStamp)))
+		add("snapshot "+name, showObstacles(srv.rooms.Obstacles.SnapshotObstacles(ctx, name, snapshot.ByStamp)))
 	}
 	if len(found) > 0 {
 		return doctor.Check{
@@ -64,7 +64,7 @@ func (srv *Server) checkSaved(ctx context.Context) doctor.Check {
 
 // checkHolder looks whether the holder answers, which only its daemon can.
 func (srv *Server) checkHolder(ctx context.Context) doctor.Check {
-	kept, err := srv.eng.VEM.Kept(ctx)
+	kept, err := srv.rooms.Network.Kept(ctx)
 	if err != nil {
 		return doctor.Check{
 			Name: "holder", Status: doctor.Failed, Found: err.Error(),
@@ -75,15 +75,15 @@ func (srv *Server) checkHolder(ctx context.Context) doctor.Check {
 	for _, k := range kept {
 		n += k
 	}
-	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", srv.eng.VEM.HolderPID(), n, len(kept))}
+	return doctor.Check{Name: "holder", Status: doctor.OK, Found: fmt.Sprintf("process %d, with %d descriptors of %d apps", srv.rooms.Network.HolderPID(), n, len(kept))}
 }
 
 // Version implements the API.
 func (srv *Server) Version(_ context.Context, _ *api.VersionRequest) (*api.VersionResponse, error) {
 	v := &api.VersionResponse{
 		Version: srv.opt.Version, GoVersion: runtime.Version(), Kernel: doctor.Kernel(),
-		CriuVersion: criu.VersionText(srv.opt.CRIUVersion), CriuPath: srv.eng.CRIU.Path, StateDir: srv.opt.StateDir, RunDir: srv.opt.RunDir, Cgroup: srv.eng.Cgroups.Name(), Pid: int32(os.Getpid()),
-		HolderPid: int32(srv.eng.VEM.HolderPID()),
+		CriuVersion: criu.VersionText(srv.opt.CRIUVersion), CriuPath: srv.opt.CRIU, StateDir: srv.opt.StateDir, RunDir: srv.opt.RunDir, Cgroup: srv.opt.Cgroup, Pid: int32(os.Getpid()),
+		HolderPid: int32(srv.rooms.Network.HolderPID()),
 	}
 	return v, nil
 }

@@ -18,9 +18,9 @@ import (
 func (srv *Server) tellSteps(
 	stream grpc.ServerStreamingServer[api.Event], kind event.Kind, about event.About, do func(op *event.Operation) (*engine.Outcome, error),
 ) (event.Event, *engine.Outcome, error) {
-	op := srv.eng.Events.Begin(kind, about)
+	op := srv.rooms.Events.Begin(kind, about)
 	steps := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}}
-	told := srv.eng.Events.Listen(stream.Context(), event.Options{Filter: steps}, func(e event.Event) {
+	told := srv.rooms.Events.Listen(stream.Context(), event.Options{Filter: steps}, func(e event.Event) {
 		_ = stream.Send(&api.Event{Event: &api.Event_Progress{Progress: &api.Progress{Step: e.Step}}})
 	})
 	out, err := do(op)
@@ -36,14 +36,14 @@ func (srv *Server) Events(req *api.EventsRequest, stream grpc.ServerStreamingSer
 		return err
 	}
 	if !req.GetFollow() {
-		for _, e := range srv.eng.Events.Recent(filter) {
+		for _, e := range srv.rooms.Events.Recent(filter) {
 			if err := stream.Send(showEvent(&e)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	sub := srv.eng.Events.Subscribe(event.Options{Filter: filter, Recent: true})
+	sub := srv.rooms.Events.Subscribe(event.Options{Filter: filter, Recent: true})
 	defer sub.Close()
 	for {
 		e, ok := sub.Next(stream.Context())

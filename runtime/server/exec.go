@@ -28,7 +28,7 @@ func (srv *Server) Exec(stream grpc.BidiStreamingServer[api.ExecInput, api.ExecO
 		return err
 	}
 	start := first.GetStart()
-	a, err := srv.eng.Apps.Get(start.GetName())
+	a, err := srv.rooms.Apps.Get(start.GetName())
 	if err != nil {
 		return err
 	}

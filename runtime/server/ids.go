@@ -15,7 +15,7 @@ import (
 
 // Ids implements the API: what the app's own ids are on the host.
 func (srv *Server) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse, error) { //nolint:revive // named by the API
-	a, err := srv.eng.Apps.Get(req.GetName())
+	a, err := srv.rooms.Apps.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +40,10 @@ func (srv *Server) Ids(_ context.Context, req *api.AppRequest) (*api.IdsResponse
 	add("path", "/", a.Box.Root(), "overlay, writes in "+a.Box.Upper())
 	add("path", "/dev", a.Box.Dev(), "")
 	for i, l := range rec.Layers {
-		add("storage", fmt.Sprintf("layer %d", i+1), srv.eng.Storage.Layers.Path(l.ID), "shared, read-only")
+		add("storage", fmt.Sprintf("layer %d", i+1), srv.rooms.Layers.Path(l.ID), "shared, read-only")
 	}
 	for _, f := range rec.Memory {
-		add("storage", "memory", srv.eng.Storage.Memory.Path(f.ID), "shared, mapped copy on write")
+		add("storage", "memory", srv.rooms.Memory.Path(f.ID), "shared, mapped copy on write")
 	}
 	for _, m := range rec.Spec.Mounts {
 		add("path", m.Destination, m.Source, strings.Join(m.Options, ","))

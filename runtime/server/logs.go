@@ -17,7 +17,7 @@ import (
 
 // Logs implements the API.
 func (srv *Server) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[api.LogsChunk]) error {
-	a, err := srv.eng.Apps.Get(req.GetName())
+	a, err := srv.rooms.Apps.Get(req.GetName())
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (srv *Server) newRecord(req *api.RunRequest) (*app.Record, error) {
 	}
 	name := req.GetName()
 	if name == "" {
-		name = srv.eng.ChooseName(filepath.Base(req.GetArgs()[0]))
+		name = srv.rooms.Operations.ChooseName(filepath.Base(req.GetArgs()[0]))
 	}
 	if err := snapshot.ValidateName(name); err != nil {
 		return bad(err)

@@ -1,5 +1,7 @@
-// Package server turns requests of the API into calls of the engine, and what comes of them into
-// messages. It alone knows gRPC's codes, and the words by which users are told what to do.
+// Package server turns requests of the API into calls of the rooms below it, and what comes of them
+// into messages. It alone knows gRPC's codes, and the words by which users are told what to do.
+//
+// What it asks of other rooms is in small interfaces of its own, see [Rooms].
 package server
 
 import (
@@ -18,21 +20,24 @@ import (
 type Options struct {
 	Version          string
 	StateDir, RunDir string
+	CRIU             string // the path of the program
 	CRIUVersion      int
+	Cgroup           string // of the daemon, its path within each hierarchy
+	CgroupDir        string // its directory in the hierarchy of cgroup v2
 }
 
-// Server answers requests with what an engine has and does. It has no state of its own.
+// Server answers requests with what its rooms have and do. It has no state of its own.
 type Server struct {
 	api.UnimplementedSnapctlServer
-	eng *engine.Engine
-	opt Options
+	rooms Rooms
+	opt   Options
 }
 
 // New returns a server of the API, to serve a listener with. Every error that it returns has
 // its gRPC code and, where there is one, a hint. Its Stop waits for the requests.
-func New(eng *engine.Engine, opt Options) *grpc.Server {
+func New(rooms Rooms, opt Options) *grpc.Server {
 	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
-	api.RegisterSnapctlServer(s, &Server{eng: eng, opt: opt})
+	api.RegisterSnapctlServer(s, &Server{rooms: rooms, opt: opt})
 	return s
 }
 
@@ -41,7 +46,7 @@ type operation func(ctx context.Context, a *engine.App, op *event.Operation) (*e
 
 // operate runs a long operation and streams its steps and its result.
 func (srv *Server) operate(stream grpc.ServerStreamingServer[api.Event], kind event.Kind, appName string, timeout *durationpb.Duration, do operation) error {
-	a, err := srv.eng.Apps.Get(appName)
+	a, err := srv.rooms.Apps.Get(appName)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (srv *Server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
-	a, err := srv.eng.Apps.Get(req.GetApp())
+	a, err := srv.rooms.Apps.Get(req.GetApp())
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (srv *Server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 				return nil, err
 			}
 		}
-		m, out, err = srv.eng.TakeSnapshot(ctx, a, engine.SnapshotRequest{Name: req.GetName(), Stop: req.GetStop(), Accept: accept, Op: op})
+		m, out, err = srv.rooms.Saving.TakeSnapshot(ctx, a, engine.SnapshotRequest{Name: req.GetName(), Stop: req.GetStop(), Accept: accept, Op: op})
 		if err == nil {
 			op.Saved(m.Name)
 		}
@@ -55,12 +55,12 @@ func (srv *Server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 func (srv *Server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	claim, err := srv.eng.Store.Claim(req.GetSnapshot(), engine.Restoring)
+	claim, err := srv.rooms.Snapshots.Claim(req.GetSnapshot(), engine.Restoring)
 	if err != nil {
 		return err
 	}
 	defer claim.Release()
-	s, err := srv.eng.BeginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
+	s, err := srv.rooms.Saving.BeginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (srv *Server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingS
 	var a *engine.App
 	about := event.About{App: rec.Name, Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.Restore, about, func(op *event.Operation) (out *engine.Outcome, err error) {
-		a, out, err = srv.eng.Restore(ctx, engine.RestoreRequest{
+		a, out, err = srv.rooms.Saving.Restore(ctx, engine.RestoreRequest{
 			Source: s, Record: *rec, Anywhere: req.GetEndpoint() == "" && rec.Name != s.Manifest.App, Pages: pages, Op: op,
 		})
 		return out, err
@@ -100,20 +100,20 @@ func (srv *Server) ListSnapshots(ctx context.Context, _ *api.ListRequest) (*api.
 // snapshots lists the committed snapshots by name. One that can't be read is
 // listed by its name, and with what is wrong with it.
 func (srv *Server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
-	names, err := srv.eng.Store.Names()
+	names, err := srv.rooms.Snapshots.Names()
 	if err != nil {
 		return nil, err
 	}
 	all := make([]*api.Snapshot, len(names))
 	lookAtAll(len(names), func(i int) {
-		dir, m, err := srv.eng.Store.Find(names[i])
+		dir, m, err := srv.rooms.Snapshots.Find(names[i])
 		switch {
 		case errdefs.IsNotFound(err): // it was removed meanwhile
 		case err != nil:
 			all[i] = &api.Snapshot{Name: names[i], WouldNotStart: showObstacles(engine.ObstaclesOf(err))}
 		default:
 			all[i] = showSnapshot(m)
-			all[i].WouldNotStart = showObstacles(srv.eng.ManifestObstacles(ctx, dir, m, snapshot.BySize))
+			all[i].WouldNotStart = showObstacles(srv.rooms.Obstacles.ManifestObstacles(ctx, dir, m, snapshot.BySize))
 		}
 	})
 	return slices.DeleteFunc(all, func(s *api.Snapshot) bool { return s == nil }), nil
@@ -121,8 +121,8 @@ func (srv *Server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
 
 // RemoveSnapshot implements the API.
 func (srv *Server) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest) (*api.RemoveResponse, error) {
-	op := srv.eng.Events.Begin(event.RemoveSnapshot, event.About{Snapshot: req.GetName()})
-	err := srv.eng.Store.Remove(req.GetName())
+	op := srv.rooms.Events.Begin(event.RemoveSnapshot, event.About{Snapshot: req.GetName()})
+	err := srv.rooms.Snapshots.Remove(req.GetName())
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -133,10 +133,10 @@ func (srv *Server) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequ
 // Inspect implements the API. A held app's images are inspected by its name, if
 // no snapshot has it.
 func (srv *Server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.InspectResponse, error) {
-	dir, m, err := srv.eng.Store.Find(req.GetSnapshot())
+	dir, m, err := srv.rooms.Snapshots.Find(req.GetSnapshot())
 	var held *engine.App
 	if errdefs.IsNotFound(err) {
-		a, aerr := srv.eng.Apps.Get(req.GetSnapshot())
+		a, aerr := srv.rooms.Apps.Get(req.GetSnapshot())
 		if aerr != nil {
 			return nil, err
 		}
@@ -163,9 +163,9 @@ func (srv *Server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.I
 	}
 	shown := showSnapshot(m)
 	if held != nil {
-		shown.WouldNotStart = showObstacles(srv.eng.AppObstacles(ctx, held, snapshot.BySize))
+		shown.WouldNotStart = showObstacles(srv.rooms.Obstacles.AppObstacles(ctx, held, snapshot.BySize))
 	} else {
-		shown.WouldNotStart = showObstacles(srv.eng.ManifestObstacles(ctx, dir, m, snapshot.BySize))
+		shown.WouldNotStart = showObstacles(srv.rooms.Obstacles.ManifestObstacles(ctx, dir, m, snapshot.BySize))
 	}
 	return &api.InspectResponse{Snapshot: shown, InfoJson: b}, nil
 }

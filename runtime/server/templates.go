@@ -29,7 +29,7 @@ func (srv *Server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 		return fmt.Errorf("%w: a template is made of an app or of a snapshot", errdefs.ErrInvalidArgument)
 	}
 	if req.GetApp() != "" {
-		a, err := srv.eng.Apps.Get(req.GetApp())
+		a, err := srv.rooms.Engine.Apps.Get(req.GetApp())
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (srv *Server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 	about := event.About{Template: req.GetName(), App: req.GetApp(), Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.CreateTemplate, about, func(op *event.Operation) (out *engine.Outcome, err error) {
 		r.Op = op
-		t, out, err = srv.eng.CreateTemplate(ctx, r)
+		t, out, err = srv.rooms.Engine.CreateTemplate(ctx, r)
 		return out, err
 	})
 	if err != nil {
@@ -52,32 +52,32 @@ func (srv *Server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 
 // ListTemplates implements the API.
 func (srv *Server) ListTemplates(ctx context.Context, _ *api.ListRequest) (*api.ListTemplatesResponse, error) {
-	all := srv.eng.Catalog.List()
+	all := srv.rooms.Engine.Catalog.List()
 	resp := &api.ListTemplatesResponse{}
 	for _, t := range all {
 		resp.Templates = append(resp.Templates, srv.showTemplate(t))
 	}
 	lookAtAll(len(all), func(i int) {
-		resp.Templates[i].WouldNotStart = showObstacles(srv.eng.SnapshotObstacles(ctx, all[i].Snapshot, snapshot.BySize))
+		resp.Templates[i].WouldNotStart = showObstacles(srv.rooms.Engine.SnapshotObstacles(ctx, all[i].Snapshot, snapshot.BySize))
 	})
 	return resp, nil
 }
 
 // ShowTemplate implements the API.
 func (srv *Server) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*api.Template, error) {
-	t, err := srv.eng.Catalog.Get(req.GetName())
+	t, err := srv.rooms.Engine.Catalog.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
 	out := srv.showTemplate(t)
-	out.WouldNotStart = showObstacles(srv.eng.SnapshotObstacles(ctx, t.Snapshot, snapshot.BySize))
+	out.WouldNotStart = showObstacles(srv.rooms.Engine.SnapshotObstacles(ctx, t.Snapshot, snapshot.BySize))
 	return out, nil
 }
 
 // RemoveTemplate implements the API.
 func (srv *Server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
-	op := srv.eng.Events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
-	err := srv.eng.RemoveTemplate(ctx, req.GetName())
+	op := srv.rooms.Engine.Events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
+	err := srv.rooms.Engine.RemoveTemplate(ctx, req.GetName())
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -87,16 +87,16 @@ func (srv *Server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest)
 
 func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
 	ready := 0
-	for _, a := range srv.eng.Pooled(t) {
+	for _, a := range srv.rooms.Engine.Pooled(t) {
 		if a.Status() == app.Pooled && a.Free() { // who is told so may ask for it at once
 			ready++
 		}
 	}
 	out := &api.Template{
 		Name: t.Name, Snapshot: t.Snapshot, CreatedAt: timestamppb.New(t.CreatedAt), RulesYaml: t.RulesText,
-		Clones: srv.eng.ClonesOf(t.Name), PoolSize: int32(srv.eng.Catalog.Ready(t)), PoolReady: int32(ready),
+		Clones: srv.rooms.Engine.ClonesOf(t.Name), PoolSize: int32(srv.rooms.Engine.Catalog.Ready(t)), PoolReady: int32(ready),
 	}
-	if err := srv.eng.Pools.Failed(t); err != nil {
+	if err := srv.rooms.Engine.Pools.Failed(t); err != nil {
 		out.PoolError = err.Error()
 	}
 	for _, key := range slices.Sorted(func(yield func(string) bool) {
@@ -113,7 +113,7 @@ func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
 		}
 		out.Parameters = append(out.Parameters, shown)
 	}
-	_, m, err := srv.eng.Store.Find(t.Snapshot)
+	_, m, err := srv.rooms.Engine.Store.Find(t.Snapshot)
 	if err != nil {
 		return out // the snapshot is damaged: cloning says how
 	}
@@ -126,8 +126,8 @@ func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
 
 // Clone implements the API.
 func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
-	defer srv.eng.Pools.Begin()()
-	t, err := srv.eng.Catalog.Get(req.GetTemplate())
+	defer srv.rooms.Engine.Pools.Begin()()
+	t, err := srv.rooms.Engine.Catalog.Get(req.GetTemplate())
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 	if err := checkCounts(req, &r); err != nil {
 		return err
 	}
-	free, err := srv.eng.NameClones(t, &r)
+	free, err := srv.rooms.Engine.NameClones(t, &r)
 	if err != nil {
 		return err
 	}
@@ -162,12 +162,12 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
 	report := &cloneReport{srv: srv, stream: stream, total: int32(len(r.Names))}
-	op := srv.eng.Events.Begin(event.CloneRequest, event.About{Template: t.Name})
+	op := srv.rooms.Engine.Events.Begin(event.CloneRequest, event.About{Template: t.Name})
 	r.Op, r.Done = op.ID(), report.done
 	// A hand-out is over before anybody could read its steps.
 	made := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}, Kinds: []event.Kind{event.Clone}}
-	told := srv.eng.Events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
-	err = srv.eng.MakeClones(ctx, t, r)
+	told := srv.rooms.Engine.Events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
+	err = srv.rooms.Engine.MakeClones(ctx, t, r)
 	told()
 	ended := op.End(err)
 	if err != nil {
@@ -249,18 +249,18 @@ func (srv *Server) SetPool(ctx context.Context, req *api.SetPoolRequest) (*api.T
 	if size < 0 || size > most {
 		return nil, fmt.Errorf("%w: a pool of %d clones: want 0 to %d", errdefs.ErrInvalidArgument, size, most)
 	}
-	t, err := srv.eng.Catalog.Get(req.GetTemplate())
+	t, err := srv.rooms.Engine.Catalog.Get(req.GetTemplate())
 	if err != nil {
 		return nil, err
 	}
-	if _, m, err := srv.eng.Store.Find(t.Snapshot); err != nil {
+	if _, m, err := srv.rooms.Engine.Store.Find(t.Snapshot); err != nil {
 		return nil, err
 	} else if m.Processes == 0 && size > 0 {
 		return nil, engine.Refusef("template %s has no processes that could stand ready: its clones start their program", t.Name)
 	}
-	if err := srv.eng.Catalog.SetReady(ctx, t, size); err != nil {
+	if err := srv.rooms.Engine.Catalog.SetReady(ctx, t, size); err != nil {
 		return nil, err
 	}
-	srv.eng.Pools.Soon()
+	srv.rooms.Engine.Pools.Soon()
 	return srv.showTemplate(t), nil
 }

@@ -19,12 +19,12 @@ import (
 // VemTable implements the API: one row for each socket of the apps' networks.
 func (srv *Server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api.VemTableResponse, error) {
 	if name := req.GetApp(); name != "" {
-		if _, err := srv.eng.Apps.Get(name); err != nil {
+		if _, err := srv.rooms.Apps.Get(name); err != nil {
 			return nil, err
 		}
 	}
 	resp := &api.VemTableResponse{}
-	for _, a := range srv.eng.Apps.List() {
+	for _, a := range srv.rooms.Apps.List() {
 		rec, _ := a.Read()
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
@@ -96,7 +96,7 @@ func remoteText(a netip.AddrPort) string {
 
 // places tells which app an address of a network belongs to.
 func (srv *Server) places(network string) func(netip.Addr) (table.Place, bool) {
-	at := srv.eng.VEM.Owners(network)
+	at := srv.rooms.Network.Owners(network)
 	return func(a netip.Addr) (table.Place, bool) {
 		name, ok := at[a]
 		return table.Place{Actual: name}, ok

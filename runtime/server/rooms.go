@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/store"
+)
+
+// Rooms are what a server asks. All of them may be asked at the same time.
+type Rooms struct {
+	Apps       Apps
+	Operations Operations
+	Saving     Saving
+	Obstacles  Obstacles
+	Snapshots  Snapshots
+	Network    Network
+	Layers     Shelf // the files that apps share
+	Memory     Shelf // the memory files that apps share
+	Events     *event.Bus
+	// Engine is for the requests that concern templates, clones and pools.
+	Engine *engine.Engine
+}
+
+// Apps are the apps of the host, as [app.Registry] has them.
+type Apps interface {
+	Get(name string) (*engine.App, error)
+	List() []*engine.App
+}
+
+// Operations are what can be done with one app, as [engine.Engine] does it.
+type Operations interface {
+	ChooseName(program string) string
+	Run(ctx context.Context, rec app.Record) (*engine.App, error)
+	Hibernate(ctx context.Context, a *engine.App, how engine.Sleep, op *event.Operation) (*engine.Outcome, error)
+	Wake(ctx context.Context, a *engine.App, how engine.Awakening, op *event.Operation) (*engine.Outcome, error)
+	Stop(ctx context.Context, a *engine.App, sig unix.Signal, grace time.Duration) error
+	Remove(ctx context.Context, a *engine.App, force bool) error
+}
+
+// Saving makes snapshots of apps, and apps of snapshots, as [engine.Engine] does it.
+type Saving interface {
+	TakeSnapshot(ctx context.Context, a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
+	BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*engine.Source, error)
+	Restore(ctx context.Context, req engine.RestoreRequest) (*engine.App, *engine.Outcome, error)
+}
+
+// Obstacles tells what keeps saved apps from coming back, as [engine.Engine] does.
+type Obstacles interface {
+	AppObstacles(ctx context.Context, a *engine.App, depth snapshot.Depth) []engine.Obstacle
+	SnapshotObstacles(ctx context.Context, name string, depth snapshot.Depth) []engine.Obstacle
+	ManifestObstacles(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []engine.Obstacle
+}
+
+// Snapshots are the saved snapshots, as [store.Store] has them.
+type Snapshots interface {
+	Names() ([]string, error)
+	Find(name string) (snapshot.Dir, *snapshot.Manifest, error)
+	Claim(name string, r store.Reason) (*store.Claim, error)
+	Remove(name string) error
+}
+
+// Network is what is known of apps' addresses and held sockets, as the VEM knows it.
+type Network interface {
+	Owners(network string) map[netip.Addr]string
+	Kept(ctx context.Context) (map[string]int, error)
+	HolderPID() int
+}
+
+// Shelf has files that apps share, by their ids.
+type Shelf interface {
+	Path(id memory.ID) string
+}
