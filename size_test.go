@@ -30,7 +30,6 @@ var (
 		"cmd/internal/cli/fake_test.go":   425,
 		"snapshot/image/map.go":           433,
 		"snapshot/memory/memory_test.go":  416,
-		"snapshot/stubs_test.go":          426,
 		"testenv/cmd/survivor/python.go":  488,
 		"testenv/peer/load_test.go":       416,
 		"vem/fabric/fabric_test.go":       470,
@@ -42,7 +41,6 @@ var (
 	largePackages = map[string]int{
 		"cmd/internal/cli":     3100,
 		"runtime/engine":       4170,
-		"snapshot":             2850,
 		"snapshot/image":       8670,
 		"testenv/cmd/bench":    3700,
 		"testenv/cmd/survivor": 2700,

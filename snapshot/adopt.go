@@ -10,7 +10,9 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // maxBases is how many memory files of earlier snapshots one may build on.
@@ -136,7 +138,7 @@ func (m *Manifest) addBase(f memory.File, name string) {
 
 // adoptStorage makes a layer of the app's files, if there are any, on top of those
 // of the manifest. It returns a function that unpins all of them.
-func (p *Partial) adoptStorage(ctx context.Context, layers *Layers, m *Manifest) (unpin func(), err error) {
+func (p *Partial) adoptStorage(ctx context.Context, layers *layer.Store, m *Manifest) (unpin func(), err error) {
 	if !m.WithStorage {
 		return func() {}, nil
 	}
@@ -148,22 +150,22 @@ func (p *Partial) adoptStorage(ctx context.Context, layers *Layers, m *Manifest)
 			unpin()
 		}
 	}()
-	tree := p.Dir().Storage()
-	if there, err := exists(tree); err != nil || !there {
+	dir := p.Dir().Storage()
+	if there, err := tree.Exists(dir); err != nil || !there {
 		return unpin, err // it is all in the manifest's layers
 	}
-	if names, err := listTree(tree); err != nil || len(names) == 0 {
-		return unpin, errors.Join(err, os.RemoveAll(tree))
+	if names, err := tree.List(dir, ownFiles...); err != nil || len(names) == 0 {
+		return unpin, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err := syncTree(ctx, tree); err != nil {
+	if err := tree.Sync(ctx, dir); err != nil {
 		return nil, err
 	}
-	layer, err := layers.adopt(ctx, tree)
+	made, err := layers.Adopt(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	pinned = append(pinned, layer)
-	m.Layers = append([]Layer{layer}, m.Layers...)
+	pinned = append(pinned, made)
+	m.Layers = append([]layer.Ref{made}, m.Layers...)
 	return unpin, nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/testenv"
 )
 
@@ -68,7 +69,7 @@ func sweepAll(t *testing.T, s *memory.Store, manifests ...*Manifest) {
 // describedAnew gives a directory a manifest of what is in it now.
 func describedAnew(t *testing.T, dir Dir, m *Manifest) (err error) {
 	t.Helper()
-	m.Files, err = describeTree(t.Context(), string(dir))
+	m.Files, err = tree.Describe(t.Context(), string(dir), ownFiles...)
 	qt.Assert(t, qt.IsNil(err))
 	return writeManifest(string(dir), m)
 }
@@ -151,7 +152,7 @@ func TestOpenNamesTheMemoryFile(t *testing.T) {
 			qt.Assert(t, qt.IsNil(damage(s.Path(bad))))
 			for _, depth := range []Depth{ByStamp, ByDigest} {
 				_, err := dir.Open(t.Context(), depth, s)
-				qt.Check(t, qt.ErrorIs(err, ErrDamaged))
+				qt.Check(t, qt.ErrorIs(err, tree.ErrDamaged))
 				qt.Check(t, qt.ErrorIs(err, memory.ErrDamaged))
 				qt.Check(t, qt.ErrorMatches(err, ".*"+string(bad)+".*"))
 			}
@@ -187,7 +188,7 @@ func TestOpenRefusesLinks(t *testing.T) {
 			qt.Assert(t, qt.IsNil(os.Symlink(target(m, s, dir), link)))
 			qt.Assert(t, qt.IsNil(describedAnew(t, dir, m)))
 			_, err := dir.Open(t.Context(), ByDigest, s)
-			qt.Assert(t, qt.ErrorIs(err, ErrDamaged))
+			qt.Assert(t, qt.ErrorIs(err, tree.ErrDamaged))
 			qt.Assert(t, qt.ErrorMatches(err, ".*"+m.Memory[0].Image+": it does not lead to memory file "+string(m.Memory[0].ID)))
 		})
 	}

@@ -7,14 +7,16 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // CopyOptions says what [Dir.Copy] makes of a saved app.
 type CopyOptions struct {
 	Target string // the directory that the copy becomes
 	Store  *memory.Store
-	Layers *Layers
+	Layers *layer.Store
 	// Change makes the manifest that of the copy.
 	Change func(m *Manifest)
 	// CopyFiles adds the app's files, if the manifest says that it has them.
@@ -34,7 +36,7 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 	for _, f := range m.Memory {
 		// A sweep may have come between.
 		if err := o.Store.Check(ctx, f.File, ByStamp); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrDamaged, err)
+			return "", fmt.Errorf("%w: %w", tree.ErrDamaged, err)
 		}
 	}
 	partial, err := Begin(o.Target)
@@ -43,7 +45,7 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 	}
 	defer func() { err = errors.Join(err, partial.Discard()) }()
 	images := partial.Dir().Images()
-	if err := errors.Join(CopyTree(ctx, d.Images(), images), CopyTree(ctx, d.Shm(), partial.Dir().Shm()), CopyOthers(ctx, d.Dev(), partial.Dir().Dev(), nil)); err != nil {
+	if err := errors.Join(tree.Copy(ctx, d.Images(), images), tree.Copy(ctx, d.Shm(), partial.Dir().Shm()), tree.CopyExcept(ctx, d.Dev(), partial.Dir().Dev(), nil)); err != nil {
 		return "", err
 	}
 	for _, f := range m.Memory {

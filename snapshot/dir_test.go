@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapctl/snapctl/snapshot/terminal"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 func manifest() *Manifest {
@@ -30,15 +31,15 @@ func TestManifestValidate(t *testing.T) {
 		"no root":       {func(m *Manifest) { m.Spec.Root = nil }, ".*no program in it"},
 		"no arguments":  {func(m *Manifest) { m.Spec.Process.Args = nil }, ".*no program in it"},
 		"app name":      {func(m *Manifest) { m.App = "../x" }, `.*app name "../x"`},
-		"file":          {func(m *Manifest) { m.Files = []File{{Path: "images/a", Type: "file"}} }, ""},
-		"absolute path": {func(m *Manifest) { m.Files = []File{{Path: "/a", Type: "file"}} }, ".*leads out.*"},
-		"way out":       {func(m *Manifest) { m.Files = []File{{Path: "a/../../b", Type: "file"}} }, ".*leads out.*"},
-		"unclean path":  {func(m *Manifest) { m.Files = []File{{Path: "a//b", Type: "file"}} }, ".*leads out.*"},
-		"empty path":    {func(m *Manifest) { m.Files = []File{{Type: "file"}} }, ".*leads out.*"},
-		"the manifest":  {func(m *Manifest) { m.Files = []File{{Path: "manifest.json", Type: "file"}} }, ".*leads out.*"},
-		"file type":     {func(m *Manifest) { m.Files = []File{{Path: "a", Type: "fifo"}} }, `.*has type "fifo"`},
+		"file":          {func(m *Manifest) { m.Files = []tree.File{{Path: "images/a", Type: "file"}} }, ""},
+		"absolute path": {func(m *Manifest) { m.Files = []tree.File{{Path: "/a", Type: "file"}} }, ".*leads out.*"},
+		"way out":       {func(m *Manifest) { m.Files = []tree.File{{Path: "a/../../b", Type: "file"}} }, ".*leads out.*"},
+		"unclean path":  {func(m *Manifest) { m.Files = []tree.File{{Path: "a//b", Type: "file"}} }, ".*leads out.*"},
+		"empty path":    {func(m *Manifest) { m.Files = []tree.File{{Type: "file"}} }, ".*leads out.*"},
+		"the manifest":  {func(m *Manifest) { m.Files = []tree.File{{Path: "manifest.json", Type: "file"}} }, ".*leads out.*"},
+		"file type":     {func(m *Manifest) { m.Files = []tree.File{{Path: "a", Type: "fifo"}} }, `.*has type "fifo"`},
 		"twice": {
-			func(m *Manifest) { m.Files = []File{{Path: "a", Type: "file"}, {Path: "a", Type: "dir"}} },
+			func(m *Manifest) { m.Files = []tree.File{{Path: "a", Type: "file"}, {Path: "a", Type: "dir"}} },
 			`.*path "a" twice`,
 		},
 		"mount":         {func(m *Manifest) { m.External = []External{{Kind: ExternalBind, Path: "/data"}} }, ""},
@@ -49,7 +50,7 @@ func TestManifestValidate(t *testing.T) {
 		"unclean mount": {func(m *Manifest) { m.External = []External{{Kind: ExternalDev, Path: "/a/../b"}} }, ".*mount path.*"},
 		"connections": {
 			func(m *Manifest) {
-				m.Connections, m.Files = 2, []File{{Path: "connections.bin", Type: "file"}}
+				m.Connections, m.Files = 2, []tree.File{{Path: "connections.bin", Type: "file"}}
 			}, "",
 		},
 		"connections without a file": {func(m *Manifest) { m.Connections = 2 }, ".*2 connections, without a file of them"},
@@ -72,7 +73,7 @@ func TestManifestValidate(t *testing.T) {
 
 func FuzzParseManifest(f *testing.F) {
 	m := manifest()
-	m.Files = []File{{Path: "images/a", Type: "file"}}
+	m.Files = []tree.File{{Path: "images/a", Type: "file"}}
 	b, err := json.Marshal(m)
 	qt.Assert(f, qt.IsNil(err))
 	f.Add(b)

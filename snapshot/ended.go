@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/snapctl/snapctl/snapshot/layer"
 )
 
 // FilesOptions says what [TakeFiles] saves.
@@ -11,7 +13,7 @@ type FilesOptions struct {
 	Target   string // the directory that the snapshot becomes
 	Manifest Manifest
 	// Layers takes the files that CopyFiles copied to the storage directory.
-	Layers *Layers
+	Layers *layer.Store
 	// CopyFiles copies the app's files into the snapshot; nil if all of them are in
 	// the manifest's layers.
 	CopyFiles func(ctx context.Context, to Dir) error

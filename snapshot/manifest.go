@@ -14,9 +14,11 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/settings"
 	"github.com/snapctl/snapctl/snapshot/sysv"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // ManifestVersion is the version of the format that this package writes.
@@ -35,6 +37,9 @@ const (
 	socketsFile     = "sockets.json"
 	networkFile     = "network.json"
 )
+
+// ownFiles are those that a manifest can't describe: itself, and its digest.
+var ownFiles = []string{manifestFile, digestFile} //nolint:gochecknoglobals // a constant
 
 // Manifest describes a snapshot. It is a pure value: [Manifest.Validate] checks
 // it without touching the system.
@@ -97,8 +102,8 @@ type Content struct {
 	// Bound are the files below binds that the processes had mapped or open.
 	Bound []hostfile.Bound `json:"bound,omitempty"`
 	// Layers are the app's files, the topmost layer first, if WithStorage.
-	Layers []Layer `json:"layers,omitempty"`
-	Files  []File  `json:"files"` // everything else in the directory
+	Layers []layer.Ref `json:"layers,omitempty"`
+	Files  []tree.File `json:"files"` // everything else in the directory
 }
 
 // Memory is one memory file. It is a pages image of this snapshot (then Image is a
@@ -133,22 +138,6 @@ type Origin struct {
 	Kernel      string `json:"kernel"`
 	Arch        string `json:"arch"`
 	CRIUVersion int    `json:"criu_version"`
-}
-
-// File is one file of a snapshot.
-type File struct {
-	Path      string `json:"path"` // slash-separated, relative to the snapshot
-	Type      string `json:"type"` // "file", "dir", "symlink", "other"
-	SizeBytes int64  `json:"size_bytes,omitempty"`
-	SHA256    string `json:"sha256,omitempty"` // of a file's bytes or a link's target
-	Mode      uint32 `json:"mode"`             // st_mode
-	// Marks and Links are those of a file of a storage layer.
-	Marks
-	Links int `json:"links,omitempty"` // st_nlink of a regular file, if it is more than 1
-	// Stamp changes whenever the file is changed on this host; it stands in
-	// for the digest where reading every byte again would cost too much. In the
-	// list of a layer it tells what no digest does: owners, times and attributes.
-	Stamp string `json:"stamp,omitempty"`
 }
 
 // ErrInvalid is a manifest that does not make sense.

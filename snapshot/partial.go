@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // partialPrefix is the prefix of directories that are being written. A directory with this
@@ -58,9 +60,9 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	// The files are read and brought to the disk at the same time; the manifest, which
 	// is made of what was read, follows them.
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return syncTree(gctx, p.dir) })
+	g.Go(func() error { return tree.Sync(gctx, p.dir) })
 	g.Go(func() (err error) {
-		m.Files, err = describeTree(gctx, p.dir)
+		m.Files, err = tree.Describe(gctx, p.dir, ownFiles...)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -70,15 +72,8 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 		return "", err
 	}
 	written := []string{filepath.Join(p.dir, manifestFile), filepath.Join(p.dir, digestFile)}
-	for _, path := range written { // see syncTree
-		if err := startWriting(path); err != nil {
-			return "", err
-		}
-	}
-	for _, path := range append(written, p.dir) {
-		if err := syncPath(path); err != nil {
-			return "", err
-		}
+	if err := tree.SyncPaths(append(written, p.dir)...); err != nil {
+		return "", err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, p.dir, unix.AT_FDCWD, p.target, unix.RENAME_NOREPLACE); err != nil {
 		if errors.Is(err, unix.EEXIST) {
@@ -87,7 +82,7 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 		return "", fmt.Errorf("commit snapshot: %w", err)
 	}
 	p.done = true
-	return Dir(p.target), syncPath(filepath.Dir(p.target))
+	return Dir(p.target), tree.SyncPaths(filepath.Dir(p.target))
 }
 
 // Discard removes the files, unless they were committed.
@@ -145,75 +140,6 @@ func (d Dir) Remove() error {
 	}
 	if err := sweep(filepath.Dir(string(d)), d.dropped()); err != nil {
 		return fmt.Errorf("remove snapshot: %w", err)
-	}
-	return nil
-}
-
-// syncers is how many files are synced at the same time.
-const syncers = 8
-
-// syncTree brings every file and directory to the disk.
-//
-// A file system with a journal commits it for each fsync, unless there is nothing in
-// it that the last commit did not have. So all files get their place on the disk
-// first, and the first fsyncs commit what the others would.
-func syncTree(ctx context.Context, dir string) error {
-	err := walkSynced(ctx, dir, func(path string, d fs.DirEntry) error {
-		if d.IsDir() {
-			return nil
-		}
-		return startWriting(path)
-	})
-	if err != nil {
-		return err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(syncers)
-	err = walkSynced(ctx, dir, func(path string, _ fs.DirEntry) error {
-		g.Go(func() error { return syncPath(path) })
-		return nil
-	})
-	if gerr := g.Wait(); gerr != nil {
-		return gerr // the walk was ended by it
-	}
-	return err
-}
-
-// walkSynced calls do for each file and directory that can be synced.
-func walkSynced(ctx context.Context, dir string, do func(path string, d fs.DirEntry) error) error {
-	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if d.IsDir() || d.Type().IsRegular() {
-			return do(p, d)
-		}
-		return nil
-	})
-}
-
-// startWriting begins to write a file to the disk, and does not wait for it. It has
-// its blocks then (fs/ext4/inode.c, ext4_writepages). What can't be done syncPath
-// finds out.
-func startWriting(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return fmt.Errorf("sync: %w", err)
-	}
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
-	return f.Close()
-}
-
-func syncPath(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return fmt.Errorf("sync: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
 	}
 	return nil
 }

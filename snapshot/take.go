@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/settings"
 	"github.com/snapctl/snapctl/snapshot/sysv"
@@ -49,7 +50,7 @@ type TakeOptions struct {
 	MemoryOptions
 	// Layers takes the files that CopyFiles copied to the storage directory.
 	// Manifest.Layers are those that the app has below them.
-	Layers *Layers
+	Layers *layer.Store
 	Start  func(*exec.Cmd) error // as in criu.DumpOptions
 
 	Hooks

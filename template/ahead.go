@@ -31,7 +31,7 @@ func (r *Rules) Ahead(root string, open []string) (err error) {
 		return fmt.Errorf("write machine id: %w", err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	return tree{root: dir}.machineID(p.MachineID)
+	return cloneTree{root: dir}.machineID(p.MachineID)
 }
 
 // Done takes out of a plan what [Rules.Ahead] has done for its clone.

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // ErrEscape is a path that would lead to files that are not the clone's own.
@@ -36,7 +36,7 @@ func (p *Plan) Apply(ctx context.Context, root string, binds map[string]string) 
 		return fmt.Errorf("apply plan: %w", err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	t := tree{root: dir, binds: binds}
+	t := cloneTree{root: dir, binds: binds}
 	for _, r := range p.Redirects {
 		if err := t.redirect(ctx, r); err != nil {
 			return fmt.Errorf("redirect %s to %s: %w", r.Path, r.Target, err)
@@ -56,9 +56,9 @@ func (p *Plan) Apply(ctx context.Context, root string, binds map[string]string) 
 	return p.Instance.Write(root)
 }
 
-// tree is a clone's files. All access is through root, which the kernel does
+// cloneTree is a clone's files. All access is through root, which the kernel does
 // not let it leave; paths are the clone's, absolute.
-type tree struct {
+type cloneTree struct {
 	root  *os.Root
 	binds map[string]string
 }
@@ -78,7 +78,7 @@ const maxLinks = 40
 // resolve follows symbolic links as the clone would: an absolute one starts at
 // its root, and ".." there stays there. os.Root would refuse these. What is
 // missing is taken as it is; lastLink tells to leave a link at the end alone.
-func (t tree) resolve(p string, last lastLink) (string, error) {
+func (t cloneTree) resolve(p string, last lastLink) (string, error) {
 	done, rest, links := "/", strings.Split(strings.TrimPrefix(path.Clean(p), "/"), "/"), 0
 	for len(rest) > 0 {
 		next := path.Join(done, rest[0])
@@ -121,7 +121,7 @@ const (
 )
 
 // bind finds the bind that a path is below.
-func (t tree) bind(p string) (at, source string, ok bool) {
+func (t cloneTree) bind(p string) (at, source string, ok bool) {
 	for inside, host := range t.binds {
 		if below(p, inside) && len(inside) >= len(at) {
 			at, source, ok = inside, host, true
@@ -131,7 +131,7 @@ func (t tree) bind(p string) (at, source string, ok bool) {
 }
 
 // own checks that a path is the clone's own.
-func (t tree) own(p string) error {
+func (t cloneTree) own(p string) error {
 	if at, _, ok := t.bind(p); ok {
 		return fmt.Errorf("%w: %s is in the bind %s, which is the host's: redirect it, or choose a path outside", ErrEscape, p, at)
 	}
@@ -144,7 +144,7 @@ func (t tree) own(p string) error {
 }
 
 // write writes a file aside and renames it into place.
-func (t tree) write(f PlannedFile) (err error) {
+func (t cloneTree) write(f PlannedFile) (err error) {
 	wrap := func(err error) error { return fmt.Errorf("write %s: %w", f.Path, err) }
 	where, err := t.resolve(f.Path, followLast)
 	if err != nil {
@@ -208,7 +208,7 @@ func ignoreMissing(err error) error {
 // own if it was installed without systemd (dbus-uuidgen(1)).
 var machineIDs = []string{"/etc/machine-id", "/var/lib/dbus/machine-id"}
 
-func (t tree) machineID(id PlannedMachineID) error {
+func (t cloneTree) machineID(id PlannedMachineID) error {
 	if id.ID == "" {
 		return nil
 	}
@@ -230,7 +230,7 @@ func (t tree) machineID(id PlannedMachineID) error {
 }
 
 // redirect makes a link, and what it leads to.
-func (t tree) redirect(ctx context.Context, r PlannedRedirect) error {
+func (t cloneTree) redirect(ctx context.Context, r PlannedRedirect) error {
 	link, err := t.resolve(r.Path, keepLast)
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func (t tree) redirect(ctx context.Context, r PlannedRedirect) error {
 			return err
 		}
 		defer outer.Close() //nolint:errcheck // only a handle
-		dst = tree{root: outer}
+		dst = cloneTree{root: outer}
 	} else if err := t.own(target); err != nil {
 		return err
 	}
@@ -273,7 +273,7 @@ func (t tree) redirect(ctx context.Context, r PlannedRedirect) error {
 
 // move moves what is at from, if anything, to a place where there is nothing,
 // which is made otherwise: as a directory.
-func (t tree) move(ctx context.Context, from string, dst tree, to string) error {
+func (t cloneTree) move(ctx context.Context, from string, dst cloneTree, to string) error {
 	info, err := t.root.Lstat(local(from))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -317,7 +317,7 @@ func (t tree) move(ctx context.Context, from string, dst tree, to string) error 
 
 // copyDir copies a directory aside, where nobody else gets, and renames it into
 // place: other apps may have the place too, and make links of what is in it.
-func (t tree) copyDir(ctx context.Context, from string, dst tree, to string) (err error) {
+func (t cloneTree) copyDir(ctx context.Context, from string, dst cloneTree, to string) (err error) {
 	aside := path.Join(path.Dir(to), ".snapctl-"+newUUID())
 	if err := dst.root.Mkdir(local(aside), 0o700); err != nil {
 		return err
@@ -339,14 +339,14 @@ func (t tree) copyDir(ctx context.Context, from string, dst tree, to string) (er
 	defer target.Close() //nolint:errcheck // only a handle
 	// By descriptor, so that no link is followed on the way; with "/." since
 	// proc_pid_fd(5) itself is a link, of which lchown(2) would not get past.
-	err = snapshot.CopyTree(ctx, fmt.Sprintf("/proc/self/fd/%d/.", source.Fd()), fmt.Sprintf("/proc/self/fd/%d/.", target.Fd()))
+	err = tree.Copy(ctx, fmt.Sprintf("/proc/self/fd/%d/.", source.Fd()), fmt.Sprintf("/proc/self/fd/%d/.", target.Fd()))
 	if err != nil {
 		return err
 	}
 	return dst.root.Rename(local(whole), local(to))
 }
 
-func (t tree) copyFile(from string, info fs.FileInfo, dst tree, to string) (err error) {
+func (t cloneTree) copyFile(from string, info fs.FileInfo, dst cloneTree, to string) (err error) {
 	in, err := t.root.OpenFile(local(from), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err

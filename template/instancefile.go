@@ -72,7 +72,7 @@ func CheckInstance(root string, open []string) (err error) {
 		return fail(err)
 	}
 	defer dir.Close() //nolint:errcheck // a handle
-	t := tree{root: dir}
+	t := cloneTree{root: dir}
 	where, err := t.resolve(InstancePath, followLast)
 	if err != nil {
 		return fail(err)
@@ -116,6 +116,6 @@ func (f InstanceFile) Write(root string) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	mode := os.FileMode(0o644)
-	t := tree{root: dir}
+	t := cloneTree{root: dir}
 	return t.write(PlannedFile{Path: InstancePath, Mode: &mode, Owner: rootOwner, Content: append(text, '\n')})
 }

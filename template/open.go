@@ -20,7 +20,7 @@ func (p *Plan) CheckOpen(root string, open []string) (err error) {
 		return fmt.Errorf("check open files: %w", err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	t := tree{root: dir}
+	t := cloneTree{root: dir}
 	var f finder
 	for _, file := range p.Files {
 		if err := t.refuseOpen(&f, open, file.Path, "files", "it can't be written: have the program close it before it is saved, or let run change it"); err != nil {
@@ -53,7 +53,7 @@ func (p *Plan) CheckOpen(root string, open []string) (err error) {
 }
 
 // refuseOpen notes a file that is open.
-func (t tree) refuseOpen(f *finder, open []string, file, rule, why string) error {
+func (t cloneTree) refuseOpen(f *finder, open []string, file, rule, why string) error {
 	where, err := t.resolve(file, followLast)
 	if err != nil {
 		return fmt.Errorf("check open files: %w", err)
@@ -67,7 +67,7 @@ func (t tree) refuseOpen(f *finder, open []string, file, rule, why string) error
 }
 
 // has tells whether there is such a file.
-func (t tree) has(name string) bool {
+func (t cloneTree) has(name string) bool {
 	where, err := t.resolve(name, followLast)
 	if err != nil {
 		return false

@@ -33,7 +33,7 @@ func LookupUser(root, text string) (uid, gid uint32, err error) {
 		return 0, 0, fmt.Errorf("user %q: %w", text, err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	id, err := tree{root: dir}.identity(text)
+	id, err := cloneTree{root: dir}.identity(text)
 	if err != nil {
 		return 0, 0, fmt.Errorf("user %w", err)
 	}
@@ -43,7 +43,7 @@ func LookupUser(root, text string) (uid, gid uint32, err error) {
 // identity reads USER, UID, USER:GROUP or UID:GID by the clone's own passwd(5) and
 // group(5). Without a group, a user has the one of its entry, and an id that has
 // none the group of the same id.
-func (t tree) identity(text string) (identity, error) {
+func (t cloneTree) identity(text string) (identity, error) {
 	user, group, hasGroup := strings.Cut(text, ":")
 	entry, err := t.entry("/etc/passwd", user)
 	if err != nil {
@@ -86,7 +86,7 @@ const maxRead = 16 << 20
 
 // read returns the content of a file, which the app may have made anything else:
 // opening a FIFO would wait for ever, and a device may have no end.
-func (t tree) read(name string) (_ []byte, err error) {
+func (t cloneTree) read(name string) (_ []byte, err error) {
 	f, err := t.root.OpenFile(local(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (t tree) read(name string) (_ []byte, err error) {
 
 // entry is the line of a file such as passwd(5) whose name is this one, or
 // whose id; nil if there is none.
-func (t tree) entry(file, name string) ([]string, error) {
+func (t cloneTree) entry(file, name string) ([]string, error) {
 	where, err := t.resolve(file, followLast)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -88,9 +89,9 @@ type Origin struct {
 // Files are files and memory that the app shares with others.
 type Files struct {
 	// Layers are the files that the app began with.
-	Layers []snapshot.Layer `json:"layers,omitempty"`
+	Layers []layer.Ref `json:"layers,omitempty"`
 	// Restacking is the layer that the app's own files are about to become.
-	Restacking *snapshot.Layer `json:"restacking,omitempty"`
+	Restacking *layer.Ref `json:"restacking,omitempty"`
 	// Relinking is set while hard links are copied up again. The app's files have become
 	// a layer, and an overlay copies each name of a file on its own.
 	Relinking bool `json:"relinking,omitempty"`

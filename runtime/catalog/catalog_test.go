@@ -16,9 +16,9 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/journal/journaltest"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
 )
@@ -35,7 +35,7 @@ func open(t *testing.T) *bench {
 	opt := store.Options{Dir: filepath.Join(dir, "snapshots"), Freed: func() {}}
 	var err [4]error
 	opt.Memory, err[0] = memory.Open(filepath.Join(dir, "memory"))
-	opt.Layers, err[1] = snapshot.OpenLayers(filepath.Join(dir, "layers"))
+	opt.Layers, err[1] = layer.Open(filepath.Join(dir, "layers"))
 	opt.HostFiles, err[2] = hostfile.Open(filepath.Join(dir, "files"))
 	snapshots, serr := store.Open(opt)
 	err[3] = serr

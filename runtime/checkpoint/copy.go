@@ -8,6 +8,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 )
 
@@ -62,7 +63,7 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		return t.rehearseSaved(ctx, s, to, saved)
 	}
 	c.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-		if err := snapshot.CopyUpper(ctx, s.Box.Upper(), to.Storage()); err != nil {
+		if err := layer.CopyUpper(ctx, s.Box.Upper(), to.Storage()); err != nil {
 			return err
 		}
 		if err := errors.Join(s.saveDev(ctx, to), inside.Write(to)); err != nil {

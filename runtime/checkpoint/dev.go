@@ -8,22 +8,23 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // saveDev copies what the app has made in its /dev, /dev/shm included. It is on a tmpfs of
 // the sandbox, which no image has and no reboot leaves.
 func (s *Subject) saveDev(ctx context.Context, to snapshot.Dir) error {
 	return errors.Join(
-		snapshot.CopyTree(ctx, s.Box.Shm(), to.Shm()),
-		snapshot.CopyOthers(ctx, s.Box.Dev(), to.Dev(), sandbox.DevNames()),
+		tree.Copy(ctx, s.Box.Shm(), to.Shm()),
+		tree.CopyExcept(ctx, s.Box.Dev(), to.Dev(), sandbox.DevNames()),
 	)
 }
 
 // LoadDev is the inverse of saveDev, into a fresh /dev.
 func (s *Subject) LoadDev(ctx context.Context, from snapshot.Dir) error {
 	return errors.Join(
-		snapshot.CopyTree(ctx, from.Shm(), s.Box.Shm()),
-		snapshot.CopyOthers(ctx, from.Dev(), s.Box.Dev(), sandbox.DevNames()),
+		tree.Copy(ctx, from.Shm(), s.Box.Shm()),
+		tree.CopyExcept(ctx, from.Dev(), s.Box.Dev(), sandbox.DevNames()),
 	)
 }
 

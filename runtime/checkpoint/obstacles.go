@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 )
 
 // A saved app may be unable to come back: somebody has removed a file that it needs, or its
@@ -19,7 +20,7 @@ import (
 
 // Obstacles looks for all that is in the way of an app that was saved, and would be as spec
 // says, above the layers. o says what is restored, and where, as far as that is known.
-func (t *Tools) Obstacles(ctx context.Context, o restore.Options, spec *specs.Spec, layers []snapshot.Layer, depth snapshot.Depth) []error {
+func (t *Tools) Obstacles(ctx context.Context, o restore.Options, spec *specs.Spec, layers []layer.Ref, depth snapshot.Depth) []error {
 	if err := checkRootfs(spec); err != nil {
 		return []error{err} // and so is no file of it
 	}
@@ -41,7 +42,7 @@ func checkRootfs(spec *specs.Spec) error {
 }
 
 // Damage looks at what snapctl itself has saved: images, memory files and layers.
-func (t *Tools) Damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, layers []snapshot.Layer, depth snapshot.Depth) []error {
+func (t *Tools) Damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, layers []layer.Ref, depth snapshot.Depth) []error {
 	errs := []error{from.Check(ctx, m, depth, t.Memory)}
 	for _, l := range layers {
 		errs = append(errs, t.Layers.Check(ctx, l, depth))

@@ -21,10 +21,10 @@ import (
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/sandbox"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -37,7 +37,7 @@ type Tools struct {
 	CRIU      criu.Client
 	Cgroups   *cgroup.Tree
 	Memory    *memory.Store
-	Layers    *snapshot.Layers
+	Layers    *layer.Store
 	HostFiles *hostfile.Store
 	Log       *slog.Logger
 }
@@ -51,11 +51,11 @@ type Subject struct {
 	// Standard is what the app's network namespace has that was made for the app; its
 	// addresses are those by which the app knows itself.
 	Standard  netconf.Standard
-	Held      *hold.Set        // what is held of the app; nil if it has processes, or lost what was held
-	Layers    []snapshot.Layer // below the app's own files
-	Memory    []memory.File    // that its processes map
-	HostFiles []hostfile.File  // kept ones that its processes may map or have open
-	Sessions  []Session        // that are going on in it
+	Held      *hold.Set       // what is held of the app; nil if it has processes, or lost what was held
+	Layers    []layer.Ref     // below the app's own files
+	Memory    []memory.File   // that its processes map
+	HostFiles []hostfile.File // kept ones that its processes may map or have open
+	Sessions  []Session       // that are going on in it
 	// Accept are the protections that its processes may lose.
 	Accept []preflight.Protection
 	// AcceptChanged has files of binds made that are gone, see restore.Options.

@@ -19,7 +19,9 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -237,7 +239,7 @@ func TestFreshDev(t *testing.T) {
 func tools(t *testing.T) *Tools {
 	t.Helper()
 	dir := t.TempDir()
-	layers, err := snapshot.OpenLayers(filepath.Join(dir, "layers"))
+	layers, err := layer.Open(filepath.Join(dir, "layers"))
 	qt.Assert(t, qt.IsNil(err))
 	files, err := hostfile.Open(filepath.Join(dir, "files"))
 	qt.Assert(t, qt.IsNil(err))
@@ -248,17 +250,17 @@ func tools(t *testing.T) *Tools {
 
 func TestObstacles(t *testing.T) {
 	tools, from := tools(t), snapshot.Dir(t.TempDir())
-	m := &snapshot.Manifest{Content: snapshot.Content{Files: []snapshot.File{{Path: "images/core-1.img", SizeBytes: 4}}}}
+	m := &snapshot.Manifest{Content: snapshot.Content{Files: []tree.File{{Path: "images/core-1.img", SizeBytes: 4}}}}
 	gone := &specs.Spec{Root: &specs.Root{Path: filepath.Join(t.TempDir(), "gone")}}
 	errs := tools.Obstacles(t.Context(), restore.Options{Snapshot: from, Manifest: m}, gone, nil, snapshot.BySize)
 	qt.Assert(t, qt.HasLen(errs, 1), qt.Commentf("and nothing of what is in the directory"))
 	qt.Assert(t, qt.ErrorMatches(errs[0], "the directory .* with the app's files is not there: put it back"))
 
 	there := &specs.Spec{Root: &specs.Root{Path: t.TempDir()}}
-	layers := []snapshot.Layer{{ID: "0123456789012345678901234567890123456789012345678901234567890123"}}
+	layers := []layer.Ref{{ID: "0123456789012345678901234567890123456789012345678901234567890123"}}
 	errs = tools.Obstacles(t.Context(), restore.Options{Snapshot: from, Manifest: m}, there, layers, snapshot.BySize)
 	qt.Assert(t, qt.HasLen(errs, 2), qt.Commentf("an image and a layer"))
-	qt.Assert(t, qt.ErrorIs(errs[0], snapshot.ErrDamaged))
+	qt.Assert(t, qt.ErrorIs(errs[0], tree.ErrDamaged))
 }
 
 func TestNoLimitsToRaise(t *testing.T) {
@@ -279,7 +281,7 @@ func TestNarrowWithoutHold(t *testing.T) {
 func TestHostPlace(t *testing.T) {
 	s := saved(t, specs.Mount{Destination: "/data", Source: "/srv"})
 	tools := tools(t)
-	s.Layers = []snapshot.Layer{{ID: "ab"}}
+	s.Layers = []layer.Ref{{ID: "ab"}}
 	place := tools.hostPlace(s)
 	qt.Assert(t, qt.DeepEquals(place.Own, []string{s.Box.Upper(), tools.Layers.Path("ab")}))
 	qt.Assert(t, qt.Equals(place.Binds["/data"], "/srv"))

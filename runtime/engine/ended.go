@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -38,7 +39,7 @@ func (eng *Engine) saveStopped(ctx context.Context, a *App, req SnapshotRequest)
 		o.Manifest.Layers = layers
 	} else {
 		o.CopyFiles = func(ctx context.Context, to snapshot.Dir) error {
-			return snapshot.CopyUpper(ctx, a.Box.Upper(), to.Storage())
+			return layer.CopyUpper(ctx, a.Box.Upper(), to.Storage())
 		}
 	}
 	if err := fault.Point(ctx, fault.SnapshotBeforeCommit); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
@@ -38,7 +39,7 @@ func TestRecordOfASnapshot(t *testing.T) {
 	m := &snapshot.Manifest{
 		App: "cache", Spec: &specs.Spec{Hostname: "cache"},
 		Address: snapshot.Address{Network: "blue", Endpoint: "10.77.0.7", Endpoint6: "fd00::7"},
-		Content: snapshot.Content{Layers: []snapshot.Layer{{Own: true}}, HostFiles: []hostfile.File{{Own: true}}},
+		Content: snapshot.Content{Layers: []layer.Ref{{Own: true}}, HostFiles: []hostfile.File{{Own: true}}},
 		Policy:  &snapshot.Policy{Wake: "never", HibernateAfter: time.Minute, RestoreMemory: "copied"},
 	}
 	rec, err := RecordOf(m)

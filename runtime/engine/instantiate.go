@@ -26,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -174,7 +175,7 @@ func (eng *Engine) connect(ctx context.Context, a *App, p *template.Plan, ns *ne
 func (eng *Engine) fill(ctx context.Context, a *App, b birth, op *event.Operation) error {
 	if len(b.copied) > 0 {
 		op.Step("copy files")
-		if err := snapshot.CopyLayers(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
+		if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
 			return err
 		}
 		op.Step("start criu") // it goes on

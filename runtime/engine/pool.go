@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -179,7 +180,7 @@ func (eng *Engine) makePooled(ctx context.Context, t *catalog.Template) (err err
 	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
 		return err
 	}
-	if err := snapshot.CopyLayers(ctx, copied, rec.Spec.Root.Path, a.Box.Upper()); err != nil {
+	if err := layer.Flatten(ctx, copied, rec.Spec.Root.Path, a.Box.Upper()); err != nil {
 		return err
 	}
 	ns, err := eng.prepare(ctx, a)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -30,7 +30,7 @@ import (
 // restack makes what an app without processes wrote a layer below its files, and returns the
 // layers that the app has then, those that are new among them marked as own. It
 // returns false if the files have to be copied. The caller has the app's turn.
-func (eng *Engine) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok bool, err error) {
+func (eng *Engine) restack(ctx context.Context, a *App) (_ []layer.Ref, ok bool, err error) {
 	if err := eng.settleRestack(ctx, a); err != nil { // of an earlier one that could not be recorded
 		return nil, false, err
 	}
@@ -45,10 +45,10 @@ func (eng *Engine) restack(ctx context.Context, a *App) (_ []snapshot.Layer, ok 
 	if added.Layer == nil { // nothing since the last one
 		return added.All, true, nil
 	}
-	layer := added.All[:1]
-	eng.Storage.Layers.Pin(layer)
-	defer eng.Storage.Layers.Unpin(layer)
-	below := layer[0]
+	fresh := added.All[:1]
+	eng.Storage.Layers.Pin(fresh)
+	defer eng.Storage.Layers.Unpin(fresh)
+	below := fresh[0]
 	below.Own = false
 	if err := a.Change(func(r *app.Record) { r.Restacking = &below }); err != nil {
 		return nil, false, err

@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
@@ -156,7 +157,7 @@ func (eng *Engine) copyHeld(ctx context.Context, a *App, req SnapshotRequest) (_
 				return errors.Join(err, fault.Point(ctx, fault.SnapshotBeforeCommit))
 			}
 			req.Op.Step("copy files")
-			if err := snapshot.CopyUpper(ctx, a.Box.Upper(), to.Storage()); err != nil {
+			if err := layer.CopyUpper(ctx, a.Box.Upper(), to.Storage()); err != nil {
 				return err
 			}
 			req.Op.Step("commit")

@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 )
 
 // needed asks all manifests and records. What can't be read may need anything:
@@ -32,7 +33,7 @@ func (eng *Engine) needed() (storage.Needs, error) {
 		known[rec.DirName()] = true
 		n.Add(rec.Memory, rec.Layers, rec.HostFiles)
 		if rec.Restacking != nil {
-			n.Add(nil, []snapshot.Layer{*rec.Restacking}, nil)
+			n.Add(nil, []layer.Ref{*rec.Restacking}, nil)
 		}
 		// The record of a held app names what its images need; one that is about
 		// to be held may have images already.

@@ -57,5 +57,5 @@
 //	state inside the lower root     upper / stubs of layers n..1    / lower root
 //	neither (no metacopy)           upper with a copy / lower root; doctor and the log tell
 //
-// Package snapshot says what layers and stubs are. An app that has layers always has metacopy=on.
+// Package layer says what layers and stubs are. An app that has layers always has metacopy=on.
 package sandbox

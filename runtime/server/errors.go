@@ -23,6 +23,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/preflight"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 )
@@ -75,7 +76,7 @@ func rpcError(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, snapshot.ErrExists):
 		code = codes.AlreadyExists
-	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
+	case errors.Is(err, tree.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		code = codes.DataLoss
 	case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err), errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err), errdefs.IsAborted(err):
 		return errgrpc.ToGRPC(err)
@@ -114,7 +115,7 @@ func hint(err error) string {
 		return "nothing is lost as long as this snapctld runs, and it goes on trying: snapctl doctor tells what is in the way"
 	case errors.Is(err, restore.ErrHostFile):
 		return "nothing is lost: put the file back, and try again; or have missing files below binds made, empty, with --accept-changed-files"
-	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
+	case errors.Is(err, tree.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		return "it can't be used: take it from a backup, or remove it"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return "" // what CRIU says then is that it was ended

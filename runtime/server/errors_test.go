@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
@@ -51,7 +52,7 @@ func TestErrorsOfRequests(t *testing.T) {
 		{preflight.ErrUnsupported, codes.Unimplemented, ""},
 		{restore.ErrHostFile, codes.FailedPrecondition, "nothing is lost: put the file back"},
 		{snapshot.ErrExists, codes.AlreadyExists, ""},
-		{snapshot.ErrDamaged, codes.DataLoss, "it can't be used"},
+		{tree.ErrDamaged, codes.DataLoss, "it can't be used"},
 		{errdefs.ErrNotFound, codes.NotFound, ""},
 		{errdefs.ErrInvalidArgument, codes.InvalidArgument, ""},
 		{engine.Refusef("app cache is held: stop it first"), codes.FailedPrecondition, ""},
@@ -75,11 +76,11 @@ func TestObstaclesAreShown(t *testing.T) {
 	shown := showObstacles(engine.ObstaclesOf(
 		nil, context.Canceled,
 		&restore.FileError{Path: "/srv/data", Reason: "it is gone", Remedy: "put it back"},
-		fmt.Errorf("image: %w", snapshot.ErrDamaged), errors.New("no idea"),
+		fmt.Errorf("image: %w", tree.ErrDamaged), errors.New("no idea"),
 	))
 	qt.Assert(t, qt.HasLen(shown, 3))
 	qt.Check(t, qt.Equals(shown[0].GetPath(), "/srv/data"))
 	qt.Check(t, qt.Equals(obstacleText(shown[0]), "it is gone; put it back"))
-	qt.Check(t, qt.Equals(shown[1].GetRemedy(), hint(snapshot.ErrDamaged)))
+	qt.Check(t, qt.Equals(shown[1].GetRemedy(), hint(tree.ErrDamaged)))
 	qt.Check(t, qt.Equals(obstacleText(shown[2]), "no idea"))
 }

@@ -25,8 +25,8 @@ import (
 	"sync"
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/relink"
 )
@@ -42,7 +42,7 @@ type Options struct {
 // has it.
 type Storage struct {
 	Memory    *memory.Store
-	Layers    *snapshot.Layers
+	Layers    *layer.Store
 	HostFiles *hostfile.Store
 
 	stubs  stubs
@@ -55,10 +55,10 @@ type Storage struct {
 	tried map[string]func() (sandbox.Stacking, error) // by lower root; waits for the trial that goes on
 }
 
-// stubs are [snapshot.Stubs].
+// stubs are [layer.Stubs].
 type stubs interface {
-	Stack(layers []snapshot.Layer, within string) string
-	Make(ctx context.Context, layers []snapshot.Layer, root, within string) (string, error)
+	Stack(layers []layer.Ref, within string) string
+	Make(ctx context.Context, layers []layer.Ref, root, within string) (string, error)
 	Takes(tree string) (bool, error)
 	Sweep(needed func() (map[string]bool, error)) error
 	Used() (bool, error)
@@ -66,7 +66,7 @@ type stubs interface {
 
 // Stack is the layers of an app, the topmost first, above a lower root.
 type Stack struct {
-	Layers []snapshot.Layer
+	Layers []layer.Ref
 	Root   string
 }
 
@@ -96,7 +96,7 @@ func Open(opt Options) (*Storage, error) {
 		return nil, err
 	}
 	s.tmpfs = tmpfs
-	if s.stubs, err = snapshot.OpenStubs(tmpfs, s.Layers); err != nil {
+	if s.stubs, err = layer.OpenStubs(tmpfs, s.Layers); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -112,7 +112,7 @@ func open(opt Options) (*Storage, error) {
 	if s.Memory, err = memory.Open(filepath.Join(opt.StateDir, "memory")); err != nil {
 		return nil, err
 	}
-	if s.Layers, err = snapshot.OpenLayers(filepath.Join(opt.StateDir, "layers")); err != nil {
+	if s.Layers, err = layer.Open(filepath.Join(opt.StateDir, "layers")); err != nil {
 		return nil, err
 	}
 	if s.HostFiles, err = hostfile.Open(filepath.Join(opt.StateDir, "files")); err != nil {
@@ -159,7 +159,7 @@ func (s *Storage) tryOnce(lower string) (sandbox.Stacking, error) {
 func within(s sandbox.Stacking) string { return filepath.Join(s.Within, "layers") }
 
 // Paths are where layers are.
-func (s *Storage) Paths(layers []snapshot.Layer) []string {
+func (s *Storage) Paths(layers []layer.Ref) []string {
 	paths := make([]string, len(layers))
 	for i, l := range layers {
 		paths[i] = s.Layers.Path(l.ID)
@@ -184,7 +184,7 @@ func (s *Storage) Dirs(ctx context.Context, stack Stack) ([]string, error) {
 	case sandbox.ByStubs:
 		tree, err := s.stubs.Make(ctx, stack.Layers, stack.Root, within(how))
 		switch {
-		case errors.Is(err, snapshot.ErrNoStubs):
+		case errors.Is(err, layer.ErrNoStubs):
 			return nil, unstackable{err}
 		case err != nil:
 			return nil, err
@@ -202,7 +202,7 @@ func (s *Storage) Copies(ctx context.Context, stack Stack) (paths []string, err 
 	if !errors.Is(err, ErrUnstackable) {
 		return nil, err
 	}
-	if errors.Is(err, snapshot.ErrNoStubs) { // else it was said when it was tried
+	if errors.Is(err, layer.ErrNoStubs) { // else it was said when it was tried
 		s.log.WarnContext(ctx, "a clone can't share files", slog.Any("error", err))
 	}
 	return s.Paths(stack.Layers), nil
@@ -210,7 +210,7 @@ func (s *Storage) Copies(ctx context.Context, stack Stack) (paths []string, err 
 
 // Relink keeps files of several names in an app's layers one file each: it copies them to the app's
 // own files, which are mounted at root. See [relink.Files].
-func (s *Storage) Relink(ctx context.Context, layers []snapshot.Layer, root string) error {
+func (s *Storage) Relink(ctx context.Context, layers []layer.Ref, root string) error {
 	names, err := s.Layers.Linked(layers)
 	if err != nil {
 		return err
@@ -220,12 +220,12 @@ func (s *Storage) Relink(ctx context.Context, layers []snapshot.Layer, root stri
 
 // Addition is what an app wrote, which can be made the topmost layer of its stack.
 type Addition struct {
-	Layer *snapshot.NewLayer // nil: the app has written nothing since its topmost layer was made
-	All   []snapshot.Layer   // of the stack afterwards
+	Layer *layer.Draft // nil: the app has written nothing since its topmost layer was made
+	All   []layer.Ref  // of the stack afterwards
 }
 
 // Add describes the directory upper, with what an app wrote, as a layer on top of a stack. Nothing is
-// changed before [snapshot.NewLayer.Place]. fits tells whether an overlay of so many directories can
+// changed before [layer.Draft.Place]. fits tells whether an overlay of so many directories can
 // be mounted. ok is false if the files have to be copied.
 func (s *Storage) Add(ctx context.Context, stack Stack, upper string, fits func(dirs []string) bool) (_ Addition, ok bool, err error) {
 	how, err := s.stacking(stack.Root)
@@ -239,7 +239,7 @@ func (s *Storage) Add(ctx context.Context, stack Stack, upper string, fits func(
 	if fresh == nil {
 		return Addition{All: stack.Layers}, true, nil
 	}
-	all := slices.Concat([]snapshot.Layer{fresh.Layer}, stack.Layers)
+	all := slices.Concat([]layer.Ref{fresh.Ref}, stack.Layers)
 	if how.How == sandbox.Directly && !fits(s.Paths(all)) {
 		return Addition{}, false, nil
 	}

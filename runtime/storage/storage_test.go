@@ -14,7 +14,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
-	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 )
 
 // fakeStubs are trees that exist by their names only.
@@ -25,7 +25,7 @@ type fakeStubs struct {
 	kept    map[string]bool
 }
 
-func (f *fakeStubs) Stack(layers []snapshot.Layer, within string) string {
+func (f *fakeStubs) Stack(layers []layer.Ref, within string) string {
 	name := within
 	for _, l := range layers {
 		name += "+" + string(l.ID)
@@ -33,7 +33,7 @@ func (f *fakeStubs) Stack(layers []snapshot.Layer, within string) string {
 	return name
 }
 
-func (f *fakeStubs) Make(_ context.Context, layers []snapshot.Layer, _, within string) (string, error) {
+func (f *fakeStubs) Make(_ context.Context, layers []layer.Ref, _, within string) (string, error) {
 	if f.err != nil {
 		return "", f.err
 	}
@@ -81,7 +81,7 @@ func wrote(t *testing.T, files ...string) string {
 }
 
 // layer adds what an app wrote to the storage.
-func (b *bench) layer(t *testing.T, below []snapshot.Layer, files ...string) []snapshot.Layer {
+func (b *bench) layer(t *testing.T, below []layer.Ref, files ...string) []layer.Ref {
 	t.Helper()
 	added, ok, err := b.Add(t.Context(), Stack{Layers: below, Root: "/"}, wrote(t, files...), func([]string) bool { return true })
 	qt.Assert(t, qt.IsNil(err))
@@ -97,10 +97,10 @@ var (
 )
 
 func TestDirs(t *testing.T) {
-	layers := []snapshot.Layer{{ID: "b"}, {ID: "a"}}
+	layers := []layer.Ref{{ID: "b"}, {ID: "a"}}
 	for name, test := range map[string]struct {
 		how    sandbox.Stacking
-		layers []snapshot.Layer
+		layers []layer.Ref
 		dirs   []string // below the state directory
 	}{
 		"no layers": {copied, nil, nil},
@@ -124,7 +124,7 @@ func TestDirs(t *testing.T) {
 }
 
 func TestUnstackable(t *testing.T) {
-	noStubs := snapshot.ErrNoStubs
+	noStubs := layer.ErrNoStubs
 	for name, test := range map[string]struct {
 		how   sandbox.Stacking
 		stubs error // that making stubs returns
@@ -137,7 +137,7 @@ func TestUnstackable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, test.how)
 			b.err = test.stubs
-			stack := Stack{Layers: []snapshot.Layer{{ID: "a"}}, Root: "/"}
+			stack := Stack{Layers: []layer.Ref{{ID: "a"}}, Root: "/"}
 			_, err := b.Dirs(t.Context(), stack)
 			qt.Assert(t, qt.ErrorIs(err, ErrUnstackable))
 			qt.Assert(t, qt.ErrorMatches(err, test.err))
@@ -153,7 +153,7 @@ func TestUnstackable(t *testing.T) {
 func TestStubsFail(t *testing.T) {
 	b := newBench(t, byStubs)
 	b.err = os.ErrPermission
-	_, err := b.Copies(t.Context(), Stack{Layers: []snapshot.Layer{{ID: "a"}}, Root: "/"})
+	_, err := b.Copies(t.Context(), Stack{Layers: []layer.Ref{{ID: "a"}}, Root: "/"})
 	qt.Assert(t, qt.ErrorIs(err, os.ErrPermission))
 	qt.Assert(t, qt.IsFalse(errors.Is(err, ErrUnstackable)))
 }
@@ -226,7 +226,7 @@ func TestAdd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, test.how)
 			b.refuses = test.refuses
-			below := []snapshot.Layer{{ID: "below"}}
+			below := []layer.Ref{{ID: "below"}}
 			upper := wrote(t, test.files...)
 			added, ok, err := b.Add(t.Context(), Stack{Layers: below, Root: "/"}, upper, func(dirs []string) bool {
 				qt.Check(t, qt.HasLen(dirs, 2))

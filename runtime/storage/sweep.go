@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -23,7 +24,7 @@ func NoNeeds() Needs {
 }
 
 // Add adds memory files, layers and kept files of the host.
-func (n Needs) Add(files []memory.File, layers []snapshot.Layer, host []hostfile.File) {
+func (n Needs) Add(files []memory.File, layers []layer.Ref, host []hostfile.File) {
 	for _, f := range files {
 		n.memory[f.ID] = true
 	}

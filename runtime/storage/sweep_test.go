@@ -13,11 +13,13 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // has tells which of some layers there are.
-func (b *bench) has(t *testing.T, layers ...snapshot.Layer) (there []bool) {
+func (b *bench) has(t *testing.T, layers ...layer.Ref) (there []bool) {
 	t.Helper()
 	for _, l := range layers {
 		_, err := os.Stat(b.Layers.Path(l.ID))
@@ -75,9 +77,9 @@ func TestSweepOfStubs(t *testing.T) {
 		return map[string]sandbox.Stacking{"/": byStubs, "/srv": directly}[lower], nil
 	}
 	mounted := []Stack{
-		{Layers: []snapshot.Layer{{ID: "a"}}, Root: "/"},
-		{Layers: []snapshot.Layer{{ID: "a"}}, Root: "/srv"},
-		{Layers: []snapshot.Layer{{ID: "b"}, {ID: "a"}}, Root: "/"},
+		{Layers: []layer.Ref{{ID: "a"}}, Root: "/"},
+		{Layers: []layer.Ref{{ID: "a"}}, Root: "/srv"},
+		{Layers: []layer.Ref{{ID: "b"}, {ID: "a"}}, Root: "/"},
 	}
 	_, err := b.sweepOnce(Users{Needed: func() (Needs, error) { return NoNeeds(), nil }, Mounted: func() []Stack { return mounted }})
 	qt.Assert(t, qt.IsNil(err))
@@ -127,5 +129,5 @@ func TestNeedsOfASavedApp(t *testing.T) {
 	// What is not there needs nothing. What can't be read may need anything.
 	qt.Assert(t, qt.IsNil(NoNeeds().AddSaved(snapshot.Dir(filepath.Join(b.state, "missing")))))
 	qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(string(dir), "manifest.json"))))
-	qt.Assert(t, qt.ErrorIs(NoNeeds().AddSaved(dir), snapshot.ErrDamaged))
+	qt.Assert(t, qt.ErrorIs(NoNeeds().AddSaved(dir), tree.ErrDamaged))
 }

@@ -62,7 +62,7 @@ var (
 type File struct {
 	ID        ID     `json:"sha256"`
 	SizeBytes int64  `json:"size_bytes"`
-	Stamp     string `json:"stamp"` // as snapshot.File.Stamp
+	Stamp     string `json:"stamp"` // as tree.File.Stamp
 }
 
 // Store is a directory of memory files. Its methods may be called at the same

@@ -16,7 +16,7 @@ import (
 // mounted at root, and links the copies: an overlay copies each name on its own when it
 // is first written to (Documentation/filesystems/overlayfs.rst, "Hard links"), and they
 // would be different files from then on. names are those in question, see
-// snapshot.Layers.Linked; what is something else in the overlay is left as it is. No process
+// layer.Store.Linked; what is something else in the overlay is left as it is. No process
 // may use the overlay. It needs Linux 5.6 (openat2(2)).
 func Files(ctx context.Context, root string, names []string) (err error) {
 	if len(names) == 0 {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // Snapshot is a snapshot that is open: nobody removes the memory files, layers and kept files of
@@ -80,14 +81,14 @@ func (s *Store) checkHostFiles(ctx context.Context, m *snapshot.Manifest, depth 
 	}
 	for i := range m.HostFiles {
 		if err := s.opt.HostFiles.Check(ctx, &m.HostFiles[i], depth); err != nil {
-			return fmt.Errorf("%w: %w", snapshot.ErrDamaged, err)
+			return fmt.Errorf("%w: %w", tree.ErrDamaged, err)
 		}
 	}
 	return nil
 }
 
 // Checked waits for the check of the snapshot. It may be called by several at the same time.
-// Returns an error wrapping [snapshot.ErrDamaged] or [snapshot.ErrInvalid] that names what is
+// Returns an error wrapping [tree.ErrDamaged] or [snapshot.ErrInvalid] that names what is
 // damaged.
 func (o *Snapshot) Checked() error {
 	if err := o.check.Wait(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // sweep removes all layers that are not pinned.
@@ -78,7 +79,7 @@ func TestOpenChecks(t *testing.T) {
 			b.write(t, "s")
 			test.damage(t, b)
 			_, err := b.Open(t.Context(), "s", test.depth)
-			qt.Assert(t, qt.ErrorIs(err, snapshot.ErrDamaged))
+			qt.Assert(t, qt.ErrorIs(err, tree.ErrDamaged))
 			qt.Assert(t, qt.ErrorMatches(err, "snapshot s: .*"))
 			// What was pinned is not any more.
 			b.sweep(t)
@@ -96,8 +97,8 @@ func TestBegin(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	defer s.Close()
 	qt.Assert(t, qt.Equals(s.Manifest.Name, "s"))
-	qt.Assert(t, qt.ErrorIs(s.Checked(), snapshot.ErrDamaged))
-	qt.Assert(t, qt.ErrorIs(s.Checked(), snapshot.ErrDamaged)) // whoever asks is told
+	qt.Assert(t, qt.ErrorIs(s.Checked(), tree.ErrDamaged))
+	qt.Assert(t, qt.ErrorIs(s.Checked(), tree.ErrDamaged)) // whoever asks is told
 	_, err = b.Begin(t.Context(), "other", snapshot.BySize)
 	qt.Assert(t, qt.ErrorIs(err, errdefs.ErrNotFound))
 }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -37,7 +38,7 @@ import (
 type Options struct {
 	Dir       string // made if it is not there
 	Memory    *memory.Store
-	Layers    *snapshot.Layers
+	Layers    *layer.Store
 	HostFiles *hostfile.Store
 	// Freed is called when there may be memory files, layers and kept files of the host
 	// that nobody needs any more. It must return at once.

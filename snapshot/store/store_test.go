@@ -15,7 +15,9 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // bench is a store, with what its snapshots share.
@@ -31,7 +33,7 @@ func open(t *testing.T) *bench {
 	opt := Options{Dir: filepath.Join(b.state, "snapshots"), Freed: func() { b.freed.Add(1) }}
 	var err [4]error
 	opt.Memory, err[0] = memory.Open(filepath.Join(b.state, "memory"))
-	opt.Layers, err[1] = snapshot.OpenLayers(filepath.Join(b.state, "layers"))
+	opt.Layers, err[1] = layer.Open(filepath.Join(b.state, "layers"))
 	opt.HostFiles, err[2] = hostfile.Open(filepath.Join(b.state, "files"))
 	b.Store, err[3] = Open(opt)
 	qt.Assert(t, qt.IsNil(errors.Join(err[:]...)))
@@ -107,7 +109,7 @@ func TestNames(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(names, []string{"a", "b", "unreadable"}))
 	_, _, err = b.Find("unreadable")
-	qt.Assert(t, qt.ErrorIs(err, snapshot.ErrDamaged))
+	qt.Assert(t, qt.ErrorIs(err, tree.ErrDamaged))
 }
 
 func TestOpenSweepsWhatWasInterrupted(t *testing.T) {

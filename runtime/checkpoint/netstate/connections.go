@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netconf"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -142,7 +143,7 @@ func (s *Saved) Write(to snapshot.Dir) error {
 }
 
 // ReadConnections reads the connections of a snapshot with the manifest m. Returns an error
-// wrapping [snapshot.ErrDamaged] if they are not those that the manifest counts.
+// wrapping [tree.ErrDamaged] if they are not those that the manifest counts.
 func ReadConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved, error) {
 	b, err := os.ReadFile(from.Connections())
 	if errors.Is(err, fs.ErrNotExist) && m.Connections == 0 {
@@ -153,10 +154,10 @@ func ReadConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved,
 	}
 	s, err := tcprepair.Decode(b)
 	if err != nil {
-		return nil, fmt.Errorf("read connections: %w: %w", snapshot.ErrDamaged, err)
+		return nil, fmt.Errorf("read connections: %w: %w", tree.ErrDamaged, err)
 	}
 	if len(s.Connections) != m.Connections {
-		return nil, fmt.Errorf("read connections: %w: %d, and %d in the manifest", snapshot.ErrDamaged, len(s.Connections), m.Connections)
+		return nil, fmt.Errorf("read connections: %w: %d, and %d in the manifest", tree.ErrDamaged, len(s.Connections), m.Connections)
 	}
 	return &s, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netconf"
@@ -64,7 +65,7 @@ func TestSavedStateIsRead(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(connections.Refused, saved.Refused))
 	_, err = ReadConnections(dir, &snapshot.Manifest{ProcessState: snapshot.ProcessState{Connections: 1}})
-	qt.Assert(t, qt.ErrorIs(err, snapshot.ErrDamaged))
+	qt.Assert(t, qt.ErrorIs(err, tree.ErrDamaged))
 }
 
 func TestNothingSavedIsNoFile(t *testing.T) {
@@ -92,12 +93,12 @@ func TestDamagedFiles(t *testing.T) {
 		qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte("{"), 0o600)))
 	}
 	_, err := ReadConnections(dir, &snapshot.Manifest{})
-	qt.Check(t, qt.ErrorIs(err, snapshot.ErrDamaged))
+	qt.Check(t, qt.ErrorIs(err, tree.ErrDamaged))
 	_, err = ReadOptions(dir)
-	qt.Check(t, qt.ErrorIs(err, snapshot.ErrDamaged))
+	qt.Check(t, qt.ErrorIs(err, tree.ErrDamaged))
 	_, err = ReadSettings(dir)
-	qt.Check(t, qt.ErrorIs(err, snapshot.ErrDamaged))
-	qt.Check(t, qt.ErrorIs((&App{}).SetSettings(nil, dir), snapshot.ErrDamaged))
+	qt.Check(t, qt.ErrorIs(err, tree.ErrDamaged))
+	qt.Check(t, qt.ErrorIs((&App{}).SetSettings(nil, dir), tree.ErrDamaged))
 }
 
 func TestWhereItCanNotBeWritten(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -89,7 +90,7 @@ func writeOptions(to snapshot.Dir, options sockopt.Saved) error {
 }
 
 // ReadOptions reads the socket options that were saved; a snapshot without the file has none.
-// Returns an error wrapping [snapshot.ErrDamaged] if they can't be decoded.
+// Returns an error wrapping [tree.ErrDamaged] if they can't be decoded.
 func ReadOptions(from snapshot.Dir) (sockopt.Saved, error) {
 	b, err := os.ReadFile(from.Sockets())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -100,7 +101,7 @@ func ReadOptions(from snapshot.Dir) (sockopt.Saved, error) {
 	}
 	saved, err := sockopt.Decode(b)
 	if err != nil {
-		return saved, fmt.Errorf("read socket options: %w: %w", snapshot.ErrDamaged, err)
+		return saved, fmt.Errorf("read socket options: %w: %w", tree.ErrDamaged, err)
 	}
 	return saved, nil
 }

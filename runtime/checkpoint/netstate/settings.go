@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/netconf"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -83,7 +84,7 @@ func writeSettings(to snapshot.Dir, settings netconf.Settings) error {
 }
 
 // ReadSettings reads the network settings that were saved; a snapshot without the file has
-// none. Returns an error wrapping [snapshot.ErrDamaged] if they can't be decoded.
+// none. Returns an error wrapping [tree.ErrDamaged] if they can't be decoded.
 func ReadSettings(from snapshot.Dir) (netconf.Settings, error) {
 	b, err := os.ReadFile(from.Network())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -94,7 +95,7 @@ func ReadSettings(from snapshot.Dir) (netconf.Settings, error) {
 	}
 	settings, err := netconf.Decode(b)
 	if err != nil {
-		return settings, fmt.Errorf("read network settings: %w: %w", snapshot.ErrDamaged, err)
+		return settings, fmt.Errorf("read network settings: %w: %w", tree.ErrDamaged, err)
 	}
 	return settings, nil
 }

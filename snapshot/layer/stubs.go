@@ -1,4 +1,4 @@
-package snapshot
+package layer
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/keep"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // ErrNoStubs are layers that stubs can't be made of.
@@ -38,14 +39,14 @@ var ErrNoStubs = errors.New("storage layers can't be told by stubs")
 type Stubs struct {
 	dir      *keep.Dir
 	building string
-	layers   *Layers
+	layers   *Store
 
 	mu sync.Mutex // while a tree is made
 }
 
 // OpenStubs opens the trees in dir, and removes what a crash has left half-made there. The
 // directory should be on a tmpfs, since no file in it needs to outlive a reboot.
-func OpenStubs(dir string, layers *Layers) (*Stubs, error) {
+func OpenStubs(dir string, layers *Store) (*Stubs, error) {
 	s := &Stubs{building: filepath.Join(dir, "building"), layers: layers}
 	tries, err := filepath.Glob(filepath.Join(dir, tryPrefix+"*"))
 	if err != nil {
@@ -62,7 +63,7 @@ func OpenStubs(dir string, layers *Layers) (*Stubs, error) {
 
 // Stack names the tree of layers, the topmost first, that are in the directory
 // within of the lower root.
-func (s *Stubs) Stack(layers []Layer, within string) string {
+func (s *Stubs) Stack(layers []Ref, within string) string {
 	h := sha256.New()
 	fmt.Fprintln(h, within)
 	for _, l := range layers {
@@ -75,18 +76,18 @@ func (s *Stubs) Stack(layers []Layer, within string) string {
 // is where the layers' directory is in the lower root. The caller has a record that
 // names the layers, or the tree may be swept. Returns an error wrapping ErrNoStubs if
 // the layers have what the tree's file system can't take.
-func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (string, error) {
+func (s *Stubs) Make(ctx context.Context, layers []Ref, root, within string) (string, error) {
 	name := s.Stack(layers, within)
 	s.dir.Pin(name)
 	defer s.dir.Unpin(name)
-	tree := s.dir.Path(name)
-	if there, err := exists(tree); err != nil || there {
-		return tree, err
+	made := s.dir.Path(name)
+	if there, err := tree.Exists(made); err != nil || there {
+		return made, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if there, err := exists(tree); err != nil || there {
-		return tree, err
+	if there, err := tree.Exists(made); err != nil || there {
+		return made, err
 	}
 	if err := os.RemoveAll(s.building); err != nil { // of one that failed
 		return "", fmt.Errorf("make stubs: %w", err)
@@ -94,10 +95,10 @@ func (s *Stubs) Make(ctx context.Context, layers []Layer, root, within string) (
 	if err := s.build(ctx, layers, root, within); err != nil {
 		return "", errors.Join(fmt.Errorf("make stubs: %w", err), os.RemoveAll(s.building))
 	}
-	if err := os.Rename(s.building, tree); err != nil {
+	if err := os.Rename(s.building, made); err != nil {
 		return "", fmt.Errorf("make stubs: %w", err)
 	}
-	return tree, nil
+	return made, nil
 }
 
 // tryPrefix is the prefix of the directories in which Takes tries something. OpenStubs removes
@@ -106,63 +107,54 @@ const tryPrefix = "try-"
 
 // Takes tells whether stubs can have the extended attributes of the files of a tree
 // that is to be a layer.
-func (s *Stubs) Takes(tree string) (_ bool, err error) {
-	dir, err := os.MkdirTemp(filepath.Dir(s.building), tryPrefix)
+func (s *Stubs) Takes(dir string) (_ bool, err error) {
+	try, err := os.MkdirTemp(filepath.Dir(s.building), tryPrefix)
 	if err != nil {
 		return false, fmt.Errorf("try stubs: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	file := filepath.Join(dir, "file")
+	defer func() { err = errors.Join(err, os.RemoveAll(try)) }()
+	file := filepath.Join(try, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		return false, fmt.Errorf("try stubs: %w", err)
 	}
 	tried := make(map[string]bool)
-	err = filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		names, err := listXattrs(p)
+		names, err := tree.Xattrs(p)
 		to := file
 		if d.IsDir() {
-			to = dir
+			to = try
 		}
 		if slices.ContainsFunc(names, func(name string) bool { return !tried[to+name] }) && err == nil {
-			err = copyXattrs(p, to)
+			err = tree.CopyXattrs(p, to)
 		}
 		for _, name := range names {
 			tried[to+name] = true
 		}
 		return err
 	})
-	if _, ok := errors.AsType[*XattrError](err); ok {
+	if _, ok := errors.AsType[*tree.XattrError](err); ok {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// exists tells whether something is at a path.
-func exists(path string) (bool, error) {
-	_, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func (s *Stubs) build(ctx context.Context, layers []Layer, root, within string) error {
+func (s *Stubs) build(ctx context.Context, layers []Ref, root, within string) error {
 	trees, data := make([]string, len(layers)), make([]string, len(layers))
 	for i, l := range layers {
 		trees[i] = s.layers.Path(l.ID)
-		data[i] = path.Join(within, string(l.ID), layerTree)
+		data[i] = path.Join(within, string(l.ID), treeDir)
 	}
 	v, err := openView(trees, root)
 	if err != nil {
 		return err
 	}
 	defer v.close()
-	m := newMaker()
+	m := tree.NewMaker()
 	err = v.flatten(ctx, s.building, func(f *seen, natural, to string) error {
-		var marks Marks
+		var marks tree.Marks
 		switch {
 		case f.kind == directory:
 			if f.fromRoot != natural {
@@ -170,18 +162,18 @@ func (s *Stubs) build(ctx context.Context, layers []Layer, root, within string) 
 			}
 		case f.st.Mode&unix.S_IFMT != unix.S_IFREG || f.st.Size == 0:
 		case f.fromRoot == "":
-			marks = Marks{MetadataOnly: true, Redirect: path.Join(data[f.data.layer], f.data.path)}
+			marks = tree.Marks{MetadataOnly: true, Redirect: path.Join(data[f.data.layer], f.data.path)}
 		case f.fromRoot == natural:
 			marks.MetadataOnly = true
 		default:
-			marks = Marks{MetadataOnly: true, Redirect: f.fromRoot}
+			marks = tree.Marks{MetadataOnly: true, Redirect: f.fromRoot}
 		}
-		if err := m.node(v.file(f.at), to, &f.st, ""); err != nil {
+		if err := m.Make(v.file(f.at), to, &f.st, ""); err != nil {
 			return err
 		}
-		return marks.set(to)
+		return marks.Set(to)
 	})
-	if _, ok := errors.AsType[*XattrError](err); ok {
+	if _, ok := errors.AsType[*tree.XattrError](err); ok {
 		// Before Linux 6.6 a tmpfs takes none of users (mm/shmem.c,
 		// shmem_user_xattr_handler).
 		return fmt.Errorf("%w: %w", ErrNoStubs, err)

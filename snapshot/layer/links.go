@@ -1,4 +1,4 @@
-package snapshot
+package layer
 
 import (
 	"encoding/json"
@@ -7,11 +7,13 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // countLinks notes in a layer's list the regular files that have other names, too. It
 // returns whether there are any, and the size of all, each counted once.
-func countLinks(tree string, files []File) (linked bool, size int64, err error) {
+func countLinks(dir string, files []tree.File) (linked bool, size int64, err error) {
 	counted := make(map[uint64]bool) // inodes; a layer is in one file system
 	for i := range files {
 		f := &files[i]
@@ -19,7 +21,7 @@ func countLinks(tree string, files []File) (linked bool, size int64, err error) 
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(tree, f.Path), &st); err != nil {
+		if err := unix.Lstat(filepath.Join(dir, f.Path), &st); err != nil {
 			return false, 0, fmt.Errorf("count links: %w", err)
 		}
 		if st.Nlink > 1 {
@@ -34,17 +36,17 @@ func countLinks(tree string, files []File) (linked bool, size int64, err error) 
 }
 
 // Linked lists the regular files of layers that have several names, by all of these.
-func (l *Layers) Linked(layers []Layer) ([]string, error) {
+func (l *Store) Linked(layers []Ref) ([]string, error) {
 	var names []string
 	for _, layer := range layers {
 		if !layer.Linked {
 			continue
 		}
-		list, err := readRegular(filepath.Join(l.dir.Path(string(layer.ID)), layerList))
+		list, err := tree.ReadFile(filepath.Join(l.dir.Path(string(layer.ID)), listFile))
 		if err != nil {
 			return nil, fmt.Errorf("list storage layer: %w", err)
 		}
-		var files []File
+		var files []tree.File
 		if err := json.Unmarshal(list, &files); err != nil {
 			return nil, fmt.Errorf("list storage layer %s: %w", layer.ID, err)
 		}

@@ -1,4 +1,4 @@
-package snapshot
+package layer
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // view is what an overlay shows of layers, the topmost first, above a lower root:
@@ -113,7 +115,7 @@ func (v view) child(dir seen, name string) (seen, error) {
 		if s.kind = leaf; format != unix.S_IFDIR && format != unix.S_IFREG {
 			return s, nil
 		}
-		marks, err := marksOf(v.file(at))
+		marks, err := tree.ReadMarks(v.file(at))
 		if err != nil {
 			return seen{}, err
 		}
@@ -145,7 +147,7 @@ func (v view) child(dir seen, name string) (seen, error) {
 
 // lower finds what is below a file or directory of a layer: rest is the rest of the
 // directory that it is in.
-func (v view) lower(rest seen, layer int, marks Marks, name string) (seen, error) {
+func (v view) lower(rest seen, layer int, marks tree.Marks, name string) (seen, error) {
 	switch {
 	case marks.Redirect == "":
 		return v.child(rest, name)
@@ -170,7 +172,7 @@ func (v view) lower(rest seen, layer int, marks Marks, name string) (seen, error
 }
 
 // findData finds the bytes of a file that has none itself.
-func (v view) findData(s *seen, rest seen, marks Marks, name string) error {
+func (v view) findData(s *seen, rest seen, marks tree.Marks, name string) error {
 	lower, err := v.lower(rest, s.at.layer, marks, name)
 	if err != nil {
 		return err
@@ -181,7 +183,7 @@ func (v view) findData(s *seen, rest seen, marks Marks, name string) error {
 	case lower.kind == leaf && lower.st.Mode&unix.S_IFMT == unix.S_IFREG:
 		s.data, s.fromRoot = lower.data, lower.fromRoot
 	default:
-		return fmt.Errorf("%w: %s: no layer below has its data", ErrDamaged, v.file(s.at))
+		return fmt.Errorf("%w: %s: no layer below has its data", tree.ErrDamaged, v.file(s.at))
 	}
 	return nil
 }
@@ -255,11 +257,11 @@ func (v view) flatten(ctx context.Context, to string, lay func(s *seen, natural,
 				if err := dir(c, target); err != nil {
 					return err
 				}
-				if err := setTimes(target, &c.st); err != nil {
+				if err := tree.SetTimes(target, &c.st); err != nil {
 					return err
 				}
 			case nothing, below: // it was removed just now
-				return fmt.Errorf("%w: %s: %w", ErrDamaged, target, fs.ErrNotExist)
+				return fmt.Errorf("%w: %s: %w", tree.ErrDamaged, target, fs.ErrNotExist)
 			}
 		}
 		return nil
@@ -278,12 +280,12 @@ func (v view) flatten(ctx context.Context, to string, lay func(s *seen, natural,
 	if err := dir(top, to); err != nil {
 		return err
 	}
-	return setTimes(to, &top.st)
+	return tree.SetTimes(to, &top.st)
 }
 
-// CopyLayers copies layers, the topmost first, into one directory that is the same
+// Flatten copies layers, the topmost first, into one directory that is the same
 // alone above the lower root: every file has its bytes then, wherever they were.
-func CopyLayers(ctx context.Context, layers []string, root, to string) error {
+func Flatten(ctx context.Context, layers []string, root, to string) error {
 	if len(layers) == 0 {
 		return nil
 	}
@@ -295,10 +297,10 @@ func CopyLayers(ctx context.Context, layers []string, root, to string) error {
 		return err
 	}
 	defer v.close()
-	m := newMaker()
+	m := tree.NewMaker()
 	return v.flatten(ctx, to, func(s *seen, natural, to string) error {
 		data := ""
-		var marks Marks
+		var marks tree.Marks
 		switch {
 		case s.kind == directory && s.fromRoot != natural && s.fromRoot != "":
 			// The app has renamed a directory of the lower root: it is copied.
@@ -311,9 +313,9 @@ func CopyLayers(ctx context.Context, layers []string, root, to string) error {
 		default:
 			data = v.file(s.data)
 		}
-		if err := m.node(v.file(s.at), to, &s.st, data); err != nil {
+		if err := m.Make(v.file(s.at), to, &s.st, data); err != nil {
 			return err
 		}
-		return marks.set(to)
+		return marks.Set(to)
 	})
 }

@@ -1,9 +1,7 @@
-package snapshot
+package tree
 
 import (
 	"errors"
-	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,9 +32,9 @@ type Marks struct {
 	Redirect string `json:"redirect,omitempty"`
 }
 
-// marksOf reads the marks of a file, which is not followed.
-func marksOf(path string) (Marks, error) {
-	names, err := listXattrs(path)
+// ReadMarks reads the marks of a file, which is not followed.
+func ReadMarks(path string) (Marks, error) {
+	names, err := Xattrs(path)
 	if err != nil {
 		return Marks{}, err
 	}
@@ -62,8 +60,8 @@ func marksOf(path string) (Marks, error) {
 	return m, nil
 }
 
-// set marks a file.
-func (m Marks) set(path string) error {
+// Set marks a file.
+func (m Marks) Set(path string) error {
 	var errs []error
 	mark := func(name, value string) {
 		if err := unix.Lsetxattr(path, name, []byte(value), 0); err != nil {
@@ -80,73 +78,4 @@ func (m Marks) set(path string) error {
 		mark(redirectMark, m.Redirect)
 	}
 	return errors.Join(errs...)
-}
-
-// copyXattrs copies the extended attributes that are the file's own.
-func copyXattrs(from, to string) error {
-	names, err := listXattrs(from)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if strings.HasPrefix(name, overlayPrefix) && !strings.HasPrefix(name, nestedPrefix) {
-			continue
-		}
-		value, err := getXattr(from, name)
-		if err != nil {
-			return err
-		}
-		if err := unix.Lsetxattr(to, name, value, 0); err != nil {
-			return &XattrError{Path: to, Name: name, Err: err}
-		}
-	}
-	return nil
-}
-
-// XattrError is an extended attribute that a file system does not take.
-type XattrError struct {
-	Path, Name string
-	Err        error
-}
-
-func (e *XattrError) Error() string {
-	return fmt.Sprintf("set extended attribute %s of %s: %v", e.Name, e.Path, e.Err)
-}
-
-// Unwrap returns the kernel's error.
-func (e *XattrError) Unwrap() error { return e.Err }
-
-// listXattrs is empty where the file system has none.
-func listXattrs(path string) ([]string, error) {
-	buf := make([]byte, 512)
-	for {
-		n, err := unix.Llistxattr(path, buf)
-		switch {
-		case errors.Is(err, unix.ERANGE):
-			buf = make([]byte, 8*len(buf))
-			continue
-		case errors.Is(err, unix.ENOTSUP):
-			return nil, nil
-		case err != nil:
-			return nil, fmt.Errorf("list extended attributes of %s: %w", path, err)
-		case n == 0:
-			return nil, nil
-		}
-		return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
-	}
-}
-
-func getXattr(path, name string) ([]byte, error) {
-	buf := make([]byte, 256)
-	for {
-		n, err := unix.Lgetxattr(path, name, buf)
-		if errors.Is(err, unix.ERANGE) {
-			buf = make([]byte, 8*len(buf))
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read extended attribute %s of %s: %w", name, path, err)
-		}
-		return buf[:n], nil
-	}
 }

@@ -1,4 +1,4 @@
-package snapshot
+package tree
 
 import (
 	"context"
@@ -8,13 +8,33 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/continuity/fs"
 	"golang.org/x/sys/unix"
 )
 
-// CopyOthers copies what is in a directory, but for the entries named in but, and for
+// Copy copies a directory with everything in it: modes, owners, times,
+// extended attributes, links, devices and sockets; file data is shared where
+// the file system can (copy_file_range). A missing source gives an empty copy.
+func Copy(ctx context.Context, from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	if _, err := os.Lstat(from); errors.Is(err, iofs.ErrNotExist) {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := fs.CopyDir(to, from); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return nil
+}
+
+// CopyExcept copies what is in a directory, but for the entries named in but, and for
 // sockets: nobody could use a copy of a socket, and the process that has it bound makes it
 // again. A directory that is empty or missing gives an empty copy, or none.
-func CopyOthers(ctx context.Context, from, to string, but []string) error {
+func CopyExcept(ctx context.Context, from, to string, but []string) error {
 	entries, err := os.ReadDir(from)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil
@@ -26,7 +46,7 @@ func CopyOthers(ctx context.Context, from, to string, but []string) error {
 	for _, name := range but {
 		skip[name] = true
 	}
-	m := newMaker()
+	m := NewMaker()
 	for _, e := range entries {
 		if skip[e.Name()] {
 			continue
@@ -42,7 +62,7 @@ func CopyOthers(ctx context.Context, from, to string, but []string) error {
 }
 
 // other copies a file or a directory with all in it.
-func (m *maker) other(ctx context.Context, from, to string) error {
+func (m *Maker) other(ctx context.Context, from, to string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -53,7 +73,7 @@ func (m *maker) other(ctx context.Context, from, to string) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		return nil
 	}
-	if err := m.node(from, to, &st, from); err != nil {
+	if err := m.Make(from, to, &st, from); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
@@ -68,5 +88,5 @@ func (m *maker) other(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
-	return setTimes(to, &st)
+	return SetTimes(to, &st)
 }

@@ -1,4 +1,4 @@
-package snapshot
+package tree
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 func TestCopyOthers(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	from, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
-	qt.Assert(t, qt.IsNil(CopyOthers(t.Context(), filepath.Join(from, "missing"), to, nil)))
+	qt.Assert(t, qt.IsNil(CopyExcept(t.Context(), filepath.Join(from, "missing"), to, nil)))
 	l, err := net.Listen("unix", filepath.Join(from, "log"))
 	qt.Assert(t, qt.IsNil(err))
 	defer func() { qt.Check(t, qt.IsNil(l.Close())) }()
@@ -28,8 +28,8 @@ func TestCopyOthers(t *testing.T) {
 		os.Symlink("../state", filepath.Join(from, "dir/link")),
 		unix.Mkfifo(filepath.Join(from, "dir/pipe"), 0o622),
 	)))
-	qt.Assert(t, qt.IsNil(CopyOthers(t.Context(), from, to, []string{"null", "shm"})))
-	entries, err := listTree(to)
+	qt.Assert(t, qt.IsNil(CopyExcept(t.Context(), from, to, []string{"null", "shm"})))
+	entries, err := List(to)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(entries, []string{"again", "dir", "dir/link", "dir/pipe", "state"}))
 	var one, two unix.Stat_t
