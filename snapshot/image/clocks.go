@@ -62,29 +62,6 @@ func (v *View) SetClocks(c Clocks) error {
 	return nil
 }
 
-// editIfChanged edits the records of an image, and leaves an image alone in which nothing
-// changes.
-func (v *View) editIfChanged(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
-	img, err := v.decode(editTarget{name, want})
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	changed := false
-	for i := range img.Records {
-		r := &img.Records[i]
-		edited, err := fn(r.Message)
-		if err != nil {
-			return fmt.Errorf("edit %s: %w", name, err)
-		}
-		changed = changed || string(edited) != string(r.Message)
-		r.Message = edited
-	}
-	if !changed {
-		return nil
-	}
-	return v.replace(name, img.Encode())
-}
-
 // A timerSpec is the varint fields of a message that say when a timer expires.
 type timerSpec struct {
 	sec, fraction           protowire.Number // until it expires
@@ -124,39 +101,6 @@ func (s timerSpec) sum(sec, fraction uint64) time.Duration {
 func (s timerSpec) write(set map[protowire.Number]uint64, left time.Duration) {
 	left = max(left, s.unit)
 	set[s.sec], set[s.fraction] = uint64(left/time.Second), uint64(left%time.Second/s.unit)
-}
-
-// varints reads the varint fields of a message.
-func varints(msg []byte) (map[protowire.Number]uint64, error) {
-	fields := make(map[protowire.Number]uint64)
-	s := scan(msg)
-	for s.next() {
-		if s.typ == varint {
-			fields[s.num] = s.val
-		}
-	}
-	return fields, s.err
-}
-
-// editAt edits all messages to which a path of fields leads.
-func editAt(msg []byte, path []protowire.Number, fn func([]byte) ([]byte, error)) ([]byte, error) {
-	if len(path) == 0 {
-		return fn(msg)
-	}
-	out := make([]byte, 0, len(msg)+16)
-	s := scan(msg)
-	for s.next() {
-		if !s.is(path[0], lengthDelimited) {
-			out = append(out, s.raw...)
-			continue
-		}
-		inner, err := editAt(s.buf, path[1:], fn)
-		if err != nil {
-			return nil, err
-		}
-		out = appendBytes(out, path[0], inner)
-	}
-	return out, s.err
 }
 
 // wallClocks are those of timers that count while no process runs. Others count the time

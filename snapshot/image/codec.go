@@ -7,16 +7,10 @@ import (
 	"slices"
 )
 
-var (
-	// ErrMalformed means that bytes are not what they should be: a record
-	// reaches past the end of its file, or a message cannot be parsed.
-	ErrMalformed = errors.New("malformed image")
-
-	// ErrRaw means that a file does not begin with a magic number. Memory
-	// pages and the output of other programs do not (pages-1.img,
-	// tmpfs-dev-60.tar.gz.img). It wraps ErrMalformed: no other image may.
-	ErrRaw = fmt.Errorf("raw image: %w", ErrMalformed)
-)
+// ErrRaw means that a file does not begin with a magic number. Memory
+// pages and the output of other programs do not (pages-1.img,
+// tmpfs-dev-60.tar.gz.img). It wraps [ErrMalformed]: no other image may.
+var ErrRaw = fmt.Errorf("raw image: %w", ErrMalformed)
 
 // A Record is one message of an image.
 type Record struct {
@@ -182,3 +176,18 @@ func appendRecord(dst []byte, rec Record) []byte {
 	dst = append(dst, rec.Message...)
 	return append(dst, rec.Payload...)
 }
+
+func decodeAs(want Type, data []byte) (*Image, error) {
+	img, err := Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if img.Type != want && img.Head != HeadEmpty {
+		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
+	}
+	return img, nil
+}
+
+// ErrInconsistent means that images can be parsed, but contradict each other:
+// one refers to something that no other has, or a size does not fit.
+var ErrInconsistent = errors.New("inconsistent images")

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -20,7 +21,7 @@ const maxGuarded = 128
 // guarded too: there the program loses an optimisation, and nothing else.
 func mergeRanges(ranges []addrRange, most int) []addrRange {
 	ranges = slices.Clone(ranges)
-	slices.SortFunc(ranges, func(a, b addrRange) int { return compareUint(a.start, b.start) })
+	slices.SortFunc(ranges, func(a, b addrRange) int { return cmp.Compare(a.start, b.start) })
 	ranges = joinCloser(ranges, 0)
 	if len(ranges) <= most {
 		return ranges

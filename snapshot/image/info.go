@@ -155,12 +155,6 @@ type File struct {
 	OpenAt []DescriptorRef `json:"open_at"`
 }
 
-// DescriptorRef tells where a file is open.
-type DescriptorRef struct {
-	PID int `json:"pid"`
-	FD  int `json:"fd"`
-}
-
 // Address is a virtual memory address. In JSON it is a string like "0x7f00".
 type Address uint64
 

@@ -29,11 +29,11 @@ func (v *View) InheritTerminals(ctx context.Context, t *Terminals) error {
 	for _, p := range t.Pairs {
 		e.numbers[p.Number] = true
 	}
-	infos, err := v.decode(editTarget{ttyInfoImage, TypeTTYInfo})
+	infos, err := v.decode(ttyInfoImage, TypeTTYInfo)
 	if err != nil {
 		return fmt.Errorf("inherit terminals: %w", err)
 	}
-	targets, err := v.editTargets()
+	targets, err := v.fileImages()
 	if err != nil {
 		return fmt.Errorf("inherit terminals: %w", err)
 	}
@@ -48,7 +48,7 @@ func (v *View) InheritTerminals(ctx context.Context, t *Terminals) error {
 		if target.typ == TypeSkQueues {
 			continue
 		}
-		img, err := v.decode(target)
+		img, err := v.decode(target.name, target.typ)
 		if err != nil {
 			return fmt.Errorf("inherit terminals: read %s: %w", target.name, err)
 		}
@@ -169,19 +169,3 @@ func (e *inheritEdit) descriptors(records []Record) error {
 	}
 	return nil
 }
-
-// Take returns an image as the view shows it, and has CRIU open the path at instead of it,
-// in the root directory that the process has that opens it.
-func (v *View) Take(name, at string) ([]byte, error) {
-	data, err := v.read(name)
-	if err != nil {
-		return nil, fmt.Errorf("take image: %w", err)
-	}
-	if err := v.redirect(name, at); err != nil {
-		return nil, fmt.Errorf("take image: %w", err)
-	}
-	return data, nil
-}
-
-// Put undoes Take.
-func (v *View) Put(name string, data []byte) error { return v.replace(name, data) }

@@ -135,13 +135,3 @@ func (s *pageShare) count(e Extent, mapping int, pages uint64) {
 
 // pagesIn counts the pages of a range, a broken one included.
 func pagesIn(start, end uint64) uint64 { return (end - start + PageSize - 1) / PageSize }
-
-func compareUint(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}

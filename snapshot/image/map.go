@@ -403,31 +403,3 @@ func (v *View) setPagemap(t *task, runs []run) error {
 	}
 	return v.replace(name, img.Encode())
 }
-
-// appendExtent appends a pagemap_entry that every version of CRIU understands: up
-// to 4.1 the number of pages is compat_nr_pages.
-func appendExtent(dst []byte, e Extent) []byte {
-	dst = appendVarint(dst, 1, e.Start)
-	dst = appendVarint(dst, 2, uint64(uint32(e.Pages)))
-	dst = appendVarint(dst, 4, uint64(e.Flags))
-	return appendVarint(dst, 5, e.Pages)
-}
-
-// edit changes the first message of an image.
-func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
-	data, err := v.read(name)
-	if err != nil {
-		return err
-	}
-	img, err := Decode(data)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	if img.Type != want || len(img.Records) == 0 {
-		return fmt.Errorf("read %s: %w: it is of type %s, with %d records", name, ErrMalformed, img.Type, len(img.Records))
-	}
-	if img.Records[0].Message, err = fn(img.Records[0].Message); err != nil {
-		return fmt.Errorf("edit %s: %w", name, err)
-	}
-	return v.replace(name, img.Encode())
-}

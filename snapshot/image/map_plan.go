@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -328,7 +329,7 @@ func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		return compareUint(vmas[a].GetStart(), vmas[b].GetStart())
+		return cmp.Compare(vmas[a].GetStart(), vmas[b].GetStart())
 	})
 	var end uint64
 	for _, i := range order {

@@ -30,7 +30,7 @@ func Memory(ctx context.Context, images string, bases map[string]int64) (*Memory
 	for name, size := range bases {
 		files[name] = MemoryFile{Key: name, SizeBytes: size}
 	}
-	e, err := newMemoryEdit(&View{dir: images}, MemoryFiles{Bases: files})
+	e, err := newMemoryEdit(InPlace(images), MemoryFiles{Bases: files})
 	if err != nil {
 		return nil, fmt.Errorf("look for memory: %w", err)
 	}

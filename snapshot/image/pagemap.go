@@ -147,3 +147,12 @@ func parseExtent(msg []byte) (Extent, error) {
 	}
 	return e, s.err
 }
+
+// appendExtent appends a pagemap_entry that every version of CRIU understands: up
+// to 4.1 the number of pages is compat_nr_pages.
+func appendExtent(dst []byte, e Extent) []byte {
+	dst = appendVarint(dst, 1, e.Start)
+	dst = appendVarint(dst, 2, uint64(uint32(e.Pages)))
+	dst = appendVarint(dst, 4, uint64(e.Flags))
+	return appendVarint(dst, 5, e.Pages)
+}

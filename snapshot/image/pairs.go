@@ -52,8 +52,7 @@ var ErrTerminals = errors.New("only CRIU can make the terminals")
 // Otherwise it returns nil. An error wrapping [ErrTerminals] says why they can't be made
 // so.
 func ReadTerminals(images string) (*Terminals, error) {
-	v := &View{dir: images}
-	infos, err := v.ttyInfos()
+	infos, err := ttyInfos(images)
 	if err != nil || len(infos) == 0 {
 		return nil, err
 	}
@@ -106,8 +105,6 @@ func ReadTerminals(images string) (*Terminals, error) {
 	slices.SortFunc(t.Pairs, func(a, b Pair) int { return cmp.Compare(a.Number, b.Number) })
 	return t, errors.Join(err, t.readFiles(images, infos), t.readData(images))
 }
-
-func coreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
 
 // isMaster tells whether an entry is of a master that is open and leads somewhere.
 func isMaster(info *tty.TtyInfoEntry) bool {
@@ -236,8 +233,8 @@ func (t *Terminals) readData(images string) error {
 }
 
 // ttyInfos reads what the dump says of terminals, by id.
-func (v *View) ttyInfos() (map[uint32]*tty.TtyInfoEntry, error) {
-	all, err := readMessages[tty.TtyInfoEntry](v.dir, ttyInfoImage, TypeTTYInfo)
+func ttyInfos(images string) (map[uint32]*tty.TtyInfoEntry, error) {
+	all, err := readMessages[tty.TtyInfoEntry](images, ttyInfoImage, TypeTTYInfo)
 	if err != nil {
 		return nil, fmt.Errorf("read terminals: %w", err)
 	}

@@ -52,7 +52,7 @@ func (v *View) RestartPolls() error {
 
 // core reads the image of a thread.
 func (v *View) core(tid uint32) (*Image, *core.CoreEntry, error) {
-	img, err := v.decode(editTarget{coreName(tid), TypeCore})
+	img, err := v.decode(coreName(tid), TypeCore)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read thread %d: %w", tid, err)
 	}

@@ -143,7 +143,7 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	img, err := v.decode(editTarget{name: "files.img", typ: TypeFiles})
+	img, err := v.decode("files.img", TypeFiles)
 	if err != nil {
 		return fmt.Errorf("change files: %w", err)
 	}

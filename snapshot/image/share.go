@@ -38,7 +38,7 @@ func ShareMemory(ctx context.Context, images string, bases map[string]int64) (na
 	for name, size := range bases {
 		files[name] = MemoryFile{Key: name, SizeBytes: size}
 	}
-	e, err := newMemoryEdit(&View{dir: images}, MemoryFiles{Bases: files})
+	e, err := newMemoryEdit(InPlace(images), MemoryFiles{Bases: files})
 	if err != nil {
 		return nil, fmt.Errorf("share memory: %w", err)
 	}

@@ -7,17 +7,6 @@ import (
 	"strings"
 )
 
-// The kinds of open file that matter here (fd_types in images/fdinfo.proto).
-const (
-	fileReg    = 1
-	fileInetSk = 4
-	fileUnixSk = 5
-)
-
-// fileUnixExternal marks a unix socket that stands for one outside the dump
-// (USK_EXTERN in criu/sk-unix.c).
-const fileUnixExternal = 1
-
 // Replaced tells what [View.ReplaceSockets] did with one socket.
 type Replaced struct {
 	Inode uint64 // the kernel socket
@@ -66,7 +55,7 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		done: make([]Replaced, 0, len(keys)), ids: make(map[uint32]int, len(keys)),
 	}
 	changed := make(map[string][]byte)
-	targets, err := v.editTargets()
+	targets, err := v.fileImages()
 	if err != nil {
 		return nil, fmt.Errorf("replace sockets: %w", err)
 	}
@@ -96,31 +85,6 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		done[r.Inode] = r
 	}
 	return done, nil
-}
-
-// An editTarget is an image that may say something about sockets.
-type editTarget struct {
-	name string
-	typ  Type
-}
-
-// editTargets lists them, files.img first: it tells the ids that the others
-// refer to.
-func (v *View) editTargets() ([]editTarget, error) {
-	all, err := imageNames(v.dir)
-	if err != nil {
-		return nil, err
-	}
-	targets := []editTarget{{"files.img", TypeFiles}}
-	for _, name := range all {
-		switch {
-		case strings.HasPrefix(name, "fdinfo-"):
-			targets = append(targets, editTarget{name, TypeFdinfo})
-		case name == "sk-queues.img":
-			targets = append(targets, editTarget{name, TypeSkQueues})
-		}
-	}
-	return targets, nil
 }
 
 // maxKey is far below PATH_MAX, which bounds the name of a file in CRIU.

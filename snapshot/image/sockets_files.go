@@ -2,9 +2,7 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 )
@@ -32,7 +30,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	targets, err := v.editTargets()
+	targets, err := v.fileImages()
 	if err != nil {
 		return nil, fmt.Errorf("replace files: %w", err)
 	}
@@ -54,7 +52,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 		if target.typ == TypeSkQueues {
 			continue // what waits for a socket is none of this
 		}
-		img, err := v.decode(target)
+		img, err := v.decode(target.name, target.typ)
 		if err != nil {
 			return nil, fmt.Errorf("replace files in %s: %w", target.name, err)
 		}
@@ -77,42 +75,6 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 		done[r.Key] = *r
 	}
 	return done, nil
-}
-
-// decode reads an image that must be of a type, or be empty.
-func (v *View) decode(target editTarget) (*Image, error) {
-	data, err := v.read(target.name)
-	if err != nil {
-		return nil, err
-	}
-	return decodeAs(target.typ, data)
-}
-
-func decodeAs(want Type, data []byte) (*Image, error) {
-	img, err := Decode(data)
-	if err != nil {
-		return nil, err
-	}
-	if img.Type != want && img.Head != HeadEmpty {
-		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
-	}
-	return img, nil
-}
-
-// readRecords reads an image; a missing one has none.
-func readRecords(path string, want Type) ([]Record, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	img, err := decodeAs(want, data)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
-	}
-	return img.Records, nil
 }
 
 // A fileEdit is one run over the images.
@@ -276,43 +238,4 @@ func parseObject(msg []byte) (Eventfd, error) {
 		}
 	}
 	return o, s.err
-}
-
-// findDescriptor finds the file that a process has open; id is 0 if there is no
-// such process or descriptor.
-func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, err error) {
-	ids, err := readRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", at.PID)), TypeIDs)
-	if err != nil || len(ids) == 0 {
-		return 0, 0, err
-	}
-	var table uint64
-	s := scan(ids[0].Message)
-	for s.next() {
-		if s.is(2, varint) { // task_kobj_ids_entry.files_id
-			table = s.val
-		}
-	}
-	if s.err != nil {
-		return 0, 0, s.err
-	}
-	fds, err := readRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, rec := range fds {
-		s := scan(rec.Message)
-		var fd uint64
-		for s.next() {
-			if s.is(4, varint) {
-				fd = s.val
-			}
-		}
-		if s.err != nil {
-			return 0, 0, s.err
-		}
-		if fd == uint64(at.FD) {
-			return parseFdinfo(rec.Message)
-		}
-	}
-	return 0, 0, nil
 }

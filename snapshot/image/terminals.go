@@ -13,11 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The images that say something about terminals.
-const (
-	filesImage   = "files.img"
-	ttyInfoImage = "tty-info.img"
-)
+// ttyInfoImage is the image of all terminals.
+const ttyInfoImage = "tty-info.img"
 
 // slaveMajor is the major number of the first 256 pseudo-terminals' slaves
 // (UNIX98_PTY_SLAVE_MAJOR of linux/major.h).
@@ -82,11 +79,11 @@ func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	infos, err := v.decode(editTarget{ttyInfoImage, TypeTTYInfo})
+	infos, err := v.decode(ttyInfoImage, TypeTTYInfo)
 	if err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	files, err := v.decode(editTarget{filesImage, TypeFiles})
+	files, err := v.decode(filesImage, TypeFiles)
 	if err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}

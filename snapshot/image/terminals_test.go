@@ -116,7 +116,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 		}
 	}
 	qt.Check(t, qt.DeepEquals(leads, map[uint32]uint32{4: 1, 5: 0, 6: 0, 7: slaveInfo(1)}))
-	infos, err := (&View{dir: v.Dir()}).ttyInfos()
+	infos, err := ttyInfos(v.Dir())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(infos, 3))
 	qt.Check(t, qt.IsNil(infos[slaveInfo(1)].Termios))
@@ -135,7 +135,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 		Leaders: []string{"core-11.img"},
 	}))
 	qt.Assert(t, qt.IsNil(v.InheritTerminals(t.Context(), terminals)))
-	infos, err = (&View{dir: v.Dir()}).ttyInfos()
+	infos, err = ttyInfos(v.Dir())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(infos, 2)) // the slave's is gone
 	master := infos[1]

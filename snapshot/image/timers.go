@@ -3,10 +3,8 @@ package image
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -35,7 +33,7 @@ func StrayTimers(images string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for timers: %w", err)
 	}
-	v := &View{dir: images}
+	v := InPlace(images)
 	var threads map[int][]uint32 // read only if there is such a timer
 	var out []string
 	for _, name := range names {
@@ -99,36 +97,6 @@ func (v *View) PlaceTimers(images []string) error {
 		}
 	}
 	return nil
-}
-
-// coreID is the id in the name of an image of a process or thread.
-func coreID(name string) (int, error) {
-	id, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "core-"), ".img"))
-	if err != nil {
-		return 0, fmt.Errorf("read %s: %w: no id in its name", name, ErrMalformed)
-	}
-	return id, nil
-}
-
-// threads are the ids of the threads of each process, by the id of its first one.
-func (v *View) threads() (map[int][]uint32, error) {
-	data, err := v.read("pstree.img")
-	if err != nil {
-		return nil, err
-	}
-	img, err := Decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("read pstree.img: %w", err)
-	}
-	out := make(map[int][]uint32, len(img.Records))
-	for _, r := range img.Records {
-		entry, err := unmarshal[pstree.PstreeEntry](r.Message)
-		if err != nil {
-			return nil, fmt.Errorf("read pstree.img: %w", err)
-		}
-		out[int(entry.GetPid())] = entry.GetThreads()
-	}
-	return out, nil
 }
 
 // placeTimers returns a message in which the timers below path that name none of the

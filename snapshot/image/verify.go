@@ -13,10 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ErrInconsistent means that images can be parsed, but contradict each other:
-// one refers to something that no other has, or a size does not fit.
-var ErrInconsistent = errors.New("inconsistent images")
-
 // Verify tells whether a dump is whole and agrees with itself, so far as that
 // can be seen without running it: all images parse, what they refer to is
 // there, and memory pages are as many as the pagemaps say. images is CRIU's

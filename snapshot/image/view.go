@@ -13,7 +13,7 @@ import (
 
 // A View is a directory that CRIU can restore from: links to the images of a
 // dump, of which some can be replaced by edited copies. The dump itself is
-// never written to.
+// never written to, except through [InPlace].
 //
 // A View belongs to one goroutine. Whoever made it removes it by
 // [View.Remove], when CRIU has ended.
@@ -21,6 +21,9 @@ type View struct {
 	images string
 	dir    string
 }
+
+// InPlace is a view that is the dump itself: what is replaced in it is changed in the dump.
+func InPlace(images string) *View { return &View{images: images, dir: images} }
 
 // NewView makes dir, which must be missing or empty, a view of the dump in
 // images.
@@ -213,4 +216,68 @@ func imageNames(dir string) ([]string, error) {
 // irmap-cache), which have no suffix.
 func isImageName(name string) bool {
 	return strings.HasSuffix(name, ".img") && !strings.HasPrefix(name, ".")
+}
+
+// edit changes the first message of an image.
+func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
+	data, err := v.read(name)
+	if err != nil {
+		return err
+	}
+	img, err := Decode(data)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if img.Type != want || len(img.Records) == 0 {
+		return fmt.Errorf("read %s: %w: it is of type %s, with %d records", name, ErrMalformed, img.Type, len(img.Records))
+	}
+	if img.Records[0].Message, err = fn(img.Records[0].Message); err != nil {
+		return fmt.Errorf("edit %s: %w", name, err)
+	}
+	return v.replace(name, img.Encode())
+}
+
+// editIfChanged edits the records of an image, and leaves an image alone in which nothing
+// changes.
+func (v *View) editIfChanged(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
+	img, err := v.decode(name, want)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	changed := false
+	for i := range img.Records {
+		r := &img.Records[i]
+		edited, err := fn(r.Message)
+		if err != nil {
+			return fmt.Errorf("edit %s: %w", name, err)
+		}
+		changed = changed || string(edited) != string(r.Message)
+		r.Message = edited
+	}
+	if !changed {
+		return nil
+	}
+	return v.replace(name, img.Encode())
+}
+
+// decode reads an image that must be of a type, or be empty.
+func (v *View) decode(name string, want Type) (*Image, error) {
+	data, err := v.read(name)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAs(want, data)
+}
+
+// Take returns an image as the view shows it, and has CRIU open the path at instead of it,
+// in the root directory that the process has that opens it. Replace undoes it.
+func (v *View) Take(name, at string) ([]byte, error) {
+	data, err := v.read(name)
+	if err != nil {
+		return nil, fmt.Errorf("take image: %w", err)
+	}
+	if err := v.redirect(name, at); err != nil {
+		return nil, fmt.Errorf("take image: %w", err)
+	}
+	return data, nil
 }

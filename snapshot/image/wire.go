@@ -1,12 +1,17 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
+
+// ErrMalformed means that bytes are not what they should be: a record
+// reaches past the end of its file, or a message cannot be parsed.
+var ErrMalformed = errors.New("malformed image")
 
 // Short names for the two wire types that nearly all fields of CRIU have.
 const (
@@ -113,6 +118,39 @@ func replaceVarints(msg []byte, set map[protowire.Number]uint64, drop ...protowi
 	}
 	for _, num := range slices.Sorted(maps.Keys(set)) {
 		out = appendVarint(out, num, set[num])
+	}
+	return out, s.err
+}
+
+// varints reads the varint fields of a message.
+func varints(msg []byte) (map[protowire.Number]uint64, error) {
+	fields := make(map[protowire.Number]uint64)
+	s := scan(msg)
+	for s.next() {
+		if s.typ == varint {
+			fields[s.num] = s.val
+		}
+	}
+	return fields, s.err
+}
+
+// editAt edits all messages to which a path of fields leads.
+func editAt(msg []byte, path []protowire.Number, fn func([]byte) ([]byte, error)) ([]byte, error) {
+	if len(path) == 0 {
+		return fn(msg)
+	}
+	out := make([]byte, 0, len(msg)+16)
+	s := scan(msg)
+	for s.next() {
+		if !s.is(path[0], lengthDelimited) {
+			out = append(out, s.raw...)
+			continue
+		}
+		inner, err := editAt(s.buf, path[1:], fn)
+		if err != nil {
+			return nil, err
+		}
+		out = appendBytes(out, path[0], inner)
 	}
 	return out, s.err
 }

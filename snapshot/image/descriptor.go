@@ -1,0 +1,97 @@
+package image
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+)
+
+// DescriptorRef tells where a file is open.
+type DescriptorRef struct {
+	PID int `json:"pid"`
+	FD  int `json:"fd"`
+}
+
+// findDescriptor finds the file that a process has open; id is 0 if there is no
+// such process or descriptor.
+func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, err error) {
+	ids, err := readRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", at.PID)), TypeIDs)
+	if err != nil || len(ids) == 0 {
+		return 0, 0, err
+	}
+	var table uint64
+	s := scan(ids[0].Message)
+	for s.next() {
+		if s.is(2, varint) { // task_kobj_ids_entry.files_id
+			table = s.val
+		}
+	}
+	if s.err != nil {
+		return 0, 0, s.err
+	}
+	fds, err := readRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, rec := range fds {
+		s := scan(rec.Message)
+		var fd uint64
+		for s.next() {
+			if s.is(4, varint) {
+				fd = s.val
+			}
+		}
+		if s.err != nil {
+			return 0, 0, s.err
+		}
+		if fd == uint64(at.FD) {
+			return parseFdinfo(rec.Message)
+		}
+	}
+	return 0, 0, nil
+}
+
+func parseFdinfo(msg []byte) (id uint32, kind uint64, err error) {
+	s := scan(msg)
+	for s.next() {
+		switch {
+		case s.is(fdinfoID, varint):
+			id = uint32(s.val)
+		case s.is(fdinfoType, varint):
+			kind = s.val
+		}
+	}
+	return id, kind, s.err
+}
+
+// descriptors tells of each file of a dump one place where it is open.
+func descriptors(images string, names []string) (map[uint32]DescriptorRef, error) {
+	out := make(map[uint32]DescriptorRef)
+	for _, name := range names {
+		digits, ok := strings.CutPrefix(name, "ids-")
+		if !ok {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(digits, "%d.img", &pid); err != nil {
+			return nil, fmt.Errorf("read %s: %w: no id in its name", name, ErrMalformed)
+		}
+		ids, err := readMessages[core.TaskKobjIdsEntry](images, name, TypeIDs)
+		if err != nil || len(ids) == 0 {
+			return nil, err
+		}
+		fds, err := readMessages[fdinfo.FdinfoEntry](images, fmt.Sprintf("fdinfo-%d.img", ids[0].GetFilesId()), TypeFdinfo)
+		if err != nil {
+			return nil, err
+		}
+		for _, fd := range fds {
+			if old, ok := out[fd.GetId()]; !ok || pid < old.PID {
+				out[fd.GetId()] = DescriptorRef{PID: pid, FD: int(fd.GetFd())}
+			}
+		}
+	}
+	return out, nil
+}

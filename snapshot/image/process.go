@@ -1,0 +1,41 @@
+package image
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+)
+
+func coreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
+
+// coreID is the id in the name of an image of a process or thread.
+func coreID(name string) (int, error) {
+	id, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "core-"), ".img"))
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w: no id in its name", name, ErrMalformed)
+	}
+	return id, nil
+}
+
+// threads are the ids of the threads of each process, by the id of its first one.
+func (v *View) threads() (map[int][]uint32, error) {
+	data, err := v.read("pstree.img")
+	if err != nil {
+		return nil, err
+	}
+	img, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("read pstree.img: %w", err)
+	}
+	out := make(map[int][]uint32, len(img.Records))
+	for _, r := range img.Records {
+		entry, err := unmarshal[pstree.PstreeEntry](r.Message)
+		if err != nil {
+			return nil, fmt.Errorf("read pstree.img: %w", err)
+		}
+		out[int(entry.GetPid())] = entry.GetThreads()
+	}
+	return out, nil
+}

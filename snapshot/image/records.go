@@ -1,0 +1,39 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// readRecords reads an image; a missing one has none.
+func readRecords(path string, want Type) ([]Record, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	img, err := decodeAs(want, data)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
+	}
+	return img.Records, nil
+}
+
+// readMessages reads an image; a missing one has no messages.
+func readMessages[T any, M message[T]](images, name string, want Type) ([]M, error) {
+	records, err := readRecords(filepath.Join(images, name), want)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]M, len(records))
+	for i, r := range records {
+		if out[i], err = unmarshal[T, M](r.Message); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+	}
+	return out, nil
+}
