@@ -95,7 +95,7 @@ func (t *terminals) lead(view *image.View, o Options) error {
 		}
 		if err := t.tree.Type(pair.Number, saved); err != nil {
 			tellLost(o, err)
-			if err := view.Put(pair.Child, saved); err != nil {
+			if err := view.Replace(pair.Child, saved); err != nil {
 				return err
 			}
 		}

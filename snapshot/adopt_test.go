@@ -24,7 +24,7 @@ func dumped(t *testing.T, target string) *Partial {
 	p, err := Begin(target)
 	qt.Assert(t, qt.IsNil(err))
 	images := p.Dir().Images()
-	qt.Assert(t, qt.IsNil(os.CopyFS(images, os.DirFS("image/testdata/plain"))))
+	qt.Assert(t, qt.IsNil(os.CopyFS(images, os.DirFS("image/imagetest/testdata/plain"))))
 	list, err := os.Open(filepath.Join(images, "pages.txt"))
 	qt.Assert(t, qt.IsNil(err))
 	defer func() { qt.Check(t, qt.IsNil(list.Close())) }()

@@ -8,6 +8,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/snapshot/alarm"
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
 func TestWait(t *testing.T) {
@@ -30,7 +31,7 @@ func TestWait(t *testing.T) {
 
 // TestFirst finds none in the images of a program without timers.
 func TestFirst(t *testing.T) {
-	got, err := alarm.First("../image/testdata/plain", time.Now())
+	got, err := alarm.First(imagetest.Dump(t, "plain"), time.Now())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(got))
 	_, err = alarm.First(t.TempDir(), time.Now())

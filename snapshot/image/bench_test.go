@@ -10,15 +10,18 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // manySockets makes a dump with n inet sockets out of one real one, and
 // returns a key for each.
 func manySockets(tb testing.TB, n int) (images string, keys map[uint64]string) {
 	tb.Helper()
-	images = testDump(tb, "plain")
+	images = imagetest.Dump(tb, "plain")
 	var socket *fdinfo.FileEntry
-	for _, file := range load[fdinfo.FileEntry](tb, images, "files.img") {
+	for _, file := range imagetest.Load[fdinfo.FileEntry](tb, images, "files.img") {
 		if file.GetIsk() != nil {
 			socket = file
 		}
@@ -69,12 +72,12 @@ func bigPagemap(tb testing.TB) []byte {
 	tb.Helper()
 	const extents = 1 << 17
 	img := &Image{Type: TypePagemap, Records: make([]Record, 0, 1+extents)}
-	img.Records = append(img.Records, Record{Message: appendVarint(nil, 1, 1)})
+	img.Records = append(img.Records, Record{Message: wire.AppendVarint(nil, 1, 1)})
 	for i := range uint64(extents) {
-		msg := appendVarint(nil, 1, 0x7f0000000000+i*2*PageSize)
-		msg = appendVarint(msg, 2, 0) // as CRIU 4.2 does
-		msg = appendVarint(msg, 4, PagePresent)
-		msg = appendVarint(msg, 5, 1)
+		msg := wire.AppendVarint(nil, 1, 0x7f0000000000+i*2*PageSize)
+		msg = wire.AppendVarint(msg, 2, 0) // as CRIU 4.2 does
+		msg = wire.AppendVarint(msg, 4, PagePresent)
+		msg = wire.AppendVarint(msg, 5, 1)
 		img.Records = append(img.Records, Record{Message: msg})
 	}
 	return img.Encode()
@@ -106,7 +109,7 @@ func BenchmarkPagemap(b *testing.B) {
 }
 
 func BenchmarkInspect(b *testing.B) {
-	images := testDump(b, "sandbox")
+	images := imagetest.Dump(b, "sandbox")
 	b.ReportAllocs()
 	for b.Loop() {
 		_, err := Inspect(b.Context(), images)
@@ -115,7 +118,7 @@ func BenchmarkInspect(b *testing.B) {
 }
 
 func BenchmarkVerify(b *testing.B) {
-	images := testDump(b, "sandbox")
+	images := imagetest.Dump(b, "sandbox")
 	b.ReportAllocs()
 	for b.Loop() {
 		qt.Assert(b, qt.IsNil(Verify(b.Context(), images)))

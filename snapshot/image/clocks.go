@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // A dump has of each timer how long it has left. What follows has restored processes find
@@ -130,7 +132,7 @@ const soonest = time.Second
 func passTimers(msg []byte, passed time.Duration) ([]byte, error) {
 	pass := func(spec timerSpec) func([]byte) ([]byte, error) {
 		return func(msg []byte) ([]byte, error) {
-			fields, err := varints(msg)
+			fields, err := wire.Varints(msg)
 			if err != nil {
 				return nil, err
 			}
@@ -140,27 +142,27 @@ func passTimers(msg []byte, passed time.Duration) ([]byte, error) {
 			}
 			set := make(map[protowire.Number]uint64, 2)
 			spec.write(set, max(left-passed, min(left, soonest, cmp.Or(every, soonest))))
-			return replaceVarints(msg, set)
+			return wire.ReplaceVarints(msg, set)
 		}
 	}
-	out, err := editAt(msg, []protowire.Number{coreTask, taskTimers, timersReal}, pass(itimerSpec))
+	out, err := wire.EditAt(msg, []protowire.Number{coreTask, taskTimers, timersReal}, pass(itimerSpec))
 	if err != nil {
 		return nil, err
 	}
-	return editAt(out, timersPath, pass(posixSpec))
+	return wire.EditAt(out, timersPath, pass(posixSpec))
 }
 
 // passNamespace has the clocks of a timens_entry, which are timespecs, go on.
 func passNamespace(msg []byte, passed time.Duration) ([]byte, error) {
 	for clock := protowire.Number(1); clock <= 2; clock++ { // monotonic, boottime
 		var err error
-		msg, err = editAt(msg, []protowire.Number{clock}, func(spec []byte) ([]byte, error) {
-			fields, err := varints(spec)
+		msg, err = wire.EditAt(msg, []protowire.Number{clock}, func(spec []byte) ([]byte, error) {
+			fields, err := wire.Varints(spec)
 			if err != nil {
 				return nil, err
 			}
 			fraction := time.Duration(fields[2]) + passed
-			return replaceVarints(spec, map[protowire.Number]uint64{1: fields[1] + uint64(fraction/time.Second), 2: uint64(fraction % time.Second)})
+			return wire.ReplaceVarints(spec, map[protowire.Number]uint64{1: fields[1] + uint64(fraction/time.Second), 2: uint64(fraction % time.Second)})
 		})
 		if err != nil {
 			return nil, err
@@ -172,7 +174,7 @@ func passNamespace(msg []byte, passed time.Duration) ([]byte, error) {
 // setTimerFDs makes the timerfds of files.img what they should be now.
 func (v *View) setTimerFDs(c Clocks) error {
 	return v.editIfChanged("files.img", TypeFiles, func(msg []byte) ([]byte, error) {
-		return editAt(msg, []protowire.Number{fileEntryTimerFD}, c.timerfd)
+		return wire.EditAt(msg, []protowire.Number{fileEntryTimerFD}, c.timerfd)
 	})
 }
 
@@ -188,7 +190,7 @@ func (v *View) setTimerFDs(c Clocks) error {
 //   - One that was set to an absolute time of the calendar: CRIU puts it off by as long as
 //     the processes were saved.
 func (c Clocks) timerfd(msg []byte) ([]byte, error) {
-	fields, err := varints(msg)
+	fields, err := wire.Varints(msg)
 	if err != nil {
 		return nil, err
 	}
@@ -212,5 +214,5 @@ func (c Clocks) timerfd(msg []byte) ([]byte, error) {
 	case absolute:
 		set[timerfdFlags] = fields[timerfdFlags] &^ unix.TFD_TIMER_ABSTIME
 	}
-	return replaceVarints(msg, set)
+	return wire.ReplaceVarints(msg, set)
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
 // timerDump is a dump of one process, 7, that has timers: a copy of a core image of a real
@@ -30,10 +32,9 @@ type timerDump struct {
 
 func newTimerDump(tb testing.TB) *timerDump {
 	tb.Helper()
-	data, err := os.ReadFile("testdata/plain/core-1.img")
-	qt.Assert(tb, qt.IsNil(err))
 	d := &timerDump{tb: tb, dir: tb.TempDir()}
-	d.img, err = Decode(data)
+	var err error
+	d.img, err = Decode(imagetest.FS(tb, "plain")["core-1.img"].Data)
 	qt.Assert(tb, qt.IsNil(err))
 	d.of, err = unmarshal[core.CoreEntry](d.img.Records[0].Message)
 	qt.Assert(tb, qt.IsNil(err))

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // ErrRaw means that a file does not begin with a magic number. Memory
 // pages and the output of other programs do not (pages-1.img,
-// tmpfs-dev-60.tar.gz.img). It wraps [ErrMalformed]: no other image may.
-var ErrRaw = fmt.Errorf("raw image: %w", ErrMalformed)
+// tmpfs-dev-60.tar.gz.img). It wraps [wire.ErrMalformed]: no other image may.
+var ErrRaw = fmt.Errorf("raw image: %w", wire.ErrMalformed)
 
 // A Record is one message of an image.
 type Record struct {
@@ -48,7 +50,7 @@ const (
 // memory with data.
 //
 // It returns an error wrapping [ErrRaw] if data does not begin with a magic
-// number of CRIU, and one wrapping [ErrMalformed] if the records do not fill
+// number of CRIU, and one wrapping [wire.ErrMalformed] if the records do not fill
 // data exactly. It looks at a message only to learn the length of a payload.
 func Decode(data []byte) (*Image, error) {
 	img, rest, err := decodeHead(data)
@@ -100,7 +102,7 @@ func decodeHead(data []byte) (*Image, []byte, error) {
 	}
 	if img.Head != HeadBare {
 		if len(data) < 4 {
-			return nil, nil, fmt.Errorf("read second magic: %w: only %d bytes", ErrMalformed, len(data))
+			return nil, nil, fmt.Errorf("read second magic: %w: only %d bytes", wire.ErrMalformed, len(data))
 		}
 		img.Type = Type(binary.LittleEndian.Uint32(data))
 		return img, data[4:], nil
@@ -116,11 +118,11 @@ func decodeHead(data []byte) (*Image, []byte, error) {
 // decodeRecord reads one record and returns its whole length.
 func decodeRecord(data []byte, pay *payloads) (Record, int, error) {
 	if len(data) < 4 {
-		return Record{}, 0, fmt.Errorf("read length: %w: only %d bytes left", ErrMalformed, len(data))
+		return Record{}, 0, fmt.Errorf("read length: %w: only %d bytes left", wire.ErrMalformed, len(data))
 	}
 	size := uint64(binary.LittleEndian.Uint32(data))
 	if size > uint64(len(data)-4) {
-		return Record{}, 0, fmt.Errorf("read message: %w: %d bytes, only %d left", ErrMalformed, size, len(data)-4)
+		return Record{}, 0, fmt.Errorf("read message: %w: %d bytes, only %d left", wire.ErrMalformed, size, len(data)-4)
 	}
 	n := 4 + int(size)
 	rec := Record{Message: data[4:n:n]}
@@ -132,7 +134,7 @@ func decodeRecord(data []byte, pay *payloads) (Record, int, error) {
 		extra = uint64(len(data) - n)
 	}
 	if extra > uint64(len(data)-n) {
-		return Record{}, 0, fmt.Errorf("read payload: %w: %d bytes, only %d left", ErrMalformed, extra, len(data)-n)
+		return Record{}, 0, fmt.Errorf("read payload: %w: %d bytes, only %d left", wire.ErrMalformed, extra, len(data)-n)
 	}
 	if extra > 0 {
 		end := n + int(extra)
@@ -183,7 +185,7 @@ func decodeAs(want Type, data []byte) (*Image, error) {
 		return nil, err
 	}
 	if img.Type != want && img.Head != HeadEmpty {
-		return nil, fmt.Errorf("%w: it is of type %s", ErrMalformed, img.Type)
+		return nil, fmt.Errorf("%w: it is of type %s", wire.ErrMalformed, img.Type)
 	}
 	return img, nil
 }

@@ -5,10 +5,13 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 func TestRoundTrip(t *testing.T) {
-	eachImage(t, func(name string, data []byte) {
+	imagetest.EachImage(t, func(name string, data []byte) {
 		t.Run(name, func(t *testing.T) {
 			img, err := Decode(data)
 			if errors.Is(err, ErrRaw) {
@@ -25,15 +28,15 @@ func TestRoundTrip(t *testing.T) {
 // an edit byte for byte.
 func TestEditKeepsUnknownFields(t *testing.T) {
 	odd := []byte{0x18, 0x84, 0x00} // field 3, a varint that is longer than it needs to be
-	unknown := appendBytes(appendVarint(nil, 1000, 7), 1001, []byte("whatever"))
-	msg := append(append(appendVarint(nil, 1, 5), odd...), unknown...)
-	got, err := setVarint(nil, msg, 1, 6)
+	unknown := wire.AppendBytes(wire.AppendVarint(nil, 1000, 7), 1001, []byte("whatever"))
+	msg := append(append(wire.AppendVarint(nil, 1, 5), odd...), unknown...)
+	got, err := wire.SetVarint(nil, msg, 1, 6)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.DeepEquals(got, append(append(appendVarint(nil, 1, 6), odd...), unknown...)))
+	qt.Check(t, qt.DeepEquals(got, append(append(wire.AppendVarint(nil, 1, 6), odd...), unknown...)))
 
-	socket := appendVarint(appendVarint(appendVarint(nil, 1, 9), 2, 77), 9, 2)
-	file := appendVarint(appendVarint(nil, fileEntryType, fileInetSk), fileEntryID, 9)
-	file = append(appendBytes(file, fileEntryInet, socket), unknown...)
+	socket := wire.AppendVarint(wire.AppendVarint(wire.AppendVarint(nil, 1, 9), 2, 77), 9, 2)
+	file := wire.AppendVarint(wire.AppendVarint(nil, fileEntryType, fileInetSk), fileEntryID, 9)
+	file = append(wire.AppendBytes(file, fileEntryInet, socket), unknown...)
 	e := socketEdit{keys: map[uint64]string{77: "key"}, taken: map[string]uint64{"key": 77}, ids: make(map[uint32]int)}
 	records, err := e.files([]Record{{Message: file}, {Message: unknown}})
 	qt.Assert(t, qt.IsNil(err))
@@ -50,21 +53,21 @@ func TestDecodeErrors(t *testing.T) {
 	}{
 		"two bytes":        {[]byte{1, 2}, ErrRaw},
 		"text":             {[]byte("#!/bin/sh\n"), ErrRaw},
-		"half a head":      {head[:6], ErrMalformed},
-		"half a length":    {append(head[:8:8], 1, 0), ErrMalformed},
-		"half a message":   {append(head[:8:8], 2, 0, 0, 0, 8), ErrMalformed},
-		"message too long": {append(head[:8:8], 0xff, 0xff, 0xff, 0xff, 8), ErrMalformed},
+		"half a head":      {head[:6], wire.ErrMalformed},
+		"half a length":    {append(head[:8:8], 1, 0), wire.ErrMalformed},
+		"half a message":   {append(head[:8:8], 2, 0, 0, 0, 8), wire.ErrMalformed},
+		"message too long": {append(head[:8:8], 0xff, 0xff, 0xff, 0xff, 8), wire.ErrMalformed},
 		"payload missing": {(&Image{Type: TypeSkQueues, Records: []Record{{
-			Message: appendVarint(nil, 2, 10), Payload: []byte("short"),
-		}}}).Encode(), ErrMalformed},
+			Message: wire.AppendVarint(nil, 2, 10), Payload: []byte("short"),
+		}}}).Encode(), wire.ErrMalformed},
 		"payload of any size": {(&Image{Type: TypeTCPStream, Records: []Record{{
-			Message: appendVarint(appendVarint(nil, 1, 1<<63), 3, 1<<63),
-		}}}).Encode(), ErrMalformed},
+			Message: wire.AppendVarint(wire.AppendVarint(nil, 1, 1<<63), 3, 1<<63),
+		}}}).Encode(), wire.ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Decode(tc.data)
 			qt.Check(t, qt.ErrorIs(err, tc.want))
-			qt.Check(t, qt.ErrorIs(err, ErrMalformed))
+			qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed))
 		})
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // Of an app whose standard streams are somebody else's terminal, /dev/tty becomes a file of
@@ -52,5 +54,5 @@ func TestPlaceConsole(t *testing.T) {
 
 	lost := terminalEdit{numbers: map[uint32]int{2: Console}}
 	err := lost.run(encode(TypeTTYInfo, info(control, controlDevice)), encode(TypeFiles, file(2, control)))
-	qt.Check(t, qt.ErrorIs(err, ErrMalformed))
+	qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed))
 }

@@ -19,7 +19,7 @@ import (
 // other. bases are the files, by the names that the dump has for them.
 //
 // It writes all of the processes' memory to the view. On an error, which wraps
-// [ErrMalformed] or [ErrInconsistent] if the images are the cause, the view is only
+// [wire.ErrMalformed] or [ErrInconsistent] if the images are the cause, the view is only
 // fit to be removed.
 func (v *View) CopyMemory(ctx context.Context, bases map[string]*os.File) error {
 	d, err := openTree(ctx, os.DirFS(v.dir))

@@ -19,6 +19,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/leak"
 )
@@ -232,7 +233,7 @@ func holdSockets(t *testing.T, pid int) map[uint64]*os.File {
 	defer func() { _ = unix.Close(pidfd) }()
 	held := make(map[uint64]*os.File)
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	for name := range listing(t, dir) {
+	for name := range imagetest.Listing(t, dir) {
 		target, err := os.Readlink(filepath.Join(dir, name))
 		if err != nil {
 			continue // the descriptor of an epoll or of a listing
@@ -306,7 +307,7 @@ func restoreFromView(t *testing.T, criu, images, dir string) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(unix.Connect(int(idle.Fd()), echoAddr())))
 
-	before := contents(t, images)
+	before := imagetest.Digests(t, images)
 	view, err := NewView(t.Context(), images, dir)
 	qt.Assert(t, qt.IsNil(err))
 	keys := make(map[uint64]string)
@@ -330,7 +331,7 @@ func restoreFromView(t *testing.T, criu, images, dir string) {
 	runCRIU(t, restore, log)
 	pidfd := openPidfile(t, pidfile)
 	defer killAndWait(t, pidfd)
-	qt.Check(t, qt.DeepEquals(contents(t, images), before))
+	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, images), before))
 	for _, file := range held {
 		qt.Assert(t, qt.IsNil(file.Close()))
 	}

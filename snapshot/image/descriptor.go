@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 )
@@ -23,29 +25,29 @@ func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, er
 		return 0, 0, err
 	}
 	var table uint64
-	s := scan(ids[0].Message)
-	for s.next() {
-		if s.is(2, varint) { // task_kobj_ids_entry.files_id
-			table = s.val
+	s := wire.Scan(ids[0].Message)
+	for s.Next() {
+		if s.Is(2, wire.Varint) { // task_kobj_ids_entry.files_id
+			table = s.Uint
 		}
 	}
-	if s.err != nil {
-		return 0, 0, s.err
+	if s.Err != nil {
+		return 0, 0, s.Err
 	}
 	fds, err := readRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
 	if err != nil {
 		return 0, 0, err
 	}
 	for _, rec := range fds {
-		s := scan(rec.Message)
+		s := wire.Scan(rec.Message)
 		var fd uint64
-		for s.next() {
-			if s.is(4, varint) {
-				fd = s.val
+		for s.Next() {
+			if s.Is(4, wire.Varint) {
+				fd = s.Uint
 			}
 		}
-		if s.err != nil {
-			return 0, 0, s.err
+		if s.Err != nil {
+			return 0, 0, s.Err
 		}
 		if fd == uint64(at.FD) {
 			return parseFdinfo(rec.Message)
@@ -55,16 +57,16 @@ func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, er
 }
 
 func parseFdinfo(msg []byte) (id uint32, kind uint64, err error) {
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(fdinfoID, varint):
-			id = uint32(s.val)
-		case s.is(fdinfoType, varint):
-			kind = s.val
+		case s.Is(fdinfoID, wire.Varint):
+			id = uint32(s.Uint)
+		case s.Is(fdinfoType, wire.Varint):
+			kind = s.Uint
 		}
 	}
-	return id, kind, s.err
+	return id, kind, s.Err
 }
 
 // descriptors tells of each file of a dump one place where it is open.
@@ -77,7 +79,7 @@ func descriptors(images string, names []string) (map[uint32]DescriptorRef, error
 		}
 		var pid int
 		if _, err := fmt.Sscanf(digits, "%d.img", &pid); err != nil {
-			return nil, fmt.Errorf("read %s: %w: no id in its name", name, ErrMalformed)
+			return nil, fmt.Errorf("read %s: %w: no id in its name", name, wire.ErrMalformed)
 		}
 		ids, err := readMessages[core.TaskKobjIdsEntry](images, name, TypeIDs)
 		if err != nil || len(ids) == 0 {

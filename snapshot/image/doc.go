@@ -21,7 +21,7 @@
 //
 // Nothing here needs a privilege, starts a process or looks at the system
 // beyond the files it is given. Every parser may be handed hostile bytes: it
-// answers with an error wrapping [ErrMalformed] and allocates no more than a
+// answers with an error wrapping [wire.ErrMalformed] and allocates no more than a
 // small multiple of the size of the file.
 //
 // # Mapped memory

@@ -9,12 +9,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+
 	pbfs "github.com/checkpoint-restore/go-criu/v8/crit/images/fs"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+
 	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"google.golang.org/protobuf/proto"
 )
@@ -107,7 +111,7 @@ func (d *dump) named(prefix string) []string {
 func (d *dump) each(name string, want Type, fn func(msg []byte) error) error {
 	_, err := walkFile(d.fsys, name, func(t Type, msg []byte, _ uint64) error {
 		if t != want {
-			return fmt.Errorf("%w: it is of type %s", ErrMalformed, t)
+			return fmt.Errorf("%w: it is of type %s", wire.ErrMalformed, t)
 		}
 		return fn(msg)
 	})
@@ -132,7 +136,7 @@ func readOne[T any, M message[T]](d *dump, name string, want Type) (M, error) {
 		return nil, err
 	}
 	if len(all) != 1 {
-		return nil, fmt.Errorf("read %s: %w: %d records instead of one", name, ErrMalformed, len(all))
+		return nil, fmt.Errorf("read %s: %w: %d records instead of one", name, wire.ErrMalformed, len(all))
 	}
 	return all[0], nil
 }
@@ -144,7 +148,7 @@ func unmarshal[T any, M message[T]](msg []byte) (M, error) {
 
 func unmarshalInto(msg []byte, m proto.Message) error {
 	if err := proto.Unmarshal(msg, m); err != nil {
-		return fmt.Errorf("parse message: %w: %w", ErrMalformed, err)
+		return fmt.Errorf("parse message: %w: %w", wire.ErrMalformed, err)
 	}
 	return nil
 }

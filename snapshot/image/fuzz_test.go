@@ -10,12 +10,15 @@ import (
 	"testing/fstest"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // FuzzDecode: what is decoded encodes to the same bytes, and walk sees the
 // same records without reading payloads.
 func FuzzDecode(f *testing.F) {
-	eachImage(f, func(_ string, data []byte) { f.Add(data) })
+	imagetest.EachImage(f, func(_ string, data []byte) { f.Add(data) })
 	f.Fuzz(func(t *testing.T, data []byte) {
 		img, err := Decode(data)
 		var walked []Record
@@ -26,8 +29,8 @@ func FuzzDecode(f *testing.F) {
 			return nil
 		})
 		if err != nil {
-			qt.Assert(t, qt.ErrorIs(err, ErrMalformed))
-			qt.Assert(t, qt.ErrorIs(walkErr, ErrMalformed))
+			qt.Assert(t, qt.ErrorIs(err, wire.ErrMalformed))
+			qt.Assert(t, qt.ErrorIs(walkErr, wire.ErrMalformed))
 			qt.Assert(t, qt.Equals(errors.Is(walkErr, ErrRaw), errors.Is(err, ErrRaw)))
 			return
 		}
@@ -43,7 +46,7 @@ func FuzzDecode(f *testing.F) {
 
 // FuzzPagemap: extents are in order, and no sum over them overflows.
 func FuzzPagemap(f *testing.F) {
-	eachImage(f, func(_ string, data []byte) {
+	imagetest.EachImage(f, func(_ string, data []byte) {
 		if img, err := Decode(data); err == nil && img.Type == TypePagemap {
 			f.Add(data)
 		}
@@ -55,7 +58,7 @@ func FuzzPagemap(f *testing.F) {
 		}
 		p, err := ParsePagemap(img)
 		if err != nil {
-			qt.Assert(t, qt.ErrorIs(err, ErrMalformed))
+			qt.Assert(t, qt.ErrorIs(err, wire.ErrMalformed))
 			return
 		}
 		var end, stored uint64
@@ -73,8 +76,8 @@ func FuzzPagemap(f *testing.F) {
 // FuzzReplaceSockets: an edit leaves images that decode, with the same records
 // but for those of the sockets, and with nothing more to replace.
 func FuzzReplaceSockets(f *testing.F) {
-	for _, name := range dumps(f) {
-		images := testFS(f, name)
+	for _, name := range imagetest.Names(f) {
+		images := imagetest.FS(f, name)
 		f.Add(images["files.img"].Data, images["fdinfo-2.img"].Data, images["sk-queues.img"].Data, uint64(0))
 	}
 	f.Fuzz(func(t *testing.T, files, fds, queues []byte, inode uint64) {
@@ -97,7 +100,7 @@ func FuzzReplaceSockets(f *testing.F) {
 		}{{TypeFiles, files}, {TypeFdinfo, fds}, {TypeSkQueues, queues}} {
 			out, err := e.file(in.typ, in.data)
 			if err != nil {
-				qt.Assert(t, qt.IsTrue(errors.Is(err, ErrMalformed) || errors.Is(err, ErrKey) || errors.Is(err, ErrHalfHeld)),
+				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrKey) || errors.Is(err, ErrHalfHeld)),
 					qt.Commentf("%v", err))
 				return
 			}
@@ -138,8 +141,8 @@ func checkEdit(t *testing.T, in, out []byte) {
 func FuzzInspect(f *testing.F) {
 	var all []fstest.MapFS
 	var names [][]string
-	for i, name := range dumps(f) {
-		images := testFS(f, name)
+	for i, name := range imagetest.Names(f) {
+		images := imagetest.FS(f, name)
 		all = append(all, images)
 		names = append(names, slices.Sorted(maps.Keys(images)))
 		for j, image := range names[i] {
@@ -156,7 +159,7 @@ func FuzzInspect(f *testing.F) {
 		info, err := inspect(t.Context(), images)
 		for _, err := range []error{bad, err} {
 			if err != nil {
-				qt.Assert(t, qt.IsTrue(errors.Is(err, ErrMalformed) || errors.Is(err, ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),
+				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),
 					qt.Commentf("%v", err))
 			}
 		}

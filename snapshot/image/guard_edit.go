@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -40,7 +42,7 @@ func (g *guardEdit) open() error {
 	if g.img != nil {
 		return nil
 	}
-	data, err := g.view.read("seccomp.img")
+	data, err := g.view.Read("seccomp.img")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -53,7 +55,7 @@ func (g *guardEdit) open() error {
 	}
 	all, err := unmarshal[seccomp.SeccompEntry](img.Records[0].Message)
 	if err != nil || img.Type != TypeSeccomp {
-		return fmt.Errorf("read seccomp.img: %w", errors.Join(err, ErrMalformed))
+		return fmt.Errorf("read seccomp.img: %w", errors.Join(err, wire.ErrMalformed))
 	}
 	g.img, g.all, g.filters = img, all, all.GetSeccompFilters()
 	return g.resolve()
@@ -193,19 +195,19 @@ func (g *guardEdit) setHead(tid uint32, t *core.ThreadCoreEntry, head int) error
 	set[threadSeccompMode] = uint64(mode)
 	return g.view.edit(fmt.Sprintf("core-%d.img", tid), TypeCore, func(msg []byte) ([]byte, error) {
 		out := make([]byte, 0, len(msg)+16)
-		s := scan(msg)
-		for s.next() {
-			if !s.is(coreThread, lengthDelimited) {
-				out = append(out, s.raw...)
+		s := wire.Scan(msg)
+		for s.Next() {
+			if !s.Is(coreThread, wire.Bytes) {
+				out = append(out, s.Raw...)
 				continue
 			}
-			thread, err := replaceVarints(s.buf, set, threadSeccompFilter)
+			thread, err := wire.ReplaceVarints(s.Bytes, set, threadSeccompFilter)
 			if err != nil {
 				return nil, err
 			}
-			out = appendBytes(out, coreThread, thread)
+			out = wire.AppendBytes(out, coreThread, thread)
 		}
-		return out, s.err
+		return out, s.Err
 	})
 }
 
@@ -227,5 +229,5 @@ func (g *guardEdit) write() error {
 		return err
 	}
 	g.img.Records[0].Message = msg
-	return g.view.replace("seccomp.img", g.img.Encode())
+	return g.view.Replace("seccomp.img", g.img.Encode())
 }

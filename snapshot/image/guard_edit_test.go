@@ -96,7 +96,7 @@ func parseFilters(text string) (all []*seccomp.SeccompFilter) {
 // filtersOf reads the filters of a view.
 func filtersOf(t *testing.T, view *View) []*seccomp.SeccompFilter {
 	t.Helper()
-	data, err := view.read("seccomp.img")
+	data, err := view.Read("seccomp.img")
 	if err != nil {
 		return nil
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // utsNodename is utsns_entry.nodename.
@@ -23,15 +25,15 @@ func (v *View) SetHostname(name string) error {
 		}
 		err := v.edit(image, TypeUTS, func(msg []byte) ([]byte, error) {
 			out := make([]byte, 0, len(msg)+len(name))
-			s := scan(msg)
-			for s.next() {
-				if s.is(utsNodename, lengthDelimited) {
-					out = appendBytes(out, utsNodename, []byte(name))
+			s := wire.Scan(msg)
+			for s.Next() {
+				if s.Is(utsNodename, wire.Bytes) {
+					out = wire.AppendBytes(out, utsNodename, []byte(name))
 				} else {
-					out = append(out, s.raw...)
+					out = append(out, s.Raw...)
 				}
 			}
-			return out, s.err
+			return out, s.Err
 		})
 		if err != nil {
 			return fmt.Errorf("set host name: %w", err)

@@ -11,6 +11,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // InheritTerminals has CRIU take the terminals' masters from its caller, by their keys, and
@@ -62,7 +64,7 @@ func (v *View) InheritTerminals(ctx context.Context, t *Terminals) error {
 		changed[target.name] = img
 	}
 	for name, img := range changed {
-		if err := v.replace(name, img.Encode()); err != nil {
+		if err := v.Replace(name, img.Encode()); err != nil {
 			return fmt.Errorf("inherit terminals: %w", err)
 		}
 	}
@@ -83,7 +85,7 @@ func (e *inheritEdit) infos(records []Record) ([]Record, error) {
 	for i, rec := range records {
 		info := &tty.TtyInfoEntry{}
 		if err := proto.Unmarshal(rec.Message, info); err != nil {
-			return nil, fmt.Errorf("read terminal %d: %w: %w", i, ErrMalformed, err)
+			return nil, fmt.Errorf("read terminal %d: %w: %w", i, wire.ErrMalformed, err)
 		}
 		if info.GetType() == tty.TtyType_PTY && e.numbers[int(info.GetId()>>1)] && info.GetId()&1 == 0 {
 			sessions[info.GetId()] = info
@@ -94,7 +96,7 @@ func (e *inheritEdit) infos(records []Record) ([]Record, error) {
 	for i, rec := range kept {
 		info := &tty.TtyInfoEntry{}
 		if err := proto.Unmarshal(rec.Message, info); err != nil {
-			return nil, fmt.Errorf("read terminal: %w: %w", ErrMalformed, err)
+			return nil, fmt.Errorf("read terminal: %w: %w", wire.ErrMalformed, err)
 		}
 		number := int(info.GetId() >> 1)
 		if info.GetType() != tty.TtyType_PTY || !e.numbers[number] {
@@ -121,7 +123,7 @@ func (e *inheritEdit) files(records []Record) error {
 	for i, rec := range records {
 		f := &fdinfo.FileEntry{}
 		if err := proto.Unmarshal(rec.Message, f); err != nil {
-			return fmt.Errorf("read file %d: %w: %w", i, ErrMalformed, err)
+			return fmt.Errorf("read file %d: %w: %w", i, wire.ErrMalformed, err)
 		}
 		all[i] = f
 		if f.GetType() == fdinfo.FdTypes_REG {
@@ -135,7 +137,7 @@ func (e *inheritEdit) files(records []Record) error {
 		}
 		named := regs[f.GetTty().GetRegfId()].GetReg()
 		if named == nil {
-			return fmt.Errorf("%w: terminal %#x has no file", ErrMalformed, f.GetId())
+			return fmt.Errorf("%w: terminal %#x has no file", wire.ErrMalformed, f.GetId())
 		}
 		reg := proto.CloneOf(named)
 		reg.Id, reg.Name = f.Id, new(path.Join(e.dir, strconv.Itoa(int(info>>1))))
@@ -163,7 +165,7 @@ func (e *inheritEdit) descriptors(records []Record) error {
 		if !e.slaves[id] {
 			continue
 		}
-		if records[i].Message, err = setVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
+		if records[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
 			return fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 	}

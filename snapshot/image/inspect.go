@@ -22,7 +22,7 @@ import (
 // bases are the names that the dump has for memory files of earlier dumps, see
 // [MemoryFiles].
 //
-// The error wraps [ErrMalformed] or [fs.ErrNotExist] if images are bad or
+// The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if images are bad or
 // missing.
 func Inspect(ctx context.Context, images string, bases ...string) (*Info, error) {
 	info, err := inspect(ctx, os.DirFS(images), bases...)

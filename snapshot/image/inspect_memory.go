@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // memory describes the memory of a process.
@@ -54,7 +56,7 @@ func (in *inspection) memory(t *task) (*ProcessMemory, error) {
 
 func (in *inspection) mapping(v *vma.VmaEntry) (Mapping, error) {
 	if v.GetEnd() <= v.GetStart() {
-		return Mapping{}, fmt.Errorf("read mapping: %w: from %#x to %#x", ErrMalformed, v.GetStart(), v.GetEnd())
+		return Mapping{}, fmt.Errorf("read mapping: %w: from %#x to %#x", wire.ErrMalformed, v.GetStart(), v.GetEnd())
 	}
 	m := Mapping{
 		Start:       Address(v.GetStart()),

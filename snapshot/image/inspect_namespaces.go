@@ -6,9 +6,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	ipc_desc "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-desc"
+
 	ipc_msg "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-msg"
+
 	ipc_sem "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-sem"
+
 	ipc_shm "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-shm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/netdev"
@@ -151,7 +156,7 @@ func messages(ns *IPC, msg []byte) error {
 			return err
 		}
 		if len(ns.MessageQueues) == 0 {
-			return fmt.Errorf("read message: %w: it is in no queue", ErrMalformed)
+			return fmt.Errorf("read message: %w: it is in no queue", wire.ErrMalformed)
 		}
 		ns.MessageQueues[len(ns.MessageQueues)-1].Bytes += uint64(m.GetMsize())
 		return nil

@@ -12,7 +12,7 @@ import (
 // where they are open. It reads files.img alone: some microseconds for each open
 // file, however many processes there are.
 //
-// The error wraps [ErrMalformed] or [fs.ErrNotExist] if that is bad or missing.
+// The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if that is bad or missing.
 func Sockets(ctx context.Context, images string) ([]Socket, error) {
 	d := &dump{fsys: os.DirFS(images)}
 	files, err := readAll[fdinfo.FileEntry](d, "files.img", TypeFiles)

@@ -11,6 +11,9 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // find returns the first element that ok likes, and fails the test if there is
@@ -22,11 +25,11 @@ func find[T any](tb testing.TB, list []T, ok func(T) bool) T {
 	return list[i]
 }
 
-// What testdata/app.py did is what Inspect has to find.
+// What app.py of the dump did is what Inspect has to find.
 func TestInspect(t *testing.T) {
-	for _, name := range dumps(t) {
+	for _, name := range imagetest.Names(t) {
 		t.Run(name, func(t *testing.T) {
-			info, err := Inspect(t.Context(), testDump(t, name))
+			info, err := Inspect(t.Context(), imagetest.Dump(t, name))
 			qt.Assert(t, qt.IsNil(err))
 			t.Run("processes", func(t *testing.T) { checkProcesses(t, info) })
 			t.Run("files", func(t *testing.T) { checkFiles(t, info) })
@@ -250,7 +253,7 @@ func processBytes(info *Info) uint64 {
 }
 
 func TestInspectView(t *testing.T) {
-	images := testDump(t, "plain")
+	images := imagetest.Dump(t, "plain")
 	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
 	want, err := Inspect(t.Context(), images)
@@ -264,15 +267,15 @@ func TestInspectView(t *testing.T) {
 func TestInspectErrors(t *testing.T) {
 	_, err := Inspect(t.Context(), filepath.Join(t.TempDir(), "missing"))
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
-	images := testDump(t, "plain")
+	images := imagetest.Dump(t, "plain")
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, "pstree.img"), []byte("garbage!"), 0o600)))
 	_, err = Inspect(t.Context(), images)
-	qt.Check(t, qt.ErrorIs(err, ErrMalformed))
+	qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed))
 }
 
 func TestSockets(t *testing.T) {
 	for _, name := range []string{"plain", "sandbox"} {
-		images := testDump(t, name)
+		images := imagetest.Dump(t, name)
 		info, err := Inspect(t.Context(), images)
 		qt.Assert(t, qt.IsNil(err))
 		for i := range info.Sockets {
@@ -285,7 +288,7 @@ func TestSockets(t *testing.T) {
 
 		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, "files.img"), []byte("garbage!"), 0o600)))
 		_, err = Sockets(t.Context(), images)
-		qt.Check(t, qt.ErrorIs(err, ErrMalformed))
+		qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed))
 		_, err = Sockets(t.Context(), t.TempDir())
 		qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 	}

@@ -3,6 +3,8 @@ package image
 import (
 	"fmt"
 	"path/filepath"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // LockKind is a kind of file lock.
@@ -43,35 +45,35 @@ func ReadLocks(images string) ([]FileLock, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read file locks: %w", err)
 		}
-		s := scan(file.body)
-		for file.kind == fileReg && s.next() {
-			if s.is(regName, lengthDelimited) {
-				names[file.id] = string(s.buf)
+		s := wire.Scan(file.body)
+		for file.kind == fileReg && s.Next() {
+			if s.Is(regName, wire.Bytes) {
+				names[file.id] = string(s.Bytes)
 			}
 		}
 	}
 	locks := make([]FileLock, len(records))
 	for i, rec := range records {
 		l := &locks[i]
-		s := scan(rec.Message)
-		for s.next() { // file_lock_entry
+		s := wire.Scan(rec.Message)
+		for s.Next() { // file_lock_entry
 			switch {
-			case s.is(1, varint):
-				l.Kind = LockKind(s.val)
-			case s.is(2, varint):
-				l.Write = s.val&1 != 0 // F_WRLCK
-			case s.is(3, varint):
-				l.At.PID = int(s.val)
-			case s.is(4, varint):
-				l.At.FD = int(s.val)
-			case s.is(5, varint):
-				l.Start = int64(s.val)
-			case s.is(6, varint):
-				l.Length = int64(s.val)
+			case s.Is(1, wire.Varint):
+				l.Kind = LockKind(s.Uint)
+			case s.Is(2, wire.Varint):
+				l.Write = s.Uint&1 != 0 // F_WRLCK
+			case s.Is(3, wire.Varint):
+				l.At.PID = int(s.Uint)
+			case s.Is(4, wire.Varint):
+				l.At.FD = int(s.Uint)
+			case s.Is(5, wire.Varint):
+				l.Start = int64(s.Uint)
+			case s.Is(6, wire.Varint):
+				l.Length = int64(s.Uint)
 			}
 		}
-		if s.err != nil {
-			return nil, fmt.Errorf("read file lock %d: %w", i, s.err)
+		if s.Err != nil {
+			return nil, fmt.Errorf("read file lock %d: %w", i, s.Err)
 		}
 		id, _, err := findDescriptor(images, l.At)
 		if err != nil {

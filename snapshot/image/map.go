@@ -12,6 +12,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // MemoryFiles names, for CRIU to inherit them, the files that hold memory. CRIU
@@ -38,7 +40,7 @@ type MemoryFile struct {
 // Edited are mm-*.img, pagemap-*.img, pages-*.img (which in the view holds those
 // pages alone that are still to be copied), files.img, core-*.img and seccomp.img.
 //
-// On an error, which wraps [ErrMalformed] or [ErrInconsistent] if the images are
+// On an error, which wraps [wire.ErrMalformed] or [ErrInconsistent] if the images are
 // the cause, the view is only fit to be removed. A dump that builds on another
 // (CRIU's --prev-images-dir) is refused.
 func (v *View) MapMemory(ctx context.Context, files MemoryFiles) (keys []string, err error) {
@@ -89,7 +91,7 @@ func newMemoryEdit(v *View, files MemoryFiles) (*memoryEdit, error) {
 }
 
 func (e *memoryEdit) table() error {
-	data, err := e.view.read("files.img")
+	data, err := e.view.Read("files.img")
 	if err != nil {
 		return err
 	}
@@ -97,7 +99,7 @@ func (e *memoryEdit) table() error {
 		return fmt.Errorf("read files.img: %w", err)
 	}
 	if e.img.Type != TypeFiles {
-		return fmt.Errorf("read files.img: %w: it is of type %s", ErrMalformed, e.img.Type)
+		return fmt.Errorf("read files.img: %w: it is of type %s", wire.ErrMalformed, e.img.Type)
 	}
 	e.bases, e.insist = make(map[uint32]MemoryFile), make(map[uint32]insistence)
 	for i, rec := range e.img.Records {
@@ -109,19 +111,19 @@ func (e *memoryEdit) table() error {
 		if f.kind != fileReg {
 			continue
 		}
-		s := scan(f.body)
-		for s.next() {
-			if s.is(regName, lengthDelimited) {
-				if base, ok := e.files.Bases[string(s.buf)]; ok {
+		s := wire.Scan(f.body)
+		for s.Next() {
+			if s.Is(regName, wire.Bytes) {
+				if base, ok := e.files.Bases[string(s.Bytes)]; ok {
 					e.bases[f.id] = base
 				}
-				if kind := programInsists(string(s.buf)); kind != insistsNot {
+				if kind := programInsists(string(s.Bytes)); kind != insistsNot {
 					e.insist[f.id] = kind
 				}
 			}
 		}
-		if s.err != nil {
-			return fmt.Errorf("read file %d: %w", i, s.err)
+		if s.Err != nil {
+			return fmt.Errorf("read file %d: %w", i, s.Err)
 		}
 	}
 	return nil
@@ -136,9 +138,9 @@ func (e *memoryEdit) add(key string) (uint32, error) {
 	}
 	e.lastID++
 	reg := appendReg(nil, openFile{id: e.lastID, fown: nobody()}, key)
-	msg := appendVarint(nil, fileEntryType, fileReg)
-	msg = appendVarint(msg, fileEntryID, uint64(e.lastID))
-	msg = appendBytes(msg, fileEntryReg, reg)
+	msg := wire.AppendVarint(nil, fileEntryType, fileReg)
+	msg = wire.AppendVarint(msg, fileEntryID, uint64(e.lastID))
+	msg = wire.AppendBytes(msg, fileEntryReg, reg)
 	e.added = append(e.added, Record{Message: msg})
 	e.used[key] = true
 	return e.lastID, nil
@@ -148,7 +150,7 @@ func (e *memoryEdit) add(key string) (uint32, error) {
 func nobody() []byte {
 	var b []byte
 	for num := protowire.Number(1); num <= 5; num++ {
-		b = appendVarint(b, num, 0)
+		b = wire.AppendVarint(b, num, 0)
 	}
 	return b
 }
@@ -158,7 +160,7 @@ func (e *memoryEdit) writeTable() error {
 		return nil
 	}
 	e.img.Records = append(e.img.Records, e.added...)
-	return e.view.replace("files.img", e.img.Encode())
+	return e.view.Replace("files.img", e.img.Encode())
 }
 
 // base tells the file of an earlier dump from others.
@@ -336,60 +338,60 @@ const (
 func replaceMappings(msg []byte, pieces [][]piece) ([]byte, error) {
 	out := make([]byte, 0, len(msg)*2)
 	n := 0
-	s := scan(msg)
-	for s.next() {
-		if !s.is(mmVmas, lengthDelimited) {
-			out = append(out, s.raw...)
+	s := wire.Scan(msg)
+	for s.Next() {
+		if !s.Is(mmVmas, wire.Bytes) {
+			out = append(out, s.Raw...)
 			continue
 		}
 		if n == len(pieces) {
-			return nil, fmt.Errorf("edit mappings: %w: more than there were", ErrMalformed)
+			return nil, fmt.Errorf("edit mappings: %w: more than there were", wire.ErrMalformed)
 		}
 		for _, p := range pieces[n] {
 			if p.start == p.end {
 				continue
 			}
-			part, err := p.entry(s.buf)
+			part, err := p.entry(s.Bytes)
 			if err != nil {
 				return nil, err
 			}
-			out = appendBytes(out, mmVmas, part)
+			out = wire.AppendBytes(out, mmVmas, part)
 		}
 		n++
 	}
-	return out, s.err
+	return out, s.Err
 }
 
 // entry makes the vma_entry of a piece out of that of the whole.
 func (p piece) entry(whole []byte) ([]byte, error) {
 	set := map[protowire.Number]uint64{vmaStart: p.start, vmaEnd: p.end}
 	if !p.anon && p.file == 0 {
-		return replaceVarints(whole, set)
+		return wire.ReplaceVarints(whole, set)
 	}
-	s := scan(whole)
-	for s.next() {
-		if s.is(vmaFlags, varint) {
-			set[vmaFlags] = s.val
+	s := wire.Scan(whole)
+	for s.Next() {
+		if s.Is(vmaFlags, wire.Varint) {
+			set[vmaFlags] = s.Uint
 		}
 	}
-	if s.err != nil {
-		return nil, s.err
+	if s.Err != nil {
+		return nil, s.Err
 	}
 	if p.anon {
 		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, vmaRegular|vmaAnonPrivate
 		set[vmaFlags] |= mapAnonymous
-		return replaceVarints(whole, set, vmaFdflags)
+		return wire.ReplaceVarints(whole, set, vmaFdflags)
 	}
 	set[vmaPgoff], set[vmaShmid] = p.offset, uint64(p.file)
 	set[vmaStatus], set[vmaFdflags] = vmaRegular|vmaFilePrivate, uint64(os.O_RDONLY)
 	set[vmaFlags] &^= mapAnonymous
-	return replaceVarints(whole, set)
+	return wire.ReplaceVarints(whole, set)
 }
 
 // setPagemap makes runs the pages of a process's pagemap.
 func (v *View) setPagemap(t *task, runs []run) error {
 	name := fmt.Sprintf("pagemap-%d.img", t.entry.GetPid())
-	data, err := v.read(name)
+	data, err := v.Read(name)
 	if err != nil {
 		return err
 	}
@@ -401,5 +403,5 @@ func (v *View) setPagemap(t *task, runs []run) error {
 	for _, r := range runs {
 		img.Records = append(img.Records, Record{Message: appendExtent(nil, Extent{Start: r.start, Pages: r.pages, Flags: PagePresent})})
 	}
-	return v.replace(name, img.Encode())
+	return v.Replace(name, img.Encode())
 }

@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fown"
@@ -36,13 +39,13 @@ type fakeProcess struct {
 }
 
 // unknown is a field that no version of CRIU has yet.
-func unknown() []byte { return appendBytes(nil, 999, []byte("of tomorrow")) }
+func unknown() []byte { return wire.AppendBytes(nil, 999, []byte("of tomorrow")) }
 
 // writeDump makes a dump in a fresh directory. Files are the names of regular
 // ones, by id.
 func writeDump(tb testing.TB, generation uint64, files map[uint32]string, filters []*seccomp.SeccompFilter, processes ...fakeProcess) string {
 	tb.Helper()
-	dir, real := tb.TempDir(), testFS(tb, "plain")
+	dir, real := tb.TempDir(), imagetest.FS(tb, "plain")
 	put := func(name string, typ Type, messages ...proto.Message) {
 		img := &Image{Type: typ}
 		for _, m := range messages {

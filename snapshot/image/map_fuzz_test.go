@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
@@ -39,7 +42,7 @@ func FuzzMapMemory(f *testing.F) {
 	seed("a", []*vma.VmaEntry{anon(0, 512)}, stored(500, 20))
 	f.Fuzz(func(t *testing.T, tree, files, filters, thread, mappings, pagemap []byte, pages uint16) {
 		dir := t.TempDir()
-		inventory := testFS(t, "plain")["inventory.img"].Data
+		inventory := imagetest.FS(t, "plain")["inventory.img"].Data
 		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "inventory.img"), inventory, 0o600)))
 		for i, data := range [][]byte{tree, files, filters, thread, mappings, pagemap} {
 			qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, fuzzed[i]), data, 0o600)))
@@ -71,7 +74,7 @@ func FuzzMapMemory(f *testing.F) {
 func refusedForACause(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
-		qt.Assert(t, qt.IsTrue(errors.Is(err, ErrMalformed) || errors.Is(err, ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),
+		qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),
 			qt.Commentf("%v", err))
 	}
 }
@@ -86,9 +89,9 @@ func inFiles(t *testing.T, view *View, sizes map[string]int64) {
 	for _, rec := range table.Records[len(table.Records)-len(sizes):] {
 		f, err := parseOpenFile(rec.Message)
 		qt.Assert(t, qt.IsNil(err))
-		s := scan(f.body)
-		for s.next() {
-			if size, ok := sizes[string(s.buf)]; ok && s.is(regName, lengthDelimited) {
+		s := wire.Scan(f.body)
+		for s.Next() {
+			if size, ok := sizes[string(s.Bytes)]; ok && s.Is(regName, wire.Bytes) {
 				byID[uint64(f.id)] = size
 			}
 		}

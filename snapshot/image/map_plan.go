@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	corex86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 )
@@ -132,7 +135,7 @@ func (p *memoryPlan) mappedPages() uint64 {
 // memory of earlier dumps, and how long they are; insists which are programs that end
 // if memory can't be dropped. It only computes.
 //
-// Returns an error wrapping [ErrMalformed] or [ErrInconsistent] if the mappings
+// Returns an error wrapping [wire.ErrMalformed] or [ErrInconsistent] if the mappings
 // make no sense, or one of them reaches beyond the file of an earlier dump: the
 // process would get a SIGBUS there.
 func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists func(file uint32) insistence) (*memoryPlan, error) {
@@ -206,7 +209,7 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists f
 func checkMappings(vmas []*vma.VmaEntry) error {
 	for _, v := range vmas {
 		if v.GetStart() >= v.GetEnd() || (v.GetStart()|v.GetEnd())%PageSize != 0 {
-			return fmt.Errorf("read mappings: %w: from %#x to %#x", ErrMalformed, v.GetStart(), v.GetEnd())
+			return fmt.Errorf("read mappings: %w: from %#x to %#x", wire.ErrMalformed, v.GetStart(), v.GetEnd())
 		}
 	}
 	return nil
@@ -334,7 +337,7 @@ func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
 	var end uint64
 	for _, i := range order {
 		if vmas[i].GetStart() < end {
-			return nil, fmt.Errorf("read mappings: %w: two at %#x", ErrMalformed, vmas[i].GetStart())
+			return nil, fmt.Errorf("read mappings: %w: two at %#x", wire.ErrMalformed, vmas[i].GetStart())
 		}
 		end = vmas[i].GetEnd()
 	}

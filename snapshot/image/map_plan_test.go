@@ -4,7 +4,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	corex86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
@@ -226,10 +229,10 @@ func TestPlanMemoryRefuses(t *testing.T) {
 		extent Extent
 		want   error
 	}{
-		"backwards":       {anon(0, 1, func(v *vma.VmaEntry) { v.End = new(at(0) - PageSize) }), stored(512, 1), ErrMalformed},
-		"empty":           {anon(0, 0), stored(512, 1), ErrMalformed},
-		"inside a page":   {anon(0, 1, func(v *vma.VmaEntry) { v.End = new(at(1) + 1) }), stored(512, 1), ErrMalformed},
-		"overlapping":     {anon(511, 2), stored(512, 1), ErrMalformed},
+		"backwards":       {anon(0, 1, func(v *vma.VmaEntry) { v.End = new(at(0) - PageSize) }), stored(512, 1), wire.ErrMalformed},
+		"empty":           {anon(0, 0), stored(512, 1), wire.ErrMalformed},
+		"inside a page":   {anon(0, 1, func(v *vma.VmaEntry) { v.End = new(at(1) + 1) }), stored(512, 1), wire.ErrMalformed},
+		"overlapping":     {anon(511, 2), stored(512, 1), wire.ErrMalformed},
 		"pages outside":   {anon(0, 1), stored(1, 1), ErrInconsistent},
 		"pages behind":    {anon(0, 1), stored(1023, 2), ErrInconsistent},
 		"too many pages":  {anon(0, 1), stored(0, 1<<40), ErrInconsistent},

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
@@ -38,13 +41,13 @@ func TestMapMemory(t *testing.T) {
 		Pages: []string{"pages-1.img", "pages-2.img"}, OwnBytes: PageSize * (2*(512+3+20+64) + 20),
 	}))
 	want := readMemory(t, images, nil)
-	before := contents(t, images)
+	before := imagetest.Digests(t, images)
 	files, keys := pagesFiles(t, images, use.Pages)
 	view := newView(t, images)
 	used, err := view.MapMemory(t.Context(), MemoryFiles{Pages: keys})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(used, slices.Sorted(maps.Values(keys))))
-	qt.Check(t, qt.DeepEquals(contents(t, images), before))
+	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, images), before))
 	qt.Check(t, qt.DeepEquals(filesAdded(t, images, view.Dir()), slices.Sorted(maps.Keys(files))))
 	sameMemory(t, readMemory(t, view.Dir(), files), want)
 	for _, pid := range []uint32{10, 20, 30} {
@@ -52,7 +55,7 @@ func TestMapMemory(t *testing.T) {
 	}
 	qt.Check(t, qt.DeepEquals(readMemory(t, view.Dir(), nil)[10], pick(want[10], at(550), at(551), at(552),
 		at(3001), at(3002), from(2000, 300), from(4000, 40))))
-	qt.Check(t, qt.ContentEquals(copies(t, view), []string{
+	qt.Check(t, qt.ContentEquals(imagetest.Edited(t, view.Dir(), view.Images()), []string{
 		"core-10.img", "core-20.img", "files.img", "mm-10.img", "mm-20.img", "pagemap-10.img", "pagemap-20.img",
 		"pages-1.img", "pages-2.img", "seccomp.img",
 	}))
@@ -216,9 +219,9 @@ func (h *history) copyAll() {
 	use, err := Memory(t.Context(), view.Dir(), nil)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(use.BaseBytes, 0))
-	again := contents(t, view.Dir())
+	again := imagetest.Digests(t, view.Dir())
 	qt.Assert(t, qt.IsNil(view.CopyMemory(t.Context(), open)))
-	qt.Check(t, qt.DeepEquals(contents(t, view.Dir()), again)) // nothing is left to copy
+	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, view.Dir()), again)) // nothing is left to copy
 }
 
 func readFile(tb testing.TB, dir, name string) []byte {
@@ -287,7 +290,7 @@ func TestMapMemoryRefuses(t *testing.T) {
 			t.Helper()
 			qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(dir, "pages-1.img"))))
 		}},
-		"another table of files": {after: true, want: ErrMalformed, change: func(t *testing.T, dir string, _ *fakeProcess) {
+		"another table of files": {after: true, want: wire.ErrMalformed, change: func(t *testing.T, dir string, _ *fakeProcess) {
 			t.Helper()
 			qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "files.img"), readFile(t, dir, "mm-10.img"), 0o600)))
 		}},

@@ -1,28 +1,42 @@
 package image
 
 import (
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	bpfmap_data "github.com/checkpoint-restore/go-criu/v8/crit/images/bpfmap-data"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/cgroup"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+
 	file_lock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
+
 	pbfs "github.com/checkpoint-restore/go-criu/v8/crit/images/fs"
+
 	ghost_file "github.com/checkpoint-restore/go-criu/v8/crit/images/ghost-file"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
+
 	ipc_msg "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-msg"
+
 	ipc_sem "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-sem"
+
 	ipc_shm "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-shm"
+
 	ipc_var "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-var"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/memfd"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/netdev"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pidns"
+
 	pipe_data "github.com/checkpoint-restore/go-criu/v8/crit/images/pipe-data"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+
 	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
+
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
+
 	tcp_stream "github.com/checkpoint-restore/go-criu/v8/crit/images/tcp-stream"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timens"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
@@ -51,10 +65,10 @@ func checkMessage(t Type, n int, msg []byte) error {
 	if m != nil {
 		return unmarshalInto(msg, m)
 	}
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 	}
-	return s.err
+	return s.Err
 }
 
 func newMessage(t Type) proto.Message {

@@ -2,6 +2,8 @@ package image
 
 import (
 	"fmt"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // MoveSockets binds unix sockets, by their inodes in the dump, to other paths than those
@@ -25,24 +27,24 @@ func (v *View) MoveSockets(paths map[uint64]string) error {
 			continue
 		}
 		var msg []byte
-		s := scan(rec.Message)
-		for s.next() {
-			if s.is(fileEntryUnix, lengthDelimited) {
-				body, err := moveSocket(s.buf, place)
+		s := wire.Scan(rec.Message)
+		for s.Next() {
+			if s.Is(fileEntryUnix, wire.Bytes) {
+				body, err := moveSocket(s.Bytes, place)
 				if err != nil {
 					return fmt.Errorf("move unix socket %d: %w", file.inode, err)
 				}
-				msg = appendBytes(msg, fileEntryUnix, body)
+				msg = wire.AppendBytes(msg, fileEntryUnix, body)
 			} else {
-				msg = append(msg, s.raw...)
+				msg = append(msg, s.Raw...)
 			}
 		}
-		if s.err != nil {
-			return fmt.Errorf("move unix socket %d: %w", file.inode, s.err)
+		if s.Err != nil {
+			return fmt.Errorf("move unix socket %d: %w", file.inode, s.Err)
 		}
 		img.Records[i].Message = msg
 	}
-	if err := v.replace("files.img", img.Encode()); err != nil {
+	if err := v.Replace("files.img", img.Encode()); err != nil {
 		return fmt.Errorf("move unix sockets: %w", err)
 	}
 	return nil
@@ -53,15 +55,15 @@ func (v *View) MoveSockets(paths map[uint64]string) error {
 func moveSocket(msg []byte, place string) ([]byte, error) {
 	const name, dir, deleted, mount = 11, 14, 15, 17
 	var out []byte
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(name, lengthDelimited):
-			out = appendBytes(out, name, append([]byte(place), 0))
-		case s.num == dir, s.num == deleted, s.num == mount:
+		case s.Is(name, wire.Bytes):
+			out = wire.AppendBytes(out, name, append([]byte(place), 0))
+		case s.Num == dir, s.Num == deleted, s.Num == mount:
 		default:
-			out = append(out, s.raw...)
+			out = append(out, s.Raw...)
 		}
 	}
-	return out, s.err
+	return out, s.Err
 }

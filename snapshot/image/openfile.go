@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // The kinds of open file that matter here (fd_types in images/fdinfo.proto).
@@ -56,19 +58,19 @@ type openFile struct {
 // parseOpenFile reads those parts of a file_entry that an edit needs.
 func parseOpenFile(msg []byte) (openFile, error) {
 	var f openFile
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(fileEntryType, varint):
-			f.kind = s.val
-		case s.is(fileEntryID, varint):
-			f.id = uint32(s.val)
-		case s.is(fileEntryReg, lengthDelimited), s.is(fileEntryInet, lengthDelimited), s.is(fileEntryUnix, lengthDelimited):
-			f.body = s.buf
+		case s.Is(fileEntryType, wire.Varint):
+			f.kind = s.Uint
+		case s.Is(fileEntryID, wire.Varint):
+			f.id = uint32(s.Uint)
+		case s.Is(fileEntryReg, wire.Bytes), s.Is(fileEntryInet, wire.Bytes), s.Is(fileEntryUnix, wire.Bytes):
+			f.body = s.Bytes
 		}
 	}
-	if s.err != nil {
-		return f, s.err
+	if s.Err != nil {
+		return f, s.Err
 	}
 	switch f.kind {
 	case fileInetSk:
@@ -82,25 +84,25 @@ func parseOpenFile(msg []byte) (openFile, error) {
 // socket reads an inet_sk_entry or a unix_sk_entry. Both have the inode in
 // field 2; the others differ.
 func (f *openFile) socket(flags, fown protowire.Number) error {
-	s := scan(f.body)
-	for s.next() {
+	s := wire.Scan(f.body)
+	for s.Next() {
 		switch {
-		case s.is(2, varint):
-			f.inode = s.val
-		case s.is(flags, varint):
-			f.flags = s.val
-		case s.is(fown, lengthDelimited):
-			f.fown = s.buf
-		case f.kind == fileUnixSk && s.is(6, varint):
-			f.extra = s.val
-		case f.kind == fileUnixSk && s.is(8, varint):
-			f.peer = s.val
+		case s.Is(2, wire.Varint):
+			f.inode = s.Uint
+		case s.Is(flags, wire.Varint):
+			f.flags = s.Uint
+		case s.Is(fown, wire.Bytes):
+			f.fown = s.Bytes
+		case f.kind == fileUnixSk && s.Is(6, wire.Varint):
+			f.extra = s.Uint
+		case f.kind == fileUnixSk && s.Is(8, wire.Varint):
+			f.peer = s.Uint
 		}
 	}
-	if s.err == nil && f.inode == 0 {
-		return fmt.Errorf("read socket %#x: %w: no inode", f.id, ErrMalformed)
+	if s.Err == nil && f.inode == 0 {
+		return fmt.Errorf("read socket %#x: %w: no inode", f.id, wire.ErrMalformed)
 	}
-	return s.err
+	return s.Err
 }
 
 // appendReg appends a reg_file_entry called "/"+key: CRIU drops the first byte
@@ -109,11 +111,11 @@ func (f *openFile) socket(flags, fown protowire.Number) error {
 // Size and mode stay out, as CRIU would compare them; the mount id too, since
 // its default says "whatever mount".
 func appendReg(dst []byte, f openFile, key string) []byte {
-	dst = appendVarint(dst, regID, uint64(f.id))
-	dst = appendVarint(dst, regFlags, f.flags)
-	dst = appendVarint(dst, regPos, 0)
-	dst = appendBytes(dst, regFown, f.fown)
-	dst = protowire.AppendTag(dst, regName, lengthDelimited)
+	dst = wire.AppendVarint(dst, regID, uint64(f.id))
+	dst = wire.AppendVarint(dst, regFlags, f.flags)
+	dst = wire.AppendVarint(dst, regPos, 0)
+	dst = wire.AppendBytes(dst, regFown, f.fown)
+	dst = protowire.AppendTag(dst, regName, wire.Bytes)
 	dst = protowire.AppendVarint(dst, uint64(1+len(key)))
 	return append(append(dst, '/'), key...)
 }
@@ -121,19 +123,19 @@ func appendReg(dst []byte, f openFile, key string) []byte {
 // appendAsReg appends the file_entry of a socket, eventfd or inotify instance
 // with reg in the place of what it said about that.
 func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(fileEntryType, varint):
-			dst = appendVarint(dst, fileEntryType, fileReg)
-		case s.is(fileEntryInet, lengthDelimited), s.is(fileEntryUnix, lengthDelimited),
-			s.is(fileEntryEventfd, lengthDelimited), s.is(fileEntryInotify, lengthDelimited), s.is(fileEntryReg, lengthDelimited):
-			dst = appendBytes(dst, fileEntryReg, reg)
+		case s.Is(fileEntryType, wire.Varint):
+			dst = wire.AppendVarint(dst, fileEntryType, fileReg)
+		case s.Is(fileEntryInet, wire.Bytes), s.Is(fileEntryUnix, wire.Bytes),
+			s.Is(fileEntryEventfd, wire.Bytes), s.Is(fileEntryInotify, wire.Bytes), s.Is(fileEntryReg, wire.Bytes):
+			dst = wire.AppendBytes(dst, fileEntryReg, reg)
 		default:
-			dst = append(dst, s.raw...)
+			dst = append(dst, s.Raw...)
 		}
 	}
-	return dst, s.err
+	return dst, s.Err
 }
 
 // A fileImage is an image that may say something about open files.

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // Owner is who is sent signals by an open file (F_SETOWN_EX in fcntl(2)).
@@ -88,51 +90,51 @@ type ownedFile struct {
 
 func parseOwner(msg []byte) (ownedFile, error) {
 	var f ownedFile
-	s := scan(msg)
-	for s.next() {
-		if s.is(fileEntryID, varint) {
-			f.id = uint32(s.val) //nolint:gosec // a uint32 in CRIU's definition
+	s := wire.Scan(msg)
+	for s.Next() {
+		if s.Is(fileEntryID, wire.Varint) {
+			f.id = uint32(s.Uint) //nolint:gosec // a uint32 in CRIU's definition
 		}
-		fields, ok := ownerFields()[s.num]
-		if !ok || s.typ != lengthDelimited {
+		fields, ok := ownerFields()[s.Num]
+		if !ok || s.Type != wire.Bytes {
 			continue
 		}
-		body := scan(s.buf)
-		for body.next() {
+		body := wire.Scan(s.Bytes)
+		for body.Next() {
 			var err error
 			switch {
-			case body.is(fields.flags, varint):
-				f.owner.Async = body.val&unix.O_ASYNC != 0
-			case body.is(fields.owner, lengthDelimited):
-				err = f.owner.parse(body.buf)
-			case s.num == fileEntryFIFO && body.is(fields.name, varint):
-				f.name = uint32(body.val) //nolint:gosec // a uint32 in CRIU's definition
+			case body.Is(fields.flags, wire.Varint):
+				f.owner.Async = body.Uint&unix.O_ASYNC != 0
+			case body.Is(fields.owner, wire.Bytes):
+				err = f.owner.parse(body.Bytes)
+			case s.Num == fileEntryFIFO && body.Is(fields.name, wire.Varint):
+				f.name = uint32(body.Uint) //nolint:gosec // a uint32 in CRIU's definition
 			}
 			if err != nil {
 				return f, err
 			}
 		}
-		if body.err != nil {
-			return f, body.err
+		if body.Err != nil {
+			return f, body.Err
 		}
 	}
-	return f, s.err
+	return f, s.Err
 }
 
 // parse reads a fown_entry.
 func (o *Owner) parse(msg []byte) error {
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(3, varint):
-			o.Signal = int(s.val) //nolint:gosec // a uint32 in CRIU's definition
-		case s.is(4, varint):
-			o.Kind = OwnerKind(s.val) //nolint:gosec // a uint32 in CRIU's definition
-		case s.is(5, varint):
-			o.ID = int(s.val) //nolint:gosec // a uint32 in CRIU's definition
+		case s.Is(3, wire.Varint):
+			o.Signal = int(s.Uint) //nolint:gosec // a uint32 in CRIU's definition
+		case s.Is(4, wire.Varint):
+			o.Kind = OwnerKind(s.Uint) //nolint:gosec // a uint32 in CRIU's definition
+		case s.Is(5, wire.Varint):
+			o.ID = int(s.Uint) //nolint:gosec // a uint32 in CRIU's definition
 		}
 	}
-	return s.err
+	return s.Err
 }
 
 const fileEntryFIFO = 17
@@ -170,12 +172,12 @@ func (v *View) ClearAsync() error {
 	err := v.editIfChanged(filesImage, TypeFiles, func(msg []byte) ([]byte, error) {
 		for entry, fields := range ownerFields() {
 			var err error
-			msg, err = editAt(msg, []protowire.Number{entry}, func(body []byte) ([]byte, error) {
-				values, err := varints(body)
+			msg, err = wire.EditAt(msg, []protowire.Number{entry}, func(body []byte) ([]byte, error) {
+				values, err := wire.Varints(body)
 				if err != nil || values[fields.flags]&unix.O_ASYNC == 0 {
 					return body, err
 				}
-				return replaceVarints(body, map[protowire.Number]uint64{fields.flags: values[fields.flags] &^ unix.O_ASYNC})
+				return wire.ReplaceVarints(body, map[protowire.Number]uint64{fields.flags: values[fields.flags] &^ unix.O_ASYNC})
 			})
 			if err != nil {
 				return nil, err

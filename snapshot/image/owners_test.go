@@ -8,11 +8,13 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
 // TestReadOwners gives an open file of a dump an owner.
 func TestReadOwners(t *testing.T) {
-	dir := testDump(t, "plain")
+	dir := imagetest.Dump(t, "plain")
 	owners, err := ReadOwners(dir)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(owners, 0))

@@ -2,6 +2,8 @@ package image
 
 import (
 	"fmt"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // PageSize is the size of a page in pagemap and pages images: the page size of
@@ -47,11 +49,11 @@ func (p *Pagemap) StoredPages() uint64 {
 
 // ParsePagemap reads the records of a pagemap image, of any version of CRIU.
 //
-// It returns an error wrapping [ErrMalformed] unless the extents are in
+// It returns an error wrapping [wire.ErrMalformed] unless the extents are in
 // ascending order, apart from each other and below 1<<63.
 func ParsePagemap(img *Image) (*Pagemap, error) {
 	if img.Type != TypePagemap {
-		return nil, fmt.Errorf("parse pagemap: %w: it is of type %s", ErrMalformed, img.Type)
+		return nil, fmt.Errorf("parse pagemap: %w: it is of type %s", wire.ErrMalformed, img.Type)
 	}
 	b := pagemapBuilder{}
 	if n := len(img.Records); n > 1 {
@@ -75,13 +77,13 @@ type pagemapBuilder struct {
 func (b *pagemapBuilder) add(msg []byte) error {
 	if !b.head {
 		b.head = true
-		s := scan(msg)
-		for s.next() {
-			if s.is(1, varint) {
-				b.p.PagesID = uint32(s.val)
+		s := wire.Scan(msg)
+		for s.Next() {
+			if s.Is(1, wire.Varint) {
+				b.p.PagesID = uint32(s.Uint)
 			}
 		}
-		return s.err
+		return s.Err
 	}
 	e, err := parseExtent(msg)
 	if err != nil {
@@ -91,11 +93,11 @@ func (b *pagemapBuilder) add(msg []byte) error {
 	const bound = 1 << 63
 	switch {
 	case e.Start%PageSize != 0:
-		return fmt.Errorf("read extent: %w: start %#x is inside a page", ErrMalformed, e.Start)
+		return fmt.Errorf("read extent: %w: start %#x is inside a page", wire.ErrMalformed, e.Start)
 	case e.Start >= bound, e.Pages > (bound-e.Start)/PageSize:
-		return fmt.Errorf("read extent: %w: %d pages at %#x", ErrMalformed, e.Pages, e.Start)
+		return fmt.Errorf("read extent: %w: %d pages at %#x", wire.ErrMalformed, e.Pages, e.Start)
 	case e.Start < b.end:
-		return fmt.Errorf("read extent: %w: %#x after %#x", ErrMalformed, e.Start, b.end)
+		return fmt.Errorf("read extent: %w: %#x after %#x", wire.ErrMalformed, e.Start, b.end)
 	}
 	b.end = e.End()
 	b.p.Extents = append(b.p.Extents, e)
@@ -104,7 +106,7 @@ func (b *pagemapBuilder) add(msg []byte) error {
 
 func (b *pagemapBuilder) finish() (*Pagemap, error) {
 	if !b.head {
-		return nil, fmt.Errorf("parse pagemap: %w: no head", ErrMalformed)
+		return nil, fmt.Errorf("parse pagemap: %w: no head", wire.ErrMalformed)
 	}
 	return &b.p, nil
 }
@@ -117,23 +119,23 @@ func parseExtent(msg []byte) (Extent, error) {
 	var e Extent
 	var compat, inParent uint64
 	var hasFlags, hasPages bool
-	s := scan(msg)
-	for s.next() {
-		if s.typ != varint {
+	s := wire.Scan(msg)
+	for s.Next() {
+		if s.Type != wire.Varint {
 			continue
 		}
 		//exhaustive:ignore
-		switch s.num {
+		switch s.Num {
 		case 1:
-			e.Start = s.val
+			e.Start = s.Uint
 		case 2:
-			compat = s.val
+			compat = s.Uint
 		case 3:
-			inParent = s.val
+			inParent = s.Uint
 		case 4:
-			e.Flags, hasFlags = uint32(s.val), true
+			e.Flags, hasFlags = uint32(s.Uint), true
 		case 5:
-			e.Pages, hasPages = s.val, true
+			e.Pages, hasPages = s.Uint, true
 		}
 	}
 	switch {
@@ -145,14 +147,14 @@ func parseExtent(msg []byte) (Extent, error) {
 	if !hasPages {
 		e.Pages = uint64(uint32(compat))
 	}
-	return e, s.err
+	return e, s.Err
 }
 
 // appendExtent appends a pagemap_entry that every version of CRIU understands: up
 // to 4.1 the number of pages is compat_nr_pages.
 func appendExtent(dst []byte, e Extent) []byte {
-	dst = appendVarint(dst, 1, e.Start)
-	dst = appendVarint(dst, 2, uint64(uint32(e.Pages)))
-	dst = appendVarint(dst, 4, uint64(e.Flags))
-	return appendVarint(dst, 5, e.Pages)
+	dst = wire.AppendVarint(dst, 1, e.Start)
+	dst = wire.AppendVarint(dst, 2, uint64(uint32(e.Pages)))
+	dst = wire.AppendVarint(dst, 4, uint64(e.Flags))
+	return wire.AppendVarint(dst, 5, e.Pages)
 }

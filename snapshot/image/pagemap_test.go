@@ -5,6 +5,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 func TestParsePagemap(t *testing.T) {
@@ -34,10 +36,10 @@ func TestParsePagemap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var msg []byte
 			for _, f := range tc.fields {
-				msg = appendVarint(msg, f.num, f.val)
+				msg = wire.AppendVarint(msg, f.num, f.val)
 			}
 			p, err := ParsePagemap(&Image{Type: TypePagemap, Records: []Record{
-				{Message: appendVarint(nil, 1, 42)}, {Message: msg},
+				{Message: wire.AppendVarint(nil, 1, 42)}, {Message: msg},
 			}})
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.DeepEquals(p, &Pagemap{PagesID: 42, Extents: []Extent{tc.want}}))

@@ -16,6 +16,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // Pair is a pseudo-terminal of a dump whose master is open.
@@ -61,7 +63,7 @@ func ReadTerminals(images string) (*Terminals, error) {
 		return nil, fmt.Errorf("read processes: %w", err)
 	}
 	if len(tree) == 0 {
-		return nil, fmt.Errorf("read processes: %w: there are none", ErrMalformed)
+		return nil, fmt.Errorf("read processes: %w: there are none", wire.ErrMalformed)
 	}
 	t := &Terminals{}
 	children := make(map[uint32]bool)
@@ -173,7 +175,7 @@ func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry)
 		}
 		reg := regs[f.GetTty().GetRegfId()].GetReg()
 		if reg == nil {
-			return fmt.Errorf("%w: %w: terminal %#x has no file", ErrTerminals, ErrMalformed, f.GetId())
+			return fmt.Errorf("%w: %w: terminal %#x has no file", ErrTerminals, wire.ErrMalformed, f.GetId())
 		}
 		mounts[reg.GetMntId()] = true
 		if !isMaster(info) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // payloads computes how many raw bytes follow each message of an image.
@@ -47,19 +49,19 @@ func (p *payloads) size(msg []byte) (uint64, error) {
 // sum adds up the given varint fields, each of which CRIU writes once.
 func sum(msg []byte, nums ...protowire.Number) (uint64, error) {
 	var total uint64
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		for _, num := range nums {
-			if !s.is(num, varint) {
+			if !s.Is(num, wire.Varint) {
 				continue
 			}
-			if s.val > maxPayload || total > maxPayload {
-				return 0, fmt.Errorf("read payload length: %w: too large", ErrMalformed)
+			if s.Uint > maxPayload || total > maxPayload {
+				return 0, fmt.Errorf("read payload length: %w: too large", wire.ErrMalformed)
 			}
-			total += s.val
+			total += s.Uint
 		}
 	}
-	return total, s.err
+	return total, s.Err
 }
 
 // maxPayload bounds a payload far above anything that fits in a file, and low
@@ -91,13 +93,13 @@ func msgPayload(msg []byte) (uint64, error) {
 // isMessageQueue tells an ipc_msg_entry, whose first field is a message, from
 // an ipc_msg, where it is a number.
 func isMessageQueue(msg []byte) (bool, error) {
-	s := scan(msg)
-	for s.next() {
-		if s.is(1, lengthDelimited) {
+	s := wire.Scan(msg)
+	for s.Next() {
+		if s.Is(1, wire.Bytes) {
 			return true, nil
 		}
 	}
-	return false, s.err
+	return false, s.Err
 }
 
 // ghost: a ghost_file_entry, then its content: either all of it up to the end
@@ -108,18 +110,18 @@ func (p *payloads) ghost(msg []byte) (uint64, error) {
 		return sum(msg, 1) // ghost_chunk_entry.len
 	}
 	const formatMask, regular = 0o170000, 0o100000
-	s := scan(msg)
+	s := wire.Scan(msg)
 	var mode uint64
-	for s.next() {
+	for s.Next() {
 		switch {
-		case s.is(3, varint):
-			mode = s.val
-		case s.is(9, varint):
-			p.chunks = s.val != 0
+		case s.Is(3, wire.Varint):
+			mode = s.Uint
+		case s.Is(9, wire.Varint):
+			p.chunks = s.Uint != 0
 		}
 	}
-	if s.err != nil || p.chunks || mode&formatMask != regular {
-		return 0, s.err
+	if s.Err != nil || p.chunks || mode&formatMask != regular {
+		return 0, s.Err
 	}
 	return wholeRest, nil
 }

@@ -24,7 +24,7 @@ type Pipe struct {
 // once, and waits for that until the image is served. The caller calls [Pipe.Serve]; when CRIU has ended, or will not read the image any
 // more, it calls [Pipe.Stop], waits for the end of Serve, and calls [Pipe.Close].
 func (v *View) Pipe(name string) (*Pipe, error) {
-	data, err := v.read(name)
+	data, err := v.Read(name)
 	if err != nil {
 		return nil, fmt.Errorf("make image a pipe: %w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -42,7 +44,7 @@ func (v *View) RestartPolls() error {
 			if img.Records[0].Message, err = proto.Marshal(entry); err != nil {
 				return fmt.Errorf("restart polls: encode thread %d: %w", tid, err)
 			}
-			if err := v.replace(coreName(tid), img.Encode()); err != nil {
+			if err := v.Replace(coreName(tid), img.Encode()); err != nil {
 				return fmt.Errorf("restart polls: %w", err)
 			}
 		}
@@ -57,7 +59,7 @@ func (v *View) core(tid uint32) (*Image, *core.CoreEntry, error) {
 		return nil, nil, fmt.Errorf("read thread %d: %w", tid, err)
 	}
 	if len(img.Records) == 0 {
-		return nil, nil, fmt.Errorf("read thread %d: %w: it is empty", tid, ErrMalformed)
+		return nil, nil, fmt.Errorf("read thread %d: %w: it is empty", tid, wire.ErrMalformed)
 	}
 	entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
 	if err != nil {

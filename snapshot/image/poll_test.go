@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/siginfo"
@@ -13,12 +15,7 @@ import (
 )
 
 func TestRestartPolls(t *testing.T) {
-	images, err := filepath.Glob("testdata/*/core-*.img")
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsTrue(len(images) > 0))
-	data, err := os.ReadFile(images[0])
-	qt.Assert(t, qt.IsNil(err))
-	img, err := Decode(data)
+	img, err := Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
 	qt.Assert(t, qt.IsNil(err))
 	const (
 		forever = uint64(1<<32 - 1) // -1 of 32 bits

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 func coreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
@@ -14,14 +16,14 @@ func coreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
 func coreID(name string) (int, error) {
 	id, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "core-"), ".img"))
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %w: no id in its name", name, ErrMalformed)
+		return 0, fmt.Errorf("read %s: %w: no id in its name", name, wire.ErrMalformed)
 	}
 	return id, nil
 }
 
 // threads are the ids of the threads of each process, by the id of its first one.
 func (v *View) threads() (map[int][]uint32, error) {
-	data, err := v.read("pstree.img")
+	data, err := v.Read("pstree.img")
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // maxMessage bounds one message. The largest that CRIU writes describe the
@@ -61,7 +63,7 @@ type walker struct {
 
 func (w *walker) next() (msg []byte, payload uint64, err error) {
 	if w.left < 4 {
-		return nil, 0, fmt.Errorf("read length: %w: only %d bytes left", ErrMalformed, w.left)
+		return nil, 0, fmt.Errorf("read length: %w: only %d bytes left", wire.ErrMalformed, w.left)
 	}
 	if _, err := io.ReadFull(w.br, w.length[:]); err != nil {
 		return nil, 0, fmt.Errorf("read length: %w", err)
@@ -69,7 +71,7 @@ func (w *walker) next() (msg []byte, payload uint64, err error) {
 	w.left -= 4
 	size := int64(binary.LittleEndian.Uint32(w.length[:]))
 	if size > w.left || size > maxMessage {
-		return nil, 0, fmt.Errorf("read message: %w: %d bytes, only %d left", ErrMalformed, size, min(w.left, maxMessage))
+		return nil, 0, fmt.Errorf("read message: %w: %d bytes, only %d left", wire.ErrMalformed, size, min(w.left, maxMessage))
 	}
 	if int64(cap(w.msg)) < size {
 		w.msg = make([]byte, size)
@@ -86,7 +88,7 @@ func (w *walker) next() (msg []byte, payload uint64, err error) {
 		payload = uint64(w.left)
 	}
 	if payload > uint64(w.left) {
-		return nil, 0, fmt.Errorf("read payload: %w: %d bytes, only %d left", ErrMalformed, payload, w.left)
+		return nil, 0, fmt.Errorf("read payload: %w: %d bytes, only %d left", wire.ErrMalformed, payload, w.left)
 	}
 	return w.msg, payload, nil
 }
@@ -118,7 +120,7 @@ func walkFile(fsys fs.FS, name string, fn func(t Type, msg []byte, payload uint6
 	}
 	r, ok := f.(io.ReadSeeker)
 	if !ok || !st.Mode().IsRegular() {
-		return 0, fmt.Errorf("read %s: %w: not a regular file", name, ErrMalformed)
+		return 0, fmt.Errorf("read %s: %w: not a regular file", name, wire.ErrMalformed)
 	}
 	t, err := walk(r, st.Size(), fn)
 	if err != nil {

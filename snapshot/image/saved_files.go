@@ -165,7 +165,7 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 			return fmt.Errorf("change file %#x: %w", file.id, err)
 		}
 	}
-	if err := v.replace("files.img", img.Encode()); err != nil {
+	if err := v.Replace("files.img", img.Encode()); err != nil {
 		return fmt.Errorf("change files: %w", err)
 	}
 	return nil

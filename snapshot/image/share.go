@@ -22,7 +22,7 @@ import (
 // [View.CopyMemory] are to be told of the pages images that it returns, as of the bases
 // of other dumps: each with the name that the dump has for it.
 //
-// bases are as for [Memory]. On an error, which wraps [ErrMalformed] or
+// bases are as for [Memory]. On an error, which wraps [wire.ErrMalformed] or
 // [ErrInconsistent] if the images are the cause, the dump is only fit to be removed.
 //
 // Cost: to read the pages of forked processes twice, and to write what they do not share.

@@ -40,7 +40,7 @@ var (
 //
 // It returns what was replaced. A socket that no file of the dump refers to is
 // not in the answer; whether that is an error is for the caller to say. On an
-// error wrapping [ErrKey], [ErrHalfHeld] or [ErrMalformed] the view is as it
+// error wrapping [ErrKey], [ErrHalfHeld] or [wire.ErrMalformed] the view is as it
 // was; after any other the view is only fit to be removed.
 func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[uint64]Replaced, error) {
 	if len(keys) == 0 {
@@ -63,7 +63,7 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
-		data, err := v.read(target.name)
+		data, err := v.Read(target.name)
 		if err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
@@ -76,7 +76,7 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		}
 	}
 	for name, data := range changed {
-		if err := v.replace(name, data); err != nil {
+		if err := v.Replace(name, data); err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
 	}

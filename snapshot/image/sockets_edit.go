@@ -3,6 +3,8 @@ package image
 import (
 	"fmt"
 	"slices"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // files turns the held sockets among file_entry records into regular files.
@@ -52,16 +54,16 @@ func (e *socketEdit) files(records []Record) ([]Record, error) {
 
 // checkName makes sure that CRIU will not take a file for a held socket.
 func (e *socketEdit) checkName(file openFile) error {
-	s := scan(file.body)
-	for s.next() {
-		if !s.is(regName, lengthDelimited) || len(s.buf) == 0 {
+	s := wire.Scan(file.body)
+	for s.Next() {
+		if !s.Is(regName, wire.Bytes) || len(s.Bytes) == 0 {
 			continue
 		}
-		if _, ok := e.taken[string(s.buf[1:])]; ok {
-			return fmt.Errorf("%w: %q is the name of file %#x", ErrKey, s.buf[1:], file.id)
+		if _, ok := e.taken[string(s.Bytes[1:])]; ok {
+			return fmt.Errorf("%w: %q is the name of file %#x", ErrKey, s.Bytes[1:], file.id)
 		}
 	}
-	return s.err
+	return s.Err
 }
 
 // checkPeers refuses to replace one of two connected unix sockets and not the other. A
@@ -104,14 +106,14 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 			continue
 		}
 		if kind != fileInetSk && kind != fileUnixSk {
-			return nil, fmt.Errorf("edit descriptor %d: %w: file %#x is a socket, the descriptor is of type %d", i, ErrMalformed, id, kind)
+			return nil, fmt.Errorf("edit descriptor %d: %w: file %#x is a socket, the descriptor is of type %d", i, wire.ErrMalformed, id, kind)
 		}
 		if edited == nil {
 			edited = slices.Clone(records)
 			block = make([]byte, 0, len(e.ids)*16)
 		}
 		start := len(block)
-		if block, err = setVarint(block, rec.Message, fdinfoType, fileReg); err != nil {
+		if block, err = wire.SetVarint(block, rec.Message, fdinfoType, fileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		edited[i].Message = block[start:len(block):len(block)]
@@ -127,14 +129,14 @@ func (e *socketEdit) queues(records []Record) ([]Record, error) {
 	kept := make([]Record, 0, len(records))
 	for i, rec := range records {
 		var id uint32
-		s := scan(rec.Message)
-		for s.next() {
-			if s.is(packetFor, varint) {
-				id = uint32(s.val)
+		s := wire.Scan(rec.Message)
+		for s.Next() {
+			if s.Is(packetFor, wire.Varint) {
+				id = uint32(s.Uint)
 			}
 		}
-		if s.err != nil {
-			return nil, fmt.Errorf("read packet %d: %w", i, s.err)
+		if s.Err != nil {
+			return nil, fmt.Errorf("read packet %d: %w", i, s.Err)
 		}
 		if _, ok := e.ids[id]; !ok {
 			kept = append(kept, rec)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // The kinds of open file, besides sockets, that can be replaced.
@@ -24,7 +26,7 @@ const (
 // the file for one on a mount that has such a file at that path (files.c, fixup_overlayfs).
 //
 // The answer is by key. A descriptor that the dump does not have is not in it.
-// Errors are those of ReplaceSockets; one wrapping [ErrMalformed] also says that
+// Errors are those of ReplaceSockets; one wrapping [wire.ErrMalformed] also says that
 // a descriptor leads to a file of another kind.
 func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) (map[string]Replaced, error) {
 	if len(keys) == 0 {
@@ -66,7 +68,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 		}
 	}
 	for name, data := range changed {
-		if err := v.replace(name, data); err != nil {
+		if err := v.Replace(name, data); err != nil {
 			return nil, fmt.Errorf("replace files: %w", err)
 		}
 	}
@@ -118,7 +120,7 @@ func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
 		if r == nil {
 			continue
 		}
-		if edited[i].Message, err = setVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
+		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		r.FDs++
@@ -175,14 +177,14 @@ type Eventfd struct {
 }
 
 // ReadEventfd reads what a dump says of an eventfd that a process has open. It
-// returns an error wrapping [ErrMalformed] if there is none.
+// returns an error wrapping [wire.ErrMalformed] if there is none.
 func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
 	id, kind, err := findDescriptor(images, at)
 	if err != nil {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 	}
 	if kind != fileEventfd {
-		return Eventfd{}, fmt.Errorf("read eventfd: %w: descriptor %d of process %d is of type %d", ErrMalformed, at.FD, at.PID, kind)
+		return Eventfd{}, fmt.Errorf("read eventfd: %w: descriptor %d of process %d is of type %d", wire.ErrMalformed, at.FD, at.PID, kind)
 	}
 	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
 	if err != nil {
@@ -197,7 +199,7 @@ func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
 			return parseObject(rec.Message)
 		}
 	}
-	return Eventfd{}, fmt.Errorf("read eventfd: %w: no file %#x", ErrMalformed, id)
+	return Eventfd{}, fmt.Errorf("read eventfd: %w: no file %#x", wire.ErrMalformed, id)
 }
 
 // parseObject reads the file_entry of an eventfd, or of an inotify instance or
@@ -207,35 +209,35 @@ func parseObject(msg []byte) (Eventfd, error) {
 	var kind uint64
 	var body []byte
 	fown := 3
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(fileEntryType, varint):
-			kind = s.val
-		case s.is(fileEntryEventfd, lengthDelimited):
-			body = s.buf
-		case s.is(fileEntryInotify, lengthDelimited):
-			body, fown = s.buf, 4
-		case s.is(fileEntryReg, lengthDelimited):
-			body, fown = s.buf, regFown
+		case s.Is(fileEntryType, wire.Varint):
+			kind = s.Uint
+		case s.Is(fileEntryEventfd, wire.Bytes):
+			body = s.Bytes
+		case s.Is(fileEntryInotify, wire.Bytes):
+			body, fown = s.Bytes, 4
+		case s.Is(fileEntryReg, wire.Bytes):
+			body, fown = s.Bytes, regFown
 		}
 	}
-	if s.err != nil {
-		return o, s.err
+	if s.Err != nil {
+		return o, s.Err
 	}
 	if kind != fileEventfd && kind != fileInotify && kind != fileReg || body == nil {
-		return o, fmt.Errorf("%w: it can't be replaced, being of type %d", ErrMalformed, kind)
+		return o, fmt.Errorf("%w: it can't be replaced, being of type %d", wire.ErrMalformed, kind)
 	}
-	s = scan(body)
-	for s.next() {
+	s = wire.Scan(body)
+	for s.Next() {
 		switch {
-		case s.is(2, varint):
-			o.Flags = int(s.val)
-		case s.typ == lengthDelimited && int(s.num) == fown:
-			o.fown = s.buf
-		case kind == fileEventfd && s.is(4, varint):
-			o.Count = s.val
+		case s.Is(2, wire.Varint):
+			o.Flags = int(s.Uint)
+		case s.Type == wire.Bytes && int(s.Num) == fown:
+			o.fown = s.Bytes
+		case kind == fileEventfd && s.Is(4, wire.Varint):
+			o.Count = s.Uint
 		}
 	}
-	return o, s.err
+	return o, s.Err
 }

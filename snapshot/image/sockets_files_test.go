@@ -16,6 +16,9 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/regfile"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // change rewrites an image of a dump.
@@ -50,7 +53,7 @@ const (
 // that is open twice, and a file that CRIU saved.
 func objectDump(t *testing.T) string {
 	t.Helper()
-	dir := testDump(t, "plain")
+	dir := imagetest.Dump(t, "plain")
 	owner := func(pid uint32) *fown.FownEntry {
 		return &fown.FownEntry{Uid: proto.Uint32(7), Euid: proto.Uint32(8), Signum: proto.Uint32(0), PidType: proto.Uint32(0), Pid: new(pid)}
 	}
@@ -104,10 +107,10 @@ func owner(t *testing.T, dir string) int {
 func TestReplaceFiles(t *testing.T) {
 	images := objectDump(t)
 	pid := owner(t, images)
-	before := contents(t, images)
+	before := imagetest.Digests(t, images)
 	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
-	original := load[fdinfo.FileEntry](t, images, "files.img")
+	original := imagetest.Load[fdinfo.FileEntry](t, images, "files.img")
 	keys := map[DescriptorRef]string{
 		{PID: pid, FD: counter}: "a", {PID: pid, FD: notifier}: "b", {PID: pid, FD: queueReader}: "c", {PID: pid, FD: queueWriter}: "d",
 		{PID: pid, FD: 99999}: "no such descriptor", {PID: 12345, FD: 0}: "no such process",
@@ -120,7 +123,7 @@ func TestReplaceFiles(t *testing.T) {
 	}))
 	flags := map[string]uint32{"a": 0o4002, "b": 0o4000, "c": 0o4000, "d": 1}
 	pids := map[string]uint32{"a": 1, "b": 2, "c": queueReader, "d": queueWriter}
-	edited := load[fdinfo.FileEntry](t, v.Dir(), "files.img")
+	edited := imagetest.Load[fdinfo.FileEntry](t, v.Dir(), "files.img")
 	qt.Assert(t, qt.HasLen(edited, len(original)))
 	seen := 0
 	for i, file := range edited {
@@ -143,8 +146,8 @@ func TestReplaceFiles(t *testing.T) {
 	_, types := fdTypes(t, v.Dir())
 	qt.Check(t, qt.Equals(types[counter], fdinfo.FdTypes_REG))
 	qt.Check(t, qt.Equals(types[notifier], fdinfo.FdTypes_REG))
-	qt.Check(t, qt.DeepEquals(contents(t, images), before))
-	qt.Check(t, qt.ContentEquals(copies(t, v), []string{"fdinfo-2.img", "files.img"}))
+	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, images), before))
+	qt.Check(t, qt.ContentEquals(imagetest.Edited(t, v.Dir(), v.Images()), []string{"fdinfo-2.img", "files.img"}))
 }
 
 // A held file is replaced though CRIU has saved it by its path.
@@ -154,7 +157,7 @@ func TestReplaceSavedFile(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	got, err := v.ReplaceFiles(t.Context(), map[DescriptorRef]string{{PID: owner(t, images), FD: savedFile}: "a"})
 	qt.Assert(t, qt.IsNil(err))
-	for _, file := range load[fdinfo.FileEntry](t, v.Dir(), "files.img") {
+	for _, file := range imagetest.Load[fdinfo.FileEntry](t, v.Dir(), "files.img") {
 		if file.GetId() == got["a"].File {
 			qt.Assert(t, qt.Equals(file.GetReg().GetName(), "/a"))
 			qt.Assert(t, qt.IsNil(file.GetReg().Size))
@@ -172,7 +175,7 @@ func TestReplaceFilesErrors(t *testing.T) {
 		keys map[DescriptorRef]string
 		err  error
 	}{
-		"socket":           {map[DescriptorRef]string{at(socketFD(t, images)): "a"}, ErrMalformed},
+		"socket":           {map[DescriptorRef]string{at(socketFD(t, images)): "a"}, wire.ErrMalformed},
 		"no key":           {map[DescriptorRef]string{at(counter): ""}, ErrKey},
 		"key used twice":   {map[DescriptorRef]string{at(counter): "a", at(notifier): "a"}, ErrKey},
 		"name of a file":   {map[DescriptorRef]string{at(counter): "etc/passwd"}, ErrKey},
@@ -187,7 +190,7 @@ func TestReplaceFilesErrors(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			got, err := v.ReplaceFiles(t.Context(), tt.keys)
 			qt.Assert(t, qt.HasLen(got, 0))
-			qt.Assert(t, qt.HasLen(copies(t, v), 0))
+			qt.Assert(t, qt.HasLen(imagetest.Edited(t, v.Dir(), v.Images()), 0))
 			if tt.err == nil {
 				qt.Assert(t, qt.IsNil(err))
 				return
@@ -200,7 +203,7 @@ func TestReplaceFilesErrors(t *testing.T) {
 // socketFD is a descriptor of a socket.
 func socketFD(t *testing.T, images string) int {
 	t.Helper()
-	for _, fd := range load[fdinfo.FdinfoEntry](t, images, "fdinfo-2.img") {
+	for _, fd := range imagetest.Load[fdinfo.FdinfoEntry](t, images, "fdinfo-2.img") {
 		if fd.GetType() == fdinfo.FdTypes_INETSK || fd.GetType() == fdinfo.FdTypes_UNIXSK {
 			return int(fd.GetFd())
 		}
@@ -220,14 +223,14 @@ func TestReadEventfd(t *testing.T) {
 		"inotify": {PID: pid, FD: notifier}, "no descriptor": {PID: pid, FD: 99999}, "no process": {PID: 12345},
 	} {
 		_, err := ReadEventfd(images, at)
-		qt.Check(t, qt.ErrorIs(err, ErrMalformed), qt.Commentf("%s", name))
+		qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed), qt.Commentf("%s", name))
 	}
 }
 
 // FuzzReplaceFiles edits one bad image: it is refused, or only what was asked for
 // changes.
 func FuzzReplaceFiles(f *testing.F) {
-	eachImage(f, func(name string, data []byte) {
+	imagetest.EachImage(f, func(name string, data []byte) {
 		if filepath.Base(name) == "files.img" || strings.HasPrefix(filepath.Base(name), "fdinfo-") {
 			f.Add(uint32(1), data)
 		}
@@ -244,7 +247,7 @@ func FuzzReplaceFiles(f *testing.F) {
 		}
 		edited, err := edit.image(img.Type, img.Records)
 		if err != nil {
-			qt.Assert(t, qt.IsTrue(errors.Is(err, ErrMalformed) || errors.Is(err, ErrKey)), qt.Commentf("%v", err))
+			qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrKey)), qt.Commentf("%v", err))
 			return
 		}
 		if edited == nil {

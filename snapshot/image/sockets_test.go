@@ -2,36 +2,18 @@ package image
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 )
-
-// load decodes an image with the generated types, which know nothing of the
-// code under test.
-func load[T any, M interface {
-	*T
-	proto.Message
-}](tb testing.TB, dir, name string) []M {
-	tb.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, name))
-	qt.Assert(tb, qt.IsNil(err))
-	img, err := Decode(data)
-	qt.Assert(tb, qt.IsNil(err))
-	var all []M
-	for _, rec := range img.Records {
-		m := M(new(T))
-		qt.Assert(tb, qt.IsNil(proto.Unmarshal(rec.Message, m)))
-		all = append(all, m)
-	}
-	return all
-}
 
 // fdTypes counts the descriptors of each file of a dump, and tells their type.
 func fdTypes(tb testing.TB, dir string) (count map[uint32]int, types map[uint32]fdinfo.FdTypes) {
@@ -40,7 +22,7 @@ func fdTypes(tb testing.TB, dir string) (count map[uint32]int, types map[uint32]
 	lists, err := filepath.Glob(filepath.Join(dir, "fdinfo-*.img"))
 	qt.Assert(tb, qt.IsNil(err))
 	for _, list := range lists {
-		for _, fd := range load[fdinfo.FdinfoEntry](tb, dir, filepath.Base(list)) {
+		for _, fd := range imagetest.Load[fdinfo.FdinfoEntry](tb, dir, filepath.Base(list)) {
 			count[fd.GetId()]++
 			if before, ok := types[fd.GetId()]; ok {
 				qt.Assert(tb, qt.Equals(fd.GetType(), before))
@@ -52,12 +34,12 @@ func fdTypes(tb testing.TB, dir string) (count map[uint32]int, types map[uint32]
 }
 
 func TestReplaceSockets(t *testing.T) {
-	images := testDump(t, "plain")
-	before := contents(t, images)
+	images := imagetest.Dump(t, "plain")
+	before := imagetest.Digests(t, images)
 	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
 
-	original := load[fdinfo.FileEntry](t, images, "files.img")
+	original := imagetest.Load[fdinfo.FileEntry](t, images, "files.img")
 	counts, _ := fdTypes(t, images)
 	keys := map[uint64]string{1 << 40: "nowhere"}
 	want := make(map[uint64]Replaced)
@@ -74,7 +56,7 @@ func TestReplaceSockets(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(got, want))
 
-	edited := load[fdinfo.FileEntry](t, v.Dir(), "files.img")
+	edited := imagetest.Load[fdinfo.FileEntry](t, v.Dir(), "files.img")
 	qt.Assert(t, qt.HasLen(edited, len(original)))
 	for i, file := range edited {
 		isk := original[i].GetIsk()
@@ -105,8 +87,8 @@ func TestReplaceSockets(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(after, counts))
 
 	// The dump is untouched, and only what had to be copied was.
-	qt.Check(t, qt.DeepEquals(contents(t, images), before))
-	qt.Check(t, qt.ContentEquals(copies(t, v),
+	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, images), before))
+	qt.Check(t, qt.ContentEquals(imagetest.Edited(t, v.Dir(), v.Images()),
 		[]string{"fdinfo-2.img", "fdinfo-3.img", "fdinfo-4.img", "fdinfo-5.img", "files.img"}))
 
 	// Once more is refused: the names are taken now.
@@ -116,10 +98,10 @@ func TestReplaceSockets(t *testing.T) {
 }
 
 func TestReplaceUnixSockets(t *testing.T) {
-	images := testDump(t, "plain")
+	images := imagetest.Dump(t, "plain")
 	var pair [2]uint64
 	var listener, receiver uint64
-	for _, file := range load[fdinfo.FileEntry](t, images, "files.img") {
+	for _, file := range imagetest.Load[fdinfo.FileEntry](t, images, "files.img") {
 		switch usk := file.GetUsk(); {
 		case usk == nil:
 		case string(usk.GetName()) == "\x00snapctl-test":
@@ -128,9 +110,9 @@ func TestReplaceUnixSockets(t *testing.T) {
 			pair = [2]uint64{uint64(usk.GetIno()), uint64(usk.GetPeer())}
 		}
 	}
-	packets := load[sk_packet.SkPacketEntry](t, images, "sk-queues.img")
+	packets := imagetest.Load[sk_packet.SkPacketEntry](t, images, "sk-queues.img")
 	qt.Assert(t, qt.Not(qt.HasLen(packets, 0)))
-	for _, file := range load[fdinfo.FileEntry](t, images, "files.img") {
+	for _, file := range imagetest.Load[fdinfo.FileEntry](t, images, "files.img") {
 		if file.GetId() == packets[0].GetIdFor() {
 			receiver = uint64(file.GetUsk().GetIno())
 		}
@@ -151,23 +133,23 @@ func TestReplaceUnixSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 			qt.Assert(t, qt.IsNil(err))
-			links := listing(t, v.Dir())
+			links := imagetest.Listing(t, v.Dir())
 			got, err := v.ReplaceSockets(t.Context(), tc.keys)
 			qt.Check(t, qt.ErrorIs(err, tc.want))
 			if tc.want != nil {
-				qt.Check(t, qt.DeepEquals(listing(t, v.Dir()), links))
+				qt.Check(t, qt.DeepEquals(imagetest.Listing(t, v.Dir()), links))
 				return
 			}
 			qt.Check(t, qt.HasLen(got, len(tc.keys)))
-			qt.Check(t, qt.HasLen(load[sk_packet.SkPacketEntry](t, v.Dir(), "sk-queues.img"), tc.left))
+			qt.Check(t, qt.HasLen(imagetest.Load[sk_packet.SkPacketEntry](t, v.Dir(), "sk-queues.img"), tc.left))
 		})
 	}
 }
 
 func TestReplaceSocketsBadKeys(t *testing.T) {
-	images := testDump(t, "plain")
+	images := imagetest.Dump(t, "plain")
 	var mapped string
-	for _, file := range load[fdinfo.FileEntry](t, images, "files.img") {
+	for _, file := range imagetest.Load[fdinfo.FileEntry](t, images, "files.img") {
 		if reg := file.GetReg(); reg != nil {
 			mapped = reg.GetName()[1:]
 		}

@@ -11,6 +11,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // ttyInfoImage is the image of all terminals.
@@ -46,7 +48,7 @@ func HasControlTerminals(images string) (bool, error) {
 	for i, rec := range records {
 		var info tty.TtyInfoEntry
 		if err := proto.Unmarshal(rec.Message, &info); err != nil {
-			return false, fmt.Errorf("read terminal %d: %w: %w", i, ErrMalformed, err)
+			return false, fmt.Errorf("read terminal %d: %w: %w", i, wire.ErrMalformed, err)
 		}
 		if isControl(&info) {
 			return true, nil
@@ -91,7 +93,7 @@ func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int
 		return fmt.Errorf("place terminals: %w", err)
 	}
 	for name, img := range map[string]*Image{ttyInfoImage: infos, filesImage: files} {
-		if err := v.replace(name, img.Encode()); err != nil {
+		if err := v.Replace(name, img.Encode()); err != nil {
 			return fmt.Errorf("place terminals: %w", err)
 		}
 	}
@@ -144,7 +146,7 @@ func (e *terminalEdit) readInfos(records []Record) error {
 	for i, rec := range records {
 		info := &tty.TtyInfoEntry{}
 		if err := proto.Unmarshal(rec.Message, info); err != nil {
-			return fmt.Errorf("read terminal %d: %w: %w", i, ErrMalformed, err)
+			return fmt.Errorf("read terminal %d: %w: %w", i, wire.ErrMalformed, err)
 		}
 		e.infos[info.GetId()] = info
 	}
@@ -158,11 +160,11 @@ func (e *terminalEdit) readFiles(records []Record) ([]*fdinfo.FileEntry, error) 
 	for i, rec := range records {
 		f := &fdinfo.FileEntry{}
 		if err := proto.Unmarshal(rec.Message, f); err != nil {
-			return nil, fmt.Errorf("read file %d: %w: %w", i, ErrMalformed, err)
+			return nil, fmt.Errorf("read file %d: %w: %w", i, wire.ErrMalformed, err)
 		}
 		e.lastID = max(e.lastID, f.GetId())
 		if f.GetType() == fdinfo.FdTypes_REG && f.Reg == nil || f.GetType() == fdinfo.FdTypes_TTY && f.Tty == nil {
-			return nil, fmt.Errorf("read file %#x: %w: it lacks what it is", f.GetId(), ErrMalformed)
+			return nil, fmt.Errorf("read file %#x: %w: it lacks what it is", f.GetId(), wire.ErrMalformed)
 		}
 		switch f.GetType() { //nolint:exhaustive // the others are no terminals
 		case fdinfo.FdTypes_REG:
@@ -220,7 +222,7 @@ func (e *terminalEdit) placeConsole(f *tty.TtyFileEntry) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: the console is not in it", ErrMalformed)
+	return fmt.Errorf("%w: the console is not in it", wire.ErrMalformed)
 }
 
 // name adds the file by which CRIU opens a slave; it has one of each terminal that
@@ -242,7 +244,7 @@ func (e *terminalEdit) name(id uint32, number int) error {
 			}
 		}
 		if reg.GetReg() == nil {
-			return fmt.Errorf("%w: no file of a pseudo-terminal", ErrMalformed)
+			return fmt.Errorf("%w: no file of a pseudo-terminal", wire.ErrMalformed)
 		}
 	}
 	e.lastID++
@@ -273,7 +275,7 @@ func (e *terminalEdit) writeInfos(img *Image) error {
 	for _, rec := range img.Records {
 		var info tty.TtyInfoEntry
 		if err := proto.Unmarshal(rec.Message, &info); err != nil {
-			return fmt.Errorf("read terminal: %w: %w", ErrMalformed, err)
+			return fmt.Errorf("read terminal: %w: %w", wire.ErrMalformed, err)
 		}
 		if isControl(&info) {
 			continue

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // ttyDump is a dump of a terminal emulator (10), the shell that leads the session of its
@@ -81,7 +83,7 @@ func ttyDump(tb testing.TB) string {
 	var tree []proto.Message
 	for _, p := range [][3]uint32{{1, 0, 1}, {10, 1, 10}, {11, 10, 11}, {13, 11, 11}, {12, 11, 11}, {14, 11, 14}} {
 		tree = append(tree, &pstree.PstreeEntry{Pid: new(p[0]), Ppid: new(p[1]), Pgid: new(p[0]), Sid: new(p[2]), Threads: []uint32{p[0]}})
-		ids := Image{Type: TypeIDs, Records: []Record{{Message: appendVarint(nil, protowire.Number(2), uint64(p[0]))}}}
+		ids := Image{Type: TypeIDs, Records: []Record{{Message: wire.AppendVarint(nil, protowire.Number(2), uint64(p[0]))}}}
 		qt.Assert(tb, qt.IsNil(os.WriteFile(filepath.Join(dir, "ids-"+coreName(p[0])[5:]), ids.Encode(), 0o600)))
 	}
 	put("pstree.img", TypePstree, tree...)
@@ -177,7 +179,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 func TestPipe(t *testing.T) {
 	v, err := NewView(t.Context(), ttyDump(t), t.TempDir())
 	qt.Assert(t, qt.IsNil(err))
-	want, err := v.read("core-12.img")
+	want, err := v.Read("core-12.img")
 	qt.Assert(t, qt.IsNil(err))
 	serve := func(p *Pipe, before func() error) chan error {
 		done := make(chan error, 1)
@@ -188,7 +190,7 @@ func TestPipe(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	called := false
 	done := serve(p, func() error { called = true; return nil })
-	got, err := v.read("core-12.img")
+	got, err := v.Read("core-12.img")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(got, want))
 	qt.Check(t, qt.IsNil(<-done))
@@ -196,7 +198,7 @@ func TestPipe(t *testing.T) {
 
 	failed := errors.New("failed")
 	done = serve(p, func() error { return failed })
-	got, err = v.read("core-12.img")
+	got, err = v.Read("core-12.img")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(got, 0))
 	qt.Check(t, qt.ErrorIs(<-done, failed))
@@ -221,7 +223,7 @@ func FuzzTerminals(f *testing.F) {
 		if which < 0 || which >= len(names) {
 			t.Skip("no such image")
 		}
-		qt.Assert(t, qt.IsNil(v.replace(names[which], data)))
+		qt.Assert(t, qt.IsNil(v.Replace(names[which], data)))
 		terminals, err := ReadTerminals(v.Dir())
 		if err := v.PlaceTerminals(t.Context(), atTTY); err != nil {
 			return
@@ -232,7 +234,7 @@ func FuzzTerminals(f *testing.F) {
 		if err != nil || terminals == nil {
 			return
 		}
-		if err := v.InheritTerminals(t.Context(), terminals); err != nil && !errors.Is(err, ErrMalformed) {
+		if err := v.InheritTerminals(t.Context(), terminals); err != nil && !errors.Is(err, wire.ErrMalformed) {
 			t.Error(err)
 		}
 	})

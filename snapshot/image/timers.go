@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // POSIX timers that send their signal to one thread (SIGEV_THREAD_ID) name it in the
@@ -40,7 +42,7 @@ func StrayTimers(images string) ([]string, error) {
 		if !strings.HasPrefix(name, "core-") {
 			continue
 		}
-		data, err := v.read(name)
+		data, err := v.Read(name)
 		if err != nil {
 			return nil, fmt.Errorf("look for timers: %w", err)
 		}
@@ -103,27 +105,27 @@ func (v *View) PlaceTimers(images []string) error {
 // threads name first, and which threads were named before.
 func placeTimers(msg []byte, path []protowire.Number, threads []uint32, first int) (out []byte, named []uint32, err error) {
 	out = make([]byte, 0, len(msg)+8)
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case len(path) > 0 && s.is(path[0], lengthDelimited):
-			inner, found, err := placeTimers(s.buf, path[1:], threads, first)
+		case len(path) > 0 && s.Is(path[0], wire.Bytes):
+			inner, found, err := placeTimers(s.Bytes, path[1:], threads, first)
 			if err != nil {
 				return nil, nil, err
 			}
 			named = append(named, found...)
-			out = appendBytes(out, path[0], inner)
-		case len(path) == 0 && s.is(timerNotifyThread, varint):
-			id := uint32(s.val) //nolint:gosec // an int32 of protobuf
+			out = wire.AppendBytes(out, path[0], inner)
+		case len(path) == 0 && s.Is(timerNotifyThread, wire.Varint):
+			id := uint32(s.Uint) //nolint:gosec // an int32 of protobuf
 			named = append(named, id)
 			if slices.Contains(threads, id) {
-				out = append(out, s.raw...)
+				out = append(out, s.Raw...)
 			} else {
-				out = appendVarint(out, timerNotifyThread, uint64(first))
+				out = wire.AppendVarint(out, timerNotifyThread, uint64(first))
 			}
 		default:
-			out = append(out, s.raw...)
+			out = append(out, s.Raw...)
 		}
 	}
-	return out, named, s.err
+	return out, named, s.Err
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
@@ -20,12 +22,7 @@ func TestPlaceTimers(t *testing.T) {
 		}
 	}
 	none := &timer.ItimerEntry{Isec: proto.Uint64(0), Iusec: proto.Uint64(0), Vsec: proto.Uint64(0), Vusec: proto.Uint64(0)}
-	images, err := filepath.Glob("testdata/*/core-*.img")
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsTrue(len(images) > 0))
-	data, err := os.ReadFile(images[0])
-	qt.Assert(t, qt.IsNil(err))
-	img, err := Decode(data)
+	img, err := Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
 	qt.Assert(t, qt.IsNil(err))
 	entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
 	qt.Assert(t, qt.IsNil(err))
@@ -53,7 +50,7 @@ func TestPlaceTimers(t *testing.T) {
 	v, err := NewView(t.Context(), dir, view)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(v.PlaceTimers(stray)))
-	data, err = v.read("core-7.img")
+	data, err := v.Read("core-7.img")
 	qt.Assert(t, qt.IsNil(err))
 	edited, err := Decode(data)
 	qt.Assert(t, qt.IsNil(err))

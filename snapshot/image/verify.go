@@ -22,7 +22,7 @@ import (
 // bytes of memory, which digests are for, nor what keeps this kernel or this
 // host from restoring the dump.
 //
-// The error wraps [ErrMalformed], [ErrInconsistent] or [fs.ErrNotExist], and
+// The error wraps [wire.ErrMalformed], [ErrInconsistent] or [fs.ErrNotExist], and
 // names up to 20 problems. It takes about as long as [Inspect].
 func Verify(ctx context.Context, images string) error {
 	if err := verify(ctx, os.DirFS(images)); err != nil {

@@ -13,19 +13,22 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 func TestVerify(t *testing.T) {
-	for _, name := range dumps(t) {
+	for _, name := range imagetest.Names(t) {
 		t.Run(name, func(t *testing.T) {
-			images := testDump(t, name)
+			images := imagetest.Dump(t, name)
 			qt.Check(t, qt.IsNil(Verify(t.Context(), images)))
 
 			// So is an edited view.
 			v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 			qt.Assert(t, qt.IsNil(err))
 			keys := make(map[uint64]string)
-			for _, file := range load[fdinfo.FileEntry](t, images, "files.img") {
+			for _, file := range imagetest.Load[fdinfo.FileEntry](t, images, "files.img") {
 				if ino := file.GetIsk().GetIno(); ino != 0 {
 					keys[uint64(ino)] = strings.Repeat("k", len(keys)+1)
 				}
@@ -49,7 +52,7 @@ func edit(tb testing.TB, images fstest.MapFS, name string, fn func(records []Rec
 // set changes varint fields in the message of one record.
 func set(record int, num protowire.Number, value uint64) func([]Record) []Record {
 	return func(records []Record) []Record {
-		msg, err := setVarint(nil, records[record].Message, num, value)
+		msg, err := wire.SetVarint(nil, records[record].Message, num, value)
 		if err != nil {
 			panic(err)
 		}
@@ -68,7 +71,7 @@ func TestVerifyFinds(t *testing.T) {
 		text  string
 	}{
 		"image version":        {"inventory.img", set(0, 1, 3), ErrInconsistent, "image version 3"},
-		"two inventories":      {"inventory.img", double, ErrMalformed, "2 records instead of one"},
+		"two inventories":      {"inventory.img", double, wire.ErrMalformed, "2 records instead of one"},
 		"no first process":     {"pstree.img", drop, ErrInconsistent, "has parent 1"},
 		"process twice":        {"pstree.img", double, ErrInconsistent, "there twice"},
 		"process unknown":      {"pstree.img", set(1, 1, 99), os.ErrNotExist, "core-99.img"},
@@ -87,10 +90,10 @@ func TestVerifyFinds(t *testing.T) {
 		"other descriptors":    {"ids-1.img", set(0, 2, 99), os.ErrNotExist, "fdinfo-99.img"},
 		"fewer pages":          {"pagemap-1.img", drop2, ErrInconsistent, "instead of"},
 		"no pages":             {"pagemap-1.img", func(r []Record) []Record { return r[:1] }, ErrInconsistent, "no pages at all"},
-		"no head":              {"pagemap-1.img", func([]Record) []Record { return nil }, ErrMalformed, "no head"},
+		"no head":              {"pagemap-1.img", func([]Record) []Record { return nil }, wire.ErrMalformed, "no head"},
 		"pages in no mapping":  {"pagemap-1.img", set(1, 1, PageSize), ErrInconsistent, "in no mapping"},
-		"pages inside a page":  {"pagemap-1.img", set(1, 1, 77), ErrMalformed, "inside a page"},
-		"pages out of order":   {"pagemap-1.img", set(1, 1, 1<<46), ErrMalformed, "after 0x4"},
+		"pages inside a page":  {"pagemap-1.img", set(1, 1, 77), wire.ErrMalformed, "inside a page"},
+		"pages out of order":   {"pagemap-1.img", set(1, 1, 1<<46), wire.ErrMalformed, "after 0x4"},
 		"pages of another":     {"pagemap-1.img", set(0, 1, 1), ErrInconsistent, "belong to"},
 		"pages in a parent":    {"pagemap-1.img", set(1, 4, PageParent), ErrInconsistent, "in a parent dump"},
 		"no receiver":          {"sk-queues.img", set(0, 1, 9999), ErrInconsistent, "receiver is file"},
@@ -104,7 +107,7 @@ func TestVerifyFinds(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			images := testFS(t, "plain")
+			images := imagetest.FS(t, "plain")
 			edit(t, images, tc.image, tc.edit)
 			err := verify(t.Context(), images)
 			qt.Assert(t, qt.ErrorIs(err, tc.want))
@@ -139,7 +142,7 @@ func TestVerifySeccompChain(t *testing.T) {
 			}
 			msg, err := proto.Marshal(&entry)
 			qt.Assert(t, qt.IsNil(err))
-			images := testFS(t, "plain")
+			images := imagetest.FS(t, "plain")
 			edit(t, images, "seccomp.img", func([]Record) []Record { return []Record{{Message: msg}} })
 			err = verify(t.Context(), images)
 			if tc.ok {
@@ -158,13 +161,13 @@ var dispensable = []string{
 }
 
 func TestVerifyMissingImage(t *testing.T) {
-	for _, name := range dumps(t) {
-		for image := range testFS(t, name) {
+	for _, name := range imagetest.Names(t) {
+		for image := range imagetest.FS(t, name) {
 			if hasAnyPrefix(image, dispensable) {
 				continue
 			}
 			t.Run(name+"/"+image, func(t *testing.T) {
-				images := testFS(t, name)
+				images := imagetest.FS(t, name)
 				delete(images, image)
 				err := verify(t.Context(), images)
 				qt.Assert(t, qt.IsNotNil(err))
@@ -177,14 +180,14 @@ func TestVerifyMissingImage(t *testing.T) {
 // The last byte of every image counts, but for the content of removed files,
 // of which no length is kept, and for what other programs wrote.
 func TestVerifyTruncatedImage(t *testing.T) {
-	for _, name := range dumps(t) {
-		for image, file := range testFS(t, name) {
+	for _, name := range imagetest.Names(t) {
+		for image, file := range imagetest.FS(t, name) {
 			// One has no bytes: the pages of memory that was never touched.
 			if hasAnyPrefix(image, []string{"stats-dump", "ghost-file", "tmpfs-dev"}) || len(file.Data) == 0 {
 				continue
 			}
 			t.Run(name+"/"+image, func(t *testing.T) {
-				images := testFS(t, name)
+				images := imagetest.FS(t, name)
 				images[image].Data = file.Data[:len(file.Data)-1]
 				err := verify(t.Context(), images)
 				qt.Assert(t, qt.IsNotNil(err))
@@ -204,7 +207,7 @@ func hasAnyPrefix(s string, prefixes []string) bool {
 }
 
 func TestVerifyMixedUp(t *testing.T) {
-	images := testFS(t, "plain")
+	images := imagetest.FS(t, "plain")
 	images["utsns-12.img"] = images["fs-1.img"]
 	delete(images, "fs-1.img")
 	err := verify(t.Context(), images)

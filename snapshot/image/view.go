@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // A View is a directory that CRIU can restore from: links to the images of a
@@ -133,14 +135,14 @@ func (v *View) unlink() error {
 	return errors.Join(errs...)
 }
 
-// read returns the content of an image as the view shows it.
-func (v *View) read(name string) ([]byte, error) {
+// Read returns the content of an image as the view shows it.
+func (v *View) Read(name string) ([]byte, error) {
 	return os.ReadFile(filepath.Join(v.dir, name))
 }
 
-// replace puts an edited image into the place of a link or of an earlier edit.
+// Replace puts an edited image into the place of a link or of an earlier edit.
 // If it fails the image may be missing, and the view is only fit to be removed.
-func (v *View) replace(name string, data []byte) error {
+func (v *View) Replace(name string, data []byte) error {
 	path := filepath.Join(v.dir, name)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove link: %w", err)
@@ -220,7 +222,7 @@ func isImageName(name string) bool {
 
 // edit changes the first message of an image.
 func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
-	data, err := v.read(name)
+	data, err := v.Read(name)
 	if err != nil {
 		return err
 	}
@@ -229,12 +231,12 @@ func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error))
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	if img.Type != want || len(img.Records) == 0 {
-		return fmt.Errorf("read %s: %w: it is of type %s, with %d records", name, ErrMalformed, img.Type, len(img.Records))
+		return fmt.Errorf("read %s: %w: it is of type %s, with %d records", name, wire.ErrMalformed, img.Type, len(img.Records))
 	}
 	if img.Records[0].Message, err = fn(img.Records[0].Message); err != nil {
 		return fmt.Errorf("edit %s: %w", name, err)
 	}
-	return v.replace(name, img.Encode())
+	return v.Replace(name, img.Encode())
 }
 
 // editIfChanged edits the records of an image, and leaves an image alone in which nothing
@@ -257,12 +259,12 @@ func (v *View) editIfChanged(name string, want Type, fn func(msg []byte) ([]byte
 	if !changed {
 		return nil
 	}
-	return v.replace(name, img.Encode())
+	return v.Replace(name, img.Encode())
 }
 
 // decode reads an image that must be of a type, or be empty.
 func (v *View) decode(name string, want Type) (*Image, error) {
-	data, err := v.read(name)
+	data, err := v.Read(name)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +274,7 @@ func (v *View) decode(name string, want Type) (*Image, error) {
 // Take returns an image as the view shows it, and has CRIU open the path at instead of it,
 // in the root directory that the process has that opens it. Replace undoes it.
 func (v *View) Take(name, at string) ([]byte, error) {
-	data, err := v.read(name)
+	data, err := v.Read(name)
 	if err != nil {
 		return nil, fmt.Errorf("take image: %w", err)
 	}

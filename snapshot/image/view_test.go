@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,36 +13,9 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/testenv"
 )
-
-// listing returns the names in a directory, and the targets of links.
-func listing(tb testing.TB, dir string) map[string]string {
-	tb.Helper()
-	entries, err := os.ReadDir(dir)
-	qt.Assert(tb, qt.IsNil(err))
-	got := make(map[string]string)
-	for _, entry := range entries {
-		target, err := os.Readlink(filepath.Join(dir, entry.Name()))
-		if err != nil {
-			target = ""
-		}
-		got[entry.Name()] = target
-	}
-	return got
-}
-
-// contents returns a digest of each file in a directory.
-func contents(tb testing.TB, dir string) map[string][sha256.Size]byte {
-	tb.Helper()
-	sums := make(map[string][sha256.Size]byte)
-	for name := range listing(tb, dir) {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		qt.Assert(tb, qt.IsNil(err))
-		sums[name] = sha256.Sum256(data)
-	}
-	return sums
-}
 
 // otherFS returns a fresh directory on another file system than t.TempDir.
 func otherFS(tb testing.TB) string {
@@ -64,24 +36,6 @@ func otherFS(tb testing.TB) string {
 	qt.Assert(tb, qt.IsNil(err))
 	tb.Cleanup(func() { qt.Check(tb, qt.IsNil(os.RemoveAll(dir))) })
 	return dir
-}
-
-// copies returns which images of a view are not those of the dump any more.
-func copies(tb testing.TB, v *View) []string {
-	tb.Helper()
-	var names []string
-	for name := range listing(tb, v.Dir()) {
-		mine, err := os.Stat(filepath.Join(v.Dir(), name))
-		qt.Assert(tb, qt.IsNil(err))
-		theirs, err := os.Stat(filepath.Join(v.Images(), name))
-		if !errors.Is(err, os.ErrNotExist) {
-			qt.Assert(tb, qt.IsNil(err))
-		}
-		if err != nil || !os.SameFile(mine, theirs) {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 func TestNewView(t *testing.T) {
@@ -106,16 +60,16 @@ func TestNewView(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(v.Dir(), view))
 			qt.Check(t, qt.Equals(v.Images(), images))
-			got := listing(t, view)
+			got := imagetest.Listing(t, view)
 			qt.Check(t, qt.ContentEquals(slices.Collect(maps.Keys(got)),
 				[]string{"files.img", "pages-1.img", "tmpfs-dev-60.tar.gz.img", "parent"}))
 			for name, target := range got {
 				qt.Check(t, qt.IsFalse(filepath.IsAbs(target)), qt.Commentf("%s", name))
 			}
-			qt.Check(t, qt.HasLen(copies(t, v), 0))
+			qt.Check(t, qt.HasLen(imagetest.Edited(t, v.Dir(), v.Images()), 0))
 
-			qt.Assert(t, qt.IsNil(v.replace("files.img", []byte("edited"))))
-			qt.Check(t, qt.DeepEquals(copies(t, v), []string{"files.img"}))
+			qt.Assert(t, qt.IsNil(v.Replace("files.img", []byte("edited"))))
+			qt.Check(t, qt.DeepEquals(imagetest.Edited(t, v.Dir(), v.Images()), []string{"files.img"}))
 			for dir, want := range map[string]string{view: "edited", images: "files.img"} {
 				text, err := os.ReadFile(filepath.Join(dir, "files.img"))
 				qt.Assert(t, qt.IsNil(err))
@@ -124,7 +78,7 @@ func TestNewView(t *testing.T) {
 
 			qt.Assert(t, qt.IsNil(v.Remove()))
 			qt.Assert(t, qt.IsNil(v.Remove()))
-			qt.Check(t, qt.HasLen(listing(t, images), 8))
+			qt.Check(t, qt.HasLen(imagetest.Listing(t, images), 8))
 		})
 	}
 }
@@ -153,7 +107,7 @@ func TestNewViewFailure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := 0
 			if tc.left {
-				before = len(listing(t, tc.dir))
+				before = len(imagetest.Listing(t, tc.dir))
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -168,7 +122,7 @@ func TestNewViewFailure(t *testing.T) {
 				return
 			}
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.HasLen(listing(t, tc.dir), before))
+			qt.Check(t, qt.HasLen(imagetest.Listing(t, tc.dir), before))
 		})
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // WatchKey is what an inotify or fanotify instance watches: an inode of a file system,
@@ -23,9 +25,9 @@ type WatchKey struct {
 func WriteWatches(work string, paths map[WatchKey]string) error {
 	list := &Image{Head: HeadService, Type: TypeIrmapCache}
 	for key, path := range paths {
-		msg := appendVarint(nil, 1, uint64(key.Device)) // irmap_cache_entry
-		msg = appendVarint(msg, 2, key.Inode)
-		list.Records = append(list.Records, Record{Message: appendBytes(msg, 3, []byte(path))})
+		msg := wire.AppendVarint(nil, 1, uint64(key.Device)) // irmap_cache_entry
+		msg = wire.AppendVarint(msg, 2, key.Inode)
+		list.Records = append(list.Records, Record{Message: wire.AppendBytes(msg, 3, []byte(path))})
 	}
 	if err := os.WriteFile(filepath.Join(work, "irmap-cache"), list.Encode(), 0o600); err != nil {
 		return fmt.Errorf("list what is watched: %w", err)
@@ -59,7 +61,7 @@ func (v *View) SetWatches(paths map[WatchKey]string, exists func(path string) bo
 	if !e.changed {
 		return nil, nil
 	}
-	if err := v.replace("files.img", img.Encode()); err != nil {
+	if err := v.Replace("files.img", img.Encode()); err != nil {
 		return nil, fmt.Errorf("set watches: %w", err)
 	}
 	return e.gone, nil
@@ -77,21 +79,21 @@ type watchEdit struct {
 // drops one.
 func (e *watchEdit) edit(msg []byte, one, other protowire.Number, fn func(*watchEdit, protowire.Number, []byte) ([]byte, error)) ([]byte, error) {
 	var out []byte
-	s := scan(msg)
-	for s.next() {
-		if !s.is(one, lengthDelimited) && !s.is(other, lengthDelimited) {
-			out = append(out, s.raw...)
+	s := wire.Scan(msg)
+	for s.Next() {
+		if !s.Is(one, wire.Bytes) && !s.Is(other, wire.Bytes) {
+			out = append(out, s.Raw...)
 			continue
 		}
-		body, err := fn(e, s.num, s.buf)
+		body, err := fn(e, s.Num, s.Bytes)
 		if err != nil {
 			return nil, err
 		}
 		if body != nil {
-			out = appendBytes(out, s.num, body)
+			out = wire.AppendBytes(out, s.Num, body)
 		}
 	}
-	return out, s.err
+	return out, s.Err
 }
 
 // instance edits an inotify_file_entry or fanotify_file_entry.
@@ -107,17 +109,17 @@ func (e *watchEdit) instance(kind protowire.Number, msg []byte) ([]byte, error) 
 // watch edits an inotify_wd_entry.
 func (e *watchEdit) watch(_ protowire.Number, msg []byte) ([]byte, error) {
 	var key WatchKey
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(2, varint):
-			key.Inode = s.val
-		case s.is(5, varint):
-			key.Device = uint32(s.val)
+		case s.Is(2, wire.Varint):
+			key.Inode = s.Uint
+		case s.Is(5, wire.Varint):
+			key.Device = uint32(s.Uint)
 		}
 	}
-	if s.err != nil {
-		return nil, s.err
+	if s.Err != nil {
+		return nil, s.Err
 	}
 	return e.handle(msg, 7, key)
 }
@@ -127,26 +129,26 @@ func (e *watchEdit) mark(_ protowire.Number, msg []byte) ([]byte, error) {
 	const inodeMark = 7
 	var key WatchKey
 	var inner []byte
-	s := scan(msg)
-	for s.next() {
+	s := wire.Scan(msg)
+	for s.Next() {
 		switch {
-		case s.is(6, varint):
-			key.Device = uint32(s.val)
-		case s.is(inodeMark, lengthDelimited):
-			inner = s.buf
+		case s.Is(6, wire.Varint):
+			key.Device = uint32(s.Uint)
+		case s.Is(inodeMark, wire.Bytes):
+			inner = s.Bytes
 		}
 	}
-	if s.err != nil || inner == nil {
-		return msg, s.err
+	if s.Err != nil || inner == nil {
+		return msg, s.Err
 	}
-	s = scan(inner)
-	for s.next() {
-		if s.is(1, varint) {
-			key.Inode = s.val
+	s = wire.Scan(inner)
+	for s.Next() {
+		if s.Is(1, wire.Varint) {
+			key.Inode = s.Uint
 		}
 	}
-	if s.err != nil {
-		return nil, s.err
+	if s.Err != nil {
+		return nil, s.Err
 	}
 	edited, err := e.handle(inner, 2, key)
 	if err != nil || edited == nil {
@@ -160,27 +162,27 @@ func (e *watchEdit) mark(_ protowire.Number, msg []byte) ([]byte, error) {
 func (e *watchEdit) handle(msg []byte, field protowire.Number, key WatchKey) ([]byte, error) {
 	var handle, path []byte
 	var kind uint64
-	s := scan(msg)
-	for s.next() {
-		if s.is(field, lengthDelimited) {
-			handle = s.buf
+	s := wire.Scan(msg)
+	for s.Next() {
+		if s.Is(field, wire.Bytes) {
+			handle = s.Bytes
 		}
 	}
-	if s.err != nil {
-		return nil, s.err
+	if s.Err != nil {
+		return nil, s.Err
 	}
 	const pathField = 4
-	s = scan(handle)
-	for s.next() {
+	s = wire.Scan(handle)
+	for s.Next() {
 		switch {
-		case s.is(2, varint):
-			kind = s.val
-		case s.is(pathField, lengthDelimited):
-			path = s.buf
+		case s.Is(2, wire.Varint):
+			kind = s.Uint
+		case s.Is(pathField, wire.Bytes):
+			path = s.Bytes
 		}
 	}
-	if s.err != nil {
-		return nil, s.err
+	if s.Err != nil {
+		return nil, s.Err
 	}
 	known := string(path)
 	if path == nil {
@@ -195,7 +197,7 @@ func (e *watchEdit) handle(msg []byte, field protowire.Number, key WatchKey) ([]
 		return msg, nil
 	case e.exists(known):
 		e.changed = true
-		edited := appendBytes(append([]byte(nil), handle...), pathField, []byte(known))
+		edited := wire.AppendBytes(append([]byte(nil), handle...), pathField, []byte(known))
 		return e.edit(msg, field, field, func(*watchEdit, protowire.Number, []byte) ([]byte, error) { return edited, nil })
 	}
 	e.changed = true

@@ -8,7 +8,11 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fh"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fown"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fsnotify"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+
 	sk_opts "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-opts"
+
 	sk_unix "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-unix"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
@@ -26,7 +30,7 @@ func handleOf(kind uint32, path *string) *fh.FhEntry {
 // editDump is a view of a dump with one more open file.
 func editDump(t *testing.T, f *fdinfo.FileEntry) *View {
 	t.Helper()
-	dir := testDump(t, "plain")
+	dir := imagetest.Dump(t, "plain")
 	change(t, dir, "files.img", func(img *Image) { add(t, img, f) })
 	v, err := NewView(t.Context(), dir, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
@@ -35,7 +39,7 @@ func editDump(t *testing.T, f *fdinfo.FileEntry) *View {
 
 func lastFile(t *testing.T, v *View) *fdinfo.FileEntry {
 	t.Helper()
-	all := load[fdinfo.FileEntry](t, v.Dir(), "files.img")
+	all := imagetest.Load[fdinfo.FileEntry](t, v.Dir(), "files.img")
 	return all[len(all)-1]
 }
 
