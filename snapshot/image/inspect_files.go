@@ -191,7 +191,7 @@ func inetSocket(isk *sk_inet.InetSkEntry) Socket {
 	if remote := addrPort(isk.GetDstAddr(), isk.GetDstPort()); remote.Port() != 0 {
 		sk.Remote = remote
 	}
-	if isk.GetState() == tcpListen {
+	if isk.GetState() == stateListen {
 		sk.Options.Backlog = isk.GetBacklog()
 	}
 	sk.Options.NoDelay = isk.GetTcpOpts().GetNodelay()
@@ -211,7 +211,7 @@ func unixSocket(usk *sk_unix.UnixSkEntry) Socket {
 		External:  usk.GetUflags()&fileUnixExternal != 0,
 		Options:   socketOptions(usk.GetOpts(), usk.GetFlags(), usk.GetShutdown()),
 	}
-	if usk.GetState() == tcpListen {
+	if usk.GetState() == stateListen {
 		sk.Options.Backlog = usk.GetBacklog()
 	}
 	return sk
@@ -293,14 +293,14 @@ func typeName(t uint32) string {
 	return fmt.Sprintf("type-%d", t)
 }
 
-// tcpListen is TCP_LISTEN of the kernel, in use for unix sockets too.
-const tcpListen = 10
+// stateListen is TCP_LISTEN of the kernel, in use for unix sockets too.
+const stateListen = 10
 
 // stateName names the kernel's TCP states (include/net/tcp_states.h).
 func stateName(state uint32) string {
 	names := [...]string{
 		1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2",
-		6: "TIME_WAIT", 7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", tcpListen: "LISTEN",
+		6: "TIME_WAIT", 7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", stateListen: "LISTEN",
 		11: "CLOSING", 12: "NEW_SYN_RECV",
 	}
 	if state == 0 || state >= uint32(len(names)) {

@@ -176,3 +176,9 @@ func ipcObject(d *ipc_desc.IpcDescEntry) IPCObject {
 		ID: d.GetId(), Key: d.GetKey(), UID: d.GetUid(), GID: d.GetGid(), Mode: fmt.Sprintf("%04o", d.GetMode()&0o777),
 	}
 }
+
+// readNamespaces reads all that a dump has of namespaces, and tells whether it can be read.
+func readNamespaces(ctx context.Context, d *dump) error {
+	in := inspection{dump: d, info: &Info{}}
+	return in.namespaces(ctx)
+}

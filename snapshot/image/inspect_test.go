@@ -293,3 +293,12 @@ func TestSockets(t *testing.T) {
 		qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 	}
 }
+
+func BenchmarkInspect(b *testing.B) {
+	images := imagetest.Dump(b, "sandbox")
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := Inspect(b.Context(), images)
+		qt.Assert(b, qt.IsNil(err))
+	}
+}

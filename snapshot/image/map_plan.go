@@ -1,9 +1,7 @@
 package image
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 
@@ -320,26 +318,4 @@ func appendRun(runs []run, r run) []run {
 		return runs
 	}
 	return append(runs, r)
-}
-
-// sortMappings returns the indexes of the mappings by address, but for guards,
-// which lie inside others.
-func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
-	order := make([]int, 0, len(vmas))
-	for i, v := range vmas {
-		if v.GetStatus()&vmaGuard == 0 {
-			order = append(order, i)
-		}
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(vmas[a].GetStart(), vmas[b].GetStart())
-	})
-	var end uint64
-	for _, i := range order {
-		if vmas[i].GetStart() < end {
-			return nil, fmt.Errorf("read mappings: %w: two at %#x", wire.ErrMalformed, vmas[i].GetStart())
-		}
-		end = vmas[i].GetEnd()
-	}
-	return order, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -47,8 +48,7 @@ func verify(ctx context.Context, fsys fs.FS) error {
 	}
 	if len(v.problems) == 0 {
 		// What is left is what only somebody who reads it all would find.
-		in := inspection{dump: d, info: &Info{}}
-		v.add(in.namespaces(ctx))
+		v.add(readNamespaces(ctx, d))
 	}
 	return errors.Join(v.problems...)
 }
@@ -209,7 +209,7 @@ func innerID(f *fdinfo.FileEntry) (uint32, bool) {
 func (v *verification) sockets(context.Context) {
 	for _, f := range v.dump.files {
 		isk := f.GetIsk()
-		if isk == nil || v.dump.inventory.GetTcpClose() || protocolName(isk.GetProto()) != "tcp" {
+		if isk == nil || v.dump.inventory.GetTcpClose() || isk.GetProto() != unix.IPPROTO_TCP {
 			continue
 		}
 		// tcp_connection in criu/sk-inet.c.

@@ -13,8 +13,11 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 )
 
-// tcpClose is TCP_CLOSE of the kernel.
-const tcpClose = 7
+// The kernel's states of TCP sockets without a connection (include/net/tcp_states.h).
+const (
+	tcpClose  = 7
+	tcpListen = 10
+)
 
 // tasks checks each process.
 func (v *verification) tasks(ctx context.Context) {

@@ -219,3 +219,11 @@ func TestVerifyMixedUp(t *testing.T) {
 	cancel()
 	qt.Check(t, qt.ErrorIs(verify(ctx, images), context.Canceled))
 }
+
+func BenchmarkVerify(b *testing.B) {
+	images := imagetest.Dump(b, "sandbox")
+	b.ReportAllocs()
+	for b.Loop() {
+		qt.Assert(b, qt.IsNil(Verify(b.Context(), images)))
+	}
+}

@@ -1,0 +1,75 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
+)
+
+// FuzzReplaceSockets: an edit leaves images that decode, with the same records
+// but for those of the sockets, and with nothing more to replace.
+func FuzzReplaceSockets(f *testing.F) {
+	for _, name := range imagetest.Names(f) {
+		images := imagetest.FS(f, name)
+		f.Add(images["files.img"].Data, images["fdinfo-2.img"].Data, images["sk-queues.img"].Data, uint64(0))
+	}
+	f.Fuzz(func(t *testing.T, files, fds, queues []byte, inode uint64) {
+		keys := map[uint64]string{inode: "key"}
+		if img, err := Decode(files); err == nil {
+			for i, rec := range img.Records {
+				if file, err := parseOpenFile(rec.Message); err == nil && file.inode != 0 && i%2 == 0 {
+					keys[file.inode] = string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + "-key"
+				}
+			}
+		}
+		taken, err := checkKeys(keys)
+		if err != nil {
+			return
+		}
+		e := socketEdit{keys: keys, taken: taken, ids: make(map[uint32]int)}
+		for _, in := range []struct {
+			typ  Type
+			data []byte
+		}{{TypeFiles, files}, {TypeFdinfo, fds}, {TypeSkQueues, queues}} {
+			out, err := e.file(in.typ, in.data)
+			if err != nil {
+				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrKey) || errors.Is(err, ErrHalfHeld)),
+					qt.Commentf("%v", err))
+				return
+			}
+			if out != nil {
+				checkEdit(t, in.data, out)
+			}
+		}
+	})
+}
+
+func checkEdit(t *testing.T, in, out []byte) {
+	t.Helper()
+	before, err := Decode(in)
+	qt.Assert(t, qt.IsNil(err))
+	after, err := Decode(out)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(after.Type, before.Type))
+	//exhaustive:ignore
+	switch before.Type {
+	case TypeSkQueues:
+		qt.Assert(t, qt.IsTrue(len(after.Records) < len(before.Records)))
+	case TypeFiles:
+		qt.Assert(t, qt.Equals(len(after.Records), len(before.Records)))
+		for i, rec := range after.Records {
+			file, err := parseOpenFile(rec.Message)
+			qt.Assert(t, qt.IsNil(err))
+			if file.kind != fileReg {
+				qt.Assert(t, qt.IsTrue(bytes.Equal(rec.Message, before.Records[i].Message)))
+			}
+		}
+	default:
+		qt.Assert(t, qt.Equals(len(after.Records), len(before.Records)))
+	}
+}
