@@ -29,7 +29,7 @@ type Timer struct {
 // of processor time are not among them. Of system calls that wait for a time, such as
 // nanosleep(2), poll(2) and futex(2), a dump has no time.
 func Timers(images string) ([]Timer, error) {
-	names, err := imageNames(images)
+	names, err := Names(images)
 	if err != nil {
 		return nil, fmt.Errorf("list timers: %w", err)
 	}
@@ -54,7 +54,7 @@ func Timers(images string) ([]Timer, error) {
 
 // coreTimers lists those of one process or thread.
 func coreTimers(images, name string) ([]Timer, error) {
-	pid, err := coreID(name)
+	pid, err := CoreID(name)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func timerFDs(images string, names []string) ([]Timer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read files.img: %w", err)
 		}
-		if file.kind != fileTimerFD {
+		if file.Kind != fileTimerFD {
 			continue
 		}
 		entry, err := unmarshal[fdinfo.FileEntry](r.Message)
@@ -154,7 +154,7 @@ func timerFDs(images string, names []string) ([]Timer, error) {
 				return nil, err
 			}
 		}
-		ref := at[file.id]
+		ref := at[file.ID]
 		name := fmt.Sprintf("timerfd in descriptor %d", ref.FD)
 		if ref.PID == 0 {
 			name = "timerfd that one process has sent to another"

@@ -46,7 +46,7 @@ func (v *View) SetClocks(c Clocks) error {
 	if !c.GoOn || passed == 0 {
 		return nil
 	}
-	names, err := imageNames(v.dir)
+	names, err := Names(v.dir)
 	if err != nil {
 		return fmt.Errorf("set clocks: %w", err)
 	}

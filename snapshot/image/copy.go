@@ -38,7 +38,7 @@ func (v *View) CopyMemory(ctx context.Context, bases map[string]*os.File) error 
 	if err != nil {
 		return fmt.Errorf("copy memory: %w", err)
 	}
-	for _, entry := range d.tree {
+	for _, entry := range d.Tree {
 		if err := e.unmap(ctx, d, entry, bases); err != nil {
 			return fmt.Errorf("copy memory of process %d: %w", entry.GetPid(), err)
 		}
@@ -55,7 +55,7 @@ type source struct {
 	file io.ReaderAt
 }
 
-func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEntry, bases map[string]*os.File) (err error) {
+func (e *memoryEdit) unmap(ctx context.Context, d *Dump, entry *pstree.PstreeEntry, bases map[string]*os.File) (err error) {
 	t, plan, err := e.plan(d, entry)
 	if err != nil || plan == nil {
 		return err
@@ -63,7 +63,7 @@ func (e *memoryEdit) unmap(ctx context.Context, d *dump, entry *pstree.PstreeEnt
 	if err := e.guards.process(t, nil); err != nil {
 		return err
 	}
-	pieces := plan.whole(t.mm.GetVmas())
+	pieces := plan.whole(t.MM.GetVmas())
 	if !slices.Contains(plan.based, true) {
 		if !slices.ContainsFunc(pieces, func(list []piece) bool { return len(list) == 0 }) {
 			return nil
@@ -103,7 +103,7 @@ func (p *memoryPlan) whole(vmas []*vma.VmaEntry) [][]piece {
 	for i, v := range vmas {
 		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: p.based[i]}}
 		switch {
-		case v.GetStatus()&vmaGuard != 0: // it lies in another one
+		case v.GetStatus()&VMAGuard != 0: // it lies in another one
 			continue
 		case last >= 0 && pieces[last][0].end == v.GetStart() && p.alike(vmas, last, i):
 			pieces[last][0].end, pieces[i] = v.GetEnd(), nil
@@ -125,9 +125,9 @@ func (p *memoryPlan) alike(vmas []*vma.VmaEntry, i, j int) bool {
 
 // sources lists all pages of a process by address: its own, and between them
 // those of the earlier dumps' files.
-func (e *memoryEdit) sources(t *task, plan *memoryPlan, own *os.File, bases map[string]*os.File) ([]source, error) {
-	vmas := t.mm.GetVmas()
-	runs, err := findRuns(t.pages, vmas)
+func (e *memoryEdit) sources(t *Task, plan *memoryPlan, own *os.File, bases map[string]*os.File) ([]source, error) {
+	vmas := t.MM.GetVmas()
+	runs, err := findRuns(t.Pages, vmas)
 	if err != nil {
 		return nil, err
 	}

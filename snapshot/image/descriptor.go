@@ -5,10 +5,10 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // DescriptorRef tells where a file is open.

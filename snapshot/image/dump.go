@@ -9,65 +9,67 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
-
 	pbfs "github.com/checkpoint-restore/go-criu/v8/crit/images/fs"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
-
 	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
-// message is a pointer to a generated message type.
-type message[T any] interface {
+// Message is a pointer to a generated message type.
+type Message[T any] interface {
 	*T
 	proto.Message
 }
 
-// A dump is an open directory of images. It holds what is needed to make sense
+// A Dump is an open directory of images. It holds what is needed to make sense
 // of any of them; the images of single processes are read when asked for.
-type dump struct {
-	fsys  fs.FS
-	sizes map[string]int64 // of each image
-	order []string         // their names, sorted
+type Dump struct {
+	FS    fs.FS
+	Sizes map[string]int64 // of each image, in bytes
+	Names []string         // of all images, sorted
 
-	inventory *inventory.InventoryEntry
-	tree      []*pstree.PstreeEntry
-	files     []*fdinfo.FileEntry
-	byID      map[uint32]*fdinfo.FileEntry
-	parent    bool
+	Inventory *inventory.InventoryEntry
+	Tree      []*pstree.PstreeEntry // the processes, parents first
+	Files     []*fdinfo.FileEntry   // all open files; empty after [openTree]
+	ByID      map[uint32]*fdinfo.FileEntry
+	Parent    bool // it builds on another dump
 }
 
-func openDump(ctx context.Context, fsys fs.FS) (*dump, error) {
+// OpenDump opens the dump in a file system, with its table of files.
+//
+// It returns an error wrapping [wire.ErrMalformed] or [fs.ErrNotExist] if the images
+// that all others build on are bad or missing.
+func OpenDump(ctx context.Context, fsys fs.FS) (*Dump, error) {
 	d, err := openTree(ctx, fsys)
 	if err != nil {
 		return nil, err
 	}
-	if d.files, err = readAll[fdinfo.FileEntry](d, "files.img", TypeFiles); err != nil {
+	if d.Files, err = ReadAll[fdinfo.FileEntry](d, "files.img", TypeFiles); err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
 	}
-	d.byID = make(map[uint32]*fdinfo.FileEntry, len(d.files))
-	for _, file := range d.files {
-		d.byID[file.GetId()] = file
+	d.ByID = make(map[uint32]*fdinfo.FileEntry, len(d.Files))
+	for _, file := range d.Files {
+		d.ByID[file.GetId()] = file
 	}
 	return d, nil
 }
 
 // openTree opens a dump without its table of files, which may be long.
-func openTree(ctx context.Context, fsys fs.FS) (*dump, error) {
-	d := &dump{fsys: fsys, sizes: make(map[string]int64)}
+func openTree(ctx context.Context, fsys fs.FS) (*Dump, error) {
+	d := &Dump{FS: fsys, Sizes: make(map[string]int64)}
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
 	}
 	for _, entry := range entries {
 		if entry.Name() == parentLink {
-			d.parent = true
+			d.Parent = true
 		}
 		if !isImageName(entry.Name()) {
 			continue
@@ -77,29 +79,29 @@ func openTree(ctx context.Context, fsys fs.FS) (*dump, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open dump: %w", err)
 		}
-		d.sizes[entry.Name()] = st.Size()
+		d.Sizes[entry.Name()] = st.Size()
 	}
-	d.order = slices.Sorted(maps.Keys(d.sizes))
-	if d.inventory, err = readOne[inventory.InventoryEntry](d, "inventory.img", TypeInventory); err != nil {
+	d.Names = slices.Sorted(maps.Keys(d.Sizes))
+	if d.Inventory, err = ReadOne[inventory.InventoryEntry](d, "inventory.img", TypeInventory); err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
 	}
-	if d.tree, err = readAll[pstree.PstreeEntry](d, "pstree.img", TypePstree); err != nil {
+	if d.Tree, err = ReadAll[pstree.PstreeEntry](d, "pstree.img", TypePstree); err != nil {
 		return nil, fmt.Errorf("open dump: %w", err)
 	}
 	return d, nil
 }
 
-// has tells whether the dump has an image with any bytes: CRIU takes an empty
+// Has tells whether the dump has an image with any bytes: CRIU takes an empty
 // one for none.
-func (d *dump) has(name string) bool { return d.sizes[name] > 0 }
+func (d *Dump) Has(name string) bool { return d.Sizes[name] > 0 }
 
-// named returns the images whose name is prefix, a number or the like, ".img".
-func (d *dump) named(prefix string) []string {
+// Named returns the images whose name is prefix, a number or the like, ".img".
+func (d *Dump) Named(prefix string) []string {
 	var names []string
-	for _, name := range d.order {
+	for _, name := range d.Names {
 		if strings.HasPrefix(name, prefix) {
 			names = append(names, name)
 		}
@@ -108,8 +110,8 @@ func (d *dump) named(prefix string) []string {
 }
 
 // each calls fn for each message of an image, which must be of the given type.
-func (d *dump) each(name string, want Type, fn func(msg []byte) error) error {
-	_, err := walkFile(d.fsys, name, func(t Type, msg []byte, _ uint64) error {
+func (d *Dump) each(name string, want Type, fn func(msg []byte) error) error {
+	_, err := WalkFile(d.FS, name, func(t Type, msg []byte, _ uint64) error {
 		if t != want {
 			return fmt.Errorf("%w: it is of type %s", wire.ErrMalformed, t)
 		}
@@ -118,8 +120,8 @@ func (d *dump) each(name string, want Type, fn func(msg []byte) error) error {
 	return err
 }
 
-// readAll reads all records of an image as messages of one type.
-func readAll[T any, M message[T]](d *dump, name string, want Type) ([]M, error) {
+// ReadAll reads all records of an image as messages of one type.
+func ReadAll[T any, M Message[T]](d *Dump, name string, want Type) ([]M, error) {
 	var all []M
 	err := d.each(name, want, func(msg []byte) error {
 		m, err := unmarshal[T, M](msg)
@@ -129,9 +131,9 @@ func readAll[T any, M message[T]](d *dump, name string, want Type) ([]M, error) 
 	return all, err
 }
 
-// readOne reads an image that has exactly one record.
-func readOne[T any, M message[T]](d *dump, name string, want Type) (M, error) {
-	all, err := readAll[T, M](d, name, want)
+// ReadOne reads an image that has exactly one record.
+func ReadOne[T any, M Message[T]](d *Dump, name string, want Type) (M, error) {
+	all, err := ReadAll[T, M](d, name, want)
 	if err != nil {
 		return nil, err
 	}
@@ -141,20 +143,21 @@ func readOne[T any, M message[T]](d *dump, name string, want Type) (M, error) {
 	return all[0], nil
 }
 
-func unmarshal[T any, M message[T]](msg []byte) (M, error) {
+func unmarshal[T any, M Message[T]](msg []byte) (M, error) {
 	m := M(new(T))
-	return m, unmarshalInto(msg, m)
+	return m, UnmarshalInto(msg, m)
 }
 
-func unmarshalInto(msg []byte, m proto.Message) error {
+// UnmarshalInto is [unmarshal] for a message that is there already.
+func UnmarshalInto(msg []byte, m proto.Message) error {
 	if err := proto.Unmarshal(msg, m); err != nil {
 		return fmt.Errorf("parse message: %w: %w", wire.ErrMalformed, err)
 	}
 	return nil
 }
 
-// readPagemap reads a pagemap image.
-func (d *dump) readPagemap(name string) (*Pagemap, error) {
+// ReadPagemap reads a pagemap image.
+func (d *Dump) ReadPagemap(name string) (*Pagemap, error) {
 	var b pagemapBuilder
 	if err := d.each(name, TypePagemap, b.add); err != nil {
 		return nil, err
@@ -166,35 +169,35 @@ func (d *dump) readPagemap(name string) (*Pagemap, error) {
 	return p, nil
 }
 
-// A task is what the images say of one process. All but the first two fields
+// A Task is what the images say of one process. All but the first two fields
 // are nil for a dead one.
-type task struct {
-	entry *pstree.PstreeEntry
-	core  *core.CoreEntry
+type Task struct {
+	Entry *pstree.PstreeEntry
+	Core  *core.CoreEntry
 
-	ids     *core.TaskKobjIdsEntry
-	fs      *pbfs.FsEntry
-	mm      *mm.MmEntry
-	pages   *Pagemap
-	fds     []*fdinfo.FdinfoEntry
-	threads []*core.CoreEntry // in the order of entry.Threads
+	IDs     *core.TaskKobjIdsEntry
+	FS      *pbfs.FsEntry
+	MM      *mm.MmEntry
+	Pages   *Pagemap
+	FDs     []*fdinfo.FdinfoEntry
+	Threads []*core.CoreEntry // in the order of entry.Threads
 }
 
 // The states of a task (compel/include/uapi/task-state.h).
 const (
 	taskAlive   = 1
-	taskDead    = 2
+	TaskDead    = 2
 	taskStopped = 3
 )
 
-// alive tells whether the process had memory and files.
-func (t *task) alive() bool {
-	s := t.core.GetTc().GetTaskState()
+// Alive tells whether the process had memory and files.
+func (t *Task) Alive() bool {
+	s := t.Core.GetTc().GetTaskState()
 	return s == taskAlive || s == taskStopped
 }
 
-// task reads the images of one process.
-func (d *dump) task(entry *pstree.PstreeEntry) (_ *task, err error) {
+// Task reads the images of one process.
+func (d *Dump) Task(entry *pstree.PstreeEntry) (_ *Task, err error) {
 	pid := entry.GetPid()
 	defer func() {
 		if err != nil {
@@ -202,54 +205,54 @@ func (d *dump) task(entry *pstree.PstreeEntry) (_ *task, err error) {
 		}
 	}()
 	t, err := d.memoryTask(entry)
-	if err != nil || !t.alive() {
+	if err != nil || !t.Alive() {
 		return t, err
 	}
-	if t.ids, err = readOne[core.TaskKobjIdsEntry](d, fmt.Sprintf("ids-%d.img", pid), TypeIDs); err != nil {
+	if t.IDs, err = ReadOne[core.TaskKobjIdsEntry](d, fmt.Sprintf("ids-%d.img", pid), TypeIDs); err != nil {
 		return nil, err
 	}
-	if t.fs, err = readOne[pbfs.FsEntry](d, fmt.Sprintf("fs-%d.img", pid), TypeFS); err != nil {
+	if t.FS, err = ReadOne[pbfs.FsEntry](d, fmt.Sprintf("fs-%d.img", pid), TypeFS); err != nil {
 		return nil, err
 	}
-	t.fds, err = readAll[fdinfo.FdinfoEntry](d, fmt.Sprintf("fdinfo-%d.img", t.ids.GetFilesId()), TypeFdinfo)
+	t.FDs, err = ReadAll[fdinfo.FdinfoEntry](d, fmt.Sprintf("fdinfo-%d.img", t.IDs.GetFilesId()), TypeFdinfo)
 	return t, err
 }
 
 // memoryTask reads the core, mm and pagemap images of one process.
-func (d *dump) memoryTask(entry *pstree.PstreeEntry) (*task, error) {
+func (d *Dump) memoryTask(entry *pstree.PstreeEntry) (*Task, error) {
 	pid := entry.GetPid()
-	t := &task{entry: entry}
+	t := &Task{Entry: entry}
 	var err error
-	if t.core, err = d.core(pid); err != nil || !t.alive() {
+	if t.Core, err = d.core(pid); err != nil || !t.Alive() {
 		return t, err
 	}
 	for _, tid := range entry.GetThreads() {
-		c := t.core
+		c := t.Core
 		if tid != pid {
 			if c, err = d.core(tid); err != nil {
 				return nil, err
 			}
 		}
-		t.threads = append(t.threads, c)
+		t.Threads = append(t.Threads, c)
 	}
-	if t.mm, err = readOne[mm.MmEntry](d, fmt.Sprintf("mm-%d.img", pid), TypeMM); err != nil {
+	if t.MM, err = ReadOne[mm.MmEntry](d, fmt.Sprintf("mm-%d.img", pid), TypeMM); err != nil {
 		return nil, err
 	}
-	t.pages, err = d.readPagemap(fmt.Sprintf("pagemap-%d.img", pid))
+	t.Pages, err = d.ReadPagemap(fmt.Sprintf("pagemap-%d.img", pid))
 	return t, err
 }
 
-func (d *dump) core(tid uint32) (*core.CoreEntry, error) {
-	return readOne[core.CoreEntry](d, fmt.Sprintf("core-%d.img", tid), TypeCore)
+func (d *Dump) core(tid uint32) (*core.CoreEntry, error) {
+	return ReadOne[core.CoreEntry](d, fmt.Sprintf("core-%d.img", tid), TypeCore)
 }
 
 // eachTask calls fn for each process, parents first.
-func (d *dump) eachTask(ctx context.Context, fn func(*task) error) error {
-	for _, entry := range d.tree {
+func (d *Dump) eachTask(ctx context.Context, fn func(*Task) error) error {
+	for _, entry := range d.Tree {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		t, err := d.task(entry)
+		t, err := d.Task(entry)
 		if err == nil {
 			err = fn(t)
 		}
@@ -268,9 +271,9 @@ func optional(err error) error {
 	return err
 }
 
-// ghostID tells whether a file had no name any more, so that its content is in
+// GhostID tells whether a file had no name any more, so that its content is in
 // the ghost file of that number. Old versions of CRIU set a bit of the number instead of a type.
-func ghostID(r *remap.RemapFilePathEntry) (uint32, bool) {
+func GhostID(r *remap.RemapFilePathEntry) (uint32, bool) {
 	const ghostBit = 1 << 31 // REMAP_GHOST in criu/include/image.h
 	if r.RemapType == nil && r.GetRemapId()&ghostBit != 0 {
 		return r.GetRemapId() &^ ghostBit, true

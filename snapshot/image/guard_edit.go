@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // A guardEdit adds guards to the filters of a dump, and takes away those that an
@@ -26,8 +26,10 @@ type guardEdit struct {
 	changed bool
 }
 
+// NoFilter stands for the number of a filter where there is none.
+const NoFilter = -1
+
 const (
-	noFilter   = -1
 	tsyncFlag  = 1 // SECCOMP_FILTER_FLAG_TSYNC: for all threads of the process
 	coreThread = 5 // core_entry.thread_core
 
@@ -66,12 +68,12 @@ func (g *guardEdit) resolve() error {
 	g.next = make([]int, len(g.filters))
 	for i, f := range g.filters {
 		g.guards = g.guards || isGuard(f.GetFilter())
-		g.next[i] = noFilter
+		g.next[i] = NoFilter
 		if f.Prev != nil {
 			g.next[i] = int(f.GetPrev())
 		}
 	}
-	if err := checkChains(g.next); err != nil {
+	if err := CheckChains(g.next); err != nil {
 		return fmt.Errorf("read seccomp.img: %w", err)
 	}
 	for i := range g.filters {
@@ -82,15 +84,15 @@ func (g *guardEdit) resolve() error {
 	return nil
 }
 
-// checkChains makes sure that every successor is there, and no chain endless.
-func checkChains(next []int) error {
+// CheckChains makes sure that every successor is there, and no chain endless.
+func CheckChains(next []int) error {
 	// visit is the number of the walk that came by a filter: none is seen
 	// twice in one walk, nor looked at again by a later one.
 	visit := make([]int, len(next))
 	for i := range next {
-		for at := i; at != noFilter && visit[at] == 0; at = next[at] {
+		for at := i; at != NoFilter && visit[at] == 0; at = next[at] {
 			visit[at] = i + 1
-			if n := next[at]; n != noFilter && (n >= len(next) || visit[n] == i+1) {
+			if n := next[at]; n != NoFilter && (n >= len(next) || visit[n] == i+1) {
 				return fmt.Errorf("%w: filter %d comes after %d, of %d", ErrInconsistent, at, n, len(next))
 			}
 		}
@@ -100,7 +102,7 @@ func checkChains(next []int) error {
 
 // skip returns the first filter from i on that is no guard.
 func (g *guardEdit) skip(i int) int {
-	for i != noFilter && isGuard(g.filters[i].GetFilter()) {
+	for i != NoFilter && isGuard(g.filters[i].GetFilter()) {
 		i = g.next[i]
 	}
 	return i
@@ -108,15 +110,15 @@ func (g *guardEdit) skip(i int) int {
 
 // process gives a process a guard of some ranges. It replaces the guard that an earlier
 // restore may have given it.
-func (g *guardEdit) process(t *task, ranges []addrRange) error {
+func (g *guardEdit) process(t *Task, ranges []addrRange) error {
 	if err := g.open(); err != nil {
 		return err
 	}
 	if len(ranges) == 0 && !g.guards {
 		return nil
 	}
-	heads := make([]int, len(t.threads))
-	for i, c := range t.threads {
+	heads := make([]int, len(t.Threads))
+	for i, c := range t.Threads {
 		var err error
 		if heads[i], err = g.head(c.GetThreadCore()); err != nil {
 			return err
@@ -137,8 +139,8 @@ func (g *guardEdit) process(t *task, ranges []addrRange) error {
 			}
 		}
 	}
-	for i, c := range t.threads {
-		if err := g.setHead(t.entry.GetThreads()[i], c.GetThreadCore(), heads[i]); err != nil {
+	for i, c := range t.Threads {
+		if err := g.setHead(t.Entry.GetThreads()[i], c.GetThreadCore(), heads[i]); err != nil {
 			return err
 		}
 	}
@@ -151,7 +153,7 @@ func (g *guardEdit) head(t *core.ThreadCoreEntry) (int, error) {
 		return 0, fmt.Errorf("%w: a thread has no thread_core", ErrInconsistent)
 	}
 	if t.GetSeccompMode() != core.SeccompMode_filter {
-		return noFilter, nil
+		return NoFilter, nil
 	}
 	i := int(t.GetSeccompFilter())
 	if i >= len(g.filters) {
@@ -164,11 +166,11 @@ func (g *guardEdit) head(t *core.ThreadCoreEntry) (int, error) {
 // them that way where all have the same (seccomp.c, try_use_tsync).
 func (g *guardEdit) together(heads []int) bool {
 	for _, h := range heads[1:] {
-		if h != noFilter {
+		if h != NoFilter {
 			return false
 		}
 	}
-	return len(heads) == 1 || heads[0] == noFilter || g.filters[heads[0]].GetFlags()&tsyncFlag != 0
+	return len(heads) == 1 || heads[0] == NoFilter || g.filters[heads[0]].GetFlags()&tsyncFlag != 0
 }
 
 func (g *guardEdit) add(program []byte, next int, flags uint32) int {
@@ -183,11 +185,11 @@ func (g *guardEdit) add(program []byte, next int, flags uint32) int {
 // setHead changes a thread's core image if it has another first filter now.
 func (g *guardEdit) setHead(tid uint32, t *core.ThreadCoreEntry, head int) error {
 	filtered := t.GetSeccompMode() == core.SeccompMode_filter
-	if head == noFilter && !filtered || filtered && int(t.GetSeccompFilter()) == head {
+	if head == NoFilter && !filtered || filtered && int(t.GetSeccompFilter()) == head {
 		return nil
 	}
 	mode, set := core.SeccompMode_filter, map[protowire.Number]uint64{}
-	if head == noFilter {
+	if head == NoFilter {
 		mode = core.SeccompMode_disabled
 	} else {
 		set[threadSeccompFilter] = uint64(head)
@@ -218,7 +220,7 @@ func (g *guardEdit) write() error {
 	}
 	for i, f := range g.filters {
 		f.Prev = nil
-		if g.next[i] != noFilter {
+		if g.next[i] != NoFilter {
 			next := uint32(g.next[i])
 			f.Prev = &next
 		}

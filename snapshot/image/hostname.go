@@ -15,7 +15,7 @@ const utsNodename protowire.Number = 1
 // SetHostname gives the processes of the dump another host name. Only their own
 // uts namespaces have one in the dump.
 func (v *View) SetHostname(name string) error {
-	all, err := imageNames(v.dir)
+	all, err := Names(v.dir)
 	if err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}

@@ -65,27 +65,27 @@ func mappingKind(status, flags uint32) MappingKind {
 		bit  uint32
 		kind MappingKind
 	}{
-		{vmaGuard, MapGuard},
-		{vmaVDSO, MapVDSO},
-		{vmaVvar, MapVvar},
-		{vmaVsyscall, MapVsyscall},
-		{vmaShadowStack, MapShadowStack},
-		{vmaAIO, MapAIO},
-		{vmaSysV, MapSysV},
-		{vmaSocket, MapSocket},
-		{vmaMemfd, MapMemfd},
-		{vmaStack, MapStack},
-		{vmaHeap, MapHeap},
-		{vmaFilePrivate, MapFile},
-		{vmaFileShared, MapFileShared},
-		{vmaAnonShared, MapShared},
+		{VMAGuard, MapGuard},
+		{VMAVDSO, MapVDSO},
+		{VMAVvar, MapVvar},
+		{VMAVsyscall, MapVsyscall},
+		{VMAShadowStack, MapShadowStack},
+		{VMAAIO, MapAIO},
+		{VMASysV, MapSysV},
+		{VMASocket, MapSocket},
+		{VMAMemfd, MapMemfd},
+		{VMAStack, MapStack},
+		{VMAHeap, MapHeap},
+		{VMAFilePrivate, MapFile},
+		{VMAFileShared, MapFileShared},
+		{VMAAnonShared, MapShared},
 	} {
 		if status&k.bit != 0 {
 			return k.kind
 		}
 	}
 	switch {
-	case status&vmaAnonPrivate == 0:
+	case status&VMAAnonPrivate == 0:
 		return MapOther
 	case flags&mapGrowsDown != 0:
 		return MapStack

@@ -47,21 +47,21 @@ func (v *View) InheritTerminals(ctx context.Context, t *Terminals) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("inherit terminals: %w", err)
 		}
-		if target.typ == TypeSkQueues {
+		if target.Type == TypeSkQueues {
 			continue
 		}
-		img, err := v.decode(target.name, target.typ)
+		img, err := v.decode(target.Name, target.Type)
 		if err != nil {
-			return fmt.Errorf("inherit terminals: read %s: %w", target.name, err)
+			return fmt.Errorf("inherit terminals: read %s: %w", target.Name, err)
 		}
 		edit := e.descriptors
-		if target.typ == TypeFiles {
+		if target.Type == TypeFiles {
 			edit = e.files
 		}
 		if err := edit(img.Records); err != nil {
-			return fmt.Errorf("inherit terminals: edit %s: %w", target.name, err)
+			return fmt.Errorf("inherit terminals: edit %s: %w", target.Name, err)
 		}
-		changed[target.name] = img
+		changed[target.Name] = img
 	}
 	for name, img := range changed {
 		if err := v.Replace(name, img.Encode()); err != nil {
@@ -165,7 +165,7 @@ func (e *inheritEdit) descriptors(records []Record) error {
 		if !e.slaves[id] {
 			continue
 		}
-		if records[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
+		if records[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, FileReg); err != nil {
 			return fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 	}

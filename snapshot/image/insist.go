@@ -54,7 +54,7 @@ func programInsists(name string) insistence {
 func insistenceOf(vmas []*vma.VmaEntry, file func(id uint32) insistence) insistence {
 	most := insistsNot
 	for _, v := range vmas {
-		if v.GetStatus()&vmaFilePrivate != 0 && v.GetProt()&protExec != 0 {
+		if v.GetStatus()&VMAFilePrivate != 0 && v.GetProt()&protExec != 0 {
 			most = max(most, file(uint32(v.GetShmid())))
 		}
 	}
@@ -64,7 +64,7 @@ func insistenceOf(vmas []*vma.VmaEntry, file func(id uint32) insistence) insiste
 // marksHeap tells whether a process has memory that its children are not to have.
 func marksHeap(vmas []*vma.VmaEntry) bool {
 	for _, v := range vmas {
-		if v.GetStatus()&vmaAnonPrivate != 0 && v.GetMadv()&madvDontFork != 0 {
+		if v.GetStatus()&VMAAnonPrivate != 0 && v.GetMadv()&madvDontFork != 0 {
 			return true
 		}
 	}

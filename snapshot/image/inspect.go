@@ -17,7 +17,7 @@ import (
 //
 // It reads all images but memory pages, the content of removed files and other
 // raw ones, so that it takes some milliseconds for each process, however large
-// that is. It checks no more than it has to: see [Verify].
+// that is. It checks no more than it has to: see [verify.Images].
 //
 // bases are the names that the dump has for memory files of earlier dumps, see
 // [MemoryFiles].
@@ -25,22 +25,23 @@ import (
 // The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if images are bad or
 // missing.
 func Inspect(ctx context.Context, images string, bases ...string) (*Info, error) {
-	info, err := inspect(ctx, os.DirFS(images), bases...)
+	info, err := ReadFS(ctx, os.DirFS(images), bases...)
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", images, err)
 	}
 	return info, nil
 }
 
-func inspect(ctx context.Context, fsys fs.FS, bases ...string) (*Info, error) {
-	d, err := openDump(ctx, fsys)
+// ReadFS is [Inspect] for a dump in a file system.
+func ReadFS(ctx context.Context, fsys fs.FS, bases ...string) (*Info, error) {
+	d, err := OpenDump(ctx, fsys)
 	if err != nil {
 		return nil, err
 	}
 	in := inspection{dump: d, bases: bases, info: &Info{
-		Version:     d.inventory.GetImgVersion(),
-		TCPClosed:   d.inventory.GetTcpClose(),
-		Incremental: d.parent,
+		Version:     d.Inventory.GetImgVersion(),
+		TCPClosed:   d.Inventory.GetTcpClose(),
+		Incremental: d.Parent,
 	}}
 	// The files before the processes, which refer to them, and then what waits
 	// to be told where it is open.
@@ -57,7 +58,7 @@ func inspect(ctx context.Context, fsys fs.FS, bases ...string) (*Info, error) {
 
 // An inspection gathers an Info.
 type inspection struct {
-	dump  *dump
+	dump  *Dump
 	bases []string
 	info  *Info
 
@@ -68,8 +69,8 @@ type inspection struct {
 
 // fileNames names all files of the dump.
 func (in *inspection) fileNames(context.Context) error {
-	in.names = make(map[uint32]fileName, len(in.dump.files))
-	for _, file := range in.dump.files {
+	in.names = make(map[uint32]fileName, len(in.dump.Files))
+	for _, file := range in.dump.Files {
 		in.names[file.GetId()] = nameFile(file)
 	}
 	in.openAt = make(map[uint32][]DescriptorRef)
@@ -77,12 +78,12 @@ func (in *inspection) fileNames(context.Context) error {
 	if err := in.memfdNames(); err != nil {
 		return err
 	}
-	if !in.dump.has("remap-fpath.img") {
+	if !in.dump.Has("remap-fpath.img") {
 		return nil
 	}
-	remaps, err := readAll[remap.RemapFilePathEntry](in.dump, "remap-fpath.img", TypeRemapPath)
+	remaps, err := ReadAll[remap.RemapFilePathEntry](in.dump, "remap-fpath.img", TypeRemapPath)
 	for _, r := range remaps {
-		if _, ghost := ghostID(r); ghost {
+		if _, ghost := GhostID(r); ghost {
 			in.removed[r.GetOrigId()] = struct{}{}
 		}
 	}
@@ -92,15 +93,15 @@ func (in *inspection) fileNames(context.Context) error {
 // memfdNames gives memfds the names that memfd_create(2) was called with. The
 // kernel has one too for memory that is shared without a file.
 func (in *inspection) memfdNames() error {
-	if !in.dump.has("memfd.img") {
+	if !in.dump.Has("memfd.img") {
 		return nil
 	}
-	inodes, err := readAll[memfd.MemfdInodeEntry](in.dump, "memfd.img", TypeMemfdInode)
+	inodes, err := ReadAll[memfd.MemfdInodeEntry](in.dump, "memfd.img", TypeMemfdInode)
 	names := make(map[uint64]string, len(inodes))
 	for _, m := range inodes {
 		names[m.GetInodeId()] = m.GetName()
 	}
-	for _, file := range in.dump.files {
+	for _, file := range in.dump.Files {
 		if m := file.GetMemfd(); m != nil {
 			in.names[file.GetId()] = fileName{FileMemfd, "memfd:" + names[uint64(m.GetInodeId())]}
 		}
@@ -109,39 +110,39 @@ func (in *inspection) memfdNames() error {
 }
 
 func (in *inspection) processes(ctx context.Context) error {
-	in.info.Processes = make([]Process, 0, len(in.dump.tree))
-	return in.dump.eachTask(ctx, func(t *task) error {
+	in.info.Processes = make([]Process, 0, len(in.dump.Tree))
+	return in.dump.eachTask(ctx, func(t *Task) error {
 		p := Process{
-			PID:  int(t.entry.GetPid()),
-			PPID: int(t.entry.GetPpid()),
-			PGID: int(t.entry.GetPgid()),
-			SID:  int(t.entry.GetSid()),
-			Comm: t.core.GetTc().GetComm(),
+			PID:  int(t.Entry.GetPid()),
+			PPID: int(t.Entry.GetPpid()),
+			PGID: int(t.Entry.GetPgid()),
+			SID:  int(t.Entry.GetSid()),
+			Comm: t.Core.GetTc().GetComm(),
 
-			State: processState(t.core.GetTc().GetTaskState()),
+			State: processState(t.Core.GetTc().GetTaskState()),
 		}
-		p.Threads = make([]Thread, 0, len(t.threads))
-		p.Descriptors = make([]Descriptor, 0, len(t.fds))
-		if !t.alive() {
-			p.ExitCode = t.core.GetTc().GetExitCode()
+		p.Threads = make([]Thread, 0, len(t.Threads))
+		p.Descriptors = make([]Descriptor, 0, len(t.FDs))
+		if !t.Alive() {
+			p.ExitCode = t.Core.GetTc().GetExitCode()
 			in.info.Processes = append(in.info.Processes, p)
 			return nil
 		}
-		for i, c := range t.threads {
+		for i, c := range t.Threads {
 			creds := c.GetThreadCore().GetCreds()
 			comm := c.GetThreadCore().GetComm()
 			if comm == "" {
 				comm = p.Comm
 			}
 			p.Threads = append(p.Threads, Thread{
-				TID: int(t.entry.GetThreads()[i]), Comm: comm, UID: creds.GetUid(), GID: creds.GetGid(),
+				TID: int(t.Entry.GetThreads()[i]), Comm: comm, UID: creds.GetUid(), GID: creds.GetGid(),
 			})
 		}
-		p.Exe = in.names[t.mm.GetExeFileId()].name
-		p.Cwd = in.names[t.fs.GetCwdId()].name
-		p.Root = in.names[t.fs.GetRootId()].name
+		p.Exe = in.names[t.MM.GetExeFileId()].name
+		p.Cwd = in.names[t.FS.GetCwdId()].name
+		p.Root = in.names[t.FS.GetRootId()].name
 		p.Objects = objects(t)
-		for _, fd := range t.fds {
+		for _, fd := range t.FDs {
 			id := fd.GetId()
 			name := in.names[id]
 			p.Descriptors = append(p.Descriptors, Descriptor{
@@ -163,7 +164,7 @@ func processState(s uint32) ProcessState {
 	switch s {
 	case taskAlive:
 		return ProcessAlive
-	case taskDead:
+	case TaskDead:
 		return ProcessDead
 	case taskStopped:
 		return ProcessStopped
@@ -171,33 +172,33 @@ func processState(s uint32) ProcessState {
 	return ProcessOther
 }
 
-func objects(t *task) Objects {
+func objects(t *Task) Objects {
 	return Objects{
-		Memory:   t.ids.GetVmId(),
-		FDTable:  t.ids.GetFilesId(),
-		FS:       t.ids.GetFsId(),
-		Handlers: t.ids.GetSighandId(),
-		PIDNS:    t.ids.GetPidNsId(),
-		NetNS:    t.ids.GetNetNsId(),
-		IPCNS:    t.ids.GetIpcNsId(),
-		UTSNS:    t.ids.GetUtsNsId(),
-		MountNS:  t.ids.GetMntNsId(),
-		UserNS:   t.ids.GetUserNsId(),
-		CgroupNS: t.ids.GetCgroupNsId(),
-		TimeNS:   t.ids.GetTimeNsId(),
+		Memory:   t.IDs.GetVmId(),
+		FDTable:  t.IDs.GetFilesId(),
+		FS:       t.IDs.GetFsId(),
+		Handlers: t.IDs.GetSighandId(),
+		PIDNS:    t.IDs.GetPidNsId(),
+		NetNS:    t.IDs.GetNetNsId(),
+		IPCNS:    t.IDs.GetIpcNsId(),
+		UTSNS:    t.IDs.GetUtsNsId(),
+		MountNS:  t.IDs.GetMntNsId(),
+		UserNS:   t.IDs.GetUserNsId(),
+		CgroupNS: t.IDs.GetCgroupNsId(),
+		TimeNS:   t.IDs.GetTimeNsId(),
 	}
 }
 
 // images lists the images, and counts their records where they have any.
 func (in *inspection) images(ctx context.Context) error {
-	in.info.Images = make([]ImageFile, 0, len(in.dump.order))
-	for _, name := range in.dump.order {
+	in.info.Images = make([]ImageFile, 0, len(in.dump.Names))
+	for _, name := range in.dump.Names {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		file := ImageFile{Name: name, Type: "raw", SizeBytes: uint64(in.dump.sizes[name])}
-		if want, ok := typeOf(name); ok {
-			t, err := walkFile(in.dump.fsys, name, func(Type, []byte, uint64) error {
+		file := ImageFile{Name: name, Type: "raw", SizeBytes: uint64(in.dump.Sizes[name])}
+		if want, ok := TypeOf(name); ok {
+			t, err := WalkFile(in.dump.FS, name, func(Type, []byte, uint64) error {
 				file.Records++
 				return nil
 			})
@@ -216,7 +217,7 @@ func (in *inspection) images(ctx context.Context) error {
 
 // statistics reads what CRIU measured, if it is still there.
 func (in *inspection) statistics(context.Context) error {
-	all, err := readAll[stats.StatsEntry](in.dump, "stats-dump", TypeStats)
+	all, err := ReadAll[stats.StatsEntry](in.dump, "stats-dump", TypeStats)
 	if err != nil || len(all) == 0 || all[0].GetDump() == nil {
 		return optional(err)
 	}

@@ -98,13 +98,13 @@ func nameFile(f *fdinfo.FileEntry) fileName {
 
 // openFiles describes the files and sockets.
 func (in *inspection) openFiles(context.Context) error {
-	in.info.Files = make([]File, 0, len(in.dump.files))
+	in.info.Files = make([]File, 0, len(in.dump.Files))
 	in.info.Sockets = make([]Socket, 0)
 	queues, err := in.queues()
 	if err != nil {
 		return err
 	}
-	for _, f := range in.dump.files {
+	for _, f := range in.dump.Files {
 		id := f.GetId()
 		name := in.names[id]
 		_, removed := in.removed[id]
@@ -138,10 +138,10 @@ func (in *inspection) openFiles(context.Context) error {
 
 // queues reads what waits for unix sockets, by file id.
 func (in *inspection) queues() (map[uint32]*SocketQueue, error) {
-	if !in.dump.has("sk-queues.img") {
+	if !in.dump.Has("sk-queues.img") {
 		return nil, nil
 	}
-	packets, err := readAll[sk_packet.SkPacketEntry](in.dump, "sk-queues.img", TypeSkQueues)
+	packets, err := ReadAll[sk_packet.SkPacketEntry](in.dump, "sk-queues.img", TypeSkQueues)
 	if err != nil {
 		return nil, err
 	}
@@ -164,10 +164,10 @@ func (in *inspection) queues() (map[uint32]*SocketQueue, error) {
 // stream reads the queues of a TCP connection, if CRIU saved any.
 func (in *inspection) stream(isk *sk_inet.InetSkEntry) (*SocketQueue, error) {
 	name := fmt.Sprintf("tcp-stream-%x.img", isk.GetIno())
-	if !in.dump.has(name) {
+	if !in.dump.Has(name) {
 		return nil, nil
 	}
-	s, err := readOne[tcp_stream.TcpStreamEntry](in.dump, name, TypeTCPStream)
+	s, err := ReadOne[tcp_stream.TcpStreamEntry](in.dump, name, TypeTCPStream)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func inetSocket(isk *sk_inet.InetSkEntry) Socket {
 		NetNS:    isk.GetNsId(),
 		Family:   familyName(isk.GetFamily()),
 		Protocol: protocolName(isk.GetProto()),
-		State:    stateName(isk.GetState()),
+		State:    StateName(isk.GetState()),
 		Local:    addrPort(isk.GetSrcAddr(), isk.GetSrcPort()),
 		Options:  socketOptions(isk.GetOpts(), isk.GetFlags(), isk.GetShutdown()),
 	}
@@ -205,10 +205,10 @@ func unixSocket(usk *sk_unix.UnixSkEntry) Socket {
 		NetNS:     usk.GetNsId(),
 		Family:    "unix",
 		Protocol:  typeName(usk.GetType()),
-		State:     stateName(usk.GetState()),
+		State:     StateName(usk.GetState()),
 		Path:      unixPath(usk.GetName()),
 		PeerInode: uint64(usk.GetPeer()),
-		External:  usk.GetUflags()&fileUnixExternal != 0,
+		External:  usk.GetUflags()&UnixExternal != 0,
 		Options:   socketOptions(usk.GetOpts(), usk.GetFlags(), usk.GetShutdown()),
 	}
 	if usk.GetState() == stateListen {
@@ -296,8 +296,8 @@ func typeName(t uint32) string {
 // stateListen is TCP_LISTEN of the kernel, in use for unix sockets too.
 const stateListen = 10
 
-// stateName names the kernel's TCP states (include/net/tcp_states.h).
-func stateName(state uint32) string {
+// StateName names the kernel's TCP states (include/net/tcp_states.h).
+func StateName(state uint32) string {
 	names := [...]string{
 		1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2",
 		6: "TIME_WAIT", 7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", stateListen: "LISTEN",

@@ -11,16 +11,16 @@ import (
 )
 
 // memory describes the memory of a process.
-func (in *inspection) memory(t *task) (*ProcessMemory, error) {
-	m := &ProcessMemory{Brk: Address(t.mm.GetMmBrk()), Mappings: make([]Mapping, 0, len(t.mm.GetVmas()))}
-	for _, v := range t.mm.GetVmas() {
+func (in *inspection) memory(t *Task) (*ProcessMemory, error) {
+	m := &ProcessMemory{Brk: Address(t.MM.GetMmBrk()), Mappings: make([]Mapping, 0, len(t.MM.GetVmas()))}
+	for _, v := range t.MM.GetVmas() {
 		mapping, err := in.mapping(v)
 		if err != nil {
 			return nil, err
 		}
 		m.Mappings = append(m.Mappings, mapping)
 	}
-	share, err := sharePages(t.pages, t.mm.GetVmas())
+	share, err := CountPages(t.Pages, t.MM.GetVmas())
 	if err != nil {
 		return nil, err
 	}
@@ -38,13 +38,13 @@ func (in *inspection) memory(t *task) (*ProcessMemory, error) {
 		if plan.based[i] {
 			mapping.RemappedBytes = mapping.SizeBytes
 		}
-		if share.stored[i] > 0 && mapping.RemappedBytes < share.stored[i]*PageSize {
+		if share.Stored[i] > 0 && mapping.RemappedBytes < share.Stored[i]*PageSize {
 			mapping.CopiedBecause = plan.why[i]
 		}
 		m.RemappedBytes += mapping.RemappedBytes
-		mapping.StoredPages = share.stored[i]
-		mapping.StoredBytes = share.stored[i] * PageSize
-		mapping.ParentBytes = share.parent[i] * PageSize
+		mapping.StoredPages = share.Stored[i]
+		mapping.StoredBytes = share.Stored[i] * PageSize
+		mapping.ParentBytes = share.Parent[i] * PageSize
 		if mapping.Kind != MapGuard {
 			m.MappedBytes += mapping.SizeBytes
 		}
@@ -71,7 +71,7 @@ func (in *inspection) mapping(v *vma.VmaEntry) (Mapping, error) {
 	case hasFile(v):
 		m.FileID = uint32(v.GetShmid())
 		m.File = in.names[m.FileID].name
-	case v.GetStatus()&vmaAnonShared != 0:
+	case v.GetStatus()&VMAAnonShared != 0:
 		m.Object = v.GetShmid()
 	}
 	return m, nil
@@ -79,5 +79,5 @@ func (in *inspection) mapping(v *vma.VmaEntry) (Mapping, error) {
 
 // hasFile tells whether shmid of a vma_entry is the id of a file.
 func hasFile(v *vma.VmaEntry) bool {
-	return v.GetStatus()&(vmaFilePrivate|vmaFileShared|vmaSocket|vmaMemfd) != 0
+	return v.GetStatus()&(VMAFilePrivate|VMAFileShared|VMASocket|VMAMemfd) != 0
 }

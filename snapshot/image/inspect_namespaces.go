@@ -6,18 +6,15 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	ipc_desc "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-desc"
-
 	ipc_msg "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-msg"
-
 	ipc_sem "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-sem"
-
 	ipc_shm "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-shm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/netdev"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/utsns"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // namespaces describes what belongs to namespaces rather than to processes.
@@ -33,7 +30,7 @@ func (in *inspection) namespaces(context.Context) error {
 		{"netns-", in.netns},
 		{"mountpoints-", in.mounts},
 	} {
-		for _, name := range in.dump.named(step.prefix) {
+		for _, name := range in.dump.Named(step.prefix) {
 			number := strings.TrimSuffix(strings.TrimPrefix(name, step.prefix), ".img")
 			id, err := strconv.ParseUint(number, 10, 32)
 			if err != nil {
@@ -48,7 +45,7 @@ func (in *inspection) namespaces(context.Context) error {
 }
 
 func (in *inspection) host(id uint32, name string) error {
-	uts, err := readOne[utsns.UtsnsEntry](in.dump, name, TypeUTS)
+	uts, err := ReadOne[utsns.UtsnsEntry](in.dump, name, TypeUTS)
 	if err != nil {
 		return err
 	}
@@ -57,7 +54,7 @@ func (in *inspection) host(id uint32, name string) error {
 }
 
 func (in *inspection) netns(id uint32, name string) error {
-	ns, err := readOne[netdev.NetnsEntry](in.dump, name, TypeNetns)
+	ns, err := ReadOne[netdev.NetnsEntry](in.dump, name, TypeNetns)
 	if err != nil {
 		return err
 	}
@@ -66,7 +63,7 @@ func (in *inspection) netns(id uint32, name string) error {
 }
 
 func (in *inspection) mounts(id uint32, name string) error {
-	mounts, err := readAll[mnt.MntEntry](in.dump, name, TypeMounts)
+	mounts, err := ReadAll[mnt.MntEntry](in.dump, name, TypeMounts)
 	if err != nil {
 		return err
 	}
@@ -105,7 +102,7 @@ func (in *inspection) ipc(id uint32, _ string) error {
 	} {
 		// CRIU writes no image for a kind of object that there is none of.
 		name := fmt.Sprintf("%s-%d.img", step.t, id)
-		if !in.dump.has(name) {
+		if !in.dump.Has(name) {
 			continue
 		}
 		if err := in.dump.each(name, step.t, step.read); err != nil {
@@ -123,7 +120,7 @@ func (in *inspection) sharedMemory(ns *IPC, msg []byte) error {
 	}
 	stored := shm.GetSize()
 	if shm.GetInPagemaps() {
-		p, err := in.dump.readPagemap(fmt.Sprintf("pagemap-shmem-%d.img", shm.GetDesc().GetId()))
+		p, err := in.dump.ReadPagemap(fmt.Sprintf("pagemap-shmem-%d.img", shm.GetDesc().GetId()))
 		if err != nil {
 			return err
 		}
@@ -146,7 +143,7 @@ func semaphores(ns *IPC, msg []byte) error {
 
 // messages takes a queue, or a message of the last queue.
 func messages(ns *IPC, msg []byte) error {
-	queue, err := isMessageQueue(msg)
+	queue, err := IsMessageQueue(msg)
 	if err != nil {
 		return err
 	}
@@ -177,8 +174,8 @@ func ipcObject(d *ipc_desc.IpcDescEntry) IPCObject {
 	}
 }
 
-// readNamespaces reads all that a dump has of namespaces, and tells whether it can be read.
-func readNamespaces(ctx context.Context, d *dump) error {
+// ReadNamespaces reads all that a dump has of namespaces, and tells whether it can be read.
+func ReadNamespaces(ctx context.Context, d *Dump) error {
 	in := inspection{dump: d, info: &Info{}}
 	return in.namespaces(ctx)
 }

@@ -14,8 +14,8 @@ import (
 //
 // The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if that is bad or missing.
 func Sockets(ctx context.Context, images string) ([]Socket, error) {
-	d := &dump{fsys: os.DirFS(images)}
-	files, err := readAll[fdinfo.FileEntry](d, "files.img", TypeFiles)
+	d := &Dump{FS: os.DirFS(images)}
+	files, err := ReadAll[fdinfo.FileEntry](d, "files.img", TypeFiles)
 	if err == nil {
 		err = ctx.Err()
 	}

@@ -46,9 +46,9 @@ func ReadLocks(images string) ([]FileLock, error) {
 			return nil, fmt.Errorf("read file locks: %w", err)
 		}
 		s := wire.Scan(file.body)
-		for file.kind == fileReg && s.Next() {
+		for file.Kind == FileReg && s.Next() {
 			if s.Is(regName, wire.Bytes) {
-				names[file.id] = string(s.Bytes)
+				names[file.ID] = string(s.Bytes)
 			}
 		}
 	}

@@ -52,7 +52,7 @@ func (v *View) MapMemory(ctx context.Context, files MemoryFiles) (keys []string,
 	if err != nil {
 		return nil, fmt.Errorf("map memory: %w", err)
 	}
-	for _, entry := range d.tree {
+	for _, entry := range d.Tree {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("map memory: %w", err)
 		}
@@ -107,18 +107,18 @@ func (e *memoryEdit) table() error {
 		if err != nil {
 			return fmt.Errorf("read file %d: %w", i, err)
 		}
-		e.lastID = max(e.lastID, f.id)
-		if f.kind != fileReg {
+		e.lastID = max(e.lastID, f.ID)
+		if f.Kind != FileReg {
 			continue
 		}
 		s := wire.Scan(f.body)
 		for s.Next() {
 			if s.Is(regName, wire.Bytes) {
 				if base, ok := e.files.Bases[string(s.Bytes)]; ok {
-					e.bases[f.id] = base
+					e.bases[f.ID] = base
 				}
 				if kind := programInsists(string(s.Bytes)); kind != insistsNot {
-					e.insist[f.id] = kind
+					e.insist[f.ID] = kind
 				}
 			}
 		}
@@ -137,8 +137,8 @@ func (e *memoryEdit) add(key string) (uint32, error) {
 		return 0, fmt.Errorf("add file: %w: no id is left", ErrInconsistent)
 	}
 	e.lastID++
-	reg := appendReg(nil, openFile{id: e.lastID, fown: nobody()}, key)
-	msg := wire.AppendVarint(nil, fileEntryType, fileReg)
+	reg := appendReg(nil, openFile{ID: e.lastID, Owner: nobody()}, key)
+	msg := wire.AppendVarint(nil, fileEntryType, FileReg)
 	msg = wire.AppendVarint(msg, fileEntryID, uint64(e.lastID))
 	msg = wire.AppendBytes(msg, fileEntryReg, reg)
 	e.added = append(e.added, Record{Message: msg})
@@ -171,24 +171,24 @@ func (e *memoryEdit) base(id uint32) (size int64, ok bool) {
 
 // plan reads the memory of a process and plans for it. There is no plan for a
 // dead one.
-func (e *memoryEdit) plan(d *dump, entry *pstree.PstreeEntry) (*task, *memoryPlan, error) {
+func (e *memoryEdit) plan(d *Dump, entry *pstree.PstreeEntry) (*Task, *memoryPlan, error) {
 	if e.pids[entry.GetPid()] {
 		return nil, nil, fmt.Errorf("%w: the process is there twice", ErrInconsistent)
 	}
 	e.pids[entry.GetPid()] = true
 	t, err := d.memoryTask(entry)
-	if err != nil || !t.alive() {
+	if err != nil || !t.Alive() {
 		return nil, nil, err
 	}
 	if threads := entry.GetThreads(); len(threads) == 0 || threads[0] != entry.GetPid() {
 		return nil, nil, fmt.Errorf("%w: threads %d", ErrInconsistent, threads)
 	}
-	if e.pages[t.pages.PagesID] {
-		return nil, nil, fmt.Errorf("%w: pages %d are another process's", ErrInconsistent, t.pages.PagesID)
+	if e.pages[t.Pages.PagesID] {
+		return nil, nil, fmt.Errorf("%w: pages %d are another process's", ErrInconsistent, t.Pages.PagesID)
 	}
-	e.pages[t.pages.PagesID] = true
-	size, ok := d.sizes[pagesName(t)]
-	if stored := t.pages.StoredPages(); !ok || stored > maxStored || uint64(size) != stored*PageSize {
+	e.pages[t.Pages.PagesID] = true
+	size, ok := d.Sizes[pagesName(t)]
+	if stored := t.Pages.StoredPages(); !ok || stored > maxStored || uint64(size) != stored*PageSize {
 		return nil, nil, fmt.Errorf("%w: %s has %d bytes instead of %d pages", ErrInconsistent, pagesName(t), size, stored)
 	}
 	plan, err := planMemory(t, e.base, func(file uint32) insistence { return e.insist[file] })
@@ -198,9 +198,9 @@ func (e *memoryEdit) plan(d *dump, entry *pstree.PstreeEntry) (*task, *memoryPla
 // maxStored bounds the pages of a process: the size of more would overflow.
 const maxStored = 1 << 50
 
-func pagesName(t *task) string { return fmt.Sprintf("pages-%d.img", t.pages.PagesID) }
+func pagesName(t *Task) string { return fmt.Sprintf("pages-%d.img", t.Pages.PagesID) }
 
-func (e *memoryEdit) process(d *dump, entry *pstree.PstreeEntry) error {
+func (e *memoryEdit) process(d *Dump, entry *pstree.PstreeEntry) error {
 	t, plan, err := e.plan(d, entry)
 	if err != nil || plan == nil {
 		return err
@@ -228,9 +228,9 @@ func (e *memoryEdit) process(d *dump, entry *pstree.PstreeEntry) error {
 }
 
 // ranges are the addresses that a guard must cover.
-func (p *memoryPlan) ranges(t *task) []addrRange {
+func (p *memoryPlan) ranges(t *Task) []addrRange {
 	var out []addrRange
-	for i, v := range t.mm.GetVmas() {
+	for i, v := range t.MM.GetVmas() {
 		if p.based[i] {
 			out = append(out, addrRange{v.GetStart(), v.GetEnd()})
 		}
@@ -242,9 +242,9 @@ func (p *memoryPlan) ranges(t *task) []addrRange {
 }
 
 // mappings replaces the mappings of a process in its mm image.
-func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
+func (e *memoryEdit) mappings(t *Task, plan *memoryPlan, key string) error {
 	ids := make(map[string]uint32) // of this process's files, by key
-	for i, v := range t.mm.GetVmas() {
+	for i, v := range t.MM.GetVmas() {
 		if plan.based[i] {
 			ids[e.bases[uint32(v.GetShmid())].Key] = 0
 		}
@@ -260,12 +260,12 @@ func (e *memoryEdit) mappings(t *task, plan *memoryPlan, key string) error {
 		ids[key] = id
 	}
 	base := func(file uint32) uint32 { return ids[e.bases[file].Key] }
-	return e.view.editMappings(t, plan.pieces(t.mm.GetVmas(), base, plan.cuts(ids[key])))
+	return e.view.editMappings(t, plan.pieces(t.MM.GetVmas(), base, plan.cuts(ids[key])))
 }
 
 // editMappings replaces each mapping of a process by its pieces.
-func (v *View) editMappings(t *task, pieces [][]piece) error {
-	name := fmt.Sprintf("mm-%d.img", t.entry.GetPid())
+func (v *View) editMappings(t *Task, pieces [][]piece) error {
+	name := fmt.Sprintf("mm-%d.img", t.Entry.GetPid())
 	return v.edit(name, TypeMM, func(msg []byte) ([]byte, error) { return replaceMappings(msg, pieces) })
 }
 
@@ -378,19 +378,19 @@ func (p piece) entry(whole []byte) ([]byte, error) {
 		return nil, s.Err
 	}
 	if p.anon {
-		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, vmaRegular|vmaAnonPrivate
+		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, VMARegular|VMAAnonPrivate
 		set[vmaFlags] |= mapAnonymous
 		return wire.ReplaceVarints(whole, set, vmaFdflags)
 	}
 	set[vmaPgoff], set[vmaShmid] = p.offset, uint64(p.file)
-	set[vmaStatus], set[vmaFdflags] = vmaRegular|vmaFilePrivate, uint64(os.O_RDONLY)
+	set[vmaStatus], set[vmaFdflags] = VMARegular|VMAFilePrivate, uint64(os.O_RDONLY)
 	set[vmaFlags] &^= mapAnonymous
 	return wire.ReplaceVarints(whole, set)
 }
 
 // setPagemap makes runs the pages of a process's pagemap.
-func (v *View) setPagemap(t *task, runs []run) error {
-	name := fmt.Sprintf("pagemap-%d.img", t.entry.GetPid())
+func (v *View) setPagemap(t *Task, runs []run) error {
+	name := fmt.Sprintf("pagemap-%d.img", t.Entry.GetPid())
 	data, err := v.Read(name)
 	if err != nil {
 		return err

@@ -10,9 +10,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/snapctl/snapctl/snapshot/image/imagetest"
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fown"
@@ -24,6 +21,9 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // A fakeProcess is what a made-up dump says of a process. Its page at an address
@@ -178,7 +178,7 @@ func readMemory(tb testing.TB, dir string, files map[string][]byte) map[uint32]p
 		load(records(fmt.Sprintf("mm-%d.img", pid))[0], m)
 		for _, v := range m.GetVmas() {
 			data, ok := mapped[v.GetShmid()]
-			if v.GetStatus()&vmaFilePrivate == 0 || !ok {
+			if v.GetStatus()&VMAFilePrivate == 0 || !ok {
 				continue
 			}
 			for a := v.GetStart(); a < v.GetEnd(); a += PageSize {
@@ -221,7 +221,7 @@ func ownFileIDs(tb testing.TB, dir string, pids ...uint32) {
 		m := &mm.MmEntry{}
 		qt.Assert(tb, qt.IsNil(proto.Unmarshal(img.Records[0].Message, m)))
 		for _, v := range m.GetVmas() {
-			if v.GetStatus()&vmaFilePrivate == 0 {
+			if v.GetStatus()&VMAFilePrivate == 0 {
 				continue
 			}
 			if user, ok := users[v.GetShmid()]; ok && user != pid {
@@ -262,7 +262,7 @@ func attributes(tb testing.TB, dir string, pid uint32) map[uint64]string {
 	out := make(map[uint64]string)
 	for _, v := range m.GetVmas() {
 		text := fmt.Sprintf("%x %x %x %d %x %t", v.GetProt(), v.GetFlags()&^mapAnonymous, v.GetMadv(), v.GetFd(),
-			v.GetStatus()&vmaGuard, bytes.Contains(v.ProtoReflect().GetUnknown(), unknown()))
+			v.GetStatus()&VMAGuard, bytes.Contains(v.ProtoReflect().GetUnknown(), unknown()))
 		for a := v.GetStart(); a < v.GetEnd(); a += PageSize {
 			out[a] += text
 		}

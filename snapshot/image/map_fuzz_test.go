@@ -7,14 +7,14 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/snapctl/snapctl/snapshot/image/imagetest"
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // fuzzed are the images that FuzzMapMemory makes up.
@@ -92,7 +92,7 @@ func inFiles(t *testing.T, view *View, sizes map[string]int64) {
 		s := wire.Scan(f.body)
 		for s.Next() {
 			if size, ok := sizes[string(s.Bytes)]; ok && s.Is(regName, wire.Bytes) {
-				byID[uint64(f.id)] = size
+				byID[uint64(f.ID)] = size
 			}
 		}
 	}
@@ -102,7 +102,7 @@ func inFiles(t *testing.T, view *View, sizes map[string]int64) {
 	qt.Assert(t, qt.IsNil(proto.Unmarshal(img.Records[0].Message, m)))
 	n := 0
 	for _, v := range m.GetVmas() {
-		if size, ok := byID[v.GetShmid()]; ok && v.GetStatus()&vmaFilePrivate != 0 {
+		if size, ok := byID[v.GetShmid()]; ok && v.GetStatus()&VMAFilePrivate != 0 {
 			n++
 			end := v.GetPgoff() + v.GetEnd() - v.GetStart()
 			qt.Assert(t, qt.IsTrue(v.GetStart() < v.GetEnd() && end > v.GetPgoff() && end <= uint64(size)),
@@ -119,7 +119,7 @@ func FuzzPlanMemory(f *testing.F) {
 	f.Add([]byte{0, 255, 0, 0, 255, 0, 1, 255, 4}, []byte{0, 255, 0, 255, 0, 255})
 	f.Fuzz(func(t *testing.T, mappings, extents []byte) {
 		kinds := []func(*vma.VmaEntry){
-			withAdvice(0), of(testBase, 3), of(testOther, 1), withFlags(mapGrowsDown), withProt(7), withStatus(vmaRegular | vmaGuard),
+			withAdvice(0), of(testBase, 3), of(testOther, 1), withFlags(mapGrowsDown), withProt(7), withStatus(VMARegular | VMAGuard),
 		}
 		var vmas []*vma.VmaEntry
 		page := uint64(0)
@@ -132,7 +132,7 @@ func FuzzPlanMemory(f *testing.F) {
 		total := uint64(0)
 		for page = 0; len(extents) >= 2; extents = extents[2:] {
 			page += uint64(extents[0])
-			task.pages.Extents = append(task.pages.Extents, stored(page, uint64(extents[1])))
+			task.Pages.Extents = append(task.Pages.Extents, stored(page, uint64(extents[1])))
 			page += uint64(extents[1])
 			total += uint64(extents[1])
 		}

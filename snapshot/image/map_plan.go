@@ -3,12 +3,11 @@ package image
 import (
 	"fmt"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	corex86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // How memory comes back by mapping: a run of stored pages of private anonymous
@@ -72,14 +71,14 @@ const (
 
 // mappable tells whether the pages of a mapping may be mapped.
 func mappable(v *vma.VmaEntry) Copied {
-	const pure = vmaRegular | vmaHeap | vmaAnonPrivate
+	const pure = VMARegular | VMAHeap | VMAAnonPrivate
 	status, flags := v.GetStatus(), v.GetFlags()
 	switch {
-	case status&(vmaAnonShared|vmaFileShared|vmaSysV|vmaMemfd) != 0:
+	case status&(VMAAnonShared|VMAFileShared|VMASysV|VMAMemfd) != 0:
 		return CopiedShared
-	case status&vmaFilePrivate != 0:
+	case status&VMAFilePrivate != 0:
 		return CopiedFile
-	case status&^pure != 0 || status&vmaAnonPrivate == 0:
+	case status&^pure != 0 || status&VMAAnonPrivate == 0:
 		return CopiedKernel
 	case flags&mapGrowsDown != 0:
 		return CopiedStack
@@ -136,8 +135,8 @@ func (p *memoryPlan) mappedPages() uint64 {
 // Returns an error wrapping [wire.ErrMalformed] or [ErrInconsistent] if the mappings
 // make no sense, or one of them reaches beyond the file of an earlier dump: the
 // process would get a SIGBUS there.
-func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists func(file uint32) insistence) (*memoryPlan, error) {
-	vmas := t.mm.GetVmas()
+func planMemory(t *Task, base func(file uint32) (size int64, ok bool), insists func(file uint32) insistence) (*memoryPlan, error) {
+	vmas := t.MM.GetVmas()
 	if err := checkMappings(vmas); err != nil {
 		return nil, err
 	}
@@ -153,7 +152,7 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists f
 	}
 	for i, v := range vmas {
 		p.why[i] = mappable(v)
-		if v.GetStatus() == vmaRegular|vmaFilePrivate {
+		if v.GetStatus() == VMARegular|VMAFilePrivate {
 			if size, ok := base(uint32(v.GetShmid())); ok {
 				if err := checkBase(t, v, size); err != nil {
 					return nil, err
@@ -165,7 +164,7 @@ func planMemory(t *task, base func(file uint32) (size int64, ok bool), insists f
 			fit[i], p.why[i] = false, refuse
 		}
 	}
-	runs, err := findRuns(t.pages, vmas)
+	runs, err := findRuns(t.Pages, vmas)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +213,7 @@ func checkMappings(vmas []*vma.VmaEntry) error {
 }
 
 // checkBase checks a mapping of a file of an earlier dump.
-func checkBase(t *task, v *vma.VmaEntry, size int64) error {
+func checkBase(t *Task, v *vma.VmaEntry, size int64) error {
 	length, offset := v.GetEnd()-v.GetStart(), v.GetPgoff()
 	if offset%PageSize != 0 || offset > uint64(size) || length > uint64(size)-offset {
 		return fmt.Errorf("read mappings: %w: at %#x, %d bytes from %d on of a memory file of %d",
@@ -259,11 +258,11 @@ func countRuns(runs []run, fit []bool, least uint64) int {
 }
 
 // foreignTask tells whether a guard can't be made for a process.
-func foreignTask(t *task) bool {
-	if t.core.GetMtype() != core.CoreEntry_X86_64 {
+func foreignTask(t *Task) bool {
+	if t.Core.GetMtype() != core.CoreEntry_X86_64 {
 		return true
 	}
-	if t.core.GetThreadInfo().GetGpregs().GetMode() == corex86.UserX86RegsMode_COMPAT {
+	if t.Core.GetThreadInfo().GetGpregs().GetMode() == corex86.UserX86RegsMode_COMPAT {
 		return true
 	}
 	return strictTask(t)
@@ -271,8 +270,8 @@ func foreignTask(t *task) bool {
 
 // strictTask tells whether a thread is in the mode of seccomp that no filter can
 // be added to.
-func strictTask(t *task) bool {
-	for _, c := range t.threads {
+func strictTask(t *Task) bool {
+	for _, c := range t.Threads {
 		if c.GetThreadCore().GetSeccompMode() == core.SeccompMode_strict {
 			return true
 		}

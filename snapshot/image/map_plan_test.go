@@ -4,15 +4,14 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	corex86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 const (
@@ -31,7 +30,7 @@ func at(page uint64) uint64 { return 0x7f00_0000_0000 + page*PageSize }
 func anon(page, pages uint64, more ...func(*vma.VmaEntry)) *vma.VmaEntry {
 	v := &vma.VmaEntry{
 		Start: new(at(page)), End: new(at(page + pages)), Pgoff: proto.Uint64(0), Shmid: proto.Uint64(0),
-		Prot: proto.Uint32(3), Flags: proto.Uint32(mapAnonymous | 2), Status: proto.Uint32(vmaRegular | vmaAnonPrivate), Fd: proto.Int64(-1),
+		Prot: proto.Uint32(3), Flags: proto.Uint32(mapAnonymous | 2), Status: proto.Uint32(VMARegular | VMAAnonPrivate), Fd: proto.Int64(-1),
 	}
 	for _, change := range more {
 		change(v)
@@ -43,7 +42,7 @@ func anon(page, pages uint64, more ...func(*vma.VmaEntry)) *vma.VmaEntry {
 func of(id uint32, offset uint64) func(*vma.VmaEntry) {
 	return func(v *vma.VmaEntry) {
 		v.Shmid, v.Pgoff = new(uint64(id)), new(offset*PageSize)
-		v.Flags, v.Status, v.Fdflags = proto.Uint32(2), proto.Uint32(vmaRegular|vmaFilePrivate), proto.Uint32(0)
+		v.Flags, v.Status, v.Fdflags = proto.Uint32(2), proto.Uint32(VMARegular|VMAFilePrivate), proto.Uint32(0)
 	}
 }
 
@@ -69,13 +68,13 @@ func stored(page, pages uint64) Extent {
 }
 
 // plainTask is a 64-bit process of one thread without filters.
-func plainTask(vmas []*vma.VmaEntry, extents ...Extent) *task {
+func plainTask(vmas []*vma.VmaEntry, extents ...Extent) *Task {
 	c := &core.CoreEntry{
 		Mtype:      core.CoreEntry_X86_64.Enum(),
 		ThreadInfo: &corex86.ThreadInfoX86{Gpregs: &corex86.UserX86RegsEntry{}},
 		ThreadCore: &core.ThreadCoreEntry{},
 	}
-	return &task{core: c, threads: []*core.CoreEntry{c}, mm: &mm.MmEntry{Vmas: vmas}, pages: &Pagemap{PagesID: 1, Extents: extents}}
+	return &Task{Core: c, Threads: []*core.CoreEntry{c}, MM: &mm.MmEntry{Vmas: vmas}, Pages: &Pagemap{PagesID: 1, Extents: extents}}
 }
 
 func TestPlanMemory(t *testing.T) {
@@ -90,7 +89,7 @@ func TestPlanMemory(t *testing.T) {
 		return extents
 	}
 	for name, test := range map[string]struct {
-		task           *task
+		task           *Task
 		mapped, copied []run
 		why            Copied // of the first mapping
 	}{
@@ -124,11 +123,11 @@ func TestPlanMemory(t *testing.T) {
 			mapped: []run{{at(10_000), 511, 0, 1}}, copied: []run{{at(10_511), 1, 511, 1}},
 		},
 		"a guard inside": {
-			task:   plainTask([]*vma.VmaEntry{anon(0, 600), anon(512, 8, withStatus(vmaRegular|vmaGuard))}, stored(0, 512), stored(520, 1)),
+			task:   plainTask([]*vma.VmaEntry{anon(0, 600), anon(512, 8, withStatus(VMARegular|VMAGuard))}, stored(0, 512), stored(520, 1)),
 			mapped: []run{{at(0), 512, 0, 0}}, copied: []run{{at(520), 1, 512, 0}}, why: CopiedShort,
 		},
 		"heap": {
-			task:   plainTask(plenty(anon(0, 300, withStatus(vmaRegular|vmaHeap|vmaAnonPrivate))), stored(0, 300), most),
+			task:   plainTask(plenty(anon(0, 300, withStatus(VMARegular|VMAHeap|VMAAnonPrivate))), stored(0, 300), most),
 			mapped: []run{{at(0), 300, 0, 0}, {at(10_000), 511, 300, 1}}, copied: []run{{at(10_511), 1, 811, 1}},
 		},
 		"based": {
@@ -176,15 +175,15 @@ func TestPlanMemory(t *testing.T) {
 		"merged":            {anon(0, 300, withAdvice(madvMergeable)), CopiedAdvice},
 		"not for children":  {anon(0, 300, withAdvice(madvDontFork)), CopiedInsists},
 		"droppable":         {anon(0, 300, withFlags(mapDroppable)), CopiedAdvice},
-		"shared anonymous":  {anon(0, 300, withStatus(vmaRegular|vmaAnonShared)), CopiedShared},
-		"shared file":       {anon(0, 300, withStatus(vmaRegular|vmaFileShared)), CopiedShared},
-		"System V":          {anon(0, 300, withStatus(vmaRegular|vmaAnonShared|vmaSysV)), CopiedShared},
-		"memfd":             {anon(0, 300, withStatus(vmaRegular|vmaFilePrivate|vmaMemfd)), CopiedShared},
+		"shared anonymous":  {anon(0, 300, withStatus(VMARegular|VMAAnonShared)), CopiedShared},
+		"shared file":       {anon(0, 300, withStatus(VMARegular|VMAFileShared)), CopiedShared},
+		"System V":          {anon(0, 300, withStatus(VMARegular|VMAAnonShared|VMASysV)), CopiedShared},
+		"memfd":             {anon(0, 300, withStatus(VMARegular|VMAFilePrivate|VMAMemfd)), CopiedShared},
 		"private file":      {anon(0, 300, of(testOther, 0)), CopiedFile},
-		"AIO ring":          {anon(0, 300, withStatus(vmaRegular|vmaAnonPrivate|vmaAIO)), CopiedKernel},
-		"shadow stack":      {anon(0, 300, withStatus(vmaRegular|vmaAnonPrivate|vmaShadowStack)), CopiedKernel},
-		"vdso":              {anon(0, 300, withStatus(vmaRegular|vmaAnonPrivate|vmaVDSO)), CopiedKernel},
-		"nothing at all":    {anon(0, 300, withStatus(vmaRegular)), CopiedKernel},
+		"AIO ring":          {anon(0, 300, withStatus(VMARegular|VMAAnonPrivate|VMAAIO)), CopiedKernel},
+		"shadow stack":      {anon(0, 300, withStatus(VMARegular|VMAAnonPrivate|VMAShadowStack)), CopiedKernel},
+		"vdso":              {anon(0, 300, withStatus(VMARegular|VMAAnonPrivate|VMAVDSO)), CopiedKernel},
+		"nothing at all":    {anon(0, 300, withStatus(VMARegular)), CopiedKernel},
 		"executable, based": {anon(0, 300, of(testBase, 0), withProt(5)), CopiedNot},
 	} {
 		t.Run("copied/"+name, func(t *testing.T) {
@@ -202,13 +201,13 @@ func TestPlanMemory(t *testing.T) {
 		})
 	}
 
-	for name, change := range map[string]func(*task){
-		"32-bit registers": func(t *task) {
-			t.core.ThreadInfo.Gpregs.Mode = corex86.UserX86RegsMode_COMPAT.Enum()
+	for name, change := range map[string]func(*Task){
+		"32-bit registers": func(t *Task) {
+			t.Core.ThreadInfo.Gpregs.Mode = corex86.UserX86RegsMode_COMPAT.Enum()
 		},
-		"another machine": func(t *task) { t.core.Mtype = core.CoreEntry_AARCH64.Enum() },
-		"strict seccomp": func(t *task) {
-			t.threads = append(t.threads, &core.CoreEntry{ThreadCore: &core.ThreadCoreEntry{SeccompMode: core.SeccompMode_strict.Enum()}})
+		"another machine": func(t *Task) { t.Core.Mtype = core.CoreEntry_AARCH64.Enum() },
+		"strict seccomp": func(t *Task) {
+			t.Threads = append(t.Threads, &core.CoreEntry{ThreadCore: &core.ThreadCoreEntry{SeccompMode: core.SeccompMode_strict.Enum()}})
 		},
 	} {
 		t.Run("foreign/"+name, func(t *testing.T) {
@@ -254,7 +253,7 @@ func TestPlanMemoryRefuses(t *testing.T) {
 	}
 	t.Run("based and strict", func(t *testing.T) {
 		task := plainTask([]*vma.VmaEntry{anon(0, 1, of(testBase, 0))})
-		task.threads[0].ThreadCore.SeccompMode = core.SeccompMode_strict.Enum()
+		task.Threads[0].ThreadCore.SeccompMode = core.SeccompMode_strict.Enum()
 		_, err := planMemory(task, testBases, noneInsists)
 		qt.Assert(t, qt.ErrorIs(err, ErrInconsistent))
 	})

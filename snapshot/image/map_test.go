@@ -9,9 +9,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snapctl/snapctl/snapshot/image/imagetest"
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
@@ -19,11 +16,14 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 func TestMapMemory(t *testing.T) {
 	vmas := []*vma.VmaEntry{
-		anon(0, 600), anon(520, 4, withStatus(vmaRegular|vmaGuard)), anon(600, 20, withProt(0)), anon(700, 300, withProt(1)),
+		anon(0, 600), anon(520, 4, withStatus(VMARegular|VMAGuard)), anon(600, 20, withProt(0)), anon(700, 300, withProt(1)),
 		anon(2000, 300, withProt(7)), anon(3000, 10, of(3, 5)), anon(4000, 40, withFlags(mapGrowsDown)),
 	}
 	extents := []Extent{
@@ -110,7 +110,7 @@ func (h *history) change() {
 		}
 		for range h.writes {
 			v := p.vmas[h.random.IntN(len(p.vmas))]
-			if v.GetStatus()&vmaGuard != 0 {
+			if v.GetStatus()&VMAGuard != 0 {
 				continue
 			}
 			pages := (v.GetEnd() - v.GetStart()) / PageSize
@@ -185,7 +185,7 @@ func (h *history) restore() {
 		p.vmas = m.GetVmas()
 		for _, v := range p.vmas {
 			v.ProtoReflect().SetUnknown(nil)
-			if v.GetStatus()&vmaFilePrivate != 0 {
+			if v.GetStatus()&VMAFilePrivate != 0 {
 				v.Shmid = new(ids[names[v.GetShmid()]])
 			}
 		}
@@ -246,7 +246,7 @@ func TestMapMemoryOverGenerations(t *testing.T) {
 					pages := 1 + h.random.Uint64N(500)
 					p.vmas = append(p.vmas, anon(page, pages))
 					if pages > 20 && h.random.IntN(3) == 0 {
-						p.vmas = append(p.vmas, anon(page+pages, 4), anon(page+pages, 2, withStatus(vmaRegular|vmaGuard)))
+						p.vmas = append(p.vmas, anon(page+pages, 4), anon(page+pages, 2, withStatus(VMARegular|VMAGuard)))
 						page += 4
 					}
 					page += pages

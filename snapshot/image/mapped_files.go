@@ -32,18 +32,18 @@ func MappedFiles(ctx context.Context, images string) (map[uint32]MappedFile, err
 		}
 		for _, rec := range records {
 			var m mm.MmEntry
-			if err := unmarshalInto(rec.Message, &m); err != nil {
+			if err := UnmarshalInto(rec.Message, &m); err != nil {
 				return nil, fmt.Errorf("list mapped files: %w", err)
 			}
 			mapped[m.GetExeFileId()] = MappedFile{Code: true}
 			for _, v := range m.GetVmas() {
-				if v.GetStatus()&(vmaFilePrivate|vmaFileShared) == 0 {
+				if v.GetStatus()&(VMAFilePrivate|VMAFileShared) == 0 {
 					continue
 				}
 				id := uint32(v.GetShmid())
 				at := mapped[id]
 				at.Code = at.Code || v.GetProt()&unix.PROT_EXEC != 0
-				at.Shared = at.Shared || v.GetStatus()&vmaFileShared != 0
+				at.Shared = at.Shared || v.GetStatus()&VMAFileShared != 0
 				mapped[id] = at
 			}
 		}

@@ -15,7 +15,7 @@ import (
 func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
 	order := make([]int, 0, len(vmas))
 	for i, v := range vmas {
-		if v.GetStatus()&vmaGuard == 0 {
+		if v.GetStatus()&VMAGuard == 0 {
 			order = append(order, i)
 		}
 	}
@@ -32,11 +32,11 @@ func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
 	return order, nil
 }
 
-// sharePages finds the mapping of each page of a pagemap. An extent may reach
+// CountPages finds the mapping of each page of a pagemap. An extent may reach
 // over several adjacent mappings. Guards lie inside other mappings and have no
 // pages.
-func sharePages(p *Pagemap, vmas []*vma.VmaEntry) (pageShare, error) {
-	share := pageShare{stored: make([]uint64, len(vmas)), parent: make([]uint64, len(vmas))}
+func CountPages(p *Pagemap, vmas []*vma.VmaEntry) (PageCounts, error) {
+	share := PageCounts{Stored: make([]uint64, len(vmas)), Parent: make([]uint64, len(vmas))}
 	order, err := sortMappings(vmas)
 	if err != nil {
 		return share, err
@@ -64,24 +64,24 @@ func sharePages(p *Pagemap, vmas []*vma.VmaEntry) (pageShare, error) {
 	return share, nil
 }
 
-// pageShare counts the pages of each mapping, by its index.
-type pageShare struct {
-	stored, parent []uint64
+// PageCounts counts the pages of each mapping, by its index.
+type PageCounts struct {
+	Stored, Parent []uint64
 
-	// outside counts the stored pages in no mapping at all.
-	outside uint64
+	// Outside counts the stored pages in no mapping at all.
+	Outside uint64
 }
 
-func (s *pageShare) count(e Extent, mapping int, pages uint64) {
+func (s *PageCounts) count(e Extent, mapping int, pages uint64) {
 	stored := e.Flags&PagePresent != 0
 	switch {
 	case mapping < 0 && stored:
-		s.outside += pages
+		s.Outside += pages
 	case mapping < 0:
 	case stored:
-		s.stored[mapping] += pages
+		s.Stored[mapping] += pages
 	case e.Flags&PageParent != 0:
-		s.parent[mapping] += pages
+		s.Parent[mapping] += pages
 	}
 }
 
@@ -90,22 +90,22 @@ func pagesIn(start, end uint64) uint64 { return (end - start + PageSize - 1) / P
 
 // Bits of vma_entry.status (criu/include/image.h).
 const (
-	vmaRegular     = 1 << 0
-	vmaStack       = 1 << 1
-	vmaVsyscall    = 1 << 2
-	vmaVDSO        = 1 << 3
-	vmaHeap        = 1 << 5
-	vmaFilePrivate = 1 << 6
-	vmaFileShared  = 1 << 7
-	vmaAnonShared  = 1 << 8
-	vmaAnonPrivate = 1 << 9
-	vmaSysV        = 1 << 10
-	vmaSocket      = 1 << 11
-	vmaVvar        = 1 << 12
-	vmaAIO         = 1 << 13
-	vmaMemfd       = 1 << 14
-	vmaShadowStack = 1 << 15
-	vmaGuard       = 1 << 16
+	VMARegular     = 1 << 0
+	VMAStack       = 1 << 1
+	VMAVsyscall    = 1 << 2
+	VMAVDSO        = 1 << 3
+	VMAHeap        = 1 << 5
+	VMAFilePrivate = 1 << 6
+	VMAFileShared  = 1 << 7
+	VMAAnonShared  = 1 << 8
+	VMAAnonPrivate = 1 << 9
+	VMASysV        = 1 << 10
+	VMASocket      = 1 << 11
+	VMAVvar        = 1 << 12
+	VMAAIO         = 1 << 13
+	VMAMemfd       = 1 << 14
+	VMAShadowStack = 1 << 15
+	VMAGuard       = 1 << 16
 )
 
 // mapGrowsDown is MAP_GROWSDOWN, which since 3.x is all that tells a stack:

@@ -35,7 +35,7 @@ func Memory(ctx context.Context, images string, bases map[string]int64) (*Memory
 		return nil, fmt.Errorf("look for memory: %w", err)
 	}
 	use, seen := &MemoryUse{}, make(map[string]bool)
-	for _, entry := range d.tree {
+	for _, entry := range d.Tree {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func Memory(ctx context.Context, images string, bases map[string]int64) (*Memory
 		if len(plan.mapped) > 0 {
 			use.Pages = append(use.Pages, pagesName(t))
 		}
-		for i, v := range t.mm.GetVmas() {
+		for i, v := range t.MM.GetVmas() {
 			if !plan.based[i] {
 				continue
 			}

@@ -23,7 +23,7 @@ func (v *View) MoveSockets(paths map[uint64]string) error {
 			return fmt.Errorf("move unix sockets: file %d: %w", i, err)
 		}
 		place, ok := paths[file.inode]
-		if file.kind != fileUnixSk || !ok {
+		if file.Kind != fileUnixSk || !ok {
 			continue
 		}
 		var msg []byte

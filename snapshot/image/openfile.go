@@ -11,14 +11,14 @@ import (
 
 // The kinds of open file that matter here (fd_types in images/fdinfo.proto).
 const (
-	fileReg    = 1
+	FileReg    = 1
 	fileInetSk = 4
 	fileUnixSk = 5
 )
 
-// fileUnixExternal marks a unix socket that stands for one outside the dump
+// UnixExternal marks a unix socket that stands for one outside the dump
 // (USK_EXTERN in criu/sk-unix.c).
-const fileUnixExternal = 1
+const UnixExternal = 1
 
 // Fields of the messages that are edited (images/*.proto).
 const (
@@ -44,15 +44,15 @@ const (
 
 // openFile is what an edit needs to know about a file_entry.
 type openFile struct {
-	kind uint64
-	id   uint32
+	Kind uint64
+	ID   uint32
 	body []byte // the entry of its kind, for the kinds that matter here
 
 	inode uint64 // of a socket
 	flags uint64 // of a socket: open(2) flags
-	fown  []byte // of a socket: fown_entry
+	Owner []byte // of a socket: fown_entry
 	peer  uint64 // of a unix socket: inode of its peer
-	extra uint64 // of a unix socket: uflags
+	Extra uint64 // of a unix socket: uflags
 }
 
 // parseOpenFile reads those parts of a file_entry that an edit needs.
@@ -62,9 +62,9 @@ func parseOpenFile(msg []byte) (openFile, error) {
 	for s.Next() {
 		switch {
 		case s.Is(fileEntryType, wire.Varint):
-			f.kind = s.Uint
+			f.Kind = s.Uint
 		case s.Is(fileEntryID, wire.Varint):
-			f.id = uint32(s.Uint)
+			f.ID = uint32(s.Uint)
 		case s.Is(fileEntryReg, wire.Bytes), s.Is(fileEntryInet, wire.Bytes), s.Is(fileEntryUnix, wire.Bytes):
 			f.body = s.Bytes
 		}
@@ -72,7 +72,7 @@ func parseOpenFile(msg []byte) (openFile, error) {
 	if s.Err != nil {
 		return f, s.Err
 	}
-	switch f.kind {
+	switch f.Kind {
 	case fileInetSk:
 		return f, f.socket(9, 13) // inet_sk_entry.flags and fown
 	case fileUnixSk:
@@ -92,15 +92,15 @@ func (f *openFile) socket(flags, fown protowire.Number) error {
 		case s.Is(flags, wire.Varint):
 			f.flags = s.Uint
 		case s.Is(fown, wire.Bytes):
-			f.fown = s.Bytes
-		case f.kind == fileUnixSk && s.Is(6, wire.Varint):
-			f.extra = s.Uint
-		case f.kind == fileUnixSk && s.Is(8, wire.Varint):
+			f.Owner = s.Bytes
+		case f.Kind == fileUnixSk && s.Is(6, wire.Varint):
+			f.Extra = s.Uint
+		case f.Kind == fileUnixSk && s.Is(8, wire.Varint):
 			f.peer = s.Uint
 		}
 	}
 	if s.Err == nil && f.inode == 0 {
-		return fmt.Errorf("read socket %#x: %w: no inode", f.id, wire.ErrMalformed)
+		return fmt.Errorf("read socket %#x: %w: no inode", f.ID, wire.ErrMalformed)
 	}
 	return s.Err
 }
@@ -111,10 +111,10 @@ func (f *openFile) socket(flags, fown protowire.Number) error {
 // Size and mode stay out, as CRIU would compare them; the mount id too, since
 // its default says "whatever mount".
 func appendReg(dst []byte, f openFile, key string) []byte {
-	dst = wire.AppendVarint(dst, regID, uint64(f.id))
+	dst = wire.AppendVarint(dst, regID, uint64(f.ID))
 	dst = wire.AppendVarint(dst, regFlags, f.flags)
 	dst = wire.AppendVarint(dst, regPos, 0)
-	dst = wire.AppendBytes(dst, regFown, f.fown)
+	dst = wire.AppendBytes(dst, regFown, f.Owner)
 	dst = protowire.AppendTag(dst, regName, wire.Bytes)
 	dst = protowire.AppendVarint(dst, uint64(1+len(key)))
 	return append(append(dst, '/'), key...)
@@ -127,7 +127,7 @@ func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
 	for s.Next() {
 		switch {
 		case s.Is(fileEntryType, wire.Varint):
-			dst = wire.AppendVarint(dst, fileEntryType, fileReg)
+			dst = wire.AppendVarint(dst, fileEntryType, FileReg)
 		case s.Is(fileEntryInet, wire.Bytes), s.Is(fileEntryUnix, wire.Bytes),
 			s.Is(fileEntryEventfd, wire.Bytes), s.Is(fileEntryInotify, wire.Bytes), s.Is(fileEntryReg, wire.Bytes):
 			dst = wire.AppendBytes(dst, fileEntryReg, reg)
@@ -140,14 +140,14 @@ func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
 
 // A fileImage is an image that may say something about open files.
 type fileImage struct {
-	name string
-	typ  Type
+	Name string
+	Type Type
 }
 
 // fileImages lists them, files.img first: it tells the ids that the others
 // refer to.
 func (v *View) fileImages() ([]fileImage, error) {
-	all, err := imageNames(v.dir)
+	all, err := Names(v.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -163,5 +163,5 @@ func (v *View) fileImages() ([]fileImage, error) {
 	return targets, nil
 }
 
-// filesImage is the image of all open files.
-const filesImage = "files.img"
+// FilesImage is the image of all open files.
+const FilesImage = "files.img"

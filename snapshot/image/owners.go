@@ -40,7 +40,7 @@ const (
 // Cost: 0.2 us a file, if none does.
 func ReadOwners(images string) ([]Owner, error) {
 	fail := func(err error) ([]Owner, error) { return nil, fmt.Errorf("list owners of files: %w", err) }
-	records, err := readRecords(filepath.Join(images, filesImage), TypeFiles)
+	records, err := readRecords(filepath.Join(images, FilesImage), TypeFiles)
 	if err != nil {
 		return fail(err)
 	}
@@ -61,7 +61,7 @@ func ReadOwners(images string) ([]Owner, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
-	names, err := imageNames(images)
+	names, err := Names(images)
 	if err != nil {
 		return fail(err)
 	}
@@ -169,7 +169,7 @@ var ownerFields = sync.OnceValue(func() map[protowire.Number]fieldsOfOwner {
 // and can't be told any more to send (fs/fcntl.c, setfl); and to inotify_init1(2), which
 // does not know it (criu/fsnotify.c, open_inotify_fd).
 func (v *View) ClearAsync() error {
-	err := v.editIfChanged(filesImage, TypeFiles, func(msg []byte) ([]byte, error) {
+	err := v.editIfChanged(FilesImage, TypeFiles, func(msg []byte) ([]byte, error) {
 		for entry, fields := range ownerFields() {
 			var err error
 			msg, err = wire.EditAt(msg, []protowire.Number{entry}, func(body []byte) ([]byte, error) {

@@ -19,7 +19,7 @@ func TestReadOwners(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(owners, 0))
 
-	names, err := imageNames(dir)
+	names, err := Names(dir)
 	qt.Assert(t, qt.IsNil(err))
 	at, err := descriptors(dir, names)
 	qt.Assert(t, qt.IsNil(err))

@@ -157,7 +157,7 @@ func pairDevice(number int) uint32 { return math.MaxUint32>>1 - uint32(number) }
 
 // readFiles finds where the terminals' files are.
 func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry) error {
-	files, err := readMessages[fdinfo.FileEntry](images, filesImage, TypeFiles)
+	files, err := readMessages[fdinfo.FileEntry](images, FilesImage, TypeFiles)
 	if err != nil {
 		return fmt.Errorf("read terminals: %w", err)
 	}
@@ -189,7 +189,7 @@ func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry)
 
 // readMount finds the one mount on which all terminals are.
 func (t *Terminals) readMount(images string, mounts map[int32]bool) error {
-	names, err := imageNames(images)
+	names, err := Names(images)
 	if err != nil {
 		return fmt.Errorf("read terminals: %w", err)
 	}

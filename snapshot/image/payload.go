@@ -82,7 +82,7 @@ func shmPayload(msg []byte) (uint64, error) {
 // msgPayload: an ipc_msg_entry is followed by one record for each message in
 // the queue, with the message behind it.
 func msgPayload(msg []byte) (uint64, error) {
-	queue, err := isMessageQueue(msg)
+	queue, err := IsMessageQueue(msg)
 	if err != nil || queue {
 		return 0, err
 	}
@@ -90,9 +90,9 @@ func msgPayload(msg []byte) (uint64, error) {
 	return roundUp(n, 8), err
 }
 
-// isMessageQueue tells an ipc_msg_entry, whose first field is a message, from
+// IsMessageQueue tells an ipc_msg_entry, whose first field is a message, from
 // an ipc_msg, where it is a number.
-func isMessageQueue(msg []byte) (bool, error) {
+func IsMessageQueue(msg []byte) (bool, error) {
 	s := wire.Scan(msg)
 	for s.Next() {
 		if s.Is(1, wire.Bytes) {

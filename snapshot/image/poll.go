@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // RestartPolls lets threads that wait in poll(2) without a time limit go on waiting. To CRIU

@@ -12,8 +12,8 @@ import (
 
 func coreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
 
-// coreID is the id in the name of an image of a process or thread.
-func coreID(name string) (int, error) {
+// CoreID is the id in the name of an image of a process or thread.
+func CoreID(name string) (int, error) {
 	id, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "core-"), ".img"))
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w: no id in its name", name, wire.ErrMalformed)

@@ -107,8 +107,8 @@ func (w *walker) skip(n uint64) error {
 	return nil
 }
 
-// walkFile is walk for a file by name.
-func walkFile(fsys fs.FS, name string, fn func(t Type, msg []byte, payload uint64) error) (_ Type, err error) {
+// WalkFile is walk for a file by name.
+func WalkFile(fsys fs.FS, name string, fn func(t Type, msg []byte, payload uint64) error) (_ Type, err error) {
 	f, err := fsys.Open(name)
 	if err != nil {
 		return 0, err

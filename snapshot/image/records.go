@@ -24,7 +24,7 @@ func readRecords(path string, want Type) ([]Record, error) {
 }
 
 // readMessages reads an image; a missing one has no messages.
-func readMessages[T any, M message[T]](images, name string, want Type) ([]M, error) {
+func readMessages[T any, M Message[T]](images, name string, want Type) ([]M, error) {
 	records, err := readRecords(filepath.Join(images, name), want)
 	if err != nil {
 		return nil, err

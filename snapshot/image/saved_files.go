@@ -48,7 +48,7 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 	}
 	for _, rec := range remaps {
 		var m remap.RemapFilePathEntry
-		if err := unmarshalInto(rec.Message, &m); err != nil {
+		if err := UnmarshalInto(rec.Message, &m); err != nil {
 			return fail(err)
 		}
 		removed[m.GetOrigId()] = true
@@ -70,16 +70,16 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 		if err != nil {
 			return fail(err)
 		}
-		if file.kind != fileReg {
+		if file.Kind != FileReg {
 			continue
 		}
 		var reg regfile.RegFileEntry
-		if err := unmarshalInto(file.body, &reg); err != nil {
+		if err := UnmarshalInto(file.body, &reg); err != nil {
 			return fail(err)
 		}
 		saved := SavedFile{
-			ID: file.id, Name: reg.GetName(), Mount: int(reg.GetMntId()), Flags: int(reg.GetFlags()), Mode: reg.GetMode(),
-			SizeBytes: -1, External: reg.GetExt(), Removed: removed[file.id],
+			ID: file.ID, Name: reg.GetName(), Mount: int(reg.GetMntId()), Flags: int(reg.GetFlags()), Mode: reg.GetMode(),
+			SizeBytes: -1, External: reg.GetExt(), Removed: removed[file.ID],
 		}
 		if reg.Size != nil {
 			saved.SizeBytes = int64(reg.GetSize())
@@ -107,7 +107,7 @@ func SavedMounts(images string) ([]SavedMount, error) {
 		}
 		for _, rec := range records {
 			var m mnt.MntEntry
-			if err := unmarshalInto(rec.Message, &m); err != nil {
+			if err := UnmarshalInto(rec.Message, &m); err != nil {
 				return nil, fmt.Errorf("list saved mounts: %w", err)
 			}
 			mounts = append(mounts, SavedMount{ID: int(m.GetMntId()), Mountpoint: m.GetMountpoint(), External: m.GetExtKey()})
@@ -153,16 +153,16 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 		if err != nil {
 			return fmt.Errorf("change files: %w", err)
 		}
-		change, ok := changes[file.id]
-		if !ok || file.kind != fileReg {
+		change, ok := changes[file.ID]
+		if !ok || file.Kind != FileReg {
 			continue
 		}
 		body, err := change.apply(file.body)
 		if err != nil {
-			return fmt.Errorf("change file %#x: %w", file.id, err)
+			return fmt.Errorf("change file %#x: %w", file.ID, err)
 		}
 		if img.Records[i].Message, err = appendAsReg(nil, rec.Message, body); err != nil {
-			return fmt.Errorf("change file %#x: %w", file.id, err)
+			return fmt.Errorf("change file %#x: %w", file.ID, err)
 		}
 	}
 	if err := v.Replace("files.img", img.Encode()); err != nil {
@@ -174,7 +174,7 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 // apply returns a reg_file_entry with the change in it.
 func (c FileChange) apply(body []byte) ([]byte, error) {
 	var reg regfile.RegFileEntry
-	if err := unmarshalInto(body, &reg); err != nil {
+	if err := UnmarshalInto(body, &reg); err != nil {
 		return nil, err
 	}
 	if c.Unchecked || c.Key != "" {

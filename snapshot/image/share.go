@@ -31,7 +31,7 @@ func ShareMemory(ctx context.Context, images string, bases map[string]int64) (na
 	if err != nil {
 		return nil, fmt.Errorf("share memory: %w", err)
 	}
-	if len(d.tree) < 2 {
+	if len(d.Tree) < 2 {
 		return nil, nil
 	}
 	files := make(map[string]MemoryFile, len(bases))
@@ -44,7 +44,7 @@ func ShareMemory(ctx context.Context, images string, bases map[string]int64) (na
 	}
 	f := &family{edit: e, dump: d, lent: make(map[string]string)}
 	defer f.close()
-	for _, entry := range d.tree {
+	for _, entry := range d.Tree {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("share memory: %w", err)
 		}
@@ -61,7 +61,7 @@ func ShareMemory(ctx context.Context, images string, bases map[string]int64) (na
 // A family is the processes of a dump that were looked at so far.
 type family struct {
 	edit    *memoryEdit
-	dump    *dump
+	dump    *Dump
 	lenders []*lender // in the order of the tree: parents first
 	open    []*os.File
 	lent    map[string]string // the pages images that another process has mapped, and their names
@@ -102,7 +102,7 @@ func (f *family) process(ctx context.Context, entry *pstree.PstreeEntry) error {
 	f.open = append(f.open, file)
 	f.lenders = append(f.lenders, &lender{
 		pid: entry.GetPid(), ppid: entry.GetPpid(), pages: pagesName(t), file: file, runs: plan.mapped,
-		size: int64(t.pages.StoredPages() * PageSize),
+		size: int64(t.Pages.StoredPages() * PageSize),
 	})
 	return nil
 }
@@ -114,13 +114,13 @@ func (f *family) relatives(entry *pstree.PstreeEntry) []*lender {
 	for _, o := range f.lenders {
 		byPID[o.pid] = o
 	}
-	parents := make(map[uint32]uint32, len(f.dump.tree))
-	for _, e := range f.dump.tree {
+	parents := make(map[uint32]uint32, len(f.dump.Tree))
+	for _, e := range f.dump.Tree {
 		parents[e.GetPid()] = e.GetPpid()
 	}
 	var all []*lender
 	at := entry.GetPpid()
-	for range f.dump.tree { // no longer: a tree that nobody dumped may have a circle
+	for range f.dump.Tree { // no longer: a tree that nobody dumped may have a circle
 		if o := byPID[at]; o != nil && !slices.Contains(all, o) {
 			all = append(all, o)
 		}
@@ -137,13 +137,13 @@ func (f *family) relatives(entry *pstree.PstreeEntry) []*lender {
 }
 
 // share edits the images of one process.
-func (f *family) share(ctx context.Context, t *task, plan *memoryPlan, path string) (changed bool, err error) {
-	relatives := f.relatives(t.entry)
-	vmas := t.mm.GetVmas()
+func (f *family) share(ctx context.Context, t *Task, plan *memoryPlan, path string) (changed bool, err error) {
+	relatives := f.relatives(t.Entry)
+	vmas := t.MM.GetVmas()
 	if len(relatives) == 0 || marksHeap(vmas) { // a guard can't cover many ranges there
 		return false, nil
 	}
-	runs, err := findRuns(t.pages, vmas)
+	runs, err := findRuns(t.Pages, vmas)
 	if err != nil {
 		return false, err
 	}
@@ -180,7 +180,7 @@ func (f *family) share(ctx context.Context, t *task, plan *memoryPlan, path stri
 }
 
 // mappings has segments of a process's memory come from the pages of their lenders.
-func (f *family) mappings(t *task, plan *memoryPlan, segments []segment) error {
+func (f *family) mappings(t *Task, plan *memoryPlan, segments []segment) error {
 	slices.SortFunc(segments, func(a, b segment) int { return cmp.Compare(a.start, b.start) })
 	ids := make(map[*lender]uint32)
 	cuts := make([]cut, len(segments))
@@ -197,6 +197,6 @@ func (f *family) mappings(t *task, plan *memoryPlan, segments []segment) error {
 		}
 		cuts[i] = cut{run: run{start: g.start, pages: g.pages, offset: g.theirs, vma: g.vma}, file: ids[g.lender]}
 	}
-	pieces := plan.pieces(t.mm.GetVmas(), func(file uint32) uint32 { return file }, cuts)
+	pieces := plan.pieces(t.MM.GetVmas(), func(file uint32) uint32 { return file }, cuts)
 	return f.edit.view.editMappings(t, pieces)
 }

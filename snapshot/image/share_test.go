@@ -178,7 +178,7 @@ func TestShareMemory(t *testing.T) {
 // TestShareMemoryAndBack: when all is copied, the mappings of a process are those that
 // CRIU wrote, so that CRIU can compare them with the parent's.
 func TestShareMemoryAndBack(t *testing.T) {
-	heap := withStatus(vmaRegular | vmaHeap | vmaAnonPrivate)
+	heap := withStatus(VMARegular | VMAHeap | VMAAnonPrivate)
 	vmas := []*vma.VmaEntry{anon(0, 600, heap), anon(600, 300, withProt(1)), anon(900, 200), anon(1100, 100, of(3, 5)), anon(1200, 40, withFlags(mapGrowsDown))}
 	extents := []Extent{stored(10, 500), stored(700, 150), stored(900, 100), stored(1010, 100), stored(1200, 40)}
 	parent := make(pageContent)
@@ -212,7 +212,7 @@ func TestShareMemoryAndBack(t *testing.T) {
 		for i, v := range m.GetVmas() {
 			qt.Check(t, qt.Equals(v.GetStart(), vmas[i].GetStart()))
 			qt.Check(t, qt.Equals(v.GetEnd(), vmas[i].GetEnd()))
-			qt.Check(t, qt.Equals(v.GetStatus()&^vmaHeap, vmas[i].GetStatus()&^vmaHeap))
+			qt.Check(t, qt.Equals(v.GetStatus()&^VMAHeap, vmas[i].GetStatus()&^VMAHeap))
 		}
 	}
 }

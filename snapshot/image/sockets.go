@@ -63,16 +63,16 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
-		data, err := v.Read(target.name)
+		data, err := v.Read(target.Name)
 		if err != nil {
 			return nil, fmt.Errorf("replace sockets: %w", err)
 		}
-		data, err = edit.file(target.typ, data)
+		data, err = edit.file(target.Type, data)
 		if err != nil {
-			return nil, fmt.Errorf("replace sockets in %s: %w", target.name, err)
+			return nil, fmt.Errorf("replace sockets in %s: %w", target.Name, err)
 		}
 		if data != nil {
-			changed[target.name] = data
+			changed[target.Name] = data
 		}
 	}
 	for name, data := range changed {

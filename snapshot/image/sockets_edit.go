@@ -19,15 +19,15 @@ func (e *socketEdit) files(records []Record) ([]Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read file %d: %w", i, err)
 		}
-		switch file.kind {
-		case fileReg:
+		switch file.Kind {
+		case FileReg:
 			if err := e.checkName(file); err != nil {
 				return nil, err
 			}
 		case fileInetSk, fileUnixSk:
 			key, held := e.keys[file.inode]
-			if file.kind == fileUnixSk {
-				e.unix = append(e.unix, unixPeer{file.inode, file.peer, file.extra&fileUnixExternal != 0})
+			if file.Kind == fileUnixSk {
+				e.unix = append(e.unix, unixPeer{file.inode, file.peer, file.Extra&UnixExternal != 0})
 			}
 			if !held {
 				continue
@@ -36,11 +36,11 @@ func (e *socketEdit) files(records []Record) ([]Record, error) {
 			scratch = appendReg(scratch[:0], file, key)
 			block, err = appendAsReg(block, rec.Message, scratch)
 			if err != nil {
-				return nil, fmt.Errorf("edit file %#x: %w", file.id, err)
+				return nil, fmt.Errorf("edit file %#x: %w", file.ID, err)
 			}
 			edited[i].Message = block[start:len(block):len(block)]
-			e.ids[file.id] = len(e.done)
-			e.done = append(e.done, Replaced{Inode: file.inode, Key: key, File: file.id})
+			e.ids[file.ID] = len(e.done)
+			e.done = append(e.done, Replaced{Inode: file.inode, Key: key, File: file.ID})
 		}
 	}
 	if err := e.checkPeers(); err != nil {
@@ -60,7 +60,7 @@ func (e *socketEdit) checkName(file openFile) error {
 			continue
 		}
 		if _, ok := e.taken[string(s.Bytes[1:])]; ok {
-			return fmt.Errorf("%w: %q is the name of file %#x", ErrKey, s.Bytes[1:], file.id)
+			return fmt.Errorf("%w: %q is the name of file %#x", ErrKey, s.Bytes[1:], file.ID)
 		}
 	}
 	return s.Err
@@ -113,7 +113,7 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 			block = make([]byte, 0, len(e.ids)*16)
 		}
 		start := len(block)
-		if block, err = wire.SetVarint(block, rec.Message, fdinfoType, fileReg); err != nil {
+		if block, err = wire.SetVarint(block, rec.Message, fdinfoType, FileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		edited[i].Message = block[start:len(block):len(block)]

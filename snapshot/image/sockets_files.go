@@ -51,20 +51,20 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("replace files: %w", err)
 		}
-		if target.typ == TypeSkQueues {
+		if target.Type == TypeSkQueues {
 			continue // what waits for a socket is none of this
 		}
-		img, err := v.decode(target.name, target.typ)
+		img, err := v.decode(target.Name, target.Type)
 		if err != nil {
-			return nil, fmt.Errorf("replace files in %s: %w", target.name, err)
+			return nil, fmt.Errorf("replace files in %s: %w", target.Name, err)
 		}
-		edited, err := edit.image(target.typ, img.Records)
+		edited, err := edit.image(target.Type, img.Records)
 		if err != nil {
-			return nil, fmt.Errorf("replace files in %s: %w", target.name, err)
+			return nil, fmt.Errorf("replace files in %s: %w", target.Name, err)
 		}
 		if edited != nil {
 			img.Records = edited
-			changed[target.name] = img.Encode()
+			changed[target.Name] = img.Encode()
 		}
 	}
 	for name, data := range changed {
@@ -120,7 +120,7 @@ func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
 		if r == nil {
 			continue
 		}
-		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, fileReg); err != nil {
+		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, FileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		r.FDs++
@@ -144,24 +144,24 @@ func (e *fileEdit) files(records []Record) ([]Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read file %d: %w", i, err)
 		}
-		if file.kind == fileReg {
+		if file.Kind == FileReg {
 			if err := names.checkName(file); err != nil {
 				return nil, err
 			}
 		}
-		key, ok := e.keys[file.id]
+		key, ok := e.keys[file.ID]
 		if !ok {
 			continue
 		}
 		object, err := parseObject(rec.Message)
 		if err != nil {
-			return nil, fmt.Errorf("read file %#x: %w", file.id, err)
+			return nil, fmt.Errorf("read file %#x: %w", file.ID, err)
 		}
-		file.flags, file.fown = uint64(object.Flags), object.fown
+		file.flags, file.Owner = uint64(object.Flags), object.fown
 		if edited[i].Message, err = appendAsReg(nil, rec.Message, appendReg(nil, file, key)); err != nil {
-			return nil, fmt.Errorf("edit file %#x: %w", file.id, err)
+			return nil, fmt.Errorf("edit file %#x: %w", file.ID, err)
 		}
-		e.done[file.id] = &Replaced{Key: key, File: file.id}
+		e.done[file.ID] = &Replaced{Key: key, File: file.ID}
 	}
 	if len(e.done) == 0 {
 		return nil, nil
@@ -195,7 +195,7 @@ func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
 		if err != nil {
 			return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 		}
-		if file.id == id {
+		if file.ID == id {
 			return parseObject(rec.Message)
 		}
 	}
@@ -225,7 +225,7 @@ func parseObject(msg []byte) (Eventfd, error) {
 	if s.Err != nil {
 		return o, s.Err
 	}
-	if kind != fileEventfd && kind != fileInotify && kind != fileReg || body == nil {
+	if kind != fileEventfd && kind != fileInotify && kind != FileReg || body == nil {
 		return o, fmt.Errorf("%w: it can't be replaced, being of type %d", wire.ErrMalformed, kind)
 	}
 	s = wire.Scan(body)

@@ -259,7 +259,7 @@ func FuzzReplaceFiles(f *testing.F) {
 			if img.Type == TypeFiles {
 				file, err := parseOpenFile(rec.Message)
 				qt.Assert(t, qt.IsNil(err))
-				got = file.id
+				got = file.ID
 			} else if got, _, err = parseFdinfo(rec.Message); err != nil {
 				t.Fatal(err)
 			}

@@ -65,7 +65,7 @@ func checkEdit(t *testing.T, in, out []byte) {
 		for i, rec := range after.Records {
 			file, err := parseOpenFile(rec.Message)
 			qt.Assert(t, qt.IsNil(err))
-			if file.kind != fileReg {
+			if file.Kind != FileReg {
 				qt.Assert(t, qt.IsTrue(bytes.Equal(rec.Message, before.Records[i].Message)))
 			}
 		}

@@ -7,12 +7,11 @@ import (
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
-
-	"github.com/snapctl/snapctl/snapshot/image/imagetest"
-
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
 // fdTypes counts the descriptors of each file of a dump, and tells their type.

@@ -85,14 +85,14 @@ func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int
 	if err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	files, err := v.decode(filesImage, TypeFiles)
+	files, err := v.decode(FilesImage, TypeFiles)
 	if err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
 	if err := e.run(infos, files); err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	for name, img := range map[string]*Image{ttyInfoImage: infos, filesImage: files} {
+	for name, img := range map[string]*Image{ttyInfoImage: infos, FilesImage: files} {
 		if err := v.Replace(name, img.Encode()); err != nil {
 			return fmt.Errorf("place terminals: %w", err)
 		}

@@ -109,7 +109,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 	// What /dev/tty led to is open in its place; a terminal that is gone is one without
 	// settings, of a number that no other has.
 	qt.Assert(t, qt.IsNil(v.PlaceTerminals(t.Context(), atTTY)))
-	files, err := readMessages[fdinfo.FileEntry](v.Dir(), filesImage, TypeFiles)
+	files, err := readMessages[fdinfo.FileEntry](v.Dir(), FilesImage, TypeFiles)
 	qt.Assert(t, qt.IsNil(err))
 	leads := make(map[uint32]uint32)
 	for _, f := range files {
@@ -143,7 +143,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 	master := infos[1]
 	qt.Check(t, qt.Equals(master.GetType(), tty.TtyType_EXT_TTY))
 	qt.Check(t, qt.DeepEquals([]uint32{master.GetRdev(), master.GetDev(), master.GetSid(), master.GetPgrp()}, []uint32{0x502, 0x7fffffff, 11, 11}))
-	files, err = readMessages[fdinfo.FileEntry](v.Dir(), filesImage, TypeFiles)
+	files, err = readMessages[fdinfo.FileEntry](v.Dir(), FilesImage, TypeFiles)
 	qt.Assert(t, qt.IsNil(err))
 	for _, f := range files {
 		if id := f.GetId(); id == 5 || id == 6 {
@@ -158,7 +158,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 			qt.Check(t, qt.Equals(f.GetType(), fdinfo.FdTypes_TTY))
 		}
 	}
-	for at, want := range map[DescriptorRef]uint64{{PID: 10, FD: 0}: 11, {PID: 11, FD: 0}: fileReg, {PID: 11, FD: 1}: fileReg, {PID: 12, FD: 0}: fileReg, {PID: 12, FD: 1}: 11} {
+	for at, want := range map[DescriptorRef]uint64{{PID: 10, FD: 0}: 11, {PID: 11, FD: 0}: FileReg, {PID: 11, FD: 1}: FileReg, {PID: 12, FD: 0}: FileReg, {PID: 12, FD: 1}: 11} {
 		_, kind, err := findDescriptor(v.Dir(), at)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(kind, want), qt.Commentf("%v", at))
@@ -211,7 +211,7 @@ func TestPipe(t *testing.T) {
 
 func FuzzTerminals(f *testing.F) {
 	dump := ttyDump(f)
-	names := []string{ttyInfoImage, filesImage, "pstree.img", "mountpoints-12.img", "fdinfo-11.img"}
+	names := []string{ttyInfoImage, FilesImage, "pstree.img", "mountpoints-12.img", "fdinfo-11.img"}
 	for i, name := range names {
 		data, err := os.ReadFile(filepath.Join(dump, name))
 		qt.Assert(f, qt.IsNil(err))

@@ -31,7 +31,7 @@ var timersPath = []protowire.Number{coreTask, taskTimers, timersPosix}
 // StrayTimers lists the images of processes that have a timer of no thread of theirs; see
 // [View.PlaceTimers].
 func StrayTimers(images string) ([]string, error) {
-	names, err := imageNames(images)
+	names, err := Names(images)
 	if err != nil {
 		return nil, fmt.Errorf("look for timers: %w", err)
 	}
@@ -63,7 +63,7 @@ func StrayTimers(images string) ([]string, error) {
 					return nil, fmt.Errorf("look for timers: %w", err)
 				}
 			}
-			pid, err := coreID(name)
+			pid, err := CoreID(name)
 			if err != nil {
 				return nil, fmt.Errorf("look for timers: %w", err)
 			}
@@ -86,7 +86,7 @@ func (v *View) PlaceTimers(images []string) error {
 		return fmt.Errorf("place timers: %w", err)
 	}
 	for _, name := range images {
-		pid, err := coreID(name)
+		pid, err := CoreID(name)
 		if err != nil {
 			return fmt.Errorf("place timers: %w", err)
 		}

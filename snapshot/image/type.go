@@ -134,10 +134,10 @@ func (t Type) known() bool {
 	return false
 }
 
-// typeOf tells what type an image of this name has, if it has records at all.
+// TypeOf tells what type an image of this name has, if it has records at all.
 // Names are a type's name and, for most, a number behind it; the images of
 // memory, of what other programs wrote, and of plugins have none.
-func typeOf(name string) (Type, bool) {
+func TypeOf(name string) (Type, bool) {
 	stem := strings.TrimSuffix(name, ".img")
 	for _, known := range typeNames {
 		rest, ok := strings.CutPrefix(stem, known.name)

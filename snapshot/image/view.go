@@ -50,7 +50,7 @@ func NewView(ctx context.Context, images, dir string) (_ *View, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("view images: %w", err)
 	}
-	names, err := imageNames(target)
+	names, err := Names(target)
 	if err != nil {
 		return nil, fmt.Errorf("view images: %w", err)
 	}
@@ -190,8 +190,8 @@ func makeEmptyDir(dir string) (undo func() error, err error) {
 // (CR_PARENT_LINK in criu/include/image.h).
 const parentLink = "parent"
 
-// imageNames lists the images of a dump, and its parent link, in no order.
-func imageNames(dir string) ([]string, error) {
+// Names lists the images of a dump, and its parent link, in no order.
+func Names(dir string) ([]string, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err

@@ -8,14 +8,12 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fh"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fown"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fsnotify"
-
-	"github.com/snapctl/snapctl/snapshot/image/imagetest"
-
 	sk_opts "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-opts"
-
 	sk_unix "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-unix"
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
 func noOwner() *fown.FownEntry {

@@ -1,4 +1,4 @@
-package image
+package verify
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
@@ -22,10 +23,10 @@ func TestVerify(t *testing.T) {
 	for _, name := range imagetest.Names(t) {
 		t.Run(name, func(t *testing.T) {
 			images := imagetest.Dump(t, name)
-			qt.Check(t, qt.IsNil(Verify(t.Context(), images)))
+			qt.Check(t, qt.IsNil(Images(t.Context(), images)))
 
 			// So is an edited view.
-			v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+			v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 			qt.Assert(t, qt.IsNil(err))
 			keys := make(map[uint64]string)
 			for _, file := range imagetest.Load[fdinfo.FileEntry](t, images, "files.img") {
@@ -35,23 +36,23 @@ func TestVerify(t *testing.T) {
 			}
 			_, err = v.ReplaceSockets(t.Context(), keys)
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.IsNil(Verify(t.Context(), v.Dir())))
+			qt.Check(t, qt.IsNil(Images(t.Context(), v.Dir())))
 		})
 	}
 }
 
 // edit rewrites an image of a dump record by record.
-func edit(tb testing.TB, images fstest.MapFS, name string, fn func(records []Record) []Record) {
+func edit(tb testing.TB, images fstest.MapFS, name string, fn func(records []image.Record) []image.Record) {
 	tb.Helper()
-	img, err := Decode(images[name].Data)
+	img, err := image.Decode(images[name].Data)
 	qt.Assert(tb, qt.IsNil(err))
 	img.Records = fn(img.Records)
 	images[name].Data = img.Encode()
 }
 
 // set changes varint fields in the message of one record.
-func set(record int, num protowire.Number, value uint64) func([]Record) []Record {
-	return func(records []Record) []Record {
+func set(record int, num protowire.Number, value uint64) func([]image.Record) []image.Record {
+	return func(records []image.Record) []image.Record {
 		msg, err := wire.SetVarint(nil, records[record].Message, num, value)
 		if err != nil {
 			panic(err)
@@ -62,54 +63,54 @@ func set(record int, num protowire.Number, value uint64) func([]Record) []Record
 }
 
 func TestVerifyFinds(t *testing.T) {
-	drop := func(records []Record) []Record { return records[1:] }
-	double := func(records []Record) []Record { return append(records, records[0]) }
+	drop := func(records []image.Record) []image.Record { return records[1:] }
+	double := func(records []image.Record) []image.Record { return append(records, records[0]) }
 	tests := map[string]struct {
 		image string
-		edit  func([]Record) []Record
+		edit  func([]image.Record) []image.Record
 		want  error
 		text  string
 	}{
-		"image version":        {"inventory.img", set(0, 1, 3), ErrInconsistent, "image version 3"},
+		"image version":        {"inventory.img", set(0, 1, 3), image.ErrInconsistent, "image version 3"},
 		"two inventories":      {"inventory.img", double, wire.ErrMalformed, "2 records instead of one"},
-		"no first process":     {"pstree.img", drop, ErrInconsistent, "has parent 1"},
-		"process twice":        {"pstree.img", double, ErrInconsistent, "there twice"},
+		"no first process":     {"pstree.img", drop, image.ErrInconsistent, "has parent 1"},
+		"process twice":        {"pstree.img", double, image.ErrInconsistent, "there twice"},
 		"process unknown":      {"pstree.img", set(1, 1, 99), os.ErrNotExist, "core-99.img"},
-		"parent unknown":       {"pstree.img", set(1, 2, 99), ErrInconsistent, "before its parent 99"},
-		"file missing":         {"files.img", drop, ErrInconsistent, "which is not in files.img"},
-		"file twice":           {"files.img", double, ErrInconsistent, "is there twice"},
-		"file of other type":   {"files.img", set(0, 1, 4), ErrInconsistent, "no entry of its type INETSK"},
-		"file of two ids":      {"files.img", set(0, 2, 99), ErrInconsistent, "is 0x1 inside"},
-		"descriptor type":      {"fdinfo-2.img", set(0, 3, 4), ErrInconsistent, "which is of type reg"},
-		"descriptor twice":     {"fdinfo-2.img", double, ErrInconsistent, "descriptor 0 is there twice"},
-		"descriptor to none":   {"fdinfo-2.img", set(0, 1, 9999), ErrInconsistent, "descriptor 0 is file 0x270f"},
-		"no executable":        {"mm-1.img", set(0, 12, 9999), ErrInconsistent, "executable is file 0x270f"},
-		"no working directory": {"fs-1.img", set(0, 1, 9999), ErrInconsistent, "working directory"},
-		"no root directory":    {"fs-1.img", set(0, 2, 9999), ErrInconsistent, "root directory"},
-		"other UTS namespace":  {"ids-1.img", set(0, 8, 99), ErrInconsistent, "no utsns-99.img"},
+		"parent unknown":       {"pstree.img", set(1, 2, 99), image.ErrInconsistent, "before its parent 99"},
+		"file missing":         {"files.img", drop, image.ErrInconsistent, "which is not in files.img"},
+		"file twice":           {"files.img", double, image.ErrInconsistent, "is there twice"},
+		"file of other type":   {"files.img", set(0, 1, 4), image.ErrInconsistent, "no entry of its type INETSK"},
+		"file of two ids":      {"files.img", set(0, 2, 99), image.ErrInconsistent, "is 0x1 inside"},
+		"descriptor type":      {"fdinfo-2.img", set(0, 3, 4), image.ErrInconsistent, "which is of type reg"},
+		"descriptor twice":     {"fdinfo-2.img", double, image.ErrInconsistent, "descriptor 0 is there twice"},
+		"descriptor to none":   {"fdinfo-2.img", set(0, 1, 9999), image.ErrInconsistent, "descriptor 0 is file 0x270f"},
+		"no executable":        {"mm-1.img", set(0, 12, 9999), image.ErrInconsistent, "executable is file 0x270f"},
+		"no working directory": {"fs-1.img", set(0, 1, 9999), image.ErrInconsistent, "working directory"},
+		"no root directory":    {"fs-1.img", set(0, 2, 9999), image.ErrInconsistent, "root directory"},
+		"other UTS namespace":  {"ids-1.img", set(0, 8, 99), image.ErrInconsistent, "no utsns-99.img"},
 		"other descriptors":    {"ids-1.img", set(0, 2, 99), os.ErrNotExist, "fdinfo-99.img"},
-		"fewer pages":          {"pagemap-1.img", drop2, ErrInconsistent, "instead of"},
-		"no pages":             {"pagemap-1.img", func(r []Record) []Record { return r[:1] }, ErrInconsistent, "no pages at all"},
-		"no head":              {"pagemap-1.img", func([]Record) []Record { return nil }, wire.ErrMalformed, "no head"},
-		"pages in no mapping":  {"pagemap-1.img", set(1, 1, PageSize), ErrInconsistent, "in no mapping"},
+		"fewer pages":          {"pagemap-1.img", drop2, image.ErrInconsistent, "instead of"},
+		"no pages":             {"pagemap-1.img", func(r []image.Record) []image.Record { return r[:1] }, image.ErrInconsistent, "no pages at all"},
+		"no head":              {"pagemap-1.img", func([]image.Record) []image.Record { return nil }, wire.ErrMalformed, "no head"},
+		"pages in no mapping":  {"pagemap-1.img", set(1, 1, image.PageSize), image.ErrInconsistent, "in no mapping"},
 		"pages inside a page":  {"pagemap-1.img", set(1, 1, 77), wire.ErrMalformed, "inside a page"},
 		"pages out of order":   {"pagemap-1.img", set(1, 1, 1<<46), wire.ErrMalformed, "after 0x4"},
-		"pages of another":     {"pagemap-1.img", set(0, 1, 1), ErrInconsistent, "belong to"},
-		"pages in a parent":    {"pagemap-1.img", set(1, 4, PageParent), ErrInconsistent, "in a parent dump"},
-		"no receiver":          {"sk-queues.img", set(0, 1, 9999), ErrInconsistent, "receiver is file"},
-		"no removed file":      {"remap-fpath.img", set(0, 1, 9999), ErrInconsistent, "removed file is file"},
-		"no ghost":             {"remap-fpath.img", set(0, 2, 9999), ErrInconsistent, "ghost-file-270f.img"},
-		"no link": {"remap-fpath.img", func(records []Record) []Record {
+		"pages of another":     {"pagemap-1.img", set(0, 1, 1), image.ErrInconsistent, "belong to"},
+		"pages in a parent":    {"pagemap-1.img", set(1, 4, image.PageParent), image.ErrInconsistent, "in a parent dump"},
+		"no receiver":          {"sk-queues.img", set(0, 1, 9999), image.ErrInconsistent, "receiver is file"},
+		"no removed file":      {"remap-fpath.img", set(0, 1, 9999), image.ErrInconsistent, "removed file is file"},
+		"no ghost":             {"remap-fpath.img", set(0, 2, 9999), image.ErrInconsistent, "ghost-file-270f.img"},
+		"no link": {"remap-fpath.img", func(records []image.Record) []image.Record {
 			return set(0, 2, 9999)(set(0, 3, 0)(records))
-		}, ErrInconsistent, "link is file"},
-		"memfd without inode":  {"memfd.img", drop, ErrInconsistent, "not in memfd.img"},
-		"memfd without memory": {"memfd.img", set(0, 5, 9999), ErrInconsistent, "without pagemap-shmem-9999.img"},
+		}, image.ErrInconsistent, "link is file"},
+		"memfd without inode":  {"memfd.img", drop, image.ErrInconsistent, "not in memfd.img"},
+		"memfd without memory": {"memfd.img", set(0, 5, 9999), image.ErrInconsistent, "without pagemap-shmem-9999.img"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			images := imagetest.FS(t, "plain")
 			edit(t, images, tc.image, tc.edit)
-			err := verify(t.Context(), images)
+			err := checkFS(t.Context(), images)
 			qt.Assert(t, qt.ErrorIs(err, tc.want))
 			qt.Check(t, qt.StringContains(err.Error(), tc.text))
 		})
@@ -117,7 +118,7 @@ func TestVerifyFinds(t *testing.T) {
 }
 
 // drop2 drops the last two extents of a pagemap.
-func drop2(records []Record) []Record { return records[:len(records)-2] }
+func drop2(records []image.Record) []image.Record { return records[:len(records)-2] }
 
 func TestVerifySeccompChain(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -143,12 +144,12 @@ func TestVerifySeccompChain(t *testing.T) {
 			msg, err := proto.Marshal(&entry)
 			qt.Assert(t, qt.IsNil(err))
 			images := imagetest.FS(t, "plain")
-			edit(t, images, "seccomp.img", func([]Record) []Record { return []Record{{Message: msg}} })
-			err = verify(t.Context(), images)
+			edit(t, images, "seccomp.img", func([]image.Record) []image.Record { return []image.Record{{Message: msg}} })
+			err = checkFS(t.Context(), images)
 			if tc.ok {
 				qt.Check(t, qt.IsNil(err))
 			} else {
-				qt.Check(t, qt.ErrorIs(err, ErrInconsistent))
+				qt.Check(t, qt.ErrorIs(err, image.ErrInconsistent))
 			}
 		})
 	}
@@ -169,7 +170,7 @@ func TestVerifyMissingImage(t *testing.T) {
 			t.Run(name+"/"+image, func(t *testing.T) {
 				images := imagetest.FS(t, name)
 				delete(images, image)
-				err := verify(t.Context(), images)
+				err := checkFS(t.Context(), images)
 				qt.Assert(t, qt.IsNotNil(err))
 				qt.Check(t, qt.StringContains(err.Error(), image))
 			})
@@ -189,7 +190,7 @@ func TestVerifyTruncatedImage(t *testing.T) {
 			t.Run(name+"/"+image, func(t *testing.T) {
 				images := imagetest.FS(t, name)
 				images[image].Data = file.Data[:len(file.Data)-1]
-				err := verify(t.Context(), images)
+				err := checkFS(t.Context(), images)
 				qt.Assert(t, qt.IsNotNil(err))
 				qt.Check(t, qt.StringContains(err.Error(), image))
 			})
@@ -210,20 +211,20 @@ func TestVerifyMixedUp(t *testing.T) {
 	images := imagetest.FS(t, "plain")
 	images["utsns-12.img"] = images["fs-1.img"]
 	delete(images, "fs-1.img")
-	err := verify(t.Context(), images)
-	qt.Check(t, qt.ErrorIs(err, ErrInconsistent))
+	err := checkFS(t.Context(), images)
+	qt.Check(t, qt.ErrorIs(err, image.ErrInconsistent))
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 	qt.Check(t, qt.StringContains(err.Error(), "utsns-12.img is of type fs"))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	qt.Check(t, qt.ErrorIs(verify(ctx, images), context.Canceled))
+	qt.Check(t, qt.ErrorIs(images(ctx, images), context.Canceled))
 }
 
 func BenchmarkVerify(b *testing.B) {
 	images := imagetest.Dump(b, "sandbox")
 	b.ReportAllocs()
 	for b.Loop() {
-		qt.Assert(b, qt.IsNil(Verify(b.Context(), images)))
+		qt.Assert(b, qt.IsNil(Images(b.Context(), images)))
 	}
 }

@@ -1,4 +1,4 @@
-package image
+package verify
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
@@ -23,25 +24,25 @@ func FuzzInspect(f *testing.F) {
 		images := imagetest.FS(f, name)
 		all = append(all, images)
 		names = append(names, slices.Sorted(maps.Keys(images)))
-		for j, image := range names[i] {
-			if data := images[image].Data; len(data) < 1<<16 {
+		for j, name := range names[i] {
+			if data := images[name].Data; len(data) < 1<<16 {
 				f.Add(byte(i), byte(j), data)
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, which, image byte, data []byte) {
+	f.Fuzz(func(t *testing.T, which, file byte, data []byte) {
 		i := int(which) % len(all)
 		images := maps.Clone(all[i])
-		images[names[i][int(image)%len(names[i])]] = &fstest.MapFile{Data: data}
-		bad := verify(t.Context(), images)
-		info, err := inspect(t.Context(), images)
+		images[names[i][int(file)%len(names[i])]] = &fstest.MapFile{Data: data}
+		bad := checkFS(t.Context(), images)
+		info, err := image.ReadFS(t.Context(), images)
 		for _, err := range []error{bad, err} {
 			if err != nil {
-				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),
+				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, image.ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),
 					qt.Commentf("%v", err))
 			}
 		}
-		if bad == nil && names[i][int(image)%len(names[i])] != "stats-dump" {
+		if bad == nil && names[i][int(file)%len(names[i])] != "stats-dump" {
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.IsNotNil(info))
 		}

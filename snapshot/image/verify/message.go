@@ -1,60 +1,49 @@
-package image
+package verify
 
 import (
-	"github.com/snapctl/snapctl/snapshot/image/wire"
-
 	bpfmap_data "github.com/checkpoint-restore/go-criu/v8/crit/images/bpfmap-data"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/cgroup"
-
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
-
 	file_lock "github.com/checkpoint-restore/go-criu/v8/crit/images/file-lock"
-
 	pbfs "github.com/checkpoint-restore/go-criu/v8/crit/images/fs"
-
 	ghost_file "github.com/checkpoint-restore/go-criu/v8/crit/images/ghost-file"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
-
 	ipc_msg "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-msg"
-
 	ipc_sem "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-sem"
-
 	ipc_shm "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-shm"
-
 	ipc_var "github.com/checkpoint-restore/go-criu/v8/crit/images/ipc-var"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/memfd"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/netdev"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pidns"
-
 	pipe_data "github.com/checkpoint-restore/go-criu/v8/crit/images/pipe-data"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
-
 	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/seccomp"
-
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
-
 	tcp_stream "github.com/checkpoint-restore/go-criu/v8/crit/images/tcp-stream"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timens"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/userns"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/utsns"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // checkMessage tells whether a message has all that CRIU requires in the nth
 // record of an image. Of types that are not listed here, and of pagemaps, which
 // have a parser of their own, it only looks at the wire format.
-func checkMessage(t Type, n int, msg []byte) error {
+func checkMessage(t image.Type, n int, msg []byte) error {
 	m := newMessage(t)
 	switch {
-	case t == TypeGhostFile && n > 0:
+	case t == image.TypeGhostFile && n > 0:
 		m = new(ghost_file.GhostChunkEntry)
-	case t == TypeIPCMsg:
-		queue, err := isMessageQueue(msg)
+	case t == image.TypeIPCMsg:
+		queue, err := image.IsMessageQueue(msg)
 		if err != nil {
 			return err
 		}
@@ -63,7 +52,7 @@ func checkMessage(t Type, n int, msg []byte) error {
 		}
 	}
 	if m != nil {
-		return unmarshalInto(msg, m)
+		return image.UnmarshalInto(msg, m)
 	}
 	s := wire.Scan(msg)
 	for s.Next() {
@@ -71,70 +60,70 @@ func checkMessage(t Type, n int, msg []byte) error {
 	return s.Err
 }
 
-func newMessage(t Type) proto.Message {
+func newMessage(t image.Type) proto.Message {
 	//exhaustive:ignore
 	switch t {
-	case TypeInventory:
+	case image.TypeInventory:
 		return new(inventory.InventoryEntry)
-	case TypePstree:
+	case image.TypePstree:
 		return new(pstree.PstreeEntry)
-	case TypeFdinfo:
+	case image.TypeFdinfo:
 		return new(fdinfo.FdinfoEntry)
-	case TypeCore:
+	case image.TypeCore:
 		return new(core.CoreEntry)
-	case TypeIDs:
+	case image.TypeIDs:
 		return new(core.TaskKobjIdsEntry)
-	case TypeMM:
+	case image.TypeMM:
 		return new(mm.MmEntry)
-	case TypeFS:
+	case image.TypeFS:
 		return new(pbfs.FsEntry)
-	case TypeFiles:
+	case image.TypeFiles:
 		return new(fdinfo.FileEntry)
-	case TypePipesData, TypeFifoData:
+	case image.TypePipesData, image.TypeFifoData:
 		return new(pipe_data.PipeDataEntry)
-	case TypeSkQueues:
+	case image.TypeSkQueues:
 		return new(sk_packet.SkPacketEntry)
-	case TypeUTS:
+	case image.TypeUTS:
 		return new(utsns.UtsnsEntry)
-	case TypeIPCVar:
+	case image.TypeIPCVar:
 		return new(ipc_var.IpcVarEntry)
-	case TypeIPCShm:
+	case image.TypeIPCShm:
 		return new(ipc_shm.IpcShmEntry)
-	case TypeIPCMsg:
+	case image.TypeIPCMsg:
 		return new(ipc_msg.IpcMsgEntry)
-	case TypeIPCSem:
+	case image.TypeIPCSem:
 		return new(ipc_sem.IpcSemEntry)
-	case TypeRemapPath:
+	case image.TypeRemapPath:
 		return new(remap.RemapFilePathEntry)
-	case TypeGhostFile:
+	case image.TypeGhostFile:
 		return new(ghost_file.GhostFileEntry)
-	case TypeTCPStream:
+	case image.TypeTCPStream:
 		return new(tcp_stream.TcpStreamEntry)
-	case TypeMounts:
+	case image.TypeMounts:
 		return new(mnt.MntEntry)
-	case TypeTTYInfo:
+	case image.TypeTTYInfo:
 		return new(tty.TtyInfoEntry)
-	case TypeTTYData:
+	case image.TypeTTYData:
 		return new(tty.TtyDataEntry)
-	case TypeFileLocks:
+	case image.TypeFileLocks:
 		return new(file_lock.FileLockEntry)
-	case TypeCgroup:
+	case image.TypeCgroup:
 		return new(cgroup.CgroupEntry)
-	case TypeSeccomp:
+	case image.TypeSeccomp:
 		return new(seccomp.SeccompEntry)
-	case TypeMemfdInode:
+	case image.TypeMemfdInode:
 		return new(memfd.MemfdInodeEntry)
-	case TypeTimens:
+	case image.TypeTimens:
 		return new(timens.TimensEntry)
-	case TypePidns:
+	case image.TypePidns:
 		return new(pidns.PidnsEntry)
-	case TypeUserns:
+	case image.TypeUserns:
 		return new(userns.UsernsEntry)
-	case TypeNetns:
+	case image.TypeNetns:
 		return new(netdev.NetnsEntry)
-	case TypeNetdev:
+	case image.TypeNetdev:
 		return new(netdev.NetDeviceEntry)
-	case TypeBPFMapData:
+	case image.TypeBPFMapData:
 		return new(bpfmap_data.BpfmapDataEntry)
 	}
 	return nil

@@ -1,4 +1,10 @@
-package image
+// Package verify tells whether a dump is whole and agrees with itself, by its
+// images alone: whether each can be parsed, whether what one refers to is in
+// another, and whether sizes fit.
+//
+// It is for a dump of which nobody has the digests. The messages of all types of
+// image that CRIU requires fields of are in message.go.
+package verify
 
 import (
 	"context"
@@ -12,28 +18,30 @@ import (
 	sk_packet "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-packet"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// Verify tells whether a dump is whole and agrees with itself, so far as that
+// Images tells whether a dump is whole and agrees with itself, so far as that
 // can be seen without running it: all images parse, what they refer to is
 // there, and memory pages are as many as the pagemaps say. images is CRIU's
-// images directory, or a [View].
+// images directory, or an [image.View].
 //
 // It finds truncated, missing and mixed-up files. It does not find changed
 // bytes of memory, which digests are for, nor what keeps this kernel or this
 // host from restoring the dump.
 //
-// The error wraps [wire.ErrMalformed], [ErrInconsistent] or [fs.ErrNotExist], and
-// names up to 20 problems. It takes about as long as [Inspect].
-func Verify(ctx context.Context, images string) error {
-	if err := verify(ctx, os.DirFS(images)); err != nil {
+// The error wraps [wire.ErrMalformed], [image.ErrInconsistent] or [fs.ErrNotExist], and
+// names up to 20 problems. It takes about as long as [image.Inspect].
+func Images(ctx context.Context, images string) error {
+	if err := checkFS(ctx, os.DirFS(images)); err != nil {
 		return fmt.Errorf("verify %s: %w", images, err)
 	}
 	return nil
 }
 
-func verify(ctx context.Context, fsys fs.FS) error {
-	d, err := openDump(ctx, fsys)
+func checkFS(ctx context.Context, fsys fs.FS) error {
+	d, err := image.OpenDump(ctx, fsys)
 	if err != nil {
 		return err
 	}
@@ -48,7 +56,7 @@ func verify(ctx context.Context, fsys fs.FS) error {
 	}
 	if len(v.problems) == 0 {
 		// What is left is what only somebody who reads it all would find.
-		v.add(readNamespaces(ctx, d))
+		v.add(image.ReadNamespaces(ctx, d))
 	}
 	return errors.Join(v.problems...)
 }
@@ -58,7 +66,7 @@ const maxProblems = 20
 
 // A verification gathers the problems of a dump.
 type verification struct {
-	dump     *dump
+	dump     *image.Dump
 	problems []error
 	pages    map[uint32]string // pages id -> the pagemap that refers to it
 }
@@ -72,19 +80,19 @@ func (v *verification) add(err error) {
 
 // bad notes a contradiction.
 func (v *verification) bad(format string, args ...any) {
-	v.add(fmt.Errorf("%w: %s", ErrInconsistent, fmt.Sprintf(format, args...)))
+	v.add(fmt.Errorf("%w: %s", image.ErrInconsistent, fmt.Sprintf(format, args...)))
 }
 
 // images parses every image that has records, and compares its type with its
 // name.
 func (v *verification) images(ctx context.Context) {
-	for _, name := range v.dump.order {
-		want, ok := typeOf(name)
-		if !ok || v.dump.sizes[name] == 0 || ctx.Err() != nil {
+	for _, name := range v.dump.Names {
+		want, ok := image.TypeOf(name)
+		if !ok || v.dump.Sizes[name] == 0 || ctx.Err() != nil {
 			continue
 		}
 		n := -1
-		got, err := walkFile(v.dump.fsys, name, func(_ Type, msg []byte, _ uint64) error {
+		got, err := image.WalkFile(v.dump.FS, name, func(_ image.Type, msg []byte, _ uint64) error {
 			n++
 			return checkMessage(want, n, msg)
 		})
@@ -98,7 +106,7 @@ func (v *verification) images(ctx context.Context) {
 
 // header checks the inventory and the process tree.
 func (v *verification) header(context.Context) {
-	if version := v.dump.inventory.GetImgVersion(); version < 1 || version > 2 {
+	if version := v.dump.Inventory.GetImgVersion(); version < 1 || version > 2 {
 		v.bad("inventory.img: image version %d", version) // CRTOOLS_IMAGES_V1 and V1_1
 	}
 	seen := make(map[uint32]struct{})
@@ -108,10 +116,10 @@ func (v *verification) header(context.Context) {
 		}
 		seen[id] = struct{}{}
 	}
-	if len(v.dump.tree) == 0 {
+	if len(v.dump.Tree) == 0 {
 		v.bad("pstree.img: no process")
 	}
-	for i, p := range v.dump.tree {
+	for i, p := range v.dump.Tree {
 		_, parent := seen[p.GetPpid()]
 		switch {
 		case i == 0 && p.GetPpid() != 0:
@@ -130,8 +138,8 @@ func (v *verification) header(context.Context) {
 
 // fileTable checks files.img on its own.
 func (v *verification) fileTable(context.Context) {
-	seen := make(map[uint32]struct{}, len(v.dump.files))
-	for _, f := range v.dump.files {
+	seen := make(map[uint32]struct{}, len(v.dump.Files))
+	for _, f := range v.dump.Files {
 		id := f.GetId()
 		if _, dup := seen[id]; dup {
 			v.bad("files.img: file %#x is there twice", id)
@@ -207,23 +215,23 @@ func innerID(f *fdinfo.FileEntry) (uint32, bool) {
 
 // sockets checks what belongs to sockets.
 func (v *verification) sockets(context.Context) {
-	for _, f := range v.dump.files {
+	for _, f := range v.dump.Files {
 		isk := f.GetIsk()
-		if isk == nil || v.dump.inventory.GetTcpClose() || isk.GetProto() != unix.IPPROTO_TCP {
+		if isk == nil || v.dump.Inventory.GetTcpClose() || isk.GetProto() != unix.IPPROTO_TCP {
 			continue
 		}
 		// tcp_connection in criu/sk-inet.c.
 		if state := isk.GetState(); state == tcpListen || state == tcpClose {
 			continue
 		}
-		if name := fmt.Sprintf("tcp-stream-%x.img", isk.GetIno()); !v.dump.has(name) {
-			v.bad("files.img: connection %d (%s) without %s", isk.GetIno(), stateName(isk.GetState()), name)
+		if name := fmt.Sprintf("tcp-stream-%x.img", isk.GetIno()); !v.dump.Has(name) {
+			v.bad("files.img: connection %d (%s) without %s", isk.GetIno(), image.StateName(isk.GetState()), name)
 		}
 	}
-	if !v.dump.has("sk-queues.img") {
+	if !v.dump.Has("sk-queues.img") {
 		return
 	}
-	packets, err := readAll[sk_packet.SkPacketEntry](v.dump, "sk-queues.img", TypeSkQueues)
+	packets, err := image.ReadAll[sk_packet.SkPacketEntry](v.dump, "sk-queues.img", image.TypeSkQueues)
 	v.add(err)
 	for _, p := range packets {
 		v.needFile("sk-queues.img", "receiver", p.GetIdFor())
@@ -238,7 +246,7 @@ func (v *verification) sockets(context.Context) {
 // needFile checks a reference to a file, which has to be of one of the types
 // if there are any.
 func (v *verification) needFile(where, what string, id uint32, types ...fdinfo.FdTypes) {
-	f, ok := v.dump.byID[id]
+	f, ok := v.dump.ByID[id]
 	if !ok {
 		v.bad("%s: %s is file %#x, which is not in files.img", where, what, id)
 		return
