@@ -218,7 +218,7 @@ func TestVerifyMixedUp(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	qt.Check(t, qt.ErrorIs(images(ctx, images), context.Canceled))
+	qt.Check(t, qt.ErrorIs(checkFS(ctx, images), context.Canceled))
 }
 
 func BenchmarkVerify(b *testing.B) {
