@@ -26,12 +26,12 @@ var rooms = []room{
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
-		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
+		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table",
 	}},
 	{"runtime/engine", []string{
 		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/clone", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
-		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
+		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/image/inspect", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/idle", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/clone", []string{"runtime/app", "runtime/catalog"}},
@@ -47,7 +47,7 @@ var rooms = []room{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/hold",
 		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight",
 	}},
-	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image", "snapshot/store"}},
+	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image/inspect", "snapshot/store"}},
 	{"runtime/journal/journaltest", nil},
 	{"runtime/journal", nil},
 	{"runtime/storage", []string{"runtime/sandbox", "snapshot", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/relink"}},

@@ -41,7 +41,7 @@ var (
 	largePackages = map[string]int{
 		"cmd/internal/cli":     3100,
 		"runtime/engine":       4170,
-		"snapshot/image":       8670,
+		"snapshot/image":       7300,
 		"testenv/cmd/bench":    3700,
 		"testenv/cmd/survivor": 2700,
 		"vem/hold":             5800,

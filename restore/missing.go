@@ -7,7 +7,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -108,14 +108,14 @@ func hostFileError(ctx context.Context, who *users, f *hostfile.File, cause erro
 // somebody asks.
 type users struct {
 	images string
-	info   *image.Info
+	info   *inspect.Info
 }
 
 // of names a process that uses a file, for people.
 func (u *users) of(ctx context.Context, path string) string {
 	if u.info == nil {
-		u.info = &image.Info{}
-		if info, err := image.Inspect(ctx, u.images); err == nil {
+		u.info = &inspect.Info{}
+		if info, err := inspect.Read(ctx, u.images); err == nil {
 			u.info = info
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
 
 // Reset is a connection that the processes had when they were saved, and find
@@ -24,7 +24,7 @@ type Reset struct {
 // computes.
 //
 // Of sockets that are closed it has those, by inode, whose data is lost.
-func Resets(external []snapshot.External, sockets []image.Socket, held, lost map[uint64]bool) []Reset {
+func Resets(external []snapshot.External, sockets []inspect.Socket, held, lost map[uint64]bool) []Reset {
 	pairs := make(map[[2]netip.AddrPort]bool)
 	listens := make(map[uint16]bool)
 	paths := make(map[uint64]string)
@@ -66,13 +66,13 @@ func Resets(external []snapshot.External, sockets []image.Socket, held, lost map
 }
 
 // connected tells whether a TCP socket has a peer, or is about to.
-func connected(s image.Socket) bool {
+func connected(s inspect.Socket) bool {
 	return s.Remote.IsValid() && s.State != "LISTEN" && s.State != "CLOSE"
 }
 
 // unixText describes a unix socket by its name or, as clients seldom have one, by
 // that of its peer.
-func unixText(inode uint64, sockets []image.Socket, paths map[uint64]string) string {
+func unixText(inode uint64, sockets []inspect.Socket, paths map[uint64]string) string {
 	for _, s := range sockets {
 		if s.Family != "unix" || s.Inode != inode {
 			continue

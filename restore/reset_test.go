@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
 
 func TestResets(t *testing.T) {
-	tcp := func(inode uint64, state, local, remote string) image.Socket {
-		s := image.Socket{Inode: inode, Family: "inet", Protocol: "tcp", State: state, Local: netip.MustParseAddrPort(local)}
+	tcp := func(inode uint64, state, local, remote string) inspect.Socket {
+		s := inspect.Socket{Inode: inode, Family: "inet", Protocol: "tcp", State: state, Local: netip.MustParseAddrPort(local)}
 		if remote != "" {
 			s.Remote = netip.MustParseAddrPort(remote)
 		}
 		return s
 	}
-	sockets := []image.Socket{
+	sockets := []inspect.Socket{
 		tcp(1, "LISTEN", "0.0.0.0:6379", ""),
 		tcp(2, "ESTABLISHED", "10.77.0.7:6379", "10.77.0.1:5123"),
 		tcp(3, "CLOSE_WAIT", "[::ffff:10.77.0.7]:6379", "[::ffff:10.77.0.1]:5124"),

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
 
 // A generator makes random numbers of a state that it keeps in its process's memory, and
@@ -53,7 +53,7 @@ func MayRepeat(file string) bool {
 
 // Repeats names the generators of random numbers, each with the processes that have it,
 // that go on in all clones of a dump from the same state. There are others: see above.
-func Repeats(info *image.Info) []string {
+func Repeats(info *inspect.Info) []string {
 	var all []string
 	for i := range generators {
 		var in []string
@@ -78,8 +78,8 @@ func Repeats(info *image.Info) []string {
 }
 
 // has tells whether a process has the code of a generator mapped.
-func has(p *image.Process, g *generator) bool {
-	return p.Memory != nil && slices.ContainsFunc(p.Memory.Mappings, func(m image.Mapping) bool {
+func has(p *inspect.Process, g *generator) bool {
+	return p.Memory != nil && slices.ContainsFunc(p.Memory.Mappings, func(m inspect.Mapping) bool {
 		return m.File != "" && strings.Contains(m.Prot, "x") && g.is(m.File)
 	})
 }

@@ -2263,7 +2263,7 @@ func (x *InspectRequest) GetSnapshot() string {
 type InspectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	InfoJson      []byte                 `protobuf:"bytes,2,opt,name=info_json,json=infoJson,proto3" json:"info_json,omitempty"` // snapshot/image.Info, see JSON.md
+	InfoJson      []byte                 `protobuf:"bytes,2,opt,name=info_json,json=infoJson,proto3" json:"info_json,omitempty"` // snapshot/image/inspect.Info, see JSON.md
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -17,7 +17,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/journal/journaltest"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
@@ -290,14 +290,14 @@ func TestInspectOnce(t *testing.T) {
 	b := open(t)
 	made := b.make(t, "t", "s")
 	broken := errors.New("broken")
-	_, err := made.Inspect(t.Context(), func(context.Context) (*image.Info, error) { return nil, broken })
+	_, err := made.Inspect(t.Context(), func(context.Context) (*inspect.Info, error) { return nil, broken })
 	qt.Check(t, qt.ErrorIs(err, broken))
 	qt.Check(t, qt.IsNil(made.Known()))
-	info := &image.Info{Files: []image.File{{Name: "/data"}, {Name: "/gone", Removed: true}, {Name: "/outside", External: true}, {Name: "pipe:[1]"}}}
-	found, err := made.Inspect(t.Context(), func(context.Context) (*image.Info, error) { return info, nil })
+	info := &inspect.Info{Files: []inspect.File{{Name: "/data"}, {Name: "/gone", Removed: true}, {Name: "/outside", External: true}, {Name: "pipe:[1]"}}}
+	found, err := made.Inspect(t.Context(), func(context.Context) (*inspect.Info, error) { return info, nil })
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(found.Open, []string{"/data"}))
-	again, err := made.Inspect(t.Context(), func(context.Context) (*image.Info, error) { return nil, broken })
+	again, err := made.Inspect(t.Context(), func(context.Context) (*inspect.Info, error) { return nil, broken })
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(again, found))
 	qt.Check(t, qt.Equals(made.Known(), found))

@@ -10,7 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
 )
@@ -133,7 +133,7 @@ type Images struct {
 func (t *Template) Known() *Images { return t.images.Load() }
 
 // Inspect looks into the images of the template with look, once.
-func (t *Template) Inspect(ctx context.Context, look func(context.Context) (*image.Info, error)) (*Images, error) {
+func (t *Template) Inspect(ctx context.Context, look func(context.Context) (*inspect.Info, error)) (*Images, error) {
 	release, err := t.take(ctx)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
@@ -23,7 +23,7 @@ type Outcome struct {
 // held sockets, and why. What was done has been done: that this can't be told now
 // is logged, and no reason to fail.
 func (t *Tools) resets(ctx context.Context, from snapshot.Dir, external []snapshot.External, held, gone map[uint64]bool, why func(restore.Reset) string) []Outcome {
-	sockets, err := image.Sockets(ctx, from.Images())
+	sockets, err := inspect.Sockets(ctx, from.Images())
 	if err != nil {
 		t.Log.ErrorContext(ctx, "look for connections that are reset", slog.String("images", from.Images()), slog.Any("error", err))
 		return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -38,11 +39,11 @@ func repeats(all []string, how copying) *app.Note {
 
 // inspect looks into the images of a snapshot that has been checked. Each copy of an app
 // that had ended starts its program anew: it has none.
-func (s *Source) inspect(ctx context.Context) (*image.Info, error) {
+func (s *Source) inspect(ctx context.Context) (*inspect.Info, error) {
 	if s.Manifest.Processes == 0 {
-		return &image.Info{}, nil
+		return &inspect.Info{}, nil
 	}
-	return image.Inspect(ctx, s.Dir.Images(), s.Manifest.BaseNames()...)
+	return inspect.Read(ctx, s.Dir.Images(), s.Manifest.BaseNames()...)
 }
 
 // remarkRepeats notes what random numbers an app has in common with others. What clones

@@ -16,7 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
 
 // TakeSnapshot implements the API.
@@ -148,12 +148,12 @@ func (srv *Server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.I
 	if err != nil {
 		return nil, err
 	}
-	info := &image.Info{ // of an app that had ended: arrays are never null
-		Processes: []image.Process{}, Files: []image.File{}, Sockets: []image.Socket{}, Hosts: []image.Host{}, IPC: []image.IPC{},
-		Mounts: []image.Mount{}, Netns: []image.Netns{}, Images: []image.ImageFile{},
+	info := &inspect.Info{ // of an app that had ended: arrays are never null
+		Processes: []inspect.Process{}, Files: []inspect.File{}, Sockets: []inspect.Socket{}, Hosts: []inspect.Host{}, IPC: []inspect.IPC{},
+		Mounts: []inspect.Mount{}, Netns: []inspect.Netns{}, Images: []inspect.ImageFile{},
 	}
 	if m.Processes > 0 {
-		if info, err = image.Inspect(ctx, dir.Images(), m.BaseNames()...); err != nil {
+		if info, err = inspect.Read(ctx, dir.Images(), m.BaseNames()...); err != nil {
 			return nil, err
 		}
 	}

@@ -62,7 +62,7 @@ func coreTimers(images, name string) ([]Timer, error) {
 	if err != nil || len(records) == 0 {
 		return nil, err
 	}
-	entry, err := unmarshal[core.CoreEntry](records[0].Message)
+	entry, err := Unmarshal[core.CoreEntry](records[0].Message)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -136,7 +136,7 @@ func timerFDs(images string, names []string) ([]Timer, error) {
 		if file.Kind != fileTimerFD {
 			continue
 		}
-		entry, err := unmarshal[fdinfo.FileEntry](r.Message)
+		entry, err := Unmarshal[fdinfo.FileEntry](r.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read files.img: %w", err)
 		}

@@ -36,7 +36,7 @@ func newTimerDump(tb testing.TB) *timerDump {
 	var err error
 	d.img, err = Decode(imagetest.FS(tb, "plain")["core-1.img"].Data)
 	qt.Assert(tb, qt.IsNil(err))
-	d.of, err = unmarshal[core.CoreEntry](d.img.Records[0].Message)
+	d.of, err = Unmarshal[core.CoreEntry](d.img.Records[0].Message)
 	qt.Assert(tb, qt.IsNil(err))
 	d.of.Tc.Comm = new("cron")
 	none := itimer(0, 0)

@@ -64,7 +64,7 @@ func (e *memoryEdit) unmap(ctx context.Context, d *Dump, entry *pstree.PstreeEnt
 		return err
 	}
 	pieces := plan.whole(t.MM.GetVmas())
-	if !slices.Contains(plan.based, true) {
+	if !slices.Contains(plan.Based, true) {
 		if !slices.ContainsFunc(pieces, func(list []piece) bool { return len(list) == 0 }) {
 			return nil
 		}
@@ -97,11 +97,11 @@ func (e *memoryEdit) unmap(ctx context.Context, d *Dump, entry *pstree.PstreeEnt
 // by side: mapping had cut it. It does so in every process. CRIU looks for what a process
 // shares with its parent where the mappings of both begin and end at the same addresses
 // (check_cow_vmas in criu/mem.c).
-func (p *memoryPlan) whole(vmas []*vma.VmaEntry) [][]piece {
+func (p *Plan) whole(vmas []*vma.VmaEntry) [][]piece {
 	pieces := make([][]piece, len(vmas))
 	last := -1 // the mapping of which the one before has become a part
 	for i, v := range vmas {
-		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: p.based[i]}}
+		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: p.Based[i]}}
 		switch {
 		case v.GetStatus()&VMAGuard != 0: // it lies in another one
 			continue
@@ -116,22 +116,22 @@ func (p *memoryPlan) whole(vmas []*vma.VmaEntry) [][]piece {
 
 // alike tells whether two mappings are the same anonymous memory but for where they are,
 // once those of earlier dumps are anonymous.
-func (p *memoryPlan) alike(vmas []*vma.VmaEntry, i, j int) bool {
+func (p *Plan) alike(vmas []*vma.VmaEntry, i, j int) bool {
 	a, b := vmas[i], vmas[j]
-	anonymous := func(k int) bool { return p.based[k] || mappable(vmas[k]) == CopiedNot }
+	anonymous := func(k int) bool { return p.Based[k] || mappable(vmas[k]) == CopiedNot }
 	return anonymous(i) && anonymous(j) && a.GetProt() == b.GetProt() && a.GetMadv() == b.GetMadv() &&
 		a.GetFlags()|mapAnonymous == b.GetFlags()|mapAnonymous
 }
 
 // sources lists all pages of a process by address: its own, and between them
 // those of the earlier dumps' files.
-func (e *memoryEdit) sources(t *Task, plan *memoryPlan, own *os.File, bases map[string]*os.File) ([]source, error) {
+func (e *memoryEdit) sources(t *Task, plan *Plan, own *os.File, bases map[string]*os.File) ([]source, error) {
 	vmas := t.MM.GetVmas()
 	runs, err := findRuns(t.Pages, vmas)
 	if err != nil {
 		return nil, err
 	}
-	order, err := sortMappings(vmas)
+	order, err := SortMappings(vmas)
 	if err != nil {
 		return nil, err
 	}
@@ -140,12 +140,12 @@ func (e *memoryEdit) sources(t *Task, plan *memoryPlan, own *os.File, bases map[
 		v, at := vmas[i], vmas[i].GetStart()
 		base := bases[e.bases[uint32(v.GetShmid())].Key]
 		fill := func(to uint64) {
-			if plan.based[i] && to > at {
+			if plan.Based[i] && to > at {
 				offset := (v.GetPgoff() + at - v.GetStart()) / PageSize
-				out = append(out, source{run{start: at, pages: (to - at) / PageSize, offset: offset, vma: i}, base})
+				out = append(out, source{run{start: at, Pages: (to - at) / PageSize, offset: offset, VMA: i}, base})
 			}
 		}
-		for len(runs) > 0 && runs[0].vma == i {
+		for len(runs) > 0 && runs[0].VMA == i {
 			fill(runs[0].start)
 			out = append(out, source{runs[0], own})
 			at, runs = runs[0].end(), runs[1:]

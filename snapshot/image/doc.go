@@ -11,8 +11,6 @@
 //   - A [View] is a directory that looks like a dump but holds links to its
 //     images, so that a restore can be given edited copies of a few of them
 //     while the dump itself is never changed.
-//   - [Info] is what a dump says about the processes in it. [Inspect] reads it.
-//   - [verify.Images] tells whether a dump is whole and agrees with itself.
 //
 // The format was read in CRIU 4.2 (criu/image.c, criu/image-desc.c,
 // criu/include/magic.h, images/*.proto). It has been stable since CRIU 1.6,

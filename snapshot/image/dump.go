@@ -109,8 +109,8 @@ func (d *Dump) Named(prefix string) []string {
 	return names
 }
 
-// each calls fn for each message of an image, which must be of the given type.
-func (d *Dump) each(name string, want Type, fn func(msg []byte) error) error {
+// Each calls fn for each message of an image, which must be of the given type.
+func (d *Dump) Each(name string, want Type, fn func(msg []byte) error) error {
 	_, err := WalkFile(d.FS, name, func(t Type, msg []byte, _ uint64) error {
 		if t != want {
 			return fmt.Errorf("%w: it is of type %s", wire.ErrMalformed, t)
@@ -123,8 +123,8 @@ func (d *Dump) each(name string, want Type, fn func(msg []byte) error) error {
 // ReadAll reads all records of an image as messages of one type.
 func ReadAll[T any, M Message[T]](d *Dump, name string, want Type) ([]M, error) {
 	var all []M
-	err := d.each(name, want, func(msg []byte) error {
-		m, err := unmarshal[T, M](msg)
+	err := d.Each(name, want, func(msg []byte) error {
+		m, err := Unmarshal[T, M](msg)
 		all = append(all, m)
 		return err
 	})
@@ -143,12 +143,14 @@ func ReadOne[T any, M Message[T]](d *Dump, name string, want Type) (M, error) {
 	return all[0], nil
 }
 
-func unmarshal[T any, M Message[T]](msg []byte) (M, error) {
+// Unmarshal parses a message. It returns an error wrapping [wire.ErrMalformed] if it can't
+// be parsed, or lacks a field that CRIU requires.
+func Unmarshal[T any, M Message[T]](msg []byte) (M, error) {
 	m := M(new(T))
 	return m, UnmarshalInto(msg, m)
 }
 
-// UnmarshalInto is [unmarshal] for a message that is there already.
+// UnmarshalInto is [Unmarshal] for a message that is there already.
 func UnmarshalInto(msg []byte, m proto.Message) error {
 	if err := proto.Unmarshal(msg, m); err != nil {
 		return fmt.Errorf("parse message: %w: %w", wire.ErrMalformed, err)
@@ -159,7 +161,7 @@ func UnmarshalInto(msg []byte, m proto.Message) error {
 // ReadPagemap reads a pagemap image.
 func (d *Dump) ReadPagemap(name string) (*Pagemap, error) {
 	var b pagemapBuilder
-	if err := d.each(name, TypePagemap, b.add); err != nil {
+	if err := d.Each(name, TypePagemap, b.add); err != nil {
 		return nil, err
 	}
 	p, err := b.finish()
@@ -185,15 +187,15 @@ type Task struct {
 
 // The states of a task (compel/include/uapi/task-state.h).
 const (
-	taskAlive   = 1
+	TaskAlive   = 1
 	TaskDead    = 2
-	taskStopped = 3
+	TaskStopped = 3
 )
 
 // Alive tells whether the process had memory and files.
 func (t *Task) Alive() bool {
 	s := t.Core.GetTc().GetTaskState()
-	return s == taskAlive || s == taskStopped
+	return s == TaskAlive || s == TaskStopped
 }
 
 // Task reads the images of one process.
@@ -246,8 +248,8 @@ func (d *Dump) core(tid uint32) (*core.CoreEntry, error) {
 	return ReadOne[core.CoreEntry](d, fmt.Sprintf("core-%d.img", tid), TypeCore)
 }
 
-// eachTask calls fn for each process, parents first.
-func (d *Dump) eachTask(ctx context.Context, fn func(*Task) error) error {
+// EachTask calls fn for each process, parents first.
+func (d *Dump) EachTask(ctx context.Context, fn func(*Task) error) error {
 	for _, entry := range d.Tree {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -263,8 +265,8 @@ func (d *Dump) eachTask(ctx context.Context, fn func(*Task) error) error {
 	return nil
 }
 
-// optional makes a missing image no error.
-func optional(err error) error {
+// Optional makes a missing image no error.
+func Optional(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -55,7 +55,7 @@ func (g *guardEdit) open() error {
 	if len(img.Records) == 0 {
 		*img = Image{Type: TypeSeccomp, Head: HeadCommon, Records: []Record{{}}}
 	}
-	all, err := unmarshal[seccomp.SeccompEntry](img.Records[0].Message)
+	all, err := Unmarshal[seccomp.SeccompEntry](img.Records[0].Message)
 	if err != nil || img.Type != TypeSeccomp {
 		return fmt.Errorf("read seccomp.img: %w", errors.Join(err, wire.ErrMalformed))
 	}

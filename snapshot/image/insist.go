@@ -8,13 +8,13 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 )
 
-// insistence says what memory a program must be able to drop: it takes a madvise(2)
+// Insistence says what memory a program must be able to drop: it takes a madvise(2)
 // with MADV_DONTNEED that is refused for a defect of its own, and ends. A guard would
 // refuse it, so such memory is not mapped.
-type insistence int
+type Insistence int
 
 const (
-	insistsNot insistence = iota
+	insistsNot Insistence = iota
 	// insistsOnHeap: V8 checks what it drops of its heap (MemoryChunk and, later,
 	// MutablePageMetadata: DiscardUnusedMemory). As Node.js builds it, since
 	// version 20, it marks that memory by MADV_DONTFORK
@@ -26,11 +26,11 @@ const (
 	insistsOnAll
 )
 
-// programInsists knows programs and libraries by their names. Under another one it is
+// ProgramInsists knows programs and libraries by their names. Under another one it is
 // only known what marks its heap.
-func programInsists(name string) insistence {
+func ProgramInsists(name string) Insistence {
 	base := strings.TrimSuffix(path.Base(name), " (deleted)")
-	for kind, names := range map[insistence][]string{
+	for kind, names := range map[Insistence][]string{
 		insistsOnHeap: {"node", "nodejs", "deno", "d8"},
 		insistsOnAll:  {"chrome", "chromium", "chrome_crashpad_handler", "headless_shell", "chrome-headless-shell", "electron"},
 	} {
@@ -51,7 +51,7 @@ func programInsists(name string) insistence {
 }
 
 // insistenceOf is that of the program and the libraries of a process.
-func insistenceOf(vmas []*vma.VmaEntry, file func(id uint32) insistence) insistence {
+func insistenceOf(vmas []*vma.VmaEntry, file func(id uint32) Insistence) Insistence {
 	most := insistsNot
 	for _, v := range vmas {
 		if v.GetStatus()&VMAFilePrivate != 0 && v.GetProt()&protExec != 0 {

@@ -8,7 +8,7 @@ import (
 )
 
 func TestProgramInsists(t *testing.T) {
-	for name, want := range map[string]insistence{
+	for name, want := range map[string]Insistence{
 		"/usr/bin/node": insistsOnHeap,
 		"/usr/lib/x86_64-linux-gnu/libnode.so.108": insistsOnHeap,
 		"/usr/bin/deno (deleted)":                  insistsOnHeap,
@@ -22,7 +22,7 @@ func TestProgramInsists(t *testing.T) {
 		"/var/lib/node/x":                          insistsNot,
 		"":                                         insistsNot,
 	} {
-		qt.Check(t, qt.Equals(programInsists(name), want), qt.Commentf("%s", name))
+		qt.Check(t, qt.Equals(ProgramInsists(name), want), qt.Commentf("%s", name))
 	}
 }
 
@@ -32,7 +32,7 @@ func TestPlanMemoryOfThoseThatInsist(t *testing.T) {
 	code := anon(5000, 100, of(program, 0), withProt(5))
 	heap := anon(6000, 300, withAdvice(madvDontFork))
 	for name, test := range map[string]struct {
-		kind   insistence
+		kind   Insistence
 		vmas   []*vma.VmaEntry
 		mapped bool
 	}{
@@ -49,19 +49,19 @@ func TestPlanMemoryOfThoseThatInsist(t *testing.T) {
 			if len(test.vmas) > 0 {
 				extents = append(extents, stored(6000, 300))
 			}
-			p, err := planMemory(plainTask(vmas, extents...), testBases, func(file uint32) insistence {
+			p, err := NewPlan(plainTask(vmas, extents...), testBases, func(file uint32) Insistence {
 				if file == program {
 					return test.kind
 				}
 				return insistsNot
 			})
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.Equals(len(p.mapped) > 0, test.mapped))
-			for _, r := range p.mapped {
-				qt.Check(t, qt.Equals(r.vma, 0))
+			qt.Check(t, qt.Equals(len(p.Mapped) > 0, test.mapped))
+			for _, r := range p.Mapped {
+				qt.Check(t, qt.Equals(r.VMA, 0))
 			}
 			if !test.mapped {
-				qt.Check(t, qt.Equals(p.why[0], CopiedInsists))
+				qt.Check(t, qt.Equals(p.Why[0], CopiedInsists))
 			}
 		})
 	}
@@ -77,9 +77,9 @@ func TestPlanMemoryBesideAHeap(t *testing.T) {
 		vmas = append(vmas, anon(200*i, pages), anon(200*i+150, 1, withAdvice(madvDontFork)))
 		extents = append(extents, stored(200*i, pages))
 	}
-	p, err := planMemory(plainTask(vmas, extents...), testBases, noneInsists)
+	p, err := NewPlan(plainTask(vmas, extents...), testBases, noneInsists)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsTrue(len(p.mapped) > 0 && len(p.mapped) <= maxGuarded), qt.Commentf("%d", len(p.mapped)))
+	qt.Assert(t, qt.IsTrue(len(p.Mapped) > 0 && len(p.Mapped) <= maxGuarded), qt.Commentf("%d", len(p.Mapped)))
 	for _, guarded := range mergeRanges(p.ranges(plainTask(vmas)), maxGuarded) {
 		for _, v := range vmas {
 			if v.GetMadv() != 0 {

@@ -72,7 +72,7 @@ type memoryEdit struct {
 	files  MemoryFiles
 	img    *Image                // files.img
 	bases  map[uint32]MemoryFile // by file id
-	insist map[uint32]insistence // likewise
+	insist map[uint32]Insistence // likewise
 	lastID uint32
 	added  []Record
 	used   map[string]bool
@@ -101,7 +101,7 @@ func (e *memoryEdit) table() error {
 	if e.img.Type != TypeFiles {
 		return fmt.Errorf("read files.img: %w: it is of type %s", wire.ErrMalformed, e.img.Type)
 	}
-	e.bases, e.insist = make(map[uint32]MemoryFile), make(map[uint32]insistence)
+	e.bases, e.insist = make(map[uint32]MemoryFile), make(map[uint32]Insistence)
 	for i, rec := range e.img.Records {
 		f, err := parseOpenFile(rec.Message)
 		if err != nil {
@@ -117,7 +117,7 @@ func (e *memoryEdit) table() error {
 				if base, ok := e.files.Bases[string(s.Bytes)]; ok {
 					e.bases[f.ID] = base
 				}
-				if kind := programInsists(string(s.Bytes)); kind != insistsNot {
+				if kind := ProgramInsists(string(s.Bytes)); kind != insistsNot {
 					e.insist[f.ID] = kind
 				}
 			}
@@ -171,7 +171,7 @@ func (e *memoryEdit) base(id uint32) (size int64, ok bool) {
 
 // plan reads the memory of a process and plans for it. There is no plan for a
 // dead one.
-func (e *memoryEdit) plan(d *Dump, entry *pstree.PstreeEntry) (*Task, *memoryPlan, error) {
+func (e *memoryEdit) plan(d *Dump, entry *pstree.PstreeEntry) (*Task, *Plan, error) {
 	if e.pids[entry.GetPid()] {
 		return nil, nil, fmt.Errorf("%w: the process is there twice", ErrInconsistent)
 	}
@@ -191,7 +191,7 @@ func (e *memoryEdit) plan(d *Dump, entry *pstree.PstreeEntry) (*Task, *memoryPla
 	if stored := t.Pages.StoredPages(); !ok || stored > maxStored || uint64(size) != stored*PageSize {
 		return nil, nil, fmt.Errorf("%w: %s has %d bytes instead of %d pages", ErrInconsistent, pagesName(t), size, stored)
 	}
-	plan, err := planMemory(t, e.base, func(file uint32) insistence { return e.insist[file] })
+	plan, err := NewPlan(t, e.base, func(file uint32) Insistence { return e.insist[file] })
 	return t, plan, err
 }
 
@@ -208,7 +208,7 @@ func (e *memoryEdit) process(d *Dump, entry *pstree.PstreeEntry) error {
 	own := pagesName(t)
 	key, ok := e.files.Pages[own]
 	if !ok {
-		plan.mapped = nil
+		plan.Mapped = nil
 	}
 	ranges := plan.ranges(t)
 	if len(ranges) > 0 {
@@ -216,7 +216,7 @@ func (e *memoryEdit) process(d *Dump, entry *pstree.PstreeEntry) error {
 			return err
 		}
 	}
-	if len(plan.mapped) > 0 {
+	if len(plan.Mapped) > 0 {
 		if err := e.view.setPagemap(t, plan.copied); err != nil {
 			return err
 		}
@@ -228,28 +228,28 @@ func (e *memoryEdit) process(d *Dump, entry *pstree.PstreeEntry) error {
 }
 
 // ranges are the addresses that a guard must cover.
-func (p *memoryPlan) ranges(t *Task) []addrRange {
+func (p *Plan) ranges(t *Task) []addrRange {
 	var out []addrRange
 	for i, v := range t.MM.GetVmas() {
-		if p.based[i] {
+		if p.Based[i] {
 			out = append(out, addrRange{v.GetStart(), v.GetEnd()})
 		}
 	}
-	for _, r := range p.mapped {
+	for _, r := range p.Mapped {
 		out = append(out, addrRange{r.start, r.end()})
 	}
 	return out
 }
 
 // mappings replaces the mappings of a process in its mm image.
-func (e *memoryEdit) mappings(t *Task, plan *memoryPlan, key string) error {
+func (e *memoryEdit) mappings(t *Task, plan *Plan, key string) error {
 	ids := make(map[string]uint32) // of this process's files, by key
 	for i, v := range t.MM.GetVmas() {
-		if plan.based[i] {
+		if plan.Based[i] {
 			ids[e.bases[uint32(v.GetShmid())].Key] = 0
 		}
 	}
-	if len(plan.mapped) > 0 {
+	if len(plan.Mapped) > 0 {
 		ids[key] = 0
 	}
 	for _, key := range slices.Sorted(maps.Keys(ids)) {
@@ -276,9 +276,9 @@ type cut struct {
 }
 
 // cuts are the runs to be mapped, of a pages image that is a file.
-func (p *memoryPlan) cuts(file uint32) []cut {
-	cuts := make([]cut, len(p.mapped))
-	for i, r := range p.mapped {
+func (p *Plan) cuts(file uint32) []cut {
+	cuts := make([]cut, len(p.Mapped))
+	for i, r := range p.Mapped {
 		cuts[i] = cut{run: r, file: file}
 	}
 	return cuts
@@ -286,18 +286,18 @@ func (p *memoryPlan) cuts(file uint32) []cut {
 
 // pieces cuts each mapping. base says what the id of a file of an earlier dump
 // becomes. The cuts ascend.
-func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, cuts []cut) [][]piece {
+func (p *Plan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, cuts []cut) [][]piece {
 	pieces := make([][]piece, len(vmas))
 	for i, v := range vmas {
 		whole := piece{start: v.GetStart(), end: v.GetEnd()}
-		if p.based[i] {
+		if p.Based[i] {
 			whole.file, whole.offset = base(uint32(v.GetShmid())), v.GetPgoff()
 		}
 		pieces[i] = []piece{whole}
 	}
 	for _, r := range cuts {
 		// The last piece is what is left of the mapping behind the run before.
-		all := pieces[r.vma]
+		all := pieces[r.VMA]
 		rest := all[len(all)-1]
 		all = all[:len(all)-1]
 		if rest.start < r.start {
@@ -309,7 +309,7 @@ func (p *memoryPlan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32,
 		} else {
 			all = append(all, piece{}) // nothing left
 		}
-		pieces[r.vma] = all
+		pieces[r.VMA] = all
 	}
 	return pieces
 }
@@ -401,7 +401,7 @@ func (v *View) setPagemap(t *Task, runs []run) error {
 	}
 	img.Records = img.Records[:1] // the head
 	for _, r := range runs {
-		img.Records = append(img.Records, Record{Message: appendExtent(nil, Extent{Start: r.start, Pages: r.pages, Flags: PagePresent})})
+		img.Records = append(img.Records, Record{Message: appendExtent(nil, Extent{Start: r.start, Pages: r.Pages, Flags: PagePresent})})
 	}
 	return v.Replace(name, img.Encode())
 }

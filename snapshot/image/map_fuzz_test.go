@@ -119,7 +119,7 @@ func FuzzPlanMemory(f *testing.F) {
 	f.Add([]byte{0, 255, 0, 0, 255, 0, 1, 255, 4}, []byte{0, 255, 0, 255, 0, 255})
 	f.Fuzz(func(t *testing.T, mappings, extents []byte) {
 		kinds := []func(*vma.VmaEntry){
-			withAdvice(0), of(testBase, 3), of(testOther, 1), withFlags(mapGrowsDown), withProt(7), withStatus(VMARegular | VMAGuard),
+			withAdvice(0), of(testBase, 3), of(testOther, 1), withFlags(MapGrowsDown), withProt(7), withStatus(VMARegular | VMAGuard),
 		}
 		var vmas []*vma.VmaEntry
 		page := uint64(0)
@@ -136,16 +136,16 @@ func FuzzPlanMemory(f *testing.F) {
 			page += uint64(extents[1])
 			total += uint64(extents[1])
 		}
-		p, err := planMemory(task, testBases, noneInsists)
+		p, err := NewPlan(task, testBases, noneInsists)
 		if err != nil {
 			refusedForACause(t, err)
 			return
 		}
 		seen := make(map[uint64]bool)
-		for _, r := range append(p.mapped, p.copied...) {
-			v := vmas[r.vma]
-			qt.Assert(t, qt.IsTrue(r.pages > 0 && r.start >= v.GetStart() && r.end() <= v.GetEnd()))
-			for i := range r.pages {
+		for _, r := range append(p.Mapped, p.copied...) {
+			v := vmas[r.VMA]
+			qt.Assert(t, qt.IsTrue(r.Pages > 0 && r.start >= v.GetStart() && r.end() <= v.GetEnd()))
+			for i := range r.Pages {
 				qt.Assert(t, qt.IsFalse(seen[r.offset+i]))
 				seen[r.offset+i] = true
 			}

@@ -32,8 +32,8 @@ func (v *View) keepPages(name string, runs []run) (err error) {
 func copyRuns(to io.Writer, from io.ReaderAt, runs []run) error {
 	var buf []byte
 	for _, r := range runs {
-		for done := uint64(0); done < r.pages; {
-			n := min(r.pages-done, 256)
+		for done := uint64(0); done < r.Pages; {
+			n := min(r.Pages-done, 256)
 			buf = slices.Grow(buf[:0], int(n*PageSize))[:n*PageSize]
 			if _, err := from.ReadAt(buf, int64((r.offset+done)*PageSize)); err != nil {
 				return fmt.Errorf("copy pages: %w", err)

@@ -80,7 +80,7 @@ func mappable(v *vma.VmaEntry) Copied {
 		return CopiedFile
 	case status&^pure != 0 || status&VMAAnonPrivate == 0:
 		return CopiedKernel
-	case flags&mapGrowsDown != 0:
+	case flags&MapGrowsDown != 0:
 		return CopiedStack
 	case flags&mapLocked != 0:
 		return CopiedLocked
@@ -101,47 +101,47 @@ func mappable(v *vma.VmaEntry) Copied {
 
 // A run is stored pages that follow each other in memory and in the pages image.
 type run struct {
-	start, pages uint64
+	start, Pages uint64
 	offset       uint64 // of the first page, in pages, in the pages image
-	vma          int    // index of the mapping
+	VMA          int    // index of the mapping
 }
 
-func (r run) end() uint64 { return r.start + r.pages*PageSize }
+func (r run) end() uint64 { return r.start + r.Pages*PageSize }
 
-// A memoryPlan says how the memory of one process comes back.
-type memoryPlan struct {
-	mapped []run    // to be mapped, ascending
+// A Plan says how the memory of one process comes back.
+type Plan struct {
+	Mapped []run    // to be mapped, ascending
 	copied []run    // to be copied by CRIU, ascending
-	why    []Copied // of each mapping that has pages to be copied
-	based  []bool   // of each mapping: it is of the memory of an earlier dump
+	Why    []Copied // of each mapping that has pages to be copied
+	Based  []bool   // of each mapping: it is of the memory of an earlier dump
 	fit    []bool   // of each mapping: its pages may be mapped
 	own    uint64   // stored pages in mappings that may be mapped or are based
 	over   uint64   // those of them that are in based ones
 }
 
 // mappedPages counts the pages that are mapped.
-func (p *memoryPlan) mappedPages() uint64 {
+func (p *Plan) mappedPages() uint64 {
 	var n uint64
-	for _, r := range p.mapped {
-		n += r.pages
+	for _, r := range p.Mapped {
+		n += r.Pages
 	}
 	return n
 }
 
-// planMemory decides. base tells which files, by their id in the images, hold the
+// NewPlan decides. base tells which files, by their id in the images, hold the
 // memory of earlier dumps, and how long they are; insists which are programs that end
 // if memory can't be dropped. It only computes.
 //
 // Returns an error wrapping [wire.ErrMalformed] or [ErrInconsistent] if the mappings
 // make no sense, or one of them reaches beyond the file of an earlier dump: the
 // process would get a SIGBUS there.
-func planMemory(t *Task, base func(file uint32) (size int64, ok bool), insists func(file uint32) insistence) (*memoryPlan, error) {
+func NewPlan(t *Task, base func(file uint32) (size int64, ok bool), insists func(file uint32) Insistence) (*Plan, error) {
 	vmas := t.MM.GetVmas()
 	if err := checkMappings(vmas); err != nil {
 		return nil, err
 	}
 	fit := make([]bool, len(vmas))
-	p := &memoryPlan{why: make([]Copied, len(vmas)), based: make([]bool, len(vmas)), fit: fit}
+	p := &Plan{Why: make([]Copied, len(vmas)), Based: make([]bool, len(vmas)), fit: fit}
 	refuse := CopiedNot // all of the process
 	if foreignTask(t) {
 		refuse = CopiedTask
@@ -151,17 +151,17 @@ func planMemory(t *Task, base func(file uint32) (size int64, ok bool), insists f
 		refuse = CopiedInsists
 	}
 	for i, v := range vmas {
-		p.why[i] = mappable(v)
+		p.Why[i] = mappable(v)
 		if v.GetStatus() == VMARegular|VMAFilePrivate {
 			if size, ok := base(uint32(v.GetShmid())); ok {
 				if err := checkBase(t, v, size); err != nil {
 					return nil, err
 				}
-				p.based[i], p.why[i] = true, CopiedNot
+				p.Based[i], p.Why[i] = true, CopiedNot
 			}
 		}
-		if fit[i] = p.why[i] == CopiedNot; fit[i] && refuse != CopiedNot {
-			fit[i], p.why[i] = false, refuse
+		if fit[i] = p.Why[i] == CopiedNot; fit[i] && refuse != CopiedNot {
+			fit[i], p.Why[i] = false, refuse
 		}
 	}
 	runs, err := findRuns(t.Pages, vmas)
@@ -169,11 +169,11 @@ func planMemory(t *Task, base func(file uint32) (size int64, ok bool), insists f
 		return nil, err
 	}
 	for _, r := range runs {
-		if fit[r.vma] {
-			p.own += r.pages
+		if fit[r.VMA] {
+			p.own += r.Pages
 		}
-		if p.based[r.vma] {
-			p.over += r.pages
+		if p.Based[r.VMA] {
+			p.over += r.Pages
 		}
 	}
 	least, most := uint64(minRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
@@ -185,13 +185,13 @@ func planMemory(t *Task, base func(file uint32) (size int64, ok bool), insists f
 	}
 	for _, r := range runs {
 		switch {
-		case !fit[r.vma]:
+		case !fit[r.VMA]:
 			p.copied = append(p.copied, r)
-		case r.pages < least:
-			p.why[r.vma] = CopiedShort
+		case r.Pages < least:
+			p.Why[r.VMA] = CopiedShort
 			p.copied = append(p.copied, r)
 		default:
-			p.mapped = append(p.mapped, r)
+			p.Mapped = append(p.Mapped, r)
 		}
 	}
 	if p.mappedPages() < minMapped {
@@ -228,29 +228,29 @@ func checkBase(t *Task, v *vma.VmaEntry, size int64) error {
 }
 
 // copyAll maps nothing.
-func (p *memoryPlan) copyAll(runs []run, why Copied) {
-	for _, r := range p.mapped {
-		p.why[r.vma] = why
+func (p *Plan) copyAll(runs []run, why Copied) {
+	for _, r := range p.Mapped {
+		p.Why[r.VMA] = why
 	}
-	p.mapped, p.copied = nil, runs
+	p.Mapped, p.copied = nil, runs
 }
 
 // leaveOne keeps a page to copy: CRIU needs a pagemap that has an entry
 // (premap_priv_vmas in criu/mem.c reads the first without asking).
-func (p *memoryPlan) leaveOne() {
-	if len(p.copied) > 0 || len(p.mapped) == 0 {
+func (p *Plan) leaveOne() {
+	if len(p.copied) > 0 || len(p.Mapped) == 0 {
 		return
 	}
-	last := &p.mapped[len(p.mapped)-1]
-	last.pages--
-	one := run{start: last.end(), pages: 1, offset: last.offset + last.pages, vma: last.vma}
+	last := &p.Mapped[len(p.Mapped)-1]
+	last.Pages--
+	one := run{start: last.end(), Pages: 1, offset: last.offset + last.Pages, VMA: last.VMA}
 	p.copied = []run{one}
 }
 
 func countRuns(runs []run, fit []bool, least uint64) int {
 	n := 0
 	for _, r := range runs {
-		if fit[r.vma] && r.pages >= least {
+		if fit[r.VMA] && r.Pages >= least {
 			n++
 		}
 	}
@@ -281,7 +281,7 @@ func strictTask(t *Task) bool {
 
 // findRuns lists the stored pages as runs, each in one mapping.
 func findRuns(p *Pagemap, vmas []*vma.VmaEntry) ([]run, error) {
-	order, err := sortMappings(vmas)
+	order, err := SortMappings(vmas)
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +302,7 @@ func findRuns(p *Pagemap, vmas []*vma.VmaEntry) ([]run, error) {
 				return nil, fmt.Errorf("find pages: %w: %#x is in no mapping", ErrInconsistent, at)
 			}
 			stop := min(e.End(), vmas[order[next]].GetEnd())
-			runs = appendRun(runs, run{start: at, pages: (stop - at) / PageSize, offset: offset, vma: order[next]})
+			runs = appendRun(runs, run{start: at, Pages: (stop - at) / PageSize, offset: offset, VMA: order[next]})
 			offset += (stop - at) / PageSize
 			at = stop
 		}
@@ -312,8 +312,8 @@ func findRuns(p *Pagemap, vmas []*vma.VmaEntry) ([]run, error) {
 
 // appendRun adds a run, or makes the last one longer.
 func appendRun(runs []run, r run) []run {
-	if n := len(runs); n > 0 && runs[n-1].vma == r.vma && runs[n-1].end() == r.start && runs[n-1].offset+runs[n-1].pages == r.offset {
-		runs[n-1].pages += r.pages
+	if n := len(runs); n > 0 && runs[n-1].VMA == r.VMA && runs[n-1].end() == r.start && runs[n-1].offset+runs[n-1].Pages == r.offset {
+		runs[n-1].Pages += r.Pages
 		return runs
 	}
 	return append(runs, r)

@@ -21,7 +21,7 @@ const (
 
 func testBases(id uint32) (int64, bool) { return 1024 * PageSize, id == testBase }
 
-func noneInsists(uint32) insistence { return insistsNot }
+func noneInsists(uint32) Insistence { return insistsNot }
 
 // at is the address of a page, counted from one that no page 0 is near.
 func at(page uint64) uint64 { return 0x7f00_0000_0000 + page*PageSize }
@@ -149,15 +149,15 @@ func TestPlanMemory(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := planMemory(test.task, testBases, noneInsists)
+			p, err := NewPlan(test.task, testBases, noneInsists)
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.Equals(p.why[0], test.why))
+			qt.Check(t, qt.Equals(p.Why[0], test.why))
 			if name == "more runs than may be" {
-				qt.Check(t, qt.HasLen(p.mapped, 0))
+				qt.Check(t, qt.HasLen(p.Mapped, 0))
 				qt.Check(t, qt.HasLen(p.copied, maxRuns+2))
 				return
 			}
-			qt.Check(t, qt.IsTrue(slices.Equal(p.mapped, test.mapped)), qt.Commentf("%v", p.mapped))
+			qt.Check(t, qt.IsTrue(slices.Equal(p.Mapped, test.mapped)), qt.Commentf("%v", p.Mapped))
 			qt.Check(t, qt.IsTrue(slices.Equal(p.copied, test.copied)), qt.Commentf("%v", p.copied))
 		})
 	}
@@ -166,7 +166,7 @@ func TestPlanMemory(t *testing.T) {
 		vma *vma.VmaEntry
 		why Copied
 	}{
-		"stack":             {anon(0, 300, withFlags(mapGrowsDown)), CopiedStack},
+		"stack":             {anon(0, 300, withFlags(MapGrowsDown)), CopiedStack},
 		"locked":            {anon(0, 300, withFlags(mapLocked)), CopiedLocked},
 		"huge pages":        {anon(0, 300, withFlags(mapHugeTLB)), CopiedHuge},
 		"advised huge":      {anon(0, 300, withAdvice(madvHugepage)), CopiedHuge},
@@ -187,16 +187,16 @@ func TestPlanMemory(t *testing.T) {
 		"executable, based": {anon(0, 300, of(testBase, 0), withProt(5)), CopiedNot},
 	} {
 		t.Run("copied/"+name, func(t *testing.T) {
-			p, err := planMemory(plainTask(plenty(test.vma), stored(0, 300), most), testBases, noneInsists)
+			p, err := NewPlan(plainTask(plenty(test.vma), stored(0, 300), most), testBases, noneInsists)
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.Equals(p.why[0], test.why))
+			qt.Check(t, qt.Equals(p.Why[0], test.why))
 			if test.why == CopiedNot {
-				qt.Check(t, qt.Equals(p.mapped[0], run{at(0), 300, 0, 0}))
+				qt.Check(t, qt.Equals(p.Mapped[0], run{at(0), 300, 0, 0}))
 				qt.Check(t, qt.Equals(p.own, 812))
 				return
 			}
 			qt.Check(t, qt.IsTrue(slices.Equal(p.copied, []run{{at(0), 300, 0, 0}})), qt.Commentf("%v", p.copied))
-			qt.Check(t, qt.IsTrue(slices.Equal(p.mapped, rest(1, 300))), qt.Commentf("%v", p.mapped))
+			qt.Check(t, qt.IsTrue(slices.Equal(p.Mapped, rest(1, 300))), qt.Commentf("%v", p.Mapped))
 			qt.Check(t, qt.Equals(p.own, 512))
 		})
 	}
@@ -213,10 +213,10 @@ func TestPlanMemory(t *testing.T) {
 		t.Run("foreign/"+name, func(t *testing.T) {
 			task := plainTask([]*vma.VmaEntry{anon(0, 512)}, stored(0, 512))
 			change(task)
-			p, err := planMemory(task, testBases, noneInsists)
+			p, err := NewPlan(task, testBases, noneInsists)
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.Equals(p.why[0], CopiedTask))
-			qt.Check(t, qt.HasLen(p.mapped, 0))
+			qt.Check(t, qt.Equals(p.Why[0], CopiedTask))
+			qt.Check(t, qt.HasLen(p.Mapped, 0))
 			qt.Check(t, qt.IsTrue(slices.Equal(p.copied, []run{{at(0), 512, 0, 0}})))
 		})
 	}
@@ -247,14 +247,14 @@ func TestPlanMemoryRefuses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := planMemory(plainTask([]*vma.VmaEntry{test.vma, anon(512, 512)}, test.extent), testBases, noneInsists)
+			_, err := NewPlan(plainTask([]*vma.VmaEntry{test.vma, anon(512, 512)}, test.extent), testBases, noneInsists)
 			qt.Assert(t, qt.ErrorIs(err, test.want))
 		})
 	}
 	t.Run("based and strict", func(t *testing.T) {
 		task := plainTask([]*vma.VmaEntry{anon(0, 1, of(testBase, 0))})
 		task.Threads[0].ThreadCore.SeccompMode = core.SeccompMode_strict.Enum()
-		_, err := planMemory(task, testBases, noneInsists)
+		_, err := NewPlan(task, testBases, noneInsists)
 		qt.Assert(t, qt.ErrorIs(err, ErrInconsistent))
 	})
 }
@@ -274,7 +274,7 @@ func TestPlanMemoryOfManyGenerations(t *testing.T) {
 			extents = []Extent{stored(0, pages)}
 		}
 		task := plainTask(vmas, extents...)
-		plan, err := planMemory(task, base, noneInsists)
+		plan, err := NewPlan(task, base, noneInsists)
 		qt.Assert(t, qt.IsNil(err))
 		var next []*vma.VmaEntry
 		for i, list := range plan.pieces(vmas, func(uint32) uint32 { return testBase }, plan.cuts(testBase)) {

@@ -24,7 +24,7 @@ import (
 func TestMapMemory(t *testing.T) {
 	vmas := []*vma.VmaEntry{
 		anon(0, 600), anon(520, 4, withStatus(VMARegular|VMAGuard)), anon(600, 20, withProt(0)), anon(700, 300, withProt(1)),
-		anon(2000, 300, withProt(7)), anon(3000, 10, of(3, 5)), anon(4000, 40, withFlags(mapGrowsDown)),
+		anon(2000, 300, withProt(7)), anon(3000, 10, of(3, 5)), anon(4000, 40, withFlags(MapGrowsDown)),
 	}
 	extents := []Extent{
 		stored(0, 300), stored(300, 212), stored(550, 3), stored(600, 20), stored(710, 64),

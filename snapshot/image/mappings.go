@@ -10,9 +10,9 @@ import (
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
-// sortMappings returns the indexes of the mappings by address, but for guards,
+// SortMappings returns the indexes of the mappings by address, but for guards,
 // which lie inside others.
-func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
+func SortMappings(vmas []*vma.VmaEntry) ([]int, error) {
 	order := make([]int, 0, len(vmas))
 	for i, v := range vmas {
 		if v.GetStatus()&VMAGuard == 0 {
@@ -37,7 +37,7 @@ func sortMappings(vmas []*vma.VmaEntry) ([]int, error) {
 // pages.
 func CountPages(p *Pagemap, vmas []*vma.VmaEntry) (PageCounts, error) {
 	share := PageCounts{Stored: make([]uint64, len(vmas)), Parent: make([]uint64, len(vmas))}
-	order, err := sortMappings(vmas)
+	order, err := SortMappings(vmas)
 	if err != nil {
 		return share, err
 	}
@@ -108,6 +108,6 @@ const (
 	VMAGuard       = 1 << 16
 )
 
-// mapGrowsDown is MAP_GROWSDOWN, which since 3.x is all that tells a stack:
+// MapGrowsDown is MAP_GROWSDOWN, which since 3.x is all that tells a stack:
 // CRIU no longer sets vmaStack.
-const mapGrowsDown = 0x100
+const MapGrowsDown = 0x100

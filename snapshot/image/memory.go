@@ -47,11 +47,11 @@ func Memory(ctx context.Context, images string, bases map[string]int64) (*Memory
 			continue
 		}
 		use.OwnBytes += plan.own * PageSize
-		if len(plan.mapped) > 0 {
+		if len(plan.Mapped) > 0 {
 			use.Pages = append(use.Pages, pagesName(t))
 		}
 		for i, v := range t.MM.GetVmas() {
-			if !plan.based[i] {
+			if !plan.Based[i] {
 				continue
 			}
 			use.BaseBytes += v.GetEnd() - v.GetStart()

@@ -26,7 +26,7 @@ func TestReadOwners(t *testing.T) {
 	var want Owner
 	change(t, dir, "files.img", func(img *Image) {
 		for i, r := range img.Records {
-			f, err := unmarshal[fdinfo.FileEntry](r.Message)
+			f, err := Unmarshal[fdinfo.FileEntry](r.Message)
 			qt.Assert(t, qt.IsNil(err))
 			ref, open := at[f.GetId()]
 			if f.Reg == nil || !open {

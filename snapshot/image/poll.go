@@ -61,7 +61,7 @@ func (v *View) core(tid uint32) (*Image, *core.CoreEntry, error) {
 	if len(img.Records) == 0 {
 		return nil, nil, fmt.Errorf("read thread %d: %w: it is empty", tid, wire.ErrMalformed)
 	}
-	entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
+	entry, err := Unmarshal[core.CoreEntry](img.Records[0].Message)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read thread %d: %w", tid, err)
 	}

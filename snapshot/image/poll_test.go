@@ -36,7 +36,7 @@ func TestRestartPolls(t *testing.T) {
 		"signal of the process": {unix.SYS_POLL, eintr, forever, nil, waits, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
+			entry, err := Unmarshal[core.CoreEntry](img.Records[0].Message)
 			qt.Assert(t, qt.IsNil(err))
 			regs := entry.GetThreadInfo().GetGpregs()
 			regs.OrigAx, regs.Ax, regs.Dx, regs.Ip = new(c.call), new(c.result), new(c.limit), new(ip)

@@ -33,7 +33,7 @@ func (v *View) threads() (map[int][]uint32, error) {
 	}
 	out := make(map[int][]uint32, len(img.Records))
 	for _, r := range img.Records {
-		entry, err := unmarshal[pstree.PstreeEntry](r.Message)
+		entry, err := Unmarshal[pstree.PstreeEntry](r.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read pstree.img: %w", err)
 		}

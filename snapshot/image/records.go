@@ -31,7 +31,7 @@ func readMessages[T any, M Message[T]](images, name string, want Type) ([]M, err
 	}
 	out := make([]M, len(records))
 	for i, r := range records {
-		if out[i], err = unmarshal[T, M](r.Message); err != nil {
+		if out[i], err = Unmarshal[T, M](r.Message); err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 	}

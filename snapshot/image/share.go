@@ -88,11 +88,11 @@ func (f *family) process(ctx context.Context, entry *pstree.PstreeEntry) error {
 		if t, err = f.dump.memoryTask(entry); err != nil {
 			return err
 		}
-		if plan, err = planMemory(t, f.edit.base, func(file uint32) insistence { return f.edit.insist[file] }); err != nil {
+		if plan, err = NewPlan(t, f.edit.base, func(file uint32) Insistence { return f.edit.insist[file] }); err != nil {
 			return err
 		}
 	}
-	if len(plan.mapped) == 0 {
+	if len(plan.Mapped) == 0 {
 		return nil
 	}
 	file, err := os.Open(path)
@@ -101,7 +101,7 @@ func (f *family) process(ctx context.Context, entry *pstree.PstreeEntry) error {
 	}
 	f.open = append(f.open, file)
 	f.lenders = append(f.lenders, &lender{
-		pid: entry.GetPid(), ppid: entry.GetPpid(), pages: pagesName(t), file: file, runs: plan.mapped,
+		pid: entry.GetPid(), ppid: entry.GetPpid(), pages: pagesName(t), file: file, runs: plan.Mapped,
 		size: int64(t.Pages.StoredPages() * PageSize),
 	})
 	return nil
@@ -137,7 +137,7 @@ func (f *family) relatives(entry *pstree.PstreeEntry) []*lender {
 }
 
 // share edits the images of one process.
-func (f *family) share(ctx context.Context, t *Task, plan *memoryPlan, path string) (changed bool, err error) {
+func (f *family) share(ctx context.Context, t *Task, plan *Plan, path string) (changed bool, err error) {
 	relatives := f.relatives(t.Entry)
 	vmas := t.MM.GetVmas()
 	if len(relatives) == 0 || marksHeap(vmas) { // a guard can't cover many ranges there
@@ -150,7 +150,7 @@ func (f *family) share(ctx context.Context, t *Task, plan *memoryPlan, path stri
 	s := &sharing{}
 	var rest []run
 	for _, r := range runs {
-		if plan.fit[r.vma] {
+		if plan.fit[r.VMA] {
 			s.open = append(s.open, r)
 		} else {
 			rest = append(rest, r)
@@ -171,7 +171,7 @@ func (f *family) share(ctx context.Context, t *Task, plan *memoryPlan, path stri
 		return false, nil
 	}
 	s.open = append(s.open, rest...)
-	guarded := len(plan.mapped) > 0 || slices.Contains(plan.based, true)
+	guarded := len(plan.Mapped) > 0 || slices.Contains(plan.Based, true)
 	kept := s.choose(guarded, min(maxRuns, max(maxMappings-len(vmas), 0)/2))
 	if len(s.segments) == 0 {
 		return false, nil
@@ -180,7 +180,7 @@ func (f *family) share(ctx context.Context, t *Task, plan *memoryPlan, path stri
 }
 
 // mappings has segments of a process's memory come from the pages of their lenders.
-func (f *family) mappings(t *Task, plan *memoryPlan, segments []segment) error {
+func (f *family) mappings(t *Task, plan *Plan, segments []segment) error {
 	slices.SortFunc(segments, func(a, b segment) int { return cmp.Compare(a.start, b.start) })
 	ids := make(map[*lender]uint32)
 	cuts := make([]cut, len(segments))
@@ -195,7 +195,7 @@ func (f *family) mappings(t *Task, plan *memoryPlan, segments []segment) error {
 			f.edit.bases[id] = MemoryFile{Key: key, SizeBytes: g.lender.size}
 			ids[g.lender], f.lent[g.lender.pages] = id, "/"+key
 		}
-		cuts[i] = cut{run: run{start: g.start, pages: g.pages, offset: g.theirs, vma: g.vma}, file: ids[g.lender]}
+		cuts[i] = cut{run: run{start: g.start, Pages: g.Pages, offset: g.theirs, VMA: g.VMA}, file: ids[g.lender]}
 	}
 	pieces := plan.pieces(t.MM.GetVmas(), func(file uint32) uint32 { return file }, cuts)
 	return f.edit.view.editMappings(t, pieces)

@@ -55,7 +55,7 @@ func (s *sharing) find(ctx context.Context, o *lender) error {
 	var rest []run
 	next := 0
 	for _, r := range s.open {
-		for r.pages > 0 {
+		for r.Pages > 0 {
 			for next < len(o.runs) && o.runs[next].end() <= r.start {
 				next++
 			}
@@ -66,7 +66,7 @@ func (s *sharing) find(ctx context.Context, o *lender) error {
 			before, both := r.splitAt(theirs.start)
 			both, after := both.splitAt(theirs.end())
 			_, theirs = theirs.splitAt(both.start)
-			if before.pages > 0 {
+			if before.Pages > 0 {
 				rest = append(rest, before)
 			}
 			left, err := s.match(ctx, both, theirs.offset, o)
@@ -75,7 +75,7 @@ func (s *sharing) find(ctx context.Context, o *lender) error {
 			}
 			rest, r = append(rest, left...), after
 		}
-		if r.pages > 0 {
+		if r.Pages > 0 {
 			rest = append(rest, r)
 		}
 	}
@@ -88,8 +88,8 @@ func (r run) splitAt(address uint64) (before, after run) {
 	at := min(max(address, r.start), r.end())
 	pages := (at - r.start) / PageSize
 	before, after = r, r
-	before.pages = pages
-	after.start, after.offset, after.pages = at, r.offset+pages, r.pages-pages
+	before.Pages = pages
+	after.start, after.offset, after.Pages = at, r.offset+pages, r.Pages-pages
 	return before, after
 }
 
@@ -100,12 +100,12 @@ func (s *sharing) match(ctx context.Context, r run, theirs uint64, o *lender) (r
 	if err != nil || !hopeful {
 		return []run{r}, err
 	}
-	equal := make([]bool, r.pages)
-	for done := uint64(0); done < r.pages; {
+	equal := make([]bool, r.Pages)
+	for done := uint64(0); done < r.Pages; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		n := min(r.pages-done, 64)
+		n := min(r.Pages-done, 64)
 		if err := s.compare(equal[done:done+n], r.offset+done, theirs+done, o); err != nil {
 			return nil, err
 		}
@@ -113,7 +113,7 @@ func (s *sharing) match(ctx context.Context, r run, theirs uint64, o *lender) (r
 	}
 	at := uint64(0)
 	part := func(from, to uint64) run {
-		return run{start: r.start + from*PageSize, pages: to - from, offset: r.offset + from, vma: r.vma}
+		return run{start: r.start + from*PageSize, Pages: to - from, offset: r.offset + from, VMA: r.VMA}
 	}
 	for _, span := range spans(equal) {
 		if at < span.from {
@@ -124,23 +124,23 @@ func (s *sharing) match(ctx context.Context, r run, theirs uint64, o *lender) (r
 		})
 		at = span.to
 	}
-	if at < r.pages {
-		rest = append(rest, part(at, r.pages))
+	if at < r.Pages {
+		rest = append(rest, part(at, r.Pages))
 	}
 	return rest, nil
 }
 
 // probe tells whether it may be worth while to compare all pages of a run.
 func (s *sharing) probe(r run, theirs uint64, o *lender) (hopeful bool, err error) {
-	if r.pages < minRun {
+	if r.Pages < minRun {
 		return false, nil
 	}
-	if r.pages <= 4*probes {
+	if r.Pages <= 4*probes {
 		return true, nil
 	}
 	var one [1]bool
 	for i := range uint64(probes) {
-		at := i * (r.pages / probes)
+		at := i * (r.Pages / probes)
 		if err := s.compare(one[:], r.offset+at, theirs+at, o); err != nil || one[0] {
 			return one[0], err
 		}
@@ -213,7 +213,7 @@ func spans(equal []bool) []span {
 // mappings there may be.
 func (s *sharing) choose(guarded bool, most int) (kept []run) {
 	for least := uint64(minRun); len(s.segments) > most; least *= 2 {
-		s.drop(func(g *segment) bool { return g.pages < least })
+		s.drop(func(g *segment) bool { return g.Pages < least })
 	}
 	shared := uint64(0)
 	for i := range s.segments {
@@ -258,7 +258,7 @@ func (s *sharing) kept() []run {
 		for i, is := range g.equal {
 			if !is {
 				at := uint64(i)
-				all = append(all, run{start: g.start + at*PageSize, pages: 1, offset: g.offset + at, vma: g.vma})
+				all = append(all, run{start: g.start + at*PageSize, Pages: 1, offset: g.offset + at, VMA: g.VMA})
 			}
 		}
 	}
@@ -272,7 +272,7 @@ func (s *sharing) kept() []run {
 
 func countPages(runs []run) (n uint64) {
 	for _, r := range runs {
-		n += r.pages
+		n += r.Pages
 	}
 	return n
 }

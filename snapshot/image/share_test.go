@@ -179,7 +179,7 @@ func TestShareMemory(t *testing.T) {
 // CRIU wrote, so that CRIU can compare them with the parent's.
 func TestShareMemoryAndBack(t *testing.T) {
 	heap := withStatus(VMARegular | VMAHeap | VMAAnonPrivate)
-	vmas := []*vma.VmaEntry{anon(0, 600, heap), anon(600, 300, withProt(1)), anon(900, 200), anon(1100, 100, of(3, 5)), anon(1200, 40, withFlags(mapGrowsDown))}
+	vmas := []*vma.VmaEntry{anon(0, 600, heap), anon(600, 300, withProt(1)), anon(900, 200), anon(1100, 100, of(3, 5)), anon(1200, 40, withFlags(MapGrowsDown))}
 	extents := []Extent{stored(10, 500), stored(700, 150), stored(900, 100), stored(1010, 100), stored(1200, 40)}
 	parent := make(pageContent)
 	for _, e := range extents {

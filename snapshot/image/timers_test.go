@@ -24,7 +24,7 @@ func TestPlaceTimers(t *testing.T) {
 	none := &timer.ItimerEntry{Isec: proto.Uint64(0), Iusec: proto.Uint64(0), Vsec: proto.Uint64(0), Vusec: proto.Uint64(0)}
 	img, err := Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
 	qt.Assert(t, qt.IsNil(err))
-	entry, err := unmarshal[core.CoreEntry](img.Records[0].Message)
+	entry, err := Unmarshal[core.CoreEntry](img.Records[0].Message)
 	qt.Assert(t, qt.IsNil(err))
 
 	entry.Tc.Timers = &timer.TaskTimersEntry{
@@ -54,7 +54,7 @@ func TestPlaceTimers(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	edited, err := Decode(data)
 	qt.Assert(t, qt.IsNil(err))
-	got, err := unmarshal[core.CoreEntry](edited.Records[0].Message)
+	got, err := Unmarshal[core.CoreEntry](edited.Records[0].Message)
 	qt.Assert(t, qt.IsNil(err))
 	entry.Tc.Timers.Posix[0].NotifyThreadId = proto.Int32(7)
 	entry.Tc.Timers.Posix[3].NotifyThreadId = proto.Int32(7)

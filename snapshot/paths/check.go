@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
 
 // ErrElsewhere is a path in the images of a dump that does not lead to the file that a
@@ -72,7 +73,7 @@ func (r *root) wrong(f *image.SavedFile) string {
 // user names a process that has a saved file.
 func user(ctx context.Context, images string, f *image.SavedFile) string {
 	const unknown = "of a process"
-	info, err := image.Inspect(ctx, images)
+	info, err := inspect.Read(ctx, images)
 	if err != nil {
 		return unknown
 	}

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -114,14 +114,14 @@ func cloneResult() *api.CloneResult {
 
 func exampleInfo(t *testing.T) []byte {
 	t.Helper()
-	b, err := json.Marshal(image.Info{
+	b, err := json.Marshal(inspect.Info{
 		Version: 2,
-		Processes: []image.Process{{
-			PID: 1, Comm: "redis-server", State: image.ProcessAlive, Threads: []image.Thread{{TID: 1, Comm: "redis-server"}},
-			Descriptors: []image.Descriptor{}, Memory: &image.ProcessMemory{MappedBytes: 70 << 20, StoredBytes: 12 << 20, Mappings: []image.Mapping{}},
+		Processes: []inspect.Process{{
+			PID: 1, Comm: "redis-server", State: inspect.ProcessAlive, Threads: []inspect.Thread{{TID: 1, Comm: "redis-server"}},
+			Descriptors: []inspect.Descriptor{}, Memory: &inspect.ProcessMemory{MappedBytes: 70 << 20, StoredBytes: 12 << 20, Mappings: []inspect.Mapping{}},
 		}},
-		Files: []image.File{}, Sockets: []image.Socket{}, Hosts: []image.Host{}, IPC: []image.IPC{}, Mounts: []image.Mount{},
-		Netns: []image.Netns{}, Images: []image.ImageFile{}, Totals: image.Totals{Processes: 1, Threads: 1, StoredBytes: 12 << 20},
+		Files: []inspect.File{}, Sockets: []inspect.Socket{}, Hosts: []inspect.Host{}, IPC: []inspect.IPC{}, Mounts: []inspect.Mount{},
+		Netns: []inspect.Netns{}, Images: []inspect.ImageFile{}, Totals: inspect.Totals{Processes: 1, Threads: 1, StoredBytes: 12 << 20},
 	})
 	qt.Assert(t, qt.IsNil(err))
 	return b
@@ -249,7 +249,7 @@ func TestFieldsInPromise(t *testing.T) {
 		"snapshots":              reflect.TypeFor[SnapshotList](),
 		"Operations":             reflect.TypeFor[Results](),
 		"inspect":                reflect.TypeFor[Inspection](),
-		"The image":              reflect.TypeFor[image.Info](),
+		"The image":              reflect.TypeFor[inspect.Info](),
 		"ids":                    reflect.TypeFor[IDMap](),
 		"events":                 reflect.TypeFor[Event](),
 		"vem table":              reflect.TypeFor[VemTable](),

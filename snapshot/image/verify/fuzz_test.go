@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -35,7 +36,7 @@ func FuzzInspect(f *testing.F) {
 		images := maps.Clone(all[i])
 		images[names[i][int(file)%len(names[i])]] = &fstest.MapFile{Data: data}
 		bad := checkFS(t.Context(), images)
-		info, err := image.ReadFS(t.Context(), images)
+		info, err := inspect.ReadFS(t.Context(), images)
 		for _, err := range []error{bad, err} {
 			if err != nil {
 				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, image.ErrInconsistent) || errors.Is(err, fs.ErrNotExist)),

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
 
 // Images tells whether a dump is whole and agrees with itself, so far as that
@@ -32,7 +33,7 @@ import (
 // host from restoring the dump.
 //
 // The error wraps [wire.ErrMalformed], [image.ErrInconsistent] or [fs.ErrNotExist], and
-// names up to 20 problems. It takes about as long as [image.Inspect].
+// names up to 20 problems. It takes about as long as [inspect.Read].
 func Images(ctx context.Context, images string) error {
 	if err := checkFS(ctx, os.DirFS(images)); err != nil {
 		return fmt.Errorf("verify %s: %w", images, err)
@@ -56,7 +57,7 @@ func checkFS(ctx context.Context, fsys fs.FS) error {
 	}
 	if len(v.problems) == 0 {
 		// What is left is what only somebody who reads it all would find.
-		v.add(image.ReadNamespaces(ctx, d))
+		v.add(inspect.ReadNamespaces(ctx, d))
 	}
 	return errors.Join(v.problems...)
 }
@@ -225,7 +226,7 @@ func (v *verification) sockets(context.Context) {
 			continue
 		}
 		if name := fmt.Sprintf("tcp-stream-%x.img", isk.GetIno()); !v.dump.Has(name) {
-			v.bad("files.img: connection %d (%s) without %s", isk.GetIno(), image.StateName(isk.GetState()), name)
+			v.bad("files.img: connection %d (%s) without %s", isk.GetIno(), inspect.StateName(isk.GetState()), name)
 		}
 	}
 	if !v.dump.Has("sk-queues.img") {

@@ -1,4 +1,4 @@
-package image
+package inspect
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
@@ -29,7 +30,7 @@ func find[T any](tb testing.TB, list []T, ok func(T) bool) T {
 func TestInspect(t *testing.T) {
 	for _, name := range imagetest.Names(t) {
 		t.Run(name, func(t *testing.T) {
-			info, err := Inspect(t.Context(), imagetest.Dump(t, name))
+			info, err := Read(t.Context(), imagetest.Dump(t, name))
 			qt.Assert(t, qt.IsNil(err))
 			t.Run("processes", func(t *testing.T) { checkProcesses(t, info) })
 			t.Run("files", func(t *testing.T) { checkFiles(t, info) })
@@ -92,7 +93,7 @@ func checkFiles(t *testing.T, info *Info) {
 	for _, d := range info.Processes[0].Descriptors {
 		kinds[d.Kind] = true
 		file := find(t, info.Files, func(f File) bool { return f.ID == d.File })
-		qt.Check(t, qt.SliceContains(file.OpenAt, DescriptorRef{PID: 1, FD: d.FD}))
+		qt.Check(t, qt.SliceContains(file.OpenAt, image.DescriptorRef{PID: 1, FD: d.FD}))
 		qt.Check(t, qt.Equals(d.Name, file.Name))
 	}
 	for _, kind := range []FileKind{
@@ -221,7 +222,7 @@ func checkWhole(t *testing.T, info *Info) {
 	qt.Check(t, qt.Equals(info.Totals.Threads, 5))
 	qt.Check(t, qt.Equals(info.Totals.Sockets, 17))
 	qt.Assert(t, qt.IsNotNil(info.Dump))
-	qt.Check(t, qt.Equals(info.Dump.PagesWritten*PageSize, processBytes(info)))
+	qt.Check(t, qt.Equals(info.Dump.PagesWritten*image.PageSize, processBytes(info)))
 
 	files := find(t, info.Images, func(f ImageFile) bool { return f.Name == "files.img" })
 	qt.Check(t, qt.Equals(files.Type, "files"))
@@ -254,29 +255,29 @@ func processBytes(info *Info) uint64 {
 
 func TestInspectView(t *testing.T) {
 	images := imagetest.Dump(t, "plain")
-	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+	v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
-	want, err := Inspect(t.Context(), images)
+	want, err := Read(t.Context(), images)
 	qt.Assert(t, qt.IsNil(err))
-	got, err := Inspect(t.Context(), v.Dir())
+	got, err := Read(t.Context(), v.Dir())
 	qt.Assert(t, qt.IsNil(err))
 	want.Dump = nil // statistics are not in a view
 	qt.Check(t, qt.CmpEquals(got, want, cmpopts.EquateComparable(netip.AddrPort{})))
 }
 
 func TestInspectErrors(t *testing.T) {
-	_, err := Inspect(t.Context(), filepath.Join(t.TempDir(), "missing"))
+	_, err := Read(t.Context(), filepath.Join(t.TempDir(), "missing"))
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 	images := imagetest.Dump(t, "plain")
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, "pstree.img"), []byte("garbage!"), 0o600)))
-	_, err = Inspect(t.Context(), images)
+	_, err = Read(t.Context(), images)
 	qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed))
 }
 
 func TestSockets(t *testing.T) {
 	for _, name := range []string{"plain", "sandbox"} {
 		images := imagetest.Dump(t, name)
-		info, err := Inspect(t.Context(), images)
+		info, err := Read(t.Context(), images)
 		qt.Assert(t, qt.IsNil(err))
 		for i := range info.Sockets {
 			info.Sockets[i].Queue, info.Sockets[i].OpenAt = nil, nil
@@ -298,7 +299,7 @@ func BenchmarkInspect(b *testing.B) {
 	images := imagetest.Dump(b, "sandbox")
 	b.ReportAllocs()
 	for b.Loop() {
-		_, err := Inspect(b.Context(), images)
+		_, err := Read(b.Context(), images)
 		qt.Assert(b, qt.IsNil(err))
 	}
 }

@@ -1,4 +1,4 @@
-package image
+package inspect
 
 import (
 	"context"
@@ -6,16 +6,18 @@ import (
 	"os"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// Sockets lists the sockets of a dump as [Inspect] does, without their queues and
+// Sockets lists the sockets of a dump as [Read] does, without their queues and
 // where they are open. It reads files.img alone: some microseconds for each open
 // file, however many processes there are.
 //
 // The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if that is bad or missing.
 func Sockets(ctx context.Context, images string) ([]Socket, error) {
-	d := &Dump{FS: os.DirFS(images)}
-	files, err := ReadAll[fdinfo.FileEntry](d, "files.img", TypeFiles)
+	d := &image.Dump{FS: os.DirFS(images)}
+	files, err := image.ReadAll[fdinfo.FileEntry](d, "files.img", image.TypeFiles)
 	if err == nil {
 		err = ctx.Err()
 	}

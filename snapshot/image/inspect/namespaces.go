@@ -1,4 +1,4 @@
-package image
+package inspect
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/netdev"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/utsns"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -45,7 +46,7 @@ func (in *inspection) namespaces(context.Context) error {
 }
 
 func (in *inspection) host(id uint32, name string) error {
-	uts, err := ReadOne[utsns.UtsnsEntry](in.dump, name, TypeUTS)
+	uts, err := image.ReadOne[utsns.UtsnsEntry](in.dump, name, image.TypeUTS)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func (in *inspection) host(id uint32, name string) error {
 }
 
 func (in *inspection) netns(id uint32, name string) error {
-	ns, err := ReadOne[netdev.NetnsEntry](in.dump, name, TypeNetns)
+	ns, err := image.ReadOne[netdev.NetnsEntry](in.dump, name, image.TypeNetns)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (in *inspection) netns(id uint32, name string) error {
 }
 
 func (in *inspection) mounts(id uint32, name string) error {
-	mounts, err := ReadAll[mnt.MntEntry](in.dump, name, TypeMounts)
+	mounts, err := image.ReadAll[mnt.MntEntry](in.dump, name, image.TypeMounts)
 	if err != nil {
 		return err
 	}
@@ -93,19 +94,19 @@ func fsType(m *mnt.MntEntry) string {
 func (in *inspection) ipc(id uint32, _ string) error {
 	ns := IPC{Namespace: id, SharedMemory: []SharedMemory{}, Semaphores: []SemaphoreSet{}, MessageQueues: []MessageQueue{}}
 	for _, step := range []struct {
-		t    Type
+		t    image.Type
 		read func([]byte) error
 	}{
-		{TypeIPCShm, func(msg []byte) error { return in.sharedMemory(&ns, msg) }},
-		{TypeIPCSem, func(msg []byte) error { return semaphores(&ns, msg) }},
-		{TypeIPCMsg, func(msg []byte) error { return messages(&ns, msg) }},
+		{image.TypeIPCShm, func(msg []byte) error { return in.sharedMemory(&ns, msg) }},
+		{image.TypeIPCSem, func(msg []byte) error { return semaphores(&ns, msg) }},
+		{image.TypeIPCMsg, func(msg []byte) error { return messages(&ns, msg) }},
 	} {
 		// CRIU writes no image for a kind of object that there is none of.
 		name := fmt.Sprintf("%s-%d.img", step.t, id)
 		if !in.dump.Has(name) {
 			continue
 		}
-		if err := in.dump.each(name, step.t, step.read); err != nil {
+		if err := in.dump.Each(name, step.t, step.read); err != nil {
 			return err
 		}
 	}
@@ -114,7 +115,7 @@ func (in *inspection) ipc(id uint32, _ string) error {
 }
 
 func (in *inspection) sharedMemory(ns *IPC, msg []byte) error {
-	shm, err := unmarshal[ipc_shm.IpcShmEntry](msg)
+	shm, err := image.Unmarshal[ipc_shm.IpcShmEntry](msg)
 	if err != nil {
 		return err
 	}
@@ -124,7 +125,7 @@ func (in *inspection) sharedMemory(ns *IPC, msg []byte) error {
 		if err != nil {
 			return err
 		}
-		stored = p.StoredPages() * PageSize
+		stored = p.StoredPages() * image.PageSize
 	}
 	ns.SharedMemory = append(ns.SharedMemory, SharedMemory{
 		IPCObject: ipcObject(shm.GetDesc()), SizeBytes: shm.GetSize(), StoredBytes: stored,
@@ -133,7 +134,7 @@ func (in *inspection) sharedMemory(ns *IPC, msg []byte) error {
 }
 
 func semaphores(ns *IPC, msg []byte) error {
-	sem, err := unmarshal[ipc_sem.IpcSemEntry](msg)
+	sem, err := image.Unmarshal[ipc_sem.IpcSemEntry](msg)
 	if err != nil {
 		return err
 	}
@@ -143,12 +144,12 @@ func semaphores(ns *IPC, msg []byte) error {
 
 // messages takes a queue, or a message of the last queue.
 func messages(ns *IPC, msg []byte) error {
-	queue, err := IsMessageQueue(msg)
+	queue, err := image.IsMessageQueue(msg)
 	if err != nil {
 		return err
 	}
 	if !queue {
-		m, err := unmarshal[ipc_msg.IpcMsg](msg)
+		m, err := image.Unmarshal[ipc_msg.IpcMsg](msg)
 		if err != nil {
 			return err
 		}
@@ -158,7 +159,7 @@ func messages(ns *IPC, msg []byte) error {
 		ns.MessageQueues[len(ns.MessageQueues)-1].Bytes += uint64(m.GetMsize())
 		return nil
 	}
-	q, err := unmarshal[ipc_msg.IpcMsgEntry](msg)
+	q, err := image.Unmarshal[ipc_msg.IpcMsgEntry](msg)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func ipcObject(d *ipc_desc.IpcDescEntry) IPCObject {
 }
 
 // ReadNamespaces reads all that a dump has of namespaces, and tells whether it can be read.
-func ReadNamespaces(ctx context.Context, d *Dump) error {
+func ReadNamespaces(ctx context.Context, d *image.Dump) error {
 	in := inspection{dump: d, info: &Info{}}
 	return in.namespaces(ctx)
 }

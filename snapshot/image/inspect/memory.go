@@ -1,4 +1,4 @@
-package image
+package inspect
 
 import (
 	"fmt"
@@ -7,11 +7,12 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // memory describes the memory of a process.
-func (in *inspection) memory(t *Task) (*ProcessMemory, error) {
+func (in *inspection) memory(t *image.Task) (*ProcessMemory, error) {
 	m := &ProcessMemory{Brk: Address(t.MM.GetMmBrk()), Mappings: make([]Mapping, 0, len(t.MM.GetVmas()))}
 	for _, v := range t.MM.GetVmas() {
 		mapping, err := in.mapping(v)
@@ -20,31 +21,31 @@ func (in *inspection) memory(t *Task) (*ProcessMemory, error) {
 		}
 		m.Mappings = append(m.Mappings, mapping)
 	}
-	share, err := CountPages(t.Pages, t.MM.GetVmas())
+	share, err := image.CountPages(t.Pages, t.MM.GetVmas())
 	if err != nil {
 		return nil, err
 	}
-	plan, err := planMemory(t, func(file uint32) (int64, bool) {
+	plan, err := image.NewPlan(t, func(file uint32) (int64, bool) {
 		return math.MaxInt64, slices.Contains(in.bases, in.names[file].name) // long enough: nothing is mapped
-	}, func(file uint32) insistence { return programInsists(in.names[file].name) })
+	}, func(file uint32) image.Insistence { return image.ProgramInsists(in.names[file].name) })
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range plan.mapped {
-		m.Mappings[r.vma].RemappedBytes += r.pages * PageSize
+	for _, r := range plan.Mapped {
+		m.Mappings[r.VMA].RemappedBytes += r.Pages * image.PageSize
 	}
 	for i := range m.Mappings {
 		mapping := &m.Mappings[i]
-		if plan.based[i] {
+		if plan.Based[i] {
 			mapping.RemappedBytes = mapping.SizeBytes
 		}
-		if share.Stored[i] > 0 && mapping.RemappedBytes < share.Stored[i]*PageSize {
-			mapping.CopiedBecause = plan.why[i]
+		if share.Stored[i] > 0 && mapping.RemappedBytes < share.Stored[i]*image.PageSize {
+			mapping.CopiedBecause = plan.Why[i]
 		}
 		m.RemappedBytes += mapping.RemappedBytes
 		mapping.StoredPages = share.Stored[i]
-		mapping.StoredBytes = share.Stored[i] * PageSize
-		mapping.ParentBytes = share.Parent[i] * PageSize
+		mapping.StoredBytes = share.Stored[i] * image.PageSize
+		mapping.ParentBytes = share.Parent[i] * image.PageSize
 		if mapping.Kind != MapGuard {
 			m.MappedBytes += mapping.SizeBytes
 		}
@@ -71,7 +72,7 @@ func (in *inspection) mapping(v *vma.VmaEntry) (Mapping, error) {
 	case hasFile(v):
 		m.FileID = uint32(v.GetShmid())
 		m.File = in.names[m.FileID].name
-	case v.GetStatus()&VMAAnonShared != 0:
+	case v.GetStatus()&image.VMAAnonShared != 0:
 		m.Object = v.GetShmid()
 	}
 	return m, nil
@@ -79,5 +80,5 @@ func (in *inspection) mapping(v *vma.VmaEntry) (Mapping, error) {
 
 // hasFile tells whether shmid of a vma_entry is the id of a file.
 func hasFile(v *vma.VmaEntry) bool {
-	return v.GetStatus()&(VMAFilePrivate|VMAFileShared|VMASocket|VMAMemfd) != 0
+	return v.GetStatus()&(image.VMAFilePrivate|image.VMAFileShared|image.VMASocket|image.VMAMemfd) != 0
 }

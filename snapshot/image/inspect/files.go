@@ -1,4 +1,4 @@
-package image
+package inspect
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	sk_unix "github.com/checkpoint-restore/go-criu/v8/crit/images/sk-unix"
 	tcp_stream "github.com/checkpoint-restore/go-criu/v8/crit/images/tcp-stream"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // fileName is what a file is and how it is called.
@@ -108,7 +110,7 @@ func (in *inspection) openFiles(context.Context) error {
 		id := f.GetId()
 		name := in.names[id]
 		_, removed := in.removed[id]
-		openAt := append([]DescriptorRef{}, in.openAt[id]...)
+		openAt := append([]image.DescriptorRef{}, in.openAt[id]...)
 		file := File{ID: id, Kind: name.kind, Name: name.name, Removed: removed, OpenAt: openAt}
 		if reg := f.GetReg(); reg != nil {
 			file.Flags = fmt.Sprintf("%#o", reg.GetFlags())
@@ -141,7 +143,7 @@ func (in *inspection) queues() (map[uint32]*SocketQueue, error) {
 	if !in.dump.Has("sk-queues.img") {
 		return nil, nil
 	}
-	packets, err := ReadAll[sk_packet.SkPacketEntry](in.dump, "sk-queues.img", TypeSkQueues)
+	packets, err := image.ReadAll[sk_packet.SkPacketEntry](in.dump, "sk-queues.img", image.TypeSkQueues)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +169,7 @@ func (in *inspection) stream(isk *sk_inet.InetSkEntry) (*SocketQueue, error) {
 	if !in.dump.Has(name) {
 		return nil, nil
 	}
-	s, err := ReadOne[tcp_stream.TcpStreamEntry](in.dump, name, TypeTCPStream)
+	s, err := image.ReadOne[tcp_stream.TcpStreamEntry](in.dump, name, image.TypeTCPStream)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +210,7 @@ func unixSocket(usk *sk_unix.UnixSkEntry) Socket {
 		State:     StateName(usk.GetState()),
 		Path:      unixPath(usk.GetName()),
 		PeerInode: uint64(usk.GetPeer()),
-		External:  usk.GetUflags()&UnixExternal != 0,
+		External:  usk.GetUflags()&image.UnixExternal != 0,
 		Options:   socketOptions(usk.GetOpts(), usk.GetFlags(), usk.GetShutdown()),
 	}
 	if usk.GetState() == stateListen {

@@ -1,4 +1,4 @@
-package image
+package inspect
 
 import (
 	"context"
@@ -10,21 +10,23 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/memfd"
 	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/stats"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// Inspect reads what a dump says about the processes in it. images is CRIU's
-// images directory, or a [View].
+// Read reads what a dump says about the processes in it. images is CRIU's
+// images directory, or a [image.View].
 //
 // It reads all images but memory pages, the content of removed files and other
 // raw ones, so that it takes some milliseconds for each process, however large
 // that is. It checks no more than it has to: see [verify.Images].
 //
 // bases are the names that the dump has for memory files of earlier dumps, see
-// [MemoryFiles].
+// [image.MemoryFiles].
 //
 // The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if images are bad or
 // missing.
-func Inspect(ctx context.Context, images string, bases ...string) (*Info, error) {
+func Read(ctx context.Context, images string, bases ...string) (*Info, error) {
 	info, err := ReadFS(ctx, os.DirFS(images), bases...)
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", images, err)
@@ -32,9 +34,9 @@ func Inspect(ctx context.Context, images string, bases ...string) (*Info, error)
 	return info, nil
 }
 
-// ReadFS is [Inspect] for a dump in a file system.
+// ReadFS is [Read] for a dump in a file system.
 func ReadFS(ctx context.Context, fsys fs.FS, bases ...string) (*Info, error) {
-	d, err := OpenDump(ctx, fsys)
+	d, err := image.OpenDump(ctx, fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -58,13 +60,13 @@ func ReadFS(ctx context.Context, fsys fs.FS, bases ...string) (*Info, error) {
 
 // An inspection gathers an Info.
 type inspection struct {
-	dump  *Dump
+	dump  *image.Dump
 	bases []string
 	info  *Info
 
 	names   map[uint32]fileName
-	openAt  map[uint32][]DescriptorRef // by file id
-	removed map[uint32]struct{}        // file ids
+	openAt  map[uint32][]image.DescriptorRef // by file id
+	removed map[uint32]struct{}              // file ids
 }
 
 // fileNames names all files of the dump.
@@ -73,7 +75,7 @@ func (in *inspection) fileNames(context.Context) error {
 	for _, file := range in.dump.Files {
 		in.names[file.GetId()] = nameFile(file)
 	}
-	in.openAt = make(map[uint32][]DescriptorRef)
+	in.openAt = make(map[uint32][]image.DescriptorRef)
 	in.removed = make(map[uint32]struct{})
 	if err := in.memfdNames(); err != nil {
 		return err
@@ -81,9 +83,9 @@ func (in *inspection) fileNames(context.Context) error {
 	if !in.dump.Has("remap-fpath.img") {
 		return nil
 	}
-	remaps, err := ReadAll[remap.RemapFilePathEntry](in.dump, "remap-fpath.img", TypeRemapPath)
+	remaps, err := image.ReadAll[remap.RemapFilePathEntry](in.dump, "remap-fpath.img", image.TypeRemapPath)
 	for _, r := range remaps {
-		if _, ghost := GhostID(r); ghost {
+		if _, ghost := image.GhostID(r); ghost {
 			in.removed[r.GetOrigId()] = struct{}{}
 		}
 	}
@@ -96,7 +98,7 @@ func (in *inspection) memfdNames() error {
 	if !in.dump.Has("memfd.img") {
 		return nil
 	}
-	inodes, err := ReadAll[memfd.MemfdInodeEntry](in.dump, "memfd.img", TypeMemfdInode)
+	inodes, err := image.ReadAll[memfd.MemfdInodeEntry](in.dump, "memfd.img", image.TypeMemfdInode)
 	names := make(map[uint64]string, len(inodes))
 	for _, m := range inodes {
 		names[m.GetInodeId()] = m.GetName()
@@ -111,7 +113,7 @@ func (in *inspection) memfdNames() error {
 
 func (in *inspection) processes(ctx context.Context) error {
 	in.info.Processes = make([]Process, 0, len(in.dump.Tree))
-	return in.dump.eachTask(ctx, func(t *Task) error {
+	return in.dump.EachTask(ctx, func(t *image.Task) error {
 		p := Process{
 			PID:  int(t.Entry.GetPid()),
 			PPID: int(t.Entry.GetPpid()),
@@ -148,7 +150,7 @@ func (in *inspection) processes(ctx context.Context) error {
 			p.Descriptors = append(p.Descriptors, Descriptor{
 				FD: int(fd.GetFd()), File: id, Kind: name.kind, Name: name.name, CloseOnExec: fd.GetFlags()&1 != 0,
 			})
-			in.openAt[id] = append(in.openAt[id], DescriptorRef{PID: p.PID, FD: int(fd.GetFd())})
+			in.openAt[id] = append(in.openAt[id], image.DescriptorRef{PID: p.PID, FD: int(fd.GetFd())})
 		}
 		memory, err := in.memory(t)
 		if err != nil {
@@ -162,17 +164,17 @@ func (in *inspection) processes(ctx context.Context) error {
 
 func processState(s uint32) ProcessState {
 	switch s {
-	case taskAlive:
+	case image.TaskAlive:
 		return ProcessAlive
-	case TaskDead:
+	case image.TaskDead:
 		return ProcessDead
-	case taskStopped:
+	case image.TaskStopped:
 		return ProcessStopped
 	}
 	return ProcessOther
 }
 
-func objects(t *Task) Objects {
+func objects(t *image.Task) Objects {
 	return Objects{
 		Memory:   t.IDs.GetVmId(),
 		FDTable:  t.IDs.GetFilesId(),
@@ -197,8 +199,8 @@ func (in *inspection) images(ctx context.Context) error {
 			return err
 		}
 		file := ImageFile{Name: name, Type: "raw", SizeBytes: uint64(in.dump.Sizes[name])}
-		if want, ok := TypeOf(name); ok {
-			t, err := WalkFile(in.dump.FS, name, func(Type, []byte, uint64) error {
+		if want, ok := image.TypeOf(name); ok {
+			t, err := image.WalkFile(in.dump.FS, name, func(image.Type, []byte, uint64) error {
 				file.Records++
 				return nil
 			})
@@ -217,9 +219,9 @@ func (in *inspection) images(ctx context.Context) error {
 
 // statistics reads what CRIU measured, if it is still there.
 func (in *inspection) statistics(context.Context) error {
-	all, err := ReadAll[stats.StatsEntry](in.dump, "stats-dump", TypeStats)
+	all, err := image.ReadAll[stats.StatsEntry](in.dump, "stats-dump", image.TypeStats)
 	if err != nil || len(all) == 0 || all[0].GetDump() == nil {
-		return optional(err)
+		return image.Optional(err)
 	}
 	s := all[0].GetDump()
 	in.info.Dump = &DumpStatistics{

@@ -1,4 +1,6 @@
-package image
+package inspect
+
+import "github.com/snapctl/snapctl/snapshot/image"
 
 // ProcessMemory is the memory of one process.
 type ProcessMemory struct {
@@ -32,8 +34,8 @@ type Mapping struct {
 	ParentBytes uint64 `json:"parent_bytes,omitempty"`
 
 	// RemappedBytes is what a restore maps, CopiedBecause why it copies some.
-	RemappedBytes uint64 `json:"remapped_bytes,omitempty"`
-	CopiedBecause Copied `json:"copied_because,omitempty"`
+	RemappedBytes uint64       `json:"remapped_bytes,omitempty"`
+	CopiedBecause image.Copied `json:"copied_because,omitempty"`
 }
 
 // MappingKind tells what is behind a mapping.
@@ -65,29 +67,29 @@ func mappingKind(status, flags uint32) MappingKind {
 		bit  uint32
 		kind MappingKind
 	}{
-		{VMAGuard, MapGuard},
-		{VMAVDSO, MapVDSO},
-		{VMAVvar, MapVvar},
-		{VMAVsyscall, MapVsyscall},
-		{VMAShadowStack, MapShadowStack},
-		{VMAAIO, MapAIO},
-		{VMASysV, MapSysV},
-		{VMASocket, MapSocket},
-		{VMAMemfd, MapMemfd},
-		{VMAStack, MapStack},
-		{VMAHeap, MapHeap},
-		{VMAFilePrivate, MapFile},
-		{VMAFileShared, MapFileShared},
-		{VMAAnonShared, MapShared},
+		{image.VMAGuard, MapGuard},
+		{image.VMAVDSO, MapVDSO},
+		{image.VMAVvar, MapVvar},
+		{image.VMAVsyscall, MapVsyscall},
+		{image.VMAShadowStack, MapShadowStack},
+		{image.VMAAIO, MapAIO},
+		{image.VMASysV, MapSysV},
+		{image.VMASocket, MapSocket},
+		{image.VMAMemfd, MapMemfd},
+		{image.VMAStack, MapStack},
+		{image.VMAHeap, MapHeap},
+		{image.VMAFilePrivate, MapFile},
+		{image.VMAFileShared, MapFileShared},
+		{image.VMAAnonShared, MapShared},
 	} {
 		if status&k.bit != 0 {
 			return k.kind
 		}
 	}
 	switch {
-	case status&VMAAnonPrivate == 0:
+	case status&image.VMAAnonPrivate == 0:
 		return MapOther
-	case flags&mapGrowsDown != 0:
+	case flags&image.MapGrowsDown != 0:
 		return MapStack
 	}
 	return MapAnon
@@ -115,7 +117,7 @@ func mapFlagNames(flags uint32) []string {
 		bit  uint32
 		name string
 	}{
-		{mapGrowsDown, "growsdown"},
+		{image.MapGrowsDown, "growsdown"},
 		{0x2000, "locked"},
 		{0x4000, "noreserve"},
 		{0x8000, "populate"},

@@ -1,9 +1,16 @@
-package image
+// Package inspect tells what a dump says about the processes in it: their threads,
+// memory, open files and sockets, and the namespaces around them.
+//
+// [Read] reads it all, as an [Info]: plain data with JSON names, made for showing.
+// [Sockets] reads the sockets alone, and is much faster. Neither changes anything.
+package inspect
 
 import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // Info is what a dump says about what it holds. All of it is plain data, made
@@ -152,7 +159,7 @@ type File struct {
 	Removed       bool    `json:"removed,omitempty"`    // has no name any more: CRIU saved its content
 	External      bool    `json:"external,omitempty"`   // Name is the key under which a restore has to be given it
 
-	OpenAt []DescriptorRef `json:"open_at"`
+	OpenAt []image.DescriptorRef `json:"open_at"`
 }
 
 // Address is a virtual memory address. In JSON it is a string like "0x7f00".
@@ -162,6 +169,7 @@ type Address uint64
 // readers that only know floating point.
 func (a Address) MarshalJSON() ([]byte, error) { return json.Marshal(a.String()) }
 
+// String returns the address as "0x7f00".
 func (a Address) String() string { return fmt.Sprintf("%#x", uint64(a)) }
 
 // Host is the identity in a UTS namespace.
@@ -252,9 +260,9 @@ type Socket struct {
 	PeerInode uint64 `json:"peer_inode,omitempty"`
 	External  bool   `json:"external,omitempty"`
 
-	Options SocketOptions   `json:"options"`
-	Queue   *SocketQueue    `json:"queue,omitempty"` // nil if CRIU saved none
-	OpenAt  []DescriptorRef `json:"open_at"`
+	Options SocketOptions         `json:"options"`
+	Queue   *SocketQueue          `json:"queue,omitempty"` // nil if CRIU saved none
+	OpenAt  []image.DescriptorRef `json:"open_at"`
 }
 
 // SocketQueue is the data that was on its way, as far as CRIU saved it.
