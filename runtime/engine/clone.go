@@ -168,7 +168,7 @@ func (eng *Engine) undoClones(ctx context.Context, list []*App) error {
 type cloning struct {
 	t        *catalog.Template
 	source   *Source // nil for one from the pool
-	images   *catalog.Images
+	images   *template.Images
 	req      *CloneRequest
 	index    int
 	existing int
@@ -274,7 +274,7 @@ func (l *lazySource) get(ctx context.Context) (_ *Source, err error) {
 }
 
 // images tells what the template's images say; once it is known, without the snapshot.
-func (l *lazySource) images(ctx context.Context) (*catalog.Images, error) {
+func (l *lazySource) images(ctx context.Context) (*template.Images, error) {
 	if known := l.t.Known(); known != nil {
 		return known, nil
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -102,7 +101,7 @@ type birth struct {
 	// acceptChanged is as in restore.Options.
 	acceptChanged bool
 	// images is what is known of a template's; nil of another snapshot.
-	images *catalog.Images
+	images *template.Images
 }
 
 // instance is what is known of an app that is made of a snapshot, one of count.
