@@ -25,16 +25,19 @@ var rooms = []room{
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table",
 	}},
+	{"runtime/clone", []string{
+		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/fault",
+		"template", "snapshot", "snapshot/store",
+	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/clone", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
+		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/image/inspect", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/idle", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
-	{"runtime/clone", []string{"runtime/app", "runtime/catalog"}},
 	{"runtime/checkpoint", []string{
 		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/fault", "runtime/process", "runtime/sandbox",
 		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",

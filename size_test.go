@@ -40,7 +40,7 @@ var (
 	}
 	largePackages = map[string]int{
 		"cmd/internal/cli":     3100,
-		"runtime/engine":       4170,
+		"runtime/engine":       3500,
 		"snapshot/image":       7300,
 		"testenv/cmd/bench":    3700,
 		"testenv/cmd/survivor": 2700,

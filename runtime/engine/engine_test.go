@@ -18,7 +18,6 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
@@ -131,16 +130,6 @@ func TestNamesOfOpenFiles(t *testing.T) {
 	qt.Check(t, qt.HasLen(openAt(os.Getpid(), "another.json"), 0))
 }
 
-func TestNamesOfClones(t *testing.T) {
-	web := &catalog.Template{Name: "web"}
-	none := func(string) bool { return false }
-	names, err := expand(web, "", 3, 2, none)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.DeepEquals(names, []string{"web-3", "web-4"}))
-	_, err = expand(web, "no number", 1, 2, none)
-	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
-}
-
 func TestNameOfAnApp(t *testing.T) {
 	eng := &Engine{}
 	qt.Check(t, qt.Equals(eng.ChooseName("redis_server.sh"), "redis-server-sh"))
@@ -206,11 +195,11 @@ func TestTasksEndWithTheirContext(t *testing.T) {
 }
 
 func TestRepeatedRandomNumbers(t *testing.T) {
-	qt.Check(t, qt.IsNil(repeats(nil, cloned)))
-	n := repeats([]string{"OpenSSL in process 1 (redis-server)"}, cloned)
+	qt.Check(t, qt.IsNil(Repeats(nil, Cloned)))
+	n := Repeats([]string{"OpenSSL in process 1 (redis-server)"}, Cloned)
 	qt.Assert(t, qt.IsNotNil(n))
 	qt.Check(t, qt.IsTrue(strings.Contains(n.Text, "in every clone") && strings.Contains(n.Text, "redis-server")))
 	qt.Check(t, qt.IsTrue(strings.Contains(n.Remedy, "template's rules")))
-	qt.Check(t, qt.IsFalse(strings.Contains(repeats([]string{"x"}, restored).Remedy, "template's rules")))
+	qt.Check(t, qt.IsFalse(strings.Contains(Repeats([]string{"x"}, Restored).Remedy, "template's rules")))
 	qt.Check(t, qt.Equals(sameAgain().MachineID, template.MachineIDKeep))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/vem/hold"
 )
@@ -111,7 +112,7 @@ func TestCountsOfClones(t *testing.T) {
 		{&api.CloneRequest{Count: 2, Names: []string{"a"}}, nil, 0},
 		{&api.CloneRequest{Count: -1}, nil, 0},
 	} {
-		r := engine.CloneRequest{Endpoints: test.endpoints}
+		r := clone.Request{Endpoints: test.endpoints}
 		err := checkCounts(test.req, &r)
 		qt.Check(t, qt.Equals(err == nil, test.count > 0), qt.Commentf("%v: %v", test.req, err))
 		if err == nil {

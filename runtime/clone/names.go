@@ -1,4 +1,4 @@
-package engine
+package clone
 
 import (
 	"fmt"
@@ -6,17 +6,18 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
 
-// NameClones chooses the names and numbers of clones. Until free is called no other
+// ChooseNames chooses the names and numbers of clones. Until free is called no other
 // request gets any of them, and the template is not removed.
-func (eng *Engine) NameClones(t *catalog.Template, r *CloneRequest) (free func(), err error) {
-	if err := eng.room(t, r.Count); err != nil {
+func (c *Clones) ChooseNames(t *catalog.Template, r *Request) (free func(), err error) {
+	if err := c.room(t, r.Count); err != nil {
 		return nil, err
 	}
-	numbers, freeNumbers, err := eng.Catalog.Use(t, r.Count, r.Start, func() map[int]string { return eng.numbersOf(t) })
+	numbers, freeNumbers, err := c.Catalog.Use(t, r.Count, r.Start, func() map[int]string { return c.numbersOf(t) })
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +27,7 @@ func (eng *Engine) NameClones(t *catalog.Template, r *CloneRequest) (free func()
 		}
 	}()
 	if len(r.Names) == 0 {
-		if r.Names, err = expand(t, r.Pattern, numbers[0], r.Count, eng.Apps.Taken); err != nil {
+		if r.Names, err = expand(t, r.Pattern, numbers[0], r.Count, c.Apps.Taken); err != nil {
 			return nil, err
 		}
 	}
@@ -40,7 +41,7 @@ func (eng *Engine) NameClones(t *catalog.Template, r *CloneRequest) (free func()
 		}
 		chosen[name] = true
 	}
-	freeNames, err := eng.Apps.Reserve(r.Names...)
+	freeNames, err := c.Apps.Reserve(r.Names...)
 	if err != nil {
 		return nil, err
 	}
@@ -52,9 +53,9 @@ func (eng *Engine) NameClones(t *catalog.Template, r *CloneRequest) (free func()
 }
 
 // numbersOf are the numbers of the clones that there are of a template, by their names.
-func (eng *Engine) numbersOf(t *catalog.Template) map[int]string {
+func (c *Clones) numbersOf(t *catalog.Template) map[int]string {
 	used := make(map[int]string)
-	for _, a := range eng.Apps.List() {
+	for _, a := range c.Apps.List() {
 		if rec, _ := a.Read(); rec.Template == t.Name {
 			used[rec.Number] = rec.Name
 		}
@@ -68,20 +69,20 @@ const roomFrom = 100
 
 // room refuses more clones of a template than its network has addresses for. Those of pools
 // are given up to whoever asks for them.
-func (eng *Engine) room(t *catalog.Template, count int) error {
+func (c *Clones) room(t *catalog.Template, count int) error {
 	if count < roomFrom {
 		return nil
 	}
-	_, m, err := eng.Store.Find(t.Snapshot)
+	_, m, err := c.Store.Find(t.Snapshot)
 	if err != nil {
 		return err
 	}
-	free, prefix, err := eng.VEM.Addresses(m.Network)
+	free, prefix, err := c.Addresses(m.Network)
 	if err != nil {
 		return err
 	}
 	if count > free {
-		return Refusef("%d clones are too many: network %s (%s) has %d free addresses", count, m.Network, prefix, free)
+		return engine.Refusef("%d clones are too many: network %s (%s) has %d free addresses", count, m.Network, prefix, free)
 	}
 	return nil
 }

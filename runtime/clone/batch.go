@@ -1,4 +1,4 @@
-package engine
+package clone
 
 import (
 	"crypto/rand"
@@ -17,54 +17,56 @@ import (
 // is not over, and its removal commits them all. A daemon that finds the file ends
 // every app that names it.
 
-func (eng *Engine) batchesDir() string { return filepath.Join(eng.stateDir, "batches") }
+// batches is the directory of these files.
+type batches string
 
-// beginBatch begins a request for several clones and returns its name.
-func (eng *Engine) beginBatch() (string, error) {
+// begin begins a request for several clones and returns its name.
+func (b batches) begin() (string, error) {
 	name := rand.Text()
 	// Nothing of it has to outlive the host: its processes do not.
-	if err := os.WriteFile(filepath.Join(eng.batchesDir(), name), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(string(b), name), nil, 0o600); err != nil {
 		return "", fmt.Errorf("begin to make clones: %w", err)
 	}
 	return name, nil
 }
 
-// endBatch says that all clones are made, or none is left. Without a name it does
+// end says that all clones are made, or none is left. Without a name it does
 // nothing.
-func (eng *Engine) endBatch(name string) error {
+func (b batches) end(name string) error {
 	if name == "" {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(eng.batchesDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(string(b), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("commit clones: %w", err)
 	}
 	return nil
 }
 
-// unfinished tells whether an app was made by a request that was never over.
-func (eng *Engine) unfinished(rec app.Record) bool {
+// Unfinished tells whether an app was made by a request that was never over.
+func (c *Clones) Unfinished(rec app.Record) bool {
 	if rec.Batch == "" || snapshot.ValidateName(rec.Batch) != nil {
 		return false
 	}
-	_, err := os.Lstat(filepath.Join(eng.batchesDir(), rec.Batch))
+	_, err := os.Lstat(filepath.Join(string(c.batches), rec.Batch))
 	return err == nil
 }
 
-// dropBatches forgets requests of which nothing is left.
-func (eng *Engine) dropBatches() error {
-	entries, err := os.ReadDir(eng.batchesDir())
+// Recover forgets the requests of earlier daemons of which nothing is left. It is called when
+// the engine has removed the apps that are [Clones.Unfinished], before there are new requests.
+func (c *Clones) Recover() error {
+	entries, err := os.ReadDir(string(c.batches))
 	if err != nil {
 		return fmt.Errorf("list requests for clones: %w", err)
 	}
 	left := make(map[string]bool)
-	for _, a := range eng.Apps.List() {
+	for _, a := range c.Apps.List() {
 		rec, _ := a.Read()
 		left[rec.Batch] = true
 	}
 	var errs []error
 	for _, e := range entries {
 		if !left[e.Name()] {
-			errs = append(errs, eng.endBatch(e.Name()))
+			errs = append(errs, c.batches.end(e.Name()))
 		}
 	}
 	return errors.Join(errs...)
