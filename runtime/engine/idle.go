@@ -147,7 +147,7 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 	if err != nil {
 		return "", false, nil //nolint:nilerr // hibernating tells all that it finds
 	}
-	can := set.Wakers(s.rec.Wake, s.rec.Own())
+	can := hold.Strongest(set, s.rec.Wake, s.rec.Own())
 	if err := set.Close(); err != nil {
 		return "", false, err
 	}

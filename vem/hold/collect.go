@@ -12,14 +12,11 @@ import (
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
-// NetNS is an app's network namespace; *netns.NS is one.
-type NetNS = sockdiag.NetNS
-
 // Options say more about the app that is collected.
 type Options struct {
 	// NS is the app's network namespace, where its unix sockets' peers are looked
 	// up. Default: the caller's own one.
-	NS NetNS
+	NS sockdiag.NetNS
 	// HostPaths are the folders inside the app, as it sees them, that are bind
 	// mounts from the host: a unix socket bound below one of them may be reached
 	// from outside of the app. Default: none.
@@ -110,10 +107,28 @@ func (s *scanner) finish(pids []int, opt Options) (*Set, error) {
 	if len(pids) == 0 {
 		return set, nil
 	}
-	if set.queues, err = namedQueues(pids[0]); err != nil {
+	if set.Named, err = namedQueues(pids[0]); err != nil {
 		return nil, errors.Join(err, set.Close())
 	}
 	return set, nil
+}
+
+// sameNamespaces looks again, now that the app is frozen: what could not be
+// restored would be lost. A tracer is CRIU's business by now.
+func sameNamespaces(pids []int) error {
+	var seen namespaces
+	for _, pid := range pids {
+		st, err := readStatus(pid)
+		if err != nil {
+			return err
+		}
+		seen.see(pid, st)
+	}
+	var errs []error
+	for _, s := range seen.strangers(pids) {
+		errs = append(errs, ownNamespace(s.kind).refusal(s.pid, noFD))
+	}
+	return errors.Join(errs...)
 }
 
 // set moves the held sockets out of the scanner.
@@ -126,7 +141,7 @@ func (s *scanner) set() (_ *Set, err error) {
 	}
 	defer func() {
 		if err = errors.Join(err, w.close()); err != nil {
-			err = errors.Join(err, closeAll(sockets, objects))
+			err = errors.Join(err, (&Set{Sockets: sockets, Objects: objects}).Close())
 		}
 	}()
 	for _, inode := range s.order {
@@ -141,11 +156,9 @@ func (s *scanner) set() (_ *Set, err error) {
 			}
 			continue
 		}
-		var receive *Buffer
-		if v.Kind.datagrams() {
-			if receive, err = readBuffer(f.fd); err != nil {
-				return nil, fmt.Errorf("look at socket %d: %w", inode, err)
-			}
+		receive, err := readBuffer(v.Kind, f.fd)
+		if err != nil {
+			return nil, fmt.Errorf("look at socket %d: %w", inode, err)
 		}
 		file, err := w.file(f.fd, "socket:["+strconv.FormatUint(inode, 10)+"]")
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +37,7 @@ func (o *objects) ofCopy(ctx context.Context, pid int) error {
 		if at.mode&unix.S_IFMT != 0 {
 			return false, nil
 		}
-		link, err := os.Readlink(fmt.Sprintf("%s/%d", fdDir(pid), fd))
+		link, err := os.Readlink(fdPath(pid, fd))
 		if err != nil {
 			return false, gone(pid, err)
 		}
@@ -78,26 +77,4 @@ func countsDown(pid, fd int) tristate {
 	default:
 		return no
 	}
-}
-
-// Copyable tells whether a copy of the saved app would have everything that is held here,
-// connections aside. Returns an *[UnsupportedError] if not: messages in POSIX queues and events
-// in inotify instances can be held, but not copied.
-func (s *Set) Copyable() error {
-	for _, o := range s.Objects {
-		at := o.Owners[0]
-		switch {
-		case o.Kind == Mqueue:
-			return &UnsupportedError{PID: at.PID, FD: at.FD, What: "POSIX message queue", Remedy: "nobody can copy it: wake the app, which must close and unlink it"}
-		case o.Kind == File && o.Lent.Path == "":
-			return &UnsupportedError{
-				PID: at.PID, FD: at.FD, What: "file " + strconv.Quote(o.Lent.Name) + " that is on none of the app's mounts",
-				Remedy: "wake the app, which must close it: it can be held for a wake, but a copy can't open it",
-			}
-		case o.Kind == Inotify && waiting(int(o.File.Fd())):
-			v := unreadInotify()
-			return &UnsupportedError{PID: at.PID, FD: at.FD, What: v.What, Remedy: "wake the app, which has to read them first"}
-		}
-	}
-	return nil
 }

@@ -23,8 +23,8 @@ import (
 // it is to be thorough.
 func External(ctx context.Context, pids []int, opt Options) ([]Socket, []Note, error) {
 	if !opt.Thorough {
-		known, err := unixSockets(opt.NS)
-		if err != nil || !known.connected() {
+		known, err := sockdiag.UnixTableOf(opt.NS)
+		if err != nil || !known.Connected() {
 			return nil, nil, err
 		}
 	}
@@ -47,16 +47,4 @@ func External(ctx context.Context, pids []int, opt Options) ([]Socket, []Note, e
 		}
 	}
 	return out, set.Notes, set.Close()
-}
-
-// connected tells whether the app may have a connected unix socket: one of its
-// namespace has a peer, or listens. A socket that was accepted from a client in
-// another namespace belongs to that one, where nothing tells it from others.
-func (t unixTable) connected() bool {
-	for _, u := range t.app {
-		if u.Peer != 0 || u.State == sockdiag.Listen {
-			return true
-		}
-	}
-	return false
 }

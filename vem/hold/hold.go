@@ -172,7 +172,9 @@ type Set struct {
 	// was just collected.
 	Notes []Note
 
-	queues []Queue // that have a name
+	// Named are the message queues that have a name. Only of a set that was just
+	// collected.
+	Named []Queue
 
 	mu     sync.Mutex
 	closed bool
@@ -203,18 +205,14 @@ func (s *Set) Close() error {
 		return nil
 	}
 	s.closed = true
-	return closeAll(s.Sockets, s.Objects)
-}
-
-func closeAll(sockets []Socket, objects []Object) error {
 	var errs []error
-	for i := range sockets {
-		if f := sockets[i].File; f != nil {
+	for i := range s.Sockets {
+		if f := s.Sockets[i].File; f != nil {
 			errs = append(errs, f.Close())
 		}
 	}
-	for i := range objects {
-		if f := objects[i].File; f != nil {
+	for i := range s.Objects {
+		if f := s.Objects[i].File; f != nil {
 			errs = append(errs, f.Close())
 		}
 	}

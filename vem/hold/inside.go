@@ -38,7 +38,7 @@ type ConnectionEnd struct {
 // it. own are its addresses but for those of the loopback device. It opens no socket.
 //
 // Cost: 2 us for each of them, and next to nothing for the namespace's other ones.
-func FindInside(ns NetNS, own ...netip.Addr) (*Inside, error) {
+func FindInside(ns sockdiag.NetNS, own ...netip.Addr) (*Inside, error) {
 	c, err := sockdiag.Dial(ns)
 	if err != nil {
 		return nil, err

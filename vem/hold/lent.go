@@ -28,20 +28,6 @@ import (
 // CRIU must be told of both. It knows a file by mount and inode, however often
 // it was opened, so that all open ones with the same two are held together.
 
-// Lent describes a held file that the host shares with the app.
-type Lent struct {
-	// Path is where the app has it, below one of [Options.Binds]; empty if it is
-	// not there (any more).
-	Path string `json:"path,omitempty"`
-	// Name is what the kernel calls it: Path, if that is not empty, or for people only.
-	Name string `json:"name,omitempty"`
-	// Flags and Position are those of the open file, as in open(2) and lseek(2).
-	Flags    int   `json:"flags,omitempty"`
-	Position int64 `json:"position,omitempty"`
-	// Mounted tells that CRIU would find it without being told.
-	Mounted bool `json:"mounted,omitempty"`
-}
-
 // Bind is a directory or file of the host that is mounted inside the app.
 type Bind struct {
 	Inside string // where the app sees it
@@ -83,7 +69,7 @@ func (l *lent) see(pid, fd, copied int, at attributes) (kept bool, err error) {
 	if mounted && !below(point, l.opt.hostPaths()) {
 		return false, nil
 	}
-	link, err := os.Readlink(fdDir(pid) + "/" + strconv.Itoa(fd))
+	link, err := os.Readlink(fdPath(pid, fd))
 	if err != nil {
 		return false, gone(pid, err)
 	}

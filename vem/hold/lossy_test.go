@@ -3,13 +3,13 @@ package hold_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"unsafe"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/testenv/sockets"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -34,7 +34,7 @@ func TestPreflightLosing(t *testing.T) {
 		}},
 		"unread inotify": {open: func(t *testing.T) int {
 			t.Helper()
-			return unreadInotify(t)
+			return sockets.UnreadInotify(t)
 		}, what: "inotify instance with events that wait to be read", onlyCopy: true},
 		"unread inotify on a file system of the app": {open: func(t *testing.T) int {
 			t.Helper()
@@ -45,7 +45,7 @@ func TestPreflightLosing(t *testing.T) {
 		}, what: "inotify instance with events that wait to be read"},
 		"unread inotify with signals": {open: func(t *testing.T) int {
 			t.Helper()
-			fd := unreadInotify(t)
+			fd := sockets.UnreadInotify(t)
 			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_ASYNC)
 			qt.Assert(t, qt.IsNil(err))
 			return fd
@@ -64,9 +64,9 @@ func TestPreflightLosing(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			a := w.run(os.NewFile(uintptr(test.open(t)), name))
-			pids := []int{a.pid}
+			w := sockets.New(t)
+			a := w.Run(os.NewFile(uintptr(test.open(t)), name))
+			pids := []int{a.PID}
 			check := func(err error, what string) {
 				t.Helper()
 				if what == "" {
@@ -93,18 +93,6 @@ func queuesMounted() bool {
 	const magic = 0x19800202 // ipc/mqueue.c
 	var fs unix.Statfs_t
 	return unix.Statfs(hold.QueueMount, &fs) == nil && fs.Type == magic
-}
-
-// unreadInotify has an event in its queue.
-func unreadInotify(t *testing.T) int {
-	t.Helper()
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	qt.Assert(t, qt.IsNil(err))
-	dir := t.TempDir()
-	_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "x"), nil, 0o600)))
-	return fd
 }
 
 // watchPrivateMount watches a tmpfs that no mount namespace has, and has an

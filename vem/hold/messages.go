@@ -48,44 +48,6 @@ func (s *scanner) markMessages(nodes map[uint64]unixNode, outside map[uint64]boo
 	return nil
 }
 
-// LostInCopies lists what a copy of the app that is saved would not have of the messages
-// that wait in held sockets.
-func (s *Set) LostInCopies() []Note {
-	var notes []Note
-	for i := range s.Sockets {
-		sock := &s.Sockets[i]
-		p := []unix.PollFd{{Fd: int32(sock.File.Fd()), Events: unix.POLLIN}}
-		if !sock.Inside || poll(p) != nil || p[0].Revents&unix.POLLIN == 0 {
-			continue
-		}
-		notes = append(notes, lostMessages(sock.Path, sock.Owners[0]))
-	}
-	return notes
-}
-
-// poll is poll(2) without waiting. A signal of the Go runtime's own interrupts it all the
-// same, if nothing is ready (fs/select.c, do_poll).
-func poll(p []unix.PollFd) error {
-	for {
-		if _, err := unix.Poll(p, 0); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-// lostMessages tells what CRIU does not save of messages in a queue.
-func lostMessages(path string, at Owner) Note {
-	name := "a unix socket"
-	if path != "" {
-		name += " (" + path + ")"
-	}
-	return Note{
-		Text: fmt.Sprintf("process %d has %s open as descriptor %d in which messages wait: their senders' addresses are lost, and an empty message with all behind it",
-			at.PID, name, at.FD),
-		Remedy: "let the program read them first",
-	}
-}
-
 // reachable lists the sockets that are connected to one, and to those, and so on, and the
 // one itself.
 func reachable(from uint64, neighbours map[uint64][]uint64) []uint64 {

@@ -1,7 +1,6 @@
 package hold
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,56 +24,6 @@ const mqueueMagic = 0x19800202
 // for them to be held: CRIU must be told that it is external, or fails with a
 // queue in it (filesystems.c, dump_empty_fs).
 const QueueMount = "/dev/mqueue"
-
-// Queues are the POSIX message queues of an app.
-type Queues struct {
-	Any bool // it has some, open or not
-	// External is what CRIU must be told of open ones, as in [Set.External]:
-	// they lie on the kernel's own mount.
-	External []string
-}
-
-// FindQueues looks for the POSIX message queues of a running app. What the app
-// changes later is for the caller to notice, by [Collect] of the frozen app.
-func FindQueues(ctx context.Context, pids []int) (Queues, error) {
-	var q Queues
-	var o objects
-	defer o.close()
-	for _, pid := range pids {
-		names, err := queueNames(pid)
-		if err != nil {
-			return q, err
-		}
-		q.Any = q.Any || len(names) > 0
-		err = duplicate(ctx, pid, func(fd, copied int, at attributes) (bool, error) {
-			if !o.isQueue(pid, at) {
-				return false, nil
-			}
-			return o.add(Mqueue, pid, fd, copied)
-		})
-		if err != nil && !errors.Is(err, ErrGone) {
-			return q, err
-		}
-	}
-	for _, have := range o.list {
-		q.Any = true
-		q.External = append(q.External, have.external)
-	}
-	return q, nil
-}
-
-// isQueue tells whether a file lies on the file system that a process, or one
-// that was asked for before, has for its queues.
-func (o *objects) isQueue(pid int, at attributes) bool {
-	if at.mode&unix.S_IFMT != unix.S_IFREG {
-		return false
-	}
-	if o.asked != pid && o.queues == 0 {
-		o.asked = pid
-		o.queues = queueDevice(pid)
-	}
-	return o.queues != 0 && at.dev == o.queues
-}
 
 // queueDevice is the file system at a process's QueueMount, 0 without.
 func queueDevice(pid int) uint64 {
@@ -110,7 +59,7 @@ func queueNames(pid int) ([]string, error) {
 // dump_one_reg_file). It refuses one that is to notify somebody: the kernel
 // forgets that when the process ends (ipc/mqueue.c, mqueue_flush_file).
 func queueExternal(pid, fd int) (string, error) {
-	path := fmt.Sprintf("%s/%d", fdDir(pid), fd)
+	path := fdPath(pid, fd)
 	if notifies(path) {
 		return "", notifyingQueue().refusal(pid, fd)
 	}
@@ -150,40 +99,6 @@ func notifies(path string) bool {
 
 func isMqueue(pid, fd int) bool {
 	var st unix.Statfs_t
-	err := unix.Statfs(fdDir(pid)+"/"+strconv.Itoa(fd), &st)
+	err := unix.Statfs(fdPath(pid, fd), &st)
 	return err == nil && st.Type == mqueueMagic
-}
-
-// mqueue judges a descriptor that lies on the file system of message queues.
-func (p *preflight) mqueue(pid, fd int, link string) (Verdict, bool) {
-	switch {
-	case p.copy:
-		return refuse(Mqueue, "POSIX message queue "+link, copyRemedy), true
-	case queueDevice(pid) == 0:
-		return refuse(Mqueue, "POSIX message queue "+link, "mount the file system mqueue at "+QueueMount+" in the app"), true
-	case notifies(fmt.Sprintf("%s/%d", fdDir(pid), fd)):
-		return notifyingQueue(), true
-	default:
-		return Verdict{}, false
-	}
-}
-
-const copyRemedy = "the app must close and unlink it: it can be held for a wake, but nobody can copy its messages"
-
-// queues finds POSIX message queues that no process has open.
-func (p *preflight) queues(pid int) error {
-	if !p.copy {
-		return nil
-	}
-	names, err := queueNames(pid)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		v := refuse(Mqueue, "POSIX message queue /"+name, copyRemedy)
-		if !p.found(v.What) {
-			p.add(Error, pid, noFD, v)
-		}
-	}
-	return nil
 }

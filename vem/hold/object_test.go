@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/sockets"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -23,7 +24,7 @@ func objects(t *testing.T) []*os.File {
 	again, err := unix.FcntlInt(uintptr(counting), unix.F_DUPFD_CLOEXEC, 0)
 	qt.Assert(t, qt.IsNil(err))
 	files := make([]*os.File, 0, 4)
-	for _, fd := range []int{plain, counting, unreadInotify(t), again} {
+	for _, fd := range []int{plain, counting, sockets.UnreadInotify(t), again} {
 		files = append(files, os.NewFile(uintptr(fd), "object"))
 	}
 	return files
@@ -38,13 +39,41 @@ func count(t *testing.T, f *os.File) uint64 {
 	return binary.NativeEndian.Uint64(b[:])
 }
 
+// tellsSemaphores tells whether the kernel shows which eventfds have EFD_SEMAPHORE.
+func tellsSemaphores(t *testing.T) bool {
+	t.Helper()
+	return testenv.Kernel(6, 6)(t.Context()) == nil
+}
+
+// TestForCopy looks at what only a hold keeps.
+func TestForCopy(t *testing.T) {
+	w := sockets.New(t)
+	all := objects(t)
+	inotify := all[2]
+	a := w.Run(all[0], all[1], all[3])
+	at, err := hold.ForCopy(t.Context(), []int{a.PID})
+	qt.Assert(t, qt.IsNil(err))
+	if tellsSemaphores(t) {
+		qt.Assert(t, qt.HasLen(at, 1))
+		qt.Assert(t, qt.Equals(at[0].PID, a.PID))
+		qt.Assert(t, qt.IsTrue(at[0].FD == 4 || at[0].FD == 5))
+	} else {
+		qt.Assert(t, qt.HasLen(at, 0))
+	}
+
+	b := w.Run(inotify)
+	_, err = hold.ForCopy(t.Context(), []int{a.PID, b.PID})
+	qt.Assert(t, qt.ErrorIs(err, hold.ErrUnsupported))
+	qt.Assert(t, qt.ErrorMatches(err, ".*inotify instance with events that wait to be read open as descriptor 3.*"))
+}
+
 // TestObjectsSurvive has a process with other kernel objects than sockets end,
 // and a later daemon take them from the holder.
 func TestObjectsSurvive(t *testing.T) {
-	w := newWorld(t)
-	a := w.run(objects(t)...)
-	set := w.collect(a, hold.Options{})
-	a.kill(t)
+	w := sockets.New(t)
+	a := w.Run(objects(t)...)
+	set := collected(w, a, hold.Options{})
+	a.Kill(t)
 	items, err := set.Items()
 	qt.Assert(t, qt.IsNil(err))
 	again, err := hold.FromItems(items)
@@ -56,7 +85,7 @@ func TestObjectsSurvive(t *testing.T) {
 	for i, o := range again.Objects {
 		qt.Assert(t, qt.Equals(o.Number, i))
 		for _, d := range o.Owners {
-			qt.Assert(t, qt.Equals(d.PID, a.pid)) // it has no pid namespace of its own
+			qt.Assert(t, qt.Equals(d.PID, a.PID)) // it has no pid namespace of its own
 			byFD[d.FD] = o
 		}
 	}
@@ -73,32 +102,4 @@ func TestObjectsSurvive(t *testing.T) {
 	n, err := unix.Read(int(byFD[5].File.Fd()), event[:])
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(string(event[16:n-15]), "x"))
-}
-
-// tellsSemaphores tells whether the kernel shows which eventfds have EFD_SEMAPHORE.
-func tellsSemaphores(t *testing.T) bool {
-	t.Helper()
-	return testenv.Kernel(6, 6)(t.Context()) == nil
-}
-
-// TestForCopy looks at what only a hold keeps.
-func TestForCopy(t *testing.T) {
-	w := newWorld(t)
-	all := objects(t)
-	inotify := all[2]
-	a := w.run(all[0], all[1], all[3])
-	at, err := hold.ForCopy(t.Context(), []int{a.pid})
-	qt.Assert(t, qt.IsNil(err))
-	if tellsSemaphores(t) {
-		qt.Assert(t, qt.HasLen(at, 1))
-		qt.Assert(t, qt.Equals(at[0].PID, a.pid))
-		qt.Assert(t, qt.IsTrue(at[0].FD == 4 || at[0].FD == 5))
-	} else {
-		qt.Assert(t, qt.HasLen(at, 0))
-	}
-
-	b := w.run(inotify)
-	_, err = hold.ForCopy(t.Context(), []int{a.pid, b.pid})
-	qt.Assert(t, qt.ErrorIs(err, hold.ErrUnsupported))
-	qt.Assert(t, qt.ErrorMatches(err, ".*inotify instance with events that wait to be read open as descriptor 3.*"))
 }

@@ -1,9 +1,7 @@
 package hold
 
 import (
-	"bufio"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -57,23 +55,6 @@ func oddInfo(pid, fd int, link string) (Verdict, bool) {
 	return Verdict{}, false
 }
 
-// readInfo reads the lines of a fdinfo that have a name.
-func readInfo(pid, fd int) (map[string]string, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // read only
-	out := map[string]string{}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if name, value, ok := strings.Cut(lines.Text(), ":"); ok {
-			out[name] = strings.TrimSpace(value)
-		}
-	}
-	return out, lines.Err()
-}
-
 // hugetlbfs is HUGETLBFS_MAGIC, linux/magic.h.
 const hugetlbfs = 0x958458f6
 
@@ -83,7 +64,7 @@ func oddFile(pid, fd int, link string) (Verdict, bool) {
 		return Verdict{}, false
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(fdDir(pid)+"/"+strconv.Itoa(fd), &st); err != nil || st.Type != hugetlbfs {
+	if err := unix.Statfs(fdPath(pid, fd), &st); err != nil || st.Type != hugetlbfs {
 		return Verdict{}, false
 	}
 	return refuse(Other, "memfd of huge pages (MFD_HUGETLB)", "the app must use one of ordinary pages, or close it while it sleeps"), true
@@ -100,7 +81,7 @@ func largeRemoved(pid, fd int, link string) (Verdict, bool) {
 		return Verdict{}, false
 	}
 	var st unix.Stat_t
-	if unix.Stat(fdDir(pid)+"/"+strconv.Itoa(fd), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 || st.Blocks*512 <= mostRemoved {
+	if unix.Stat(fdPath(pid, fd), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 || st.Blocks*512 <= mostRemoved {
 		return Verdict{}, false
 	}
 	return refuse(Other, fmt.Sprintf("removed file %s with %d MiB", strings.TrimSuffix(link, " (deleted)"), st.Blocks*512>>20),
@@ -116,7 +97,7 @@ func unpublished(pid, fd int, link string) (Note, bool) {
 	}
 	var st unix.Stat_t
 	info, err := readInfo(pid, fd)
-	if err != nil || unix.Stat(fdDir(pid)+"/"+strconv.Itoa(fd), &st) != nil || st.Nlink > 0 {
+	if err != nil || unix.Stat(fdPath(pid, fd), &st) != nil || st.Nlink > 0 {
 		return Note{}, false
 	}
 	flags, _ := strconv.ParseUint(info["flags"], 8, 64)

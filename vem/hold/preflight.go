@@ -90,10 +90,12 @@ func (p *preflight) run(ctx context.Context) []Finding {
 		}
 	}
 	p.terminals.judge(p)
-	p.nested.judge(p)
+	for _, s := range p.namespaces.strangers(p.pids) {
+		p.add(Error, s.pid, noFD, ownNamespace(s.kind))
+	}
 	p.watched.judge(p)
-	if p.copy && p.nested.root != 0 {
-		if _, err := FindMoved(ctx, p.pids, p.nested.root); err != nil {
+	if p.copy && p.namespaces.root() != 0 {
+		if _, err := FindMoved(ctx, p.pids, p.namespaces.root()); err != nil {
 			p.findings = append(p.findings, Finding{Err: err})
 		}
 	}
@@ -104,14 +106,14 @@ func (p *preflight) run(ctx context.Context) []Finding {
 }
 
 type preflight struct {
-	pids      []int
-	copy      bool // nothing is held
-	findings  []Finding
-	sockets   int // descriptors of sockets seen
-	terminals terminals
-	nested    nested
-	devices   devices
-	watched   watched
+	pids       []int
+	copy       bool // nothing is held
+	findings   []Finding
+	sockets    int // descriptors of sockets seen
+	terminals  terminals
+	namespaces namespaces
+	devices    devices
+	watched    watched
 }
 
 func (p *preflight) process(pid int) error {
@@ -139,7 +141,7 @@ func (p *preflight) add(severity Severity, pid, fd int, v Verdict) {
 }
 
 func (p *preflight) descriptor(pid, fd int, mounts map[uint64]string) error {
-	name := fdDir(pid) + "/" + strconv.Itoa(fd)
+	name := fdPath(pid, fd)
 	link, err := os.Readlink(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // closed meanwhile
@@ -153,7 +155,7 @@ func (p *preflight) descriptor(pid, fd int, mounts map[uint64]string) error {
 	case strings.HasPrefix(link, "socket:"):
 		p.sockets++
 		facts.Mode = unix.S_IFSOCK
-		if err := facts.socketKind(name); err != nil {
+		if err := socketKind(&facts, name); err != nil {
 			return nil //nolint:nilerr // closed meanwhile, or a kind without a name: Collect will tell
 		}
 	case strings.HasPrefix(link, "/"):
@@ -215,20 +217,9 @@ func (p *preflight) visible(mount uint64) bool {
 	return false
 }
 
-// hasOwnMount tells whether a path belongs to one of the kernel's internal
-// mounts, which no process has in its mount table.
-func hasOwnMount(link string) bool {
-	for _, prefix := range []string{"/memfd:", "/secretmem", "/dmabuf:", "/SYSV", "/dev/zero"} {
-		if strings.HasPrefix(link, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
 // socketKind fills in what the socket's protocol name tells, which is readable
 // without a duplicate of the descriptor (net/socket.c, sockfs_xattr_get).
-func (f *Facts) socketKind(name string) error {
+func socketKind(f *Facts, name string) error {
 	var buf [64]byte
 	n, err := unix.Getxattr(name, "system.sockprotoname", buf[:])
 	if err != nil {

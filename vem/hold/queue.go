@@ -218,18 +218,18 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 	if len(listeners) == 0 {
 		return Event{}, false, nil
 	}
-	known, err := unixSockets(w.ns)
+	known, err := sockdiag.UnixTableOf(w.ns)
 	if err != nil {
 		return Event{}, false, fmt.Errorf("look into accept queues: %w", err)
 	}
 	for i, s := range listeners {
-		l, _ := known.find(uint32(s.Inode))
+		l, _ := known.Find(uint32(s.Inode))
 		if l.SendQ > 0 && l.RecvQ >= l.SendQ { // the queue's length and limit
 			return Event{Socket: s, Reason: Backlog}, true, nil
 		}
 		live := arrivals{}
 		for _, inode := range l.Pending {
-			client, ok := known.find(inode)
+			client, ok := known.Find(inode)
 			if !ok && inode != 0 {
 				// It is of another namespace, as that of another app, where what
 				// it has sent can't be seen, or it came and went meanwhile.
@@ -256,12 +256,12 @@ func (w *Watcher) lookUnix(indexes map[int]bool) (Event, bool, error) {
 // abroad looks again whether a client waits in a listener's queue that is in none
 // of the namespaces that are looked into.
 func (w *Watcher) abroad(listener, client uint32) (bool, error) {
-	known, err := unixSockets(w.ns)
+	known, err := sockdiag.UnixTableOf(w.ns)
 	if err != nil {
 		return false, fmt.Errorf("look into accept queues: %w", err)
 	}
-	l, _ := known.find(listener)
-	_, near := known.find(client)
+	l, _ := known.Find(listener)
+	_, near := known.Find(client)
 	return !near && slices.Contains(l.Pending, client), nil
 }
 

@@ -140,7 +140,7 @@ func terminalNumber(at Owner, master bool) (int, error) {
 // that of the app's own /dev.
 func otherControl(at Owner) string {
 	var open, own unix.Stat_t
-	name := fmt.Sprintf("%s/%d", fdDir(at.PID), at.FD)
+	name := fdPath(at.PID, at.FD)
 	if unix.Stat(name, &open) != nil || unix.Stat(fmt.Sprintf("/proc/%d/root/dev/tty", at.PID), &own) != nil || open.Dev == own.Dev {
 		return ""
 	}

@@ -9,33 +9,33 @@ import (
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
-// Wakers is what an app has that traffic could wake it by.
-type Wakers int
+// Waker is who could wake an app by traffic.
+type Waker int
 
 // The kinds, from the weakest.
 const (
-	Nobody  Wakers = iota // nothing
-	Peers                 // connections to others, and nothing by which new ones could come
-	Anybody               // a listener or an unconnected datagram socket that others reach
+	Nobody  Waker = iota // nothing
+	Peers                // connections to others, and nothing by which new ones could come
+	Anybody              // a listener or an unconnected datagram socket that others reach
 )
 
-// Wakers tells by what traffic on the set could ever wake the app. own are the app's
+// Strongest tells whose traffic on a held set could ever wake the app. own are the app's
 // addresses in its network namespace: what only the app itself reaches does not count,
 // for it sleeps too. Nor does a datagram socket that is connected: it mostly waits for
 // the answer to one datagram, which may get lost, and then only the app's own timer
 // could go on.
-func (s *Set) Wakers(policy WakePolicy, own []netip.Addr) Wakers {
+func Strongest(s *Set, policy WakePolicy, own []netip.Addr) Waker {
 	best := Nobody
 	if policy.Mode == Never {
 		return best
 	}
 	for i := range s.Sockets {
-		best = max(best, s.Sockets[i].wakers(policy, own))
+		best = max(best, wakerOf(&s.Sockets[i], policy, own))
 	}
 	return best
 }
 
-func (s *Socket) wakers(policy WakePolicy, own []netip.Addr) Wakers {
+func wakerOf(s *Socket, policy WakePolicy, own []netip.Addr) Waker {
 	inside := func(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(own, a.Unmap().WithZone("")) }
 	connected := s.Remote.IsValid() && s.Remote.Port() != 0
 	switch s.Kind {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestWakers(t *testing.T) {
+func TestStrongest(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("10.77.0.7")}
 	at := netip.MustParseAddrPort
 	any4, any6, loop, here, there := at("0.0.0.0:80"), at("[::]:80"), at("127.0.0.1:80"), at("10.77.0.7:80"), at("10.77.0.9:5432")
@@ -16,7 +16,7 @@ func TestWakers(t *testing.T) {
 	for name, test := range map[string]struct {
 		policy  WakePolicy
 		sockets []Socket
-		want    Wakers
+		want    Waker
 	}{
 		"nothing":                   {want: Nobody},
 		"listener":                  {sockets: []Socket{{Kind: TCPListen, Local: any4}}, want: Anybody},
@@ -37,7 +37,7 @@ func TestWakers(t *testing.T) {
 		"unix datagrams":            {sockets: []Socket{{Kind: Unix, Type: unix.SOCK_DGRAM, Path: "/run/s"}}, want: Anybody},
 	} {
 		t.Run(name, func(t *testing.T) {
-			qt.Assert(t, qt.Equals(NewSet(test.sockets).Wakers(test.policy, own), test.want))
+			qt.Assert(t, qt.Equals(Strongest(NewSet(test.sockets), test.policy, own), test.want))
 		})
 	}
 }

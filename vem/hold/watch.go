@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 )
 
 // Watcher waits for the first traffic on a held set that a policy lets through.
@@ -24,7 +26,7 @@ import (
 type Watcher struct {
 	set    *Set
 	policy WakePolicy
-	ns     NetNS
+	ns     sockdiag.NetNS
 	epoll  *os.File
 	closed atomic.Bool
 	stuck  map[int]bool // sockets whose output was stuck at the start, by index
@@ -51,7 +53,7 @@ const tapIndex = -1
 // before the set.
 //
 // It returns an error wrapping [ErrPolicy] for a wrong policy.
-func NewWatcher(set *Set, policy WakePolicy, ns NetNS) (*Watcher, error) {
+func NewWatcher(set *Set, policy WakePolicy, ns sockdiag.NetNS) (*Watcher, error) {
 	if err := policy.Validate(); err != nil {
 		return nil, fmt.Errorf("watch sockets: %w", err)
 	}
@@ -79,7 +81,7 @@ func NewWatcher(set *Set, policy WakePolicy, ns NetNS) (*Watcher, error) {
 
 // Watch waits for the first traffic on set that policy lets through, or until
 // ctx is done. See [NewWatcher] and [Watcher.Wait].
-func Watch(ctx context.Context, set *Set, policy WakePolicy, ns NetNS) (Event, error) {
+func Watch(ctx context.Context, set *Set, policy WakePolicy, ns sockdiag.NetNS) (Event, error) {
 	w, err := NewWatcher(set, policy, ns)
 	if err != nil {
 		return Event{}, err

@@ -61,13 +61,3 @@ func TestOverlayLayers(t *testing.T) {
 	layers := overlayLayers(`rw,lowerdir+=/a\040b,lowerdir+=/b,datadir+=/x,upperdir=/c`)
 	qt.Assert(t, qt.DeepEquals(layers, []string{"/c", "/a b", "/b", "/x"}))
 }
-
-func TestOddLink(t *testing.T) {
-	for link, odd := range map[string]bool{
-		"/proc/1/task/7/stat": true, "/proc/1/task/7": true, "/proc/8": true,
-		"/proc/1/task/1/stat": false, "/proc/1/task": false, "/proc/8/stat": false, "/data/proc/8": false, "/proc": false,
-	} {
-		_, ok := oddLink(link)
-		qt.Check(t, qt.Equals(ok, odd), qt.Commentf("%s", link))
-	}
-}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/payload"
 )
 
@@ -91,7 +92,7 @@ func (c *counter) close() error {
 }
 
 // datagramsSent reads how many datagrams a namespace has sent.
-func datagramsSent(ns hold.NetNS) (sum uint64, err error) {
+func datagramsSent(ns sockdiag.NetNS) (sum uint64, err error) {
 	err = ns.Do(func() error {
 		// /proc/thread-self is this thread's view: its network namespace.
 		four, err := readCounter("/proc/thread-self/net/snmp", "Udp:", "OutDatagrams")

@@ -28,7 +28,7 @@ type flow struct{ acked, received uint64 }
 
 // Options say which app is looked at.
 type Options struct {
-	NS     hold.NetNS
+	NS     sockdiag.NetNS
 	Device string // the app's network device, by which others reach it
 	// Own are the app's addresses in its namespace, by which it reaches itself.
 	Own    []netip.Addr

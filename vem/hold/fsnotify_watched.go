@@ -22,8 +22,8 @@ type Watched struct {
 	Path   string // as the app's first process sees it
 }
 
-// watchedInode is a line of fdinfo.
-type watchedInode struct {
+// mark is a line of fdinfo.
+type mark struct {
 	Watched
 	kind   int32 // of the file handle
 	handle []byte
@@ -34,14 +34,14 @@ type watchedInode struct {
 //
 // Cost: 2 us a descriptor, and some 30 us for each inode that is watched.
 func FindWatched(ctx context.Context, pids []int, root int) ([]Watched, error) {
-	r := finder{root: root}
+	r := newFinder(root)
 	defer r.close()
 	for _, pid := range pids {
 		err := duplicate(ctx, pid, func(fd, copied int, at attributes) (bool, error) {
 			if at.mode&unix.S_IFMT != 0 {
 				return false, nil
 			}
-			link, err := os.Readlink(fdDir(pid) + "/" + strconv.Itoa(fd))
+			link, err := os.Readlink(fdPath(pid, fd))
 			if err != nil {
 				return false, gone(pid, err)
 			}
@@ -66,16 +66,14 @@ func FindWatched(ctx context.Context, pids []int, root int) ([]Watched, error) {
 	return list, nil
 }
 
-const inotifyLink = "anon_inode:inotify"
-
 // watchedBy lists what an instance watches by inode.
-func watchedBy(pid string, fd int) ([]watchedInode, error) {
+func watchedBy(pid string, fd int) ([]mark, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%s/fdinfo/%d", pid, fd))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	var out []watchedInode
+	var out []mark
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		if w, ok := parseWatched(lines.Text()); ok {
@@ -89,8 +87,8 @@ func watchedBy(pid string, fd int) ([]watchedInode, error) {
 // mask:100 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:020000000de93b97", or
 // "fanotify ino:2 sdev:...". Numbers are hexadecimal. Marks of mounts and file systems
 // have no inode.
-func parseWatched(line string) (watchedInode, bool) {
-	var w watchedInode
+func parseWatched(line string) (mark, bool) {
+	var w mark
 	fields := strings.Fields(line)
 	if len(fields) == 0 || fields[0] != "inotify" && fields[0] != "fanotify" {
 		return w, false
@@ -115,55 +113,4 @@ func parseWatched(line string) (watchedInode, bool) {
 		}
 	}
 	return w, w.Inode != 0
-}
-
-// watched are the instances that are to be judged. CRIU needs a path for every file that they
-// watch, with one exception: if the instance is held, and the file system opens a file by its
-// handle, CRIU needs no path.
-type watched struct {
-	list []watchedAt
-}
-
-type watchedAt struct {
-	pid, fd int
-	kind    string
-	held    bool
-}
-
-// watch notes an instance.
-func (p *preflight) watch(pid, fd int, link string) {
-	switch link {
-	case fanotifyLink:
-		p.watched.list = append(p.watched.list, watchedAt{pid, fd, "fanotify", false})
-	case inotifyLink:
-		keep, err := p.devices.lasting(pid, fd)
-		p.watched.list = append(p.watched.list, watchedAt{pid, fd, "inotify", keep && err == nil && !p.copy})
-	}
-}
-
-// judge refuses instances that watch what is nowhere to be found.
-func (w *watched) judge(p *preflight) {
-	r := finder{root: p.nested.root}
-	if r.root == 0 {
-		return // no app with namespaces of its own
-	}
-	defer r.close()
-	for _, at := range w.list {
-		inodes, err := watchedBy(strconv.Itoa(at.pid), at.fd)
-		if err != nil {
-			continue // closed meanwhile
-		}
-		for _, inode := range inodes {
-			found, err := r.find(inode)
-			needless := at.held && r.opens[key(inode.Watched)]
-			if err == nil && !found && !needless {
-				p.add(Error, at.pid, at.fd, unfoundWatch(at.kind, inode.Watched))
-			}
-		}
-	}
-}
-
-func unfoundWatch(kind string, w Watched) Verdict {
-	return refuse(Inotify, fmt.Sprintf("%s instance that watches inode %d of device %d:%d", kind, w.Inode, w.Device>>20, w.Device&(1<<20-1)),
-		"it has no path in the app by which it could be found again, being deleted or moved away: the app must end this watch")
 }

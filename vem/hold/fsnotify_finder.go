@@ -20,11 +20,17 @@ import (
 type finder struct {
 	root   int // a process
 	mounts []appMount
-	known  map[watchedKey]watchedInode
+	known  map[watchedKey]mark
 	none   map[watchedKey]bool
 	opens  map[watchedKey]bool // by handle, on another file system than a tmpfs
 	top    int                 // the process's root directory, if mounts is not nil
 }
+
+func newFinder(root int) *finder { return &finder{root: root} }
+
+// opensByHandle tells whether the file system of an inode that was found opens it by its
+// handle, so that CRIU needs no path.
+func (r *finder) opensByHandle(w mark) bool { return r.opens[key(w.Watched)] }
 
 type watchedKey struct {
 	device uint32
@@ -50,7 +56,7 @@ func (r *finder) close() {
 
 // find looks for the path of an inode. A place that is found is proved to have the very
 // same inode.
-func (r *finder) find(w watchedInode) (bool, error) {
+func (r *finder) find(w mark) (bool, error) {
 	if r.none[key(w.Watched)] {
 		return false, nil
 	}
@@ -97,7 +103,7 @@ func (r *finder) open() error {
 	if err != nil {
 		return errors.Join(err, unix.Close(top))
 	}
-	r.known, r.none, r.opens = map[watchedKey]watchedInode{}, map[watchedKey]bool{}, map[watchedKey]bool{}
+	r.known, r.none, r.opens = map[watchedKey]mark{}, map[watchedKey]bool{}, map[watchedKey]bool{}
 	r.top, r.mounts = top, make([]appMount, len(list))
 	for i, m := range list {
 		r.mounts[i] = newAppMount(m)
@@ -147,7 +153,7 @@ func unescape(text string) string {
 
 // candidates asks the file systems where an inode is: that of the mount itself, or those
 // of an overlay's layers.
-func (r *finder) candidates(m appMount, w watchedInode) []string {
+func (r *finder) candidates(m appMount, w mark) []string {
 	var out []string
 	if m.layers == nil {
 		if dir, err := r.openAt(m.point); err == nil {
@@ -219,7 +225,7 @@ func (r *finder) openAt(place string) (int, error) {
 // proves tells whether a path leads to an inode, and CRIU will see that too: it compares
 // what stat(2) says of an overlay's file with the inode that is watched (irmap.c,
 // irmap_revalidate).
-func (r *finder) proves(m appMount, place string, w watchedInode) bool {
+func (r *finder) proves(m appMount, place string, w mark) bool {
 	fd, err := r.openAt(place)
 	if err != nil {
 		return false
@@ -244,7 +250,7 @@ var likely = []string{"/etc", "/run", "/tmp", "/srv", "/app", "/opt", "/home", "
 
 // search looks at every file of a mount, where asking was of no use: with kernels before
 // 6.6 an overlay has no handle that tells.
-func (r *finder) search(m appMount, w watchedInode) (place string, ok bool) {
+func (r *finder) search(m appMount, w mark) (place string, ok bool) {
 	base := fmt.Sprintf("/proc/%d/root", r.root)
 	deadline := time.Now().Add(searchTime)
 	for _, dir := range slices.Concat(likely, []string{m.point}) {

@@ -7,25 +7,17 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
-func unreadInotify() Verdict {
-	return refuse(Other, "inotify instance with events that wait to be read", "try again: the app has to read them first")
-}
-
-// devices are the file systems that outlive an app, read when they are needed.
-type devices struct{ known map[uint64]bool }
-
-// lasting tells whether an inotify instance can be held: whether all that it
+// lasts tells whether an inotify instance can be held: whether all that it
 // watches is there when the app comes back. A watch ends with its file system
 // (fs/notify/fsnotify.c, fsnotify_sb_delete), and what only the app has mounted,
 // its /proc for one, goes with its mount namespace and is made again by CRIU.
 // What lasts is mounted in our own one too.
 //
 // A process or descriptor that is gone is an error wrapping [ErrGone].
-func (d *devices) lasting(pid, fd int) (bool, error) {
+func lasts(d *devices, pid, fd int) (bool, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
 	if err != nil {
 		return false, gone(pid, err)
@@ -47,18 +39,6 @@ func (d *devices) lasting(pid, fd int) (bool, error) {
 	return true, nil
 }
 
-// mounted tells whether a file system is mounted in our own mount namespace.
-func (d *devices) mounted(dev uint64) (bool, error) {
-	if d.known == nil {
-		known, err := mountedDevices()
-		if err != nil {
-			return false, err
-		}
-		d.known = known
-	}
-	return d.known[dev], nil
-}
-
 // watchedDevice reads a watch's line of fdinfo: "inotify wd:1 ino:2 sdev:10002c
 // mask:..." in hexadecimal, with the kernel's own encoding of a device number
 // (fs/notify/fdinfo.c, inotify_fdinfo; include/linux/kdev_t.h).
@@ -72,15 +52,23 @@ func watchedDevice(line string) (uint64, bool) {
 	return unix.Mkdev(uint32(dev>>20), uint32(dev&(1<<20-1))), err == nil
 }
 
-// mountedDevices lists the file systems of our own mount namespace.
-func mountedDevices() (map[uint64]bool, error) {
-	list, err := mountinfo.GetMounts(nil)
+// waiting tells whether events wait to be read.
+func waiting(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ) // FIONREAD, inotify(7)
+	return err == nil && n > 0
+}
+
+// unread tells whether an inotify or fanotify descriptor has events in its queue.
+func unread(pid, fd int) bool {
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil, fmt.Errorf("list file systems: %w", err)
+		return false
 	}
-	out := map[uint64]bool{}
-	for _, m := range list {
-		out[unix.Mkdev(uint32(m.Major), uint32(m.Minor))] = true //nolint:gosec // 12 and 20 bits
+	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	copied, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return false
 	}
-	return out, nil
+	defer unix.Close(copied) //nolint:errcheck // the app's own descriptor stays open
+	return waiting(copied)
 }
