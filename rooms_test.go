@@ -27,7 +27,7 @@ var rooms = []room{
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
-		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table",
+		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table", "vem/wake",
 	}},
 	{"runtime/clone", []string{
 		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/fault",
@@ -36,18 +36,18 @@ var rooms = []room{
 	{"runtime/engine", []string{
 		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/image/inspect", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
-		"vem", "vem/fabric", "vem/hold", "vem/idle", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
+		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair", "vem/wake",
 	}},
 	{"runtime/checkpoint", []string{
 		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/fault", "runtime/process", "runtime/sandbox",
-		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
+		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/checkpoint/netstate", []string{
-		"runtime/fault", "restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
+		"runtime/fault", "restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
 	{"runtime/app", []string{
-		"runtime/journal", "runtime/process", "template", "restore", "vem/hold",
+		"runtime/journal", "runtime/process", "template", "restore", "vem/wake",
 		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight",
 	}},
 	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image/inspect", "snapshot/store"}},
@@ -63,10 +63,16 @@ var rooms = []room{
 	{"runtime/client", []string{"runtime/api"}},
 	{"runtime/api", nil},
 
-	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns"}},
-	{"vem/copies", []string{"vem/hold", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
-	{"vem/idle", []string{"vem/hold", "vem/hold/sockdiag", "vem/payload"}},
-	{"vem/hold", []string{"vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/payload"}},
+	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/wake"}},
+	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
+	{"vem/idle", []string{"vem/hold/sockdiag", "vem/payload", "vem/wake"}},
+	{"vem/wake", []string{"vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/payload"}},
+	{"vem/hold/vet", []string{"vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/proc"}},
+	{"vem/hold/collect", []string{"vem/hold", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/proc", "vem/hold/sockdiag", "vem/netns"}},
+	{"vem/hold/mqueue", []string{"vem/hold", "vem/hold/proc"}},
+	{"vem/hold", []string{"vem/hold/fsnotify", "vem/hold/proc", "vem/hold/sockdiag", "vem/holder"}},
+	{"vem/hold/fsnotify", []string{"vem/hold/proc"}},
+	{"vem/hold/proc", nil},
 	{"vem/table", []string{"vem/hold/sockdiag", "vem/netns"}},
 	{"vem/hold/sockdiag", nil},
 	{"vem/holder", nil},

@@ -34,8 +34,6 @@ var (
 		"testenv/peer/load_test.go":       416,
 		"vem/fabric/fabric_test.go":       470,
 		"vem/fabric/inside_test.go":       494,
-		"vem/hold/collect_test.go":        461,
-		"vem/hold/watch_test.go":          546,
 		"vem/tcprepair/tcprepair_test.go": 533,
 	}
 	largePackages = map[string]int{
@@ -44,7 +42,6 @@ var (
 		"snapshot/image":       7300,
 		"testenv/cmd/bench":    3700,
 		"testenv/cmd/survivor": 2700,
-		"vem/hold":             5800,
 	}
 )
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // Cause waits for something that wakes an app, and tells what it was.
@@ -17,7 +18,7 @@ type Alarm struct {
 	// NetPath is where the app's network namespace is bound.
 	NetPath string
 	// Policy says which traffic wakes. What it says of timers is the caller's business.
-	Policy hold.WakePolicy
+	Policy wake.Policy
 	// Others are what may wake besides traffic.
 	Others []Cause
 	// Wake is called once, when the first of all has come, with what it was. It does not
@@ -46,7 +47,7 @@ func (e *Endpoint) Arm(a Alarm) error {
 		}
 	}
 	causes := a.Others
-	if set != nil && a.Policy.Mode != hold.Never {
+	if set != nil && a.Policy.Mode != wake.Never {
 		traffic := func(ctx context.Context) (string, error) { return awaitTraffic(ctx, set, a) }
 		causes = append([]Cause{traffic}, causes...)
 	}
@@ -120,7 +121,7 @@ func awaitTraffic(ctx context.Context, set *hold.Set, a Alarm) (string, error) {
 		return "", err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	event, err := hold.Watch(ctx, set, a.Policy, ns)
+	event, err := wake.Watch(ctx, set, a.Policy, ns)
 	if err != nil {
 		return "", err
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // named is an app of which there is a record and nothing else.
@@ -47,7 +47,7 @@ func TestRecordOfASnapshot(t *testing.T) {
 	four, six := rec.Inside()
 	qt.Check(t, qt.Equals(four, netip.MustParseAddr("10.77.0.7")))
 	qt.Check(t, qt.Equals(six, netip.MustParseAddr("fd00::7")))
-	qt.Check(t, qt.Equals(rec.Wake.Mode, hold.Never))
+	qt.Check(t, qt.Equals(rec.Wake.Mode, wake.Never))
 	qt.Check(t, qt.Equals(rec.RestoreMemory, restore.Copy))
 	// What the snapshot owns the app only uses.
 	qt.Check(t, qt.IsFalse(rec.Layers[0].Own || rec.HostFiles[0].Own))
@@ -167,7 +167,7 @@ func TestTailOfACommand(t *testing.T) {
 // TestTimersOfAnIdleApp proves that an app whose only timer can wake it is not hibernated without
 // one, nor just before it.
 func TestTimersOfAnIdleApp(t *testing.T) {
-	s := &sleeper{rec: app.Record{Policy: app.Policy{Wake: hold.WakePolicy{Timers: true}}}}
+	s := &sleeper{rec: app.Record{Policy: app.Policy{Wake: wake.Policy{Timers: true}}}}
 	late := &alarm.Alarm{Timer: "timerfd 3 of process 1", At: time.Now().Add(time.Hour)}
 	soon := &alarm.Alarm{Timer: "timerfd 3 of process 1", At: time.Now().Add(alarm.Lead)}
 	var useless *uselessError

@@ -10,9 +10,11 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/vem/fabric"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
+	"github.com/snapctl/snapctl/vem/hold/vet"
 	"github.com/snapctl/snapctl/vem/idle"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // startingTime is how long an app that listens nowhere may be starting: what it is connected
@@ -136,27 +138,27 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 		s.retry.Failed(time.Now(), was)
 		return "it can't be hibernated as it is: " + was, false, nil
 	}
-	if s.rec.Wake.Mode == hold.Never {
+	if s.rec.Wake.Mode == wake.Never {
 		return "", false, nil // by command only, as it was told
 	}
 	pids, err := s.a.Cgroup().PIDs()
 	if err != nil {
 		return "", false, err
 	}
-	set, err := hold.Collect(ctx, pids, s.a.subject().HoldOptions(s.ns, nil))
+	set, err := collect.App(ctx, pids, s.a.subject().HoldOptions(s.ns, nil))
 	if err != nil {
 		return "", false, nil //nolint:nilerr // hibernating tells all that it finds
 	}
-	can := hold.Strongest(set, s.rec.Wake, s.rec.Own())
+	can := wake.Strongest(set, s.rec.Wake, s.rec.Own())
 	if err := set.Close(); err != nil {
 		return "", false, err
 	}
 	switch {
-	case can == hold.Nobody && s.rec.Wake.Timers:
+	case can == wake.Nobody && s.rec.Wake.Timers:
 		return "", true, nil
-	case can == hold.Nobody:
+	case can == wake.Nobody:
 		return "nothing could wake it: it listens nowhere, and has no connection to anybody else", false, nil
-	case can == hold.Peers && time.Since(s.rec.CreatedAt) < startingTime:
+	case can == wake.Peers && time.Since(s.rec.CreatedAt) < startingTime:
 		return "it listens nowhere yet: it may still be starting", false, nil
 	}
 	return "", false, nil
@@ -165,7 +167,7 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 // refused is what stands in the way of hibernating the app for as long as it does not
 // change.
 func (s *sleeper) refused(ctx context.Context) string {
-	if _, err := s.a.subject().Preflight(ctx, hold.Preflight); err != nil {
+	if _, err := s.a.subject().Preflight(ctx, vet.Preflight); err != nil {
 		return err.Error()
 	}
 	return ""

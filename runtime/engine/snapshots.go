@@ -20,7 +20,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/vet"
 )
 
 // SnapshotRequest says what TakeSnapshot does.
@@ -55,7 +55,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	if err != nil {
 		return nil, nil, err
 	}
-	seen, err := sub.Preflight(ctx, hold.PreflightCopy)
+	seen, err := sub.Preflight(ctx, vet.PreflightCopy)
 	if err := errors.Join(err, unbound, req.atOnce(a, unrestorable)); err != nil {
 		return nil, nil, err
 	}

@@ -25,7 +25,7 @@ func (w *World) Here(family, kind, proto int) *os.File {
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	qt.Assert(w.T, qt.IsNil(err))
 	f := os.NewFile(uintptr(fd), "socket")
-	w.T.Cleanup(func() { f.Close() })
+	w.T.Cleanup(func() { f.Close() }) //nolint:errcheck // a test may have closed it
 	return f
 }
 
@@ -95,7 +95,7 @@ func (w *World) Accept(l *os.File) *os.File {
 	fd, _, err := unix.Accept4(int(l.Fd()), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	qt.Assert(w.T, qt.IsNil(err))
 	f := os.NewFile(uintptr(fd), "accepted")
-	w.T.Cleanup(func() { f.Close() })
+	w.T.Cleanup(func() { f.Close() }) //nolint:errcheck // a test may have closed it
 	return f
 }
 

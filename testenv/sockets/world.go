@@ -25,14 +25,16 @@ import (
 
 // The addresses of a world. The others stand for sources to tell apart.
 var (
-	App4, App6     = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")
-	Other4, Other6 = netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("fd00::2")
+	App4   = netip.MustParseAddr("127.0.0.1")
+	App6   = netip.MustParseAddr("::1")
+	Other4 = netip.MustParseAddr("127.0.0.2")
+	Other6 = netip.MustParseAddr("fd00::2")
 )
 
 // World is a network namespace with nothing but a loopback device, where the app
 // and its peers live.
 type World struct {
-	T  testing.TB
+	T  testing.TB // whose world it is
 	NS *netns.NS
 }
 

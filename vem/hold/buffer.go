@@ -24,9 +24,9 @@ const roomyBuffer = 16 << 20
 // datagrams tells whether the socket loses what there is no room for.
 func (k Kind) datagrams() bool { return k == UDP || k == Ping || k == Raw }
 
-// readBuffer reads the receive buffer of a socket that loses what there is no room for:
+// ReadBuffer reads the receive buffer of a socket that loses what there is no room for:
 // nil for any other.
-func readBuffer(kind Kind, fd int) (*Buffer, error) {
+func ReadBuffer(kind Kind, fd int) (*Buffer, error) {
 	if !kind.datagrams() {
 		return nil, nil
 	}

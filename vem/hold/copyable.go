@@ -5,6 +5,9 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/hold/fsnotify"
+	"github.com/snapctl/snapctl/vem/hold/proc"
 )
 
 // Copyable tells whether a copy of the saved app would have everything that is held here,
@@ -21,8 +24,8 @@ func (s *Set) Copyable() error {
 				PID: at.PID, FD: at.FD, What: "file " + strconv.Quote(o.Lent.Name) + " that is on none of the app's mounts",
 				Remedy: "wake the app, which must close it: it can be held for a wake, but a copy can't open it",
 			}
-		case o.Kind == Inotify && waiting(int(o.File.Fd())):
-			v := unreadInotify()
+		case o.Kind == Inotify && fsnotify.Waiting(int(o.File.Fd())):
+			v := UnreadInotify()
 			return &UnsupportedError{PID: at.PID, FD: at.FD, What: v.What, Remedy: "wake the app, which has to read them first"}
 		}
 	}
@@ -36,16 +39,16 @@ func (s *Set) LostInCopies() []Note {
 	for i := range s.Sockets {
 		sock := &s.Sockets[i]
 		p := []unix.PollFd{{Fd: int32(sock.File.Fd()), Events: unix.POLLIN}}
-		if !sock.Inside || poll(p) != nil || p[0].Revents&unix.POLLIN == 0 {
+		if !sock.Inside || proc.Poll(p) != nil || p[0].Revents&unix.POLLIN == 0 {
 			continue
 		}
-		notes = append(notes, lostMessages(sock.Path, sock.Owners[0]))
+		notes = append(notes, LostMessages(sock.Path, sock.Owners[0]))
 	}
 	return notes
 }
 
-// lostMessages tells what CRIU does not save of messages in a queue.
-func lostMessages(path string, at Owner) Note {
+// LostMessages tells what CRIU does not save of messages in a queue.
+func LostMessages(path string, at Owner) Note {
 	name := "a unix socket"
 	if path != "" {
 		name += " (" + path + ")"

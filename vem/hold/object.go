@@ -7,7 +7,7 @@ import (
 
 // Object is one held kernel object that is no socket: an eventfd, an inotify
 // instance, which goes on collecting events meanwhile, an open POSIX message
-// queue, see [Queues], or a file of the host, see [Lent].
+// queue, see [Queue], or a file of the host, see [Lent].
 //
 // CRIU saves only a part of such an object. It makes an eventfd again without
 // EFD_SEMAPHORE (eventfd.c, eventfd_open). It makes an inotify instance again without its
@@ -21,7 +21,7 @@ type Object struct {
 	Owners []Descriptor `json:"owners"`
 	// Semaphore tells that an eventfd has EFD_SEMAPHORE, from Linux 6.6 on.
 	Semaphore bool `json:"semaphore,omitempty"`
-	// External is what CRIU must be told of a message queue, see [Queues], or of a
+	// External is what CRIU must be told of a message queue, or of a
 	// file, see [Lent].
 	External string `json:"external,omitempty"`
 	Queue    *Queue `json:"queue,omitempty"`
@@ -43,7 +43,7 @@ const objectSuffix = ".object"
 
 // Lent describes a held file that the host shares with the app.
 type Lent struct {
-	// Path is where the app has it, below one of [Options.Binds]; empty if it is
+	// Path is where the app has it, below one of its binds; empty if it is
 	// not there (any more).
 	Path string `json:"path,omitempty"`
 	// Name is what the kernel calls it: Path, if that is not empty, or for people only.

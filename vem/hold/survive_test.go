@@ -8,6 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/testenv/sockets"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/holder"
 )
 
@@ -24,7 +25,7 @@ func TestSurvive(t *testing.T) {
 	defer store.Close()
 
 	a := w.Run(l, server)
-	set := collected(w, a, hold.Options{})
+	set := collected(w, a, collect.Options{})
 	items, err := set.Items()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(store.Put(t.Context(), "app", items)))

@@ -1,15 +1,17 @@
 package hold_test
 
 import (
-	"context"
+	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/snapctl/snapctl/testenv/sockets"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 )
 
 // TestMain makes the test binary play the app too.
@@ -19,54 +21,19 @@ func TestMain(m *testing.M) { os.Exit(sockets.Main(m)) }
 func held(w *sockets.World, files ...*os.File) *hold.Set {
 	w.T.Helper()
 	a := w.Run(files...)
-	set := collected(w, a, hold.Options{})
+	set := collected(w, a, collect.Options{})
 	a.Kill(w.T)
 	return set
 }
 
-func collected(w *sockets.World, a *sockets.App, opt hold.Options) *hold.Set {
+func collected(w *sockets.World, a *sockets.App, opt collect.Options) *hold.Set {
 	w.T.Helper()
 	opt.NS = w.NS
-	set, err := hold.Collect(w.T.Context(), []int{a.PID}, opt)
+	set, err := collect.App(w.T.Context(), []int{a.PID}, opt)
 	qt.Assert(w.T, qt.IsNil(err))
 	w.T.Cleanup(func() { qt.Check(w.T, qt.IsNil(set.Close())) })
 	return set
 }
 
-// silence is how long a test watches for a wake that must not come. Accept
-// queues are looked into after 1 to 15 ms when a packet came, and every 250 ms
-// without.
-const silence = 300 * time.Millisecond
-
-// asleep checks that nothing wakes.
-func asleep(tb testing.TB, w *hold.Watcher) {
-	tb.Helper()
-	asleepFor(tb, w, silence)
-}
-
-func asleepFor(tb testing.TB, w *hold.Watcher, d time.Duration) {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), d)
-	defer cancel()
-	e, err := w.Wait(ctx)
-	qt.Assert(tb, qt.ErrorIs(err, context.DeadlineExceeded), qt.Commentf("woken by %+v", e))
-}
-
-// awake waits for a wake and checks its reason.
-func awake(tb testing.TB, w *hold.Watcher, reason hold.Reason) hold.Event {
-	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
-	defer cancel()
-	e, err := w.Wait(ctx)
-	qt.Assert(tb, qt.IsNil(err))
-	qt.Assert(tb, qt.Equals(e.Reason, reason))
-	return e
-}
-
-func watch(w *sockets.World, set *hold.Set, policy hold.WakePolicy) *hold.Watcher {
-	w.T.Helper()
-	watcher, err := hold.NewWatcher(set, policy, w.NS)
-	qt.Assert(w.T, qt.IsNil(err))
-	w.T.Cleanup(func() { watcher.Close() })
-	return watcher
-}
+// byValue lets cmp look at addresses.
+func byValue() cmp.Option { return cmpopts.EquateComparable(netip.AddrPort{}) }

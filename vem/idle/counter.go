@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/payload"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // counter counts packets with payload, between an app and sources that are not
@@ -47,7 +47,7 @@ func (c *counter) open(opt Options) (err error) {
 	}()
 	filter := payload.Filter{UDP: payload.In}
 	for _, prefix := range opt.Policy.Ignore {
-		filter.Ignore = append(filter.Ignore, hold.Unmap(prefix))
+		filter.Ignore = append(filter.Ignore, wake.Unmap(prefix))
 	}
 	if len(filter.Ignore) > 0 {
 		filter.UDP = payload.Both
