@@ -32,16 +32,25 @@ func (srv *Server) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[
 	if err := seekTail(f, req.GetTailLines()); err != nil {
 		return err
 	}
-	send := func(b []byte) error { return stream.Send(&api.LogsChunk{Data: b}) }
+	over := func() bool {
+		s := a.Status()
+		return !req.GetFollow() || s == app.Stopped || s == app.Removing
+	}
+	return follow(stream.Context(), f, over, func(b []byte) error { return stream.Send(&api.LogsChunk{Data: b}) })
+}
+
+// follow sends what is in a log, and what comes until it is over or ctx ends.
+func follow(ctx context.Context, log io.Reader, over func() bool, send func([]byte) error) error {
 	for {
-		if err := drain(f, send); err != nil {
+		last := over() // before it is read: what the app printed last is in there by then
+		if err := drain(log, send); err != nil {
 			return err
 		}
-		if s := a.Status(); !req.GetFollow() || s == app.Stopped || s == app.Removing {
+		if last {
 			return nil
 		}
-		if !wait(stream.Context(), 100*time.Millisecond) {
-			return context.Cause(stream.Context())
+		if !wait(ctx, 100*time.Millisecond) {
+			return context.Cause(ctx)
 		}
 	}
 }
