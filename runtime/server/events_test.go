@@ -54,10 +54,8 @@ func TestStreamOfEvents(t *testing.T) {
 	op.End(nil)
 	w.events.Emit(event.Exited, event.About{App: "web", Reason: "exit code 1"})
 	var got []string
-	tell := func(e *api.EventRecord) error {
-		got = append(got, e.GetType()+" "+e.GetApp())
-		return nil
-	}
+	note := func(e *api.EventRecord) { got = append(got, e.GetType()+" "+e.GetApp()) }
+	tell := func(e *api.EventRecord) error { note(e); return nil }
 	qt.Assert(t, qt.IsNil(w.Events(t.Context(), &api.EventsRequest{}, tell)))
 	qt.Check(t, qt.DeepEquals(got, []string{"begun cache", "ended cache", "exited web"}))
 	got = nil
@@ -67,7 +65,7 @@ func TestStreamOfEvents(t *testing.T) {
 	enough := errors.New("enough")
 	got = nil
 	err := w.Events(t.Context(), &api.EventsRequest{Follow: true, Types: []string{"exited"}}, func(e *api.EventRecord) error {
-		_ = tell(e)
+		note(e)
 		if len(got) == 3 {
 			return enough
 		}
