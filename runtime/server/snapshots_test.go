@@ -20,8 +20,10 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/inspect"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // damage changes the manifest of a snapshot.
@@ -87,7 +89,7 @@ func TestListOfSnapshots(t *testing.T) {
 	qt.Check(t, qt.Equals(all[0].GetApp(), "web"))
 	qt.Check(t, qt.HasLen(all[0].GetWouldNotStart(), 0))
 	qt.Assert(t, qt.HasLen(all[1].GetWouldNotStart(), 1))
-	qt.Check(t, qt.Equals(all[1].GetWouldNotStart()[0].GetRemedy(), hint(snapshot.ErrDamaged)))
+	qt.Check(t, qt.Equals(all[1].GetWouldNotStart()[0].GetRemedy(), hint(tree.ErrDamaged)))
 	qt.Assert(t, qt.HasLen(all[2].GetWouldNotStart(), 1))
 	qt.Check(t, qt.Equals(all[2].GetWouldNotStart()[0].GetPath(), "/srv/data"))
 }
@@ -192,7 +194,7 @@ func TestInspection(t *testing.T) {
 	for name, list := range info { // of an app without processes
 		qt.Check(t, qt.IsNotNil(list), qt.Commentf("%s is null", name))
 	}
-	var known image.Info
+	var known inspect.Info
 	qt.Check(t, qt.IsNil(json.Unmarshal(got.GetInfoJson(), &known)))
 
 	w.add(t, "cache", app.Running)
@@ -230,12 +232,12 @@ func TestSizesOfASnapshot(t *testing.T) {
 	s := showSnapshot(&snapshot.Manifest{
 		Name: "s", Spec: spec(), Policy: &snapshot.Policy{RestoreMemory: "copied"},
 		Content: snapshot.Content{
-			Files: []snapshot.File{
+			Files: []tree.File{
 				{Path: "images/pages-1.img", SizeBytes: 1}, {Path: "images/core-1.img", SizeBytes: 2}, {Path: "shm/x", SizeBytes: 4}, {Path: "storage/y", SizeBytes: 8},
 			},
 			Memory:    []snapshot.Memory{{Image: "pages-2.img", File: memory.File{SizeBytes: 16}}, {File: memory.File{SizeBytes: 32}}},
 			HostFiles: []hostfile.File{{ID: "a", Own: true, SizeBytes: 64}, {ID: "b", SizeBytes: 128}, {SizeBytes: 256}},
-			Layers:    []snapshot.Layer{{Own: true, SizeBytes: 512}, {SizeBytes: 1024}},
+			Layers:    []layer.Ref{{Own: true, SizeBytes: 512}, {SizeBytes: 1024}},
 		},
 	})
 	qt.Check(t, qt.Equals(s.GetSizeBytes(), 1+2+4+8+16+64+512))

@@ -23,6 +23,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem"
@@ -37,7 +38,7 @@ type world struct {
 	obstacles fakeObstacles
 	network   fakeNetwork
 	store     *store.Store
-	layers    *snapshot.Layers
+	layers    *layer.Store
 	events    *event.Bus
 	dir       string
 }
@@ -49,7 +50,7 @@ func begin(t *testing.T) *world {
 	opt := store.Options{Dir: filepath.Join(w.dir, "snapshots"), Freed: func() {}}
 	var err [4]error
 	opt.Memory, err[0] = memory.Open(filepath.Join(w.dir, "memory"))
-	opt.Layers, err[1] = snapshot.OpenLayers(filepath.Join(w.dir, "layers"))
+	opt.Layers, err[1] = layer.Open(filepath.Join(w.dir, "layers"))
 	opt.HostFiles, err[2] = hostfile.Open(filepath.Join(w.dir, "files"))
 	w.layers = opt.Layers
 	w.store, err[3] = store.Open(opt)
