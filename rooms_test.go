@@ -27,7 +27,7 @@ var rooms = []room{
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
-		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/table", "vem/wake",
+		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/clone", []string{
 		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/fault",
@@ -36,7 +36,7 @@ var rooms = []room{
 	{"runtime/engine", []string{
 		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/image/inspect", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
-		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair", "vem/wake",
+		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/pause", "vem/sockopt", "vem/tcprepair", "vem/wake",
 	}},
 	{"runtime/checkpoint", []string{
 		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/fault", "runtime/process", "runtime/sandbox",
@@ -63,7 +63,7 @@ var rooms = []room{
 	{"runtime/client", []string{"runtime/api"}},
 	{"runtime/api", nil},
 
-	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/wake"}},
+	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold/sockdiag", "vem/payload", "vem/wake"}},
 	{"vem/wake", []string{"vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/payload"}},
@@ -75,7 +75,7 @@ var rooms = []room{
 	{"vem/hold/proc", nil},
 	{"vem/table", []string{"vem/hold/sockdiag", "vem/netns"}},
 	{"vem/hold/sockdiag", nil},
-	{"vem/holder", nil},
+	{"vem/holder", []string{"vem/pause"}},
 	{"vem/fabric", []string{"vem/address", "vem/fabric/fastpath", "vem/netns"}},
 	{"vem/fabric/fastpath", nil},
 	{"vem/address", nil},
@@ -83,6 +83,7 @@ var rooms = []room{
 	{"vem/tcprepair", []string{"vem/sockopt"}},
 	{"vem/sockopt", nil},
 	{"vem/payload", nil},
+	{"vem/pause", nil},
 	{"vem/netns", nil},
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/wake"
 )
 
@@ -54,7 +55,7 @@ func (e *Endpoint) Arm(a Alarm) error {
 	if len(causes) == 0 {
 		return nil
 	}
-	w, pause := e.startWatch()
+	w, rest := e.startWatch()
 	e.m.opt.Run(func(ctx context.Context) {
 		defer close(w.done)
 		ctx, cancel := context.WithCancel(ctx)
@@ -66,7 +67,7 @@ func (e *Endpoint) Arm(a Alarm) error {
 			case <-ctx.Done():
 			}
 		}()
-		if !wait(ctx, pause) {
+		if !pause.For(ctx, rest, nil) {
 			return
 		}
 		if by := awaitFirst(ctx, causes, a.Fail); by != "" {
@@ -82,7 +83,7 @@ func (e *Endpoint) watching() bool {
 	return e.holding.watch != nil
 }
 
-func (e *Endpoint) startWatch() (w *watch, pause time.Duration) {
+func (e *Endpoint) startWatch() (w *watch, rest time.Duration) {
 	e.holding.mu.Lock()
 	defer e.holding.mu.Unlock()
 	w = &watch{quit: make(chan struct{}), done: make(chan struct{})}
@@ -166,19 +167,4 @@ func (f failures) pause() time.Duration {
 		return 0
 	}
 	return min(time.Second<<min(int(f), 10), time.Minute)
-}
-
-// wait returns true after the pause, or false if ctx ends first.
-func wait(ctx context.Context, pause time.Duration) bool {
-	if pause == 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

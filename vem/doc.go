@@ -22,6 +22,7 @@
 //	holder     the process that keeps those sockets when the daemon does not
 //	idle       whether an app has had no traffic for a while, so that it may sleep
 //	payload    filters that tell packets with payload from all others
+//	pause      waits for a while, or until something ends
 //	table      the translation table: what an app is connected to, and where that really is
 //
 // And what a copy of an app needs, since nobody can hold one socket for two apps:

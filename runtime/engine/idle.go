@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/vem/hold/vet"
 	"github.com/snapctl/snapctl/vem/idle"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/wake"
 )
 
@@ -53,7 +54,7 @@ func (eng *Engine) watchIdle(a *App, ended <-chan struct{}) {
 		defer s.close(ctx)
 		a.setAwake("it was started or woken less than " + rec.HibernateAfter.String() + " ago")
 		// Looking four times in the period, it is late by a quarter of it.
-		for waitOr(ctx, ended, max(rec.HibernateAfter/4, 50*time.Millisecond)) {
+		for pause.For(ctx, max(rec.HibernateAfter/4, 50*time.Millisecond), ended) {
 			awake, err := s.try(ctx)
 			if err != nil {
 				return // the app has ended or is being changed
@@ -212,19 +213,4 @@ func usedTime(a *App) time.Duration {
 		return 0
 	}
 	return used
-}
-
-// waitOr returns true after the pause, false if ctx ended or the channel was
-// closed first.
-func waitOr(ctx context.Context, ended <-chan struct{}, pause time.Duration) bool {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ended:
-		return false
-	case <-ctx.Done():
-		return false
-	}
 }

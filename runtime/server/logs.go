@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/vem/pause"
 )
 
 // Logs implements the API.
@@ -49,21 +50,9 @@ func follow(ctx context.Context, log io.Reader, over func() bool, send func([]by
 		if last {
 			return nil
 		}
-		if !wait(ctx, 100*time.Millisecond) {
+		if !pause.For(ctx, 100*time.Millisecond, nil) {
 			return context.Cause(ctx)
 		}
-	}
-}
-
-// wait returns true after the pause, or false if ctx ends first.
-func wait(ctx context.Context, pause time.Duration) bool {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
