@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -53,17 +54,17 @@ func (p *Plan) editMemory(ctx context.Context, view *image.View, o Options) erro
 
 // mapMemory edits a view so that CRIU maps memory files, and notes which.
 func (p *Plan) mapMemory(ctx context.Context, view *image.View) (err error) {
-	files := image.MemoryFiles{Pages: make(map[string]string), Bases: make(map[string]image.MemoryFile)}
+	files := memmap.Files{Pages: make(map[string]string), Bases: make(map[string]memmap.File)}
 	for _, m := range p.memory {
 		key := memoryKey(m.ID)
 		if m.Image != "" {
 			files.Pages[m.Image] = key
 		}
 		for _, name := range m.Names {
-			files.Bases[name] = image.MemoryFile{Key: key, SizeBytes: m.SizeBytes}
+			files.Bases[name] = memmap.File{Key: key, SizeBytes: m.SizeBytes}
 		}
 	}
-	p.used, err = view.MapMemory(ctx, files)
+	p.used, err = memmap.Map(view, ctx, files)
 	return err
 }
 
@@ -86,7 +87,7 @@ func (p *Plan) copyMemory(ctx context.Context, view *image.View, store *memory.S
 	if len(bases) == 0 {
 		return nil
 	}
-	return view.CopyMemory(ctx, bases)
+	return memmap.Copy(view, ctx, bases)
 }
 
 // closeMemory closes what openMemory opened, which CRIU has of its own by then.

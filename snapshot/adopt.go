@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
@@ -24,7 +25,7 @@ const maxBases = 8
 // all, for when the manifest is on the disk.
 //
 // Unless the dump is to stay whole, processes that were forked share what they have in
-// common, see [image.ShareMemory].
+// common, see [memmap.Share].
 //
 // If more has changed since the bases were made than has not, or there are too many
 // of them, the dump is made one that needs none first. Where the store's
@@ -42,7 +43,7 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 	for name, f := range bases {
 		sizes[name] = f.SizeBytes
 	}
-	use, err := image.Memory(ctx, images, sizes)
+	use, err := memmap.Measure(ctx, images, sizes)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 		if err := compact(ctx, store, bases, use.Bases, images); err != nil {
 			return nil, err
 		}
-		if use, err = image.Memory(ctx, images, nil); err != nil {
+		if use, err = memmap.Measure(ctx, images, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -106,10 +107,10 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 	return func() { store.Unpin(pinned) }, nil
 }
 
-// share has processes share pages images, see [image.ShareMemory], and returns their
-// names by image, and what [image.Memory] finds then. sizes are those of the bases.
-func share(ctx context.Context, images string, sizes map[string]int64, use *image.MemoryUse) (map[string]string, *image.MemoryUse, error) {
-	names, err := image.ShareMemory(ctx, images, sizes)
+// share has processes share pages images, see [memmap.Share], and returns their
+// names by image, and what [memmap.Measure] finds then. sizes are those of the bases.
+func share(ctx context.Context, images string, sizes map[string]int64, use *memmap.Use) (map[string]string, *memmap.Use, error) {
+	names, err := memmap.Share(ctx, images, sizes)
 	if err != nil || len(names) == 0 {
 		return nil, use, err
 	}
@@ -121,7 +122,7 @@ func share(ctx context.Context, images string, sizes map[string]int64, use *imag
 		}
 		sizes[name] = info.Size()
 	}
-	use, err = image.Memory(ctx, images, sizes)
+	use, err = memmap.Measure(ctx, images, sizes)
 	return names, use, err
 }
 
@@ -186,7 +187,7 @@ func compact(ctx context.Context, store *memory.Store, bases map[string]memory.F
 	if err != nil {
 		return err
 	}
-	if err := view.CopyMemory(ctx, files); err != nil {
+	if err := memmap.Copy(view, ctx, files); err != nil {
 		return errors.Join(err, view.Remove())
 	}
 	if err := os.RemoveAll(images); err != nil {

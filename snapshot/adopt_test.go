@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/testenv"
@@ -235,7 +236,7 @@ func TestOpenRefusesLinks(t *testing.T) {
 // later begins a snapshot of processes that have the memory of another mapped.
 func later(t *testing.T, target string, dir Dir, m *Manifest) (_ *Partial, bases map[string]memory.File) {
 	t.Helper()
-	files := image.MemoryFiles{Pages: make(map[string]string)}
+	files := memmap.Files{Pages: make(map[string]string)}
 	bases = make(map[string]memory.File)
 	for _, f := range m.Memory {
 		files.Pages[f.Image] = string(f.ID)
@@ -243,7 +244,7 @@ func later(t *testing.T, target string, dir Dir, m *Manifest) (_ *Partial, bases
 	}
 	view, err := image.NewView(t.Context(), dir.Images(), filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
-	_, err = view.MapMemory(t.Context(), files)
+	_, err = memmap.Map(view, t.Context(), files)
 	qt.Assert(t, qt.IsNil(err))
 	p, err := Begin(target)
 	qt.Assert(t, qt.IsNil(err))
@@ -301,7 +302,7 @@ func TestCompact(t *testing.T) {
 	for name, f := range bases {
 		sizes[name] = f.SizeBytes
 	}
-	use, err := image.Memory(t.Context(), p.Dir().Images(), sizes)
+	use, err := memmap.Measure(t.Context(), p.Dir().Images(), sizes)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(use.BaseBytes, 0))
 	for _, f := range m.Memory {

@@ -10,7 +10,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/paths"
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/netconf"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -52,7 +51,7 @@ type taking struct {
 	o     Saving
 	ns    *netns.NS
 	guard *guard
-	hold  collect.Options
+	hold  hold.Options
 	host  *hostFiles
 }
 

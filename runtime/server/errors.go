@@ -18,7 +18,6 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
-	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
@@ -104,7 +103,7 @@ func hint(err error) string {
 		return "free space on the file system of the state directory, and try again"
 	case errors.Is(err, app.ErrBusy):
 		return "wait for the other operation; snapctl show tells what it is"
-	case errors.Is(err, clone.ErrNoneReady):
+	case errors.Is(err, engine.ErrNoneReady):
 		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
 	case errors.As(err, &step):
 		return stepHint(step)

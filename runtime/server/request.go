@@ -21,7 +21,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/wake"
+	"github.com/snapctl/snapctl/vem/hold"
 )
 
 // newRecord checks a request to run an app and turns it into a record.
@@ -190,15 +190,15 @@ func parseEndpoint(text string) (netip.Addr, error) {
 // neverSilent is how a wake policy says that silent connections never wake.
 const neverSilent = -1
 
-func wakePolicy(p *api.WakePolicy) (wake.Policy, error) {
-	var w wake.Policy
+func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
+	var w hold.WakePolicy
 	switch p.GetMode() {
 	case api.WakeMode_WAKE_MODE_ON_CONNECT:
-		w.Mode = wake.OnConnect
+		w.Mode = hold.OnConnect
 	case api.WakeMode_WAKE_MODE_NEVER:
-		w.Mode = wake.Never
+		w.Mode = hold.Never
 	case api.WakeMode_WAKE_MODE_ON_DATA, api.WakeMode_WAKE_MODE_UNSPECIFIED:
-		w.Mode = wake.OnData
+		w.Mode = hold.OnData
 	}
 	w.MinBytes, w.Timers = int(p.GetMinBytes()), p.GetTimers()
 	for _, s := range p.GetIgnore() {
@@ -210,7 +210,7 @@ func wakePolicy(p *api.WakePolicy) (wake.Policy, error) {
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
-		w.Ignore = append(w.Ignore, wake.Unmap(prefix))
+		w.Ignore = append(w.Ignore, hold.Unmap(prefix))
 	}
 	if p.GetSilentAfter() != nil {
 		if w.SilentAfter = p.GetSilentAfter().AsDuration(); w.SilentAfter <= 0 {

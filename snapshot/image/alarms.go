@@ -129,7 +129,7 @@ func timerFDs(images string, names []string) ([]Timer, error) {
 	var at map[uint32]DescriptorRef // read only if there is a timer
 	var out []Timer
 	for _, r := range records {
-		file, err := parseOpenFile(r.Message)
+		file, err := ParseOpenFile(r.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read files.img: %w", err)
 		}

@@ -46,16 +46,16 @@ func (v *View) SetClocks(c Clocks) error {
 	if !c.GoOn || passed == 0 {
 		return nil
 	}
-	names, err := Names(v.dir)
+	names, err := Names(v.Dir())
 	if err != nil {
 		return fmt.Errorf("set clocks: %w", err)
 	}
 	for _, name := range names {
 		switch {
 		case strings.HasPrefix(name, "core-"):
-			err = v.editIfChanged(name, TypeCore, func(msg []byte) ([]byte, error) { return passTimers(msg, passed) })
+			err = v.EditAll(name, TypeCore, func(msg []byte) ([]byte, error) { return passTimers(msg, passed) })
 		case strings.HasPrefix(name, "timens-"):
-			err = v.editIfChanged(name, TypeTimens, func(msg []byte) ([]byte, error) { return passNamespace(msg, passed) })
+			err = v.EditAll(name, TypeTimens, func(msg []byte) ([]byte, error) { return passNamespace(msg, passed) })
 		}
 		if err != nil {
 			return fmt.Errorf("set clocks: %w", err)
@@ -173,7 +173,7 @@ func passNamespace(msg []byte, passed time.Duration) ([]byte, error) {
 
 // setTimerFDs makes the timerfds of files.img what they should be now.
 func (v *View) setTimerFDs(c Clocks) error {
-	return v.editIfChanged("files.img", TypeFiles, func(msg []byte) ([]byte, error) {
+	return v.EditAll("files.img", TypeFiles, func(msg []byte) ([]byte, error) {
 		return wire.EditAt(msg, []protowire.Number{fileEntryTimerFD}, c.timerfd)
 	})
 }

@@ -50,7 +50,7 @@ func (d *timerDump) write(name string, t Type, messages ...proto.Message) {
 	d.tb.Helper()
 	img := Image{Type: t}
 	for _, m := range messages {
-		msg, err := marshal(m)
+		msg, err := Marshal(m)
 		qt.Assert(d.tb, qt.IsNil(err))
 		img.Records = append(img.Records, Record{Message: msg})
 	}
@@ -60,7 +60,7 @@ func (d *timerDump) write(name string, t Type, messages ...proto.Message) {
 // save writes the core image, and timerfds that are open as descriptors 10, 11, ...
 func (d *timerDump) save(fds ...*timerfd.TimerfdEntry) {
 	d.tb.Helper()
-	msg, err := marshal(d.of)
+	msg, err := Marshal(d.of)
 	qt.Assert(d.tb, qt.IsNil(err))
 	d.img.Records[0].Message = msg
 	qt.Assert(d.tb, qt.IsNil(os.WriteFile(filepath.Join(d.dir, "core-7.img"), d.img.Encode(), 0o600)))

@@ -36,7 +36,7 @@ type Dump struct {
 
 	Inventory *inventory.InventoryEntry
 	Tree      []*pstree.PstreeEntry // the processes, parents first
-	Files     []*fdinfo.FileEntry   // all open files; empty after [openTree]
+	Files     []*fdinfo.FileEntry   // all open files; empty after [OpenTree]
 	ByID      map[uint32]*fdinfo.FileEntry
 	Parent    bool // it builds on another dump
 }
@@ -46,7 +46,7 @@ type Dump struct {
 // It returns an error wrapping [wire.ErrMalformed] or [fs.ErrNotExist] if the images
 // that all others build on are bad or missing.
 func OpenDump(ctx context.Context, fsys fs.FS) (*Dump, error) {
-	d, err := openTree(ctx, fsys)
+	d, err := OpenTree(ctx, fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +60,8 @@ func OpenDump(ctx context.Context, fsys fs.FS) (*Dump, error) {
 	return d, nil
 }
 
-// openTree opens a dump without its table of files, which may be long.
-func openTree(ctx context.Context, fsys fs.FS) (*Dump, error) {
+// OpenTree opens a dump without its table of files, which may be long.
+func OpenTree(ctx context.Context, fsys fs.FS) (*Dump, error) {
 	d := &Dump{FS: fsys, Sizes: make(map[string]int64)}
 	entries, err := fs.ReadDir(fsys, ".")
 	if err != nil {
@@ -206,7 +206,7 @@ func (d *Dump) Task(entry *pstree.PstreeEntry) (_ *Task, err error) {
 			err = fmt.Errorf("read process %d: %w", pid, err)
 		}
 	}()
-	t, err := d.memoryTask(entry)
+	t, err := d.MemoryTask(entry)
 	if err != nil || !t.Alive() {
 		return t, err
 	}
@@ -220,8 +220,8 @@ func (d *Dump) Task(entry *pstree.PstreeEntry) (_ *Task, err error) {
 	return t, err
 }
 
-// memoryTask reads the core, mm and pagemap images of one process.
-func (d *Dump) memoryTask(entry *pstree.PstreeEntry) (*Task, error) {
+// MemoryTask reads the core, mm and pagemap images of one process.
+func (d *Dump) MemoryTask(entry *pstree.PstreeEntry) (*Task, error) {
 	pid := entry.GetPid()
 	t := &Task{Entry: entry}
 	var err error
@@ -283,8 +283,8 @@ func GhostID(r *remap.RemapFilePathEntry) (uint32, bool) {
 	return r.GetRemapId(), r.GetRemapType() == remap.RemapType_GHOST
 }
 
-// marshal is for messages without required fields that may be missing.
-func marshal(m proto.Message) ([]byte, error) {
+// Marshal is for messages without required fields that may be missing.
+func Marshal(m proto.Message) ([]byte, error) {
 	b, err := proto.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode message: %w", err)

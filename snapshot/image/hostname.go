@@ -15,7 +15,7 @@ const utsNodename protowire.Number = 1
 // SetHostname gives the processes of the dump another host name. Only their own
 // uts namespaces have one in the dump.
 func (v *View) SetHostname(name string) error {
-	all, err := Names(v.dir)
+	all, err := Names(v.Dir())
 	if err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
@@ -23,7 +23,7 @@ func (v *View) SetHostname(name string) error {
 		if !strings.HasPrefix(image, "utsns-") {
 			continue
 		}
-		err := v.edit(image, TypeUTS, func(msg []byte) ([]byte, error) {
+		err := v.EditFirst(image, TypeUTS, func(msg []byte) ([]byte, error) {
 			out := make([]byte, 0, len(msg)+len(name))
 			s := wire.Scan(msg)
 			for s.Next() {

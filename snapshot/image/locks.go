@@ -41,16 +41,18 @@ func ReadLocks(images string) ([]FileLock, error) {
 	}
 	names := make(map[uint32]string)
 	for _, rec := range files {
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read file locks: %w", err)
 		}
-		s := wire.Scan(file.body)
-		for file.Kind == FileReg && s.Next() {
-			if s.Is(regName, wire.Bytes) {
-				names[file.ID] = string(s.Bytes)
-			}
+		if file.Kind != FileReg {
+			continue
 		}
+		name, err := file.RegName()
+		if err != nil {
+			return nil, fmt.Errorf("read file locks: %w", err)
+		}
+		names[file.ID] = string(name)
 	}
 	locks := make([]FileLock, len(records))
 	for i, rec := range records {

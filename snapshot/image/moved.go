@@ -18,7 +18,7 @@ func (v *View) MoveSockets(paths map[uint64]string) error {
 		return fmt.Errorf("move unix sockets: %w", err)
 	}
 	for i, rec := range img.Records {
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return fmt.Errorf("move unix sockets: file %d: %w", i, err)
 		}

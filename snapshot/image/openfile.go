@@ -30,11 +30,11 @@ const (
 	fileEntryInotify = 13
 	fileEntryUnix    = 16
 
-	regID    = 1
-	regFlags = 2
-	regPos   = 3
-	regFown  = 5
-	regName  = 6
+	regID        = 1
+	regFlags     = 2
+	regPos       = 3
+	regFown      = 5
+	fieldRegName = 6
 
 	fdinfoID   = 1
 	fdinfoType = 3
@@ -55,8 +55,8 @@ type openFile struct {
 	Extra uint64 // of a unix socket: uflags
 }
 
-// parseOpenFile reads those parts of a file_entry that an edit needs.
-func parseOpenFile(msg []byte) (openFile, error) {
+// ParseOpenFile reads those parts of a file_entry that an edit needs.
+func ParseOpenFile(msg []byte) (openFile, error) {
 	var f openFile
 	s := wire.Scan(msg)
 	for s.Next() {
@@ -105,6 +105,29 @@ func (f *openFile) socket(flags, fown protowire.Number) error {
 	return s.Err
 }
 
+// RegName is the name of a regular file: a path, or what CRIU calls an external file.
+func (f openFile) RegName() (name []byte, err error) {
+	s := wire.Scan(f.body)
+	for s.Next() {
+		if s.Is(fieldRegName, wire.Bytes) {
+			name = s.Bytes
+		}
+	}
+	return name, s.Err
+}
+
+// InheritedFile makes the file_entry of a file that nobody is sent signals by, and that
+// CRIU inherits under a key.
+func InheritedFile(id uint32, key string) []byte {
+	var nobody []byte // a fown_entry without an owner
+	for num := protowire.Number(1); num <= 5; num++ {
+		nobody = wire.AppendVarint(nobody, num, 0)
+	}
+	msg := wire.AppendVarint(nil, fileEntryType, FileReg)
+	msg = wire.AppendVarint(msg, fileEntryID, uint64(id))
+	return wire.AppendBytes(msg, fileEntryReg, appendReg(nil, openFile{ID: id, Owner: nobody}, key))
+}
+
 // appendReg appends a reg_file_entry called "/"+key: CRIU drops the first byte
 // of a name before it compares.
 //
@@ -115,7 +138,7 @@ func appendReg(dst []byte, f openFile, key string) []byte {
 	dst = wire.AppendVarint(dst, regFlags, f.flags)
 	dst = wire.AppendVarint(dst, regPos, 0)
 	dst = wire.AppendBytes(dst, regFown, f.Owner)
-	dst = protowire.AppendTag(dst, regName, wire.Bytes)
+	dst = protowire.AppendTag(dst, fieldRegName, wire.Bytes)
 	dst = protowire.AppendVarint(dst, uint64(1+len(key)))
 	return append(append(dst, '/'), key...)
 }
@@ -147,7 +170,7 @@ type fileImage struct {
 // fileImages lists them, files.img first: it tells the ids that the others
 // refer to.
 func (v *View) fileImages() ([]fileImage, error) {
-	all, err := Names(v.dir)
+	all, err := Names(v.Dir())
 	if err != nil {
 		return nil, err
 	}

@@ -169,7 +169,7 @@ var ownerFields = sync.OnceValue(func() map[protowire.Number]fieldsOfOwner {
 // and can't be told any more to send (fs/fcntl.c, setfl); and to inotify_init1(2), which
 // does not know it (criu/fsnotify.c, open_inotify_fd).
 func (v *View) ClearAsync() error {
-	err := v.editIfChanged(FilesImage, TypeFiles, func(msg []byte) ([]byte, error) {
+	err := v.EditAll(FilesImage, TypeFiles, func(msg []byte) ([]byte, error) {
 		for entry, fields := range ownerFields() {
 			var err error
 			msg, err = wire.EditAt(msg, []protowire.Number{entry}, func(body []byte) ([]byte, error) {

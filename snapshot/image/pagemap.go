@@ -150,9 +150,9 @@ func parseExtent(msg []byte) (Extent, error) {
 	return e, s.Err
 }
 
-// appendExtent appends a pagemap_entry that every version of CRIU understands: up
+// AppendExtent appends a pagemap_entry that every version of CRIU understands: up
 // to 4.1 the number of pages is compat_nr_pages.
-func appendExtent(dst []byte, e Extent) []byte {
+func AppendExtent(dst []byte, e Extent) []byte {
 	dst = wire.AppendVarint(dst, 1, e.Start)
 	dst = wire.AppendVarint(dst, 2, uint64(uint32(e.Pages)))
 	dst = wire.AppendVarint(dst, 4, uint64(e.Flags))

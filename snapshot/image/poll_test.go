@@ -41,9 +41,9 @@ func TestRestartPolls(t *testing.T) {
 			regs := entry.GetThreadInfo().GetGpregs()
 			regs.OrigAx, regs.Ax, regs.Dx, regs.Ip = new(c.call), new(c.result), new(c.limit), new(ip)
 			entry.ThreadCore.SignalsP, entry.Tc.SignalsS = c.own, c.shared
-			msg, err := marshal(entry)
+			msg, err := Marshal(entry)
 			qt.Assert(t, qt.IsNil(err))
-			tree, err := marshal(&pstree.PstreeEntry{Pid: new(uint32(7)), Ppid: new(uint32), Pgid: new(uint32(7)), Sid: new(uint32(7)), Threads: []uint32{7}})
+			tree, err := Marshal(&pstree.PstreeEntry{Pid: new(uint32(7)), Ppid: new(uint32), Pgid: new(uint32(7)), Sid: new(uint32(7)), Threads: []uint32{7}})
 			qt.Assert(t, qt.IsNil(err))
 			dir := t.TempDir()
 			for name, one := range map[string]Image{

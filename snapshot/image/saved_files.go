@@ -66,7 +66,7 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 		if err := ctx.Err(); err != nil {
 			return fail(err)
 		}
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return fail(err)
 		}
@@ -149,7 +149,7 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 	}
 	img.Records = slices.Clone(img.Records)
 	for i, rec := range img.Records {
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return fmt.Errorf("change files: %w", err)
 		}

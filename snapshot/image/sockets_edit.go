@@ -15,7 +15,7 @@ func (e *socketEdit) files(records []Record) ([]Record, error) {
 	block := make([]byte, 0, len(e.keys)*96)
 	var scratch []byte
 	for i, rec := range records {
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read file %d: %w", i, err)
 		}
@@ -54,16 +54,14 @@ func (e *socketEdit) files(records []Record) ([]Record, error) {
 
 // checkName makes sure that CRIU will not take a file for a held socket.
 func (e *socketEdit) checkName(file openFile) error {
-	s := wire.Scan(file.body)
-	for s.Next() {
-		if !s.Is(regName, wire.Bytes) || len(s.Bytes) == 0 {
-			continue
-		}
-		if _, ok := e.taken[string(s.Bytes[1:])]; ok {
-			return fmt.Errorf("%w: %q is the name of file %#x", ErrKey, s.Bytes[1:], file.ID)
-		}
+	name, err := file.RegName()
+	if err != nil || len(name) == 0 {
+		return err
 	}
-	return s.Err
+	if _, ok := e.taken[string(name[1:])]; ok {
+		return fmt.Errorf("%w: %q is the name of file %#x", ErrKey, name[1:], file.ID)
+	}
+	return nil
 }
 
 // checkPeers refuses to replace one of two connected unix sockets and not the other. A

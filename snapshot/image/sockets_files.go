@@ -38,7 +38,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 	}
 	edit := fileEdit{keys: make(map[uint32]string, len(keys)), taken: make(map[string]bool, len(keys))}
 	for at, key := range keys {
-		id, _, err := findDescriptor(v.dir, at)
+		id, _, err := findDescriptor(v.Dir(), at)
 		if err != nil {
 			return nil, fmt.Errorf("replace files: %w", err)
 		}
@@ -140,7 +140,7 @@ func (e *fileEdit) files(records []Record) ([]Record, error) {
 		names.taken[key] = 0
 	}
 	for i, rec := range records {
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read file %d: %w", i, err)
 		}
@@ -191,7 +191,7 @@ func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 	}
 	for _, rec := range records {
-		file, err := parseOpenFile(rec.Message)
+		file, err := ParseOpenFile(rec.Message)
 		if err != nil {
 			return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 		}

@@ -257,7 +257,7 @@ func FuzzReplaceFiles(f *testing.F) {
 		for i, rec := range edited {
 			var got uint32
 			if img.Type == TypeFiles {
-				file, err := parseOpenFile(rec.Message)
+				file, err := ParseOpenFile(rec.Message)
 				qt.Assert(t, qt.IsNil(err))
 				got = file.ID
 			} else if got, _, err = parseFdinfo(rec.Message); err != nil {

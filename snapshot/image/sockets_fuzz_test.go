@@ -22,7 +22,7 @@ func FuzzReplaceSockets(f *testing.F) {
 		keys := map[uint64]string{inode: "key"}
 		if img, err := Decode(files); err == nil {
 			for i, rec := range img.Records {
-				if file, err := parseOpenFile(rec.Message); err == nil && file.inode != 0 && i%2 == 0 {
+				if file, err := ParseOpenFile(rec.Message); err == nil && file.inode != 0 && i%2 == 0 {
 					keys[file.inode] = string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + "-key"
 				}
 			}
@@ -63,7 +63,7 @@ func checkEdit(t *testing.T, in, out []byte) {
 	case TypeFiles:
 		qt.Assert(t, qt.Equals(len(after.Records), len(before.Records)))
 		for i, rec := range after.Records {
-			file, err := parseOpenFile(rec.Message)
+			file, err := ParseOpenFile(rec.Message)
 			qt.Assert(t, qt.IsNil(err))
 			if file.Kind != FileReg {
 				qt.Assert(t, qt.IsTrue(bytes.Equal(rec.Message, before.Records[i].Message)))

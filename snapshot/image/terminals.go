@@ -70,7 +70,7 @@ func HasControlTerminals(images string) (bool, error) {
 func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int) error {
 	e := terminalEdit{numbers: make(map[uint32]int, len(numbers))}
 	for at, n := range numbers {
-		id, _, err := findDescriptor(v.dir, at)
+		id, _, err := findDescriptor(v.Dir(), at)
 		if err != nil {
 			return fmt.Errorf("place terminals: %w", err)
 		}

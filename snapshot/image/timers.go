@@ -90,7 +90,7 @@ func (v *View) PlaceTimers(images []string) error {
 		if err != nil {
 			return fmt.Errorf("place timers: %w", err)
 		}
-		err = v.edit(name, TypeCore, func(msg []byte) ([]byte, error) {
+		err = v.EditFirst(name, TypeCore, func(msg []byte) ([]byte, error) {
 			out, _, err := placeTimers(msg, timersPath, threads[pid], pid)
 			return out, err
 		})

@@ -34,12 +34,12 @@ func TestPlaceTimers(t *testing.T) {
 	}
 	dir, view := t.TempDir(), t.TempDir()
 	write := func() {
-		img.Records[0].Message, err = marshal(entry)
+		img.Records[0].Message, err = Marshal(entry)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "core-7.img"), img.Encode(), 0o600)))
 	}
 	write()
-	tree, err := marshal(&pstree.PstreeEntry{Pid: proto.Uint32(7), Ppid: proto.Uint32(0), Pgid: proto.Uint32(7), Sid: proto.Uint32(7), Threads: []uint32{7, 8}})
+	tree, err := Marshal(&pstree.PstreeEntry{Pid: proto.Uint32(7), Ppid: proto.Uint32(0), Pgid: proto.Uint32(7), Sid: proto.Uint32(7), Threads: []uint32{7, 8}})
 	qt.Assert(t, qt.IsNil(err))
 	all := Image{Type: TypePstree, Records: []Record{{Message: tree}}}
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "pstree.img"), all.Encode(), 0o600)))

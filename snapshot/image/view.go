@@ -220,8 +220,8 @@ func isImageName(name string) bool {
 	return strings.HasSuffix(name, ".img") && !strings.HasPrefix(name, ".")
 }
 
-// edit changes the first message of an image.
-func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
+// EditFirst changes the first message of an image.
+func (v *View) EditFirst(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
 	data, err := v.Read(name)
 	if err != nil {
 		return err
@@ -239,9 +239,9 @@ func (v *View) edit(name string, want Type, fn func(msg []byte) ([]byte, error))
 	return v.Replace(name, img.Encode())
 }
 
-// editIfChanged edits the records of an image, and leaves an image alone in which nothing
+// EditAll edits the records of an image, and leaves an image alone in which nothing
 // changes.
-func (v *View) editIfChanged(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
+func (v *View) EditAll(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
 	img, err := v.decode(name, want)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)

@@ -10,8 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/hold"
-	"github.com/snapctl/snapctl/vem/hold/collect"
-	"github.com/snapctl/snapctl/vem/hold/proc"
 	"github.com/snapctl/snapctl/vem/netconf"
 )
 
@@ -29,13 +27,13 @@ type Bindable struct {
 func CheckBound(ctx context.Context, pids []int, to Bindable) error {
 	var errs []error
 	for _, pid := range pids {
-		err := collect.EachSocket(ctx, []int{pid}, func(s hold.OpenSocket) error {
+		err := hold.EachSocket(ctx, []int{pid}, func(s hold.OpenSocket) error {
 			if err := to.check(s); err != nil {
 				errs = append(errs, err)
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, proc.ErrGone) {
+		if err != nil && !errors.Is(err, hold.ErrGone) {
 			errs = append(errs, err)
 		}
 	}

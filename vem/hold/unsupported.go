@@ -17,8 +17,7 @@ type UnsupportedError struct {
 	Remedy string // what the user can do
 }
 
-// NoFD is the FD of an [UnsupportedError] to whose subject no descriptor leads.
-const NoFD = -1
+const noFD = -1
 
 // Error implements error.
 func (e *UnsupportedError) Error() string {

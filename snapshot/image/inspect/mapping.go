@@ -1,6 +1,9 @@
 package inspect
 
-import "github.com/snapctl/snapctl/snapshot/image"
+import (
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
+)
 
 // ProcessMemory is the memory of one process.
 type ProcessMemory struct {
@@ -34,8 +37,8 @@ type Mapping struct {
 	ParentBytes uint64 `json:"parent_bytes,omitempty"`
 
 	// RemappedBytes is what a restore maps, CopiedBecause why it copies some.
-	RemappedBytes uint64       `json:"remapped_bytes,omitempty"`
-	CopiedBecause image.Copied `json:"copied_because,omitempty"`
+	RemappedBytes uint64        `json:"remapped_bytes,omitempty"`
+	CopiedBecause memmap.Copied `json:"copied_because,omitempty"`
 }
 
 // MappingKind tells what is behind a mapping.

@@ -8,6 +8,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -25,9 +26,9 @@ func (in *inspection) memory(t *image.Task) (*ProcessMemory, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := image.NewPlan(t, func(file uint32) (int64, bool) {
+	plan, err := memmap.NewPlan(t, func(file uint32) (int64, bool) {
 		return math.MaxInt64, slices.Contains(in.bases, in.names[file].name) // long enough: nothing is mapped
-	}, func(file uint32) image.Insistence { return image.ProgramInsists(in.names[file].name) })
+	}, func(file uint32) memmap.Insistence { return memmap.ProgramInsists(in.names[file].name) })
 	if err != nil {
 		return nil, err
 	}

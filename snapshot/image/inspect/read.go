@@ -22,7 +22,7 @@ import (
 // that is. It checks no more than it has to: see [verify.Images].
 //
 // bases are the names that the dump has for memory files of earlier dumps, see
-// [image.MemoryFiles].
+// [memmap.Files].
 //
 // The error wraps [wire.ErrMalformed] or [fs.ErrNotExist] if images are bad or
 // missing.

@@ -13,6 +13,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/guard"
 )
 
 // The kernel's states of TCP sockets without a connection (include/net/tcp_states.h).
@@ -204,11 +205,11 @@ func (v *verification) seccompFilters() int {
 	filters := all.GetSeccompFilters()
 	next := make([]int, len(filters))
 	for i, f := range filters {
-		if next[i] = image.NoFilter; f.Prev != nil {
+		if next[i] = guard.NoFilter; f.Prev != nil {
 			next[i] = int(f.GetPrev())
 		}
 	}
-	if err := image.CheckChains(next); err != nil {
+	if err := guard.CheckChains(next); err != nil {
 		v.add(fmt.Errorf("seccomp.img: %w", err))
 	}
 	return len(filters)
