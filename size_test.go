@@ -27,23 +27,17 @@ const (
 var (
 	largeStructs = map[string]int{}
 	largeFiles   = map[string]int{
-		"cmd/internal/cli/fake_test.go":   425,
-		"snapshot/memory/memory_test.go":  416,
-		"testenv/cmd/survivor/python.go":  488,
-		"testenv/peer/load_test.go":       416,
-		"vem/fabric/fabric_test.go":       470,
-		"vem/fabric/inside_test.go":       494,
-		"vem/hold/collect_test.go":        461,
-		"vem/hold/watch_test.go":          546,
-		"vem/tcprepair/tcprepair_test.go": 533,
+		"cmd/internal/cli/fake_test.go":  425,
+		"snapshot/memory/memory_test.go": 416,
+		"testenv/cmd/survivor/python.go": 488,
+		"testenv/peer/load_test.go":      416,
 	}
 	largePackages = map[string]int{
 		"cmd/internal/cli":     3100,
-		"runtime/engine":       4170,
+		"runtime/engine":       3500,
 		"snapshot/image":       4608,
 		"testenv/cmd/bench":    3700,
 		"testenv/cmd/survivor": 2700,
-		"vem/hold":             5800,
 	}
 )
 

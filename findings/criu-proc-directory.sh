@@ -9,7 +9,7 @@
 # process lives, and then a slash, as if a file's name followed. For the directory itself the
 # NUL was the end of the string.
 #
-# What snapctl does: vem/hold (odd.go) refuses such descriptors before the freeze, and says
+# What snapctl does: vem/hold/vet (odd.go) refuses such descriptors before the freeze, and says
 # which they are.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"

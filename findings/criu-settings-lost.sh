@@ -7,7 +7,7 @@
 # O_TMPFILE can't be given a name any more (ENOENT). Dump and restore succeed.
 #
 # What snapctl does: snapshot/settings puts the first four back and lists the personality,
-# snapshot/preflight tells of locked memory and vem/hold of O_TMPFILE before the freeze. The
+# snapshot/preflight tells of locked memory and vem/hold/vet of O_TMPFILE before the freeze. The
 # kernel shows MDWE to nobody else: SURVIVES.md says that it is lost.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"

@@ -9,7 +9,7 @@
 #
 # Why: criu/sk-queue.c, dump_sk_queue, takes a read of 0 bytes for the end of the queue.
 #
-# What snapctl does: vem/hold (messages.go) lists sockets in which such messages wait.
+# What snapctl does: vem/hold/collect (messages.go) lists sockets in which such messages wait.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.py" <<'P'

@@ -7,6 +7,8 @@ import (
 
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/pause"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // Cause waits for something that wakes an app, and tells what it was.
@@ -17,7 +19,7 @@ type Alarm struct {
 	// NetPath is where the app's network namespace is bound.
 	NetPath string
 	// Policy says which traffic wakes. What it says of timers is the caller's business.
-	Policy hold.WakePolicy
+	Policy wake.Policy
 	// Others are what may wake besides traffic.
 	Others []Cause
 	// Wake is called once, when the first of all has come, with what it was. It does not
@@ -46,14 +48,14 @@ func (e *Endpoint) Arm(a Alarm) error {
 		}
 	}
 	causes := a.Others
-	if set != nil && a.Policy.Mode != hold.Never {
+	if set != nil && a.Policy.Mode != wake.Never {
 		traffic := func(ctx context.Context) (string, error) { return awaitTraffic(ctx, set, a) }
 		causes = append([]Cause{traffic}, causes...)
 	}
 	if len(causes) == 0 {
 		return nil
 	}
-	w, pause := e.startWatch()
+	w, rest := e.startWatch()
 	e.m.opt.Run(func(ctx context.Context) {
 		defer close(w.done)
 		ctx, cancel := context.WithCancel(ctx)
@@ -65,7 +67,7 @@ func (e *Endpoint) Arm(a Alarm) error {
 			case <-ctx.Done():
 			}
 		}()
-		if !wait(ctx, pause) {
+		if !pause.For(ctx, rest, nil) {
 			return
 		}
 		if by := awaitFirst(ctx, causes, a.Fail); by != "" {
@@ -81,7 +83,7 @@ func (e *Endpoint) watching() bool {
 	return e.holding.watch != nil
 }
 
-func (e *Endpoint) startWatch() (w *watch, pause time.Duration) {
+func (e *Endpoint) startWatch() (w *watch, rest time.Duration) {
 	e.holding.mu.Lock()
 	defer e.holding.mu.Unlock()
 	w = &watch{quit: make(chan struct{}), done: make(chan struct{})}
@@ -120,7 +122,7 @@ func awaitTraffic(ctx context.Context, set *hold.Set, a Alarm) (string, error) {
 		return "", err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	event, err := hold.Watch(ctx, set, a.Policy, ns)
+	event, err := wake.Watch(ctx, set, a.Policy, ns)
 	if err != nil {
 		return "", err
 	}
@@ -165,19 +167,4 @@ func (f failures) pause() time.Duration {
 		return 0
 	}
 	return min(time.Second<<min(int(f), 10), time.Minute)
-}
-
-// wait returns true after the pause, or false if ctx ends first.
-func wait(ctx context.Context, pause time.Duration) bool {
-	if pause == 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

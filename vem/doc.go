@@ -18,16 +18,18 @@
 //	address    the address space of a virtual network (pure)
 //	fabric     one network namespace per virtual network per host: wires apps together
 //	hold       an app's live kernel sockets while no process has them
+//	wake       which traffic wakes an app, and waiting for it
 //	holder     the process that keeps those sockets when the daemon does not
 //	idle       whether an app has had no traffic for a while, so that it may sleep
 //	payload    filters that tell packets with payload from all others
+//	pause      waits for a while, or until something ends
 //	table      the translation table: what an app is connected to, and where that really is
 //
 // And what a copy of an app needs, since nobody can hold one socket for two apps:
 //
 //	tcprepair  TCP connections, saved and made again
 //	sockopt    options of sockets, read and set on others
-//	copies     both of these for all sockets of an app
+//	copies     both of these for all sockets of an app, and its connections to itself
 //	netconf    what a program has set in its own network namespace
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own

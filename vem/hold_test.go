@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // fakeHolder is a holder in memory.
@@ -155,7 +156,7 @@ func TestRefillWaits(t *testing.T) {
 }
 
 // armed arms an endpoint with one cause, which comes when something is sent.
-func (w *world) armed(t *testing.T, e *Endpoint, policy hold.WakePolicy) (come chan error, woken chan string, failed chan error) {
+func (w *world) armed(t *testing.T, e *Endpoint, policy wake.Policy) (come chan error, woken chan string, failed chan error) {
 	t.Helper()
 	come, woken, failed = make(chan error), make(chan string, 1), make(chan error, 1)
 	cause := func(ctx context.Context) (string, error) {
@@ -177,20 +178,20 @@ func (w *world) armed(t *testing.T, e *Endpoint, policy hold.WakePolicy) (come c
 func TestArm(t *testing.T) {
 	w := newWorld(t)
 	e := w.claim(t, "cache", "")
-	come, woken, _ := w.armed(t, e, hold.WakePolicy{})
+	come, woken, _ := w.armed(t, e, wake.Policy{})
 	qt.Assert(t, qt.IsNil(e.Arm(Alarm{Others: []Cause{func(context.Context) (string, error) { return "twice", nil }}})))
 	come <- nil
 	qt.Assert(t, qt.Equals(<-woken, "timer"))
 	qt.Assert(t, qt.IsNil(e.Disarm()))
 
 	// Disarming ends the wait, and nothing wakes after it.
-	_, woken, failed := w.armed(t, e, hold.WakePolicy{})
+	_, woken, failed := w.armed(t, e, wake.Policy{})
 	qt.Assert(t, qt.IsNil(e.Disarm()))
 	qt.Assert(t, qt.IsNil(e.Disarm()))
 	qt.Assert(t, qt.HasLen(woken, 0))
 	qt.Assert(t, qt.HasLen(failed, 0))
 
-	come, woken, failed = w.armed(t, e, hold.WakePolicy{})
+	come, woken, failed = w.armed(t, e, wake.Policy{})
 	broken := fmt.Errorf("no clock")
 	come <- broken
 	qt.Assert(t, qt.ErrorIs(<-failed, broken))
@@ -209,7 +210,7 @@ func TestPauseAfterFailures(t *testing.T) {
 	qt.Assert(t, qt.Equals(e.holding.failures.pause().String(), "2s"))
 	qt.Assert(t, qt.Equals(failures(0).pause().String(), "0s"))
 	qt.Assert(t, qt.Equals(failures(100).pause().String(), "1m0s"))
-	_, woken, _ := w.armed(t, e, hold.WakePolicy{})
+	_, woken, _ := w.armed(t, e, wake.Policy{})
 	qt.Assert(t, qt.IsNil(e.Disarm())) // it does not wait for the end of the pause
 	qt.Assert(t, qt.HasLen(woken, 0))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // SavedPolicy is what a snapshot keeps of when an app sleeps and wakes, and how.
@@ -33,7 +33,7 @@ func (r *Record) HeedPolicy(p *snapshot.Policy) error {
 	if p == nil {
 		return nil
 	}
-	w := hold.WakePolicy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore), SilentAfter: p.SilentAfter, Timers: p.Timers}
+	w := wake.Policy{MinBytes: p.MinBytes, Ignore: slices.Clone(p.Ignore), SilentAfter: p.SilentAfter, Timers: p.Timers}
 	if err := w.Mode.UnmarshalText([]byte(p.Wake)); err != nil {
 		return err
 	}

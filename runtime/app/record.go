@@ -24,7 +24,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // Record is what is kept of an app on the disk: one JSON object with the fields of all
@@ -63,8 +63,8 @@ type Address struct {
 
 // Policy is when the app sleeps and wakes, and how.
 type Policy struct {
-	Wake           hold.WakePolicy `json:"wake"`
-	HibernateAfter time.Duration   `json:"hibernate_after_ns"` // idle; 0: never by itself
+	Wake           wake.Policy   `json:"wake"`
+	HibernateAfter time.Duration `json:"hibernate_after_ns"` // idle; 0: never by itself
 	// RestoreMemory is how the processes get their memory back.
 	RestoreMemory restore.Pages `json:"restore_memory,omitzero"`
 	// AcceptLost are the protections that its processes may lose.
@@ -118,7 +118,7 @@ type State struct {
 	Notes []Note `json:"notes,omitempty"`
 }
 
-// WokenBy is what woke an app: one of these, or the kind of traffic, see [hold.Reason].
+// WokenBy is what woke an app: one of these, or the kind of traffic, see [wake.Reason].
 type WokenBy string
 
 // What wakes an app besides traffic.

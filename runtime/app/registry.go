@@ -132,6 +132,14 @@ func (r *Registry[E]) Remove(e E) {
 	e.self().gone = true
 }
 
+// Has tells whether an app is known: it was added, and not removed since.
+func (r *Registry[E]) Has(e E) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ok := r.find(e.self().Name())
+	return ok && r.apps[at].app == e
+}
+
 // Get returns the app of a name. Returns an errdefs.ErrNotFound if there is none, or an
 // errdefs.ErrInvalidArgument if it is no name.
 func (r *Registry[E]) Get(name string) (E, error) {

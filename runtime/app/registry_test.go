@@ -64,6 +64,7 @@ func TestRename(t *testing.T) {
 	qt.Check(t, qt.Equals(rec.Number, 7))
 	qt.Check(t, qt.Equals(rec.Status, Restoring))
 	qt.Check(t, qt.IsFalse(r.Taken("_pool-1")))
+	qt.Check(t, qt.IsTrue(r.Has(a)))
 
 	var step *StepError
 	err := r.Rename(a, "other", Held, func(rec *Record) { rec.Number = 8 })
@@ -78,10 +79,12 @@ func TestRemove(t *testing.T) {
 	first, second := entry("a", Running), entry("a", Creating)
 	r.Add(first)
 	r.Remove(first)
+	qt.Check(t, qt.IsFalse(r.Has(first)))
 	qt.Check(t, qt.IsTrue(first.Gone()))
 	qt.Check(t, qt.IsFalse(r.Taken("a")))
 	r.Add(second)
 	r.Remove(first) // once more: the name is another app's
+	qt.Check(t, qt.IsFalse(r.Has(first)))
 	got, err := r.Get("a")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(got, second))

@@ -3,8 +3,6 @@ package catalog
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +26,7 @@ type Template struct {
 	claim *store.Claim // of the snapshot
 
 	turn    chan struct{} // holds one token while the record or the images are read or written
-	images  atomic.Pointer[Images]
+	images  atomic.Pointer[template.Images]
 	ready   int          // how many clones are to stand ready; the catalog's mu guards this and what follows
 	users   int          // see Use
 	numbers map[int]bool // of clones that are being made
@@ -123,17 +121,11 @@ func (c *Catalog) free(t *Template, numbers []int) {
 	t.freed++
 }
 
-// Images is what the images of a template say, which never changes.
-type Images struct {
-	Open    []string // files that the processes have open
-	Repeats []string // what random numbers clones have in common, see template.Repeats
-}
-
 // Known is what Inspect has found, or nil.
-func (t *Template) Known() *Images { return t.images.Load() }
+func (t *Template) Known() *template.Images { return t.images.Load() }
 
 // Inspect looks into the images of the template with look, once.
-func (t *Template) Inspect(ctx context.Context, look func(context.Context) (*inspect.Info, error)) (*Images, error) {
+func (t *Template) Inspect(ctx context.Context, look func(context.Context) (*inspect.Info, error)) (*template.Images, error) {
 	release, err := t.take(ctx)
 	if err != nil {
 		return nil, err
@@ -146,12 +138,7 @@ func (t *Template) Inspect(ctx context.Context, look func(context.Context) (*ins
 	if err != nil {
 		return nil, err
 	}
-	found := &Images{Open: []string{}, Repeats: slices.Clone(template.Repeats(info))}
-	for _, f := range info.Files {
-		if strings.HasPrefix(f.Name, "/") && !f.Removed && !f.External {
-			found.Open = append(found.Open, f.Name)
-		}
-	}
+	found := template.ReadImages(info)
 	t.images.Store(found)
 	return found, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/stdio"
 	"github.com/snapctl/snapctl/snapshot/terminal"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/mqueue"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -72,7 +72,7 @@ func (s *Subject) place(ns *netns.NS) (_ *restore.Place, err error) {
 		return nil, errors.Join(err, streams.Close())
 	}
 	binds := s.Box.ViewSources()
-	binds[hold.QueueMount] = s.Box.Queues()
+	binds[mqueue.Mount] = s.Box.Queues()
 	for _, m := range s.Box.Spec.Mounts {
 		binds[m.Destination] = m.Source
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 )
 
 // Hibernate saves an app that has processes, has o.Hold keep its sockets, and ends the
@@ -78,7 +79,7 @@ func (l *holding) Hold(ctx context.Context, pids []int) error {
 	if err := fault.Point(ctx, fault.HibernateAfterFreeze); err != nil {
 		return err
 	}
-	set, err := hold.Collect(ctx, pids, l.h.hold)
+	set, err := collect.App(ctx, pids, l.h.hold)
 	if err != nil {
 		return err
 	}

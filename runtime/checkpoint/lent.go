@@ -12,15 +12,16 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // HoldOptions say what a hold must know of the app. known are CRIU's names for the app's log,
 // and for other files that the app gets back in another way than by a hold.
-func (s *Subject) HoldOptions(ns *netns.NS, known []string) hold.Options {
-	opt := hold.Options{NS: ns, Known: known}
+func (s *Subject) HoldOptions(ns *netns.NS, known []string) collect.Options {
+	opt := collect.Options{NS: ns, Known: known}
 	for _, m := range s.Box.Spec.Mounts {
-		opt.Binds = append(opt.Binds, hold.Bind{Inside: m.Destination, Host: m.Source})
+		opt.Binds = append(opt.Binds, collect.Bind{Inside: m.Destination, Host: m.Source})
 	}
 	return opt
 }
@@ -36,12 +37,12 @@ func logKey(list []snapshot.External) string {
 }
 
 // lentFiles names the files of the host that CRIU must be told of.
-func lentFiles(ctx context.Context, s *Subject, opt hold.Options) ([]string, error) {
+func lentFiles(ctx context.Context, s *Subject, opt collect.Options) ([]string, error) {
 	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
-	found, err := hold.FindLent(ctx, pids, opt)
+	found, err := collect.FindLent(ctx, pids, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func lentFiles(ctx context.Context, s *Subject, opt hold.Options) ([]string, err
 // lentToCopy describes the files of the host that a copy of the frozen app must be
 // given.
 func (l *frozenLook) lentToCopy(ctx context.Context, pids []int) ([]snapshot.External, error) {
-	found, err := hold.FindLent(ctx, pids, l.opt)
+	found, err := collect.FindLent(ctx, pids, l.opt)
 	if err != nil {
 		return nil, err
 	}

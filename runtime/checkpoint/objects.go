@@ -15,12 +15,14 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
+	"github.com/snapctl/snapctl/vem/hold/mqueue"
 )
 
 // frozenLook is what is found of an app that is frozen for a copy.
 type frozenLook struct {
 	s         *Subject
-	opt       hold.Options
+	opt       collect.Options
 	announced []string // what CRIU was told of
 	unseen    [][]byte
 }
@@ -29,7 +31,7 @@ type frozenLook struct {
 // objects can make up for.
 func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.External, error) {
 	if slices.ContainsFunc(l.announced, func(name string) bool { return strings.HasPrefix(name, "unix[") }) {
-		set, err := hold.Collect(ctx, pids, l.opt)
+		set, err := collect.App(ctx, pids, l.opt)
 		if err != nil {
 			return nil, err
 		}
@@ -38,7 +40,7 @@ func (l *frozenLook) frozen(ctx context.Context, pids []int) ([]snapshot.Externa
 			return nil, err
 		}
 	}
-	counting, err := hold.ForCopy(ctx, pids)
+	counting, err := collect.ForCopy(ctx, pids)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +112,7 @@ func (o *taking) keepQueues(ctx context.Context, s *Subject) error {
 	if err != nil {
 		return err
 	}
-	found, err := hold.FindQueues(ctx, pids)
+	found, err := collect.FindQueues(ctx, pids)
 	if err != nil || !found.Any {
 		return err
 	}
@@ -123,8 +125,8 @@ func (o *taking) keepQueues(ctx context.Context, s *Subject) error {
 	const key = "mqueue"
 	o.Manifest.External = append(o.Manifest.External,
 		snapshot.External{Kind: snapshot.ExternalIPC, Key: "ipc"},
-		snapshot.External{Kind: snapshot.ExternalMount, Key: key, Path: hold.QueueMount})
-	o.External = append(o.External, fmt.Sprintf("mnt[%s]:%s", hold.QueueMount, key))
+		snapshot.External{Kind: snapshot.ExternalMount, Key: key, Path: mqueue.Mount})
+	o.External = append(o.External, fmt.Sprintf("mnt[%s]:%s", mqueue.Mount, key))
 	o.External = append(o.External, found.External...)
 	return nil
 }

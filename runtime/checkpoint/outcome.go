@@ -95,7 +95,7 @@ func ofApp(name string, refused []tcprepair.Refused) func(restore.Reset) string 
 }
 
 // unheld is why a held app has lost connections: all of them, for a reason, or
-// some that Collect could not find.
+// some that the collection could not find.
 func unheld(lost string) func(restore.Reset) string {
 	return func(restore.Reset) string {
 		if lost != "" {

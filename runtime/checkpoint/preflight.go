@@ -7,12 +7,12 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/paths"
 	"github.com/snapctl/snapctl/snapshot/preflight"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/vet"
 )
 
 // Preflight refuses an app that can't be saved before anything is frozen. look is
-// [hold.Preflight] or [hold.PreflightCopy]. It returns the paths that were looked at.
-func (s *Subject) Preflight(ctx context.Context, look func(context.Context, []int) []hold.Finding) (*paths.Seen, error) {
+// [vet.Preflight] or [vet.PreflightCopy]. It returns the paths that were looked at.
+func (s *Subject) Preflight(ctx context.Context, look func(context.Context, []int) []vet.Finding) (*paths.Seen, error) {
 	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
@@ -30,11 +30,11 @@ func (s *Subject) Preflight(ctx context.Context, look func(context.Context, []in
 		return nil, err
 	}
 	findings := look(ctx, pids)
-	if err := errors.Join(attended, report.Err(), hold.Errors(findings), seen.Err()); err != nil {
+	if err := errors.Join(attended, report.Err(), vet.Errors(findings), seen.Err()); err != nil {
 		return nil, err
 	}
 	for _, f := range findings {
-		if f.Severity == hold.Listed {
+		if f.Severity == vet.Listed {
 			s.Note(f.Note.Text, f.Note.Remedy)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 )
 
 // saved is an app whose directories are temporary ones, with these binds.
@@ -104,7 +105,7 @@ func TestFilesOfBinds(t *testing.T) {
 	}
 	opt := s.HoldOptions(nil, []string{"known"})
 	qt.Assert(t, qt.HasLen(opt.Binds, 3))
-	qt.Assert(t, qt.Equals(opt.Binds[1], hold.Bind{Inside: "/data/sub", Host: inner}))
+	qt.Assert(t, qt.Equals(opt.Binds[1], collect.Bind{Inside: "/data/sub", Host: inner}))
 }
 
 // The other end of the stand-in for a unix socket is closed.
@@ -170,7 +171,7 @@ func heldObjects(t *testing.T) *hold.Set {
 }
 
 func TestMovedSockets(t *testing.T) {
-	qt.Assert(t, qt.DeepEquals(externalMoved([]hold.Moved{{Inode: 0x1f, Path: "/run/s"}}), []snapshot.External{
+	qt.Assert(t, qt.DeepEquals(externalMoved([]collect.Moved{{Inode: 0x1f, Path: "/run/s"}}), []snapshot.External{
 		{Kind: snapshot.ExternalMoved, Key: "moved[1f]", Inode: 0x1f, Path: "/run/s"},
 	}))
 }

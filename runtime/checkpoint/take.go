@@ -10,6 +10,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/paths"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/netconf"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -51,7 +52,7 @@ type taking struct {
 	o     Saving
 	ns    *netns.NS
 	guard *guard
-	hold  hold.Options
+	hold  collect.Options
 	host  *hostFiles
 }
 

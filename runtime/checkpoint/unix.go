@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 )
 
 // ErrChanged is an app that has changed since CRIU was told what is external. To try again,
@@ -21,12 +22,12 @@ var ErrChanged = fmt.Errorf("%w: try again", errdefs.ErrAborted)
 
 // unixExternals lists the app's unix sockets that lead out of it. CRIU gets its
 // list of them when it starts, before the app is frozen.
-func unixExternals(ctx context.Context, s *Subject, opt hold.Options) ([]snapshot.External, error) {
+func unixExternals(ctx context.Context, s *Subject, opt collect.Options) ([]snapshot.External, error) {
 	pids, err := s.cgroup().PIDs()
 	if err != nil {
 		return nil, err
 	}
-	sockets, notes, err := hold.External(ctx, pids, opt)
+	sockets, notes, err := collect.External(ctx, pids, opt)
 	if err != nil {
 		return nil, err
 	}

@@ -6,13 +6,13 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/fsnotify"
 )
 
 // watched lists the paths of the files that the frozen app watches by inotify and fanotify. It
 // writes them for CRIU, which reads them when its dump begins.
 func (o *taking) watched(ctx context.Context, pids []int) ([]snapshot.External, error) {
-	found, err := hold.FindWatched(ctx, pids, o.PID)
+	found, err := fsnotify.FindWatched(ctx, pids, o.PID)
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,3 @@
-// Package clone decides when clones are made before somebody asks for them.
-//
-// A template's pool is ready clones: restored, and frozen before their first instruction.
-// A request for a clone gets one of them in a moment. [Pools] has the pools filled, which
-// takes both processors, when nobody has asked for a clone for a while. It also has the
-// records of handed-out clones written to the disk then, for which no request waits.
 package clone
 
 import (
@@ -16,19 +10,20 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/engine"
 )
 
-// Keeper makes and removes ready clones.
-type Keeper interface {
-	// KeepPool brings the ready clones of a template to their number. It waits for
-	// [Pools.Calm] before each one that it makes.
-	KeepPool(ctx context.Context, t *catalog.Template) error
-	// DropStrays removes the ready clones of templates that are gone.
-	DropStrays(ctx context.Context) error
+// keeper makes and removes ready clones.
+type keeper interface {
+	// keepPool brings the ready clones of a template to their number. It waits for
+	// [pools.calm] before each one that it makes.
+	keepPool(ctx context.Context, t *catalog.Template) error
+	// dropStrays removes the ready clones of templates that are gone.
+	dropStrays(ctx context.Context) error
 }
 
-// Pools are the pools of all templates.
-type Pools struct {
+// pools are the pools of all templates: what is ready, and when they are filled.
+type pools struct {
 	log   *slog.Logger
 	fill  chan struct{} // has a token while somebody wants pools filled or emptied
 	pause time.Duration // how long after a failure all is done again
@@ -36,13 +31,21 @@ type Pools struct {
 	mu     sync.Mutex // guards what follows
 	going  int        // requests for clones
 	ended  time.Time  // when the last one ended
+	ready  []standing // oldest first
 	handed []*app.App // clones whose records are aside, see [app.App.RecordAside]
 	failed map[*catalog.Template]error
 }
 
-// New makes pools that nobody keeps yet, see Run. What fails is logged.
-func New(log *slog.Logger) *Pools {
-	return &Pools{log: log, fill: make(chan struct{}, 1), pause: 10 * time.Second, failed: make(map[*catalog.Template]error)}
+// standing is a ready clone, from the moment on in which it is enrolled until it is handed out
+// or removed.
+type standing struct {
+	app *engine.App
+	of  *catalog.Template
+}
+
+// newPools makes pools that nobody keeps yet, see run. What fails is logged.
+func newPools(log *slog.Logger) *pools {
+	return &pools{log: log, fill: make(chan struct{}, 1), pause: 10 * time.Second, failed: make(map[*catalog.Template]error)}
 }
 
 const (
@@ -53,8 +56,8 @@ const (
 	callPatience = time.Second
 )
 
-// Begin notes a request for clones, until end is called.
-func (p *Pools) Begin() (end func()) {
+// BeginRequest notes a request for clones, until end is called.
+func (p *pools) BeginRequest() (end func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.going++
@@ -67,7 +70,7 @@ func (p *Pools) Begin() (end func()) {
 }
 
 // rest is how long it takes at least until it is calm, 0 if it is.
-func (p *Pools) rest() time.Duration {
+func (p *pools) rest() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.going > 0 {
@@ -76,9 +79,9 @@ func (p *Pools) rest() time.Duration {
 	return max(0, callPause-time.Since(p.ended))
 }
 
-// Calm waits until nobody has asked for clones for 100 ms, but not for longer than a
+// calm waits until nobody has asked for clones for 100 ms, but not for longer than a
 // second. It returns false if ctx has ended.
-func (p *Pools) Calm(ctx context.Context) bool {
+func (p *pools) calm(ctx context.Context) bool {
 	patience, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()
 	for {
@@ -95,7 +98,7 @@ func (p *Pools) Calm(ctx context.Context) bool {
 }
 
 // Soon has the pools filled or emptied.
-func (p *Pools) Soon() {
+func (p *pools) Soon() {
 	select {
 	case p.fill <- struct{}{}:
 	default: // it is asked for already
@@ -104,18 +107,18 @@ func (p *Pools) Soon() {
 
 // Failed is why the pool of a template could not be filled when that was last tried; nil
 // if it could.
-func (p *Pools) Failed(t *catalog.Template) error {
+func (p *pools) Failed(t *catalog.Template) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed[t]
 }
 
-// Run fills and empties the pools at once, and then whenever Soon is called, but not while
+// run fills and empties the pools at once, and then whenever Soon is called, but not while
 // somebody asks for clones. It ends with ctx, and has all handed-out clones recorded then.
-func (p *Pools) Run(ctx context.Context, templates func() []*catalog.Template, keeper Keeper) {
-	defer p.Record()
-	for p.Calm(ctx) {
-		ok := p.keep(ctx, templates(), keeper)
+func (p *pools) run(ctx context.Context, templates func() []*catalog.Template, k keeper) {
+	defer p.record()
+	for p.calm(ctx) {
+		ok := p.keepOnce(ctx, templates(), k)
 		if ctx.Err() != nil {
 			return
 		}
@@ -132,11 +135,11 @@ func (p *Pools) Run(ctx context.Context, templates func() []*catalog.Template, k
 	}
 }
 
-// keep fills and empties the pools once. It returns false if that has to be done again.
-func (p *Pools) keep(ctx context.Context, templates []*catalog.Template, keeper Keeper) (ok bool) {
+// keepOnce fills and empties the pools once. It returns false if that has to be done again.
+func (p *pools) keepOnce(ctx context.Context, templates []*catalog.Template, k keeper) (ok bool) {
 	ok = true
 	for _, t := range templates {
-		err := keeper.KeepPool(ctx, t)
+		err := k.keepPool(ctx, t)
 		if ctx.Err() != nil {
 			return false
 		}
@@ -147,15 +150,15 @@ func (p *Pools) keep(ctx context.Context, templates []*catalog.Template, keeper 
 		p.tell(t, err)
 	}
 	p.forget(templates)
-	if err := keeper.DropStrays(ctx); err != nil && ctx.Err() == nil {
+	if err := k.dropStrays(ctx); err != nil && ctx.Err() == nil {
 		ok = false
 		p.log.ErrorContext(ctx, "empty pool", slog.Any("error", err))
 	}
-	return p.Record() && ok
+	return p.record() && ok
 }
 
 // tell notes why a pool could not be filled, or that it could.
-func (p *Pools) tell(t *catalog.Template, err error) {
+func (p *pools) tell(t *catalog.Template, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
@@ -166,22 +169,63 @@ func (p *Pools) tell(t *catalog.Template, err error) {
 }
 
 // forget forgets all templates but these.
-func (p *Pools) forget(templates []*catalog.Template) {
+func (p *pools) forget(templates []*catalog.Template) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	maps.DeleteFunc(p.failed, func(t *catalog.Template, _ error) bool { return !slices.Contains(templates, t) })
 }
 
-// HandedOut has the record of a clone written for good, when it is calm.
-func (p *Pools) HandedOut(a *app.App) {
+// stands notes a clone that is going to stand ready for a template.
+func (p *pools) stands(a *engine.App, t *catalog.Template) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = append(p.ready, standing{a, t})
+}
+
+// left forgets a ready clone that was handed out or removed.
+func (p *pools) left(a *engine.App) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = slices.DeleteFunc(p.ready, func(s standing) bool { return s.app == a })
+}
+
+// standing lists the ready clones of a template, oldest first. Some may be on the way there, or
+// may have ended meanwhile.
+func (p *pools) standing(t *catalog.Template) []*engine.App {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var some []*engine.App
+	for _, s := range p.ready {
+		if s.of == t {
+			some = append(some, s.app)
+		}
+	}
+	return some
+}
+
+// templates lists the templates that have ready clones.
+func (p *pools) templates() []*catalog.Template {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*catalog.Template
+	for _, s := range p.ready {
+		if !slices.Contains(all, s.of) {
+			all = append(all, s.of)
+		}
+	}
+	return all
+}
+
+// handedOut has the record of a clone written for good, when it is calm.
+func (p *pools) handedOut(a *app.App) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.handed = append(p.handed, a)
 }
 
-// Record writes the records of the clones that were handed out. It returns false if it has
+// record writes the records of the clones that were handed out. It returns false if it has
 // to be done again.
-func (p *Pools) Record() bool {
+func (p *pools) record() bool {
 	p.mu.Lock()
 	list := p.handed
 	p.handed = nil
@@ -191,12 +235,12 @@ func (p *Pools) Record() bool {
 		release, ok := a.TryTake("record")
 		if !ok { // an operation that mostly does it, too
 			done = false
-			p.HandedOut(a)
+			p.handedOut(a)
 			continue
 		}
 		if err := a.RecordProper(); err != nil {
 			done = false
-			p.HandedOut(a)
+			p.handedOut(a)
 			a.Note(err)
 			p.log.Error("record a clone", slog.String("app", a.Name()), slog.Any("error", err))
 		}

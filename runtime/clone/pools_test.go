@@ -16,45 +16,47 @@ import (
 	"github.com/snapctl/snapctl/runtime/catalog"
 )
 
-// keeper is a Keeper that tells what it is asked, and answers what errs says.
-type keeper struct {
+// fakeKeeper is a keeper that tells what it is asked, and answers what errs says.
+type fakeKeeper struct {
 	asked chan string
 	errs  map[string]error // of a template's name, or "strays"
 }
 
-func newKeeper() *keeper { return &keeper{asked: make(chan string, 100), errs: make(map[string]error)} }
+func newKeeper() *fakeKeeper {
+	return &fakeKeeper{asked: make(chan string, 100), errs: make(map[string]error)}
+}
 
-func (k *keeper) KeepPool(_ context.Context, t *catalog.Template) error {
+func (k *fakeKeeper) keepPool(_ context.Context, t *catalog.Template) error {
 	k.asked <- t.Name
 	return k.errs[t.Name]
 }
 
-func (k *keeper) DropStrays(context.Context) error {
+func (k *fakeKeeper) dropStrays(context.Context) error {
 	k.asked <- "strays"
 	return k.errs["strays"]
 }
 
-func quiet() *Pools { return New(slog.New(slog.DiscardHandler)) }
+func quiet() *pools { return newPools(slog.New(slog.DiscardHandler)) }
 
 // Pools are filled when nobody asks for clones, or somebody has for too long.
 func TestCalm(t *testing.T) {
 	p := quiet()
 	qt.Assert(t, qt.Equals(p.rest(), 0))
-	qt.Assert(t, qt.IsTrue(p.Calm(t.Context())))
+	qt.Assert(t, qt.IsTrue(p.calm(t.Context())))
 
-	one, two := p.Begin(), p.Begin()
+	one, two := p.BeginRequest(), p.BeginRequest()
 	one()
 	qt.Assert(t, qt.Equals(p.rest(), callPause))
 	two()
 	qt.Assert(t, qt.IsTrue(p.rest() > 0))
-	qt.Assert(t, qt.IsTrue(p.Calm(t.Context())))
+	qt.Assert(t, qt.IsTrue(p.calm(t.Context())))
 	qt.Assert(t, qt.Equals(p.rest(), 0))
 
-	p.Begin() // it never ends
-	qt.Assert(t, qt.IsTrue(p.Calm(t.Context())))
+	p.BeginRequest() // it never ends
+	qt.Assert(t, qt.IsTrue(p.calm(t.Context())))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	qt.Assert(t, qt.IsFalse(p.Calm(ctx)))
+	qt.Assert(t, qt.IsFalse(p.calm(ctx)))
 }
 
 // handedOut is a clone that was handed out, with its record aside.
@@ -70,13 +72,13 @@ func handedOut(t *testing.T, dir string) *app.App {
 func TestRecordHandedOut(t *testing.T) {
 	p := quiet()
 	a := handedOut(t, filepath.Join(t.TempDir(), "gone"))
-	p.HandedOut(a)
-	qt.Assert(t, qt.IsFalse(p.Record())) // it can't be
+	p.handedOut(a)
+	qt.Assert(t, qt.IsFalse(p.record())) // it can't be
 	qt.Check(t, qt.IsNotNil(a.Noted()))
-	qt.Assert(t, qt.IsFalse(p.Record())) // nor is it given up
+	qt.Assert(t, qt.IsFalse(p.record())) // nor is it given up
 	(&app.Registry[*app.App]{}).Remove(a)
-	qt.Assert(t, qt.IsTrue(p.Record()))
-	qt.Assert(t, qt.IsTrue(p.Record()))
+	qt.Assert(t, qt.IsTrue(p.record()))
+	qt.Assert(t, qt.IsTrue(p.record()))
 }
 
 func TestRecordWaitsForTheTurn(t *testing.T) {
@@ -85,10 +87,10 @@ func TestRecordWaitsForTheTurn(t *testing.T) {
 	a := handedOut(t, dir)
 	release, err := a.Take(t.Context(), "exec")
 	qt.Assert(t, qt.IsNil(err))
-	p.HandedOut(a)
-	qt.Check(t, qt.IsFalse(p.Record()))
+	p.handedOut(a)
+	qt.Check(t, qt.IsFalse(p.record()))
 	release()
-	qt.Check(t, qt.IsTrue(p.Record()))
+	qt.Check(t, qt.IsTrue(p.record()))
 	qt.Check(t, qt.Equals(len(glob(t, dir, app.RecordFile)), 1))
 }
 
@@ -100,11 +102,11 @@ func glob(t *testing.T, dir, name string) []string {
 }
 
 // run has pools kept until the returned function is called.
-func run(t *testing.T, p *Pools, templates func() []*catalog.Template, k *keeper) (stop func()) {
+func run(t *testing.T, p *pools, templates func() []*catalog.Template, k *fakeKeeper) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); p.Run(ctx, templates, k) }()
+	go func() { defer close(done); p.run(ctx, templates, k) }()
 	return func() { cancel(); <-done }
 }
 
@@ -124,8 +126,8 @@ func TestRun(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(next(), []string{"one", "two", "strays"}))
 
 	dir := t.TempDir()
-	end := p.Begin()
-	p.HandedOut(handedOut(t, dir))
+	end := p.BeginRequest()
+	p.handedOut(handedOut(t, dir))
 	stop()
 	end()
 	qt.Check(t, qt.HasLen(glob(t, dir, app.RecordFile), 1)) // recorded although nobody was calm
@@ -134,7 +136,7 @@ func TestRun(t *testing.T) {
 // What has failed is tried again, and shown until it succeeds or its template is gone.
 func TestRunAgain(t *testing.T) {
 	var log bytes.Buffer
-	p, k := New(slog.New(slog.NewTextHandler(&log, nil))), newKeeper()
+	p, k := newPools(slog.New(slog.NewTextHandler(&log, nil))), newKeeper()
 	p.pause = time.Millisecond
 	one := &catalog.Template{Name: "one"}
 	full := errors.New("the disk is full")
@@ -149,14 +151,14 @@ func TestRunAgain(t *testing.T) {
 
 	delete(k.errs, "one")
 	k.errs["strays"] = full
-	qt.Check(t, qt.IsFalse(p.keep(t.Context(), []*catalog.Template{one}, k)))
+	qt.Check(t, qt.IsFalse(p.keepOnce(t.Context(), []*catalog.Template{one}, k)))
 	qt.Check(t, qt.IsNil(p.Failed(one)))
 	delete(k.errs, "strays")
-	qt.Check(t, qt.IsTrue(p.keep(t.Context(), []*catalog.Template{one}, k)))
+	qt.Check(t, qt.IsTrue(p.keepOnce(t.Context(), []*catalog.Template{one}, k)))
 
 	k.errs["one"] = full
-	qt.Check(t, qt.IsFalse(p.keep(t.Context(), []*catalog.Template{one}, k)))
-	qt.Check(t, qt.IsTrue(p.keep(t.Context(), nil, k)))
+	qt.Check(t, qt.IsFalse(p.keepOnce(t.Context(), []*catalog.Template{one}, k)))
+	qt.Check(t, qt.IsTrue(p.keepOnce(t.Context(), nil, k)))
 	qt.Check(t, qt.IsNil(p.Failed(one)))
 	qt.Check(t, qt.HasLen(p.failed, 0))
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/clone"
@@ -58,6 +59,7 @@ type Daemon struct {
 	tasks       *engine.Tasks
 	rooms       engine.Rooms
 	engine      *engine.Engine
+	clones      *clone.Clones
 	criuVersion int
 	endLog      func() // of the events
 	// metrics counts events; nil if nobody is to read them.
@@ -87,18 +89,40 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if err := d.openRooms(ctx); err != nil {
 		return nil, err
 	}
-	d.engine, err = engine.New(d.rooms, engine.Options{
-		StateDir: opt.StateDir, RunDir: opt.RunDir, Tasks: d.tasks, Log: opt.Log,
-		Origin: snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion},
-	})
-	if err != nil {
+	if err := d.openApps(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.engine.Recover(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.clones.Recover(); err != nil {
+		return nil, err
+	}
 	d.engine.Start()
+	d.tasks.Run(d.clones.KeepPools)
 	return d, nil
+}
+
+// openApps opens what apps and their clones are made with. Neither knows an app yet.
+func (d *Daemon) openApps(ctx context.Context) (err error) {
+	opt := &d.opt
+	d.engine, err = engine.New(d.rooms, engine.Options{
+		StateDir: opt.StateDir, RunDir: opt.RunDir, Tasks: d.tasks, Log: d.log,
+		Origin:     snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion},
+		Unfinished: func(rec app.Record) bool { return d.clones.Unfinished(rec) }, ReadyGone: func() { d.clones.Soon() },
+	})
+	if err != nil {
+		return err
+	}
+	templates, err := catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.rooms.Store, Log: d.log})
+	if err != nil {
+		return err
+	}
+	d.clones, err = clone.New(clone.Rooms{
+		Engine: d.engine, Apps: &d.engine.Apps, Catalog: templates, Store: d.rooms.Store, Events: d.rooms.Events,
+		Addresses: d.rooms.VEM.Addresses, Freed: d.rooms.Storage.SweepSoon,
+	}, opt.StateDir, d.log)
+	return err
 }
 
 // openRooms opens what the engine works with, from the ground up.
@@ -130,11 +154,6 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Dir:    filepath.Join(opt.StateDir, "snapshots"),
 		Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Freed: r.Storage.SweepSoon,
 	})
-	if err != nil {
-		return err
-	}
-	r.Pools = clone.New(d.log)
-	r.Catalog, err = catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: r.Store, Log: d.log})
 	return err
 }
 

@@ -27,8 +27,8 @@ func (d *Daemon) state() metrics.State {
 			layers.add(&s.Files, l.ID, l.SizeBytes)
 		}
 	}
-	for _, t := range d.engine.Catalog.List() {
-		if size := d.engine.Catalog.Ready(t); size > 0 || ready[t.Name] > 0 {
+	for _, t := range d.clones.Catalog.List() {
+		if size := d.clones.Catalog.Ready(t); size > 0 || ready[t.Name] > 0 {
 			s.Pools[t.Name] = metrics.Pool{Size: size, Ready: ready[t.Name]}
 		}
 	}

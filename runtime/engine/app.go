@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -29,7 +28,8 @@ type App struct {
 	ended chan struct{} // closed when proc has ended
 	ready bool          // this daemon has prepared the sandbox, see prepared
 
-	pool *catalog.Template // that it stands ready for; does not change
+	// wasReady tells that it has stood ready, or does: see MakeReady. It does not change.
+	wasReady bool
 
 	sessions sessions // see attended
 
@@ -40,7 +40,7 @@ type App struct {
 
 func (eng *Engine) newApp(rec app.Record) *App {
 	place := rec.DirName()
-	a := &App{App: app.New(eng.appDir(place), rec)}
+	a := &App{App: app.New(eng.appDir(place), rec), wasReady: rec.Pool != ""}
 	a.Box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.Dir(), RunDir: filepath.Join(eng.runDir, "apps", place),
 		Hide: eng.hidden, Cgroups: eng.Cgroups, Spec: rec.Spec, Log: eng.log,

@@ -10,7 +10,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot/alarm"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // wakeBy wakes an app for which nobody has asked by a command. It starts another goroutine
@@ -47,7 +47,7 @@ func (a *App) tellWakers(rec *app.Record, first *alarm.Alarm) {
 		a.Remark(text, "run the app with --wake-timers, and its timers wake it")
 	}
 	held := a.Endpoint.Held()
-	if rec.Wake.Mode == hold.Never || first != nil && rec.Wake.Timers || held == nil || held.Wakers(rec.Wake, rec.Own()) != hold.Nobody {
+	if rec.Wake.Mode == wake.Never || first != nil && rec.Wake.Timers || held == nil || wake.Strongest(held, rec.Wake, rec.Own()) != wake.Nobody {
 		return
 	}
 	a.Remark(fmt.Sprintf("nothing but `snapctl wake %s` can wake it: it listens nowhere, has no connection to anybody else, and no timer that may wake it", rec.Name), "")

@@ -55,20 +55,18 @@ func (eng *Engine) saveStopped(ctx context.Context, a *App, req SnapshotRequest)
 
 // revive makes the processes of an app that is made of a snapshot: those that were
 // saved, or the program anew if there were none.
-func (eng *Engine) revive(ctx context.Context, a *App, b birth, op *event.Operation) (*process.Process, error) {
-	if b.source.Manifest.Processes > 0 {
-		connections, err := b.source.connections(b.plan.Connections.Internal)
+func (eng *Engine) revive(ctx context.Context, a *App, b Birth, op *event.Operation) (*process.Process, error) {
+	if b.Source.Manifest.Processes > 0 {
+		connections, err := b.Source.connections(b.Plan.Connections.Internal)
 		if err != nil {
 			return nil, err
 		}
-		sub := a.subject()
-		sub.AcceptChanged = b.acceptChanged
-		return eng.tools().Revive(ctx, sub, checkpoint.Revival{
-			From: b.source.Dir, Manifest: b.source.Manifest, Pages: b.pages, Hostname: b.plan.Hostname, Step: op.Step,
-			Connections: connections, Options: b.source.socketOptions,
+		return eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
+			From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Hostname: b.Plan.Hostname, Step: op.Step,
+			Connections: connections, Options: b.Source.socketOptions,
 			Enclose:   func(ctx context.Context) (*netns.NS, error) { return eng.enclose(ctx, a) },
 			Meanwhile: func(ctx context.Context) error { return eng.furnish(ctx, a, b, op) },
-			Connect:   func(ctx context.Context, ns *netns.NS) error { return eng.connect(ctx, a, b.plan, ns) },
+			Connect:   func(ctx context.Context, ns *netns.NS) error { return eng.connect(ctx, a, b.Plan, ns) },
 		})
 	}
 	op.Step("start program")
@@ -77,7 +75,7 @@ func (eng *Engine) revive(ctx context.Context, a *App, b birth, op *event.Operat
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	if err := errors.Join(eng.furnish(ctx, a, b, op), eng.connect(ctx, a, b.plan, ns)); err != nil {
+	if err := errors.Join(eng.furnish(ctx, a, b, op), eng.connect(ctx, a, b.Plan, ns)); err != nil {
 		return nil, err
 	}
 	launch, err := a.Box.Launch(ctx, ns)

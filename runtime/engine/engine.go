@@ -1,5 +1,5 @@
 // Package engine has what can be done with the apps of one host: run, hibernate, wake, save,
-// restore, clone, stop and remove them. It also finishes or undoes what a killed daemon left.
+// restore, stop and remove them, and have them stand ready until they are handed out. It also finishes or undoes what a killed daemon left.
 //
 // Every change of an app is an operation that has the app's turn (package app). An
 // operation persists each step before it takes it, so that a daemon killed at
@@ -21,9 +21,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
-	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -43,8 +41,6 @@ type Rooms struct {
 	VEM     *vem.Manager
 	Storage *storage.Storage
 	Store   *store.Store
-	Catalog *catalog.Catalog
-	Pools   *clone.Pools
 	Events  *event.Bus
 }
 
@@ -54,6 +50,12 @@ type Options struct {
 	Origin           snapshot.Origin // of snapshots that are taken here
 	Tasks            *Tasks
 	Log              *slog.Logger
+	// Unfinished tells whether an app was made together with others by a request that was
+	// never over: Recover removes it.
+	Unfinished func(app.Record) bool
+	// ReadyGone is called when an app that stood ready has ended, or was removed so that
+	// another one gets its address. It must return at once.
+	ReadyGone func()
 }
 
 // Engine has the apps of one host. One runs per state directory. Its methods may be called at
@@ -67,15 +69,19 @@ type Engine struct {
 	tasks            *Tasks
 	log              *slog.Logger
 	origin           snapshot.Origin
+
+	// As in Options.
+	unfinished func(app.Record) bool
+	readyGone  func()
 }
 
 // New returns an engine that knows no app yet, see [Engine.Recover].
 func New(rooms Rooms, opt Options) (*Engine, error) {
 	eng := &Engine{
 		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
-		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin,
+		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone,
 	}
-	for _, dir := range []string{eng.appsDir(), eng.batchesDir(), filepath.Join(opt.RunDir, "apps")} {
+	for _, dir := range []string{eng.appsDir(), filepath.Join(opt.RunDir, "apps")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
@@ -85,13 +91,12 @@ func New(rooms Rooms, opt Options) (*Engine, error) {
 	return eng, err
 }
 
-// Start begins what the engine does by itself: it fills pools, and removes what nobody needs.
-// Call it after [Engine.Recover].
+// Start begins what the engine does by itself: it removes what nobody needs. Call it after
+// [Engine.Recover].
 func (eng *Engine) Start() {
 	eng.tasks.Run(func(ctx context.Context) {
 		eng.Storage.Sweep(ctx, storage.Users{Needed: eng.needed, Mounted: eng.mounted})
 	})
-	eng.tasks.Run(eng.keepPools)
 }
 
 // Close lets go of all apps. They go on, and those that are held stay held. The tasks have

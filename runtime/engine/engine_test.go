@@ -18,7 +18,6 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
@@ -26,7 +25,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // named is an app of which there is a record and nothing else.
@@ -48,7 +47,7 @@ func TestRecordOfASnapshot(t *testing.T) {
 	four, six := rec.Inside()
 	qt.Check(t, qt.Equals(four, netip.MustParseAddr("10.77.0.7")))
 	qt.Check(t, qt.Equals(six, netip.MustParseAddr("fd00::7")))
-	qt.Check(t, qt.Equals(rec.Wake.Mode, hold.Never))
+	qt.Check(t, qt.Equals(rec.Wake.Mode, wake.Never))
 	qt.Check(t, qt.Equals(rec.RestoreMemory, restore.Copy))
 	// What the snapshot owns the app only uses.
 	qt.Check(t, qt.IsFalse(rec.Layers[0].Own || rec.HostFiles[0].Own))
@@ -131,16 +130,6 @@ func TestNamesOfOpenFiles(t *testing.T) {
 	qt.Check(t, qt.HasLen(openAt(os.Getpid(), "another.json"), 0))
 }
 
-func TestNamesOfClones(t *testing.T) {
-	web := &catalog.Template{Name: "web"}
-	none := func(string) bool { return false }
-	names, err := expand(web, "", 3, 2, none)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.DeepEquals(names, []string{"web-3", "web-4"}))
-	_, err = expand(web, "no number", 1, 2, none)
-	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
-}
-
 func TestNameOfAnApp(t *testing.T) {
 	eng := &Engine{}
 	qt.Check(t, qt.Equals(eng.ChooseName("redis_server.sh"), "redis-server-sh"))
@@ -178,7 +167,7 @@ func TestTailOfACommand(t *testing.T) {
 // TestTimersOfAnIdleApp proves that an app whose only timer can wake it is not hibernated without
 // one, nor just before it.
 func TestTimersOfAnIdleApp(t *testing.T) {
-	s := &sleeper{rec: app.Record{Policy: app.Policy{Wake: hold.WakePolicy{Timers: true}}}}
+	s := &sleeper{rec: app.Record{Policy: app.Policy{Wake: wake.Policy{Timers: true}}}}
 	late := &alarm.Alarm{Timer: "timerfd 3 of process 1", At: time.Now().Add(time.Hour)}
 	soon := &alarm.Alarm{Timer: "timerfd 3 of process 1", At: time.Now().Add(alarm.Lead)}
 	var useless *uselessError
@@ -206,11 +195,11 @@ func TestTasksEndWithTheirContext(t *testing.T) {
 }
 
 func TestRepeatedRandomNumbers(t *testing.T) {
-	qt.Check(t, qt.IsNil(repeats(nil, cloned)))
-	n := repeats([]string{"OpenSSL in process 1 (redis-server)"}, cloned)
+	qt.Check(t, qt.IsNil(Repeats(nil, Cloned)))
+	n := Repeats([]string{"OpenSSL in process 1 (redis-server)"}, Cloned)
 	qt.Assert(t, qt.IsNotNil(n))
 	qt.Check(t, qt.IsTrue(strings.Contains(n.Text, "in every clone") && strings.Contains(n.Text, "redis-server")))
 	qt.Check(t, qt.IsTrue(strings.Contains(n.Remedy, "template's rules")))
-	qt.Check(t, qt.IsFalse(strings.Contains(repeats([]string{"x"}, restored).Remedy, "template's rules")))
+	qt.Check(t, qt.IsFalse(strings.Contains(Repeats([]string{"x"}, Restored).Remedy, "template's rules")))
 	qt.Check(t, qt.Equals(sameAgain().MachineID, template.MachineIDKeep))
 }

@@ -10,17 +10,33 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/vem"
 )
+
+// Enroll enrolls an app that is to be made of a snapshot: it gives the app its name and endpoint,
+// takes its turn, and has the record on the disk when it returns. It chooses which layers the
+// app shares. An app whose record names a pool is going to stand ready, see MakeReady: others get
+// its endpoint if they ask for it. If Enroll fails nothing is left of the app.
+//
+// The endpoint of an app that only stands ready is given up for another one, see vacate. Returns
+// an errdefs.ErrAlreadyExists if the name, the address or a port is taken.
+func (eng *Engine) Enroll(ctx context.Context, rec app.Record, b *Birth) (_ *App, release func(), err error) {
+	rec.ForgetMemory(b.Pages)
+	if b.Files == PrivateFiles {
+		b.copied, rec.Layers = eng.Storage.Paths(rec.Layers), nil
+	} else if b.copied, err = eng.unstackable(ctx, &rec); err != nil {
+		return nil, nil, err
+	}
+	return eng.enroll(ctx, rec, app.Restoring)
+}
 
 // enroll gives an app its name and endpoint and takes its turn. The record is
 // on the disk when it returns. An endpoint that only stands ready is given up for it,
 // see vacate.
 func (eng *Engine) enroll(ctx context.Context, rec app.Record, first app.Status) (_ *App, release func(), err error) {
 	asked := rec.Addr4
-	a, release, err := eng.enrollAs(ctx, &rec, first, nil)
+	a, release, err := eng.enrollAs(ctx, &rec, first)
 	for {
 		from, ok := errors.AsType[*vem.SpareError](err)
 		if !ok {
@@ -29,15 +45,15 @@ func (eng *Engine) enroll(ctx context.Context, rec app.Record, first app.Status)
 		a, release, err = eng.vacate(ctx, from, &rec, first)
 		if errors.Is(err, errdefs.ErrAlreadyExists) && !asked.IsValid() { // it was handed out meanwhile
 			rec.Addr4 = asked
-			a, release, err = eng.enrollAs(ctx, &rec, first, nil)
+			a, release, err = eng.enrollAs(ctx, &rec, first)
 		}
 	}
 }
 
-// enrollAs enrolls an app that, if pool is not nil, stands ready for a template. Its name, its
-// address and ports, and its directory are reserved one after the other, and given back if
-// it fails.
-func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Status, pool *catalog.Template) (a *App, release func(), err error) {
+// enrollAs enrolls an app. Its name, its address and ports, and its directory are reserved one
+// after the other, and given back if it fails. Returns a *vem.SpareError if the address has to
+// be given up first by an app that stands ready.
+func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Status) (a *App, release func(), err error) {
 	if rec.Template == "" { // a request for clones has reserved the names of all
 		free, err := eng.Apps.Reserve(rec.Name)
 		if err != nil {
@@ -45,7 +61,7 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Stat
 		}
 		defer free()
 	}
-	spare, enrolled := eng.spare(pool)
+	spare, enrolled := eng.spare(rec)
 	defer func() { enrolled(a) }()
 	end, err := eng.claim(rec, spare)
 	if err != nil {
@@ -57,7 +73,7 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Stat
 		}
 	}()
 	a = eng.newApp(*rec)
-	a.pool, a.Endpoint = pool, end
+	a.Endpoint = end
 	if err := a.Box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there
 		return nil, nil, Refusef("make app %s: %w", rec.Name, err)
 	}
@@ -84,11 +100,11 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Stat
 // vacate removes the ready clone that has the address, and enrolls the app of rec with the
 // address.
 func (eng *Engine) vacate(ctx context.Context, from *vem.SpareError, rec *app.Record, first app.Status) (_ *App, release func(), err error) {
-	defer eng.Pools.Soon()
+	defer eng.readyGone()
 	defer from.Done()
 	if err := from.GiveUp(ctx); err != nil {
 		return nil, nil, err
 	}
 	rec.Addr4 = from.Addr
-	return eng.enrollAs(ctx, rec, first, nil)
+	return eng.enrollAs(ctx, rec, first)
 }

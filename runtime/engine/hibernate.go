@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/vet"
 )
 
 // Outcome is what a long operation tells when it has succeeded.
@@ -62,7 +63,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		return &Outcome{}, nil
 	}
 	sub := a.subject(how.Accept...)
-	seen, err := sub.Preflight(ctx, hold.Preflight)
+	seen, err := sub.Preflight(ctx, vet.Preflight)
 	if err != nil {
 		return nil, err
 	}

@@ -10,9 +10,12 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/vem/fabric"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
+	"github.com/snapctl/snapctl/vem/hold/vet"
 	"github.com/snapctl/snapctl/vem/idle"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/pause"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // startingTime is how long an app that listens nowhere may be starting: what it is connected
@@ -51,7 +54,7 @@ func (eng *Engine) watchIdle(a *App, ended <-chan struct{}) {
 		defer s.close(ctx)
 		a.setAwake("it was started or woken less than " + rec.HibernateAfter.String() + " ago")
 		// Looking four times in the period, it is late by a quarter of it.
-		for waitOr(ctx, ended, max(rec.HibernateAfter/4, 50*time.Millisecond)) {
+		for pause.For(ctx, max(rec.HibernateAfter/4, 50*time.Millisecond), ended) {
 			awake, err := s.try(ctx)
 			if err != nil {
 				return // the app has ended or is being changed
@@ -136,27 +139,27 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 		s.retry.Failed(time.Now(), was)
 		return "it can't be hibernated as it is: " + was, false, nil
 	}
-	if s.rec.Wake.Mode == hold.Never {
+	if s.rec.Wake.Mode == wake.Never {
 		return "", false, nil // by command only, as it was told
 	}
 	pids, err := s.a.Cgroup().PIDs()
 	if err != nil {
 		return "", false, err
 	}
-	set, err := hold.Collect(ctx, pids, s.a.subject().HoldOptions(s.ns, nil))
+	set, err := collect.App(ctx, pids, s.a.subject().HoldOptions(s.ns, nil))
 	if err != nil {
 		return "", false, nil //nolint:nilerr // hibernating tells all that it finds
 	}
-	can := set.Wakers(s.rec.Wake, s.rec.Own())
+	can := wake.Strongest(set, s.rec.Wake, s.rec.Own())
 	if err := set.Close(); err != nil {
 		return "", false, err
 	}
 	switch {
-	case can == hold.Nobody && s.rec.Wake.Timers:
+	case can == wake.Nobody && s.rec.Wake.Timers:
 		return "", true, nil
-	case can == hold.Nobody:
+	case can == wake.Nobody:
 		return "nothing could wake it: it listens nowhere, and has no connection to anybody else", false, nil
-	case can == hold.Peers && time.Since(s.rec.CreatedAt) < startingTime:
+	case can == wake.Peers && time.Since(s.rec.CreatedAt) < startingTime:
 		return "it listens nowhere yet: it may still be starting", false, nil
 	}
 	return "", false, nil
@@ -165,7 +168,7 @@ func (s *sleeper) impossible(ctx context.Context) (why string, needsAlarm bool, 
 // refused is what stands in the way of hibernating the app for as long as it does not
 // change.
 func (s *sleeper) refused(ctx context.Context) string {
-	if _, err := s.a.subject().Preflight(ctx, hold.Preflight); err != nil {
+	if _, err := s.a.subject().Preflight(ctx, vet.Preflight); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -210,19 +213,4 @@ func usedTime(a *App) time.Duration {
 		return 0
 	}
 	return used
-}
-
-// waitOr returns true after the pause, false if ctx ended or the channel was
-// closed first.
-func waitOr(ctx context.Context, ended <-chan struct{}, pause time.Duration) bool {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ended:
-		return false
-	case <-ctx.Done():
-		return false
-	}
 }

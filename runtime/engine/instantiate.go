@@ -18,7 +18,6 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -51,16 +50,8 @@ type Source struct {
 // the other.
 var Restoring = store.Reason{Why: "an app is being restored from it", Remedy: "try again when that is done"}
 
-// openSnapshot finds and checks a snapshot. The caller closes it.
-func (eng *Engine) openSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*Source, error) {
-	s, err := eng.Store.Open(ctx, name, depth)
-	if err != nil {
-		return nil, err
-	}
-	return &Source{Snapshot: s}, nil
-}
-
-// BeginSnapshot does so while the snapshot is still being checked: see [store.Store.Begin].
+// BeginSnapshot opens a snapshot while it is still being checked: see [store.Store.Begin]. The
+// caller closes it.
 func (eng *Engine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*Source, error) {
 	s, err := eng.Store.Begin(ctx, name, depth)
 	if err != nil {
@@ -93,20 +84,31 @@ func (s *Source) socketOptions() (sockopt.Saved, error) {
 	return s.options, s.optionsErr
 }
 
-// birth is how an enrolled app is made of a snapshot.
-type birth struct {
-	source *Source
-	copied []string // storage layers that can't be shared, see unstackable
-	pages  restore.Pages
-	plan   *template.Plan
-	// acceptChanged is as in restore.Options.
-	acceptChanged bool
-	// images is what is known of a template's; nil of another snapshot.
-	images *catalog.Images
+// Birth is how an app is made of a snapshot: by Enroll, and then Instantiate or MakeReady.
+type Birth struct {
+	Source *Source
+	Files  Files
+	Pages  restore.Pages
+	// Plan is what differs from the app that was saved. It is made of the enrolled app, see
+	// [App.Instance].
+	Plan *template.Plan
+	// Images is what the images of a template's snapshot say; nil of another snapshot.
+	Images *template.Images
+
+	copied []string // storage layers that can't be shared, see Enroll
 }
 
-// instance is what is known of an app that is made of a snapshot, one of count.
-func (a *App) instance(count, existing int, set map[string]string) template.Instance {
+// Files says whose files an app has that is made of a snapshot.
+type Files int
+
+// Whose files the app has.
+const (
+	SharedFiles  Files = iota // the snapshot's, below its own
+	PrivateFiles              // a copy
+)
+
+// Instance is what is known of an app that is made of a snapshot, one of count.
+func (a *App) Instance(count, existing int, set map[string]string) template.Instance {
 	rec, _ := a.Read()
 	return template.Instance{
 		Name: rec.Name, Template: rec.Template, Number: rec.Number, Count: count, Existing: existing,
@@ -115,17 +117,17 @@ func (a *App) instance(count, existing int, set map[string]string) template.Inst
 	}
 }
 
-// instantiate makes an enrolled app's files and processes, and lets them run. If
+// Instantiate makes an enrolled app's files and processes, and lets them run. If
 // it fails the caller expunges the app.
 //
 //	cgroup, namespace -> CRIU's start   -> CRIU's namespaces -> its processes -> commands, signal -> network
 //	                     files, images     link, cut off if there are commands
-func (eng *Engine) instantiate(ctx context.Context, a *App, b birth, op *event.Operation) error {
+func (eng *Engine) Instantiate(ctx context.Context, a *App, b Birth, op *event.Operation) error {
 	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
 		return err
 	}
-	a.heed(b.plan)
-	if err := eng.addPublications(a, b.plan.Publish); err != nil {
+	a.heed(b.Plan)
+	if err := eng.addPublications(a, b.Plan.Publish); err != nil {
 		return err
 	}
 	proc, err := eng.revive(ctx, a, b, op)
@@ -136,8 +138,8 @@ func (eng *Engine) instantiate(ctx context.Context, a *App, b birth, op *event.O
 	op.Step("settle in")
 	err = fault.Point(ctx, fault.RestoreAfterRestore)
 	if err == nil {
-		plan := *b.plan
-		if b.source.Manifest.Processes == 0 {
+		plan := *b.Plan
+		if b.Source.Manifest.Processes == 0 {
 			plan.Signal = 0 // the program is new, and has read its files
 		}
 		err = eng.settleIn(ctx, a, &plan, proc)
@@ -151,10 +153,10 @@ func (eng *Engine) instantiate(ctx context.Context, a *App, b birth, op *event.O
 // furnish makes the files of an app that is made of a snapshot, while the snapshot is
 // checked. If the snapshot turns out to be damaged, what furnish has made is removed together
 // with the app.
-func (eng *Engine) furnish(ctx context.Context, a *App, b birth, op *event.Operation) error {
+func (eng *Engine) furnish(ctx context.Context, a *App, b Birth, op *event.Operation) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return eng.fill(gctx, a, b, op) })
-	g.Go(b.source.Checked)
+	g.Go(b.Source.Checked)
 	g.Go(func() error { return b.remarkRepeats(gctx, a) })
 	if err := g.Wait(); err != nil {
 		return err
@@ -172,7 +174,7 @@ func (eng *Engine) connect(ctx context.Context, a *App, p *template.Plan, ns *ne
 }
 
 // fill makes the app's files.
-func (eng *Engine) fill(ctx context.Context, a *App, b birth, op *event.Operation) error {
+func (eng *Engine) fill(ctx context.Context, a *App, b Birth, op *event.Operation) error {
 	if len(b.copied) > 0 {
 		op.Step("copy files")
 		if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
@@ -186,10 +188,13 @@ func (eng *Engine) fill(ctx context.Context, a *App, b birth, op *event.Operatio
 	if err := eng.relink(ctx, a); err != nil {
 		return err
 	}
-	if err := a.subject().LoadDev(ctx, b.source.Dir); err != nil {
+	if err := a.subject().LoadDev(ctx, b.Source.Dir); err != nil {
 		return err
 	}
-	return eng.apply(ctx, a, b)
+	if err := b.checkOpen(ctx, a); err != nil {
+		return err
+	}
+	return a.apply(ctx, b.Plan)
 }
 
 // heed writes into the app's record what a plan says of it.
@@ -205,33 +210,29 @@ func (a *App) heed(p *template.Plan) {
 	})
 }
 
-// checkOpen refuses to write to files that the processes have open. For a ready clone
-// makePooled has done that already.
-func (b *birth) checkOpen(ctx context.Context, a *App) error {
+// checkOpen refuses to write to files that the processes have open.
+func (b *Birth) checkOpen(ctx context.Context, a *App) error {
 	switch {
-	case b.images != nil:
-		return b.plan.CheckOpen(a.Box.Root(), b.images.Open)
-	case b.source == nil || b.source.Manifest.Processes == 0:
+	case b.Images != nil:
+		return b.Plan.CheckOpen(a.Box.Root(), b.Images.Open)
+	case b.Source.Manifest.Processes == 0:
 		return nil
 	}
-	files, err := image.SavedFiles(ctx, b.source.Dir.Images())
+	files, err := image.SavedFiles(ctx, b.Source.Dir.Images())
 	if err != nil {
 		return err
 	}
-	return b.plan.CheckOpen(a.Box.Root(), openNames(files))
+	return b.Plan.CheckOpen(a.Box.Root(), openNames(files))
 }
 
 // apply writes the app's own files.
-func (eng *Engine) apply(ctx context.Context, a *App, b birth) error {
-	if err := b.checkOpen(ctx, a); err != nil {
-		return err
-	}
+func (a *App) apply(ctx context.Context, p *template.Plan) error {
 	rec, _ := a.Read()
 	binds := make(map[string]string, len(rec.Spec.Mounts))
 	for _, m := range rec.Spec.Mounts {
 		binds[m.Destination] = m.Source
 	}
-	return b.plan.Apply(ctx, a.Box.Root(), binds)
+	return p.Apply(ctx, a.Box.Root(), binds)
 }
 
 // settleIn does what is to be done when the processes run, and lets traffic in.
@@ -247,9 +248,9 @@ func (eng *Engine) settleIn(ctx context.Context, a *App, p *template.Plan, proc 
 		}
 	}
 	// Write instance.json again, now that the processes run: a program that watches it
-	// with inotify did not see the first write, which was before the restore. A clone
-	// from the pool needs no second write: its processes existed, frozen, during the first.
-	if a.pool == nil || len(p.Commands) > 0 {
+	// with inotify did not see the first write, which was before the restore. An app
+	// that stood ready needs no second write: its processes existed, frozen, during the first.
+	if !a.wasReady || len(p.Commands) > 0 {
 		if err := p.Instance.Write(a.Box.Root()); err != nil {
 			return err
 		}

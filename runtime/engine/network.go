@@ -42,7 +42,7 @@ func (eng *Engine) claim(rec *app.Record, spare *vem.Spare) (*vem.Endpoint, erro
 func (eng *Engine) adoptEndpoint(a *App, rec *app.Record) *vem.Endpoint {
 	c := claimOf(rec)
 	if rec.Pool != "" {
-		c.Spare = &vem.Spare{GiveUp: func(ctx context.Context) error { return eng.dropPooled(ctx, a) }}
+		c.Spare = &vem.Spare{GiveUp: func(ctx context.Context) error { return eng.DropReady(ctx, a) }}
 	}
 	if rec.Status == app.Stopped {
 		return eng.VEM.Adopt(c, vem.Absent)

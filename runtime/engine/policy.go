@@ -5,13 +5,13 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // Policy is what a request to make apps of a snapshot says of when they sleep and
 // wake, and how. What it does not say is as it was saved.
 type Policy struct {
-	Wake  *hold.WakePolicy
+	Wake  *wake.Policy
 	After *time.Duration
 	Pages *restore.Pages
 	// acceptChanged is as in restore.Options.

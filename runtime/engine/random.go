@@ -11,17 +11,18 @@ import (
 	"github.com/snapctl/snapctl/template"
 )
 
-// copying is how an app is made of a snapshot, for a note.
-type copying string
+// Copying is how an app is made of a snapshot, for a note.
+type Copying string
 
+// How an app is made of a snapshot.
 const (
-	cloned   copying = "in every clone"
-	restored copying = "in the app that was saved, in this one and in every other that is made of the snapshot"
+	Cloned   Copying = "in every clone"
+	Restored Copying = "in the app that was saved, in this one and in every other that is made of the snapshot"
 )
 
-// repeats notes what random numbers copies of an app have in common, see template.Repeats; nil
+// Repeats notes what random numbers copies of an app have in common, see template.Repeats; nil
 // if none are known.
-func repeats(all []string, how copying) *app.Note {
+func Repeats(all []string, how Copying) *app.Note {
 	if len(all) == 0 {
 		return nil
 	}
@@ -31,15 +32,15 @@ func repeats(all []string, how copying) *app.Note {
 		Remedy: "have each clone seed them anew, by `signal` or `run` in the template's rules or by watching /run/snapctl/instance.json: " +
 			`see "Random numbers" in TEMPLATES.md`,
 	}
-	if how == restored {
+	if how == Restored {
 		n.Remedy = "have the program seed them anew, when /run/snapctl/instance.json changes or by a command of yours: " + `see "Random numbers" in TEMPLATES.md`
 	}
 	return n
 }
 
-// inspect looks into the images of a snapshot that has been checked. Each copy of an app
+// Inspect looks into the images of a snapshot that has been checked. Each copy of an app
 // that had ended starts its program anew: it has none.
-func (s *Source) inspect(ctx context.Context) (*inspect.Info, error) {
+func (s *Source) Inspect(ctx context.Context) (*inspect.Info, error) {
 	if s.Manifest.Processes == 0 {
 		return &inspect.Info{}, nil
 	}
@@ -48,29 +49,29 @@ func (s *Source) inspect(ctx context.Context) (*inspect.Info, error) {
 
 // remarkRepeats notes what random numbers an app has in common with others. What clones
 // have is known already.
-func (b *birth) remarkRepeats(ctx context.Context, a *App) error {
-	if b.images != nil {
-		a.remarkNote(repeats(b.images.Repeats, cloned))
+func (b *Birth) remarkRepeats(ctx context.Context, a *App) error {
+	if b.Images != nil {
+		a.remarkNote(Repeats(b.Images.Repeats, Cloned))
 		return nil
 	}
-	if err := b.source.Checked(); err != nil {
+	if err := b.Source.Checked(); err != nil {
 		return err
 	}
-	if b.source.Manifest.Processes == 0 {
+	if b.Source.Manifest.Processes == 0 {
 		return nil
 	}
-	files, err := image.SavedFiles(ctx, b.source.Dir.Images())
+	files, err := image.SavedFiles(ctx, b.Source.Dir.Images())
 	if err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(files, func(f image.SavedFile) bool { return template.MayRepeat(f.Name) }) {
 		return nil // most apps: to look at all of the images takes longer
 	}
-	info, err := b.source.inspect(ctx)
+	info, err := b.Source.Inspect(ctx)
 	if err != nil {
 		return err
 	}
-	a.remarkNote(repeats(template.Repeats(info), restored))
+	a.remarkNote(Repeats(template.Repeats(info), Restored))
 	return nil
 }
 

@@ -46,7 +46,7 @@ func (eng *Engine) Recover(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return errors.Join(eng.dropBatches(), eng.dropOrphans(ctx))
+	return eng.dropOrphans(ctx)
 }
 
 func (eng *Engine) load(_ context.Context, name string) error {
@@ -116,11 +116,11 @@ func (eng *Engine) recoverApp(ctx context.Context, a *App) error {
 	}
 	rec, _ := a.Read()
 	if eng.unfinished(rec) {
-		return eng.expunge(ctx, a)
+		return eng.Expunge(ctx, a)
 	}
 	switch rec.Status {
 	case app.Creating, app.Restoring, app.Removing, app.Pooled:
-		return eng.expunge(ctx, a)
+		return eng.Expunge(ctx, a)
 	case app.Running:
 		return eng.recoverRunning(ctx, a)
 	case app.Snapshotting:

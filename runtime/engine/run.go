@@ -29,7 +29,7 @@ func (eng *Engine) Run(ctx context.Context, rec app.Record) (_ *App, err error) 
 	defer release()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, eng.expunge(context.WithoutCancel(ctx), a))
+			err = errors.Join(err, eng.Expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
 	if err := fault.Point(ctx, fault.CreateAfterRecord); err != nil {
@@ -187,7 +187,7 @@ func (eng *Engine) stopped(ctx context.Context, a *App, exit string) error {
 		return err
 	}
 	if rec.Pool != "" {
-		eng.Pools.Soon() // it is removed, and another one made
+		eng.readyGone() // it is removed, and another one made
 	} else {
 		eng.Events.Emit(event.Exited, event.About{App: rec.Name, Reason: exit})
 	}
@@ -224,8 +224,9 @@ func (a *App) dropProcess() {
 	}
 }
 
-// expunge ends an app and removes all there is of it. It can be repeated.
-func (eng *Engine) expunge(ctx context.Context, a *App) error {
+// Expunge ends an app and removes all there is of it. The caller has its turn. If it fails it
+// can be called again, and the next daemon goes on with it.
+func (eng *Engine) Expunge(ctx context.Context, a *App) error {
 	if a.Gone() {
 		return nil
 	}

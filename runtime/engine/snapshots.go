@@ -20,7 +20,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/vet"
 )
 
 // SnapshotRequest says what TakeSnapshot does.
@@ -28,10 +28,10 @@ type SnapshotRequest struct {
 	Accept []preflight.Protection // that may be lost
 	Name   string                 // "": chosen
 	Stop   bool
-	whole  bool // as in snapshot.TakeOptions
-	// reserved is called when nobody else can make a snapshot of that name; may be
+	Whole  bool // as in snapshot.TakeOptions
+	// Reserved is called when nobody else can make a snapshot of that name; may be
 	// nil.
-	reserved func(context.Context) error
+	Reserved func(context.Context) error
 	Op       *event.Operation
 }
 
@@ -55,7 +55,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	if err != nil {
 		return nil, nil, err
 	}
-	seen, err := sub.Preflight(ctx, hold.PreflightCopy)
+	seen, err := sub.Preflight(ctx, vet.PreflightCopy)
 	if err := errors.Join(err, unbound, req.atOnce(a, unrestorable)); err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +81,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	manifest.Name = filepath.Base(string(target))
 	taken, err := eng.tools().Copy(ctx, sub, checkpoint.Saving{
 		Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
-		Whole: rec.RestoreMemory == restore.Copy || req.whole, End: req.Stop, Step: req.Op.Step,
+		Whole: rec.RestoreMemory == restore.Copy || req.Whole, End: req.Stop, Step: req.Op.Step,
 	})
 	req.Op.EndStep()
 	if err != nil {
@@ -179,10 +179,10 @@ func (eng *Engine) copyHeld(ctx context.Context, a *App, req SnapshotRequest) (_
 // reserve gives a snapshot its name while it is written.
 func (eng *Engine) reserve(ctx context.Context, req SnapshotRequest, app string) (_ snapshot.Dir, free func(), err error) {
 	dir, free, err := eng.Store.Reserve(req.Name, app)
-	if err != nil || req.reserved == nil {
+	if err != nil || req.Reserved == nil {
 		return dir, free, err
 	}
-	if err := req.reserved(ctx); err != nil {
+	if err := req.Reserved(ctx); err != nil {
 		free()
 		return "", nil, err
 	}
@@ -204,17 +204,13 @@ type RestoreRequest struct {
 // left of it.
 func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *Outcome, err error) {
 	s := req.Source
-	born := birth{source: s, pages: req.Pages, acceptChanged: req.Record.AcceptChanged}
+	born := Birth{Source: s, Pages: req.Pages}
 	req.Record.Generation = template.NewGeneration()
-	if born.copied, err = eng.unstackable(ctx, &req.Record); err != nil {
-		return nil, nil, err
-	}
-	req.Record.ForgetMemory(req.Pages)
-	a, release, err := eng.enroll(ctx, req.Record, app.Restoring)
+	a, release, err := eng.Enroll(ctx, req.Record, &born)
 	taken, moved := errors.AsType[*vem.TakenError](err)
 	if moved && req.Anywhere {
 		req.Record.Addr4 = netip.Addr{}
-		a, release, err = eng.enroll(ctx, req.Record, app.Restoring)
+		a, release, err = eng.Enroll(ctx, req.Record, &born)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -222,7 +218,7 @@ func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *
 	defer release()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, eng.expunge(context.WithoutCancel(ctx), a))
+			err = errors.Join(err, eng.Expunge(context.WithoutCancel(ctx), a))
 		}
 	}()
 	if moved {
@@ -232,10 +228,10 @@ func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *
 			"--endpoint chooses an address",
 		)
 	}
-	if born.plan, err = sameAgain().Plan(a.instance(1, 0, nil)); err != nil {
+	if born.Plan, err = sameAgain().Plan(a.Instance(1, 0, nil)); err != nil {
 		return nil, nil, err
 	}
-	if err := eng.instantiate(ctx, a, born, req.Op); err != nil {
+	if err := eng.Instantiate(ctx, a, born, req.Op); err != nil {
 		return nil, nil, err
 	}
 	req.Op.EndStep()

@@ -77,5 +77,5 @@ func (eng *Engine) Remove(ctx context.Context, a *App, force bool) error {
 	if s := a.Status(); s != app.Stopped && s != app.Removing && !force {
 		return Refusef("app %s is %s: stop it first, or use --force", name, s)
 	}
-	return eng.expunge(context.WithoutCancel(ctx), a)
+	return eng.Expunge(context.WithoutCancel(ctx), a)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
@@ -103,7 +104,7 @@ func hint(err error) string {
 		return "free space on the file system of the state directory, and try again"
 	case errors.Is(err, app.ErrBusy):
 		return "wait for the other operation; snapctl show tells what it is"
-	case errors.Is(err, engine.ErrNoneReady):
+	case errors.Is(err, clone.ErrNoneReady):
 		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
 	case errors.As(err, &step):
 		return stepHint(step)

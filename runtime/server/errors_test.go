@@ -15,6 +15,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
@@ -56,7 +57,7 @@ func TestErrorsOfRequests(t *testing.T) {
 		{errdefs.ErrNotFound, codes.NotFound, ""},
 		{errdefs.ErrInvalidArgument, codes.InvalidArgument, ""},
 		{engine.Refusef("app cache is held: stop it first"), codes.FailedPrecondition, ""},
-		{engine.ErrNoneReady, codes.Unknown, "snapctl template pool --size"},
+		{clone.ErrNoneReady, codes.Unknown, "snapctl template pool --size"},
 		{unix.ENOSPC, codes.Unknown, "free space on the file system"},
 		{io.ErrUnexpectedEOF, codes.Unknown, ""},
 		{status.Error(codes.ResourceExhausted, "message too large"), codes.ResourceExhausted, ""},

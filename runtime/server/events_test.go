@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -42,4 +43,48 @@ func TestEventIsShown(t *testing.T) {
 	qt.Check(t, qt.Equals(shown.GetFrozenUs(), int64(1000)))
 	qt.Check(t, qt.DeepEquals(shown.GetStepsUs(), map[string]int64{"dump": 2000}))
 	qt.Check(t, qt.Equals(shown.GetError(), "no room"))
+}
+
+// TestStreamOfEvents proves that without --follow the recent events are told, and that with it the
+// new ones follow them without a gap.
+func TestStreamOfEvents(t *testing.T) {
+	w := begin(t)
+	op := w.events.Begin(event.Wake, event.About{App: "cache"})
+	op.Step("restore")
+	op.End(nil)
+	w.events.Emit(event.Exited, event.About{App: "web", Reason: "exit code 1"})
+	var got []string
+	note := func(e *api.EventRecord) { got = append(got, e.GetType()+" "+e.GetApp()) }
+	tell := func(e *api.EventRecord) error { note(e); return nil }
+	qt.Assert(t, qt.IsNil(w.Events(t.Context(), &api.EventsRequest{}, tell)))
+	qt.Check(t, qt.DeepEquals(got, []string{"begun cache", "ended cache", "exited web"}))
+	got = nil
+	qt.Assert(t, qt.IsNil(w.Events(t.Context(), &api.EventsRequest{Apps: []string{"cache"}, Types: []string{"ended", "exited"}}, tell)))
+	qt.Check(t, qt.DeepEquals(got, []string{"ended cache"}))
+
+	enough := errors.New("enough")
+	got = nil
+	err := w.Events(t.Context(), &api.EventsRequest{Follow: true, Types: []string{"exited"}}, func(e *api.EventRecord) error {
+		note(e)
+		if len(got) == 3 {
+			return enough
+		}
+		w.events.Emit(event.Exited, event.About{App: "more"})
+		return nil
+	})
+	qt.Check(t, qt.ErrorIs(err, enough))
+	qt.Check(t, qt.DeepEquals(got, []string{"exited web", "exited more", "exited more"}))
+
+	err = w.Events(t.Context(), &api.EventsRequest{Types: []string{"rain"}}, tell)
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	qt.Check(t, qt.ErrorMatches(err, `type "rain": .*no event has it`))
+}
+
+// TestEndOfAStreamOfEvents proves that a stream that is followed ends with its client.
+func TestEndOfAStreamOfEvents(t *testing.T) {
+	w := begin(t)
+	w.events.Emit(event.Refilled, event.About{})
+	ctx, cancel := context.WithCancel(t.Context())
+	err := w.Events(ctx, &api.EventsRequest{Follow: true}, func(*api.EventRecord) error { cancel(); return nil })
+	qt.Check(t, qt.ErrorIs(err, context.Canceled))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/vem/pause"
 )
 
 // Logs implements the API.
@@ -32,29 +33,26 @@ func (srv *Server) Logs(req *api.LogsRequest, stream grpc.ServerStreamingServer[
 	if err := seekTail(f, req.GetTailLines()); err != nil {
 		return err
 	}
-	send := func(b []byte) error { return stream.Send(&api.LogsChunk{Data: b}) }
-	for {
-		if err := drain(f, send); err != nil {
-			return err
-		}
-		if s := a.Status(); !req.GetFollow() || s == app.Stopped || s == app.Removing {
-			return nil
-		}
-		if !wait(stream.Context(), 100*time.Millisecond) {
-			return context.Cause(stream.Context())
-		}
+	over := func() bool {
+		s := a.Status()
+		return !req.GetFollow() || s == app.Stopped || s == app.Removing
 	}
+	return follow(stream.Context(), f, over, func(b []byte) error { return stream.Send(&api.LogsChunk{Data: b}) })
 }
 
-// wait returns true after the pause, or false if ctx ends first.
-func wait(ctx context.Context, pause time.Duration) bool {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
+// follow sends what is in a log, and what comes until it is over or ctx ends.
+func follow(ctx context.Context, log io.Reader, over func() bool, send func([]byte) error) error {
+	for {
+		last := over() // before it is read: what the app printed last is in there by then
+		if err := drain(log, send); err != nil {
+			return err
+		}
+		if last {
+			return nil
+		}
+		if !pause.For(ctx, 100*time.Millisecond, nil) {
+			return context.Cause(ctx)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // newRecord checks a request to run an app and turns it into a record.
@@ -190,15 +190,15 @@ func parseEndpoint(text string) (netip.Addr, error) {
 // neverSilent is how a wake policy says that silent connections never wake.
 const neverSilent = -1
 
-func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
-	var w hold.WakePolicy
+func wakePolicy(p *api.WakePolicy) (wake.Policy, error) {
+	var w wake.Policy
 	switch p.GetMode() {
 	case api.WakeMode_WAKE_MODE_ON_CONNECT:
-		w.Mode = hold.OnConnect
+		w.Mode = wake.OnConnect
 	case api.WakeMode_WAKE_MODE_NEVER:
-		w.Mode = hold.Never
+		w.Mode = wake.Never
 	case api.WakeMode_WAKE_MODE_ON_DATA, api.WakeMode_WAKE_MODE_UNSPECIFIED:
-		w.Mode = hold.OnData
+		w.Mode = wake.OnData
 	}
 	w.MinBytes, w.Timers = int(p.GetMinBytes()), p.GetTimers()
 	for _, s := range p.GetIgnore() {
@@ -210,7 +210,7 @@ func wakePolicy(p *api.WakePolicy) (hold.WakePolicy, error) {
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
-		w.Ignore = append(w.Ignore, hold.Unmap(prefix))
+		w.Ignore = append(w.Ignore, wake.Unmap(prefix))
 	}
 	if p.GetSilentAfter() != nil {
 		if w.SilentAfter = p.GetSilentAfter().AsDuration(); w.SilentAfter <= 0 {

@@ -13,8 +13,9 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // bare is a server whose engine has no app and no room.
@@ -41,7 +42,7 @@ func TestRecordOfARun(t *testing.T) {
 	qt.Check(t, qt.SliceContains(rec.Spec.Mounts[0].Options, "ro"))
 	qt.Check(t, qt.DeepEquals(showLimits(rec.Spec.Linux.Resources).GetCpus(), 1.5))
 	qt.Check(t, qt.HasLen(rec.Publish, 2))
-	qt.Check(t, qt.Equals(rec.Wake.Mode, hold.OnConnect))
+	qt.Check(t, qt.Equals(rec.Wake.Mode, wake.OnConnect))
 	qt.Check(t, qt.Equals(fmt.Sprint(rec.Wake.Ignore), "[192.0.2.1/32 198.51.100.0/24]"))
 	qt.Check(t, qt.IsTrue(rec.Wake.SilentAfter < 0))
 	qt.Check(t, qt.Equals(showWake(rec.Wake).GetMode(), api.WakeMode_WAKE_MODE_ON_CONNECT))
@@ -77,7 +78,7 @@ func TestRunsThatAreRefused(t *testing.T) {
 
 // TestPolicyOfARequest proves that what a request does not say stays as it was saved.
 func TestPolicyOfARequest(t *testing.T) {
-	saved := app.Record{Policy: app.Policy{HibernateAfter: time.Minute, RestoreMemory: restore.Copy, AcceptChanged: true, Wake: hold.WakePolicy{Timers: true}}}
+	saved := app.Record{Policy: app.Policy{HibernateAfter: time.Minute, RestoreMemory: restore.Copy, AcceptChanged: true, Wake: wake.Policy{Timers: true}}}
 	rec := saved
 	p, err := newPolicy(&api.CloneRequest{}, nil)
 	qt.Assert(t, qt.IsNil(err))
@@ -90,7 +91,7 @@ func TestPolicyOfARequest(t *testing.T) {
 	}, &no)
 	qt.Assert(t, qt.IsNil(err))
 	p.Change(&rec)
-	qt.Check(t, qt.DeepEquals(rec.Policy, app.Policy{Wake: hold.WakePolicy{Mode: hold.Never}, RestoreMemory: restore.Map}))
+	qt.Check(t, qt.DeepEquals(rec.Policy, app.Policy{Wake: wake.Policy{Mode: wake.Never}, RestoreMemory: restore.Map}))
 
 	_, err = newPolicy(&api.CloneRequest{HibernateAfter: durationpb.New(-time.Second)}, nil)
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
@@ -111,7 +112,7 @@ func TestCountsOfClones(t *testing.T) {
 		{&api.CloneRequest{Count: 2, Names: []string{"a"}}, nil, 0},
 		{&api.CloneRequest{Count: -1}, nil, 0},
 	} {
-		r := engine.CloneRequest{Endpoints: test.endpoints}
+		r := clone.Request{Endpoints: test.endpoints}
 		err := checkCounts(test.req, &r)
 		qt.Check(t, qt.Equals(err == nil, test.count > 0), qt.Commentf("%v: %v", test.req, err))
 		if err == nil {

@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
@@ -25,9 +27,10 @@ type Rooms struct {
 	Network    Network
 	Layers     Shelf // the files that apps share
 	Memory     Shelf // the memory files that apps share
+	Templates  Templates
+	Clones     Clones
+	Pools      Pools
 	Events     *event.Bus
-	// Engine is for the requests that concern templates, clones and pools.
-	Engine *engine.Engine
 }
 
 // Apps are the apps of the host, as [app.Registry] has them.
@@ -66,6 +69,30 @@ type Snapshots interface {
 	Find(name string) (snapshot.Dir, *snapshot.Manifest, error)
 	Claim(name string, r store.Reason) (*store.Claim, error)
 	Remove(name string) error
+}
+
+// Templates are the templates of the host, as [catalog.Catalog] has them.
+type Templates interface {
+	Get(name string) (*catalog.Template, error)
+	List() []*catalog.Template
+	Ready(t *catalog.Template) int
+}
+
+// Clones makes templates, and clones of them, as [clone.Clones] does it.
+type Clones interface {
+	CreateTemplate(ctx context.Context, req clone.TemplateRequest) (*catalog.Template, *engine.Outcome, error)
+	RemoveTemplate(ctx context.Context, name string) error
+	Of(template string) []string
+	ChooseNames(t *catalog.Template, r *clone.Request) (free func(), err error)
+	Make(ctx context.Context, t *catalog.Template, req clone.Request) error
+}
+
+// Pools has clones made before somebody asks for them, as [clone.Clones] does it.
+type Pools interface {
+	BeginRequest() (end func())
+	SetPool(ctx context.Context, t *catalog.Template, size int) error
+	CountReady(t *catalog.Template) int
+	Failed(t *catalog.Template) error
 }
 
 // Network is what is known of apps' addresses and held sockets, as the VEM knows it.

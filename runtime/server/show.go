@@ -17,7 +17,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 var statusCodes = map[app.Status]api.Status{
@@ -26,8 +26,8 @@ var statusCodes = map[app.Status]api.Status{
 	app.Restoring: api.Status_STATUS_RESTORING, app.Pooled: api.Status_STATUS_RESTORING, app.Stopped: api.Status_STATUS_STOPPED, app.Removing: api.Status_STATUS_REMOVING,
 }
 
-var wakeModes = map[hold.Mode]api.WakeMode{
-	hold.OnData: api.WakeMode_WAKE_MODE_ON_DATA, hold.OnConnect: api.WakeMode_WAKE_MODE_ON_CONNECT, hold.Never: api.WakeMode_WAKE_MODE_NEVER,
+var wakeModes = map[wake.Mode]api.WakeMode{
+	wake.OnData: api.WakeMode_WAKE_MODE_ON_DATA, wake.OnConnect: api.WakeMode_WAKE_MODE_ON_CONNECT, wake.Never: api.WakeMode_WAKE_MODE_NEVER,
 }
 
 // show tells all about an app.
@@ -94,7 +94,7 @@ func showLimits(r *specs.LinuxResources) *api.Limits {
 	return l
 }
 
-func showWake(w hold.WakePolicy) *api.WakePolicy {
+func showWake(w wake.Policy) *api.WakePolicy {
 	p := &api.WakePolicy{Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes), Timers: w.Timers}
 	for _, prefix := range w.Ignore {
 		p.Ignore = append(p.Ignore, prefix.String())

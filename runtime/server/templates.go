@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
@@ -24,12 +24,12 @@ import (
 
 // CreateTemplate implements the API.
 func (srv *Server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	r := engine.TemplateRequest{Name: req.GetName(), Snapshot: req.GetSnapshot(), Rules: req.GetRulesYaml()}
+	r := clone.TemplateRequest{Name: req.GetName(), Snapshot: req.GetSnapshot(), Rules: req.GetRulesYaml()}
 	if (req.GetApp() == "") == (req.GetSnapshot() == "") {
 		return fmt.Errorf("%w: a template is made of an app or of a snapshot", errdefs.ErrInvalidArgument)
 	}
 	if req.GetApp() != "" {
-		a, err := srv.rooms.Engine.Apps.Get(req.GetApp())
+		a, err := srv.rooms.Apps.Get(req.GetApp())
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (srv *Server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 	about := event.About{Template: req.GetName(), App: req.GetApp(), Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.CreateTemplate, about, func(op *event.Operation) (out *engine.Outcome, err error) {
 		r.Op = op
-		t, out, err = srv.rooms.Engine.CreateTemplate(ctx, r)
+		t, out, err = srv.rooms.Clones.CreateTemplate(ctx, r)
 		return out, err
 	})
 	if err != nil {
@@ -52,32 +52,32 @@ func (srv *Server) CreateTemplate(req *api.CreateTemplateRequest, stream grpc.Se
 
 // ListTemplates implements the API.
 func (srv *Server) ListTemplates(ctx context.Context, _ *api.ListRequest) (*api.ListTemplatesResponse, error) {
-	all := srv.rooms.Engine.Catalog.List()
+	all := srv.rooms.Templates.List()
 	resp := &api.ListTemplatesResponse{}
 	for _, t := range all {
 		resp.Templates = append(resp.Templates, srv.showTemplate(t))
 	}
 	lookAtAll(len(all), func(i int) {
-		resp.Templates[i].WouldNotStart = showObstacles(srv.rooms.Engine.SnapshotObstacles(ctx, all[i].Snapshot, snapshot.BySize))
+		resp.Templates[i].WouldNotStart = showObstacles(srv.rooms.Obstacles.SnapshotObstacles(ctx, all[i].Snapshot, snapshot.BySize))
 	})
 	return resp, nil
 }
 
 // ShowTemplate implements the API.
 func (srv *Server) ShowTemplate(ctx context.Context, req *api.TemplateRequest) (*api.Template, error) {
-	t, err := srv.rooms.Engine.Catalog.Get(req.GetName())
+	t, err := srv.rooms.Templates.Get(req.GetName())
 	if err != nil {
 		return nil, err
 	}
 	out := srv.showTemplate(t)
-	out.WouldNotStart = showObstacles(srv.rooms.Engine.SnapshotObstacles(ctx, t.Snapshot, snapshot.BySize))
+	out.WouldNotStart = showObstacles(srv.rooms.Obstacles.SnapshotObstacles(ctx, t.Snapshot, snapshot.BySize))
 	return out, nil
 }
 
 // RemoveTemplate implements the API.
 func (srv *Server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest) (*api.RemoveResponse, error) {
-	op := srv.rooms.Engine.Events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
-	err := srv.rooms.Engine.RemoveTemplate(ctx, req.GetName())
+	op := srv.rooms.Events.Begin(event.RemoveTemplate, event.About{Template: req.GetName()})
+	err := srv.rooms.Clones.RemoveTemplate(ctx, req.GetName())
 	op.End(err)
 	if err != nil {
 		return nil, err
@@ -86,17 +86,11 @@ func (srv *Server) RemoveTemplate(ctx context.Context, req *api.TemplateRequest)
 }
 
 func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
-	ready := 0
-	for _, a := range srv.rooms.Engine.Pooled(t) {
-		if a.Status() == app.Pooled && a.Free() { // who is told so may ask for it at once
-			ready++
-		}
-	}
 	out := &api.Template{
 		Name: t.Name, Snapshot: t.Snapshot, CreatedAt: timestamppb.New(t.CreatedAt), RulesYaml: t.RulesText,
-		Clones: srv.rooms.Engine.ClonesOf(t.Name), PoolSize: int32(srv.rooms.Engine.Catalog.Ready(t)), PoolReady: int32(ready),
+		Clones: srv.rooms.Clones.Of(t.Name), PoolSize: int32(srv.rooms.Templates.Ready(t)), PoolReady: int32(srv.rooms.Pools.CountReady(t)),
 	}
-	if err := srv.rooms.Engine.Pools.Failed(t); err != nil {
+	if err := srv.rooms.Pools.Failed(t); err != nil {
 		out.PoolError = err.Error()
 	}
 	for _, key := range slices.Sorted(func(yield func(string) bool) {
@@ -113,7 +107,7 @@ func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
 		}
 		out.Parameters = append(out.Parameters, shown)
 	}
-	_, m, err := srv.rooms.Engine.Store.Find(t.Snapshot)
+	_, m, err := srv.rooms.Snapshots.Find(t.Snapshot)
 	if err != nil {
 		return out // the snapshot is damaged: cloning says how
 	}
@@ -126,12 +120,12 @@ func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
 
 // Clone implements the API.
 func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServer[api.CloneEvent]) error {
-	defer srv.rooms.Engine.Pools.Begin()()
-	t, err := srv.rooms.Engine.Catalog.Get(req.GetTemplate())
+	defer srv.rooms.Pools.BeginRequest()()
+	t, err := srv.rooms.Templates.Get(req.GetTemplate())
 	if err != nil {
 		return err
 	}
-	r := engine.CloneRequest{
+	r := clone.Request{
 		Names: slices.Clone(req.GetNames()), Pattern: req.GetNamePattern(), Start: int(req.GetStart()),
 		Set: req.GetSet(), KeepGoing: req.GetKeepGoing(), Pool: poolUses[req.GetPool()],
 	}
@@ -154,7 +148,7 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 	if err := checkCounts(req, &r); err != nil {
 		return err
 	}
-	free, err := srv.rooms.Engine.NameClones(t, &r)
+	free, err := srv.rooms.Clones.ChooseNames(t, &r)
 	if err != nil {
 		return err
 	}
@@ -162,12 +156,12 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
 	report := &cloneReport{srv: srv, stream: stream, total: int32(len(r.Names))}
-	op := srv.rooms.Engine.Events.Begin(event.CloneRequest, event.About{Template: t.Name})
+	op := srv.rooms.Events.Begin(event.CloneRequest, event.About{Template: t.Name})
 	r.Op, r.Done = op.ID(), report.done
 	// A hand-out is over before anybody could read its steps.
 	made := event.Filter{Operation: op.ID(), Types: []event.Type{event.Step}, Kinds: []event.Kind{event.Clone}}
-	told := srv.rooms.Engine.Events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
-	err = srv.rooms.Engine.MakeClones(ctx, t, r)
+	told := srv.rooms.Events.Listen(ctx, event.Options{Filter: made}, func(e event.Event) { report.step(e.App, e.Step) })
+	err = srv.rooms.Clones.Make(ctx, t, r)
 	told()
 	ended := op.End(err)
 	if err != nil {
@@ -178,12 +172,12 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 	}}})
 }
 
-var poolUses = map[api.PoolUse]engine.PoolUse{
-	api.PoolUse_POOL_USE_ONLY: engine.OnlyPool, api.PoolUse_POOL_USE_NEVER: engine.NeverPool,
+var poolUses = map[api.PoolUse]clone.PoolUse{
+	api.PoolUse_POOL_USE_ONLY: clone.OnlyPool, api.PoolUse_POOL_USE_NEVER: clone.NeverPool,
 }
 
 // checkCounts makes sure that there are as many names and endpoints as clones.
-func checkCounts(req *api.CloneRequest, r *engine.CloneRequest) error {
+func checkCounts(req *api.CloneRequest, r *clone.Request) error {
 	names, endpoints := len(req.GetNames()), len(r.Endpoints)
 	r.Count = cmp.Or(int(req.GetCount()), names, endpoints, 1)
 	switch {
@@ -216,7 +210,7 @@ func (r *cloneReport) step(name, step string) {
 	}}})
 }
 
-func (r *cloneReport) done(out engine.CloneOutcome) {
+func (r *cloneReport) done(out clone.Outcome) {
 	err := out.Ended.Err
 	res := &api.CloneResult{Name: out.Name, TotalUs: out.Ended.Took.Microseconds(), StepsUs: stepsMicroseconds(&out.Ended), FromPool: out.Pooled}
 	if err != nil {
@@ -249,18 +243,12 @@ func (srv *Server) SetPool(ctx context.Context, req *api.SetPoolRequest) (*api.T
 	if size < 0 || size > most {
 		return nil, fmt.Errorf("%w: a pool of %d clones: want 0 to %d", errdefs.ErrInvalidArgument, size, most)
 	}
-	t, err := srv.rooms.Engine.Catalog.Get(req.GetTemplate())
+	t, err := srv.rooms.Templates.Get(req.GetTemplate())
 	if err != nil {
 		return nil, err
 	}
-	if _, m, err := srv.rooms.Engine.Store.Find(t.Snapshot); err != nil {
-		return nil, err
-	} else if m.Processes == 0 && size > 0 {
-		return nil, engine.Refusef("template %s has no processes that could stand ready: its clones start their program", t.Name)
-	}
-	if err := srv.rooms.Engine.Catalog.SetReady(ctx, t, size); err != nil {
+	if err := srv.rooms.Pools.SetPool(ctx, t, size); err != nil {
 		return nil, err
 	}
-	srv.rooms.Engine.Pools.Soon()
 	return srv.showTemplate(t), nil
 }

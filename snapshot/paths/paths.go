@@ -257,7 +257,7 @@ var (
 )
 
 // judgeProc does the same for a path of /proc. There CRIU compares nothing (files-reg.c,
-// check_path_remap). Of descriptors vem/hold judges some already.
+// check_path_remap). Of descriptors vem/hold/vet judges some already.
 func (r *root) judgeProc(name string, have *unix.Statx_t, descriptor bool) (what, remedy string) {
 	const remedyProc = "have the program leave it while it sleeps"
 	if m := procThread.FindStringSubmatch(name); procDirectory.MatchString(name) || m != nil && m[1] != m[2] {

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
+	"github.com/snapctl/snapctl/vem/hold/proc"
 	"github.com/snapctl/snapctl/vem/netconf"
 )
 
@@ -27,13 +29,13 @@ type Bindable struct {
 func CheckBound(ctx context.Context, pids []int, to Bindable) error {
 	var errs []error
 	for _, pid := range pids {
-		err := hold.EachSocket(ctx, []int{pid}, func(s hold.OpenSocket) error {
+		err := collect.EachSocket(ctx, []int{pid}, func(s hold.OpenSocket) error {
 			if err := to.check(s); err != nil {
 				errs = append(errs, err)
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, hold.ErrGone) {
+		if err != nil && !errors.Is(err, proc.ErrGone) {
 			errs = append(errs, err)
 		}
 	}

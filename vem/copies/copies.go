@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/proc"
 	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
@@ -56,7 +57,7 @@ type Gatherer struct {
 // NewGatherer makes one.
 func NewGatherer(o Options) *Gatherer { return &Gatherer{o: o, r: sockopt.NewReader(o.NS)} }
 
-// Visit looks at a socket: for hold.EachSocket, and what else visits sockets.
+// Visit looks at a socket: for collect.EachSocket, and what else visits sockets.
 //
 // Cost: 25 us for a listener or UDP socket, 3 us for any other.
 func (g *Gatherer) Visit(s hold.OpenSocket) error {
@@ -107,7 +108,7 @@ func Numbers() func(hold.OpenSocket) (hold.Owner, bool, error) {
 		pid, ok := known[s.Owner.PID]
 		if !ok {
 			var err error
-			if pid, err = hold.InnerPID(s.Owner.PID); err != nil {
+			if pid, err = proc.InnerPID(s.Owner.PID); err != nil {
 				return hold.Owner{}, false, err
 			}
 			known[s.Owner.PID] = pid
@@ -205,7 +206,7 @@ func (p *Place) inner() (map[int]int, error) {
 		if other, err := pidNamespace(pid); err != nil || other != ns {
 			continue
 		}
-		if n, err := hold.InnerPID(pid); err == nil {
+		if n, err := proc.InnerPID(pid); err == nil {
 			m[n] = pid
 		}
 	}

@@ -21,7 +21,7 @@ import (
 // TCP_DEFER_ACCEPT is not used. It would keep silent connections out of the
 // queue, but such a client is then served only after a SYN-ACK timer of up to
 // minutes once the app is back (net/ipv4/tcp_minisocks.c, tcp_check_req), and
-// its connection may be given up. [Watcher] looks into the queue instead.
+// its connection may be given up. Package vem/wake looks into the queue instead.
 func (s *Set) Arm() error {
 	return s.listen(func(Socket) int { return math.MaxInt32 })
 }

@@ -24,8 +24,12 @@ const roomyBuffer = 16 << 20
 // datagrams tells whether the socket loses what there is no room for.
 func (k Kind) datagrams() bool { return k == UDP || k == Ping || k == Raw }
 
-// readBuffer reads the receive buffer of a datagram socket.
-func readBuffer(fd int) (*Buffer, error) {
+// ReadBuffer reads the receive buffer of a socket that loses what there is no room for:
+// nil for any other.
+func ReadBuffer(kind Kind, fd int) (*Buffer, error) {
+	if !kind.datagrams() {
+		return nil, nil
+	}
 	var b Buffer
 	var err error
 	if b.Bytes, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {

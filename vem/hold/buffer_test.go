@@ -6,6 +6,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/testenv/sockets"
 	"github.com/snapctl/snapctl/vem/hold"
 )
 
@@ -18,14 +19,14 @@ func TestBuffers(t *testing.T) {
 		"default": {}, "set by the app": {size: 5000}, "large already": {size: 32 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			server := w.bound(app4, unix.SOCK_DGRAM, 0)
+			w := sockets.New(t)
+			server := w.Bound(sockets.App4, unix.SOCK_DGRAM, 0)
 			if test.size > 0 {
 				qt.Assert(t, qt.IsNil(unix.SetsockoptInt(int(server.Fd()), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, test.size)))
 			}
-			to := w.local(server)
-			client := w.bound(app4, unix.SOCK_DGRAM, 0)
-			set := w.hold(server)
+			to := w.Local(server)
+			client := w.Bound(sockets.App4, unix.SOCK_DGRAM, 0)
+			set := held(w, server)
 			held := int(set.Sockets[0].File.Fd())
 			option := func(name int) int {
 				v, err := unix.GetsockoptInt(held, unix.SOL_SOCKET, name)
@@ -35,7 +36,7 @@ func TestBuffers(t *testing.T) {
 			size, lock := option(unix.SO_RCVBUF), option(unix.SO_BUF_LOCK)
 			qt.Assert(t, qt.IsNil(set.Widen()))
 			for range count {
-				w.sendto(client, to, "x")
+				w.SendTo(client, to, "x")
 			}
 			lost, err := set.Lost()
 			qt.Assert(t, qt.IsNil(err))
@@ -48,7 +49,7 @@ func TestBuffers(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.IsNil(again.Widen()))
 			for range more {
-				w.sendto(client, to, "x")
+				w.SendTo(client, to, "x")
 			}
 			lost, err = again.Lost()
 			qt.Assert(t, qt.IsNil(err))

@@ -17,7 +17,8 @@ type UnsupportedError struct {
 	Remedy string // what the user can do
 }
 
-const noFD = -1
+// NoFD is the FD of an [UnsupportedError] to whose subject no descriptor leads.
+const NoFD = -1
 
 // Error implements error.
 func (e *UnsupportedError) Error() string {

@@ -70,12 +70,13 @@ type Verdict struct {
 	Remedy string
 }
 
-// refusal is the error for a refused descriptor.
-func (v Verdict) refusal(pid, fd int) error {
+// Refusal is the error for a refused descriptor.
+func (v Verdict) Refusal(pid, fd int) error {
 	return &UnsupportedError{PID: pid, FD: fd, What: v.What, Remedy: v.Remedy}
 }
 
-func refuse(kind Kind, what, remedy string) Verdict {
+// Refuse makes the verdict on something that can be neither held nor saved.
+func Refuse(kind Kind, what, remedy string) Verdict {
 	return Verdict{Fate: Refused, Kind: kind, What: what, Remedy: remedy}
 }
 
@@ -91,7 +92,7 @@ func Decide(f Facts) Verdict {
 	case unix.S_IFCHR:
 		return decideDevice(f)
 	case unix.S_IFBLK:
-		return refuse(Other, "block device "+describe(f), "close the device before hibernating")
+		return Refuse(Other, "block device "+describe(f), "close the device before hibernating")
 	case 0:
 		return decideAnonymous(f)
 	default:
@@ -101,7 +102,7 @@ func Decide(f Facts) Verdict {
 
 func decideSocket(f Facts) Verdict {
 	if f.NotOpen {
-		return refuse(Other, "O_PATH descriptor of a unix socket file", "the app must close it: CRIU cannot save it")
+		return Refuse(Other, "O_PATH descriptor of a unix socket file", "the app must close it: CRIU cannot save it")
 	}
 	switch f.Family {
 	case unix.AF_INET, unix.AF_INET6:
@@ -110,7 +111,7 @@ func decideSocket(f Facts) Verdict {
 		return decideUnix(f)
 	case unix.AF_NETLINK:
 		if f.Queued {
-			return refuse(Netlink, "netlink socket with messages that wait to be read",
+			return Refuse(Netlink, "netlink socket with messages that wait to be read",
 				"try again: the app has to read them first")
 		}
 		return Verdict{Fate: Saved, Kind: Netlink}
@@ -122,7 +123,7 @@ func decideSocket(f Facts) Verdict {
 			Remedy: "stop packet capture before hibernating: what comes in while the app sleeps is not captured, and does not wake it",
 		}
 	default:
-		return refuse(Other, familyName(f.Family)+" socket", "the app must close it: CRIU cannot save this family")
+		return Refuse(Other, familyName(f.Family)+" socket", "the app must close it: CRIU cannot save this family")
 	}
 }
 
@@ -137,22 +138,22 @@ func decideUnix(f Facts) Verdict {
 		// walk_namespaces), and fails to dump what it has not seen there: "Unix
 		// socket not found", "Unix socket without peer". It is told of others, see
 		// Set.Unseen, but one that waits to be accepted may not have sent anything.
-		return refuse(kind, "unix connection to another network namespace",
+		return Refuse(kind, "unix connection to another network namespace",
 			"try again if it waits to be accepted; else end what is connected to a datagram socket of another app")
 	case f.Abandoned:
 		// sk-unix.c, dump_one_unix_fd: "Found a closed in-flight socket".
-		return refuse(kind, "unix listener with a waiting connection whose client is gone",
+		return Refuse(kind, "unix listener with a waiting connection whose client is gone",
 			"try again: the app has to accept it first")
 	case f.Outside:
 		return Verdict{Fate: Held, Kind: kind}
 	case f.Unaccepted:
 		// sk-unix.c, dump_one_unix_fd: "Non-empty write queue on an in-flight
 		// socket".
-		return refuse(kind, "unix listener with a waiting connection of the app itself that has data",
+		return Refuse(kind, "unix listener with a waiting connection of the app itself that has data",
 			"try again: the app has to accept it first")
 	case f.Signed:
 		// sk-queue.c, dump_sk_queue_packet: "Control messages are not supported".
-		return refuse(kind, "unix socket with messages that wait to be read, which it is told the sender or time of (SO_PASSCRED and the like)",
+		return Refuse(kind, "unix socket with messages that wait to be read, which it is told the sender or time of (SO_PASSCRED and the like)",
 			"try again: the app has to read them first")
 	default:
 		return Verdict{Fate: Saved, Kind: kind}
@@ -171,16 +172,16 @@ func decideInet(f Facts) Verdict {
 		return Verdict{Fate: Held, Kind: TCP}
 	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
 		if f.Corked {
-			return refuse(UDP, "corked UDP socket", "try again, or do not leave UDP_CORK on between datagrams")
+			return Refuse(UDP, "corked UDP socket", "try again, or do not leave UDP_CORK on between datagrams")
 		}
 		return Verdict{Fate: Held, Kind: UDP}
 	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		return Verdict{Fate: Held, Kind: Ping}
 	case unix.IPPROTO_MPTCP:
-		return refuse(Other, "MPTCP socket", "start the app with sysctl net.mptcp.enabled=0 in its network namespace, "+
+		return Refuse(Other, "MPTCP socket", "start the app with sysctl net.mptcp.enabled=0 in its network namespace, "+
 			"or a Go program with GODEBUG=multipathtcp=0")
 	default:
-		return refuse(Other, fmt.Sprintf("socket of IP protocol %d", f.Proto), "the app must close it: CRIU cannot save this protocol")
+		return Refuse(Other, fmt.Sprintf("socket of IP protocol %d", f.Proto), "the app must close it: CRIU cannot save this protocol")
 	}
 }
 
@@ -188,10 +189,10 @@ func decideInet(f Facts) Verdict {
 const (
 	majorMem    = 1
 	majorTTY    = 4
-	majorTTYAux = 5
+	MajorTTYAux = 5
 	majorMisc   = 10
-	majorPTYMin = 128 // pseudo terminals: 128-135 masters, 136-143 slaves
-	majorPTYMax = 143
+	MajorPTYMin = 128 // pseudo terminals: 128-135 masters, 136-143 slaves
+	MajorPTYMax = 143
 	majorUSBTTY = 188
 	majorSerial = 204
 
@@ -202,7 +203,7 @@ const (
 	minorAutofs   = 235
 	minorFuse     = 229
 	minorVTMax    = 63
-	minorAuxPtmx  = 2
+	MinorAuxPtmx  = 2
 	minorAuxFirst = 0
 )
 
@@ -216,9 +217,9 @@ func decideDevice(f Facts) Verdict {
 		ok = minor != minorMem && minor != minorKmem && minor != minorPort
 	case major == majorTTY:
 		ok = minor <= minorVTMax && minor > 0
-	case major == majorTTYAux:
-		ok = minor >= minorAuxFirst && minor <= minorAuxPtmx
-	case major >= majorPTYMin && major <= majorPTYMax:
+	case major == MajorTTYAux:
+		ok = minor >= minorAuxFirst && minor <= MinorAuxPtmx
+	case major >= MajorPTYMin && major <= MajorPTYMax:
 		ok = true
 	case major == majorUSBTTY || major == majorSerial:
 		ok = true
@@ -227,14 +228,14 @@ func decideDevice(f Facts) Verdict {
 	case major == majorMisc && minor == minorTun:
 		// CRIU saves a TUN device only with the whole network namespace, which
 		// stays in place here (tun.c, open_tunfile: "No tun device for file").
-		return refuse(Other, "TUN/TAP device "+describe(f), "close the tunnel before hibernating")
+		return Refuse(Other, "TUN/TAP device "+describe(f), "close the tunnel before hibernating")
 	case major == majorMisc && minor == minorFuse:
-		return refuse(Other, "FUSE connection "+describe(f), "run the file system's server outside of the app")
+		return Refuse(Other, "FUSE connection "+describe(f), "run the file system's server outside of the app")
 	}
 	if ok {
 		return Verdict{Fate: Saved}
 	}
-	return refuse(Other, fmt.Sprintf("device %s (%d:%d)", describe(f), major, minor),
+	return Refuse(Other, fmt.Sprintf("device %s (%d:%d)", describe(f), major, minor),
 		"close the device before hibernating; only null, zero, full, random, urandom, terminals and the like can be saved")
 }
 
@@ -250,20 +251,20 @@ func decideAnonymous(f Facts) Verdict {
 	case "pidfd":
 		return decidePidfd(f)
 	case "io_uring":
-		return refuse(Other, "io_uring", "switch io_uring off in the app (redis: io-threads and liburing builds, "+
+		return Refuse(Other, "io_uring", "switch io_uring off in the app (redis: io-threads and liburing builds, "+
 			"node: UV_USE_IO_URING=0, MariaDB: --innodb-use-native-aio=0, postgres: io_method=worker) or by seccomp or sysctl kernel.io_uring_disabled=2")
 	case "userfaultfd", "perf_event", "seccomp notify":
-		return refuse(Other, name, "end the debugger, profiler or supervisor in the app before hibernating")
+		return Refuse(Other, name, "end the debugger, profiler or supervisor in the app before hibernating")
 	case "bpf-prog", "bpf_link", "btf", "bpf-map": // maps: with libbpf only, which distributions build CRIU without
-		return refuse(Other, "BPF object ("+name+")", "load BPF programs from outside of the app")
+		return Refuse(Other, "BPF object ("+name+")", "load BPF programs from outside of the app")
 	default:
-		return refuse(Other, "anonymous file "+strconv.Quote(name), "the app must close it: CRIU cannot save it")
+		return Refuse(Other, "anonymous file "+strconv.Quote(name), "the app must close it: CRIU cannot save it")
 	}
 }
 
 func decidePidfd(f Facts) Verdict {
 	if f.Outside {
-		return refuse(Other, "pidfd of a process outside of the app", "the app must close it")
+		return Refuse(Other, "pidfd of a process outside of the app", "the app must close it")
 	}
 	return Verdict{Fate: Saved}
 }
@@ -274,10 +275,10 @@ func decideRegular(f Facts) Verdict {
 	switch name, _, _ := strings.Cut(f.Link, ":["); {
 	case f.Link == "" || strings.HasPrefix(f.Link, "/"):
 		if strings.HasPrefix(f.Link, "/secretmem") {
-			return refuse(Other, "memfd_secret", "the app must close it: nobody but the app can read it")
+			return Refuse(Other, "memfd_secret", "the app must close it: nobody but the app can read it")
 		}
 		if strings.HasPrefix(f.Link, "/dmabuf:") {
-			return refuse(Other, "DMA buffer", "close the graphics device before hibernating")
+			return Refuse(Other, "DMA buffer", "close the graphics device before hibernating")
 		}
 		return Verdict{Fate: Saved}
 	case name == "pipe":
@@ -287,7 +288,7 @@ func decideRegular(f Facts) Verdict {
 	case isNamespace(name): // files.c, check_ns_proc
 		return Verdict{Fate: Saved}
 	default:
-		return refuse(Other, "file "+strconv.Quote(f.Link), "the app must close it: CRIU cannot save it")
+		return Refuse(Other, "file "+strconv.Quote(f.Link), "the app must close it: CRIU cannot save it")
 	}
 }
 

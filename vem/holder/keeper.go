@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/pause"
 )
 
 // ErrDown says that the holder has ended and no other one could be started.
@@ -161,7 +163,7 @@ func (k *Keeper) replace(ctx context.Context) *process {
 			return nil
 		}
 		k.opt.Log.ErrorContext(ctx, "start another holder: held sockets are lost if this process ends now", slog.Any("error", err))
-		if !pause(ctx, failures, nil) {
+		if !pause.For(ctx, rest(failures), nil) {
 			return nil
 		}
 	}
@@ -183,25 +185,15 @@ func (k *Keeper) refill(ctx context.Context, proc *process) {
 			return
 		}
 		k.opt.Log.ErrorContext(ctx, "hand sockets to another holder", slog.Int("pid", proc.pid), slog.Any("error", err))
-		if !pause(ctx, failures, proc.ended) {
+		if !pause.For(ctx, rest(failures), proc.ended) {
 			return
 		}
 	}
 }
 
-// pause waits longer after each failure. It returns false if ctx or the process
-// ends first.
-func pause(ctx context.Context, failures int, ended <-chan struct{}) bool {
-	t := time.NewTimer(min(100*time.Millisecond<<min(failures, 10), time.Minute))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ended:
-		return false
-	case <-ctx.Done():
-		return false
-	}
+// rest is how long to wait after so many failures in a row.
+func rest(failures int) time.Duration {
+	return min(100*time.Millisecond<<min(failures, 10), time.Minute)
 }
 
 // up waits until a holder answers or can't be started.

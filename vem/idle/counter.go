@@ -12,8 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/payload"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // counter counts packets with payload, between an app and sources that are not
@@ -46,7 +47,7 @@ func (c *counter) open(opt Options) (err error) {
 	}()
 	filter := payload.Filter{UDP: payload.In}
 	for _, prefix := range opt.Policy.Ignore {
-		filter.Ignore = append(filter.Ignore, hold.Unmap(prefix))
+		filter.Ignore = append(filter.Ignore, wake.Unmap(prefix))
 	}
 	if len(filter.Ignore) > 0 {
 		filter.UDP = payload.Both
@@ -91,7 +92,7 @@ func (c *counter) close() error {
 }
 
 // datagramsSent reads how many datagrams a namespace has sent.
-func datagramsSent(ns hold.NetNS) (sum uint64, err error) {
+func datagramsSent(ns sockdiag.NetNS) (sum uint64, err error) {
 	err = ns.Do(func() error {
 		// /proc/thread-self is this thread's view: its network namespace.
 		four, err := readCounter("/proc/thread-self/net/snmp", "Udp:", "OutDatagrams")

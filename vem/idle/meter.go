@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // Meter looks at the traffic of an app. It is not safe for use by several at the same
@@ -28,11 +28,11 @@ type flow struct{ acked, received uint64 }
 
 // Options say which app is looked at.
 type Options struct {
-	NS     hold.NetNS
+	NS     sockdiag.NetNS
 	Device string // the app's network device, by which others reach it
 	// Own are the app's addresses in its namespace, by which it reaches itself.
 	Own    []netip.Addr
-	Policy hold.WakePolicy // whose traffic counts
+	Policy wake.Policy // whose traffic counts
 }
 
 // NewMeter begins to count the app's traffic. The caller closes the meter.

@@ -12,9 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/snapctl/snapctl/testenv"
-	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/idle"
 	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 const (
@@ -111,7 +111,7 @@ func (w *world) dial(from, network, to string) net.Conn {
 	return c
 }
 
-func (w *world) meter(policy hold.WakePolicy) *idle.Meter {
+func (w *world) meter(policy wake.Policy) *idle.Meter {
 	w.t.Helper()
 	m, err := idle.NewMeter(w.t.Context(), idle.Options{
 		NS: w.app, Device: "peer", Own: []netip.Addr{netip.MustParseAddr(appAddr)}, Policy: policy,
@@ -166,21 +166,21 @@ func say(t *testing.T, from, to net.Conn) {
 	qt.Assert(t, qt.IsNil(err))
 }
 
-var ignoreProbe = hold.WakePolicy{Ignore: []netip.Prefix{netip.MustParsePrefix("::ffff:" + probe + "/128")}}
+var ignoreProbe = wake.Policy{Ignore: []netip.Prefix{netip.MustParsePrefix("::ffff:" + probe + "/128")}}
 
 // TestTraffic tells what counts as traffic: of connections that have ended again before
 // anybody looks, too.
 func TestTraffic(t *testing.T) {
 	for name, test := range map[string]struct {
 		from   string
-		policy hold.WakePolicy
+		policy wake.Policy
 		say    bool
 		want   bool
 	}{
-		"request":                {userAddr, hold.WakePolicy{}, true, true},
+		"request":                {userAddr, wake.Policy{}, true, true},
 		"request beside ignored": {userAddr, ignoreProbe, true, true},
 		"request of ignored":     {probe, ignoreProbe, true, false},
-		"connect and hang up":    {userAddr, hold.WakePolicy{}, false, false},
+		"connect and hang up":    {userAddr, wake.Policy{}, false, false},
 	} {
 		t.Run(name+", short", func(t *testing.T) {
 			w := newWorld(t)
@@ -253,7 +253,7 @@ func TestWaiting(t *testing.T) {
 	t.Run("answer", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.listen()
-		m := w.meter(hold.WakePolicy{})
+		m := w.meter(wake.Policy{})
 		c := w.dial(userAddr, "tcp4", l.Addr().String())
 		w.until(m, "accept", waits(idle.Accept))
 		s := accept(t, l)
@@ -284,7 +284,7 @@ func TestWaiting(t *testing.T) {
 	t.Run("of the app itself", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.listen()
-		m := w.meter(hold.WakePolicy{})
+		m := w.meter(wake.Policy{})
 		var c net.Conn
 		w.in(w.app, func() (err error) {
 			c, err = (&net.Dialer{}).DialContext(t.Context(), "tcp4", l.Addr().String())
@@ -304,7 +304,7 @@ func TestWaiting(t *testing.T) {
 			return err
 		})
 		defer l.Close()
-		m := w.meter(hold.WakePolicy{})
+		m := w.meter(wake.Policy{})
 		var c net.Conn
 		w.in(w.app, func() (err error) {
 			c, err = (&net.Dialer{}).DialContext(t.Context(), "tcp4", l.Addr().String())

@@ -30,7 +30,7 @@
 // # Which connections a copy gets
 //
 // A connection both of whose ends are in the app belongs to a copy as much as the app's memory
-// does. sock_diag tells which these are (hold.FindInside). Only the processes are frozen while the
+// does. sock_diag tells which these are (copies.FindInside). Only the processes are frozen while the
 // states are read: the kernel goes on delivering and acknowledging. A restore makes sockets of the
 // states before CRIU starts, in the copy's network namespace, and CRIU inherits them like held
 // ones. Listeners are bound beside them. When all processes are there, and none runs, the sockets

@@ -12,7 +12,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/tree"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/copies"
 	"github.com/snapctl/snapctl/vem/netconf"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
@@ -30,7 +30,7 @@ type Saved struct {
 // Save saves the network state of an app that is frozen, whose processes are pids. settings
 // were read before it was frozen. If it fails the app's connections are as before.
 func (a *App) Save(ctx context.Context, ns *netns.NS, settings netconf.Settings, pids []int) (*Saved, error) {
-	s, err := a.saveConnections(ctx, ns, settings, func(in *hold.Inside) error { return in.Open(ctx, pids) })
+	s, err := a.saveConnections(ctx, ns, settings, func(in *copies.Inside) error { return in.Open(ctx, pids) })
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (a *App) SaveHeld(ctx context.Context, from snapshot.Dir) (_ *Saved, err er
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.saveConnections(ctx, ns, settings, func(in *hold.Inside) error { return in.OpenHeld(a.Held) })
+	s, err := a.saveConnections(ctx, ns, settings, func(in *copies.Inside) error { return in.OpenHeld(a.Held) })
 	if err != nil {
 		return nil, err
 	}
@@ -57,8 +57,8 @@ func (a *App) SaveHeld(ctx context.Context, from snapshot.Dir) (_ *Saved, err er
 }
 
 // saveConnections saves the TCP connections inside an app, whose sockets open finds.
-func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netconf.Settings, open func(*hold.Inside) error) (_ *Saved, err error) {
-	in, err := hold.FindInside(ns, slices.Concat(a.Standard.Addresses, settings.Addresses)...)
+func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netconf.Settings, open func(*copies.Inside) error) (_ *Saved, err error) {
+	in, err := copies.FindInside(ns, slices.Concat(a.Standard.Addresses, settings.Addresses)...)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netcon
 }
 
 // add saves one connection, or tells why a copy can't have it.
-func (s *Saved) add(opt tcprepair.SaveOptions, c hold.Connection) (reason string, err error) {
+func (s *Saved) add(opt tcprepair.SaveOptions, c copies.Connection) (reason string, err error) {
 	conn, err := tcprepair.Save(opt, endsOf(c)...)
 	var refused *tcprepair.UnsupportedError
 	switch {
@@ -120,7 +120,7 @@ func (s *Saved) addSized(conn tcprepair.Connection) (reason string) {
 	return ""
 }
 
-func endsOf(c hold.Connection) []tcprepair.End {
+func endsOf(c copies.Connection) []tcprepair.End {
 	ends := make([]tcprepair.End, len(c.Ends))
 	for i, e := range c.Ends {
 		ends[i] = tcprepair.End{FD: int(e.File.Fd()), Inode: e.Inode, Queued: e.Queued}
@@ -164,7 +164,7 @@ func ReadConnections(from snapshot.Dir, m *snapshot.Manifest) (*tcprepair.Saved,
 
 // beginRepair lists the sockets that may be in repair mode, in the file Repair; done removes
 // the file.
-func (a *App) beginRepair(in *hold.Inside) (done func() error, err error) {
+func (a *App) beginRepair(in *copies.Inside) (done func() error, err error) {
 	reuse := make(map[uint64]int)
 	for _, c := range in.Connections {
 		if c.Refused != "" {
@@ -200,9 +200,9 @@ func (a *App) EndRepair(ctx context.Context) (err error) {
 	if err := json.Unmarshal(b, &reuse); err != nil {
 		return errors.Join(err, os.Remove(a.Repair)) // it was not complete, so nothing had begun
 	}
-	in := &hold.Inside{}
+	in := &copies.Inside{}
 	for inode := range reuse {
-		in.Connections = append(in.Connections, hold.Connection{Ends: []hold.ConnectionEnd{{Inode: inode}}})
+		in.Connections = append(in.Connections, copies.Connection{Ends: []copies.ConnectionEnd{{Inode: inode}}})
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	if a.Held != nil {

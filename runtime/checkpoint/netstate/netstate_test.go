@@ -180,7 +180,7 @@ func TestEndRepair(t *testing.T) {
 
 func TestRepairOfNothing(t *testing.T) {
 	a := &App{Repair: filepath.Join(t.TempDir(), "repair.json")}
-	done, err := a.beginRepair(&hold.Inside{Connections: []hold.Connection{{Refused: "why"}}})
+	done, err := a.beginRepair(&copies.Inside{Connections: []copies.Connection{{Refused: "why"}}})
 	qt.Assert(t, qt.IsNil(err))
 	b, err := os.ReadFile(a.Repair)
 	qt.Assert(t, qt.IsNil(err))

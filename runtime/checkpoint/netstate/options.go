@@ -13,7 +13,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/copies"
-	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
 	"github.com/snapctl/snapctl/vem/tcprepair"
@@ -23,7 +23,7 @@ import (
 // is frozen.
 func (s *Saved) gather(ctx context.Context, a *App, ns *netns.NS, pids []int) error {
 	g := copies.NewGatherer(copies.Options{NS: ns, Local: a.ownAddress(s.Settings.Addresses...), Number: copies.Numbers()})
-	if err := hold.EachSocket(ctx, pids, g.Visit); err != nil {
+	if err := collect.EachSocket(ctx, pids, g.Visit); err != nil {
 		return err
 	}
 	s.addFound(g.Found())

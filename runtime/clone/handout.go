@@ -1,0 +1,103 @@
+package clone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/template"
+)
+
+// A hand-out gives a ready clone to whoever asked for a clone. It is to take no longer than
+// to start a program does. What is left to do is: a name, instance.json, what the rules
+// say, the thaw, and a record in the app's run directory.
+//
+// All else is done before, see [engine.Engine.MakeReady]. The machine id is written. The network link is
+// complete but for two routes and two entries of the fast path's table, without which its
+// device drops everything.
+//
+// Or it is done afterwards, when nobody has asked for a clone for 100 ms (or for 1 s if
+// somebody always has): the record is written to the disk, and the pool is filled. To fill it
+// takes both processors and the kernel's lock on all networks, for which the next hand-out
+// would wait. If the host goes down before that, it has never heard of the clone.
+
+// ErrNoneReady is a pool that is empty.
+var ErrNoneReady = errors.New("no clone stands ready")
+
+// takeFromPool takes a clone that stands ready, and its turn, if there is one and the request
+// allows it. pooled tells whether it has taken one.
+func (c *Clones) takeFromPool(ctx context.Context, one *cloning) (pooled bool, release func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return false, nil, err // another one has failed
+	}
+	special := len(one.req.Endpoints) > 0 || one.req.Files == engine.PrivateFiles
+	if one.req.Pool == NeverPool || special && one.req.Pool == UsePool {
+		return false, nil, nil
+	}
+	if special {
+		return false, nil, fmt.Errorf("%w: clones of the pool have endpoints and shared files already: ask for neither, or have others made", errdefs.ErrInvalidArgument)
+	}
+	release, err = c.takeReady(one)
+	if release == nil && err == nil && one.req.Pool == OnlyPool {
+		err = ErrNoneReady
+		if pages := one.req.Policy.Pages; pages != nil {
+			err = fmt.Errorf("%w with its memory %s", err, *pages)
+		}
+		err = engine.Refusef("template %s: %w", one.t.Name, err)
+	}
+	return release != nil, release, err
+}
+
+// takeReady gives a ready clone the name and the number that were asked for, and takes its turn.
+// It returns no release if none stands ready whose memory came back as is asked for.
+func (c *Clones) takeReady(one *cloning) (release func(), err error) {
+	for _, a := range c.pools.standing(one.t) {
+		if pages := one.req.Policy.Pages; pages != nil && a.Pages() != *pages {
+			continue
+		}
+		release, err := c.Engine.TakeReady(a, one.name(), func(r *app.Record) {
+			r.Template, r.Number, r.Generation = one.t.Name, one.req.numbers[one.index], template.NewGeneration()
+			r.Batch = one.req.batch
+			one.req.Policy.Change(r)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if release != nil {
+			c.left(a)
+			one.app = a
+			return release, nil
+		}
+	}
+	return nil, nil
+}
+
+// handOut makes an app that was taken from the pool the clone that was asked for.
+// If it fails nothing is left of the clone.
+func (c *Clones) handOut(ctx context.Context, one cloning, op *event.Operation) (err error) {
+	op.Step("take from pool")
+	defer c.Soon()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Engine.Expunge(context.WithoutCancel(ctx), one.app))
+		}
+	}()
+	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
+		return err
+	}
+	plan, err := one.plan()
+	if err != nil {
+		return err
+	}
+	if err := c.Engine.HandOut(ctx, one.app, plan, op); err != nil {
+		return err
+	}
+	c.handedOut(one.app.App)
+	return fault.Point(ctx, fault.HandoutAfterCommit)
+}

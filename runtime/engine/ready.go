@@ -1,0 +1,190 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot/layer"
+	"github.com/snapctl/snapctl/template"
+	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+// An app that stands ready is made before somebody asks for it. It is restored, has an
+// endpoint at which nobody reaches it, and is frozen between CRIU's pre-resume notification and
+// its first instruction. Its record names the pool that it belongs to. It is not listed, and has
+// the status Pooled. Its directories and its cgroup have a name that nobody could choose, and
+// keep it when the app gets a name, and is handed out:
+//
+//	Enroll -> MakeReady -> TakeReady -> HandOut -> running
+//	                |
+//	                +----> DropReady
+//
+// To the app it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
+// what stands ready.
+
+// MakeReady makes an enrolled app's files and processes, and has them stand ready. It does the
+// part of the rules that does not depend on the app's name. If it fails the caller expunges the
+// app.
+func (eng *Engine) MakeReady(ctx context.Context, a *App, b Birth, rules *template.Rules, op *event.Operation) error {
+	a.remarkNote(Repeats(b.Images.Repeats, Cloned))
+	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
+		return err
+	}
+	if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
+		return err
+	}
+	ns, err := eng.prepare(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := ns.Close(); err != nil {
+		return err
+	}
+	if err := eng.relink(ctx, a); err != nil {
+		return err
+	}
+	// Its listeners would take connections, and its sockets datagrams.
+	if err := a.Endpoint.Isolate(ctx); err != nil {
+		return err
+	}
+	if err := a.subject().LoadDev(ctx, b.Source.Dir); err != nil {
+		return err
+	}
+	if err := rules.Ahead(a.Box.Root(), b.Images.Open); err != nil {
+		return err
+	}
+	connections, err := b.Source.connections(rules.Connections.Internal)
+	if err != nil {
+		return err
+	}
+	proc, err := eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
+		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: op.Step,
+		Connections: connections, Options: b.Source.socketOptions, SetNetwork: true,
+		Enclose: func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
+	})
+	if err != nil {
+		return err
+	}
+	if err := fault.Point(ctx, fault.PoolAfterRestore); err != nil {
+		return errors.Join(err, proc.Close())
+	}
+	if err := eng.adoptAs(a, proc, app.Pooled, journal.UntilReboot); err != nil {
+		return err
+	}
+	a.Endpoint.Ready()
+	app.KeepSpare(a.Dir())
+	return fault.Point(ctx, fault.PoolAfterCommit)
+}
+
+// TakeReady takes the turn of an app that stands ready, and gives the app a name, which the
+// caller has reserved, and what change does to its record. It returns no release if somebody
+// else has the turn, or the app does not stand ready any more. By its record on the disk it
+// stands ready until HandOut is over: a new daemon that finds it so ends it.
+func (eng *Engine) TakeReady(a *App, name string, change func(*app.Record)) (release func(), err error) {
+	release, ok := a.TryTake("clone")
+	if !ok {
+		return nil, nil
+	}
+	if a.Status() != app.Pooled || a.hasEnded() {
+		release()
+		return nil, nil
+	}
+	err = eng.Apps.Rename(a, name, app.Restoring, func(r *app.Record) {
+		r.Pool, r.LastError, r.CreatedAt = "", "", time.Now()
+		change(r)
+	})
+	if err != nil {
+		release()
+		return nil, err
+	}
+	a.Endpoint.Use(name)
+	return release, nil
+}
+
+// HandOut does to an app that was taken by TakeReady what the plan says, and lets it run. The
+// app's record is in the run directory then, see [app.App.RecordAside]. If it fails the caller
+// expunges the app.
+func (eng *Engine) HandOut(ctx context.Context, a *App, p *template.Plan, op *event.Operation) error {
+	p.Done()
+	a.heed(p)
+	if err := eng.addPublications(a, p.Publish); err != nil {
+		return err
+	}
+	if err := a.apply(ctx, p); err != nil {
+		return err
+	}
+	if p.Hostname != "" {
+		if err := sandbox.SetHostname(a.proc.PID, p.Hostname); err != nil {
+			return err
+		}
+	}
+	if len(p.Commands) == 0 {
+		if err := a.Endpoint.Rejoin(ctx, a.Box.NetPath()); err != nil {
+			return err
+		}
+	}
+	op.Step("thaw")
+	if err := a.Cgroup().Thaw(); err != nil {
+		return err
+	}
+	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
+		return err
+	}
+	op.Step("settle in")
+	if err := eng.settleIn(ctx, a, p, a.proc); err != nil {
+		return err
+	}
+	if err := a.RecordAside(a.Box.RunDir); err != nil {
+		return err
+	}
+	eng.watchIdle(a, a.ended)
+	return nil
+}
+
+// DropReady ends an app that stands ready, and removes all there is of it, unless it was handed
+// out meanwhile.
+func (eng *Engine) DropReady(ctx context.Context, a *App) error {
+	release, err := a.Take(ctx, "rm")
+	if err != nil {
+		return err
+	}
+	defer release()
+	if rec, _ := a.Read(); rec.Pool == "" {
+		return nil
+	}
+	return eng.Expunge(context.WithoutCancel(ctx), a)
+}
+
+// spare is how others get the endpoint of an app that is being enrolled and is going to stand
+// ready; nil for another app. enrolled is told the app, or nil if it could not be enrolled: until
+// then whoever wants the endpoint waits.
+func (eng *Engine) spare(rec *app.Record) (_ *vem.Spare, enrolled func(*App)) {
+	if rec.Pool == "" {
+		return nil, func(*App) {}
+	}
+	var ready *App
+	done := make(chan struct{})
+	giveUp := func(ctx context.Context) error {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if ready == nil {
+			return nil
+		}
+		return eng.DropReady(ctx, ready)
+	}
+	return &vem.Spare{GiveUp: giveUp}, func(a *App) {
+		ready = a
+		close(done)
+	}
+}
