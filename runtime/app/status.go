@@ -28,7 +28,7 @@ const (
 )
 
 // legal are the steps that an app may take. What a daemon left in the middle of a
-// step can be removed: a clone of a request that was never over is, see batch.go.
+// step can be removed: a clone of a request that was never over is, see package clone.
 var legal = map[Status][]Status{
 	"":           {Creating, Restoring},
 	Creating:     {Running, Removing},
