@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
+	"google.golang.org/grpc"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
@@ -128,8 +129,28 @@ func TestRestoreOfASnapshot(t *testing.T) {
 	qt.Check(t, qt.Equals(asked.Record.Addr4.String(), "10.77.0.8"))
 	qt.Check(t, qt.IsFalse(asked.Anywhere))
 
-	// Nobody claims it any more.
-	qt.Check(t, qt.IsNil(w.RemoveSnapshot(t.Context(), "s")))
+	// Whoever has the answer may remove the snapshot at once.
+	srv := &Server{rooms: Rooms{Snapshots: w.store, Saving: &w.engine, Events: w.events}}
+	removed := errors.New("there was no result")
+	err = srv.Restore(&api.RestoreRequest{Snapshot: "s"}, &sendResults{ctx: t.Context(), got: func(*api.Result) { removed = w.store.Remove("s") }})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsNil(removed))
+}
+
+// sendResults is a stream to a client who acts on the result before the request has ended.
+type sendResults struct {
+	grpc.ServerStreamingServer[api.Event]
+	ctx context.Context //nolint:containedctx // that of the stream
+	got func(*api.Result)
+}
+
+func (s *sendResults) Context() context.Context { return s.ctx }
+
+func (s *sendResults) Send(e *api.Event) error {
+	if r := e.GetResult(); r != nil {
+		s.got(r)
+	}
+	return nil
 }
 
 // TestRestoresThatAreRefused proves that they do nothing, and leave the snapshot to others.

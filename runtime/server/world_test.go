@@ -37,6 +37,7 @@ type world struct {
 	engine    fakeEngine
 	obstacles fakeObstacles
 	network   fakeNetwork
+	templates fakeTemplates
 	store     *store.Store
 	layers    *layer.Store
 	events    *event.Bus
@@ -60,7 +61,7 @@ func begin(t *testing.T) *world {
 	qt.Assert(t, qt.IsNil(lerr))
 	s := New(Rooms{
 		Apps: &w.apps, Operations: &w.engine, Saving: &w.engine, Obstacles: &w.obstacles, Network: &w.network,
-		Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events,
+		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events,
 	}, Options{Version: "1.2.3", StateDir: w.dir, RunDir: w.dir, CRIU: "/nowhere/criu", CRIUVersion: 40201, Cgroup: "/snapctl-test", CgroupDir: w.dir})
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
