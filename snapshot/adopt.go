@@ -155,7 +155,7 @@ func (p *Partial) adoptStorage(ctx context.Context, layers *layer.Store, m *Mani
 	if there, err := tree.Exists(dir); err != nil || !there {
 		return unpin, err // it is all in the manifest's layers
 	}
-	if names, err := tree.List(dir, ownFiles...); err != nil || len(names) == 0 {
+	if names, err := tree.List(dir); err != nil || len(names) == 0 {
 		return unpin, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := tree.Sync(ctx, dir); err != nil {

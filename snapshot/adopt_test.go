@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/memmap"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/testenv"
@@ -319,4 +320,23 @@ func TestCompact(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, image.ErrInconsistent))
 	qt.Assert(t, qt.DeepEquals(names(t, string(q.Dir())), []string{"images"}))
 	qt.Assert(t, qt.IsNil(q.Discard()))
+}
+
+// TestAdoptStorageOfOneFile: the app has written one file, which is called as the snapshot's own.
+func TestAdoptStorageOfOneFile(t *testing.T) {
+	parent := t.TempDir()
+	layers, err := layer.Open(filepath.Join(parent, "layers"))
+	qt.Assert(t, qt.IsNil(err))
+	p, m := begin(t, filepath.Join(parent, "snapshots", "s1")), manifest()
+	m.WithStorage = true
+	qt.Assert(t, qt.IsNil(os.Mkdir(p.Dir().Storage(), 0o700)))
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(p.Dir().Storage(), manifestFile), []byte("{}"), 0o600)))
+	unpin, err := p.adoptStorage(t.Context(), layers, m)
+	qt.Assert(t, qt.IsNil(err))
+	defer unpin()
+	qt.Assert(t, qt.HasLen(m.Layers, 1))
+	b, err := os.ReadFile(filepath.Join(layers.Path(m.Layers[0].ID), manifestFile))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(string(b), "{}"))
+	qt.Assert(t, qt.IsNil(p.Discard()))
 }

@@ -32,7 +32,7 @@ const (
 	listFile = "files.json"
 )
 
-// unlisted are the files at the top of a layer that its list does not have.
+// unlisted are files at the top of a layer that its list does not have if an older snapctl made it.
 var unlisted = []string{"manifest.json", "manifest.sha256"} //nolint:gochecknoglobals // a constant
 
 // Store is a directory of layers. They are immutable, and shared; see package keep.
@@ -98,7 +98,7 @@ func (l *Store) Describe(ctx context.Context, dir string) (*Draft, error) {
 	if there, err := tree.Exists(dir); err != nil || !there {
 		return nil, err
 	}
-	if names, err := tree.List(dir, unlisted...); err != nil || len(names) == 0 {
+	if names, err := tree.List(dir); err != nil || len(names) == 0 {
 		return nil, err
 	}
 	if err := tree.Sync(ctx, dir); err != nil {
@@ -108,7 +108,7 @@ func (l *Store) Describe(ctx context.Context, dir string) (*Draft, error) {
 }
 
 func (l *Store) describe(ctx context.Context, dir string) (*Draft, error) {
-	files, err := tree.Describe(ctx, dir, unlisted...)
+	files, err := tree.Describe(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("make storage layer: %w", err)
 	}

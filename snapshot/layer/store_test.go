@@ -1,6 +1,9 @@
 package layer
 
 import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -67,4 +70,33 @@ func TestSettle(t *testing.T) {
 	empty := t.TempDir()
 	n, err = layers.Describe(t.Context(), empty)
 	qt.Assert(t, qt.IsTrue(err == nil && n == nil))
+}
+
+// TestFilesCalledLikeAManifest: a layer has every file of the app, whatever it is called.
+// In the lists of an older snapctl two names were missing.
+func TestFilesCalledLikeAManifest(t *testing.T) {
+	layers, err := Open(filepath.Join(t.TempDir(), "layers"))
+	qt.Assert(t, qt.IsNil(err))
+	fill := func() string {
+		dir := filepath.Join(t.TempDir(), "tree")
+		write(t, dir, map[string]string{"manifest.json": "{}", "srv/manifest.json": "[]"})
+		return dir
+	}
+	n, err := layers.Describe(t.Context(), fill())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(n.SizeBytes, int64(len("{}")+len("[]"))))
+	qt.Assert(t, qt.IsNil(n.Place()))
+	qt.Assert(t, qt.IsNil(layers.Check(t.Context(), n.Ref, memory.ByDigest)))
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(layers.Path(n.ID), "manifest.json"), []byte("!!"), 0o600)))
+	qt.Assert(t, qt.ErrorIs(layers.Check(t.Context(), n.Ref, memory.ByDigest), tree.ErrDamaged))
+
+	n, err = layers.Describe(t.Context(), fill())
+	qt.Assert(t, qt.IsNil(err))
+	files, err := tree.Describe(t.Context(), n.tree, unlisted...)
+	qt.Assert(t, qt.IsNil(err))
+	n.list, err = json.Marshal(files)
+	qt.Assert(t, qt.IsNil(err))
+	n.ID = memory.ID(fmt.Sprintf("%x", sha256.Sum256(n.list)))
+	qt.Assert(t, qt.IsNil(n.Place()))
+	qt.Assert(t, qt.IsNil(layers.Check(t.Context(), n.Ref, memory.ByDigest)))
 }
