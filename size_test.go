@@ -27,13 +27,11 @@ const (
 var (
 	largeStructs = map[string]int{}
 	largeFiles   = map[string]int{
-		"cmd/internal/cli/fake_test.go":  425,
 		"snapshot/memory/memory_test.go": 416,
 		"testenv/cmd/survivor/python.go": 488,
 		"testenv/peer/load_test.go":      416,
 	}
 	largePackages = map[string]int{
-		"cmd/internal/cli":     3100,
 		"runtime/engine":       3500,
 		"snapshot/image":       4608,
 		"testenv/cmd/bench":    3700,

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 )
 
 // addCompletion adds cobra's command that prints completion scripts, and what it
@@ -17,8 +19,8 @@ func addCompletion(root *cobra.Command) {
 		c.Short = "Print the completion script of a shell"
 		c.Example = "  . <(snapctl completion bash)"
 		for _, shell := range c.Commands() {
-			shell.Args = exactly()
-			shell.Annotations = raw()
+			shell.Args = session.Exactly()
+			shell.Annotations = session.Raw()
 			shell.Example = fmt.Sprintf("  snapctl completion %s", shell.Name())
 		}
 	}

@@ -1,6 +1,10 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
+)
 
 // newHelp replaces cobra's own, which answers an unknown command with exit code 0.
 func newHelp() *cobra.Command {
@@ -8,7 +12,7 @@ func newHelp() *cobra.Command {
 		Use:         "help [COMMAND]",
 		Short:       "Explain a command",
 		Example:     "  snapctl help run",
-		Annotations: raw(),
+		Annotations: session.Raw(),
 		Args:        cobra.ArbitraryArgs,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var all []cobra.Completion

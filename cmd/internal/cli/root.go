@@ -3,26 +3,17 @@ package cli
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/snapctl/snapctl/cmd/internal/cli/apps"
+	"github.com/snapctl/snapctl/cmd/internal/cli/clones"
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
+	"github.com/snapctl/snapctl/cmd/internal/cli/views"
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/cmd/internal/value"
 	"github.com/snapctl/snapctl/runtime/client"
 )
-
-// SocketVariable is the environment variable that names the daemon's socket.
-const SocketVariable = "SNAPCTL_SOCKET"
-
-// session is one command line being run.
-type session struct {
-	world   World
-	socket  string
-	format  output.Format
-	timeout time.Duration // 0: none
-	said    []string      // hints and notes
-}
 
 // The groups of commands in the help.
 const (
@@ -57,7 +48,7 @@ Environment:
     SNAPCTL_SOCKET  where snapctld listens, see --socket
     SNAPCTL_CRIU    the CRIU that doctor looks at where no snapctld answers`
 
-func newRoot(s *session) *cobra.Command {
+func newRoot(s *session.Session) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snapctl",
 		Short: "Freeze, store and thaw programs that others talk to",
@@ -66,12 +57,12 @@ func newRoot(s *session) *cobra.Command {
   snapctl hibernate cache
   redis-cli -h 10.77.0.7 ping   # wakes it`,
 		SilenceErrors: true, SilenceUsage: true,
-		Version:           s.world.Build.Version,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return s.checkOutput(cmd) },
+		Version:           s.World.Build.Version,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return checkGlobals(s, cmd) },
 	}
-	root.SetIn(s.world.In)
-	root.SetOut(s.world.Out) // before addCompletion, which looks at it
-	root.SetErr(s.world.Err)
+	root.SetIn(s.World.In)
+	root.SetOut(s.World.Out) // before addCompletion, which looks at it
+	root.SetErr(s.World.Err)
 	root.AddGroup(
 		&cobra.Group{ID: groupApps, Title: "Apps:"},
 		&cobra.Group{ID: groupSaved, Title: "Hibernation and snapshots:"},
@@ -79,12 +70,12 @@ func newRoot(s *session) *cobra.Command {
 		&cobra.Group{ID: groupIDs, Title: "Identity and network:"},
 		&cobra.Group{ID: groupHost, Title: "This host:"},
 	)
-	addTo(root, groupApps, newRun(s), newPs(s), newShow(s), newLogs(s), newExec(s), newStop(s), newRm(s))
-	addTo(root, groupSaved, newHibernate(s), newWake(s), newSnapshot(s), newSnapshots(s), newRestore(s), newInspect(s))
-	addTo(root, groupMany, newTemplate(s), newClone(s))
-	addTo(root, groupIDs, newIDs(s), newVem(s))
-	addTo(root, groupHost, newEvents(s), newDoctor(s), newVersion(s))
-	s.globalFlags(root)
+	addTo(root, groupApps, apps.NewRun(s), views.NewPs(s), views.NewShow(s), views.NewLogs(s), apps.NewExec(s), apps.NewStop(s), apps.NewRm(s))
+	addTo(root, groupSaved, apps.NewHibernate(s), apps.NewWake(s), apps.NewSnapshot(s), apps.NewSnapshots(s), apps.NewRestore(s), views.NewInspect(s))
+	addTo(root, groupMany, clones.NewTemplate(s), clones.NewClone(s))
+	addTo(root, groupIDs, views.NewIDs(s), views.NewVem(s))
+	addTo(root, groupHost, views.NewEvents(s), views.NewDoctor(s), views.NewVersion(s))
+	globalFlags(s, root)
 	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupHost)
 	root.SetCompletionCommandGroupID(groupHost)
@@ -104,28 +95,24 @@ func addTo(root *cobra.Command, group string, commands ...*cobra.Command) {
 	root.AddCommand(commands...)
 }
 
-func (s *session) globalFlags(root *cobra.Command) {
+// globalFlags adds the flags of all commands.
+func globalFlags(s *session.Session, root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVar(&s.socket, "socket", "", "`PATH` where snapctld listens (default $"+SocketVariable+" or "+client.DefaultSocket+")")
-	s.format = output.AsTable
-	f.VarP(value.One(&s.format, "table|json", value.Word(output.AsTable, output.AsJSON)), "output", "o", "how results are printed (default table)")
-	f.DurationVar(&s.timeout, "timeout", 0, "give up each request after this `DURATION`; 0 leaves it to snapctld")
-	completeFlag(root, "output", cobra.FixedCompletions([]string{string(output.AsTable), string(output.AsJSON)}, cobra.ShellCompDirectiveNoFileComp))
-	completeFlag(root, "timeout", cobra.NoFileCompletions)
+	f.StringVar(&s.Socket, "socket", "", "`PATH` where snapctld listens (default $"+session.SocketVariable+" or "+client.DefaultSocket+")")
+	s.Format = output.AsTable
+	f.VarP(value.One(&s.Format, "table|json", value.Word(output.AsTable, output.AsJSON)), "output", "o", "how results are printed (default table)")
+	f.DurationVar(&s.Timeout, "timeout", 0, "give up each request after this `DURATION`; 0 leaves it to snapctld")
+	session.CompleteFlag(root, "output", cobra.FixedCompletions([]string{string(output.AsTable), string(output.AsJSON)}, cobra.ShellCompDirectiveNoFileComp))
+	session.CompleteFlag(root, "timeout", cobra.NoFileCompletions)
 }
 
-// rawKey is the annotation of a command that prints no document.
-const rawKey = "raw"
-
-// raw marks a command that has nothing to print as JSON.
-func raw() map[string]string { return map[string]string{rawKey: "true"} }
-
-func (s *session) checkOutput(cmd *cobra.Command) error {
-	if cmd.Annotations[rawKey] != "" && cmd.Flags().Changed("output") {
-		return usagef("%s has no --output: it does not print a document", cmd.Name())
+// checkGlobals checks the flags that globalFlags adds.
+func checkGlobals(s *session.Session, cmd *cobra.Command) error {
+	if cmd.Annotations[session.RawKey] != "" && cmd.Flags().Changed("output") {
+		return session.Usagef("%s has no --output: it does not print a document", cmd.Name())
 	}
-	if s.timeout < 0 {
-		return usagef("--timeout %s is negative", s.timeout)
+	if s.Timeout < 0 {
+		return session.Usagef("--timeout %s is negative", s.Timeout)
 	}
 	return nil
 }
@@ -147,9 +134,9 @@ func strict(c *cobra.Command) {
 		if rest := c.Flags().Args(); c.HasSubCommands() && len(rest) > 0 {
 			return unknownCommand(c, rest[0])
 		}
-		e := &usageError{text: err.Error()}
-		if c.Annotations[programKey] != "" && c.ArgsLenAtDash() < 0 {
-			e.hints = []string{fmt.Sprintf("put -- before the program and its arguments: `%s`", c.UseLine())}
+		e := &session.UsageError{Text: err.Error()}
+		if c.Annotations[session.ProgramKey] != "" && c.ArgsLenAtDash() < 0 {
+			e.Advice = []string{fmt.Sprintf("put -- before the program and its arguments: `%s`", c.UseLine())}
 		}
 		return e
 	})
@@ -170,17 +157,14 @@ func strict(c *cobra.Command) {
 // groupKey is the annotation of a command that only groups others.
 const groupKey = "group"
 
-// programKey is the annotation of a command whose arguments are a program's.
-const programKey = "program"
-
 func unknownCommand(c *cobra.Command, name string) error {
-	e := &usageError{text: fmt.Sprintf("unknown command %q for %q", name, c.CommandPath())}
+	e := &session.UsageError{Text: fmt.Sprintf("unknown command %q for %q", name, c.CommandPath())}
 	c.SuggestionsMinimumDistance = 2
 	for _, near := range c.SuggestionsFor(name) {
-		e.hints = append(e.hints, fmt.Sprintf("did you mean `%s %s`?", c.CommandPath(), near))
+		e.Advice = append(e.Advice, fmt.Sprintf("did you mean `%s %s`?", c.CommandPath(), near))
 	}
-	if len(e.hints) == 0 {
-		e.hints = []string{"see `" + c.CommandPath() + " --help`"}
+	if len(e.Advice) == 0 {
+		e.Advice = []string{"see `" + c.CommandPath() + " --help`"}
 	}
 	return e
 }

@@ -1,4 +1,4 @@
-package cli
+package cli_test
 
 import (
 	"cmp"
@@ -11,6 +11,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/snapctl/snapctl/cmd/internal/cli"
+	"github.com/snapctl/snapctl/cmd/internal/cli/clitest"
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
@@ -26,8 +29,8 @@ var update = flag.Bool("update", false, "write what commands print into the scri
 //	daemon stop           end the daemon
 //	daemon break          let a check of doctor fail
 func TestScripts(t *testing.T) {
-	run := func(ts *testscript.TestScript, args []string) ExitCode {
-		return Run(t.Context(), scriptWorld(ts), args)
+	run := func(ts *testscript.TestScript, args []string) session.ExitCode {
+		return cli.Run(t.Context(), scriptWorld(ts), args)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
@@ -35,9 +38,9 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			socket := filepath.Join(env.WorkDir, "sock")
-			env.Setenv(SocketVariable, socket)
-			f := &fake{}
-			stop, err := f.serve(t.Context(), socket)
+			env.Setenv(session.SocketVariable, socket)
+			f := &clitest.Daemon{}
+			stop, err := f.Serve(t.Context(), socket)
 			if err != nil {
 				return err
 			}
@@ -48,14 +51,14 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"snapctl": func(ts *testscript.TestScript, neg bool, args []string) {
-				if code := run(ts, args); (code != OK) != neg {
+				if code := run(ts, args); (code != session.OK) != neg {
 					ts.Fatalf("exit code %d", code)
 				}
 			},
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				want, err := strconv.Atoi(args[0])
 				ts.Check(err)
-				if code := run(ts, args[1:]); code != ExitCode(want) {
+				if code := run(ts, args[1:]); code != session.ExitCode(want) {
 					ts.Fatalf("exit code %d, want %d", code, want)
 				}
 			},
@@ -65,7 +68,7 @@ func TestScripts(t *testing.T) {
 				case ok && args[0] == "stop":
 					d.end()
 				case ok && args[0] == "break":
-					d.fake.checks = append(d.fake.checks, &api.Check{Name: "criu", Status: output.CheckFailed, Found: "3.17.1", Remedy: "install CRIU 4.2 or newer"})
+					d.fake.Checks = append(d.fake.Checks, &api.Check{Name: "criu", Status: output.CheckFailed, Found: "3.17.1", Remedy: "install CRIU 4.2 or newer"})
 				default:
 					ts.Fatalf("daemon %v", args)
 				}
@@ -75,7 +78,7 @@ func TestScripts(t *testing.T) {
 }
 
 type daemon struct {
-	fake *fake
+	fake *clitest.Daemon
 	stop func() error
 }
 
@@ -86,17 +89,17 @@ func (d *daemon) end() {
 	}
 }
 
-func scriptWorld(ts *testscript.TestScript) World {
-	return World{
-		In: strings.NewReader(""), Out: ts.Stdout(), Err: ts.Stderr(), Terminal: &noTerminal{},
+func scriptWorld(ts *testscript.TestScript) session.World {
+	return session.World{
+		In: strings.NewReader(""), Out: ts.Stdout(), Err: ts.Stderr(), Terminal: &clitest.NoTerminal{},
 		Env: func(name string) (string, bool) {
 			v := ts.Getenv(name)
 			return v, v != ""
 		},
 		Dir:  func() (string, error) { return cmp.Or(ts.Getenv("DIR"), ts.MkAbs(".")), nil },
 		UID:  uid(ts),
-		Now:  func() time.Time { return began.Add(2 * time.Minute) },
-		Dial: client.Dial, Doctor: healthy, Build: output.Build{Version: "1.2.3", GoVersion: "go1.26.0"},
+		Now:  func() time.Time { return clitest.Began.Add(2 * time.Minute) },
+		Dial: client.Dial, Doctor: clitest.Healthy, Build: output.Build{Version: "1.2.3", GoVersion: "go1.26.0"},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra/doc"
 
 	"github.com/snapctl/snapctl/cmd/internal/cli"
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/version"
 )
 
@@ -34,7 +35,7 @@ func write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	root := cli.Commands(cli.System(version.Version))
+	root := cli.Commands(session.System(version.Version))
 	root.DisableAutoGenTag = true // its date would differ with every build
 	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "snapctl", Manual: "snapctl"}, dir); err != nil {
 		return fmt.Errorf("write manual pages: %w", err)

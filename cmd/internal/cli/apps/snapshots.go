@@ -1,0 +1,37 @@
+package apps
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+// NewSnapshots makes the command that lists snapshots, and has the command below it that removes them:
+// "snapshot rm" would be the snapshot of an app called rm.
+func NewSnapshots(s *session.Session) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "snapshots",
+		Short: "List or remove snapshots",
+		Long: `List the snapshots. SIZE is what a snapshot takes by itself, and so what removing it
+frees; of that MEMORY is the processes', and FILES what the app had written. The rest is
+mostly files of the host that are kept for it. SHARED is what it has in common with
+earlier snapshots and apps, and needs. WOULD NOT START, if it is there, is a file
+without which no app could be made of it now; inspect says why, and what to do.`,
+		Example: `  snapctl snapshots
+  snapctl snapshots rm cache-1`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.Call(func(ctx context.Context, c *client.Client, _ []string) error {
+			all, err := c.ListSnapshots(ctx)
+			if err != nil {
+				return err
+			}
+			return s.Print(output.NewSnapshotList(all))
+		}),
+	}
+	cmd.AddCommand(newSnapshotsRm(s))
+	return cmd
+}
