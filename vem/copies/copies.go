@@ -1,7 +1,7 @@
 // Package copies keeps what a copy of an app needs to have the app's sockets as they
 // were: what was not read of connections that are over (package tcprepair), and the
 // options of all others (package sockopt). Open connections inside the app are saved
-// before, see tcprepair.Save.
+// before: [FindInside] finds them, and tcprepair.Save saves them.
 //
 //	Gatherer ──▶ Found ... Place.Apply
 //	 frozen                 all processes are there, and none runs

@@ -189,10 +189,10 @@ func decideInet(f Facts) Verdict {
 const (
 	majorMem    = 1
 	majorTTY    = 4
-	MajorTTYAux = 5
+	majorTTYAux = 5
 	majorMisc   = 10
-	MajorPTYMin = 128 // pseudo terminals: 128-135 masters, 136-143 slaves
-	MajorPTYMax = 143
+	majorPTYMin = 128 // pseudo terminals: 128-135 masters, 136-143 slaves
+	majorPTYMax = 143
 	majorUSBTTY = 188
 	majorSerial = 204
 
@@ -203,7 +203,7 @@ const (
 	minorAutofs   = 235
 	minorFuse     = 229
 	minorVTMax    = 63
-	MinorAuxPtmx  = 2
+	minorAuxPtmx  = 2
 	minorAuxFirst = 0
 )
 
@@ -217,9 +217,9 @@ func decideDevice(f Facts) Verdict {
 		ok = minor != minorMem && minor != minorKmem && minor != minorPort
 	case major == majorTTY:
 		ok = minor <= minorVTMax && minor > 0
-	case major == MajorTTYAux:
-		ok = minor >= minorAuxFirst && minor <= MinorAuxPtmx
-	case major >= MajorPTYMin && major <= MajorPTYMax:
+	case major == majorTTYAux:
+		ok = minor >= minorAuxFirst && minor <= minorAuxPtmx
+	case major >= majorPTYMin && major <= majorPTYMax:
 		ok = true
 	case major == majorUSBTTY || major == majorSerial:
 		ok = true

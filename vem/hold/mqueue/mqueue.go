@@ -58,9 +58,9 @@ func Names(pid int) ([]string, error) {
 	return names, nil
 }
 
-// External names an open queue as CRIU does (files-reg.c,
-// dump_one_reg_file). It refuses one that is to notify somebody, with an
-// *[hold.UnsupportedError]: the kernel forgets that when the process ends (ipc/mqueue.c, mqueue_flush_file).
+// External names an open queue as CRIU does (files-reg.c, dump_one_reg_file). It refuses a
+// queue that is to notify somebody, with an *[hold.UnsupportedError]: the kernel forgets that
+// when the process ends (ipc/mqueue.c, mqueue_flush_file).
 func External(pid, fd int) (string, error) {
 	path := proc.FDPath(pid, fd)
 	if Notifies(path) {

@@ -33,12 +33,20 @@ type terminals struct {
 	count    int                // of descriptors of /dev/tty
 }
 
+// The devices of terminals have the numbers of Documentation/admin-guide/devices.txt.
+
 // isTerminal tells whether a device is a pseudo-terminal's master or slave, or
 // /dev/tty.
 func isTerminal(rdev uint64) bool {
 	major := unix.Major(rdev)
-	return rdev == unix.Mkdev(hold.MajorTTYAux, hold.MinorAuxPtmx) || rdev == unix.Mkdev(hold.MajorTTYAux, 0) || major >= hold.MajorPTYMin && major <= hold.MajorPTYMax
+	return isMaster(rdev) || isControl(rdev) || major >= 128 && major <= 143
 }
+
+// isMaster tells whether a device is /dev/ptmx, by which masters are opened.
+func isMaster(rdev uint64) bool { return rdev == unix.Mkdev(5, 2) }
+
+// isControl tells whether a device is /dev/tty, a process's controlling terminal.
+func isControl(rdev uint64) bool { return rdev == unix.Mkdev(5, 0) }
 
 // see looks at a descriptor of a terminal, a device rdev on the file system dev; mounted tells whether it lies on a mount of
 // the app.
@@ -47,7 +55,7 @@ func (t *terminals) see(p *preflight, at hold.Owner, rdev, dev uint64, mounted b
 		t.masters = make(map[int]uint64)
 		t.slaves, t.gone, t.controls = make(map[int]hold.Owner), make(map[int]hold.Owner), make(map[int]hold.Owner)
 	}
-	master := rdev == unix.Mkdev(hold.MajorTTYAux, hold.MinorAuxPtmx)
+	master := isMaster(rdev)
 	number, err := terminalNumber(at, master)
 	hungUp := errors.Is(err, unix.EIO) // drivers/tty/tty_io.c, hung_up_tty_ioctl
 	switch {
@@ -62,7 +70,7 @@ func (t *terminals) see(p *preflight, at hold.Owner, rdev, dev uint64, mounted b
 				"have all terminals of the app below its /dev/pts: CRIU takes them for the same"))
 		}
 		t.masters[number] = dev
-	case rdev == unix.Mkdev(hold.MajorTTYAux, 0):
+	case isControl(rdev):
 		t.count++
 		if other := otherControl(at); other != "" {
 			p.add(Error, at.PID, at.FD, hold.Refuse(hold.Other, "/dev/tty under the name "+other, "the app must open it as /dev/tty: CRIU can't save it otherwise"))
