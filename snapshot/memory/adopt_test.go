@@ -2,12 +2,16 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
 )
 
 // TestAdoptSeveral adopts files some of which have the same content, and some that
@@ -71,4 +75,132 @@ func TestAdoptNone(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(os.RemoveAll(s.Path(idOf("taken")))))
 	qt.Assert(t, qt.HasLen(sweep(t, s), 0))
+}
+
+func TestAdopt(t *testing.T) {
+	s, dir := store(t)
+	f := adopt(t, s, dir, "some pages")
+	qt.Assert(t, qt.Equals(f.ID, idOf("some pages")))
+	qt.Assert(t, qt.Equals(f.SizeBytes, 10))
+	info, err := os.Lstat(s.Path(f.ID))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(info.Mode(), 0o400))
+	for _, depth := range []Depth{ByStamp, ByDigest} {
+		qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, depth)))
+	}
+	// Equal content leaves what is there, for it may be mapped.
+	again := adopt(t, s, dir, "some pages")
+	qt.Assert(t, qt.Equals(again, f))
+	// Pinned twice, it goes when it is unpinned as often.
+	s.Unpin([]File{f})
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{string(f.ID)}))
+	s.Unpin([]File{f})
+	qt.Assert(t, qt.DeepEquals(sweep(t, s, f.ID), []string{string(f.ID)}))
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
+}
+
+// TestAdoptMends has something else in the place of the file.
+func TestAdoptMends(t *testing.T) {
+	const content = "some pages"
+	for name, damage := range map[string]func(t *testing.T, path, elsewhere string){
+		"flipped byte": func(t *testing.T, path, _ string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.WriteFile(path, []byte("some wages"), 0o400)))
+		},
+		"truncated": func(t *testing.T, path, _ string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.WriteFile(path, nil, 0o400)))
+		},
+		"link to the content": func(t *testing.T, path, elsewhere string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.WriteFile(elsewhere, []byte(content), 0o600)))
+			qt.Assert(t, qt.IsNil(os.Symlink(elsewhere, path)))
+		},
+		"link to nothing": func(t *testing.T, path, elsewhere string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(os.Symlink(elsewhere, path)))
+		},
+		"FIFO": func(t *testing.T, path, _ string) {
+			t.Helper()
+			qt.Assert(t, qt.IsNil(unix.Mkfifo(path, 0o600)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := store(t)
+			elsewhere := filepath.Join(dir, "elsewhere")
+			damage(t, s.Path(idOf(content)), elsewhere)
+			before, _ := os.ReadFile(elsewhere)
+			f := adopt(t, s, dir, content)
+			qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, ByDigest)))
+			after, _ := os.ReadFile(elsewhere)
+			qt.Assert(t, qt.DeepEquals(after, before)) // a link was not followed
+		})
+	}
+}
+
+func TestAdoptFails(t *testing.T) {
+	s, dir := store(t)
+	_, err := s.Adopt(t.Context(), filepath.Join(dir, "missing"))
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+
+	link := filepath.Join(dir, "link")
+	qt.Assert(t, qt.IsNil(os.Symlink(file(t, dir, "a"), link)))
+	_, err = s.Adopt(t.Context(), link)
+	qt.Check(t, qt.ErrorIs(err, unix.ELOOP))
+
+	path := file(t, dir, "b")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Adopt(cancelled, path)
+	qt.Check(t, qt.ErrorIs(err, context.Canceled))
+	_, err = os.Lstat(path)
+	qt.Check(t, qt.IsNil(err))
+
+	// A directory gives way to nothing, but nothing is pinned, and a sweep mends it.
+	qt.Assert(t, qt.IsNil(os.MkdirAll(filepath.Join(s.Path(idOf("b")), "sub"), 0o700)))
+	_, err = s.Adopt(t.Context(), path)
+	qt.Check(t, qt.IsNotNil(err))
+	_, err = os.Lstat(path)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(s.dir.Pinned(), 0))
+	qt.Check(t, qt.DeepEquals(sweep(t, s), []string{}))
+	_, err = s.Adopt(t.Context(), path)
+	qt.Check(t, qt.IsNil(err))
+}
+
+// A file that can't be read to its end is not taken for a damaged one: it may be
+// mapped, and who maps it can't be saved without it.
+func TestAdoptReplacesNothingUnread(t *testing.T) {
+	s, dir := store(t)
+	f := adopt(t, s, dir, "some pages")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	path := file(t, dir, "some pages")
+	qt.Assert(t, qt.ErrorIs(s.settle(cancelled, path, f.ID), context.Canceled))
+	now, err := s.describe(f.ID)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(now, f))
+}
+
+// On a full disk a file is adopted all the same, or is still where it was.
+func TestAdoptOnFullDisk(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	dir := t.TempDir()
+	qt.Assert(t, qt.IsNil(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,nr_inodes=16")))
+	defer func() { qt.Check(t, qt.IsNil(unix.Unmount(dir, 0))) }()
+	s, err := Open(filepath.Join(dir, "memory"))
+	qt.Assert(t, qt.IsNil(err))
+	path := file(t, dir, "some pages")
+	for full := 0; ; full++ {
+		err := os.WriteFile(filepath.Join(dir, fmt.Sprint("filler", full)), make([]byte, 16<<10), 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		qt.Assert(t, qt.IsNil(err))
+	}
+	f, err := s.Adopt(t.Context(), path)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, ByDigest)))
+	s.Unpin([]File{f})
+	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
 }
