@@ -23,6 +23,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv/cmd/survivor/internal/script"
 )
 
 // A check tells what is wrong with a thing; arg is up to the thing.
@@ -68,7 +70,7 @@ func serve(address string) error {
 func things() map[string]setup {
 	return map[string]setup{
 		"tree": tree, "threads": threads, "group": group,
-		"signals": signals, "queued-signals": python(queuedSignals), "timers": timers, "clock": clock,
+		"signals": signals, "queued-signals": python(script.QueuedSignals), "timers": timers, "clock": clock,
 		"pipe": pipe, "fifo": fifo, "unix-stream": unixStream, "unix-messages": unixMessages,
 		"unix-to-host": unixToHost, "unix-accepted": unixAccepted, "unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
 		"epoll": epoll, "eventfd": eventfd, "eventfd-semaphore": eventfdSemaphore, "timerfd": timerfd, "timerfd-absolute": timerfdAbsolute, "signalfd": signalfd, "inotify": inotify,
@@ -76,10 +78,10 @@ func things() map[string]setup {
 		"flock": flock, "posix-lock": posixLock, "ofd-lock": ofdLock,
 		"deleted-file": deletedFile, "files": files, "memfd": memfd, "cwd": cwd,
 		"mapped-file": mappedFile, "tmpfile": tmpfile, "flags": flags, "aio": aio,
-		"pty-queued": ptyQueued, "pty-waiting": ptyWaiting, "sleep": sleep, "blocked-calls": python(blockedCalls), "timed-calls": python(timedCalls), "privileges": python(privileges), "deleted-cwd": python(deletedCwd), "mount-namespace": python(mountNamespace), "traced": python(traced), "pid-namespace": python(pidNamespace),
-		"net-namespace": python(namespaceOf(unix.CLONE_NEWNET)), "user-namespace": python(namespaceOf(unix.CLONE_NEWUSER)), "ipc-namespace": python(namespaceOf(unix.CLONE_NEWIPC)), "uts-namespace": python(namespaceOf(unix.CLONE_NEWUTS)),
-		"sysv": python(sysv), "sysv-undo": python(sysvUndo), "posix-shm": posixShm, "posix-sem": python(posixSem), "mqueue": python(mqueue),
-		"mqueue-notify": python(mqueueNotify), "mqueue-sysv": python(mqueueSysV), "pty": pty, "pty-session": python(ptySession), "pty-shell": python(ptyShell), "cow": python(cow),
+		"pty-queued": ptyQueued, "pty-waiting": ptyWaiting, "sleep": sleep, "blocked-calls": python(script.BlockedCalls), "timed-calls": python(script.TimedCalls), "privileges": python(script.Privileges), "deleted-cwd": python(script.DeletedCWD), "mount-namespace": python(script.MountNamespace), "traced": python(script.Traced), "pid-namespace": python(script.PIDNamespace),
+		"net-namespace": python(script.NamespaceOf(unix.CLONE_NEWNET)), "user-namespace": python(script.NamespaceOf(unix.CLONE_NEWUSER)), "ipc-namespace": python(script.NamespaceOf(unix.CLONE_NEWIPC)), "uts-namespace": python(script.NamespaceOf(unix.CLONE_NEWUTS)),
+		"sysv": python(script.SysV), "sysv-undo": python(script.SysVUndo), "posix-shm": posixShm, "posix-sem": python(script.PosixSem), "mqueue": python(script.MQueue),
+		"mqueue-notify": python(script.MQueueNotify), "mqueue-sysv": python(script.MQueueSysV), "pty": pty, "pty-session": python(script.PTYSession), "pty-shell": python(script.PTYShell), "cow": python(script.CopyOnWrite),
 		"shared-memory": sharedMemory, "udp": udp,
 		"io_uring": ioUring, "mptcp": mptcp, "tun": device("tun", 10, 200), "loop": device("loop", 10, 237), "userfaultfd": userfaultfd,
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv/cmd/survivor/internal/script"
 )
 
 // relative is a child process, with pipes to talk to it.
@@ -56,9 +58,9 @@ func (r *relative) ask(line string) (string, error) {
 
 // python makes a thing of a script that says "ready", waits for a line, and
 // then says "ok" or what is wrong.
-func python(script string) setup {
+func python(text string) setup {
 	return func() (check, error) {
-		p, err := start(nil, "python3", "-c", pythonStart+script)
+		p, err := start(nil, "python3", "-c", script.Start+text)
 		if err != nil {
 			return nil, err
 		}
