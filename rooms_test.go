@@ -30,20 +30,20 @@ var rooms = []room{
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/clone", []string{
-		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/fault",
+		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal",
 		"template", "snapshot", "snapshot/store",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
+		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/image/inspect", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/pause", "vem/sockopt", "vem/tcprepair", "vem/wake",
 	}},
 	{"runtime/checkpoint", []string{
-		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/fault", "runtime/process", "runtime/sandbox",
+		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/process", "runtime/sandbox",
 		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/checkpoint/netstate", []string{
-		"runtime/fault", "restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
+		"restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
 	{"runtime/app", []string{
@@ -52,7 +52,7 @@ var rooms = []room{
 	}},
 	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image/inspect", "snapshot/store"}},
 	{"runtime/journal/journaltest", nil},
-	{"runtime/journal", nil},
+	{"runtime/journal", []string{"runtime/event", "runtime/fault"}},
 	{"runtime/storage", []string{"runtime/sandbox", "snapshot", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/relink"}},
 	{"runtime/sandbox", []string{"runtime/cgroup", "runtime/process", "vem/netns"}},
 	{"runtime/process", nil},

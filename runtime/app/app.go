@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -18,12 +20,12 @@ import (
 // The turn is a queue of operations: only the operation that has the turn changes the
 // app, and it takes no other app's turn. What is read of an app may be read without it.
 type App struct {
-	dir  string
-	turn chan struct{} // holds one token while an operation goes on
+	dir, asideDir string
+	turn          chan struct{} // holds one token while an operation goes on
 
 	// Only the holder of the turn uses these.
 	gone  bool // see Gone
-	aside bool // see RecordAside
+	aside bool // the record is in asideDir and not yet in dir, see New
 
 	mu      sync.Mutex // guards what follows
 	rec     Record
@@ -35,10 +37,12 @@ type App struct {
 // ErrBusy is an operation that did not get its turn in time.
 var ErrBusy = errors.New("busy")
 
-// New is the app that a record tells of. Its record is in the directory dir, or is going
-// to be with the first step.
-func New(dir string, rec Record) *App {
-	return &App{dir: dir, turn: make(chan struct{}, 1), rec: rec}
+// New makes an app of its record. dir is its state directory. asideDir is one on a tmpfs: a
+// ready clone that was handed out is recorded there first, because a busy disk can delay the
+// smallest file by 100 ms. While the record in dir still says [Pooled], a new daemon goes by
+// the other. A reboot ends the app and the record in asideDir.
+func New(dir, asideDir string, rec Record) *App {
+	return &App{dir: dir, asideDir: asideDir, turn: make(chan struct{}, 1), rec: rec}
 }
 
 // Dir is the app's state directory.
@@ -105,7 +109,7 @@ func (a *App) Name() string {
 func (a *App) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.rec.Status
+	return a.rec.Now()
 }
 
 // Pages is how the app's memory comes back.
@@ -119,52 +123,65 @@ func (a *App) Pages() restore.Pages {
 // another app's.
 func (a *App) Gone() bool { return a.gone }
 
-// Step persists a new status, together with what change does to the record; change may
-// be nil. Returns a [StepError] if the app's status does not allow the step. If it fails
-// the app's status is the old one. The caller has the turn.
-func (a *App) Step(to Status, durable journal.Durability, change func(*Record)) error {
+// Mark implements [journal.Subject]: it is how operations change the status. The caller has
+// the turn.
+func (a *App) Mark(m journal.Mark) error {
 	rec, _ := a.Read()
-	if err := rec.step(to, change); err != nil {
-		return err
+	was := rec.Now()
+	rec.Operation = m.Entry
+	if m.Ends != "" && m.Ends != journal.Same {
+		rec.Status = Status(m.Ends)
 	}
-	if a.aside && to != Removing { // after a power cut it would never have been handed out
-		durable = journal.Forever
+	if rec.Now() != was {
+		rec.StatusAt = time.Now()
 	}
-	if err := rec.Write(a.dir, durable); err != nil {
-		return err
-	}
-	a.aside = false
-	a.set(rec)
-	return nil
-}
-
-// Assume changes the status, and with change the record, in memory only. It is for steps
-// after which a new daemon would do the same as before them, so that writing the record
-// would gain nothing. If it fails nothing has changed. The caller has the turn.
-func (a *App) Assume(to Status, change func(*Record)) error {
-	rec, _ := a.Read()
-	if err := rec.step(to, change); err != nil {
+	err := a.write(&rec, m.Keep)
+	if err != nil && (!m.IfRoom || !fullDisk(err)) {
 		return err
 	}
 	a.set(rec)
 	return nil
 }
 
-// Settle is Step for what has happened already: if it can't be persisted the app
-// has the new status all the same, for as long as this daemon runs, and the
-// next one finds out by itself.
-func (a *App) Settle(to Status, durable journal.Durability, change func(*Record)) error {
-	err := a.Step(to, durable, change)
-	if err == nil {
-		return nil
-	}
-	if illegal := a.Assume(to, change); illegal != nil {
-		return illegal
-	}
+// Settle gives the app a lasting status, together with what change does to the record, for
+// what has happened already: if it can't be written the app has the new status all the same,
+// for as long as this daemon runs, and the next one finds out by itself. An operation that is
+// open ends. The caller has the turn.
+func (a *App) Settle(to Status, keep journal.Keep, change func(*Record)) error {
+	rec, _ := a.Read()
+	rec.Status, rec.StatusAt, rec.Operation = to, time.Now(), journal.Entry{}
+	change(&rec)
+	err := a.write(&rec, keep)
+	a.set(rec)
 	return err
 }
 
-// Change persists a change of the record that is no step. If it fails nothing has
+// write writes a record as well as keep says.
+func (a *App) write(rec *Record, keep journal.Keep) error {
+	switch {
+	case keep == journal.Nothing:
+		return nil
+	case keep == journal.Aside:
+		if err := rec.Write(a.asideDir, journal.UntilReboot); err != nil {
+			return err
+		}
+		a.aside = true
+		return nil
+	case a.aside && rec.Now() != Removing: // after a power cut it would never have been handed out
+		keep = journal.Forever
+	}
+	if err := rec.Write(a.dir, keep); err != nil {
+		return err
+	}
+	a.aside = false
+	return nil
+}
+
+// fullDisk tells whether there was no room to write, which is no reason not to
+// remove something.
+func fullDisk(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// Change writes a change of the record that is no step. If it fails nothing has
 // changed. The caller has the turn.
 func (a *App) Change(change func(*Record)) error {
 	rec, _ := a.Read()
@@ -191,22 +208,9 @@ func (a *App) set(rec Record) {
 	a.rec = rec
 }
 
-// RecordAside records that a ready clone runs, in the directory dir, a tmpfs, because a
-// busy disk can delay the smallest file by 100 ms. While the record proper still says
-// [Pooled], a new daemon goes by this one. RecordProper writes the record proper later. A
-// reboot ends the app and the record in dir. The caller has the turn.
-func (a *App) RecordAside(dir string) error {
-	rec, _ := a.Read()
-	rec.Status, rec.StatusAt = Running, time.Now()
-	if err := rec.Write(dir, journal.UntilReboot); err != nil {
-		return err
-	}
-	a.aside = true
-	return a.Assume(Running, nil)
-}
-
-// RecordProper undoes RecordAside, unless a step has done so. It does nothing if the app
-// was removed, which on a full disk is not on record. The caller has the turn.
+// RecordProper writes the record of a ready clone that was handed out to the disk, unless a
+// step has done so: see [New]. It does nothing if the app was removed, which on a full disk is
+// not on record. The caller has the turn.
 func (a *App) RecordProper() error {
 	if !a.aside || a.gone {
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot/criu"
+	"github.com/snapctl/snapctl/snapshot/layer"
 )
 
 // made is an app of a status, whose directory is there.
@@ -20,22 +21,25 @@ func made(t *testing.T, status Status) *App {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cache")
 	qt.Assert(t, qt.IsNil(os.Mkdir(dir, 0o700)))
-	return New(dir, Record{
+	return New(dir, t.TempDir(), Record{
 		Identity: Identity{Name: "cache"}, State: State{Status: status},
 		Spec: &specs.Spec{Process: &specs.Process{Args: []string{"true"}}, Root: &specs.Root{Path: "/"}},
 	})
 }
 
 // saved is the status that a new daemon would read; "" if it would read none.
-func saved(t *testing.T, a *App) Status {
+// saved is what the record on the disk says.
+func saved(t *testing.T, a *App) Record {
 	t.Helper()
 	rec, err := Read(a.Dir())
 	if errors.Is(err, os.ErrNotExist) {
-		return ""
+		return Record{}
 	}
 	qt.Assert(t, qt.IsNil(err))
-	return rec.Status
+	return *rec
 }
+
+var hibernating = journal.Entry{Kind: "hibernate", Step: "begun", Doing: string(Hibernating)}
 
 func TestOneOperationAtATime(t *testing.T) {
 	a := made(t, Running)
@@ -71,50 +75,65 @@ func TestOneOperationAtATime(t *testing.T) {
 	qt.Check(t, qt.IsFalse(ok))
 }
 
-func TestStepIsOnTheDisk(t *testing.T) {
+func TestMark(t *testing.T) {
 	a := made(t, Running)
-	qt.Assert(t, qt.IsNil(a.Step(Hibernating, journal.UntilReboot, func(r *Record) { r.Exit = "x" })))
+	a.Amend(func(r *Record) { r.Exit = "x" })
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Entry: hibernating, Keep: journal.UntilReboot})))
 	qt.Check(t, qt.Equals(a.Status(), Hibernating))
-	qt.Check(t, qt.Equals(saved(t, a), Hibernating))
+	on := saved(t, a)
+	qt.Check(t, qt.Equals(on.Status, Running)) // the one that lasts
+	qt.Check(t, qt.Equals(on.Now(), Hibernating))
+	qt.Check(t, qt.Equals(on.Operation, hibernating))
+	qt.Check(t, qt.Equals(on.Exit, "x"))
 
-	illegal := a.Step(Resuming, journal.UntilReboot, nil)
-	var step *StepError
-	qt.Assert(t, qt.ErrorAs(illegal, &step))
-	qt.Check(t, qt.DeepEquals(*step, StepError{App: "cache", From: Hibernating, To: Resuming}))
-	qt.Check(t, qt.Equals(saved(t, a), Hibernating))
-
-	qt.Assert(t, qt.IsNil(os.RemoveAll(a.Dir())))
-	qt.Check(t, qt.ErrorIs(a.Step(Held, journal.Forever, nil), os.ErrNotExist))
-	qt.Check(t, qt.Equals(a.Status(), Hibernating))
-}
-
-func TestAssumeIsNotOnTheDisk(t *testing.T) {
-	a := made(t, Held)
-	qt.Assert(t, qt.IsNil(a.Step(Stopped, journal.UntilReboot, nil)))
-	var step *StepError
-	qt.Check(t, qt.ErrorAs(a.Assume(Waking, func(r *Record) { r.Exit = "x" }), &step))
+	// One that is not written.
+	later := hibernating
+	later.Step = "frozen"
+	at := on.StatusAt
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Entry: later})))
 	rec, _ := a.Read()
-	qt.Check(t, qt.Equals(rec.Exit, ""))
-	qt.Assert(t, qt.IsNil(a.Assume(Removing, nil)))
-	qt.Check(t, qt.Equals(a.Status(), Removing))
-	qt.Check(t, qt.Equals(saved(t, a), Stopped))
+	qt.Check(t, qt.Equals(rec.Operation.Step, "frozen"))
+	qt.Check(t, qt.IsTrue(rec.StatusAt.Equal(at))) // the status is the same
+	qt.Check(t, qt.Equals(saved(t, a).Operation.Step, "begun"))
+
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Ends: string(Held), Keep: journal.Forever})))
+	qt.Check(t, qt.Equals(a.Status(), Held))
+	on = saved(t, a)
+	qt.Check(t, qt.Equals(on.Status, Held))
+	qt.Check(t, qt.IsFalse(on.Operation.Open()))
+
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Entry: journal.Entry{Kind: "save", Step: "begun"}})))
+	qt.Check(t, qt.Equals(a.Status(), Held)) // one without a status of its own
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Ends: journal.Same})))
+	qt.Check(t, qt.Equals(a.Status(), Held))
 }
 
-// What has happened is so although it can't be recorded. The notes of the operation,
-// which change asks for, are told then too.
-func TestSettleWithoutADisk(t *testing.T) {
-	a := made(t, Resuming)
+func TestMarkWithoutADisk(t *testing.T) {
+	a := made(t, Held)
 	qt.Assert(t, qt.IsNil(os.RemoveAll(a.Dir())))
-	a.Remark("it has a timer", "")
-	err := a.Settle(Running, journal.UntilReboot, func(r *Record) { r.Notes = a.Remarked() })
+	err := a.Mark(journal.Mark{Entry: hibernating, Keep: journal.Forever})
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 	rec, _ := a.Read()
-	qt.Check(t, qt.Equals(rec.Status, Running))
-	qt.Check(t, qt.DeepEquals(rec.Notes, []Note{{Text: "it has a timer"}}))
+	qt.Check(t, qt.Equals(rec.Now(), Held))
+	qt.Check(t, qt.IsFalse(rec.Operation.Open()))
+	// Only a full disk is no reason not to go on.
+	qt.Check(t, qt.ErrorIs(a.Mark(journal.Mark{Entry: hibernating, Keep: journal.Forever, IfRoom: true}), os.ErrNotExist))
+}
 
-	var step *StepError
-	qt.Check(t, qt.ErrorAs(a.Settle(Waking, journal.UntilReboot, nil), &step))
-	qt.Check(t, qt.Equals(a.Status(), Running))
+func TestSettle(t *testing.T) {
+	a := made(t, Running)
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Entry: hibernating, Keep: journal.UntilReboot})))
+	qt.Assert(t, qt.IsNil(a.Settle(Stopped, journal.Forever, func(r *Record) { r.Exit = "x" })))
+	on := saved(t, a)
+	qt.Check(t, qt.Equals(on.Now(), Stopped))
+	qt.Check(t, qt.Equals(on.Exit, "x"))
+
+	qt.Assert(t, qt.IsNil(os.RemoveAll(a.Dir())))
+	err := a.Settle(Running, journal.UntilReboot, func(r *Record) { r.Exit = "" })
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+	rec, _ := a.Read()
+	qt.Check(t, qt.Equals(rec.Now(), Running)) // it has happened
+	qt.Check(t, qt.Equals(rec.Exit, ""))
 }
 
 func TestChange(t *testing.T) {
@@ -147,31 +166,40 @@ func TestNote(t *testing.T) {
 
 // A clone that was handed out is on record beside the record proper, which is written
 // later unless the clone was removed meanwhile.
-func TestRecordAside(t *testing.T) {
-	a, dir := made(t, Pooled), t.TempDir()
+// handedOut is a ready clone that was handed out and recorded aside.
+func handedOut(t *testing.T) *App {
+	t.Helper()
+	a := made(t, Pooled)
 	qt.Assert(t, qt.IsNil(a.Change(func(*Record) {})))
-	qt.Assert(t, qt.IsNil(a.Assume(Restoring, nil)))
-	qt.Assert(t, qt.IsNil(a.RecordAside(dir)))
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Entry: journal.Entry{Kind: "hand-out", Step: "begun", Doing: string(Restoring)}})))
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Ends: string(Running), Keep: journal.Aside})))
+	return a
+}
+
+func TestRecordAside(t *testing.T) {
+	a := handedOut(t)
 	qt.Check(t, qt.Equals(a.Status(), Running))
-	qt.Check(t, qt.Equals(saved(t, a), Pooled))
+	qt.Check(t, qt.Equals(saved(t, a).Status, Pooled))
+	b, err := os.ReadFile(filepath.Join(a.asideDir, RecordFile))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.StringContains(string(b), `"status": "running"`))
 	qt.Assert(t, qt.IsNil(a.RecordProper()))
-	qt.Check(t, qt.Equals(saved(t, a), Running))
+	qt.Check(t, qt.Equals(saved(t, a).Status, Running))
 
 	qt.Assert(t, qt.IsNil(os.RemoveAll(a.Dir())))
 	qt.Check(t, qt.IsNil(a.RecordProper())) // it is done
-	a = made(t, Restoring)
-	qt.Assert(t, qt.IsNil(a.RecordAside(dir)))
+	a = handedOut(t)
 	qt.Assert(t, qt.IsNil(os.RemoveAll(a.Dir())))
 	qt.Check(t, qt.ErrorIs(a.RecordProper(), os.ErrNotExist))
 	(&Registry[*App]{}).Remove(a)
 	qt.Check(t, qt.IsNil(a.RecordProper()))
 }
 
-// The first step of a clone whose record is aside records for good that it was handed
-// out: nobody else does then. Only that makes a spare file.
-func TestStepOfHandedOut(t *testing.T) {
+// TestMarkOfHandedOut finds out by the spare room what a record survives: only one that is
+// written for ever makes it.
+func TestMarkOfHandedOut(t *testing.T) {
 	for name, test := range map[string]struct {
-		to    Status
+		doing Status
 		aside bool
 		lasts bool
 	}{
@@ -180,15 +208,42 @@ func TestStepOfHandedOut(t *testing.T) {
 		"to be removed": {Removing, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := made(t, Restoring)
-			if test.aside {
-				qt.Assert(t, qt.IsNil(a.RecordAside(t.TempDir())))
-			} else {
-				qt.Assert(t, qt.IsNil(a.Assume(Running, nil)))
+			a := handedOut(t)
+			if !test.aside {
+				qt.Assert(t, qt.IsNil(a.RecordProper()))
 			}
-			qt.Assert(t, qt.IsNil(a.Step(test.to, journal.UntilReboot, nil)))
+			qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(a.Dir(), spareFile))))
+			qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Entry: journal.Entry{Kind: "x", Step: "begun", Doing: string(test.doing)}, Keep: journal.UntilReboot})))
 			_, err := os.Lstat(filepath.Join(a.Dir(), spareFile))
 			qt.Check(t, qt.Equals(err == nil, test.lasts), qt.Commentf("%v", err))
+		})
+	}
+}
+
+// TestOlderRecord reads what snapctl wrote before there were entries.
+func TestOlderRecord(t *testing.T) {
+	for status, want := range map[Status]struct {
+		lasting Status
+		kind    string
+	}{
+		Creating: {"", "run"}, Restoring: {"", "restore"}, Snapshotting: {Running, "snapshot"}, Hibernating: {Running, "hibernate"},
+		Waking: {Held, "wake"}, Resuming: {Held, "wake"}, Removing: {"", "remove"},
+		Running: {Running, ""}, Held: {Held, ""}, Stopped: {Stopped, ""}, Pooled: {Pooled, ""},
+	} {
+		t.Run(string(status), func(t *testing.T) {
+			a := made(t, status)
+			rec, _ := a.Read()
+			qt.Assert(t, qt.IsNil(rec.Write(a.Dir(), journal.UntilReboot)))
+			got := saved(t, a)
+			qt.Check(t, qt.Equals(got.Status, want.lasting))
+			qt.Check(t, qt.Equals(got.Operation.Kind, want.kind))
+			qt.Check(t, qt.Equals(got.Now(), status))
+			rec.Restacking = &layer.Ref{}
+			rec.Status = Held
+			qt.Assert(t, qt.IsNil(rec.Write(a.Dir(), journal.UntilReboot)))
+			got = saved(t, a)
+			qt.Check(t, qt.Equals(got.Operation.Kind, "restack"))
+			qt.Check(t, qt.Equals(got.Now(), Held))
 		})
 	}
 }

@@ -103,11 +103,13 @@ type Files struct {
 
 // State is what the app is doing, and what it has to tell.
 type State struct {
-	Status   Status           `json:"status"`
-	StatusAt time.Time        `json:"status_at"`
-	Process  process.Identity `json:"process"`        // the root process
-	Boot     string           `json:"boot,omitempty"` // of the host, in which it became held
-	Exit     string           `json:"exit,omitempty"`
+	Status Status `json:"status"` // one that lasts, or none, see [Record.Now]
+	// Operation is the one that is open.
+	Operation journal.Entry    `json:"operation,omitzero"`
+	StatusAt  time.Time        `json:"status_at"`
+	Process   process.Identity `json:"process"`        // the root process
+	Boot      string           `json:"boot,omitempty"` // of the host, in which it became held
+	Exit      string           `json:"exit,omitempty"`
 	// LastError is the last error that nobody waited for.
 	LastError string `json:"last_error,omitempty"`
 	// Alarm is the first timer of a held app to expire.
@@ -169,13 +171,13 @@ const recordVersion = 1
 // Write replaces the record in an app's directory. A daemon that is killed at any moment
 // finds the old record or the new one. If the disk is full, the room is used that a record
 // which lasts has set aside.
-func (r *Record) Write(dir string, durable journal.Durability) error {
+func (r *Record) Write(dir string, keep journal.Keep) error {
 	r.Version = recordVersion
-	err := journal.Write(filepath.Join(dir, RecordFile), r, durable)
+	err := journal.Write(filepath.Join(dir, RecordFile), r, keep)
 	if errors.Is(err, unix.ENOSPC) && os.Remove(filepath.Join(dir, spareFile)) == nil {
-		return journal.Write(filepath.Join(dir, RecordFile), r, durable)
+		return journal.Write(filepath.Join(dir, RecordFile), r, keep)
 	}
-	if err == nil && durable == journal.Forever {
+	if err == nil && keep == journal.Forever {
 		KeepSpare(dir)
 	}
 	return err
@@ -207,6 +209,7 @@ func Read(dir string) (*Record, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("read record: %w", err)
 	}
+	r.upgrade()
 	switch {
 	case r.Version != recordVersion:
 		return nil, fmt.Errorf("read record: version %d, this snapctld reads %d", r.Version, recordVersion)
@@ -214,8 +217,8 @@ func Read(dir string) (*Record, error) {
 		return nil, fmt.Errorf("read record: name %q in directory %s", r.Name, dir)
 	case r.Spec == nil || r.Spec.Process == nil || r.Spec.Root == nil:
 		return nil, errors.New("read record: no program in it")
-	case !r.Status.Known():
-		return nil, fmt.Errorf("read record: status %q", r.Status)
+	case !r.Status.lasting(), r.Status == "" && !r.Operation.Open(), !r.Now().Known() && r.Operation.Doing != "":
+		return nil, fmt.Errorf("read record: status %q", r.Now())
 	}
 	return &r, nil
 }

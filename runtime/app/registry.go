@@ -105,23 +105,19 @@ func (r *Registry[E]) Add(e E) {
 	r.put(e.self().Name(), e)
 }
 
-// Rename is [App.Assume] for a step that gives the app another name, which the caller has
-// reserved. The caller has the app's turn. Whoever asks for the app by its name finds it by
-// the old one or by the new one. If it fails nothing has changed.
-func (r *Registry[E]) Rename(e E, name string, to Status, change func(*Record)) error {
+// Rename gives an app another name, which the caller has reserved, and amends its record with
+// that, see [App.Amend]. The caller has the app's turn. Whoever asks for the app by its name
+// finds it by the old one or by the new one.
+func (r *Registry[E]) Rename(e E, name string, change func(*Record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := e.self().Name()
-	err := e.self().Assume(to, func(rec *Record) {
+	e.self().Amend(func(rec *Record) {
 		change(rec)
 		rec.Name = name
 	})
-	if err != nil {
-		return err
-	}
 	r.drop(old, e)
 	r.put(name, e)
-	return nil
 }
 
 // Remove forgets an app of which nothing is left. The caller has its turn.

@@ -2,17 +2,16 @@ package app
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"time"
+
+	"github.com/snapctl/snapctl/runtime/journal"
 )
 
-// Status is what an app is doing. Only Running, Held and Stopped last, and Pooled as long as
-// its daemon. The others are steps of an operation: if a new daemon finds an app in one of
-// them, it finishes or undoes the operation.
+// Status is what an app is doing.
 type Status string
 
-// The statuses of an app.
+// Running, Held and Stopped last, and Pooled as long as its daemon: these are in the record.
+// The others are those of an operation that is open, see [Record.Now].
 const (
 	Creating     Status = "creating"
 	Running      Status = "running"
@@ -27,70 +26,57 @@ const (
 	Removing     Status = "removing"
 )
 
-// legal are the steps that an app may take. What a daemon left in the middle of a
-// step can be removed: a clone of a request that was never over is, see package clone.
-var legal = map[Status][]Status{
-	"":           {Creating, Restoring},
-	Creating:     {Running, Removing},
-	Restoring:    {Running, Removing, Pooled},
-	Pooled:       {Restoring, Stopped, Removing},
-	Running:      {Snapshotting, Hibernating, Stopped, Removing},
-	Snapshotting: {Running, Stopped, Removing},
-	Hibernating:  {Running, Held, Stopped, Removing},
-	Held:         {Waking, Stopped, Removing},
-	Waking:       {Resuming, Held, Removing},
-	Resuming:     {Running, Held, Stopped, Removing},
-	Stopped:      {Removing},
-	Removing:     {},
-}
-
-// StepError is a step that an app's status does not allow.
-type StepError struct {
-	App      string
-	From, To Status
-}
-
-func (e *StepError) Error() string {
-	if done, ok := beingDone[e.To]; ok {
-		return fmt.Sprintf("app %s is %s: it can't be %s", e.App, e.From, done)
-	}
-	return fmt.Sprintf("app %s is %s: it can't become %s", e.App, e.From, e.To)
-}
-
-// beingDone says in users' words what a step does to an app.
-var beingDone = map[Status]string{
-	Hibernating: "hibernated", Snapshotting: "saved", Waking: "woken", Resuming: "woken", Stopped: "stopped", Removing: "removed",
-}
-
 // Statuses are all statuses that there are.
 func Statuses() []Status {
-	all := slices.Sorted(maps.Keys(legal))
-	return slices.DeleteFunc(all, func(s Status) bool { return s == "" })
+	return []Status{Creating, Running, Snapshotting, Hibernating, Held, Waking, Resuming, Restoring, Pooled, Stopped, Removing}
 }
 
 // Known tells whether there is such a status.
-func (s Status) Known() bool {
-	_, ok := legal[s]
-	return ok && s != ""
+func (s Status) Known() bool { return slices.Contains(Statuses(), s) }
+
+// lasting tells whether a record may have the status. An app that is being made has none.
+func (s Status) lasting() bool {
+	return s == "" || s == Running || s == Held || s == Stopped || s == Pooled
 }
 
-// May returns a [StepError] if an app of this name and status can't take the step.
-func (s Status) May(name string, to Status) error {
-	if !slices.Contains(legal[s], to) {
-		return &StepError{App: name, From: s, To: to}
+// Now is what the app is doing: what its open operation says, or else its lasting status.
+func (r *Record) Now() Status {
+	if r.Operation.Doing != "" {
+		return Status(r.Operation.Doing)
 	}
-	return nil
+	return r.Status
 }
 
-// step changes the record as a step does. Returns a [StepError] if its status does not
-// allow that.
-func (r *Record) step(to Status, change func(*Record)) error {
-	if err := r.Status.May(r.Name, to); err != nil {
-		return err
+// StatusError is an operation that an app's status does not allow.
+type StatusError struct {
+	App    string
+	Status Status
+	Done   string // what it would do to the app, as a participle
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("app %s is %s: it can't be %s", e.App, e.Status, e.Done)
+}
+
+// older are the statuses by which records of snapctl before there were entries tell which
+// operation was open, and how far it had come.
+var older = map[Status]State{
+	Creating:     {Operation: journal.Entry{Kind: "run", Step: "begun"}},
+	Restoring:    {Operation: journal.Entry{Kind: "restore", Step: "begun"}},
+	Snapshotting: {Status: Running, Operation: journal.Entry{Kind: "snapshot", Step: "begun"}},
+	Hibernating:  {Status: Running, Operation: journal.Entry{Kind: "hibernate", Step: "begun"}},
+	Waking:       {Status: Held, Operation: journal.Entry{Kind: "wake", Step: "begun"}},
+	Resuming:     {Status: Held, Operation: journal.Entry{Kind: "wake", Step: "resuming"}},
+	Removing:     {Operation: journal.Entry{Kind: "remove", Step: "begun"}},
+}
+
+// upgrade makes a record of an older snapctl one of this.
+func (r *Record) upgrade() {
+	if s, ok := older[r.Status]; ok {
+		s.Operation.Doing = string(r.Status)
+		r.Status, r.Operation = s.Status, s.Operation
 	}
-	r.Status, r.StatusAt = to, time.Now()
-	if change != nil {
-		change(r)
+	if !r.Operation.Open() && (r.Restacking != nil || r.Relinking) {
+		r.Operation = journal.Entry{Kind: "restack", Step: "begun"}
 	}
-	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/preflight"
@@ -36,7 +35,9 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 			return nil, err
 		}
 		var err error
-		if inside, err = s.NetState().Save(ctx, c.ns, o.Settings, pids); err != nil {
+		state := s.NetState()
+		state.Repairing = func(ctx context.Context) error { return o.At(ctx, "repairing") }
+		if inside, err = state.Save(ctx, c.ns, o.Settings, pids); err != nil {
 			return nil, err
 		}
 		watched, err := c.watched(ctx, pids)
@@ -56,7 +57,7 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		m.Connections, m.HostFiles, m.Bound = len(inside.Connections), c.host.kept, c.host.bound
 	}
 	c.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		if err := errors.Join(fault.Point(ctx, fault.SnapshotAfterDump), c.keepFiles(ctx, t, s, to.Images(), o.Seen)); err != nil || !o.End {
+		if err := errors.Join(o.At(ctx, "dumped"), c.keepFiles(ctx, t, s, to.Images(), o.Seen)); err != nil || !o.End {
 			return err
 		}
 		saved.HostFiles, saved.Bound = c.host.kept, c.host.bound
@@ -69,9 +70,9 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		if err := errors.Join(s.saveDev(ctx, to), inside.Write(to)); err != nil {
 			return err
 		}
-		return fault.Point(ctx, fault.SnapshotBeforeCommit)
+		return o.At(ctx, "written")
 	}
-	c.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterAdopt) }
-	c.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.SnapshotAfterCommit) }
+	c.Adopted = func(ctx context.Context) error { return o.At(ctx, "adopted") }
+	c.Committed = func(ctx context.Context) error { return o.At(ctx, "saved") }
 	return c.take(ctx)
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/copies"
@@ -57,12 +56,12 @@ func (t *Tools) Hibernate(ctx context.Context, s *Subject, o Saving) (*Taken, er
 		return errors.Join(s.saveDev(ctx, to), state.Write(to))
 	}
 	h.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(fault.Point(ctx, fault.HibernateAfterDump), h.keepFiles(ctx, t, s, to.Images(), o.Seen))
+		return errors.Join(o.At(ctx, "dumped"), h.keepFiles(ctx, t, s, to.Images(), o.Seen))
 	}
 	h.Alarm = o.Alarm
 	h.Describe = func(m *snapshot.Manifest) { m.HostFiles, m.Bound = h.host.kept, h.host.bound }
-	h.Adopted = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterAdopt) }
-	h.Committed = func(ctx context.Context) error { return fault.Point(ctx, fault.HibernateAfterCommit) }
+	h.Adopted = func(ctx context.Context) error { return o.At(ctx, "adopted") }
+	h.Committed = func(ctx context.Context) error { return o.At(ctx, "saved") }
 	return h.take(ctx)
 }
 
@@ -76,7 +75,7 @@ var _ snapshot.Sockets = (*holding)(nil)
 
 // Hold implements [snapshot.Sockets].
 func (l *holding) Hold(ctx context.Context, pids []int) error {
-	if err := fault.Point(ctx, fault.HibernateAfterFreeze); err != nil {
+	if err := l.h.o.At(ctx, "frozen"); err != nil {
 		return err
 	}
 	set, err := collect.App(ctx, pids, l.h.hold)
@@ -90,7 +89,7 @@ func (l *holding) Hold(ctx context.Context, pids []int) error {
 	if err := l.h.o.Hold(ctx, set); err != nil {
 		return err
 	}
-	return fault.Point(ctx, fault.HibernateAfterHold)
+	return l.h.o.At(ctx, "held")
 }
 
 // check refuses what can't be held, and notes what will be otherwise.
@@ -105,5 +104,5 @@ func (l *holding) check(ctx context.Context, set *hold.Set) error {
 	if err := s.onlyQueues(); err != nil {
 		return err
 	}
-	return fault.Point(ctx, fault.HibernateAfterCollect)
+	return l.h.o.At(ctx, "collected")
 }

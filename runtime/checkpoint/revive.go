@@ -9,7 +9,6 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
@@ -36,6 +35,8 @@ type Revival struct {
 	// when what is restored has been checked.
 	Options func() (sockopt.Saved, error)
 	Step    func(name string) // is told the name of each step as it begins
+	// At is as in [Saving]: it is called before CRIU is started.
+	At func(ctx context.Context, step string) error
 	// Enclose makes as much of the sandbox as there must be before CRIU is started, and
 	// returns its network namespace, which Revive closes.
 	Enclose func(ctx context.Context) (*netns.NS, error)
@@ -140,7 +141,7 @@ func (t *Tools) run(ctx context.Context, s *Subject, r *Revival, o restore.Optio
 	var ferr error
 	start := o.Start
 	o.Start = func(cmd *exec.Cmd) error {
-		if err := fault.Point(ctx, fault.WakeBeforeRestore); err != nil {
+		if err := r.At(ctx, "starting"); err != nil {
 			return err
 		}
 		err := start(cmd)

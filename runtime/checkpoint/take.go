@@ -30,6 +30,9 @@ type Saving struct {
 	// End ends the processes when they are saved. It is for Copy: Hibernate always does so.
 	End  bool
 	Step func(name string) // as in snapshot.TakeOptions
+	// At is called at each point that tells of a crash how far it had come, by the names that
+	// the tables of the operations have: see package journal. An error is one of the operation.
+	At func(ctx context.Context, step string) error
 	// Hold is given what is held of the frozen app, and owns it from then on. When it has
 	// returned nil the processes may end. It is for Hibernate.
 	Hold func(ctx context.Context, set *hold.Set) error

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
-	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
@@ -14,7 +13,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -31,7 +30,7 @@ type Request struct {
 	Files     engine.Files // the template's are the snapshot's
 	Pool      PoolUse
 	KeepGoing bool
-	batch     string        // see batch.go
+	together  *request      // see request.go
 	Op        event.ID      // of the request
 	Done      func(Outcome) // called by several at the same time
 }
@@ -63,7 +62,7 @@ type cloning struct {
 	index    int
 	existing int // how many clones there were before
 
-	app  *engine.App // once it is enrolled, or taken from the pool
+	run  *engine.Run // that makes it: it is enrolled, or taken from the pool
 	born engine.Birth
 }
 
@@ -72,7 +71,7 @@ func (one *cloning) name() string { return one.req.Names[one.index] }
 
 // plan is what the rules of the template say of the clone, which has its name and its endpoint.
 func (one *cloning) plan() (*template.Plan, error) {
-	p, err := one.t.Rules.Plan(one.app.Instance(len(one.req.Names), one.existing, one.req.Set))
+	p, err := one.t.Rules.Plan(one.run.Subject.Instance(len(one.req.Names), one.existing, one.req.Set))
 	if err != nil {
 		return nil, fmt.Errorf("rules of template %s: %w: %w", one.t.Name, errdefs.ErrInvalidArgument, err)
 	}
@@ -89,40 +88,56 @@ func (c *Clones) Make(ctx context.Context, t *catalog.Template, req Request) err
 	if err != nil {
 		return err
 	}
-	if len(req.Names) > 1 && !req.KeepGoing {
-		if req.batch, err = c.batches.begin(); err != nil {
+	req.together = c.newRequest(&req)
+	r, err := c.requests.Begin(req.together, nil)
+	if err != nil {
+		return err
+	}
+	return r.Do(ctx, func(ctx context.Context) error {
+		err := c.makeAll(ctx, r, cloning{t: t, images: images, req: &req, existing: len(c.Of(t.Name))}, from)
+		// What fails because it was interrupted may not say so.
+		if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		if err != nil {
 			return err
 		}
-	}
-	made := &madeClones{}
+		return errors.Join(r.At(ctx, "complete"), r.At(ctx, "over"))
+	})
+}
+
+// makeAll makes the clones of a request.
+func (c *Clones) makeAll(ctx context.Context, r *journal.Run[*request], each cloning, from *lazySource) error {
+	req := each.req
 	// A restore mostly waits for the kernel, some 10 ms, or for one processor.
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(4, 2*runtime.NumCPU()))
-	existing := len(c.Of(t.Name))
 	for i := range req.Names {
-		one := cloning{t: t, images: images, req: &req, index: i, existing: existing}
+		one := each
+		one.index = i
 		// One after the other, so that endpoints are in the order of numbers.
 		pooled, release, err := c.takeFromPool(gctx, &one)
 		kind, finish := event.Clone, c.makeClone
 		if pooled || err != nil {
 			kind, finish = event.HandOut, c.handOut
 		}
-		op := c.Events.Begin(kind, event.About{App: one.name(), Template: t.Name, Within: req.Op})
+		op := c.Events.Begin(kind, event.About{App: one.name(), Template: one.t.Name, Within: req.Op})
 		if !pooled && err == nil {
 			if one.source, err = from.get(gctx); err == nil {
-				release, err = c.enrollClone(gctx, &one)
+				release, err = c.enrollClone(gctx, &one, op)
 			}
 		}
 		g.Go(func() error {
 			out := Outcome{Name: one.name(), Pooled: pooled}
 			if err == nil {
-				out.App = one.app
+				out.App = one.run.Subject
 				err = finish(gctx, one, op)
 				release()
 			}
 			out.Ended = op.End(err)
 			if err == nil {
-				made.add(out.App)
+				req.together.add(out.App)
+				err = r.At(gctx, "recorded")
 			}
 			req.Done(out)
 			if req.KeepGoing {
@@ -131,56 +146,11 @@ func (c *Clones) Make(ctx context.Context, t *catalog.Template, req Request) err
 			return err
 		})
 	}
-	err = g.Wait()
-	if err == nil {
-		err = fault.Point(ctx, fault.CloneBeforeEnd)
-	}
-	if err == nil {
-		err = c.batches.end(req.batch)
-	}
-	if err == nil {
-		return nil
-	}
-	// What fails because it was interrupted may not say so.
-	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
-	}
-	if uerr := c.undoClones(context.WithoutCancel(ctx), made.list); uerr != nil {
-		return errors.Join(err, uerr) // the next daemon undoes the rest
-	}
-	return errors.Join(err, c.batches.end(req.batch))
-}
-
-type madeClones struct {
-	mu   sync.Mutex
-	list []*engine.App
-}
-
-func (m *madeClones) add(a *engine.App) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.list = append(m.list, a)
-}
-
-// undoClones removes clones that were made with one that failed.
-func (c *Clones) undoClones(ctx context.Context, list []*engine.App) error {
-	var g errgroup.Group
-	g.SetLimit(max(4, 2*runtime.NumCPU()))
-	for _, a := range list {
-		g.Go(func() error {
-			release, err := a.Take(ctx, "undo")
-			if err != nil {
-				return err
-			}
-			defer release()
-			return c.Engine.Expunge(ctx, a)
-		})
-	}
 	return g.Wait()
 }
 
 // enrollClone gives a clone its name and endpoint, and takes its turn.
-func (c *Clones) enrollClone(ctx context.Context, one *cloning) (release func(), err error) {
+func (c *Clones) enrollClone(ctx context.Context, one *cloning, op *event.Operation) (release func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err // another one has failed
 	}
@@ -189,7 +159,7 @@ func (c *Clones) enrollClone(ctx context.Context, one *cloning) (release func(),
 		return nil, err
 	}
 	rec.Name, rec.RestoredFrom = one.name(), one.t.Snapshot
-	rec.Batch = one.req.batch
+	rec.Batch = one.req.together.name
 	rec.Template, rec.Number, rec.Generation = one.t.Name, one.req.numbers[one.index], template.NewGeneration()
 	if err := rec.HeedRules(one.t.Rules); err != nil {
 		return nil, err
@@ -199,25 +169,19 @@ func (c *Clones) enrollClone(ctx context.Context, one *cloning) (release func(),
 		rec.Addr4 = one.req.Endpoints[one.index]
 	}
 	one.born = engine.Birth{Source: one.source, Images: one.images, Files: one.req.Files, Pages: rec.RestoreMemory}
-	one.app, release, err = c.Engine.Enroll(ctx, *rec, &one.born)
+	one.run, release, err = c.Engine.Enroll(ctx, *rec, &one.born, op)
 	return release, err
 }
 
 // makeClone makes an enrolled clone. If it fails nothing is left of it.
-func (c *Clones) makeClone(ctx context.Context, one cloning, op *event.Operation) (err error) {
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.Engine.Expunge(context.WithoutCancel(ctx), one.app))
+func (c *Clones) makeClone(ctx context.Context, one cloning, _ *event.Operation) error {
+	return one.run.Do(ctx, func(ctx context.Context) (err error) {
+		if one.born.Plan, err = one.plan(); err != nil {
+			return err
 		}
-	}()
-	if err := fault.Point(ctx, fault.CloneAfterRecord); err != nil {
-		return err
-	}
-	if one.born.Plan, err = one.plan(); err != nil {
-		return err
-	}
-	if err := c.Engine.Instantiate(ctx, one.app, one.born, op); err != nil {
-		return fmt.Errorf("clone %s: %w", one.name(), err)
-	}
-	return fault.Point(ctx, fault.CloneAfterCommit)
+		if err := c.Engine.Instantiate(ctx, one.run, one.born); err != nil {
+			return fmt.Errorf("clone %s: %w", one.name(), err)
+		}
+		return nil
+	})
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
@@ -40,11 +41,11 @@ import (
 // them, and ends them. An [engine.Engine] says what each method does.
 type Engine interface {
 	TakeSnapshot(ctx context.Context, a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
-	Enroll(ctx context.Context, rec app.Record, b *engine.Birth) (a *engine.App, release func(), err error)
-	Instantiate(ctx context.Context, a *engine.App, b engine.Birth, op *event.Operation) error
-	MakeReady(ctx context.Context, a *engine.App, b engine.Birth, rules *template.Rules, op *event.Operation) error
-	TakeReady(a *engine.App, name string, change func(*app.Record)) (release func(), err error)
-	HandOut(ctx context.Context, a *engine.App, p *template.Plan, op *event.Operation) error
+	Enroll(ctx context.Context, rec app.Record, b *engine.Birth, op *event.Operation) (r *engine.Run, release func(), err error)
+	Instantiate(ctx context.Context, r *engine.Run, b engine.Birth) error
+	MakeReady(ctx context.Context, r *engine.Run, b engine.Birth, rules *template.Rules) error
+	TakeReady(a *engine.App, name string, change func(*app.Record)) (r *engine.Run, release func(), err error)
+	HandOut(ctx context.Context, r *engine.Run, p *template.Plan) error
 	DropReady(ctx context.Context, a *engine.App) error
 	Expunge(ctx context.Context, a *engine.App) error
 }
@@ -71,15 +72,21 @@ type Clones struct {
 	Rooms
 	*pools
 
-	batches batches
+	requests    *journal.Kind[*request]
+	requestsDir string // of the files of requests that are not over
+	log         *slog.Logger
 }
+
+// Operations are the tables of what is done with templates and clones, beside the engine's.
+func Operations() []journal.Table { return []journal.Table{templateTable, requestTable} }
 
 // New returns clones that no pool is kept of yet, see [Clones.KeepPools]. Requests for several
 // clones that are under way are noted in the state directory. What fails in the background is
 // logged.
 func New(rooms Rooms, stateDir string, log *slog.Logger) (*Clones, error) {
-	c := &Clones{Rooms: rooms, pools: newPools(log), batches: batches(filepath.Join(stateDir, "batches"))}
-	if err := os.MkdirAll(string(c.batches), 0o700); err != nil {
+	c := &Clones{Rooms: rooms, pools: newPools(log), requestsDir: filepath.Join(stateDir, "batches"), log: log}
+	c.requests = c.requestKind()
+	if err := os.MkdirAll(c.requestsDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
 	return c, nil

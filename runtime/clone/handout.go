@@ -10,7 +10,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -61,17 +60,17 @@ func (c *Clones) takeReady(one *cloning) (release func(), err error) {
 		if pages := one.req.Policy.Pages; pages != nil && a.Pages() != *pages {
 			continue
 		}
-		release, err := c.Engine.TakeReady(a, one.name(), func(r *app.Record) {
-			r.Template, r.Number, r.Generation = one.t.Name, one.req.numbers[one.index], template.NewGeneration()
-			r.Batch = one.req.batch
-			one.req.Policy.Change(r)
+		r, release, err := c.Engine.TakeReady(a, one.name(), func(rec *app.Record) {
+			rec.Template, rec.Number, rec.Generation = one.t.Name, one.req.numbers[one.index], template.NewGeneration()
+			rec.Batch = one.req.together.name
+			one.req.Policy.Change(rec)
 		})
 		if err != nil {
 			return nil, err
 		}
-		if release != nil {
+		if r != nil {
 			c.left(a)
-			one.app = a
+			one.run = r
 			return release, nil
 		}
 	}
@@ -80,24 +79,18 @@ func (c *Clones) takeReady(one *cloning) (release func(), err error) {
 
 // handOut makes an app that was taken from the pool the clone that was asked for.
 // If it fails nothing is left of the clone.
-func (c *Clones) handOut(ctx context.Context, one cloning, op *event.Operation) (err error) {
-	op.Step("take from pool")
+func (c *Clones) handOut(ctx context.Context, one cloning, op *event.Operation) error {
 	defer c.Soon()
-	defer func() {
+	one.run.Tell(op)
+	return one.run.Do(ctx, func(ctx context.Context) error {
+		plan, err := one.plan()
 		if err != nil {
-			err = errors.Join(err, c.Engine.Expunge(context.WithoutCancel(ctx), one.app))
+			return err
 		}
-	}()
-	if err := fault.Point(ctx, fault.HandoutAfterRecord); err != nil {
-		return err
-	}
-	plan, err := one.plan()
-	if err != nil {
-		return err
-	}
-	if err := c.Engine.HandOut(ctx, one.app, plan, op); err != nil {
-		return err
-	}
-	c.handedOut(one.app.App)
-	return fault.Point(ctx, fault.HandoutAfterCommit)
+		if err := c.Engine.HandOut(ctx, one.run, plan); err != nil {
+			return err
+		}
+		c.handedOut(one.run.Subject.App)
+		return nil
+	})
 }

@@ -146,24 +146,21 @@ func (c *Clones) makeReady(ctx context.Context, t *catalog.Template) (err error)
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.Name, t.Snapshot
 	born := engine.Birth{Source: &s, Images: images, Pages: rec.RestoreMemory}
-	a, release, err := c.Engine.Enroll(ctx, *rec, &born)
+	r, release, err := c.Engine.Enroll(ctx, *rec, &born, op)
 	if err != nil {
 		return err
 	}
 	defer release()
+	a := r.Subject
 	c.stands(a, t)
-	defer func() {
-		if err == nil {
-			return
+	err = r.Do(ctx, func(ctx context.Context) error {
+		if !c.Catalog.Has(t) { // removed before it could be seen that it has a ready clone
+			return fmt.Errorf("template %s: %w", t.Name, errdefs.ErrNotFound)
 		}
-		uerr := c.Engine.Expunge(context.WithoutCancel(ctx), a)
-		if uerr == nil {
-			c.left(a)
-		}
-		err = errors.Join(err, uerr)
-	}()
-	if !c.Catalog.Has(t) { // removed before it could be seen that it has a ready clone
-		return fmt.Errorf("template %s: %w", t.Name, errdefs.ErrNotFound)
+		return c.Engine.MakeReady(ctx, r, born, t.Rules)
+	})
+	if a.Gone() {
+		c.left(a)
 	}
-	return c.Engine.MakeReady(ctx, a, born, t.Rules, op)
+	return err
 }

@@ -32,7 +32,7 @@ type pools struct {
 	going  int        // requests for clones
 	ended  time.Time  // when the last one ended
 	ready  []standing // oldest first
-	handed []*app.App // clones whose records are aside, see [app.App.RecordAside]
+	handed []*app.App // clones whose records are aside, see [app.New]
 	failed map[*catalog.Template]error
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
+	"github.com/snapctl/snapctl/runtime/journal"
 )
 
 // fakeKeeper is a keeper that tells what it is asked, and answers what errs says.
@@ -62,8 +63,8 @@ func TestCalm(t *testing.T) {
 // handedOut is a clone that was handed out, with its record aside.
 func handedOut(t *testing.T, dir string) *app.App {
 	t.Helper()
-	a := app.New(dir, app.Record{Identity: app.Identity{Name: "t-1"}, State: app.State{Status: app.Restoring}})
-	qt.Assert(t, qt.IsNil(a.RecordAside(t.TempDir())))
+	a := app.New(dir, t.TempDir(), app.Record{Identity: app.Identity{Name: "t-1"}, State: app.State{Status: app.Pooled}})
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Ends: string(app.Running), Keep: journal.Aside})))
 	return a
 }
 

@@ -3,11 +3,12 @@ package clone
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
@@ -19,57 +20,101 @@ type TemplateRequest struct {
 	Op                    *event.Operation
 }
 
+var templateTable = journal.Table{
+	Name: "create-template",
+	Steps: []journal.Step{
+		{Name: "begun", Means: "it is decided, and nothing recorded"},
+		{Name: "owned", Means: "the intent is recorded: a snapshot of the template's name is the template's", Keep: journal.Forever},
+		{Name: "saved", Means: "the snapshot that it is made of is there", Then: "check snapshot"},
+		{Name: "recorded", Means: "the template is recorded", Keep: journal.Forever, Ends: journal.Same, Commits: true},
+	},
+}
+
+// drafted is a template that is being made.
+type drafted struct {
+	*catalog.Draft
+	log *slog.Logger
+}
+
+var _ journal.Subject = (*drafted)(nil)
+
+// Mark implements [journal.Subject]. A template of which only the intent is on record is removed
+// by the next daemon: see [catalog.Open].
+func (d *drafted) Mark(m journal.Mark) error {
+	switch {
+	case m.Keep == journal.Nothing:
+		return nil
+	case m.Ends == "":
+		return d.Owns()
+	default:
+		return d.Commit()
+	}
+}
+
+// Told implements [journal.Subject].
+func (d *drafted) Told(ctx context.Context, err error) {
+	d.log.ErrorContext(ctx, "it is too late to undo this", slog.String("template", d.Name), slog.Any("error", err))
+}
+
 // CreateTemplate makes a template. If it fails nothing is left of it.
 func (c *Clones) CreateTemplate(ctx context.Context, req TemplateRequest) (_ *catalog.Template, _ *engine.Outcome, err error) {
 	draft, err := c.Catalog.Begin(req.Name, req.Snapshot, req.Rules)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, draft.Drop())
-			c.Freed()
-		}
-	}()
+	kind := journal.Kind[*drafted]{Table: templateTable, Undo: func(_ context.Context, r *journal.Run[*drafted]) error {
+		defer c.Freed()
+		return r.Subject.Drop()
+	}}
+	r, err := kind.Begin(&drafted{Draft: draft, log: c.log}, req.Op)
+	if err != nil {
+		return nil, nil, errors.Join(err, draft.Drop())
+	}
 	out := &engine.Outcome{}
-	if req.App != nil {
-		own := func(ctx context.Context) error {
-			return errors.Join(draft.Owns(), fault.Point(ctx, fault.TemplateAfterRecord))
+	err = r.Do(ctx, func(ctx context.Context) error {
+		if req.App != nil {
+			_, out, err = c.Engine.TakeSnapshot(ctx, req.App, engine.SnapshotRequest{
+				Name: req.Name, Whole: draft.Rules.Memory == template.MemoryCopied, Op: req.Op,
+				Reserved: func(ctx context.Context) error { return r.At(ctx, "owned") },
+			})
+			if err != nil {
+				return err
+			}
 		}
-		_, out, err = c.Engine.TakeSnapshot(ctx, req.App, engine.SnapshotRequest{
-			Name: req.Name, Whole: draft.Rules.Memory == template.MemoryCopied, Reserved: own, Op: req.Op,
-		})
-		if err != nil {
-			return nil, nil, err
+		if err := r.At(ctx, "saved"); err != nil {
+			return err
 		}
-	}
-	if err := fault.Point(ctx, fault.TemplateAfterSnapshot); err != nil {
-		return nil, nil, err
-	}
-	req.Op.Step("check snapshot")
-	opened, err := c.Store.Open(ctx, draft.Snapshot, snapshot.ByDigest)
+		if err := c.checkSnapshot(ctx, draft, out); err != nil {
+			return err
+		}
+		return r.At(ctx, "recorded")
+	})
 	if err != nil {
 		return nil, nil, err
+	}
+	return draft.Add(), out, nil
+}
+
+// checkSnapshot reads all of the snapshot that a template is going to be made of, and notes
+// what its clones would have in common.
+func (c *Clones) checkSnapshot(ctx context.Context, draft *catalog.Draft, out *engine.Outcome) error {
+	opened, err := c.Store.Open(ctx, draft.Snapshot, snapshot.ByDigest)
+	if err != nil {
+		return err
 	}
 	s := engine.Source{Snapshot: opened}
 	defer s.Close()
 	if !s.Manifest.WithStorage {
-		return nil, nil, engine.Refusef("snapshot %s has no files: a template needs them", draft.Snapshot)
+		return engine.Refusef("snapshot %s has no files: a template needs them", draft.Snapshot)
 	}
 	images, err := draft.Inspect(ctx, s.Inspect)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	if note := engine.Repeats(images.Repeats, engine.Cloned); note != nil {
 		out.Notes = append(out.Notes, *note)
 	}
-	if err := draft.Commit(); err != nil {
-		return nil, nil, err
-	}
-	if err := fault.Point(ctx, fault.TemplateAfterCommit); err != nil {
-		return nil, nil, err
-	}
-	return draft.Add(), out, nil
+	return nil
 }
 
 // RemoveTemplate removes a template that has no clones, and what stands ready in

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -102,6 +104,9 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d.tasks.Run(d.clones.KeepPools)
 	return d, nil
 }
+
+// Operations are the tables of all operations that a daemon does.
+func Operations() []journal.Table { return slices.Concat(engine.Operations(), clone.Operations()) }
 
 // openApps opens what apps and their clones are made with. Neither knows an app yet.
 func (d *Daemon) openApps(ctx context.Context) (err error) {

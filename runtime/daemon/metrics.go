@@ -13,11 +13,11 @@ func (d *Daemon) state() metrics.State {
 	ready := make(map[string]int) // by template
 	for _, a := range d.engine.Apps.List() {
 		rec, _ := a.Read()
-		s.Apps[string(rec.Status)]++
-		if rec.Status == app.Held {
+		s.Apps[string(rec.Now())]++
+		if rec.Now() == app.Held {
 			s.HeldSockets += len(a.Endpoint.HeldInodes())
 		}
-		if rec.Status == app.Pooled {
+		if rec.Now() == app.Pooled {
 			ready[rec.Pool]++
 		}
 		for _, f := range rec.Memory {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 
@@ -22,6 +23,7 @@ type App struct {
 	*app.App
 	Box      *sandbox.Sandbox
 	Endpoint *vem.Endpoint // its place in its network
+	log      *slog.Logger
 
 	// Only the holder of the turn uses these.
 	proc  *process.Process
@@ -40,9 +42,10 @@ type App struct {
 
 func (eng *Engine) newApp(rec app.Record) *App {
 	place := rec.DirName()
-	a := &App{App: app.New(eng.appDir(place), rec), wasReady: rec.Pool != ""}
+	runDir := filepath.Join(eng.runDir, "apps", place)
+	a := &App{App: app.New(eng.appDir(place), runDir, rec), log: eng.log, wasReady: rec.Pool != ""}
 	a.Box = sandbox.New(sandbox.Config{
-		Name: place, StateDir: a.Dir(), RunDir: filepath.Join(eng.runDir, "apps", place),
+		Name: place, StateDir: a.Dir(), RunDir: runDir,
 		Hide: eng.hidden, Cgroups: eng.Cgroups, Spec: rec.Spec, Log: eng.log,
 		Layers: func(ctx context.Context) ([]string, error) {
 			rec, _ := a.Read()

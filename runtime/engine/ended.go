@@ -7,27 +7,25 @@ import (
 	"path/filepath"
 
 	"github.com/snapctl/snapctl/runtime/checkpoint"
-	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// saveStopped makes a snapshot of an app that has ended: of its files. Whatever is made
-// of it runs the program anew. The caller has the app's turn.
-func (eng *Engine) saveStopped(ctx context.Context, a *App, req SnapshotRequest) (*snapshot.Manifest, *Outcome, error) {
-	req.Op.Step("save files")
+// saveStopped saves an app that has ended: its files. Whatever is made of it runs the program
+// anew. Returns where.
+func (eng *Engine) saveStopped(ctx context.Context, r *Run, req SnapshotRequest) (snapshot.Dir, error) {
+	a := r.Subject
+	r.Step("save files")
 	target, free, err := eng.reserve(ctx, req, a.Name())
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
 	defer free()
-	defer eng.Storage.SweepSoon()
 	layers, shared, err := eng.restack(ctx, a)
 	if err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", a.Name(), err)
+		return "", fmt.Errorf("snapshot %s: %w", a.Name(), err)
 	}
 	rec, _ := a.Read()
 	o := snapshot.FilesOptions{
@@ -42,40 +40,36 @@ func (eng *Engine) saveStopped(ctx context.Context, a *App, req SnapshotRequest)
 			return layer.CopyUpper(ctx, a.Box.Upper(), to.Storage())
 		}
 	}
-	if err := fault.Point(ctx, fault.SnapshotBeforeCommit); err != nil {
-		return nil, nil, err
+	if err := r.At(ctx, "written"); err != nil {
+		return "", err
 	}
-	dir, err := snapshot.TakeFiles(ctx, o)
-	if err != nil {
-		return nil, nil, err
-	}
-	m, err := dir.Manifest()
-	return m, &Outcome{}, err
+	return snapshot.TakeFiles(ctx, o)
 }
 
 // revive makes the processes of an app that is made of a snapshot: those that were
 // saved, or the program anew if there were none.
-func (eng *Engine) revive(ctx context.Context, a *App, b Birth, op *event.Operation) (*process.Process, error) {
+func (eng *Engine) revive(ctx context.Context, r *Run, b Birth) (*process.Process, error) {
+	a := r.Subject
 	if b.Source.Manifest.Processes > 0 {
 		connections, err := b.Source.connections(b.Plan.Connections.Internal)
 		if err != nil {
 			return nil, err
 		}
 		return eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
-			From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Hostname: b.Plan.Hostname, Step: op.Step,
+			From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Hostname: b.Plan.Hostname, Step: r.Step, At: r.At,
 			Connections: connections, Options: b.Source.socketOptions,
 			Enclose:   func(ctx context.Context) (*netns.NS, error) { return eng.enclose(ctx, a) },
-			Meanwhile: func(ctx context.Context) error { return eng.furnish(ctx, a, b, op) },
+			Meanwhile: func(ctx context.Context) error { return eng.furnish(ctx, r, b) },
 			Connect:   func(ctx context.Context, ns *netns.NS) error { return eng.connect(ctx, a, b.Plan, ns) },
 		})
 	}
-	op.Step("start program")
+	r.Step("start program")
 	ns, err := eng.enclose(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // a handle
-	if err := errors.Join(eng.furnish(ctx, a, b, op), eng.connect(ctx, a, b.Plan, ns)); err != nil {
+	if err := errors.Join(eng.furnish(ctx, r, b), eng.connect(ctx, a, b.Plan, ns)); err != nil {
 		return nil, err
 	}
 	launch, err := a.Box.Launch(ctx, ns)

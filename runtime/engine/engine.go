@@ -1,14 +1,21 @@
 // Package engine has what can be done with the apps of one host: run, hibernate, wake, save,
-// restore, stop and remove them, and have them stand ready until they are handed out. It also finishes or undoes what a killed daemon left.
+// restore, stop and remove them, and have them stand ready until they are handed out. It also
+// finishes or undoes what a killed daemon left.
 //
-// Every change of an app is an operation that has the app's turn (package app). An
-// operation persists each step before it takes it, so that a daemon killed at
-// any point leaves something that the next one finishes or undoes (recover.go):
+// Every change of an app is an operation that has the app's turn (package app) and a table of
+// steps (package journal), which stands in the file of the operation: a daemon killed at any
+// point leaves something that the next one finishes or undoes (recover.go). What lasts is
 //
-//	creating --> running -> hibernating -> held -> waking -> resuming -> running
-//	restoring -----^ |  \-> snapshotting -> running
-//	 |     ^         +----> stopped -> removing
-//	 +-> pooled
+//	run, restore, clone
+//	         |
+//	         v      hibernate
+//	      running ------------> held
+//	       |   ^                 |  |
+//	       |   +-----------------+  |
+//	       |          wake          |
+//	       +------> stopped <-------+
+//
+// and pooled, that of a clone which stands ready until it is handed out.
 package engine
 
 import (
@@ -73,6 +80,7 @@ type Engine struct {
 	// As in Options.
 	unfinished func(app.Record) bool
 	readyGone  func()
+	kinds      kinds
 }
 
 // New returns an engine that knows no app yet, see [Engine.Recover].
@@ -81,6 +89,7 @@ func New(rooms Rooms, opt Options) (*Engine, error) {
 		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
 		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone,
 	}
+	eng.kinds = eng.makeKinds()
 	for _, dir := range []string{eng.appsDir(), filepath.Join(opt.RunDir, "apps")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)

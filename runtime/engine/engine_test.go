@@ -31,7 +31,7 @@ import (
 // named is an app of which there is a record and nothing else.
 func named(t *testing.T, name string, state app.State) *App {
 	t.Helper()
-	return &App{App: app.New(filepath.Join(t.TempDir(), name), app.Record{Identity: app.Identity{Name: name}, State: state})}
+	return &App{App: app.New(filepath.Join(t.TempDir(), name), t.TempDir(), app.Record{Identity: app.Identity{Name: name}, State: state})}
 }
 
 func TestRecordOfASnapshot(t *testing.T) {

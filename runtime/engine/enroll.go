@@ -10,42 +10,49 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/vem"
 )
 
 // Enroll enrolls an app that is to be made of a snapshot: it gives the app its name and endpoint,
-// takes its turn, and has the record on the disk when it returns. It chooses which layers the
-// app shares. An app whose record names a pool is going to stand ready, see MakeReady: others get
-// its endpoint if they ask for it. If Enroll fails nothing is left of the app.
+// takes its turn, and begins the operation that makes it: the record is on the disk when Enroll
+// returns. It chooses which layers the app shares. An app whose record names a pool is going to
+// stand ready, see MakeReady: others get its endpoint if they ask for it. If Enroll fails nothing
+// is left of the app; if the operation fails, neither.
 //
 // The endpoint of an app that only stands ready is given up for another one, see vacate. Returns
 // an errdefs.ErrAlreadyExists if the name, the address or a port is taken.
-func (eng *Engine) Enroll(ctx context.Context, rec app.Record, b *Birth) (_ *App, release func(), err error) {
+func (eng *Engine) Enroll(ctx context.Context, rec app.Record, b *Birth, op *event.Operation) (_ *Run, release func(), err error) {
 	rec.ForgetMemory(b.Pages)
 	if b.Files == PrivateFiles {
 		b.copied, rec.Layers = eng.Storage.Paths(rec.Layers), nil
 	} else if b.copied, err = eng.unstackable(ctx, &rec); err != nil {
 		return nil, nil, err
 	}
-	return eng.enroll(ctx, rec, app.Restoring)
+	kind := eng.kinds.restore
+	switch {
+	case rec.Pool != "":
+		kind = eng.kinds.fill
+	case rec.Template != "":
+		kind = eng.kinds.clone
+	}
+	return eng.enroll(ctx, rec, kind, op)
 }
 
-// enroll gives an app its name and endpoint and takes its turn. The record is
-// on the disk when it returns. An endpoint that only stands ready is given up for it,
-// see vacate.
-func (eng *Engine) enroll(ctx context.Context, rec app.Record, first app.Status) (_ *App, release func(), err error) {
+// enroll gives an app its name and endpoint, takes its turn and begins the operation that makes
+// it. An endpoint that only stands ready is given up for it, see vacate.
+func (eng *Engine) enroll(ctx context.Context, rec app.Record, k *Kind, op *event.Operation) (_ *Run, release func(), err error) {
 	asked := rec.Addr4
-	a, release, err := eng.enrollAs(ctx, &rec, first)
+	r, release, err := eng.enrollAs(ctx, &rec, k, op)
 	for {
 		from, ok := errors.AsType[*vem.SpareError](err)
 		if !ok {
-			return a, release, err
+			return r, release, err
 		}
-		a, release, err = eng.vacate(ctx, from, &rec, first)
+		r, release, err = eng.vacate(ctx, from, &rec, k, op)
 		if errors.Is(err, errdefs.ErrAlreadyExists) && !asked.IsValid() { // it was handed out meanwhile
 			rec.Addr4 = asked
-			a, release, err = eng.enrollAs(ctx, &rec, first)
+			r, release, err = eng.enrollAs(ctx, &rec, k, op)
 		}
 	}
 }
@@ -53,7 +60,7 @@ func (eng *Engine) enroll(ctx context.Context, rec app.Record, first app.Status)
 // enrollAs enrolls an app. Its name, its address and ports, and its directory are reserved one
 // after the other, and given back if it fails. Returns a *vem.SpareError if the address has to
 // be given up first by an app that stands ready.
-func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Status) (a *App, release func(), err error) {
+func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, k *Kind, op *event.Operation) (r *Run, release func(), err error) {
 	if rec.Template == "" { // a request for clones has reserved the names of all
 		free, err := eng.Apps.Reserve(rec.Name)
 		if err != nil {
@@ -62,7 +69,13 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Stat
 		defer free()
 	}
 	spare, enrolled := eng.spare(rec)
-	defer func() { enrolled(a) }()
+	var a *App
+	defer func() {
+		if err != nil {
+			a = nil
+		}
+		enrolled(a)
+	}()
 	end, err := eng.claim(rec, spare)
 	if err != nil {
 		return nil, nil, err
@@ -80,16 +93,16 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Stat
 	if err := os.Mkdir(a.Dir(), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)
 	}
-	if release, err = a.Take(ctx, string(first)); err != nil {
+	if release, err = a.Take(ctx, k.Doing); err != nil {
 		return nil, nil, errors.Join(err, os.Remove(a.Dir()))
 	}
-	// It does not outlive a reboot that it is a step of.
-	if err := a.Step(first, journal.UntilReboot, func(r *app.Record) { r.CreatedAt = time.Now() }); err != nil {
+	a.Amend(func(r *app.Record) { r.CreatedAt = time.Now() })
+	if r, err = k.Begin(a, op); err != nil {
 		release()
 		return nil, nil, errors.Join(err, os.RemoveAll(a.Dir()))
 	}
 	eng.Apps.Add(a)
-	return a, release, nil
+	return r, release, nil
 }
 
 // A ready clone has an address that it does not use yet. If a new app asks for this
@@ -99,12 +112,12 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, first app.Stat
 
 // vacate removes the ready clone that has the address, and enrolls the app of rec with the
 // address.
-func (eng *Engine) vacate(ctx context.Context, from *vem.SpareError, rec *app.Record, first app.Status) (_ *App, release func(), err error) {
+func (eng *Engine) vacate(ctx context.Context, from *vem.SpareError, rec *app.Record, k *Kind, op *event.Operation) (_ *Run, release func(), err error) {
 	defer eng.readyGone()
 	defer from.Done()
 	if err := from.GiveUp(ctx); err != nil {
 		return nil, nil, err
 	}
 	rec.Addr4 = from.Addr
-	return eng.enrollAs(ctx, rec, first)
+	return eng.enrollAs(ctx, rec, k, op)
 }

@@ -3,13 +3,13 @@ package engine
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot/alarm"
@@ -20,6 +20,26 @@ import (
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/vet"
 )
+
+var hibernateTable = journal.Table{
+	Name: "hibernate", Doing: string(app.Hibernating), Done: "hibernated", From: []string{string(app.Running)},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "the intent is recorded", Keep: journal.UntilReboot},
+		{Name: "frozen", Means: "the cgroup is frozen"},
+		{Name: "collected", Means: "the daemon has duplicates of the sockets"},
+		{Name: "held", Means: "the holder has the sockets"},
+		{Name: "dumped", Means: "CRIU has saved the processes and waits for an answer"},
+		{Name: "adopted", Means: "the memory files are in their store, no manifest names them"},
+		{Name: "saved", Means: "the images are there for good, the processes still exist"},
+		{Name: "ended", Means: "the processes are gone: the hold is everything", Commits: true},
+		{Name: "recorded", Means: "the app is recorded as held", Keep: journal.Forever, Ends: string(app.Held)},
+		{Name: "armed", Means: "the wake policy is armed"},
+	},
+}
+
+func (eng *Engine) hibernateKind() *Kind {
+	return &Kind{Table: hibernateTable, Committed: eng.isHibernated, Undo: eng.undoHibernate, Finish: eng.finishHibernate}
+}
 
 // Outcome is what a long operation tells when it has succeeded.
 type Outcome struct {
@@ -74,42 +94,53 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	if err := eng.VEM.HolderReady(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.Step(app.Hibernating, journal.UntilReboot, nil); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, eng.undoHibernate(context.WithoutCancel(ctx), a))
-		}
-		eng.Storage.SweepSoon() // what was adopted in vain, or is no base any more
-	}()
-	if err := fault.Point(ctx, fault.HibernateAfterRecord); err != nil {
-		return nil, err
-	}
-	rec, _ := a.Read()
-	taken, err := eng.tools().Hibernate(ctx, sub, checkpoint.Saving{
-		Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
-		Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, Alarm: how.alarm,
-		Hold: func(ctx context.Context, set *hold.Set) error { return a.Endpoint.Hold(ctx, set) },
-	})
-	op.EndStep()
+	r, err := eng.begin(ctx, eng.kinds.hibernate, a, op)
 	if err != nil {
 		return nil, err
 	}
-	op.Froze(taken.Frozen)
-	// No way back from here: the processes are gone, the hold is everything.
-	ctx = context.WithoutCancel(ctx)
-	if err := fault.Point(ctx, fault.HibernateAfterKill); err != nil {
-		eng.log.ErrorContext(ctx, "fault after the end of the processes", slog.Any("error", err))
-	}
-	eng.becomeHeld(ctx, a)
-	lost := eng.tools().Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")
-	return &Outcome{Sockets: lost, Notes: a.Remarked()}, nil
+	defer eng.Storage.SweepSoon() // what was adopted in vain, or is no base any more
+	out := &Outcome{}
+	err = r.Do(ctx, func(ctx context.Context) error {
+		rec, _ := a.Read()
+		taken, err := eng.tools().Hibernate(ctx, sub, checkpoint.Saving{
+			Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
+			Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, At: r.At, Alarm: how.alarm,
+			Hold: func(ctx context.Context, set *hold.Set) error { return a.Endpoint.Hold(ctx, set) },
+		})
+		op.EndStep()
+		if err != nil {
+			return err
+		}
+		op.Froze(taken.Frozen)
+		ctx = context.WithoutCancel(ctx)
+		if err := errors.Join(r.At(ctx, "ended"), eng.becomeHeld(ctx, r)); err != nil {
+			return err
+		}
+		out.Sockets = eng.tools().Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")
+		return nil
+	})
+	out.Notes = a.Remarked()
+	return out, err
 }
 
-// becomeHeld is the last step of hibernating: the processes have ended, so it
-// can't fail. What can't be recorded now the next daemon finds out.
-func (eng *Engine) becomeHeld(ctx context.Context, a *App) {
+// isHibernated tells whether a hibernation is complete: the images are there, and the root
+// process has ended.
+func (eng *Engine) isHibernated(_ context.Context, r *Run) (bool, error) {
+	rec, _ := r.Subject.Read()
+	if openAlive(rec.Process) {
+		return false, nil
+	}
+	_, err := r.Subject.Hibernation().Manifest()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// becomeHeld makes an app a held one whose processes have ended. So it can't fail; what can't
+// be recorded now the next daemon finds out.
+func (eng *Engine) becomeHeld(ctx context.Context, r *Run) error {
+	a := r.Subject
 	a.dropProcess()
 	// What can't be read now is read whenever somebody asks what is needed.
 	var files []memory.File
@@ -120,34 +151,44 @@ func (eng *Engine) becomeHeld(ctx context.Context, a *App) {
 	}
 	rec, _ := a.Read()
 	a.tellWakers(&rec, first)
-	err := a.Settle(app.Held, journal.Forever, func(r *app.Record) {
-		r.Process, r.Memory, r.HostFiles, r.Boot, r.Notes, r.Alarm = process.Identity{}, files, host, vem.BootID(), a.Remarked(), first
+	notes := a.Remarked()
+	a.Amend(func(rec *app.Record) {
+		rec.Process, rec.Memory, rec.HostFiles, rec.Boot, rec.Notes, rec.Alarm = process.Identity{}, files, host, vem.BootID(), notes, first
 	})
-	if err != nil {
-		a.Note(err)
-		eng.log.ErrorContext(ctx, "record a held app", slog.String("app", a.Name()), slog.Any("error", err))
+	if err := r.At(ctx, "recorded"); err != nil {
+		return err
 	}
 	if err := a.Box.Renew(ctx); err != nil {
 		a.ready = false // the next wake tries again
 		eng.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.Name()), slog.Any("error", err))
 	}
 	eng.arm(ctx, a)
-	if err := fault.Point(ctx, fault.HibernateAfterArm); err != nil {
-		eng.log.ErrorContext(ctx, "fault after arming", slog.Any("error", err))
+	return r.At(ctx, "armed")
+}
+
+// finishHibernate finishes a hibernation whose processes have ended.
+func (eng *Engine) finishHibernate(ctx context.Context, r *Run) error {
+	if err := r.Subject.Cgroup().Kill(ctx); err != nil {
+		return err
 	}
+	if r.Left {
+		if err := eng.recoverHeld(ctx, r.Subject); err != nil {
+			return err
+		}
+	}
+	return eng.becomeHeld(ctx, r)
 }
 
 // undoHibernate makes an app whose processes are alive a running one again.
-func (eng *Engine) undoHibernate(ctx context.Context, a *App) error {
-	if a.Status() != app.Hibernating {
-		return nil
+func (eng *Engine) undoHibernate(ctx context.Context, r *Run) error {
+	a := r.Subject
+	rec, _ := a.Read()
+	if a.proc == nil && !openAlive(rec.Process) { // before the images were complete, by itself
+		return eng.stopped(ctx, a, "ended while it was hibernated")
 	}
-	return errors.Join(
-		a.subject().PutBackTerminals(),
-		eng.narrowAgain(ctx, a),
-		a.Cgroup().Thaw(),
-		a.release(ctx),
-		a.Hibernation().Remove(),
-		a.Settle(app.Running, journal.UntilReboot, nil),
-	)
+	err := errors.Join(a.subject().PutBackTerminals(), eng.narrowAgain(ctx, a), a.Cgroup().Thaw(), a.release(ctx), a.Hibernation().Remove())
+	if err != nil {
+		return err
+	}
+	return r.Close()
 }

@@ -19,9 +19,6 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
-	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
@@ -117,26 +114,23 @@ func (a *App) Instance(count, existing int, set map[string]string) template.Inst
 	}
 }
 
-// Instantiate makes an enrolled app's files and processes, and lets them run. If
-// it fails the caller expunges the app.
+// Instantiate makes an enrolled app's files and processes, and lets them run. It is the body of
+// r.
 //
 //	cgroup, namespace -> CRIU's start   -> CRIU's namespaces -> its processes -> commands, signal -> network
 //	                     files, images     link, cut off if there are commands
-func (eng *Engine) Instantiate(ctx context.Context, a *App, b Birth, op *event.Operation) error {
-	if err := fault.Point(ctx, fault.RestoreAfterRecord); err != nil {
-		return err
-	}
+func (eng *Engine) Instantiate(ctx context.Context, r *Run, b Birth) error {
+	a := r.Subject
 	a.heed(b.Plan)
 	if err := eng.addPublications(a, b.Plan.Publish); err != nil {
 		return err
 	}
-	proc, err := eng.revive(ctx, a, b, op)
+	proc, err := eng.revive(ctx, r, b)
 	if err != nil {
 		return err
 	}
 	a.ready = true
-	op.Step("settle in")
-	err = fault.Point(ctx, fault.RestoreAfterRestore)
+	err = r.At(ctx, "restored")
 	if err == nil {
 		plan := *b.Plan
 		if b.Source.Manifest.Processes == 0 {
@@ -147,21 +141,22 @@ func (eng *Engine) Instantiate(ctx context.Context, a *App, b Birth, op *event.O
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	return eng.adopt(a, proc, journal.Forever)
+	return eng.adopt(ctx, r, proc)
 }
 
 // furnish makes the files of an app that is made of a snapshot, while the snapshot is
 // checked. If the snapshot turns out to be damaged, what furnish has made is removed together
 // with the app.
-func (eng *Engine) furnish(ctx context.Context, a *App, b Birth, op *event.Operation) error {
+func (eng *Engine) furnish(ctx context.Context, r *Run, b Birth) error {
+	a := r.Subject
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return eng.fill(gctx, a, b, op) })
+	g.Go(func() error { return eng.fill(gctx, r, b) })
 	g.Go(b.Source.Checked)
 	g.Go(func() error { return b.remarkRepeats(gctx, a) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return fault.Point(ctx, fault.RestoreAfterSandbox)
+	return r.At(ctx, "furnished")
 }
 
 // connect attaches the app to its network, and cuts it off if commands are to be run
@@ -174,13 +169,14 @@ func (eng *Engine) connect(ctx context.Context, a *App, p *template.Plan, ns *ne
 }
 
 // fill makes the app's files.
-func (eng *Engine) fill(ctx context.Context, a *App, b Birth, op *event.Operation) error {
+func (eng *Engine) fill(ctx context.Context, r *Run, b Birth) error {
+	a := r.Subject
 	if len(b.copied) > 0 {
-		op.Step("copy files")
+		r.Step("copy files")
 		if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
 			return err
 		}
-		op.Step("start criu") // it goes on
+		r.Step("start criu") // it goes on
 	}
 	if err := a.Box.Furnish(ctx); err != nil {
 		return err
@@ -237,11 +233,6 @@ func (a *App) apply(ctx context.Context, p *template.Plan) error {
 
 // settleIn does what is to be done when the processes run, and lets traffic in.
 func (eng *Engine) settleIn(ctx context.Context, a *App, p *template.Plan, proc *process.Process) error {
-	if rec, _ := a.Read(); rec.Template != "" {
-		if err := fault.Point(ctx, fault.CloneAfterRun); err != nil {
-			return err
-		}
-	}
 	for _, c := range p.Commands {
 		if err := a.command(ctx, c, proc.PID); err != nil {
 			return err

@@ -7,8 +7,6 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
-	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot/layer"
@@ -30,14 +28,30 @@ import (
 // To the app it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
 // what stands ready.
 
+var fillTable = journal.Table{
+	Name: "fill-pool", Doing: string(app.Restoring), From: []string{""},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "a clone for the pool is recorded, nothing is made", Keep: journal.UntilReboot},
+		{Name: "starting", Means: "the view of the images is made, CRIU is not started"},
+		{Name: "restored", Means: "its processes are there, frozen"},
+		{Name: "recorded", Means: "it is recorded as ready, and ends with its daemon", Keep: journal.UntilReboot, Ends: string(app.Pooled)},
+	},
+}
+
+var handOutTable = journal.Table{
+	Name: "hand-out", Doing: string(app.Restoring), From: []string{string(app.Pooled)},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "a ready clone has got its name", Then: "take from pool"},
+		{Name: "thawed", Means: "its processes run", Then: "settle in"},
+		{Name: "recorded", Means: "it is recorded as running", Keep: journal.Aside, Ends: string(app.Running), Commits: true},
+	},
+}
+
 // MakeReady makes an enrolled app's files and processes, and has them stand ready. It does the
-// part of the rules that does not depend on the app's name. If it fails the caller expunges the
-// app.
-func (eng *Engine) MakeReady(ctx context.Context, a *App, b Birth, rules *template.Rules, op *event.Operation) error {
+// part of the rules that does not depend on the app's name. It is the body of r.
+func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *template.Rules) error {
+	a := r.Subject
 	a.remarkNote(Repeats(b.Images.Repeats, Cloned))
-	if err := fault.Point(ctx, fault.PoolAfterRecord); err != nil {
-		return err
-	}
 	if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
 		return err
 	}
@@ -66,53 +80,55 @@ func (eng *Engine) MakeReady(ctx context.Context, a *App, b Birth, rules *templa
 		return err
 	}
 	proc, err := eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
-		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: op.Step,
+		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: r.Step, At: r.At,
 		Connections: connections, Options: b.Source.socketOptions, SetNetwork: true,
 		Enclose: func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
 	})
 	if err != nil {
 		return err
 	}
-	if err := fault.Point(ctx, fault.PoolAfterRestore); err != nil {
+	if err := r.At(ctx, "restored"); err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	if err := eng.adoptAs(a, proc, app.Pooled, journal.UntilReboot); err != nil {
+	if err := eng.adopt(ctx, r, proc); err != nil {
 		return err
 	}
 	a.Endpoint.Ready()
 	app.KeepSpare(a.Dir())
-	return fault.Point(ctx, fault.PoolAfterCommit)
+	return nil
 }
 
-// TakeReady takes the turn of an app that stands ready, and gives the app a name, which the
-// caller has reserved, and what change does to its record. It returns no release if somebody
-// else has the turn, or the app does not stand ready any more. By its record on the disk it
-// stands ready until HandOut is over: a new daemon that finds it so ends it.
-func (eng *Engine) TakeReady(a *App, name string, change func(*app.Record)) (release func(), err error) {
+// TakeReady takes the turn of an app that stands ready, gives the app a name, which the caller
+// has reserved, and what change does to its record, and begins the operation that hands it out.
+// It returns no operation if somebody else has the turn, or the app does not stand ready any
+// more. By its record on the disk it stands ready until HandOut is over: a new daemon that finds
+// it so ends it.
+func (eng *Engine) TakeReady(a *App, name string, change func(*app.Record)) (_ *Run, release func(), err error) {
 	release, ok := a.TryTake("clone")
 	if !ok {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if a.Status() != app.Pooled || a.hasEnded() {
 		release()
-		return nil, nil
+		return nil, nil, nil
 	}
-	err = eng.Apps.Rename(a, name, app.Restoring, func(r *app.Record) {
+	eng.Apps.Rename(a, name, func(r *app.Record) {
 		r.Pool, r.LastError, r.CreatedAt = "", "", time.Now()
 		change(r)
 	})
+	r, err := eng.kinds.handOut.Begin(a, nil)
 	if err != nil {
 		release()
-		return nil, err
+		return nil, nil, err
 	}
 	a.Endpoint.Use(name)
-	return release, nil
+	return r, release, nil
 }
 
 // HandOut does to an app that was taken by TakeReady what the plan says, and lets it run. The
-// app's record is in the run directory then, see [app.App.RecordAside]. If it fails the caller
-// expunges the app.
-func (eng *Engine) HandOut(ctx context.Context, a *App, p *template.Plan, op *event.Operation) error {
+// app's record is in the run directory then, see [app.New]. It is the body of r.
+func (eng *Engine) HandOut(ctx context.Context, r *Run, p *template.Plan) error {
+	a := r.Subject
 	p.Done()
 	a.heed(p)
 	if err := eng.addPublications(a, p.Publish); err != nil {
@@ -131,18 +147,17 @@ func (eng *Engine) HandOut(ctx context.Context, a *App, p *template.Plan, op *ev
 			return err
 		}
 	}
-	op.Step("thaw")
+	r.Step("thaw")
 	if err := a.Cgroup().Thaw(); err != nil {
 		return err
 	}
-	if err := fault.Point(ctx, fault.HandoutAfterThaw); err != nil {
+	if err := r.At(ctx, "thawed"); err != nil {
 		return err
 	}
-	op.Step("settle in")
 	if err := eng.settleIn(ctx, a, p, a.proc); err != nil {
 		return err
 	}
-	if err := a.RecordAside(a.Box.RunDir); err != nil {
+	if err := r.At(ctx, "recorded"); err != nil {
 		return err
 	}
 	eng.watchIdle(a, a.ended)

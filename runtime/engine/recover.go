@@ -17,9 +17,8 @@ import (
 	"github.com/snapctl/snapctl/vem"
 )
 
-// Recover brings every app that an earlier daemon left into a lasting status.
-// What it left in the middle of an operation is finished if its processes have
-// ended for good, and undone if not.
+// Recover ends what an earlier daemon left in the middle of an operation, and takes up the apps
+// that there are then.
 func (eng *Engine) Recover(ctx context.Context) error {
 	entries, err := os.ReadDir(eng.appsDir())
 	if err != nil {
@@ -118,58 +117,34 @@ func (eng *Engine) recoverApp(ctx context.Context, a *App) error {
 	if eng.unfinished(rec) {
 		return eng.Expunge(ctx, a)
 	}
-	switch rec.Status {
-	case app.Creating, app.Restoring, app.Removing, app.Pooled:
+	if err := eng.endOpen(ctx, a); err != nil || a.Gone() {
+		return err
+	}
+	if rec.Operation.Kind == hibernateTable.Name && a.Status() == app.Held {
+		return a.whatIsLost() // to finish it was to take the app up
+	}
+	return eng.takeUp(ctx, a)
+}
+
+// takeUp goes on with an app of an earlier daemon that has no open operation.
+func (eng *Engine) takeUp(ctx context.Context, a *App) error {
+	switch a.Status() { //nolint:exhaustive // the others do not last
+	case app.Pooled:
 		return eng.Expunge(ctx, a)
 	case app.Running:
 		return eng.recoverRunning(ctx, a)
-	case app.Snapshotting:
-		if err := errors.Join(a.subject().NetState().EndRepair(ctx), a.subject().PutBackTerminals()); err != nil {
-			return err
-		}
-		if err := a.Cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := a.Step(app.Running, journal.UntilReboot, nil); err != nil {
-			return err
-		}
-		return eng.recoverRunning(ctx, a)
-	case app.Hibernating:
-		if openAlive(rec.Process) {
-			if err := eng.undoHibernate(ctx, a); err != nil {
-				return err
-			}
-			return eng.recoverRunning(ctx, a)
-		}
-		if _, err := a.Hibernation().Manifest(); err != nil {
-			// It died before the commit, by itself.
-			return eng.stopped(ctx, a, "ended while it was hibernated")
-		}
+	case app.Held:
+		// A wake may have begun: that is not written.
 		if err := a.Cgroup().Kill(ctx); err != nil {
 			return err
 		}
 		if err := eng.recoverHeld(ctx, a); err != nil {
-			return err
-		}
-		eng.becomeHeld(ctx, a)
-		return a.whatIsLost()
-	case app.Held, app.Waking:
-		// A wake may have begun: it is not written, but for what earlier versions wrote.
-		if err := a.Cgroup().Kill(ctx); err != nil {
-			return err
-		}
-		if err := eng.recoverHeld(ctx, a); err != nil {
-			return err
-		}
-		if err := eng.undoWake(ctx, a); err != nil {
 			return err
 		}
 		eng.arm(ctx, a)
 		return a.whatIsLost()
-	case app.Resuming:
-		return eng.recoverResuming(ctx, a)
 	case app.Stopped:
-		return errors.Join(eng.settleRestack(ctx, a), eng.takeDown(ctx, a))
+		return eng.takeDown(ctx, a)
 	}
 	return nil
 }
@@ -208,9 +183,6 @@ func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
 	if err := a.subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
-	if err := eng.settleRestack(ctx, a); err != nil {
-		return err
-	}
 	ns, err := eng.prepare(ctx, a)
 	if err != nil {
 		return err
@@ -222,20 +194,4 @@ func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
 		return err
 	}
 	return a.subject().LoadDev(ctx, a.Hibernation())
-}
-
-// recoverResuming finishes a wake whose processes may have run: they have, if
-// they exist. CRIU, which has ended, kills them if it can't let them run.
-func (eng *Engine) recoverResuming(ctx context.Context, a *App) error {
-	rec, _ := a.Read()
-	if !openAlive(rec.Process) {
-		if err := eng.recoverHeld(ctx, a); err != nil {
-			return err
-		}
-		return errors.Join(eng.undoWake(ctx, a), a.whatIsLost())
-	}
-	if err := a.Settle(app.Running, journal.UntilReboot, nil); err != nil {
-		return err
-	}
-	return eng.recoverRunning(ctx, a)
 }

@@ -86,7 +86,7 @@ func (a *App) EndSessions(ctx context.Context) error {
 	}
 	defer release()
 	rec, _ := a.Read()
-	if rec.Status != app.Running {
+	if rec.Now() != app.Running {
 		return nil
 	}
 	pids, err := a.Cgroup().PIDs()

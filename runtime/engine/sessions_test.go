@@ -13,7 +13,7 @@ import (
 // An app that was hibernated and woken while a command waited for its turn has
 // other processes.
 func TestExecWhereItsProcessesHaveEnded(t *testing.T) {
-	a := &App{App: app.New("", app.Record{Identity: app.Identity{Name: "app"}, State: app.State{Status: app.Running, Process: process.Identity{PID: 8}}})}
+	a := &App{App: app.New("", "", app.Record{Identity: app.Identity{Name: "app"}, State: app.State{Status: app.Running, Process: process.Identity{PID: 8}}})}
 	_, err := a.StartSession(t.Context(), nil, 7, nil)
 	qt.Assert(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
 	_, free := a.TryTake("test")

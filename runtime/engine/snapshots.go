@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
@@ -22,6 +22,53 @@ import (
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold/vet"
 )
+
+var snapshotTable = journal.Table{
+	Name: "snapshot", Doing: string(app.Snapshotting), Done: "saved", From: []string{string(app.Running)},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "the intent is recorded", Keep: journal.UntilReboot},
+		{Name: "repairing", Means: "sockets of connections inside the app, if there are any, are in repair mode"},
+		{Name: "dumped", Means: "CRIU has saved the processes"},
+		{Name: "written", Means: "all files are written, and have not got their name"},
+		{Name: "adopted", Means: "the memory files are in their store, no manifest names them"},
+		{Name: "saved", Means: "the snapshot is there for good", Commits: true},
+	},
+}
+
+// saveTable is that of a snapshot of an app without processes.
+var saveTable = journal.Table{
+	Name: "save", Done: "saved", From: []string{string(app.Held), string(app.Stopped)},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "it is decided, and nothing recorded"},
+		{Name: "repairing", Means: "as above, of a held app"},
+		{Name: "written", Means: "all files are written, and have not got their name"},
+		{Name: "saved", Means: "the snapshot is there for good", Commits: true, Ends: journal.Same},
+	},
+}
+
+func (eng *Engine) snapshotKind() *Kind {
+	return &Kind{Table: snapshotTable, Undo: eng.goOn, Finish: eng.goOn}
+}
+
+func (eng *Engine) saveKind() *Kind {
+	end := func(_ context.Context, r *Run) error { return r.Close() }
+	return &Kind{Table: saveTable, Undo: end, Finish: end}
+}
+
+// goOn has an app go on that was being saved. Whether there is a snapshot or not makes no
+// difference to it.
+func (eng *Engine) goOn(ctx context.Context, r *Run) error {
+	a := r.Subject
+	if r.Left {
+		if err := errors.Join(a.subject().NetState().EndRepair(ctx), a.subject().PutBackTerminals()); err != nil {
+			return err
+		}
+		if err := a.Cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return r.Close()
+}
 
 // SnapshotRequest says what TakeSnapshot does.
 type SnapshotRequest struct {
@@ -43,11 +90,8 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 		return nil, nil, err
 	}
 	defer release()
-	switch a.Status() { //nolint:exhaustive // the others are refused
-	case app.Held:
-		return eng.copyHeld(ctx, a, req)
-	case app.Stopped:
-		return eng.saveStopped(ctx, a, req)
+	if rec, _ := a.Read(); rec.Status == app.Held || rec.Status == app.Stopped {
+		return eng.saveAtRest(ctx, a, req)
 	}
 	sub := a.subject(req.Accept...)
 	settings, unbound := sub.NetState().CopyableSettings(ctx)
@@ -64,87 +108,107 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 		return nil, nil, err
 	}
 	defer free()
-	if err := a.Step(app.Snapshotting, journal.UntilReboot, nil); err != nil {
-		return nil, nil, err
-	}
-	ended := false
-	defer func() {
-		if !ended {
-			err = errors.Join(err, a.Settle(app.Running, journal.UntilReboot, nil))
-		}
-		if err != nil {
-			eng.Storage.SweepSoon() // what was adopted in vain
-		}
-	}()
-	rec, _ := a.Read()
-	manifest := eng.manifest(&rec)
-	manifest.Name = filepath.Base(string(target))
-	taken, err := eng.tools().Copy(ctx, sub, checkpoint.Saving{
-		Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
-		Whole: rec.RestoreMemory == restore.Copy || req.Whole, End: req.Stop, Step: req.Op.Step,
-	})
-	req.Op.EndStep()
+	r, err := eng.begin(ctx, eng.kinds.snapshot, a, req.Op)
 	if err != nil {
 		return nil, nil, err
 	}
-	req.Op.Froze(taken.Frozen)
-	if req.Stop {
-		ended = true
-		if err := eng.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+manifest.Name); err != nil {
-			return nil, nil, err
+	rec, _ := a.Read()
+	err = r.Do(ctx, func(ctx context.Context) error {
+		manifest := eng.manifest(&rec)
+		manifest.Name = filepath.Base(string(target))
+		taken, err := eng.tools().Copy(ctx, sub, checkpoint.Saving{
+			Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
+			Whole: rec.RestoreMemory == restore.Copy || req.Whole, End: req.Stop, Step: req.Op.Step, At: r.At,
+		})
+		req.Op.EndStep()
+		if err != nil {
+			return err
 		}
+		req.Op.Froze(taken.Frozen)
+		if req.Stop {
+			return eng.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+manifest.Name)
+		}
+		return r.Close()
+	})
+	if err != nil {
+		eng.Storage.SweepSoon() // what was adopted in vain
+		return nil, nil, err
 	}
-	m, err := taken.Dir.Manifest()
+	m, err := target.Manifest()
 	if err != nil {
 		return nil, nil, err
 	}
 	if !req.Stop {
-		_ = req.atOnce(a, eng.obstacles(ctx, restore.Options{Snapshot: taken.Dir, Manifest: m}, rec, snapshot.BySize)...) // notes
+		_ = req.atOnce(a, eng.obstacles(ctx, restore.Options{Snapshot: target, Manifest: m}, rec, snapshot.BySize)...) // notes
 	}
 	return m, &Outcome{Notes: a.Remarked()}, nil
 }
 
-// copyHeld makes a snapshot of an app that is hibernated, and stays so. The caller
-// has its turn.
-func (eng *Engine) copyHeld(ctx context.Context, a *App, req SnapshotRequest) (_ *snapshot.Manifest, _ *Outcome, err error) {
-	inside := &netstate.Saved{}
-	if held := a.Endpoint.Held(); held != nil {
-		if err := held.Copyable(); err != nil {
+// saveAtRest makes a snapshot of an app without processes, which stays as it is. The caller has
+// its turn.
+func (eng *Engine) saveAtRest(ctx context.Context, a *App, req SnapshotRequest) (*snapshot.Manifest, *Outcome, error) {
+	r, err := eng.begin(ctx, eng.kinds.save, a, req.Op)
+	if err != nil {
+		return nil, nil, err
+	}
+	held := a.Status() == app.Held
+	var target snapshot.Dir
+	err = r.Do(ctx, func(ctx context.Context) (err error) {
+		if held {
+			target, err = eng.copyHeld(ctx, r, req)
+		} else {
+			target, err = eng.saveStopped(ctx, r, req)
+		}
+		if err != nil {
+			return err
+		}
+		return r.At(ctx, "saved")
+	})
+	eng.Storage.SweepSoon()
+	if err != nil {
+		return nil, nil, err
+	}
+	if req.Stop && held {
+		if err := eng.stopHeld(ctx, a, "ended by snapshot "+filepath.Base(string(target))); err != nil {
 			return nil, nil, err
 		}
-		for _, n := range held.LostInCopies() {
-			a.Remark(n.Text, n.Remedy)
-		}
-		if inside, err = a.subject().NetState().SaveHeld(ctx, a.Hibernation()); err != nil {
-			return nil, nil, err
-		}
+	}
+	m, err := target.Manifest()
+	return m, &Outcome{Notes: a.Remarked()}, err
+}
+
+// copyHeld saves an app that is hibernated. Returns where.
+func (eng *Engine) copyHeld(ctx context.Context, r *Run, req SnapshotRequest) (snapshot.Dir, error) {
+	a := r.Subject
+	inside, err := eng.copyable(ctx, r)
+	if err != nil {
+		return "", err
 	}
 	unrestorable, err := eng.heldUnrestorable(ctx, a)
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
 	if err := req.atOnce(a, unrestorable...); err != nil {
-		return nil, nil, err
+		return "", err
 	}
 	target, free, err := eng.reserve(ctx, req, a.Name())
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
 	defer free()
-	defer eng.Storage.SweepSoon()
 	held, _ := a.Read()
 	eng.Storage.HostFiles.Pin(held.HostFiles)
 	defer eng.Storage.HostFiles.Unpin(held.HostFiles)
-	req.Op.Step("save files")
+	r.Step("save files")
 	layers, shared, err := eng.restack(ctx, a)
 	if err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", a.Name(), err)
+		return "", fmt.Errorf("snapshot %s: %w", a.Name(), err)
 	}
 	rec, _ := a.Read()
 	if !shared {
 		layers = rec.Layers
 	}
-	req.Op.Step("copy images")
+	r.Step("copy images")
 	dir, err := a.Hibernation().Copy(ctx, snapshot.CopyOptions{
 		Target: string(target), Store: eng.Storage.Memory, Layers: eng.Storage.Layers,
 		Change: func(m *snapshot.Manifest) {
@@ -154,26 +218,39 @@ func (eng *Engine) copyHeld(ctx context.Context, a *App, req SnapshotRequest) (_
 		},
 		CopyFiles: func(ctx context.Context, to snapshot.Dir) error {
 			if err := inside.Write(to); err != nil || shared {
-				return errors.Join(err, fault.Point(ctx, fault.SnapshotBeforeCommit))
+				return errors.Join(err, r.At(ctx, "written"))
 			}
-			req.Op.Step("copy files")
+			r.Step("copy files")
 			if err := layer.CopyUpper(ctx, a.Box.Upper(), to.Storage()); err != nil {
 				return err
 			}
-			req.Op.Step("commit")
-			return fault.Point(ctx, fault.SnapshotBeforeCommit)
+			r.Step("commit")
+			return r.At(ctx, "written")
 		},
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("snapshot %s: %w", rec.Name, err)
+		return "", fmt.Errorf("snapshot %s: %w", rec.Name, err)
 	}
-	if req.Stop {
-		if err := eng.stopHeld(ctx, a, "ended by snapshot "+filepath.Base(string(target))); err != nil {
-			return nil, nil, err
-		}
+	return dir, nil
+}
+
+// copyable saves what a copy of a held app gets of its connections, and refuses an app that
+// can't be copied.
+func (eng *Engine) copyable(ctx context.Context, r *Run) (*netstate.Saved, error) {
+	a := r.Subject
+	held := a.Endpoint.Held()
+	if held == nil {
+		return &netstate.Saved{}, nil
 	}
-	m, err := dir.Manifest()
-	return m, &Outcome{Notes: a.Remarked()}, err
+	if err := held.Copyable(); err != nil {
+		return nil, err
+	}
+	for _, n := range held.LostInCopies() {
+		a.Remark(n.Text, n.Remedy)
+	}
+	state := a.subject().NetState()
+	state.Repairing = func(ctx context.Context) error { return r.At(ctx, "repairing") }
+	return state.SaveHeld(ctx, a.Hibernation())
 }
 
 // reserve gives a snapshot its name while it is written.
@@ -187,6 +264,23 @@ func (eng *Engine) reserve(ctx context.Context, req SnapshotRequest, app string)
 		return "", nil, err
 	}
 	return dir, free, nil
+}
+
+var restoreTable = journal.Table{
+	Name: "restore", Doing: string(app.Restoring), From: []string{""},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "the new app is recorded", Keep: journal.UntilReboot},
+		{Name: "starting", Means: "the view of the images is made, CRIU is not started"},
+		{Name: "furnished", Means: "mounts, cgroup and namespaces are made"},
+		{Name: "restored", Means: "the processes run, the app has no traffic yet if commands of rules are to be run first", Then: "settle in"},
+		{Name: "recorded", Means: "the app is recorded as running", Keep: journal.Forever, Ends: string(app.Running), Commits: true},
+	},
+}
+
+// cloneTable is that of a clone which is made at once.
+var cloneTable = journal.Table{
+	Name: "clone", Doing: string(app.Restoring), From: []string{""}, Part: true,
+	Steps: restoreTable.Steps,
 }
 
 // RestoreRequest says what Restore makes.
@@ -206,21 +300,17 @@ func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *
 	s := req.Source
 	born := Birth{Source: s, Pages: req.Pages}
 	req.Record.Generation = template.NewGeneration()
-	a, release, err := eng.Enroll(ctx, req.Record, &born)
+	r, release, err := eng.Enroll(ctx, req.Record, &born, req.Op)
 	taken, moved := errors.AsType[*vem.TakenError](err)
 	if moved && req.Anywhere {
 		req.Record.Addr4 = netip.Addr{}
-		a, release, err = eng.Enroll(ctx, req.Record, &born)
+		r, release, err = eng.Enroll(ctx, req.Record, &born, req.Op)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	defer release()
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, eng.Expunge(context.WithoutCancel(ctx), a))
-		}
-	}()
+	a := r.Subject
 	if moved {
 		rec, _ := a.Read()
 		a.Remark(
@@ -228,10 +318,13 @@ func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *
 			"--endpoint chooses an address",
 		)
 	}
-	if born.Plan, err = sameAgain().Plan(a.Instance(1, 0, nil)); err != nil {
-		return nil, nil, err
-	}
-	if err := eng.Instantiate(ctx, a, born, req.Op); err != nil {
+	err = r.Do(ctx, func(ctx context.Context) (err error) {
+		if born.Plan, err = sameAgain().Plan(a.Instance(1, 0, nil)); err != nil {
+			return err
+		}
+		return eng.Instantiate(ctx, r, born)
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	req.Op.EndStep()

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/journal"
 )
 
 // Stop ends an app. A held one is dropped without waking it: its connections
@@ -22,6 +20,11 @@ func (eng *Engine) Stop(ctx context.Context, a *App, sig unix.Signal, grace time
 		return err
 	}
 	defer release()
+	if a.Status() == app.Held {
+		if err := eng.endOpen(ctx, a); err != nil { // a restack
+			return err
+		}
+	}
 	switch a.Status() { //nolint:exhaustive // the others are steps of an operation, and this one has the turn
 	case app.Stopped:
 		return nil
@@ -29,7 +32,7 @@ func (eng *Engine) Stop(ctx context.Context, a *App, sig unix.Signal, grace time
 		return eng.stopHeld(ctx, a, "stopped while held")
 	case app.Running:
 	default:
-		return &app.StepError{App: a.Name(), From: a.Status(), To: app.Stopped}
+		return &app.StatusError{App: a.Name(), Status: a.Status(), Done: "stopped"}
 	}
 	patience, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -52,7 +55,10 @@ func (eng *Engine) Stop(ctx context.Context, a *App, sig unix.Signal, grace time
 
 // stopHeld drops a held app without waking it. The caller has its turn.
 func (eng *Engine) stopHeld(ctx context.Context, a *App, exit string) error {
-	err := a.Step(app.Stopped, journal.Forever, func(r *app.Record) { r.Exit, r.Memory, r.HostFiles = exit, nil, nil })
+	err := a.Change(func(r *app.Record) {
+		r.Status, r.StatusAt = app.Stopped, time.Now()
+		r.Exit, r.Memory, r.HostFiles = exit, nil, nil
+	})
 	if err != nil {
 		return err
 	}
@@ -60,22 +66,4 @@ func (eng *Engine) stopHeld(ctx context.Context, a *App, exit string) error {
 	defer eng.Storage.SweepSoon()
 	eng.Events.Emit(event.Exited, event.About{App: a.Name(), Reason: exit})
 	return errors.Join(a.release(ctx), a.Hibernation().Remove(), eng.takeDown(ctx, a))
-}
-
-// Remove ends an app that runs or is held, if force says so, and removes all that is left of
-// it.
-func (eng *Engine) Remove(ctx context.Context, a *App, force bool) error {
-	name := a.Name()
-	release, err := a.Take(ctx, "rm")
-	if err != nil {
-		return err
-	}
-	defer release()
-	if a.Gone() {
-		return fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
-	}
-	if s := a.Status(); s != app.Stopped && s != app.Removing && !force {
-		return Refusef("app %s is %s: stop it first, or use --force", name, s)
-	}
-	return eng.Expunge(context.WithoutCancel(ctx), a)
 }

@@ -37,7 +37,7 @@ func (eng *Engine) needed() (storage.Needs, error) {
 		}
 		// The record of a held app names what its images need; one that is about
 		// to be held may have images already.
-		if rec.Status == app.Running || rec.Status == app.Stopped || rec.Status == app.Held && len(rec.Memory)+len(rec.HostFiles) > 0 {
+		if rec.Now() == app.Running || rec.Now() == app.Stopped || rec.Now() == app.Held && len(rec.Memory)+len(rec.HostFiles) > 0 {
 			continue
 		}
 		if err := n.AddSaved(a.Hibernation()); err != nil {
@@ -67,7 +67,7 @@ func (eng *Engine) mounted() []storage.Stack {
 	var stacks []storage.Stack
 	for _, a := range eng.Apps.List() {
 		rec, _ := a.Read()
-		if len(rec.Layers) == 0 || rec.Status == app.Stopped {
+		if len(rec.Layers) == 0 || rec.Now() == app.Stopped {
 			continue
 		}
 		stack := stackOf(&rec)

@@ -10,7 +10,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
@@ -21,6 +20,22 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/sockopt"
 )
+
+var wakeTable = journal.Table{
+	Name: "wake", Doing: string(app.Waking), Done: "woken", From: []string{string(app.Held)},
+	Steps: []journal.Step{
+		{Name: "begun", Means: "it is decided, and on the disk the app is held", Then: "check images"},
+		{Name: "starting", Means: "the view of the images is made, CRIU is not started"},
+		{Name: "resuming", Means: "the memory files are recorded, the processes are about to run", Keep: journal.UntilReboot, Doing: string(app.Resuming)},
+		{Name: "restored", Means: "the processes run", Then: "let go of sockets", Commits: true},
+		{Name: "recorded", Means: "the app is recorded as running, the holder still has the sockets", Keep: journal.UntilReboot, Ends: string(app.Running)},
+		{Name: "dropped", Means: "the images have lost their name, and are not removed"},
+	},
+}
+
+func (eng *Engine) wakeKind() *Kind {
+	return &Kind{Table: wakeTable, Committed: eng.isWoken, Undo: eng.undoWake, Finish: eng.finishWake}
+}
 
 // wakeAs wakes an app as its record says.
 func (eng *Engine) wakeAs(ctx context.Context, a *App, by app.WokenBy, op *event.Operation) (*Outcome, error) {
@@ -56,19 +71,29 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 	if err := a.Endpoint.Disarm(); err != nil {
 		return nil, errors.Join(err, eng.rearm(a))
 	}
-	if err := a.Assume(app.Waking, func(r *app.Record) { r.WokenBy = how.By }); err != nil {
+	a.Amend(func(rec *app.Record) { rec.WokenBy = how.By })
+	r, err := eng.begin(ctx, eng.kinds.wake, a, op)
+	if err != nil {
 		return nil, errors.Join(err, eng.rearm(a))
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, eng.undoWake(context.WithoutCancel(ctx), a))
-			a.Note(err) // snapctl show tells it as long as it sleeps
-		}
-	}()
-	if err := fault.Point(ctx, fault.WakeAfterRecord); err != nil {
+	out := &Outcome{}
+	err = r.Do(ctx, func(ctx context.Context) (err error) {
+		out.Sockets, err = eng.resume(ctx, r, how, op)
+		return err
+	})
+	if err != nil {
+		a.Note(err) // snapctl show tells it as long as it sleeps
 		return nil, err
 	}
-	op.Step("check images")
+	out.Notes = a.Remarked()
+	return out, nil
+}
+
+// resume revives the processes of an app that is being woken, and lets go of what was held.
+// It returns what became of sockets that were not simply kept.
+func (eng *Engine) resume(ctx context.Context, r *Run, how Awakening, op *event.Operation) ([]checkpoint.Outcome, error) {
+	a := r.Subject
+	rec, _ := a.Read()
 	m, err := a.Hibernation().Manifest()
 	if err != nil {
 		return nil, err
@@ -78,7 +103,7 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 	tools, sub := eng.tools(), a.subject()
 	sub.AcceptChanged = how.AcceptChanged
 	proc, err := tools.Revive(ctx, sub, checkpoint.Revival{
-		From: a.Hibernation(), Manifest: m, Pages: how.Pages, TimersGoOn: rec.Wake.Timers, Step: op.Step,
+		From: a.Hibernation(), Manifest: m, Pages: how.Pages, TimersGoOn: rec.Wake.Timers, Step: op.Step, At: r.At,
 		Options:    func() (sockopt.Saved, error) { return sub.NetState().UnheldOptions(a.Hibernation()) },
 		Enclose:    func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
 		SetNetwork: !a.ready, // or nobody knows
@@ -89,48 +114,41 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 			if err := tools.Narrow(ctx, sub); err != nil {
 				return err
 			}
-			if err := a.resuming(pid, mappedFiles(m, how.Pages), m.HostFiles); err != nil {
-				return err
-			}
-			return fault.Point(ctx, fault.WakeAfterResuming)
+			return a.resuming(ctx, r, pid, mappedFiles(m, how.Pages), m.HostFiles)
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := fault.Point(ctx, fault.WakeAfterRestore); err != nil {
-		eng.log.ErrorContext(ctx, "fault after restoring", slog.Any("error", err))
+	if err := r.At(ctx, "restored"); err != nil {
+		return nil, err
 	}
-	op.Step("let go of sockets")
-	if err := a.Settle(app.Running, journal.UntilReboot, func(r *app.Record) { r.LastError, r.Notes = "", a.Remarked() }); err != nil {
-		a.Note(err)
-		eng.log.ErrorContext(ctx, "record a woken app", slog.String("app", a.Name()), slog.Any("error", err))
-	}
+	notes := a.Remarked()
+	a.Amend(func(rec *app.Record) { rec.LastError, rec.Notes = "", notes })
+	err = r.At(ctx, "recorded")
 	eng.follow(a, proc)
 	eng.Events.Emit(event.Woken, event.About{App: a.Name(), Reason: string(how.By)})
-	if err := fault.Point(ctx, fault.WakeAfterCommit); err != nil {
-		eng.log.ErrorContext(ctx, "fault after waking", slog.Any("error", err))
-	}
 	held, why := a.Endpoint.HeldInodes(), string(a.Endpoint.Lost())
-	err = a.release(ctx)
+	err = errors.Join(err, a.release(ctx))
 	lost := tools.Reset(ctx, a.Hibernation(), m.External, held, why)
-	if err := errors.Join(err, eng.dropImages(a)); err != nil {
+	if err := errors.Join(err, eng.dropImages(r)); err != nil {
 		// The app runs; only the clean-up is late, and the next one repeats it.
 		eng.log.ErrorContext(ctx, "clean up after waking", slog.String("app", a.Name()), slog.Any("error", err))
 	}
-	return &Outcome{Sockets: lost, Notes: a.Remarked()}, nil
+	return lost, nil
 }
 
 // dropImages removes the images of a woken app: their name at once, their files when
 // nobody waits any more. A daemon that dies before leaves those to the next one's sweep.
-func (eng *Engine) dropImages(a *App) error {
+func (eng *Engine) dropImages(r *Run) error {
+	a := r.Subject
 	left, err := a.Hibernation().Drop()
 	if err != nil {
 		return err
 	}
 	eng.tasks.Run(func(ctx context.Context) {
-		err := fault.Point(ctx, fault.DropBeforeRemoval)
+		err := r.At(ctx, "dropped")
 		if err := errors.Join(err, os.RemoveAll(left)); err != nil {
 			eng.log.ErrorContext(ctx, "remove images", slog.String("app", a.Name()), slog.Any("error", err))
 		}
@@ -148,14 +166,13 @@ func mappedFiles(m *snapshot.Manifest, pages restore.Pages) []memory.File {
 }
 
 // resuming records that the processes, of which pid is the first, are about to run.
-func (a *App) resuming(pid int, files []memory.File, host []hostfile.File) error {
+func (a *App) resuming(ctx context.Context, r *Run, pid int, files []memory.File, host []hostfile.File) error {
 	id, err := process.Identify(pid)
 	if err != nil {
 		return err
 	}
-	return a.Step(app.Resuming, journal.UntilReboot, func(r *app.Record) {
-		r.Process, r.Memory, r.HostFiles = id, files, host
-	})
+	a.Amend(func(rec *app.Record) { rec.Process, rec.Memory, rec.HostFiles = id, files, host })
+	return r.At(ctx, "resuming")
 }
 
 // narrowAgain gives the datagram sockets of an app whose hibernation is undone their own
@@ -170,17 +187,30 @@ func (eng *Engine) narrowAgain(ctx context.Context, a *App) error {
 	return a.Endpoint.Held().Narrow()
 }
 
+// isWoken tells whether the processes of a wake that was left run. CRIU, which has ended, has
+// killed them if it could not let them run. In a wake that this daemon does it knows itself.
+func (eng *Engine) isWoken(_ context.Context, r *Run) (bool, error) {
+	rec, _ := r.Subject.Read()
+	return r.Left && rec.Process.PID != 0 && openAlive(rec.Process), nil
+}
+
+// finishWake makes an app whose processes run a running one. What the wake has not let go of
+// goes when the app is taken up.
+func (eng *Engine) finishWake(ctx context.Context, r *Run) error { return r.At(ctx, "recorded") }
+
 // undoWake makes an app that could not be woken a held one again.
-func (eng *Engine) undoWake(ctx context.Context, a *App) error {
-	if s := a.Status(); s != app.Waking && s != app.Resuming {
-		return nil
-	}
+func (eng *Engine) undoWake(ctx context.Context, r *Run) error {
+	a := r.Subject
 	if err := a.Cgroup().Kill(ctx); err != nil {
 		return err
 	}
 	a.dropProcess()
 	a.ready = false // the next attempt repairs what there may be to repair
-	err := a.Settle(app.Held, journal.UntilReboot, func(r *app.Record) { r.Process = process.Identity{} })
+	a.Amend(func(rec *app.Record) { rec.Process = process.Identity{} })
+	err := r.Close()
+	if a.Endpoint.Held() == nil && a.Endpoint.Lost() == "" {
+		return err // of an earlier daemon: it is armed when it is taken up
+	}
 	return errors.Join(err, eng.rearm(a))
 }
 

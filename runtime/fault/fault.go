@@ -5,7 +5,7 @@
 // price of an atomic load and a look into the context, unless a plan says
 // otherwise:
 //
-//	SNAPCTL_FAULT=hibernate.after-dump=kill,wake.before-restore=error
+//	SNAPCTL_FAULT=hibernate.dumped=kill,wake.resuming=error
 //
 //	NAME=kill         the process kills itself by SIGKILL
 //	NAME=error        Point returns an error wrapping [ErrInjected]
@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -70,9 +71,6 @@ func Parse(text string) (Plan, error) {
 		if !ok {
 			return Plan{}, fmt.Errorf("parse fault %q: want NAME=ACTION", item)
 		}
-		if !known(Name(name)) {
-			return Plan{}, fmt.Errorf("parse fault %q: no point has this name", item)
-		}
 		action, path, _ := strings.Cut(what, ":")
 		s := step{action: Action(action), path: path}
 		switch s.action {
@@ -101,11 +99,19 @@ func With(ctx context.Context, plan Plan) context.Context {
 	return context.WithValue(ctx, key{}, plan)
 }
 
-// Check tells what is wrong with the process's own plan. A daemon calls it
-// when it starts; later each Point returns the same error.
-func Check() error {
-	_, err := fromEnv()
-	return err
+// Check tells what is wrong with the process's own plan; points are all that there are. A
+// daemon calls it when it starts.
+func Check(points []Name) error {
+	plan, err := fromEnv()
+	if err != nil {
+		return err
+	}
+	for name := range plan.steps {
+		if !slices.Contains(points, name) {
+			return fmt.Errorf("parse fault %q: no point has this name", name)
+		}
+	}
+	return nil
 }
 
 // Point is a place where a plan may make things go wrong. It returns nil, an

@@ -3,15 +3,10 @@ package fault
 import (
 	"bufio"
 	"context"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -24,20 +19,19 @@ func TestParse(t *testing.T) {
 		err  string
 	}{
 		"empty": {},
-		"one":   {text: "wake.after-restore=kill", want: map[Name]step{WakeAfterRestore: {action: Kill}}},
+		"one":   {text: "wake.restored=kill", want: map[Name]step{"wake.restored": {action: Kill}}},
 		"all": {
-			text: "wake.after-restore=kill, wake.before-restore=error,hibernate.after-dump=pause:/a:b",
+			text: "wake.restored=kill, wake.starting=error,hibernate.dumped=pause:/a:b",
 			want: map[Name]step{
-				WakeAfterRestore: {action: Kill}, WakeBeforeRestore: {action: Error},
-				HibernateAfterDump: {action: Pause, path: "/a:b"},
+				"wake.restored": {action: Kill}, "wake.starting": {action: Error},
+				"hibernate.dumped": {action: Pause, path: "/a:b"},
 			},
 		},
-		"no action":       {text: "wake.after-restore", err: ".*want NAME=ACTION"},
-		"unknown name":    {text: "wake.sometime=kill", err: ".*no point has this name"},
-		"unknown action":  {text: "wake.after-restore=explode", err: ".*want kill, error or pause:PATH"},
-		"pause nowhere":   {text: "wake.after-restore=pause", err: ".*want kill, error or pause:PATH"},
-		"kill with a way": {text: "wake.after-restore=kill:9", err: ".*want kill, error or pause:PATH"},
-		"trailing comma":  {text: "wake.after-restore=kill,", err: ".*want NAME=ACTION"},
+		"no action":       {text: "wake.restored", err: ".*want NAME=ACTION"},
+		"unknown action":  {text: "wake.restored=explode", err: ".*want kill, error or pause:PATH"},
+		"pause nowhere":   {text: "wake.restored=pause", err: ".*want kill, error or pause:PATH"},
+		"kill with a way": {text: "wake.restored=kill:9", err: ".*want kill, error or pause:PATH"},
+		"trailing comma":  {text: "wake.restored=kill,", err: ".*want NAME=ACTION"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -55,31 +49,6 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestNames reads the source: a constant that is missing in the list would be
-// refused by Parse and skipped by every test that visits all points.
-func TestNames(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "names.go", nil, 0)
-	qt.Assert(t, qt.IsNil(err))
-	var want []Name
-	ast.Inspect(file, func(n ast.Node) bool {
-		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-			text, err := strconv.Unquote(lit.Value)
-			qt.Assert(t, qt.IsNil(err))
-			if text != "slices" {
-				want = append(want, Name(text))
-			}
-		}
-		return true
-	})
-	qt.Check(t, qt.DeepEquals(Names(), want))
-	seen := make(map[Name]bool)
-	for _, n := range want {
-		qt.Check(t, qt.IsFalse(seen[n]), qt.Commentf("%s", n))
-		seen[n] = true
-		qt.Check(t, qt.IsTrue(regexp.MustCompile(`^[a-z]+\.[a-z-]+$`).MatchString(string(n))), qt.Commentf("%s", n))
-	}
-}
-
 func plan(t *testing.T, text string) context.Context {
 	t.Helper()
 	p, err := Parse(text)
@@ -88,25 +57,25 @@ func plan(t *testing.T, text string) context.Context {
 }
 
 func TestPointInactive(t *testing.T) {
-	qt.Check(t, qt.IsNil(Point(t.Context(), WakeAfterRestore)))
-	qt.Check(t, qt.IsNil(Point(plan(t, "wake.before-restore=error"), WakeAfterRestore)))
+	qt.Check(t, qt.IsNil(Point(t.Context(), "wake.restored")))
+	qt.Check(t, qt.IsNil(Point(plan(t, "wake.starting=error"), "wake.restored")))
 }
 
 func TestPointError(t *testing.T) {
-	err := Point(plan(t, "wake.after-restore=error"), WakeAfterRestore)
+	err := Point(plan(t, "wake.restored=error"), "wake.restored")
 	qt.Check(t, qt.ErrorIs(err, ErrInjected))
-	qt.Check(t, qt.ErrorMatches(err, "at wake.after-restore: injected fault"))
+	qt.Check(t, qt.ErrorMatches(err, "at wake.restored: injected fault"))
 }
 
 func TestPointKillFromEnvironment(t *testing.T) {
 	if os.Getenv(Env) != "" {
-		_ = Point(t.Context(), WakeAfterRestore)
+		_ = Point(t.Context(), "wake.restored")
 		return // a failure: the parent expects a signal
 	}
 	self, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
 	cmd := exec.CommandContext(t.Context(), self, "-test.run", "^TestPointKillFromEnvironment$")
-	cmd.Env = append(os.Environ(), Env+"=wake.after-restore=kill")
+	cmd.Env = append(os.Environ(), Env+"=wake.restored=kill")
 	qt.Check(t, qt.ErrorMatches(cmd.Run(), "signal: killed"))
 }
 
@@ -126,14 +95,14 @@ func TestPointPause(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			defer l.Close()
 			result := make(chan error, 1)
-			ctx := plan(t, "wake.after-restore=pause:"+path)
-			go func() { result <- Point(ctx, WakeAfterRestore) }()
+			ctx := plan(t, "wake.restored=pause:"+path)
+			go func() { result <- Point(ctx, "wake.restored") }()
 
 			conn, err := l.Accept()
 			qt.Assert(t, qt.IsNil(err))
 			line, err := bufio.NewReader(conn).ReadString('\n')
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.Equals(line, "wake.after-restore\n"))
+			qt.Check(t, qt.Equals(line, "wake.restored\n"))
 			select {
 			case early := <-result:
 				t.Fatalf("Point did not wait: %v", early)
@@ -149,8 +118,8 @@ func TestPointPause(t *testing.T) {
 
 func TestPointPauseEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gate")
-	ctx := plan(t, "wake.after-restore=pause:"+path)
-	qt.Check(t, qt.ErrorMatches(Point(ctx, WakeAfterRestore), "pause at wake.after-restore: dial unix .*"))
+	ctx := plan(t, "wake.restored=pause:"+path)
+	qt.Check(t, qt.ErrorMatches(Point(ctx, "wake.restored"), "pause at wake.restored: dial unix .*"))
 
 	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
 	qt.Assert(t, qt.IsNil(err))
@@ -164,11 +133,11 @@ func TestPointPauseEnds(t *testing.T) {
 		}
 		cancel()
 	}()
-	qt.Check(t, qt.ErrorIs(Point(ctx, WakeAfterRestore), context.Canceled))
+	qt.Check(t, qt.ErrorIs(Point(ctx, "wake.restored"), context.Canceled))
 }
 
 func BenchmarkPointInactive(b *testing.B) {
 	for b.Loop() {
-		_ = Point(b.Context(), WakeAfterRestore)
+		_ = Point(b.Context(), "wake.restored")
 	}
 }

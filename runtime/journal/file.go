@@ -1,7 +1,16 @@
-// Package journal keeps what a daemon has to know after it was killed.
+// Package journal keeps what a daemon has to know after it was killed, and sees to it that
+// each operation is done, or never was.
 //
-// Today it has the files in which records are kept: each is replaced as a whole, and
-// carries a digest by which damage is noticed.
+// An operation is described by a [Kind]: a [Table] of the steps that it comes to, and functions
+// that undo and finish it. [Kind.Do] does one. While it is open the record of what it is done to
+// has an [Entry]; there is no other log. What fails and what a crash leaves go the same way:
+// the operation is finished if there is no way back, which is asked of the world and not of the
+// record, and undone if there is one. From the table come the fault points at which tests kill
+// a daemon, what users are told while it goes on, how well each step is written, and the
+// pages that say what a crash leaves.
+//
+// Records are files, see [Write]: each is replaced as a whole, and carries a digest by which
+// damage is noticed.
 package journal
 
 import (
@@ -12,23 +21,15 @@ import (
 	"path/filepath"
 )
 
-// Durability is what a file has to survive.
-type Durability int
-
-// A daemon that is killed at any moment finds the old file or the new one with both.
-const (
-	UntilReboot Durability = iota // what the file says does not survive a reboot either
-	Forever                       // also a power cut, from the moment Write returns
-)
-
-// Write replaces the file at path by v as indented JSON with a digest. v is a struct with
+// Write replaces the file at path by v as indented JSON with a digest. keep is UntilReboot or
+// Forever. v is a struct with
 // fields. If it fails the old file is there as it was.
-func Write(path string, v any, durable Durability) error {
+func Write(path string, v any, keep Keep) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return replace(path, seal(b), durable)
+	return replace(path, seal(b), keep)
 }
 
 // Read reads a file of Write into v. Returns an error wrapping ErrSeal if the file is not
@@ -50,14 +51,14 @@ func Read(path string, v any) error {
 const Half = ".new"
 
 // replace writes a file aside and renames it into place.
-func replace(path string, b []byte, durable Durability) (err error) {
+func replace(path string, b []byte, keep Keep) (err error) {
 	tmp := path + Half
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	_, err = f.Write(b)
-	if durable == Forever {
+	if keep == Forever {
 		err = errors.Join(err, f.Sync())
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
@@ -66,7 +67,7 @@ func replace(path string, b []byte, durable Durability) (err error) {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(tmp))
 	}
-	if durable == Forever {
+	if keep == Forever {
 		// A rename survives a power cut only once its directory is written: fsync(2), NOTES.
 		return syncDir(filepath.Dir(path))
 	}

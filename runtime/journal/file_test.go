@@ -19,7 +19,7 @@ type note struct {
 }
 
 func TestFileIsReadAsWritten(t *testing.T) {
-	for _, durable := range []journal.Durability{journal.UntilReboot, journal.Forever} {
+	for _, durable := range []journal.Keep{journal.UntilReboot, journal.Forever} {
 		path := filepath.Join(t.TempDir(), "note.json")
 		qt.Assert(t, qt.IsNil(journal.Write(path, note{"first", 1}, durable)))
 		qt.Assert(t, qt.IsNil(journal.Write(path, note{"second", 2}, durable)))

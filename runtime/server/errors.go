@@ -59,7 +59,7 @@ func rpcError(err error) error {
 		return nil
 	}
 	code := codes.Unknown
-	var step *app.StepError
+	var notNow *app.StatusError
 	switch {
 	case errors.Is(err, app.ErrBusy):
 		code = codes.Aborted
@@ -67,7 +67,7 @@ func rpcError(err error) error {
 		code = codes.DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled
-	case errors.As(err, &step):
+	case errors.As(err, &notNow):
 		code = codes.FailedPrecondition
 	case errors.Is(err, holder.ErrDown):
 		code = codes.Unavailable
@@ -92,10 +92,10 @@ func rpcError(err error) error {
 // hint says what can be done about an error, or "".
 func hint(err error) string {
 	var (
-		step *app.StepError
-		lost *engine.LostError
-		busy *checkpoint.SessionError
-		c    *criu.Error
+		notNow *app.StatusError
+		lost   *engine.LostError
+		busy   *checkpoint.SessionError
+		c      *criu.Error
 	)
 	switch {
 	case err == nil:
@@ -106,8 +106,8 @@ func hint(err error) string {
 		return "wait for the other operation; snapctl show tells what it is"
 	case errors.Is(err, clone.ErrNoneReady):
 		return "snapctl template pool --size has more stand ready; without --pool only those that are missing are made"
-	case errors.As(err, &step):
-		return stepHint(step)
+	case errors.As(err, &notNow):
+		return statusHint(notNow)
 	case errors.As(err, &busy):
 		return "let it end, and try again; hibernate and snapshot end it with --end-sessions"
 	case errors.As(err, &lost):
@@ -129,8 +129,8 @@ func hint(err error) string {
 	}
 }
 
-func stepHint(e *app.StepError) string {
-	switch e.From { //nolint:exhaustive // the others last for a moment
+func statusHint(e *app.StatusError) string {
+	switch e.Status { //nolint:exhaustive // the others last for a moment
 	case app.Held:
 		return "wake it first: snapctl wake " + e.App
 	case app.Stopped:

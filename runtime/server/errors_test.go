@@ -29,7 +29,7 @@ func TestLostError(t *testing.T) {
 	err := &engine.LostError{App: "cache", Reason: vem.LostByEnd}
 	qt.Assert(t, qt.ErrorMatches(err, "the sockets of app cache are lost: snapctld and its holder both ended meanwhile: .*"))
 	qt.Assert(t, qt.Equals(hint(err), "wake it by command: snapctl wake cache"))
-	a := &engine.App{App: app.New(t.TempDir(), app.Record{})}
+	a := &engine.App{App: app.New(t.TempDir(), "", app.Record{})}
 	a.Note(err)
 	qt.Assert(t, qt.Equals(hint(a.Noted()), hint(err)))
 }
@@ -45,9 +45,9 @@ func TestErrorsOfRequests(t *testing.T) {
 		{app.ErrBusy, codes.Aborted, "wait for the other operation"},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, ""},
 		{context.Canceled, codes.Canceled, ""},
-		{&app.StepError{App: "cache", From: app.Held, To: app.Hibernating}, codes.FailedPrecondition, "wake it first: snapctl wake cache"},
-		{&app.StepError{App: "cache", From: app.Stopped, To: app.Hibernating}, codes.FailedPrecondition, "it has ended: snapctl rm cache"},
-		{&app.StepError{App: "cache", From: app.Creating, To: app.Hibernating}, codes.FailedPrecondition, ""},
+		{&app.StatusError{App: "cache", Status: app.Held, Done: "hibernated"}, codes.FailedPrecondition, "wake it first: snapctl wake cache"},
+		{&app.StatusError{App: "cache", Status: app.Stopped, Done: "hibernated"}, codes.FailedPrecondition, "it has ended: snapctl rm cache"},
+		{&app.StatusError{App: "cache", Status: app.Creating, Done: "hibernated"}, codes.FailedPrecondition, ""},
 		{holder.ErrDown, codes.Unavailable, "nothing is lost as long as this snapctld runs"},
 		{hold.ErrUnsupported, codes.Unimplemented, ""},
 		{preflight.ErrUnsupported, codes.Unimplemented, ""},

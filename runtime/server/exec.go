@@ -68,8 +68,8 @@ func exitCode(s *os.ProcessState) int32 {
 // execCommand returns a command, and the process into whose namespaces it goes.
 func (srv *Server) execCommand(ctx context.Context, a *engine.App, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
 	rec, _ := a.Read()
-	if rec.Status != app.Running && rec.Status != app.Snapshotting {
-		return nil, 0, engine.Refusef("app %s is %s: exec needs a running app", rec.Name, rec.Status)
+	if rec.Now() != app.Running && rec.Now() != app.Snapshotting {
+		return nil, 0, engine.Refusef("app %s is %s: exec needs a running app", rec.Name, rec.Now())
 	}
 	if len(start.GetArgs()) == 0 {
 		return nil, 0, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)

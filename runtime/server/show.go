@@ -34,7 +34,7 @@ var wakeModes = map[wake.Mode]api.WakeMode{
 func (srv *Server) show(a *engine.App) *api.App {
 	rec, op := a.Read()
 	out := &api.App{
-		Name: rec.Name, Status: statusCodes[rec.Status], Endpoint: rec.Addr4.String(), Network: rec.Network,
+		Name: rec.Name, Status: statusCodes[rec.Now()], Endpoint: rec.Addr4.String(), Network: rec.Network,
 		Args: rec.Spec.Process.Args, Pid: int32(rec.Process.PID),
 		CreatedAt: timestamppb.New(rec.CreatedAt), StatusAt: timestamppb.New(rec.StatusAt),
 		Wake:           showWake(rec.Wake),
@@ -68,7 +68,7 @@ func (srv *Server) show(a *engine.App) *api.App {
 	if rec.LastError != "" {
 		out.Hint = hint(a.Noted())
 	}
-	if rec.Status == app.Held {
+	if rec.Now() == app.Held {
 		out.HeldSockets = int32(len(a.Endpoint.HeldInodes()))
 	}
 	if pids, err := a.Cgroup().PIDs(); err == nil {
@@ -114,7 +114,7 @@ func showPages(p restore.Pages) api.RestoreMemory {
 
 // showAlarm is the timer of a held app that expires first.
 func showAlarm(r *app.Record) *api.Alarm {
-	if r.Status != app.Held && r.Status != app.Waking || r.Alarm == nil {
+	if r.Now() != app.Held && r.Now() != app.Waking || r.Alarm == nil {
 		return nil
 	}
 	return &api.Alarm{At: timestamppb.New(r.Alarm.At), Timer: r.Alarm.Timer}
@@ -122,7 +122,7 @@ func showAlarm(r *app.Record) *api.Alarm {
 
 // showWokenBy is what woke an app last, unless it sleeps again.
 func showWokenBy(r *app.Record) string {
-	if r.Status == app.Held {
+	if r.Now() == app.Held {
 		return ""
 	}
 	return string(r.WokenBy)

@@ -29,7 +29,7 @@ func (srv *Server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api
 		if req.GetApp() != "" && req.GetApp() != rec.Name || req.GetNetwork() != "" && req.GetNetwork() != rec.Network {
 			continue
 		}
-		if rec.Status == app.Stopped || rec.Status == app.Removing || rec.Pool != "" {
+		if rec.Now() == app.Stopped || rec.Now() == app.Removing || rec.Pool != "" {
 			continue
 		}
 		rows, err := srv.vemRows(ctx, a, rec)

@@ -18,7 +18,7 @@ import (
 // breakable are the operations of crash_test.go, as a client that has no time
 // begins them. A timeout of 0 is the daemon's own.
 var breakable = map[string]func(ctx context.Context, w *World, timeout time.Duration) error{
-	"create": func(ctx context.Context, w *World, _ time.Duration) error {
+	"run": func(ctx context.Context, w *World, _ time.Duration) error {
 		_, err := w.API.Run(ctx, redisRequest("copy", "10.77.0.8"))
 		return err
 	},
@@ -39,12 +39,12 @@ var breakable = map[string]func(ctx context.Context, w *World, timeout time.Dura
 		_, err := w.API.Restore(ctx, req, nil)
 		return err
 	},
-	"template": func(ctx context.Context, w *World, timeout time.Duration) error {
+	"create-template": func(ctx context.Context, w *World, timeout time.Duration) error {
 		req := &api.CreateTemplateRequest{Name: "t", App: "cache", Timeout: durationpb.New(timeout)}
 		_, err := w.API.CreateTemplate(ctx, req, nil)
 		return err
 	},
-	"clone": cloneThree,
+	"clone": cloneThree, "clone-request": cloneThree,
 }
 
 // pausedAt makes a world whose daemon waits at a gate, the first time that it
@@ -115,15 +115,16 @@ func TestCancelAtEveryPoint(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			cancel()
 			qt.Assert(t, qt.IsNotNil(<-ended))
-			if noWayBack[name] {
+			late, part := committed(name)
+			if late {
 				qt.Assert(t, qt.IsNil(stop.Continue()))
 			}
 			open(t, g)
-			if name == fault.CloneBeforeEnd {
-				w.onlyCacheSoon() // nobody has any app's turn at that point
+			if operationOf(name) == "clone-request" && !late {
+				w.onlyCacheSoon() // nobody has any app's turn at these points
 			}
 			w.settled()
-			if noWayBack[name] {
+			if late && !part {
 				s.done(w)
 			} else {
 				s.undone(w)
@@ -135,7 +136,7 @@ func TestCancelAtEveryPoint(t *testing.T) {
 
 // TestTimeout gives operations less time than they take.
 func TestTimeout(t *testing.T) {
-	for _, name := range []fault.Name{fault.HibernateAfterDump, fault.WakeBeforeRestore, fault.SnapshotAfterDump, fault.RestoreAfterSandbox, fault.CloneAfterRun} {
+	for _, name := range []fault.Name{"hibernate.dumped", "wake.starting", "snapshot.dumped", "restore.furnished", "clone.restored"} {
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients, g := pausedAt(t, name)
 			// Long enough to get to the point, where it stays.
@@ -154,7 +155,7 @@ func TestTimeout(t *testing.T) {
 
 // TestBusy has an operation wait for another one, with less patience than that.
 func TestBusy(t *testing.T) {
-	w, _, clients, g := pausedAt(t, fault.HibernateAfterDump)
+	w, _, clients, g := pausedAt(t, "hibernate.dumped")
 	ended := make(chan error, 1)
 	go func() { ended <- breakable["hibernate"](t.Context(), w, 0) }()
 	stop, err := g.Wait(t.Context())

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
-
-	"github.com/snapctl/snapctl/runtime/fault"
 )
 
 // rounds is how often a test repeats what it draws: n times, or as [Rounds] says.
@@ -21,17 +19,6 @@ func rounds(t *testing.T, n int) int {
 		qt.Assert(t, qt.IsNil(err))
 	}
 	return n
-}
-
-// somePoints draws a third of the fault points, or takes all if [Rounds] is set.
-func somePoints(t *testing.T) []fault.Name {
-	t.Helper()
-	all := fault.Names()
-	if os.Getenv(Rounds) != "" {
-		return all
-	}
-	seeded(t).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return all[:(len(all)+2)/3]
 }
 
 // seeded is chance that can be repeated: SNAPCTL_TEST_SEED is its seed.

@@ -30,12 +30,13 @@ type stage struct {
 
 // stages are the operations, by the first word of their points' names.
 var stages = map[string]stage{
-	"create": {
+	"run": {
 		do: func(w *World) error {
 			_, err := w.API.Run(w.t.Context(), redisRequest("copy", "10.77.0.8"))
 			return err
 		},
 		undone: func(w *World) { w.gone("copy") },
+		done:   func(w *World) { w.once("copy", api.Status_STATUS_RUNNING) },
 	},
 	"hibernate": {
 		do: func(w *World) error {
@@ -48,19 +49,10 @@ var stages = map[string]stage{
 	"wake": {
 		before: func(w *World) { w.Hibernate("cache") },
 		do: func(w *World) error {
-			_, err := w.API.Wake(w.t.Context(), &api.WakeRequest{Name: "cache"}, nil)
-			return err
-		},
-		undone: func(w *World) { w.once("cache", api.Status_STATUS_HELD) },
-		done:   func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
-	},
-	"drop": { // goes on after the answer
-		before: func(w *World) { w.Hibernate("cache") },
-		do: func(w *World) error {
 			if _, err := w.API.Wake(w.t.Context(), &api.WakeRequest{Name: "cache"}, nil); err != nil {
 				return err
 			}
-			var died error
+			var died error // it goes on after the answer
 			w.Until("the images are removed, or the daemon is dead", func() error {
 				if _, died = w.API.List(w.t.Context()); died != nil {
 					return nil
@@ -69,7 +61,8 @@ var stages = map[string]stage{
 			})
 			return died
 		},
-		done: func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
+		undone: func(w *World) { w.once("cache", api.Status_STATUS_HELD) },
+		done:   func(w *World) { w.once("cache", api.Status_STATUS_RUNNING) },
 	},
 	"snapshot": {
 		do: func(w *World) error {
@@ -84,17 +77,8 @@ var stages = map[string]stage{
 			w.once("copy", api.Status_STATUS_RUNNING)
 		},
 	},
-	"restack": {
-		before: func(w *World) { w.Hibernate("cache") },
-		do: func(w *World) error {
-			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
-			return err
-		},
-		undone: func(w *World) {
-			qt.Assert(w.t, qt.HasLen(w.snapshots(), 0))
-			w.once("cache", api.Status_STATUS_HELD)
-		},
-	},
+	"save":    saving,
+	"restack": saving, // is part of it
 	"restore": {
 		before: func(w *World) {
 			_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
@@ -107,7 +91,7 @@ var stages = map[string]stage{
 		undone: func(w *World) { w.gone("copy") },
 		done:   func(w *World) { w.once("copy", api.Status_STATUS_RUNNING) },
 	},
-	"template": {
+	"create-template": {
 		do: func(w *World) error {
 			_, err := w.API.CreateTemplate(w.t.Context(), &api.CreateTemplateRequest{Name: "t", App: "cache"}, nil)
 			return err
@@ -120,12 +104,9 @@ var stages = map[string]stage{
 		},
 		done: func(w *World) { w.clone("t", "copy", nil); w.once("copy", api.Status_STATUS_RUNNING) },
 	},
-	"clone": {
-		before: func(w *World) { w.template("t", "cache", "") },
-		do:     func(w *World) error { return cloneThree(w.t.Context(), w, 0) },
-		undone: func(w *World) { w.onlyCache(); w.clones(&api.CloneRequest{Template: "t", Count: 3}) },
-	},
-	"pool": {
+	"clone":         cloningThree, // is part of the next one
+	"clone-request": cloningThree,
+	"fill-pool": {
 		before: func(w *World) { w.template("t", "cache", ""); w.clone("t", "copy", nil) },
 		do: func(w *World) error {
 			if _, err := w.API.SetPool(w.t.Context(), &api.SetPoolRequest{Template: "t", Size: 1}); err != nil {
@@ -151,7 +132,7 @@ var stages = map[string]stage{
 			qt.Assert(w.t, qt.Equals(w.redis(r.GetApp().GetEndpoint()).do("INCR n"), ":3"))
 		},
 	},
-	"handout": {
+	"hand-out": {
 		before: func(w *World) { w.template("t", "cache", ""); w.clone("t", "copy", nil); w.pool("t", 1) },
 		do: func(w *World) error {
 			w.pooled("t", 1)
@@ -183,15 +164,37 @@ var stages = map[string]stage{
 	},
 }
 
-// finished are the points after which a restarted daemon finishes the
-// operation whose daemon died there; before them it undoes it.
-var finished = map[fault.Name]bool{
-	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
-	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true, fault.DropBeforeRemoval: true,
-	fault.SnapshotAfterCommit: true,
-	fault.TemplateAfterCommit: true, fault.HandoutAfterCommit: true,
-	fault.RemoveAfterRecord: true, fault.RemoveAfterKill: true,
-	fault.RemoveAfterDetach: true, fault.RemoveAfterSandbox: true, fault.RemoveBeforeSweep: true,
+// saving saves a held app.
+var saving = stage{
+	before: func(w *World) { w.Hibernate("cache") },
+	do: func(w *World) error {
+		_, err := w.API.TakeSnapshot(w.t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
+		return err
+	},
+	undone: func(w *World) {
+		qt.Assert(w.t, qt.HasLen(w.snapshots(), 0))
+		w.once("cache", api.Status_STATUS_HELD)
+	},
+	done: func(w *World) {
+		qt.Assert(w.t, qt.DeepEquals(w.snapshots(), []string{"s1"}))
+		w.once("cache", api.Status_STATUS_HELD)
+		_, err := w.API.Restore(w.t.Context(), &api.RestoreRequest{Snapshot: "s1", As: "copy", Endpoint: "10.77.0.8"}, nil)
+		qt.Assert(w.t, qt.IsNil(err))
+		w.once("copy", api.Status_STATUS_RUNNING)
+	},
+}
+
+// cloningThree makes three clones with one request.
+var cloningThree = stage{
+	before: func(w *World) { w.template("t", "cache", "") },
+	do:     func(w *World) error { return cloneThree(w.t.Context(), w, 0) },
+	undone: func(w *World) { w.onlyCache(); w.clones(&api.CloneRequest{Template: "t", Count: 3}) },
+	done: func(w *World) {
+		qt.Assert(w.t, qt.DeepEquals(w.names(), []string{"cache", "t-1", "t-2", "t-3"}))
+		for _, name := range []string{"t-1", "t-2", "t-3"} {
+			qt.Assert(w.t, qt.Equals(w.redis(w.Show(name).GetEndpoint()).do("INCR n"), ":3"))
+		}
+	},
 }
 
 // cloneThree makes three clones.
@@ -211,15 +214,8 @@ func (w *World) onlyCache() {
 	}
 }
 
-// noWayBack are the points at which an error comes too late to undo the
-// operation, which is finished.
-var noWayBack = map[fault.Name]bool{
-	fault.HibernateAfterKill: true, fault.HibernateAfterArm: true,
-	fault.WakeAfterRestore: true, fault.WakeAfterCommit: true, fault.DropBeforeRemoval: true,
-}
-
 func TestEveryPointHasAStage(t *testing.T) {
-	for _, name := range fault.Names() {
+	for _, name := range points() {
 		_, ok := stages[operationOf(name)]
 		qt.Check(t, qt.IsTrue(ok), qt.Commentf("%s", name))
 	}
@@ -236,14 +232,9 @@ func (w *World) onlyCacheSoon() {
 	})
 }
 
-func operationOf(name fault.Name) string {
-	op, _, _ := strings.Cut(string(name), ".")
-	return op
-}
-
 // TestCrashAtEveryPoint kills the daemon at each point of each operation.
 func TestCrashAtEveryPoint(t *testing.T) {
-	for _, name := range fault.Names() {
+	for _, name := range points() {
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients := atPoint(t, name, gate.Kill(name))
 			qt.Assert(t, qt.IsNotNil(s.do(w)))
@@ -255,7 +246,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 			qt.Assert(t, qt.IsNil(w.StartDaemon(t.Context(), host.Daemon{})))
 			w.Dial()
 			w.nothingPartial()
-			if finished[name] {
+			if late, part := committed(name); late && !part {
 				s.done(w)
 			} else {
 				s.undone(w)
@@ -277,7 +268,8 @@ func TestErrorAtEveryPoint(t *testing.T) {
 				}
 				return nil
 			})
-			if noWayBack[name] {
+			late, _ := committed(name)
+			if late {
 				qt.Assert(t, qt.IsNil(err))
 			} else {
 				qt.Assert(t, qt.ErrorMatches(err, `(?s).*at `+string(name)+`: injected fault.*`))
@@ -285,7 +277,7 @@ func TestErrorAtEveryPoint(t *testing.T) {
 			w.nothingPartial()
 			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{})))
 			w.Dial()
-			if noWayBack[name] || operationOf(name) == "remove" {
+			if late {
 				s.done(w)
 			} else {
 				s.undone(w)

@@ -167,7 +167,7 @@ func TestCRIUIsKilledWhileItWakes(t *testing.T) {
 // TestCRIUIsKilledWhileItSaves kills CRIU when it has saved the processes and
 // waits to be told to go on.
 func TestCRIUIsKilledWhileItSaves(t *testing.T) {
-	for _, point := range []fault.Name{fault.HibernateAfterDump, fault.HibernateAfterCommit, fault.SnapshotAfterDump} {
+	for _, point := range []fault.Name{"hibernate.dumped", "hibernate.saved", "snapshot.dumped"} {
 		t.Run(string(point), func(t *testing.T) {
 			w := New(t, "redis-server")
 			g := gate.New(t, w.Dir(), point)

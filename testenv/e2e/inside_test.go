@@ -199,7 +199,11 @@ func TestKilledWhileConnectionsAreSaved(t *testing.T) {
 			if held {
 				w.Hibernate("survivor")
 			}
-			plan := host.Daemon{Env: gate.Env(gate.Kill(fault.SnapshotInRepair))}
+			point := fault.Name("snapshot.repairing")
+			if held {
+				point = "save.repairing"
+			}
+			plan := host.Daemon{Env: gate.Env(gate.Kill(point))}
 			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), unix.SIGTERM, plan)))
 			w.Dial()
 			_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "survivor", Name: "saved"}, nil)

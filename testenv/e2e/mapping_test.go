@@ -219,12 +219,12 @@ func TestDamagedMemoryFileIsRefused(t *testing.T) {
 // refused, and that of a template likewise: the new app is made, and lives on when
 // the snapshot is gone.
 func TestSnapshotRemovedWhileItIsRestored(t *testing.T) {
-	for _, point := range []fault.Name{fault.RestoreAfterRecord, fault.RestoreAfterSandbox, fault.WakeBeforeRestore, fault.RestoreAfterRestore} {
+	for _, point := range []fault.Name{"restore.begun", "restore.furnished", "restore.starting", "restore.restored"} {
 		t.Run(string(point), func(t *testing.T) {
 			w := New(t, "gcc")
 			l := w.ledger("ledger")
 			name, remove := "s1", func() error { return w.API.RemoveSnapshot(t.Context(), "s1") }
-			if point == fault.RestoreAfterRecord {
+			if point == "restore.begun" {
 				name, remove = "t", func() error { return w.API.RemoveTemplate(t.Context(), "t") }
 				w.template("t", "ledger", "")
 			} else {

@@ -62,8 +62,8 @@ func (h *hibernating) unchanged() {
 }
 
 var hibernatePoints = []fault.Name{
-	fault.HibernateAfterRecord, fault.HibernateAfterFreeze, fault.HibernateAfterHold,
-	fault.HibernateAfterDump, fault.HibernateAfterCommit,
+	"hibernate.begun", "hibernate.frozen", "hibernate.held",
+	"hibernate.dumped", "hibernate.saved",
 }
 
 func TestCancelledHibernateChangesNothing(t *testing.T) {
@@ -78,7 +78,7 @@ func TestCancelledHibernateChangesNothing(t *testing.T) {
 }
 
 func TestHibernateOutOfTimeChangesNothing(t *testing.T) {
-	h := hibernateUpTo(t, fault.HibernateAfterDump, 2*time.Second)
+	h := hibernateUpTo(t, "hibernate.dumped", 2*time.Second)
 	qt.Assert(t, qt.ErrorMatches(<-h.ended, "(?s).*deadline exceeded.*"))
 	h.unchanged()
 }
@@ -86,7 +86,7 @@ func TestHibernateOutOfTimeChangesNothing(t *testing.T) {
 // TestAppEndsDuringHibernate kills the app when it is frozen: it has stopped
 // then, and nothing of the hibernation is left.
 func TestAppEndsDuringHibernate(t *testing.T) {
-	for _, point := range []fault.Name{fault.HibernateAfterRecord, fault.HibernateAfterFreeze, fault.HibernateAfterHold} {
+	for _, point := range []fault.Name{"hibernate.begun", "hibernate.frozen", "hibernate.held"} {
 		t.Run(string(point), func(t *testing.T) {
 			h := hibernateUpTo(t, point, 0)
 			pids, err := h.Pids()
@@ -164,7 +164,7 @@ func TestOperationsQueue(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			h := hibernateUpTo(t, fault.HibernateAfterHold, 0)
+			h := hibernateUpTo(t, "hibernate.held", 0)
 			_, err := h.API.Wake(t.Context(), &api.WakeRequest{Name: "cache", Timeout: durationpb.New(100 * time.Millisecond)}, nil)
 			qt.Assert(t, qt.ErrorMatches(err, "(?s).*hibernate is going on.*"))
 			queued := make(chan error, 1)
@@ -206,7 +206,7 @@ func TestBusyAppIsSaved(t *testing.T) {
 // woken from are removed.
 func TestHibernateRightAfterWake(t *testing.T) {
 	w := New(t, "redis-server")
-	g := gate.New(t, w.Dir(), fault.DropBeforeRemoval)
+	g := gate.New(t, w.Dir(), "wake.dropped")
 	w.Run(redisRequest("cache", "10.77.0.7"))
 	client := w.redis("10.77.0.7")
 	qt.Assert(t, qt.Equals(client.do("INCR n"), ":1"))

@@ -149,7 +149,7 @@ func TestSharedFilesOutliveReboot(t *testing.T) {
 // TestCrashOfStoppedSnapshot kills the daemon while it makes the files of an app that
 // has ended a layer.
 func TestCrashOfStoppedSnapshot(t *testing.T) {
-	for _, point := range []fault.Name{fault.RestackAfterRecord, fault.RestackAfterMove, fault.RestackAfterSwitch} {
+	for _, point := range []fault.Name{"restack.begun", "restack.placed", "restack.switched"} {
 		t.Run(string(point), func(t *testing.T) {
 			w := New(t)
 			w.actor(&api.RunRequest{Name: "g0", Endpoint: actorEndpoint})
@@ -232,7 +232,7 @@ func TestRestackThatIsNotRecorded(t *testing.T) {
 			c := w.caller(actorEndpoint)
 			c.tell("mkdir /data", "write /data/file 0")
 			sleep(w)
-			g := gate.New(t, w.Dir(), fault.RestackAfterMove)
+			g := gate.New(t, w.Dir(), "restack.placed")
 			qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
 			w.Dial()
 			done := make(chan error, 1)

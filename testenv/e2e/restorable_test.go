@@ -11,7 +11,6 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
@@ -126,7 +125,7 @@ while True:
 	gates, err := os.MkdirTemp("", "gate") //nolint:usetesting // a socket's path is short
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.RemoveAll(gates))) })
-	g := gate.New(t, gates, fault.SnapshotAfterDump)
+	g := gate.New(t, gates, "snapshot.dumped")
 	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
 	w.Dial()
 

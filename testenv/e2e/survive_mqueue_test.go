@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
@@ -82,7 +81,7 @@ func TestQueuesAreEmptyAfterReboot(t *testing.T) {
 // and of a wake of an app with everything that is held besides sockets.
 func TestHeldObjectsSurviveCrash(t *testing.T) {
 	things := []string{"mqueue", "eventfd-semaphore", "inotify-queued"}
-	for _, name := range fault.Names() {
+	for _, name := range points() {
 		op := operationOf(name)
 		if op != "hibernate" && op != "wake" {
 			continue

@@ -10,7 +10,6 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
@@ -102,7 +101,7 @@ func TestDatagramsWhileAsleep(t *testing.T) {
 	has(2000 + more - int(lost))
 
 	// A daemon that dies when the sockets have their large buffers, and the app lives.
-	g := gate.Kill(fault.HibernateAfterHold)
+	g := gate.Kill("hibernate.held")
 	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g)})))
 	w.Dial()
 	_, err = w.API.Hibernate(t.Context(), &api.HibernateRequest{Name: "counter"}, nil)

@@ -13,7 +13,6 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
@@ -25,7 +24,7 @@ func TestPoolDoesNotTakeBackAnEndpoint(t *testing.T) {
 	w := New(t)
 	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
 	w.template("t", "web", "")
-	g := gate.New(t, w.Dir(), fault.RemoveBeforeSweep)
+	g := gate.New(t, w.Dir(), "remove.forgotten")
 	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
 	w.Dial()
 	w.pool("t", 1)

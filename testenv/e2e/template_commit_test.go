@@ -8,14 +8,13 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
 // TestClonesThatCannotBeCommitted keeps the daemon from saying that a request is
 // over: no clone stays, and the next daemon forgets the request.
 func TestClonesThatCannotBeCommitted(t *testing.T) {
-	w, s, clients, g := pausedAt(t, fault.CloneBeforeEnd)
+	w, s, clients, g := pausedAt(t, "clone-request.complete")
 	ended := make(chan error, 1)
 	go func() { ended <- s.do(w) }()
 	stop, err := g.Wait(t.Context())

@@ -9,12 +9,11 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
-	"github.com/snapctl/snapctl/runtime/fault"
 )
 
 // TestNamesOfClonesAreTaken asks for the name of a clone that is yet to be made.
 func TestNamesOfClonesAreTaken(t *testing.T) {
-	w, _, clients, g := pausedAt(t, fault.CloneAfterRecord)
+	w, _, clients, g := pausedAt(t, "clone.begun")
 	_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "cache", Name: "s1"}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	const many = 40 // more than are made at the same time

@@ -10,7 +10,6 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
 )
@@ -25,7 +24,7 @@ func TestReadyClonesStay(t *testing.T) {
 		"death":  func(w *World, _ func()) { w.killDaemon() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, _, clients, g := pausedAt(t, fault.CloneAfterRun)
+			w, _, clients, g := pausedAt(t, "clone.restored")
 			ctx, hangUp := context.WithCancel(t.Context())
 			defer hangUp()
 			results := make(chan *api.CloneResult, 3)
@@ -67,7 +66,7 @@ func TestReadyClonesStay(t *testing.T) {
 
 // TestTimeOfClones has the command line tell which clones there was time for.
 func TestTimeOfClones(t *testing.T) {
-	w, _, clients, g := pausedAt(t, fault.CloneAfterRun)
+	w, _, clients, g := pausedAt(t, "clone.restored")
 	ended := make(chan host.Result, 1)
 	go func() { ended <- w.CLI("--timeout", "3s", "clone", "t", "--count", "2", "--keep-going") }()
 	for i := range 2 {

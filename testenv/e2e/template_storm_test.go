@@ -104,7 +104,7 @@ func TestAllOrNone(t *testing.T) {
 // TestUnfinishedCloneInUse kills the daemon while somebody saves or wakes a clone of
 // a request that is not over: none is left.
 func TestUnfinishedCloneInUse(t *testing.T) {
-	for _, name := range []fault.Name{fault.SnapshotAfterDump, fault.HibernateAfterFreeze, fault.HibernateAfterKill, fault.WakeAfterResuming} {
+	for _, name := range []fault.Name{"snapshot.dumped", "hibernate.frozen", "hibernate.ended", "wake.resuming"} {
 		t.Run(string(name), func(t *testing.T) {
 			w := New(t)
 			w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})

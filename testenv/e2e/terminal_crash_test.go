@@ -25,7 +25,7 @@ func TestWaitingTerminalsSurviveCrash(t *testing.T) {
 		return err
 	}
 	for point, do := range map[fault.Name]func(*World) error{
-		fault.HibernateAfterDump: hibernate, fault.HibernateAfterCommit: hibernate, fault.SnapshotAfterDump: snapshot,
+		"hibernate.dumped": hibernate, "hibernate.saved": hibernate, "snapshot.dumped": snapshot,
 	} {
 		for how, plan := range map[string]gate.Fault{"killed": gate.Kill(point), "failed": gate.Fail(point)} {
 			t.Run(how+" "+string(point), func(t *testing.T) {

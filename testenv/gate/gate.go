@@ -1,7 +1,7 @@
 // Package gate stops a daemon at named points: it makes plans for the package
 // runtime/fault, and is the other side of its pauses.
 //
-//	g := gate.New(t, h.Dir(), fault.HibernateAfterDump)
+//	g := gate.New(t, h.Dir(), "hibernate.dumped")
 //	h.StartDaemon(ctx, host.Daemon{Env: gate.Env(g.Fault())})
 //	... start the operation ...
 //	stop, err := g.Wait(ctx) // the daemon is at the point

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(fault.Env) != "" {
 		ctx := context.Background() //nolint:forbidigo // this is the main function of a process
-		if fault.Point(ctx, fault.WakeBeforeRestore) != nil || fault.Point(ctx, fault.WakeAfterRestore) != nil {
+		if fault.Point(ctx, "wake.starting") != nil || fault.Point(ctx, "wake.restored") != nil {
 			os.Exit(3)
 		}
 		return
@@ -40,13 +40,13 @@ func TestPlans(t *testing.T) {
 		fault gate.Fault
 		want  string
 	}{
-		"kill":           {gate.Kill(fault.WakeAfterRestore), "signal: killed"},
-		"fail":           {gate.Fail(fault.WakeBeforeRestore), "exit status 3"},
-		"somewhere else": {gate.Kill(fault.HibernateAfterDump), ""},
+		"kill":           {gate.Kill("wake.restored"), "signal: killed"},
+		"fail":           {gate.Fail("wake.starting"), "exit status 3"},
+		"somewhere else": {gate.Kill("hibernate.dumped"), ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := start(t, tt.fault, gate.Fail(fault.RemoveAfterKill)).Wait()
+			err := start(t, tt.fault, gate.Fail("remove.killed")).Wait()
 			if tt.want == "" {
 				qt.Check(t, qt.IsNil(err))
 				return
@@ -82,7 +82,7 @@ func TestGate(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			g := gate.New(t, t.TempDir(), fault.WakeAfterRestore)
+			g := gate.New(t, t.TempDir(), "wake.restored")
 			// Nobody is there yet, and the gate still works afterwards.
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			defer cancel()

@@ -21,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/cmd/internal/version"
 	"github.com/snapctl/snapctl/runtime/daemon"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem/holder"
@@ -134,7 +135,7 @@ func serve(ctx context.Context, opt daemon.Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("snapctld must run as root: try sudo snapctld")
 	}
-	if err := fault.Check(); err != nil {
+	if err := fault.Check(journal.Points(daemon.Operations())); err != nil {
 		return err
 	}
 	// A group of files as large as the host allows: one for each held socket.

@@ -12,6 +12,7 @@
 package netstate
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 
@@ -32,6 +33,17 @@ type App struct {
 	Repair string
 	// Note is told what a copy of the app has otherwise, and what can be done about it.
 	Note func(text, remedy string)
+	// Repairing is called while sockets of connections inside the app are in repair mode, or
+	// when there are none. It may be nil.
+	Repairing func(context.Context) error
+}
+
+// repairing calls a.Repairing.
+func (a *App) repairing(ctx context.Context) error {
+	if a.Repairing == nil {
+		return nil
+	}
+	return a.Repairing(ctx)
 }
 
 // ownAddress tells whether an address is the app's own, or one of those that it has given

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/copies"
@@ -65,7 +64,7 @@ func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netcon
 	defer func() { err = errors.Join(err, in.Close()) }()
 	saved := &Saved{Settings: settings}
 	if len(in.Connections) == 0 {
-		return saved, fault.Point(ctx, fault.SnapshotInRepair) // with none of them
+		return saved, a.repairing(ctx) // with none of them
 	}
 	if err := open(in); err != nil {
 		return nil, err
@@ -74,7 +73,7 @@ func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netcon
 	if err != nil {
 		return nil, err
 	}
-	opt := tcprepair.SaveOptions{Paused: func() error { return fault.Point(ctx, fault.SnapshotInRepair) }}
+	opt := tcprepair.SaveOptions{Paused: func() error { return a.repairing(ctx) }}
 	for _, c := range in.Connections {
 		if err := ctx.Err(); err != nil {
 			return nil, errors.Join(err, done())

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/journal"
+)
+
+// Kind is one kind of operation on an app, Run one that goes on.
+type (
+	Kind = journal.Kind[*App]
+	Run  = journal.Run[*App]
+)
+
+// kinds are the operations of an engine. Each is made in the file of its operation.
+type kinds struct {
+	run, restore, clone, fill, handOut, hibernate, wake, snapshot, save, restack, remove *Kind
+
+	byName map[string]*Kind // all of them
+}
+
+func (eng *Engine) makeKinds() kinds {
+	k := kinds{
+		run: eng.birthKind(runTable), restore: eng.birthKind(restoreTable), clone: eng.birthKind(cloneTable),
+		fill: eng.birthKind(fillTable), handOut: eng.birthKind(handOutTable),
+		hibernate: eng.hibernateKind(), wake: eng.wakeKind(),
+		snapshot: eng.snapshotKind(), save: eng.saveKind(), restack: eng.restackKind(),
+		remove: eng.removeKind(),
+		byName: make(map[string]*Kind),
+	}
+	for _, kind := range []*Kind{k.run, k.restore, k.clone, k.fill, k.handOut, k.hibernate, k.wake, k.snapshot, k.save, k.restack, k.remove} {
+		k.byName[kind.Name] = kind
+	}
+	return k
+}
+
+// Operations are the tables of what the engine does.
+func Operations() []journal.Table {
+	return []journal.Table{
+		runTable, hibernateTable, wakeTable, snapshotTable, saveTable, restackTable, restoreTable,
+		cloneTable, fillTable, handOutTable, removeTable,
+	}
+}
+
+// birthKind is the kind of an operation that makes an app: it is undone by removing what there
+// is of the app.
+func (eng *Engine) birthKind(t journal.Table) *Kind {
+	return &Kind{Table: t, Undo: func(ctx context.Context, r *Run) error { return eng.Expunge(ctx, r.Subject) }}
+}
+
+// begin begins an operation on an app that is there. What an earlier operation has left open is
+// ended first. The caller has the app's turn.
+func (eng *Engine) begin(ctx context.Context, k *Kind, a *App, op *event.Operation) (*Run, error) {
+	if err := eng.endOpen(ctx, a); err != nil {
+		return nil, err
+	}
+	rec, _ := a.Read()
+	if !slices.Contains(k.From, string(rec.Status)) {
+		return nil, &app.StatusError{App: rec.Name, Status: rec.Now(), Done: k.Done}
+	}
+	return k.Begin(a, op)
+}
+
+// endOpen ends the operation that is open by the app's record: an earlier daemon was killed in
+// it, or it could neither be undone nor be finished. The caller has the app's turn.
+func (eng *Engine) endOpen(ctx context.Context, a *App) error {
+	rec, _ := a.Read()
+	if !rec.Operation.Open() {
+		return nil
+	}
+	k, ok := eng.kinds.byName[rec.Operation.Kind]
+	if !ok {
+		return fmt.Errorf("app %s is in the middle of an operation that this snapctld does not know: %s", rec.Name, rec.Operation.Kind)
+	}
+	return k.Recover(ctx, a, rec.Operation)
+}
+
+// Told implements [journal.Subject].
+func (a *App) Told(ctx context.Context, err error) {
+	a.Note(err)
+	a.log.ErrorContext(ctx, "it is too late to undo this", slog.String("app", a.Name()), slog.Any("error", err))
+}
