@@ -21,23 +21,27 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/sandbox", "runtime/server", "runtime/storage",
+		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/sandbox", "runtime/server", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox",
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/clone", []string{
-		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal",
+		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
 		"template", "snapshot", "snapshot/store",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/storage",
-		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/image/inspect", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
-		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/pause", "vem/sockopt", "vem/tcprepair", "vem/wake",
+		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/source", "runtime/storage", "runtime/task",
+		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
+		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/pause", "vem/sockopt", "vem/wake",
 	}},
+	{"runtime/source", []string{
+		"runtime/app", "runtime/checkpoint/netstate", "snapshot", "snapshot/image/inspect", "snapshot/store", "template", "vem/sockopt", "vem/tcprepair",
+	}},
+	{"runtime/task", nil},
 	{"runtime/checkpoint", []string{
 		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/process", "runtime/sandbox",
 		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",

@@ -222,3 +222,24 @@ func Read(dir string) (*Record, error) {
 	}
 	return &r, nil
 }
+
+// RemoveDir removes an app's state directory, its record last, so that what a
+// crash leaves is still known to be half removed.
+func RemoveDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("remove app: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == RecordFile {
+			continue
+		}
+		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
+			return fmt.Errorf("remove app: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove app: %w", err)
+	}
+	return nil
+}

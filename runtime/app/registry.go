@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -160,4 +161,20 @@ func (r *Registry[E]) List() []E {
 		all[i] = r.apps[i].app
 	}
 	return all
+}
+
+// ChooseName finds a free name for an app that was given none.
+func (r *Registry[E]) ChooseName(program string) string {
+	base := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, program)
+	base = cmp.Or(strings.Trim(base[:min(len(base), 40)], "-"), "app")
+	name := base
+	for i := 2; r.Taken(name); i++ {
+		name = fmt.Sprintf("%s-%d", base, i)
+	}
+	return name
 }

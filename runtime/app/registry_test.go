@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -110,4 +111,16 @@ func TestOneGetsTheName(t *testing.T) {
 	_, more := <-won
 	qt.Check(t, qt.IsFalse(more))
 	qt.Check(t, qt.IsFalse(r.Taken(fmt.Sprintf("b%d", (got.pid+1)%50))))
+}
+
+func TestNameOfAnApp(t *testing.T) {
+	var r Registry[*running]
+	qt.Check(t, qt.Equals(r.ChooseName("redis_server.sh"), "redis-server-sh"))
+	qt.Check(t, qt.Equals(r.ChooseName("___"), "app"))
+	qt.Check(t, qt.Equals(len(r.ChooseName(strings.Repeat("x", 99))), 40))
+	free, err := r.Reserve("redis", "redis-2")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(r.ChooseName("redis"), "redis-3"))
+	free()
+	qt.Check(t, qt.Equals(r.ChooseName("redis"), "redis"))
 }

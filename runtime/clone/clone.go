@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -56,7 +57,7 @@ type Outcome struct {
 // cloning is one clone of a request.
 type cloning struct {
 	t        *catalog.Template
-	source   *engine.Source // nil for one from the pool
+	source   *source.Source // nil for one from the pool
 	images   *template.Images
 	req      *Request
 	index    int
@@ -154,7 +155,7 @@ func (c *Clones) enrollClone(ctx context.Context, one *cloning, op *event.Operat
 	if err := ctx.Err(); err != nil {
 		return nil, err // another one has failed
 	}
-	rec, err := engine.RecordOf(one.source.Manifest)
+	rec, err := source.RecordOf(one.source.Manifest)
 	if err != nil {
 		return nil, err
 	}

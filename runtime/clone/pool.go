@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -129,13 +130,13 @@ func (c *Clones) makeReady(ctx context.Context, t *catalog.Template) (err error)
 	if err != nil {
 		return err
 	}
-	s := engine.Source{Snapshot: opened}
+	s := source.Source{Snapshot: opened}
 	defer s.Close()
 	images, err := t.Inspect(ctx, s.Inspect)
 	if err != nil {
 		return err
 	}
-	rec, err := engine.RecordOf(s.Manifest)
+	rec, err := source.RecordOf(s.Manifest)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/snapctl/snapctl/runtime/catalog"
-	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
@@ -15,16 +15,16 @@ import (
 type lazySource struct {
 	store  *store.Store
 	t      *catalog.Template
-	opened *engine.Source
+	opened *source.Source
 }
 
-func (l *lazySource) get(ctx context.Context) (*engine.Source, error) {
+func (l *lazySource) get(ctx context.Context) (*source.Source, error) {
 	if l.opened == nil {
 		s, err := l.store.Begin(ctx, l.t.Snapshot, snapshot.ByStamp)
 		if err != nil {
 			return nil, err
 		}
-		l.opened = &engine.Source{Snapshot: s}
+		l.opened = &source.Source{Snapshot: s}
 	}
 	return l.opened, nil
 }

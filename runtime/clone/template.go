@@ -9,6 +9,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
@@ -102,7 +103,7 @@ func (c *Clones) checkSnapshot(ctx context.Context, draft *catalog.Draft, out *e
 	if err != nil {
 		return err
 	}
-	s := engine.Source{Snapshot: opened}
+	s := source.Source{Snapshot: opened}
 	defer s.Close()
 	if !s.Manifest.WithStorage {
 		return engine.Refusef("snapshot %s has no files: a template needs them", draft.Snapshot)
@@ -111,7 +112,7 @@ func (c *Clones) checkSnapshot(ctx context.Context, draft *catalog.Draft, out *e
 	if err != nil {
 		return err
 	}
-	if note := engine.Repeats(images.Repeats, engine.Cloned); note != nil {
+	if note := source.Repeats(images.Repeats, source.Cloned); note != nil {
 		out.Notes = append(out.Notes, *note)
 	}
 	return nil

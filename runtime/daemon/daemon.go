@@ -27,6 +27,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
+	"github.com/snapctl/snapctl/runtime/task"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
@@ -58,7 +59,7 @@ type Daemon struct {
 	opt         Options
 	log         *slog.Logger
 	lock        *os.File
-	tasks       *engine.Tasks
+	tasks       *task.Tasks
 	rooms       engine.Rooms
 	engine      *engine.Engine
 	clones      *clone.Clones
@@ -72,7 +73,7 @@ type Daemon struct {
 // holder (or starts it), and brings every app into a lasting status. The
 // daemon's background work ends when ctx does; then the caller calls Close.
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
-	d := &Daemon{opt: opt, log: opt.Log, tasks: engine.NewTasks(ctx)}
+	d := &Daemon{opt: opt, log: opt.Log, tasks: task.NewTasks(ctx)}
 	d.openEvents()
 	d.endLog = d.logEvents(ctx)
 	defer func() {

@@ -51,13 +51,13 @@ func (eng *Engine) saveStopped(ctx context.Context, r *Run, req SnapshotRequest)
 func (eng *Engine) revive(ctx context.Context, r *Run, b Birth) (*process.Process, error) {
 	a := r.Subject
 	if b.Source.Manifest.Processes > 0 {
-		connections, err := b.Source.connections(b.Plan.Connections.Internal)
+		connections, err := b.Source.Connections(b.Plan.Connections.Internal)
 		if err != nil {
 			return nil, err
 		}
 		return eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
 			From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Hostname: b.Plan.Hostname, Step: r.Step, At: r.At,
-			Connections: connections, Options: b.Source.socketOptions,
+			Connections: connections, Options: b.Source.SocketOptions,
 			Enclose:   func(ctx context.Context) (*netns.NS, error) { return eng.enclose(ctx, a) },
 			Meanwhile: func(ctx context.Context) error { return eng.furnish(ctx, r, b) },
 			Connect:   func(ctx context.Context, ns *netns.NS) error { return eng.connect(ctx, a, b.Plan, ns) },

@@ -32,6 +32,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
+	"github.com/snapctl/snapctl/runtime/task"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
@@ -55,7 +56,7 @@ type Rooms struct {
 type Options struct {
 	StateDir, RunDir string
 	Origin           snapshot.Origin // of snapshots that are taken here
-	Tasks            *Tasks
+	Tasks            *task.Tasks
 	Log              *slog.Logger
 	// Unfinished tells whether an app was made together with others by a request that was
 	// never over: Recover removes it.
@@ -73,7 +74,7 @@ type Engine struct {
 
 	stateDir, runDir string
 	hidden           []sandbox.HiddenDir // from apps
-	tasks            *Tasks
+	tasks            *task.Tasks
 	log              *slog.Logger
 	origin           snapshot.Origin
 
@@ -118,7 +119,7 @@ func (eng *Engine) Close() error {
 			errs = append(errs, a.proc.Close())
 		}
 	}
-	eng.tasks.followers.Wait()
+	eng.tasks.Followed()
 	return errors.Join(errs...)
 }
 

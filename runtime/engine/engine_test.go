@@ -1,29 +1,21 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
-	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
-	"github.com/snapctl/snapctl/snapshot/layer"
-	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/wake"
 )
@@ -32,30 +24,6 @@ import (
 func named(t *testing.T, name string, state app.State) *App {
 	t.Helper()
 	return &App{App: app.New(filepath.Join(t.TempDir(), name), t.TempDir(), app.Record{Identity: app.Identity{Name: name}, State: state})}
-}
-
-func TestRecordOfASnapshot(t *testing.T) {
-	m := &snapshot.Manifest{
-		App: "cache", Spec: &specs.Spec{Hostname: "cache"},
-		Address: snapshot.Address{Network: "blue", Endpoint: "10.77.0.7", Endpoint6: "fd00::7"},
-		Content: snapshot.Content{Layers: []layer.Ref{{Own: true}}, HostFiles: []hostfile.File{{Own: true}}},
-		Policy:  &snapshot.Policy{Wake: "never", HibernateAfter: time.Minute, RestoreMemory: "copied"},
-	}
-	rec, err := RecordOf(m)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(rec.Network, "blue"))
-	four, six := rec.Inside()
-	qt.Check(t, qt.Equals(four, netip.MustParseAddr("10.77.0.7")))
-	qt.Check(t, qt.Equals(six, netip.MustParseAddr("fd00::7")))
-	qt.Check(t, qt.Equals(rec.Wake.Mode, wake.Never))
-	qt.Check(t, qt.Equals(rec.RestoreMemory, restore.Copy))
-	// What the snapshot owns the app only uses.
-	qt.Check(t, qt.IsFalse(rec.Layers[0].Own || rec.HostFiles[0].Own))
-	qt.Check(t, qt.IsTrue(m.Layers[0].Own && m.HostFiles[0].Own))
-
-	m.Endpoint = "nowhere"
-	_, err = RecordOf(m)
-	qt.Check(t, qt.ErrorMatches(err, "endpoint: .*"))
 }
 
 func TestErrorsOfClaims(t *testing.T) {
@@ -130,18 +98,6 @@ func TestNamesOfOpenFiles(t *testing.T) {
 	qt.Check(t, qt.HasLen(openAt(os.Getpid(), "another.json"), 0))
 }
 
-func TestNameOfAnApp(t *testing.T) {
-	eng := &Engine{}
-	qt.Check(t, qt.Equals(eng.ChooseName("redis_server.sh"), "redis-server-sh"))
-	qt.Check(t, qt.Equals(eng.ChooseName("___"), "app"))
-	qt.Check(t, qt.Equals(len(eng.ChooseName(strings.Repeat("x", 99))), 40))
-	free, err := eng.Apps.Reserve("redis", "redis-2")
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(eng.ChooseName("redis"), "redis-3"))
-	free()
-	qt.Check(t, qt.Equals(eng.ChooseName("redis"), "redis"))
-}
-
 func TestSessionsAreListed(t *testing.T) {
 	a := named(t, "dev", app.State{Status: app.Running})
 	qt.Check(t, qt.Equals(a.attended(), ""))
@@ -152,16 +108,6 @@ func TestSessionsAreListed(t *testing.T) {
 	qt.Check(t, qt.HasLen(a.sessions.now(), 1))
 	other()
 	qt.Check(t, qt.Equals(a.attended(), ""))
-}
-
-func TestTailOfACommand(t *testing.T) {
-	var out tail
-	for i := range 1000 {
-		_, err := out.Write([]byte(strconv.Itoa(i) + "\n"))
-		qt.Assert(t, qt.IsNil(err))
-	}
-	qt.Check(t, qt.Equals(len(out), 1<<10))
-	qt.Check(t, qt.IsTrue(strings.HasSuffix(string(out), "998\n999\n")))
 }
 
 // TestTimersOfAnIdleApp proves that an app whose only timer can wake it is not hibernated without
@@ -175,31 +121,4 @@ func TestTimersOfAnIdleApp(t *testing.T) {
 	qt.Check(t, qt.IsNil(s.heed(false)(nil)))
 	qt.Check(t, qt.ErrorAs(s.heed(true)(nil), &useless))
 	qt.Check(t, qt.ErrorAs(s.heed(false)(soon), &useless))
-}
-
-func TestTasksEndWithTheirContext(t *testing.T) {
-	tasks := NewTasks(t.Context())
-	began, ended := make(chan struct{}), make(chan struct{})
-	tasks.Run(func(ctx context.Context) {
-		close(began)
-		<-ctx.Done()
-		close(ended)
-	})
-	<-began
-	tasks.Stop()
-	select {
-	case <-ended:
-	default:
-		t.Error("Stop did not wait")
-	}
-}
-
-func TestRepeatedRandomNumbers(t *testing.T) {
-	qt.Check(t, qt.IsNil(Repeats(nil, Cloned)))
-	n := Repeats([]string{"OpenSSL in process 1 (redis-server)"}, Cloned)
-	qt.Assert(t, qt.IsNotNil(n))
-	qt.Check(t, qt.IsTrue(strings.Contains(n.Text, "in every clone") && strings.Contains(n.Text, "redis-server")))
-	qt.Check(t, qt.IsTrue(strings.Contains(n.Remedy, "template's rules")))
-	qt.Check(t, qt.IsFalse(strings.Contains(Repeats([]string{"x"}, Restored).Remedy, "template's rules")))
-	qt.Check(t, qt.Equals(sameAgain().MachineID, template.MachineIDKeep))
 }

@@ -1,47 +1,25 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/netip"
-	"os/exec"
-	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/process"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem/netns"
-	"github.com/snapctl/snapctl/vem/sockopt"
-	"github.com/snapctl/snapctl/vem/tcprepair"
 )
-
-// Source is an open snapshot that apps are made of, and what is read of it when it is first needed.
-type Source struct {
-	*store.Snapshot
-
-	once     sync.Once // see connections
-	saved    *tcprepair.Saved
-	savedErr error
-
-	optionsOnce sync.Once // see socketOptions
-	options     sockopt.Saved
-	optionsErr  error
-}
 
 // Restoring is why a snapshot stays while an app is made of it: CRIU opens its images one after
 // the other.
@@ -49,41 +27,17 @@ var Restoring = store.Reason{Why: "an app is being restored from it", Remedy: "t
 
 // BeginSnapshot opens a snapshot while it is still being checked: see [store.Store.Begin]. The
 // caller closes it.
-func (eng *Engine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*Source, error) {
+func (eng *Engine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error) {
 	s, err := eng.Store.Begin(ctx, name, depth)
 	if err != nil {
 		return nil, err
 	}
-	return &Source{Snapshot: s}, nil
-}
-
-// connections are those inside that an app gets which is made of the snapshot.
-func (s *Source) connections(policy template.ConnectionPolicy) ([]tcprepair.Connection, error) {
-	if policy == template.ConnectionReset || s.Manifest.Connections == 0 {
-		return nil, nil
-	}
-	if err := s.Checked(); err != nil {
-		return nil, err
-	}
-	s.once.Do(func() { s.saved, s.savedErr = netstate.ReadConnections(s.Dir, s.Manifest) })
-	if s.savedErr != nil {
-		return nil, s.savedErr
-	}
-	return s.saved.Connections, nil
-}
-
-// socketOptions are what the other sockets of an app get that is made of the snapshot.
-func (s *Source) socketOptions() (sockopt.Saved, error) {
-	if err := s.Checked(); err != nil {
-		return sockopt.Saved{}, err
-	}
-	s.optionsOnce.Do(func() { s.options, s.optionsErr = netstate.ReadOptions(s.Dir) })
-	return s.options, s.optionsErr
+	return &source.Source{Snapshot: s}, nil
 }
 
 // Birth is how an app is made of a snapshot: by Enroll, and then Instantiate or MakeReady.
 type Birth struct {
-	Source *Source
+	Source *source.Source
 	Files  Files
 	Pages  restore.Pages
 	// Plan is what differs from the app that was saved. It is made of the enrolled app, see
@@ -261,9 +215,6 @@ func (eng *Engine) settleIn(ctx context.Context, a *App, p *template.Plan, proc 
 	return ns.Close()
 }
 
-// outputDelay is how long the output of a command that has ended is waited for.
-const outputDelay = 100 * time.Millisecond
-
 // command runs a command of the rules inside a restored app.
 func (a *App) command(ctx context.Context, c template.PlannedCommand, pid int) error {
 	rec, _ := a.Read()
@@ -277,65 +228,8 @@ func (a *App) command(ctx context.Context, c template.PlannedCommand, pid int) e
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("it took longer than its timeout in the rules, %s", c.Timeout))
 	defer cancel()
-	cmd, err := a.Box.Command(ctx, pid, p)
-	if err != nil {
+	if err := a.Box.RunCommand(ctx, pid, p); err != nil {
 		return fail(err)
-	}
-	var out tail
-	// No file of the host's, /dev/null either: what the command leaves running could
-	// not be saved.
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &bytes.Reader{}, &out, &out
-	cmd.WaitDelay = outputDelay
-	if err := a.Box.StartCommand(cmd, pid); err != nil {
-		return fail(err)
-	}
-	// What it leaves running in the clone may have its output open for ever.
-	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		if cause := context.Cause(ctx); cause != nil {
-			err = errors.Join(cause, err)
-		}
-		return fail(fmt.Errorf("%w: %s", err, bytes.TrimSpace(out)))
 	}
 	return nil
-}
-
-// tail keeps the end of what is written to it.
-type tail []byte
-
-var _ io.Writer = (*tail)(nil)
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	const most = 1 << 10
-	*t = append(*t, p...)
-	if n := len(*t); n > most {
-		*t = append((*t)[:0], (*t)[n-most:]...)
-	}
-	return len(p), nil
-}
-
-// RecordOf is the record of an app to be made from a snapshot, but for its name
-// and endpoint.
-func RecordOf(m *snapshot.Manifest) (*app.Record, error) {
-	spec := *m.Spec
-	rec := &app.Record{
-		Spec: &spec, Address: app.Address{Network: m.Network},
-		Files: app.Files{Memory: m.MemoryFiles(), HostFiles: slices.Clone(m.HostFiles), Layers: slices.Clone(m.Layers)},
-	}
-	for i := range rec.Layers {
-		rec.Layers[i].Own = false
-	}
-	for i := range rec.HostFiles {
-		rec.HostFiles[i].Own = false
-	}
-	var err error
-	if rec.Inside4, err = netip.ParseAddr(m.Endpoint); err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
-	}
-	if m.Endpoint6 != "" {
-		if rec.Inside6, err = netip.ParseAddr(m.Endpoint6); err != nil {
-			return nil, fmt.Errorf("endpoint: %w", err)
-		}
-	}
-	return rec, rec.HeedPolicy(m.Policy)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 )
@@ -70,7 +71,7 @@ func (eng *Engine) SnapshotObstacles(ctx context.Context, name string, depth sna
 
 // ManifestObstacles does what SnapshotObstacles does after it has read the manifest.
 func (eng *Engine) ManifestObstacles(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []Obstacle {
-	rec, err := RecordOf(m)
+	rec, err := source.RecordOf(m)
 	errs := []error{err}
 	if err == nil {
 		errs = eng.obstacles(ctx, restore.Options{Snapshot: dir, Manifest: m}, *rec, depth)

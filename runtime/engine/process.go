@@ -33,7 +33,7 @@ func (eng *Engine) adopt(ctx context.Context, r *Run, proc *process.Process) err
 func (eng *Engine) follow(a *App, proc *process.Process) {
 	ended := make(chan struct{})
 	a.proc, a.ended = proc, ended
-	eng.tasks.follow(func(ctx context.Context) {
+	eng.tasks.Follow(func(ctx context.Context) {
 		status, err := proc.Wait()
 		if err != nil {
 			return // closed: the daemon ends, or the process is not the app's

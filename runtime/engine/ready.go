@@ -9,6 +9,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
@@ -51,7 +52,7 @@ var handOutTable = journal.Table{
 // part of the rules that does not depend on the app's name. It is the body of r.
 func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *template.Rules) error {
 	a := r.Subject
-	a.remarkNote(Repeats(b.Images.Repeats, Cloned))
+	a.remarkNote(source.Repeats(b.Images.Repeats, source.Cloned))
 	if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
 		return err
 	}
@@ -75,13 +76,13 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 	if err := rules.Ahead(a.Box.Root(), b.Images.Open); err != nil {
 		return err
 	}
-	connections, err := b.Source.connections(rules.Connections.Internal)
+	connections, err := b.Source.Connections(rules.Connections.Internal)
 	if err != nil {
 		return err
 	}
 	proc, err := eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
 		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: r.Step, At: r.At,
-		Connections: connections, Options: b.Source.socketOptions, SetNetwork: true,
+		Connections: connections, Options: b.Source.SocketOptions, SetNetwork: true,
 		Enclose: func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
 	})
 	if err != nil {

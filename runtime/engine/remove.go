@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/containerd/errdefs"
 
@@ -86,7 +85,7 @@ func (eng *Engine) unmake(ctx context.Context, r *Run) error {
 	if err := r.At(ctx, "unmade"); err != nil {
 		return err
 	}
-	if err := removeDir(a.Dir()); err != nil {
+	if err := app.RemoveDir(a.Dir()); err != nil {
 		return err
 	}
 	rec, _ := a.Read()
@@ -97,25 +96,4 @@ func (eng *Engine) unmake(ctx context.Context, r *Run) error {
 	}
 	defer eng.Storage.SweepSoon()
 	return r.At(ctx, "forgotten")
-}
-
-// removeDir removes an app's state directory, its record last, so that what a
-// crash leaves is still known to be half removed.
-func removeDir(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("remove app: %w", err)
-	}
-	for _, e := range entries {
-		if e.Name() == app.RecordFile {
-			continue
-		}
-		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
-			return fmt.Errorf("remove app: %w", err)
-		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove app: %w", err)
-	}
-	return nil
 }

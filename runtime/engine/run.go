@@ -1,11 +1,9 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -67,20 +65,4 @@ func (eng *Engine) start(ctx context.Context, r *Run) (err error) {
 		return errors.Join(err, proc.Close())
 	}
 	return eng.adopt(ctx, r, proc)
-}
-
-// ChooseName finds a free name for an app that was given none.
-func (eng *Engine) ChooseName(program string) string {
-	base := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
-			return r
-		}
-		return '-'
-	}, program)
-	base = cmp.Or(strings.Trim(base[:min(len(base), 40)], "-"), "app")
-	name := base
-	for i := 2; eng.Apps.Taken(name); i++ {
-		name = fmt.Sprintf("%s-%d", base, i)
-	}
-	return name
 }

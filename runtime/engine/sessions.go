@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -11,10 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/process"
 )
 
 // sessions are those of an app.
@@ -74,9 +71,6 @@ func (a *App) attended() string {
 	return fmt.Sprintf("`snapctl exec` runs %q in it since %s", strings.Join(one.Args, " "), one.Since.UTC().Format(time.RFC3339))
 }
 
-// hangUpTime is how long the processes of a session have to end by themselves.
-const hangUpTime = 3 * time.Second
-
 // EndSessions ends the exec sessions of an app, and what they have started: by SIGHUP, as
 // when a terminal is closed, and what is left then by SIGKILL.
 func (a *App) EndSessions(ctx context.Context) error {
@@ -94,50 +88,5 @@ func (a *App) EndSessions(ctx context.Context) error {
 		return err
 	}
 	first, others := checkpoint.Outsiders(rec.Process.PID, pids)
-	var fds []int
-	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd) //nolint:errcheck // nothing was written
-		}
-	}()
-	// By pidfd: a session that has ended meanwhile leaves its number to others.
-	for _, pid := range append(first, others...) {
-		fd, err := unix.PidfdOpen(pid, 0)
-		if errors.Is(err, unix.ESRCH) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("end session, process %d: %w", pid, err)
-		}
-		fds = append(fds, fd)
-	}
-	deadline := time.Now().Add(hangUpTime)
-	for _, signal := range []unix.Signal{unix.SIGHUP, unix.SIGCONT, unix.SIGKILL} {
-		for _, fd := range fds {
-			if signal == unix.SIGKILL {
-				awaitEnd(ctx, fd, deadline)
-			}
-			if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("end session: %w", err)
-			}
-		}
-	}
-	for _, fd := range fds {
-		awaitEnd(ctx, fd, time.Now().Add(hangUpTime))
-	}
-	return cmp.Or(ctx.Err(), nil)
-}
-
-// awaitEnd waits until a process has ended, at the longest until the deadline.
-func awaitEnd(ctx context.Context, pidfd int, deadline time.Time) {
-	for ctx.Err() == nil {
-		left := min(time.Until(deadline), 100*time.Millisecond) // then ctx is looked at
-		if left < 0 {
-			return
-		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left/time.Millisecond))
-		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
+	return process.HangUp(ctx, append(first, others...))
 }

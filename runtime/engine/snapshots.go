@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/preflight"
@@ -285,7 +286,7 @@ var cloneTable = journal.Table{
 
 // RestoreRequest says what Restore makes.
 type RestoreRequest struct {
-	Source *Source
+	Source *source.Source
 	Record app.Record // see restoredRecord
 	// anywhere says that the app gets another address if the record's is in use.
 	Anywhere bool

@@ -19,6 +19,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/wake"
@@ -34,7 +35,7 @@ func (srv *Server) newRecord(req *api.RunRequest) (*app.Record, error) {
 	}
 	name := req.GetName()
 	if name == "" {
-		name = srv.rooms.Operations.ChooseName(filepath.Base(req.GetArgs()[0]))
+		name = srv.rooms.Apps.ChooseName(filepath.Base(req.GetArgs()[0]))
 	}
 	if err := snapshot.ValidateName(name); err != nil {
 		return bad(err)
@@ -240,7 +241,7 @@ func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*app.Record,
 		}
 		addr = asked
 	}
-	rec, err := engine.RecordOf(m)
+	rec, err := source.RecordOf(m)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", req.GetSnapshot(), err)
 	}

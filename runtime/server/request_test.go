@@ -19,7 +19,7 @@ import (
 )
 
 // bare is a server whose engine has no app and no room.
-func bare() *Server { return &Server{rooms: Rooms{Operations: &engine.Engine{}}} }
+func bare() *Server { return &Server{rooms: Rooms{Apps: &app.Registry[*engine.App]{}}} }
 
 func TestRecordOfARun(t *testing.T) {
 	rec, err := bare().newRecord(&api.RunRequest{

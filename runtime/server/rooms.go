@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
@@ -36,12 +37,12 @@ type Rooms struct {
 // Apps are the apps of the host, as [app.Registry] has them.
 type Apps interface {
 	Get(name string) (*engine.App, error)
+	ChooseName(program string) string
 	List() []*engine.App
 }
 
 // Operations are what can be done with one app, as [engine.Engine] does it.
 type Operations interface {
-	ChooseName(program string) string
 	Run(ctx context.Context, rec app.Record) (*engine.App, error)
 	Hibernate(ctx context.Context, a *engine.App, how engine.Sleep, op *event.Operation) (*engine.Outcome, error)
 	Wake(ctx context.Context, a *engine.App, how engine.Awakening, op *event.Operation) (*engine.Outcome, error)
@@ -52,7 +53,7 @@ type Operations interface {
 // Saving makes snapshots of apps, and apps of snapshots, as [engine.Engine] does it.
 type Saving interface {
 	TakeSnapshot(ctx context.Context, a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
-	BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*engine.Source, error)
+	BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error)
 	Restore(ctx context.Context, req engine.RestoreRequest) (*engine.App, *engine.Outcome, error)
 }
 

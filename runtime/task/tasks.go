@@ -1,4 +1,5 @@
-package engine
+// Package task has the goroutines that a daemon runs besides its requests, and ends them.
+package task
 
 import (
 	"context"
@@ -11,7 +12,7 @@ type Tasks struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// followers wait for the end of an app's process, see follow.
+	// followers wait for the end of an app's process, see Follow.
 	followers sync.WaitGroup
 }
 
@@ -25,10 +26,10 @@ func NewTasks(ctx context.Context) *Tasks {
 // Run runs fn in a goroutine, with a context that ends when the tasks are to end.
 func (t *Tasks) Run(fn func(context.Context)) { t.wg.Go(func() { fn(t.ctx) }) }
 
-// follow starts a goroutine that waits for an app's process to end. Requests and
-// tasks may wait for such a goroutine, so Stop leaves it running. [Engine.Close] ends
-// it by closing the process, and then waits for it.
-func (t *Tasks) follow(fn func(context.Context)) { t.followers.Go(func() { fn(t.ctx) }) }
+// Follow starts a goroutine that waits for an app's process to end. Requests and
+// tasks may wait for such a goroutine, so Stop leaves it running. Whoever has started it ends it
+// by closing the process, and waits by Followed.
+func (t *Tasks) Follow(fn func(context.Context)) { t.followers.Go(func() { fn(t.ctx) }) }
 
 // Cancel has the tasks end, and does not wait for them.
 func (t *Tasks) Cancel() { t.cancel() }
@@ -38,3 +39,6 @@ func (t *Tasks) Stop() {
 	t.cancel()
 	t.wg.Wait()
 }
+
+// Followed waits until no process is followed any more.
+func (t *Tasks) Followed() { t.followers.Wait() }
