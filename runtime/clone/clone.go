@@ -103,7 +103,10 @@ func (c *Clones) Make(ctx context.Context, t *catalog.Template, req Request) err
 		if err != nil {
 			return err
 		}
-		return errors.Join(r.At(ctx, "complete"), r.At(ctx, "over"))
+		if err := r.At(ctx, "complete"); err != nil {
+			return err
+		}
+		return r.At(ctx, "over")
 	})
 }
 

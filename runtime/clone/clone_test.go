@@ -77,9 +77,9 @@ func TestAllOrNone(t *testing.T) {
 	}{
 		"one can't be enrolled":   {call: "enroll web-2"},
 		"one can't be made":       {call: "instantiate web-2"},
-		"one has an error before": {point: fault.CloneAfterRecord},
-		"one has an error after":  {point: fault.CloneAfterCommit},
-		"the request can't end":   {point: fault.CloneBeforeEnd},
+		"one has an error before": {point: "clone.begun"},
+		"one has an error after":  {point: "clone-request.recorded"},
+		"the request can't end":   {point: "clone-request.complete"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := open(t)
@@ -143,7 +143,7 @@ func TestRecover(t *testing.T) {
 	b := open(t)
 	web := b.template("web", "")
 	b.fake.fail("expunge web-1", errBroken)
-	qt.Assert(t, qt.ErrorIs(b.clones(at(t, fault.CloneBeforeEnd), web, Request{Count: 2}), errBroken))
+	qt.Assert(t, qt.ErrorIs(b.clones(at(t, "clone-request.complete"), web, Request{Count: 2}), errBroken))
 	qt.Check(t, qt.DeepEquals(b.left(), []string{"web-1 running"}))
 	qt.Assert(t, qt.HasLen(b.unfinished(), 1))
 

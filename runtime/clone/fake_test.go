@@ -21,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/layer"
@@ -88,7 +89,18 @@ func (f *fakeEngine) TakeSnapshot(ctx context.Context, a *engine.App, req engine
 	return &snapshot.Manifest{}, &engine.Outcome{Notes: []app.Note{{Text: "of the snapshot"}}}, nil
 }
 
-func (f *fakeEngine) Enroll(ctx context.Context, rec app.Record, b *engine.Birth) (*engine.App, func(), error) {
+// kind is an operation that makes an app, or hands one out.
+func (f *fakeEngine) kind(name string, ends app.Status, keep journal.Keep) *engine.Kind {
+	return &engine.Kind{
+		Table: journal.Table{Name: name, Doing: string(app.Restoring), Steps: []journal.Step{
+			{Name: "begun"}, {Name: "recorded", Ends: string(ends), Keep: keep, Commits: true},
+		}},
+		Log:  slog.New(slog.DiscardHandler),
+		Undo: func(ctx context.Context, r *engine.Run) error { return f.Expunge(ctx, r.Subject) },
+	}
+}
+
+func (f *fakeEngine) Enroll(ctx context.Context, rec app.Record, b *engine.Birth, op *event.Operation) (*engine.Run, func(), error) {
 	if err := f.did("enroll", rec.Name); err != nil {
 		return nil, nil, err
 	}
@@ -99,18 +111,23 @@ func (f *fakeEngine) Enroll(ctx context.Context, rec app.Record, b *engine.Birth
 	}
 	f.births = append(f.births, *b)
 	f.mu.Unlock()
-	rec.Status = app.Restoring
-	a := &engine.App{App: app.New(f.t.TempDir(), rec)}
+	a := &engine.App{App: app.New(f.t.TempDir(), f.t.TempDir(), rec)}
 	release, err := a.Take(ctx, "restoring")
 	if err != nil {
 		return nil, nil, err
 	}
+	ends := app.Running
+	if rec.Pool != "" {
+		ends = app.Pooled
+	}
+	r, err := f.kind("clone", ends, journal.Nothing).Begin(a, op)
 	f.apps.Add(a)
-	return a, release, nil
+	return r, release, err
 }
 
 // let lets an app run, or stand ready.
-func (f *fakeEngine) let(what string, a *engine.App, to app.Status) error {
+func (f *fakeEngine) let(ctx context.Context, what string, r *engine.Run) error {
+	a := r.Subject
 	if f.during != nil {
 		f.during(a)
 	}
@@ -118,44 +135,42 @@ func (f *fakeEngine) let(what string, a *engine.App, to app.Status) error {
 		return err
 	}
 	f.running.Add(1)
-	return a.Assume(to, nil)
+	return r.At(ctx, "recorded")
 }
 
-func (f *fakeEngine) Instantiate(_ context.Context, a *engine.App, b engine.Birth, _ *event.Operation) error {
+func (f *fakeEngine) Instantiate(ctx context.Context, r *engine.Run, b engine.Birth) error {
 	qt.Check(f.t, qt.IsNotNil(b.Plan))
-	return f.let("instantiate", a, app.Running)
+	return f.let(ctx, "instantiate", r)
 }
 
-func (f *fakeEngine) MakeReady(_ context.Context, a *engine.App, b engine.Birth, rules *template.Rules, _ *event.Operation) error {
+func (f *fakeEngine) MakeReady(ctx context.Context, r *engine.Run, b engine.Birth, rules *template.Rules) error {
 	qt.Check(f.t, qt.IsTrue(b.Images != nil && rules != nil))
-	return f.let("ready", a, app.Pooled)
+	return f.let(ctx, "ready", r)
 }
 
-func (f *fakeEngine) TakeReady(a *engine.App, name string, change func(*app.Record)) (func(), error) {
+func (f *fakeEngine) TakeReady(a *engine.App, name string, change func(*app.Record)) (*engine.Run, func(), error) {
 	release, ok := a.TryTake("clone")
 	if !ok {
-		return nil, nil
+		return nil, nil, nil
 	}
-	err := f.did("take", name)
-	if err == nil && a.Status() == app.Pooled {
-		err = f.apps.Rename(a, name, app.Restoring, func(r *app.Record) {
-			r.Pool = ""
-			change(r)
-		})
-		if err == nil {
-			return release, nil
-		}
+	if err := f.did("take", name); err != nil || a.Status() != app.Pooled {
+		release()
+		return nil, nil, err
 	}
-	release()
-	return nil, err
+	f.apps.Rename(a, name, func(r *app.Record) {
+		r.Pool = ""
+		change(r)
+	})
+	r, err := f.kind("hand-out", app.Running, journal.Aside).Begin(a, nil)
+	return r, release, err
 }
 
-func (f *fakeEngine) HandOut(_ context.Context, a *engine.App, p *template.Plan, _ *event.Operation) error {
+func (f *fakeEngine) HandOut(ctx context.Context, r *engine.Run, p *template.Plan) error {
 	qt.Check(f.t, qt.IsNotNil(p))
-	if err := f.did("hand-out", a.Name()); err != nil {
+	if err := f.did("hand-out", r.Subject.Name()); err != nil {
 		return err
 	}
-	return a.RecordAside(f.t.TempDir())
+	return r.At(ctx, "recorded")
 }
 
 func (f *fakeEngine) DropReady(ctx context.Context, a *engine.App) error {
@@ -181,7 +196,7 @@ func (f *fakeEngine) Expunge(_ context.Context, a *engine.App) error {
 		return err
 	}
 	f.apps.Remove(a)
-	return a.Assume(app.Removing, nil)
+	return a.Mark(journal.Mark{Entry: journal.Entry{Kind: "remove", Step: "begun", Doing: string(app.Removing)}})
 }
 
 // bench is clones of a fake engine, with all else as it is.
@@ -275,7 +290,7 @@ func (b *bench) left() []string {
 // unfinished lists the requests for several clones that are not over.
 func (b *bench) unfinished() []string {
 	b.t.Helper()
-	entries, err := os.ReadDir(string(b.batches))
+	entries, err := os.ReadDir(b.requestsDir)
 	qt.Assert(b.t, qt.IsNil(err))
 	names := []string{}
 	for _, e := range entries {

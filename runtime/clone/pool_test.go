@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/journal"
 )
 
 // fill brings the pool of a template to its new size.
@@ -36,7 +37,7 @@ func (b *bench) soon() bool {
 // end ends an app that stands ready, as its program does.
 func end(t *testing.T, a *engine.App) {
 	t.Helper()
-	qt.Assert(t, qt.IsNil(a.Assume(app.Stopped, nil)))
+	qt.Assert(t, qt.IsNil(a.Mark(journal.Mark{Ends: string(app.Stopped)})))
 }
 
 func TestKeepPool(t *testing.T) {
@@ -136,7 +137,7 @@ func TestDropStrays(t *testing.T) {
 	qt.Check(t, qt.IsTrue(b.soon())) // it is done again
 	// What an earlier daemon left is not removed by mistake if it is of a template of this name.
 	earlier := app.Record{Identity: app.Identity{Name: "_pool-old"}, Origin: app.Origin{Pool: "web"}, State: app.State{Status: app.Pooled}}
-	b.Apps.Add(&engine.App{App: app.New(t.TempDir(), earlier)})
+	b.Apps.Add(&engine.App{App: app.New(t.TempDir(), t.TempDir(), earlier)})
 	// One of the same name is another template.
 	again := b.template("gone", "")
 	qt.Check(t, qt.HasLen(b.standing(again), 0))
@@ -256,9 +257,8 @@ func TestHandOutThatFails(t *testing.T) {
 		call  string
 		point fault.Name
 	}{
-		"before":     {point: fault.HandoutAfterRecord},
-		"meanwhile":  {call: "hand-out web-1"},
-		"afterwards": {point: fault.HandoutAfterCommit},
+		"before":    {point: "hand-out.begun"},
+		"meanwhile": {call: "hand-out web-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := open(t)
@@ -277,6 +277,13 @@ func TestHandOutThatFails(t *testing.T) {
 			qt.Check(t, qt.IsTrue(b.record())) // what is gone need not be recorded
 		})
 	}
+	t.Run("too late", func(t *testing.T) {
+		b := open(t)
+		web := b.template("web", "")
+		qt.Assert(t, qt.IsNil(b.fill(web, 1)))
+		qt.Assert(t, qt.IsNil(b.clones(at(t, "hand-out.recorded"), web, Request{Count: 1})))
+		qt.Check(t, qt.DeepEquals(b.left(), []string{"web-1 running"}))
+	})
 	t.Run("at once", func(t *testing.T) {
 		b := open(t)
 		web := b.template("web", "")

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,7 +38,6 @@ var requestTable = journal.Table{
 type request struct {
 	name string // empty if its clones need not all be made
 	file string
-	log  *slog.Logger
 
 	mu   sync.Mutex
 	made []*engine.App
@@ -48,7 +46,7 @@ type request struct {
 var _ journal.Subject = (*request)(nil)
 
 func (c *Clones) newRequest(req *Request) *request {
-	r := &request{log: c.log}
+	r := &request{}
 	if len(req.Names) > 1 && !req.KeepGoing {
 		r.name = rand.Text()
 		r.file = filepath.Join(c.requestsDir, r.name)
@@ -57,7 +55,7 @@ func (c *Clones) newRequest(req *Request) *request {
 }
 
 func (c *Clones) requestKind() *journal.Kind[*request] {
-	return &journal.Kind[*request]{Table: requestTable, Undo: func(ctx context.Context, r *journal.Run[*request]) error {
+	return &journal.Kind[*request]{Table: requestTable, Log: c.log, Undo: func(ctx context.Context, r *journal.Run[*request]) error {
 		if err := c.undo(ctx, r.Subject.made); err != nil {
 			return err // the next daemon undoes the rest
 		}
@@ -89,10 +87,11 @@ func forget(file string) error {
 	return nil
 }
 
-// Told implements [journal.Subject].
-func (r *request) Told(ctx context.Context, err error) {
-	r.log.ErrorContext(ctx, "it is too late to undo this", slog.String("operation", requestTable.Name), slog.Any("error", err))
-}
+// Name implements [journal.Subject].
+func (r *request) Name() string { return r.name }
+
+// Note implements [journal.Subject].
+func (r *request) Note(error) {}
 
 // add makes a clone known that would be undone with the others.
 func (r *request) add(a *engine.App) {

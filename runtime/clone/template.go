@@ -3,7 +3,6 @@ package clone
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
@@ -32,10 +31,7 @@ var templateTable = journal.Table{
 }
 
 // drafted is a template that is being made.
-type drafted struct {
-	*catalog.Draft
-	log *slog.Logger
-}
+type drafted struct{ draft *catalog.Draft }
 
 var _ journal.Subject = (*drafted)(nil)
 
@@ -46,16 +42,17 @@ func (d *drafted) Mark(m journal.Mark) error {
 	case m.Keep == journal.Nothing:
 		return nil
 	case m.Ends == "":
-		return d.Owns()
+		return d.draft.Owns()
 	default:
-		return d.Commit()
+		return d.draft.Commit()
 	}
 }
 
-// Told implements [journal.Subject].
-func (d *drafted) Told(ctx context.Context, err error) {
-	d.log.ErrorContext(ctx, "it is too late to undo this", slog.String("template", d.Name), slog.Any("error", err))
-}
+// Name implements [journal.Subject].
+func (d *drafted) Name() string { return d.draft.Name }
+
+// Note implements [journal.Subject].
+func (d *drafted) Note(error) {}
 
 // CreateTemplate makes a template. If it fails nothing is left of it.
 func (c *Clones) CreateTemplate(ctx context.Context, req TemplateRequest) (_ *catalog.Template, _ *engine.Outcome, err error) {
@@ -63,11 +60,11 @@ func (c *Clones) CreateTemplate(ctx context.Context, req TemplateRequest) (_ *ca
 	if err != nil {
 		return nil, nil, err
 	}
-	kind := journal.Kind[*drafted]{Table: templateTable, Undo: func(_ context.Context, r *journal.Run[*drafted]) error {
+	kind := journal.Kind[*drafted]{Table: templateTable, Log: c.log, Undo: func(_ context.Context, r *journal.Run[*drafted]) error {
 		defer c.Freed()
-		return r.Subject.Drop()
+		return r.Subject.draft.Drop()
 	}}
-	r, err := kind.Begin(&drafted{Draft: draft, log: c.log}, req.Op)
+	r, err := kind.Begin(&drafted{draft}, req.Op)
 	if err != nil {
 		return nil, nil, errors.Join(err, draft.Drop())
 	}

@@ -16,7 +16,7 @@ import (
 func (b *bench) of(name string) TemplateRequest {
 	rec := app.Record{Identity: app.Identity{Name: "web"}, State: app.State{Status: app.Running}}
 	op := b.Events.Begin(event.CreateTemplate, event.About{Template: name, App: "web"})
-	return TemplateRequest{Name: name, App: &engine.App{App: app.New(b.t.TempDir(), rec)}, Op: op}
+	return TemplateRequest{Name: name, App: &engine.App{App: app.New(b.t.TempDir(), b.t.TempDir(), rec)}, Op: op}
 }
 
 func TestTemplateOfAnApp(t *testing.T) {
@@ -44,9 +44,8 @@ func TestTemplateThatCannotBeMade(t *testing.T) {
 		point fault.Name
 	}{
 		"no snapshot":         {call: "snapshot web"},
-		"before the snapshot": {point: fault.TemplateAfterRecord},
-		"after the snapshot":  {point: fault.TemplateAfterSnapshot},
-		"after its record":    {point: fault.TemplateAfterCommit},
+		"before the snapshot": {point: "create-template.owned"},
+		"after the snapshot":  {point: "create-template.saved"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := open(t)
@@ -69,7 +68,10 @@ func TestTemplateThatCannotBeMade(t *testing.T) {
 		})
 	}
 	b := open(t)
-	_, _, err := b.CreateTemplate(t.Context(), TemplateRequest{Name: "t", Snapshot: "none", Op: b.Events.Begin(event.CreateTemplate, event.About{})})
+	_, _, err := b.CreateTemplate(at(t, "create-template.recorded"), b.of("late"))
+	qt.Check(t, qt.IsNil(err)) // too late
+	qt.Check(t, qt.HasLen(b.Catalog.List(), 1))
+	_, _, err = b.CreateTemplate(t.Context(), TemplateRequest{Name: "t", Snapshot: "none", Op: b.Events.Begin(event.CreateTemplate, event.About{})})
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrNotFound))
 	_, _, err = b.CreateTemplate(t.Context(), TemplateRequest{Name: "t", Rules: "nonsense: 1"})
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))

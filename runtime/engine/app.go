@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"sync"
 
@@ -23,7 +22,6 @@ type App struct {
 	*app.App
 	Box      *sandbox.Sandbox
 	Endpoint *vem.Endpoint // its place in its network
-	log      *slog.Logger
 
 	// Only the holder of the turn uses these.
 	proc  *process.Process
@@ -43,7 +41,7 @@ type App struct {
 func (eng *Engine) newApp(rec app.Record) *App {
 	place := rec.DirName()
 	runDir := filepath.Join(eng.runDir, "apps", place)
-	a := &App{App: app.New(eng.appDir(place), runDir, rec), log: eng.log, wasReady: rec.Pool != ""}
+	a := &App{App: app.New(eng.appDir(place), runDir, rec), wasReady: rec.Pool != ""}
 	a.Box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.Dir(), RunDir: runDir,
 		Hide: eng.hidden, Cgroups: eng.Cgroups, Spec: rec.Spec, Log: eng.log,

@@ -113,7 +113,10 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		}
 		op.Froze(taken.Frozen)
 		ctx = context.WithoutCancel(ctx)
-		if err := errors.Join(r.At(ctx, "ended"), eng.becomeHeld(ctx, r)); err != nil {
+		if err := r.At(ctx, "ended"); err != nil {
+			return err
+		}
+		if err := eng.becomeHeld(ctx, r); err != nil {
 			return err
 		}
 		out.Sockets = eng.tools().Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/app"
@@ -34,6 +33,7 @@ func (eng *Engine) makeKinds() kinds {
 		byName: make(map[string]*Kind),
 	}
 	for _, kind := range []*Kind{k.run, k.restore, k.clone, k.fill, k.handOut, k.hibernate, k.wake, k.snapshot, k.save, k.restack, k.remove} {
+		kind.Log = eng.log
 		k.byName[kind.Name] = kind
 	}
 	return k
@@ -78,10 +78,4 @@ func (eng *Engine) endOpen(ctx context.Context, a *App) error {
 		return fmt.Errorf("app %s is in the middle of an operation that this snapctld does not know: %s", rec.Name, rec.Operation.Kind)
 	}
 	return k.Recover(ctx, a, rec.Operation)
-}
-
-// Told implements [journal.Subject].
-func (a *App) Told(ctx context.Context, err error) {
-	a.Note(err)
-	a.log.ErrorContext(ctx, "it is too late to undo this", slog.String("app", a.Name()), slog.Any("error", err))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/snapctl/snapctl/runtime/event"
@@ -38,21 +39,25 @@ type Subject interface {
 	// Mark changes the record, and writes it as well as m.Keep says. If it fails nothing has
 	// changed.
 	Mark(m Mark) error
-	// Told is given what went wrong when it was too late to undo anything.
-	Told(ctx context.Context, err error)
+	// Name is for the log.
+	Name() string
+	// Note is given what went wrong when it was too late to undo anything.
+	Note(err error)
 }
 
 // Kind is one kind of operation: its table, and how one is undone or finished that failed or
 // that a killed daemon left. Both go the same way.
 type Kind[S Subject] struct {
 	Table
+	Log *slog.Logger // of what went wrong too late
 	// Committed asks the world, not the record, whether there is no way back. An error says
 	// that it is not known: then the entry stays, and nothing is run or removed on a guess.
 	// If Committed is nil there is always a way back.
 	Committed func(context.Context, *Run[S]) (bool, error)
 	// Undo and Finish take the operation back, or to its end, from any step on; also one that
 	// was half undone or finished. They end it: see [Run.Close]. If they fail the entry
-	// stays, and the next operation on the subject, or the next daemon, tries again.
+	// stays, and the next operation on the subject, or the next daemon, tries again. Finish
+	// may be nil if the step that commits is also the one that ends the operation.
 	Undo, Finish func(context.Context, *Run[S]) error
 }
 
@@ -124,7 +129,10 @@ func (r *Run[S]) end(ctx context.Context, err error) error {
 	if committed {
 		r.committed = true
 		if !r.Left {
-			r.Subject.Told(ctx, err)
+			r.told(ctx, err)
+		}
+		if r.kind.Finish == nil { // it has ended with the step that commits it
+			return nil
 		}
 		return r.kind.Finish(ctx, r)
 	}
@@ -147,7 +155,7 @@ func (r *Run[S]) At(ctx context.Context, step string) error {
 		if !r.late() {
 			return err
 		}
-		r.Subject.Told(ctx, err) // what can't be written now the next daemon finds out
+		r.told(ctx, err) // what can't be written now the next daemon finds out
 	}
 	return r.meet(ctx, s)
 }
@@ -197,10 +205,16 @@ func (r *Run[S]) meet(ctx context.Context, s *Step) error {
 	}
 	err := fault.Point(ctx, r.kind.Point(s.Name))
 	if err != nil && late {
-		r.Subject.Told(ctx, err)
+		r.told(ctx, err)
 		return nil
 	}
 	return err
+}
+
+// told is what becomes of an error when it is too late to undo anything.
+func (r *Run[S]) told(ctx context.Context, err error) {
+	r.Subject.Note(err)
+	r.kind.Log.ErrorContext(ctx, "too late to undo "+r.kind.Name, slog.String("name", r.Subject.Name()), slog.Any("error", err))
 }
 
 // late tells whether there is no way back.

@@ -3,6 +3,7 @@ package journal_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -55,7 +56,8 @@ func (x *thing) Mark(m journal.Mark) error {
 	return nil
 }
 
-func (x *thing) Told(_ context.Context, err error) { x.told = append(x.told, err) }
+func (x *thing) Name() string   { return "thing" }
+func (x *thing) Note(err error) { x.told = append(x.told, err) }
 
 var errFull = errors.New("no space left")
 
@@ -66,7 +68,7 @@ func here() *thing {
 
 func kind() *journal.Kind[*thing] {
 	return &journal.Kind[*thing]{
-		Table: move,
+		Table: move, Log: slog.New(slog.DiscardHandler),
 		Committed: func(_ context.Context, r *journal.Run[*thing]) (bool, error) {
 			if r.Subject.where == "unknown" {
 				return false, errors.New("nobody answers")

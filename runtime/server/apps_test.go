@@ -31,7 +31,7 @@ func TestRunOfAnApp(t *testing.T) {
 	}
 	shown, err := w.Run(t.Context(), &api.RunRequest{Args: []string{"/bin/redis", "--save"}, Endpoint: "10.77.0.5", Network: "red"})
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(shown.GetName(), "redis-7")) // which the engine has chosen
+	qt.Check(t, qt.Equals(shown.GetName(), "redis")) // which is free
 	qt.Check(t, qt.Equals(shown.GetStatus(), api.Status_STATUS_RUNNING))
 	qt.Check(t, qt.Equals(shown.GetEndpoint(), "10.77.0.5"))
 	qt.Check(t, qt.Equals(shown.GetNetwork(), "red"))
@@ -153,7 +153,7 @@ func TestLongOperation(t *testing.T) {
 	qt.Check(t, qt.Equals(res.GetNotes()[0].GetText(), "a clock goes on"))
 
 	w.engine.hibernate = func(context.Context, *engine.App, engine.Sleep, *event.Operation) (*engine.Outcome, error) {
-		return nil, &app.StepError{App: a.Name(), From: app.Held, To: app.Hibernating}
+		return nil, &app.StatusError{App: a.Name(), Status: app.Held, Done: "hibernated"}
 	}
 	_, err = w.Hibernate(t.Context(), &api.HibernateRequest{Name: "cache"}, nil)
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))

@@ -19,6 +19,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image/inspect"
@@ -34,12 +35,12 @@ func (w *world) damage(t *testing.T, name string) {
 }
 
 // opened is how the engine opens snapshots.
-func (w *world) opened(ctx context.Context, name string, depth snapshot.Depth) (*engine.Source, error) {
+func (w *world) opened(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error) {
 	s, err := w.store.Begin(ctx, name, depth)
 	if err != nil {
 		return nil, err
 	}
-	return &engine.Source{Snapshot: s}, nil
+	return &source.Source{Snapshot: s}, nil
 }
 
 func TestSnapshotOfAnApp(t *testing.T) {

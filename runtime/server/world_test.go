@@ -21,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/layer"
@@ -96,7 +97,7 @@ func (w *world) make(t *testing.T, rec app.Record) *engine.App {
 	}
 	dir := filepath.Join(w.dir, "apps", rec.Name)
 	qt.Assert(t, qt.IsNil(os.MkdirAll(dir, 0o700)))
-	a := &engine.App{App: app.New(dir, rec), Endpoint: &vem.Endpoint{}}
+	a := &engine.App{App: app.New(dir, w.dir, rec), Endpoint: &vem.Endpoint{}}
 	a.Box = sandbox.New(sandbox.Config{Name: rec.Name, StateDir: dir, RunDir: filepath.Join(w.dir, "run", rec.Name), Spec: rec.Spec, Cgroups: &cgroup.Tree{}})
 	return a
 }
@@ -137,7 +138,7 @@ type fakeEngine struct {
 	stop      func(a *engine.App, sig unix.Signal, grace time.Duration) error
 	remove    func(a *engine.App, force bool) error
 	take      func(a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
-	begin     func(ctx context.Context, name string, depth snapshot.Depth) (*engine.Source, error)
+	begin     func(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error)
 	restore   func(req engine.RestoreRequest) (*engine.App, *engine.Outcome, error)
 }
 
@@ -145,8 +146,6 @@ var (
 	_ Operations = (*fakeEngine)(nil)
 	_ Saving     = (*fakeEngine)(nil)
 )
-
-func (f *fakeEngine) ChooseName(program string) string { return program + "-7" }
 
 func (f *fakeEngine) Run(_ context.Context, rec app.Record) (*engine.App, error) { return f.run(rec) }
 
@@ -170,7 +169,7 @@ func (f *fakeEngine) TakeSnapshot(_ context.Context, a *engine.App, req engine.S
 	return f.take(a, req)
 }
 
-func (f *fakeEngine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*engine.Source, error) {
+func (f *fakeEngine) BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error) {
 	return f.begin(ctx, name, depth)
 }
 
