@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/pty"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -200,7 +201,7 @@ func Run(ctx context.Context, c criu.Client, o Options) (pid int, err error) {
 // it leads to, timers of the first thread are its own, and all timers and clocks are as
 // they should be now.
 func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func() error, err error) {
-	terminals, err := image.HasControlTerminals(o.Snapshot.Images())
+	terminals, err := pty.HasControl(o.Snapshot.Images())
 	if err != nil {
 		return "", nil, err
 	}
@@ -240,7 +241,7 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	if terminals {
-		if err = view.PlaceTerminals(ctx, plan.Terminals); err != nil {
+		if err = pty.Place(view, ctx, plan.Terminals); err != nil {
 			return "", nil, err
 		}
 	}

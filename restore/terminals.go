@@ -12,14 +12,15 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/pty"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
 
 // terminals are an app's pseudo-terminals, if they are made before CRIU starts. They are made
 // so early only if it is needed, so that processes that lead no session have their controlling
-// terminal again: see [image.View.InheritTerminals].
+// terminal again: see [pty.Inherit].
 type terminals struct {
-	saved *image.Terminals // nil: CRIU makes them, if there are any
+	saved *pty.Terminals // nil: CRIU makes them, if there are any
 	tree  *terminal.Tree
 	// pipes have the images of leaders.
 	pipes   []*image.Pipe
@@ -32,8 +33,8 @@ const lostTerminals = "the controlling terminal of processes that lead no sessio
 // makeTerminals makes the terminals of a dump, if some process needs that. If they can't be
 // made, the processes come back without their controlling terminals, which o.Lost is told.
 func (p *Plan) makeTerminals(o Options) error {
-	saved, err := image.ReadTerminals(o.Snapshot.Images())
-	if errors.Is(err, image.ErrTerminals) {
+	saved, err := pty.Read(o.Snapshot.Images())
+	if errors.Is(err, pty.ErrOnlyCRIU) {
 		tellLost(o, err)
 		return nil
 	}
@@ -77,7 +78,7 @@ func (t *terminals) inherit(ctx context.Context, view *image.View) error {
 	if t.saved == nil {
 		return nil
 	}
-	return view.InheritTerminals(ctx, t.saved)
+	return pty.Inherit(view, ctx, t.saved)
 }
 
 // lead has leaders of sessions read an image from their terminal.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/pty"
 	"github.com/snapctl/snapctl/snapshot/stdio"
 	"github.com/snapctl/snapctl/snapshot/terminal"
 )
@@ -73,10 +73,10 @@ type OpenFile struct {
 	Position int64 `json:"position_bytes"` // as in lseek(2)
 }
 
-// Terminal is N of a terminal's /dev/pts/N, or [image.Console].
+// Terminal is N of a terminal's /dev/pts/N, or [pty.Console].
 func (e *External) Terminal() (number int, ok bool) {
 	if e.Kind == ExternalTerminal && e.Path == consolePath {
-		return image.Console, true
+		return pty.Console, true
 	}
 	digits, ok := strings.CutPrefix(e.Path, terminalDir)
 	number, err := strconv.Atoi(digits)

@@ -58,7 +58,7 @@ func coreTimers(images, name string) ([]Timer, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, err := readRecords(filepath.Join(images, name), TypeCore)
+	records, err := ReadRecords(filepath.Join(images, name), TypeCore)
 	if err != nil || len(records) == 0 {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func timerSignal(s *siginfo.SiginfoEntry) (unix.Signal, bool) {
 
 // timerFDs lists the timerfds.
 func timerFDs(images string, names []string) ([]Timer, error) {
-	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
+	records, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
 	if err != nil {
 		return nil, err
 	}

@@ -81,9 +81,9 @@ func (d *timerDump) passed(c Clocks) (*core.CoreEntry, []*timerfd.TimerfdEntry, 
 	v, err := NewView(d.tb.Context(), d.dir, d.tb.TempDir())
 	qt.Assert(d.tb, qt.IsNil(err))
 	qt.Assert(d.tb, qt.IsNil(v.SetClocks(c)))
-	entries, err := readMessages[core.CoreEntry](v.Dir(), "core-7.img", TypeCore)
+	entries, err := ReadMessages[core.CoreEntry](v.Dir(), "core-7.img", TypeCore)
 	qt.Assert(d.tb, qt.IsNil(err))
-	files, err := readMessages[fdinfo.FileEntry](v.Dir(), "files.img", TypeFiles)
+	files, err := ReadMessages[fdinfo.FileEntry](v.Dir(), "files.img", TypeFiles)
 	qt.Assert(d.tb, qt.IsNil(err))
 	var fds []*timerfd.TimerfdEntry
 	for _, f := range files {
@@ -188,7 +188,7 @@ func TestSetClocks(t *testing.T) {
 		Boottime:  &timens.Timespec{TvSec: proto.Uint64(200), TvNsec: proto.Uint64(0)},
 	})
 	clocks := func(v *View) []uint64 {
-		entries, err := readMessages[timens.TimensEntry](v.Dir(), "timens-9.img", TypeTimens)
+		entries, err := ReadMessages[timens.TimensEntry](v.Dir(), "timens-9.img", TypeTimens)
 		qt.Assert(t, qt.IsNil(err))
 		m, b := entries[0].GetMonotonic(), entries[0].GetBoottime()
 		return []uint64{m.GetTvSec(), m.GetTvNsec(), b.GetTvSec(), b.GetTvNsec()}

@@ -179,7 +179,8 @@ func appendRecord(dst []byte, rec Record) []byte {
 	return append(dst, rec.Payload...)
 }
 
-func decodeAs(want Type, data []byte) (*Image, error) {
+// DecodeAs is [Decode] for an image that must be of a type, or be empty.
+func DecodeAs(want Type, data []byte) (*Image, error) {
 	img, err := Decode(data)
 	if err != nil {
 		return nil, err

@@ -17,10 +17,10 @@ type DescriptorRef struct {
 	FD  int `json:"fd"`
 }
 
-// findDescriptor finds the file that a process has open; id is 0 if there is no
+// FindDescriptor finds the file that a process has open; id is 0 if there is no
 // such process or descriptor.
-func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, err error) {
-	ids, err := readRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", at.PID)), TypeIDs)
+func FindDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, err error) {
+	ids, err := ReadRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", at.PID)), TypeIDs)
 	if err != nil || len(ids) == 0 {
 		return 0, 0, err
 	}
@@ -34,7 +34,7 @@ func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, er
 	if s.Err != nil {
 		return 0, 0, s.Err
 	}
-	fds, err := readRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
+	fds, err := ReadRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -50,19 +50,20 @@ func findDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, er
 			return 0, 0, s.Err
 		}
 		if fd == uint64(at.FD) {
-			return parseFdinfo(rec.Message)
+			return ParseFdinfo(rec.Message)
 		}
 	}
 	return 0, 0, nil
 }
 
-func parseFdinfo(msg []byte) (id uint32, kind uint64, err error) {
+// ParseFdinfo reads of a descriptor which file it leads to, and of what kind that is.
+func ParseFdinfo(msg []byte) (id uint32, kind uint64, err error) {
 	s := wire.Scan(msg)
 	for s.Next() {
 		switch {
 		case s.Is(fdinfoID, wire.Varint):
 			id = uint32(s.Uint)
-		case s.Is(fdinfoType, wire.Varint):
+		case s.Is(FdinfoType, wire.Varint):
 			kind = s.Uint
 		}
 	}
@@ -81,11 +82,11 @@ func descriptors(images string, names []string) (map[uint32]DescriptorRef, error
 		if _, err := fmt.Sscanf(digits, "%d.img", &pid); err != nil {
 			return nil, fmt.Errorf("read %s: %w: no id in its name", name, wire.ErrMalformed)
 		}
-		ids, err := readMessages[core.TaskKobjIdsEntry](images, name, TypeIDs)
+		ids, err := ReadMessages[core.TaskKobjIdsEntry](images, name, TypeIDs)
 		if err != nil || len(ids) == 0 {
 			return nil, err
 		}
-		fds, err := readMessages[fdinfo.FdinfoEntry](images, fmt.Sprintf("fdinfo-%d.img", ids[0].GetFilesId()), TypeFdinfo)
+		fds, err := ReadMessages[fdinfo.FdinfoEntry](images, fmt.Sprintf("fdinfo-%d.img", ids[0].GetFilesId()), TypeFdinfo)
 		if err != nil {
 			return nil, err
 		}

@@ -31,11 +31,11 @@ type FileLock struct {
 
 // ReadLocks lists the file locks of a dump.
 func ReadLocks(images string) ([]FileLock, error) {
-	records, err := readRecords(filepath.Join(images, "filelocks.img"), TypeFileLocks)
+	records, err := ReadRecords(filepath.Join(images, "filelocks.img"), TypeFileLocks)
 	if err != nil || len(records) == 0 {
 		return nil, err
 	}
-	files, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
+	files, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func ReadLocks(images string) ([]FileLock, error) {
 		if s.Err != nil {
 			return nil, fmt.Errorf("read file lock %d: %w", i, s.Err)
 		}
-		id, _, err := findDescriptor(images, l.At)
+		id, _, err := FindDescriptor(images, l.At)
 		if err != nil {
 			return nil, fmt.Errorf("read file locks: %w", err)
 		}

@@ -26,7 +26,7 @@ func MappedFiles(ctx context.Context, images string) (map[uint32]MappedFile, err
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("list mapped files: %w", err)
 		}
-		records, err := readRecords(name, TypeMM)
+		records, err := ReadRecords(name, TypeMM)
 		if err != nil {
 			return nil, fmt.Errorf("list mapped files: %w", err)
 		}

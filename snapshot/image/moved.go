@@ -13,7 +13,7 @@ func (v *View) MoveSockets(paths map[uint64]string) error {
 	if len(paths) == 0 {
 		return nil
 	}
-	img, err := v.decode("files.img", TypeFiles)
+	img, err := v.Decode("files.img", TypeFiles)
 	if err != nil {
 		return fmt.Errorf("move unix sockets: %w", err)
 	}

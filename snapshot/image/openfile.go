@@ -37,7 +37,7 @@ const (
 	fieldRegName = 6
 
 	fdinfoID   = 1
-	fdinfoType = 3
+	FdinfoType = 3
 
 	packetFor = 1
 )
@@ -161,26 +161,26 @@ func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
 	return dst, s.Err
 }
 
-// A fileImage is an image that may say something about open files.
-type fileImage struct {
+// A FileImage is an image that may say something about open files.
+type FileImage struct {
 	Name string
 	Type Type
 }
 
-// fileImages lists them, files.img first: it tells the ids that the others
+// FileImages lists them, files.img first: it tells the ids that the others
 // refer to.
-func (v *View) fileImages() ([]fileImage, error) {
+func (v *View) FileImages() ([]FileImage, error) {
 	all, err := Names(v.Dir())
 	if err != nil {
 		return nil, err
 	}
-	targets := []fileImage{{"files.img", TypeFiles}}
+	targets := []FileImage{{"files.img", TypeFiles}}
 	for _, name := range all {
 		switch {
 		case strings.HasPrefix(name, "fdinfo-"):
-			targets = append(targets, fileImage{name, TypeFdinfo})
+			targets = append(targets, FileImage{name, TypeFdinfo})
 		case name == "sk-queues.img":
-			targets = append(targets, fileImage{name, TypeSkQueues})
+			targets = append(targets, FileImage{name, TypeSkQueues})
 		}
 	}
 	return targets, nil

@@ -40,7 +40,7 @@ const (
 // Cost: 0.2 us a file, if none does.
 func ReadOwners(images string) ([]Owner, error) {
 	fail := func(err error) ([]Owner, error) { return nil, fmt.Errorf("list owners of files: %w", err) }
-	records, err := readRecords(filepath.Join(images, FilesImage), TypeFiles)
+	records, err := ReadRecords(filepath.Join(images, FilesImage), TypeFiles)
 	if err != nil {
 		return fail(err)
 	}

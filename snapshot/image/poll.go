@@ -44,7 +44,7 @@ func (v *View) RestartPolls() error {
 			if img.Records[0].Message, err = proto.Marshal(entry); err != nil {
 				return fmt.Errorf("restart polls: encode thread %d: %w", tid, err)
 			}
-			if err := v.Replace(coreName(tid), img.Encode()); err != nil {
+			if err := v.Replace(CoreName(tid), img.Encode()); err != nil {
 				return fmt.Errorf("restart polls: %w", err)
 			}
 		}
@@ -54,7 +54,7 @@ func (v *View) RestartPolls() error {
 
 // core reads the image of a thread.
 func (v *View) core(tid uint32) (*Image, *core.CoreEntry, error) {
-	img, err := v.decode(coreName(tid), TypeCore)
+	img, err := v.Decode(CoreName(tid), TypeCore)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read thread %d: %w", tid, err)
 	}

@@ -10,7 +10,8 @@ import (
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
-func coreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
+// CoreName is the name of the image of a process or thread.
+func CoreName(pid uint32) string { return fmt.Sprintf("core-%d.img", pid) }
 
 // CoreID is the id in the name of an image of a process or thread.
 func CoreID(name string) (int, error) {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// readRecords reads an image; a missing one has none.
-func readRecords(path string, want Type) ([]Record, error) {
+// ReadRecords reads an image; a missing one has none.
+func ReadRecords(path string, want Type) ([]Record, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -16,16 +16,16 @@ func readRecords(path string, want Type) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := decodeAs(want, data)
+	img, err := DecodeAs(want, data)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
 	return img.Records, nil
 }
 
-// readMessages reads an image; a missing one has no messages.
-func readMessages[T any, M Message[T]](images, name string, want Type) ([]M, error) {
-	records, err := readRecords(filepath.Join(images, name), want)
+// ReadMessages reads an image; a missing one has no messages.
+func ReadMessages[T any, M Message[T]](images, name string, want Type) ([]M, error) {
+	records, err := ReadRecords(filepath.Join(images, name), want)
 	if err != nil {
 		return nil, err
 	}

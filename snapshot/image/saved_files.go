@@ -42,7 +42,7 @@ type SavedMount struct {
 func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 	fail := func(err error) ([]SavedFile, error) { return nil, fmt.Errorf("list saved files: %w", err) }
 	removed, links := make(map[uint32]bool), make(map[uint32]uint32)
-	remaps, err := readRecords(filepath.Join(images, "remap-fpath.img"), TypeRemapPath)
+	remaps, err := ReadRecords(filepath.Join(images, "remap-fpath.img"), TypeRemapPath)
 	if err != nil {
 		return fail(err)
 	}
@@ -56,7 +56,7 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 			links[m.GetOrigId()] = m.GetRemapId()
 		}
 	}
-	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
+	records, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
 	if err != nil {
 		return fail(err)
 	}
@@ -101,7 +101,7 @@ func SavedMounts(images string) ([]SavedMount, error) {
 	}
 	var mounts []SavedMount
 	for _, name := range names {
-		records, err := readRecords(name, TypeMounts)
+		records, err := ReadRecords(name, TypeMounts)
 		if err != nil {
 			return nil, fmt.Errorf("list saved mounts: %w", err)
 		}
@@ -143,7 +143,7 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	img, err := v.decode("files.img", TypeFiles)
+	img, err := v.Decode("files.img", TypeFiles)
 	if err != nil {
 		return fmt.Errorf("change files: %w", err)
 	}

@@ -55,7 +55,7 @@ func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[
 		done: make([]Replaced, 0, len(keys)), ids: make(map[uint32]int, len(keys)),
 	}
 	changed := make(map[string][]byte)
-	targets, err := v.fileImages()
+	targets, err := v.FileImages()
 	if err != nil {
 		return nil, fmt.Errorf("replace sockets: %w", err)
 	}
@@ -126,7 +126,7 @@ type unixPeer struct {
 
 // file edits one image and returns nil if there was nothing to change.
 func (e *socketEdit) file(want Type, data []byte) ([]byte, error) {
-	img, err := decodeAs(want, data)
+	img, err := DecodeAs(want, data)
 	if err != nil {
 		return nil, err
 	}

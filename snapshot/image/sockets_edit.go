@@ -95,7 +95,7 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 	var edited []Record
 	var block []byte
 	for i, rec := range records {
-		id, kind, err := parseFdinfo(rec.Message)
+		id, kind, err := ParseFdinfo(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read descriptor %d: %w", i, err)
 		}
@@ -111,7 +111,7 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 			block = make([]byte, 0, len(e.ids)*16)
 		}
 		start := len(block)
-		if block, err = wire.SetVarint(block, rec.Message, fdinfoType, FileReg); err != nil {
+		if block, err = wire.SetVarint(block, rec.Message, FdinfoType, FileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		edited[i].Message = block[start:len(block):len(block)]

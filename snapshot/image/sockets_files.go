@@ -32,13 +32,13 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	targets, err := v.fileImages()
+	targets, err := v.FileImages()
 	if err != nil {
 		return nil, fmt.Errorf("replace files: %w", err)
 	}
 	edit := fileEdit{keys: make(map[uint32]string, len(keys)), taken: make(map[string]bool, len(keys))}
 	for at, key := range keys {
-		id, _, err := findDescriptor(v.Dir(), at)
+		id, _, err := FindDescriptor(v.Dir(), at)
 		if err != nil {
 			return nil, fmt.Errorf("replace files: %w", err)
 		}
@@ -54,7 +54,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 		if target.Type == TypeSkQueues {
 			continue // what waits for a socket is none of this
 		}
-		img, err := v.decode(target.Name, target.Type)
+		img, err := v.Decode(target.Name, target.Type)
 		if err != nil {
 			return nil, fmt.Errorf("replace files in %s: %w", target.Name, err)
 		}
@@ -112,7 +112,7 @@ func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
 	edited := slices.Clone(records)
 	some := false
 	for i, rec := range records {
-		id, _, err := parseFdinfo(rec.Message)
+		id, _, err := ParseFdinfo(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read descriptor %d: %w", i, err)
 		}
@@ -120,7 +120,7 @@ func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
 		if r == nil {
 			continue
 		}
-		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, FileReg); err != nil {
+		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, FdinfoType, FileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		r.FDs++
@@ -179,14 +179,14 @@ type Eventfd struct {
 // ReadEventfd reads what a dump says of an eventfd that a process has open. It
 // returns an error wrapping [wire.ErrMalformed] if there is none.
 func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
-	id, kind, err := findDescriptor(images, at)
+	id, kind, err := FindDescriptor(images, at)
 	if err != nil {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 	}
 	if kind != fileEventfd {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w: descriptor %d of process %d is of type %d", wire.ErrMalformed, at.FD, at.PID, kind)
 	}
-	records, err := readRecords(filepath.Join(images, "files.img"), TypeFiles)
+	records, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
 	if err != nil {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 	}

@@ -94,7 +94,7 @@ func objectDump(t *testing.T) string {
 func owner(t *testing.T, dir string) int {
 	t.Helper()
 	for pid := range 10 {
-		if id, _, err := findDescriptor(dir, DescriptorRef{PID: pid, FD: counter}); err == nil && id == counter {
+		if id, _, err := FindDescriptor(dir, DescriptorRef{PID: pid, FD: counter}); err == nil && id == counter {
 			return pid
 		}
 	}
@@ -260,7 +260,7 @@ func FuzzReplaceFiles(f *testing.F) {
 				file, err := ParseOpenFile(rec.Message)
 				qt.Assert(t, qt.IsNil(err))
 				got = file.ID
-			} else if got, _, err = parseFdinfo(rec.Message); err != nil {
+			} else if got, _, err = ParseFdinfo(rec.Message); err != nil {
 				t.Fatal(err)
 			}
 			if got != id {

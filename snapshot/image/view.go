@@ -242,7 +242,7 @@ func (v *View) EditFirst(name string, want Type, fn func(msg []byte) ([]byte, er
 // EditAll edits the records of an image, and leaves an image alone in which nothing
 // changes.
 func (v *View) EditAll(name string, want Type, fn func(msg []byte) ([]byte, error)) error {
-	img, err := v.decode(name, want)
+	img, err := v.Decode(name, want)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
@@ -262,13 +262,13 @@ func (v *View) EditAll(name string, want Type, fn func(msg []byte) ([]byte, erro
 	return v.Replace(name, img.Encode())
 }
 
-// decode reads an image that must be of a type, or be empty.
-func (v *View) decode(name string, want Type) (*Image, error) {
+// Decode reads an image that must be of a type, or be empty.
+func (v *View) Decode(name string, want Type) (*Image, error) {
 	data, err := v.Read(name)
 	if err != nil {
 		return nil, err
 	}
-	return decodeAs(want, data)
+	return DecodeAs(want, data)
 }
 
 // Take returns an image as the view shows it, and has CRIU open the path at instead of it,

@@ -46,7 +46,7 @@ const fileEntryFanotify = 14
 // the watch is left out of the view, and the file's path, or number, is returned: CRIU would
 // fail otherwise (fsnotify.c, get_mark_path). Errors are as those of [View.ReplaceFiles].
 func (v *View) SetWatches(paths map[WatchKey]string, exists func(path string) bool) (gone []string, err error) {
-	img, err := v.decode("files.img", TypeFiles)
+	img, err := v.Decode("files.img", TypeFiles)
 	if err != nil {
 		return nil, fmt.Errorf("set watches: %w", err)
 	}

@@ -1,4 +1,4 @@
-package image
+package pty
 
 import (
 	"errors"
@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -28,12 +29,12 @@ import (
 func ttyDump(tb testing.TB) string {
 	tb.Helper()
 	dir := tb.TempDir()
-	put := func(name string, typ Type, messages ...proto.Message) {
-		img := Image{Type: typ}
+	put := func(name string, typ image.Type, messages ...proto.Message) {
+		img := image.Image{Type: typ}
 		for _, m := range messages {
 			b, err := proto.Marshal(m)
 			qt.Assert(tb, qt.IsNil(err))
-			img.Records = append(img.Records, Record{Message: b})
+			img.Records = append(img.Records, image.Record{Message: b})
 		}
 		qt.Assert(tb, qt.IsNil(os.WriteFile(filepath.Join(dir, name), img.Encode(), 0o600)))
 	}
@@ -66,8 +67,8 @@ func ttyDump(tb testing.TB) string {
 		}
 		return &fdinfo.FileEntry{Type: fdinfo.FdTypes_TTY.Enum(), Id: new(id), Tty: e}
 	}
-	put("tty-info.img", TypeTTYInfo, info(1, tty.TtyType_PTY, 0x502, 11), info(0, tty.TtyType_PTY, 136<<8, 11), info(2024, tty.TtyType_EXT_TTY, 0x500, 11))
-	put("files.img", TypeFiles,
+	put("tty-info.img", image.TypeTTYInfo, info(1, tty.TtyType_PTY, 0x502, 11), info(0, tty.TtyType_PTY, 136<<8, 11), info(2024, tty.TtyType_EXT_TTY, 0x500, 11))
+	put("files.img", image.TypeFiles,
 		reg(1, "/dev/pts/ptmx", 9), reg(2, "/dev/pts/0", 9), reg(3, "/dev/tty", 8),
 		terminal(4, 1, 1), terminal(5, 0, 2), terminal(6, 2024, 3), terminal(7, 2024, 3))
 	fds := func(files ...uint32) []proto.Message {
@@ -77,18 +78,18 @@ func ttyDump(tb testing.TB) string {
 		}
 		return list
 	}
-	put("fdinfo-10.img", TypeFdinfo, fds(4)...)
-	put("fdinfo-11.img", TypeFdinfo, fds(5, 6)...)
-	put("fdinfo-12.img", TypeFdinfo, fds(5, 7)...)
+	put("fdinfo-10.img", image.TypeFdinfo, fds(4)...)
+	put("fdinfo-11.img", image.TypeFdinfo, fds(5, 6)...)
+	put("fdinfo-12.img", image.TypeFdinfo, fds(5, 7)...)
 	var tree []proto.Message
 	for _, p := range [][3]uint32{{1, 0, 1}, {10, 1, 10}, {11, 10, 11}, {13, 11, 11}, {12, 11, 11}, {14, 11, 14}} {
 		tree = append(tree, &pstree.PstreeEntry{Pid: new(p[0]), Ppid: new(p[1]), Pgid: new(p[0]), Sid: new(p[2]), Threads: []uint32{p[0]}})
-		ids := Image{Type: TypeIDs, Records: []Record{{Message: wire.AppendVarint(nil, protowire.Number(2), uint64(p[0]))}}}
-		qt.Assert(tb, qt.IsNil(os.WriteFile(filepath.Join(dir, "ids-"+coreName(p[0])[5:]), ids.Encode(), 0o600)))
+		ids := image.Image{Type: image.TypeIDs, Records: []image.Record{{Message: wire.AppendVarint(nil, protowire.Number(2), uint64(p[0]))}}}
+		qt.Assert(tb, qt.IsNil(os.WriteFile(filepath.Join(dir, "ids-"+image.CoreName(p[0])[5:]), ids.Encode(), 0o600)))
 	}
-	put("pstree.img", TypePstree, tree...)
-	put("core-12.img", TypeCore, &tty.TtyPtyEntry{Index: new(uint32(12))}) // whatever
-	put("mountpoints-12.img", TypeMounts, &mnt.MntEntry{
+	put("pstree.img", image.TypePstree, tree...)
+	put("core-12.img", image.TypeCore, &tty.TtyPtyEntry{Index: new(uint32(12))}) // whatever
+	put("mountpoints-12.img", image.TypeMounts, &mnt.MntEntry{
 		Fstype: new(uint32(mnt.Fstype_DEVPTS)), MntId: new(uint32(9)), RootDev: new(uint32(5)), ParentMntId: new(uint32(8)), Flags: new(uint32(unix.MS_NOSUID | unix.MS_NOEXEC)),
 		Root: new("/"), Mountpoint: new("./dev/pts"), Source: new("devpts"), Options: new("gid=5,mode=620,ptmxmode=666"),
 	})
@@ -96,20 +97,20 @@ func ttyDump(tb testing.TB) string {
 }
 
 // atTTY is where /dev/tty is open in ttyDump.
-var atTTY = map[DescriptorRef]int{{PID: 11, FD: 1}: 0}
+var atTTY = map[image.DescriptorRef]int{{PID: 11, FD: 1}: 0}
 
 func TestPlaceAndInheritTerminals(t *testing.T) {
 	dump := ttyDump(t)
-	some, err := HasControlTerminals(dump)
+	some, err := HasControl(dump)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsTrue(some))
-	v, err := NewView(t.Context(), dump, t.TempDir())
+	v, err := image.NewView(t.Context(), dump, t.TempDir())
 	qt.Assert(t, qt.IsNil(err))
 
 	// What /dev/tty led to is open in its place; a terminal that is gone is one without
 	// settings, of a number that no other has.
-	qt.Assert(t, qt.IsNil(v.PlaceTerminals(t.Context(), atTTY)))
-	files, err := readMessages[fdinfo.FileEntry](v.Dir(), FilesImage, TypeFiles)
+	qt.Assert(t, qt.IsNil(Place(v, t.Context(), atTTY)))
+	files, err := image.ReadMessages[fdinfo.FileEntry](v.Dir(), image.FilesImage, image.TypeFiles)
 	qt.Assert(t, qt.IsNil(err))
 	leads := make(map[uint32]uint32)
 	for _, f := range files {
@@ -122,11 +123,11 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(infos, 3))
 	qt.Check(t, qt.IsNil(infos[slaveInfo(1)].Termios))
-	some, err = HasControlTerminals(v.Dir())
+	some, err = HasControl(v.Dir())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsFalse(some))
 
-	terminals, err := ReadTerminals(dump)
+	terminals, err := Read(dump)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(terminals, &Terminals{
 		Dir: "/dev/pts", Options: map[string]string{"gid": "5", "mode": "620", "ptmxmode": "666"}, Flags: unix.MS_NOSUID | unix.MS_NOEXEC,
@@ -136,14 +137,14 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 		}},
 		Leaders: []string{"core-11.img"},
 	}))
-	qt.Assert(t, qt.IsNil(v.InheritTerminals(t.Context(), terminals)))
+	qt.Assert(t, qt.IsNil(Inherit(v, t.Context(), terminals)))
 	infos, err = ttyInfos(v.Dir())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(infos, 2)) // the slave's is gone
 	master := infos[1]
 	qt.Check(t, qt.Equals(master.GetType(), tty.TtyType_EXT_TTY))
 	qt.Check(t, qt.DeepEquals([]uint32{master.GetRdev(), master.GetDev(), master.GetSid(), master.GetPgrp()}, []uint32{0x502, 0x7fffffff, 11, 11}))
-	files, err = readMessages[fdinfo.FileEntry](v.Dir(), FilesImage, TypeFiles)
+	files, err = image.ReadMessages[fdinfo.FileEntry](v.Dir(), image.FilesImage, image.TypeFiles)
 	qt.Assert(t, qt.IsNil(err))
 	for _, f := range files {
 		if id := f.GetId(); id == 5 || id == 6 {
@@ -158,8 +159,8 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 			qt.Check(t, qt.Equals(f.GetType(), fdinfo.FdTypes_TTY))
 		}
 	}
-	for at, want := range map[DescriptorRef]uint64{{PID: 10, FD: 0}: 11, {PID: 11, FD: 0}: FileReg, {PID: 11, FD: 1}: FileReg, {PID: 12, FD: 0}: FileReg, {PID: 12, FD: 1}: 11} {
-		_, kind, err := findDescriptor(v.Dir(), at)
+	for at, want := range map[image.DescriptorRef]uint64{{PID: 10, FD: 0}: 11, {PID: 11, FD: 0}: image.FileReg, {PID: 11, FD: 1}: image.FileReg, {PID: 12, FD: 0}: image.FileReg, {PID: 12, FD: 1}: 11} {
+		_, kind, err := image.FindDescriptor(v.Dir(), at)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(kind, want), qt.Commentf("%v", at))
 	}
@@ -177,11 +178,11 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 // A pipe is served when somebody reads it, once what has to be done before is done; or
 // never, and then Stop ends it.
 func TestPipe(t *testing.T) {
-	v, err := NewView(t.Context(), ttyDump(t), t.TempDir())
+	v, err := image.NewView(t.Context(), ttyDump(t), t.TempDir())
 	qt.Assert(t, qt.IsNil(err))
 	want, err := v.Read("core-12.img")
 	qt.Assert(t, qt.IsNil(err))
-	serve := func(p *Pipe, before func() error) chan error {
+	serve := func(p *image.Pipe, before func() error) chan error {
 		done := make(chan error, 1)
 		go func() { done <- p.Serve(before) }()
 		return done
@@ -211,30 +212,30 @@ func TestPipe(t *testing.T) {
 
 func FuzzTerminals(f *testing.F) {
 	dump := ttyDump(f)
-	names := []string{ttyInfoImage, FilesImage, "pstree.img", "mountpoints-12.img", "fdinfo-11.img"}
+	names := []string{ttyInfoImage, image.FilesImage, "pstree.img", "mountpoints-12.img", "fdinfo-11.img"}
 	for i, name := range names {
 		data, err := os.ReadFile(filepath.Join(dump, name))
 		qt.Assert(f, qt.IsNil(err))
 		f.Add(i, data)
 	}
 	f.Fuzz(func(t *testing.T, which int, data []byte) {
-		v, err := NewView(t.Context(), dump, t.TempDir())
+		v, err := image.NewView(t.Context(), dump, t.TempDir())
 		qt.Assert(t, qt.IsNil(err))
 		if which < 0 || which >= len(names) {
 			t.Skip("no such image")
 		}
 		qt.Assert(t, qt.IsNil(v.Replace(names[which], data)))
-		terminals, err := ReadTerminals(v.Dir())
-		if err := v.PlaceTerminals(t.Context(), atTTY); err != nil {
+		terminals, err := Read(v.Dir())
+		if err := Place(v, t.Context(), atTTY); err != nil {
 			return
 		}
-		if some, err := HasControlTerminals(v.Dir()); err != nil || some {
+		if some, err := HasControl(v.Dir()); err != nil || some {
 			t.Errorf("after PlaceTerminals: %v %v", some, err)
 		}
 		if err != nil || terminals == nil {
 			return
 		}
-		if err := v.InheritTerminals(t.Context(), terminals); err != nil && !errors.Is(err, wire.ErrMalformed) {
+		if err := Inherit(v, t.Context(), terminals); err != nil && !errors.Is(err, wire.ErrMalformed) {
 			t.Error(err)
 		}
 	})

@@ -1,4 +1,4 @@
-package image
+package pty
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -38,10 +39,10 @@ func isConsole(info *tty.TtyInfoEntry) bool {
 	return info.GetType() == tty.TtyType_EXT_TTY && info.GetRdev() != controlDevice
 }
 
-// HasControlTerminals tells whether a dump has open files of /dev/tty, which
-// [View.PlaceTerminals] has to edit.
-func HasControlTerminals(images string) (bool, error) {
-	records, err := readRecords(filepath.Join(images, ttyInfoImage), TypeTTYInfo)
+// HasControl tells whether a dump has open files of /dev/tty, which
+// [Place] has to edit.
+func HasControl(images string) (bool, error) {
+	records, err := image.ReadRecords(filepath.Join(images, ttyInfoImage), image.TypeTTYInfo)
 	if err != nil {
 		return false, fmt.Errorf("look for terminals: %w", err)
 	}
@@ -57,7 +58,7 @@ func HasControlTerminals(images string) (bool, error) {
 	return false, nil
 }
 
-// PlaceTerminals turns each open file of /dev/tty into one of the terminal that it
+// Place turns each open file of /dev/tty into one of the terminal that it
 // leads to. The dump was told that /dev/tty is external, since CRIU saves it only if
 // the same process has the terminal's master open (criu/tty.c, tty_verify_ctty), and
 // restores one set of settings to all of them. numbers has, by a place where it is
@@ -67,10 +68,10 @@ func HasControlTerminals(images string) (bool, error) {
 // What differs is the name: /proc/PID/fd/N shows /dev/pts/3, and fstat(2) its device
 // number. The file's kernel object, a terminal, is the same either way (the kernel's
 // drivers/tty/tty_io.c, tty_open_current_tty).
-func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int) error {
+func Place(v *image.View, ctx context.Context, numbers map[image.DescriptorRef]int) error {
 	e := terminalEdit{numbers: make(map[uint32]int, len(numbers))}
 	for at, n := range numbers {
-		id, _, err := findDescriptor(v.Dir(), at)
+		id, _, err := image.FindDescriptor(v.Dir(), at)
 		if err != nil {
 			return fmt.Errorf("place terminals: %w", err)
 		}
@@ -81,18 +82,18 @@ func (v *View) PlaceTerminals(ctx context.Context, numbers map[DescriptorRef]int
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	infos, err := v.decode(ttyInfoImage, TypeTTYInfo)
+	infos, err := v.Decode(ttyInfoImage, image.TypeTTYInfo)
 	if err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	files, err := v.decode(FilesImage, TypeFiles)
+	files, err := v.Decode(image.FilesImage, image.TypeFiles)
 	if err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
 	if err := e.run(infos, files); err != nil {
 		return fmt.Errorf("place terminals: %w", err)
 	}
-	for name, img := range map[string]*Image{ttyInfoImage: infos, FilesImage: files} {
+	for name, img := range map[string]*image.Image{ttyInfoImage: infos, image.FilesImage: files} {
 		if err := v.Replace(name, img.Encode()); err != nil {
 			return fmt.Errorf("place terminals: %w", err)
 		}
@@ -112,7 +113,7 @@ type terminalEdit struct {
 	fresh  []*fdinfo.FileEntry
 }
 
-func (e *terminalEdit) run(infos, files *Image) error {
+func (e *terminalEdit) run(infos, files *image.Image) error {
 	if err := e.readInfos(infos.Records); err != nil {
 		return err
 	}
@@ -136,12 +137,12 @@ func (e *terminalEdit) run(infos, files *Image) error {
 		if err != nil {
 			return fmt.Errorf("encode file %#x: %w", f.GetId(), err)
 		}
-		files.Records = append(files.Records, Record{Message: b})
+		files.Records = append(files.Records, image.Record{Message: b})
 	}
 	return e.writeInfos(infos)
 }
 
-func (e *terminalEdit) readInfos(records []Record) error {
+func (e *terminalEdit) readInfos(records []image.Record) error {
 	e.infos = make(map[uint32]*tty.TtyInfoEntry, len(records))
 	for i, rec := range records {
 		info := &tty.TtyInfoEntry{}
@@ -154,7 +155,7 @@ func (e *terminalEdit) readInfos(records []Record) error {
 }
 
 // readFiles returns the terminals among the files, at their places.
-func (e *terminalEdit) readFiles(records []Record) ([]*fdinfo.FileEntry, error) {
+func (e *terminalEdit) readFiles(records []image.Record) ([]*fdinfo.FileEntry, error) {
 	entries := make([]*fdinfo.FileEntry, len(records))
 	e.names, e.regs, e.pts = make(map[uint32]uint32), make(map[uint32]*fdinfo.FileEntry), "/dev/pts"
 	for i, rec := range records {
@@ -270,8 +271,8 @@ func (e *terminalEdit) unused() int {
 func slaveInfo(number int) uint32 { return uint32(number) << 1 }
 
 // writeInfos leaves out those of /dev/tty, to which no file refers any more.
-func (e *terminalEdit) writeInfos(img *Image) error {
-	var records []Record
+func (e *terminalEdit) writeInfos(img *image.Image) error {
+	var records []image.Record
 	for _, rec := range img.Records {
 		var info tty.TtyInfoEntry
 		if err := proto.Unmarshal(rec.Message, &info); err != nil {
@@ -291,7 +292,7 @@ func (e *terminalEdit) writeInfos(img *Image) error {
 		if err != nil {
 			return fmt.Errorf("encode terminal %#x: %w", info.GetId(), err)
 		}
-		records = append(records, Record{Message: b})
+		records = append(records, image.Record{Message: b})
 	}
 	img.Records = records
 	return nil

@@ -1,4 +1,4 @@
-package image
+package pty
 
 import (
 	"context"
@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
-// InheritTerminals has CRIU take the terminals' masters from its caller, by their keys, and
+// Inherit has CRIU take the terminals' masters from its caller, by their keys, and
 // open their slaves as it opens any file. The leader of a terminal's session then reads
-// the image p.Child, which [View.Take] has taken out of the view, from the terminal itself,
+// the image p.Child, which [image.View.Take] has taken out of the view, from the terminal itself,
 // and so gets its controlling terminal before it makes the first child: opening a terminal
 // gives it to a leader that has none (drivers/tty/tty_io.c, tty_open), children inherit it
 // (kernel/fork.c, copy_process), and no system call gives it to another process later.
@@ -26,36 +27,36 @@ import (
 // leader the terminal and sets the foreground group, still works: the leader has it.
 //
 // It is called after PlaceTerminals.
-func (v *View) InheritTerminals(ctx context.Context, t *Terminals) error {
+func Inherit(v *image.View, ctx context.Context, t *Terminals) error {
 	e := inheritEdit{dir: t.Dir, numbers: make(map[int]bool, len(t.Pairs)), slaves: make(map[uint32]bool)}
 	for _, p := range t.Pairs {
 		e.numbers[p.Number] = true
 	}
-	infos, err := v.decode(ttyInfoImage, TypeTTYInfo)
+	infos, err := v.Decode(ttyInfoImage, image.TypeTTYInfo)
 	if err != nil {
 		return fmt.Errorf("inherit terminals: %w", err)
 	}
-	targets, err := v.fileImages()
+	targets, err := v.FileImages()
 	if err != nil {
 		return fmt.Errorf("inherit terminals: %w", err)
 	}
 	if infos.Records, err = e.infos(infos.Records); err != nil {
 		return fmt.Errorf("inherit terminals: %w", err)
 	}
-	changed := map[string]*Image{ttyInfoImage: infos}
+	changed := map[string]*image.Image{ttyInfoImage: infos}
 	for _, target := range targets {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("inherit terminals: %w", err)
 		}
-		if target.Type == TypeSkQueues {
+		if target.Type == image.TypeSkQueues {
 			continue
 		}
-		img, err := v.decode(target.Name, target.Type)
+		img, err := v.Decode(target.Name, target.Type)
 		if err != nil {
 			return fmt.Errorf("inherit terminals: read %s: %w", target.Name, err)
 		}
 		edit := e.descriptors
-		if target.Type == TypeFiles {
+		if target.Type == image.TypeFiles {
 			edit = e.files
 		}
 		if err := edit(img.Records); err != nil {
@@ -79,8 +80,8 @@ type inheritEdit struct {
 }
 
 // infos makes masters external terminals, and leaves out slaves.
-func (e *inheritEdit) infos(records []Record) ([]Record, error) {
-	var kept []Record
+func (e *inheritEdit) infos(records []image.Record) ([]image.Record, error) {
+	var kept []image.Record
 	sessions := make(map[uint32]*tty.TtyInfoEntry) // slaves
 	for i, rec := range records {
 		info := &tty.TtyInfoEntry{}
@@ -117,7 +118,7 @@ func (e *inheritEdit) infos(records []Record) ([]Record, error) {
 }
 
 // files makes slaves ordinary files.
-func (e *inheritEdit) files(records []Record) error {
+func (e *inheritEdit) files(records []image.Record) error {
 	regs := make(map[uint32]*fdinfo.FileEntry)
 	all := make([]*fdinfo.FileEntry, len(records))
 	for i, rec := range records {
@@ -156,16 +157,16 @@ func (e *inheritEdit) files(records []Record) error {
 }
 
 // descriptors tells what the descriptors of slaves are now.
-func (e *inheritEdit) descriptors(records []Record) error {
+func (e *inheritEdit) descriptors(records []image.Record) error {
 	for i, rec := range records {
-		id, _, err := parseFdinfo(rec.Message)
+		id, _, err := image.ParseFdinfo(rec.Message)
 		if err != nil {
 			return fmt.Errorf("read descriptor %d: %w", i, err)
 		}
 		if !e.slaves[id] {
 			continue
 		}
-		if records[i].Message, err = wire.SetVarint(nil, rec.Message, fdinfoType, FileReg); err != nil {
+		if records[i].Message, err = wire.SetVarint(nil, rec.Message, image.FdinfoType, image.FileReg); err != nil {
 			return fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 	}

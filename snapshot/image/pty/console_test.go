@@ -1,4 +1,4 @@
-package image
+package pty
 
 import (
 	"testing"
@@ -9,6 +9,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -16,12 +17,12 @@ import (
 // that, which itself is left as it is.
 func TestPlaceConsole(t *testing.T) {
 	const console, control = 2024, 2026
-	encode := func(typ Type, messages ...proto.Message) *Image {
-		img := &Image{Type: typ}
+	encode := func(typ image.Type, messages ...proto.Message) *image.Image {
+		img := &image.Image{Type: typ}
 		for _, m := range messages {
 			b, err := proto.Marshal(m)
 			qt.Assert(t, qt.IsNil(err))
-			img.Records = append(img.Records, Record{Message: b})
+			img.Records = append(img.Records, image.Record{Message: b})
 		}
 		return img
 	}
@@ -35,8 +36,8 @@ func TestPlaceConsole(t *testing.T) {
 		owner := &fown.FownEntry{Uid: new(uint32), Euid: new(uint32), Signum: new(uint32), PidType: new(uint32), Pid: new(uint32)}
 		return &fdinfo.FileEntry{Type: fdinfo.FdTypes_TTY.Enum(), Id: new(id), Tty: &tty.TtyFileEntry{Id: new(id), TtyInfoId: new(of), Flags: new(uint32), Fown: owner}}
 	}
-	infos := encode(TypeTTYInfo, info(console, 136<<8|7), info(control, controlDevice))
-	files := encode(TypeFiles, file(1, console), file(2, control))
+	infos := encode(image.TypeTTYInfo, info(console, 136<<8|7), info(control, controlDevice))
+	files := encode(image.TypeFiles, file(1, console), file(2, control))
 	e := terminalEdit{numbers: map[uint32]int{2: Console}}
 	qt.Assert(t, qt.IsNil(e.run(infos, files)))
 
@@ -53,6 +54,6 @@ func TestPlaceConsole(t *testing.T) {
 	qt.Check(t, qt.Equals(left.GetId(), console))
 
 	lost := terminalEdit{numbers: map[uint32]int{2: Console}}
-	err := lost.run(encode(TypeTTYInfo, info(control, controlDevice)), encode(TypeFiles, file(2, control)))
+	err := lost.run(encode(image.TypeTTYInfo, info(control, controlDevice)), encode(image.TypeFiles, file(2, control)))
 	qt.Check(t, qt.ErrorIs(err, wire.ErrMalformed))
 }

@@ -1,4 +1,10 @@
-package image
+// Package pty reads the pseudo-terminals of a dump, and edits them in the images.
+//
+// CRIU can't restore all of them by itself. [Place] turns open files of /dev/tty, which CRIU
+// does not save, into files of the terminal that they led to. [Read] and [Inherit] have CRIU
+// take over terminals that its caller has made before, where several processes of a
+// session have one as their controlling terminal: a [Pair] is the two ends of one.
+package pty
 
 import (
 	"cmp"
@@ -17,6 +23,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/tty"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -45,20 +52,20 @@ type Terminals struct {
 	Leaders []string
 }
 
-// ErrTerminals are pseudo-terminals that CRIU alone can make.
-var ErrTerminals = errors.New("only CRIU can make the terminals")
+// ErrOnlyCRIU are pseudo-terminals that CRIU alone can make.
+var ErrOnlyCRIU = errors.New("only CRIU can make the terminals")
 
-// ReadTerminals lists the pseudo-terminals of a dump if one of them is the controlling
+// Read lists the pseudo-terminals of a dump if one of them is the controlling
 // terminal of more than the leader of its session: to CRIU the leader gets it last, when
-// the others have been made and can't inherit it any more (see [View.InheritTerminals]).
-// Otherwise it returns nil. An error wrapping [ErrTerminals] says why they can't be made
+// the others have been made and can't inherit it any more (see [Inherit]).
+// Otherwise it returns nil. An error wrapping [ErrOnlyCRIU] says why they can't be made
 // so.
-func ReadTerminals(images string) (*Terminals, error) {
+func Read(images string) (*Terminals, error) {
 	infos, err := ttyInfos(images)
 	if err != nil || len(infos) == 0 {
 		return nil, err
 	}
-	tree, err := readMessages[pstree.PstreeEntry](images, "pstree.img", TypePstree)
+	tree, err := image.ReadMessages[pstree.PstreeEntry](images, "pstree.img", image.TypePstree)
 	if err != nil {
 		return nil, fmt.Errorf("read processes: %w", err)
 	}
@@ -86,13 +93,13 @@ func ReadTerminals(images string) (*Terminals, error) {
 		}
 		sid := cmp.Or(info.GetSid(), slave.GetSid())
 		if child := firstBorn(tree, sid); child != 0 {
-			p.Child, children[child], leaders[sid] = coreName(child), true, true
+			p.Child, children[child], leaders[sid] = image.CoreName(child), true, true
 		}
 		if leaders[tree[0].GetPid()] {
-			err = fmt.Errorf("%w: the app's first process leads the session of one", ErrTerminals)
+			err = fmt.Errorf("%w: the app's first process leads the session of one", ErrOnlyCRIU)
 		}
 		if info.GetLocked() {
-			err = fmt.Errorf("%w: /dev/pts/%d is locked", ErrTerminals, number)
+			err = fmt.Errorf("%w: /dev/pts/%d is locked", ErrOnlyCRIU, number)
 		}
 		t.Pairs = append(t.Pairs, p)
 	}
@@ -101,7 +108,7 @@ func ReadTerminals(images string) (*Terminals, error) {
 	}
 	for _, leader := range slices.Sorted(maps.Keys(leaders)) {
 		if !children[leader] { // else the leader of another session reads it from a terminal
-			t.Leaders = append(t.Leaders, coreName(leader))
+			t.Leaders = append(t.Leaders, image.CoreName(leader))
 		}
 	}
 	slices.SortFunc(t.Pairs, func(a, b Pair) int { return cmp.Compare(a.Number, b.Number) })
@@ -157,7 +164,7 @@ func pairDevice(number int) uint32 { return math.MaxUint32>>1 - uint32(number) }
 
 // readFiles finds where the terminals' files are.
 func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry) error {
-	files, err := readMessages[fdinfo.FileEntry](images, FilesImage, TypeFiles)
+	files, err := image.ReadMessages[fdinfo.FileEntry](images, image.FilesImage, image.TypeFiles)
 	if err != nil {
 		return fmt.Errorf("read terminals: %w", err)
 	}
@@ -175,7 +182,7 @@ func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry)
 		}
 		reg := regs[f.GetTty().GetRegfId()].GetReg()
 		if reg == nil {
-			return fmt.Errorf("%w: %w: terminal %#x has no file", ErrTerminals, wire.ErrMalformed, f.GetId())
+			return fmt.Errorf("%w: %w: terminal %#x has no file", ErrOnlyCRIU, wire.ErrMalformed, f.GetId())
 		}
 		mounts[reg.GetMntId()] = true
 		if !isMaster(info) {
@@ -189,7 +196,7 @@ func (t *Terminals) readFiles(images string, infos map[uint32]*tty.TtyInfoEntry)
 
 // readMount finds the one mount on which all terminals are.
 func (t *Terminals) readMount(images string, mounts map[int32]bool) error {
-	names, err := Names(images)
+	names, err := image.Names(images)
 	if err != nil {
 		return fmt.Errorf("read terminals: %w", err)
 	}
@@ -198,7 +205,7 @@ func (t *Terminals) readMount(images string, mounts map[int32]bool) error {
 		if !strings.HasPrefix(name, "mountpoints-") {
 			continue
 		}
-		entries, err := readMessages[mnt.MntEntry](images, name, TypeMounts)
+		entries, err := image.ReadMessages[mnt.MntEntry](images, name, image.TypeMounts)
 		if err != nil {
 			return fmt.Errorf("read terminals: %w", err)
 		}
@@ -220,23 +227,23 @@ func (t *Terminals) readMount(images string, mounts map[int32]bool) error {
 		}
 	}
 	if found != 1 {
-		return fmt.Errorf("%w: they are not all on one mount", ErrTerminals)
+		return fmt.Errorf("%w: they are not all on one mount", ErrOnlyCRIU)
 	}
 	return nil
 }
 
 // readData looks for terminals of which CRIU itself has saved waiting data.
 func (t *Terminals) readData(images string) error {
-	data, err := readRecords(filepath.Join(images, "tty-data.img"), TypeTTYData)
+	data, err := image.ReadRecords(filepath.Join(images, "tty-data.img"), image.TypeTTYData)
 	if err == nil && len(data) > 0 {
-		err = fmt.Errorf("%w: something waits in one", ErrTerminals)
+		err = fmt.Errorf("%w: something waits in one", ErrOnlyCRIU)
 	}
 	return err
 }
 
 // ttyInfos reads what the dump says of terminals, by id.
 func ttyInfos(images string) (map[uint32]*tty.TtyInfoEntry, error) {
-	all, err := readMessages[tty.TtyInfoEntry](images, ttyInfoImage, TypeTTYInfo)
+	all, err := image.ReadMessages[tty.TtyInfoEntry](images, ttyInfoImage, image.TypeTTYInfo)
 	if err != nil {
 		return nil, fmt.Errorf("read terminals: %w", err)
 	}
