@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/pty"
+	"github.com/snapctl/snapctl/snapshot/image/timing"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
@@ -53,7 +54,7 @@ type Options struct {
 	// HostFiles has the files of the host that the manifest names.
 	HostFiles *hostfile.Store
 	// TimersGoOn has the clocks and timers of the processes count the time since they were
-	// saved; see [image.Clocks].
+	// saved; see [timing.Clocks].
 	TimersGoOn bool
 	// AcceptChanged has files of binds made that are gone and that the processes could
 	// only read.
@@ -205,7 +206,7 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	if err != nil {
 		return "", nil, err
 	}
-	timers, err := image.StrayTimers(o.Snapshot.Images())
+	timers, err := timing.StrayTimers(o.Snapshot.Images())
 	if err != nil {
 		return "", nil, err
 	}
@@ -248,13 +249,13 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 	if err = plan.terminals.inherit(ctx, view); err != nil {
 		return "", nil, err
 	}
-	if err = view.PlaceTimers(timers); err != nil {
+	if err = timing.PlaceTimers(view, timers); err != nil {
 		return "", nil, err
 	}
-	if err = view.SetClocks(image.Clocks{SavedAt: o.Manifest.SavedAt, Now: time.Now(), GoOn: o.TimersGoOn}); err != nil {
+	if err = timing.SetClocks(view, timing.Clocks{SavedAt: o.Manifest.SavedAt, Now: time.Now(), GoOn: o.TimersGoOn}); err != nil {
 		return "", nil, err
 	}
-	if err = view.RestartPolls(); err != nil {
+	if err = timing.RestartPolls(view); err != nil {
 		return "", nil, err
 	}
 	if o.Hostname != "" {

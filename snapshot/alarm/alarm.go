@@ -22,7 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/timing"
 )
 
 // Alarm is the first timer of a saved app to expire.
@@ -43,13 +43,13 @@ const Lead = 2 * time.Second
 func (a *Alarm) Wake() time.Time { return a.At.Add(-Lead) }
 
 // First finds the first timer of a dump, whose processes were saved at a moment. It
-// returns nil if none is armed; see [image.Timers] for which count.
+// returns nil if none is armed; see [timing.Timers] for which count.
 func First(images string, saved time.Time) (*Alarm, error) {
-	timers, err := image.Timers(images)
+	timers, err := timing.Timers(images)
 	if err != nil {
 		return nil, err
 	}
-	var first *image.Timer
+	var first *timing.Timer
 	for i := range timers {
 		if t := &timers[i]; first == nil || t.Left < first.Left {
 			first = t
@@ -61,7 +61,7 @@ func First(images string, saved time.Time) (*Alarm, error) {
 	return &Alarm{At: saved.Round(0).Add(first.Left), Timer: describe(first), Every: first.Every}, nil
 }
 
-func describe(t *image.Timer) string {
+func describe(t *timing.Timer) string {
 	switch {
 	case t.PID == 0:
 		return t.Name

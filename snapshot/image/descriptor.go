@@ -70,8 +70,8 @@ func ParseFdinfo(msg []byte) (id uint32, kind uint64, err error) {
 	return id, kind, s.Err
 }
 
-// descriptors tells of each file of a dump one place where it is open.
-func descriptors(images string, names []string) (map[uint32]DescriptorRef, error) {
+// Descriptors tells of each file of a dump one place where it is open.
+func Descriptors(images string, names []string) (map[uint32]DescriptorRef, error) {
 	out := make(map[uint32]DescriptorRef)
 	for _, name := range names {
 		digits, ok := strings.CutPrefix(name, "ids-")

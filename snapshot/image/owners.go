@@ -65,7 +65,7 @@ func ReadOwners(images string) ([]Owner, error) {
 	if err != nil {
 		return fail(err)
 	}
-	at, err := descriptors(images, names)
+	at, err := Descriptors(images, names)
 	if err != nil {
 		return fail(err)
 	}

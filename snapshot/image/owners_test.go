@@ -21,7 +21,7 @@ func TestReadOwners(t *testing.T) {
 
 	names, err := Names(dir)
 	qt.Assert(t, qt.IsNil(err))
-	at, err := descriptors(dir, names)
+	at, err := Descriptors(dir, names)
 	qt.Assert(t, qt.IsNil(err))
 	var want Owner
 	change(t, dir, "files.img", func(img *Image) {

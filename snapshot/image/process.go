@@ -22,8 +22,8 @@ func CoreID(name string) (int, error) {
 	return id, nil
 }
 
-// threads are the ids of the threads of each process, by the id of its first one.
-func (v *View) threads() (map[int][]uint32, error) {
+// Threads are the ids of the threads of each process, by the id of its first one.
+func (v *View) Threads() (map[int][]uint32, error) {
 	data, err := v.Read("pstree.img")
 	if err != nil {
 		return nil, err

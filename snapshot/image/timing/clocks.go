@@ -1,4 +1,10 @@
-package image
+// Package timing puts right what a dump says of time: clocks, timers, and calls that wait.
+//
+// A dump has of each timer how long it has left. [SetClocks] makes it what it should be now,
+// after the processes have been saved for a while, and [PlaceTimers] and [RestartPolls] mend
+// what CRIU would not bring back. [Timers] lists the timers of a dump, for somebody who wakes
+// it when the first one expires.
+package timing
 
 import (
 	"cmp"
@@ -10,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -38,24 +45,24 @@ func (c Clocks) elapsed() time.Duration {
 
 // SetClocks makes clocks and timers of a dump what they should be now. If it fails the
 // view is only fit to be removed.
-func (v *View) SetClocks(c Clocks) error {
-	if err := v.setTimerFDs(c); err != nil {
+func SetClocks(v *image.View, c Clocks) error {
+	if err := setTimerFDs(v, c); err != nil {
 		return fmt.Errorf("set timers: %w", err)
 	}
 	passed := c.elapsed()
 	if !c.GoOn || passed == 0 {
 		return nil
 	}
-	names, err := Names(v.Dir())
+	names, err := image.Names(v.Dir())
 	if err != nil {
 		return fmt.Errorf("set clocks: %w", err)
 	}
 	for _, name := range names {
 		switch {
 		case strings.HasPrefix(name, "core-"):
-			err = v.EditAll(name, TypeCore, func(msg []byte) ([]byte, error) { return passTimers(msg, passed) })
+			err = v.EditAll(name, image.TypeCore, func(msg []byte) ([]byte, error) { return passTimers(msg, passed) })
 		case strings.HasPrefix(name, "timens-"):
-			err = v.EditAll(name, TypeTimens, func(msg []byte) ([]byte, error) { return passNamespace(msg, passed) })
+			err = v.EditAll(name, image.TypeTimens, func(msg []byte) ([]byte, error) { return passNamespace(msg, passed) })
 		}
 		if err != nil {
 			return fmt.Errorf("set clocks: %w", err)
@@ -172,8 +179,8 @@ func passNamespace(msg []byte, passed time.Duration) ([]byte, error) {
 }
 
 // setTimerFDs makes the timerfds of files.img what they should be now.
-func (v *View) setTimerFDs(c Clocks) error {
-	return v.EditAll("files.img", TypeFiles, func(msg []byte) ([]byte, error) {
+func setTimerFDs(v *image.View, c Clocks) error {
+	return v.EditAll("files.img", image.TypeFiles, func(msg []byte) ([]byte, error) {
 		return wire.EditAt(msg, []protowire.Number{fileEntryTimerFD}, c.timerfd)
 	})
 }

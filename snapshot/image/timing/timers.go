@@ -1,4 +1,4 @@
-package image
+package timing
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -29,13 +30,13 @@ const (
 var timersPath = []protowire.Number{coreTask, taskTimers, timersPosix}
 
 // StrayTimers lists the images of processes that have a timer of no thread of theirs; see
-// [View.PlaceTimers].
+// [PlaceTimers].
 func StrayTimers(images string) ([]string, error) {
-	names, err := Names(images)
+	names, err := image.Names(images)
 	if err != nil {
 		return nil, fmt.Errorf("look for timers: %w", err)
 	}
-	v := InPlace(images)
+	v := image.InPlace(images)
 	var threads map[int][]uint32 // read only if there is such a timer
 	var out []string
 	for _, name := range names {
@@ -46,7 +47,7 @@ func StrayTimers(images string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("look for timers: %w", err)
 		}
-		img, err := Decode(data)
+		img, err := image.Decode(data)
 		if err != nil {
 			return nil, fmt.Errorf("look for timers: read %s: %w", name, err)
 		}
@@ -59,11 +60,11 @@ func StrayTimers(images string) ([]string, error) {
 				continue
 			}
 			if threads == nil {
-				if threads, err = v.threads(); err != nil {
+				if threads, err = v.Threads(); err != nil {
 					return nil, fmt.Errorf("look for timers: %w", err)
 				}
 			}
-			pid, err := CoreID(name)
+			pid, err := image.CoreID(name)
 			if err != nil {
 				return nil, fmt.Errorf("look for timers: %w", err)
 			}
@@ -77,20 +78,20 @@ func StrayTimers(images string) ([]string, error) {
 
 // PlaceTimers gives the timers of no thread in these images, which StrayTimers listed, to
 // the first thread of their process.
-func (v *View) PlaceTimers(images []string) error {
+func PlaceTimers(v *image.View, images []string) error {
 	if len(images) == 0 {
 		return nil
 	}
-	threads, err := v.threads()
+	threads, err := v.Threads()
 	if err != nil {
 		return fmt.Errorf("place timers: %w", err)
 	}
 	for _, name := range images {
-		pid, err := CoreID(name)
+		pid, err := image.CoreID(name)
 		if err != nil {
 			return fmt.Errorf("place timers: %w", err)
 		}
-		err = v.EditFirst(name, TypeCore, func(msg []byte) ([]byte, error) {
+		err = v.EditFirst(name, image.TypeCore, func(msg []byte) ([]byte, error) {
 			out, _, err := placeTimers(msg, timersPath, threads[pid], pid)
 			return out, err
 		})

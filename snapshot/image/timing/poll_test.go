@@ -1,4 +1,4 @@
-package image
+package timing
 
 import (
 	"os"
@@ -11,11 +11,12 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
 func TestRestartPolls(t *testing.T) {
-	img, err := Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
+	img, err := image.Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
 	qt.Assert(t, qt.IsNil(err))
 	const (
 		forever = uint64(1<<32 - 1) // -1 of 32 bits
@@ -36,26 +37,26 @@ func TestRestartPolls(t *testing.T) {
 		"signal of the process": {unix.SYS_POLL, eintr, forever, nil, waits, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			entry, err := Unmarshal[core.CoreEntry](img.Records[0].Message)
+			entry, err := image.Unmarshal[core.CoreEntry](img.Records[0].Message)
 			qt.Assert(t, qt.IsNil(err))
 			regs := entry.GetThreadInfo().GetGpregs()
 			regs.OrigAx, regs.Ax, regs.Dx, regs.Ip = new(c.call), new(c.result), new(c.limit), new(ip)
 			entry.ThreadCore.SignalsP, entry.Tc.SignalsS = c.own, c.shared
-			msg, err := Marshal(entry)
+			msg, err := image.Marshal(entry)
 			qt.Assert(t, qt.IsNil(err))
-			tree, err := Marshal(&pstree.PstreeEntry{Pid: new(uint32(7)), Ppid: new(uint32), Pgid: new(uint32(7)), Sid: new(uint32(7)), Threads: []uint32{7}})
+			tree, err := image.Marshal(&pstree.PstreeEntry{Pid: new(uint32(7)), Ppid: new(uint32), Pgid: new(uint32(7)), Sid: new(uint32(7)), Threads: []uint32{7}})
 			qt.Assert(t, qt.IsNil(err))
 			dir := t.TempDir()
-			for name, one := range map[string]Image{
-				"core-7.img": {Head: img.Head, Type: TypeCore, Records: []Record{{Message: msg}}},
-				"pstree.img": {Type: TypePstree, Records: []Record{{Message: tree}}},
+			for name, one := range map[string]image.Image{
+				"core-7.img": {Head: img.Head, Type: image.TypeCore, Records: []image.Record{{Message: msg}}},
+				"pstree.img": {Type: image.TypePstree, Records: []image.Record{{Message: tree}}},
 			} {
 				qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, name), one.Encode(), 0o600)))
 			}
-			v, err := NewView(t.Context(), dir, t.TempDir())
+			v, err := image.NewView(t.Context(), dir, t.TempDir())
 			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.IsNil(v.RestartPolls()))
-			_, got, err := v.core(7)
+			qt.Assert(t, qt.IsNil(RestartPolls(v)))
+			_, got, err := readCore(v, 7)
 			qt.Assert(t, qt.IsNil(err))
 			wantIP, wantAx := ip, c.result
 			if c.restarted {

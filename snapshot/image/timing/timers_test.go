@@ -1,4 +1,4 @@
-package image
+package timing
 
 import (
 	"os"
@@ -11,6 +11,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
@@ -22,9 +23,9 @@ func TestPlaceTimers(t *testing.T) {
 		}
 	}
 	none := &timer.ItimerEntry{Isec: proto.Uint64(0), Iusec: proto.Uint64(0), Vsec: proto.Uint64(0), Vusec: proto.Uint64(0)}
-	img, err := Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
+	img, err := image.Decode(imagetest.FS(t, "plain")["core-1.img"].Data)
 	qt.Assert(t, qt.IsNil(err))
-	entry, err := Unmarshal[core.CoreEntry](img.Records[0].Message)
+	entry, err := image.Unmarshal[core.CoreEntry](img.Records[0].Message)
 	qt.Assert(t, qt.IsNil(err))
 
 	entry.Tc.Timers = &timer.TaskTimersEntry{
@@ -34,27 +35,27 @@ func TestPlaceTimers(t *testing.T) {
 	}
 	dir, view := t.TempDir(), t.TempDir()
 	write := func() {
-		img.Records[0].Message, err = Marshal(entry)
+		img.Records[0].Message, err = image.Marshal(entry)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "core-7.img"), img.Encode(), 0o600)))
 	}
 	write()
-	tree, err := Marshal(&pstree.PstreeEntry{Pid: proto.Uint32(7), Ppid: proto.Uint32(0), Pgid: proto.Uint32(7), Sid: proto.Uint32(7), Threads: []uint32{7, 8}})
+	tree, err := image.Marshal(&pstree.PstreeEntry{Pid: proto.Uint32(7), Ppid: proto.Uint32(0), Pgid: proto.Uint32(7), Sid: proto.Uint32(7), Threads: []uint32{7, 8}})
 	qt.Assert(t, qt.IsNil(err))
-	all := Image{Type: TypePstree, Records: []Record{{Message: tree}}}
+	all := image.Image{Type: image.TypePstree, Records: []image.Record{{Message: tree}}}
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "pstree.img"), all.Encode(), 0o600)))
 	stray, err := StrayTimers(dir)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(stray, []string{"core-7.img"}))
 
-	v, err := NewView(t.Context(), dir, view)
+	v, err := image.NewView(t.Context(), dir, view)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(v.PlaceTimers(stray)))
+	qt.Assert(t, qt.IsNil(PlaceTimers(v, stray)))
 	data, err := v.Read("core-7.img")
 	qt.Assert(t, qt.IsNil(err))
-	edited, err := Decode(data)
+	edited, err := image.Decode(data)
 	qt.Assert(t, qt.IsNil(err))
-	got, err := Unmarshal[core.CoreEntry](edited.Records[0].Message)
+	got, err := image.Unmarshal[core.CoreEntry](edited.Records[0].Message)
 	qt.Assert(t, qt.IsNil(err))
 	entry.Tc.Timers.Posix[0].NotifyThreadId = proto.Int32(7)
 	entry.Tc.Timers.Posix[3].NotifyThreadId = proto.Int32(7)

@@ -1,4 +1,4 @@
-package image
+package timing
 
 import (
 	"encoding/binary"
@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
@@ -26,7 +27,7 @@ import (
 type timerDump struct {
 	tb  testing.TB
 	dir string
-	img *Image
+	img *image.Image
 	of  *core.CoreEntry
 }
 
@@ -34,25 +35,25 @@ func newTimerDump(tb testing.TB) *timerDump {
 	tb.Helper()
 	d := &timerDump{tb: tb, dir: tb.TempDir()}
 	var err error
-	d.img, err = Decode(imagetest.FS(tb, "plain")["core-1.img"].Data)
+	d.img, err = image.Decode(imagetest.FS(tb, "plain")["core-1.img"].Data)
 	qt.Assert(tb, qt.IsNil(err))
-	d.of, err = Unmarshal[core.CoreEntry](d.img.Records[0].Message)
+	d.of, err = image.Unmarshal[core.CoreEntry](d.img.Records[0].Message)
 	qt.Assert(tb, qt.IsNil(err))
 	d.of.Tc.Comm = new("cron")
 	none := itimer(0, 0)
 	d.of.Tc.Timers = &timer.TaskTimersEntry{Real: none, Virt: none, Prof: none}
-	d.write("ids-7.img", TypeIDs, &core.TaskKobjIdsEntry{VmId: proto.Uint32(1), FilesId: proto.Uint32(2), FsId: proto.Uint32(3), SighandId: proto.Uint32(4)})
-	d.write("files.img", TypeFiles)
+	d.write("ids-7.img", image.TypeIDs, &core.TaskKobjIdsEntry{VmId: proto.Uint32(1), FilesId: proto.Uint32(2), FsId: proto.Uint32(3), SighandId: proto.Uint32(4)})
+	d.write("files.img", image.TypeFiles)
 	return d
 }
 
-func (d *timerDump) write(name string, t Type, messages ...proto.Message) {
+func (d *timerDump) write(name string, t image.Type, messages ...proto.Message) {
 	d.tb.Helper()
-	img := Image{Type: t}
+	img := image.Image{Type: t}
 	for _, m := range messages {
-		msg, err := Marshal(m)
+		msg, err := image.Marshal(m)
 		qt.Assert(d.tb, qt.IsNil(err))
-		img.Records = append(img.Records, Record{Message: msg})
+		img.Records = append(img.Records, image.Record{Message: msg})
 	}
 	qt.Assert(d.tb, qt.IsNil(os.WriteFile(filepath.Join(d.dir, name), img.Encode(), 0o600)))
 }
@@ -60,7 +61,7 @@ func (d *timerDump) write(name string, t Type, messages ...proto.Message) {
 // save writes the core image, and timerfds that are open as descriptors 10, 11, ...
 func (d *timerDump) save(fds ...*timerfd.TimerfdEntry) {
 	d.tb.Helper()
-	msg, err := Marshal(d.of)
+	msg, err := image.Marshal(d.of)
 	qt.Assert(d.tb, qt.IsNil(err))
 	d.img.Records[0].Message = msg
 	qt.Assert(d.tb, qt.IsNil(os.WriteFile(filepath.Join(d.dir, "core-7.img"), d.img.Encode(), 0o600)))
@@ -71,19 +72,19 @@ func (d *timerDump) save(fds ...*timerfd.TimerfdEntry) {
 		files = append(files, &fdinfo.FileEntry{Type: fdinfo.FdTypes_TIMERFD.Enum(), Id: &id, Tfd: fd})
 		open = append(open, &fdinfo.FdinfoEntry{Id: &id, Flags: proto.Uint32(0), Type: fdinfo.FdTypes_TIMERFD.Enum(), Fd: new(uint32(10 + i))})
 	}
-	d.write("files.img", TypeFiles, files...)
-	d.write("fdinfo-2.img", TypeFdinfo, open...)
+	d.write("files.img", image.TypeFiles, files...)
+	d.write("fdinfo-2.img", image.TypeFdinfo, open...)
 }
 
 // passed is what a view of the dump has after its clocks were set.
-func (d *timerDump) passed(c Clocks) (*core.CoreEntry, []*timerfd.TimerfdEntry, *View) {
+func (d *timerDump) passed(c Clocks) (*core.CoreEntry, []*timerfd.TimerfdEntry, *image.View) {
 	d.tb.Helper()
-	v, err := NewView(d.tb.Context(), d.dir, d.tb.TempDir())
+	v, err := image.NewView(d.tb.Context(), d.dir, d.tb.TempDir())
 	qt.Assert(d.tb, qt.IsNil(err))
-	qt.Assert(d.tb, qt.IsNil(v.SetClocks(c)))
-	entries, err := ReadMessages[core.CoreEntry](v.Dir(), "core-7.img", TypeCore)
+	qt.Assert(d.tb, qt.IsNil(SetClocks(v, c)))
+	entries, err := image.ReadMessages[core.CoreEntry](v.Dir(), "core-7.img", image.TypeCore)
 	qt.Assert(d.tb, qt.IsNil(err))
-	files, err := ReadMessages[fdinfo.FileEntry](v.Dir(), "files.img", TypeFiles)
+	files, err := image.ReadMessages[fdinfo.FileEntry](v.Dir(), "files.img", image.TypeFiles)
 	qt.Assert(d.tb, qt.IsNil(err))
 	var fds []*timerfd.TimerfdEntry
 	for _, f := range files {
@@ -183,12 +184,12 @@ func TestSetClocks(t *testing.T) {
 		posixTimer(5, unix.CLOCK_MONOTONIC, 0, 200*time.Millisecond, 0),
 	}
 	d.save(timerFD(unix.CLOCK_BOOTTIME, 0, 0, 20*time.Second, 0))
-	d.write("timens-9.img", TypeTimens, &timens.TimensEntry{
+	d.write("timens-9.img", image.TypeTimens, &timens.TimensEntry{
 		Monotonic: &timens.Timespec{TvSec: proto.Uint64(100), TvNsec: proto.Uint64(900_000_000)},
 		Boottime:  &timens.Timespec{TvSec: proto.Uint64(200), TvNsec: proto.Uint64(0)},
 	})
-	clocks := func(v *View) []uint64 {
-		entries, err := ReadMessages[timens.TimensEntry](v.Dir(), "timens-9.img", TypeTimens)
+	clocks := func(v *image.View) []uint64 {
+		entries, err := image.ReadMessages[timens.TimensEntry](v.Dir(), "timens-9.img", image.TypeTimens)
 		qt.Assert(t, qt.IsNil(err))
 		m, b := entries[0].GetMonotonic(), entries[0].GetBoottime()
 		return []uint64{m.GetTvSec(), m.GetTvNsec(), b.GetTvSec(), b.GetTvNsec()}

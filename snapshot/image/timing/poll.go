@@ -1,4 +1,4 @@
-package image
+package timing
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -21,14 +22,14 @@ import (
 // ul_pty_proxy_master).
 //
 // Where a signal waits the call stays interrupted, as the signal's handler would have it.
-func (v *View) RestartPolls() error {
-	processes, err := v.threads()
+func RestartPolls(v *image.View) error {
+	processes, err := v.Threads()
 	if err != nil {
 		return fmt.Errorf("restart polls: %w", err)
 	}
 	for _, threads := range processes {
 		for i, tid := range threads {
-			img, entry, err := v.core(tid)
+			img, entry, err := readCore(v, tid)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // of one that has ended there may be none
 			}
@@ -44,7 +45,7 @@ func (v *View) RestartPolls() error {
 			if img.Records[0].Message, err = proto.Marshal(entry); err != nil {
 				return fmt.Errorf("restart polls: encode thread %d: %w", tid, err)
 			}
-			if err := v.Replace(CoreName(tid), img.Encode()); err != nil {
+			if err := v.Replace(image.CoreName(tid), img.Encode()); err != nil {
 				return fmt.Errorf("restart polls: %w", err)
 			}
 		}
@@ -52,16 +53,16 @@ func (v *View) RestartPolls() error {
 	return nil
 }
 
-// core reads the image of a thread.
-func (v *View) core(tid uint32) (*Image, *core.CoreEntry, error) {
-	img, err := v.Decode(CoreName(tid), TypeCore)
+// readCore reads the image of a thread.
+func readCore(v *image.View, tid uint32) (*image.Image, *core.CoreEntry, error) {
+	img, err := v.Decode(image.CoreName(tid), image.TypeCore)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read thread %d: %w", tid, err)
 	}
 	if len(img.Records) == 0 {
 		return nil, nil, fmt.Errorf("read thread %d: %w: it is empty", tid, wire.ErrMalformed)
 	}
-	entry, err := Unmarshal[core.CoreEntry](img.Records[0].Message)
+	entry, err := image.Unmarshal[core.CoreEntry](img.Records[0].Message)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read thread %d: %w", tid, err)
 	}

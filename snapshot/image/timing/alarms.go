@@ -1,4 +1,4 @@
-package image
+package timing
 
 import (
 	"encoding/binary"
@@ -13,6 +13,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/siginfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // Timer is an armed timer of a dump, of a clock that goes on when no process runs.
@@ -29,7 +31,7 @@ type Timer struct {
 // of processor time are not among them. Of system calls that wait for a time, such as
 // nanosleep(2), poll(2) and futex(2), a dump has no time.
 func Timers(images string) ([]Timer, error) {
-	names, err := Names(images)
+	names, err := image.Names(images)
 	if err != nil {
 		return nil, fmt.Errorf("list timers: %w", err)
 	}
@@ -54,15 +56,15 @@ func Timers(images string) ([]Timer, error) {
 
 // coreTimers lists those of one process or thread.
 func coreTimers(images, name string) ([]Timer, error) {
-	pid, err := CoreID(name)
+	pid, err := image.CoreID(name)
 	if err != nil {
 		return nil, err
 	}
-	records, err := ReadRecords(filepath.Join(images, name), TypeCore)
+	records, err := image.ReadRecords(filepath.Join(images, name), image.TypeCore)
 	if err != nil || len(records) == 0 {
 		return nil, err
 	}
-	entry, err := Unmarshal[core.CoreEntry](records[0].Message)
+	entry, err := image.Unmarshal[core.CoreEntry](records[0].Message)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -122,21 +124,21 @@ func timerSignal(s *siginfo.SiginfoEntry) (unix.Signal, bool) {
 
 // timerFDs lists the timerfds.
 func timerFDs(images string, names []string) ([]Timer, error) {
-	records, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
+	records, err := image.ReadRecords(filepath.Join(images, "files.img"), image.TypeFiles)
 	if err != nil {
 		return nil, err
 	}
-	var at map[uint32]DescriptorRef // read only if there is a timer
+	var at map[uint32]image.DescriptorRef // read only if there is a timer
 	var out []Timer
 	for _, r := range records {
-		file, err := ParseOpenFile(r.Message)
+		file, err := image.ParseOpenFile(r.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read files.img: %w", err)
 		}
 		if file.Kind != fileTimerFD {
 			continue
 		}
-		entry, err := Unmarshal[fdinfo.FileEntry](r.Message)
+		entry, err := image.Unmarshal[fdinfo.FileEntry](r.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read files.img: %w", err)
 		}
@@ -150,7 +152,7 @@ func timerFDs(images string, names []string) ([]Timer, error) {
 			left = 0
 		}
 		if at == nil {
-			if at, err = descriptors(images, names); err != nil {
+			if at, err = image.Descriptors(images, names); err != nil {
 				return nil, err
 			}
 		}
