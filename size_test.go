@@ -29,7 +29,6 @@ var (
 	largeFiles    = map[string]int{}
 	largePackages = map[string]int{
 		"runtime/engine":    3500,
-		"snapshot/image":    4608,
 		"testenv/cmd/bench": 3700,
 	}
 )

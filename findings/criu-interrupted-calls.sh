@@ -12,7 +12,7 @@
 # with EINTR (compel/arch/x86/src/lib/infect.c, get_task_regs), since how long is left of the
 # time is known to the kernel alone. A poll without a limit could be made anew.
 #
-# What snapctl does: snapshot/image/poll.go has polls without a limit made anew after a restore.
+# What snapctl does: snapshot/image/timing/poll.go has polls without a limit made anew after a restore.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.c" <<'C'

@@ -9,7 +9,7 @@
 # Why: criu/timer.c, encode_notify_thread_id, looks for the thread among those of the process
 # before anybody has filled in the first one's id inside (criu/cr-dump.c, dump_task_threads).
 #
-# What snapctl does: snapshot/image/timers.go puts the right id into the image.
+# What snapctl does: snapshot/image/timing/timers.go puts the right id into the image.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.py" <<'P'

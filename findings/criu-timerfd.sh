@@ -11,7 +11,7 @@
 # sets that 0, which disarms. To an absolute time of 0, which means disarmed, it adds the
 # time of now.
 #
-# What snapctl does: snapshot/image/clocks.go edits the images before a restore.
+# What snapctl does: snapshot/image/timing/clocks.go edits the images before a restore.
 # shellcheck source=findings/criu.bash
 . "$(dirname "$0")/criu.bash"
 cat >"$tmp/app.py" <<'P'

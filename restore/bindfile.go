@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // While an app sleeps, others write to the files that the app has open below binds. When the
@@ -28,7 +29,7 @@ import (
 type bindFiles struct {
 	o       Options
 	mounts  map[int]bound // by CRIU's number
-	mapped  map[uint32]image.MappedFile
+	mapped  map[uint32]openfile.Mapped
 	owners  map[string]hostfile.Bound
 	dry     bool  // nothing is made
 	users   users // for messages
@@ -50,19 +51,19 @@ func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) e
 	if err != nil {
 		return err
 	}
-	changes := make(map[uint32]image.FileChange)
+	changes := make(map[uint32]openfile.Change)
 	for _, b.dry = range []bool{true, false} { // nothing is made if something is refused
 		clear(b.done)
 		for _, f := range files {
 			if key, ok := p.host.byPath[f.Name]; ok && b.mapped[f.ID].Code {
-				changes[f.ID] = image.FileChange{Key: key}
+				changes[f.ID] = openfile.Change{Key: key}
 				continue
 			}
 			if err := b.look(ctx, &f, files); err != nil {
 				return err
 			}
 			if f.Mode&unix.S_IFMT == unix.S_IFREG && !f.Removed && !b.mapped[f.ID].Code {
-				changes[f.ID] = image.FileChange{Unchecked: true}
+				changes[f.ID] = openfile.Change{Unchecked: true}
 			}
 		}
 		if len(b.refused) > 0 {
@@ -72,12 +73,12 @@ func (p *Plan) editBindFiles(ctx context.Context, view *image.View, o Options) e
 			break
 		}
 	}
-	return view.ChangeFiles(changes)
+	return openfile.ChangeSaved(view, changes)
 }
 
 // lookAtBinds lists the files below binds. If a bound directory or file is gone it is refused,
 // and the files below it are not listed.
-func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []image.SavedFile, error) {
+func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []openfile.Saved, error) {
 	b := &bindFiles{o: o, users: users{images: o.Snapshot.Images()}, mounts: make(map[int]bound), owners: make(map[string]hostfile.Bound), done: make(map[string]bool)}
 	gone := make(map[string]bool)
 	for _, e := range o.Manifest.External {
@@ -92,7 +93,7 @@ func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []i
 			})
 		}
 	}
-	mounts, err := image.SavedMounts(images)
+	mounts, err := openfile.ReadMounts(images)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,18 +102,18 @@ func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []i
 			b.mounts[m.ID] = bound{inside: m.Mountpoint, host: source}
 		}
 	}
-	b.mounts[image.RootMount(mounts)] = bound{inside: "/", host: o.Place.Root, root: true}
+	b.mounts[openfile.RootMount(mounts)] = bound{inside: "/", host: o.Place.Root, root: true}
 	for _, f := range o.Manifest.Bound {
 		b.owners[f.Path] = f
 	}
-	if b.mapped, err = image.MappedFiles(ctx, images); err != nil {
+	if b.mapped, err = openfile.ReadMapped(ctx, images); err != nil {
 		return nil, nil, err
 	}
-	files, err := image.SavedFiles(ctx, images)
+	files, err := openfile.ReadSaved(ctx, images)
 	if err != nil {
 		return nil, nil, err
 	}
-	files = slices.DeleteFunc(files, func(f image.SavedFile) bool {
+	files = slices.DeleteFunc(files, func(f openfile.Saved) bool {
 		at, ok := b.mounts[f.Mount]
 		if !ok || f.External || f.Mode == 0 || f.Removed && f.Link == "" {
 			return true
@@ -123,7 +124,7 @@ func lookAtBinds(ctx context.Context, images string, o Options) (*bindFiles, []i
 }
 
 // look looks whether a file is there, and makes it if it may.
-func (b *bindFiles) look(ctx context.Context, f *image.SavedFile, all []image.SavedFile) error {
+func (b *bindFiles) look(ctx context.Context, f *openfile.Saved, all []openfile.Saved) error {
 	at := b.mounts[f.Mount]
 	if f.Link != "" {
 		return b.link(ctx, at, f)
@@ -179,7 +180,7 @@ func (b *bindFiles) look(ctx context.Context, f *image.SavedFile, all []image.Sa
 
 // link gives a file that had lost its name the name again by which CRIU finds it. CRIU then
 // removes that name.
-func (b *bindFiles) link(ctx context.Context, at bound, f *image.SavedFile) error {
+func (b *bindFiles) link(ctx context.Context, at bound, f *openfile.Saved) error {
 	other := b.owners[f.Link].Other
 	if other == "" {
 		return nil
@@ -202,7 +203,7 @@ func (b *bindFiles) link(ctx context.Context, at bound, f *image.SavedFile) erro
 // toMake tells whether a file that is gone may be made anew, and of which size. A directory that
 // a process is in, a pipe, and a file that some process had open for writing may be. A mapped
 // file gets the length that it had, or the app would end at its first use.
-func (b *bindFiles) toMake(f *image.SavedFile, all []image.SavedFile) (size int64, may bool) {
+func (b *bindFiles) toMake(f *openfile.Saved, all []openfile.Saved) (size int64, may bool) {
 	if f.Mode&unix.S_IFMT != unix.S_IFREG {
 		return 0, f.Mode&unix.S_IFMT == unix.S_IFDIR || f.Mode&unix.S_IFMT == unix.S_IFIFO
 	}
@@ -222,7 +223,7 @@ func (b *bindFiles) toMake(f *image.SavedFile, all []image.SavedFile) (size int6
 }
 
 // make makes a file that is gone, as it was but for its content.
-func (b *bindFiles) make(root *os.Root, name string, f *image.SavedFile, size int64) (err error) {
+func (b *bindFiles) make(root *os.Root, name string, f *openfile.Saved, size int64) (err error) {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -270,7 +271,7 @@ func setBits(mode uint32) (bits fs.FileMode) {
 }
 
 // refuse notes a file without which the app is not to come back.
-func (b *bindFiles) refuse(ctx context.Context, f *image.SavedFile, cause error, remedy string) {
+func (b *bindFiles) refuse(ctx context.Context, f *openfile.Saved, cause error, remedy string) {
 	at := b.mounts[f.Mount]
 	host := path.Join(at.host, strings.TrimPrefix(f.Name, at.inside))
 	b.refused = append(b.refused, &FileError{

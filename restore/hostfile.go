@@ -7,13 +7,14 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
 // hostFiles are the kept files that CRIU gets in the place of the host's.
 type hostFiles struct {
 	open   map[string]*os.File // by the key for CRIU to inherit
-	byPath map[string]string   // keys without the slash that image.FileChange adds
+	byPath map[string]string   // keys without the slash that openfile.Change adds
 }
 
 // hostKey names a kept file for CRIU to inherit; no path may be that, as with memoryKey.
@@ -72,22 +73,22 @@ func (p *Plan) editHostFiles(ctx context.Context, view *image.View) error {
 	if len(p.host.byPath) == 0 {
 		return nil
 	}
-	mounts, err := image.SavedMounts(view.Dir())
+	mounts, err := openfile.ReadMounts(view.Dir())
 	if err != nil {
 		return err
 	}
-	root := image.RootMount(mounts)
-	files, err := image.SavedFiles(ctx, view.Dir())
+	root := openfile.RootMount(mounts)
+	files, err := openfile.ReadSaved(ctx, view.Dir())
 	if err != nil {
 		return err
 	}
-	changes := make(map[uint32]image.FileChange)
+	changes := make(map[uint32]openfile.Change)
 	for _, f := range files {
 		if key, ok := p.host.byPath[f.Name]; ok && f.Mount == root && !f.External && !f.Removed {
-			changes[f.ID] = image.FileChange{Key: key}
+			changes[f.ID] = openfile.Change{Key: key}
 		}
 	}
-	return view.ChangeFiles(changes)
+	return openfile.ChangeSaved(view, changes)
 }
 
 // close closes what openHostFiles opened, which CRIU has of its own by then.

@@ -9,13 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // Lock is a lock on a file of the host that CRIU takes for a process when it makes it
 // again. CRIU would wait for it without an end (file-lock.c, restore_file_lock).
 type Lock struct {
-	image.FileLock
+	openfile.Lock
 	Path string   // where the app has the file
 	File *os.File // an open file of its own
 }
@@ -41,7 +41,7 @@ func (e *LockedError) Error() string {
 // Taken tells whether somebody else has the lock, or one that excludes it, and who.
 func (l Lock) Taken() (*LockedError, error) {
 	fd := l.File.Fd()
-	if l.Kind == image.LockFlock {
+	if l.Kind == openfile.LockFlock {
 		how := unix.LOCK_SH
 		if l.Write {
 			how = unix.LOCK_EX

@@ -64,7 +64,7 @@ func (p *Plan) mapMemory(ctx context.Context, view *image.View) (err error) {
 			files.Bases[name] = memmap.File{Key: key, SizeBytes: m.SizeBytes}
 		}
 	}
-	p.used, err = memmap.Map(view, ctx, files)
+	p.used, err = memmap.Map(ctx, view, files)
 	return err
 }
 
@@ -87,7 +87,7 @@ func (p *Plan) copyMemory(ctx context.Context, view *image.View, store *memory.S
 	if len(bases) == 0 {
 		return nil
 	}
-	return memmap.Copy(view, ctx, bases)
+	return memmap.Copy(ctx, view, bases)
 }
 
 // closeMemory closes what openMemory opened, which CRIU has of its own by then.

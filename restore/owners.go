@@ -5,16 +5,17 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/owner"
 )
 
 // editOwners reads who is sent signals by files, and leaves these to setOwners.
 func (p *Plan) editOwners(view *image.View, o Options) (err error) {
-	if p.owners, err = image.ReadOwners(o.Snapshot.Images()); err != nil {
+	if p.owners, err = openfile.ReadOwners(o.Snapshot.Images()); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(p.owners, func(o image.Owner) bool { return o.Async }) {
-		return view.ClearAsync()
+	if slices.ContainsFunc(p.owners, func(o openfile.Owner) bool { return o.Async }) {
+		return openfile.ClearAsync(view)
 	}
 	return nil
 }

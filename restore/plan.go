@@ -7,6 +7,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/owner"
 )
 
@@ -32,7 +33,7 @@ type Plan struct {
 	rehearsal bool // see Rehearse
 	terminals terminals
 
-	owners []image.Owner
+	owners []openfile.Owner
 	told   owner.Told
 }
 
@@ -71,7 +72,7 @@ func NewPlan(m *snapshot.Manifest, held []Held) (*Plan, error) {
 
 // keep drops what is held and no process of the images had: it was closed
 // between the hold and the dump, or only in flight.
-func (p *Plan) keep(replaced map[uint64]image.Replaced, files map[string]image.Replaced) {
+func (p *Plan) keep(replaced map[uint64]openfile.Replaced, files map[string]openfile.Replaced) {
 	for _, key := range p.Files {
 		if _, ok := files[key]; !ok {
 			delete(p.held, key)

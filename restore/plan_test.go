@@ -9,6 +9,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 func TestPlanOptions(t *testing.T) {
@@ -60,7 +61,7 @@ func TestPlanKeepsWhatTheImagesHave(t *testing.T) {
 		{At: image.DescriptorRef{PID: 1, FD: 4}, File: os.Stdin},
 	})
 	qt.Assert(t, qt.IsNil(err))
-	p.keep(map[uint64]image.Replaced{17: {}}, map[string]image.Replaced{"3-1-held-file": {}})
+	p.keep(map[uint64]openfile.Replaced{17: {}}, map[string]openfile.Replaced{"3-1-held-file": {}})
 	o, err := p.options(Place{})
 	qt.Assert(t, qt.IsNil(err))
 	keys := make([]string, 0, 2)

@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/image/pty"
 	"github.com/snapctl/snapctl/snapshot/image/timing"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -223,16 +224,16 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 			err = errors.Join(err, view.Remove())
 		}
 	}()
-	replaced, err := view.ReplaceSockets(ctx, plan.Keys)
+	replaced, err := openfile.ReplaceSockets(ctx, view, plan.Keys)
 	if err != nil {
 		return "", nil, err
 	}
-	files, err := view.ReplaceFiles(ctx, plan.Files)
+	files, err := openfile.Replace(ctx, view, plan.Files)
 	if err != nil {
 		return "", nil, err
 	}
 	plan.keep(replaced, files)
-	if err = view.MoveSockets(plan.moved()); err != nil {
+	if err = openfile.MoveSockets(view, plan.moved()); err != nil {
 		return "", nil, err
 	}
 	if err = plan.setWatches(view, o); err != nil {
@@ -242,7 +243,7 @@ func prepare(ctx context.Context, o Options, plan *Plan) (dir string, drop func(
 		return "", nil, err
 	}
 	if terminals {
-		if err = pty.Place(view, ctx, plan.Terminals); err != nil {
+		if err = pty.Place(ctx, view, plan.Terminals); err != nil {
 			return "", nil, err
 		}
 	}

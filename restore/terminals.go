@@ -78,7 +78,7 @@ func (t *terminals) inherit(ctx context.Context, view *image.View) error {
 	if t.saved == nil {
 		return nil
 	}
-	return pty.Inherit(view, ctx, t.saved)
+	return pty.Inherit(ctx, view, t.saved)
 }
 
 // lead has leaders of sessions read an image from their terminal.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // watches tells whether the processes watch files.
@@ -24,13 +25,13 @@ func (p *Plan) setWatches(view *image.View, o Options) error {
 	if !p.watches() {
 		return nil
 	}
-	paths := make(map[image.WatchKey]string)
+	paths := make(map[openfile.WatchKey]string)
 	for _, e := range p.external {
 		if e.Kind == snapshot.ExternalWatch {
-			paths[image.WatchKey{Device: e.Device, Inode: e.Inode}] = e.Path
+			paths[openfile.WatchKey{Device: e.Device, Inode: e.Inode}] = e.Path
 		}
 	}
-	gone, err := view.SetWatches(paths, o.Place.has)
+	gone, err := openfile.SetWatches(view, paths, o.Place.has)
 	if o.Lost != nil {
 		for _, name := range gone {
 			o.Lost(fmt.Sprintf("%s is not watched any more (inotify): it is not there", name), "make it, and have the app watch it again")

@@ -187,7 +187,7 @@ func compact(ctx context.Context, store *memory.Store, bases map[string]memory.F
 	if err != nil {
 		return err
 	}
-	if err := memmap.Copy(view, ctx, files); err != nil {
+	if err := memmap.Copy(ctx, view, files); err != nil {
 		return errors.Join(err, view.Remove())
 	}
 	if err := os.RemoveAll(images); err != nil {

@@ -245,7 +245,7 @@ func later(t *testing.T, target string, dir Dir, m *Manifest) (_ *Partial, bases
 	}
 	view, err := image.NewView(t.Context(), dir.Images(), filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
-	_, err = memmap.Map(view, t.Context(), files)
+	_, err = memmap.Map(t.Context(), view, files)
 	qt.Assert(t, qt.IsNil(err))
 	p, err := Begin(target)
 	qt.Assert(t, qt.IsNil(err))

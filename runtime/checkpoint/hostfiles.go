@@ -10,7 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/paths"
 )
@@ -81,7 +81,7 @@ func (t *Tools) warmHostFiles(ctx context.Context, s *Subject, after snapshot.Af
 // of the host that they need, while the app is frozen. seen are the paths that were looked
 // at before.
 func (o *taking) keepFiles(ctx context.Context, t *Tools, s *Subject, images string, seen *paths.Seen) error {
-	files, err := image.SavedFiles(ctx, images)
+	files, err := openfile.ReadSaved(ctx, images)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (o *taking) keepFiles(ctx context.Context, t *Tools, s *Subject, images str
 }
 
 // keep keeps those that the images need, while the app is frozen.
-func (h *hostFiles) keep(ctx context.Context, t *Tools, s *Subject, images string, files []image.SavedFile) (err error) {
+func (h *hostFiles) keep(ctx context.Context, t *Tools, s *Subject, images string, files []openfile.Saved) (err error) {
 	place := t.hostPlace(s)
 	h.kept, err = h.store.KeepSaved(ctx, images, files, place, h.have)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 const (
@@ -26,13 +26,13 @@ func (s *Subject) neededLocks(m *snapshot.Manifest, images string, held []restor
 			_ = l.File.Close() // of its own
 		}
 	}
-	all, err := image.ReadLocks(images)
+	all, err := openfile.ReadLocks(images)
 	if err != nil {
 		return nil, drop, err
 	}
 	for _, l := range all {
 		live := slices.ContainsFunc(held, func(h restore.Held) bool { return h.Inode == 0 && h.At == l.At })
-		if l.Kind == image.LockLease || live && l.Kind != image.LockProcess {
+		if l.Kind == openfile.LockLease || live && l.Kind != openfile.LockProcess {
 			continue
 		}
 		path := l.Name
@@ -45,7 +45,7 @@ func (s *Subject) neededLocks(m *snapshot.Manifest, images string, held []restor
 		if err != nil {
 			continue // it is the app's own, or gone, which CRIU tells
 		}
-		locks = append(locks, restore.Lock{FileLock: l, Path: path, File: f})
+		locks = append(locks, restore.Lock{Lock: l, Path: path, File: f})
 	}
 	return locks, drop, nil
 }

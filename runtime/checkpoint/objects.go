@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/hold/mqueue"
@@ -86,7 +87,7 @@ func externalEventfd(d hold.Descriptor) snapshot.External {
 // countingEventfd makes an eventfd with EFD_SEMAPHORE that has the count of the
 // saved one.
 func countingEventfd(images string, at image.DescriptorRef) (*os.File, error) {
-	saved, err := image.ReadEventfd(images, at)
+	saved, err := openfile.ReadEventfd(images, at)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
@@ -199,7 +200,7 @@ func TestAwaitLocks(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
-	locks := []restore.Lock{{FileLock: image.FileLock{Kind: image.LockFlock, Write: true}, Path: "/data/db", File: open()}}
+	locks := []restore.Lock{{Lock: openfile.Lock{Kind: openfile.LockFlock, Write: true}, Path: "/data/db", File: open()}}
 	var told []string
 	tell := func(what string) { told = append(told, what) }
 	qt.Assert(t, qt.IsNil(awaitLocks(t.Context(), locks, tell)))

@@ -16,7 +16,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/mqueue"
 	"github.com/snapctl/snapctl/vem/hold/vet"
@@ -155,7 +155,7 @@ func TestWatchesAndMovedSockets(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(watched, 1))
 	qt.Check(t, qt.Equals(watched[0].Path, "/app"))
-	key := image.WatchKey{Device: watched[0].Device, Inode: watched[0].Inode}
+	key := openfile.WatchKey{Device: watched[0].Device, Inode: watched[0].Inode}
 	qt.Check(t, qt.Not(qt.Equals(key.Inode, 0)))
 
 	moved, err := o.moved(t.Context(), r.Subject, r.pids(t))

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/vem/hold/fsnotify"
 )
 
@@ -17,12 +17,12 @@ func (o *taking) watched(ctx context.Context, pids []int) ([]snapshot.External, 
 		return nil, err
 	}
 	list := make([]snapshot.External, len(found))
-	paths := make(map[image.WatchKey]string, len(found))
+	paths := make(map[openfile.WatchKey]string, len(found))
 	for i, w := range found {
 		list[i] = snapshot.External{
 			Kind: snapshot.ExternalWatch, Key: fmt.Sprintf("watch[%x:%x]", w.Device, w.Inode), Device: w.Device, Inode: w.Inode, Path: w.Path,
 		}
-		paths[image.WatchKey{Device: w.Device, Inode: w.Inode}] = w.Path
+		paths[openfile.WatchKey{Device: w.Device, Inode: w.Inode}] = w.Path
 	}
-	return list, image.WriteWatches(o.Work, paths)
+	return list, openfile.WriteWatches(o.Work, paths)
 }

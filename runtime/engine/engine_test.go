@@ -15,7 +15,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/snapshot/alarm"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/wake"
 )
@@ -89,7 +89,7 @@ func TestFlatten(t *testing.T) {
 }
 
 func TestNamesOfOpenFiles(t *testing.T) {
-	got := openNames([]image.SavedFile{{Name: "/srv/data"}, {Name: "/srv/gone", Removed: true}, {Name: "/dev/pts/3", External: true}, {Name: "pipe:[7]"}})
+	got := openNames([]openfile.Saved{{Name: "/srv/data"}, {Name: "/srv/gone", Removed: true}, {Name: "/dev/pts/3", External: true}, {Name: "pipe:[7]"}})
 	qt.Check(t, qt.DeepEquals(got, []string{"/srv/data"}))
 	f, err := os.Create(filepath.Join(t.TempDir(), "instance.json"))
 	qt.Assert(t, qt.IsNil(err))

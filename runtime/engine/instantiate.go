@@ -14,7 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/template"
@@ -168,7 +168,7 @@ func (b *Birth) checkOpen(ctx context.Context, a *App) error {
 	case b.Source.Manifest.Processes == 0:
 		return nil
 	}
-	files, err := image.SavedFiles(ctx, b.Source.Dir.Images())
+	files, err := openfile.ReadSaved(ctx, b.Source.Dir.Images())
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/source"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -23,11 +23,11 @@ func (b *Birth) remarkRepeats(ctx context.Context, a *App) error {
 	if b.Source.Manifest.Processes == 0 {
 		return nil
 	}
-	files, err := image.SavedFiles(ctx, b.Source.Dir.Images())
+	files, err := openfile.ReadSaved(ctx, b.Source.Dir.Images())
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(files, func(f image.SavedFile) bool { return template.MayRepeat(f.Name) }) {
+	if !slices.ContainsFunc(files, func(f openfile.Saved) bool { return template.MayRepeat(f.Name) }) {
 		return nil // most apps: to look at all of the images takes longer
 	}
 	info, err := b.Source.Inspect(ctx)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -71,7 +71,7 @@ func (eng *Engine) heldUnrestorable(ctx context.Context, a *App) ([]error, error
 	if !a.ready { // its root may not be mounted: all that can be told without it
 		return eng.obstacles(ctx, restore.Options{Snapshot: a.Hibernation(), Manifest: m, Place: restore.Place{Root: a.Box.Root()}}, rec, snapshot.BySize), nil
 	}
-	files, err := image.SavedFiles(ctx, a.Hibernation().Images())
+	files, err := openfile.ReadSaved(ctx, a.Hibernation().Images())
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (eng *Engine) heldUnrestorable(ctx context.Context, a *App) ([]error, error
 }
 
 // openNames are the names of files that processes of a dump have open.
-func openNames(files []image.SavedFile) []string {
+func openNames(files []openfile.Saved) []string {
 	var names []string
 	for _, f := range files {
 		if strings.HasPrefix(f.Name, "/") && !f.Removed && !f.External {

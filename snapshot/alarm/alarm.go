@@ -5,7 +5,7 @@
 //
 // The images have of each timer how long it has left. The manifest has when that was, and which
 // timer is the first. A held app's record has the alarm too, so that a new daemon waits for it,
-// also after a reboot, by the clock of the calendar. At the wake image.View.SetClocks tells the
+// also after a reboot, by the clock of the calendar. At the wake timing.SetClocks tells the
 // images that time has passed: what timers have left gets less, and the time namespace's
 // CLOCK_MONOTONIC and CLOCK_BOOTTIME go on by as much, since many programs look at the clock
 // when a timer has expired. All of this is for apps with --wake-timers. For others clocks and

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // Bound is a file below a bind that a saved app has open or maps. If it is gone when the
@@ -31,11 +31,11 @@ const mostNames = 20000
 
 // BoundFiles lists the files below binds among those of the dump in a directory. binds are
 // the host's directories and files by where the app has them.
-func BoundFiles(ctx context.Context, images string, files []image.SavedFile, binds map[string]string) ([]Bound, error) {
+func BoundFiles(ctx context.Context, images string, files []openfile.Saved, binds map[string]string) ([]Bound, error) {
 	if len(binds) == 0 {
 		return nil, nil
 	}
-	mounts, err := image.SavedMounts(images)
+	mounts, err := openfile.ReadMounts(images)
 	if err != nil {
 		return nil, err
 	}

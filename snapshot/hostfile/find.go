@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // Place is the root directory of an app: an overlay over a directory of the host.
@@ -186,21 +186,21 @@ func isMissing(err error) bool {
 // KeepSaved keeps the files of the host that the dump in a directory needs, while the app
 // that was saved is still frozen, and pins them. files are those of the dump; have are
 // those that the processes have from the store already, by CRIU's names for them.
-func (s *Store) KeepSaved(ctx context.Context, images string, files []image.SavedFile, p Place, have map[string]File) (_ []File, err error) {
-	mounts, err := image.SavedMounts(images)
+func (s *Store) KeepSaved(ctx context.Context, images string, files []openfile.Saved, p Place, have map[string]File) (_ []File, err error) {
+	mounts, err := openfile.ReadMounts(images)
 	if err != nil {
 		return nil, err
 	}
-	root := image.RootMount(mounts)
+	root := openfile.RootMount(mounts)
 	binds := make(map[int]string)
 	for _, m := range mounts {
 		if _, ok := p.Binds[m.Mountpoint]; ok && m.External != "" {
 			binds[m.ID] = m.Mountpoint
 		}
 	}
-	mapped := make(map[uint32]image.MappedFile)
+	mapped := make(map[uint32]openfile.Mapped)
 	if len(binds) > 0 {
-		if mapped, err = image.MappedFiles(ctx, images); err != nil {
+		if mapped, err = openfile.ReadMapped(ctx, images); err != nil {
 			return nil, err
 		}
 	}

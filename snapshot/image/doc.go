@@ -1,16 +1,30 @@
-// Package image reads, checks and edits the image files of a CRIU dump.
+// Package image is the ground on which packages read and edit the images of a CRIU dump: the
+// format of the files, and what several of these packages need of their content.
 //
 // CRIU writes a dump as a directory of images: one or two magic numbers, then
 // records, each a length and a protobuf message, sometimes followed by raw
-// bytes. This package works on that wire format: whatever it does not edit,
-// fields that it has never heard of included, stays the same byte for byte.
+// bytes. Whatever is not edited, fields that nobody here has ever heard of included,
+// stays the same byte for byte: see package wire.
 //
 // Its nouns:
 //
 //   - An [Image] is one decoded file. [Decode] and [Image.Encode] are inverse.
+//   - A [Dump] is a directory of images that is open for reading, and a [Task] what it
+//     says of one process.
 //   - A [View] is a directory that looks like a dump but holds links to its
 //     images, so that a restore can be given edited copies of a few of them
 //     while the dump itself is never changed.
+//
+// What is done with images is in packages of their own:
+//
+//	inspect   what a dump says about the processes in it, for showing
+//	verify    whether a dump is whole and agrees with itself
+//	openfile  open and mapped files: what of them is saved, and which CRIU inherits
+//	pty       pseudo-terminals
+//	timing    clocks, timers, and calls that wait
+//	memmap    memory that CRIU maps from files and does not copy
+//	guard     the seccomp filter of processes with such memory
+//	wire      protobuf messages in their wire format
 //
 // The format was read in CRIU 4.2 (criu/image.c, criu/image-desc.c,
 // criu/include/magic.h, images/*.proto). It has been stable since CRIU 1.6,

@@ -12,8 +12,8 @@ import (
 // The kinds of open file that matter here (fd_types in images/fdinfo.proto).
 const (
 	FileReg    = 1
-	fileInetSk = 4
-	fileUnixSk = 5
+	FileInetSk = 4
+	FileUnixSk = 5
 )
 
 // UnixExternal marks a unix socket that stands for one outside the dump
@@ -22,60 +22,58 @@ const UnixExternal = 1
 
 // Fields of the messages that are edited (images/*.proto).
 const (
-	fileEntryType    = 1
-	fileEntryID      = 2
-	fileEntryReg     = 3
-	fileEntryInet    = 4
-	fileEntryEventfd = 8
-	fileEntryInotify = 13
-	fileEntryUnix    = 16
+	FileEntryType    = 1
+	FileEntryID      = 2
+	FileEntryReg     = 3
+	FileEntryInet    = 4
+	FileEntryEventfd = 8
+	FileEntryInotify = 13
+	FileEntryUnix    = 16
 
 	regID        = 1
 	regFlags     = 2
 	regPos       = 3
-	regFown      = 5
+	RegFown      = 5
 	fieldRegName = 6
 
 	fdinfoID   = 1
 	FdinfoType = 3
-
-	packetFor = 1
 )
 
-// openFile is what an edit needs to know about a file_entry.
-type openFile struct {
+// OpenFile is what an edit needs to know about a file_entry.
+type OpenFile struct {
 	Kind uint64
 	ID   uint32
-	body []byte // the entry of its kind, for the kinds that matter here
+	Body []byte // the entry of its kind, for the kinds that matter here
 
-	inode uint64 // of a socket
-	flags uint64 // of a socket: open(2) flags
+	Inode uint64 // of a socket
+	Flags uint64 // of a socket: open(2) flags
 	Owner []byte // of a socket: fown_entry
-	peer  uint64 // of a unix socket: inode of its peer
+	Peer  uint64 // of a unix socket: inode of its peer
 	Extra uint64 // of a unix socket: uflags
 }
 
 // ParseOpenFile reads those parts of a file_entry that an edit needs.
-func ParseOpenFile(msg []byte) (openFile, error) {
-	var f openFile
+func ParseOpenFile(msg []byte) (OpenFile, error) {
+	var f OpenFile
 	s := wire.Scan(msg)
 	for s.Next() {
 		switch {
-		case s.Is(fileEntryType, wire.Varint):
+		case s.Is(FileEntryType, wire.Varint):
 			f.Kind = s.Uint
-		case s.Is(fileEntryID, wire.Varint):
+		case s.Is(FileEntryID, wire.Varint):
 			f.ID = uint32(s.Uint)
-		case s.Is(fileEntryReg, wire.Bytes), s.Is(fileEntryInet, wire.Bytes), s.Is(fileEntryUnix, wire.Bytes):
-			f.body = s.Bytes
+		case s.Is(FileEntryReg, wire.Bytes), s.Is(FileEntryInet, wire.Bytes), s.Is(FileEntryUnix, wire.Bytes):
+			f.Body = s.Bytes
 		}
 	}
 	if s.Err != nil {
 		return f, s.Err
 	}
 	switch f.Kind {
-	case fileInetSk:
+	case FileInetSk:
 		return f, f.socket(9, 13) // inet_sk_entry.flags and fown
-	case fileUnixSk:
+	case FileUnixSk:
 		return f, f.socket(5, 9) // unix_sk_entry.flags and fown
 	}
 	return f, nil
@@ -83,31 +81,31 @@ func ParseOpenFile(msg []byte) (openFile, error) {
 
 // socket reads an inet_sk_entry or a unix_sk_entry. Both have the inode in
 // field 2; the others differ.
-func (f *openFile) socket(flags, fown protowire.Number) error {
-	s := wire.Scan(f.body)
+func (f *OpenFile) socket(flags, fown protowire.Number) error {
+	s := wire.Scan(f.Body)
 	for s.Next() {
 		switch {
 		case s.Is(2, wire.Varint):
-			f.inode = s.Uint
+			f.Inode = s.Uint
 		case s.Is(flags, wire.Varint):
-			f.flags = s.Uint
+			f.Flags = s.Uint
 		case s.Is(fown, wire.Bytes):
 			f.Owner = s.Bytes
-		case f.Kind == fileUnixSk && s.Is(6, wire.Varint):
+		case f.Kind == FileUnixSk && s.Is(6, wire.Varint):
 			f.Extra = s.Uint
-		case f.Kind == fileUnixSk && s.Is(8, wire.Varint):
-			f.peer = s.Uint
+		case f.Kind == FileUnixSk && s.Is(8, wire.Varint):
+			f.Peer = s.Uint
 		}
 	}
-	if s.Err == nil && f.inode == 0 {
+	if s.Err == nil && f.Inode == 0 {
 		return fmt.Errorf("read socket %#x: %w: no inode", f.ID, wire.ErrMalformed)
 	}
 	return s.Err
 }
 
 // RegName is the name of a regular file: a path, or what CRIU calls an external file.
-func (f openFile) RegName() (name []byte, err error) {
-	s := wire.Scan(f.body)
+func (f OpenFile) RegName() (name []byte, err error) {
+	s := wire.Scan(f.Body)
 	for s.Next() {
 		if s.Is(fieldRegName, wire.Bytes) {
 			name = s.Bytes
@@ -123,37 +121,37 @@ func InheritedFile(id uint32, key string) []byte {
 	for num := protowire.Number(1); num <= 5; num++ {
 		nobody = wire.AppendVarint(nobody, num, 0)
 	}
-	msg := wire.AppendVarint(nil, fileEntryType, FileReg)
-	msg = wire.AppendVarint(msg, fileEntryID, uint64(id))
-	return wire.AppendBytes(msg, fileEntryReg, appendReg(nil, openFile{ID: id, Owner: nobody}, key))
+	msg := wire.AppendVarint(nil, FileEntryType, FileReg)
+	msg = wire.AppendVarint(msg, FileEntryID, uint64(id))
+	return wire.AppendBytes(msg, FileEntryReg, AppendReg(nil, OpenFile{ID: id, Owner: nobody}, key))
 }
 
-// appendReg appends a reg_file_entry called "/"+key: CRIU drops the first byte
+// AppendReg appends a reg_file_entry called "/"+key: CRIU drops the first byte
 // of a name before it compares.
 //
 // Size and mode stay out, as CRIU would compare them; the mount id too, since
 // its default says "whatever mount".
-func appendReg(dst []byte, f openFile, key string) []byte {
+func AppendReg(dst []byte, f OpenFile, key string) []byte {
 	dst = wire.AppendVarint(dst, regID, uint64(f.ID))
-	dst = wire.AppendVarint(dst, regFlags, f.flags)
+	dst = wire.AppendVarint(dst, regFlags, f.Flags)
 	dst = wire.AppendVarint(dst, regPos, 0)
-	dst = wire.AppendBytes(dst, regFown, f.Owner)
+	dst = wire.AppendBytes(dst, RegFown, f.Owner)
 	dst = protowire.AppendTag(dst, fieldRegName, wire.Bytes)
 	dst = protowire.AppendVarint(dst, uint64(1+len(key)))
 	return append(append(dst, '/'), key...)
 }
 
-// appendAsReg appends the file_entry of a socket, eventfd or inotify instance
+// AppendAsReg appends the file_entry of a socket, eventfd or inotify instance
 // with reg in the place of what it said about that.
-func appendAsReg(dst, msg, reg []byte) ([]byte, error) {
+func AppendAsReg(dst, msg, reg []byte) ([]byte, error) {
 	s := wire.Scan(msg)
 	for s.Next() {
 		switch {
-		case s.Is(fileEntryType, wire.Varint):
-			dst = wire.AppendVarint(dst, fileEntryType, FileReg)
-		case s.Is(fileEntryInet, wire.Bytes), s.Is(fileEntryUnix, wire.Bytes),
-			s.Is(fileEntryEventfd, wire.Bytes), s.Is(fileEntryInotify, wire.Bytes), s.Is(fileEntryReg, wire.Bytes):
-			dst = wire.AppendBytes(dst, fileEntryReg, reg)
+		case s.Is(FileEntryType, wire.Varint):
+			dst = wire.AppendVarint(dst, FileEntryType, FileReg)
+		case s.Is(FileEntryInet, wire.Bytes), s.Is(FileEntryUnix, wire.Bytes),
+			s.Is(FileEntryEventfd, wire.Bytes), s.Is(FileEntryInotify, wire.Bytes), s.Is(FileEntryReg, wire.Bytes):
+			dst = wire.AppendBytes(dst, FileEntryReg, reg)
 		default:
 			dst = append(dst, s.Raw...)
 		}

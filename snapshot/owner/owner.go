@@ -3,10 +3,10 @@
 // Who has asked for it (F_SETOWN, F_SETSIG and O_ASYNC in fcntl(2)) is sent SIGIO when there
 // is something to read, and SIGURG by a socket: emacs of its terminal, servers of the old
 // kind. CRIU restores the owner of what it makes again, but terminals, FIFOs and inotify
-// instances would not send to it, see [image.View.ClearAsync]; and a held socket or inotify
+// instances would not send to it, see [openfile.ClearAsync]; and a held socket or inotify
 // instance has an owner that is no more: another process had its number.
 //
-//	images --[image.ReadOwners]--> owners --Set, before the processes run--> Told --Tell, when they do--
+//	images --[openfile.ReadOwners]--> owners --Set, before the processes run--> Told --Tell, when they do--
 package owner
 
 import (
@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // Told are the owners that have to be told that something may have come while they were
@@ -28,7 +28,7 @@ type Told []target
 
 // target is who is sent a signal.
 type target struct {
-	kind   image.OwnerKind
+	kind   openfile.OwnerKind
 	id     int // as this process's pid namespace numbers it; of a group the number of its leader
 	thread int // of image.OwnerThread
 }
@@ -38,7 +38,7 @@ type target struct {
 // not among them, as one that has ended, is left out.
 //
 // It needs CAP_SYS_PTRACE.
-func Set(pids []int, owners []image.Owner) (Told, error) {
+func Set(pids []int, owners []openfile.Owner) (Told, error) {
 	if len(owners) == 0 {
 		return nil, nil
 	}
@@ -49,7 +49,7 @@ func Set(pids []int, owners []image.Owner) (Told, error) {
 	var told Told
 	for _, o := range owners {
 		to, ok := ids[id{o.Kind, o.ID}]
-		holder, there := ids[id{image.OwnerProcess, o.At.PID}]
+		holder, there := ids[id{openfile.OwnerProcess, o.At.PID}]
 		if !ok || !there {
 			continue
 		}
@@ -70,11 +70,11 @@ func Set(pids []int, owners []image.Owner) (Told, error) {
 func (t Told) Tell() {
 	for _, to := range t {
 		switch to.kind {
-		case image.OwnerThread:
+		case openfile.OwnerThread:
 			_ = unix.Tgkill(to.id, to.thread, unix.SIGIO)
-		case image.OwnerGroup:
+		case openfile.OwnerGroup:
 			_ = unix.Kill(-to.id, unix.SIGIO)
-		case image.OwnerProcess:
+		case openfile.OwnerProcess:
 			_ = unix.Kill(to.id, unix.SIGIO)
 		}
 	}
@@ -101,7 +101,7 @@ func (t target) wants(signal int) bool {
 
 // set sets the owner of the file behind a descriptor, and tells whether there is something
 // that the owner wants to be told of.
-func set(pid int, to target, o image.Owner) (waits bool, err error) {
+func set(pid int, to target, o openfile.Owner) (waits bool, err error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return false, err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/owner"
 )
 
@@ -36,10 +37,10 @@ func sockets(t *testing.T) [2]int {
 // choice, and writes to them.
 func TestSet(t *testing.T) {
 	self := os.Getpid()
-	for name, o := range map[string]image.Owner{
-		"process": {Kind: image.OwnerProcess, ID: self},
-		"thread":  {Kind: image.OwnerThread, ID: self}, // its first one
-		"signal":  {Kind: image.OwnerProcess, ID: self, Signal: int(unix.SIGUSR2)},
+	for name, o := range map[string]openfile.Owner{
+		"process": {Kind: openfile.OwnerProcess, ID: self},
+		"thread":  {Kind: openfile.OwnerThread, ID: self}, // its first one
+		"signal":  {Kind: openfile.OwnerProcess, ID: self, Signal: int(unix.SIGUSR2)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := os.Signal(unix.SIGIO)
@@ -51,7 +52,7 @@ func TestSet(t *testing.T) {
 			defer signal.Stop(got)
 			pair := sockets(t)
 			o.At, o.Async = image.DescriptorRef{PID: self, FD: pair[0]}, true
-			told, err := owner.Set([]int{self}, []image.Owner{o})
+			told, err := owner.Set([]int{self}, []openfile.Owner{o})
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.HasLen(told, 0)) // nothing has come yet
 			_, err = unix.Write(pair[1], []byte("x"))
@@ -80,7 +81,7 @@ func TestTell(t *testing.T) {
 	pair := sockets(t)
 	_, err := unix.Write(pair[1], []byte("x"))
 	qt.Assert(t, qt.IsNil(err))
-	told, err := owner.Set([]int{self}, []image.Owner{{At: image.DescriptorRef{PID: self, FD: pair[0]}, Kind: image.OwnerProcess, ID: self, Async: true}})
+	told, err := owner.Set([]int{self}, []openfile.Owner{{At: image.DescriptorRef{PID: self, FD: pair[0]}, Kind: openfile.OwnerProcess, ID: self, Async: true}})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(told, 1))
 	told.Tell()
@@ -91,11 +92,11 @@ func TestTell(t *testing.T) {
 func TestSetWithoutOwner(t *testing.T) {
 	pair := sockets(t)
 	self := os.Getpid()
-	for _, o := range []image.Owner{
-		{At: image.DescriptorRef{PID: self, FD: pair[0]}, Kind: image.OwnerProcess, ID: 1 << 30, Async: true},
-		{At: image.DescriptorRef{PID: 1 << 30, FD: pair[0]}, Kind: image.OwnerProcess, ID: self, Async: true},
+	for _, o := range []openfile.Owner{
+		{At: image.DescriptorRef{PID: self, FD: pair[0]}, Kind: openfile.OwnerProcess, ID: 1 << 30, Async: true},
+		{At: image.DescriptorRef{PID: 1 << 30, FD: pair[0]}, Kind: openfile.OwnerProcess, ID: self, Async: true},
 	} {
-		told, err := owner.Set([]int{self}, []image.Owner{o})
+		told, err := owner.Set([]int{self}, []openfile.Owner{o})
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.HasLen(told, 0))
 	}

@@ -11,12 +11,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // id is an owner as the app numbers it.
 type id struct {
-	kind   image.OwnerKind
+	kind   openfile.OwnerKind
 	number int
 }
 
@@ -62,15 +62,15 @@ func addThread(out map[id]target, status string) {
 		inner[name], _ = strconv.Atoi(numbers[len(numbers)-1])
 	}
 	process := outer["NStgid"]
-	out[id{image.OwnerThread, inner["NSpid"]}] = target{kind: image.OwnerThread, id: process, thread: outer["NSpid"]}
-	out[id{image.OwnerProcess, inner["NStgid"]}] = target{kind: image.OwnerProcess, id: process}
-	out[id{image.OwnerGroup, inner["NSpgid"]}] = target{kind: image.OwnerGroup, id: outer["NSpgid"]}
+	out[id{openfile.OwnerThread, inner["NSpid"]}] = target{kind: openfile.OwnerThread, id: process, thread: outer["NSpid"]}
+	out[id{openfile.OwnerProcess, inner["NStgid"]}] = target{kind: openfile.OwnerProcess, id: process}
+	out[id{openfile.OwnerGroup, inner["NSpgid"]}] = target{kind: openfile.OwnerGroup, id: outer["NSpgid"]}
 }
 
 // setOwner is F_SETOWN_EX.
 func setOwner(fd int, to target) error {
 	number := to.id
-	if to.kind == image.OwnerThread {
+	if to.kind == openfile.OwnerThread {
 		number = to.thread
 	}
 	owner := struct{ kind, pid int32 }{int32(to.kind), int32(number)} //nolint:gosec // ids are such

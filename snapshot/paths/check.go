@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/inspect"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 )
 
 // ErrElsewhere is a path in the images of a dump that does not lead to the file that a
@@ -21,7 +21,7 @@ var ErrElsewhere = errors.New("a file that is open or mapped is not at the path 
 // otherwise than the kernel has them. That such a file is the process's own CRIU has
 // compared, but for those of /proc; here it is enough that there is one, of that type, on
 // that mount. The error wraps [ErrElsewhere] if there is not.
-func (s *Seen) Check(ctx context.Context, images string, files []image.SavedFile) error {
+func (s *Seen) Check(ctx context.Context, images string, files []openfile.Saved) error {
 	var t *tree
 	var wrong []error
 	for i := range files {
@@ -48,7 +48,7 @@ func (s *Seen) Check(ctx context.Context, images string, files []image.SavedFile
 }
 
 // wrong says what is wrong with a saved path, "" if nothing is.
-func (r *root) wrong(f *image.SavedFile) string {
+func (r *root) wrong(f *openfile.Saved) string {
 	var now unix.Statx_t
 	name := f.Name
 	if !r.proc[uint64(f.Mount)] {
@@ -71,7 +71,7 @@ func (r *root) wrong(f *image.SavedFile) string {
 }
 
 // user names a process that has a saved file.
-func user(ctx context.Context, images string, f *image.SavedFile) string {
+func user(ctx context.Context, images string, f *openfile.Saved) string {
 	const unknown = "of a process"
 	info, err := inspect.Read(ctx, images)
 	if err != nil {

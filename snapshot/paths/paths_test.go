@@ -9,7 +9,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/paths"
 )
 
@@ -102,12 +102,12 @@ func TestCheck(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.Remove(known))) // nobody looks again at what was good
 	var st unix.Statx_t
 	qt.Assert(t, qt.IsNil(unix.Statx(unix.AT_FDCWD, later, 0, unix.STATX_MNT_ID, &st)))
-	file := func(name string) image.SavedFile {
-		return image.SavedFile{Name: name, Mount: int(st.Mnt_id), Mode: unix.S_IFREG | 0o600}
+	file := func(name string) openfile.Saved {
+		return openfile.Saved{Name: name, Mount: int(st.Mnt_id), Mode: unix.S_IFREG | 0o600}
 	}
 	elsewhere, directory, external, removed := file(later), file(dir), file("file[1:2]"), file(later+"-gone")
 	elsewhere.Mount, external.External, removed.Removed = 1<<30, true, true
-	check := func(files ...image.SavedFile) error { return seen.Check(t.Context(), t.TempDir(), files) }
+	check := func(files ...openfile.Saved) error { return seen.Check(t.Context(), t.TempDir(), files) }
 	qt.Assert(t, qt.IsNil(check(file(known), file(later), elsewhere, external, removed)))
 	qt.Assert(t, qt.ErrorIs(check(file(later), file(later+"/4a5b")), paths.ErrElsewhere))
 	qt.Assert(t, qt.ErrorMatches(check(directory), ".*"+dir+", is of another type now: .*"))

@@ -8,7 +8,7 @@
 //
 //   - /dev/tty. CRIU saves it only if the same process has the terminal's master. So CRIU is
 //     told that /dev/tty is external, [Controls] notes which terminal each open file leads
-//     to, and image.View.PlaceTerminals makes the file one of that terminal.
+//     to, and pty.Place makes the file one of that terminal.
 //   - What waits in a terminal. CRIU reads it and writes it again, through the terminal's
 //     settings, which change it, see [Pair]. So a [Record] takes it out before the dump and
 //     puts it back before the processes go on, in the app or in a copy. The record is a file:
@@ -157,7 +157,7 @@ const ControlDevice = 5 << 8
 
 // External is what CRIU is told of /dev/tty when it dumps an app whose /dev is at dev:
 // to leave it alone (criu/tty.c, get_tty_driver). What it writes of it all the same is
-// for image.View.PlaceTerminals.
+// for pty.Place.
 func External(dev string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dev+"/tty", &st); err != nil {

@@ -23,7 +23,7 @@ import (
 // It writes all of the processes' memory to the view. On an error, which wraps
 // [wire.ErrMalformed] or [image.ErrInconsistent] if the images are the cause, the view is only
 // fit to be removed.
-func Copy(v *image.View, ctx context.Context, bases map[string]*os.File) error {
+func Copy(ctx context.Context, v *image.View, bases map[string]*os.File) error {
 	d, err := image.OpenTree(ctx, os.DirFS(v.Dir()))
 	if err != nil {
 		return fmt.Errorf("copy memory: %w", err)
@@ -82,7 +82,7 @@ func (e *edit) unmap(ctx context.Context, d *image.Dump, entry *pstree.PstreeEnt
 	if err != nil {
 		return err
 	}
-	if err := writePages(e.view, ctx, name, sources); err != nil {
+	if err := writePages(ctx, e.view, name, sources); err != nil {
 		return err
 	}
 	runs := make([]Run, len(sources))
@@ -158,7 +158,7 @@ func (e *edit) sources(t *image.Task, plan *Plan, own *os.File, bases map[string
 }
 
 // writePages makes a pages image of the pages of all sources.
-func writePages(v *image.View, ctx context.Context, path string, sources []source) (err error) {
+func writePages(ctx context.Context, v *image.View, path string, sources []source) (err error) {
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("copy pages: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/leak"
 )
@@ -72,7 +73,7 @@ func (s *mappedServer) restore(view *image.View, held map[uint64]*os.File, files
 	for key, file := range files {
 		inherit(key, file)
 	}
-	_, err := view.ReplaceSockets(t.Context(), keys)
+	_, err := openfile.ReplaceSockets(t.Context(), view, keys)
 	qt.Assert(t, qt.IsNil(err))
 	runCRIU(t, cmd, log)
 	pidfd := openPidfile(t, pidfile)
@@ -157,7 +158,7 @@ func TestMapRealMemory(t *testing.T) {
 	qt.Assert(t, qt.HasLen(use.Pages, 1))
 	data := readFile(t, images, use.Pages[0])
 	view := newView(t, images)
-	keys, err := Map(view, t.Context(), Files{Pages: map[string]string{use.Pages[0]: "0//memory"}})
+	keys, err := Map(t.Context(), view, Files{Pages: map[string]string{use.Pages[0]: "0//memory"}})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(keys, []string{"0//memory"}))
 	sameMemory(t, readMemory(t, view.Dir(), map[string][]byte{"/0//memory": data}), want)
@@ -182,7 +183,7 @@ func TestMapRealMemory(t *testing.T) {
 	qt.Check(t, qt.IsTrue(use.BaseBytes > ballastPages*image.PageSize/2), qt.Commentf("%d", use.BaseBytes))
 	qt.Check(t, qt.IsTrue(use.OwnBytes < use.BaseBytes), qt.Commentf("%d", use.OwnBytes))
 	view = newView(t, images)
-	qt.Assert(t, qt.IsNil(Copy(view, t.Context(), map[string]*os.File{name: file})))
+	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, map[string]*os.File{name: file})))
 	sameMemory(t, readMemory(t, view.Dir(), nil), later)
 	s.restore(view, held, nil)
 	s.echoes(connected, "third")

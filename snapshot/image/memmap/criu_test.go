@@ -22,6 +22,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/leak"
 )
@@ -348,7 +349,7 @@ func restoreFromView(t *testing.T, criu, images, dir string) {
 		restore.Args = append(restore.Args, "--inherit-fd", fmt.Sprintf("fd[%d]:%s", 3+len(restore.ExtraFiles), keys[ino]))
 		restore.ExtraFiles = append(restore.ExtraFiles, file)
 	}
-	replaced, err := view.ReplaceSockets(t.Context(), keys)
+	replaced, err := openfile.ReplaceSockets(t.Context(), view, keys)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(replaced, 2))
 	runCRIU(t, restore, log)

@@ -63,9 +63,9 @@ func FuzzMap(f *testing.F) {
 		_, err = Measure(t.Context(), dir, map[string]int64{"file[1:2]": fuzzBasePages * image.PageSize})
 		refusedForACause(t, err)
 		view := newView(t, dir)
-		refusedForACause(t, Copy(view, t.Context(), map[string]*os.File{"file[1:2]": base}))
+		refusedForACause(t, Copy(t.Context(), view, map[string]*os.File{"file[1:2]": base}))
 		view = newView(t, dir)
-		keys, err := Map(view, t.Context(), Files{Pages: map[string]string{"pages-1.img": "own"}, Bases: bases})
+		keys, err := Map(t.Context(), view, Files{Pages: map[string]string{"pages-1.img": "own"}, Bases: bases})
 		if refusedForACause(t, err); err == nil && len(keys) > 0 {
 			inFiles(t, view, map[string]int64{"/own": own, "/base": fuzzBasePages * image.PageSize})
 		}

@@ -63,13 +63,13 @@ func TestGuardEdit(t *testing.T) {
 			}
 			images := writeDump(t, 1, nil, parseFilters(test.filters), p)
 			view := newView(t, images)
-			_, err := Map(view, t.Context(), Files{Pages: map[string]string{"pages-1.img": "key"}})
+			_, err := Map(t.Context(), view, Files{Pages: map[string]string{"pages-1.img": "key"}})
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(chains(t, view, 10, len(test.threads)), test.mapped))
 			covers(t, view, guard.Range{Start: at(0), End: at(511)})
 
 			view = newView(t, images)
-			qt.Assert(t, qt.IsNil(Copy(view, t.Context(), nil)))
+			qt.Assert(t, qt.IsNil(Copy(t.Context(), view, nil)))
 			qt.Check(t, qt.Equals(chains(t, view, 10, len(test.threads)), test.copied))
 		})
 	}
@@ -166,7 +166,7 @@ func TestGuardEditOfSeveralProcesses(t *testing.T) {
 	}
 	all[1].extents = []image.Extent{stored(1000, 20)} // too small
 	view := newView(t, writeDump(t, 1, nil, parseFilters("G>1 a"), all...))
-	_, err := Map(view, t.Context(), Files{Pages: map[string]string{"pages-1.img": "a", "pages-2.img": "b", "pages-3.img": "c"}})
+	_, err := Map(t.Context(), view, Files{Pages: map[string]string{"pages-1.img": "a", "pages-2.img": "b", "pages-3.img": "c"}})
 	qt.Assert(t, qt.IsNil(err))
 	for pid, want := range map[uint32]string{10: "G!,a", 20: "a", 30: "G!,a"} {
 		qt.Check(t, qt.Equals(chains(t, view, pid, 1), want))

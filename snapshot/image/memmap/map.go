@@ -17,7 +17,7 @@ import (
 )
 
 // Files names, for CRIU to inherit them, the files that hold memory. CRIU
-// looks a key up as it is, see [image.View.ReplaceSockets].
+// looks a key up as it is, see [openfile.ReplaceSockets].
 type Files struct {
 	// Pages are the pages images of the dump ("pages-1.img") that may be mapped.
 	Pages map[string]string
@@ -43,7 +43,7 @@ type File struct {
 // On an error, which wraps [wire.ErrMalformed] or [image.ErrInconsistent] if the images are
 // the cause, the view is only fit to be removed. A dump that builds on another
 // (CRIU's --prev-images-dir) is refused.
-func Map(v *image.View, ctx context.Context, files Files) (keys []string, err error) {
+func Map(ctx context.Context, v *image.View, files Files) (keys []string, err error) {
 	d, err := image.OpenTree(ctx, os.DirFS(v.Dir()))
 	if err != nil {
 		return nil, fmt.Errorf("map memory: %w", err)

@@ -45,7 +45,7 @@ func TestMap(t *testing.T) {
 	before := imagetest.Digests(t, images)
 	files, keys := pagesFiles(t, images, use.Pages)
 	view := newView(t, images)
-	used, err := Map(view, t.Context(), Files{Pages: keys})
+	used, err := Map(t.Context(), view, Files{Pages: keys})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(used, slices.Sorted(maps.Values(keys))))
 	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, images), before))
@@ -157,7 +157,7 @@ func (h *history) restore() {
 		given["/"+bases[name].Key] = data
 	}
 	view := newView(t, h.dir)
-	_, err = Map(view, t.Context(), Files{Pages: keys, Bases: bases})
+	_, err = Map(t.Context(), view, Files{Pages: keys, Bases: bases})
 	qt.Assert(t, qt.IsNil(err))
 	sameMemory(t, readMemory(t, view.Dir(), given), h.model)
 	ownFileIDs(t, view.Dir(), slices.Collect(maps.Keys(h.model))...)
@@ -212,7 +212,7 @@ func (h *history) copyAll() {
 		open[name] = f
 	}
 	view := newView(t, h.dir)
-	qt.Assert(t, qt.IsNil(Copy(view, t.Context(), open)))
+	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, open)))
 	sameMemory(t, readMemory(t, view.Dir(), nil), h.model)
 	for _, p := range h.processes {
 		qt.Check(t, qt.DeepEquals(attributes(t, view.Dir(), p.pid), attributes(t, h.dir, p.pid)))
@@ -221,7 +221,7 @@ func (h *history) copyAll() {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(use.BaseBytes, 0))
 	again := imagetest.Digests(t, view.Dir())
-	qt.Assert(t, qt.IsNil(Copy(view, t.Context(), open)))
+	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, open)))
 	qt.Check(t, qt.DeepEquals(imagetest.Digests(t, view.Dir()), again)) // nothing is left to copy
 }
 
@@ -315,7 +315,7 @@ func TestMapRefuses(t *testing.T) {
 			if test.after {
 				test.change(t, images, nil)
 			}
-			_, err := Map(newView(t, images), t.Context(), Files{
+			_, err := Map(t.Context(), newView(t, images), Files{
 				Pages: map[string]string{"pages-1.img": "own"}, Bases: map[string]File{"file[1:2]": {"base", 1024 * image.PageSize}},
 			})
 			qt.Assert(t, qt.ErrorIs(err, test.want))
@@ -323,11 +323,11 @@ func TestMapRefuses(t *testing.T) {
 	}
 	t.Run("the same process twice", func(t *testing.T) {
 		images := writeDump(t, 1, nil, nil, good(), good())
-		_, err := Map(newView(t, images), t.Context(), Files{})
+		_, err := Map(t.Context(), newView(t, images), Files{})
 		qt.Assert(t, qt.ErrorIs(err, image.ErrInconsistent))
 		_, err = Measure(t.Context(), images, nil)
 		qt.Assert(t, qt.ErrorIs(err, image.ErrInconsistent))
-		qt.Assert(t, qt.ErrorIs(Copy(newView(t, images), t.Context(), nil), image.ErrInconsistent))
+		qt.Assert(t, qt.ErrorIs(Copy(t.Context(), newView(t, images), nil), image.ErrInconsistent))
 	})
 }
 

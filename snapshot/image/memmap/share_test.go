@@ -203,7 +203,7 @@ func TestShareAndBack(t *testing.T) {
 	defer func() { qt.Check(t, qt.IsNil(shared.Close())) }()
 
 	view := newView(t, images)
-	qt.Assert(t, qt.IsNil(Copy(view, t.Context(), map[string]*os.File{"/pages-1.img//memory": shared})))
+	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, map[string]*os.File{"/pages-1.img//memory": shared})))
 	sameMemory(t, readMemory(t, view.Dir(), nil), want)
 	for _, pid := range []uint32{10, 20} {
 		img, err := image.Decode(readFile(t, view.Dir(), fmt.Sprintf("mm-%d.img", pid)))

@@ -26,8 +26,8 @@ import (
 // create_children_and_session and fork_with_pid). What CRIU does later, that it gives the
 // leader the terminal and sets the foreground group, still works: the leader has it.
 //
-// It is called after PlaceTerminals.
-func Inherit(v *image.View, ctx context.Context, t *Terminals) error {
+// It is called after [Place].
+func Inherit(ctx context.Context, v *image.View, t *Terminals) error {
 	e := inheritEdit{dir: t.Dir, numbers: make(map[int]bool, len(t.Pairs)), slaves: make(map[uint32]bool)}
 	for _, p := range t.Pairs {
 		e.numbers[p.Number] = true

@@ -68,7 +68,7 @@ func HasControl(images string) (bool, error) {
 // What differs is the name: /proc/PID/fd/N shows /dev/pts/3, and fstat(2) its device
 // number. The file's kernel object, a terminal, is the same either way (the kernel's
 // drivers/tty/tty_io.c, tty_open_current_tty).
-func Place(v *image.View, ctx context.Context, numbers map[image.DescriptorRef]int) error {
+func Place(ctx context.Context, v *image.View, numbers map[image.DescriptorRef]int) error {
 	e := terminalEdit{numbers: make(map[uint32]int, len(numbers))}
 	for at, n := range numbers {
 		id, _, err := image.FindDescriptor(v.Dir(), at)

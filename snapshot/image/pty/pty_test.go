@@ -109,7 +109,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 
 	// What /dev/tty led to is open in its place; a terminal that is gone is one without
 	// settings, of a number that no other has.
-	qt.Assert(t, qt.IsNil(Place(v, t.Context(), atTTY)))
+	qt.Assert(t, qt.IsNil(Place(t.Context(), v, atTTY)))
 	files, err := image.ReadMessages[fdinfo.FileEntry](v.Dir(), image.FilesImage, image.TypeFiles)
 	qt.Assert(t, qt.IsNil(err))
 	leads := make(map[uint32]uint32)
@@ -137,7 +137,7 @@ func TestPlaceAndInheritTerminals(t *testing.T) {
 		}},
 		Leaders: []string{"core-11.img"},
 	}))
-	qt.Assert(t, qt.IsNil(Inherit(v, t.Context(), terminals)))
+	qt.Assert(t, qt.IsNil(Inherit(t.Context(), v, terminals)))
 	infos, err = ttyInfos(v.Dir())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(infos, 2)) // the slave's is gone
@@ -226,16 +226,16 @@ func FuzzTerminals(f *testing.F) {
 		}
 		qt.Assert(t, qt.IsNil(v.Replace(names[which], data)))
 		terminals, err := Read(v.Dir())
-		if err := Place(v, t.Context(), atTTY); err != nil {
+		if err := Place(t.Context(), v, atTTY); err != nil {
 			return
 		}
 		if some, err := HasControl(v.Dir()); err != nil || some {
-			t.Errorf("after PlaceTerminals: %v %v", some, err)
+			t.Errorf("after Place: %v %v", some, err)
 		}
 		if err != nil || terminals == nil {
 			return
 		}
-		if err := Inherit(v, t.Context(), terminals); err != nil && !errors.Is(err, wire.ErrMalformed) {
+		if err := Inherit(t.Context(), v, terminals); err != nil && !errors.Is(err, wire.ErrMalformed) {
 			t.Error(err)
 		}
 	})

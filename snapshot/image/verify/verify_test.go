@@ -16,6 +16,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
+	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -34,7 +35,7 @@ func TestVerify(t *testing.T) {
 					keys[uint64(ino)] = strings.Repeat("k", len(keys)+1)
 				}
 			}
-			_, err = v.ReplaceSockets(t.Context(), keys)
+			_, err = openfile.ReplaceSockets(t.Context(), v, keys)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.IsNil(Images(t.Context(), v.Dir())))
 		})

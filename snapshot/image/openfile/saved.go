@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"context"
@@ -10,14 +10,16 @@ import (
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/regfile"
 	remap "github.com/checkpoint-restore/go-criu/v8/crit/images/remap-file-path"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// SavedFile is an open or mapped file, a program, a device or a directory of which a dump
+// Saved is an open or mapped file, a program, a device or a directory of which a dump
 // has only the name. A restore needs it to be there.
-type SavedFile struct {
+type Saved struct {
 	ID   uint32 // CRIU's; a file may have several, one for each time it was opened
 	Name string // a path, if not External
-	// Mount is the mount that Name is on, as SavedMount.ID.
+	// Mount is the mount that Name is on, as Mount.ID.
 	Mount int
 	Flags int    // open(2) flags
 	Mode  uint32 // st_mode, 0 if it was not saved
@@ -31,24 +33,24 @@ type SavedFile struct {
 	Link    string
 }
 
-// SavedMount is a mount that CRIU makes again, or is given.
-type SavedMount struct {
+// Mount is a mount that CRIU makes again, or is given.
+type Mount struct {
 	ID         int
 	Mountpoint string
 	External   string // the name by which it is given
 }
 
-// SavedFiles lists the files that the dump in a directory names.
-func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
-	fail := func(err error) ([]SavedFile, error) { return nil, fmt.Errorf("list saved files: %w", err) }
+// ReadSaved lists the files that the dump in a directory names.
+func ReadSaved(ctx context.Context, images string) ([]Saved, error) {
+	fail := func(err error) ([]Saved, error) { return nil, fmt.Errorf("list saved files: %w", err) }
 	removed, links := make(map[uint32]bool), make(map[uint32]uint32)
-	remaps, err := ReadRecords(filepath.Join(images, "remap-fpath.img"), TypeRemapPath)
+	remaps, err := image.ReadRecords(filepath.Join(images, "remap-fpath.img"), image.TypeRemapPath)
 	if err != nil {
 		return fail(err)
 	}
 	for _, rec := range remaps {
 		var m remap.RemapFilePathEntry
-		if err := UnmarshalInto(rec.Message, &m); err != nil {
+		if err := image.UnmarshalInto(rec.Message, &m); err != nil {
 			return fail(err)
 		}
 		removed[m.GetOrigId()] = true
@@ -56,28 +58,28 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 			links[m.GetOrigId()] = m.GetRemapId()
 		}
 	}
-	records, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
+	records, err := image.ReadRecords(filepath.Join(images, "files.img"), image.TypeFiles)
 	if err != nil {
 		return fail(err)
 	}
-	var files []SavedFile
+	var files []Saved
 	names := make(map[uint32]string)
 	for _, rec := range records {
 		if err := ctx.Err(); err != nil {
 			return fail(err)
 		}
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return fail(err)
 		}
-		if file.Kind != FileReg {
+		if file.Kind != image.FileReg {
 			continue
 		}
 		var reg regfile.RegFileEntry
-		if err := UnmarshalInto(file.body, &reg); err != nil {
+		if err := image.UnmarshalInto(file.Body, &reg); err != nil {
 			return fail(err)
 		}
-		saved := SavedFile{
+		saved := Saved{
 			ID: file.ID, Name: reg.GetName(), Mount: int(reg.GetMntId()), Flags: int(reg.GetFlags()), Mode: reg.GetMode(),
 			SizeBytes: -1, External: reg.GetExt(), Removed: removed[file.ID],
 		}
@@ -93,31 +95,31 @@ func SavedFiles(ctx context.Context, images string) ([]SavedFile, error) {
 	return files, nil
 }
 
-// SavedMounts lists the mounts of the dump in a directory.
-func SavedMounts(images string) ([]SavedMount, error) {
+// ReadMounts lists the mounts of the dump in a directory.
+func ReadMounts(images string) ([]Mount, error) {
 	names, err := filepath.Glob(filepath.Join(images, "mountpoints-*.img"))
 	if err != nil {
 		return nil, fmt.Errorf("list saved mounts: %w", err)
 	}
-	var mounts []SavedMount
+	var mounts []Mount
 	for _, name := range names {
-		records, err := ReadRecords(name, TypeMounts)
+		records, err := image.ReadRecords(name, image.TypeMounts)
 		if err != nil {
 			return nil, fmt.Errorf("list saved mounts: %w", err)
 		}
 		for _, rec := range records {
 			var m mnt.MntEntry
-			if err := UnmarshalInto(rec.Message, &m); err != nil {
+			if err := image.UnmarshalInto(rec.Message, &m); err != nil {
 				return nil, fmt.Errorf("list saved mounts: %w", err)
 			}
-			mounts = append(mounts, SavedMount{ID: int(m.GetMntId()), Mountpoint: m.GetMountpoint(), External: m.GetExtKey()})
+			mounts = append(mounts, Mount{ID: int(m.GetMntId()), Mountpoint: m.GetMountpoint(), External: m.GetExtKey()})
 		}
 	}
 	return mounts, nil
 }
 
 // RootMount is the id of the mount of the root directory, or -1.
-func RootMount(mounts []SavedMount) int {
+func RootMount(mounts []Mount) int {
 	for _, m := range mounts {
 		if m.Mountpoint == "/" {
 			return m.ID
@@ -126,8 +128,8 @@ func RootMount(mounts []SavedMount) int {
 	return -1
 }
 
-// FileChange says how a view shows a saved file.
-type FileChange struct {
+// Change says how a view shows a saved file.
+type Change struct {
 	// Key, if there is one, names a descriptor that CRIU inherits. CRIU opens that by
 	// "/" and the key, and not the file by its name, with the saved flags and at the
 	// saved position (files-reg.c, open_path, for an external file that has not got its
@@ -138,30 +140,30 @@ type FileChange struct {
 	Unchecked bool
 }
 
-// ChangeFiles edits what a view says of saved files, by their ids.
-func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
+// ChangeSaved edits what a view says of saved files, by their ids.
+func ChangeSaved(v *image.View, changes map[uint32]Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	img, err := v.Decode("files.img", TypeFiles)
+	img, err := v.Decode("files.img", image.TypeFiles)
 	if err != nil {
 		return fmt.Errorf("change files: %w", err)
 	}
 	img.Records = slices.Clone(img.Records)
 	for i, rec := range img.Records {
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return fmt.Errorf("change files: %w", err)
 		}
 		change, ok := changes[file.ID]
-		if !ok || file.Kind != FileReg {
+		if !ok || file.Kind != image.FileReg {
 			continue
 		}
-		body, err := change.apply(file.body)
+		body, err := change.apply(file.Body)
 		if err != nil {
 			return fmt.Errorf("change file %#x: %w", file.ID, err)
 		}
-		if img.Records[i].Message, err = appendAsReg(nil, rec.Message, body); err != nil {
+		if img.Records[i].Message, err = image.AppendAsReg(nil, rec.Message, body); err != nil {
 			return fmt.Errorf("change file %#x: %w", file.ID, err)
 		}
 	}
@@ -172,9 +174,9 @@ func (v *View) ChangeFiles(changes map[uint32]FileChange) error {
 }
 
 // apply returns a reg_file_entry with the change in it.
-func (c FileChange) apply(body []byte) ([]byte, error) {
+func (c Change) apply(body []byte) ([]byte, error) {
 	var reg regfile.RegFileEntry
-	if err := UnmarshalInto(body, &reg); err != nil {
+	if err := image.UnmarshalInto(body, &reg); err != nil {
 		return nil, err
 	}
 	if c.Unchecked || c.Key != "" {

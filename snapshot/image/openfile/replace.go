@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -15,8 +16,8 @@ const (
 	fileInotify = 8
 )
 
-// ReplaceFiles does for eventfds, inotify instances and external files what
-// [View.ReplaceSockets] does for sockets. They have no name, or share one with
+// Replace does for eventfds, inotify instances and external files what
+// [ReplaceSockets] does for sockets. They have no name, or share one with
 // others (an external file is named for its inode, however often it was
 // opened), so that each is told by one of its descriptors, and keys maps that to
 // the key.
@@ -28,7 +29,7 @@ const (
 // The answer is by key. A descriptor that the dump does not have is not in it.
 // Errors are those of ReplaceSockets; one wrapping [wire.ErrMalformed] also says that
 // a descriptor leads to a file of another kind.
-func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) (map[string]Replaced, error) {
+func Replace(ctx context.Context, v *image.View, keys map[image.DescriptorRef]string) (map[string]Replaced, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
@@ -38,7 +39,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 	}
 	edit := fileEdit{keys: make(map[uint32]string, len(keys)), taken: make(map[string]bool, len(keys))}
 	for at, key := range keys {
-		id, _, err := FindDescriptor(v.Dir(), at)
+		id, _, err := image.FindDescriptor(v.Dir(), at)
 		if err != nil {
 			return nil, fmt.Errorf("replace files: %w", err)
 		}
@@ -51,7 +52,7 @@ func (v *View) ReplaceFiles(ctx context.Context, keys map[DescriptorRef]string) 
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("replace files: %w", err)
 		}
-		if target.Type == TypeSkQueues {
+		if target.Type == image.TypeSkQueues {
 			continue // what waits for a socket is none of this
 		}
 		img, err := v.Decode(target.Name, target.Type)
@@ -105,14 +106,14 @@ func (e *fileEdit) add(id uint32, key string) error {
 }
 
 // image returns the edited records, or nil if there is nothing to change.
-func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
-	if typ == TypeFiles {
+func (e *fileEdit) image(typ image.Type, records []image.Record) ([]image.Record, error) {
+	if typ == image.TypeFiles {
 		return e.files(records)
 	}
 	edited := slices.Clone(records)
 	some := false
 	for i, rec := range records {
-		id, _, err := ParseFdinfo(rec.Message)
+		id, _, err := image.ParseFdinfo(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read descriptor %d: %w", i, err)
 		}
@@ -120,7 +121,7 @@ func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
 		if r == nil {
 			continue
 		}
-		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, FdinfoType, FileReg); err != nil {
+		if edited[i].Message, err = wire.SetVarint(nil, rec.Message, image.FdinfoType, image.FileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		r.FDs++
@@ -132,7 +133,7 @@ func (e *fileEdit) image(typ Type, records []Record) ([]Record, error) {
 	return edited, nil
 }
 
-func (e *fileEdit) files(records []Record) ([]Record, error) {
+func (e *fileEdit) files(records []image.Record) ([]image.Record, error) {
 	e.done = make(map[uint32]*Replaced, len(e.keys))
 	edited := slices.Clone(records)
 	names := socketEdit{taken: make(map[string]uint64, len(e.taken))}
@@ -140,11 +141,11 @@ func (e *fileEdit) files(records []Record) ([]Record, error) {
 		names.taken[key] = 0
 	}
 	for i, rec := range records {
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read file %d: %w", i, err)
 		}
-		if file.Kind == FileReg {
+		if file.Kind == image.FileReg {
 			if err := names.checkName(file); err != nil {
 				return nil, err
 			}
@@ -157,8 +158,8 @@ func (e *fileEdit) files(records []Record) ([]Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read file %#x: %w", file.ID, err)
 		}
-		file.flags, file.Owner = uint64(object.Flags), object.fown
-		if edited[i].Message, err = appendAsReg(nil, rec.Message, appendReg(nil, file, key)); err != nil {
+		file.Flags, file.Owner = uint64(object.Flags), object.fown
+		if edited[i].Message, err = image.AppendAsReg(nil, rec.Message, image.AppendReg(nil, file, key)); err != nil {
 			return nil, fmt.Errorf("edit file %#x: %w", file.ID, err)
 		}
 		e.done[file.ID] = &Replaced{Key: key, File: file.ID}
@@ -178,20 +179,20 @@ type Eventfd struct {
 
 // ReadEventfd reads what a dump says of an eventfd that a process has open. It
 // returns an error wrapping [wire.ErrMalformed] if there is none.
-func ReadEventfd(images string, at DescriptorRef) (Eventfd, error) {
-	id, kind, err := FindDescriptor(images, at)
+func ReadEventfd(images string, at image.DescriptorRef) (Eventfd, error) {
+	id, kind, err := image.FindDescriptor(images, at)
 	if err != nil {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 	}
 	if kind != fileEventfd {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w: descriptor %d of process %d is of type %d", wire.ErrMalformed, at.FD, at.PID, kind)
 	}
-	records, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
+	records, err := image.ReadRecords(filepath.Join(images, "files.img"), image.TypeFiles)
 	if err != nil {
 		return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 	}
 	for _, rec := range records {
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return Eventfd{}, fmt.Errorf("read eventfd: %w", err)
 		}
@@ -212,20 +213,20 @@ func parseObject(msg []byte) (Eventfd, error) {
 	s := wire.Scan(msg)
 	for s.Next() {
 		switch {
-		case s.Is(fileEntryType, wire.Varint):
+		case s.Is(image.FileEntryType, wire.Varint):
 			kind = s.Uint
-		case s.Is(fileEntryEventfd, wire.Bytes):
+		case s.Is(image.FileEntryEventfd, wire.Bytes):
 			body = s.Bytes
-		case s.Is(fileEntryInotify, wire.Bytes):
+		case s.Is(image.FileEntryInotify, wire.Bytes):
 			body, fown = s.Bytes, 4
-		case s.Is(fileEntryReg, wire.Bytes):
-			body, fown = s.Bytes, regFown
+		case s.Is(image.FileEntryReg, wire.Bytes):
+			body, fown = s.Bytes, image.RegFown
 		}
 	}
 	if s.Err != nil {
 		return o, s.Err
 	}
-	if kind != fileEventfd && kind != fileInotify && kind != FileReg || body == nil {
+	if kind != fileEventfd && kind != fileInotify && kind != image.FileReg || body == nil {
 		return o, fmt.Errorf("%w: it can't be replaced, being of type %d", wire.ErrMalformed, kind)
 	}
 	s = wire.Scan(body)

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
@@ -36,7 +37,7 @@ func fdTypes(tb testing.TB, dir string) (count map[uint32]int, types map[uint32]
 func TestReplaceSockets(t *testing.T) {
 	images := imagetest.Dump(t, "plain")
 	before := imagetest.Digests(t, images)
-	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+	v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
 
 	original := imagetest.Load[fdinfo.FileEntry](t, images, "files.img")
@@ -52,7 +53,7 @@ func TestReplaceSockets(t *testing.T) {
 	}
 	qt.Assert(t, qt.Equals(len(want), 13))
 
-	got, err := v.ReplaceSockets(t.Context(), keys)
+	got, err := ReplaceSockets(t.Context(), v, keys)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(got, want))
 
@@ -92,7 +93,7 @@ func TestReplaceSockets(t *testing.T) {
 		[]string{"fdinfo-2.img", "fdinfo-3.img", "fdinfo-4.img", "fdinfo-5.img", "files.img"}))
 
 	// Once more is refused: the names are taken now.
-	got, err = v.ReplaceSockets(t.Context(), keys)
+	got, err = ReplaceSockets(t.Context(), v, keys)
 	qt.Check(t, qt.ErrorIs(err, ErrKey))
 	qt.Check(t, qt.HasLen(got, 0))
 }
@@ -131,10 +132,10 @@ func TestReplaceUnixSockets(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+			v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 			qt.Assert(t, qt.IsNil(err))
 			links := imagetest.Listing(t, v.Dir())
-			got, err := v.ReplaceSockets(t.Context(), tc.keys)
+			got, err := ReplaceSockets(t.Context(), v, tc.keys)
 			qt.Check(t, qt.ErrorIs(err, tc.want))
 			if tc.want != nil {
 				qt.Check(t, qt.DeepEquals(imagetest.Listing(t, v.Dir()), links))
@@ -164,9 +165,9 @@ func TestReplaceSocketsBadKeys(t *testing.T) {
 		"other file":  {1: mapped},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+			v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 			qt.Assert(t, qt.IsNil(err))
-			_, err = v.ReplaceSockets(t.Context(), keys)
+			_, err = ReplaceSockets(t.Context(), v, keys)
 			qt.Check(t, qt.ErrorIs(err, ErrKey))
 		})
 	}
@@ -183,10 +184,10 @@ func TestEditKeepsUnknownFields(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(got, append(append(wire.AppendVarint(nil, 1, 6), odd...), unknown...)))
 
 	socket := wire.AppendVarint(wire.AppendVarint(wire.AppendVarint(nil, 1, 9), 2, 77), 9, 2)
-	file := wire.AppendVarint(wire.AppendVarint(nil, fileEntryType, fileInetSk), fileEntryID, 9)
-	file = append(wire.AppendBytes(file, fileEntryInet, socket), unknown...)
+	file := wire.AppendVarint(wire.AppendVarint(nil, image.FileEntryType, image.FileInetSk), image.FileEntryID, 9)
+	file = append(wire.AppendBytes(file, image.FileEntryInet, socket), unknown...)
 	e := socketEdit{keys: map[uint64]string{77: "key"}, taken: map[string]uint64{"key": 77}, ids: make(map[uint32]int)}
-	records, err := e.files([]Record{{Message: file}, {Message: unknown}})
+	records, err := e.files([]image.Record{{Message: file}, {Message: unknown}})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(records, 2))
 	qt.Check(t, qt.DeepEquals(records[0].Message[len(records[0].Message)-len(unknown):], unknown))

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"testing"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
@@ -19,14 +20,14 @@ func TestReadOwners(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(owners, 0))
 
-	names, err := Names(dir)
+	names, err := image.Names(dir)
 	qt.Assert(t, qt.IsNil(err))
-	at, err := Descriptors(dir, names)
+	at, err := image.Descriptors(dir, names)
 	qt.Assert(t, qt.IsNil(err))
 	var want Owner
-	change(t, dir, "files.img", func(img *Image) {
+	change(t, dir, "files.img", func(img *image.Image) {
 		for i, r := range img.Records {
-			f, err := Unmarshal[fdinfo.FileEntry](r.Message)
+			f, err := image.Unmarshal[fdinfo.FileEntry](r.Message)
 			qt.Assert(t, qt.IsNil(err))
 			ref, open := at[f.GetId()]
 			if f.Reg == nil || !open {
@@ -53,7 +54,7 @@ func TestClearAsync(t *testing.T) {
 		Id: proto.Uint32(2000), Flags: proto.Uint32(unix.O_ASYNC | unix.O_NONBLOCK), Fown: owner,
 	}}
 	v := editDump(t, proto.CloneOf(entry))
-	qt.Assert(t, qt.IsNil(v.ClearAsync()))
+	qt.Assert(t, qt.IsNil(ClearAsync(v)))
 	entry.Ify.Flags = proto.Uint32(unix.O_NONBLOCK)
 	qt.Assert(t, qt.IsTrue(proto.Equal(lastFile(t, v), entry)))
 }

@@ -1,46 +1,49 @@
-package image
+package openfile
 
 import (
 	"fmt"
 	"slices"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
+const packetFor = 1 // sk_packet_entry.id_for
+
 // files turns the held sockets among file_entry records into regular files.
-func (e *socketEdit) files(records []Record) ([]Record, error) {
+func (e *socketEdit) files(records []image.Record) ([]image.Record, error) {
 	edited := slices.Clone(records)
 	// One block of memory for all new messages: 5000 small ones would cost
 	// more than everything else here.
 	block := make([]byte, 0, len(e.keys)*96)
 	var scratch []byte
 	for i, rec := range records {
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read file %d: %w", i, err)
 		}
 		switch file.Kind {
-		case FileReg:
+		case image.FileReg:
 			if err := e.checkName(file); err != nil {
 				return nil, err
 			}
-		case fileInetSk, fileUnixSk:
-			key, held := e.keys[file.inode]
-			if file.Kind == fileUnixSk {
-				e.unix = append(e.unix, unixPeer{file.inode, file.peer, file.Extra&UnixExternal != 0})
+		case image.FileInetSk, image.FileUnixSk:
+			key, held := e.keys[file.Inode]
+			if file.Kind == image.FileUnixSk {
+				e.unix = append(e.unix, unixPeer{file.Inode, file.Peer, file.Extra&image.UnixExternal != 0})
 			}
 			if !held {
 				continue
 			}
 			start := len(block)
-			scratch = appendReg(scratch[:0], file, key)
-			block, err = appendAsReg(block, rec.Message, scratch)
+			scratch = image.AppendReg(scratch[:0], file, key)
+			block, err = image.AppendAsReg(block, rec.Message, scratch)
 			if err != nil {
 				return nil, fmt.Errorf("edit file %#x: %w", file.ID, err)
 			}
 			edited[i].Message = block[start:len(block):len(block)]
 			e.ids[file.ID] = len(e.done)
-			e.done = append(e.done, Replaced{Inode: file.inode, Key: key, File: file.ID})
+			e.done = append(e.done, Replaced{Inode: file.Inode, Key: key, File: file.ID})
 		}
 	}
 	if err := e.checkPeers(); err != nil {
@@ -53,7 +56,7 @@ func (e *socketEdit) files(records []Record) ([]Record, error) {
 }
 
 // checkName makes sure that CRIU will not take a file for a held socket.
-func (e *socketEdit) checkName(file openFile) error {
+func (e *socketEdit) checkName(file image.OpenFile) error {
 	name, err := file.RegName()
 	if err != nil || len(name) == 0 {
 		return err
@@ -91,11 +94,11 @@ func (e *socketEdit) checkPeers() error {
 }
 
 // fdinfo changes the type of the descriptors of replaced files.
-func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
-	var edited []Record
+func (e *socketEdit) fdinfo(records []image.Record) ([]image.Record, error) {
+	var edited []image.Record
 	var block []byte
 	for i, rec := range records {
-		id, kind, err := ParseFdinfo(rec.Message)
+		id, kind, err := image.ParseFdinfo(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read descriptor %d: %w", i, err)
 		}
@@ -103,7 +106,7 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 		if !ok {
 			continue
 		}
-		if kind != fileInetSk && kind != fileUnixSk {
+		if kind != image.FileInetSk && kind != image.FileUnixSk {
 			return nil, fmt.Errorf("edit descriptor %d: %w: file %#x is a socket, the descriptor is of type %d", i, wire.ErrMalformed, id, kind)
 		}
 		if edited == nil {
@@ -111,7 +114,7 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 			block = make([]byte, 0, len(e.ids)*16)
 		}
 		start := len(block)
-		if block, err = wire.SetVarint(block, rec.Message, FdinfoType, FileReg); err != nil {
+		if block, err = wire.SetVarint(block, rec.Message, image.FdinfoType, image.FileReg); err != nil {
 			return nil, fmt.Errorf("edit descriptor %d: %w", i, err)
 		}
 		edited[i].Message = block[start:len(block):len(block)]
@@ -123,8 +126,8 @@ func (e *socketEdit) fdinfo(records []Record) ([]Record, error) {
 // queues drops the packets that wait for a replaced socket. With them left in,
 // CRIU finds no sender for descriptors in them and gives up
 // (unix_note_scm_rights in criu/sk-unix.c).
-func (e *socketEdit) queues(records []Record) ([]Record, error) {
-	kept := make([]Record, 0, len(records))
+func (e *socketEdit) queues(records []image.Record) ([]image.Record, error) {
+	kept := make([]image.Record, 0, len(records))
 	for i, rec := range records {
 		var id uint32
 		s := wire.Scan(rec.Message)

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
@@ -20,10 +21,10 @@ func FuzzReplaceSockets(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, files, fds, queues []byte, inode uint64) {
 		keys := map[uint64]string{inode: "key"}
-		if img, err := Decode(files); err == nil {
+		if img, err := image.Decode(files); err == nil {
 			for i, rec := range img.Records {
-				if file, err := ParseOpenFile(rec.Message); err == nil && file.inode != 0 && i%2 == 0 {
-					keys[file.inode] = string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + "-key"
+				if file, err := image.ParseOpenFile(rec.Message); err == nil && file.Inode != 0 && i%2 == 0 {
+					keys[file.Inode] = string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + "-key"
 				}
 			}
 		}
@@ -33,9 +34,9 @@ func FuzzReplaceSockets(f *testing.F) {
 		}
 		e := socketEdit{keys: keys, taken: taken, ids: make(map[uint32]int)}
 		for _, in := range []struct {
-			typ  Type
+			typ  image.Type
 			data []byte
-		}{{TypeFiles, files}, {TypeFdinfo, fds}, {TypeSkQueues, queues}} {
+		}{{image.TypeFiles, files}, {image.TypeFdinfo, fds}, {image.TypeSkQueues, queues}} {
 			out, err := e.file(in.typ, in.data)
 			if err != nil {
 				qt.Assert(t, qt.IsTrue(errors.Is(err, wire.ErrMalformed) || errors.Is(err, ErrKey) || errors.Is(err, ErrHalfHeld)),
@@ -51,21 +52,21 @@ func FuzzReplaceSockets(f *testing.F) {
 
 func checkEdit(t *testing.T, in, out []byte) {
 	t.Helper()
-	before, err := Decode(in)
+	before, err := image.Decode(in)
 	qt.Assert(t, qt.IsNil(err))
-	after, err := Decode(out)
+	after, err := image.Decode(out)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(after.Type, before.Type))
 	//exhaustive:ignore
 	switch before.Type {
-	case TypeSkQueues:
+	case image.TypeSkQueues:
 		qt.Assert(t, qt.IsTrue(len(after.Records) < len(before.Records)))
-	case TypeFiles:
+	case image.TypeFiles:
 		qt.Assert(t, qt.Equals(len(after.Records), len(before.Records)))
 		for i, rec := range after.Records {
-			file, err := ParseOpenFile(rec.Message)
+			file, err := image.ParseOpenFile(rec.Message)
 			qt.Assert(t, qt.IsNil(err))
-			if file.Kind != FileReg {
+			if file.Kind != image.FileReg {
 				qt.Assert(t, qt.IsTrue(bytes.Equal(rec.Message, before.Records[i].Message)))
 			}
 		}

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
@@ -25,16 +26,16 @@ func manySockets(tb testing.TB, n int) (images string, keys map[uint64]string) {
 		}
 	}
 	keys = make(map[uint64]string, n)
-	files, fds := &Image{Type: TypeFiles}, &Image{Type: TypeFdinfo}
+	files, fds := &image.Image{Type: image.TypeFiles}, &image.Image{Type: image.TypeFdinfo}
 	for i := range uint32(n) {
 		id, ino := 1000+i, 100000+i
 		socket.Id, socket.Isk.Id, socket.Isk.Ino = &id, &id, &ino
 		msg, err := proto.Marshal(socket)
 		qt.Assert(tb, qt.IsNil(err))
-		files.Records = append(files.Records, Record{Message: msg})
+		files.Records = append(files.Records, image.Record{Message: msg})
 		msg, err = proto.Marshal(&fdinfo.FdinfoEntry{Id: &id, Flags: new(uint32), Type: fdinfo.FdTypes_INETSK.Enum(), Fd: &i})
 		qt.Assert(tb, qt.IsNil(err))
-		fds.Records = append(fds.Records, Record{Message: msg})
+		fds.Records = append(fds.Records, image.Record{Message: msg})
 		keys[uint64(ino)] = fmt.Sprintf("%08x-app", ino)
 	}
 	qt.Assert(tb, qt.IsNil(os.WriteFile(filepath.Join(images, "files.img"), files.Encode(), 0o600)))
@@ -50,9 +51,9 @@ func BenchmarkReplaceSockets(b *testing.B) {
 			images, keys := manySockets(b, n)
 			dir := filepath.Join(b.TempDir(), "view")
 			for b.Loop() {
-				v, err := NewView(b.Context(), images, dir)
+				v, err := image.NewView(b.Context(), images, dir)
 				qt.Assert(b, qt.IsNil(err))
-				got, err := v.ReplaceSockets(b.Context(), keys)
+				got, err := ReplaceSockets(b.Context(), v, keys)
 				qt.Assert(b, qt.IsNil(err))
 				qt.Assert(b, qt.HasLen(got, n))
 				b.StopTimer()

@@ -1,46 +1,47 @@
-package image
+package openfile
 
 import (
 	"fmt"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // MoveSockets binds unix sockets, by their inodes in the dump, to other paths than those
 // that they were bound to: where their files were last. Errors are as those of
-// [View.ReplaceFiles].
-func (v *View) MoveSockets(paths map[uint64]string) error {
+// [Replace].
+func MoveSockets(v *image.View, paths map[uint64]string) error {
 	if len(paths) == 0 {
 		return nil
 	}
-	img, err := v.Decode("files.img", TypeFiles)
+	img, err := v.Decode("files.img", image.TypeFiles)
 	if err != nil {
 		return fmt.Errorf("move unix sockets: %w", err)
 	}
 	for i, rec := range img.Records {
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return fmt.Errorf("move unix sockets: file %d: %w", i, err)
 		}
-		place, ok := paths[file.inode]
-		if file.Kind != fileUnixSk || !ok {
+		place, ok := paths[file.Inode]
+		if file.Kind != image.FileUnixSk || !ok {
 			continue
 		}
 		var msg []byte
 		s := wire.Scan(rec.Message)
 		for s.Next() {
-			if s.Is(fileEntryUnix, wire.Bytes) {
+			if s.Is(image.FileEntryUnix, wire.Bytes) {
 				body, err := moveSocket(s.Bytes, place)
 				if err != nil {
-					return fmt.Errorf("move unix socket %d: %w", file.inode, err)
+					return fmt.Errorf("move unix socket %d: %w", file.Inode, err)
 				}
-				msg = wire.AppendBytes(msg, fileEntryUnix, body)
+				msg = wire.AppendBytes(msg, image.FileEntryUnix, body)
 			} else {
 				msg = append(msg, s.Raw...)
 			}
 		}
 		if s.Err != nil {
-			return fmt.Errorf("move unix socket %d: %w", file.inode, s.Err)
+			return fmt.Errorf("move unix socket %d: %w", file.Inode, s.Err)
 		}
 		img.Records[i].Message = msg
 	}

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"path/filepath"
@@ -13,6 +13,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 )
 
@@ -26,16 +27,16 @@ func handleOf(kind uint32, path *string) *fh.FhEntry {
 }
 
 // editDump is a view of a dump with one more open file.
-func editDump(t *testing.T, f *fdinfo.FileEntry) *View {
+func editDump(t *testing.T, f *fdinfo.FileEntry) *image.View {
 	t.Helper()
 	dir := imagetest.Dump(t, "plain")
-	change(t, dir, "files.img", func(img *Image) { add(t, img, f) })
-	v, err := NewView(t.Context(), dir, filepath.Join(t.TempDir(), "view"))
+	change(t, dir, "files.img", func(img *image.Image) { add(t, img, f) })
+	v, err := image.NewView(t.Context(), dir, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
 	return v
 }
 
-func lastFile(t *testing.T, v *View) *fdinfo.FileEntry {
+func lastFile(t *testing.T, v *image.View) *fdinfo.FileEntry {
 	t.Helper()
 	all := imagetest.Load[fdinfo.FileEntry](t, v.Dir(), "files.img")
 	return all[len(all)-1]
@@ -56,7 +57,7 @@ func TestSetWatches(t *testing.T) {
 			wd(3, handleOf(overlayHandle, new("/gone"))), wd(4, handleOf(1, nil)), wd(5, handleOf(overlayHandle, nil)),
 		},
 	}})
-	gone, err := v.SetWatches(map[WatchKey]string{{Device: 0x34, Inode: 1}: "/told"}, func(path string) bool { return path == "/told" || path == "/there" })
+	gone, err := SetWatches(v, map[WatchKey]string{{Device: 0x34, Inode: 1}: "/told"}, func(path string) bool { return path == "/told" || path == "/there" })
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(gone, []string{"/gone", "inode 5"}))
 	left := map[uint64]string{}
@@ -81,7 +82,7 @@ func TestSetMarks(t *testing.T) {
 		Id: proto.Uint32(2000), Flags: proto.Uint32(0), Fown: noOwner(), Faflags: proto.Uint32(0), Evflags: proto.Uint32(0),
 		Mark: []*fsnotify.FanotifyMarkEntry{ofInode, ofMount},
 	}})
-	gone, err := v.SetWatches(map[WatchKey]string{{Device: 0x34, Inode: 1}: "/told"}, func(string) bool { return true })
+	gone, err := SetWatches(v, map[WatchKey]string{{Device: 0x34, Inode: 1}: "/told"}, func(string) bool { return true })
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(gone, 0))
 	marks := lastFile(t, v).GetFfy().GetMark()
@@ -99,7 +100,7 @@ func TestMoveSockets(t *testing.T) {
 		},
 		Name: []byte("/run/it.tmp\x00"), Deleted: new(true), NameDir: new("/run"), MntId: new(int32(392)),
 	}})
-	qt.Assert(t, qt.IsNil(v.MoveSockets(map[uint64]string{77: "/run/it", 78: "/run/other"})))
+	qt.Assert(t, qt.IsNil(MoveSockets(v, map[uint64]string{77: "/run/it", 78: "/run/other"})))
 	sk := lastFile(t, v).GetUsk()
 	qt.Assert(t, qt.Equals(string(sk.GetName()), "/run/it\x00"))
 	qt.Assert(t, qt.IsFalse(sk.GetDeleted()))

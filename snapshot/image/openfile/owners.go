@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"fmt"
@@ -10,15 +10,16 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // Owner is who is sent signals by an open file (F_SETOWN_EX in fcntl(2)).
 type Owner struct {
-	At     DescriptorRef // one of the descriptors of the file
-	Kind   OwnerKind     // of ID
-	ID     int           // as the app numbers it
-	Signal int           // F_SETSIG; 0 for SIGIO
+	At     image.DescriptorRef // one of the descriptors of the file
+	Kind   OwnerKind           // of ID
+	ID     int                 // as the app numbers it
+	Signal int                 // F_SETSIG; 0 for SIGIO
 	// Async tells that the file has O_ASYNC, and so sends the signal. Otherwise a socket
 	// sends SIGURG alone.
 	Async bool
@@ -40,7 +41,7 @@ const (
 // Cost: 0.2 us a file, if none does.
 func ReadOwners(images string) ([]Owner, error) {
 	fail := func(err error) ([]Owner, error) { return nil, fmt.Errorf("list owners of files: %w", err) }
-	records, err := ReadRecords(filepath.Join(images, FilesImage), TypeFiles)
+	records, err := image.ReadRecords(filepath.Join(images, image.FilesImage), image.TypeFiles)
 	if err != nil {
 		return fail(err)
 	}
@@ -61,11 +62,11 @@ func ReadOwners(images string) ([]Owner, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
-	names, err := Names(images)
+	names, err := image.Names(images)
 	if err != nil {
 		return fail(err)
 	}
-	at, err := Descriptors(images, names)
+	at, err := image.Descriptors(images, names)
 	if err != nil {
 		return fail(err)
 	}
@@ -92,7 +93,7 @@ func parseOwner(msg []byte) (ownedFile, error) {
 	var f ownedFile
 	s := wire.Scan(msg)
 	for s.Next() {
-		if s.Is(fileEntryID, wire.Varint) {
+		if s.Is(image.FileEntryID, wire.Varint) {
 			f.id = uint32(s.Uint) //nolint:gosec // a uint32 in CRIU's definition
 		}
 		fields, ok := ownerFields()[s.Num]
@@ -168,8 +169,8 @@ var ownerFields = sync.OnceValue(func() map[protowire.Number]fieldsOfOwner {
 // CRIU gives it to open(2) of terminals and FIFOs, which then have the flag and send nothing,
 // and can't be told any more to send (fs/fcntl.c, setfl); and to inotify_init1(2), which
 // does not know it (criu/fsnotify.c, open_inotify_fd).
-func (v *View) ClearAsync() error {
-	err := v.EditAll(FilesImage, TypeFiles, func(msg []byte) ([]byte, error) {
+func ClearAsync(v *image.View) error {
+	err := v.EditAll(image.FilesImage, image.TypeFiles, func(msg []byte) ([]byte, error) {
 		for entry, fields := range ownerFields() {
 			var err error
 			msg, err = wire.EditAt(msg, []protowire.Number{entry}, func(body []byte) ([]byte, error) {

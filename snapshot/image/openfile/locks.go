@@ -1,9 +1,10 @@
-package image
+package openfile
 
 import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -18,9 +19,9 @@ const (
 	LockLease       LockKind = 8 // F_SETLEASE
 )
 
-// FileLock is a lock that a process of a dump has on a file.
-type FileLock struct {
-	At     DescriptorRef
+// Lock is a lock that a process of a dump has on a file.
+type Lock struct {
+	At     image.DescriptorRef
 	Kind   LockKind
 	Write  bool // an exclusive one
 	Start  int64
@@ -30,22 +31,22 @@ type FileLock struct {
 }
 
 // ReadLocks lists the file locks of a dump.
-func ReadLocks(images string) ([]FileLock, error) {
-	records, err := ReadRecords(filepath.Join(images, "filelocks.img"), TypeFileLocks)
+func ReadLocks(images string) ([]Lock, error) {
+	records, err := image.ReadRecords(filepath.Join(images, "filelocks.img"), image.TypeFileLocks)
 	if err != nil || len(records) == 0 {
 		return nil, err
 	}
-	files, err := ReadRecords(filepath.Join(images, "files.img"), TypeFiles)
+	files, err := image.ReadRecords(filepath.Join(images, "files.img"), image.TypeFiles)
 	if err != nil {
 		return nil, err
 	}
 	names := make(map[uint32]string)
 	for _, rec := range files {
-		file, err := ParseOpenFile(rec.Message)
+		file, err := image.ParseOpenFile(rec.Message)
 		if err != nil {
 			return nil, fmt.Errorf("read file locks: %w", err)
 		}
-		if file.Kind != FileReg {
+		if file.Kind != image.FileReg {
 			continue
 		}
 		name, err := file.RegName()
@@ -54,7 +55,7 @@ func ReadLocks(images string) ([]FileLock, error) {
 		}
 		names[file.ID] = string(name)
 	}
-	locks := make([]FileLock, len(records))
+	locks := make([]Lock, len(records))
 	for i, rec := range records {
 		l := &locks[i]
 		s := wire.Scan(rec.Message)
@@ -77,7 +78,7 @@ func ReadLocks(images string) ([]FileLock, error) {
 		if s.Err != nil {
 			return nil, fmt.Errorf("read file lock %d: %w", i, s.Err)
 		}
-		id, _, err := FindDescriptor(images, l.At)
+		id, _, err := image.FindDescriptor(images, l.At)
 		if err != nil {
 			return nil, fmt.Errorf("read file locks: %w", err)
 		}

@@ -1,13 +1,25 @@
-package image
+// Package openfile reads and edits what a dump says of the files that processes have open,
+// or mapped: sockets, eventfds, what inotify watches, and files with a name.
+//
+//   - [ReplaceSockets] and [Replace] turn files that somebody else has kept into ones that CRIU
+//     inherits by a key, and tell by [Replaced] what they did. That is how a held socket
+//     comes back to its process.
+//   - A [Saved] file is one of which the dump has only the name: a restore opens it again.
+//     [ReadSaved] and [ReadMapped] list them, [ChangeSaved] has a restore open another one.
+//   - [Lock], [Owner] and [WatchKey] are what hangs on open files, and CRIU brings back in
+//     part: file locks, who is sent signals, and what inotify and fanotify watch.
+package openfile
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
-// Replaced tells what [View.ReplaceSockets] did with one socket.
+// Replaced tells what [ReplaceSockets] did with one socket.
 type Replaced struct {
 	Inode uint64 // the kernel socket
 	Key   string // the name under which CRIU is to inherit it
@@ -42,7 +54,7 @@ var (
 // not in the answer; whether that is an error is for the caller to say. On an
 // error wrapping [ErrKey], [ErrHalfHeld] or [wire.ErrMalformed] the view is as it
 // was; after any other the view is only fit to be removed.
-func (v *View) ReplaceSockets(ctx context.Context, keys map[uint64]string) (map[uint64]Replaced, error) {
+func ReplaceSockets(ctx context.Context, v *image.View, keys map[uint64]string) (map[uint64]Replaced, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
@@ -125,19 +137,19 @@ type unixPeer struct {
 }
 
 // file edits one image and returns nil if there was nothing to change.
-func (e *socketEdit) file(want Type, data []byte) ([]byte, error) {
-	img, err := DecodeAs(want, data)
+func (e *socketEdit) file(want image.Type, data []byte) ([]byte, error) {
+	img, err := image.DecodeAs(want, data)
 	if err != nil {
 		return nil, err
 	}
-	var edited []Record
+	var edited []image.Record
 	//exhaustive:ignore
 	switch img.Type {
-	case TypeFiles:
+	case image.TypeFiles:
 		edited, err = e.files(img.Records)
-	case TypeFdinfo:
+	case image.TypeFdinfo:
 		edited, err = e.fdinfo(img.Records)
-	case TypeSkQueues:
+	case image.TypeSkQueues:
 		edited, err = e.queues(img.Records)
 	}
 	if err != nil || edited == nil {

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"bytes"
@@ -17,27 +17,28 @@ import (
 	"github.com/go-quicktest/qt"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/imagetest"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
 // change rewrites an image of a dump.
-func change(t *testing.T, dir, name string, fn func(*Image)) {
+func change(t *testing.T, dir, name string, fn func(*image.Image)) {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	data, err := os.ReadFile(path)
 	qt.Assert(t, qt.IsNil(err))
-	img, err := Decode(data)
+	img, err := image.Decode(data)
 	qt.Assert(t, qt.IsNil(err))
 	fn(img)
 	qt.Assert(t, qt.IsNil(os.WriteFile(path, img.Encode(), 0o600)))
 }
 
-func add(t *testing.T, img *Image, m proto.Message) {
+func add(t *testing.T, img *image.Image, m proto.Message) {
 	t.Helper()
 	msg, err := proto.Marshal(m)
 	qt.Assert(t, qt.IsNil(err))
-	img.Records = append(img.Records, Record{Message: msg})
+	img.Records = append(img.Records, image.Record{Message: msg})
 }
 
 // The files that objectDump adds to process 1, at descriptors that are their ids.
@@ -77,12 +78,12 @@ func objectDump(t *testing.T) string {
 		reg(queueWriter, "file[9:a]", 1, true),
 		reg(savedFile, "/etc/passwd", 0, false),
 	}
-	change(t, dir, "files.img", func(img *Image) {
+	change(t, dir, "files.img", func(img *image.Image) {
 		for _, f := range files {
 			add(t, img, f)
 		}
 	})
-	change(t, dir, "fdinfo-2.img", func(img *Image) {
+	change(t, dir, "fdinfo-2.img", func(img *image.Image) {
 		for _, f := range files {
 			add(t, img, &fdinfo.FdinfoEntry{Id: f.Id, Flags: proto.Uint32(1), Type: f.Type, Fd: f.Id})
 		}
@@ -94,7 +95,7 @@ func objectDump(t *testing.T) string {
 func owner(t *testing.T, dir string) int {
 	t.Helper()
 	for pid := range 10 {
-		if id, _, err := FindDescriptor(dir, DescriptorRef{PID: pid, FD: counter}); err == nil && id == counter {
+		if id, _, err := image.FindDescriptor(dir, image.DescriptorRef{PID: pid, FD: counter}); err == nil && id == counter {
 			return pid
 		}
 	}
@@ -108,14 +109,14 @@ func TestReplaceFiles(t *testing.T) {
 	images := objectDump(t)
 	pid := owner(t, images)
 	before := imagetest.Digests(t, images)
-	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+	v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
 	original := imagetest.Load[fdinfo.FileEntry](t, images, "files.img")
-	keys := map[DescriptorRef]string{
+	keys := map[image.DescriptorRef]string{
 		{PID: pid, FD: counter}: "a", {PID: pid, FD: notifier}: "b", {PID: pid, FD: queueReader}: "c", {PID: pid, FD: queueWriter}: "d",
 		{PID: pid, FD: 99999}: "no such descriptor", {PID: 12345, FD: 0}: "no such process",
 	}
-	got, err := v.ReplaceFiles(t.Context(), keys)
+	got, err := Replace(t.Context(), v, keys)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.DeepEquals(got, map[string]Replaced{
 		"a": {Key: "a", File: counter, FDs: 1}, "b": {Key: "b", File: notifier, FDs: 1},
@@ -127,7 +128,7 @@ func TestReplaceFiles(t *testing.T) {
 	qt.Assert(t, qt.HasLen(edited, len(original)))
 	seen := 0
 	for i, file := range edited {
-		key := keys[DescriptorRef{PID: pid, FD: int(file.GetId())}]
+		key := keys[image.DescriptorRef{PID: pid, FD: int(file.GetId())}]
 		if key == "" || file.GetId() < counter {
 			qt.Check(t, qt.IsTrue(proto.Equal(file, original[i])))
 			continue
@@ -153,9 +154,9 @@ func TestReplaceFiles(t *testing.T) {
 // A held file is replaced though CRIU has saved it by its path.
 func TestReplaceSavedFile(t *testing.T) {
 	images := objectDump(t)
-	v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+	v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 	qt.Assert(t, qt.IsNil(err))
-	got, err := v.ReplaceFiles(t.Context(), map[DescriptorRef]string{{PID: owner(t, images), FD: savedFile}: "a"})
+	got, err := Replace(t.Context(), v, map[image.DescriptorRef]string{{PID: owner(t, images), FD: savedFile}: "a"})
 	qt.Assert(t, qt.IsNil(err))
 	for _, file := range imagetest.Load[fdinfo.FileEntry](t, v.Dir(), "files.img") {
 		if file.GetId() == got["a"].File {
@@ -170,25 +171,25 @@ func TestReplaceSavedFile(t *testing.T) {
 func TestReplaceFilesErrors(t *testing.T) {
 	images := objectDump(t)
 	pid := owner(t, images)
-	at := func(fd int) DescriptorRef { return DescriptorRef{PID: pid, FD: fd} }
+	at := func(fd int) image.DescriptorRef { return image.DescriptorRef{PID: pid, FD: fd} }
 	tests := map[string]struct {
-		keys map[DescriptorRef]string
+		keys map[image.DescriptorRef]string
 		err  error
 	}{
-		"socket":           {map[DescriptorRef]string{at(socketFD(t, images)): "a"}, wire.ErrMalformed},
-		"no key":           {map[DescriptorRef]string{at(counter): ""}, ErrKey},
-		"key used twice":   {map[DescriptorRef]string{at(counter): "a", at(notifier): "a"}, ErrKey},
-		"name of a file":   {map[DescriptorRef]string{at(counter): "etc/passwd"}, ErrKey},
+		"socket":           {map[image.DescriptorRef]string{at(socketFD(t, images)): "a"}, wire.ErrMalformed},
+		"no key":           {map[image.DescriptorRef]string{at(counter): ""}, ErrKey},
+		"key used twice":   {map[image.DescriptorRef]string{at(counter): "a", at(notifier): "a"}, ErrKey},
+		"name of a file":   {map[image.DescriptorRef]string{at(counter): "etc/passwd"}, ErrKey},
 		"nothing":          {nil, nil},
-		"nothing that is":  {map[DescriptorRef]string{{PID: pid, FD: 99999}: "a"}, nil},
-		"absolute as key":  {map[DescriptorRef]string{at(counter): "/a"}, ErrKey},
-		"two, none exists": {map[DescriptorRef]string{{PID: pid, FD: 99999}: "a", {PID: pid, FD: 99998}: "b"}, nil},
+		"nothing that is":  {map[image.DescriptorRef]string{{PID: pid, FD: 99999}: "a"}, nil},
+		"absolute as key":  {map[image.DescriptorRef]string{at(counter): "/a"}, ErrKey},
+		"two, none exists": {map[image.DescriptorRef]string{{PID: pid, FD: 99999}: "a", {PID: pid, FD: 99998}: "b"}, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			v, err := NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
+			v, err := image.NewView(t.Context(), images, filepath.Join(t.TempDir(), "view"))
 			qt.Assert(t, qt.IsNil(err))
-			got, err := v.ReplaceFiles(t.Context(), tt.keys)
+			got, err := Replace(t.Context(), v, tt.keys)
 			qt.Assert(t, qt.HasLen(got, 0))
 			qt.Assert(t, qt.HasLen(imagetest.Edited(t, v.Dir(), v.Images()), 0))
 			if tt.err == nil {
@@ -215,11 +216,11 @@ func socketFD(t *testing.T, images string) int {
 func TestReadEventfd(t *testing.T) {
 	images := objectDump(t)
 	pid := owner(t, images)
-	got, err := ReadEventfd(images, DescriptorRef{PID: pid, FD: counter})
+	got, err := ReadEventfd(images, image.DescriptorRef{PID: pid, FD: counter})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(got.Count, 1<<40))
 	qt.Assert(t, qt.Equals(got.Flags, 0o4002))
-	for name, at := range map[string]DescriptorRef{
+	for name, at := range map[string]image.DescriptorRef{
 		"inotify": {PID: pid, FD: notifier}, "no descriptor": {PID: pid, FD: 99999}, "no process": {PID: 12345},
 	} {
 		_, err := ReadEventfd(images, at)
@@ -236,13 +237,13 @@ func FuzzReplaceFiles(f *testing.F) {
 		}
 	})
 	f.Fuzz(func(t *testing.T, id uint32, data []byte) {
-		img, err := Decode(data)
-		if err != nil || img.Type != TypeFiles && img.Type != TypeFdinfo {
+		img, err := image.Decode(data)
+		if err != nil || img.Type != image.TypeFiles && img.Type != image.TypeFdinfo {
 			return
 		}
 		edit := fileEdit{keys: make(map[uint32]string), taken: make(map[string]bool)}
 		qt.Assert(t, qt.IsNil(edit.add(id, "key")))
-		if img.Type == TypeFdinfo {
+		if img.Type == image.TypeFdinfo {
 			edit.done = map[uint32]*Replaced{id: {File: id}}
 		}
 		edited, err := edit.image(img.Type, img.Records)
@@ -256,11 +257,11 @@ func FuzzReplaceFiles(f *testing.F) {
 		qt.Assert(t, qt.HasLen(edited, len(img.Records)))
 		for i, rec := range edited {
 			var got uint32
-			if img.Type == TypeFiles {
-				file, err := ParseOpenFile(rec.Message)
+			if img.Type == image.TypeFiles {
+				file, err := image.ParseOpenFile(rec.Message)
 				qt.Assert(t, qt.IsNil(err))
 				got = file.ID
-			} else if got, _, err = ParseFdinfo(rec.Message); err != nil {
+			} else if got, _, err = image.ParseFdinfo(rec.Message); err != nil {
 				t.Fatal(err)
 			}
 			if got != id {

@@ -1,4 +1,4 @@
-package image
+package openfile
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/wire"
 )
 
@@ -23,11 +24,11 @@ type WatchKey struct {
 // notification), and searches directories for what is not in it while the app stands
 // still, for seconds (irmap_lookup). It proves that a path still leads there.
 func WriteWatches(work string, paths map[WatchKey]string) error {
-	list := &Image{Head: HeadService, Type: TypeIrmapCache}
+	list := &image.Image{Head: image.HeadService, Type: image.TypeIrmapCache}
 	for key, path := range paths {
 		msg := wire.AppendVarint(nil, 1, uint64(key.Device)) // irmap_cache_entry
 		msg = wire.AppendVarint(msg, 2, key.Inode)
-		list.Records = append(list.Records, Record{Message: wire.AppendBytes(msg, 3, []byte(path))})
+		list.Records = append(list.Records, image.Record{Message: wire.AppendBytes(msg, 3, []byte(path))})
 	}
 	if err := os.WriteFile(filepath.Join(work, "irmap-cache"), list.Encode(), 0o600); err != nil {
 		return fmt.Errorf("list what is watched: %w", err)
@@ -44,15 +45,15 @@ const fileEntryFanotify = 14
 // SetWatches writes into a view the paths of the files that inotify and fanotify instances
 // watch, where the dump has no path. If exists says that a watched file is not there any more,
 // the watch is left out of the view, and the file's path, or number, is returned: CRIU would
-// fail otherwise (fsnotify.c, get_mark_path). Errors are as those of [View.ReplaceFiles].
-func (v *View) SetWatches(paths map[WatchKey]string, exists func(path string) bool) (gone []string, err error) {
-	img, err := v.Decode("files.img", TypeFiles)
+// fail otherwise (fsnotify.c, get_mark_path). Errors are as those of [Replace].
+func SetWatches(v *image.View, paths map[WatchKey]string, exists func(path string) bool) (gone []string, err error) {
+	img, err := v.Decode("files.img", image.TypeFiles)
 	if err != nil {
 		return nil, fmt.Errorf("set watches: %w", err)
 	}
 	e := watchEdit{paths: paths, exists: exists}
 	for i, rec := range img.Records {
-		edited, err := e.edit(rec.Message, fileEntryInotify, fileEntryFanotify, (*watchEdit).instance)
+		edited, err := e.edit(rec.Message, image.FileEntryInotify, fileEntryFanotify, (*watchEdit).instance)
 		if err != nil {
 			return nil, fmt.Errorf("set watches of file %d: %w", i, err)
 		}
@@ -98,7 +99,7 @@ func (e *watchEdit) edit(msg []byte, one, other protowire.Number, fn func(*watch
 
 // instance edits an inotify_file_entry or fanotify_file_entry.
 func (e *watchEdit) instance(kind protowire.Number, msg []byte) ([]byte, error) {
-	if kind == fileEntryInotify {
+	if kind == image.FileEntryInotify {
 		const wd = 5
 		return e.edit(msg, wd, wd, (*watchEdit).watch)
 	}
