@@ -56,7 +56,7 @@ type Totals struct {
 }
 
 // ImageFile is one file of a dump.
-type ImageFile struct { //nolint:revive // an image; File is an open file of a process
+type ImageFile struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"` // raw for pages and for output of other programs
 	SizeBytes uint64 `json:"size_bytes"`

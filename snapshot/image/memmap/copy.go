@@ -82,7 +82,7 @@ func (e *edit) unmap(ctx context.Context, d *image.Dump, entry *pstree.PstreeEnt
 	if err != nil {
 		return err
 	}
-	if err := writePages(ctx, e.view, name, sources); err != nil {
+	if err := writePages(ctx, name, sources); err != nil {
 		return err
 	}
 	runs := make([]Run, len(sources))
@@ -158,7 +158,7 @@ func (e *edit) sources(t *image.Task, plan *Plan, own *os.File, bases map[string
 }
 
 // writePages makes a pages image of the pages of all sources.
-func writePages(ctx context.Context, v *image.View, path string, sources []source) (err error) {
+func writePages(ctx context.Context, path string, sources []source) (err error) {
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("copy pages: %w", err)
 	}
