@@ -74,7 +74,7 @@ type Sleep struct {
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
 func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *event.Operation) (_ *Outcome, err error) {
-	release, err := a.Take(ctx, "hibernate")
+	release, err := eng.turn(ctx, a, "hibernate")
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	if err := eng.VEM.HolderReady(ctx); err != nil {
 		return nil, err
 	}
-	r, err := eng.begin(ctx, eng.kinds.hibernate, a, op)
+	r, err := eng.begin(eng.kinds.hibernate, a, op)
 	if err != nil {
 		return nil, err
 	}

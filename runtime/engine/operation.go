@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -53,12 +55,24 @@ func (eng *Engine) birthKind(t journal.Table) *Kind {
 	return &Kind{Table: t, Undo: func(ctx context.Context, r *Run) error { return eng.Expunge(ctx, r.Subject) }}
 }
 
-// begin begins an operation on an app that is there. What an earlier operation has left open is
-// ended first. The caller has the app's turn.
-func (eng *Engine) begin(ctx context.Context, k *Kind, a *App, op *event.Operation) (*Run, error) {
-	if err := eng.endOpen(ctx, a); err != nil {
+// turn takes an app's turn. What an earlier operation has left open is ended first.
+func (eng *Engine) turn(ctx context.Context, a *App, what string) (release func(), err error) {
+	release, err = a.Take(ctx, what)
+	if err != nil {
 		return nil, err
 	}
+	if err = eng.endOpen(ctx, a); err == nil && a.Gone() {
+		err = fmt.Errorf("app %s: %w", a.Name(), errdefs.ErrNotFound)
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// begin begins an operation on an app that is there. The caller has the app's turn.
+func (eng *Engine) begin(k *Kind, a *App, op *event.Operation) (*Run, error) {
 	rec, _ := a.Read()
 	if !slices.Contains(k.From, string(rec.Status)) {
 		return nil, &app.StatusError{App: rec.Name, Status: rec.Now(), Done: k.Done}
@@ -70,7 +84,7 @@ func (eng *Engine) begin(ctx context.Context, k *Kind, a *App, op *event.Operati
 // it, or it could neither be undone nor be finished. The caller has the app's turn.
 func (eng *Engine) endOpen(ctx context.Context, a *App) error {
 	rec, _ := a.Read()
-	if !rec.Operation.Open() {
+	if !rec.Operation.Open() || a.Gone() {
 		return nil
 	}
 	k, ok := eng.kinds.byName[rec.Operation.Kind]

@@ -86,7 +86,7 @@ type SnapshotRequest struct {
 // TakeSnapshot saves an app under a name. If it fails the app goes on as it
 // was, and no snapshot is left.
 func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest) (_ *snapshot.Manifest, _ *Outcome, err error) {
-	release, err := a.Take(ctx, "snapshot")
+	release, err := eng.turn(ctx, a, "snapshot")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -109,7 +109,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 		return nil, nil, err
 	}
 	defer free()
-	r, err := eng.begin(ctx, eng.kinds.snapshot, a, req.Op)
+	r, err := eng.begin(eng.kinds.snapshot, a, req.Op)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -148,7 +148,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 // saveAtRest makes a snapshot of an app without processes, which stays as it is. The caller has
 // its turn.
 func (eng *Engine) saveAtRest(ctx context.Context, a *App, req SnapshotRequest) (*snapshot.Manifest, *Outcome, error) {
-	r, err := eng.begin(ctx, eng.kinds.save, a, req.Op)
+	r, err := eng.begin(eng.kinds.save, a, req.Op)
 	if err != nil {
 		return nil, nil, err
 	}

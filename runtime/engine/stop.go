@@ -15,16 +15,11 @@ import (
 // Stop ends an app. A held one is dropped without waking it: its connections
 // are reset.
 func (eng *Engine) Stop(ctx context.Context, a *App, sig unix.Signal, grace time.Duration) error {
-	release, err := a.Take(ctx, "stop")
+	release, err := eng.turn(ctx, a, "stop")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if a.Status() == app.Held {
-		if err := eng.endOpen(ctx, a); err != nil { // a restack
-			return err
-		}
-	}
 	switch a.Status() { //nolint:exhaustive // the others are steps of an operation, and this one has the turn
 	case app.Stopped:
 		return nil

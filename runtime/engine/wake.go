@@ -52,7 +52,7 @@ type Awakening struct {
 
 // Wake revives a held app onto its held sockets. If it fails the app stays held.
 func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Operation) (_ *Outcome, err error) {
-	release, err := a.Take(ctx, "wake")
+	release, err := eng.turn(ctx, a, "wake")
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 		return nil, errors.Join(err, eng.rearm(a))
 	}
 	a.Amend(func(rec *app.Record) { rec.WokenBy = how.By })
-	r, err := eng.begin(ctx, eng.kinds.wake, a, op)
+	r, err := eng.begin(eng.kinds.wake, a, op)
 	if err != nil {
 		return nil, errors.Join(err, eng.rearm(a))
 	}
