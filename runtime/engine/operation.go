@@ -12,11 +12,11 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 )
 
-// Kind is one kind of operation on an app, Run one that goes on.
-type (
-	Kind = journal.Kind[*App]
-	Run  = journal.Run[*App]
-)
+// Kind is one kind of operation on an app.
+type Kind = journal.Kind[*App]
+
+// Run is an operation on an app that goes on.
+type Run = journal.Run[*App]
 
 // kinds are the operations of an engine. Each is made in the file of its operation.
 type kinds struct {

@@ -214,7 +214,7 @@ func (r *Run[S]) meet(ctx context.Context, s *Step) error {
 // told is what becomes of an error when it is too late to undo anything.
 func (r *Run[S]) told(ctx context.Context, err error) {
 	r.Subject.Note(err)
-	r.kind.Log.ErrorContext(ctx, "too late to undo "+r.kind.Name, slog.String("name", r.Subject.Name()), slog.Any("error", err))
+	r.kind.Log.ErrorContext(ctx, "too late to undo it", slog.String("operation", r.kind.Name), slog.String("name", r.Subject.Name()), slog.Any("error", err))
 }
 
 // late tells whether there is no way back.
