@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
 
 // side is one of two commits that are compared.
@@ -32,7 +35,7 @@ var programs = []string{"subject", "gauge", "hostkeeper"}
 // turn is a run of this program that measures once. So what else the machine does
 // meanwhile meets both. Only the programs of snapctl are the other commit's, and the
 // benchmarks of its packages: the commit may be older than the benchmark.
-func against(ctx context.Context, b *bench, commit string, turns int, out string) (err error) {
+func against(ctx context.Context, b *rig.Bench, commit string, turns int, out string) (err error) {
 	dir, err := os.MkdirTemp("", "snapctl-bench-")
 	if err != nil {
 		return err
@@ -53,13 +56,13 @@ func against(ctx context.Context, b *bench, commit string, turns int, out string
 			return err
 		}
 	}
-	if b.small {
+	if b.Small {
 		turns = 1
 	}
-	c := &comparison{out: b.report.out}
+	c := &report.Comparison{Out: b.Report.Out}
 	var errs []error
-	for _, name := range b.names(ctx) {
-		if c.has(name) { // measured together with an earlier one
+	for _, name := range names(ctx, b) {
+		if c.Has(name) { // measured together with an earlier one
 			continue
 		}
 		for turn := range turns {
@@ -77,25 +80,25 @@ func against(ctx context.Context, b *bench, commit string, turns int, out string
 					fmt.Fprintln(os.Stderr, "bench:", err)
 					errs = append(errs, err)
 				}
-				c.add(i, rows)
+				c.Add(i, rows)
 			}
 		}
-		c.tell(name)
+		c.Tell(name)
 	}
-	c.table(commit)
-	return errors.Join(append(errs, c.write(out))...)
+	c.Table(commit)
+	return errors.Join(append(errs, c.Write(out))...)
 }
 
 // names are those of the benchmarks that were asked for.
-func (b *bench) names(ctx context.Context) []string {
+func names(ctx context.Context, b *rig.Bench) []string {
 	var names []string
 	asked := *b
-	asked.list = func(name string) {
+	asked.List = func(name string) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
-	_ = asked.measure(ctx) // nothing is measured, so nothing fails
+	_ = measure(ctx, &asked) // nothing is measured, so nothing fails
 	return names
 }
 
@@ -119,13 +122,13 @@ func (s side) build(ctx context.Context) error {
 }
 
 // measure runs a benchmark once with the side's programs.
-func (s side) measure(ctx context.Context, b *bench, name, out string) ([]Row, error) {
+func (s side) measure(ctx context.Context, b *rig.Bench, name, out string) ([]report.Row, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	args := []string{"-only", "^" + regexp.QuoteMeta(name) + "$", "-passes", "1", "-tree", s.tree, "-out", out}
-	if b.small {
+	if b.Small {
 		args = append(args, "-once")
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
@@ -144,7 +147,7 @@ func (s side) measure(ctx context.Context, b *bench, name, out string) ([]Row, e
 	if err != nil {
 		return nil, err
 	}
-	var rows []Row
+	var rows []report.Row
 	return rows, json.Unmarshal(data, &rows)
 }
 

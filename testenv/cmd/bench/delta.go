@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
 
 // saving is what saving an app cost.
@@ -18,19 +20,19 @@ type saving struct{ frozen, mib float64 } // in ms, and of new bytes on the disk
 // delta measures what it costs to save a process again of whose memory little has
 // changed: it was woken in between, so that its memory is a mapping of what was
 // saved before, and a part of it was written to since.
-func delta(ctx context.Context, b *bench) error {
-	total, changed, passes := 1024, 64, min(b.passes, 3)
-	if b.small {
+func delta(ctx context.Context, b *rig.Bench) error {
+	total, changed, passes := 1024, 64, min(b.Passes, 3)
+	if b.Small {
 		total, changed = 128, 8
 	}
 	name := fmt.Sprintf("memory=%dMiB,changed=%dMiB", total, changed)
-	if !b.wants("delta/snapshot/"+name) && !b.wants("delta/hibernate/"+name) {
+	if !b.Wants("delta/snapshot/"+name) && !b.Wants("delta/hibernate/"+name) {
 		return nil
 	}
 	all := make(map[string][]saving)
-	err := withWorld(ctx, func(w *world) error {
+	err := rig.WithWorld(ctx, func(w *rig.World) error {
 		for pass := range passes {
-			if err := w.savings(ctx, all, total, changed, pass); err != nil {
+			if err := savings(ctx, w, all, total, changed, pass); err != nil {
 				return err
 			}
 		}
@@ -44,19 +46,19 @@ func delta(ctx context.Context, b *bench) error {
 		for _, s := range all[key] {
 			frozen, mib = append(frozen, s.frozen), append(mib, s.mib)
 		}
-		return saving{median(frozen), median(mib)}
+		return saving{report.Median(frozen), report.Median(mib)}
 	}
 	for _, op := range []string{"snapshot", "hibernate"} {
 		first, second := middle(op+"/first"), middle(op+"/second")
-		frozen := Row{
+		frozen := report.Row{
 			Name: "delta/" + op + "/" + name + "/frozen", Unit: "ms frozen", Ours: second.frozen, Other: first.frozen,
 			OtherName: "first " + op,
 		}
-		if !b.small { // else most of the time does not depend on memory
+		if !b.Small { // else most of the time does not depend on memory
 			frozen.Goal = 1.0 / 8
 		}
-		b.report.add(frozen)
-		b.report.add(Row{
+		b.Report.Add(frozen)
+		b.Report.Add(report.Row{
 			Name: "delta/" + op + "/" + name + "/disk", Unit: "MiB", Ours: second.mib, Other: first.mib,
 			OtherName: "first " + op, Goal: float64(changed) * 1.25, GoalOn: "ours",
 		})
@@ -65,12 +67,12 @@ func delta(ctx context.Context, b *bench) error {
 }
 
 // savings measures one app: two snapshots, and two hibernations.
-func (w *world) savings(ctx context.Context, all map[string][]saving, total, changed, pass int) error {
-	g, err := w.gauge(ctx, "subject", endpoint, total)
+func savings(ctx context.Context, w *rig.World, all map[string][]saving, total, changed, pass int) error {
+	g, err := w.Gauge(ctx, "subject", rig.Endpoint, total)
 	if err != nil {
 		return err
 	}
-	defer g.close()
+	defer g.Close()
 	measure := func(key string, save func() (*api.Result, error)) error {
 		before, err := diskUse(w.StateDir())
 		if err != nil {
@@ -85,19 +87,19 @@ func (w *world) savings(ctx context.Context, all map[string][]saving, total, cha
 			return err
 		}
 		frozen := time.Duration(r.GetFrozenUs()) * time.Microsecond
-		all[key] = append(all[key], saving{frozen: ms(frozen), mib: float64(after.since(before)) / (1 << 20)})
+		all[key] = append(all[key], saving{frozen: rig.MS(frozen), mib: float64(after.since(before)) / (1 << 20)})
 		return nil
 	}
 	hibernate := func() (*api.Result, error) {
-		return w.api.Hibernate(ctx, &api.HibernateRequest{Name: "subject"}, nil)
+		return w.API.Hibernate(ctx, &api.HibernateRequest{Name: "subject"}, nil)
 	}
 	snapshot := func(name string) func() (*api.Result, error) {
 		return func() (*api.Result, error) {
-			return w.api.TakeSnapshot(ctx, &api.SnapshotRequest{App: "subject", Name: name}, nil)
+			return w.API.TakeSnapshot(ctx, &api.SnapshotRequest{App: "subject", Name: name}, nil)
 		}
 	}
 	change := func(seed int) error {
-		_, err := g.do("change", changed, seed)
+		_, err := g.Do("change", changed, seed)
 		return err
 	}
 	if err := measure("snapshot/first", snapshot("first")); err != nil {
@@ -110,7 +112,7 @@ func (w *world) savings(ctx context.Context, all map[string][]saving, total, cha
 	if err := measure("hibernate/first", hibernate); err != nil {
 		return err
 	}
-	if _, err := w.api.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil); err != nil {
+	if _, err := w.API.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil); err != nil {
 		return err
 	}
 	if err := change(10*pass + 3); err != nil {
@@ -126,18 +128,18 @@ func (w *world) savings(ctx context.Context, all map[string][]saving, total, cha
 		return err
 	}
 	// It has to be alive and well after all that.
-	if _, err := w.api.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil); err != nil {
+	if _, err := w.API.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil); err != nil {
 		return err
 	}
-	if _, err := g.do("read"); err != nil {
+	if _, err := g.Do("read"); err != nil {
 		return err
 	}
 	for _, name := range []string{"second", "first"} {
-		if err := w.api.RemoveSnapshot(ctx, name); err != nil {
+		if err := w.API.RemoveSnapshot(ctx, name); err != nil {
 			return err
 		}
 	}
-	return w.remove(ctx, "subject")
+	return w.Remove(ctx, "subject")
 }
 
 // disk is what files take on a disk, in bytes, by their inodes.

@@ -8,38 +8,40 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
 
 // freezeMany measures how long an app stands still that has many threads, processes and
 // descriptors, each of which is looked at meanwhile, beside stock CRIU; and for how long
 // of that it does what.
-func freezeMany(ctx context.Context, b *bench) error {
+func freezeMany(ctx context.Context, b *rig.Bench) error {
 	threads, processes, files := 400, 100, 2000
-	if b.small {
+	if b.Small {
 		threads, processes, files = 20, 5, 100
 	}
 	name := fmt.Sprintf("freeze/many/threads=%d,processes=%d,files=%d", threads, processes, files)
-	if !b.wants(name) {
+	if !b.Wants(name) {
 		return nil
 	}
 	args := []string{"-threads", fmt.Sprint(threads), "-processes", fmt.Sprint(processes), "-files", fmt.Sprint(files)}
 	var ours, other []float64
 	steps := make(map[string][]float64)
-	err := withWorld(ctx, func(w *world) error {
-		if err := w.program(ctx, "subject", endpoint, "gauge", args...); err != nil {
+	err := rig.WithWorld(ctx, func(w *rig.World) error {
+		if err := w.Program(ctx, "subject", rig.Endpoint, "gauge", args...); err != nil {
 			return err
 		}
 		path, err := w.Install(ctx, "gauge")
 		if err != nil {
 			return err
 		}
-		s, err := w.stockProgram(ctx, append([]string{path}, args...)...)
+		s, err := w.StockProgram(ctx, append([]string{path}, args...)...)
 		if err != nil {
 			return err
 		}
-		defer s.end()
-		for _, at := range []string{endpoint, loopback} { // all of it is there when it listens
-			conn, err := w.dial(ctx, at)
+		defer s.End()
+		for _, at := range []string{rig.Endpoint, rig.Loopback} { // all of it is there when it listens
+			conn, err := w.Dial(ctx, at)
 			if err != nil {
 				return err
 			}
@@ -47,32 +49,32 @@ func freezeMany(ctx context.Context, b *bench) error {
 				return err
 			}
 		}
-		for range b.passes {
-			r, err := w.api.TakeSnapshot(ctx, &api.SnapshotRequest{App: "subject", Name: "s"}, nil)
+		for range b.Passes {
+			r, err := w.API.TakeSnapshot(ctx, &api.SnapshotRequest{App: "subject", Name: "s"}, nil)
 			if err != nil {
 				return err
 			}
-			ours = append(ours, ms(time.Duration(r.GetFrozenUs())*time.Microsecond))
+			ours = append(ours, rig.MS(time.Duration(r.GetFrozenUs())*time.Microsecond))
 			for step, us := range r.GetStepsUs() {
 				steps[step] = append(steps[step], float64(us)/1000)
 			}
-			if err := w.api.RemoveSnapshot(ctx, "s"); err != nil {
+			if err := w.API.RemoveSnapshot(ctx, "s"); err != nil {
 				return err
 			}
-			d, err := s.dump(ctx, "nftables", "--leave-running", "--shell-job")
+			d, err := s.Dump(ctx, "nftables", "--leave-running", "--shell-job")
 			if err != nil {
 				return err
 			}
-			other = append(other, ms(d))
+			other = append(other, rig.MS(d))
 		}
-		return w.remove(ctx, "subject")
+		return w.Remove(ctx, "subject")
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	b.report.add(Row{Name: name, Unit: "ms frozen", Ours: median(ours), Other: median(other), OtherName: "criu nftables lock"})
+	b.Report.Add(report.Row{Name: name, Unit: "ms frozen", Ours: report.Median(ours), Other: report.Median(other), OtherName: "criu nftables lock"})
 	for _, step := range slices.Sorted(maps.Keys(steps)) {
-		b.report.add(Row{Name: name + "/" + step, Unit: "ms", Ours: median(steps[step]), OtherName: "-"})
+		b.Report.Add(report.Row{Name: name + "/" + step, Unit: "ms", Ours: report.Median(steps[step]), OtherName: "-"})
 	}
 	return nil
 }

@@ -2,7 +2,7 @@
 // CRIU and with runc, in one run on one machine: only the ratios mean anything
 // elsewhere. Everything runs on scratch hosts.
 //
-// It prints a table and writes dist/bench.json, a list of rows, see [Row].
+// It prints a table and writes dist/bench.json, a list of rows, see [report.Row].
 package main
 
 import (
@@ -18,6 +18,10 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/clones"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
 
 func main() {
@@ -32,16 +36,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	err := prepare()
-	b := &bench{report: &report{out: os.Stdout}, passes: *passes, small: *once, tree: *tree}
+	b := &rig.Bench{Report: &report.Report{Out: os.Stdout}, Passes: *passes, Small: *once, Tree: *tree}
 	if err == nil {
-		b.only, err = regexp.Compile(*only)
+		b.Only, err = regexp.Compile(*only)
 	}
 	switch {
 	case err != nil:
 	case *commit != "":
 		err = against(ctx, b, *commit, *turns, cmp.Or(*out, "dist/against.json"))
 	default:
-		err = b.run(ctx, cmp.Or(*out, "dist/bench.json"))
+		err = run(ctx, b, cmp.Or(*out, "dist/bench.json"))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
@@ -52,29 +56,7 @@ func main() {
 // benchmark is one family of measurements.
 type benchmark struct {
 	name string // of the family; its rows are called name/...
-	run  func(ctx context.Context, b *bench) error
-}
-
-// bench is what a benchmark works with.
-type bench struct {
-	report *report
-	only   *regexp.Regexp
-	passes int    // of each measurement; the median counts
-	small  bool   // one pass, and without the large sizes
-	tree   string // the source of which the benchmarks of packages are run
-
-	// list is called instead of measuring, with what was asked for; nil to measure.
-	list func(name string)
-}
-
-// wants tells whether a row was asked for and is to be measured.
-func (b *bench) wants(name string) bool {
-	wanted := b.only.MatchString(name)
-	if wanted && b.list != nil {
-		b.list(name)
-		return false
-	}
-	return wanted
+	run  func(ctx context.Context, b *rig.Bench) error
 }
 
 func prepare() error {
@@ -87,29 +69,29 @@ func prepare() error {
 }
 
 // run measures what was asked for and tells it.
-func (b *bench) run(ctx context.Context, out string) error {
-	if b.small {
-		b.passes = 1
+func run(ctx context.Context, b *rig.Bench, out string) error {
+	if b.Small {
+		b.Passes = 1
 	}
-	err := b.measure(ctx)
+	err := measure(ctx, b)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	b.report.table()
-	if werr := b.report.write(out); werr != nil {
+	b.Report.Table()
+	if werr := b.Report.Write(out); werr != nil {
 		return werr
 	}
 	if err != nil {
 		return err
 	}
-	if missed := b.report.missed(); len(missed) > 0 && !b.small {
-		fmt.Fprintln(b.report.out, "missed goals:", strings.Join(missed, ", "))
+	if missed := b.Report.Missed(); len(missed) > 0 && !b.Small {
+		fmt.Fprintln(b.Report.Out, "missed goals:", strings.Join(missed, ", "))
 	}
 	return nil
 }
 
 // measure runs all benchmarks, and goes on if one fails.
-func (b *bench) measure(ctx context.Context) error {
+func measure(ctx context.Context, b *rig.Bench) error {
 	var errs []error
 	for _, bm := range []benchmark{
 		{"freeze", freeze},
@@ -123,8 +105,8 @@ func (b *bench) measure(ctx context.Context) error {
 		{"delta", delta},
 		{"steady", steady},
 		{"guard", guard},
-		{"clone", clones},
-		{"pool", pool},
+		{"clone", clones.Many},
+		{"pool", clones.Pool},
 		{"hold/stall", stall},
 		{"hold/apps", manyApps},
 		{"fabric", fabric},

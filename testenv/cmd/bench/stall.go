@@ -7,49 +7,51 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
 
 // stall measures how much longer than the server was away a peer waits for the
 // answer to a byte that it sent meanwhile: nothing is lost, but TCP may have
 // backed off.
-func stall(ctx context.Context, b *bench) error {
+func stall(ctx context.Context, b *rig.Bench) error {
 	holds := []time.Duration{100 * time.Millisecond, time.Second, 10 * time.Second}
-	if b.small {
+	if b.Small {
 		holds = holds[:2]
 	}
 	for _, hold := range holds {
 		name := "hold/stall/" + hold.String()
-		if !b.wants(name) {
+		if !b.Wants(name) {
 			continue
 		}
 		var ours, theirs []float64
-		err := withWorld(ctx, func(w *world) error {
-			if err := w.subject(ctx, "subject", endpoint, 0); err != nil {
+		err := rig.WithWorld(ctx, func(w *rig.World) error {
+			if err := w.Subject(ctx, "subject", rig.Endpoint, 0); err != nil {
 				return err
 			}
-			conns, err := w.crowd(ctx, endpoint, 100)
+			conns, err := w.Crowd(ctx, rig.Endpoint, 100)
 			if err != nil {
 				return err
 			}
-			defer closeAll(conns)
-			for range b.passes {
-				extra, err := w.stallOurs(ctx, conns, hold)
+			defer rig.CloseAll(conns)
+			for range b.Passes {
+				extra, err := stallOurs(ctx, w, conns, hold)
 				if err != nil {
 					return err
 				}
 				ours = append(ours, extra...)
-				if extra, err = w.stallStock(ctx, hold); err != nil {
+				if extra, err = stallStock(ctx, w, hold); err != nil {
 					return err
 				}
 				theirs = append(theirs, extra...)
 			}
-			return w.remove(ctx, "subject")
+			return w.Remove(ctx, "subject")
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		b.report.add(Row{
-			Name: name, Unit: "ms p99", Ours: percentile(ours, 99), Other: percentile(theirs, 99), OtherName: "criu nftables lock",
+		b.Report.Add(report.Row{
+			Name: name, Unit: "ms p99", Ours: report.Percentile(ours, 99), Other: report.Percentile(theirs, 99), OtherName: "criu nftables lock",
 			Goal: 5, GoalOn: "ours",
 		})
 	}
@@ -97,39 +99,39 @@ func away(ctx context.Context, conns []net.Conn, hold time.Duration, back func()
 		if a.err != nil {
 			return nil, a.err
 		}
-		extra = append(extra, max(0, ms(a.at.Sub(returned))))
+		extra = append(extra, max(0, rig.MS(a.at.Sub(returned))))
 	}
 	return extra, nil
 }
 
 // stallOurs holds the app; nothing but the command wakes it.
-func (w *world) stallOurs(ctx context.Context, conns []net.Conn, hold time.Duration) ([]float64, error) {
-	if _, err := w.api.Hibernate(ctx, &api.HibernateRequest{Name: "subject"}, nil); err != nil {
+func stallOurs(ctx context.Context, w *rig.World, conns []net.Conn, hold time.Duration) ([]float64, error) {
+	if _, err := w.API.Hibernate(ctx, &api.HibernateRequest{Name: "subject"}, nil); err != nil {
 		return nil, err
 	}
 	return away(ctx, conns, hold, func() error {
-		_, err := w.api.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil)
+		_, err := w.API.Wake(ctx, &api.WakeRequest{Name: "subject"}, nil)
 		return err
 	})
 }
 
 // stallStock has CRIU save and restore the connections, behind its lock.
-func (w *world) stallStock(ctx context.Context, hold time.Duration) ([]float64, error) {
-	s, err := w.stockSubject(ctx, 0)
+func stallStock(ctx context.Context, w *rig.World, hold time.Duration) ([]float64, error) {
+	s, err := w.StockSubject(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer s.end()
-	conns, err := w.crowd(ctx, loopback, 20)
+	defer s.End()
+	conns, err := w.Crowd(ctx, rig.Loopback, 20)
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(conns)
-	if _, err := s.dump(ctx, "nftables"); err != nil {
+	defer rig.CloseAll(conns)
+	if _, err := s.Dump(ctx, "nftables"); err != nil {
 		return nil, err
 	}
 	return away(ctx, conns, hold, func() error {
-		_, err := s.restore(ctx, "--tcp-established")
+		_, err := s.Restore(ctx, "--tcp-established")
 		return err
 	})
 }

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
 
 // steady measures what a woken app costs afterwards. Its goals are for an app that
 // is warm, that is, has its memory again.
-func steady(ctx context.Context, b *bench) error {
+func steady(ctx context.Context, b *rig.Bench) error {
 	return errors.Join(touch(ctx, b), steadyRedis(ctx, b), steadyPostgres(ctx, b))
 }
 
@@ -20,60 +21,60 @@ func steady(ctx context.Context, b *bench) error {
 // beside one that was never frozen. Then what no mapping can save, and copying
 // pays for earlier: a wake and the first use of all memory, beside stock CRIU's
 // restore and the same use.
-func touch(ctx context.Context, b *bench) error {
-	mib, passes := 1024, min(b.passes, 3)
-	if b.small {
+func touch(ctx context.Context, b *rig.Bench) error {
+	mib, passes := 1024, min(b.Passes, 3)
+	if b.Small {
 		mib = 64
 	}
 	name := fmt.Sprintf("steady/memory=%dMiB", mib)
-	if !b.wants(name) {
+	if !b.Wants(name) {
 		return nil
 	}
 	var ours, other touches
-	err := withWorld(ctx, func(w *world) error {
-		fresh, err := w.gauge(ctx, "fresh", "10.77.0.8", mib)
+	err := rig.WithWorld(ctx, func(w *rig.World) error {
+		fresh, err := w.Gauge(ctx, "fresh", "10.77.0.8", mib)
 		if err != nil {
 			return err
 		}
-		defer fresh.close()
-		woken, err := w.gauge(ctx, "woken", endpoint, mib)
+		defer fresh.Close()
+		woken, err := w.Gauge(ctx, "woken", rig.Endpoint, mib)
 		if err != nil {
 			return err
 		}
-		defer woken.close()
+		defer woken.Close()
 		for range passes {
 			if err := other.add(fresh, 0); err != nil {
 				return err
 			}
-			if _, err := w.api.Hibernate(ctx, &api.HibernateRequest{Name: "woken"}, nil); err != nil {
+			if _, err := w.API.Hibernate(ctx, &api.HibernateRequest{Name: "woken"}, nil); err != nil {
 				return err
 			}
-			s, err := w.command(ctx, "wake", "woken")
+			s, err := w.TimedCLI(ctx, "wake", "woken")
 			if err != nil {
 				return err
 			}
-			if err := ours.add(woken, s.command); err != nil {
+			if err := ours.add(woken, s.Command); err != nil {
 				return err
 			}
 		}
-		return errors.Join(w.remove(ctx, "woken"), w.remove(ctx, "fresh"))
+		return errors.Join(w.Remove(ctx, "woken"), w.Remove(ctx, "fresh"))
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	var stock touches
-	if err := withWorld(ctx, func(w *world) error { return w.stockTouches(ctx, &stock, mib, passes) }); err != nil {
+	if err := rig.WithWorld(ctx, func(w *rig.World) error { return stockTouches(ctx, w, &stock, mib, passes) }); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	for _, t := range touchOrder {
-		row := Row{Name: name + "/" + t.name, Unit: "ms", Ours: median(ours.took[t.name]), Other: median(other.took[t.name]), OtherName: "never frozen"}
+		row := report.Row{Name: name + "/" + t.name, Unit: "ms", Ours: report.Median(ours.took[t.name]), Other: report.Median(other.took[t.name]), OtherName: "never frozen"}
 		if t.warm {
 			row.Goal = 1 / 0.95
 		}
-		b.report.add(row)
+		b.Report.Add(row)
 	}
-	b.report.add(Row{
-		Name: name + "/back-and-used", Unit: "ms", Ours: median(ours.whole), Other: median(stock.whole),
+	b.Report.Add(report.Row{
+		Name: name + "/back-and-used", Unit: "ms", Ours: report.Median(ours.whole), Other: report.Median(stock.whole),
 		OtherName: "criu restore, and the same use",
 	})
 	return nil
@@ -100,7 +101,7 @@ type touches struct {
 	whole []float64 // until it was back, its memory read, and written
 }
 
-func (t *touches) add(g *gauge, back time.Duration) error {
+func (t *touches) add(g *rig.Gauge, back time.Duration) error {
 	if t.took == nil {
 		t.took = make(map[string][]float64)
 	}
@@ -108,75 +109,55 @@ func (t *touches) add(g *gauge, back time.Duration) error {
 	for _, o := range touchOrder {
 		var values []float64
 		for range 5 {
-			d, err := g.do(o.command)
+			d, err := g.Do(o.command)
 			if err != nil {
 				return err
 			}
-			values = append(values, ms(d))
+			values = append(values, rig.MS(d))
 			if !o.warm { // there is but one first time
 				whole += d
 				break
 			}
 		}
-		t.took[o.name] = append(t.took[o.name], percentile(values, 25))
+		t.took[o.name] = append(t.took[o.name], report.Percentile(values, 25))
 	}
-	t.whole = append(t.whole, ms(whole))
+	t.whole = append(t.whole, rig.MS(whole))
 	return nil
 }
 
 // stockTouches has stock CRIU bring the process back.
-func (w *world) stockTouches(ctx context.Context, t *touches, mib, passes int) error {
+func stockTouches(ctx context.Context, w *rig.World, t *touches, mib, passes int) error {
 	path, err := w.Install(ctx, "gauge")
 	if err != nil {
 		return err
 	}
-	s, err := w.stockProgram(ctx, path, "-memory", fmt.Sprint(mib))
+	s, err := w.StockProgram(ctx, path, "-memory", fmt.Sprint(mib))
 	if err != nil {
 		return err
 	}
-	defer s.end()
-	g, err := w.dialGauge(ctx, loopback)
+	defer s.End()
+	g, err := w.DialGauge(ctx, rig.Loopback)
 	if err != nil {
 		return err
 	}
-	g.close()
-	if _, err := s.dump(ctx, "skip", "--tcp-close"); err != nil {
+	g.Close()
+	if _, err := s.Dump(ctx, "skip", "--tcp-close"); err != nil {
 		return err
 	}
 	for range passes {
-		took, err := s.restore(ctx, "--tcp-close")
+		took, err := s.Restore(ctx, "--tcp-close")
 		if err != nil {
 			return err
 		}
-		if g, err = w.dialGauge(ctx, loopback); err != nil {
+		if g, err = w.DialGauge(ctx, rig.Loopback); err != nil {
 			return err
 		}
 		err = t.add(g, took)
-		g.close()
-		s.end()
+		g.Close()
+		s.End()
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// rates has two sides of a comparison take turns, each beginning as often as the
-// other, and returns the rate of both. The quarter of the turns that were disturbed
-// least counts: what differs is far less than what else goes on in a machine.
-func rates(n int, ours, other func() (float64, error)) (float64, float64, error) {
-	var values [2][]float64
-	sides := []func() (float64, error){ours, other}
-	order := []int{0, 1}
-	for range n {
-		for _, i := range order {
-			v, err := sides[i]()
-			if err != nil {
-				return 0, 0, err
-			}
-			values[i] = append(values[i], v)
-		}
-		slices.Reverse(order)
-	}
-	return percentile(values[0], 75), percentile(values[1], 75), nil
 }

@@ -16,35 +16,37 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
 // steadyPostgres measures a database that was woken beside one that was never
 // frozen.
-func steadyPostgres(ctx context.Context, b *bench) error {
-	if !b.wants("steady/pgbench/tpcb") && !b.wants("steady/pgbench/select") {
+func steadyPostgres(ctx context.Context, b *rig.Bench) error {
+	if !b.Wants("steady/pgbench/tpcb") && !b.Wants("steady/pgbench/select") {
 		return nil
 	}
 	bin, err := postgresPrograms()
 	if err != nil {
-		fmt.Fprintln(b.report.out, "steady/pgbench: left out:", err)
+		fmt.Fprintln(b.Report.Out, "steady/pgbench: left out:", err)
 		return nil
 	}
 	criu, drop, err := criuForOtherUsers(ctx)
 	if err != nil {
-		fmt.Fprintln(b.report.out, "steady/pgbench: left out:", err)
+		fmt.Fprintln(b.Report.Out, "steady/pgbench: left out:", err)
 		return nil
 	}
 	defer drop()
 	scale, rounds, seconds := 10, 15, 1
-	if b.small {
+	if b.Small {
 		scale, rounds, seconds = 1, 1, 1
 	}
 	const fresh = "10.77.0.8"
-	return withHost(ctx, host.Config{Name: "bench", CRIU: criu}, func(w *world) error {
+	return rig.WithHost(ctx, host.Config{Name: "bench", CRIU: criu}, func(w *rig.World) error {
 		p := &postgres{w: w, bin: bin}
 		g, gctx := errgroup.WithContext(ctx)
-		for app, at := range map[string]string{"woken": endpoint, "fresh": fresh} {
+		for app, at := range map[string]string{"woken": rig.Endpoint, "fresh": fresh} {
 			g.Go(func() error {
 				if err := p.start(gctx, app, at); err != nil {
 					return err
@@ -56,33 +58,33 @@ func steadyPostgres(ctx context.Context, b *bench) error {
 		if err := g.Wait(); err != nil {
 			return err
 		}
-		if err := w.cycle(ctx, "woken"); err != nil {
+		if err := w.Cycle(ctx, "woken"); err != nil {
 			return err
 		}
 		for _, m := range []struct {
 			name string
 			args []string
 		}{{"tpcb", nil}, {"select", []string{"-S"}}} {
-			if !b.wants("steady/pgbench/" + m.name) {
+			if !b.Wants("steady/pgbench/" + m.name) {
 				continue
 			}
 			side := func(at string) func() (float64, error) {
 				args := append([]string{"-n", "-c", "4", "-T", strconv.Itoa(seconds)}, m.args...)
 				return func() (float64, error) { return p.tps(ctx, at, args...) }
 			}
-			if _, _, err := rates(1, side(endpoint), side(fresh)); err != nil { // to get warm
+			if _, _, err := rig.Rates(1, side(rig.Endpoint), side(fresh)); err != nil { // to get warm
 				return err
 			}
-			ours, other, err := rates(rounds, side(endpoint), side(fresh))
+			ours, other, err := rig.Rates(rounds, side(rig.Endpoint), side(fresh))
 			if err != nil {
 				return err
 			}
-			b.report.add(Row{
+			b.Report.Add(report.Row{
 				Name: "steady/pgbench/" + m.name, Unit: "transactions/s", Ours: ours, Other: other,
 				OtherName: "never frozen", Goal: -0.95,
 			})
 		}
-		return errors.Join(w.remove(ctx, "woken"), w.remove(ctx, "fresh"))
+		return errors.Join(w.Remove(ctx, "woken"), w.Remove(ctx, "fresh"))
 	})
 }
 
@@ -135,13 +137,13 @@ func criuForOtherUsers(ctx context.Context) (path string, drop func(), err error
 
 // postgres runs databases as apps.
 type postgres struct {
-	w   *world
+	w   *rig.World
 	bin string
 }
 
 // start runs one and waits until it serves.
 func (p *postgres) start(ctx context.Context, app, at string) error {
-	_, err := p.w.api.Run(ctx, &api.RunRequest{
+	_, err := p.w.API.Run(ctx, &api.RunRequest{
 		Name: app, Endpoint: at, User: "postgres", Env: []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C"},
 		Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_NEVER},
 		Args: []string{"sh", "-ec", `
@@ -152,7 +154,7 @@ func (p *postgres) start(ctx context.Context, app, at string) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, time.Minute, func() error {
+	return rig.Until(ctx, time.Minute, func() error {
 		r, err := host.Run(p.w.Command(ctx, filepath.Join(p.bin, "pg_isready"), "-h", at))
 		if err == nil && r.Code != 0 {
 			err = fmt.Errorf("wait for postgres: %s", r.Stdout)

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bytes"
@@ -17,24 +17,25 @@ import (
 	"github.com/snapctl/snapctl/testenv/host"
 )
 
+// Where the benchmarked server is, unless there are several.
 const (
-	endpoint = "10.77.0.7"
+	Endpoint = "10.77.0.7"
 	port     = 7000
 )
 
-// world is a scratch host with a daemon.
-type world struct {
+// World is a scratch host with a daemon.
+type World struct {
 	*host.Host
-	api *client.Client
+	API *client.Client
 }
 
-// withWorld runs fn on a fresh scratch host and removes it.
-func withWorld(ctx context.Context, fn func(*world) error) error {
-	return withHost(ctx, host.Config{Name: "bench"}, fn)
+// WithWorld runs fn on a fresh scratch host and removes it.
+func WithWorld(ctx context.Context, fn func(*World) error) error {
+	return WithHost(ctx, host.Config{Name: "bench"}, fn)
 }
 
-// withHost is withWorld on a host of the caller's choice.
-func withHost(ctx context.Context, cfg host.Config, fn func(*world) error) (err error) {
+// WithHost is withWorld on a host of the caller's choice.
+func WithHost(ctx context.Context, cfg host.Config, fn func(*World) error) (err error) {
 	// The clients' ends of all connections are this process's.
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -53,54 +54,54 @@ func withHost(ctx context.Context, cfg host.Config, fn func(*world) error) (err 
 		defer cancel()
 		err = errors.Join(err, h.Close(clean))
 	}()
-	w := &world{Host: h}
-	if err := w.start(ctx); err != nil {
+	w := &World{Host: h}
+	if err := w.Start(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.api.Close()) }()
+	defer func() { err = errors.Join(err, w.API.Close()) }()
 	return fn(w)
 }
 
-// start starts the daemon and connects to it.
-func (w *world) start(ctx context.Context) error {
+// Start starts the daemon and connects to it.
+func (w *World) Start(ctx context.Context) error {
 	if err := w.StartDaemon(ctx, host.Daemon{}); err != nil {
 		return err
 	}
 	c, err := client.Dial(ctx, w.Socket())
-	w.api = c
+	w.API = c
 	return err
 }
 
-// subject runs the benchmarked server as an app.
-func (w *world) subject(ctx context.Context, name, at string, mib int) error {
-	return w.program(ctx, name, at, "subject", "-memory", fmt.Sprint(mib))
+// Subject runs the benchmarked server as an app.
+func (w *World) Subject(ctx context.Context, name, at string, mib int) error {
+	return w.Program(ctx, name, at, "subject", "-memory", fmt.Sprint(mib))
 }
 
-// program runs a program of this module as an app.
-func (w *world) program(ctx context.Context, name, at, program string, args ...string) error {
+// Program runs a program of this module as an app.
+func (w *World) Program(ctx context.Context, name, at, program string, args ...string) error {
 	path, err := w.Install(ctx, program)
 	if err != nil {
 		return err
 	}
-	_, err = w.api.Run(ctx, &api.RunRequest{
+	_, err = w.API.Run(ctx, &api.RunRequest{
 		Name: name, Endpoint: at, Args: append([]string{path}, args...),
 		Env: []string{"GOMAXPROCS=1"}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA},
 	})
 	return err
 }
 
-// cycle hibernates an app and wakes it by command: its memory is mapped then.
-func (w *world) cycle(ctx context.Context, app string) error {
-	if _, err := w.api.Hibernate(ctx, &api.HibernateRequest{Name: app}, nil); err != nil {
+// Cycle hibernates an app and wakes it by command: its memory is mapped then.
+func (w *World) Cycle(ctx context.Context, app string) error {
+	if _, err := w.API.Hibernate(ctx, &api.HibernateRequest{Name: app}, nil); err != nil {
 		return err
 	}
-	_, err := w.api.Wake(ctx, &api.WakeRequest{Name: app}, nil)
+	_, err := w.API.Wake(ctx, &api.WakeRequest{Name: app}, nil)
 	return err
 }
 
-// timed runs a program inside the host and returns how long it took, from the
+// Timed runs a program inside the host and returns how long it took, from the
 // moment it is executed: a shell that is inside by then does that.
-func (w *world) timed(ctx context.Context, name string, args ...string) (time.Duration, host.Result, error) {
+func (w *World) Timed(ctx context.Context, name string, args ...string) (time.Duration, host.Result, error) {
 	args = append([]string{"-c", `echo; read -r go; exec "$0" "$@" </dev/null`, name}, args...)
 	cmd := w.Command(ctx, "sh", args...)
 	var stderr bytes.Buffer
@@ -130,20 +131,21 @@ func (w *world) timed(ctx context.Context, name string, args ...string) (time.Du
 	return time.Since(began), r, errors.Join(err, rerr, werr)
 }
 
-func (w *world) remove(ctx context.Context, name string) error {
-	return w.api.Remove(context.WithoutCancel(ctx), &api.RemoveRequest{Name: name, Force: true})
+// Remove ends an app and removes it.
+func (w *World) Remove(ctx context.Context, name string) error {
+	return w.API.Remove(context.WithoutCancel(ctx), &api.RemoveRequest{Name: name, Force: true})
 }
 
-// crowd opens n connections and has each echoed once.
-func (w *world) crowd(ctx context.Context, at string, n int) ([]net.Conn, error) {
+// Crowd opens n connections and has each echoed once.
+func (w *World) Crowd(ctx context.Context, at string, n int) ([]net.Conn, error) {
 	conns := make([]net.Conn, 0, n)
 	for len(conns) < n {
-		conn, err := w.dial(ctx, at)
+		conn, err := w.Dial(ctx, at)
 		if err == nil {
-			_, err = ping(conn)
+			_, err = Ping(conn)
 		}
 		if err != nil {
-			closeAll(conns)
+			CloseAll(conns)
 			return nil, err
 		}
 		conns = append(conns, conn)
@@ -151,9 +153,9 @@ func (w *world) crowd(ctx context.Context, at string, n int) ([]net.Conn, error)
 	return conns, nil
 }
 
-// dial connects as soon as the server listens.
-func (w *world) dial(ctx context.Context, at string) (conn net.Conn, err error) {
-	err = until(ctx, time.Minute, func() error {
+// Dial connects as soon as the server listens.
+func (w *World) Dial(ctx context.Context, at string) (conn net.Conn, err error) {
+	err = Until(ctx, time.Minute, func() error {
 		conn, err = w.DialContext(ctx, "tcp", net.JoinHostPort(at, fmt.Sprint(port)))
 		return err
 	})
@@ -163,8 +165,8 @@ func (w *world) dial(ctx context.Context, at string) (conn net.Conn, err error) 
 	return conn, nil
 }
 
-// until repeats fn until it succeeds, for what announces itself by nothing else.
-func until(ctx context.Context, patience time.Duration, fn func() error) error {
+// Until repeats fn until it succeeds, for what announces itself by nothing else.
+func Until(ctx context.Context, patience time.Duration, fn func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -182,14 +184,15 @@ func until(ctx context.Context, patience time.Duration, fn func() error) error {
 	}
 }
 
-func closeAll(conns []net.Conn) {
+// CloseAll closes clients' connections.
+func CloseAll(conns []net.Conn) {
 	for _, c := range conns {
 		_ = c.Close() // a client that is done
 	}
 }
 
-// ping sends a byte and returns how long its echo took.
-func ping(conn net.Conn) (time.Duration, error) {
+// Ping sends a byte and returns how long its echo took.
+func Ping(conn net.Conn) (time.Duration, error) {
 	began := time.Now()
 	if err := conn.SetDeadline(began.Add(2 * time.Minute)); err != nil {
 		return 0, err
@@ -204,4 +207,5 @@ func ping(conn net.Conn) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// MS is a duration in milliseconds.
+func MS(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

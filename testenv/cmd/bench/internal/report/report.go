@@ -1,4 +1,6 @@
-package main
+// Package report collects what was measured and tells it: [Row] by row, as a table, and as JSON. A
+// [Comparison] is of what two commits have measured by turns.
+package report
 
 import (
 	"encoding/json"
@@ -25,13 +27,14 @@ type Row struct {
 	OK     bool    `json:"ok"` // the goal is met, or there is none
 }
 
-// report collects rows.
-type report struct {
-	out  io.Writer
+// Report collects rows.
+type Report struct {
+	Out  io.Writer
 	rows []Row
 }
 
-func (r *report) add(row Row) {
+// Add judges a row and tells it.
+func (r *Report) Add(row Row) {
 	if row.Other != 0 {
 		row.Ratio = row.Ours / row.Other
 	}
@@ -44,11 +47,12 @@ func (r *report) add(row Row) {
 	}
 	row.OK = row.Goal == 0 || row.Goal > 0 && value <= row.Goal || row.Goal < 0 && value >= -row.Goal
 	r.rows = append(r.rows, row)
-	fmt.Fprintf(r.out, "%s: %.3g %s, %s %.3g\n", row.Name, row.Ours, row.Unit, row.OtherName, row.Other)
+	fmt.Fprintf(r.Out, "%s: %.3g %s, %s %.3g\n", row.Name, row.Ours, row.Unit, row.OtherName, row.Other)
 }
 
-func (r *report) table() {
-	w := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', 0)
+// Table tells all rows.
+func (r *Report) Table() {
+	w := tabwriter.NewWriter(r.Out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "\nNAME\tUNIT\tOURS\tOTHER\tWHAT\tRATIO\tGOAL\tOK")
 	for _, row := range r.rows {
 		goal := "-"
@@ -71,7 +75,8 @@ func (row Row) goalOn() string {
 	return row.GoalOn
 }
 
-func (r *report) missed() []string {
+// Missed are the names of the rows whose goals were missed.
+func (r *Report) Missed() []string {
 	var names []string
 	for _, row := range r.rows {
 		if !row.OK {
@@ -81,7 +86,8 @@ func (r *report) missed() []string {
 	return names
 }
 
-func (r *report) write(path string) error {
+// Write writes the rows to a file, as JSON.
+func (r *Report) Write(path string) error {
 	b, err := json.MarshalIndent(r.rows, "", "  ")
 	if err != nil {
 		return err
@@ -92,8 +98,8 @@ func (r *report) write(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
-// median is the middle value, or 0 of none.
-func median(values []float64) float64 {
+// Median is the middle value, or 0 of none.
+func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
 	}
@@ -101,8 +107,8 @@ func median(values []float64) float64 {
 	return v[len(v)/2]
 }
 
-// percentile is the smallest value that p percent of the values do not exceed.
-func percentile(values []float64, p int) float64 {
+// Percentile is the smallest value that p percent of the values do not exceed.
+func Percentile(values []float64, p int) float64 {
 	if len(values) == 0 {
 		return 0
 	}

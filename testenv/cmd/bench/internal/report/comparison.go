@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"encoding/json"
@@ -23,14 +23,14 @@ type compared struct {
 	Differs bool `json:"differs"`
 }
 
-// comparison collects what two commits measure.
-type comparison struct {
-	out  io.Writer
+// Comparison collects what two commits measure.
+type Comparison struct {
+	Out  io.Writer
 	rows []*compared
 }
 
-// add adds what one of them, 0 or 1, has measured in a turn.
-func (c *comparison) add(which int, rows []Row) {
+// Add adds what one of them, 0 or 1, has measured in a turn.
+func (c *Comparison) Add(which int, rows []Row) {
 	for _, row := range rows {
 		to := c.row(row)
 		if which == 0 {
@@ -42,7 +42,7 @@ func (c *comparison) add(which int, rows []Row) {
 	}
 }
 
-func (c *comparison) row(row Row) *compared {
+func (c *Comparison) row(row Row) *compared {
 	for _, r := range c.rows {
 		if r.Name == row.Name {
 			return r
@@ -53,8 +53,8 @@ func (c *comparison) row(row Row) *compared {
 	return r
 }
 
-// has tells whether rows of a benchmark are there.
-func (c *comparison) has(name string) bool {
+// Has tells whether rows of a benchmark are there.
+func (c *Comparison) Has(name string) bool {
 	for _, r := range c.rows {
 		if r.of(name) {
 			return true
@@ -71,8 +71,8 @@ func (r *compared) judge() {
 	if len(r.Ours) == 0 || len(r.Other) == 0 {
 		return
 	}
-	if m := median(r.Other); m != 0 {
-		r.Ratio = median(r.Ours) / m
+	if m := Median(r.Other); m != 0 {
+		r.Ratio = Median(r.Ours) / m
 	}
 	low, high := quartiles(r.Ours)
 	otherLow, otherHigh := quartiles(r.Other)
@@ -81,7 +81,7 @@ func (r *compared) judge() {
 
 // quartiles are the ends of the middle half of some values.
 func quartiles(values []float64) (low, high float64) {
-	return percentile(values, 25), percentile(values, 75)
+	return Percentile(values, 25), Percentile(values, 75)
 }
 
 func (r *compared) judgement() string {
@@ -111,21 +111,22 @@ func spread(values []float64) string {
 		return "-"
 	}
 	low, high := quartiles(values)
-	return fmt.Sprintf("%.3g (%.3g-%.3g)", median(values), low, high)
+	return fmt.Sprintf("%.3g (%.3g-%.3g)", Median(values), low, high)
 }
 
-// tell tells what was measured of a benchmark.
-func (c *comparison) tell(name string) {
+// Tell tells what was measured of a benchmark.
+func (c *Comparison) Tell(name string) {
 	for _, r := range c.rows {
 		if r.of(name) {
-			fmt.Fprintln(c.out, strings.ReplaceAll(r.String(), "\t", "  "))
+			fmt.Fprintln(c.Out, strings.ReplaceAll(r.String(), "\t", "  "))
 		}
 	}
 }
 
-func (c *comparison) table(commit string) {
-	fmt.Fprintf(c.out, "\nMedian of the turns, and their middle half in brackets; RATIO is this tree by %s.\n", commit)
-	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
+// Table tells all that was measured.
+func (c *Comparison) Table(commit string) {
+	fmt.Fprintf(c.Out, "\nMedian of the turns, and their middle half in brackets; RATIO is this tree by %s.\n", commit)
+	w := tabwriter.NewWriter(c.Out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tUNIT\tTHIS TREE\tOTHER\tRATIO\t")
 	for _, r := range c.rows {
 		fmt.Fprintln(w, r)
@@ -133,7 +134,8 @@ func (c *comparison) table(commit string) {
 	_ = w.Flush() // to the terminal
 }
 
-func (c *comparison) write(path string) error {
+// Write writes the rows to a file, as JSON.
+func (c *Comparison) Write(path string) error {
 	b, err := json.MarshalIndent(c.rows, "", "  ")
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package clones
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -26,30 +28,30 @@ type stockCopies struct {
 
 // copies has stock CRIU restore a redis as often as the machine has memory for it,
 // and ten times at most, and starts one that loads the same data.
-func (w *world) copies(ctx context.Context, b *bench, mib int) (c stockCopies, err error) {
+func copies(ctx context.Context, w *rig.World, b *rig.Bench, mib int) (c stockCopies, err error) {
 	dir, err := os.MkdirTemp(w.Dir(), "redis-")
 	if err != nil {
 		return c, err
 	}
-	s, err := w.stockProgram(ctx, redisArgs(dir)...)
+	s, err := w.StockProgram(ctx, rig.RedisArgs(dir)...)
 	if err != nil {
 		return c, err
 	}
-	defer s.end()
-	r, err := w.dialRedis(ctx, loopback)
+	defer s.End()
+	r, err := w.DialRedis(ctx, rig.Loopback)
 	if err != nil {
 		return c, err
 	}
-	err = errors.Join(r.populate(mib), r.want("SAVE", "+OK"))
-	r.close()
+	err = errors.Join(r.Populate(mib), r.Want("SAVE", "+OK"))
+	r.Close()
 	if err != nil {
 		return c, err
 	}
-	if _, err := s.dump(ctx, "skip", "--tcp-close"); err != nil {
+	if _, err := s.Dump(ctx, "skip", "--tcp-close"); err != nil {
 		return c, err
 	}
-	s.end()
-	if c.loaded, err = w.loads(ctx, redisArgs(dir), mib, min(b.passes, 3)); err != nil {
+	s.End()
+	if c.loaded, err = loads(ctx, w, rig.RedisArgs(dir), mib, min(b.Passes, 3)); err != nil {
 		return c, err
 	}
 	free, err := available()
@@ -58,7 +60,7 @@ func (w *world) copies(ctx context.Context, b *bench, mib int) (c stockCopies, e
 	}
 	// Each has its pages and page tables; half of the machine stays for others.
 	c.n = max(1, min(10, int(free/2/(1.3*float64(mib)+16))))
-	if b.small {
+	if b.Small {
 		c.n = min(c.n, 2)
 	}
 	var all []*stockCopy
@@ -68,12 +70,12 @@ func (w *world) copies(ctx context.Context, b *bench, mib int) (c stockCopies, e
 		}
 	}()
 	for i := range c.n {
-		one, took, err := s.copy(ctx, i, mib)
+		one, took, err := restoreCopy(ctx, s, i, mib)
 		if err != nil {
 			return c, err
 		}
 		all = append(all, one)
-		c.answered += ms(took) / float64(c.n)
+		c.answered += rig.MS(took) / float64(c.n)
 	}
 	if err := settle(ctx); err != nil {
 		return c, err
@@ -100,26 +102,26 @@ func (w *world) copies(ctx context.Context, b *bench, mib int) (c stockCopies, e
 
 // loads starts a redis that has its data in a file, and returns how long it takes
 // until it answers with it, in ms.
-func (w *world) loads(ctx context.Context, args []string, mib, passes int) (float64, error) {
+func loads(ctx context.Context, w *rig.World, args []string, mib, passes int) (float64, error) {
 	var took []float64
 	for range passes {
 		began := time.Now()
-		s, err := w.stockProgram(ctx, args...)
+		s, err := w.StockProgram(ctx, args...)
 		if err != nil {
 			return 0, err
 		}
-		r, err := w.dialRedis(ctx, loopback)
+		r, err := w.DialRedis(ctx, rig.Loopback)
 		if err == nil {
-			err = r.check(mib)
-			took = append(took, ms(time.Since(began)))
-			r.close()
+			err = r.Check(mib)
+			took = append(took, rig.MS(time.Since(began)))
+			r.Close()
 		}
-		s.end()
+		s.End()
 		if err != nil {
 			return 0, err
 		}
 	}
-	return median(took), nil
+	return report.Median(took), nil
 }
 
 // stockCopy is one of several processes that CRIU restored from the same images.
@@ -127,21 +129,21 @@ type stockCopy struct {
 	cmd *exec.Cmd
 }
 
-// copy restores the saved server once more, in namespaces of its own, where its
+// restoreCopy restores the saved server once more, in namespaces of its own, where its
 // process id and its port are free, and returns how long it takes until it answers.
-func (s *stock) copy(ctx context.Context, number, mib int) (*stockCopy, time.Duration, error) {
-	cmd := s.w.Command(context.WithoutCancel(ctx), "unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child=KILL",
+func restoreCopy(ctx context.Context, s *rig.Stock, number, mib int) (*stockCopy, time.Duration, error) {
+	cmd := s.World.Command(context.WithoutCancel(ctx), "unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child=KILL",
 		"sh", "-c", `ip link set lo up && exec "$0" restore -D "$1" -o "$2" --tcp-close </dev/null >/dev/null 2>&1`,
-		testenv.CRIUPath(), s.dir, fmt.Sprintf("copy-%d.log", number))
+		testenv.CRIUPath(), s.Dir, fmt.Sprintf("copy-%d.log", number))
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, 0, err
 	}
 	c := &stockCopy{cmd: cmd}
-	r, err := dialRedis(ctx, func() (net.Conn, error) { return c.dial(s.w) })
+	r, err := rig.DialRedis(ctx, func() (net.Conn, error) { return c.dial(s.World) })
 	if err == nil {
-		err = r.check(mib)
-		r.close()
+		err = r.Check(mib)
+		r.Close()
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, c.end())
@@ -150,7 +152,7 @@ func (s *stock) copy(ctx context.Context, number, mib int) (*stockCopy, time.Dur
 }
 
 // dial connects to the copy from its own network namespace, once it has one.
-func (c *stockCopy) dial(w *world) (conn net.Conn, err error) {
+func (c *stockCopy) dial(w *rig.World) (conn net.Conn, err error) {
 	ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", c.cmd.Process.Pid))
 	if err != nil {
 		return nil, err
@@ -165,7 +167,7 @@ func (c *stockCopy) dial(w *world) (conn net.Conn, err error) {
 		return nil, errors.New("not there yet")
 	}
 	err = ns.Do(func() error {
-		conn, err = net.DialTimeout("tcp", net.JoinHostPort(loopback, strconv.Itoa(redisPort)), time.Second)
+		conn, err = net.DialTimeout("tcp", net.JoinHostPort(rig.Loopback, strconv.Itoa(rig.RedisPort)), time.Second)
 		return err
 	})
 	return conn, err
