@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,8 +137,8 @@ func TestGivenPipes(t *testing.T) {
 	// The end of its input comes when the last writer closes it, and not before.
 	qt.Assert(t, qt.IsNil(in.Close()))
 	hear(t, out, "end")
-	_, err := stderr.ReadString('\n')
-	qt.Check(t, qt.IsNotNil(err), qt.Commentf("it has ended"))
+	_, err := io.Copy(io.Discard, stderr) // a program that was built to measure coverage says that it can't
+	qt.Check(t, qt.IsNil(err), qt.Commentf("it has ended"))
 }
 
 // flagsOf reads the flags of a process's standard streams.
