@@ -88,6 +88,10 @@ var things = map[string]func() (any, error){
 		l, err := (&net.ListenConfig{}).Listen(context.TODO(), "unix", "/first") //nolint:forbidigo // a program in an app
 		return l, errors.Join(err, os.Rename("/first", "/second"))
 	},
+	"far": func() (any, error) { // its path is too long to bind a socket to
+		l, err := (&net.ListenConfig{}).Listen(context.TODO(), "unix", "/near") //nolint:forbidigo // a program in an app
+		return l, errors.Join(err, os.Rename("/near", "/"+strings.Repeat("far", 40)))
+	},
 	"queue": func() (any, error) { return openQueueOfProgram() },
 	"shm":   func() (any, error) { return unix.SysvShmGet(unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o600) },
 }

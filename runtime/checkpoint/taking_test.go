@@ -105,10 +105,16 @@ func TestHoldOfAnApp(t *testing.T) {
 		kept = set
 		return nil
 	}
+	var passed []string
+	o.o.At = func(_ context.Context, step string) error {
+		passed = append(passed, step)
+		return nil
+	}
 	l := &holding{h: o}
 	qt.Assert(t, qt.IsNil(l.Hold(t.Context(), r.pids(t))))
 	qt.Assert(t, qt.IsNotNil(kept))
 	qt.Check(t, qt.Equals(l.set, kept))
+	qt.Check(t, qt.DeepEquals(passed, []string{"frozen", "collected", "held"}))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(l.set.Close())) })
 	list := lossy(kept)
 	qt.Check(t, qt.HasLen(of(snapshot.ExternalEventfd, list), 1))
@@ -166,6 +172,13 @@ func TestWatchesAndMovedSockets(t *testing.T) {
 	held, err := o.heldMoved(t.Context(), r.pids(t))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(held, moved))
+
+	// A socket that can't be bound where its file is can be held, and not copied.
+	r.make(t, "far")
+	_, err = o.moved(t.Context(), r.Subject, r.pids(t))
+	qt.Check(t, qt.ErrorIs(err, hold.ErrUnsupported))
+	_, err = o.heldMoved(t.Context(), r.pids(t))
+	qt.Check(t, qt.IsNil(err))
 }
 
 // TestQueuesOfAnApp proves that the ipc namespace of an app with POSIX message queues is kept, and
