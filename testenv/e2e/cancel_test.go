@@ -102,8 +102,8 @@ func (w *World) settled() {
 func TestCancelAtEveryPoint(t *testing.T) {
 	for _, name := range somePoints(t) {
 		do := breakable[operationOf(name)]
-		if do == nil {
-			continue // nothing ends a removal
+		if do == nil || name == "wake.dropped" {
+			continue // nothing ends a removal, or what comes after the answer
 		}
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients, g := pausedAt(t, name)

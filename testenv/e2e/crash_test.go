@@ -102,7 +102,14 @@ var stages = map[string]stage{
 			qt.Assert(w.t, qt.HasLen(w.snapshots(), 0))
 			w.empties("templates", "snapshots", "layers") // the app itself may map memory
 		},
-		done: func(w *World) { w.clone("t", "copy", nil); w.once("copy", api.Status_STATUS_RUNNING) },
+		done: func(w *World) {
+			w.Until("the template is there", func() error { // nobody has any app's turn at the last point
+				_, err := w.API.ShowTemplate(w.t.Context(), "t")
+				return err
+			})
+			w.clone("t", "copy", nil)
+			w.once("copy", api.Status_STATUS_RUNNING)
+		},
 	},
 	"clone":         cloningThree, // is part of the next one
 	"clone-request": cloningThree,
