@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/sandbox", "runtime/server", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
 	}},
 	{"runtime/server", []string{
@@ -33,10 +33,14 @@ var rooms = []room{
 		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
 		"template", "snapshot", "snapshot/store",
 	}},
+	{"runtime/sleeper", []string{
+		"runtime/app", "runtime/checkpoint", "runtime/engine", "runtime/event", "runtime/task",
+		"snapshot/alarm", "vem/fabric", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netns", "vem/pause", "vem/wake",
+	}},
 	{"runtime/engine", []string{
 		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/source", "runtime/storage", "runtime/task",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image/openfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
-		"vem", "vem/fabric", "vem/hold", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netconf", "vem/netns", "vem/pause", "vem/sockopt", "vem/wake",
+		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/wake",
 	}},
 	{"runtime/source", []string{
 		"runtime/app", "runtime/checkpoint/netstate", "snapshot", "snapshot/image/inspect", "snapshot/store", "template", "vem/sockopt", "vem/tcprepair",

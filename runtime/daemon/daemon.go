@@ -26,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
 	"github.com/snapctl/snapctl/snapshot"
@@ -112,14 +113,17 @@ func Operations() []journal.Table { return slices.Concat(engine.Operations(), cl
 // openApps opens what apps and their clones are made with. Neither knows an app yet.
 func (d *Daemon) openApps(ctx context.Context) (err error) {
 	opt := &d.opt
+	idle := &sleeper.Sleeper{Events: d.rooms.Events, Tasks: d.tasks, Log: d.log}
 	d.engine, err = engine.New(d.rooms, engine.Options{
 		StateDir: opt.StateDir, RunDir: opt.RunDir, Tasks: d.tasks, Log: d.log,
 		Origin:     snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion},
 		Unfinished: func(rec app.Record) bool { return d.clones.Unfinished(rec) }, ReadyGone: func() { d.clones.Soon() },
+		Followed: idle.Watch,
 	})
 	if err != nil {
 		return err
 	}
+	idle.Engine = d.engine
 	templates, err := catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.rooms.Store, Log: d.log})
 	if err != nil {
 		return err

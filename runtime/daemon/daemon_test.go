@@ -24,6 +24,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/metrics"
+	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
 	"github.com/snapctl/snapctl/snapshot/layer"
@@ -137,8 +138,8 @@ func TestLogOfOperations(t *testing.T) {
 	}{
 		{event.Event{Type: event.Ended, Kind: event.Wake, About: event.About{App: "cache"}}, `level=INFO msg="operation finished" operation=wake app=cache took=`},
 		{event.Event{Type: event.Ended, Kind: event.Wake, About: event.About{App: "cache"}, Err: no}, `level=ERROR msg="operation failed" operation=wake app=cache took=0s error="no room"`},
-		{event.Event{Type: event.Ended, Kind: event.Hibernate, About: event.About{App: "cache", Reason: engine.ByIdleness}, Err: no}, `level=DEBUG msg="operation failed"`},
-		{event.Event{Type: event.Ended, Kind: event.Hibernate, About: event.About{App: "cache", Reason: engine.ByIdleness}}, `level=INFO msg="operation finished" operation=hibernate app=cache reason=idle`},
+		{event.Event{Type: event.Ended, Kind: event.Hibernate, About: event.About{App: "cache", Reason: sleeper.ByIdleness}, Err: no}, `level=DEBUG msg="operation failed"`},
+		{event.Event{Type: event.Ended, Kind: event.Hibernate, About: event.About{App: "cache", Reason: sleeper.ByIdleness}}, `level=INFO msg="operation finished" operation=hibernate app=cache reason=idle`},
 		{event.Event{Type: event.Ended, Kind: event.FillPool, About: event.About{Template: "web"}, Err: no}, `level=DEBUG msg="operation failed" operation=fill-pool template=web`},
 		{event.Event{Type: event.Exited, About: event.About{App: "cache", Reason: "exit code 1"}}, `level=INFO msg="app ended" app=cache exit="exit code 1"`},
 		{event.Event{Type: event.Missed, Missed: 7}, `level=WARN msg="too much happened to be logged" missed=7`},

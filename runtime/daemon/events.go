@@ -4,9 +4,9 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/metrics"
+	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/snapshot/criu"
 )
 
@@ -68,7 +68,7 @@ func levelOf(e *event.Event) slog.Level {
 	switch {
 	case e.Kind == event.Clone, e.Kind == event.HandOut, e.Kind == event.FillPool:
 		return slog.LevelDebug // the request tells how it went, or the pool why it is not full
-	case e.Err != nil && e.Reason == engine.ByIdleness:
+	case e.Err != nil && e.Reason == sleeper.ByIdleness:
 		return slog.LevelDebug // it is tried again and again: the sleeper tells what is new
 	case e.Err != nil:
 		return slog.LevelError

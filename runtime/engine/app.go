@@ -31,7 +31,7 @@ type App struct {
 	// wasReady tells that it has stood ready, or does: see MakeReady. It does not change.
 	wasReady bool
 
-	sessions sessions // see attended
+	sessions sessions // see Attended
 
 	mu    sync.Mutex // guards what follows
 	exit  process.ExitStatus

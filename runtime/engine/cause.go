@@ -52,23 +52,3 @@ func (a *App) tellWakers(rec *app.Record, first *alarm.Alarm) {
 	}
 	a.Remark(fmt.Sprintf("nothing but `snapctl wake %s` can wake it: it listens nowhere, has no connection to anybody else, and no timer that may wake it", rec.Name), "")
 }
-
-// uselessError says why there is no use in hibernating an idle app, as only its images tell.
-type uselessError struct{ why string }
-
-func (e *uselessError) Error() string { return e.why }
-
-// heed looks at the first timer of an idle app while the app can still go on. If only a timer
-// could wake the app, it must have one; and if its first timer expires very soon, there is no
-// use in sleeping. An error lets the app go on.
-func (s *sleeper) heed(needsAlarm bool) func(*alarm.Alarm) error {
-	return func(first *alarm.Alarm) error {
-		switch {
-		case first == nil && needsAlarm:
-			return &uselessError{"nothing could wake it: it listens nowhere, has no connection to anybody else, and no timer is armed"}
-		case first != nil && s.rec.Wake.Timers && time.Until(first.Wake()) < alarm.Lead:
-			return &uselessError{"its timer would wake it at once: " + first.Timer}
-		}
-		return nil
-	}
-}

@@ -64,6 +64,10 @@ type Options struct {
 	// ReadyGone is called when an app that stood ready has ended, or was removed so that
 	// another one gets its address. It must return at once.
 	ReadyGone func()
+	// Followed is called when the engine has begun to follow the process of an app, and when
+	// one that stood ready was handed out. ended is closed when the process has ended. It must
+	// return at once.
+	Followed func(a *App, ended <-chan struct{})
 }
 
 // Engine has the apps of one host. One runs per state directory. Its methods may be called at
@@ -81,6 +85,7 @@ type Engine struct {
 	// As in Options.
 	unfinished func(app.Record) bool
 	readyGone  func()
+	followed   func(*App, <-chan struct{})
 	kinds      kinds
 }
 
@@ -88,7 +93,7 @@ type Engine struct {
 func New(rooms Rooms, opt Options) (*Engine, error) {
 	eng := &Engine{
 		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
-		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone,
+		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone, followed: opt.Followed,
 	}
 	eng.kinds = eng.makeKinds()
 	for _, dir := range []string{eng.appsDir(), filepath.Join(opt.RunDir, "apps")} {

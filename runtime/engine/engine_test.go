@@ -7,17 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/vem"
-	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // named is an app of which there is a record and nothing else.
@@ -100,25 +97,12 @@ func TestNamesOfOpenFiles(t *testing.T) {
 
 func TestSessionsAreListed(t *testing.T) {
 	a := named(t, "dev", app.State{Status: app.Running})
-	qt.Check(t, qt.Equals(a.attended(), ""))
+	qt.Check(t, qt.Equals(a.Attended(), ""))
 	end := a.sessions.begin(7, []string{"tmux", "attach"})
 	other := a.sessions.begin(8, []string{"top"})
-	qt.Check(t, qt.IsTrue(strings.Contains(a.attended(), `"tmux attach"`)), qt.Commentf("%s", a.attended()))
+	qt.Check(t, qt.IsTrue(strings.Contains(a.Attended(), `"tmux attach"`)), qt.Commentf("%s", a.Attended()))
 	end()
 	qt.Check(t, qt.HasLen(a.sessions.now(), 1))
 	other()
-	qt.Check(t, qt.Equals(a.attended(), ""))
-}
-
-// TestTimersOfAnIdleApp proves that an app whose only timer can wake it is not hibernated without
-// one, nor just before it.
-func TestTimersOfAnIdleApp(t *testing.T) {
-	s := &sleeper{rec: app.Record{Policy: app.Policy{Wake: wake.Policy{Timers: true}}}}
-	late := &alarm.Alarm{Timer: "timerfd 3 of process 1", At: time.Now().Add(time.Hour)}
-	soon := &alarm.Alarm{Timer: "timerfd 3 of process 1", At: time.Now().Add(alarm.Lead)}
-	var useless *uselessError
-	qt.Check(t, qt.IsNil(s.heed(true)(late)))
-	qt.Check(t, qt.IsNil(s.heed(false)(nil)))
-	qt.Check(t, qt.ErrorAs(s.heed(true)(nil), &useless))
-	qt.Check(t, qt.ErrorAs(s.heed(false)(soon), &useless))
+	qt.Check(t, qt.Equals(a.Attended(), ""))
 }

@@ -63,10 +63,10 @@ func (eng *Engine) Hibernate(ctx context.Context, a *App, how Sleep, op *event.O
 
 // Sleep says how an app is hibernated.
 type Sleep struct {
-	Accept   []preflight.Protection // that may be lost
-	thorough bool                   // as in checkpoint.Saving
-	// alarm is as in snapshot.TakeOptions.
-	alarm func(first *alarm.Alarm) error
+	Accept []preflight.Protection // that may be lost
+	// Alarm is as in snapshot.TakeOptions.
+	Alarm    func(first *alarm.Alarm) error
+	thorough bool // as in checkpoint.Saving
 }
 
 // hibernateOnce is Hibernate without the second try.
@@ -82,7 +82,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	if a.Status() == app.Held {
 		return &Outcome{}, nil
 	}
-	sub := a.subject(how.Accept...)
+	sub := a.Subject(how.Accept...)
 	seen, err := sub.Preflight(ctx, vet.Preflight)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		rec, _ := a.Read()
 		taken, err := eng.tools().Hibernate(ctx, sub, checkpoint.Saving{
 			Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
-			Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, At: r.At, Alarm: how.alarm,
+			Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, At: r.At, Alarm: how.Alarm,
 			Hold: func(ctx context.Context, set *hold.Set) error { return a.Endpoint.Hold(ctx, set) },
 		})
 		op.EndStep()
@@ -189,7 +189,7 @@ func (eng *Engine) undoHibernate(ctx context.Context, r *Run) error {
 	if a.proc == nil && !openAlive(rec.Process) { // before the images were complete, by itself
 		return eng.stopped(ctx, a, "ended while it was hibernated")
 	}
-	err := errors.Join(a.subject().PutBackTerminals(), eng.narrowAgain(ctx, a), a.Cgroup().Thaw(), a.release(ctx), a.Hibernation().Remove())
+	err := errors.Join(a.Subject().PutBackTerminals(), eng.narrowAgain(ctx, a), a.Cgroup().Thaw(), a.release(ctx), a.Hibernation().Remove())
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func (eng *Engine) fill(ctx context.Context, r *Run, b Birth) error {
 	if err := eng.relink(ctx, a); err != nil {
 		return err
 	}
-	if err := a.subject().LoadDev(ctx, b.Source.Dir); err != nil {
+	if err := a.Subject().LoadDev(ctx, b.Source.Dir); err != nil {
 		return err
 	}
 	if err := b.checkOpen(ctx, a); err != nil {

@@ -55,7 +55,7 @@ func (eng *Engine) follow(a *App, proc *process.Process) {
 			eng.log.ErrorContext(ctx, "clean up after the end of an app", slog.String("app", a.Name()), slog.Any("error", err))
 		}
 	})
-	eng.watchIdle(a, ended)
+	eng.followed(a, ended)
 }
 
 // stopped takes down what a running app had, once its root process has ended.

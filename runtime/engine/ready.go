@@ -70,7 +70,7 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 	if err := a.Endpoint.Isolate(ctx); err != nil {
 		return err
 	}
-	if err := a.subject().LoadDev(ctx, b.Source.Dir); err != nil {
+	if err := a.Subject().LoadDev(ctx, b.Source.Dir); err != nil {
 		return err
 	}
 	if err := rules.Ahead(a.Box.Root(), b.Images.Open); err != nil {
@@ -80,7 +80,7 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 	if err != nil {
 		return err
 	}
-	proc, err := eng.tools().Revive(ctx, a.subject(), checkpoint.Revival{
+	proc, err := eng.tools().Revive(ctx, a.Subject(), checkpoint.Revival{
 		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: r.Step, At: r.At,
 		Connections: connections, Options: b.Source.SocketOptions, SetNetwork: true,
 		Enclose: func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
@@ -161,7 +161,7 @@ func (eng *Engine) HandOut(ctx context.Context, r *Run, p *template.Plan) error 
 	if err := r.At(ctx, "recorded"); err != nil {
 		return err
 	}
-	eng.watchIdle(a, a.ended)
+	eng.followed(a, a.ended)
 	return nil
 }
 

@@ -107,7 +107,7 @@ func (eng *Engine) recoverApp(ctx context.Context, a *App) error {
 	defer release()
 	patience, cancel := context.WithTimeout(ctx, DefaultTimeout)
 	defer cancel()
-	if err := a.subject().AwaitCRIU(patience); err != nil {
+	if err := a.Subject().AwaitCRIU(patience); err != nil {
 		return err
 	}
 	if err := errors.Join(snapshot.Sweep(a.Dir()), snapshot.Sweep(a.work())); err != nil {
@@ -180,7 +180,7 @@ func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
 	if err := a.reclaim(ctx); err != nil {
 		return err
 	}
-	if err := a.subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
+	if err := a.Subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
 	ns, err := eng.prepare(ctx, a)
@@ -190,8 +190,8 @@ func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
 	if err := ns.Close(); err != nil {
 		return err
 	}
-	if fresh, err := a.subject().FreshDev(); err != nil || !fresh {
+	if fresh, err := a.Subject().FreshDev(); err != nil || !fresh {
 		return err
 	}
-	return a.subject().LoadDev(ctx, a.Hibernation())
+	return a.Subject().LoadDev(ctx, a.Hibernation())
 }

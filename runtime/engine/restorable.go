@@ -79,7 +79,7 @@ func (eng *Engine) heldUnrestorable(ctx context.Context, a *App) ([]error, error
 	if err := template.CheckInstance(a.Box.Root(), openNames(files)); err != nil {
 		errs = append(errs, refusal{err})
 	}
-	return append(errs, flatten(eng.tools().Rehearse(ctx, a.subject(), a.Hibernation(), m))...), nil
+	return append(errs, flatten(eng.tools().Rehearse(ctx, a.Subject(), a.Hibernation(), m))...), nil
 }
 
 // openNames are the names of files that processes of a dump have open.

@@ -59,9 +59,9 @@ func (a *App) StartSession(ctx context.Context, cmd *exec.Cmd, pid int, args []s
 	return a.sessions.begin(cmd.Process.Pid, args), nil
 }
 
-// attended says that somebody is at work in the app by `snapctl exec`, so that it is not
+// Attended says that somebody is at work in the app by `snapctl exec`, so that it is not
 // idle; it is empty if nobody is.
-func (a *App) attended() string {
+func (a *App) Attended() string {
 	a.sessions.mu.Lock()
 	defer a.sessions.mu.Unlock()
 	if len(a.sessions.list) == 0 {

@@ -61,7 +61,7 @@ func (eng *Engine) saveKind() *Kind {
 func (eng *Engine) goOn(ctx context.Context, r *Run) error {
 	a := r.Subject
 	if r.Left {
-		if err := errors.Join(a.subject().NetState().EndRepair(ctx), a.subject().PutBackTerminals()); err != nil {
+		if err := errors.Join(a.Subject().NetState().EndRepair(ctx), a.Subject().PutBackTerminals()); err != nil {
 			return err
 		}
 		if err := a.Cgroup().Thaw(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -94,7 +94,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	if rec, _ := a.Read(); rec.Status == app.Held || rec.Status == app.Stopped {
 		return eng.saveAtRest(ctx, a, req)
 	}
-	sub := a.subject(req.Accept...)
+	sub := a.Subject(req.Accept...)
 	settings, unbound := sub.NetState().CopyableSettings(ctx)
 	unrestorable, err := eng.unrestorable(a)
 	if err != nil {
@@ -249,7 +249,7 @@ func (eng *Engine) copyable(ctx context.Context, r *Run) (*netstate.Saved, error
 	for _, n := range held.LostInCopies() {
 		a.Remark(n.Text, n.Remedy)
 	}
-	state := a.subject().NetState()
+	state := a.Subject().NetState()
 	state.Repairing = func(ctx context.Context) error { return r.At(ctx, "repairing") }
 	return state.SaveHeld(ctx, a.Hibernation())
 }

@@ -18,10 +18,10 @@ func (eng *Engine) tools() *checkpoint.Tools {
 	return &checkpoint.Tools{CRIU: eng.CRIU, Cgroups: eng.Cgroups, Memory: eng.Storage.Memory, Layers: eng.Storage.Layers, HostFiles: eng.Storage.HostFiles, Log: eng.log}
 }
 
-// subject is the app as it is now, to package checkpoint, with protections that it may lose
+// Subject is the app as it is now, to package checkpoint, with protections that it may lose
 // besides those of its record. What is held stays so for as long as the caller has the app's
 // turn.
-func (a *App) subject(accept ...preflight.Protection) *checkpoint.Subject {
+func (a *App) Subject(accept ...preflight.Protection) *checkpoint.Subject {
 	rec, _ := a.Read()
 	return &checkpoint.Subject{
 		Name: rec.Name, Box: a.Box, PID: rec.Process.PID, Standard: standardNetwork(&rec), Held: a.Endpoint.Held(), Layers: rec.Layers,
