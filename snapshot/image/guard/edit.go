@@ -110,7 +110,7 @@ func (g *Edit) skip(i int) int {
 	return i
 }
 
-// Process gives a process a guard of some ranges. It replaces the guard that an earlier
+// Process gives a living process a guard of some ranges. It replaces the guard that an earlier
 // restore may have given it.
 func (g *Edit) Process(t *image.Task, ranges []Range) error {
 	if err := g.open(); err != nil {
