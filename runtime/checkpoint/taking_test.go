@@ -208,6 +208,7 @@ func TestNoQueues(t *testing.T) {
 	kept, err := r.Box.KeepsIPC()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsFalse(kept))
+	qt.Check(t, qt.IsNil(r.onlyQueues())) // System V objects alone are saved
 }
 
 // TestRoomForCRIU proves that an app at its limit of processes can be restored, and has its limit
