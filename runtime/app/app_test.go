@@ -7,13 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/layer"
+	"github.com/snapctl/snapctl/vem/wake"
 )
 
 // made is an app of a status, whose directory is there.
@@ -246,4 +249,15 @@ func TestOlderRecord(t *testing.T) {
 			qt.Check(t, qt.Equals(got.Now(), Held))
 		})
 	}
+}
+
+// What a request does not say of an app's policy stays as it was saved.
+func TestPolicyChange(t *testing.T) {
+	saved := Record{Policy: Policy{Wake: wake.Policy{Mode: wake.OnConnect}, HibernateAfter: time.Hour, RestoreMemory: restore.Copy, AcceptChanged: true}}
+	rec := saved
+	PolicyChange{}.Change(&rec)
+	qt.Check(t, qt.DeepEquals(rec.Policy, saved.Policy))
+	after, pages, changed := time.Minute, restore.Map, false
+	PolicyChange{Wake: &wake.Policy{Mode: wake.Never}, After: &after, Pages: &pages, AcceptChanged: &changed}.Change(&rec)
+	qt.Check(t, qt.DeepEquals(rec.Policy, Policy{Wake: wake.Policy{Mode: wake.Never}, HibernateAfter: time.Minute, RestoreMemory: restore.Map}))
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -27,7 +28,7 @@ type Request struct {
 	numbers   []int
 	Endpoints []netip.Addr // one for each, or none
 	Set       map[string]string
-	Policy    engine.Policy
+	Policy    app.PolicyChange
 	Files     engine.Files // the template's are the snapshot's
 	Pool      PoolUse
 	KeepGoing bool

@@ -34,7 +34,7 @@ func TestMake(t *testing.T) {
 		qt.Check(t, qt.IsTrue(b.Unfinished(rec)))
 	}
 	pages := restore.Map
-	qt.Assert(t, qt.IsNil(b.clones(t.Context(), web, Request{Count: 3, Policy: engine.Policy{Pages: &pages}, Files: engine.PrivateFiles})))
+	qt.Assert(t, qt.IsNil(b.clones(t.Context(), web, Request{Count: 3, Policy: app.PolicyChange{Pages: &pages}, Files: engine.PrivateFiles})))
 	qt.Check(t, qt.DeepEquals(b.left(), []string{"web-1 running", "web-2 running", "web-3 running"}))
 	qt.Check(t, qt.DeepEquals(b.Of("web"), []string{"web-1", "web-2", "web-3"}))
 	qt.Check(t, qt.DeepEquals(b.fake.asked("enroll"), []string{"enroll web-1", "enroll web-2", "enroll web-3"})) // in the order of numbers

@@ -219,8 +219,8 @@ func TestWhoGetsAReadyClone(t *testing.T) {
 		"who wants an address":      {Request{Endpoints: addr}, false, ""},
 		"who wants files":           {Request{Files: engine.PrivateFiles}, false, ""},
 		"who wants both":            {Request{Files: engine.PrivateFiles, Pool: OnlyPool}, false, "invalid argument: clones of the pool have endpoints .*"},
-		"who wants other memory":    {Request{Policy: engine.Policy{Pages: &mapped}}, false, ""},
-		"who wants it all the same": {Request{Policy: engine.Policy{Pages: &mapped}, Pool: OnlyPool}, false, "template web: no clone stands ready with its memory mapped"},
+		"who wants other memory":    {Request{Policy: app.PolicyChange{Pages: &mapped}}, false, ""},
+		"who wants it all the same": {Request{Policy: app.PolicyChange{Pages: &mapped}, Pool: OnlyPool}, false, "template web: no clone stands ready with its memory mapped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := open(t)

@@ -262,7 +262,7 @@ type policyRequest interface {
 }
 
 // newPolicy reads a request. acceptChanged is nil if the request says nothing of it.
-func newPolicy(req policyRequest, acceptChanged *bool) (p engine.Policy, err error) {
+func newPolicy(req policyRequest, acceptChanged *bool) (p app.PolicyChange, err error) {
 	p.AcceptChanged = acceptChanged
 	wake, after := req.GetWake(), req.GetHibernateAfter()
 	if wake != nil {
