@@ -29,6 +29,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/cgroup"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -78,6 +79,7 @@ type Engine struct {
 
 	stateDir, runDir string
 	hidden           []sandbox.HiddenDir // from apps
+	tools            tools
 	tasks            *task.Tasks
 	log              *slog.Logger
 	origin           snapshot.Origin
@@ -95,6 +97,7 @@ func New(rooms Rooms, opt Options) (*Engine, error) {
 		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
 		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone, followed: opt.Followed,
 	}
+	eng.tools = &checkpoint.Tools{CRIU: rooms.CRIU, Cgroups: rooms.Cgroups, Memory: rooms.Storage.Memory, Layers: rooms.Storage.Layers, HostFiles: rooms.Storage.HostFiles, Log: opt.Log}
 	eng.kinds = eng.makeKinds()
 	for _, dir := range []string{eng.appsDir(), filepath.Join(opt.RunDir, "apps")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -86,5 +86,5 @@ func (eng *Engine) ManifestObstacles(ctx context.Context, dir snapshot.Dir, m *s
 // have, a record.
 func (eng *Engine) obstacles(ctx context.Context, o restore.Options, rec app.Record, depth snapshot.Depth) []error {
 	o.AcceptChanged = rec.AcceptChanged
-	return eng.tools().Obstacles(ctx, o, rec.Spec, rec.Layers, depth)
+	return eng.tools.Obstacles(ctx, o, rec.Spec, rec.Layers, depth)
 }

@@ -75,11 +75,11 @@ func (eng *Engine) heldUnrestorable(ctx context.Context, a *App) ([]error, error
 	if err != nil {
 		return nil, err
 	}
-	errs := eng.tools().Damage(ctx, a.Hibernation(), m, rec.Layers, snapshot.BySize) // a rehearsal leaves memory out
+	errs := eng.tools.Damage(ctx, a.Hibernation(), m, rec.Layers, snapshot.BySize) // a rehearsal leaves memory out
 	if err := template.CheckInstance(a.Box.Root(), openNames(files)); err != nil {
 		errs = append(errs, refusal{err})
 	}
-	return append(errs, flatten(eng.tools().Rehearse(ctx, a.Subject(), a.Hibernation(), m))...), nil
+	return append(errs, flatten(eng.tools.Rehearse(ctx, a.Subject(), a.Hibernation(), m))...), nil
 }
 
 // openNames are the names of files that processes of a dump have open.

@@ -117,7 +117,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	err = r.Do(ctx, func(ctx context.Context) error {
 		manifest := eng.manifest(&rec)
 		manifest.Name = filepath.Base(string(target))
-		taken, err := eng.tools().Copy(ctx, sub, checkpoint.Saving{
+		taken, err := eng.tools.Copy(ctx, sub, checkpoint.Saving{
 			Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
 			Whole: rec.RestoreMemory == restore.Copy || req.Whole, End: req.Stop, Step: req.Op.Step, At: r.At,
 		})
@@ -331,7 +331,7 @@ func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *
 	req.Op.EndStep()
 	out := &Outcome{Notes: a.Remarked()}
 	if s.Manifest.Processes > 0 {
-		out.Sockets = eng.tools().Restored(ctx, s.Dir, s.Manifest)
+		out.Sockets = eng.tools.Restored(ctx, s.Dir, s.Manifest)
 	}
 	return a, out, nil
 }
