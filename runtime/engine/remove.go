@@ -9,6 +9,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/process"
 )
 
 var removeTable = journal.Table{
@@ -65,6 +66,11 @@ func (eng *Engine) unmake(ctx context.Context, r *Run) error {
 	}
 	if err := a.Cgroup().Kill(ctx); err != nil {
 		return err
+	}
+	if a.proc == nil { // its program may run already, and nobody waits for it yet
+		if err := process.Reap(a.Box.Cgroup().Name()); err != nil {
+			return err
+		}
 	}
 	a.dropProcess()
 	if err := a.release(ctx); err != nil {
