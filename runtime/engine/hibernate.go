@@ -82,6 +82,9 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	if a.Status() == app.Held {
 		return &Outcome{}, nil
 	}
+	if err := a.allows(eng.kinds.hibernate); err != nil {
+		return nil, err
+	}
 	sub := a.Subject(how.Accept...)
 	seen, err := sub.Preflight(ctx, vet.Preflight)
 	if err != nil {

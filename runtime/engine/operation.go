@@ -73,11 +73,19 @@ func (eng *Engine) turn(ctx context.Context, a *App, what string) (release func(
 
 // begin begins an operation on an app that is there. The caller has the app's turn.
 func (eng *Engine) begin(k *Kind, a *App, op *event.Operation) (*Run, error) {
-	rec, _ := a.Read()
-	if !slices.Contains(k.From, string(rec.Status)) {
-		return nil, &app.StatusError{App: rec.Name, Status: rec.Now(), Done: k.Done}
+	if err := a.allows(k); err != nil {
+		return nil, err
 	}
 	return k.Begin(a, op)
+}
+
+// allows returns an *app.StatusError if an operation can't be done to the app as it is.
+func (a *App) allows(k *Kind) error {
+	rec, _ := a.Read()
+	if !slices.Contains(k.From, string(rec.Status)) {
+		return &app.StatusError{App: rec.Name, Status: rec.Now(), Done: k.Done}
+	}
+	return nil
 }
 
 // endOpen ends the operation that is open by the app's record: an earlier daemon was killed in
