@@ -52,7 +52,12 @@ func (eng *Engine) snapshotKind() *Kind {
 }
 
 func (eng *Engine) saveKind() *Kind {
-	end := func(_ context.Context, r *Run) error { return r.Close() }
+	end := func(_ context.Context, r *Run) error {
+		if rec, _ := r.Subject.Read(); rec.Operation.Kind != saveTable.Name {
+			return nil // a restack that could neither be undone nor be finished: it stays open
+		}
+		return r.Close()
+	}
 	return &Kind{Table: saveTable, Undo: end, Finish: end}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -14,6 +16,8 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
 )
 
@@ -202,4 +206,29 @@ func TestWhatIsNeeded(t *testing.T) {
 	qt.Assert(t, qt.IsNil(w.eng.Remove(t.Context(), a, true)))
 	qt.Assert(t, qt.IsNil(w.eng.Store.Remove("one")))
 	w.until("its layers are swept", func() bool { return len(w.names("state/layers")) == 0 })
+// Until a restack has ended, the app's files may be in no layer that its record names. So it
+// stays on record, though the snapshot that it is a part of has failed.
+func TestAFailedSaveLeavesTheRestackOpen(t *testing.T) {
+	eng := &Engine{log: slog.New(slog.DiscardHandler)}
+	eng.kinds = eng.makeKinds()
+	a := made(t, "cache", app.State{Status: app.Held})
+	r, err := eng.begin(eng.kinds.save, a, nil)
+	qt.Assert(t, qt.IsNil(err))
+	stuck := errors.New("stuck")
+	err = r.Do(t.Context(), func(context.Context) error {
+		a.Amend(func(rec *app.Record) { rec.Restacking = &layer.Ref{} })
+		if _, err := eng.kinds.restack.Begin(a, nil); err != nil {
+			return err
+		}
+		return stuck
+	})
+	qt.Check(t, qt.ErrorIs(err, stuck))
+	rec, _ := a.Read()
+	qt.Check(t, qt.Equals(rec.Operation, journal.Entry{Kind: "restack", Step: "begun"}))
+
+	r, err = eng.begin(eng.kinds.save, made(t, "web", app.State{Status: app.Held}), nil)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.ErrorIs(r.Do(t.Context(), func(context.Context) error { return stuck }), stuck))
+	rec, _ = r.Subject.Read()
+	qt.Check(t, qt.IsFalse(rec.Operation.Open()))
 }
