@@ -169,3 +169,16 @@ func TestNothingIsDoneToAnAppThatIsGone(t *testing.T) {
 	_, free := a.TryTake("test")
 	qt.Check(t, qt.IsTrue(free))
 }
+
+// What can't be done to an app is refused by its status, before anything of it is looked at.
+func TestStatusIsLookedAtFirst(t *testing.T) {
+	eng := &Engine{log: slog.New(slog.DiscardHandler)}
+	eng.kinds = eng.makeKinds()
+	stopped := made(t, "cache", app.State{Status: app.Stopped})
+	_, err := eng.Hibernate(t.Context(), stopped, Sleep{}, nil)
+	qt.Check(t, qt.ErrorMatches(err, "app cache is stopped: it can't be hibernated"))
+	_, err = eng.Wake(t.Context(), stopped, Awakening{}, nil)
+	qt.Check(t, qt.ErrorMatches(err, "app cache is stopped: it can't be woken"))
+	_, _, err = eng.TakeSnapshot(t.Context(), made(t, "_pool-1", app.State{Status: app.Pooled}), SnapshotRequest{})
+	qt.Check(t, qt.ErrorMatches(err, "app _pool-1 is pooled: it can't be saved"))
+}

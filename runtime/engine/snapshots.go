@@ -99,6 +99,9 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	if rec, _ := a.Read(); rec.Status == app.Held || rec.Status == app.Stopped {
 		return eng.saveAtRest(ctx, a, req)
 	}
+	if err := a.allows(eng.kinds.snapshot); err != nil {
+		return nil, nil, err
+	}
 	sub := a.Subject(req.Accept...)
 	settings, unbound := sub.NetState().CopyableSettings(ctx)
 	unrestorable, err := eng.unrestorable(a)

@@ -2,10 +2,10 @@ package engine
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -15,8 +15,8 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
 )
@@ -206,6 +206,8 @@ func TestWhatIsNeeded(t *testing.T) {
 	qt.Assert(t, qt.IsNil(w.eng.Remove(t.Context(), a, true)))
 	qt.Assert(t, qt.IsNil(w.eng.Store.Remove("one")))
 	w.until("its layers are swept", func() bool { return len(w.names("state/layers")) == 0 })
+}
+
 // Until a restack has ended, the app's files may be in no layer that its record names. So it
 // stays on record, though the snapshot that it is a part of has failed.
 func TestAFailedSaveLeavesTheRestackOpen(t *testing.T) {

@@ -61,6 +61,9 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 	if rec.Status == app.Running {
 		return &Outcome{}, nil
 	}
+	if err := a.allows(eng.kinds.wake); err != nil {
+		return nil, err
+	}
 	if a.Endpoint.Held() == nil && a.Endpoint.Lost() == "" {
 		// An earlier attempt to get them failed: without a sign that they are
 		// lost, the app is not woken without them.
