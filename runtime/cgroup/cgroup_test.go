@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +60,7 @@ func TestViewsOfV1(t *testing.T) {
 // A process is born in its group, which nobody else can claim or delete as long as it runs.
 func TestGroup(t *testing.T) {
 	testenv.Need(t, testenv.Root)
-	tree, err := Open("/snapctl-test-cgroup", t.TempDir())
+	tree, err := Open(fmt.Sprintf("/snapctl-test-cgroup-%d", os.Getpid()), t.TempDir())
 	qt.Assert(t, qt.IsNil(err))
 	defer func() { qt.Check(t, qt.IsNil(tree.Delete())) }()
 	group := tree.Group("web")

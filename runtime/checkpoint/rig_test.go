@@ -114,7 +114,7 @@ func launch(t *testing.T, make ...string) *rig {
 	dir := t.TempDir()
 	r := &rig{tools: tools(t), data: filepath.Join(dir, "data")}
 	r.tools.Log = slog.New(slog.DiscardHandler)
-	cgroups, err := cgroup.Open("/snapctl-test-checkpoint", filepath.Join(dir, "run"))
+	cgroups, err := cgroup.Open(fmt.Sprintf("/snapctl-test-checkpoint-%d", os.Getpid()), filepath.Join(dir, "run"))
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(cgroups.Delete())) })
 	root, limit := t.TempDir(), int64(100)

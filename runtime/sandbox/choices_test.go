@@ -106,7 +106,7 @@ func TestGivenNetwork(t *testing.T) {
 func TestGivenNetworkIsMissing(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	dir := t.TempDir()
-	cgroups, err := cgroup.Open("/snapctl-test-sandbox-missing", filepath.Join(dir, "run"))
+	cgroups, err := cgroup.Open(fmt.Sprintf("/snapctl-test-sandbox-missing-%d", os.Getpid()), filepath.Join(dir, "run"))
 	qt.Assert(t, qt.IsNil(err))
 	box := sandbox.New(sandbox.Config{
 		Name: "app", StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run", "app"), Cgroups: cgroups, Spec: &specs.Spec{},

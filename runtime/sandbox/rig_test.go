@@ -101,7 +101,7 @@ func start(t *testing.T, cfg sandbox.Config) *rig {
 	dir := t.TempDir()
 	r := &rig{t: t, work: filepath.Join(dir, "work")}
 	var err error
-	r.cgroups, err = cgroup.Open("/snapctl-test-sandbox", filepath.Join(dir, "run"))
+	r.cgroups, err = cgroup.Open(fmt.Sprintf("/snapctl-test-sandbox-%d", os.Getpid()), filepath.Join(dir, "run"))
 	qt.Assert(t, qt.IsNil(err))
 	r.store, err = memory.Open(filepath.Join(dir, "memory"))
 	qt.Assert(t, qt.IsNil(err))

@@ -30,7 +30,7 @@ import (
 func (w *world) live(t *testing.T) *engine.App {
 	t.Helper()
 	testenv.Need(t, testenv.Root)
-	cgroups, err := cgroup.Open("/snapctl-test-server", filepath.Join(w.dir, "run"))
+	cgroups, err := cgroup.Open(fmt.Sprintf("/snapctl-test-server-%d", os.Getpid()), filepath.Join(w.dir, "run"))
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { qt.Check(t, qt.IsNil(cgroups.Delete())) })
 	var box *sandbox.Sandbox
