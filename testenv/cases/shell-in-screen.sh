@@ -12,7 +12,10 @@ started
 keys() { snapctl exec "$1" -- $s -p "$2" -X stuff "${3//\$/\\$}^M"; } # screen would take $x for its own
 seen() { for _ in {1..80}; do [ "$(snapctl exec "$1" -- cat "$2" 2>/dev/null)" = "$3" ] && return; sleep 0.1; done
 	wrong "$4: $(snapctl exec "$1" -- cat "$2" 2>&1), wanted $3"; }
-for w in 0 1; do keys $app $w "x=4$w; tty </dev/tty >/tty$w; echo \$x >/out$w"; done
+# What is typed before a shell reads may be lost.
+reads() { for _ in {1..80}; do keys $app "$1" "echo >/reads$1"; sleep 0.2; snapctl exec $app -- test -e "/reads$1" && return; done
+	wrong "start, window $1: its shell does not read"; }
+for w in 0 1; do reads $w; keys $app $w "x=4$w; tty </dev/tty >/tty$w; echo \$x >/out$w"; done
 for w in 0 1; do seen $app /out$w 4$w "start, window $w"; done
 check() { # APP WHEN N
 	for w in 0 1; do keys "$1" $w "echo \$((x + $3)) \$(tty </dev/tty) >/out$w"; done

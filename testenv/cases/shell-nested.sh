@@ -15,6 +15,9 @@ at=$app
 keys() { snapctl exec $at -- $t send-keys -t s:"$1" "${@:2}"; }
 sees() { for _ in {1..80}; do snapctl exec $at -- $t capture-pane -p -t s:"$1" | grep -qE -- "$2" && return; sleep 0.1; done
 	wrong "$at, $3: window $1 does not show $2: $(snapctl exec $at -- $t capture-pane -p -t s:"$1" | grep . | tail -5)"; }
+# A shell tells what became of a job when it prompts the next time.
+tells() { for _ in {1..80}; do keys "$1" "" Enter; sleep 0.2; snapctl exec $at -- $t capture-pane -p -t s:"$1" | grep -qE -- "$2" && return; done
+	wrong "$at, $3: window $1 does not tell $2: $(snapctl exec $at -- $t capture-pane -p -t s:"$1" | grep . | tail -5)"; }
 runs() { for _ in {1..80}; do snapctl exec $at -- pgrep -f "^$1" >/dev/null && return; sleep 0.1; done; wrong "$at, $2: $1 does not run"; }
 keys 0 'bash --norc' Enter; keys 0 'x=41; echo in$((1))ner' Enter; sees 0 in1ner start
 keys 0 'sleep 901' Enter; runs 'sleep 901' start; keys 0 C-z; sees 0 Stopped start
@@ -24,8 +27,8 @@ keys 2 'exec su -s /bin/bash' Enter; keys 2 'PS1="su "; z=61; echo in$((1))ner' 
 check() { # WHEN N
 	keys 0 "clear; echo \$((x + $2)) \$(jobs | grep -c Stopped) \$(stty size </dev/tty)" Enter; sees 0 "^$((41 + $2)) 1 30 100\$" "$1"
 	keys 0 'clear; fg' Enter; sees 0 '^sleep 901' "$1"; keys 0 C-z; sees 0 'Stopped .*sleep 901' "$1"
-	keys 0 'clear; cat </dev/tty &' Enter; keys 0 "" Enter; sees 0 'Stopped .*cat' "$1" # SIGTTIN
-	keys 0 'clear; kill %cat; wait %cat' Enter; keys 0 "" Enter; sees 0 'Terminated .*cat' "$1"
+	keys 0 'clear; cat </dev/tty &' Enter; tells 0 'Stopped .*cat' "$1" # SIGTTIN
+	keys 0 'clear; kill %cat; wait %cat; echo end$?' Enter; sees 0 '^end143$' "$1"
 	keys 1 "clear; echo \$((y + $2)) \$(stty size </dev/tty)" Enter; sees 1 "^$((51 + $2)) 30 100\$" "$1"
 	keys 2 "clear; echo \$((z + $2)) \$(stty size </dev/tty)" Enter; sees 2 "^$((61 + $2)) 30 100\$" "$1"
 }
