@@ -28,7 +28,7 @@ check() { # WHEN N
 	keys 0 "clear; echo \$((x + $2)) \$(jobs | grep -c Stopped) \$(stty size </dev/tty)" Enter; sees 0 "^$((41 + $2)) 1 30 100\$" "$1"
 	keys 0 'clear; fg' Enter; sees 0 '^sleep 901' "$1"; keys 0 C-z; sees 0 'Stopped .*sleep 901' "$1"
 	keys 0 'clear; cat </dev/tty &' Enter; tells 0 'Stopped .*cat' "$1" # SIGTTIN
-	keys 0 'clear; kill %cat; wait %cat; echo end$?' Enter; sees 0 '^end143$' "$1"
+	keys 0 'clear; kill %cat; while jobs %cat 2>&1 | grep -q Stopped; do sleep 0.1; done; echo gone' Enter; sees 0 '^gone$' "$1"
 	keys 1 "clear; echo \$((y + $2)) \$(stty size </dev/tty)" Enter; sees 1 "^$((51 + $2)) 30 100\$" "$1"
 	keys 2 "clear; echo \$((z + $2)) \$(stty size </dev/tty)" Enter; sees 2 "^$((61 + $2)) 30 100\$" "$1"
 }
