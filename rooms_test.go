@@ -40,7 +40,7 @@ var rooms = []room{
 	{"runtime/engine", []string{
 		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/source", "runtime/storage", "runtime/task",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image/openfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
-		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/wake",
+		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt", "vem/wake",
 	}},
 	{"runtime/source", []string{
 		"runtime/app", "runtime/checkpoint/netstate", "snapshot", "snapshot/image/inspect", "snapshot/store", "template", "vem/sockopt", "vem/tcprepair",
@@ -84,7 +84,7 @@ var rooms = []room{
 	{"vem/table", []string{"vem/hold/sockdiag", "vem/netns"}},
 	{"vem/hold/sockdiag", nil},
 	{"vem/holder", []string{"vem/pause"}},
-	{"vem/fabric", []string{"vem/address", "vem/fabric/fastpath", "vem/netns"}},
+	{"vem/fabric", []string{"vem/address", "vem/fabric/fastpath", "vem/netconf", "vem/netns"}},
 	{"vem/fabric/fastpath", nil},
 	{"vem/address", nil},
 	{"vem/netconf", []string{"vem/netns"}},

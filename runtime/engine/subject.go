@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/fabric"
-	"github.com/snapctl/snapctl/vem/netconf"
 )
 
 // tools save and revive apps, and tell what keeps saved ones from coming back: the methods of
@@ -39,7 +37,7 @@ type tools interface {
 func (a *App) Subject(accept ...preflight.Protection) *checkpoint.Subject {
 	rec, _ := a.Read()
 	return &checkpoint.Subject{
-		Name: rec.Name, Box: a.Box, PID: rec.Process.PID, Standard: standardNetwork(&rec), Held: a.Endpoint.Held(), Layers: rec.Layers,
+		Name: rec.Name, Box: a.Box, PID: rec.Process.PID, Standard: fabric.Standard(rec.Inside()), Held: a.Endpoint.Held(), Layers: rec.Layers,
 		Memory: rec.Memory, HostFiles: rec.HostFiles, Sessions: a.sessions.now(), Accept: slices.Concat(rec.AcceptLost, accept),
 		AcceptChanged: rec.AcceptChanged, Note: a.Remark, Failed: a.Note,
 	}
@@ -57,17 +55,4 @@ func (eng *Engine) manifest(rec *app.Record) snapshot.Manifest {
 		m.Endpoint6 = six.String()
 	}
 	return m
-}
-
-// standardNetwork is what an app's network namespace has that snapctl made.
-func standardNetwork(rec *app.Record) netconf.Standard {
-	s := netconf.Standard{Device: fabric.AppDevice, Sysctls: fabric.AppSysctls()}
-	four, six := rec.Inside()
-	for i, addr := range []netip.Addr{four, six} {
-		if addr.IsValid() {
-			s.Addresses = append(s.Addresses, addr)
-			s.Gateways = append(s.Gateways, fabric.Gateways()[i])
-		}
-	}
-	return s
 }

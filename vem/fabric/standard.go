@@ -2,6 +2,8 @@ package fabric
 
 import (
 	"net/netip"
+
+	"github.com/snapctl/snapctl/vem/netconf"
 )
 
 // Gateways are where the default routes of every app's namespace lead.
@@ -15,4 +17,17 @@ func AppSysctls() map[string]string {
 		m[c.path] = c.value
 	}
 	return m
+}
+
+// Standard is what the network namespace of an app has that snapctl made. The addresses are those
+// by which the app knows itself; six may be none.
+func Standard(four, six netip.Addr) netconf.Standard {
+	s := netconf.Standard{Device: AppDevice, Sysctls: AppSysctls()}
+	for i, addr := range []netip.Addr{four, six} {
+		if addr.IsValid() {
+			s.Addresses = append(s.Addresses, addr)
+			s.Gateways = append(s.Gateways, Gateways()[i])
+		}
+	}
+	return s
 }
