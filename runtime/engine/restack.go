@@ -32,8 +32,8 @@ var restackTable = journal.Table{
 	Steps: []journal.Step{
 		{Name: "begun", Means: "the layer is recorded that the app's files become", Keep: journal.Forever},
 		{Name: "placed", Means: "they are the layer", Commits: true},
-		{Name: "switched", Means: "the app is recorded to have it below its files, its root is not mounted", Keep: journal.Forever},
-		{Name: "linked", Means: "its root is mounted, files of several names are one file each", Keep: journal.Forever, Ends: journal.Same},
+		{Name: "switched", Means: "the app is recorded to have it below its files, its root is not mounted", Keep: journal.Forever, Must: true},
+		{Name: "linked", Means: "its root is mounted, files of several names are one file each", Keep: journal.Forever, Must: true, Ends: journal.Same},
 	},
 }
 

@@ -144,7 +144,8 @@ func (r *Run[S]) end(ctx context.Context, err error) error {
 
 // At comes to a step of the operation's table. It writes the step as well as the table says,
 // tells listeners what is done from here on, and meets the fault point. It fails only as long
-// as there is a way back: after that, what goes wrong is told, and the operation goes on.
+// as there is a way back, or if the step must be written and can't be: else, what goes wrong is
+// told, and the operation goes on.
 func (r *Run[S]) At(ctx context.Context, step string) error {
 	at, err := r.kind.find(step)
 	if err != nil {
@@ -152,7 +153,7 @@ func (r *Run[S]) At(ctx context.Context, step string) error {
 	}
 	s := &r.kind.Steps[at]
 	if err := r.mark(s); err != nil {
-		if !r.late() {
+		if s.Must || !r.late() {
 			return err
 		}
 		r.told(ctx, err) // what can't be written now the next daemon finds out
@@ -161,7 +162,7 @@ func (r *Run[S]) At(ctx context.Context, step string) error {
 }
 
 // mark makes a step the subject's. If it can't be written, and there is no way back, it is
-// the subject's all the same.
+// the subject's all the same, unless it must be written.
 func (r *Run[S]) mark(s *Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,7 +183,7 @@ func (r *Run[S]) mark(s *Step) error {
 		return nil
 	}
 	err := r.Subject.Mark(m)
-	if err != nil && r.committed {
+	if err != nil && r.committed && !s.Must {
 		m.Keep = Nothing
 		err = errors.Join(err, r.Subject.Mark(m))
 	} else if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -217,6 +218,26 @@ func TestFullDisk(t *testing.T) {
 	qt.Check(t, qt.ErrorMatches(err, "(?s)broken.*move: no space left.*"))
 	qt.Check(t, qt.Equals(x.now, record{status: "here"}))
 	qt.Check(t, qt.IsTrue(x.disk.open.Open()))
+}
+
+// What must be written is tried again, by the next operation.
+func TestStepThatMustBeWritten(t *testing.T) {
+	k := kind()
+	k.Steps = slices.Clone(k.Steps)
+	k.Steps[3].Must = true
+	x := here()
+	r, err := k.Begin(x, nil)
+	qt.Assert(t, qt.IsNil(err))
+	x.full = true
+	qt.Check(t, qt.ErrorIs(r.Do(t.Context(), carry(r)), errFull))
+	qt.Check(t, qt.DeepEquals(x.ends, []string{"finished"})) // that was tried
+	qt.Check(t, qt.Equals(x.now.open.Step, "put"))
+	qt.Check(t, qt.Equals(x.now.status, "here"))
+	qt.Check(t, qt.ErrorIs(k.Recover(t.Context(), x, x.now.open), errFull))
+	x.full = false
+	qt.Assert(t, qt.IsNil(k.Recover(t.Context(), x, x.now.open)))
+	qt.Check(t, qt.Equals(x.now, record{status: "there"}))
+	qt.Check(t, qt.Equals(x.disk, x.now))
 }
 
 func TestCancelled(t *testing.T) {

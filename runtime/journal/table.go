@@ -39,6 +39,9 @@ type Step struct {
 	// Means says in one clause what is there at this point.
 	Means string
 	Keep  Keep
+	// Must has the operation stop if the step can't be written, also if there is no way back:
+	// it stays open until that can be done.
+	Must bool
 	// IfRoom has the operation go on without the step being written, if the disk is full.
 	IfRoom bool
 	// Then is what the operation does from here on, as users are told; empty if that is
