@@ -19,7 +19,7 @@ const (
 	Hibernating  Status = "hibernating"
 	Held         Status = "held"     // hibernated: no process, its sockets held
 	Waking       Status = "waking"   // its processes are being made, none runs
-	Resuming     Status = "resuming" // its processes may run: there is no way back
+	Resuming     Status = "resuming" // its processes may run: if they do, there is no way back
 	Restoring    Status = "restoring"
 	Pooled       Status = "pooled" // made, frozen before it ever ran, without a name
 	Stopped      Status = "stopped"

@@ -85,11 +85,11 @@ var things = map[string]func() (any, error){
 		return fd, err
 	},
 	"moved": func() (any, error) {
-		l, err := (&net.ListenConfig{}).Listen(context.TODO(), "unix", "/first") //nolint:forbidigo // a program in an app
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", "/first") //nolint:forbidigo // a program in an app
 		return l, errors.Join(err, os.Rename("/first", "/second"))
 	},
 	"far": func() (any, error) { // its path is too long to bind a socket to
-		l, err := (&net.ListenConfig{}).Listen(context.TODO(), "unix", "/near") //nolint:forbidigo // a program in an app
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", "/near") //nolint:forbidigo // a program in an app
 		return l, errors.Join(err, os.Rename("/near", "/"+strings.Repeat("far", 40)))
 	},
 	"queue": func() (any, error) { return openQueueOfProgram() },

@@ -146,7 +146,7 @@ func program() error {
 		err := c.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
 		return errors.Join(err, serr)
 	}}
-	l, err := anew.Listen(context.TODO(), "tcp", ":80") //nolint:forbidigo // a program in an app
+	l, err := anew.Listen(context.Background(), "tcp", ":80") //nolint:forbidigo // a program in an app
 	if err != nil {
 		return err
 	}

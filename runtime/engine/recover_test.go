@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
 // A new daemon finishes or undoes what a killed one has left, as the table of each operation says.
@@ -197,4 +198,29 @@ func TestOrphansAreDropped(t *testing.T) {
 	w.open()
 	qt.Check(t, qt.Equals(w.kept(a), 0))
 	w.isGone("cache")
+}
+
+// If it can't be known whether a hibernation was complete, nothing is removed, and the app is not
+// run: it stays as it is until that is known.
+func TestRecoverHibernationThatNobodyKnowsOf(t *testing.T) {
+	w := newWorld(t)
+	a := w.held("cache")
+	qt.Assert(t, qt.IsNil(w.close()))
+	rec, err := app.Read(a.Dir())
+	qt.Assert(t, qt.IsNil(err))
+	rec.Status, rec.Operation = app.Running, journal.Entry{Kind: "hibernate", Step: "begun", Doing: string(app.Hibernating)}
+	qt.Assert(t, qt.IsNil(rec.Write(a.Dir(), journal.UntilReboot)))
+	manifest := string(a.Hibernation()) + "/manifest.json"
+	right, err := os.ReadFile(manifest)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(manifest, append(right, ' '), 0o600)))
+	w.open()
+	a = w.app("cache")
+	qt.Check(t, qt.Equals(a.Status(), app.Hibernating))
+	qt.Check(t, qt.ErrorIs(a.Noted(), tree.ErrDamaged))
+	qt.Check(t, qt.ErrorIs(w.wake(t.Context(), a), tree.ErrDamaged))
+	qt.Check(t, qt.IsTrue(w.kept(a) > 0))
+	qt.Assert(t, qt.IsNil(os.WriteFile(manifest, right, 0o600)))
+	qt.Assert(t, qt.IsNil(w.wake(t.Context(), a)))
+	w.isRunning(a)
 }
