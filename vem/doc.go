@@ -32,6 +32,10 @@
 //	copies     both of these for all sockets of an app, and its connections to itself
 //	netconf    what a program has set in its own network namespace
 //
+// And what several hosts have in common:
+//
+//	directory  who owns which endpoint, which hosts and networks there are
+//
 // Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.
 package vem
