@@ -34,6 +34,7 @@
 //
 // And what several hosts have in common:
 //
+//	membership how hosts make an installation, join it and leave it
 //	directory  who owns which endpoint, which hosts and networks there are
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own
