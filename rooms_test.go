@@ -73,6 +73,8 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/membership", nil},
+	{"vem/directory/directorytest", []string{"vem/directory"}},
+	{"vem/directory/memory", []string{"vem/directory"}},
 	{"vem/directory", nil},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold/sockdiag", "vem/payload", "vem/wake"}},
