@@ -21,11 +21,11 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/sandbox", "runtime/source",
+		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/pause", "vem/table", "vem/wake",
 	}},
@@ -38,9 +38,13 @@ var rooms = []room{
 		"snapshot/alarm", "vem/fabric", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netns", "vem/pause", "vem/wake",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/source", "runtime/storage", "runtime/task",
-		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/freezer", "snapshot/hostfile", "snapshot/image/openfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
+		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/source", "runtime/storage", "runtime/task",
+		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/hostfile", "snapshot/image/openfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt", "vem/wake",
+	}},
+	{"runtime/restorable", []string{
+		"runtime/app", "runtime/checkpoint", "runtime/source",
+		"template", "restore", "snapshot", "snapshot/image/openfile", "snapshot/layer", "snapshot/preflight", "snapshot/store",
 	}},
 	{"runtime/source", []string{
 		"runtime/app", "runtime/checkpoint/netstate", "snapshot", "snapshot/image/inspect", "snapshot/store", "template", "vem/sockopt", "vem/tcprepair",

@@ -48,7 +48,7 @@ func (c *Clones) takeFromPool(ctx context.Context, one *cloning) (pooled bool, r
 		if pages := one.req.Policy.Pages; pages != nil {
 			err = fmt.Errorf("%w with its memory %s", err, *pages)
 		}
-		err = engine.Refusef("template %s: %w", one.t.Name, err)
+		err = app.Refusef("template %s: %w", one.t.Name, err)
 	}
 	return release != nil, release, err
 }

@@ -5,8 +5,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
-	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/template"
 )
@@ -82,7 +82,7 @@ func (c *Clones) room(t *catalog.Template, count int) error {
 		return err
 	}
 	if count > free {
-		return engine.Refusef("%d clones are too many: network %s (%s) has %d free addresses", count, m.Network, prefix, free)
+		return app.Refusef("%d clones are too many: network %s (%s) has %d free addresses", count, m.Network, prefix, free)
 	}
 	return nil
 }

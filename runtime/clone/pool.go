@@ -28,7 +28,7 @@ func (c *Clones) SetPool(ctx context.Context, t *catalog.Template, size int) err
 	if _, m, err := c.Store.Find(t.Snapshot); err != nil {
 		return err
 	} else if m.Processes == 0 && size > 0 {
-		return engine.Refusef("template %s has no processes that could stand ready: its clones start their program", t.Name)
+		return app.Refusef("template %s has no processes that could stand ready: its clones start their program", t.Name)
 	}
 	if err := c.Catalog.SetReady(ctx, t, size); err != nil {
 		return err

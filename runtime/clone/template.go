@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -103,7 +104,7 @@ func (c *Clones) checkSnapshot(ctx context.Context, draft *catalog.Draft, out *e
 	s := source.Source{Snapshot: opened}
 	defer s.Close()
 	if !s.Manifest.WithStorage {
-		return engine.Refusef("snapshot %s has no files: a template needs them", draft.Snapshot)
+		return app.Refusef("snapshot %s has no files: a template needs them", draft.Snapshot)
 	}
 	images, err := draft.Inspect(ctx, s.Inspect)
 	if err != nil {

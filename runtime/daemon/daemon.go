@@ -19,12 +19,14 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -64,6 +66,7 @@ type Daemon struct {
 	rooms       engine.Rooms
 	engine      *engine.Engine
 	clones      *clone.Clones
+	criu        criu.Client
 	criuVersion int
 	endLog      func() // of the events
 	// metrics counts events; nil if nobody is to read them.
@@ -153,8 +156,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	if opt.CRIU != "" {
 		candidates = []string{opt.CRIU}
 	}
-	r.CRIU = criu.Client{LogLevel: int32(opt.CRIULog)}
-	if r.CRIU.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
+	d.criu = criu.Client{LogLevel: int32(opt.CRIULog)}
+	if d.criu.Path, d.criuVersion, err = criu.Find(ctx, candidates...); err != nil {
 		return err
 	}
 	if r.Storage, err = storage.Open(storage.Options{StateDir: opt.StateDir, RunDir: opt.RunDir, Log: d.log}); err != nil {
@@ -164,6 +167,8 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Dir:    filepath.Join(opt.StateDir, "snapshots"),
 		Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Freed: r.Storage.SweepSoon,
 	})
+	tools := &checkpoint.Tools{CRIU: d.criu, Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: d.log}
+	r.Tools, r.Checker = tools, &restorable.Checker{Tools: tools, Store: r.Store}
 	return err
 }
 

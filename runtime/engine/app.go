@@ -72,6 +72,9 @@ func (eng *Engine) unstackable(ctx context.Context, rec *app.Record) ([]string, 
 	return copied, err
 }
 
+// Root is where the app's files are mounted, while they are.
+func (a *App) Root() string { return a.Box.Root() }
+
 // Cgroup is that of the app's processes.
 func (a *App) Cgroup() freezer.Cgroup { return freezer.Cgroup(a.Box.Cgroup().Path()) }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/process"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
@@ -83,16 +84,13 @@ func openBench(ctx context.Context, dir string) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.criu = &fakeCRIU{Tools: &checkpoint.Tools{Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: log}}
+	r.Tools, r.Checker = b.criu, &restorable.Checker{Tools: b.criu, Store: r.Store}
 	b.eng, err = New(r, Options{
 		StateDir: state, RunDir: run, Tasks: b.tasks, Log: log,
 		Unfinished: func(rec app.Record) bool { return rec.Batch == "unfinished" }, ReadyGone: func() {}, Followed: func(*App, <-chan struct{}) {},
 	})
-	if err != nil {
-		return nil, err
-	}
-	b.criu = &fakeCRIU{Tools: b.eng.tools.(*checkpoint.Tools)}
-	b.eng.tools = b.criu
-	return b, nil
+	return b, err
 }
 
 // close closes the engine and its rooms, in the order in which a daemon does. The apps go on.
@@ -143,7 +141,7 @@ func freeze(ctx context.Context, s *checkpoint.Subject) ([]int, error) {
 	return pids, err
 }
 
-// Hibernate implements [tools].
+// Hibernate implements [Tools].
 func (f *fakeCRIU) Hibernate(ctx context.Context, s *checkpoint.Subject, o checkpoint.Saving) (_ *checkpoint.Taken, err error) {
 	if f.before != nil {
 		f.before()
@@ -237,7 +235,7 @@ func (f *fakeCRIU) commit(ctx context.Context, partial *snapshot.Partial, o chec
 	return dir, nil
 }
 
-// Copy implements [tools].
+// Copy implements [Tools].
 func (f *fakeCRIU) Copy(ctx context.Context, s *checkpoint.Subject, o checkpoint.Saving) (_ *checkpoint.Taken, err error) {
 	partial, err := snapshot.Begin(o.Target)
 	if err != nil {
@@ -263,7 +261,7 @@ func (f *fakeCRIU) Copy(ctx context.Context, s *checkpoint.Subject, o checkpoint
 	return &checkpoint.Taken{Taken: &snapshot.Taken{Dir: dir}}, err
 }
 
-// Revive implements [tools].
+// Revive implements [Tools].
 func (f *fakeCRIU) Revive(ctx context.Context, s *checkpoint.Subject, r checkpoint.Revival) (_ *process.Process, err error) {
 	r.Step("prepare sandbox")
 	ns, err := r.Enclose(ctx)
@@ -310,7 +308,7 @@ func (f *fakeCRIU) Revive(ctx context.Context, s *checkpoint.Subject, r checkpoi
 	return proc, err
 }
 
-// Rehearse implements [tools].
+// Rehearse implements [Tools].
 func (f *fakeCRIU) Rehearse(context.Context, *checkpoint.Subject, snapshot.Dir, *snapshot.Manifest) error {
 	return nil
 }

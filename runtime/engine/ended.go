@@ -55,7 +55,7 @@ func (eng *Engine) revive(ctx context.Context, r *Run, b Birth) (*process.Proces
 		if err != nil {
 			return nil, err
 		}
-		return eng.tools.Revive(ctx, a.Subject(), checkpoint.Revival{
+		return eng.Tools.Revive(ctx, a.Subject(), checkpoint.Revival{
 			From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Hostname: b.Plan.Hostname, Step: r.Step, At: r.At,
 			Connections: connections, Options: b.Source.SocketOptions,
 			Enclose:   func(ctx context.Context) (*netns.NS, error) { return eng.enclose(ctx, a) },

@@ -29,13 +29,12 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/cgroup"
-	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem"
 )
@@ -45,7 +44,8 @@ const DefaultTimeout = 5 * time.Minute
 
 // Rooms are what an engine works with. Whoever opens them closes them, after the engine.
 type Rooms struct {
-	CRIU    criu.Client
+	Tools   Tools
+	Checker *restorable.Checker
 	Cgroups *cgroup.Tree
 	VEM     *vem.Manager
 	Storage *storage.Storage
@@ -79,7 +79,6 @@ type Engine struct {
 
 	stateDir, runDir string
 	hidden           []sandbox.HiddenDir // from apps
-	tools            tools
 	tasks            *task.Tasks
 	log              *slog.Logger
 	origin           snapshot.Origin
@@ -97,7 +96,6 @@ func New(rooms Rooms, opt Options) (*Engine, error) {
 		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
 		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone, followed: opt.Followed,
 	}
-	eng.tools = &checkpoint.Tools{CRIU: rooms.CRIU, Cgroups: rooms.Cgroups, Memory: rooms.Storage.Memory, Layers: rooms.Storage.Layers, HostFiles: rooms.Storage.HostFiles, Log: opt.Log}
 	eng.kinds = eng.makeKinds()
 	for _, dir := range []string{eng.appsDir(), filepath.Join(opt.RunDir, "apps")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

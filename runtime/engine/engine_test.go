@@ -13,7 +13,6 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/vem"
 )
 
@@ -44,15 +43,6 @@ func TestErrorsOfClaims(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreKnownByTheirKind(t *testing.T) {
-	cause := errors.New("it has a device open")
-	for _, err := range []error{Refusef("app is held"), refusal{cause}, fmt.Errorf("snapshot: %w", refusal{cause})} {
-		qt.Check(t, qt.IsTrue(errdefs.IsFailedPrecondition(err)))
-		qt.Check(t, qt.Equals(errdefs.Resolve(err), error(errdefs.ErrFailedPrecondition)))
-	}
-	qt.Check(t, qt.ErrorIs(refusal{cause}, cause))
-}
-
 // TestObstaclesOfASnapshot proves that what is in the way ends a snapshot with --stop, and is a
 // note of another one.
 func TestObstaclesOfASnapshot(t *testing.T) {
@@ -63,36 +53,6 @@ func TestObstaclesOfASnapshot(t *testing.T) {
 	qt.Check(t, qt.IsNil((&SnapshotRequest{}).atOnce(a, nil, gone)))
 	qt.Check(t, qt.DeepEquals(a.Remarked(), []app.Note{{Text: "no app could be made of the snapshot now: it is gone", Remedy: "put it back"}}))
 	qt.Check(t, qt.IsNil((&SnapshotRequest{Stop: true}).atOnce(a, nil)))
-}
-
-func TestFlatten(t *testing.T) {
-	one, two, three := errors.New("one"), errors.New("two"), errors.New("three")
-	told := fmt.Errorf("while looking: %w, %w", one, two) // says more than its parts
-	for _, test := range []struct {
-		err  error
-		want []error
-	}{
-		{nil, nil},
-		{one, []error{one}},
-		{errors.Join(one, errors.Join(two, three)), []error{one, two, three}},
-		{errors.Join(told, three), []error{told, three}},
-	} {
-		got := flatten(test.err)
-		qt.Assert(t, qt.HasLen(got, len(test.want)))
-		for i := range got {
-			qt.Check(t, qt.Equals(got[i], test.want[i]))
-		}
-	}
-}
-
-func TestNamesOfOpenFiles(t *testing.T) {
-	got := openNames([]openfile.Saved{{Name: "/srv/data"}, {Name: "/srv/gone", Removed: true}, {Name: "/dev/pts/3", External: true}, {Name: "pipe:[7]"}})
-	qt.Check(t, qt.DeepEquals(got, []string{"/srv/data"}))
-	f, err := os.Create(filepath.Join(t.TempDir(), "instance.json"))
-	qt.Assert(t, qt.IsNil(err))
-	defer f.Close()
-	qt.Check(t, qt.DeepEquals(openAt(os.Getpid(), "instance.json"), []string{f.Name()}))
-	qt.Check(t, qt.HasLen(openAt(os.Getpid(), "another.json"), 0))
 }
 
 func TestSessionsAreListed(t *testing.T) {

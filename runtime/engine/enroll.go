@@ -88,7 +88,7 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, k *Kind, op *e
 	a = eng.newApp(*rec)
 	a.Endpoint = end
 	if err := a.Box.Cgroup().Claim(); err != nil { // before anything is undone by ending what is there
-		return nil, nil, Refusef("make app %s: %w", rec.Name, err)
+		return nil, nil, app.Refusef("make app %s: %w", rec.Name, err)
 	}
 	if err := os.Mkdir(a.Dir(), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make app directory: %w", err)

@@ -105,7 +105,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	out := &Outcome{}
 	err = r.Do(ctx, func(ctx context.Context) error {
 		rec, _ := a.Read()
-		taken, err := eng.tools.Hibernate(ctx, sub, checkpoint.Saving{
+		taken, err := eng.Tools.Hibernate(ctx, sub, checkpoint.Saving{
 			Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
 			Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, At: r.At, Alarm: how.Alarm,
 			Hold: func(ctx context.Context, set *hold.Set) error { return a.Endpoint.Hold(ctx, set) },
@@ -122,7 +122,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		if err := eng.becomeHeld(ctx, r); err != nil {
 			return err
 		}
-		out.Sockets = eng.tools.Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")
+		out.Sockets = eng.Tools.Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")
 		return nil
 	})
 	out.Notes = a.Remarked()

@@ -172,7 +172,7 @@ func (b *Birth) checkOpen(ctx context.Context, a *App) error {
 	if err != nil {
 		return err
 	}
-	return b.Plan.CheckOpen(a.Box.Root(), openNames(files))
+	return b.Plan.CheckOpen(a.Box.Root(), openfile.Names(files))
 }
 
 // apply writes the app's own files.

@@ -70,7 +70,7 @@ type takenError struct{ *vem.TakenError }
 func (e takenError) Unwrap() error        { return e.TakenError }
 func (e takenError) Is(target error) bool { return target == errdefs.ErrAlreadyExists }
 
-// AlreadyExists is by what errdefs.Resolve knows the error, see refusal.
+// AlreadyExists is by what errdefs.Resolve knows the error, see app.Refuse.
 func (e takenError) AlreadyExists() {}
 
 // addPublications gives an app ports of the host, unless another one has them.

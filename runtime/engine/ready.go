@@ -80,7 +80,7 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 	if err != nil {
 		return err
 	}
-	proc, err := eng.tools.Revive(ctx, a.Subject(), checkpoint.Revival{
+	proc, err := eng.Tools.Revive(ctx, a.Subject(), checkpoint.Revival{
 		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: r.Step, At: r.At,
 		Connections: connections, Options: b.Source.SocketOptions, SetNetwork: true,
 		Enclose: func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },

@@ -40,7 +40,7 @@ func (eng *Engine) Remove(ctx context.Context, a *App, force bool) error {
 		return fmt.Errorf("app %s: %w", name, errdefs.ErrNotFound)
 	}
 	if s := a.Status(); s != app.Stopped && s != app.Removing && !force {
-		return Refusef("app %s is %s: stop it first, or use --force", name, s)
+		return app.Refusef("app %s is %s: stop it first, or use --force", name, s)
 	}
 	return eng.Expunge(context.WithoutCancel(ctx), a)
 }

@@ -51,7 +51,7 @@ func (a *App) StartSession(ctx context.Context, cmd *exec.Cmd, pid int, args []s
 	defer release()
 	if rec, _ := a.Read(); rec.Process.PID != pid {
 		// By now its number may be another process's, in the host's namespaces.
-		return nil, Refusef("exec in %s: its processes have ended meanwhile; try again", a.Name())
+		return nil, app.Refusef("exec in %s: its processes have ended meanwhile; try again", a.Name())
 	}
 	if err := a.Box.StartCommand(cmd, pid); err != nil {
 		return nil, fmt.Errorf("exec in %s: %w", a.Name(), err)

@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
@@ -104,7 +105,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	}
 	sub := a.Subject(req.Accept...)
 	settings, unbound := sub.NetState().CopyableSettings(ctx)
-	unrestorable, err := eng.unrestorable(a)
+	unrestorable, err := a.unrestorable()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,7 +126,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	err = r.Do(ctx, func(ctx context.Context) error {
 		manifest := eng.manifest(&rec)
 		manifest.Name = filepath.Base(string(target))
-		taken, err := eng.tools.Copy(ctx, sub, checkpoint.Saving{
+		taken, err := eng.Tools.Copy(ctx, sub, checkpoint.Saving{
 			Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
 			Whole: rec.RestoreMemory == restore.Copy || req.Whole, End: req.Stop, Step: req.Op.Step, At: r.At,
 		})
@@ -148,9 +149,40 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 		return nil, nil, err
 	}
 	if !req.Stop {
-		_ = req.atOnce(a, eng.obstacles(ctx, restore.Options{Snapshot: target, Manifest: m}, rec, snapshot.BySize)...) // notes
+		_ = req.atOnce(a, eng.Checker.Saved(ctx, restore.Options{Snapshot: target, Manifest: m}, &rec, snapshot.BySize)...) // notes
 	}
 	return m, &Outcome{Notes: a.Remarked()}, nil
+}
+
+// atOnce joins what is in the way of a snapshot that ends the app. What is in the way of
+// another one is noted, and nil returned.
+func (r *SnapshotRequest) atOnce(a *App, inTheWay ...error) error {
+	err := errors.Join(inTheWay...)
+	if err == nil || r.Stop {
+		return err
+	}
+	for _, o := range restorable.ObstaclesOf(inTheWay...) {
+		a.Remark("no app could be made of the snapshot now: "+o.Reason, o.Remedy)
+	}
+	return nil
+}
+
+// unrestorable looks at a running app for what would keep others from being made of it, but for
+// what preflight finds; nil if nothing does.
+func (a *App) unrestorable() (found, err error) {
+	pids, err := a.Cgroup().PIDs()
+	if err != nil {
+		return nil, err
+	}
+	return restorable.Running(a.Root(), pids), nil
+}
+
+// heldUnrestorable looks at the images of a held app for the same.
+func (eng *Engine) heldUnrestorable(ctx context.Context, a *App) ([]error, error) {
+	if !a.ready { // its root may not be mounted: all that can be told without it
+		return eng.Checker.Held(ctx, a, snapshot.BySize)
+	}
+	return eng.Checker.Rehearse(ctx, a)
 }
 
 // saveAtRest makes a snapshot of an app without processes, which stays as it is. The caller has
@@ -339,7 +371,7 @@ func (eng *Engine) Restore(ctx context.Context, req RestoreRequest) (_ *App, _ *
 	req.Op.EndStep()
 	out := &Outcome{Notes: a.Remarked()}
 	if s.Manifest.Processes > 0 {
-		out.Sockets = eng.tools.Restored(ctx, s.Dir, s.Manifest)
+		out.Sockets = eng.Tools.Restored(ctx, s.Dir, s.Manifest)
 	}
 	return a, out, nil
 }

@@ -177,11 +177,11 @@ func TestSnapshotThatIsNotReserved(t *testing.T) {
 	_, err = w.snapshot(t.Context(), a, SnapshotRequest{Name: "one"}) // its name is free
 	qt.Check(t, qt.IsNil(err))
 	w.isRunning(a)
-	qt.Check(t, qt.HasLen(w.eng.SnapshotObstacles(t.Context(), "one", snapshot.ByDigest), 0))
-	qt.Check(t, qt.HasLen(w.eng.AppObstacles(t.Context(), a, snapshot.ByDigest), 0)) // it runs
+	qt.Check(t, qt.HasLen(w.eng.Checker.SnapshotObstacles(t.Context(), "one", snapshot.ByDigest), 0))
+	qt.Check(t, qt.HasLen(w.eng.Checker.AppObstacles(t.Context(), a, snapshot.ByDigest), 0)) // it runs
 	images := w.eng.Store.Dir("one").Images()
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(images, "processes"), []byte("other"), 0o600)))
-	qt.Check(t, qt.HasLen(w.eng.SnapshotObstacles(t.Context(), "one", snapshot.ByDigest), 1))
+	qt.Check(t, qt.HasLen(w.eng.Checker.SnapshotObstacles(t.Context(), "one", snapshot.ByDigest), 1))
 	_, err = w.restore(t.Context(), "one", "broken")
 	qt.Check(t, qt.ErrorMatches(err, "(?s).*damaged.*"))
 	w.isGone("broken")

@@ -5,30 +5,22 @@ import (
 	"slices"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/process"
 	"github.com/snapctl/snapctl/snapshot"
-	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/vem/fabric"
 )
 
-// tools save and revive apps, and tell what keeps saved ones from coming back: the methods of
-// [checkpoint.Tools] that an engine uses.
-type tools interface {
+// Tools save and revive apps: the methods of [checkpoint.Tools] that an engine uses.
+type Tools interface {
 	Hibernate(ctx context.Context, s *checkpoint.Subject, o checkpoint.Saving) (*checkpoint.Taken, error)
 	Copy(ctx context.Context, s *checkpoint.Subject, o checkpoint.Saving) (*checkpoint.Taken, error)
 	Revive(ctx context.Context, s *checkpoint.Subject, r checkpoint.Revival) (*process.Process, error)
 	Narrow(ctx context.Context, s *checkpoint.Subject) error
 	Reset(ctx context.Context, from snapshot.Dir, external []snapshot.External, held map[uint64]bool, lost string) []checkpoint.Outcome
 	Restored(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest) []checkpoint.Outcome
-	Rehearse(ctx context.Context, s *checkpoint.Subject, from snapshot.Dir, m *snapshot.Manifest) error
-	Damage(ctx context.Context, from snapshot.Dir, m *snapshot.Manifest, layers []layer.Ref, depth snapshot.Depth) []error
-	Obstacles(ctx context.Context, o restore.Options, spec *specs.Spec, layers []layer.Ref, depth snapshot.Depth) []error
 }
 
 // Subject is the app as it is now, to package checkpoint, with protections that it may lose

@@ -103,7 +103,7 @@ func (eng *Engine) resume(ctx context.Context, r *Run, how Awakening, op *event.
 	}
 	// What the app reads from a held socket nobody can give it again, so it is
 	// never ended once it may have run: the last moment to fail is before.
-	tools, sub := eng.tools, a.Subject()
+	tools, sub := eng.Tools, a.Subject()
 	sub.AcceptChanged = how.AcceptChanged
 	proc, err := tools.Revive(ctx, sub, checkpoint.Revival{
 		From: a.Hibernation(), Manifest: m, Pages: how.Pages, TimersGoOn: rec.Wake.Timers, Step: op.Step, At: r.At,

@@ -249,7 +249,7 @@ func TestRemovalOfAnApp(t *testing.T) {
 	a := w.add(t, "web", app.Running)
 	w.engine.remove = func(a *engine.App, force bool) error {
 		if !force {
-			return engine.Refusef("app web is running: stop it first, or use --force")
+			return app.Refusef("app web is running: stop it first, or use --force")
 		}
 		w.apps.Remove(a)
 		return nil

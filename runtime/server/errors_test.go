@@ -17,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/snapshot/tree"
@@ -56,7 +57,7 @@ func TestErrorsOfRequests(t *testing.T) {
 		{tree.ErrDamaged, codes.DataLoss, "it can't be used"},
 		{errdefs.ErrNotFound, codes.NotFound, ""},
 		{errdefs.ErrInvalidArgument, codes.InvalidArgument, ""},
-		{engine.Refusef("app cache is held: stop it first"), codes.FailedPrecondition, ""},
+		{app.Refusef("app cache is held: stop it first"), codes.FailedPrecondition, ""},
 		{clone.ErrNoneReady, codes.Unknown, "snapctl template pool --size"},
 		{unix.ENOSPC, codes.Unknown, "free space on the file system"},
 		{io.ErrUnexpectedEOF, codes.Unknown, ""},
@@ -74,7 +75,7 @@ func TestErrorsOfRequests(t *testing.T) {
 }
 
 func TestObstaclesAreShown(t *testing.T) {
-	shown := showObstacles(engine.ObstaclesOf(
+	shown := showObstacles(restorable.ObstaclesOf(
 		nil, context.Canceled,
 		&restore.FileError{Path: "/srv/data", Reason: "it is gone", Remedy: "put it back"},
 		fmt.Errorf("image: %w", tree.ErrDamaged), errors.New("no idea"),

@@ -69,7 +69,7 @@ func exitCode(s *os.ProcessState) int32 {
 func (srv *Server) execCommand(ctx context.Context, a *engine.App, start *api.ExecStart) (_ *exec.Cmd, pid int, err error) {
 	rec, _ := a.Read()
 	if rec.Now() != app.Running && rec.Now() != app.Snapshotting {
-		return nil, 0, engine.Refusef("app %s is %s: exec needs a running app", rec.Name, rec.Now())
+		return nil, 0, app.Refusef("app %s is %s: exec needs a running app", rec.Name, rec.Now())
 	}
 	if len(start.GetArgs()) == 0 {
 		return nil, 0, fmt.Errorf("%w: no command to run", errdefs.ErrInvalidArgument)

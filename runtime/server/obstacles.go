@@ -4,11 +4,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/restorable"
 )
 
 // showObstacles tells what keeps a saved app from coming back.
-func showObstacles(all []engine.Obstacle) []*api.Obstacle {
+func showObstacles(all []restorable.Obstacle) []*api.Obstacle {
 	var out []*api.Obstacle
 	for _, o := range all {
 		shown := &api.Obstacle{Path: o.Path, Reason: o.Reason, Remedy: o.Remedy}

@@ -18,7 +18,6 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem"
@@ -224,7 +223,7 @@ func wakePolicy(p *api.WakePolicy) (wake.Policy, error) {
 // restoredRecord is the record of an app to be made from a snapshot.
 func restoredRecord(req *api.RestoreRequest, m *snapshot.Manifest) (*app.Record, error) {
 	if !m.WithStorage {
-		return nil, engine.Refusef("snapshot %s has no files: nothing can be restored from it alone", req.GetSnapshot())
+		return nil, app.Refusef("snapshot %s has no files: nothing can be restored from it alone", req.GetSnapshot())
 	}
 	name := cmp.Or(req.GetAs(), m.App)
 	if err := snapshot.ValidateName(name); err != nil {

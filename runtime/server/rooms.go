@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -57,11 +58,11 @@ type Saving interface {
 	Restore(ctx context.Context, req engine.RestoreRequest) (*engine.App, *engine.Outcome, error)
 }
 
-// Obstacles tells what keeps saved apps from coming back, as [engine.Engine] does.
+// Obstacles tells what keeps saved apps from coming back, as [restorable.Checker] does.
 type Obstacles interface {
-	AppObstacles(ctx context.Context, a *engine.App, depth snapshot.Depth) []engine.Obstacle
-	SnapshotObstacles(ctx context.Context, name string, depth snapshot.Depth) []engine.Obstacle
-	ManifestObstacles(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []engine.Obstacle
+	AppObstacles(ctx context.Context, a restorable.App, depth snapshot.Depth) []restorable.Obstacle
+	SnapshotObstacles(ctx context.Context, name string, depth snapshot.Depth) []restorable.Obstacle
+	ManifestObstacles(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []restorable.Obstacle
 }
 
 // Snapshots are the saved snapshots, as [store.Store] has them.

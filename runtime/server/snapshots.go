@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/image/inspect"
 )
@@ -110,7 +111,7 @@ func (srv *Server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
 		switch {
 		case errdefs.IsNotFound(err): // it was removed meanwhile
 		case err != nil:
-			all[i] = &api.Snapshot{Name: names[i], WouldNotStart: showObstacles(engine.ObstaclesOf(err))}
+			all[i] = &api.Snapshot{Name: names[i], WouldNotStart: showObstacles(restorable.ObstaclesOf(err))}
 		default:
 			all[i] = showSnapshot(m)
 			all[i].WouldNotStart = showObstacles(srv.rooms.Obstacles.ManifestObstacles(ctx, dir, m, snapshot.BySize))
@@ -142,7 +143,7 @@ func (srv *Server) Inspect(ctx context.Context, req *api.InspectRequest) (*api.I
 		}
 		held, dir = a, a.Hibernation()
 		if m, err = dir.Manifest(); errors.Is(err, os.ErrNotExist) {
-			err = engine.Refusef("app %s has no images: it is %s", req.GetSnapshot(), a.Status())
+			err = app.Refusef("app %s has no images: it is %s", req.GetSnapshot(), a.Status())
 		}
 	}
 	if err != nil {

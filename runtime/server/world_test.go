@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
@@ -184,22 +185,23 @@ type fakeObstacles struct {
 	depth func(snapshot.Depth)
 }
 
-func (f *fakeObstacles) look(name string, depth snapshot.Depth) []engine.Obstacle {
+func (f *fakeObstacles) look(name string, depth snapshot.Depth) []restorable.Obstacle {
 	if f.depth != nil {
 		f.depth(depth)
 	}
-	return engine.ObstaclesOf(f.of[name])
+	return restorable.ObstaclesOf(f.of[name])
 }
 
-func (f *fakeObstacles) AppObstacles(_ context.Context, a *engine.App, depth snapshot.Depth) []engine.Obstacle {
-	return f.look(a.Name(), depth)
+func (f *fakeObstacles) AppObstacles(_ context.Context, a restorable.App, depth snapshot.Depth) []restorable.Obstacle {
+	rec, _ := a.Read()
+	return f.look(rec.Name, depth)
 }
 
-func (f *fakeObstacles) SnapshotObstacles(_ context.Context, name string, depth snapshot.Depth) []engine.Obstacle {
+func (f *fakeObstacles) SnapshotObstacles(_ context.Context, name string, depth snapshot.Depth) []restorable.Obstacle {
 	return f.look(name, depth)
 }
 
-func (f *fakeObstacles) ManifestObstacles(_ context.Context, _ snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []engine.Obstacle {
+func (f *fakeObstacles) ManifestObstacles(_ context.Context, _ snapshot.Dir, m *snapshot.Manifest, depth snapshot.Depth) []restorable.Obstacle {
 	return f.look(m.Name, depth)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/regfile"
@@ -38,6 +39,18 @@ type Mount struct {
 	ID         int
 	Mountpoint string
 	External   string // the name by which it is given
+}
+
+// Names are the paths of files that the processes have open, as they see them. A file that was
+// removed has none, and neither has one that is External.
+func Names(files []Saved) []string {
+	var names []string
+	for _, f := range files {
+		if strings.HasPrefix(f.Name, "/") && !f.Removed && !f.External {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }
 
 // ReadSaved lists the files that the dump in a directory names.

@@ -1,4 +1,4 @@
-package engine
+package app
 
 import (
 	"fmt"
@@ -17,5 +17,9 @@ func (r refusal) Is(target error) bool { return target == errdefs.ErrFailedPreco
 // Is of an error that has an Unwrap (containerd/errdefs v1.0.0, resolve.go, firstError).
 func (r refusal) FailedPrecondition() {}
 
-// Refusef makes a refusal.
-func Refusef(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+// Refuse makes an error, which it wraps, the reason why a request is refused: an
+// errdefs.ErrFailedPrecondition with the same text.
+func Refuse(err error) error { return refusal{err} }
+
+// Refusef refuses a request for a reason that is formatted like that of fmt.Errorf.
+func Refusef(format string, args ...any) error { return Refuse(fmt.Errorf(format, args...)) }
