@@ -80,6 +80,7 @@ var rooms = []room{
 	{"vem/directory/directorytest", []string{"vem/directory"}},
 	{"vem/directory/memory", []string{"vem/directory"}},
 	{"vem/directory", nil},
+	{"vem/trust", nil},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold/sockdiag", "vem/payload", "vem/wake"}},
 	{"vem/wake", []string{"vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/payload"}},

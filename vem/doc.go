@@ -37,6 +37,7 @@
 //	membership how hosts make an installation, join it and leave it
 //	directory  who owns which endpoint, which hosts and networks there are
 //	memory     a store of the directory in memory, for tests
+//	trust      who belongs to an installation: CA, certificates, invitations, TLS
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.
