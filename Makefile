@@ -110,17 +110,20 @@ lint:
 	go mod tidy -diff
 	echo "make lint: ok in $$SECONDS s"
 
-## make generate  Go code from runtime/api/*.proto
+## make generate  Go code from the .proto files
 .PHONY: generate
 generate:
 	@$(with_go)
 	scripts/deps generate
-	protoc --proto_path=runtime/api \
-		--plugin="protoc-gen-go=$$($(tool) -n protoc-gen-go)" \
-		--plugin="protoc-gen-go-grpc=$$($(tool) -n protoc-gen-go-grpc)" \
-		--go_out=runtime/api --go_opt=paths=source_relative \
-		--go-grpc_out=runtime/api --go-grpc_opt=paths=source_relative \
-		runtime/api/*.proto
+	for proto in runtime/api/*.proto vem/control/controlpb/*.proto; do
+		dir=$$(dirname "$$proto")
+		protoc --proto_path="$$dir" \
+			--plugin="protoc-gen-go=$$($(tool) -n protoc-gen-go)" \
+			--plugin="protoc-gen-go-grpc=$$($(tool) -n protoc-gen-go-grpc)" \
+			--go_out="$$dir" --go_opt=paths=source_relative \
+			--go-grpc_out="$$dir" --go-grpc_opt=paths=source_relative \
+			"$$proto"
+	done
 
 ## make install   programs, unit file, completions and man pages
 ##                PREFIX=/usr/local DESTDIR=

@@ -38,6 +38,7 @@
 //	directory  who owns which endpoint, which hosts and networks there are
 //	memory     a store of the directory in memory, for tests
 //	trust      who belongs to an installation: CA, certificates, invitations, TLS
+//	control    what VEMs ask each other: to agree about channels, and what else takes two of them
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.
