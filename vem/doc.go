@@ -39,6 +39,7 @@
 //	memory     a store of the directory in memory, for tests
 //	trust      who belongs to an installation: CA, certificates, invitations, TLS
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them
+//	channel    the ways between hosts that an endpoint's packets take
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.

@@ -11,10 +11,13 @@ import (
 
 // Offsets in struct __sk_buff (include/uapi/linux/bpf.h).
 const (
+	skbLen      = 0
+	skbMark     = 8
 	skbProtocol = 16
 	skbIfindex  = 40
 	skbData     = 76
 	skbDataEnd  = 80
+	skbGSOSize  = 176
 )
 
 // Verdicts (include/uapi/linux/pkt_cls.h).
@@ -42,10 +45,17 @@ const (
 //	        let the kernel route it            drop it
 //	                                   translate the source to it
 //	to = endpoints[dst]                to = endpoints[dst]
-//	if there is none, or it is device  if there is none
-//	        let the kernel route it            let the kernel route it
+//	if there is none                   if there is none
+//	        let it leave                       let it leave
+//	if to is device
+//	        let the kernel route it
 //	if to has an inside address, translate the destination to it
 //	give the packet to the other end of to's device
+//
+// The packet may leave to another host (see [Table.leaving]), or is the kernel's.
+// Uplink and Waiting are as Plain, with another look at the source. Nothing that comes
+// in by the uplink leaves again: two hosts that each take the other one for an endpoint's
+// owner would send a packet to and fro for ever.
 //
 // Only endpoints' own packets pass. A plain device leaves a forged source to the
 // kernel's reverse path filter. A translated one can't: to the filter its outside
@@ -53,27 +63,28 @@ const (
 // address; with permanent neighbour entries nothing else is needed.
 //
 // What the table does not know (multicast, the outside) takes the kernel's path.
-func ingress(kind Kind, endpoints, sources *ebpf.Map) asm.Instructions {
-	var from, self asm.Instructions
-	unusual := "kernel"
-	if kind == Translated {
+func (t *Table) ingress(kind Kind) asm.Instructions {
+	unusual, other := "kernel", "leave"
+	var self, leave asm.Instructions
+	switch kind {
+	case Translated:
 		unusual = "drop"
-		from = slices.Concat(
-			asm.Instructions{asm.StoreMem(asm.RFP, keySource, asm.R7, asm.Word)},
-			lookup(sources, keySource, "drop"),
-			translate("source", keySrc, 0, v4Src, v6Src),
-		)
-	} else {
-		from = append(lookup(endpoints, keySrc, "kernel"),
-			asm.LoadMem(asm.R8, asm.R0, entryDevice, asm.Word),
-			asm.JNE.Reg(asm.R8, asm.R7, "kernel"),
-		)
+	case Plain, Waiting:
 		self = asm.Instructions{asm.JEq.Reg(asm.R8, asm.R7, "kernel")}
+	case Uplink:
+		self = asm.Instructions{asm.JEq.Reg(asm.R8, asm.R7, "kernel")}
+		other = "kernel"
+	}
+	if t.uplink == 0 {
+		other = "kernel"
+	}
+	if other == "leave" {
+		leave = t.leaving(kind)
 	}
 	return slices.Concat(
 		parse(unusual),
-		from,
-		lookup(endpoints, keyDst, "kernel"),
+		t.from(kind),
+		lookup(t.endpoints, keyDst, other),
 		asm.Instructions{asm.LoadMem(asm.R8, asm.R0, entryDevice, asm.Word)},
 		self,
 		enter("forward"),
@@ -83,8 +94,37 @@ func ingress(kind Kind, endpoints, sources *ebpf.Map) asm.Instructions {
 			asm.FnRedirectPeer.Call(),
 			asm.Return(),
 		},
-		verdicts(), translate4(), translate6(),
+		leave, verdicts(), translate4(), translate6(),
 	)
+}
+
+// from assembles what a device thinks of a packet's source.
+func (t *Table) from(kind Kind) asm.Instructions {
+	mine := asm.Instructions{
+		asm.LoadMem(asm.R8, asm.R0, entryDevice, asm.Word),
+		asm.JNE.Reg(asm.R8, asm.R7, "kernel"),
+	}
+	switch kind {
+	case Translated:
+		return slices.Concat(
+			asm.Instructions{asm.StoreMem(asm.RFP, keySource, asm.R7, asm.Word)},
+			lookup(t.sources, keySource, "drop"),
+			translate("source", keySrc, 0, v4Src, v6Src),
+		)
+	case Waiting:
+		return nil // the slow path has looked at it
+	case Uplink: // the host itself, or an endpoint of another host
+		return slices.Concat(
+			t.remotes.keep(),
+			lookup(t.endpoints, keySrc, "other host"),
+			mine,
+			asm.Instructions{asm.Ja.Label("known")},
+			label("other host", lookup(t.remotes.routes, keySrc, "kernel")),
+			asm.Instructions{asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("known")},
+		)
+	case Plain:
+	}
+	return append(lookup(t.endpoints, keySrc, "kernel"), mine...)
 }
 
 // egress assembles what a translated device does with a packet that the kernel's

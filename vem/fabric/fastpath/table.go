@@ -24,11 +24,35 @@
 // and ICMPv6, also in fragments and in segments that are not split yet (GSO).
 // Whatever else a packet carries stays as it is.
 //
-// Programs and tables live in the kernel as long as one device has a program, so
-// nothing depends on this process. After a restart a new [Table] replaces them.
+// # Other hosts
+//
+// Packets for endpoints of other hosts pass the fabric, the host and their routes and
+// firewalls by three more programs. The set of such endpoints, and of the ways to their
+// hosts, is [Remotes]; package channel/redirect is what fills it.
+//
+//	app - [ep device: ingress] - host0 ] fabric - host [ snap-NETWORK: leave ] - underlay
+//	app -  ep device - [host0: ingress ] fabric - host   snap-NETWORK - [underlay: arrive]
+//
+// ingress moves the packet into the host's namespace (bpf_redirect_peer), since a program
+// can only send from devices of the namespace that the packet is in. leave puts the outer
+// header on, if there is one, and sends (bpf_redirect_neigh). arrive takes it off and moves
+// the packet into the fabric, where ingress finds the endpoint. No packet is routed, so the
+// hop limit inside stays as it is: seen from an app the network is one hop.
+//
+// # Restarts
+//
+// Programs and maps live in the kernel as long as one device has a program, so
+// nothing depends on this process. They are tc filters, which a device holds by itself:
+// a tcx link would end with the process that made it unless it is pinned in a bpffs, which
+// not every namespace of a test or container has mounted. After a restart a new [Table]
+// replaces the programs, one filter at a time, which the kernel does without a gap
+// (net/sched/cls_bpf.c, cls_bpf_change). It goes on with the [Remotes] of the earlier run,
+// found through the filter of the uplink, so that no packet finds an empty set.
 //
 // Needs CAP_BPF (or CAP_SYS_ADMIN) and CAP_NET_ADMIN; Linux 5.10 with
-// CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS.
+// CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS. Other hosts need Linux 5.11
+// (bpf_ktime_get_coarse_ns), and 6.3 to carry IPv6 over IPv4 or the reverse
+// (BPF_F_ADJ_ROOM_DECAP_L3_IPV4); to find an earlier run's maps takes CAP_SYS_ADMIN.
 package fastpath
 
 import (
@@ -56,15 +80,25 @@ const (
 	// Translated devices have an endpoint with an inside address behind them. They
 	// drop every packet from the app that does not come from an inside address.
 	Translated
+	// Uplink is the device towards the host. What comes in there is from the host, or
+	// from endpoints of other hosts.
+	Uplink
+	// Waiting is the device of the slow path, which writes packets back there that had to
+	// wait for a way. They may use a way before anybody else's may.
+	Waiting
 )
 
-// String returns "plain" or "translated".
+// String returns "plain", "translated", "uplink" or "waiting".
 func (k Kind) String() string {
 	switch k {
 	case Plain:
 		return "plain"
 	case Translated:
 		return "translated"
+	case Uplink:
+		return "uplink"
+	case Waiting:
+		return "waiting"
 	}
 	return fmt.Sprintf("Kind(%d)", int(k))
 }
@@ -75,7 +109,9 @@ func (k Kind) String() string {
 type Table struct {
 	endpoints *ebpf.Map // outside address -> entry
 	sources   *ebpf.Map // origin -> outside address
-	ingress   map[Kind]*ebpf.Program
+	remotes   *Remotes
+	uplink    int // index of the device towards the host; 0: none
+	programs  map[Kind]*ebpf.Program
 	egress    *ebpf.Program
 }
 
@@ -106,31 +142,47 @@ const originSize = 20
 // entries come.
 const maxEntries = 1 << 17
 
-// New makes an empty table. It returns an error wrapping [ErrUnsupported] if the
-// kernel refuses a map or a program. The caller closes it.
-func New() (*Table, error) {
-	t := &Table{ingress: make(map[Kind]*ebpf.Program)}
-	if err := t.load(); err != nil {
+// New makes an empty table for the devices of a fabric. uplink is the index of the one
+// towards the host, or 0 if no packet goes there by a program, and h a handle in the
+// fabric's namespace. If an earlier run's programs are on that device, the table goes on
+// with their [Remotes].
+//
+// It returns an error wrapping [ErrUnsupported] if the kernel refuses a map or a program.
+// The caller closes it.
+func New(h *netlink.Handle, uplink int) (*Table, error) {
+	t := &Table{uplink: uplink, programs: make(map[Kind]*ebpf.Program)}
+	if err := t.load(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("make fast path: %w: %w", ErrUnsupported, err), t.Close())
 	}
 	return t, nil
 }
 
-func (t *Table) load() (err error) {
+func (t *Table) load(h *netlink.Handle) (err error) {
 	if t.endpoints, err = newMap("endpoints", 16, entrySize); err != nil {
 		return err
 	}
 	if t.sources, err = newMap("sources", originSize, 16); err != nil {
 		return err
 	}
-	for _, kind := range []Kind{Plain, Translated} {
-		if t.ingress[kind], err = newProgram(ingress(kind, t.endpoints, t.sources)); err != nil {
+	kinds := []Kind{Plain, Translated}
+	if t.uplink != 0 {
+		kinds = append(kinds, Uplink, Waiting)
+		if t.remotes, err = openRemotes(h, t.uplink); err != nil {
+			return err
+		}
+	}
+	for _, kind := range kinds {
+		if t.programs[kind], err = newProgram(t.ingress(kind)); err != nil {
 			return fmt.Errorf("load program for %s devices: %w", kind, err)
 		}
 	}
 	t.egress, err = newProgram(egress(t.endpoints))
 	return err
 }
+
+// Remotes returns what the table knows of other hosts. It belongs to the table, and is
+// nil if that has no uplink.
+func (t *Table) Remotes() *Remotes { return t.remotes }
 
 func newMap(name string, key, value uint32) (*ebpf.Map, error) {
 	return ebpf.NewMap(&ebpf.MapSpec{
@@ -222,52 +274,10 @@ func (t *Table) forget(e entry) error {
 	return err
 }
 
-// Install puts the programs of a kind on a device, in place of those that were
-// there, of whatever kind and table. h is a handle in the device's namespace.
-func (t *Table) Install(h *netlink.Handle, device int, kind Kind) error {
-	if err := t.install(h, device, kind); err != nil {
-		return fmt.Errorf("install fast path: %w: %w", ErrUnsupported, err)
-	}
-	return nil
-}
-
-func (t *Table) install(h *netlink.Handle, device int, kind Kind) error {
-	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := h.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add clsact: %w", err)
-	}
-	if err := h.FilterReplace(filter(device, netlink.HANDLE_MIN_INGRESS, t.ingress[kind])); err != nil {
-		return fmt.Errorf("add ingress filter: %w", err)
-	}
-	out := filter(device, netlink.HANDLE_MIN_EGRESS, t.egress)
-	if kind == Translated {
-		if err := h.FilterReplace(out); err != nil {
-			return fmt.Errorf("add egress filter: %w", err)
-		}
-		return nil
-	}
-	// ENOENT, or EINVAL where there is no filter at all (net/sched/cls_api.c).
-	if err := h.FilterDel(out); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("remove egress filter: %w", err)
-	}
-	return nil
-}
-
-func filter(device int, hook uint32, program *ebpf.Program) *netlink.BpfFilter {
-	return &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: device, Parent: hook, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL,
-		},
-		Fd: program.FD(), Name: "snapctl", DirectAction: true,
-	}
-}
-
 // Close drops the handles. Devices keep programs and tables.
 func (t *Table) Close() error {
-	errs := []error{t.endpoints.Close(), t.sources.Close(), t.egress.Close()}
-	for _, p := range t.ingress {
+	errs := []error{t.endpoints.Close(), t.sources.Close(), t.egress.Close(), t.remotes.close()}
+	for _, p := range t.programs {
 		errs = append(errs, p.Close())
 	}
 	return errors.Join(errs...)

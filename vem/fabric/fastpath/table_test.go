@@ -21,7 +21,7 @@ func newTable(t *testing.T) *fastpath.Table {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
-	table, err := fastpath.New()
+	table, err := fastpath.New(nil, 0)
 	if errors.Is(err, fastpath.ErrUnsupported) && errors.Is(err, unix.EPERM) {
 		t.Skipf("needs CAP_BPF: %v", err)
 	}

@@ -21,7 +21,9 @@ const (
 	v6Dst   = 24
 	v6Len   = 40
 	tcpSum  = 16 // in the transport header
+	tcpOff  = 12
 	udpSum  = 6
+	udpLen  = 8
 	icmpSum = 2
 	icmpLen = 8 // an error's header; the packet that it is about follows
 )

@@ -1,0 +1,111 @@
+package redirect
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+)
+
+// SetRoutes adds or changes routes; see [channel.Module].
+func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return err
+	}
+	routes := make([]fastpath.Route, len(list))
+	for i, r := range list {
+		e := m.hosts[r.Host]
+		switch {
+		case !m.cfg.Prefix4.Contains(r.Addr) && !m.cfg.Prefix6.Contains(r.Addr):
+			return fmt.Errorf("%w: %s is not in %s or %s", channel.ErrRoute, r.Addr, m.cfg.Prefix4, m.cfg.Prefix6)
+		case e == nil:
+			return fmt.Errorf("%w: %s leads to host %q, which is not set", channel.ErrRoute, r.Addr, r.Host)
+		}
+		routes[i] = fastpath.Route{Addr: r.Addr, Host: e.number}
+		switch r.State {
+		case channel.Opening:
+			routes[i].Use = fastpath.Opening
+		case channel.Open:
+			routes[i].Use = fastpath.Open
+		default:
+			return fmt.Errorf("%w: %s is %s", channel.ErrRoute, r.Addr, r.State)
+		}
+	}
+	return m.cfg.Remotes.PutRoutes(routes)
+}
+
+// RemoveRoutes removes routes; see [channel.Module].
+func (m *Module) RemoveRoutes(ctx context.Context, list []netip.Addr) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return err
+	}
+	return m.cfg.Remotes.RemoveRoutes(list)
+}
+
+// Routes returns all routes; see [channel.Module].
+func (m *Module) Routes(ctx context.Context) ([]channel.Route, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return nil, err
+	}
+	names := make(map[int]string, len(m.hosts))
+	for name, e := range m.hosts {
+		names[e.number] = name
+	}
+	var list []channel.Route
+	for r, err := range m.cfg.Remotes.Routes() {
+		if err != nil {
+			return nil, err
+		}
+		state := channel.Opening
+		if r.Use == fastpath.Open {
+			state = channel.Open
+		}
+		list = append(list, channel.Route{Addr: r.Addr, Host: names[r.Host], State: state})
+	}
+	return list, nil
+}
+
+// Report returns what was counted; see [channel.Module].
+func (m *Module) Report(ctx context.Context) (channel.Report, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return channel.Report{}, err
+	}
+	report := channel.Report{Hosts: make(map[string]channel.Counters, len(m.hosts))}
+	for name, e := range m.hosts {
+		sent, received, err := m.cfg.Remotes.Counted(e.number)
+		if err != nil {
+			return channel.Report{}, err
+		}
+		report.Hosts[name] = channel.Counters{Sent: traffic(sent), Received: traffic(received)}
+	}
+	drops, err := m.cfg.Remotes.Dropped()
+	report.Drops = channel.Drops(drops)
+	return report, err
+}
+
+// traffic turns the kernel's time since its start into one of the day.
+func traffic(t fastpath.Traffic) channel.Traffic {
+	count := channel.Traffic{Packets: t.Packets, Bytes: t.Bytes}
+	if t.Last == 0 {
+		return count
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return count
+	}
+	count.Last = time.Now().Add(time.Duration(int64(t.Last) - now.Nano()))
+	return count
+}

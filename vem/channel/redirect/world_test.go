@@ -1,0 +1,244 @@
+package redirect_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/redirect"
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netns"
+)
+
+const networkMTU = 1420
+
+var (
+	prefix4 = netip.MustParsePrefix("10.77.0.0/16")
+	prefix6 = netip.MustParsePrefix("fd77::/64")
+)
+
+// place is one of the two hosts of a test, with the network on it.
+type place struct {
+	*host.Host
+	cfg fabric.Config
+	f   *fabric.Fabric
+	m   *redirect.Module
+}
+
+// cable is a link between the hosts, as each of them sees it.
+type cable struct {
+	*host.Link
+	device string // the same on both
+}
+
+// world is two hosts, alpha and beta, that have one network, and cables between them.
+type world struct {
+	t      testing.TB
+	alpha  *place
+	beta   *place
+	cables []cable
+}
+
+// newWorld makes two hosts with one cable for each prefix, and no channel yet.
+func newWorld(t testing.TB, cables ...string) *world {
+	t.Helper()
+	w := &world{t: t, alpha: newPlace(t, "alpha"), beta: newPlace(t, "beta")}
+	for i, prefix := range cables {
+		link, err := w.alpha.Link(t.Context(), w.beta.Host, netip.MustParsePrefix(prefix))
+		qt.Assert(t, qt.IsNil(err))
+		w.cables = append(w.cables, cable{link, fmt.Sprintf("link%d", i+1)})
+	}
+	for _, p := range []*place{w.alpha, w.beta} {
+		qt.Assert(t, qt.IsNil(p.m.SetUnderlay(t.Context(), w.underlay(p))))
+	}
+	return w
+}
+
+func newPlace(t testing.TB, name string) *place {
+	t.Helper()
+	h := host.New(t, host.Config{Name: name})
+	p := &place{Host: h, cfg: fabric.Config{
+		Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: t.TempDir(), Host: h.Net(), MTU: networkMTU,
+	}}
+	p.open(t)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		qt.Check(t, qt.IsNil(p.m.Delete(ctx)))
+		p.checkClean(t)
+		qt.Check(t, qt.IsNil(p.f.Delete(ctx)))
+		qt.Check(t, qt.IsNil(p.f.Close()))
+	})
+	return p
+}
+
+// open does what a daemon does when it starts.
+func (p *place) open(t testing.TB) {
+	t.Helper()
+	var err error
+	p.f, err = fabric.Open(t.Context(), p.cfg)
+	qt.Assert(t, qt.IsNil(err))
+	far, err := p.f.Far()
+	qt.Assert(t, qt.IsNil(err))
+	p.m, err = redirect.Open(t.Context(), redirect.Config(far))
+	if problem, ok := errors.AsType[*ebpf.VerifierError](err); ok {
+		t.Fatalf("%+v", problem)
+	}
+	qt.Assert(t, qt.IsNil(err))
+}
+
+// reopen is a daemon's end and the next one's start.
+func (p *place) reopen(t testing.TB) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(p.m.Close()))
+	qt.Assert(t, qt.IsNil(p.f.Close()))
+	p.open(t)
+}
+
+// checkClean fails if a program is left on an underlay device.
+func (p *place) checkClean(t testing.TB) {
+	t.Helper()
+	qt.Check(t, qt.IsNil(p.Do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			if l.Attrs().Name == p.f.HostDevice() {
+				continue
+			}
+			qdiscs, err := netlink.QdiscList(l)
+			if err != nil {
+				return err
+			}
+			for _, q := range qdiscs {
+				qt.Check(t, qt.Not(qt.Equals(q.Type(), "clsact")), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
+			}
+		}
+		return nil
+	})))
+}
+
+func (w *world) other(p *place) *place {
+	if p == w.alpha {
+		return w.beta
+	}
+	return w.alpha
+}
+
+// ends returns the addresses of a cable: here and over there.
+func (w *world) ends(p *place, c cable) (local, remote netip.Addr) {
+	if p == w.alpha {
+		return c.A, c.B
+	}
+	return c.B, c.A
+}
+
+func (w *world) underlay(p *place) (list []channel.Underlay) {
+	for _, c := range w.cables {
+		local, _ := w.ends(p, c)
+		list = append(list, channel.Underlay{Device: c.device, Addr: local})
+	}
+	return list
+}
+
+// host is the other host as p sees it over a cable, which accepts packets of both kinds from
+// all of its addresses.
+func (w *world) host(p *place, c cable, kind channel.Kind) channel.Host {
+	h := channel.Host{Name: w.other(p).Name(), Kind: kind, Accept: []channel.Kind{channel.Direct, channel.Tunnel}}
+	h.Local, h.Remote = w.ends(p, c)
+	for _, other := range w.cables {
+		if _, remote := w.ends(p, other); remote != h.Remote {
+			h.Sources = append(h.Sources, remote)
+		}
+	}
+	return h
+}
+
+// use makes both hosts use a cable and kind.
+func (w *world) use(number int, kind channel.Kind) {
+	w.t.Helper()
+	for _, p := range []*place{w.alpha, w.beta} {
+		qt.Assert(w.t, qt.IsNil(p.m.SetHost(w.t.Context(), w.host(p, w.cables[number], kind))))
+	}
+}
+
+// endpoint is the n-th one of the network.
+func endpoint(n byte) fabric.Endpoint {
+	a6 := prefix6.Addr().As16()
+	a6[15] = n
+	return fabric.Endpoint{App: fmt.Sprint("app", n), Addr4: netip.AddrFrom4([4]byte{10, 77, 0, n}), Addr6: netip.AddrFrom16(a6)}
+}
+
+// attach makes an app on a host, with a route to it on the other one.
+func (w *world) attach(p *place, e fabric.Endpoint) app {
+	w.t.Helper()
+	ns, err := netns.New()
+	qt.Assert(w.t, qt.IsNil(err))
+	w.t.Cleanup(func() { ns.Close() })
+	qt.Assert(w.t, qt.IsNil(p.f.Attach(w.t.Context(), e, ns)))
+	w.route(p, e, channel.Open)
+	return app{NS: ns, ep: e}
+}
+
+// route tells the host where e is not that it is at p.
+func (w *world) route(p *place, e fabric.Endpoint, state channel.State) {
+	w.t.Helper()
+	qt.Assert(w.t, qt.IsNil(w.other(p).m.SetRoutes(w.t.Context(), []channel.Route{
+		{Addr: e.Addr4, Host: p.Name(), State: state}, {Addr: e.Addr6, Host: p.Name(), State: state},
+	})))
+}
+
+// app is an endpoint's namespace.
+type app struct {
+	*netns.NS
+	ep fabric.Endpoint
+}
+
+// DialContext connects from the app; see testenv/peer.Dialer.
+func (a app) DialContext(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = a.Do(func() error {
+		d := net.Dialer{Timeout: 10 * time.Second}
+		conn, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// listen opens a port for TCP and UDP in the app, at all of its addresses.
+func (a app) listen(t testing.TB, port string) (l net.Listener, c net.PacketConn) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+		var lc net.ListenConfig
+		if l, err = lc.Listen(t.Context(), "tcp", ":"+port); err != nil {
+			return err
+		}
+		c, err = lc.ListenPacket(t.Context(), "udp", ":"+port)
+		return err
+	})))
+	return l, c
+}
+
+// socket opens a raw descriptor in the app.
+func (a app) socket(t testing.TB, family, kind, proto int) (fd int) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
+		return err
+	})))
+	t.Cleanup(func() { unix.Close(fd) })
+	timeout := unix.Timeval{Sec: 5}
+	qt.Assert(t, qt.IsNil(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)))
+	return fd
+}
