@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
-	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // setupFastPath lets the fabric's devices use a new table instead of an earlier
@@ -133,47 +131,4 @@ func (f *Fabric) lengthen(dev netlink.Link, ep Endpoint) error {
 		}
 	}
 	return nil
-}
-
-// Far is what a data channel needs of a fabric to reach endpoints of other hosts. All of it
-// belongs to the fabric.
-type Far struct {
-	Remotes          *fastpath.Remotes
-	Host             *netns.NS // the host's namespace
-	Device           string    // the host's device of the network, in Host
-	Prefix4, Prefix6 netip.Prefix
-	MTU              int // of all apps' devices
-}
-
-// Far returns what data channels need. It returns an error wrapping
-// [fastpath.ErrUnsupported] if this host has no fast path, or [ErrPrefixInUse] if no packet
-// of the network gets to the host.
-func (f *Fabric) Far() (Far, error) {
-	if f.fast == nil {
-		return Far{}, fmt.Errorf("reach other hosts from network %s: %w", f.cfg.Network, f.fastPath)
-	}
-	if f.hostPath != nil {
-		return Far{}, fmt.Errorf("reach other hosts from network %s: %w", f.cfg.Network, f.hostPath)
-	}
-	return Far{
-		Remotes: f.fast.Remotes(), Host: f.host.ns, Device: f.HostDevice(),
-		Prefix4: f.cfg.Prefix4, Prefix6: f.cfg.Prefix6, MTU: f.cfg.MTU,
-	}, nil
-}
-
-// PassOn makes the slow path's device in the fabric, which has Ethernet headers, pass on
-// what the slow path writes: to endpoints here, and to those of other hosts, these also by
-// routes that are not open to all yet. The device's name is its name in the fabric.
-func (f *Fabric) PassOn(ctx context.Context, device string) error {
-	if err := f.usable(ctx); err != nil {
-		return err
-	}
-	if f.fast == nil {
-		return fmt.Errorf("pass packets on from device %s: %w", device, f.fastPath)
-	}
-	dev, err := f.in.nl.LinkByName(device)
-	if err != nil {
-		return fmt.Errorf("pass packets on from device %s: %w", device, err)
-	}
-	return f.fast.Install(f.in.nl, dev.Attrs().Index, fastpath.Waiting)
 }

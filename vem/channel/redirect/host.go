@@ -50,6 +50,11 @@ func (m *Module) setHost(h channel.Host) error {
 			}
 		}
 	}
+	if path.MTU < m.cfg.MTU {
+		if err := m.cfg.Narrow(path.MTU); err != nil {
+			return err
+		}
+	}
 	e := m.hosts[h.Name]
 	var before []netip.Addr
 	if e == nil {

@@ -20,6 +20,7 @@ import (
 func TestModule(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	channeltest.Run(t, func(t *testing.T) channeltest.Rig {
+		t.Helper()
 		ns, err := netns.New()
 		qt.Assert(t, qt.IsNil(err))
 		t.Cleanup(func() { ns.Close() })
@@ -38,6 +39,7 @@ func TestModule(t *testing.T) {
 		})
 		return channeltest.Rig{
 			Open: func(t *testing.T) channel.Module {
+				t.Helper()
 				if f != nil {
 					qt.Assert(t, qt.IsNil(f.Close()))
 				}

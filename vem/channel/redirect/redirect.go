@@ -77,6 +77,8 @@ type Config struct {
 	Device           string    // the host's device of the network
 	Prefix4, Prefix6 netip.Prefix
 	MTU              int // of all apps' devices
+	// Narrow makes the fabric answer packets that a program has marked with a size as too big.
+	Narrow func(size int) error
 }
 
 // Module makes direct and tunnel channels. It is a [channel.Module].

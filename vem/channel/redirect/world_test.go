@@ -51,65 +51,72 @@ type world struct {
 }
 
 // newWorld makes two hosts with one cable for each prefix, and no channel yet.
-func newWorld(t testing.TB, cables ...string) *world {
-	t.Helper()
-	w := &world{t: t, alpha: newPlace(t, "alpha"), beta: newPlace(t, "beta")}
+func newWorld(tb testing.TB, cables ...string) *world {
+	tb.Helper()
+	w := &world{t: tb, alpha: newPlace(tb, "alpha"), beta: newPlace(tb, "beta")}
 	for i, prefix := range cables {
-		link, err := w.alpha.Link(t.Context(), w.beta.Host, netip.MustParsePrefix(prefix))
-		qt.Assert(t, qt.IsNil(err))
+		link, err := w.alpha.Link(tb.Context(), w.beta.Host, netip.MustParsePrefix(prefix))
+		qt.Assert(tb, qt.IsNil(err))
 		w.cables = append(w.cables, cable{link, fmt.Sprintf("link%d", i+1)})
 	}
 	for _, p := range []*place{w.alpha, w.beta} {
-		qt.Assert(t, qt.IsNil(p.m.SetUnderlay(t.Context(), w.underlay(p))))
+		qt.Assert(tb, qt.IsNil(p.m.SetUnderlay(tb.Context(), w.underlay(p))))
 	}
 	return w
 }
 
-func newPlace(t testing.TB, name string) *place {
-	t.Helper()
-	h := host.New(t, host.Config{Name: name})
+func newPlace(tb testing.TB, name string) *place {
+	tb.Helper()
+	h := host.New(tb, host.Config{Name: name})
 	p := &place{Host: h, cfg: fabric.Config{
-		Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: t.TempDir(), Host: h.Net(), MTU: networkMTU,
+		Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: tb.TempDir(), Host: h.Net(), MTU: networkMTU,
 	}}
-	p.open(t)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	p.open(tb)
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 		defer cancel()
-		qt.Check(t, qt.IsNil(p.m.Delete(ctx)))
-		p.checkClean(t)
-		qt.Check(t, qt.IsNil(p.f.Delete(ctx)))
-		qt.Check(t, qt.IsNil(p.f.Close()))
+		qt.Check(tb, qt.IsNil(p.m.Delete(ctx)))
+		p.checkClean(tb)
+		qt.Check(tb, qt.IsNil(p.f.Delete(ctx)))
+		qt.Check(tb, qt.IsNil(p.f.Close()))
 	})
 	return p
 }
 
 // open does what a daemon does when it starts.
-func (p *place) open(t testing.TB) {
-	t.Helper()
+func (p *place) open(tb testing.TB) {
+	tb.Helper()
 	var err error
-	p.f, err = fabric.Open(t.Context(), p.cfg)
-	qt.Assert(t, qt.IsNil(err))
+	p.f, err = fabric.Open(tb.Context(), p.cfg)
+	qt.Assert(tb, qt.IsNil(err))
 	far, err := p.f.Far()
-	qt.Assert(t, qt.IsNil(err))
-	p.m, err = redirect.Open(t.Context(), redirect.Config(far))
+	qt.Assert(tb, qt.IsNil(err))
+	p.m, err = redirect.Open(tb.Context(), redirect.Config(far))
 	if problem, ok := errors.AsType[*ebpf.VerifierError](err); ok {
-		t.Fatalf("%+v", problem)
+		tb.Fatalf("%+v", problem)
 	}
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 }
 
-// reopen is a daemon's end and the next one's start.
-func (p *place) reopen(t testing.TB) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(p.m.Close()))
-	qt.Assert(t, qt.IsNil(p.f.Close()))
-	p.open(t)
+// close is a daemon's end.
+func (p *place) close(tb testing.TB) {
+	tb.Helper()
+	qt.Assert(tb, qt.IsNil(p.m.Close()))
+	qt.Assert(tb, qt.IsNil(p.f.Close()))
+}
+
+// ip runs ip(8) on the host.
+func (p *place) ip(tb testing.TB, args ...string) {
+	tb.Helper()
+	r, err := host.Run(p.Command(tb.Context(), "ip", args...))
+	qt.Assert(tb, qt.IsNil(err))
+	qt.Assert(tb, qt.Equals(r.Code, 0), qt.Commentf("ip %v: %s", args, r.Stderr))
 }
 
 // checkClean fails if a program is left on an underlay device.
-func (p *place) checkClean(t testing.TB) {
-	t.Helper()
-	qt.Check(t, qt.IsNil(p.Do(func() error {
+func (p *place) checkClean(tb testing.TB) {
+	tb.Helper()
+	qt.Check(tb, qt.IsNil(p.Do(func() error {
 		links, err := netlink.LinkList()
 		if err != nil {
 			return err
@@ -123,7 +130,7 @@ func (p *place) checkClean(t testing.TB) {
 				return err
 			}
 			for _, q := range qdiscs {
-				qt.Check(t, qt.Not(qt.Equals(q.Type(), "clsact")), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
+				qt.Check(tb, qt.Not(qt.Equals(q.Type(), "clsact")), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
 			}
 		}
 		return nil
@@ -217,28 +224,51 @@ func (a app) DialContext(ctx context.Context, network, address string) (conn net
 }
 
 // listen opens a port for TCP and UDP in the app, at all of its addresses.
-func (a app) listen(t testing.TB, port string) (l net.Listener, c net.PacketConn) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+func (a app) listen(tb testing.TB, port string) (l net.Listener, c net.PacketConn) {
+	tb.Helper()
+	qt.Assert(tb, qt.IsNil(a.Do(func() (err error) {
 		var lc net.ListenConfig
-		if l, err = lc.Listen(t.Context(), "tcp", ":"+port); err != nil {
+		if l, err = lc.Listen(tb.Context(), "tcp", ":"+port); err != nil {
 			return err
 		}
-		c, err = lc.ListenPacket(t.Context(), "udp", ":"+port)
+		c, err = lc.ListenPacket(tb.Context(), "udp", ":"+port)
 		return err
 	})))
 	return l, c
 }
 
 // socket opens a raw descriptor in the app.
-func (a app) socket(t testing.TB, family, kind, proto int) (fd int) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+func (a app) socket(tb testing.TB, family, kind, proto int) (fd int) {
+	tb.Helper()
+	qt.Assert(tb, qt.IsNil(a.Do(func() (err error) {
 		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
 		return err
 	})))
-	t.Cleanup(func() { unix.Close(fd) })
+	tb.Cleanup(func() { unix.Close(fd) })
 	timeout := unix.Timeval{Sec: 5}
-	qt.Assert(t, qt.IsNil(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)))
+	qt.Assert(tb, qt.IsNil(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)))
 	return fd
+}
+
+// ping fails unless an address answers an echo request.
+func (a app) ping(tb testing.TB, to netip.Addr) {
+	tb.Helper()
+	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
+	request := []byte{8, 0, 0, 0, 0, 0, 0, 1}
+	if to.Is6() {
+		family, proto, request[0] = unix.AF_INET6, unix.IPPROTO_ICMPV6, 128
+	}
+	fd := a.socket(tb, family, unix.SOCK_DGRAM, proto)
+	qt.Assert(tb, qt.IsNil(unix.Sendto(fd, request, 0, sockaddr(to, 0))))
+	answer := make([]byte, 100)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	qt.Assert(tb, qt.IsNil(err), qt.Commentf("ping %s", to))
+	qt.Check(tb, qt.Equals(n, len(request)))
+}
+
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is6() {
+		return &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+	}
+	return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
 }
