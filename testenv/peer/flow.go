@@ -86,6 +86,7 @@ type flow struct {
 	pattern Pattern
 	faults  *faults
 	stop    <-chan struct{}
+	valve   *Valve
 
 	signals
 
@@ -166,6 +167,9 @@ func (f *flow) send(ctx context.Context) bool {
 		case <-f.ended:
 			return true
 		case <-pause.C:
+		}
+		if !isClosed(f.valve.opened()) {
+			continue // and look again after the next pause
 		}
 		f.mu.Lock()
 		n, full := f.sent, len(f.underWay) >= f.pattern.Window

@@ -83,6 +83,7 @@ func (l *Load) dial(ctx context.Context, d Dialer, to Target, mine role) error {
 			h := hello{role: mine, key: rand.Uint64(), pattern: to.Pattern}
 			s, err := newSession(conn, h, mine, Up, &l.faults, l.stop)
 			if err == nil {
+				s.valve = to.Valve
 				l.sessions = append(l.sessions, s)
 				err = h.write(conn)
 			}
@@ -97,7 +98,9 @@ func (l *Load) dial(ctx context.Context, d Dialer, to Target, mine role) error {
 			if err != nil {
 				return fmt.Errorf("connect to peer: %w", err)
 			}
-			l.flows = append(l.flows, newFlow(conn, mine, to.Pattern, &l.faults, l.stop))
+			f := newFlow(conn, mine, to.Pattern, &l.faults, l.stop)
+			f.valve = to.Valve
+			l.flows = append(l.flows, f)
 		}
 	}
 	return nil

@@ -55,14 +55,17 @@ func near(n, next uint64) bool {
 	return -most < d && d < most && n < 1<<62
 }
 
-// span is the numbers from first to last.
-type span struct{ first, last uint64 }
+// Span is the numbers from First to Last.
+type Span struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+}
 
 // sequence takes numbers that should come as 0, 1, 2, ... and keeps account of
 // those that did not.
 type sequence struct {
 	next       uint64 // the first that never came, and none above came either
-	missing    []span // below next, ascending
+	missing    []Span // below next, ascending
 	reordered  uint64 // came late
 	duplicated uint64 // came again
 }
@@ -83,22 +86,22 @@ func (s *sequence) add(n uint64) verdict {
 		s.next++
 		return inOrder
 	case n > s.next:
-		s.missing = append(s.missing, span{s.next, n - 1})
+		s.missing = append(s.missing, Span{s.next, n - 1})
 		s.next = n + 1
 		return gap
 	}
-	i := slices.IndexFunc(s.missing, func(m span) bool { return m.first <= n && n <= m.last })
+	i := slices.IndexFunc(s.missing, func(m Span) bool { return m.First <= n && n <= m.Last })
 	if i < 0 {
 		s.duplicated++
 		return again
 	}
 	m := s.missing[i]
-	var rest []span
-	if m.first < n {
-		rest = append(rest, span{m.first, n - 1})
+	var rest []Span
+	if m.First < n {
+		rest = append(rest, Span{m.First, n - 1})
 	}
-	if n < m.last {
-		rest = append(rest, span{n + 1, m.last})
+	if n < m.Last {
+		rest = append(rest, Span{n + 1, m.Last})
 	}
 	s.missing = slices.Replace(s.missing, i, i+1, rest...)
 	s.reordered++
@@ -109,7 +112,7 @@ func (s *sequence) add(n uint64) verdict {
 func (s *sequence) lost(sent uint64) uint64 {
 	var n uint64
 	for _, m := range s.missing {
-		n += m.last - m.first + 1
+		n += m.Last - m.First + 1
 	}
 	if sent > s.next {
 		n += sent - s.next

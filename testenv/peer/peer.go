@@ -113,6 +113,7 @@ type Target struct {
 	UDP         string
 	Flows       int
 	Pattern     Pattern
+	Valve       *Valve // pauses what this side sends; may be nil
 }
 
 // role says who decides when it ends.

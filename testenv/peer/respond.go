@@ -9,26 +9,38 @@ import (
 	"sync"
 )
 
-// Serve is the responder to drivers that connect ([Dial]). Either socket may be
-// nil; Serve closes both. It returns when ctx ends, which breaks off what is
-// not ended. Faults are told to the driver, and logged.
+// Service is the responder to drivers that connect ([Dial]).
+type Service struct {
+	TCP   net.Listener   // may be nil
+	UDP   net.PacketConn // may be nil
+	Valve *Valve         // pauses what it sends; may be nil
+	Log   *slog.Logger   // is told of faults, as the driver is
+}
+
+// Serve is the responder to drivers that connect, without a valve: [Service.Serve].
 func Serve(ctx context.Context, l net.Listener, datagrams net.PacketConn, log *slog.Logger) error {
+	return Service{TCP: l, UDP: datagrams, Log: log}.Serve(ctx)
+}
+
+// Serve answers until ctx ends, which breaks off what is not ended. It closes the
+// sockets.
+func (v Service) Serve(ctx context.Context) error {
 	var found faults
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	never := make(chan struct{})
-	if datagrams != nil {
-		e := newEchoer(datagrams, responder, &found, never)
+	if v.UDP != nil {
+		e := newEchoer(v.UDP, responder, &found, never)
 		wg.Go(func() { e.run(ctx) })
 	}
-	if l == nil {
+	if v.TCP == nil {
 		<-ctx.Done()
 		return nil
 	}
-	defer l.Close() //nolint:errcheck // it is done with
-	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	defer v.TCP.Close() //nolint:errcheck // it is done with
+	defer context.AfterFunc(ctx, func() { _ = v.TCP.Close() })()
 	for {
-		conn, err := l.Accept()
+		conn, err := v.TCP.Accept()
 		if ctx.Err() != nil {
 			if err == nil {
 				err = conn.Close()
@@ -41,12 +53,13 @@ func Serve(ctx context.Context, l net.Listener, datagrams net.PacketConn, log *s
 		wg.Go(func() {
 			s, err := accept(conn, responder, &found, never)
 			if err != nil {
-				log.WarnContext(ctx, "refused a connection", slog.Any("error", err))
+				v.Log.WarnContext(ctx, "refused a connection", slog.Any("error", err))
 				return
 			}
+			s.valve = v.Valve
 			s.run(ctx)
 			if s.finding != nil {
-				log.WarnContext(ctx, "found a fault", slog.Any("fault", s.finding))
+				v.Log.WarnContext(ctx, "found a fault", slog.Any("fault", s.finding))
 			}
 		})
 	}

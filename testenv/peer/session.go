@@ -36,6 +36,7 @@ type session struct {
 	outward Direction // of what this side sends
 	faults  *faults
 	stop    <-chan struct{} // closed when the driver wants it to end
+	valve   *Valve          // pauses what this side sends
 	heard   chan struct{}   // closed when all has been received
 
 	sent, received atomic.Int64
@@ -71,6 +72,7 @@ func (s *session) inward() Direction { return Up + Down - s.outward }
 // ctx ended, which closes the connection at once.
 func (s *session) run(ctx context.Context) {
 	defer s.conn.Close() //nolint:errcheck // all was said by then
+	defer s.valve.watch(&s.stall)()
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
 	defer stop()
 	var wg sync.WaitGroup
@@ -81,7 +83,10 @@ func (s *session) run(ctx context.Context) {
 	err := s.send()
 	wg.Wait()
 	s.stall.end()
-	if s.finding == nil && err != nil && ctx.Err() == nil {
+	// Word of a reset is given once: if it is to who sends, who receives sees an end
+	// (sk_err, net/core/sock.c, sock_error).
+	reset := errors.Is(err, unix.ECONNRESET) && s.finding != nil && s.finding.Kind == Truncated
+	if err != nil && ctx.Err() == nil && (s.finding == nil || reset) {
 		s.finding = s.broken(s.outward, s.sent.Load(), err)
 	}
 	s.faults.add(s.finding)
@@ -115,6 +120,10 @@ func (s *session) send() error {
 		case <-s.heard:
 			run = false
 		case <-pause.C:
+			if !isClosed(s.valve.opened()) {
+				run = s.paused()
+				continue
+			}
 			if err := put(1 + random.IntN(s.pattern.MaxChunk)); err != nil {
 				return err
 			}
@@ -146,6 +155,18 @@ func (s *session) send() error {
 		return err
 	}
 	return s.conn.CloseWrite()
+}
+
+// paused waits until the valve opens, and returns false if it is time to end.
+func (s *session) paused() bool {
+	select {
+	case <-s.valve.opened():
+		return true
+	case <-s.stop:
+		return false
+	case <-s.heard:
+		return false
+	}
 }
 
 // receive checks what comes until the other side closes its half. It returns

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -46,35 +45,6 @@ func (s Stats) Err() error {
 		errs = append(errs, fmt.Errorf("and %d more faults", more))
 	}
 	return errors.Join(errs...)
-}
-
-// stall measures the longest time without news.
-type stall struct {
-	start time.Time
-	last  atomic.Int64 // since start
-	most  atomic.Int64
-	done  atomic.Bool
-}
-
-func (s *stall) begin() { s.start = time.Now() }
-
-// news tells that something came.
-func (s *stall) news() {
-	now := int64(time.Since(s.start))
-	s.most.Store(max(s.most.Load(), now-s.last.Load()))
-	s.last.Store(now)
-}
-
-// end stops the clock.
-func (s *stall) end() { s.done.Store(true) }
-
-// max returns the longest time so far, the present one included.
-func (s *stall) max() time.Duration {
-	most := s.most.Load()
-	if !s.done.Load() {
-		most = max(most, int64(time.Since(s.start))-s.last.Load())
-	}
-	return time.Duration(most)
 }
 
 // faults collects the faults of many goroutines.
