@@ -2,10 +2,12 @@
 // stand on. Shipped code never imports it.
 //
 //	testenv        what a test needs, and the programs it runs
-//	testenv/host   scratch hosts: a machine's worth of namespaces
-//	testenv/peer   peers that number every byte
-//	testenv/leak   what was left behind
-//	testenv/gate   stopping a daemon at a named point
+//	testenv/host      scratch hosts: a machine's worth of namespaces
+//	testenv/underlay  the networks between them, and what goes wrong there
+//	testenv/peer      peers that number every byte
+//	testenv/traffic   many peers that exchange bytes with one another
+//	testenv/leak      what was left behind
+//	testenv/gate      stopping a daemon at a named point
 package testenv
 
 import (
