@@ -102,6 +102,7 @@ var rooms = []room{
 	{"vem/channel/memory", []string{"vem/channel"}},
 	{"vem/channel/redirect", []string{"vem/channel", "vem/fabric/fastpath", "vem/netns"}},
 	{"vem/channel", nil},
+	{"vem/slowpath", []string{"vem/fabric", "vem/netns", "vem/pause"}},
 	{"vem/fabric", []string{"vem/address", "vem/fabric/fastpath", "vem/netconf", "vem/netns"}},
 	{"vem/fabric/fastpath", nil},
 	{"vem/address", nil},

@@ -40,6 +40,7 @@
 //	trust      who belongs to an installation: CA, certificates, invitations, TLS
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them
 //	channel    the ways between hosts that an endpoint's packets take
+//	slowpath   where packets wait that have no way to their endpoint yet
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.

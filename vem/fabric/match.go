@@ -24,6 +24,9 @@ func join(parts ...[]expr.Any) []expr.Any {
 // iifname NAME
 func in(device string) []expr.Any { return name(expr.MetaKeyIIFNAME, expr.CmpOpEq, device) }
 
+// iifname != NAME
+func notIn(device string) []expr.Any { return name(expr.MetaKeyIIFNAME, expr.CmpOpNeq, device) }
+
 // oifname NAME
 func out(device string) []expr.Any { return name(expr.MetaKeyOIFNAME, expr.CmpOpEq, device) }
 

@@ -11,6 +11,8 @@ import (
 const (
 	uplinkName = "host0" // in the fabric, towards the host
 	AppDevice  = "eth0"  // in the app
+	// SlowDevice is in the fabric, where packets wait that have no way yet (package slowpath).
+	SlowDevice = "slow0"
 )
 
 // Every link has two ends and permanent neighbour entries on both, so these need
