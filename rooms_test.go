@@ -77,6 +77,8 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/membership", nil},
+	{"vem/directory/cache", []string{"vem/directory"}},
+	{"vem/directory/conflict", []string{"vem/directory"}},
 	{"vem/directory/directorytest", []string{"vem/directory"}},
 	{"vem/directory/memory", []string{"vem/directory"}},
 	{"vem/control", []string{"vem/control/controlpb", "vem/control/limit", "vem/control/message", "vem/control/once"}},
@@ -84,7 +86,7 @@ var rooms = []room{
 	{"vem/control/controlpb", nil},
 	{"vem/control/limit", nil},
 	{"vem/control/once", nil},
-	{"vem/directory", nil},
+	{"vem/directory", []string{"vem/address"}},
 	{"vem/trust", nil},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold/sockdiag", "vem/payload", "vem/wake"}},

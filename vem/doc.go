@@ -36,6 +36,8 @@
 //
 //	membership how hosts make an installation, join it and leave it
 //	directory  who owns which endpoint, which hosts and networks there are
+//	cache      what one host knows of the directory
+//	conflict   what a host made alone and can't be so in the installation that it joins
 //	memory     a store of the directory in memory, for tests
 //	trust      who belongs to an installation: CA, certificates, invitations, TLS
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them

@@ -100,7 +100,7 @@ func (s Space) Check(a netip.Addr, used func(netip.Addr) bool) error {
 	a4 := a
 	if s.Prefix6.IsValid() && s.Prefix6.Contains(a) {
 		var ok bool
-		if a4, ok = s.unpair(a); !ok {
+		if a4, ok = s.Unpair(a); !ok {
 			// Beyond the IPv4 numbers: nothing reserved there.
 			a4 = netip.Addr{}
 		}
@@ -134,8 +134,8 @@ func (s Space) Pair(a4 netip.Addr) netip.Addr {
 	return netip.AddrFrom16(a6)
 }
 
-// unpair is the inverse of Pair; false if a6 has no IPv4 address beside it.
-func (s Space) unpair(a6 netip.Addr) (netip.Addr, bool) {
+// Unpair is the inverse of Pair; false if a6 has no IPv4 address beside it.
+func (s Space) Unpair(a6 netip.Addr) (netip.Addr, bool) {
 	raw, base4 := a6.As16(), s.Prefix4.Addr().As4()
 	var a4 [4]byte
 	binary.BigEndian.PutUint32(a4[:], binary.BigEndian.Uint32(base4[:])+binary.BigEndian.Uint32(raw[12:]))

@@ -1,0 +1,292 @@
+package directory
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+)
+
+// ErrUnsure is that a write may have happened, or not, and that the directory could not be asked
+// which. To call the same method again, when the directory can be reached, gives the answer.
+var ErrUnsure = errors.New("it is not known whether this happened: do it again when the directory can be reached")
+
+// ErrDisplaced is that another session of the same host has begun: this one writes nothing any
+// more.
+var ErrDisplaced = errors.New("another snapctld with this host's name and key is at work: is this machine a copy of another one?")
+
+// Session is what one host may write, from [Directory.Begin] on. There is one session of a host
+// at a time. Its methods may be called at the same time.
+//
+// What a method says is exact, also if an answer of the store gets lost: the session makes void
+// what it has sent, and reads what there is. If even that can't be done, the error wraps
+// [ErrUnsure], and the session does it before anything else.
+type Session struct {
+	d    *Directory
+	host string
+	id   string
+
+	turn chan struct{} // who has it may write the session's entry
+
+	mu       sync.Mutex
+	revision int64 // of the session's entry
+	doubted  int64 // the last revision on whose condition something was sent that may still happen
+}
+
+// sessionRecord is the entry of a session. Its revision is a condition of all that it writes.
+type sessionRecord struct {
+	Host    string    `json:"host"`
+	ID      string    `json:"id"` // random
+	BegunAt time.Time `json:"begun_at"`
+}
+
+func (r *sessionRecord) validate(name string) error {
+	if r.Host != name || r.ID == "" {
+		return fmt.Errorf("it is session %q of host %q", r.ID, r.Host)
+	}
+	return nil
+}
+
+// attempts is how often the entry of a session is written before the store counts as one that
+// can't be reached.
+const attempts = 5
+
+// Begin begins a session of a host, which [Directory.PutHost] has entered with this key. All
+// that earlier sessions of the host have sent, and that has not happened, never happens. It
+// returns a [*HostError] if the host is not there, has another key, or was removed.
+func (d *Directory) Begin(ctx context.Context, host, key string, now time.Time) (*Session, error) {
+	s := &Session{d: d, host: host, id: rand.Text(), turn: make(chan struct{}, 1)}
+	value, err := encode(&sessionRecord{Host: host, ID: s.id, BegunAt: now.UTC().Truncate(time.Second)})
+	if err != nil {
+		return nil, err
+	}
+	for range attempts {
+		var h Host
+		if h, err = d.Host(ctx, host); err == nil {
+			err = h.mayWrite(key)
+		}
+		if err != nil {
+			break
+		}
+		var r sessionRecord
+		var e Entry
+		if e, err = d.get(ctx, d.keys.session(host), &r); err != nil {
+			break
+		}
+		if r.ID == s.id { // it happened
+			s.revision = e.Revision
+			return s, nil
+		}
+		s.revision, err = d.store.Commit(ctx, Txn{
+			If:   []Condition{{Key: d.keys.host(host), Revision: h.Revision}, {Key: e.Key, Revision: e.Revision}},
+			Puts: []Put{{Key: e.Key, Value: value}},
+		})
+		if err == nil {
+			d.saw(s.revision)
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("begin a session of host %s: %w", host, err)
+}
+
+// mayWrite tells why the host with this key can't write.
+func (h *Host) mayWrite(key string) error {
+	switch {
+	case h.Key != key:
+		return &HostError{h.Name, HostOther}
+	case h.Removed:
+		return &HostError{h.Name, HostRemoved}
+	}
+	return nil
+}
+
+// Host returns the name of the host.
+func (s *Session) Host() string { return s.host }
+
+// change writes what decide makes of some entries, once, and returns the revision of that. now
+// is what the caller believes of these entries, or nil; a key that is not in it has none.
+//
+// decide is called with what is known of the entries. It may be called again, with what they are
+// then. A transaction of it that writes nothing means that all is as wanted. Its conditions are
+// those of the entries, the session, and what decide adds.
+func (s *Session) change(ctx context.Context, keys []string, now map[string]Entry, decide func(now map[string]Entry) (Txn, error)) (int64, error) {
+	fresh, sent := false, false // now was read; something was sent that may have happened
+	for {
+		if err := s.settle(ctx); err != nil {
+			return 0, unsure(sent, err)
+		}
+		if now == nil {
+			var err error
+			if now, err = s.d.read(ctx, keys); err != nil {
+				return 0, unsure(sent, err)
+			}
+			fresh = true
+		}
+		t, err := decide(maps.Clone(now))
+		if err != nil || len(t.Puts)+len(t.Deletes) == 0 {
+			if fresh {
+				return 0, err
+			}
+			now = nil
+			continue
+		}
+		for _, key := range keys {
+			t.If = append(t.If, Condition{Key: key, Revision: now[key].Revision})
+		}
+		rev, sure, err := s.commit(ctx, t)
+		var conflict *ConflictError
+		switch {
+		case errors.As(err, &conflict):
+			now[conflict.Key] = conflict.Now // of no use to anybody if it is the session's own
+		case sure:
+			return rev, err
+		default:
+			sent, now, fresh = true, nil, false
+		}
+	}
+}
+
+// unsure is the error of a change that could not be completed.
+func unsure(sent bool, err error) error {
+	if sent && !errors.Is(err, ErrDisplaced) {
+		return fmt.Errorf("%w: %w", ErrUnsure, err)
+	}
+	return err
+}
+
+// read returns the entries of keys; those that are not there are missing.
+func (d *Directory) read(ctx context.Context, keys []string) (map[string]Entry, error) {
+	now := make(map[string]Entry, len(keys))
+	for _, key := range keys {
+		e, err := d.store.Get(ctx, key)
+		switch {
+		case err == nil:
+			d.saw(e.Revision)
+			now[key] = e
+		case !errors.Is(err, ErrNotFound):
+			return nil, err
+		}
+	}
+	return now, nil
+}
+
+// commit does a transaction as long as the session is the host's. If it is not sure, it may
+// happen later.
+func (s *Session) commit(ctx context.Context, t Txn) (rev int64, sure bool, err error) {
+	key, mine, seen := s.d.keys.session(s.host), s.current(), s.d.Known()
+	t.If = append([]Condition{{Key: key, Revision: mine}}, t.If...)
+	// Half of the time is left to find out what happened, if no answer comes.
+	commit, cancel := half(ctx)
+	defer cancel()
+	rev, err = s.d.store.Commit(commit, t)
+	var conflict *ConflictError
+	switch {
+	case err == nil && rev < seen.Revision:
+		return 0, true, s.d.lost(seen, Known{ID: seen.ID, Revision: rev})
+	case err == nil:
+		s.d.saw(rev)
+	case errors.As(err, &conflict) && conflict.Key == key:
+		if failed := s.adopt(conflict.Now); failed != nil {
+			return 0, true, failed
+		}
+	case errors.As(err, &conflict), errors.Is(err, ErrFull), errors.Is(err, ErrTxn):
+	default:
+		s.doubt(mine)
+		return 0, false, err
+	}
+	return rev, true, err
+}
+
+// half is a context that ends when half of the time of ctx has passed.
+func half(ctx context.Context) (context.Context, context.CancelFunc) {
+	until, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(until)/2)
+}
+
+func (s *Session) current() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revision
+}
+
+// doubt notes that something that was sent may still happen, on the condition that the session's
+// entry has a revision.
+func (s *Session) doubt(rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubted = max(s.doubted, rev)
+}
+
+// doubtful tells whether something that was sent may still happen.
+func (s *Session) doubtful() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doubted == s.revision
+}
+
+// moved notes that the session's entry has a new revision.
+func (s *Session) moved(rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.revision = max(s.revision, rev)
+}
+
+// adopt takes the session's entry as it is, if it is the session's own.
+func (s *Session) adopt(e Entry) error {
+	var r sessionRecord
+	if e.Revision == 0 {
+		return fmt.Errorf("session of host %s: %w", s.host, &HostError{s.host, HostRemoved})
+	}
+	if err := s.d.decode(e, &r); err != nil {
+		return err
+	}
+	if r.ID != s.id {
+		return fmt.Errorf("session of host %s: %w", s.host, ErrDisplaced)
+	}
+	s.moved(e.Revision)
+	return nil
+}
+
+// settle makes void what was sent and may still happen: what is read after that stays as it is
+// unless somebody else changes it.
+func (s *Session) settle(ctx context.Context) error {
+	if !s.doubtful() {
+		return nil
+	}
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+	defer func() { <-s.turn }()
+	if !s.doubtful() {
+		return nil
+	}
+	key := s.d.keys.session(s.host)
+	err := ErrUnavailable
+	for range attempts {
+		e, failed := s.d.store.Get(ctx, key)
+		if failed != nil && !errors.Is(failed, ErrNotFound) {
+			return failed
+		}
+		if failed := s.adopt(e); failed != nil {
+			return failed
+		}
+		if !s.doubtful() { // an earlier attempt has happened
+			return nil
+		}
+		var rev int64
+		rev, err = s.d.store.Commit(ctx, Txn{If: []Condition{{Key: key, Revision: e.Revision}}, Puts: []Put{{Key: key, Value: e.Value}}})
+		if err == nil {
+			s.moved(rev)
+			return nil
+		}
+	}
+	return err
+}
