@@ -21,25 +21,33 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/source",
+		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/netns", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/clone", []string{
-		"runtime/app", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
+		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
 		"template", "snapshot", "snapshot/store",
+	}},
+	{"runtime/birth", []string{
+		"runtime/app", "runtime/checkpoint", "runtime/engine", "runtime/event", "runtime/journal", "runtime/process", "runtime/sandbox", "runtime/source", "runtime/storage",
+		"template", "restore", "snapshot", "snapshot/image/openfile", "snapshot/layer", "snapshot/store", "vem", "vem/netns",
+	}},
+	{"runtime/engine/enginetest", []string{
+		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
+		"snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/store", "vem", "vem/address", "vem/hold", "vem/hold/collect", "vem/holder", "vem/netns", "vem/wake",
 	}},
 	{"runtime/sleeper", []string{
 		"runtime/app", "runtime/checkpoint", "runtime/engine", "runtime/event", "runtime/task",
 		"snapshot/alarm", "vem/fabric", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netns", "vem/pause", "vem/wake",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/source", "runtime/storage", "runtime/task",
-		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/hostfile", "snapshot/image/openfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
+		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
+		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt", "vem/wake",
 	}},
 	{"runtime/restorable", []string{

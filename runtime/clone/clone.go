@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -29,7 +30,7 @@ type Request struct {
 	Endpoints []netip.Addr // one for each, or none
 	Set       map[string]string
 	Policy    app.PolicyChange
-	Files     engine.Files // the template's are the snapshot's
+	Files     birth.Files // the template's are the snapshot's
 	Pool      PoolUse
 	KeepGoing bool
 	together  *request      // see request.go
@@ -65,7 +66,7 @@ type cloning struct {
 	existing int // how many clones there were before
 
 	run  *engine.Run // that makes it: it is enrolled, or taken from the pool
-	born engine.Birth
+	born birth.Birth
 }
 
 // name is the clone's.
@@ -73,7 +74,7 @@ func (one *cloning) name() string { return one.req.Names[one.index] }
 
 // plan is what the rules of the template say of the clone, which has its name and its endpoint.
 func (one *cloning) plan() (*template.Plan, error) {
-	p, err := one.t.Rules.Plan(one.run.Subject.Instance(len(one.req.Names), one.existing, one.req.Set))
+	p, err := one.t.Rules.Plan(birth.Instance(one.run.Subject, len(one.req.Names), one.existing, one.req.Set))
 	if err != nil {
 		return nil, fmt.Errorf("rules of template %s: %w: %w", one.t.Name, errdefs.ErrInvalidArgument, err)
 	}
@@ -173,8 +174,8 @@ func (c *Clones) enrollClone(ctx context.Context, one *cloning, op *event.Operat
 	if len(one.req.Endpoints) > 0 {
 		rec.Addr4 = one.req.Endpoints[one.index]
 	}
-	one.born = engine.Birth{Source: one.source, Images: one.images, Files: one.req.Files, Pages: rec.RestoreMemory}
-	one.run, release, err = c.Engine.Enroll(ctx, *rec, &one.born, op)
+	one.born = birth.Birth{Source: one.source, Images: one.images, Files: one.req.Files, Pages: rec.RestoreMemory}
+	one.run, release, err = c.Maker.Enroll(ctx, *rec, &one.born, op)
 	return release, err
 }
 
@@ -184,7 +185,7 @@ func (c *Clones) makeClone(ctx context.Context, one cloning, _ *event.Operation)
 		if one.born.Plan, err = one.plan(); err != nil {
 			return err
 		}
-		if err := c.Engine.Instantiate(ctx, one.run, one.born); err != nil {
+		if err := c.Maker.Instantiate(ctx, one.run, one.born); err != nil {
 			return fmt.Errorf("clone %s: %w", one.name(), err)
 		}
 		return nil

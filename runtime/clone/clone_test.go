@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
@@ -34,7 +35,7 @@ func TestMake(t *testing.T) {
 		qt.Check(t, qt.IsTrue(b.Unfinished(rec)))
 	}
 	pages := restore.Map
-	qt.Assert(t, qt.IsNil(b.clones(t.Context(), web, Request{Count: 3, Policy: app.PolicyChange{Pages: &pages}, Files: engine.PrivateFiles})))
+	qt.Assert(t, qt.IsNil(b.clones(t.Context(), web, Request{Count: 3, Policy: app.PolicyChange{Pages: &pages}, Files: birth.PrivateFiles})))
 	qt.Check(t, qt.DeepEquals(b.left(), []string{"web-1 running", "web-2 running", "web-3 running"}))
 	qt.Check(t, qt.DeepEquals(b.Of("web"), []string{"web-1", "web-2", "web-3"}))
 	qt.Check(t, qt.DeepEquals(b.fake.asked("enroll"), []string{"enroll web-1", "enroll web-2", "enroll web-3"})) // in the order of numbers
@@ -49,7 +50,7 @@ func TestMake(t *testing.T) {
 		qt.Check(t, qt.Equals(rec.Number, i+1))
 		qt.Check(t, qt.Equals(rec.RestoreMemory, restore.Map)) // the request's, not the rules'
 		generations[rec.Generation] = true
-		qt.Check(t, qt.Equals(b.fake.births[i].Files, engine.PrivateFiles))
+		qt.Check(t, qt.Equals(b.fake.births[i].Files, birth.PrivateFiles))
 		qt.Check(t, qt.Equals(b.fake.births[i].Pages, restore.Map))
 		out := b.outcomes[a.Name()]
 		qt.Check(t, qt.IsTrue(out.App == a && !out.Pooled))

@@ -9,12 +9,13 @@
 //	                 else:              it is enrolled, and made of the template's snapshot
 //
 // A template's pool is ready clones: restored, and frozen before their first instruction, see
-// [engine.Engine.MakeReady]. A request for a clone gets one of them in a moment. Pools
+// [birth.Maker.MakeReady]. A request for a clone gets one of them in a moment. Pools
 // are filled, which takes both processors, when nobody has asked for a clone for a while. The
 // records of handed-out clones are written to the disk then, for which no request waits.
 //
-// Whatever is done to an app is done by the engine. This package has no lock but one for
-// who asks for clones and which stand ready; names are reserved in the registry of apps, numbers in the catalog.
+// Whatever is done to an app is done by the engine, or by package birth. This package has no lock
+// but one for who asks for clones and which stand ready; names are reserved in the registry of
+// apps, numbers in the catalog.
 package clone
 
 import (
@@ -28,6 +29,7 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -37,24 +39,32 @@ import (
 	"github.com/snapctl/snapctl/template"
 )
 
-// Engine makes apps of snapshots, at once or in two parts with a time of standing ready between
-// them, and ends them. An [engine.Engine] says what each method does.
+// Engine saves apps and ends them. An [engine.Engine] says what each method does.
 type Engine interface {
 	TakeSnapshot(ctx context.Context, a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
-	Enroll(ctx context.Context, rec app.Record, b *engine.Birth, op *event.Operation) (r *engine.Run, release func(), err error)
-	Instantiate(ctx context.Context, r *engine.Run, b engine.Birth) error
-	MakeReady(ctx context.Context, r *engine.Run, b engine.Birth, rules *template.Rules) error
-	TakeReady(a *engine.App, name string, change func(*app.Record)) (r *engine.Run, release func(), err error)
-	HandOut(ctx context.Context, r *engine.Run, p *template.Plan) error
 	DropReady(ctx context.Context, a *engine.App) error
 	Expunge(ctx context.Context, a *engine.App) error
 }
 
-var _ Engine = (*engine.Engine)(nil)
+// Maker makes apps of snapshots, at once or in two parts with a time of standing ready between
+// them. A [birth.Maker] says what each method does.
+type Maker interface {
+	Enroll(ctx context.Context, rec app.Record, b *birth.Birth, op *event.Operation) (r *engine.Run, release func(), err error)
+	Instantiate(ctx context.Context, r *engine.Run, b birth.Birth) error
+	MakeReady(ctx context.Context, r *engine.Run, b birth.Birth, rules *template.Rules) error
+	TakeReady(a *engine.App, name string, change func(*app.Record)) (r *engine.Run, release func(), err error)
+	HandOut(ctx context.Context, r *engine.Run, p *template.Plan) error
+}
+
+var (
+	_ Engine = (*engine.Engine)(nil)
+	_ Maker  = (*birth.Maker)(nil)
+)
 
 // Rooms are what clones are made with. Whoever opens them closes them.
 type Rooms struct {
 	Engine  Engine
+	Maker   Maker
 	Apps    *app.Registry[*engine.App] // of the engine
 	Catalog *catalog.Catalog
 	Store   *store.Store // of the templates' snapshots

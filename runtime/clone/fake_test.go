@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -30,7 +31,7 @@ import (
 	"github.com/snapctl/snapctl/template"
 )
 
-// fakeEngine is an engine whose apps have a record and a turn, and nothing else.
+// fakeEngine is an engine, and a maker of apps, whose apps have a record and a turn, and nothing else.
 type fakeEngine struct {
 	t       *testing.T
 	apps    app.Registry[*engine.App]
@@ -41,11 +42,14 @@ type fakeEngine struct {
 	addr   netip.Addr // of the app that was enrolled last
 	calls  []string   // what was asked, with the name of the app
 	errs   map[string]error
-	births []engine.Birth    // of which apps were made
+	births []birth.Birth     // of which apps were made
 	during func(*engine.App) // is called while an app is made
 }
 
-var _ Engine = (*fakeEngine)(nil)
+var (
+	_ Engine = (*fakeEngine)(nil)
+	_ Maker  = (*fakeEngine)(nil)
+)
 
 // did notes a call, and returns the error that it is to have.
 func (f *fakeEngine) did(what, name string) error {
@@ -100,7 +104,7 @@ func (f *fakeEngine) kind(name string, ends app.Status, keep journal.Keep) *engi
 	}
 }
 
-func (f *fakeEngine) Enroll(ctx context.Context, rec app.Record, b *engine.Birth, op *event.Operation) (*engine.Run, func(), error) {
+func (f *fakeEngine) Enroll(ctx context.Context, rec app.Record, b *birth.Birth, op *event.Operation) (*engine.Run, func(), error) {
 	if err := f.did("enroll", rec.Name); err != nil {
 		return nil, nil, err
 	}
@@ -138,12 +142,12 @@ func (f *fakeEngine) let(ctx context.Context, what string, r *engine.Run) error 
 	return r.At(ctx, "recorded")
 }
 
-func (f *fakeEngine) Instantiate(ctx context.Context, r *engine.Run, b engine.Birth) error {
+func (f *fakeEngine) Instantiate(ctx context.Context, r *engine.Run, b birth.Birth) error {
 	qt.Check(f.t, qt.IsNotNil(b.Plan))
 	return f.let(ctx, "instantiate", r)
 }
 
-func (f *fakeEngine) MakeReady(ctx context.Context, r *engine.Run, b engine.Birth, rules *template.Rules) error {
+func (f *fakeEngine) MakeReady(ctx context.Context, r *engine.Run, b birth.Birth, rules *template.Rules) error {
 	qt.Check(f.t, qt.IsTrue(b.Images != nil && rules != nil))
 	return f.let(ctx, "ready", r)
 }
@@ -218,7 +222,7 @@ func open(t *testing.T) *bench {
 	opt.Memory, errs[0] = memory.Open(filepath.Join(b.state, "memory"))
 	opt.Layers, errs[1] = layer.Open(filepath.Join(b.state, "layers"))
 	opt.HostFiles, errs[2] = hostfile.Open(filepath.Join(b.state, "files"))
-	rooms := Rooms{Engine: b.fake, Apps: &b.fake.apps, Events: event.NewBus(nil), Freed: func() { b.freed.Add(1) }}
+	rooms := Rooms{Engine: b.fake, Maker: b.fake, Apps: &b.fake.apps, Events: event.NewBus(nil), Freed: func() { b.freed.Add(1) }}
 	rooms.Store, errs[3] = store.Open(opt)
 	log := slog.New(slog.DiscardHandler)
 	rooms.Catalog, errs[4] = catalog.Open(t.Context(), catalog.Options{Dir: filepath.Join(b.state, "templates"), Store: rooms.Store, Log: log})

@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/template"
 )
@@ -17,7 +17,7 @@ import (
 // to start a program does. What is left to do is: a name, instance.json, what the rules
 // say, the thaw, and a record in the app's run directory.
 //
-// All else is done before, see [engine.Engine.MakeReady]. The machine id is written. The network link is
+// All else is done before, see [birth.Maker.MakeReady]. The machine id is written. The network link is
 // complete but for two routes and two entries of the fast path's table, without which its
 // device drops everything.
 //
@@ -35,7 +35,7 @@ func (c *Clones) takeFromPool(ctx context.Context, one *cloning) (pooled bool, r
 	if err := ctx.Err(); err != nil {
 		return false, nil, err // another one has failed
 	}
-	special := len(one.req.Endpoints) > 0 || one.req.Files == engine.PrivateFiles
+	special := len(one.req.Endpoints) > 0 || one.req.Files == birth.PrivateFiles
 	if one.req.Pool == NeverPool || special && one.req.Pool == UsePool {
 		return false, nil, nil
 	}
@@ -60,7 +60,7 @@ func (c *Clones) takeReady(one *cloning) (release func(), err error) {
 		if pages := one.req.Policy.Pages; pages != nil && a.Pages() != *pages {
 			continue
 		}
-		r, release, err := c.Engine.TakeReady(a, one.name(), func(rec *app.Record) {
+		r, release, err := c.Maker.TakeReady(a, one.name(), func(rec *app.Record) {
 			rec.Template, rec.Number, rec.Generation = one.t.Name, one.req.numbers[one.index], template.NewGeneration()
 			rec.Batch = one.req.together.name
 			one.req.Policy.Change(rec)
@@ -87,7 +87,7 @@ func (c *Clones) handOut(ctx context.Context, one cloning, op *event.Operation) 
 		if err != nil {
 			return err
 		}
-		if err := c.Engine.HandOut(ctx, one.run, plan); err != nil {
+		if err := c.Maker.HandOut(ctx, one.run, plan); err != nil {
 			return err
 		}
 		c.handedOut(one.run.Subject.App)

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -146,8 +147,8 @@ func (c *Clones) makeReady(ctx context.Context, t *catalog.Template) (err error)
 	// No name that somebody could choose, see snapshot.ValidateName.
 	rec.ID = "_pool-" + rand.Text()[:10]
 	rec.Name, rec.Pool, rec.RestoredFrom = rec.ID, t.Name, t.Snapshot
-	born := engine.Birth{Source: &s, Images: images, Pages: rec.RestoreMemory}
-	r, release, err := c.Engine.Enroll(ctx, *rec, &born, op)
+	born := birth.Birth{Source: &s, Images: images, Pages: rec.RestoreMemory}
+	r, release, err := c.Maker.Enroll(ctx, *rec, &born, op)
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (c *Clones) makeReady(ctx context.Context, t *catalog.Template) (err error)
 		if !c.Catalog.Has(t) { // removed before it could be seen that it has a ready clone
 			return fmt.Errorf("template %s: %w", t.Name, errdefs.ErrNotFound)
 		}
-		return c.Engine.MakeReady(ctx, r, born, t.Rules)
+		return c.Maker.MakeReady(ctx, r, born, t.Rules)
 	})
 	if a.Gone() {
 		c.left(a)

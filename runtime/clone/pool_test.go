@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -217,8 +218,8 @@ func TestWhoGetsAReadyClone(t *testing.T) {
 		"who wants only one":        {Request{Pool: OnlyPool}, true, ""},
 		"who wants none":            {Request{Pool: NeverPool}, false, ""},
 		"who wants an address":      {Request{Endpoints: addr}, false, ""},
-		"who wants files":           {Request{Files: engine.PrivateFiles}, false, ""},
-		"who wants both":            {Request{Files: engine.PrivateFiles, Pool: OnlyPool}, false, "invalid argument: clones of the pool have endpoints .*"},
+		"who wants files":           {Request{Files: birth.PrivateFiles}, false, ""},
+		"who wants both":            {Request{Files: birth.PrivateFiles, Pool: OnlyPool}, false, "invalid argument: clones of the pool have endpoints .*"},
 		"who wants other memory":    {Request{Policy: app.PolicyChange{Pages: &mapped}}, false, ""},
 		"who wants it all the same": {Request{Policy: app.PolicyChange{Pages: &mapped}, Pool: OnlyPool}, false, "template web: no clone stands ready with its memory mapped"},
 	} {

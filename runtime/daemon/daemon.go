@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
@@ -65,6 +66,7 @@ type Daemon struct {
 	tasks       *task.Tasks
 	rooms       engine.Rooms
 	engine      *engine.Engine
+	maker       *birth.Maker
 	clones      *clone.Clones
 	criu        criu.Client
 	criuVersion int
@@ -110,8 +112,12 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// Operations are the tables of all operations that a daemon does.
-func Operations() []journal.Table { return slices.Concat(engine.Operations(), clone.Operations()) }
+// Operations are the tables of all operations that a daemon does: those on apps, of which the
+// removal is the last, and then those on templates and requests.
+func Operations() []journal.Table {
+	apps := engine.Operations()
+	return slices.Concat(slices.Insert(apps, len(apps)-1, birth.Operations()...), clone.Operations())
+}
 
 // openApps opens what apps and their clones are made with. Neither knows an app yet.
 func (d *Daemon) openApps(ctx context.Context) (err error) {
@@ -126,13 +132,13 @@ func (d *Daemon) openApps(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	idle.Engine = d.engine
+	idle.Engine, d.maker = d.engine, birth.New(d.engine)
 	templates, err := catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.rooms.Store, Log: d.log})
 	if err != nil {
 		return err
 	}
 	d.clones, err = clone.New(clone.Rooms{
-		Engine: d.engine, Apps: &d.engine.Apps, Catalog: templates, Store: d.rooms.Store, Events: d.rooms.Events,
+		Engine: d.engine, Maker: d.maker, Apps: &d.engine.Apps, Catalog: templates, Store: d.rooms.Store, Events: d.rooms.Events,
 		Addresses: d.rooms.VEM.Addresses, Freed: d.rooms.Storage.SweepSoon,
 	}, opt.StateDir, d.log)
 	return err

@@ -8,8 +8,24 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 )
+
+// TestEachKindOfEventsIsNamedAlike has operations and their events be called the same.
+func TestEachKindOfEventsIsNamedAlike(t *testing.T) {
+	kinds := make(map[string]bool)
+	for _, k := range event.Kinds() {
+		kinds[string(k)] = true
+	}
+	for _, table := range Operations() {
+		switch table.Name {
+		case "save", "restack", "clone-request": // are told as what they are parts of, or consist of
+		default:
+			qt.Check(t, qt.IsTrue(kinds[table.Name]), qt.Commentf("%s", table.Name))
+		}
+	}
+}
 
 var update = flag.Bool("update", false, "write the tables of operations into the pages that have them")
 

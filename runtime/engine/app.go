@@ -26,10 +26,7 @@ type App struct {
 	// Only the holder of the turn uses these.
 	proc  *process.Process
 	ended chan struct{} // closed when proc has ended
-	ready bool          // this daemon has prepared the sandbox, see prepared
-
-	// wasReady tells that it has stood ready, or does: see MakeReady. It does not change.
-	wasReady bool
+	ready bool          // this daemon has prepared the sandbox, see Prepared
 
 	sessions sessions // see Attended
 
@@ -41,7 +38,7 @@ type App struct {
 func (eng *Engine) newApp(rec app.Record) *App {
 	place := rec.DirName()
 	runDir := filepath.Join(eng.runDir, "apps", place)
-	a := &App{App: app.New(eng.appDir(place), runDir, rec), wasReady: rec.Pool != ""}
+	a := &App{App: app.New(eng.appDir(place), runDir, rec)}
 	a.Box = sandbox.New(sandbox.Config{
 		Name: place, StateDir: a.Dir(), RunDir: runDir,
 		Hide: eng.hidden, Cgroups: eng.Cgroups, Spec: rec.Spec, Log: eng.log,
@@ -60,16 +57,6 @@ func (eng *Engine) newApp(rec app.Record) *App {
 // stackOf is what an app has below its own files.
 func stackOf(rec *app.Record) storage.Stack {
 	return storage.Stack{Layers: rec.Layers, Root: rec.Spec.Root.Path}
-}
-
-// unstackable takes the layers out of a record of which the app needs copies, and returns where they
-// are.
-func (eng *Engine) unstackable(ctx context.Context, rec *app.Record) ([]string, error) {
-	copied, err := eng.Storage.Copies(ctx, stackOf(rec))
-	if len(copied) > 0 {
-		rec.Layers = nil
-	}
-	return copied, err
 }
 
 // Root is where the app's files are mounted, while they are.

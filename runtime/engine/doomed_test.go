@@ -1,221 +1,117 @@
-package engine
+package engine_test
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
-	"time"
+	"testing"
 
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/engine/enginetest"
 	"github.com/snapctl/snapctl/runtime/event"
-	"github.com/snapctl/snapctl/runtime/fault"
-	"github.com/snapctl/snapctl/runtime/journal"
-	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/testenv"
 )
 
-// doom is an app to which an operation is done that has come to a point when its daemon is
-// killed.
-type doom struct {
-	name  string // of the app
-	table *journal.Table
-	step  string
+// dooms are one for each point of each operation, but for those at which a killed daemon leaves what
+// it leaves at another point, and for those to which no app comes here.
+func dooms() []enginetest.Doom {
+	return enginetest.Dooms(engine.Operations(),
+		"run.furnished", "hibernate.collected", "hibernate.adopted",
+		"snapshot.repairing", "snapshot.dumped", "snapshot.adopted", "remove.killed", "remove.forgotten",
+		"save.repairing", // of an app with connections inside
+		"wake.dropped",   // comes when the wake is over
+	)
 }
 
-// alike tells whether a killed daemon leaves at a point what it leaves at another point of the
-// operation, or of an operation that is alike; or whether no app comes to the point here.
-func alike(p fault.Name) bool {
-	switch p {
-	case "run.furnished", "restore.starting", "restore.furnished", "fill-pool.starting",
-		"hibernate.collected", "hibernate.adopted", "snapshot.repairing", "snapshot.dumped", "snapshot.adopted",
-		"clone.begun", "clone.starting", "clone.furnished", "clone.restored",
-		"remove.killed", "remove.forgotten":
-		return true
-	case "save.repairing": // of an app with connections inside
-		return true
-	case "wake.dropped": // comes when the wake is over
-		return true
-	}
-	return false
-}
-
-// dooms are one app for each point of each operation, but for those that are alike.
-func dooms() (list []doom) {
-	tables := Operations()
-	for i := range tables {
-		for _, s := range tables[i].Steps {
-			if p := tables[i].Point(s.Name); !alike(p) {
-				list = append(list, doom{strings.ReplaceAll(string(p), ".", "-"), &tables[i], s.Name})
-			}
-		}
-	}
-	return list
-}
-
-// doomed is a daemon that begins an operation on each of many apps, and says on its standard output
-// when each has come to its point. It waits there until it is killed.
 func doomed() error {
-	ctx := context.Background() //nolint:forbidigo // a main function
-	b, err := openBench(ctx, os.Args[2])
-	if err != nil {
-		return err
-	}
-	if err := b.base(ctx); err != nil {
-		return err
-	}
-	gate, err := (&net.ListenConfig{}).Listen(ctx, "unix", filepath.Join(b.dir, "gate"))
-	if err != nil {
-		return err
-	}
-	var g errgroup.Group
-	list := dooms()
-	failed := make(chan error, len(list))
-	for _, d := range list {
-		g.Go(func() error {
-			op, err := b.prepare(ctx, d)
-			if err != nil {
-				return fmt.Errorf("%s: %w", d.name, err)
-			}
-			plan, err := fault.Parse(fmt.Sprintf("%s=pause:%s", d.table.Point(d.step), gate.Addr()))
-			if err != nil {
-				return err
-			}
-			go func() { failed <- fmt.Errorf("%s was not stopped: %w", d.name, op(fault.With(ctx, plan))) }()
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	stops := make(chan net.Conn, len(list))
-	go func() {
-		for {
-			c, err := gate.Accept()
-			if err != nil {
-				return
-			}
-			stops <- c
+	return enginetest.Doomed(dooms(), func(b *enginetest.Bench) enginetest.Begin {
+		return func(ctx context.Context, d enginetest.Doom) (func(context.Context) error, error) {
+			return begin(ctx, b, d)
 		}
-	}()
-	kept := make([]net.Conn, 0, len(list))
-	for range list {
-		select {
-		case c := <-stops:
-			kept = append(kept, c) // or it would be closed when nobody has it any more
-			if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
-				return err
-			}
-		case err := <-failed:
-			return err
-		}
-	}
-	fmt.Println("doomed") //nolint:forbidigo // tells the test
-	_, err = kept[0].Read(make([]byte, 1))
-	return err
+	})
 }
 
-// base saves an app as "base". The app goes on, so that the network does.
-func (b *bench) base(ctx context.Context) error {
-	a, err := b.ready(ctx, "base")
-	if err != nil {
-		return err
+// begin makes the app of a doom, and returns the operation.
+func begin(ctx context.Context, b *enginetest.Bench, d enginetest.Doom) (op func(context.Context) error, err error) {
+	if d.Table.Name == "run" {
+		return func(ctx context.Context) error { _, err := b.Engine.Run(ctx, enginetest.Record(d.App)); return err }, nil
 	}
-	_, _, err = b.eng.TakeSnapshot(ctx, a, SnapshotRequest{Name: "base", Op: b.operation(event.Snapshot)})
-	return err
-}
-
-// ready runs an app whose program listens.
-func (b *bench) ready(ctx context.Context, name string, args ...string) (*App, error) {
-	a, err := b.eng.Run(ctx, record(name, args...))
-	if err != nil {
-		return nil, err
-	}
-	return a, await("the program listens", func() bool { return listens(a) })
-}
-
-// prepare makes the app of a doom, and returns the operation.
-func (b *bench) prepare(ctx context.Context, d doom) (op func(context.Context) error, err error) {
-	switch d.table.Name {
-	case "run":
-		return func(ctx context.Context) error { _, err := b.eng.Run(ctx, record(d.name)); return err }, nil
-	case "restore":
-		return func(ctx context.Context) error { _, err := b.restore(ctx, "base", d.name); return err }, nil
-	case "clone":
-		return func(ctx context.Context) error { return b.clone(ctx, "base", d.name) }, nil
-	case "fill-pool":
-		return func(ctx context.Context) error { _, err := b.fill(ctx, "base", d.name); return err }, nil
-	case "hand-out":
-		a, err := b.fill(ctx, "base", d.name)
-		return func(ctx context.Context) error { return b.handOut(ctx, a, d.name) }, err
-	}
-	a, err := b.ready(ctx, d.name, "/file")
+	a, err := b.Ready(ctx, d.App, "/file")
 	if err != nil {
 		return nil, err
 	}
 	sleep := func(ctx context.Context) error {
-		_, err := b.eng.Hibernate(ctx, a, Sleep{}, b.operation(event.Hibernate))
+		_, err := b.Engine.Hibernate(ctx, a, engine.Sleep{}, b.Operation(event.Hibernate))
 		return err
 	}
-	if d.table.Name == "wake" || d.table.Name == "save" || d.table.Name == "restack" {
+	if d.Table.Name == "wake" || d.Table.Name == "save" || d.Table.Name == "restack" {
 		if err := sleep(ctx); err != nil {
 			return nil, err
 		}
 	}
-	switch d.table.Name {
+	switch d.Table.Name {
 	case "hibernate":
 		return sleep, nil
 	case "wake":
 		return func(ctx context.Context) error {
-			_, err := b.eng.Wake(ctx, a, Awakening{By: app.ByCommand}, b.operation(event.Wake))
+			_, err := b.Engine.Wake(ctx, a, engine.Awakening{By: app.ByCommand}, b.Operation(event.Wake))
 			return err
 		}, nil
 	case "snapshot", "save", "restack":
 		return func(ctx context.Context) error {
-			_, _, err := b.eng.TakeSnapshot(ctx, a, SnapshotRequest{Name: d.name, Op: b.operation(event.Snapshot)})
+			_, _, err := b.Engine.TakeSnapshot(ctx, a, engine.SnapshotRequest{Name: d.App, Op: b.Operation(event.Snapshot)})
 			return err
 		}, nil
 	case "remove":
-		return func(ctx context.Context) error { return b.eng.Remove(ctx, a, true) }, nil
+		return func(ctx context.Context) error { return b.Engine.Remove(ctx, a, true) }, nil
 	}
-	return nil, fmt.Errorf("nobody knows how to begin %s", d.table.Name)
+	return nil, fmt.Errorf("nobody knows how to begin %s", d.Table.Name)
 }
 
-// listens tells whether the program of an app does.
-func listens(a *App) bool {
-	ns, err := netns.Open(a.Box.NetPath())
-	if err != nil {
-		return false
+// A new daemon finishes or undoes what a killed one has left, as the table of each operation says.
+func TestRecoverAtEachPoint(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := enginetest.Place(t)
+	w.OpenAfterKill()
+	for _, d := range dooms() {
+		t.Run(d.App, func(t *testing.T) { isRecovered(w.In(t), d, d.Table.IsCommitted(d.Step)) })
 	}
-	defer ns.Close()
-	return ns.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}}), unix.Close(fd))
-	}) == nil
 }
 
-// patience is how long is waited for what is to come.
-const patience = 30 * time.Second
-
-// await asks again until something is so.
-func await(what string, is func() bool) error {
-	end, tick := time.After(patience), time.NewTicker(2*time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-end:
-			return fmt.Errorf("it never came: %s", what)
-		}
+// isRecovered proves that the operation has been finished, or was undone.
+func isRecovered(w *enginetest.World, d enginetest.Doom, finished bool) {
+	t := w.T
+	t.Helper()
+	status := map[string][2]app.Status{ // undone, finished
+		"run": {"", app.Running}, "remove": {},
+		"hibernate": {app.Running, app.Held}, "wake": {app.Held, app.Running}, "snapshot": {app.Running, app.Running},
+		"save": {app.Held, app.Held}, "restack": {app.Held, app.Held},
+	}[d.Table.Name]
+	want := status[0]
+	if finished {
+		want = status[1]
 	}
-	return nil
+	w.Is(d.App, want)
+	if want == "" {
+		return
+	}
+	a := w.App(d.App)
+	rec, _ := a.Read()
+	switch d.Table.Name {
+	case "snapshot", "save":
+		_, _, err := w.Engine.Store.Find(d.App)
+		qt.Check(t, qt.Equals(err == nil, finished), qt.Commentf("%v", err))
+	case "restack":
+		_, _, err := w.Engine.Store.Find(d.App)
+		qt.Check(t, qt.IsNotNil(err))
+		qt.Check(t, qt.Equals(len(rec.Layers) == 1, finished), qt.Commentf("%v", rec.Layers))
+		qt.Check(t, qt.IsNil(rec.Restacking))
+		w.IsWritten(a)
+	}
+	if want == app.Held && (d.Table.Name == "hibernate" || d.Table.Name == "wake") { // and it wakes
+		qt.Check(t, qt.IsNil(w.Wake(t.Context(), a)))
+		w.IsRunning(a)
+	}
 }

@@ -1,21 +1,3 @@
-// Package engine has what can be done with the apps of one host: run, hibernate, wake, save,
-// restore, stop and remove them, and have them stand ready until they are handed out. It also
-// finishes or undoes what a killed daemon left.
-//
-// Every change of an app is an operation that has the app's turn (package app) and a table of
-// steps (package journal), which stands in the file of the operation: a daemon killed at any
-// point leaves something that the next one finishes or undoes (recover.go). What lasts is
-//
-//	run, restore, clone
-//	         |
-//	         v      hibernate
-//	      running ------------> held
-//	       |   ^                 |  |
-//	       |   +-----------------+  |
-//	       |          wake          |
-//	       +------> stopped <-------+
-//
-// and pooled, that of a clone which stands ready until it is handed out.
 package engine
 
 import (
@@ -66,7 +48,7 @@ type Options struct {
 	// another one gets its address. It must return at once.
 	ReadyGone func()
 	// Followed is called when the engine has begun to follow the process of an app, and when
-	// one that stood ready was handed out. ended is closed when the process has ended. It must
+	// one that stood ready was handed out, see [Engine.HandedOut]. ended is closed when the process has ended. It must
 	// return at once.
 	Followed func(a *App, ended <-chan struct{})
 }

@@ -55,6 +55,15 @@ func TestObstaclesOfASnapshot(t *testing.T) {
 	qt.Check(t, qt.IsNil((&SnapshotRequest{Stop: true}).atOnce(a, nil)))
 }
 
+func TestWhyAnAppIsAwake(t *testing.T) {
+	a := named(t, "cache", app.State{Status: app.Running})
+	qt.Check(t, qt.Equals(a.WhyAwake(), ""))
+	a.SetAwake("somebody is connected")
+	qt.Check(t, qt.Equals(a.WhyAwake(), "somebody is connected"))
+	a.Amend(func(rec *app.Record) { rec.Status = app.Held })
+	qt.Check(t, qt.Equals(a.WhyAwake(), ""))
+}
+
 func TestSessionsAreListed(t *testing.T) {
 	a := named(t, "dev", app.State{Status: app.Running})
 	qt.Check(t, qt.Equals(a.Attended(), ""))

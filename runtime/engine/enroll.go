@@ -14,34 +14,14 @@ import (
 	"github.com/snapctl/snapctl/vem"
 )
 
-// Enroll enrolls an app that is to be made of a snapshot: it gives the app its name and endpoint,
-// takes its turn, and begins the operation that makes it: the record is on the disk when Enroll
-// returns. It chooses which layers the app shares. An app whose record names a pool is going to
-// stand ready, see MakeReady: others get its endpoint if they ask for it. If Enroll fails nothing
-// is left of the app; if the operation fails, neither.
+// Enroll gives a new app its name and endpoint, takes its turn and begins the operation that makes
+// it, which is of a [Engine.BirthKind]: the record is on the disk when Enroll returns. If Enroll
+// fails nothing is left of the app; if the operation fails, neither.
 //
-// The endpoint of an app that only stands ready is given up for another one, see vacate. Returns
-// an errdefs.ErrAlreadyExists if the name, the address or a port is taken.
-func (eng *Engine) Enroll(ctx context.Context, rec app.Record, b *Birth, op *event.Operation) (_ *Run, release func(), err error) {
-	rec.ForgetMemory(b.Pages)
-	if b.Files == PrivateFiles {
-		b.copied, rec.Layers = eng.Storage.Paths(rec.Layers), nil
-	} else if b.copied, err = eng.unstackable(ctx, &rec); err != nil {
-		return nil, nil, err
-	}
-	kind := eng.kinds.restore
-	switch {
-	case rec.Pool != "":
-		kind = eng.kinds.fill
-	case rec.Template != "":
-		kind = eng.kinds.clone
-	}
-	return eng.enroll(ctx, rec, kind, op)
-}
-
-// enroll gives an app its name and endpoint, takes its turn and begins the operation that makes
-// it. An endpoint that only stands ready is given up for it, see vacate.
-func (eng *Engine) enroll(ctx context.Context, rec app.Record, k *Kind, op *event.Operation) (_ *Run, release func(), err error) {
+// An app whose record names a pool is going to stand ready: others get its endpoint if they ask
+// for it. The endpoint of an app that only stands ready is given up for another one, see vacate.
+// Returns an errdefs.ErrAlreadyExists if the name, the address or a port is taken.
+func (eng *Engine) Enroll(ctx context.Context, rec app.Record, k *Kind, op *event.Operation) (_ *Run, release func(), err error) {
 	asked := rec.Addr4
 	r, release, err := eng.enrollAs(ctx, &rec, k, op)
 	for {

@@ -1,156 +1,52 @@
-package engine
+package engine_test
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
 	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
-	"runtime"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/go-quicktest/qt"
 
-	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/engine/enginetest"
+	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/leak"
-	"github.com/snapctl/snapctl/vem/holder"
-	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// The first thread is that of a sandbox's first process.
-func init() { runtime.LockOSThread() } //nolint:forbidigo,gochecknoinits // see above
-
-// insideEnv tells a test process that it is in the namespaces of the tests, and where the apps'
-// root directory is.
-const insideEnv = "SNAPCTL_TEST_ENGINE_ROOT"
-
-// TestMain runs the tests in namespaces of their own: no network, mount or process of theirs is one
-// of the machine's. The test binary is also what snapctld starts (a sandbox's first process and
-// the holder), the program in the apps, and a daemon that is killed.
 func TestMain(m *testing.M) {
-	code := 0
-	run := func() (err error) { code, err = runTests(m); return err }
-	if len(os.Args) >= 2 {
-		switch os.Args[1] {
-		case sandbox.InitCommand:
-			run = sandbox.Init
-		case "holder":
-			run = holderProcess
-		case "program":
-			run = program
-		case "doomed":
-			run = doomed
-		}
-	}
-	err := run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	if errors.Is(err, errTerminated) {
-		code = terminated
-	}
-	os.Exit(code)
+	os.Exit(enginetest.Main(m, leak.Main, map[string]func() error{enginetest.DoomedRole: doomed}))
 }
 
-// runTests runs the tests, inside if it may, and returns the exit code.
-func runTests(m *testing.M) (code int, err error) {
-	if os.Getenv(insideEnv) != "" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return 1, fmt.Errorf("make mounts private: %w", err)
-		}
-		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-			return 1, fmt.Errorf("mount /proc: %w", err)
-		}
-		return leak.Main(m), nil
-	}
-	if os.Geteuid() != 0 {
-		return leak.Main(m), nil // most tests skip
-	}
-	return runInside()
+// newWorld is an engine without apps.
+func newWorld(t *testing.T) *enginetest.World {
+	t.Helper()
+	testenv.Need(t, testenv.Root)
+	w := enginetest.Place(t)
+	w.Open()
+	return w
 }
 
-// runInside runs the tests in new namespaces, and returns their exit code.
-func runInside() (code int, err error) {
-	root, err := os.MkdirTemp("", "engine-root-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
-	exe, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		return 0, err
-	}
-	if err := os.WriteFile(filepath.Join(root, "app"), exe, 0o755); err != nil {
-		return 0, err
-	}
-	ns, err := netns.New()
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...) //nolint:forbidigo // a main function
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), insideEnv+"="+root)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS}
-	if err := ns.Do(cmd.Start); err != nil {
-		return 0, err
-	}
-	err = cmd.Wait()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return max(1, exit.ExitCode()), nil
-	}
-	return 0, err
-}
-
-// holderProcess is "holder --socket PATH".
-func holderProcess() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) //nolint:forbidigo // a main function
-	defer stop()
-	return holder.Run(ctx, os.Args[3], slog.New(slog.NewTextHandler(os.Stderr, nil)))
-}
-
-// terminated is the exit code of a program that ends with errTerminated, since it was asked to end.
-const terminated = 7
-
-var errTerminated = errors.New("terminated")
-
-// program runs in apps until it gets SIGTERM. It writes the files that its arguments name, or watches
-// its root directory for "watch", before it listens on TCP port 80.
-func program() error {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
-	for _, arg := range os.Args[2:] {
-		if arg == "watch" {
-			fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-			if err != nil {
-				return err
-			}
-			if _, err := unix.InotifyAddWatch(fd, "/", unix.IN_ATTRIB); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := os.WriteFile(arg, []byte("written by the app"), 0o600); err != nil {
-			return err
+// table is that of an operation of the engine.
+func table(t *testing.T, name string) *journal.Table {
+	t.Helper()
+	tables := engine.Operations()
+	for i := range tables {
+		if tables[i].Name == name {
+			return &tables[i]
 		}
 	}
-	// One that was woken listens anew while its sockets are still held.
-	anew := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var serr error
-		err := c.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-		return errors.Join(err, serr)
-	}}
-	l, err := anew.Listen(context.Background(), "tcp", ":80") //nolint:forbidigo // a program in an app
-	if err != nil {
-		return err
+	t.Fatalf("The engine has no operation %s.", name)
+	return nil
+}
+
+// TestTables proves that what the tables say can be.
+func TestTables(t *testing.T) {
+	eng, err := engine.New(engine.Rooms{}, engine.Options{StateDir: t.TempDir(), RunDir: t.TempDir()})
+	qt.Assert(t, qt.IsNil(err))
+	for _, table := range engine.Operations() {
+		t.Run(table.Name, func(t *testing.T) { enginetest.CheckKind(t, eng.Kind(table.Name)) })
 	}
-	defer l.Close()
-	<-stop
-	return errTerminated
+	// Once its processes may have run again an app is woken, and what wakes it is told.
+	qt.Check(t, qt.IsFalse(table(t, "wake").IsCommitted("resuming")))
+	qt.Check(t, qt.IsTrue(table(t, "wake").IsCommitted("restored")))
 }

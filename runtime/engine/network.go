@@ -73,8 +73,8 @@ func (e takenError) Is(target error) bool { return target == errdefs.ErrAlreadyE
 // AlreadyExists is by what errdefs.Resolve knows the error, see app.Refuse.
 func (e takenError) AlreadyExists() {}
 
-// addPublications gives an app ports of the host, unless another one has them.
-func (eng *Engine) addPublications(a *App, list []template.Published) error {
+// AddPublications gives an app ports of the host, unless another one has them.
+func (eng *Engine) AddPublications(a *App, list []template.Published) error {
 	if len(list) == 0 {
 		return nil
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -20,38 +21,42 @@ type Run = journal.Run[*App]
 
 // kinds are the operations of an engine. Each is made in the file of its operation.
 type kinds struct {
-	run, restore, clone, fill, handOut, hibernate, wake, snapshot, save, restack, remove *Kind
+	run, hibernate, wake, snapshot, save, restack, remove *Kind
 
-	byName map[string]*Kind // all of them
+	byName map[string]*Kind // all of them, and those of rooms above, see Know
 }
 
 func (eng *Engine) makeKinds() kinds {
 	k := kinds{
-		run: eng.birthKind(runTable), restore: eng.birthKind(restoreTable), clone: eng.birthKind(cloneTable),
-		fill: eng.birthKind(fillTable), handOut: eng.birthKind(handOutTable),
-		hibernate: eng.hibernateKind(), wake: eng.wakeKind(),
-		snapshot: eng.snapshotKind(), save: eng.saveKind(), restack: eng.restackKind(),
-		remove: eng.removeKind(),
+		run: eng.BirthKind(runTable), hibernate: eng.hibernateKind(), wake: eng.wakeKind(),
+		snapshot: eng.snapshotKind(), save: eng.saveKind(), restack: eng.restackKind(), remove: eng.removeKind(),
 		byName: make(map[string]*Kind),
 	}
-	for _, kind := range []*Kind{k.run, k.restore, k.clone, k.fill, k.handOut, k.hibernate, k.wake, k.snapshot, k.save, k.restack, k.remove} {
-		kind.Log = eng.log
-		k.byName[kind.Name] = kind
-	}
+	k.know(eng.log, k.run, k.hibernate, k.wake, k.snapshot, k.save, k.restack, k.remove)
 	return k
 }
 
-// Operations are the tables of what the engine does.
-func Operations() []journal.Table {
-	return []journal.Table{
-		runTable, hibernateTable, wakeTable, snapshotTable, saveTable, restackTable, restoreTable,
-		cloneTable, fillTable, handOutTable, removeTable,
+// know has kinds found by the names that records have of them.
+func (k *kinds) know(log *slog.Logger, all ...*Kind) {
+	for _, kind := range all {
+		kind.Log = log
+		k.byName[kind.Name] = kind
 	}
 }
 
-// birthKind is the kind of an operation that makes an app: it is undone by removing what there
+// Know has the engine end operations of these kinds too which it finds open: those that a room
+// above does to apps. It sets their log. It is called before [Engine.Recover] and before any of
+// them begins.
+func (eng *Engine) Know(all ...*Kind) { eng.kinds.know(eng.log, all...) }
+
+// Operations are the tables of what the engine does. That of the removal is the last.
+func Operations() []journal.Table {
+	return []journal.Table{runTable, hibernateTable, wakeTable, snapshotTable, saveTable, restackTable, removeTable}
+}
+
+// BirthKind is the kind of an operation that makes an app: it is undone by removing what there
 // is of the app.
-func (eng *Engine) birthKind(t journal.Table) *Kind {
+func (eng *Engine) BirthKind(t journal.Table) *Kind {
 	return &Kind{Table: t, Undo: func(ctx context.Context, r *Run) error { return eng.Expunge(ctx, r.Subject) }}
 }
 

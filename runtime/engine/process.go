@@ -11,14 +11,15 @@ import (
 	"github.com/snapctl/snapctl/runtime/process"
 )
 
-// adopt makes a running process the app's, which is the last step of making an app, and
-// watches for its end.
-func (eng *Engine) adopt(ctx context.Context, r *Run, proc *process.Process) error {
+// Adopt makes a process the app's, which is the last step of making an app, and watches for its
+// end. The app's sandbox is prepared. If it fails the process is closed.
+func (eng *Engine) Adopt(ctx context.Context, r *Run, proc *process.Process) error {
 	a := r.Subject
 	id, err := process.Identify(proc.PID)
 	if err != nil {
 		return errors.Join(err, proc.Close())
 	}
+	a.ready = true
 	notes := a.Remarked()
 	a.Amend(func(rec *app.Record) { rec.Process, rec.LastError, rec.Notes = id, "", notes })
 	if err := r.At(ctx, "recorded"); err != nil {
@@ -79,8 +80,15 @@ func (eng *Engine) stopped(ctx context.Context, a *App, exit string) error {
 	return errors.Join(err, eng.takeDown(ctx, a))
 }
 
-// hasEnded tells whether the process that the app has has ended.
-func (a *App) hasEnded() bool {
+// HandedOut tells who follows apps that one is running that stood ready. The caller has its turn.
+func (eng *Engine) HandedOut(a *App) { eng.followed(a, a.ended) }
+
+// Process is the app's root process; nil if it has none. The caller has the app's turn.
+func (a *App) Process() *process.Process { return a.proc }
+
+// HasEnded tells whether the app's root process has ended, or whether it has none. The caller has
+// the app's turn.
+func (a *App) HasEnded() bool {
 	select {
 	case <-a.ended:
 		return true

@@ -166,7 +166,7 @@ func (eng *Engine) recoverRunning(ctx context.Context, a *App) error {
 		return eng.stopped(ctx, a, "ended while no snapctld ran")
 	}
 	eng.follow(a, proc)
-	ns, err := eng.prepare(ctx, a)
+	ns, err := eng.Prepare(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
 	if err := a.Subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
-	ns, err := eng.prepare(ctx, a)
+	ns, err := eng.Prepare(ctx, a)
 	if err != nil {
 		return err
 	}

@@ -176,22 +176,22 @@ func (eng *Engine) remount(ctx context.Context, a *App) error {
 			return err
 		}
 	}
-	ns, err := eng.prepare(ctx, a)
+	ns, err := eng.Prepare(ctx, a)
 	if err != nil {
 		return err
 	}
 	if err := ns.Close(); err != nil || !rec.Relinking {
 		return err
 	}
-	if err := eng.relink(ctx, a); err != nil {
+	if err := eng.Relink(ctx, a); err != nil {
 		a.ready = false
 		return err
 	}
 	return nil
 }
 
-// relink keeps files of several names in the layers of an app one file each.
-func (eng *Engine) relink(ctx context.Context, a *App) error {
+// Relink keeps files of several names in the layers of an app one file each.
+func (eng *Engine) Relink(ctx context.Context, a *App) error {
 	rec, _ := a.Read()
 	return eng.Storage.Relink(ctx, rec.Layers, a.Box.Root())
 }

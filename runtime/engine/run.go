@@ -23,7 +23,7 @@ var runTable = journal.Table{
 // Run makes a new app from a valid record and starts its program. If it fails
 // nothing is left of it.
 func (eng *Engine) Run(ctx context.Context, rec app.Record) (*App, error) {
-	r, release, err := eng.enroll(ctx, rec, eng.kinds.run, nil)
+	r, release, err := eng.Enroll(ctx, rec, eng.kinds.run, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +34,7 @@ func (eng *Engine) Run(ctx context.Context, rec app.Record) (*App, error) {
 // start makes the sandbox of an enrolled app and starts its program.
 func (eng *Engine) start(ctx context.Context, r *Run) (err error) {
 	a := r.Subject
-	ns, err := eng.enclose(ctx, a)
+	ns, err := eng.Enclose(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -64,5 +64,5 @@ func (eng *Engine) start(ctx context.Context, r *Run) (err error) {
 	if err := r.At(ctx, "started"); err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	return eng.adopt(ctx, r, proc)
+	return eng.Adopt(ctx, r, proc)
 }

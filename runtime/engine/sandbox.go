@@ -9,10 +9,10 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// prepare makes the app's sandbox and attaches it to its network. Both may
+// Prepare makes the app's sandbox and attaches it to its network. Both may
 // exist. The caller closes the namespace.
-func (eng *Engine) prepare(ctx context.Context, a *App) (_ *netns.NS, err error) {
-	ns, err := eng.enclose(ctx, a)
+func (eng *Engine) Prepare(ctx context.Context, a *App) (_ *netns.NS, err error) {
+	ns, err := eng.Enclose(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -27,9 +27,9 @@ func (eng *Engine) prepare(ctx context.Context, a *App) (_ *netns.NS, err error)
 	return ns, nil
 }
 
-// enclose makes the part of the app's sandbox that processes are started in, and the
+// Enclose makes the part of the app's sandbox that processes are started in, and the
 // work directory; both may exist. The caller closes the namespace.
-func (eng *Engine) enclose(ctx context.Context, a *App) (*netns.NS, error) {
+func (eng *Engine) Enclose(ctx context.Context, a *App) (*netns.NS, error) {
 	ns, err := a.Box.Enclose(ctx)
 	if err != nil {
 		return nil, err
@@ -40,17 +40,17 @@ func (eng *Engine) enclose(ctx context.Context, a *App) (*netns.NS, error) {
 	return ns, nil
 }
 
-// prepared opens the network namespace of an app's sandbox. It trusts a sandbox that this
+// Prepared opens the network namespace of an app's sandbox. It trusts a sandbox that this
 // daemon has prepared and not taken down since: to look at all devices, routes and rules again
 // costs 5 to 10 ms, for which traffic would wait on a wake. After a failed wake, a take-down or
 // a restart of the daemon it prepares the sandbox again.
-func (eng *Engine) prepared(ctx context.Context, a *App) (*netns.NS, error) {
+func (eng *Engine) Prepared(ctx context.Context, a *App) (*netns.NS, error) {
 	if a.ready {
 		if ns, err := netns.Open(a.Box.NetPath()); err == nil {
 			return ns, nil
 		}
 	}
-	return eng.prepare(ctx, a)
+	return eng.Prepare(ctx, a)
 }
 
 // takeDown removes the app's network and sandbox; its processes have ended.

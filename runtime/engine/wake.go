@@ -108,7 +108,7 @@ func (eng *Engine) resume(ctx context.Context, r *Run, how Awakening, op *event.
 	proc, err := tools.Revive(ctx, sub, checkpoint.Revival{
 		From: a.Hibernation(), Manifest: m, Pages: how.Pages, TimersGoOn: rec.Wake.Timers, Step: op.Step, At: r.At,
 		Options:    func() (sockopt.Saved, error) { return sub.NetState().UnheldOptions(a.Hibernation()) },
-		Enclose:    func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
+		Enclose:    func(ctx context.Context) (*netns.NS, error) { return eng.Prepared(ctx, a) },
 		SetNetwork: !a.ready, // or nobody knows
 		Meanwhile: func(ctx context.Context) error {
 			return a.Hibernation().Check(ctx, m, snapshot.ByStamp, eng.Storage.Memory)

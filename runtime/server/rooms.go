@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
@@ -23,7 +24,7 @@ import (
 type Rooms struct {
 	Apps       Apps
 	Operations Operations
-	Saving     Saving
+	Maker      Maker
 	Obstacles  Obstacles
 	Snapshots  Snapshots
 	Network    Network
@@ -49,13 +50,13 @@ type Operations interface {
 	Wake(ctx context.Context, a *engine.App, how engine.Awakening, op *event.Operation) (*engine.Outcome, error)
 	Stop(ctx context.Context, a *engine.App, sig unix.Signal, grace time.Duration) error
 	Remove(ctx context.Context, a *engine.App, force bool) error
+	TakeSnapshot(ctx context.Context, a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
 }
 
-// Saving makes snapshots of apps, and apps of snapshots, as [engine.Engine] does it.
-type Saving interface {
-	TakeSnapshot(ctx context.Context, a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
+// Maker makes apps of snapshots, as [birth.Maker] does it.
+type Maker interface {
 	BeginSnapshot(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error)
-	Restore(ctx context.Context, req engine.RestoreRequest) (*engine.App, *engine.Outcome, error)
+	Restore(ctx context.Context, req birth.RestoreRequest) (*engine.App, *engine.Outcome, error)
 }
 
 // Obstacles tells what keeps saved apps from coming back, as [restorable.Checker] does.

@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/restorable"
@@ -40,7 +41,7 @@ func (srv *Server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 				return nil, err
 			}
 		}
-		m, out, err = srv.rooms.Saving.TakeSnapshot(ctx, a, engine.SnapshotRequest{Name: req.GetName(), Stop: req.GetStop(), Accept: accept, Op: op})
+		m, out, err = srv.rooms.Operations.TakeSnapshot(ctx, a, engine.SnapshotRequest{Name: req.GetName(), Stop: req.GetStop(), Accept: accept, Op: op})
 		if err == nil {
 			op.Saved(m.Name)
 		}
@@ -56,12 +57,12 @@ func (srv *Server) TakeSnapshot(req *api.SnapshotRequest, stream grpc.ServerStre
 func (srv *Server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	ctx, cancel := context.WithTimeout(stream.Context(), timeoutOf(req.GetTimeout()))
 	defer cancel()
-	claim, err := srv.rooms.Snapshots.Claim(req.GetSnapshot(), engine.Restoring)
+	claim, err := srv.rooms.Snapshots.Claim(req.GetSnapshot(), birth.Restoring)
 	if err != nil {
 		return err
 	}
 	defer claim.Release()
-	s, err := srv.rooms.Saving.BeginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
+	s, err := srv.rooms.Maker.BeginSnapshot(ctx, req.GetSnapshot(), snapshot.ByStamp)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (srv *Server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingS
 	var a *engine.App
 	about := event.About{App: rec.Name, Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.Restore, about, func(op *event.Operation) (out *engine.Outcome, err error) {
-		a, out, err = srv.rooms.Saving.Restore(ctx, engine.RestoreRequest{
+		a, out, err = srv.rooms.Maker.Restore(ctx, birth.RestoreRequest{
 			Source: s, Record: *rec, Anywhere: req.GetEndpoint() == "" && rec.Name != s.Manifest.App, Pages: pages, Op: op,
 		})
 		return out, err

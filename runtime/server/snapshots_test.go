@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -100,8 +101,8 @@ func TestRestoreOfASnapshot(t *testing.T) {
 	w := begin(t)
 	w.save(t, "s", "web")
 	w.engine.begin = w.opened
-	var asked engine.RestoreRequest
-	w.engine.restore = func(req engine.RestoreRequest) (*engine.App, *engine.Outcome, error) {
+	var asked birth.RestoreRequest
+	w.engine.restore = func(req birth.RestoreRequest) (*engine.App, *engine.Outcome, error) {
 		asked = req
 		if err := w.store.Remove("s"); !errdefs.IsFailedPrecondition(err) {
 			return nil, nil, errors.New("it could be removed meanwhile")
@@ -131,7 +132,7 @@ func TestRestoreOfASnapshot(t *testing.T) {
 	qt.Check(t, qt.IsFalse(asked.Anywhere))
 
 	// Whoever has the answer may remove the snapshot at once.
-	srv := &Server{rooms: Rooms{Snapshots: w.store, Saving: &w.engine, Events: w.events}}
+	srv := &Server{rooms: Rooms{Snapshots: w.store, Maker: &w.engine, Events: w.events}}
 	removed := errors.New("there was no result")
 	err = srv.Restore(&api.RestoreRequest{Snapshot: "s"}, &sendResults{ctx: t.Context(), got: func(*api.Result) { removed = w.store.Remove("s") }})
 	qt.Assert(t, qt.IsNil(err))
@@ -161,7 +162,7 @@ func TestRestoresThatAreRefused(t *testing.T) {
 	w.save(t, "broken", "web")
 	w.damage(t, "broken")
 	w.engine.begin = w.opened
-	w.engine.restore = func(engine.RestoreRequest) (*engine.App, *engine.Outcome, error) {
+	w.engine.restore = func(birth.RestoreRequest) (*engine.App, *engine.Outcome, error) {
 		return nil, nil, errors.New("no room")
 	}
 	for _, test := range []struct {
@@ -190,7 +191,7 @@ func TestRestoresThatAreRefused(t *testing.T) {
 func TestRemovalOfASnapshot(t *testing.T) {
 	w := begin(t)
 	w.save(t, "s", "web")
-	claim, err := w.store.Claim("s", engine.Restoring)
+	claim, err := w.store.Claim("s", birth.Restoring)
 	qt.Assert(t, qt.IsNil(err))
 	err = w.RemoveSnapshot(t.Context(), "s")
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))

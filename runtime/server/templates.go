@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
@@ -130,7 +131,7 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 		Set: req.GetSet(), KeepGoing: req.GetKeepGoing(), Pool: poolUses[req.GetPool()],
 	}
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
-		r.Files = engine.PrivateFiles
+		r.Files = birth.PrivateFiles
 	}
 	if r.Policy, err = newPolicy(req, req.AcceptChangedFiles); err != nil {
 		return err

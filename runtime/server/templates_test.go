@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/clone"
@@ -231,7 +232,7 @@ func TestClones(t *testing.T) {
 
 	asked := w.templates.asked
 	qt.Check(t, qt.Equals(asked.Pool, clone.OnlyPool))
-	qt.Check(t, qt.Equals(asked.Files, engine.PrivateFiles))
+	qt.Check(t, qt.Equals(asked.Files, birth.PrivateFiles))
 	qt.Check(t, qt.IsTrue(asked.KeepGoing))
 	qt.Check(t, qt.DeepEquals(asked.Set, map[string]string{"zone": "south"}))
 	qt.Assert(t, qt.HasLen(asked.Endpoints, 4))

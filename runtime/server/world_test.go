@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/birth"
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/runtime/engine"
@@ -62,7 +63,7 @@ func begin(t *testing.T) *world {
 	l, lerr := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	qt.Assert(t, qt.IsNil(lerr))
 	s := New(Rooms{
-		Apps: &w.apps, Operations: &w.engine, Saving: &w.engine, Obstacles: &w.obstacles, Network: &w.network,
+		Apps: &w.apps, Operations: &w.engine, Maker: &w.engine, Obstacles: &w.obstacles, Network: &w.network,
 		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events,
 	}, Options{Version: "1.2.3", StateDir: w.dir, RunDir: w.dir, CRIU: "/nowhere/criu", CRIUVersion: 40201, Cgroup: "/snapctl-test", CgroupDir: w.dir})
 	done := make(chan error)
@@ -140,12 +141,12 @@ type fakeEngine struct {
 	remove    func(a *engine.App, force bool) error
 	take      func(a *engine.App, req engine.SnapshotRequest) (*snapshot.Manifest, *engine.Outcome, error)
 	begin     func(ctx context.Context, name string, depth snapshot.Depth) (*source.Source, error)
-	restore   func(req engine.RestoreRequest) (*engine.App, *engine.Outcome, error)
+	restore   func(req birth.RestoreRequest) (*engine.App, *engine.Outcome, error)
 }
 
 var (
 	_ Operations = (*fakeEngine)(nil)
-	_ Saving     = (*fakeEngine)(nil)
+	_ Maker      = (*fakeEngine)(nil)
 )
 
 func (f *fakeEngine) Run(_ context.Context, rec app.Record) (*engine.App, error) { return f.run(rec) }
@@ -174,7 +175,7 @@ func (f *fakeEngine) BeginSnapshot(ctx context.Context, name string, depth snaps
 	return f.begin(ctx, name, depth)
 }
 
-func (f *fakeEngine) Restore(_ context.Context, req engine.RestoreRequest) (*engine.App, *engine.Outcome, error) {
+func (f *fakeEngine) Restore(_ context.Context, req birth.RestoreRequest) (*engine.App, *engine.Outcome, error) {
 	return f.restore(req)
 }
 

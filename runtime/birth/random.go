@@ -1,10 +1,11 @@
-package engine
+package birth
 
 import (
 	"context"
 	"slices"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot/image/openfile"
 	"github.com/snapctl/snapctl/template"
@@ -12,9 +13,9 @@ import (
 
 // remarkRepeats notes what random numbers an app has in common with others. What clones
 // have is known already.
-func (b *Birth) remarkRepeats(ctx context.Context, a *App) error {
+func (b *Birth) remarkRepeats(ctx context.Context, a *engine.App) error {
 	if b.Images != nil {
-		a.remarkNote(source.Repeats(b.Images.Repeats, source.Cloned))
+		remarkNote(a, source.Repeats(b.Images.Repeats, source.Cloned))
 		return nil
 	}
 	if err := b.Source.Checked(); err != nil {
@@ -34,12 +35,12 @@ func (b *Birth) remarkRepeats(ctx context.Context, a *App) error {
 	if err != nil {
 		return err
 	}
-	a.remarkNote(source.Repeats(template.Repeats(info), source.Restored))
+	remarkNote(a, source.Repeats(template.Repeats(info), source.Restored))
 	return nil
 }
 
-// remarkNote is remark for a note that there may not be.
-func (a *App) remarkNote(n *app.Note) {
+// remarkNote is Remark for a note that there may not be.
+func remarkNote(a *engine.App, n *app.Note) {
 	if n != nil {
 		a.Remark(n.Text, n.Remedy)
 	}

@@ -1,4 +1,4 @@
-package engine
+package birth
 
 import (
 	"context"
@@ -7,12 +7,12 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/template"
-	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -24,7 +24,7 @@ import (
 //
 //	Enroll -> MakeReady -> TakeReady -> HandOut -> running
 //	                |
-//	                +----> DropReady
+//	                +----> engine.DropReady
 //
 // To the app it is as if it had been stopped: its clocks went on meanwhile. A new daemon ends
 // what stands ready.
@@ -50,20 +50,20 @@ var handOutTable = journal.Table{
 
 // MakeReady makes an enrolled app's files and processes, and has them stand ready. It does the
 // part of the rules that does not depend on the app's name. It is the body of r.
-func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *template.Rules) error {
+func (m *Maker) MakeReady(ctx context.Context, r *engine.Run, b Birth, rules *template.Rules) error {
 	a := r.Subject
-	a.remarkNote(source.Repeats(b.Images.Repeats, source.Cloned))
+	remarkNote(a, source.Repeats(b.Images.Repeats, source.Cloned))
 	if err := layer.Flatten(ctx, b.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
 		return err
 	}
-	ns, err := eng.prepare(ctx, a)
+	ns, err := m.engine.Prepare(ctx, a)
 	if err != nil {
 		return err
 	}
 	if err := ns.Close(); err != nil {
 		return err
 	}
-	if err := eng.relink(ctx, a); err != nil {
+	if err := m.engine.Relink(ctx, a); err != nil {
 		return err
 	}
 	// Its listeners would take connections, and its sockets datagrams.
@@ -73,17 +73,17 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 	if err := a.Subject().LoadDev(ctx, b.Source.Dir); err != nil {
 		return err
 	}
-	if err := rules.Ahead(a.Box.Root(), b.Images.Open); err != nil {
+	if err := rules.Ahead(a.Root(), b.Images.Open); err != nil {
 		return err
 	}
 	connections, err := b.Source.Connections(rules.Connections.Internal)
 	if err != nil {
 		return err
 	}
-	proc, err := eng.Tools.Revive(ctx, a.Subject(), checkpoint.Revival{
+	proc, err := m.engine.Tools.Revive(ctx, a.Subject(), checkpoint.Revival{
 		From: b.Source.Dir, Manifest: b.Source.Manifest, Pages: b.Pages, Frozen: true, Step: r.Step, At: r.At,
 		Connections: connections, Options: b.Source.SocketOptions, SetNetwork: true,
-		Enclose: func(ctx context.Context) (*netns.NS, error) { return eng.prepared(ctx, a) },
+		Enclose: func(ctx context.Context) (*netns.NS, error) { return m.engine.Prepared(ctx, a) },
 	})
 	if err != nil {
 		return err
@@ -91,7 +91,7 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 	if err := r.At(ctx, "restored"); err != nil {
 		return errors.Join(err, proc.Close())
 	}
-	if err := eng.adopt(ctx, r, proc); err != nil {
+	if err := m.engine.Adopt(ctx, r, proc); err != nil {
 		return err
 	}
 	a.Endpoint.Ready()
@@ -104,20 +104,20 @@ func (eng *Engine) MakeReady(ctx context.Context, r *Run, b Birth, rules *templa
 // It returns no operation if somebody else has the turn, or the app does not stand ready any
 // more. By its record on the disk it stands ready until HandOut is over: a new daemon that finds
 // it so ends it.
-func (eng *Engine) TakeReady(a *App, name string, change func(*app.Record)) (_ *Run, release func(), err error) {
+func (m *Maker) TakeReady(a *engine.App, name string, change func(*app.Record)) (_ *engine.Run, release func(), err error) {
 	release, ok := a.TryTake("clone")
 	if !ok {
 		return nil, nil, nil
 	}
-	if a.Status() != app.Pooled || a.hasEnded() {
+	if a.Status() != app.Pooled || a.HasEnded() {
 		release()
 		return nil, nil, nil
 	}
-	eng.Apps.Rename(a, name, func(r *app.Record) {
+	m.engine.Apps.Rename(a, name, func(r *app.Record) {
 		r.Pool, r.LastError, r.CreatedAt = "", "", time.Now()
 		change(r)
 	})
-	r, err := eng.kinds.handOut.Begin(a, nil)
+	r, err := m.handOut.Begin(a, nil)
 	if err != nil {
 		release()
 		return nil, nil, err
@@ -128,18 +128,19 @@ func (eng *Engine) TakeReady(a *App, name string, change func(*app.Record)) (_ *
 
 // HandOut does to an app that was taken by TakeReady what the plan says, and lets it run. The
 // app's record is in the run directory then, see [app.New]. It is the body of r.
-func (eng *Engine) HandOut(ctx context.Context, r *Run, p *template.Plan) error {
+func (m *Maker) HandOut(ctx context.Context, r *engine.Run, p *template.Plan) error {
 	a := r.Subject
+	proc := a.Process()
 	p.Done()
-	a.heed(p)
-	if err := eng.addPublications(a, p.Publish); err != nil {
+	heed(a, p)
+	if err := m.engine.AddPublications(a, p.Publish); err != nil {
 		return err
 	}
-	if err := a.apply(ctx, p); err != nil {
+	if err := apply(ctx, a, p); err != nil {
 		return err
 	}
 	if p.Hostname != "" {
-		if err := sandbox.SetHostname(a.proc.PID, p.Hostname); err != nil {
+		if err := sandbox.SetHostname(proc.PID, p.Hostname); err != nil {
 			return err
 		}
 	}
@@ -155,52 +156,20 @@ func (eng *Engine) HandOut(ctx context.Context, r *Run, p *template.Plan) error 
 	if err := r.At(ctx, "thawed"); err != nil {
 		return err
 	}
-	if err := eng.settleIn(ctx, a, p, a.proc); err != nil {
+	if err := runCommands(ctx, a, p, proc.PID); err != nil {
+		return err
+	}
+	if len(p.Commands) > 0 { // else the first write was enough: the processes were there, frozen
+		if err := p.Instance.Write(a.Root()); err != nil {
+			return err
+		}
+	}
+	if err := m.letIn(ctx, a, p, proc); err != nil {
 		return err
 	}
 	if err := r.At(ctx, "recorded"); err != nil {
 		return err
 	}
-	eng.followed(a, a.ended)
+	m.engine.HandedOut(a)
 	return nil
-}
-
-// DropReady ends an app that stands ready, and removes all there is of it, unless it was handed
-// out meanwhile.
-func (eng *Engine) DropReady(ctx context.Context, a *App) error {
-	release, err := a.Take(ctx, "rm")
-	if err != nil {
-		return err
-	}
-	defer release()
-	if rec, _ := a.Read(); rec.Pool == "" {
-		return nil
-	}
-	return eng.Expunge(context.WithoutCancel(ctx), a)
-}
-
-// spare is how others get the endpoint of an app that is being enrolled and is going to stand
-// ready; nil for another app. enrolled is told the app, or nil if it could not be enrolled: until
-// then whoever wants the endpoint waits.
-func (eng *Engine) spare(rec *app.Record) (_ *vem.Spare, enrolled func(*App)) {
-	if rec.Pool == "" {
-		return nil, func(*App) {}
-	}
-	var ready *App
-	done := make(chan struct{})
-	giveUp := func(ctx context.Context) error {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if ready == nil {
-			return nil
-		}
-		return eng.DropReady(ctx, ready)
-	}
-	return &vem.Spare{GiveUp: giveUp}, func(a *App) {
-		ready = a
-		close(done)
-	}
 }
