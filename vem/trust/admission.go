@@ -10,7 +10,7 @@ import (
 
 // Tokens is where the records of tokens are, for all hosts of the installation.
 type Tokens interface {
-	// Token returns the record of a token, or an error wrapping ErrTokenUnknown.
+	// Token returns the record of a token, or an error wrapping ErrTokenUnknown. The ID is Valid.
 	Token(ctx context.Context, id TokenID) (Record, error)
 	// Take has a token used up by one host with one key, by compare-and-swap, together with
 	// whatever else makes the host a member. It returns nil if the token was unused, or was
@@ -106,9 +106,12 @@ func (a *Admission) Admit(ctx context.Context, from netip.Addr, r JoinRequest) (
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
+	if !r.Token.Valid() {
+		return nil, fmt.Errorf("token %.20q: %w", string(r.Token), ErrTokenUnknown)
+	}
 	record, err := a.tokens.Token(ctx, r.Token)
 	if err != nil {
-		return nil, fmt.Errorf("token %.20q: %w", string(r.Token), err)
+		return nil, fmt.Errorf("token %s: %w", r.Token, err)
 	}
 	if err := record.allow(r.Secret, use); err != nil {
 		return nil, err

@@ -134,7 +134,8 @@ func TestAdmitRefuses(t *testing.T) {
 		is    error
 		says  string
 	}{
-		"unknown":                        {func(_ *testing.T, l *lobby) Token { l.token.ID = "x"; return l.token }, "b", newRequest(t), 0, ErrTokenUnknown, "no such token"},
+		"unknown":                        {func(_ *testing.T, l *lobby) Token { l.token.ID = "aaaaaaaaaaaaaaaa"; return l.token }, "b", newRequest(t), 0, ErrTokenUnknown, "no such token"},
+		"no ID":                          {func(_ *testing.T, l *lobby) Token { l.token.ID = "../host"; return l.token }, "b", newRequest(t), 0, ErrTokenUnknown, "no such token"},
 		"wrong secret":                   {wrong, "b", newRequest(t), 0, ErrTokenUnknown, "no such token"},
 		"no secret":                      {func(_ *testing.T, l *lobby) Token { return Token{ID: l.token.ID} }, "b", newRequest(t), 0, ErrTokenUnknown, "no such token"},
 		"wrong secret of an expired one": {wrong, "b", newRequest(t), 2 * time.Hour, ErrTokenUnknown, "no such token"},
@@ -154,7 +155,7 @@ func TestAdmitRefuses(t *testing.T) {
 			qt.Assert(t, qt.ErrorIs(err, c.is))
 			qt.Assert(t, qt.StringContains(err.Error(), c.says))
 			qt.Assert(t, qt.IsFalse(l.used()))
-			if c.late == 0 && name != "unknown" {
+			if c.late == 0 && name != "unknown" && name != "no ID" {
 				_, err = l.Admit(t.Context(), address(1), before.Join("b", newRequest(t)))
 				qt.Assert(t, qt.IsNil(err))
 			}

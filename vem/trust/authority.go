@@ -86,6 +86,7 @@ func selfSign(key *ecdsa.PrivateKey, id InstallationID, now time.Time) (*x509.Ce
 		MaxPathLenZero:        true,
 		// RFC 5280, section 4.2.1.10.
 		PermittedURIDomains:         []string{string(id)},
+		PermittedDNSDomains:         []string{id.domain()},
 		PermittedDNSDomainsCritical: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -227,6 +228,7 @@ func (a *Authority) sign(req *x509.CertificateRequest, host string, member Membe
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: host, SerialNumber: string(member)},
 		URIs:                  []*url.URL{hostURI(a.id, host)},
+		DNSNames:              []string{a.id.ServerName()},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              until,
 		KeyUsage:              x509.KeyUsageDigitalSignature,

@@ -166,7 +166,7 @@ func TestSign(t *testing.T) {
 			c := certs[0]
 			qt.Assert(t, qt.HasLen(c.URIs, 1))
 			qt.Assert(t, qt.Equals(c.URIs[0].String(), "snapctl://"+string(a.Installation())+"/host/web-1"))
-			qt.Assert(t, qt.HasLen(c.DNSNames, 0))
+			qt.Assert(t, qt.DeepEquals(c.DNSNames, []string{"host." + string(a.Installation()) + ".snapctl.internal"}))
 			qt.Assert(t, qt.IsFalse(c.IsCA))
 			qt.Assert(t, qt.Equals(c.Subject.CommonName, "web-1"))
 			qt.Assert(t, qt.Equals(MemberID(c.Subject.SerialNumber), fingerprint(c.RawSubjectPublicKeyInfo).Member()))

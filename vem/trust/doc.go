@@ -7,7 +7,8 @@
 //
 //	snapctl://INSTALLATION/host/NAME
 //
-// never by an address or a DNS name, since a host has several addresses, and they change.
+// never by an address or a DNS name, since a host has several addresses, and they change. The
+// members of etcd verify a DNS name, which is the same for all hosts: [Identity.Files].
 //
 // A host joins by a [Token], which works once:
 //

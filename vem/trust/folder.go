@@ -135,13 +135,15 @@ const (
 	certBlock = "CERTIFICATE"
 )
 
-// encode writes a pair as PEM blocks: the key, then the certificates.
-func (p pair) encode() ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(p.key)
-	if err != nil {
-		return nil, fmt.Errorf("encode key: %w", err)
+// encode writes a pair as PEM blocks: the key, if there is one, then the certificates.
+func (p pair) encode() (out []byte, err error) {
+	if p.key != nil {
+		der, err := x509.MarshalPKCS8PrivateKey(p.key)
+		if err != nil {
+			return nil, fmt.Errorf("encode key: %w", err)
+		}
+		out = pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})
 	}
-	out := pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})
 	for _, c := range p.chain {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: c.Raw})...)
 	}

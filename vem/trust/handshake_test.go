@@ -6,8 +6,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"io"
-	"net"
 	"net/url"
 	"testing"
 	"time"
@@ -38,8 +36,9 @@ func forge(t *testing.T, ca pair, change func(*x509.Certificate)) pair {
 	qt.Assert(t, qt.IsNil(err))
 	id := fingerprint(ca.chain[0].RawSubjectPublicKeyInfo).Installation()
 	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "forged", SerialNumber: string(id)},
+		Subject:               pkix.Name{CommonName: "forged", SerialNumber: Fingerprint{}.String()},
 		URIs:                  []*url.URL{hostURI(id, "forged")},
+		DNSNames:              []string{id.ServerName()},
 		NotBefore:             noon.Add(-backdate),
 		NotAfter:              noon.Add(DefaultLife),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
@@ -226,9 +225,24 @@ func TestRefused(t *testing.T) {
 			end{[]error{ErrNotHost}, "its names are not one URI"},
 			rejected,
 		},
-		"a DNS name as well": {
-			a, a.Server(all), forged(ca.ca, func(c *x509.Certificate) { c.DNSNames = []string{"a"} }),
-			end{[]error{ErrNotHost}, "its names are not one URI"},
+		"two DNS names": {
+			a, a.Server(all), forged(ca.ca, func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, c.DNSNames[0]) }),
+			end{[]error{ErrNotHost}, "its names are not one URI and one DNS name"},
+			rejected,
+		},
+		"no DNS name": {
+			a, a.Server(all), forged(ca.ca, func(c *x509.Certificate) { c.DNSNames = nil }),
+			end{[]error{ErrNotHost}, "its names are not one URI and one DNS name"},
+			rejected,
+		},
+		"another DNS name of the installation": {
+			a, a.Server(all), forged(ca.ca, func(c *x509.Certificate) { c.DNSNames = []string{"a." + ca.id.domain()} }),
+			end{[]error{ErrNotHost}, "its DNS name is"},
+			rejected,
+		},
+		"a DNS name of somebody else": {
+			a, a.Server(all), forged(ca.ca, func(c *x509.Certificate) { c.DNSNames = []string{"example.net"} }),
+			end{[]error{ErrNotHost}, "not permitted"},
 			rejected,
 		},
 		"no name": {
@@ -277,7 +291,7 @@ func TestRefused(t *testing.T) {
 			rejected,
 		},
 		"a CA below the CA": {
-			a, a.Server(all), forged(forge(t, ca.ca, func(c *x509.Certificate) { c.IsCA, c.URIs, c.KeyUsage = true, nil, x509.KeyUsageCertSign }), func(c *x509.Certificate) { c.URIs[0] = hostURI(ca.id, "a") }),
+			a, a.Server(all), forged(forge(t, ca.ca, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }), func(c *x509.Certificate) { c.URIs[0] = hostURI(ca.id, "a") }),
 			end{[]error{ErrNotHost}, "too many intermediates"},
 			rejected,
 		},
@@ -333,36 +347,4 @@ func TestRemovedAtNextHandshake(t *testing.T) {
 	m := meet(t, server, client)
 	qt.Assert(t, qt.ErrorIs(a.Explain(m.server), ErrRemoved))
 	qt.Assert(t, qt.ErrorIs(b.Explain(m.client), ErrRejected))
-}
-
-// TestNoTLS has peers that speak something else.
-func TestNoTLS(t *testing.T) {
-	ca := newAuthority(t)
-	a := newMember(t, ca, "a")
-	for name, says := range map[string]string{"http": "GET / HTTP/1.0\r\n\r\n", "ssh": "SSH-2.0-OpenSSH_9.2\r\n", "zeros": string(make([]byte, 64))} {
-		t.Run(name, func(t *testing.T) {
-			for side, wrap := range map[string]func(net.Conn) *tls.Conn{
-				"server": func(c net.Conn) *tls.Conn { return tls.Server(c, a.Server(all)) },
-				"client": func(c net.Conn) *tls.Conn { return tls.Client(c, a.Client("b", all)) },
-			} {
-				here, there := net.Pipe()
-				go func() { _, _ = io.Copy(io.Discard, there) }()
-				go func() { _, _ = io.WriteString(there, says) }()
-				err := wrap(here).Handshake()
-				here.Close()
-				there.Close()
-				t.Logf("%s: %v", side, a.Explain(err))
-				qt.Assert(t, qt.ErrorIs(a.Explain(err), ErrProtocol))
-			}
-		})
-	}
-}
-
-func TestExplainOthers(t *testing.T) {
-	a := newMember(t, newAuthority(t), "a")
-	qt.Assert(t, qt.IsNil(a.Explain(nil)))
-	qt.Assert(t, qt.Equals(a.Explain(io.EOF), io.EOF))
-	qt.Assert(t, qt.Equals(Explain(io.EOF, noon), io.EOF))
-	twice := a.Explain(a.Explain(tls.RecordHeaderError{Msg: "x"}))
-	qt.Assert(t, qt.ErrorIs(twice, ErrProtocol))
 }

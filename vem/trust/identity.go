@@ -15,6 +15,7 @@ import (
 const (
 	identityFile = "identity.pem" // key, host's certificate, CA's certificate
 	requestFile  = "request.pem"  // a key whose certificate has not come yet
+	rootFile     = "ca.pem"       // CA's certificate, for other programs
 )
 
 // maxChain is the size in bytes that no chain has; those of Authority are less than 1.5 KiB.
@@ -244,3 +245,26 @@ func (i *Identity) CA() Fingerprint { return fingerprint(i.ca.RawSubjectPublicKe
 
 // Expires returns when the certificate in use ends to be valid.
 func (i *Identity) Expires() time.Time { return i.current.Load().Leaf.NotAfter }
+
+// Files are what another program on this host has mutual TLS with: paths of PEM files.
+type Files struct {
+	// Pair has key and certificate, one as fresh as the other. Renew replaces it: the program
+	// reads it again for each connection.
+	Pair string
+	// CA has the certificate of the CA.
+	CA string
+	// ServerName is the name that each host of the installation has in its certificate.
+	ServerName string
+}
+
+// Files returns the files of this host for another program, which runs as the same user. It
+// writes that of the CA.
+func (i *Identity) Files() (Files, error) {
+	data, err := pair{chain: []*x509.Certificate{i.ca}}.encode()
+	if err == nil {
+		err = i.folder.write(rootFile, data)
+	}
+	return Files{
+		Pair: i.folder.path(identityFile), CA: i.folder.path(rootFile), ServerName: i.Installation().ServerName(),
+	}, err
+}

@@ -36,7 +36,7 @@ func TestAccept(t *testing.T) {
 		qt.Assert(t, qt.Equals(i.Host(), "b"))
 		qt.Assert(t, qt.Equals(i.Installation(), ca.Installation()))
 		qt.Assert(t, qt.Equals(i.CA(), ca.Fingerprint()))
-		qt.Assert(t, qt.Matches(string(i.Member()), "[0-9a-f]{32}"))
+		qt.Assert(t, qt.Matches(string(i.Member()), "[0-9a-f]{64}"))
 		qt.Assert(t, qt.IsTrue(i.Expires().Equal(noon.Add(DefaultLife))))
 	}
 	check(b)

@@ -15,9 +15,17 @@ import (
 // as 32 lower-case hexadecimal digits.
 type InstallationID string
 
-// MemberID tells a host from an earlier one that had the same name and was removed: the first
-// 16 bytes of the [Fingerprint] of the key that the host joined with, as 32 hexadecimal digits.
-// It stays when the host's key is renewed.
+// ServerName returns the DNS name that the certificates of all hosts of the installation have. It
+// is for programs that can verify a DNS name and nothing else, as members of etcd do.
+func (id InstallationID) ServerName() string { return "host." + id.domain() }
+
+// domain returns the domain in which no other CA than that of the installation signs, and which
+// is nowhere in the public DNS (ICANN reserved .internal for private use in 2024).
+func (id InstallationID) domain() string { return string(id) + ".snapctl.internal" }
+
+// MemberID tells a host from an earlier one that had the same name and was removed: the
+// [Fingerprint] of the key that the host joined with, as 64 hexadecimal digits. It stays when the
+// host's key is renewed.
 type MemberID string
 
 // Fingerprint is the SHA-256 of a public key, in its form in certificates
@@ -28,12 +36,10 @@ type Fingerprint [sha256.Size]byte
 func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
 // Installation returns the ID of the installation whose CA has this key.
-func (f Fingerprint) Installation() InstallationID { return InstallationID(f.short()) }
+func (f Fingerprint) Installation() InstallationID { return InstallationID(f.String()[:32]) }
 
 // Member returns the ID of a host that joined with this key.
-func (f Fingerprint) Member() MemberID { return MemberID(f.short()) }
-
-func (f Fingerprint) short() string { return hex.EncodeToString(f[:16]) }
+func (f Fingerprint) Member() MemberID { return MemberID(f.String()) }
 
 // fingerprint returns that of a SubjectPublicKeyInfo.
 func fingerprint(spki []byte) Fingerprint { return sha256.Sum256(spki) }
@@ -84,8 +90,8 @@ func peerOf(cert *x509.Certificate) (Peer, error) {
 	switch {
 	case cert.IsCA:
 		return Peer{}, errors.New("it is the certificate of a CA")
-	case len(cert.URIs) != 1 || len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses) != 0:
-		return Peer{}, errors.New("its names are not one URI")
+	case len(cert.URIs) != 1 || len(cert.DNSNames) != 1 || len(cert.IPAddresses)+len(cert.EmailAddresses) != 0:
+		return Peer{}, errors.New("its names are not one URI and one DNS name")
 	}
 	uri := cert.URIs[0]
 	host, ok := strings.CutPrefix(uri.Path, "/host/")
@@ -97,8 +103,11 @@ func peerOf(cert *x509.Certificate) (Peer, error) {
 		return Peer{}, err
 	}
 	member := cert.Subject.SerialNumber
-	if !isShort(string(installation)) || !isShort(member) {
+	if !isHex(string(installation), 16) || !isHex(member, sha256.Size) {
 		return Peer{}, errors.New("it has no installation or member ID")
+	}
+	if name := installation.ServerName(); cert.DNSNames[0] != name {
+		return Peer{}, fmt.Errorf("its DNS name is %.100q, not %q", cert.DNSNames[0], name)
 	}
 	return Peer{
 		Installation: installation, Host: host, Member: MemberID(member),
@@ -106,8 +115,8 @@ func peerOf(cert *x509.Certificate) (Peer, error) {
 	}, nil
 }
 
-// isShort tells whether s is an InstallationID or a MemberID.
-func isShort(s string) bool {
+// isHex tells whether s is so many bytes in lower-case hexadecimal digits.
+func isHex(s string, size int) bool {
 	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == 16 && s == strings.ToLower(s)
+	return err == nil && len(b) == size && s == strings.ToLower(s)
 }

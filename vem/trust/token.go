@@ -19,6 +19,12 @@ var ErrTokenMalformed = errors.New("not a token")
 // TokenID names a token: its first 16 characters after the prefix. It may be shown and logged.
 type TokenID string
 
+// Valid tells whether a token could have this ID.
+func (id TokenID) Valid() bool {
+	b, err := base.DecodeString(string(id))
+	return err == nil && len(b) == idBytes && base.EncodeToString(b) == string(id)
+}
+
 // A token is tokenPrefix and the base32 (RFC 4648, section 6, in lower case) of 65 bytes: the
 // ID, the secret, the fingerprint of the CA, and the beginning of the SHA-256 of what is before.
 // Each part but the last two is a whole number of characters.
