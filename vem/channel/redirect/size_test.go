@@ -79,6 +79,13 @@ func (d datagrams) answered(size int) {
 	qt.Check(d.t, qt.Equals(n+d.header, size))
 }
 
+// refused waits for the answer that nobody listens.
+func (d datagrams) refused() {
+	d.t.Helper()
+	_, _, err := unix.Recvfrom(d.fd, make([]byte, 1), 0)
+	qt.Check(d.t, qt.ErrorIs(err, error(unix.ECONNREFUSED)))
+}
+
 func (d datagrams) mtu() int {
 	d.t.Helper()
 	mtu, err := unix.GetsockoptInt(d.fd, d.level, d.mtuOption)
