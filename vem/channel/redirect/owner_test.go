@@ -41,7 +41,7 @@ func TestOwner(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	hosts, err := m.Hosts(t.Context())
 	qt.Assert(t, qt.IsNil(err))
-	fmt.Println("owns", len(hosts))
+	fmt.Fprintln(os.Stdout, "owns", len(hosts))
 	_, err = bufio.NewReader(os.Stdin).ReadString('\n') // until it is killed
 	t.Fatalf("stdin ended: %v", err)
 }

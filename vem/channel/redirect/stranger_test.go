@@ -145,8 +145,14 @@ func TestCongestion(t *testing.T) {
 	local, remote := w.ends(w.alpha, w.cables[0])
 	fd := receiver(t, b)
 	for _, x := range []struct{ outer, inner, want byte }{
-		{notECT, notECT, notECT}, {notECT, ect0, ect0}, {notECT, ce, ce}, {ect0, ect0, ect0}, {ect1, ect1, ect1},
-		{ce, ect0, ce}, {ce, ect1, ce}, {ce, ce, ce},
+		{notECT, notECT, notECT},
+		{notECT, ect0, ect0},
+		{notECT, ce, ce},
+		{ect0, ect0, ect0},
+		{ect1, ect1, ect1},
+		{ce, ect0, ce},
+		{ce, ect1, ce},
+		{ce, ce, ce},
 	} {
 		const class = 0xb8 // expedited forwarding: inside it stays
 		w.alpha.raw(t, packet4(local, remote, x.outer, unix.IPPROTO_IPIP, datagram4(a.ep.Addr4, b.ep.Addr4, class|x.inner, "hello")))
