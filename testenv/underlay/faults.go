@@ -88,6 +88,13 @@ func (f Faults) setting() setting {
 // threshold is a percentage as a part of 1<<32.
 func threshold(percent float64) uint64 { return uint64(math.Round(percent / 100 * wholeLoss)) }
 
+// Counters says what happened in one direction of a port since its faults were set.
+type Counters struct {
+	Seen       uint64 // frames that came to the network's end of the port
+	Dropped    uint64 // of these, by a cut, a loss or a partition
+	Overflowed uint64 // frames that a full line lost, on either side of that
+}
+
 // Set replaces the faults of a direction, or of both, and begins its counters anew.
 // Frames that are on a line already go on as they were to. If it fails, some of the
 // faults may be in force.
@@ -135,7 +142,7 @@ func (p *Port) change(d Direction, to func(Faults) Faults) error {
 			p.line.lanes[d].set(f)
 		}
 		at := slot(p.number, d)
-		if err := p.net.taps.counters.Put(at, Counters{}); err != nil {
+		if err := p.net.taps.counters.Put(at, counters{}); err != nil {
 			return err
 		}
 		if err := p.net.taps.settings.Put(at, f.setting()); err != nil {
@@ -146,15 +153,18 @@ func (p *Port) change(d Direction, to func(Faults) Faults) error {
 	return nil
 }
 
-// Counters returns what happened in a direction, Out or In, since its faults were
-// set. Frames that a full line lost are not in it.
+// Counters returns what happened in a direction, Out or In.
 func (p *Port) Counters(d Direction) (Counters, error) {
-	var c Counters
 	if d != Out && d != In {
-		return c, fmt.Errorf("count frames of %v: want Out or In", p)
+		return Counters{}, fmt.Errorf("count frames of %v: want Out or In", p)
 	}
+	var c counters
 	if err := p.net.taps.counters.Lookup(slot(p.number, d), &c); err != nil {
-		return c, fmt.Errorf("count frames of %v: %w", p, err)
+		return Counters{}, fmt.Errorf("count frames of %v: %w", p, err)
 	}
-	return c, nil
+	all := Counters{Seen: c.Seen, Dropped: c.Dropped}
+	if p.line != nil {
+		all.Overflowed = p.line.lanes[d].overflow()
+	}
+	return all, nil
 }

@@ -180,6 +180,28 @@ func TestRate(t *testing.T) {
 	out.all(100)
 }
 
+// TestFullLine sends more than fits on a line that nothing leaves.
+func TestFullLine(t *testing.T) {
+	port, out := onLine(t)
+	qt.Assert(t, qt.IsNil(port.Set(underlay.Out, underlay.Faults{Delay: 100 * patience})))
+	sent := uint32(0)
+	until(t, "the line is full", func() error {
+		if err := out.send(sent, 500); err != nil {
+			return err
+		}
+		sent += 500
+		c, err := port.Counters(underlay.Out)
+		if err == nil && c.Overflowed == 0 {
+			err = errFew
+		}
+		return err
+	})
+	qt.Check(t, qt.IsTrue(sent >= 4096))
+	c, err := port.Counters(underlay.In)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(c.Overflowed, 0))
+}
+
 func TestFaultsThatAreNone(t *testing.T) {
 	_, plain, _ := pair(t, underlay.NetworkConfig{Prefixes: []netip.Prefix{lan4}}, false)
 	qt.Check(t, qt.ErrorIs(plain.Set(underlay.In, underlay.Faults{Delay: 1}), underlay.ErrNoLine))

@@ -148,6 +148,7 @@ type lane struct {
 	free   time.Time // when the last frame has gone, at the rate
 	last   time.Time // when the last frame is due
 	bytes  int       // in the queue
+	lost   uint64    // because it was full, since the faults were set
 }
 
 // frame is a frame on its way.
@@ -166,7 +167,13 @@ func newLane() *lane {
 func (l *lane) set(f Faults) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.faults, l.number = f, 0
+	l.faults, l.number, l.lost = f, 0, 0
+}
+
+func (l *lane) overflow() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
 }
 
 // receive puts what comes into the queue, until from is closed.
@@ -189,6 +196,7 @@ func (l *lane) enter(now time.Time, data []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.bytes+len(data) > laneBytes {
+		l.lost++
 		return
 	}
 	f := frame{data: append([]byte(nil), data...), due: now}
@@ -210,6 +218,7 @@ func (l *lane) enter(now time.Time, data []byte) {
 	case l.queue <- f:
 		l.bytes += len(data)
 	default:
+		l.lost++
 	}
 }
 

@@ -35,7 +35,8 @@ type NetworkConfig struct {
 
 	// Offload lets devices hand over runs of up to 64 kB as one packet, as devices
 	// of one machine do, and networks between machines never do. It is for
-	// benchmarks. Losses and cuts then hit such a run as a whole, and one whose
+	// benchmarks and large amounts of data: it makes a stream some twenty times as fast
+	// (BenchmarkStream), two thirds of a plain pair of devices. Losses and cuts then hit such a run as a whole, and one whose
 	// segments are too large for what comes next may pass all the same.
 	Offload bool
 }
@@ -127,7 +128,7 @@ func (n *Network) close() error {
 // faultMaps are what the programs of a network's ports look into.
 type faultMaps struct {
 	settings *ebpf.Map // slot -> setting
-	counters *ebpf.Map // slot -> Counters
+	counters *ebpf.Map // slot -> counters
 	pairs    *ebpf.Map // pair: present if its frames are dropped
 }
 

@@ -36,11 +36,8 @@ const (
 	settingSize = 24
 )
 
-// Counters says what happened in one direction of a port since its faults were set.
-type Counters struct {
-	Seen    uint64 // frames that came to the program
-	Dropped uint64 // of these, by a cut, a loss or a partition
-}
+// counters is what the programs count in one direction of a port.
+type counters struct{ Seen, Dropped uint64 }
 
 const (
 	countersSeen    = 0

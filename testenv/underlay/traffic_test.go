@@ -2,12 +2,15 @@ package underlay_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
 
 	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/testenv/peer"
@@ -58,6 +61,97 @@ func TestBytesSurviveFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			qt.Assert(t, qt.IsNil(a.Set(underlay.Both, f)))
 			load(t, h[0], h[1], b.Addr4(), peer.Pattern{MaxChunk: 8 << 10, MaxPause: 2 * time.Millisecond})
+		})
+	}
+}
+
+// TestTunnel has a tunnel of the hosts cross ports with and without a line: the runs of
+// segments that tunnels make, too, come as single frames.
+func TestTunnel(t *testing.T) {
+	for name, hasLine := range map[string]bool{"plain": false, "line": true} {
+		t.Run(name, func(t *testing.T) {
+			h, a, b := pair(t, underlay.NetworkConfig{Prefixes: []netip.Prefix{lan4}}, hasLine)
+			ends := []netip.Addr{a.Addr4(), b.Addr4()}
+			inner := []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("203.0.113.2/24")}
+			for i, h := range h {
+				err := h.Do(func() error {
+					tunnel := &netlink.Vxlan{
+						LinkAttrs: netlink.LinkAttrs{Name: "tunnel", MTU: 1450}, VxlanId: 7, Port: 4789, Learning: true,
+						SrcAddr: ends[i].AsSlice(), Group: ends[1-i].AsSlice(),
+					}
+					if err := netlink.LinkAdd(tunnel); err != nil {
+						return err
+					}
+					addr, err := netlink.ParseAddr(inner[i].String())
+					return errors.Join(err, netlink.AddrAdd(tunnel, addr), netlink.LinkSetUp(tunnel))
+				})
+				qt.Assert(t, qt.IsNil(err))
+				defer func() {
+					qt.Check(t, qt.IsNil(h.Do(func() error {
+						return netlink.LinkDel(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "tunnel"}})
+					})))
+				}()
+			}
+			load(t, h[0], h[1], inner[1].Addr(), peer.Pattern{MaxChunk: 64 << 10, MaxPause: -1})
+		})
+	}
+}
+
+// BenchmarkStream sends bytes by TCP, by a plain pair of devices and by each kind of
+// port.
+func BenchmarkStream(b *testing.B) {
+	lan := []netip.Prefix{lan4}
+	for name, cfg := range map[string]struct {
+		net  underlay.NetworkConfig
+		port underlay.PortConfig
+	}{
+		"pair":    {},
+		"offload": {underlay.NetworkConfig{Prefixes: lan, Offload: true}, underlay.PortConfig{}},
+		"network": {underlay.NetworkConfig{Prefixes: lan}, underlay.PortConfig{}},
+		"line":    {underlay.NetworkConfig{Prefixes: lan}, underlay.PortConfig{Line: true}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			from, to := host.New(b, host.Config{Name: "alpha"}), host.New(b, host.Config{Name: "beta"})
+			var at netip.Addr
+			if name == "pair" {
+				link, err := from.Link(b.Context(), to, lan4)
+				qt.Assert(b, qt.IsNil(err))
+				at = link.B
+			} else {
+				n, err := underlay.New(b).Network(cfg.net)
+				qt.Assert(b, qt.IsNil(err))
+				_, err = n.Attach(b.Context(), from, cfg.port)
+				qt.Assert(b, qt.IsNil(err))
+				p, err := n.Attach(b.Context(), to, underlay.PortConfig{})
+				qt.Assert(b, qt.IsNil(err))
+				at = p.Addr4()
+			}
+			l, err := to.Listen(b.Context(), "tcp", netip.AddrPortFrom(at, 7200).String())
+			qt.Assert(b, qt.IsNil(err))
+			defer l.Close()
+			c, err := from.DialContext(b.Context(), "tcp", l.Addr().String())
+			qt.Assert(b, qt.IsNil(err))
+			defer c.Close()
+			s, err := l.Accept()
+			qt.Assert(b, qt.IsNil(err))
+			defer s.Close()
+			const chunk = 256 << 10
+			b.SetBytes(chunk)
+			go func() {
+				buf := make([]byte, chunk)
+				for {
+					if _, err := c.Write(buf); err != nil {
+						return // the other end has enough
+					}
+				}
+			}()
+			buf := make([]byte, chunk)
+			b.ResetTimer()
+			for range b.N {
+				_, err := io.ReadFull(s, buf)
+				qt.Assert(b, qt.IsNil(err))
+			}
+			b.StopTimer()
 		})
 	}
 }
