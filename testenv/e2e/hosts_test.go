@@ -90,21 +90,37 @@ func (hs *hosts) member(i int) traffic.Member {
 	return traffic.Member{Name: w.Name(), Addr: hs.eth0[i].Addr4(), Via: w}
 }
 
-// TestHosts has apps of three hosts and a stranger talk to one another by the hosts'
-// addresses, while apps sleep, daemons are killed and the network is divided.
-func TestHosts(t *testing.T) {
-	hs := newHosts(t, "alpha", "beta", "gamma")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	members := []traffic.Member{hs.stranger("delta")}
+// everyone starts traffic among an app of each world and a stranger.
+func (hs *hosts) everyone(ctx context.Context) *traffic.Mesh {
+	hs.t.Helper()
+	members := []traffic.Member{hs.stranger("stranger")}
 	for i := range hs.worlds {
 		members = append(members, hs.member(i))
 	}
 	mesh, err := traffic.Start(ctx, traffic.Plan{
 		Members: members, Pairs: traffic.Everyone(members, 4, 1), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
 	})
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	qt.Assert(hs.t, qt.IsNil(err))
+	qt.Assert(hs.t, qt.IsNil(mesh.Progress(ctx)))
+	return mesh
+}
+
+// unharmed ends traffic and proves that no connection was harmed.
+func (hs *hosts) unharmed(ctx context.Context, mesh *traffic.Mesh) {
+	hs.t.Helper()
+	report, err := mesh.Stop(ctx)
+	qt.Assert(hs.t, qt.IsNil(err))
+	hs.t.Log(report)
+	qt.Check(hs.t, qt.IsNil(report.Err()))
+}
+
+// TestHosts has apps of three hosts and a stranger talk to one another by the hosts'
+// addresses, while apps sleep, daemons are killed and the network is divided.
+func TestHosts(t *testing.T) {
+	hs := newHosts(t, "alpha", "beta", "gamma")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	mesh := hs.everyone(ctx)
 	alpha, beta, gamma := hs.worlds[0], hs.worlds[1], hs.worlds[2]
 
 	alpha.Hibernate("peer")
@@ -120,9 +136,32 @@ func TestHosts(t *testing.T) {
 	beta.Hibernate("peer")
 	qt.Assert(t, qt.IsNil(hs.net.Heal(ctx)))
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	hs.unharmed(ctx, mesh)
+}
 
-	report, err := mesh.Stop(ctx)
-	qt.Assert(t, qt.IsNil(err))
-	t.Log(report)
-	qt.Check(t, qt.IsNil(report.Err()))
+// TestHostsByChance draws what goes wrong, and what the hosts do meanwhile.
+func TestHostsByChance(t *testing.T) {
+	rounds, random := rounds(t, 5), seeded(t)
+	hs := newHosts(t, "alpha", "beta", "gamma")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute+time.Duration(rounds)*30*time.Second)
+	defer cancel()
+	mesh := hs.everyone(ctx)
+	for range rounds {
+		d, err := hs.net.Disturb(ctx, random)
+		qt.Assert(t, qt.IsNil(err))
+		w := hs.worlds[random.IntN(len(hs.worlds))]
+		did := "sleeps"
+		if random.IntN(2) == 0 {
+			w.Hibernate("peer")
+		} else {
+			did = "loses its daemon"
+			qt.Assert(t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
+			w.Dial()
+		}
+		t.Logf("%v, and %s %s", d, w.Name(), did)
+		w.pause(random, 300*time.Millisecond)
+		qt.Assert(t, qt.IsNil(d.End(ctx)))
+		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)), qt.Commentf("after: %v, and %s %s", d, w.Name(), did))
+	}
+	hs.unharmed(ctx, mesh)
 }

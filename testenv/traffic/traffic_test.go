@@ -88,6 +88,21 @@ func TestMesh(t *testing.T) {
 	qt.Check(t, qt.IsTrue(pauses[0].Longest >= 300*time.Millisecond)) // the partition
 }
 
+// TestHundreds runs as many connections as the tests of many hosts do.
+func TestHundreds(t *testing.T) {
+	_, _, members, _ := strangers(t, "alpha", "beta", "gamma", "delta")
+	ctx := soon(t)
+	mesh, err := traffic.Start(ctx, traffic.Plan{Members: members, Pairs: traffic.Everyone(members, 17, 2)})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	report, err := mesh.Stop(ctx)
+	qt.Assert(t, qt.IsNil(err))
+	t.Log(report)
+	qt.Check(t, qt.IsNil(report.Err()))
+	qt.Check(t, qt.HasLen(report.Pauses(), 204))
+	qt.Check(t, qt.Equals(report.Total().Lost, 0))
+}
+
 func namedHost(m traffic.Member) *host.Host { return m.Via.(*host.Host) }
 
 // TestLoss counts datagrams that do not come, and names them; streams survive.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +65,31 @@ func TestBytesSurviveFaults(t *testing.T) {
 			load(t, h[0], h[1], b.Addr4(), peer.Pattern{MaxChunk: 8 << 10, MaxPause: 2 * time.Millisecond})
 		})
 	}
+}
+
+// TestDisturb draws faults and ends them, each under traffic.
+func TestDisturb(t *testing.T) {
+	r := newRouted(t)
+	wan := network(t, r.u, underlay.NetworkConfig{Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.114.0/24")}})
+	attach(t, wan, r.h[0], underlay.PortConfig{Line: true})
+	attach(t, wan, r.h[1], underlay.PortConfig{Line: true})
+	seen := make(map[string]int)
+	for seed := uint64(0); len(seen) < 5 && seed < 500; seed++ {
+		d, err := r.u.Disturb(t.Context(), rand.New(rand.NewPCG(seed, 1)))
+		qt.Assert(t, qt.IsNil(err))
+		for _, kind := range []string{"carrier", "cut", "loses", "late", "reach"} {
+			if strings.Contains(d.String(), kind) {
+				seen[kind]++
+			}
+		}
+		qt.Assert(t, qt.IsNil(d.End(t.Context())))
+	}
+	qt.Check(t, qt.HasLen(seen, 5), qt.Commentf("%v", seen))
+	reaches(t, r.h[0], r.h[1], r.b.Addr4())
+	load(t, r.h[1], r.h[0], r.a.Addr4(), peer.Pattern{MaxPause: time.Millisecond})
+
+	_, err := underlay.New(t).Disturb(t.Context(), rand.New(rand.NewPCG(1, 1)))
+	qt.Check(t, qt.ErrorMatches(err, "disturb underlay: no host has a port"))
 }
 
 // TestTunnel has a tunnel of the hosts cross ports with and without a line: the runs of
