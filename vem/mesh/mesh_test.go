@@ -1,0 +1,165 @@
+package mesh
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/vem/control/message"
+)
+
+// The first packet to an endpoint of another host finds its way, and none is sent twice for it.
+func TestFirstPacket(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b := w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	for _, to := range []netip.Addr{b.ep.Addr4, b.ep.Addr6} {
+		c, err := a.dial(to)
+		qt.Assert(t, qt.IsNil(err))
+		defer c.Close()
+		w.echo(c, "hello")
+		qt.Check(t, qt.Equals(retransmitted(t, c), 0))
+	}
+	for _, p := range []*place{w.alpha, w.beta} {
+		list, err := p.Peering().Channels(t.Context())
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.HasLen(list, 1))
+		qt.Check(t, qt.Equals(list[0].Channel.Module, "direct"))
+		qt.Check(t, qt.HasLen(list[0].Routes, 2))
+		qt.Check(t, qt.IsTrue(list[0].Traffic.Sent.Packets > 0))
+	}
+	before := w.calls
+	again, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	defer again.Close()
+	w.echo(again, "again")
+	qt.Check(t, qt.Equals(w.calls, before)) // nobody was asked
+}
+
+// retransmitted is how many segments of a connection were sent again.
+func retransmitted(t *testing.T, c net.Conn) int {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn() //nolint:forcetypeassert // it is
+	qt.Assert(t, qt.IsNil(err))
+	var info *unix.TCPInfo
+	var ierr error
+	qt.Assert(t, qt.IsNil(raw.Control(func(fd uintptr) { info, ierr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })))
+	qt.Assert(t, qt.IsNil(ierr))
+	return int(info.Total_retrans)
+}
+
+// A channel goes down under a connection, which notices nothing, and comes up with its next byte.
+func TestChannelGoesDown(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b := w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	c, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	defer c.Close()
+	w.echo(c, "up")
+	for i := range uint64(3) {
+		for _, p := range []*place{w.alpha, w.beta} {
+			qt.Assert(t, qt.IsNil(p.Peering().Disconnect(t.Context(), message.Caller{Host: w.other(p).h.Name()}, message.DisconnectRequest{
+				Network: "default", Generation: 10 * (i + 1),
+			})))
+			list, err := p.Peering().Channels(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.HasLen(list, 0))
+		}
+		w.echo(c, "up again")
+	}
+}
+
+// Nobody has an address, and then somebody has.
+func TestNobody(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a := w.alpha.attach(2)
+	_, err := a.dial(netip.MustParseAddr("10.77.0.66"))
+	qt.Assert(t, qt.ErrorIs(err, unix.EHOSTUNREACH))
+	b := w.beta.attach(66)
+	b.serve()
+	w.alpha.net.path.Forget(b.ep.Addr4) // as the directory tells
+	c, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	defer c.Close()
+	w.echo(c, "hello")
+}
+
+// Traffic goes on without a daemon, and the next one goes on with what is there.
+func TestRestart(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b := w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	c, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	defer c.Close()
+	w.echo(c, "before")
+	for _, p := range []*place{w.alpha, w.beta} {
+		p.leave()
+		w.echo(c, "without "+p.h.Name())
+		p.open()
+		w.echo(c, "with "+p.h.Name())
+	}
+	list, err := w.alpha.Peering().Channels(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(list, 1))
+	other, err := a.dial(b.ep.Addr6)
+	qt.Assert(t, qt.IsNil(err))
+	defer other.Close()
+	w.echo(other, "hello")
+}
+
+// A cable is pulled under a connection, which goes on over the other one, and back.
+func TestCableIsPulled(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b := w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	c, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	defer c.Close()
+	w.echo(c, "over the first cable")
+	for _, up := range []bool{false, true} {
+		for _, p := range []*place{w.alpha, w.beta} {
+			w.pull(p, up)
+			o := w.other(p)
+			way := Pair{o.h.Name(), p.at[0].Prefix.Addr(), o.at[0].Prefix.Addr()}
+			qt.Assert(t, qt.IsNil(p.Found(t.Context(), way, up, up)))
+		}
+		w.echo(c, "over the other one")
+		for _, p := range []*place{w.alpha, w.beta} {
+			list, err := p.Peering().Channels(t.Context())
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.HasLen(list, 1))
+			want := p.at[1]
+			if up {
+				want = p.at[0]
+			}
+			qt.Check(t, qt.Equals(list[0].Channel.Local.Addr(), want.Prefix.Addr()))
+		}
+	}
+}
+
+// pull takes a host's end of the first cable down, or up.
+func (w *world) pull(p *place, up bool) {
+	w.t.Helper()
+	qt.Assert(w.t, qt.IsNil(p.h.Do(func() error {
+		l, err := netlink.LinkByName(p.at[0].Device)
+		if err != nil {
+			return err
+		}
+		if up {
+			return netlink.LinkSetUp(l)
+		}
+		return netlink.LinkSetDown(l)
+	})))
+}

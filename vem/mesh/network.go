@@ -1,0 +1,116 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/redirect"
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/slowpath"
+)
+
+// Network is a network of this host that takes part.
+type Network struct {
+	m      *Mesh
+	name   string
+	module channel.Module
+	path   *slowpath.Path
+}
+
+// Open has a network take part. What an earlier process has left goes on. The caller closes the
+// network, or leaves it, before the fabric.
+//
+// It returns an error wrapping [fastpath.ErrUnsupported] if this host can't do it.
+func (m *Mesh) Open(ctx context.Context, name string, f *fabric.Fabric, prefixes []netip.Prefix) (*Network, error) {
+	far, err := f.Far()
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{m: m, name: name}
+	if n.module, err = redirect.Open(ctx, redirect.Config(far)); err != nil {
+		return nil, err
+	}
+	if err := n.open(ctx, f, prefixes); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect network %s: %w", name, err), n.Leave())
+	}
+	return n, nil
+}
+
+func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.Prefix) error {
+	m := n.m
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if err := n.module.SetUnderlay(ctx, m.here()); err != nil {
+		return err
+	}
+	resolver, err := m.peering.Add(ctx, peering.Join{
+		Name: n.name, Modules: []channel.Module{n.module}, Offers: m.offers, OnLink: m.onLink, Sources: m.sources, Works: m.works,
+	})
+	if err != nil {
+		return err
+	}
+	n.path, err = slowpath.Open(ctx, slowpath.Options{
+		Network: n.name, NS: f.Namespace(), Prefixes: prefixes, MTU: fabric.DefaultMTU, Resolver: resolver, Log: m.opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.PassOn(ctx, fabric.SlowDevice); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.networks[n.name] = n
+	return nil
+}
+
+// Here tells that an endpoint is on this host from now on, and how to get there is not to be
+// looked for: what waits for it is delivered.
+func (n *Network) Here(a netip.Addr) { n.path.Forget(a) }
+
+// Left tells that an endpoint is not on this host any more.
+func (n *Network) Left(a netip.Addr) {
+	n.path.Forget(a)
+	n.m.peering.Left(n.name, a)
+}
+
+// Moved tells that the directory has another owner for an endpoint.
+func (n *Network) Moved(ctx context.Context, a netip.Addr, now peering.Owner) error {
+	err := n.m.peering.Moved(ctx, n.name, a, now)
+	n.path.Forget(a)
+	return err
+}
+
+// Snapshot is what waits for a way, and what was counted.
+func (n *Network) Snapshot() slowpath.Snapshot { return n.path.Snapshot() }
+
+func (n *Network) drop() {
+	n.m.mu.Lock()
+	defer n.m.mu.Unlock()
+	delete(n.m.networks, n.name)
+}
+
+// Close takes the network out: all its channels go down, on both sides.
+func (n *Network) Close(ctx context.Context) error {
+	n.drop()
+	err := n.m.peering.Remove(ctx, n.name)
+	if n.path != nil {
+		err = errors.Join(err, n.path.Close())
+	}
+	return errors.Join(err, n.module.Delete(ctx))
+}
+
+// Leave lets go of the network, for a process that ends and will have a successor: traffic goes
+// on meanwhile.
+func (n *Network) Leave() error {
+	n.drop()
+	var err error
+	if n.path != nil {
+		err = n.path.Leave()
+	}
+	return errors.Join(err, n.module.Close())
+}

@@ -1,0 +1,245 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/slowpath"
+)
+
+var (
+	prefix4 = netip.MustParsePrefix("10.77.0.0/16")
+	prefix6 = netip.MustParsePrefix("fd77::/64")
+)
+
+// world is two scratch hosts with two cables between them, whose control channel is function calls.
+// All else is real.
+type world struct {
+	t           *testing.T
+	alpha, beta *place
+
+	mu    sync.Mutex // guards what follows
+	owner map[netip.Addr]peering.Owner
+	calls int // from host to host
+}
+
+// place is one of the hosts.
+type place struct {
+	w   *world
+	h   *host.Host
+	cfg fabric.Config
+	at  []Underlay // one for each cable
+	f   *fabric.Fabric
+	*Mesh
+	net *Network
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, owner: make(map[netip.Addr]peering.Owner)}
+	w.alpha, w.beta = w.place("alpha"), w.place("beta")
+	for i, p := range []string{"192.0.2.0/24", "198.51.100.0/24"} {
+		prefix, device := netip.MustParsePrefix(p), fmt.Sprintf("link%d", i+1)
+		link, err := w.alpha.h.Link(t.Context(), w.beta.h, prefix)
+		qt.Assert(t, qt.IsNil(err))
+		w.alpha.at = append(w.alpha.at, Underlay{Device: device, Prefix: netip.PrefixFrom(link.A, prefix.Bits())})
+		w.beta.at = append(w.beta.at, Underlay{Device: device, Prefix: netip.PrefixFrom(link.B, prefix.Bits())})
+	}
+	for _, p := range []*place{w.alpha, w.beta} {
+		p.open()
+		t.Cleanup(func() {
+			ctx := context.WithoutCancel(t.Context())
+			qt.Check(t, qt.IsNil(p.net.Close(ctx)))
+			qt.Check(t, qt.IsNil(p.f.Delete(ctx)))
+			qt.Check(t, qt.IsNil(p.f.Close()))
+		})
+	}
+	return w
+}
+
+func (w *world) place(name string) *place {
+	w.t.Helper()
+	h := host.New(w.t, host.Config{Name: name})
+	return &place{w: w, h: h, cfg: fabric.Config{
+		Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: w.t.TempDir(), Host: h.Net(),
+	}}
+}
+
+func (w *world) other(p *place) *place {
+	if p == w.alpha {
+		return w.beta
+	}
+	return w.alpha
+}
+
+// open does what a daemon does that is started.
+func (p *place) open() {
+	t := p.w.t
+	t.Helper()
+	var err error
+	p.f, err = fabric.Open(t.Context(), p.cfg)
+	qt.Assert(t, qt.IsNil(err))
+	p.Mesh = New(Options{Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Run: func(f func(context.Context)) { f(t.Context()) }})
+	qt.Assert(t, qt.IsNil(p.SetUnderlay(t.Context(), p.at)))
+	o := p.w.other(p)
+	p.SetHost(o.h.Name(), o.addresses())
+	p.net, err = p.Open(t.Context(), "default", p.f, []netip.Prefix{prefix4, prefix6})
+	qt.Assert(t, qt.IsNil(err))
+}
+
+// addresses are those of the host on the underlay.
+func (p *place) addresses() (list []netip.Addr) {
+	for _, u := range p.at {
+		list = append(list, u.Prefix.Addr())
+	}
+	return list
+}
+
+// leave is the daemon's end.
+func (p *place) leave() {
+	p.w.t.Helper()
+	qt.Assert(p.w.t, qt.IsNil(p.net.Leave()))
+	qt.Assert(p.w.t, qt.IsNil(p.f.Close()))
+}
+
+// Owner implements [peering.Owners].
+func (w *world) Owner(_ context.Context, _ string, a netip.Addr) (peering.Owner, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, ok := w.owner[a]
+	if !ok {
+		return o, fmt.Errorf("%s: %w", a, slowpath.ErrNobody)
+	}
+	return o, nil
+}
+
+// Epoch implements [peering.Locals].
+func (p *place) Epoch(_ string, a netip.Addr) (uint64, bool) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	o, ok := p.w.owner[a]
+	return o.Epoch, ok && o.Host == p.h.Name()
+}
+
+// called counts a call, and returns the host that is called.
+func (p *place) called() (*place, message.Caller) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.w.calls++
+	return p.w.other(p), message.Caller{Host: p.h.Name()}
+}
+
+// Connect implements [peering.Peers].
+func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest) (message.Channel, error) {
+	o, from := p.called()
+	c, err := o.Peering().Connect(ctx, from, r)
+	c.Local, c.Remote = c.Remote, c.Local
+	return c, err
+}
+
+// Switch implements [peering.Peers].
+func (p *place) Switch(ctx context.Context, _ string, r message.SwitchRequest) (message.Channel, error) {
+	o, from := p.called()
+	c, err := o.Peering().Switch(ctx, from, r)
+	c.Local, c.Remote = c.Remote, c.Local
+	return c, err
+}
+
+// Disconnect implements [peering.Peers].
+func (p *place) Disconnect(ctx context.Context, _ string, r message.DisconnectRequest) error {
+	o, from := p.called()
+	return o.Peering().Disconnect(ctx, from, r)
+}
+
+// Reconcile implements [peering.Peers].
+func (p *place) Reconcile(context.Context, string, message.Table) (message.Table, bool, error) {
+	return message.Table{}, true, nil
+}
+
+// app is an endpoint's namespace.
+type app struct {
+	*netns.NS
+	p  *place
+	ep fabric.Endpoint
+}
+
+// attach makes the n-th endpoint of the network on a host.
+func (p *place) attach(n byte) app {
+	t := p.w.t
+	t.Helper()
+	a6 := prefix6.Addr().As16()
+	a6[15] = n
+	ep := fabric.Endpoint{App: fmt.Sprint("app", n), Addr4: netip.AddrFrom4([4]byte{10, 77, 0, n}), Addr6: netip.AddrFrom16(a6)}
+	ns, err := netns.New()
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { ns.Close() })
+	qt.Assert(t, qt.IsNil(p.f.Attach(t.Context(), ep, ns)))
+	p.w.mu.Lock()
+	p.w.owner[ep.Addr4], p.w.owner[ep.Addr6] = peering.Owner{Host: p.h.Name(), Epoch: 1}, peering.Owner{Host: p.h.Name(), Epoch: 1}
+	p.w.mu.Unlock()
+	for _, a := range []netip.Addr{ep.Addr4, ep.Addr6} {
+		p.net.Here(a)
+	}
+	return app{ns, p, ep}
+}
+
+// serve echoes what is sent to a port of the app.
+func (a app) serve() {
+	t := a.p.w.t
+	t.Helper()
+	qt.Assert(t, qt.IsNil(a.Do(func() error {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":7")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(c, c)
+				}()
+			}
+		}()
+		return nil
+	})))
+}
+
+// dial connects to a port of another app.
+func (a app) dial(to netip.Addr) (conn net.Conn, err error) {
+	err = a.Do(func() error {
+		d := net.Dialer{Timeout: 20 * time.Second}
+		conn, err = d.DialContext(a.p.w.t.Context(), "tcp", netip.AddrPortFrom(to, 7).String())
+		return err
+	})
+	return conn, err
+}
+
+// echo proves that a connection works.
+func (w *world) echo(c net.Conn, text string) {
+	w.t.Helper()
+	qt.Assert(w.t, qt.IsNil(c.SetDeadline(time.Now().Add(20*time.Second))))
+	_, err := io.WriteString(c, text)
+	qt.Assert(w.t, qt.IsNil(err))
+	got := make([]byte, len(text))
+	_, err = io.ReadFull(c, got)
+	qt.Assert(w.t, qt.IsNil(err))
+	qt.Check(w.t, qt.Equals(string(got), text))
+}

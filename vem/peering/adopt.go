@@ -1,0 +1,36 @@
+package peering
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/control/message"
+)
+
+// adopt takes up the channels and routes of an earlier process, which the kernel went on with.
+// Their generations and epochs are not known: whatever anybody says of them next is newer.
+func (n *Network) adopt(ctx context.Context) error {
+	for _, m := range n.modules {
+		hosts, err := m.Hosts(ctx)
+		if err != nil {
+			return err
+		}
+		routes, err := m.Routes(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			// What was opening never was open: its packets wait, or come again.
+			if r.State != channel.Open {
+				continue
+			}
+			l, s := n.link(r.Host), hosts[r.Host]
+			l.routes[r.Addr] = route{state: r.State}
+			l.channel = &message.Channel{
+				Module: s.Host.Kind.String(), MTU: s.MTU, Local: netip.AddrPortFrom(s.Host.Local, 0), Remote: netip.AddrPortFrom(s.Host.Remote, 0),
+			}
+		}
+	}
+	return nil
+}

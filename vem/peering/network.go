@@ -1,0 +1,239 @@
+package peering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/control/message"
+)
+
+// Network is a virtual network that this host shares with others. It finds ways to their
+// endpoints: it is a [slowpath.Resolver].
+type Network struct {
+	p       *Peering
+	name    string
+	offers  func(host string) []message.Offer
+	onLink  func(local, remote netip.Addr) bool
+	sources func(host string) []netip.Addr
+	works   func(host string, local, remote netip.Addr) bool
+	modules []channel.Module
+	kinds   map[string]carrier // what makes channels of a kind, by the kind's name
+
+	mu    sync.Mutex // guards what follows, and what links say that it does
+	links map[string]*link
+}
+
+// carrier is what makes channels of a kind.
+type carrier struct {
+	channel.Module
+
+	kind channel.Kind
+}
+
+// link returns what there is with a host, which may be nothing yet.
+func (n *Network) link(host string) *link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, ok := n.links[host]
+	if !ok {
+		l = newLink(host)
+		n.links[host] = l
+	}
+	return l
+}
+
+// now is the channel of a link; not up if there is none.
+func (n *Network) now(l *link) (c message.Channel, v version, up bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.channel == nil {
+		return message.Channel{}, l.version, false
+	}
+	return *l.channel, l.version, true
+}
+
+// errOutdated is that a link was changed meanwhile: whoever gets it asks anew.
+var errOutdated = errors.New("the channel was changed meanwhile")
+
+// up brings a channel up, or changes it, unless the link has seen a newer change: then it returns
+// errOutdated. The caller has the link's turn.
+func (n *Network) up(ctx context.Context, l *link, c message.Channel, v version) error {
+	was, seen, isUp := n.now(l)
+	switch {
+	case isUp && v == seen:
+		return nil
+	case !v.newer(seen):
+		return errOutdated
+	}
+	m, ok := n.kinds[c.Module]
+	if !ok {
+		return fmt.Errorf("channel to host %s: this host makes none of kind %q", l.host, c.Module)
+	}
+	err := m.SetHost(ctx, channel.Host{
+		Name: l.host, Kind: m.kind, Local: c.Local.Addr(), Remote: c.Remote.Addr(), Accept: m.Kinds(),
+		Sources: slices.DeleteFunc(n.sources(l.host), func(a netip.Addr) bool { return a == c.Remote.Addr() }),
+	})
+	if err != nil {
+		return fmt.Errorf("channel to host %s: %w", l.host, err)
+	}
+	if old := n.kinds[was.Module]; isUp && old.Module != m.Module {
+		// First all routes by the new module, then none by the old one: each is replaced.
+		if err := m.SetRoutes(ctx, n.routesOf(l)); err != nil {
+			return err
+		}
+		if err := errors.Join(old.RemoveRoutes(ctx, n.addresses(l)), old.RemoveHost(ctx, l.host)); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l.channel, l.version = &c, v
+	return nil
+}
+
+// down takes a channel down, unless the link has seen a newer change: no packet leaves by it. The
+// module goes on to take packets from the other host, which may not know of it yet, and has been
+// told by nobody else. The caller has the link's turn.
+func (n *Network) down(ctx context.Context, l *link, v version) error {
+	was, seen, isUp := n.now(l)
+	if !v.newer(seen) {
+		return nil
+	}
+	if isUp {
+		m := n.kinds[was.Module]
+		if err := m.RemoveRoutes(ctx, n.addresses(l)); err != nil {
+			return fmt.Errorf("take channel to host %s down: %w", l.host, err)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l.channel, l.version = nil, v
+	clear(l.routes)
+	clear(l.ours)
+	l.traffic = traffic{}
+	return nil
+}
+
+// forget drops all that there is with a host, which is of the installation no more.
+func (n *Network) forget(ctx context.Context, host string) error {
+	l := n.link(host)
+	release, err := l.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var errs []error
+	for _, m := range n.modules {
+		errs = append(errs, m.RemoveHost(ctx, host))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.links, host)
+	return nil
+}
+
+// setRoute leads packets for an endpoint of the other host into the channel, which is up. Two
+// hosts can't both have it: a route to another one is replaced. The caller has the link's turn.
+func (n *Network) setRoute(ctx context.Context, l *link, a netip.Addr, r route) error {
+	c, _, isUp := n.now(l)
+	if !isUp {
+		return errOutdated
+	}
+	if err := n.kinds[c.Module].SetRoutes(ctx, []channel.Route{{Addr: a, Host: l.host, State: r.state}}); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, other := range n.links {
+		if other != l {
+			delete(other.routes, a)
+		}
+	}
+	l.routes[a] = r
+	return nil
+}
+
+// removeRoutes leaves packets for endpoints of the other host to the slow path. The caller has
+// the link's turn.
+func (n *Network) removeRoutes(ctx context.Context, l *link, list []netip.Addr) error {
+	c, _, isUp := n.now(l)
+	list = slices.DeleteFunc(slices.Clone(list), func(a netip.Addr) bool { _, ok := n.route(l, a); return !ok })
+	if !isUp || len(list) == 0 {
+		return nil
+	}
+	if err := n.kinds[c.Module].RemoveRoutes(ctx, list); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, a := range list {
+		delete(l.routes, a)
+	}
+	return nil
+}
+
+func (n *Network) route(l *link, a netip.Addr) (route, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r, ok := l.routes[a]
+	return r, ok
+}
+
+func (n *Network) routesOf(l *link) (list []channel.Route) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for a, r := range l.routes {
+		list = append(list, channel.Route{Addr: a, Host: l.host, State: r.state})
+	}
+	return list
+}
+
+func (n *Network) addresses(l *link) []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Keys(l.routes))
+}
+
+// setOurs notes that the other host reaches an endpoint of this one.
+func (n *Network) setOurs(l *link, a netip.Addr, epoch uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l.ours[a] = epoch
+}
+
+func (n *Network) allLinks() []*link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Values(n.links))
+}
+
+// moved removes routes to an endpoint that has another owner.
+func (n *Network) moved(ctx context.Context, a netip.Addr, now Owner) error {
+	var errs []error
+	for _, l := range n.allLinks() {
+		if r, ok := n.route(l, a); !ok || r.epoch >= now.Epoch {
+			continue
+		}
+		errs = append(errs, func() error {
+			release, err := l.take(ctx)
+			if err != nil {
+				return err
+			}
+			defer release()
+			if r, ok := n.route(l, a); !ok || r.epoch >= now.Epoch {
+				return nil
+			}
+			return n.removeRoutes(ctx, l, []netip.Addr{a})
+		}())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,215 @@
+package peering
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/control/message"
+)
+
+// Connect implements [control.Channels]: another host asks for a way to an endpoint of this one.
+func (p *Peering) Connect(ctx context.Context, from message.Caller, r message.ConnectRequest) (message.Channel, error) {
+	n := p.network(r.Network)
+	epoch, ok := p.opt.Locals.Epoch(r.Network, r.Wanted.Address)
+	if n == nil || !ok || epoch != r.Wanted.Epoch {
+		return message.Channel{}, p.notOurs(ctx, r, epoch, ok && n != nil)
+	}
+	if err := p.checkSource(ctx, from, r); err != nil {
+		return message.Channel{}, err
+	}
+	l := n.link(from.Host)
+	release, err := l.take(ctx)
+	if err != nil {
+		return message.Channel{}, err
+	}
+	defer release()
+	c, err := n.agree(ctx, l, from, r.Offers, r.Generation)
+	if err != nil {
+		return message.Channel{}, err
+	}
+	if err := n.setRoute(ctx, l, r.Source.Address, route{r.Source.Epoch, channel.Open}); err != nil {
+		return message.Channel{}, err
+	}
+	n.setOurs(l, r.Wanted.Address, epoch)
+	return c, nil
+}
+
+// notOurs says who has an endpoint that this host was asked for in vain.
+func (p *Peering) notOurs(ctx context.Context, r message.ConnectRequest, epoch uint64, here bool) error {
+	e := &message.NotOwnerError{By: p.opt.Self, Network: r.Network, Address: r.Wanted.Address}
+	if here {
+		e.Owner, e.Epoch = p.opt.Self, epoch
+		return e
+	}
+	if o, err := p.opt.Owners.Owner(ctx, r.Network, r.Wanted.Address); err == nil && o.Host != p.opt.Self {
+		e.Owner, e.Epoch = o.Host, o.Epoch
+	}
+	return e
+}
+
+// checkSource refuses a host that speaks for an endpoint of another one. What this host does not
+// know it believes: the caller is of the installation, and the directory may tell it later.
+func (p *Peering) checkSource(ctx context.Context, from message.Caller, r message.ConnectRequest) error {
+	_, ours := p.opt.Locals.Epoch(r.Network, r.Source.Address)
+	o, err := p.opt.Owners.Owner(ctx, r.Network, r.Source.Address)
+	if ours || err == nil && o.Host != from.Host && o.Epoch >= r.Source.Epoch {
+		owner := o.Host
+		if ours {
+			owner = p.opt.Self
+		}
+		return &message.RefusedError{
+			By: p.opt.Self, Why: "endpoint " + r.Source.Address.String() + " of network " + r.Network + " is host " + owner + "'s",
+			Hint: "the endpoint was taken over, or moved: snapctl vem resolve tells where it is",
+		}
+	}
+	return nil
+}
+
+// agree brings the channel to a host up that has asked for it, if it is not up by a way that the
+// host still has. The caller has the link's turn.
+func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offers []message.Offer, generation uint64) (message.Channel, error) {
+	now, seen, up := n.now(l)
+	if up && generation <= seen.generation && offered(offers, now.Module, now.Remote.Addr()) && n.works(l.host, now.Local.Addr(), now.Remote.Addr()) {
+		return now, nil
+	}
+	if generation <= seen.generation { // it does not know what both had: it was started anew, or has moved
+		generation = seen.generation + 1
+	}
+	for _, mine := range n.offers(from.Host) {
+		i := slices.IndexFunc(offers, func(o message.Offer) bool { return o.Module == mine.Module })
+		if i < 0 {
+			continue
+		}
+		local, remote, ok := n.pair(l.host, mine, offers[i])
+		if !ok {
+			continue
+		}
+		c := message.Channel{
+			Module: mine.Module, Local: local, Remote: remote, MTU: min(mine.MTU, offers[i].MTU), Parameters: offers[i].Parameters, Generation: generation,
+		}
+		return c, n.up(ctx, l, c, version{generation, from.Host})
+	}
+	return message.Channel{}, &message.RefusedError{
+		By: n.p.opt.Self, Why: "it has no module and no underlay address family in common with host " + from.Host,
+		Hint: "compare snapctl host show of both hosts",
+	}
+}
+
+// offered tells whether a host can still be reached by a module at an address.
+func offered(offers []message.Offer, module string, at netip.Addr) bool {
+	return slices.ContainsFunc(offers, func(o message.Offer) bool {
+		return o.Module == module && slices.ContainsFunc(o.Underlay, func(u netip.AddrPort) bool { return u.Addr() == at })
+	})
+}
+
+// pair chooses the ends of a channel to a host: the first two addresses of one link, or else, if
+// routers may be between the hosts, of one family. Those between which packets get through come
+// first, then the order of the host that asks counts.
+func (n *Network) pair(host string, mine, theirs message.Offer) (local, remote netip.AddrPort, ok bool) {
+	needs := []func(l, r netip.Addr) bool{
+		func(l, r netip.Addr) bool { return n.works(host, l, r) && n.onLink(l, r) },
+		func(l, r netip.Addr) bool { return n.works(host, l, r) },
+		n.onLink,
+		func(netip.Addr, netip.Addr) bool { return true },
+	}
+	if mine.Module == channel.Direct.String() {
+		needs = []func(l, r netip.Addr) bool{needs[0], needs[2]}
+	}
+	for _, fits := range needs {
+		for _, r := range theirs.Underlay {
+			for _, l := range mine.Underlay {
+				if l.Addr().Is4() == r.Addr().Is4() && fits(l.Addr(), r.Addr()) {
+					return l, r, true
+				}
+			}
+		}
+	}
+	return local, remote, false
+}
+
+// Disconnect implements [control.Channels].
+func (p *Peering) Disconnect(ctx context.Context, from message.Caller, r message.DisconnectRequest) error {
+	n := p.network(r.Network)
+	if n == nil {
+		return nil
+	}
+	l := n.link(from.Host)
+	release, err := l.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if len(r.Routes) == 0 {
+		return n.down(ctx, l, version{r.Generation, from.Host})
+	}
+	var gone []netip.Addr
+	for _, one := range r.Routes {
+		if one.Owner == p.opt.Self {
+			n.forgetOurs(l, one)
+		} else if now, ok := n.route(l, one.Address); ok && now.epoch <= one.Epoch {
+			gone = append(gone, one.Address)
+		}
+	}
+	return n.removeRoutes(ctx, l, gone)
+}
+
+func (n *Network) forgetOurs(l *link, r message.Route) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.ours[r.Address] <= r.Epoch {
+		delete(l.ours, r.Address)
+	}
+}
+
+// Switch implements [control.Channels]: the other host wants another module, or is at another
+// address.
+func (p *Peering) Switch(ctx context.Context, from message.Caller, r message.SwitchRequest) (message.Channel, error) {
+	n := p.network(r.Network)
+	if n == nil {
+		return message.Channel{}, &message.RefusedError{By: p.opt.Self, Why: "it does not use network " + r.Network}
+	}
+	l := n.link(from.Host)
+	release, err := l.take(ctx)
+	if err != nil {
+		return message.Channel{}, err
+	}
+	defer release()
+	if _, _, up := n.now(l); !up {
+		return message.Channel{}, &message.RefusedError{By: p.opt.Self, Why: "the channel is down", Hint: "the next packet brings it up again"}
+	}
+	return n.agree(ctx, l, from, r.Offers, r.Generation)
+}
+
+// Table implements [control.Channels].
+func (p *Peering) Table(_ context.Context, from message.Caller, network string) (message.Table, error) {
+	t := message.Table{Network: network}
+	if n := p.network(network); n != nil {
+		t = n.table(from.Host)
+	}
+	return t, nil
+}
+
+func (n *Network) table(host string) message.Table {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := message.Table{Network: n.name}
+	l, ok := n.links[host]
+	if !ok || l.channel == nil {
+		return t
+	}
+	c := *l.channel
+	t.Channel = &c
+	for a, r := range l.routes {
+		t.Routes = append(t.Routes, message.Route{Address: a, Owner: host, Epoch: r.epoch})
+	}
+	for a, epoch := range l.ours {
+		t.Routes = append(t.Routes, message.Route{Address: a, Owner: n.p.opt.Self, Epoch: epoch})
+	}
+	slices.SortFunc(t.Routes, func(a, b message.Route) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Owner, b.Owner))
+	})
+	return t
+}
