@@ -43,6 +43,8 @@
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them
 //	channel    the ways between hosts that an endpoint's packets take
 //	slowpath   where packets wait that have no way to their endpoint yet
+//	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
+//	mesh       connects the networks of this host with those of others, by the three above
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own
 // contracts and is useful without them.
