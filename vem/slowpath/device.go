@@ -34,6 +34,7 @@ type device struct {
 	nl    *netlink.Handle
 	file  *os.File
 	index int
+	made  bool // by this process
 }
 
 // openDevice makes the device, or takes over what an earlier process left: kept, if that leads to
@@ -44,10 +45,9 @@ func openDevice(o Options) (_ *device, err error) {
 	if d.ns, err = o.NS.Dup(); err != nil {
 		return nil, err
 	}
-	made := false
 	defer func() {
 		if err != nil {
-			if made {
+			if d.made {
 				err = errors.Join(err, d.remove())
 			}
 			err = errors.Join(err, d.close())
@@ -60,7 +60,7 @@ func openDevice(o Options) (_ *device, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	if made, err = d.attach(o.Device); err != nil {
+	if d.made, err = d.attach(o.Device); err != nil {
 		return nil, err
 	}
 	if err := d.setUp(o); err != nil {

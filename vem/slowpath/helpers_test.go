@@ -27,6 +27,9 @@ var (
 	prefix6 = netip.MustParsePrefix("fd77::/64")
 )
 
+// appEndpoint is that of a site's app.
+var appEndpoint = fabric.Endpoint{App: "app", Addr4: addr("10.77.0.2"), Addr6: addr("fd77::2")}
+
 // site is a network on a scratch host, with an app in it and a machine beyond it that has all
 // addresses of 10.77.1.0/24 and fd77::1:0/112. Nothing leads there but the ways that a test opens.
 //
@@ -56,7 +59,7 @@ func newSite(tb testing.TB) *site {
 		qt.Check(tb, qt.IsNil(s.fabric.Delete(context.WithoutCancel(tb.Context()))))
 		qt.Check(tb, qt.IsNil(s.fabric.Close()))
 	})
-	qt.Assert(tb, qt.IsNil(s.fabric.Attach(tb.Context(), fabric.Endpoint{App: "app", Addr4: addr("10.77.0.2"), Addr6: addr("fd77::2")}, s.app)))
+	qt.Assert(tb, qt.IsNil(s.fabric.Attach(tb.Context(), appEndpoint, s.app)))
 	s.nl = handle(tb, s.fabric.Namespace())
 	s.join()
 	return s
@@ -190,6 +193,14 @@ func (s *site) closeWay(a netip.Addr) {
 			qt.Assert(s.tb, qt.IsNil(err))
 		}
 	}
+}
+
+// hasWay tells whether a way is open to everybody.
+func (s *site) hasWay(a netip.Addr) bool {
+	s.tb.Helper()
+	routes, err := s.nl.RouteListFiltered(family(a), &netlink.Route{Dst: single(a)}, netlink.RT_FILTER_DST)
+	qt.Assert(s.tb, qt.IsNil(err))
+	return len(routes) > 0
 }
 
 // options are those of the site's slow path.

@@ -1,6 +1,7 @@
 package slowpath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,10 @@ type Options struct {
 	// Device is the device of an earlier process, which [Path.Device] returned there: what waits
 	// in it is delivered. Nil: none was kept. It stays the caller's.
 	Device *os.File
+	// SetUp is called with the device's name once it is there and before a packet comes out of it
+	// or goes into it: for programs on it, such as those of [fabric.Fabric.PassOn]. If it fails, so
+	// does Open. Nil: nothing is to be done.
+	SetUp func(ctx context.Context, device string) error
 	// Gated are destinations that are gated from the start: see [Path.Gate].
 	Gated []netip.Addr
 	Log   *slog.Logger // nil: discard

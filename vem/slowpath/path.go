@@ -71,16 +71,30 @@ func start(ctx context.Context, o Options) (*Path, error) {
 	p.cancel = cancel
 	p.queues, p.wait = newQueues(base, o, p.put, h.refuse)
 	h.count = &p.queues.count
-	for _, a := range o.Gated {
-		if err := p.queues.gate(ctx, a); err != nil {
-			return nil, errors.Join(err, p.stop(dropping, removing))
+	if err := p.begin(ctx); err != nil {
+		then := keeping
+		if d.made {
+			then = removing
 		}
+		return nil, errors.Join(err, p.stop(dropping, then))
 	}
 	go p.read(base)
-	if err := d.route(o.Prefixes); err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
 	return p, nil
+}
+
+// begin does what comes before the first packet is read.
+func (p *Path) begin(ctx context.Context) error {
+	for _, a := range p.options.Gated {
+		if err := p.queues.gate(ctx, a); err != nil {
+			return err
+		}
+	}
+	if p.options.SetUp != nil {
+		if err := p.options.SetUp(ctx, fabric.SlowDevice); err != nil {
+			return fmt.Errorf("set up device %s: %w", fabric.SlowDevice, err)
+		}
+	}
+	return p.device.route(p.options.Prefixes)
 }
 
 // put gives a frame to the kernel.

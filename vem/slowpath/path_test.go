@@ -74,7 +74,7 @@ func TestBurst(t *testing.T) {
 				return s.wayTo(q.Destination)
 			})
 			c := s.mustDial("udp", "10.77.1.1:7")
-			send(t, c, 0, burst, size)
+			s.send(c, 0, burst, size)
 			eventually(t, "all wait", func() bool { return p.Snapshot().Packets == burst })
 			close(found)
 			eventually(t, "all arrive", func() bool { return len(k.from(c.LocalAddr())) == burst })
@@ -95,7 +95,7 @@ func TestStream(t *testing.T) {
 	const flows, each = 20, 1000
 	for i := range flows {
 		c := s.mustDial("udp", fmt.Sprintf("10.77.1.%d:7", 1+i))
-		send(t, c, 0, each, 100)
+		s.send(c, 0, each, 100)
 		eventually(t, "all arrive", func() bool { return len(k.from(c.LocalAddr())) == each })
 		seen := map[uint32]bool{}
 		for _, n := range k.from(c.LocalAddr()) {
@@ -205,7 +205,7 @@ func TestFlood(t *testing.T) {
 		return s.wayTo(q.Destination)
 	})
 	c := s.mustDial("udp", "10.77.1.1:7")
-	send(t, c, 0, 1000, 1000)
+	s.send(c, 0, 1000, 1000)
 	dropped := func(why slowpath.Reason) func() bool {
 		return func() bool { return p.Snapshot().Dropped[why] > 0 }
 	}

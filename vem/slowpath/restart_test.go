@@ -46,11 +46,11 @@ func TestRestart(t *testing.T) {
 			defer keeper.Close()
 			s.setResolve(never)
 			c := s.mustDial("udp", "10.77.1.1:7")
-			send(t, c, 0, part, 1000)
+			s.send(c, 0, part, 1000)
 			eventually(t, "the first wait", func() bool { return p.Snapshot().Packets == part })
 			qt.Assert(t, qt.IsNil(test.end(p)))
 			qt.Check(t, qt.IsNil(p.Err()))
-			send(t, c, part, part, 1000)
+			s.send(c, part, part, 1000)
 
 			s.setResolve(nil)
 			o := s.options()
@@ -75,7 +75,7 @@ func TestRestartGated(t *testing.T) {
 	to := addr("10.77.1.1")
 	qt.Assert(t, qt.IsNil(p.Gate(t.Context(), to)))
 	c := s.mustDial("udp", "10.77.1.1:7")
-	send(t, c, 0, 10, 100)
+	s.send(c, 0, 10, 100)
 	qt.Assert(t, qt.IsNil(p.Leave()))
 	o := s.options()
 	o.Device, o.Gated = keeper, []netip.Addr{to}
@@ -98,7 +98,7 @@ func TestOverflow(t *testing.T) {
 	defer keeper.Close()
 	qt.Assert(t, qt.IsNil(p.Crash()))
 	c := s.mustDial("udp", "10.77.1.1:7")
-	send(t, c, 0, slowpath.QueueLen+more, 10)
+	s.send(c, 0, slowpath.QueueLen+more, 10)
 	o := s.options()
 	o.Device = keeper
 	p = s.open(o)
@@ -245,6 +245,23 @@ func inventory(t *testing.T, s *site) map[string]int {
 	return list
 }
 
+// A failed SetUp leaves nothing, or what there was.
+func TestSetUpFails(t *testing.T) {
+	s := newSite(t)
+	o := s.options()
+	failed := errors.New("failed")
+	o.SetUp = func(context.Context, string) error { return failed }
+	has := func() bool { return inventory(t, s)["device slow0"] == 1 }
+	_, err := slowpath.Open(t.Context(), o)
+	qt.Check(t, qt.ErrorIs(err, failed))
+	qt.Check(t, qt.IsFalse(has()))
+	qt.Assert(t, qt.IsNil(s.open(s.options()).Leave()))
+	_, err = slowpath.Open(t.Context(), o)
+	qt.Check(t, qt.ErrorIs(err, failed))
+	qt.Check(t, qt.IsTrue(has()))
+	s.open(s.options())
+}
+
 // Close leaves nothing, and what has no way is unreachable again.
 func TestClose(t *testing.T) {
 	s := newSite(t)
@@ -256,7 +273,7 @@ func TestClose(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		s.setResolve(never)
 		c := s.mustDial("udp", "10.77.1.1:7")
-		send(t, c, 0, 10, 100)
+		s.send(c, 0, 10, 100)
 		c.Close()
 		eventually(t, "they wait", func() bool { return p.Snapshot().Packets == 10 })
 		qt.Assert(t, qt.IsNil(p.Close()))
@@ -332,10 +349,7 @@ func TestGateOfConnection(t *testing.T) {
 				}
 				eventually(t, "a packet waits", waits)
 				p.Release(addr(to))
-				opened := func() bool {
-					routes, err := s.nl.RouteListFiltered(family(addr(to)), &netlink.Route{Dst: single(addr(to))}, netlink.RT_FILTER_DST)
-					return err == nil && len(routes) > 0 || len(received) > 0
-				}
+				opened := func() bool { return s.hasWay(addr(to)) || len(received) > 0 }
 				eventually(t, "the way is open", opened)
 				open = len(received) == 0
 			}
