@@ -29,7 +29,7 @@ type destination struct {
 
 	writing   bool               // somebody writes its packets, and goes on until none waits
 	interrupt context.CancelFunc // ends what its goroutine does with the resolver; nil: nothing
-	stale     bool               // it was forgotten while its look-up was underway
+	stale     bool               // it was forgotten while the resolver worked for it
 	quiet     chan struct{}      // closed when neither of the first two is; nil: nobody waits for it
 
 	wake chan struct{} // one element: look at the state again

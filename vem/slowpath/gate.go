@@ -72,9 +72,9 @@ func (q *queues) forget(a netip.Addr) {
 	if d == nil || d.state == Gated {
 		return
 	}
-	if d.state == Asking {
-		d.stale = true
-	} else {
+	if d.interrupt != nil {
+		d.stale = true // its goroutine takes care of it
+	} else if d.state != Asking {
 		q.drop(d)
 	}
 	d.poke()

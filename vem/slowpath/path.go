@@ -28,8 +28,9 @@ type Path struct {
 	done chan struct{} // closed when the reader has ended
 	err  error         // why, then
 
-	mu     sync.Mutex // one Close or Leave, and the device open for those who ask it
+	mu     sync.Mutex
 	closed bool
+	users  sync.WaitGroup // of the device, while it is open
 }
 
 // Open makes the network's slow path, or takes over what an earlier process left. From then on
@@ -190,9 +191,8 @@ func (p *Path) Forget(destination netip.Addr) { p.queues.forget(destination) }
 // Snapshot returns what waits, and what has been counted.
 func (p *Path) Snapshot() Snapshot {
 	s := p.queues.snapshot()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.closed {
+	if p.use() {
+		defer p.users.Done()
 		s.Overflow = p.device.dropped()
 	}
 	return s
@@ -202,11 +202,10 @@ func (p *Path) Snapshot() Snapshot {
 // this one is not there: packets wait in it for [Options].Device then. The caller closes it. As
 // long as somebody has it, the fabric's namespace lives on.
 func (p *Path) Device() (*os.File, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	if !p.use() {
 		return nil, fmt.Errorf("get device of slow path: %w", fs.ErrClosed)
 	}
+	defer p.users.Done()
 	raw, err := p.device.file.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("get device of slow path: %w", err)
@@ -217,6 +216,16 @@ func (p *Path) Device() (*os.File, error) {
 		return nil, fmt.Errorf("get device of slow path: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "slow path"), nil
+}
+
+// use keeps the device open until users.Done, or returns false if it is closed.
+func (p *Path) use() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.users.Add(1)
+	}
+	return !p.closed
 }
 
 // Done is closed when no packet is read any more: after Close, Leave or an error, which is
@@ -235,7 +244,7 @@ func (p *Path) Err() error {
 }
 
 // Close removes the slow path: what waits is dropped, and packets without a way are answered with
-// "host unreachable" by the fabric again. A second call does nothing.
+// "host unreachable" by the fabric again. A second Close or Leave does nothing.
 func (p *Path) Close() error { return p.end(dropping, removing) }
 
 // Leave lets go of the slow path, for a process that ends and will have a successor. What waits
@@ -254,11 +263,13 @@ const (
 
 func (p *Path) end(how ending, then fate) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+	again := p.closed
+	p.closed = true
+	p.mu.Unlock()
+	if again {
 		return nil
 	}
-	p.closed = true
+	p.users.Wait()
 	// Nothing is read any more, but there can be writing.
 	if err := p.device.file.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		return fmt.Errorf("stop reading: %w", err)

@@ -89,6 +89,26 @@ func TestNobody(t *testing.T) {
 	})
 }
 
+// Who closes a way while it is being opened makes the next packet ask again, but not before that
+// has ended.
+func TestForgetWhileOpening(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Limits{})
+		defer w.end(dropping)
+		opened := make(chan struct{})
+		w.answer("10.77.1.1", func(context.Context) (Way, error) { return road{w, nil, until(opened)}, nil })
+		w.send("10.77.0.2", "10.77.1.1", "0")
+		synctest.Wait()
+		w.forget(addr("10.77.1.1"))
+		w.send("10.77.0.2", "10.77.1.1", "1")
+		qt.Check(t, qt.DeepEquals(w.happened(), []string{"resolve 10.77.1.1 for 10.77.0.2", "prepare", "write 0", "open", "write 1"}))
+		close(opened)
+		synctest.Wait()
+		w.send("10.77.0.2", "10.77.1.1", "2")
+		qt.Check(t, qt.DeepEquals(w.happened(), []string{"resolve 10.77.1.1 for 10.77.0.2", "prepare", "write 2", "open"}))
+	})
+}
+
 // Whoever learns of an endpoint while the directory is being asked makes it be asked again.
 func TestForgetWhileAsking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -299,6 +319,7 @@ func TestLookupsAtOnce(t *testing.T) {
 			"resolve 10.77.2.1 for 10.77.0.2", "resolve 10.77.2.2 for 10.77.0.2", "resolve 10.77.2.3 for 10.77.0.2",
 			"resolve 10.77.3.1 for 10.77.0.3", "resolve 10.77.3.2 for 10.77.0.3", "resolve 10.77.3.3 for 10.77.0.3",
 		}))
+		w.answer("10.77.4.1", slow)
 		w.send("10.77.0.4", "10.77.4.1", "third")
 		qt.Check(t, qt.HasLen(w.happened(), 0))
 		<-time.After(w.limits.Patience)

@@ -221,7 +221,7 @@ func inventory(t *testing.T, s *site) map[string]int {
 	routes, err := s.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	qt.Assert(t, qt.IsNil(err))
 	for _, r := range routes {
-		if r.LinkIndex == s.link {
+		if r.LinkIndex == s.link || r.Dst != nil && r.Dst.IP.IsMulticast() {
 			continue // the kernel adds some of them when it gets to it
 		}
 		list[fmt.Sprintf("route %s %d %d %d", r.Dst, r.LinkIndex, r.Table, r.Priority)]++
@@ -229,7 +229,7 @@ func inventory(t *testing.T, s *site) map[string]int {
 	neighbours, err := s.nl.NeighList(0, netlink.FAMILY_ALL)
 	qt.Assert(t, qt.IsNil(err))
 	for _, n := range neighbours {
-		if n.LinkIndex == s.link {
+		if n.LinkIndex == s.link || n.IP.IsMulticast() {
 			continue
 		}
 		list["neighbour "+n.IP.String()]++

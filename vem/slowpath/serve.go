@@ -103,6 +103,9 @@ func (q *queues) done(d *destination) {
 	d.interrupt()
 	d.interrupt = nil
 	d.settle()
+	if d.stale && d.state == Passing {
+		q.drop(d)
+	}
 }
 
 // deadline is when the patience for a destination's first packet ends.
