@@ -236,7 +236,7 @@ func (s *Session) lease(ctx context.Context, n Network, p netip.Prefix, now time
 	b := Block{Network: n.Name, Prefix: p, Host: s.host, LeasedAt: now.UTC().Truncate(time.Second)}
 	key := s.d.keys.block(n.Name, p.Addr())
 	have := b
-	rev, err := s.change(ctx, []string{key}, map[string]Entry{}, func(now map[string]Entry) (Txn, error) {
+	rev, err := s.create(ctx, []string{key}, map[string]Entry{}, func(now map[string]Entry) (Txn, error) {
 		if e := now[key]; e.Revision != 0 {
 			have = Block{}
 			err := s.d.decode(e, &have)

@@ -37,6 +37,7 @@
 // entry whose revision is a condition of all that the host writes. To write the session's entry
 // anew makes void all that the host has sent before and that has not happened yet. It is done
 // when the daemon starts, and after each answer that did not come; what is read after that stays
-// true. A takeover has the dead host's session among its conditions: if the host comes back
+// true. What makes a record writes another entry of the host with it, so that it can't happen
+// twice. A takeover has the dead host's session among its conditions: if the host comes back
 // before a takeover that is under way has happened, it does not happen any more.
 package directory

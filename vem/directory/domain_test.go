@@ -354,3 +354,42 @@ func (h *host) takeoverLate(e directory.Endpoint) (late func() []error) {
 	qt.Assert(h.w, qt.ErrorIs(err, directory.ErrUnsure))
 	return h.store.Deliver
 }
+
+// hooked is a store with something that happens before a commit.
+type hooked struct {
+	directory.Store
+	before func()
+}
+
+func (h *hooked) Commit(ctx context.Context, t directory.Txn) (int64, error) {
+	if before := h.before; before != nil {
+		h.before = nil
+		before()
+	}
+	return h.Store.Commit(ctx, t)
+}
+
+// A dead host that comes back while it is taken over keeps the endpoint, also if nobody sees it.
+func TestBackMeanwhile(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	a := w.hosts["a"]
+	e := a.mustClaim("cache", "10.77.0.2")
+	store := &hooked{Store: w.server.Open()}
+	d, err := directory.Open(t.Context(), store, "lab", directory.Known{})
+	qt.Assert(t, qt.IsNil(err))
+	s, err := d.Begin(t.Context(), "b", "key-b", now)
+	qt.Assert(t, qt.IsNil(err))
+	store.before = a.begin
+	_, err = s.Takeover(t.Context(), e)
+	var host *directory.HostError
+	qt.Assert(t, qt.ErrorAs(err, &host))
+	qt.Check(t, qt.Equals(host.Why, directory.HostAlive))
+	w.owned("10.77.0.2", "a", 1)
+	store.before = func() {
+		_, err := a.s.Update(t.Context(), e, directory.Held, "") // another change is no reason
+		qt.Check(t, qt.IsNil(err))
+	}
+	_, err = s.Takeover(t.Context(), e)
+	qt.Assert(t, qt.IsNil(err))
+	w.owned("10.77.0.2", "b", 2)
+}

@@ -82,7 +82,7 @@ func (e *HostError) Error() string {
 	case HostOther:
 		return fmt.Sprintf("another host is called %s: give this one another name, or remove that one if it is gone for good", e.Name)
 	case HostRemoved:
-		return fmt.Sprintf("host %s was removed from the installation: it has to be invited and to join anew, under another name", e.Name)
+		return fmt.Sprintf("a host %s was removed from the installation: to join again, a host needs another name", e.Name)
 	case HostAlive:
 		return fmt.Sprintf("host %s is alive: move its apps, or power it off first", e.Name)
 	case HostUnknown:
@@ -102,10 +102,10 @@ func (d *Directory) PutHost(ctx context.Context, h Host) (Host, error) {
 	rev, err := d.changeHost(ctx, h.Name, func(now *Host) (Txn, error) {
 		switch {
 		case now == nil:
-		case now.Key != h.Key && now.Removed, now.Key != h.Key:
-			return Txn{}, &HostError{h.Name, HostOther}
 		case now.Removed:
 			return Txn{}, &HostError{h.Name, HostRemoved}
+		case now.Key != h.Key:
+			return Txn{}, &HostError{h.Name, HostOther}
 		default:
 			h.JoinedAt = now.JoinedAt
 		}
@@ -202,12 +202,12 @@ func (d *Directory) Hosts(ctx context.Context) ([]Host, error) {
 	return list, nil
 }
 
-// seen is the entry that says that a host is alive. It has nothing in it but that it is there.
-type seen struct {
+// mark is an entry of which nothing is of interest but that it is there, and its revision.
+type mark struct {
 	Host string `json:"host"`
 }
 
-func (s *seen) validate(name string) error {
+func (s *mark) validate(name string) error {
 	if s.Host != name {
 		return fmt.Errorf("it is that of host %q", s.Host)
 	}
@@ -218,7 +218,7 @@ func (s *seen) validate(name string) error {
 // not reached the store for ttl, it is not seen any more. Nothing follows from that, but that
 // its endpoints may be taken over if somebody says that it is dead.
 func (d *Directory) BeSeen(ctx context.Context, host string, ttl time.Duration) error {
-	value, err := encode(&seen{Host: host})
+	value, err := encode(&mark{Host: host})
 	if err != nil {
 		return err
 	}

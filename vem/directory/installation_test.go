@@ -356,11 +356,12 @@ func TestFollow(t *testing.T) {
 	}
 	qt.Check(t, qt.DeepEquals(kinds, map[directory.Kind]int{
 		directory.KindMeta: 1, directory.KindHost: 2, directory.KindSession: 2, directory.KindNetwork: 1, directory.KindNetworks: 1,
+		directory.KindMade: 1,
 	}))
 	e := a.mustClaim("cache", "10.77.0.2")
 	changes, err := next()
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.HasLen(changes, 2))
+	qt.Assert(t, qt.HasLen(changes, 3))
 	for _, c := range changes {
 		if c.Kind == directory.KindEndpoint {
 			qt.Check(t, qt.Equals(c.Name, "default/10.77.0.2"))

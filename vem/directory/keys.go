@@ -19,6 +19,7 @@ const (
 	KindMeta     Kind = "meta"      // one, without a name: what the installation is
 	KindHost     Kind = "host/"     // host
 	KindSession  Kind = "session/"  // host
+	KindMade     Kind = "made/"     // host
 	KindSeen     Kind = "seen/"     // host, which keeps it alive
 	KindNetwork  Kind = "network/"  // network
 	KindNetworks Kind = "networks"  // one, without a name: changed together with any network
@@ -28,7 +29,7 @@ const (
 )
 
 // named are the kinds whose records have names.
-var named = []Kind{KindHost, KindSession, KindSeen, KindNetwork, KindBlock, KindEndpoint, KindApp}
+var named = []Kind{KindHost, KindSession, KindMade, KindSeen, KindNetwork, KindBlock, KindEndpoint, KindApp}
 
 // name is what may be part of a key, and what people may call a host, network or app.
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
@@ -50,6 +51,7 @@ func (k keys) of(kind Kind, name string) string { return string(k) + string(kind
 
 func (k keys) host(host string) string    { return k.of(KindHost, host) }
 func (k keys) session(host string) string { return k.of(KindSession, host) }
+func (k keys) made(host string) string    { return k.of(KindMade, host) }
 func (k keys) seen(host string) string    { return k.of(KindSeen, host) }
 func (k keys) app(app string) string      { return k.of(KindApp, app) }
 

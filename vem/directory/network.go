@@ -125,7 +125,7 @@ func (s *Session) tryNetwork(ctx context.Context, n Network) (*Network, error) {
 			return &m, nil
 		}
 	}
-	rev, err := s.change(ctx, []string{all, key}, before, func(now map[string]Entry) (Txn, error) {
+	rev, err := s.create(ctx, []string{all, key}, before, func(now map[string]Entry) (Txn, error) {
 		if now[all].Revision != before[all].Revision || now[key].Revision != 0 {
 			return Txn{}, errAgain
 		}

@@ -9,8 +9,11 @@ import (
 )
 
 // claimsAtOnce is how many endpoints are claimed or released in one transaction: two entries
-// each, and a condition of the session.
-const claimsAtOnce = (MaxTxn - 1) / 2
+// each, and the session's entry and the host's made entry.
+const claimsAtOnce = (MaxTxn - 2) / 2
+
+// decision makes a transaction of entries as they are, see Session.change.
+type decision func(now map[string]Entry) (Txn, error)
 
 // Outcome is what became of one endpoint of several.
 type Outcome struct {
@@ -35,8 +38,11 @@ func (s *Session) Claim(ctx context.Context, want []Endpoint) []Outcome {
 			open = append(open, &out[i])
 		}
 	}
+	write := func(ctx context.Context, keys []string, decide decision) (int64, error) {
+		return s.create(ctx, keys, map[string]Entry{}, decide)
+	}
 	for some := range slices.Chunk(open, claimsAtOnce) {
-		s.each(ctx, some, "claim", true, s.decideClaim)
+		s.each(ctx, some, "claim", write, s.decideClaim)
 	}
 	return out
 }
@@ -91,8 +97,11 @@ func (s *Session) Release(ctx context.Context, mine []Endpoint) []Outcome {
 		out[i].Endpoint = e
 		open = append(open, &out[i])
 	}
+	write := func(ctx context.Context, keys []string, decide decision) (int64, error) {
+		return s.change(ctx, keys, nil, decide)
+	}
 	for some := range slices.Chunk(open, claimsAtOnce) {
-		s.each(ctx, some, "release", false, s.decideRelease)
+		s.each(ctx, some, "release", write, s.decideRelease)
 	}
 	return out
 }
@@ -115,20 +124,19 @@ func (s *Session) decideRelease(e *Endpoint, now map[string]Entry) (Txn, error) 
 }
 
 // each makes one kind of change to some endpoints in one transaction, or in several if some of
-// them can't be changed, and notes what became of each. If absent, there are none so far.
-func (s *Session) each(ctx context.Context, some []*Outcome, what string, absent bool, decide func(*Endpoint, map[string]Entry) (Txn, error)) {
+// them can't be changed, and notes what became of each. write is Session.change or
+// Session.create.
+func (s *Session) each(ctx context.Context, some []*Outcome, what string,
+	write func(ctx context.Context, keys []string, decide decision) (int64, error), decide func(*Endpoint, map[string]Entry) (Txn, error),
+) {
 	var names []string
 	for _, o := range some {
 		names = append(names, s.d.keys.endpoint(o.Endpoint.Network, o.Endpoint.Addr), s.d.keys.app(o.Endpoint.App))
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	var believed map[string]Entry
-	if absent {
-		believed = make(map[string]Entry)
-	}
 	next, errs := make([]Endpoint, len(some)), make([]error, len(some))
-	rev, err := s.change(ctx, names, believed, func(now map[string]Entry) (Txn, error) {
+	rev, err := write(ctx, names, func(now map[string]Entry) (Txn, error) {
 		var all Txn
 		written := make(map[string]bool)
 		for i, o := range some {
@@ -141,8 +149,8 @@ func (s *Session) each(ctx context.Context, some []*Outcome, what string, absent
 		return all, nil
 	})
 	for i, o := range some {
-		if o.Err = errs[i]; o.Err == nil {
-			o.Err = err
+		if o.Err = err; err == nil {
+			o.Err = errs[i]
 		}
 		if o.Err != nil {
 			o.Err = fmt.Errorf("%s endpoint %s: %w", what, o.Endpoint, o.Err)
@@ -179,8 +187,8 @@ func (t *Txn) add(u Txn, written map[string]bool) error {
 // Update says what an endpoint of this host is now: target is the host that it is moving to,
 // for Moving. It returns an [*OwnerError] if the host does not own it with its epoch.
 //
-// Whoever stops a move that was not completed calls Update with Running or Held, and lets no
-// packet out before it has succeeded: until then the transfer may still happen.
+// Whoever gives a move up calls Update with Running or Held, and lets no packet out before it has
+// succeeded, and Confirm has given a permit again: until then the transfer may still happen.
 func (s *Session) Update(ctx context.Context, mine Endpoint, state State, target string) (Endpoint, error) {
 	return s.one(ctx, "change", mine, nil, func(now *Endpoint, _ map[string]Entry) (Endpoint, bool, error) {
 		return decideUpdate(now, mine, state, target)
@@ -188,8 +196,11 @@ func (s *Session) Update(ctx context.Context, mine Endpoint, state State, target
 }
 
 // Transfer gives an endpoint of this host, which is moving to another one, to that host. It is
-// the point of no return of a move: this host's copy has been stopped before. It returns an
-// [*OwnerError] if the host does not own it, and a [*HostError] if the other one was removed.
+// the point of no return of a move. Before it is called, this host has stopped its copy, and has
+// given its permit up for good: the next daemon does not find it either. The target has a copy
+// before, and keeps it as long as the record says that the endpoint is moving to it. Transfer
+// returns an [*OwnerError] if the host does not own the endpoint, and a [*HostError] if the other
+// one was removed.
 func (s *Session) Transfer(ctx context.Context, mine Endpoint, to string) (Endpoint, error) {
 	key := s.d.keys.host(to)
 	return s.one(ctx, "transfer", mine, []string{key}, func(now *Endpoint, all map[string]Entry) (Endpoint, bool, error) {
@@ -218,7 +229,8 @@ func (d *Directory) present(host string, e Entry) error {
 
 // Takeover makes an endpoint this host's that belonged to a dead host, as it was looked up. It
 // returns a [*HostError] if that host is seen alive, and an [*OwnerError] if it does not own the
-// endpoint, or not any more.
+// endpoint, or not any more. A daemon that died meanwhile finds the endpoint among those of its
+// host: it has no copy of it then, and makes one of what it has.
 //
 // Whoever calls it promises that no copy which ran on that host when it was lost runs on: see
 // the package's comment. If the host comes back while this is under way, it keeps the endpoint.

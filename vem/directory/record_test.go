@@ -22,7 +22,8 @@ func examples() map[Kind]struct {
 		KindMeta:     {"", &Meta{ID: "x", MadeBy: "a"}},
 		KindHost:     {"a", &Host{Name: "a", Key: "k", Protocols: [2]int{1, 2}, Underlays: []Underlay{{Addr: addr}}}},
 		KindSession:  {"a", &sessionRecord{Host: "a", ID: "x"}},
-		KindSeen:     {"a", &seen{Host: "a"}},
+		KindSeen:     {"a", &mark{Host: "a"}},
+		KindMade:     {"a", &mark{Host: "a"}},
 		KindNetwork:  {"n", &Network{Name: "n", Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77::/64"), BlockBits: 26}},
 		KindNetworks: {"", &networksRecord{Last: "n"}},
 		KindBlock:    {"n/10.77.0.0", &Block{Network: "n", Prefix: netip.MustParsePrefix("10.77.0.0/26"), Host: "a"}},
@@ -40,8 +41,8 @@ func blank(k Kind) record {
 		return new(Host)
 	case KindSession:
 		return new(sessionRecord)
-	case KindSeen:
-		return new(seen)
+	case KindMade, KindSeen:
+		return new(mark)
 	case KindNetwork:
 		return new(Network)
 	case KindNetworks:

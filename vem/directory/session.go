@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,7 +30,9 @@ type Session struct {
 	host string
 	id   string
 
-	turn chan struct{} // who has it may write the session's entry
+	turn   chan struct{} // who has it may write the session's entry
+	making chan struct{} // who has it may make something new, and reads and writes made
+	made   int64         // revision of the entry that is written with it, as far as is known
 
 	mu       sync.Mutex
 	revision int64 // of the session's entry
@@ -58,7 +61,7 @@ const attempts = 5
 // that earlier sessions of the host have sent, and that has not happened, never happens. It
 // returns a [*HostError] if the host is not there, has another key, or was removed.
 func (d *Directory) Begin(ctx context.Context, host, key string, now time.Time) (*Session, error) {
-	s := &Session{d: d, host: host, id: rand.Text(), turn: make(chan struct{}, 1)}
+	s := &Session{d: d, host: host, id: rand.Text(), turn: make(chan struct{}, 1), making: make(chan struct{}, 1)}
 	value, err := encode(&sessionRecord{Host: host, ID: s.id, BegunAt: now.UTC().Truncate(time.Second)})
 	if err != nil {
 		return nil, err
@@ -107,14 +110,16 @@ func (h *Host) mayWrite(key string) error {
 func (s *Session) Host() string { return s.host }
 
 // change writes what decide makes of some entries, once, and returns the revision of that. now
-// is what the caller believes of these entries, or nil; a key that is not in it has none.
+// is what the caller believes of these entries; a key that is not in it has none. If now is nil,
+// they are read.
 //
-// decide is called with what is known of the entries. It may be called again, with what they are
-// then. A transaction of it that writes nothing means that all is as wanted. Its conditions are
-// those of the entries, the session, and what decide adds.
-func (s *Session) change(ctx context.Context, keys []string, now map[string]Entry, decide func(now map[string]Entry) (Txn, error)) (int64, error) {
-	fresh, sent := false, false // now was read; something was sent that may have happened
-	for {
+// decide is called with what is known of the entries, and called again if that was not so. A
+// transaction of it that writes nothing means that all is as wanted: that, and an error of it,
+// is returned only if the entries were just so at one time.
+func (s *Session) change(ctx context.Context, keys []string, now map[string]Entry, decide decision) (int64, error) {
+	now = maps.Clone(now)
+	sent := false // something was sent that may have happened
+	for failed := 0; ; {
 		if err := s.settle(ctx); err != nil {
 			return 0, unsure(sent, err)
 		}
@@ -123,29 +128,74 @@ func (s *Session) change(ctx context.Context, keys []string, now map[string]Entr
 			if now, err = s.d.read(ctx, keys); err != nil {
 				return 0, unsure(sent, err)
 			}
-			fresh = true
 		}
-		t, err := decide(maps.Clone(now))
-		if err != nil || len(t.Puts)+len(t.Deletes) == 0 {
-			if fresh {
-				return 0, err
-			}
-			now = nil
-			continue
+		t, refused := decide(maps.Clone(now))
+		if refused != nil {
+			t = Txn{}
 		}
 		for _, key := range keys {
 			t.If = append(t.If, Condition{Key: key, Revision: now[key].Revision})
 		}
 		rev, sure, err := s.commit(ctx, t)
-		var conflict *ConflictError
+		conflict, others := errors.AsType[*ConflictError](err)
 		switch {
-		case errors.As(err, &conflict):
+		case others:
 			now[conflict.Key] = conflict.Now // of no use to anybody if it is the session's own
+		case err == nil && t.writes():
+			return rev, nil
+		case err == nil:
+			return 0, refused
 		case sure:
-			return rev, err
+			return 0, err
 		default:
-			sent, now, fresh = true, nil, false
+			sent, now = sent || t.writes(), nil
+			if failed++; failed == attempts {
+				return 0, unsure(sent, err)
+			}
 		}
+	}
+}
+
+// writes tells whether the transaction is to change anything.
+func (t Txn) writes() bool { return len(t.Puts)+len(t.Deletes) > 0 }
+
+// create is change for what makes an entry that was not there, on the condition that it is not
+// there. That may be so once more later, when the entry was deleted; therefore the host's made
+// entry is written with it, and its revision is another condition. So a transaction of this kind
+// never happens twice, also if it is delivered twice. A host makes one thing after the other.
+// now is not nil.
+func (s *Session) create(ctx context.Context, keys []string, now map[string]Entry, decide decision) (int64, error) {
+	if err := enter(ctx, s.making); err != nil {
+		return 0, err
+	}
+	defer func() { <-s.making }()
+	key := s.d.keys.made(s.host)
+	made, err := s.d.put(key, &mark{Host: s.host})
+	if err != nil {
+		return 0, err
+	}
+	now = maps.Clone(now)
+	now[key] = Entry{Key: key, Revision: s.made}
+	rev, err := s.change(ctx, append(slices.Clone(keys), key), now, func(now map[string]Entry) (Txn, error) {
+		t, err := decide(now)
+		if err == nil && len(t.Puts) > 0 {
+			t.Puts = append(t.Puts, made.Puts...)
+		}
+		return t, err
+	})
+	if err == nil && rev > 0 {
+		s.made = rev
+	}
+	return rev, err
+}
+
+// enter waits for its turn until ctx ends.
+func enter(ctx context.Context, turn chan struct{}) error {
+	select {
+	case turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for another write: %w: %w", ErrUnavailable, ctx.Err())
 	}
 }
 
@@ -194,7 +244,9 @@ func (s *Session) commit(ctx context.Context, t Txn) (rev int64, sure bool, err 
 		}
 	case errors.As(err, &conflict), errors.Is(err, ErrFull), errors.Is(err, ErrTxn):
 	default:
-		s.doubt(mine)
+		if t.writes() {
+			s.doubt(mine)
+		}
 		return 0, false, err
 	}
 	return rev, true, err
@@ -259,10 +311,8 @@ func (s *Session) settle(ctx context.Context) error {
 	if !s.doubtful() {
 		return nil
 	}
-	select {
-	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	if err := enter(ctx, s.turn); err != nil {
+		return err
 	}
 	defer func() { <-s.turn }()
 	if !s.doubtful() {

@@ -87,6 +87,8 @@ func TestAnswerLost(t *testing.T) {
 			{memory.Late},
 			{memory.Late, memory.Late, memory.Lost},
 			{memory.Lost, memory.Lost, memory.Lost},
+			{memory.Doubled},
+			{memory.Late, memory.Doubled},
 			{memory.Late, memory.Cut, memory.Cut},
 			{memory.Late, memory.None, memory.Late, memory.Lost},
 		} {
@@ -144,6 +146,21 @@ func TestLateClaim(t *testing.T) {
 	a.store.Next(memory.Late)
 	e := a.mustClaim("cache", "10.77.0.2")
 	qt.Assert(t, qt.IsNil(a.s.Release(t.Context(), []directory.Endpoint{e})[0].Err))
+	qt.Assert(t, qt.HasLen(a.store.Deliver(), 1))
+	qt.Check(t, qt.IsTrue(w.is("", 0, "")))
+}
+
+// Nor does a claim that is delivered twice, after another host has released the endpoint.
+func TestDoubledClaim(t *testing.T) {
+	w := newWorld(t, "a", "b")
+	a, b := w.hosts["a"], w.hosts["b"]
+	a.store.Next(memory.Doubled)
+	e := a.mustClaim("cache", "10.77.0.2")
+	e, err := a.s.Update(t.Context(), e, directory.Moving, "b")
+	qt.Assert(t, qt.IsNil(err))
+	e, err = a.s.Transfer(t.Context(), e, "b")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(b.s.Release(t.Context(), []directory.Endpoint{e})[0].Err))
 	qt.Assert(t, qt.HasLen(a.store.Deliver(), 1))
 	qt.Check(t, qt.IsTrue(w.is("", 0, "")))
 }

@@ -13,13 +13,14 @@ import (
 // Fault is what becomes of the calls of a store.
 type Fault int
 
-// All but None make calls return an error wrapping [directory.ErrUnavailable].
+// All but None and Doubled make calls return an error wrapping [directory.ErrUnavailable].
 const (
 	None    Fault = iota
 	Cut           // nothing happens, and the call fails at once
 	Stalled       // the call waits until its context ends, or the fault does: then it happens
 	Lost          // a Commit happens, and then fails; other calls fail
 	Late          // a Commit fails, and happens when Deliver is called; other calls fail
+	Doubled       // a Commit happens, and happens once more when Deliver is called; no call fails
 )
 
 // patience is how long a call of a stalled store waits if its context has no deadline.
@@ -59,7 +60,7 @@ func (s *Store) Next(f ...Fault) {
 	s.next = append(s.next, f...)
 }
 
-// Deliver makes the commits happen that are Late, in their order, and returns what became of
+// Deliver makes the commits happen that are Late or Doubled, in their order, and returns what became of
 // each. They stay there: calling Deliver again makes them happen twice.
 func (s *Store) Deliver() []error {
 	s.mu.Lock()
@@ -73,7 +74,7 @@ func (s *Store) Deliver() []error {
 	return errs
 }
 
-// Forget drops the commits that are Late: they never happen.
+// Forget drops the commits that are Late or Doubled: they never happen.
 func (s *Store) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +131,7 @@ func ended(ctx context.Context) error {
 // reach is pass for calls that change nothing.
 func (s *Store) reach(ctx context.Context) error {
 	f, err := s.pass(ctx, false)
-	if err == nil && f != None {
+	if err == nil && f != None && f != Doubled {
 		err = fmt.Errorf("%w: it was cut off", directory.ErrUnavailable)
 	}
 	return err
@@ -168,6 +169,9 @@ func (s *Store) Commit(ctx context.Context, t directory.Txn) (int64, error) {
 	}
 	switch f {
 	case None:
+		return s.server.commit(t)
+	case Doubled:
+		s.delay(t)
 		return s.server.commit(t)
 	case Lost:
 		_, _ = s.server.commit(t) // nobody learns what became of it
