@@ -11,10 +11,10 @@ import (
 )
 
 var endTests = []test{
-	{"cancelled", testCancelled},
-	{"deadline-passed", testDeadlinePassed},
-	{"close", testClose},
-	{"close-meanwhile", testCloseMeanwhile},
+	{"cancelled", testCancelled, nil},
+	{"deadline-passed", testDeadlinePassed, nil},
+	{"close", testClose, nil},
+	{"close-meanwhile", testCloseMeanwhile, nil},
 }
 
 // calls are all methods that do something, with a context.

@@ -12,13 +12,13 @@ import (
 )
 
 var entryTests = []test{
-	{"get", testGet},
-	{"values", testValues},
-	{"list", testList},
-	{"list-nothing", testListNothing},
-	{"list-all", testListAll},
-	{"prefixes", testPrefixes},
-	{"revisions", testRevisions},
+	{"get", testGet, nil},
+	{"values", testValues, nil},
+	{"list", testList, nil},
+	{"list-nothing", testListNothing, nil},
+	{"list-all", testListAll, nil},
+	{"prefixes", testPrefixes, nil},
+	{"revisions", testRevisions, nil},
 }
 
 func testGet(h *harness) {

@@ -11,11 +11,11 @@ import (
 )
 
 var keepTests = []test{
-	{"keep", testKeep},
-	{"keep-again", testKeepAgain},
-	{"keep-two", testKeepTwo},
-	{"keep-dropped", testKeepDropped},
-	{"keep-while-cut", testKeepWhileCut},
+	{"keep", testKeep, nil},
+	{"keep-again", testKeepAgain, nil},
+	{"keep-two", testKeepTwo, nil},
+	{"keep-dropped", testKeepDropped, drop},
+	{"keep-while-cut", testKeepWhileCut, cut},
 }
 
 // keep keeps an entry alive until stop is called, which waits until KeepAlive has returned.
@@ -122,9 +122,6 @@ func testKeepTwo(h *harness) {
 
 // Entries that the store has dropped are put again.
 func testKeepDropped(h *harness) {
-	if h.opt.Drop == nil {
-		h.Skip("the suite can't make this store drop what is kept")
-	}
 	h.keep(h.store, "a", "1")
 	h.await("the entry appears", h.there("a", "1"))
 	_, before := h.get("a")
@@ -137,9 +134,6 @@ func testKeepDropped(h *harness) {
 
 // What is to be kept while the store can't be reached appears when it can.
 func testKeepWhileCut(h *harness) {
-	if h.opt.Cut == nil {
-		h.Skip("the suite can't cut this store off")
-	}
 	h.keep(h.store, "a", "1")
 	h.await("the entry appears", h.there("a", "1"))
 	heal := h.opt.Cut(h.T, h.store)

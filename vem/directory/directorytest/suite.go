@@ -46,6 +46,9 @@ func Run(t *testing.T, open func(t *testing.T) directory.Store, opt Options) {
 		opt.Wait = time.Minute
 	}
 	for _, test := range slices.Concat(entryTests, txnTests, watchTests, keepTests, endTests) {
+		if test.needs != nil && !test.needs(opt) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
 			h := &harness{T: t, opt: opt, open: open}
 			h.prefix = fmt.Sprintf("/directorytest/%s-%08x/", test.name, rand.Uint32())
@@ -60,9 +63,14 @@ func Run(t *testing.T, open func(t *testing.T) directory.Store, opt Options) {
 }
 
 type test struct {
-	name string
-	do   func(h *harness)
+	name  string
+	do    func(h *harness)
+	needs func(opt Options) bool // nil: nothing
 }
+
+func cut(opt Options) bool     { return opt.Cut != nil }
+func compact(opt Options) bool { return opt.Compact != nil }
+func drop(opt Options) bool    { return opt.Drop != nil }
 
 // harness is a store under test, with the prefix of one test.
 type harness struct {

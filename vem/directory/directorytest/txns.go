@@ -12,14 +12,14 @@ import (
 )
 
 var txnTests = []test{
-	{"commit", testCommit},
-	{"conflict", testConflict},
-	{"condition-only", testConditionOnly},
-	{"delete-nothing", testDeleteNothing},
-	{"largest", testLargest},
-	{"refused", testRefused},
-	{"compare-and-swap", testCompareAndSwap},
-	{"claim-once", testClaimOnce},
+	{"commit", testCommit, nil},
+	{"conflict", testConflict, nil},
+	{"condition-only", testConditionOnly, nil},
+	{"delete-nothing", testDeleteNothing, nil},
+	{"largest", testLargest, nil},
+	{"refused", testRefused, nil},
+	{"compare-and-swap", testCompareAndSwap, nil},
+	{"claim-once", testClaimOnce, nil},
 }
 
 // All of a transaction has one revision.
