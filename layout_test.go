@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	"restore":  {"snapshot"},
 	"snapshot": {},
 	"vem":      {},
-	"testenv":  {"runtime/api", "runtime/client", "runtime/fault", "vem/netns"},
+	"testenv":  {"runtime/api", "runtime/client", "runtime/fault", "vem/directory/member", "vem/netns"},
 }
 
 // eachFile parses every Go file that is compiled into a binary.

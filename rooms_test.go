@@ -91,6 +91,8 @@ var rooms = []room{
 	{"vem/directory/conflict", []string{"vem/directory"}},
 	{"vem/directory/directorytest", []string{"vem/directory"}},
 	{"vem/directory/memory", []string{"vem/directory"}},
+	{"vem/directory/member", []string{"vem/directory", "vem/directory/etcd", "vem/pause"}},
+	{"vem/directory/etcd", []string{"vem/directory", "vem/pause"}},
 	{"vem/control", []string{"vem/control/controlpb", "vem/control/limit", "vem/control/message", "vem/control/once"}},
 	{"vem/control/message", []string{"vem/control/controlpb", "vem/control/limit", "vem/control/once"}},
 	{"vem/control/controlpb", nil},

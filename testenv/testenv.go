@@ -1,9 +1,10 @@
 // Package testenv is what the tests, the demo and the benchmarks of snapctl
 // stand on. Shipped code never imports it.
 //
-//	testenv        what a test needs, and the programs it runs
+//	testenv           what a test needs, and the programs it runs
 //	testenv/host      scratch hosts: a machine's worth of namespaces
 //	testenv/underlay  the networks between them, and what goes wrong there
+//	testenv/cluster   clusters of the directory, without root
 //	testenv/peer      peers that number every byte
 //	testenv/traffic   many peers that exchange bytes with one another
 //	testenv/leak      what was left behind

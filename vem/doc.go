@@ -39,6 +39,8 @@
 //	cache      what one host knows of the directory
 //	conflict   what a host made alone and can't be so in the installation that it joins
 //	memory     a store of the directory in memory, for tests
+//	etcd       a store of the directory in an etcd cluster
+//	member     runs a member of that cluster beside the daemon
 //	trust      who belongs to an installation: CA, certificates, invitations, TLS
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them
 //	channel    the ways between hosts that an endpoint's packets take

@@ -115,6 +115,11 @@ var ErrNotFound = errors.New("no such entry in the directory")
 // ErrCompacted is that the changes after a revision are not kept any more.
 var ErrCompacted = errors.New("the directory does not keep changes that old any more")
 
+// ErrBehind is that the directory is older than what was read from it before: it was put back to an
+// earlier state, for instance with its disk. Revisions would be given out a second time, so nothing
+// that is known of it holds any more.
+var ErrBehind = errors.New("the directory is older than what it said before")
+
 // ErrFull is that the store takes no more entries; it still can be read, and entries can be
 // deleted. Nothing was done.
 var ErrFull = errors.New("the directory is full")
