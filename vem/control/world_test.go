@@ -224,6 +224,13 @@ func (w *world) count(what string) int {
 	return w.done[what]
 }
 
+// forget has the world have no table any more.
+func (w *world) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.table = message.Table{}
+}
+
 func (w *world) hold(before func(context.Context) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
