@@ -91,6 +91,9 @@ func (s *Stream) typed(err error) error {
 	}
 	st := status.Convert(err)
 	if said := message.FromStatus(st, s.host, s.self); said != nil {
+		if busy, ok := errors.AsType[*message.BusyError](said); ok {
+			return &busy.RefusedError
+		}
 		return said
 	}
 	if st.Code() == codes.Canceled {

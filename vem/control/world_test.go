@@ -25,27 +25,27 @@ import (
 
 // authority is the CA of an installation.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 	pool *x509.CertPool
 }
 
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
+func newAuthority(tb testing.TB) *authority {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	cert, err := x509.ParseCertificate(der)
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
-	return &authority{t: t, key: key, cert: cert, pool: pool}
+	return &authority{t: tb, key: key, cert: cert, pool: pool}
 }
 
 // certificate signs one for a host, valid from now for a while.
@@ -131,46 +131,46 @@ type serving struct {
 }
 
 // serve starts a server of host b, which change may change before.
-func serve(t *testing.T, ca *authority, h Handlers, change func(*ServerOptions)) *serving {
-	t.Helper()
+func serve(tb testing.TB, ca *authority, h Handlers, change func(*ServerOptions)) *serving {
+	tb.Helper()
 	s := &serving{logs: new(logs)}
 	o := ServerOptions{Self: self("b"), TLS: ca.server("b"), PeerOf: peerOf, Handlers: h, Log: s.logs.logger()}
 	if change != nil {
 		change(&o)
 	}
 	var err error
-	s.Server, err = NewServer(t.Context(), o)
-	qt.Assert(t, qt.IsNil(err))
-	s.addr = s.listen(t)
+	s.Server, err = NewServer(tb.Context(), o)
+	qt.Assert(tb, qt.IsNil(err))
+	s.addr = s.listen(tb)
 	return s
 }
 
 // listen has a server serve one more address.
-func (s *serving) listen(t *testing.T) netip.AddrPort {
-	t.Helper()
+func (s *serving) listen(tb testing.TB) netip.AddrPort {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.Close()
-		qt.Check(t, qt.IsNil(<-done))
+		qt.Check(tb, qt.IsNil(<-done))
 	})
 	return addrPort(ln.Addr())
 }
 
 // ask returns what host a asks others with, which change may change before. It knows host b.
-func ask(t *testing.T, ca *authority, change func(*PeersOptions), addrs ...netip.AddrPort) (*Peers, *logs) {
-	t.Helper()
+func ask(tb testing.TB, ca *authority, change func(*PeersOptions), addrs ...netip.AddrPort) (*Peers, *logs) {
+	tb.Helper()
 	l := new(logs)
 	o := PeersOptions{Self: self("a"), TLS: ca.client(ca.certificate("a", time.Hour)), PeerOf: peerOf, Log: l.logger()}
 	if change != nil {
 		change(&o)
 	}
-	p, err := NewPeers(t.Context(), o)
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(p.Close)
-	qt.Assert(t, qt.IsNil(p.Set("b", to(addrs...))))
+	p, err := NewPeers(tb.Context(), o)
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(p.Close)
+	qt.Assert(tb, qt.IsNil(p.Set("b", to(addrs...))))
 	return p, l
 }
 
