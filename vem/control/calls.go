@@ -54,6 +54,9 @@ func call[A any](ctx context.Context, p *Peers, host string, do func(context.Con
 	}
 }
 
+// maxVersions is how often a host may forget the version of the protocol that it chose.
+const maxVersions = 2
+
 // retry knows when a call is to be made again.
 type retry struct {
 	maybeDone bool // an attempt was cut: the host may have done it
@@ -76,7 +79,7 @@ func (r *retry) after(ctx context.Context, l *link, err error) error {
 	switch {
 	case errors.As(said, &busy):
 		return r.wait(ctx, l, busy.After, &busy.RefusedError)
-	case errors.As(said, &version) && r.versions < 2:
+	case errors.As(said, &version) && r.versions < maxVersions:
 		r.versions++
 		l.greetAgain()
 		return nil

@@ -252,6 +252,15 @@ func TestJoin(t *testing.T) {
 		}))
 	}
 	qt.Check(t, qt.Equals(w.count("join"), 1))
+	qt.Check(t, qt.Equals(w.lastCall.Address.Addr(), netip.MustParseAddr("127.0.0.1")))
+	qt.Check(t, qt.Equals(w.lastCall.Host, ""))
+
+	r.ID, r.Protocols = message.ID{}, message.Range{Min: 8, Max: 9}
+	_, versionErr := Join(t.Context(), o, r)
+	var version *message.VersionError
+	qt.Assert(t, qt.ErrorAs(versionErr, &version))
+	qt.Check(t, qt.Equals(version.Ours, r.Protocols))
+	r.Protocols = message.Range{}
 
 	r.ID, r.Secret = message.ID{}, []byte("wrong")
 	_, err := Join(t.Context(), o, r)

@@ -31,13 +31,16 @@
 //
 // A [Stream] carries messages of a kind that this package does not know, such as those of a
 // move. Streams have a connection of their own: a message of a call then never waits in the
-// kernel's send buffer behind the data of a stream. No side keeps more than a window
+// kernel's send buffer behind the data of a stream. (Beside four streams that send as much as
+// they can, on a loaded machine with two cores, half of the calls took 100 us, and 2 ms when they
+// shared the connection; 65 us without streams. See BenchmarkConnect.) No side keeps more than a window
 // ([StreamWindow]) of what the other has not read, and a message that the other does not read
 // for [StallTimeout] ends the stream.
 //
 // # Memory
 //
-// A host of the installation can make a server keep [Limits].Connections times 32 messages
-// of [MaxMessage], [Limits].Streams times [StreamWindow], one table of [MaxRoutes] routes, and
-// 1 MiB of remembered answers. A stranger can make it keep a TLS handshake for some seconds.
+// A host of the installation can make a server keep a window ([StreamWindow]) and a message
+// ([message.MaxMessage]) for each call and stream of its [Limits], one table of
+// [message.MaxRoutes] routes, and 1 MiB of remembered answers: some 35 MiB. A stranger can make
+// it keep a TLS handshake, or one call, for some seconds.
 package control

@@ -134,8 +134,9 @@ func (d *door) welcome(ctx context.Context, raw net.Conn, peers, joins *hall) {
 		cut()
 		return
 	}
-	g := &guestConn{Conn: conn, raw: raw, guest: guest{Caller: message.Caller{Address: from}}}
-	host, known := d.opts.PeerOf(conn.ConnectionState())
+	state := conn.ConnectionState()
+	g := &guestConn{Conn: conn, raw: raw, guest: guest{Caller: message.Caller{Address: from, TLS: &state}}}
+	host, known := d.opts.PeerOf(state)
 	switch {
 	case known:
 		g.guest.Host = host

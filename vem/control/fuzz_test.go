@@ -153,7 +153,7 @@ func (s strict) Counters(_ context.Context, c message.Caller, network string) ([
 	return nil, nil
 }
 
-func (s strict) Join(_ context.Context, r message.JoinRequest) (message.Joined, error) {
+func (s strict) Join(_ context.Context, _ message.Caller, r message.JoinRequest) (message.Joined, error) {
 	s.check(regexp.MustCompile(`\A[a-z0-9-]{1,63}\z`).MatchString(r.Host), "host", r.Host)
 	s.check(len(r.TokenID) > 0 && len(r.TokenID) <= 64 && len(r.Secret) > 0 && len(r.Secret) <= 256 && len(r.CSR) > 0 && len(r.CSR) <= 16<<10, "sizes", r)
 	s.check(len(r.Addresses) > 0 && len(r.Addresses) <= 16, "addresses", r.Addresses)

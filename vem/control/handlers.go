@@ -60,5 +60,5 @@ type Channels interface {
 // Joins lets hosts into the installation.
 type Joins interface {
 	// Join takes a token that it never takes again, and signs the certificate of a new host.
-	Join(ctx context.Context, r message.JoinRequest) (message.Joined, error)
+	Join(ctx context.Context, from message.Caller, r message.JoinRequest) (message.Joined, error)
 }

@@ -85,6 +85,9 @@ func (p *Peers) open(host string) (*link, error) {
 	if l := p.links[host]; l != nil {
 		return l, nil
 	}
+	if err := p.ctx.Err(); err != nil {
+		return nil, err
+	}
 	l, err := newLink(p.ctx, host, &p.opts)
 	if err != nil {
 		return nil, err

@@ -226,10 +226,7 @@ func (s *peerService) Counters(ctx context.Context, m *pb.CountersRequest) (*pb.
 	return message.ToCounters(all), nil
 }
 
-func (s *peerService) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeAnswer, error) {
-	if _, err := s.enter(ctx); err != nil {
-		return nil, err
-	}
+func (s *peerService) Probe(_ context.Context, m *pb.ProbeRequest) (*pb.ProbeAnswer, error) {
 	var c message.Checks
 	c.Bytes("padding", m.GetPadding(), 0, MaxPadding)
 	c.That(m.GetWantBytes() <= MaxPadding, "wanted padding", "has %d bytes, and may have %d", m.GetWantBytes(), MaxPadding)
@@ -312,7 +309,9 @@ func (s *joinService) Join(ctx context.Context, m *pb.JoinRequest) (*pb.JoinAnsw
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := s.opts.Self.Protocols.Common(r.Protocols); !ok {
+	who, _ := caller(ctx) // a stranger, of whom the address is known
+	var ok bool
+	if who.Protocol, ok = s.opts.Self.Protocols.Common(r.Protocols); !ok {
 		return nil, s.versionError(r.Host, r.Protocols, r.Version)
 	}
 	if s.opts.Handlers.Joins == nil {
@@ -320,7 +319,7 @@ func (s *joinService) Join(ctx context.Context, m *pb.JoinRequest) (*pb.JoinAnsw
 	}
 	// Whoever has the secret, and asks for the same key, may have the same answer again.
 	return doOnce(ctx, s.Server, once.Name{ID: r.ID}, m, func(ctx context.Context) (*pb.JoinAnswer, error) {
-		j, err := s.opts.Handlers.Joins.Join(ctx, r)
+		j, err := s.opts.Handlers.Joins.Join(ctx, who, r)
 		if err != nil {
 			return nil, err
 		}

@@ -65,9 +65,8 @@ func (p *Peers) Probe(ctx context.Context, host string, a Address, padding int) 
 }
 
 func (l *link) probe(ctx context.Context, cc *grpc.ClientConn, conn *dialled, padding int) (ProbeResult, error) {
-	version := l.opts.Self.Protocols.Max
 	begin := time.Now()
-	answer, err := pb.NewPeerClient(cc).Probe(inProtocol(ctx, version), &pb.ProbeRequest{Padding: make([]byte, padding), WantBytes: uint32(padding)})
+	answer, err := pb.NewPeerClient(cc).Probe(ctx, &pb.ProbeRequest{Padding: make([]byte, padding), WantBytes: uint32(padding)})
 	r := ProbeResult{RoundTrip: time.Since(begin), MTU: mtu(conn.raw)}
 	switch {
 	case err == nil && len(answer.GetPadding()) != padding:
@@ -137,7 +136,7 @@ func Join(ctx context.Context, o JoinOptions, r message.JoinRequest) (message.Jo
 	}
 	d := dialer{tls: o.TLS, explain: o.Explain}
 	l := &link{opts: &PeersOptions{Self: message.Self{Version: r.Version, Protocols: r.Protocols}}}
-	var again retry
+	again := retry{versions: maxVersions} // the request says which versions there are
 	for {
 		conn, tried := d.dial(ctx, addrs)
 		if conn == nil && !again.maybeDone {

@@ -301,14 +301,14 @@ func (w *world) Counters(ctx context.Context, from message.Caller, network strin
 	return []message.Counters{{Network: network, Module: "tunnel", BytesIn: 1 << 40, UpFor: time.Hour, IdleFor: time.Second}}, w.do(ctx, "counters", from)
 }
 
-func (w *world) Join(ctx context.Context, r message.JoinRequest) (message.Joined, error) {
+func (w *world) Join(ctx context.Context, from message.Caller, r message.JoinRequest) (message.Joined, error) {
 	if string(r.Secret) != "secret" {
 		return message.Joined{}, &message.RefusedError{Why: "the token is not valid", Hint: "make a new one: snapctl host invite"}
 	}
 	return message.Joined{
 		Credentials:  message.Credentials{Chain: append([]byte("chain of "), r.CSR...), Authorities: []byte("ca")},
 		Installation: "i", Directory: []string{"https://192.0.2.1:2379"},
-	}, w.do(ctx, "join", message.Caller{})
+	}, w.do(ctx, "join", from)
 }
 
 // connectRequest is one that passes all checks.

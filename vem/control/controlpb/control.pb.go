@@ -1,7 +1,8 @@
 // What the VEMs of an installation say to each other, on one TCP port over mutual TLS 1.3.
 //
 // Rules for whoever changes this file:
-//  - Hello never changes its meaning: with it two hosts find out what else they have in common.
+//  - Hello and Probe never change their meaning: with Hello two hosts find out what else they
+//    have in common.
 //  - A new field is optional, and means what hosts did before when it is absent. Unknown fields
 //    are ignored.
 //  - A new value of an enum, or another meaning of a field, is a new protocol version: a host
@@ -18,13 +19,12 @@
 package controlpb
 
 import (
-	reflect "reflect"
-	sync "sync"
-	unsafe "unsafe"
-
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	reflect "reflect"
+	sync "sync"
+	unsafe "unsafe"
 )
 
 const (

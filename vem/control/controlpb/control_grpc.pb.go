@@ -1,7 +1,8 @@
 // What the VEMs of an installation say to each other, on one TCP port over mutual TLS 1.3.
 //
 // Rules for whoever changes this file:
-//  - Hello never changes its meaning: with it two hosts find out what else they have in common.
+//  - Hello and Probe never change their meaning: with Hello two hosts find out what else they
+//    have in common.
 //  - A new field is optional, and means what hosts did before when it is absent. Unknown fields
 //    are ignored.
 //  - A new value of an enum, or another meaning of a field, is a new protocol version: a host
@@ -19,7 +20,6 @@ package controlpb
 
 import (
 	context "context"
-
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -153,7 +153,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// For hosts of the installation. Every call but Hello carries the protocol version that Hello
+// For hosts of the installation. Every call but Hello and Probe carries the protocol version that Hello
 // chose, in the metadata "snapctl-protocol".
 type PeerClient interface {
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloAnswer, error)
@@ -291,7 +291,7 @@ type Peer_OpenClient = grpc.BidiStreamingClient[Chunk, Chunk]
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
 //
-// For hosts of the installation. Every call but Hello carries the protocol version that Hello
+// For hosts of the installation. Every call but Hello and Probe carries the protocol version that Hello
 // chose, in the metadata "snapctl-protocol".
 type PeerServer interface {
 	Hello(context.Context, *HelloRequest) (*HelloAnswer, error)

@@ -8,6 +8,7 @@ package message
 
 import (
 	"crypto/rand"
+	"crypto/tls"
 	"net/netip"
 	"time"
 )
@@ -60,11 +61,13 @@ type Self struct {
 
 // Caller is the host that asks.
 type Caller struct {
-	Host string // as its certificate says
+	Host string // as its certificate says; "": it has none, and wants to join
 	// Address is where its connection comes from.
 	Address netip.AddrPort
 	// Protocol is the version that both use.
 	Protocol uint32
+	// TLS is the state of its connection, with its certificate.
+	TLS *tls.ConnectionState
 }
 
 // Greeting is what a host said when it was greeted.
