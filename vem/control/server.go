@@ -29,7 +29,7 @@ import (
 type Limits struct {
 	limit.Budget // of each host: 64 calls, 16 streams, 500 a second, 1000 at once
 
-	Connections int           // of each host: 8
+	Connections int           // of each host, those of its probes included: 32
 	Handshakes  int           // under way, and of one source at most a quarter: 64
 	Strangers   int           // connected, without a certificate, and of one source at most a quarter: 16
 	Hurry       time.Duration // within which a handshake, and then a stranger's call, is done: 5 s
@@ -41,7 +41,7 @@ func (l Limits) orDefaults() Limits {
 	or(&l.Streams, 16)
 	or(&l.PerSecond, 500)
 	or(&l.Burst, 1000)
-	or(&l.Connections, 8)
+	or(&l.Connections, 32)
 	or(&l.Handshakes, 64)
 	or(&l.Strangers, 16)
 	or(&l.Hurry, 5*time.Second)
