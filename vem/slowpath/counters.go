@@ -31,6 +31,8 @@ const (
 	TooMany
 	// Nobody is one for an address that nobody has.
 	Nobody
+	// Barred is one from a source for which there is no way to its destination.
+	Barred
 	// Expired is one for which no way was found in time.
 	Expired
 	// Refused is one that the kernel did not take back, since its device is down or gone.
@@ -42,7 +44,7 @@ const (
 
 var reasonNames = [reasons]string{
 	"kept", "malformed", "foreign", "broadcast", "destination-full", "source-full", "full", "scan", "too-many",
-	"nobody", "expired", "refused", "closed",
+	"nobody", "barred", "expired", "refused", "closed",
 }
 
 // String returns a short name in lower case, with hyphens.

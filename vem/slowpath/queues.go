@@ -146,12 +146,17 @@ func (q *queues) keep(d *destination, from netip.Addr, raw []byte) {
 func (q *queues) take(d *destination, n int) []frame {
 	list := d.take(n)
 	for _, f := range list {
-		d.bytes -= f.cost()
-		f.from.bytes -= f.cost()
-		q.bytes -= f.cost()
-		q.forgetSource(f.from)
+		q.uncount(d, f)
 	}
 	return list
+}
+
+// uncount takes a frame that does not wait any more out of the sums.
+func (q *queues) uncount(d *destination, f frame) {
+	d.bytes -= f.cost()
+	f.from.bytes -= f.cost()
+	q.bytes -= f.cost()
+	q.forgetSource(f.from)
 }
 
 // acquit ends that a destination counts for the source that began it.

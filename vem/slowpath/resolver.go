@@ -9,6 +9,10 @@ import (
 // ErrNobody is the answer of a [Resolver] that knows that nobody has the address.
 var ErrNobody = errors.New("nobody has the address")
 
+// ErrSource is the answer of a [Resolver] that has no way for the source of a query, though it may
+// have one for others.
+var ErrSource = errors.New("no way for this source")
+
 // Query asks for a way to a destination.
 type Query struct {
 	Network     string
@@ -24,7 +28,8 @@ type Resolver interface {
 	// the way was opened: it returns that way, or one whose methods find everything done.
 	//
 	// It returns an error wrapping [ErrNobody] if nobody has the address: those who send there
-	// are told so. After any other error the packets go on waiting, and it is asked again.
+	// are told so. After one wrapping [ErrSource] the same is true of the source alone, and it is
+	// not remembered; if packets of another one wait it is asked for that. After any other error the packets go on waiting, and it is asked again.
 	// It returns soon after ctx has ended.
 	Resolve(ctx context.Context, q Query) (Way, error)
 }

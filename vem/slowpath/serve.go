@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/pause"
@@ -74,6 +75,9 @@ func (q *queues) ask(ctx context.Context, d *destination) (again bool) {
 		return false // ended, gated, or there is a way
 	case errors.Is(err, ErrNobody):
 		return q.absent(d)
+	case errors.Is(err, ErrSource):
+		q.bar(d, query.Source)
+		return false
 	}
 	q.count.failures.Add(1)
 	if !time.Now().Before(q.deadline(d)) {
@@ -205,6 +209,34 @@ func (q *queues) absent(d *destination) (again bool) {
 	q.mu.Unlock()
 	q.turnAway(list, Nobody)
 	return false
+}
+
+// bar turns away what waits from a source, and lets it be asked for the next one's.
+func (q *queues) bar(d *destination, from netip.Addr) {
+	q.mu.Lock()
+	if d.state != Asking {
+		q.mu.Unlock()
+		return
+	}
+	var barred, rest []frame
+	for _, f := range d.waiting {
+		if f.from.address == from {
+			barred = append(barred, f)
+			q.uncount(d, f)
+		} else {
+			rest = append(rest, f)
+		}
+	}
+	d.waiting = rest
+	q.acquit(d)
+	if len(rest) == 0 {
+		q.drop(d)
+	} else {
+		d.first, d.starter = rest[0].from.address, rest[0].from
+		d.starter.destinations++
+	}
+	q.mu.Unlock()
+	q.turnAway(barred, Barred)
 }
 
 // expire gives up.
