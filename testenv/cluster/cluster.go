@@ -28,6 +28,7 @@ type Host struct {
 	*member.Member
 	Config member.Config
 	IP     string
+	Client *tls.Config // nil: the installation's, if the member has TLS
 }
 
 // Installation is what the hosts of a test have in common.
@@ -45,9 +46,19 @@ type Installation struct {
 // change the configuration of each before it is started; nil: as it is.
 func New(t *testing.T, n int, change func(c *member.Config)) *Installation {
 	t.Helper()
+	return NewWith(t, n, func(h *Host) {
+		if change != nil {
+			change(&h.Config)
+		}
+	})
+}
+
+// NewWith is New with a function that may change more of each host.
+func NewWith(t *testing.T, n int, change func(h *Host)) *Installation {
+	t.Helper()
 	in := Prepare(t)
 	for i := range n {
-		in.Add(t, i+1, change)
+		change(in.Add(t, i+1, nil))
 	}
 	var cluster []member.Peer
 	for _, h := range in.Hosts {
@@ -117,7 +128,10 @@ func (h *Host) Open(t *testing.T, in *Installation) {
 	t.Helper()
 	opt := member.Options{Exe: in.Exe, Config: h.Config, Log: in.Log}
 	if h.Config.ClientTLS != nil {
-		opt.TLS = in.TLS(t)
+		opt.TLS = h.Client
+		if opt.TLS == nil {
+			opt.TLS = in.TLS(t)
+		}
 	}
 	m, err := member.Open(opt)
 	if err != nil {

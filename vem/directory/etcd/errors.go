@@ -75,7 +75,7 @@ func (s *Store) probe(ctx context.Context, opt Options) error {
 		return s.silence(ctx, err)
 	}
 	why := explain(s.translate(ctx, err))
-	if opt.TLS == nil || errors.Is(why, ErrTrust) || errors.Is(why, ErrNotEtcd) || code(err) != codes.Unavailable {
+	if opt.TLS == nil || errors.Is(why, ErrTrust) || code(err) != codes.Unavailable {
 		return why
 	}
 	// In TLS 1.3 a server refuses a client's certificate after the client has begun to write, so
@@ -161,6 +161,8 @@ func explain(err error) error {
 	case has("HTTP/1", "missing selected ALPN property", "unexpected HTTP status code", "server preface"),
 		code(err) == codes.Unimplemented, code(err) == codes.Unknown && has("content-type"):
 		return fmt.Errorf("%w, or it wants TLS: %w", ErrNotEtcd, err)
+	case has("authentication handshake failed") && !has("EOF", "connection reset", "broken pipe", "timeout", "deadline"):
+		return fmt.Errorf("%w: this host refuses its certificate: %w", ErrTrust, err)
 	default:
 		return err
 	}
