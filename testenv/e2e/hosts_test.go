@@ -91,8 +91,10 @@ func (hs *hosts) member(i int) traffic.Member {
 }
 
 // everyone starts traffic among an app of each world and a stranger.
-func (hs *hosts) everyone(ctx context.Context) *traffic.Mesh {
+func (hs *hosts) everyone() *traffic.Mesh {
 	hs.t.Helper()
+	ctx, cancel := context.WithTimeout(hs.t.Context(), 2*time.Minute)
+	defer cancel()
 	members := []traffic.Member{hs.stranger("stranger")}
 	for i := range hs.worlds {
 		members = append(members, hs.member(i))
@@ -120,7 +122,7 @@ func TestHosts(t *testing.T) {
 	hs := newHosts(t, "alpha", "beta", "gamma")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	mesh := hs.everyone(ctx)
+	mesh := hs.everyone()
 	alpha, beta, gamma := hs.worlds[0], hs.worlds[1], hs.worlds[2]
 
 	alpha.Hibernate("peer")
@@ -145,7 +147,7 @@ func TestHostsByChance(t *testing.T) {
 	hs := newHosts(t, "alpha", "beta", "gamma")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute+time.Duration(rounds)*30*time.Second)
 	defer cancel()
-	mesh := hs.everyone(ctx)
+	mesh := hs.everyone()
 	for range rounds {
 		d, err := hs.net.Disturb(ctx, random)
 		qt.Assert(t, qt.IsNil(err))
