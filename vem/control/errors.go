@@ -59,9 +59,15 @@ func (e *UnreachableError) Unwrap() []error {
 	return all
 }
 
-// Remedy says what to do.
+// Remedy says what to do; "" if the error says so itself.
 func (e *UnreachableError) Remedy() string {
-	var expired *x509.CertificateInvalidError
+	for _, why := range e.Unwrap() {
+		var known interface{ Remedy() string } // what Explain has made of an error of TLS, say
+		if errors.As(why, &known) {
+			return known.Remedy()
+		}
+	}
+	var expired x509.CertificateInvalidError
 	text := e.Error()
 	switch {
 	case len(e.Tried) == 0 && e.Err == nil:

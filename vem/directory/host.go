@@ -22,6 +22,7 @@ type Host struct {
 	// host.
 	Key       string     `json:"key"`
 	Underlays []Underlay `json:"underlays,omitempty"`
+	Port      uint16     `json:"port,omitempty"` // TCP, of its control channel
 	// Release is that of the host's snapctl, to be shown. Protocols are the versions of the
 	// control protocol that it speaks, from the first to the last.
 	Release   string    `json:"release,omitempty"`

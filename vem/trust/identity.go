@@ -26,7 +26,7 @@ const maxChain = 16 << 10
 type Identity struct {
 	folder folder
 	now    func() time.Time
-	peer   Peer // its times are those of the certificate that was opened
+	peer   Peer // its times are those of the certificate that was opened: see Peer
 	ca     *x509.Certificate
 	roots  *x509.CertPool
 	// renewing has room for the one Renew that is at work.
@@ -239,6 +239,13 @@ func (i *Identity) Installation() InstallationID { return i.peer.Installation }
 
 // Member returns the ID that this host has had since it joined.
 func (i *Identity) Member() MemberID { return i.peer.Member }
+
+// Peer returns what this host is to others, with the times of the certificate in use.
+func (i *Identity) Peer() Peer {
+	p, leaf := i.peer, i.current.Load().Leaf
+	p.Issued, p.Expires = issued(leaf), leaf.NotAfter
+	return p
+}
 
 // CA returns the fingerprint of the installation's CA.
 func (i *Identity) CA() Fingerprint { return fingerprint(i.ca.RawSubjectPublicKeyInfo) }

@@ -45,6 +45,9 @@ type HandshakeError struct {
 
 func (e *HandshakeError) Error() string { return e.text }
 
+// Remedy is empty: the error itself says what to do.
+func (e *HandshakeError) Remedy() string { return "" }
+
 // Unwrap returns the reasons.
 func (e *HandshakeError) Unwrap() []error { return e.Reasons }
 

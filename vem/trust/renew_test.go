@@ -74,6 +74,7 @@ func TestRenew(t *testing.T) {
 	peer, _ := PeerOf(m.atServer)
 	qt.Assert(t, qt.Equals(peer.Member, before))
 	qt.Assert(t, qt.IsTrue(peer.Expires.Equal(b.Expires())))
+	qt.Assert(t, qt.DeepEquals(peer, b.Peer()))
 	qt.Assert(t, qt.IsNil(open.Close()))
 	qt.Assert(t, qt.IsNil(<-done))
 

@@ -1,0 +1,271 @@
+package membership
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/trust"
+)
+
+// Options are what a [Membership] is made from. All fields are required but Now and Removed.
+type Options struct {
+	// Dir is the directory for what this host remembers of its installation. It is made, with
+	// mode 0700, when the host makes or joins one.
+	Dir string
+	// Self is what this host says of itself in the directory; name, key and addresses are
+	// filled in.
+	Self directory.Host
+	// Port is that of the control channel, if a Place has none.
+	Port        uint16
+	Directories Directories
+	Gate        Gate
+	// Addresses returns those of this host's network devices.
+	Addresses func() ([]Address, error)
+	// Removed is told that a host was removed here: its connections are to be closed.
+	Removed func(host string)
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Directories gives access to the directory of an installation, as a host of it.
+type Directories interface {
+	// Make makes a new directory, and returns it with the URLs at which other hosts have it:
+	// those that were given, of the operator's own cluster, or if there are none that of a
+	// member which it starts beside this daemon. Called again it opens what it has made.
+	Make(ctx context.Context, self *trust.Identity, given []string) (s directory.Store, urls []string, err error)
+	// Open returns the directory at these URLs. It does not have to be reachable.
+	Open(ctx context.Context, self *trust.Identity, urls []string) (directory.Store, error)
+}
+
+// Gate is the way to the hosts of the installation that have the CA.
+type Gate interface {
+	// Join asks a host of the installation to let this host in. That host calls Admit.
+	Join(ctx context.Context, a Application) (Welcome, error)
+	// Renew asks a host that has the CA to renew this host's certificate. That host calls Renew.
+	Renew(ctx context.Context, csr []byte) (chain []byte, err error)
+}
+
+// Application is what a host asks to be let in with.
+type Application struct {
+	At      string      // HOST:PORT of a host of the installation
+	TLS     *tls.Config // trusts hosts of that installation only
+	Request trust.JoinRequest
+	Place   Place // of the host that asks
+}
+
+// Welcome is what a host gets that was let in.
+type Welcome struct {
+	Installation string
+	Chain        []byte   // see [trust.Accept]
+	Directory    []string // URLs
+}
+
+// Membership is what this host is in an installation, if it is in one. Its methods may be called
+// at the same time; those that change what this host is wait for each other.
+type Membership struct {
+	opt  Options
+	turn chan struct{} // has room for the one who changes something
+	self atomic.Pointer[member]
+	came chan struct{} // closed when this host is in an installation
+}
+
+// member is this host as one of an installation. Only its directory is made later.
+type member struct {
+	record   record
+	identity *trust.Identity
+	store    directory.Store
+	invites  *invites // nil: this host does not have the CA
+
+	opened atomic.Pointer[directory.Directory]
+}
+
+// Open returns what this host is, from what an earlier daemon has written. The directory does not
+// have to be reachable. The caller closes it.
+func Open(ctx context.Context, o Options) (*Membership, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	m := &Membership{opt: o, turn: make(chan struct{}, 1), came: make(chan struct{})}
+	r, err := m.load()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && r.Phase != joined {
+		return m, nil
+	}
+	if err == nil {
+		err = m.resume(ctx, r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the membership of this host: %w", err)
+	}
+	return m, nil
+}
+
+// resume opens what a member has.
+func (m *Membership) resume(ctx context.Context, r record) error {
+	identity, err := trust.Open(m.hostDir(), m.opt.Now)
+	if err != nil {
+		return err
+	}
+	s := &member{record: r, identity: identity}
+	authority, err := trust.OpenAuthority(m.caDir(), trust.AuthorityOptions{Now: m.opt.Now})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if s.store, err = m.opt.Directories.Open(ctx, identity, r.Directory); err != nil {
+		return err
+	}
+	if authority != nil {
+		s.invites = newInvites(authority, s, m.opt.Now)
+	}
+	m.arrive(s)
+	return nil
+}
+
+// arrive makes this host a member.
+func (m *Membership) arrive(s *member) {
+	m.self.Store(s)
+	close(m.came)
+}
+
+// Close lets go of the directory. Nothing else ends.
+func (m *Membership) Close() error {
+	s := m.self.Load()
+	if s == nil {
+		return nil
+	}
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
+	return errors.Join(m.remember(s), s.store.Close())
+}
+
+// remember writes what this host has seen of the directory.
+func (m *Membership) remember(s *member) error {
+	d := s.opened.Load()
+	if d == nil || d.Known() == s.record.Known {
+		return nil
+	}
+	r := s.record
+	r.Known = d.Known()
+	return m.save(r)
+}
+
+// Identity returns the certificate and key of this host, or nil if it is in no installation.
+func (m *Membership) Identity() *trust.Identity {
+	if s := m.self.Load(); s != nil {
+		return s.identity
+	}
+	return nil
+}
+
+// Directory returns the directory of the installation. Returns an *[Error] if this host is in no
+// installation, and what directory.Open returns.
+func (m *Membership) Directory(ctx context.Context) (*directory.Directory, error) {
+	s, err := m.member()
+	if err != nil {
+		return nil, err
+	}
+	return s.directory(ctx)
+}
+
+func (s *member) directory(ctx context.Context) (*directory.Directory, error) {
+	if d := s.opened.Load(); d != nil {
+		return d, nil
+	}
+	d, err := directory.Open(ctx, s.store, string(s.identity.Installation()), s.record.Known)
+	if err != nil {
+		return nil, err
+	}
+	if !s.opened.CompareAndSwap(nil, d) {
+		return s.opened.Load(), nil
+	}
+	return d, nil
+}
+
+// member returns what this host is, or an *[Error].
+func (m *Membership) member() (*member, error) {
+	if s := m.self.Load(); s != nil {
+		return s, nil
+	}
+	return nil, &Error{
+		Text:   "this host is in no installation",
+		Remedy: "make one with \"snapctl host init\", or join one with \"snapctl host join\"",
+	}
+}
+
+// begin waits for the turn of a host that comes to an installation. done gives it back.
+func (m *Membership) begin(ctx context.Context) (done func(), err error) {
+	select {
+	case m.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("another operation on the membership of this host is at work: %w", ctx.Err())
+	}
+	done = func() { <-m.turn }
+	if s := m.self.Load(); s != nil {
+		done()
+		return nil, &Error{
+			Text:   fmt.Sprintf("this host is host %s of installation %s already", s.identity.Host(), s.identity.Installation()),
+			Remedy: "to have it in another installation, remove it from this one first, on another host",
+		}
+	}
+	return done, nil
+}
+
+// complete fills a Place in.
+func (m *Membership) complete(p Place) (Place, error) {
+	if p.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return p, fmt.Errorf("read the name of this host: %w", err)
+		}
+		name, _, _ = strings.Cut(name, ".")
+		p.Name = strings.ToLower(name)
+	}
+	if err := trust.CheckHost(p.Name); err != nil {
+		return p, &Error{Text: err.Error(), Remedy: "give it a name with --name"}
+	}
+	if p.Port == 0 {
+		p.Port = m.opt.Port
+	}
+	if len(p.Addresses) == 0 {
+		var err error
+		if p.Addresses, err = m.opt.Addresses(); err != nil {
+			return p, fmt.Errorf("look for addresses of this host: %w", err)
+		}
+	}
+	if len(p.Addresses) == 0 {
+		return p, &Error{Text: "this host has no address that other hosts could reach", Remedy: "give it one with --address"}
+	}
+	return p, nil
+}
+
+// entry is what the directory says of this host.
+func (m *Membership) entry(p Place, member trust.MemberID) directory.Host {
+	h := m.opt.Self
+	h.Name, h.Key, h.JoinedAt = p.Name, string(member), m.opt.Now().UTC().Truncate(time.Second)
+	h.Port = p.Port
+	for _, a := range p.Addresses {
+		h.Underlays = append(h.Underlays, directory.Underlay{Addr: a.Addr, Interface: a.Device, Priority: a.Priority})
+	}
+	return h
+}
+
+func (m *Membership) hostDir() string { return filepath.Join(m.opt.Dir, "host") }
+func (m *Membership) caDir() string   { return filepath.Join(m.opt.Dir, "ca") }
+
+// ports returns where the control channel of a host is.
+func ports(p Place) (list []netip.AddrPort) {
+	for _, a := range p.Addresses {
+		list = append(list, netip.AddrPortFrom(a.Addr, p.Port))
+	}
+	return list
+}
