@@ -86,6 +86,7 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/control/message", "vem/fabric", "vem/peering", "vem/slowpath"}},
 	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/slowpath"}},
+	{"vem/membership/wire", []string{"vem/control", "vem/control/message", "vem/membership", "vem/trust"}},
 	{"vem/membership", []string{"vem/directory", "vem/pause", "vem/trust"}},
 	{"vem/directory/cache", []string{"vem/directory"}},
 	{"vem/directory/conflict", []string{"vem/directory"}},

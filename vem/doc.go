@@ -35,6 +35,7 @@
 // And what several hosts have in common:
 //
 //	membership how hosts make an installation, join it and leave it
+//	wire       how they join over the control channel
 //	directory  who owns which endpoint, which hosts and networks there are
 //	cache      what one host knows of the directory
 //	conflict   what a host made alone and can't be so in the installation that it joins
