@@ -42,21 +42,103 @@ func (f *Fabric) Far() (Far, error) {
 	}, nil
 }
 
-// PassOn makes the slow path's device in the fabric, which has Ethernet headers, pass on
-// what the slow path writes: to endpoints here, and to those of other hosts, these also by
-// routes that are not open to all yet. The device's name is its name in the fabric.
-func (f *Fabric) PassOn(ctx context.Context, device string) error {
+// SetSelf gives the host addresses of the network that endpoints of other hosts see it at, and
+// reach it at. They must be nobody else's; a zero one gives none. Endpoints of this host see it
+// at the gateway's addresses, which every host has: only what goes to other hosts is
+// translated, without state, as it is for an endpoint with an inside address.
+func (f *Fabric) SetSelf(ctx context.Context, a4, a6 netip.Addr) error {
+	if err := f.usable(ctx); err != nil {
+		return err
+	}
+	far, err := f.Far()
+	if err != nil {
+		return err
+	}
+	if err := f.setSelf(far.Remotes, a4, a6); err != nil {
+		return fmt.Errorf("set the host's addresses in network %s: %w", f.cfg.Network, err)
+	}
+	return nil
+}
+
+func (f *Fabric) setSelf(remotes *fastpath.Remotes, a4, a6 netip.Addr) error {
+	for _, n := range f.prefixes() {
+		a := a4
+		if n.gateway.Is6() {
+			a = a6
+		}
+		if a.IsValid() && (!n.prefix.Contains(a) || a == n.gateway) {
+			return fmt.Errorf("%w: %s is not an address of %s for the host", ErrConfig, a, n.prefix)
+		}
+		before, err := f.self(n)
+		if err != nil {
+			return err
+		}
+		for _, b := range before {
+			if b == a {
+				continue
+			}
+			if err := f.fast.Remove(b); err != nil {
+				return err
+			}
+			if err := f.in.nl.RouteDel(f.selfRoute(b)); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove route to %s: %w", b, err)
+			}
+		}
+		if !a.IsValid() {
+			continue
+		}
+		if err := f.in.route(*f.selfRoute(a)); err != nil { // for the next Open to find it
+			return err
+		}
+		if err := f.fast.Put(a, n.gateway, f.uplink, fastpath.Plain); err != nil {
+			return err
+		}
+	}
+	return remotes.SetSelf(a4, a6)
+}
+
+func (f *Fabric) selfRoute(a netip.Addr) *netlink.Route {
+	return &netlink.Route{LinkIndex: f.uplink, Dst: ipNet(single(a)), Scope: netlink.SCOPE_LINK}
+}
+
+// self returns the addresses that the host has for other hosts: one, or two after a SetSelf
+// that was cut short.
+func (f *Fabric) self(n hostNet) (list []netip.Addr, err error) {
+	all, err := f.in.nl.RouteListFiltered(family(n.gateway), &netlink.Route{LinkIndex: f.uplink}, netlink.RT_FILTER_OIF)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range all {
+		if a, ok := hostRoute(r); ok && n.prefix.Contains(a) && a != n.gateway {
+			list = append(list, a)
+		}
+	}
+	return list, nil
+}
+
+// PassOn makes the slow path's device pass on what the slow path writes: to endpoints here, and
+// to those of other hosts, these also by routes that are not open to all yet. Call it when that
+// device has been made; [Open] does it for one that is there.
+func (f *Fabric) PassOn(ctx context.Context) error {
 	if err := f.usable(ctx); err != nil {
 		return err
 	}
 	if f.fast == nil {
-		return fmt.Errorf("pass packets on from device %s: %w", device, f.fastPath)
+		return fmt.Errorf("pass packets on from device %s: %w", SlowDevice, f.fastPath)
 	}
-	dev, err := f.in.nl.LinkByName(device)
-	if err != nil {
-		return fmt.Errorf("pass packets on from device %s: %w", device, err)
+	if err := f.passOn(f.fast); err != nil {
+		return fmt.Errorf("pass packets on from device %s: %w", SlowDevice, err)
 	}
-	return f.fast.Install(f.in.nl, dev.Attrs().Index, fastpath.Waiting)
+	return nil
+}
+
+// passOn does nothing if there is no slow path.
+func (f *Fabric) passOn(table *fastpath.Table) error {
+	dev, err := f.in.link(SlowDevice)
+	if err != nil || dev == nil {
+		return err
+	}
+	return table.Install(f.in.nl, dev.Attrs().Index, fastpath.Waiting)
 }
 
 // narrow adds a table of routes for packets marked with a size, whose number is that size. The

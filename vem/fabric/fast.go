@@ -55,7 +55,11 @@ func (f *Fabric) fill(table *fastpath.Table) error {
 				continue
 			}
 			m := inside[r.LinkIndex]
-			if err := table.Put(a, m.inside(a), r.LinkIndex, m.kind()); err != nil {
+			in := m.inside(a)
+			if r.LinkIndex == f.uplink {
+				in = f.gateway(a)
+			}
+			if err := table.Put(a, in, r.LinkIndex, m.kind()); err != nil {
 				return err
 			}
 			devices[r.LinkIndex] = struct{}{}
@@ -70,7 +74,7 @@ func (f *Fabric) fill(table *fastpath.Table) error {
 			return err
 		}
 	}
-	return nil
+	return f.passOn(table)
 }
 
 // hostRoute returns the address of a route to a single one.
@@ -131,4 +135,12 @@ func (f *Fabric) lengthen(dev netlink.Link, ep Endpoint) error {
 		}
 	}
 	return nil
+}
+
+// gateway returns the host's address of a family.
+func (f *Fabric) gateway(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return f.cfg.space().Gateway4()
+	}
+	return f.cfg.space().Gateway6()
 }

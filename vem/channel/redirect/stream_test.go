@@ -31,7 +31,7 @@ func serve(tb testing.TB, a app) {
 var busy = peer.Pattern{MaxChunk: 1 << 16, MaxPause: 2 * time.Millisecond}
 
 // load opens numbered streams and flows from an app to an address.
-func load(tb testing.TB, from app, to netip.Addr) *peer.Load {
+func load(tb testing.TB, from peer.Dialer, to netip.Addr) *peer.Load {
 	tb.Helper()
 	at := net.JoinHostPort(to.String(), "7")
 	l, err := peer.Dial(tb.Context(), from, peer.Target{TCP: at, Connections: 4, UDP: at, Flows: 2, Pattern: busy})

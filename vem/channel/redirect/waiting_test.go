@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/fabric"
 )
 
 // tap makes the slow path's device in a host's fabric, and returns its other side.
@@ -50,7 +51,7 @@ func TestWaiting(t *testing.T) {
 			clone := endpoint(4)
 			clone.Inside4, clone.Inside6 = inside.Addr4, inside.Addr6
 			a, b, c, near := w.attach(w.alpha, endpoint(2)), w.attach(w.beta, endpoint(3)), w.attach(w.beta, clone), w.attach(w.alpha, endpoint(5))
-			tap := w.alpha.tap(t, "waiting0")
+			tap := w.alpha.tap(t, fabric.SlowDevice)
 			type target struct {
 				app app
 				fd  int
@@ -62,7 +63,7 @@ func TestWaiting(t *testing.T) {
 			}
 			// An endpoint here comes before a route.
 			for range 2 { // and again after a restart
-				qt.Assert(t, qt.IsNil(w.alpha.f.PassOn(t.Context(), "waiting0")))
+				qt.Assert(t, qt.IsNil(w.alpha.f.PassOn(t.Context())))
 				for _, x := range to {
 					header := []byte{12: 8, 13: 0} // Ethernet, IPv4; the addresses do not matter
 					_, err := tap.Write(append(header, datagram4(a.ep.Addr4, x.app.ep.Addr4, 0, "waited")...))

@@ -22,30 +22,39 @@ const (
 
 // Ends are the programs of one network in the host's namespace.
 type Ends struct {
-	device        int
-	leave, arrive *ebpf.Program
+	device int
+	leave  map[uint32]*ebpf.Program // by hook: from the fabric, and from the host
+	arrive *ebpf.Program
 }
 
 // Ends loads the programs for the host's device of a network, whose endpoints have
 // addresses of the prefixes; prefix6 may be zero. It returns an error wrapping
 // [ErrUnsupported] if the kernel refuses. The caller closes them.
 func (r *Remotes) Ends(device int, prefix4, prefix6 netip.Prefix) (*Ends, error) {
-	e := &Ends{device: device}
-	var err error
-	if e.leave, err = newProgram(r.leave()); err == nil {
-		e.arrive, err = newProgram(r.arrive(device, prefix4, prefix6))
-	}
+	e := &Ends{device: device, leave: make(map[uint32]*ebpf.Program)}
+	err := e.load(r, prefix4, prefix6)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load programs for other hosts: %w: %w", ErrUnsupported, err), e.Close())
 	}
 	return e, nil
 }
 
+func (e *Ends) load(r *Remotes, prefix4, prefix6 netip.Prefix) (err error) {
+	if e.leave[netlink.HANDLE_MIN_INGRESS], err = newProgram(r.leave(nil)); err != nil {
+		return err
+	}
+	if e.leave[netlink.HANDLE_MIN_EGRESS], err = newProgram(r.leave(r.own(prefix4, prefix6))); err != nil {
+		return err
+	}
+	e.arrive, err = newProgram(r.arrive(e.device, prefix4, prefix6))
+	return err
+}
+
 // InstallLeave puts the program on the host's device of the network, for what comes from
 // the fabric and what the host sends. h is a handle in the host's namespace.
 func (e *Ends) InstallLeave(h *netlink.Handle) error {
-	for _, hook := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		if err := put(h, filter(e.device, hook, e.leave)); err != nil {
+	for hook, p := range e.leave {
+		if err := put(h, filter(e.device, hook, p)); err != nil {
 			return fmt.Errorf("install ways to other hosts: %w: %w", ErrUnsupported, err)
 		}
 	}
@@ -54,8 +63,8 @@ func (e *Ends) InstallLeave(h *netlink.Handle) error {
 
 // RemoveLeave takes it off again.
 func (e *Ends) RemoveLeave(h *netlink.Handle) error {
-	for _, hook := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		if err := remove(h, filter(e.device, hook, e.leave)); err != nil {
+	for hook, p := range e.leave {
+		if err := remove(h, filter(e.device, hook, p)); err != nil {
 			return err
 		}
 	}
@@ -115,4 +124,10 @@ func RemoveArrive(h *netlink.Handle, underlay, device int) error {
 }
 
 // Close drops the handles. Devices keep the programs.
-func (e *Ends) Close() error { return errors.Join(e.leave.Close(), e.arrive.Close()) }
+func (e *Ends) Close() error {
+	errs := []error{e.arrive.Close()}
+	for _, p := range e.leave {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}

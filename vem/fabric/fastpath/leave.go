@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf/asm"
@@ -133,10 +134,36 @@ func fits(large string) asm.Instructions {
 	)
 }
 
+// toHost assembles what the uplink does with a packet for one of its own addresses: one from
+// another host, for the address that endpoints there see this host at, gets the gateway's
+// address and goes to the host.
+func (t *Table) toHost() asm.Instructions {
+	return slices.Concat(
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, entryTranslated, asm.Word).WithSymbol("host"),
+			asm.JEq.Imm(asm.R1, 0, "kernel"),
+		},
+		translate("host address", keyDst, entryInside, v4Dst, v6Dst),
+		asm.Instructions{
+			asm.Mov.Imm(asm.R1, int32(t.uplink)),
+			asm.Mov.Imm(asm.R2, 0),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.Mov.Imm(asm.R4, 0),
+			asm.FnRedirectNeigh.Call(),
+			asm.Return(),
+		},
+	)
+}
+
 // leave assembles what the host's device of a network does with a packet that the fabric
-// (or the host) sends to an endpoint of another host: it puts an outer header on, if one is
-// needed, and sends the packet, without the host's routes and firewall.
-func (r *Remotes) leave() asm.Instructions {
+// sends to an endpoint of another host, or, if own is given, what it does with one that the
+// host sends: it puts an outer header on, if one is needed, and sends the packet, without the
+// host's routes and firewall.
+func (r *Remotes) leave(own asm.Instructions) asm.Instructions {
+	var functions asm.Instructions
+	if own != nil {
+		functions = slices.Concat(translate4(), translate6())
+	}
 	return slices.Concat(
 		parse("kernel"),
 		lookup(r.routes, keyDst, "kernel"),
@@ -145,6 +172,7 @@ func (r *Remotes) leave() asm.Instructions {
 			asm.StoreMem(asm.RFP, stackHost, asm.R1, asm.Word),
 		},
 		r.way("kernel"),
+		own,
 		asm.Instructions{
 			asm.LoadMem(asm.R7, asm.R6, skbLen, asm.Word),
 			asm.Sub.Imm(asm.R7, ethLen),
@@ -161,6 +189,42 @@ func (r *Remotes) leave() asm.Instructions {
 		encapsulate(),
 		r.dropping(dropFailed),
 		verdicts(),
+		functions,
+	)
+}
+
+// own assembles what happens to the host's own packets before they leave. The gateway's
+// address, which every host has, becomes the one that other hosts know this host by. What is
+// from another address or does not fit is the kernel's, which leads it into the fabric: to the
+// slow path, and from there to an answer.
+func (r *Remotes) own(prefix4, prefix6 netip.Prefix) asm.Instructions {
+	const stackPath, stackFamily = -72, -76
+	gateway4 := prefix4.Masked().Addr().Next()
+	list := slices.Concat(
+		asm.Instructions{
+			asm.StoreMem(asm.RFP, stackPath, asm.R8, asm.DWord),
+			asm.LoadMem(asm.R8, asm.R8, pathMTU, asm.Word),
+		},
+		fits("kernel"),
+		asm.Instructions{
+			asm.LoadMem(asm.R8, asm.RFP, stackPath, asm.DWord),
+			asm.StoreImm(asm.RFP, stackFamily, 0, asm.Word),
+			asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "own6"),
+		},
+		within6(netip.PrefixFrom(netip.AddrFrom16(gateway4.As16()), 128), keySrc, "kernel"),
+		asm.Instructions{asm.Ja.Label("own")},
+	)
+	six := asm.Instructions{asm.Ja.Label("kernel")}
+	if prefix6.IsValid() {
+		six = append(asm.Instructions{asm.StoreImm(asm.RFP, stackFamily, 1, asm.Word)},
+			within6(netip.PrefixFrom(prefix6.Masked().Addr().Next(), 128), keySrc, "kernel")...)
+	}
+	return slices.Concat(list, label("own6", six), label("own", lookup(r.self, stackFamily, "kernel")),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord),
+			asm.JEq.Imm(asm.R1, 0, "kernel"),
+		},
+		translate("own address", keySrc, 0, v4Src, v6Src),
 	)
 }
 
@@ -199,139 +263,4 @@ func sendDirect() asm.Instructions {
 		asm.FnRedirectNeigh.Call(),
 		asm.Return(),
 	)
-}
-
-// encapsulate puts the outer header on and sends the packet to where the host's routes
-// lead on the path's device. r7 is the length of the packet.
-//
-// The outer header has the inner one's two bits of congestion notification (RFC 6040,
-// normal mode), and no class of service: apps do not choose the underlay's. It may not be
-// fragmented, so that its identification says nothing (RFC 6864). Over IPv6 the flow label
-// is made from the connection, for routers with several ways (RFC 6438).
-func encapsulate() asm.Instructions {
-	return slices.Concat(
-		asm.Instructions{
-			asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("encapsulate"),
-			asm.FnGetHashRecalc.Call(),
-			asm.StoreMem(asm.RFP, stackHash, asm.R0, asm.Word),
-			asm.Mov.Imm(asm.R2, ethLen),
-		},
-		load(stackBytes, 2, dropFailed.label()),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, stackBytes+1, asm.Byte),
-			asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IPV6), "ecn"),
-			asm.RSh.Imm(asm.R1, 4),
-			asm.And.Imm(asm.R1, 3).WithSymbol("ecn"),
-			asm.StoreMem(asm.RFP, stackECN, asm.R1, asm.Word),
-			asm.LoadMem(asm.R1, asm.R8, pathFamily, asm.Word),
-			asm.JEq.Imm(asm.R1, unix.AF_INET6, "outer6"),
-		},
-		outer4(), label("outer6", outer6()),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.R8, pathDevice, asm.Word).WithSymbol("send"),
-			asm.Mov.Imm(asm.R2, 0),
-			asm.Mov.Imm(asm.R3, 0),
-			asm.Mov.Imm(asm.R4, 0),
-			asm.FnRedirectNeigh.Call(),
-			asm.Return(),
-		},
-	)
-}
-
-// room changes the space between Ethernet and IP header.
-func room(bytes, flags int32) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, bytes),
-		asm.Mov.Imm(asm.R3, roomMAC),
-		asm.Mov.Imm(asm.R4, flags),
-		asm.FnSkbAdjustRoom.Call(),
-		asm.JNE.Imm(asm.R0, 0, dropFailed.label()),
-	}
-}
-
-// inside sets a register to the protocol number of what is inside.
-func inside(reg asm.Register, name string) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Imm(reg, unix.IPPROTO_IPIP),
-		asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IPV6), name),
-		asm.Mov.Imm(reg, unix.IPPROTO_IPV6),
-	}
-}
-
-// outer4 puts an IPv4 header on (RFC 791).
-func outer4() asm.Instructions {
-	fold := asm.Instructions{
-		asm.Mov.Reg(asm.R2, asm.R1),
-		asm.RSh.Imm(asm.R2, 16),
-		asm.And.Imm(asm.R1, 0xffff),
-		asm.Add.Reg(asm.R1, asm.R2),
-	}
-	return slices.Concat(
-		room(v4Len, roomFixedGSO|roomEncap4|roomKeepSum),
-		inside(asm.R5, "outer4 protocol"),
-		asm.Instructions{
-			asm.LoadMem(asm.R3, asm.RFP, stackECN, asm.Word).WithSymbol("outer4 protocol"),
-			// The length is that of all segments together, and each gets its own.
-			asm.Add.Imm(asm.R7, v4Len),
-			asm.And.Imm(asm.R7, 0xffff),
-			asm.LoadMem(asm.R1, asm.R8, pathSum, asm.Word),
-			asm.Add.Reg(asm.R1, asm.R3),
-			asm.Add.Reg(asm.R1, asm.R5),
-			asm.Add.Reg(asm.R1, asm.R7),
-		},
-		fold, fold,
-		asm.Instructions{
-			asm.Xor.Imm(asm.R1, 0xffff),
-			asm.HostTo(asm.BE, asm.R1, asm.Half),
-			asm.HostTo(asm.BE, asm.R7, asm.Half),
-			asm.StoreImm(asm.RFP, stackHeader, 0x45, asm.Byte),
-			asm.StoreMem(asm.RFP, stackHeader+1, asm.R3, asm.Byte),
-			asm.StoreMem(asm.RFP, stackHeader+2, asm.R7, asm.Half),
-			asm.StoreImm(asm.RFP, stackHeader+4, int64(network32(0x00004000)), asm.Word),
-			asm.StoreImm(asm.RFP, stackHeader+8, outerTTL, asm.Byte),
-			asm.StoreMem(asm.RFP, stackHeader+v4Proto, asm.R5, asm.Byte),
-			asm.StoreMem(asm.RFP, stackHeader+v4Sum, asm.R1, asm.Half),
-			asm.LoadMem(asm.R1, asm.R8, pathLocal+12, asm.Word),
-			asm.StoreMem(asm.RFP, stackHeader+v4Src, asm.R1, asm.Word),
-			asm.LoadMem(asm.R1, asm.R8, pathRemote+12, asm.Word),
-			asm.StoreMem(asm.RFP, stackHeader+v4Dst, asm.R1, asm.Word),
-			asm.Mov.Imm(asm.R2, ethLen),
-		},
-		store(stackHeader, v4Len, dropFailed.label()),
-		asm.Instructions{asm.Ja.Label("send")},
-	)
-}
-
-// outer6 puts an IPv6 header on (RFC 8200).
-func outer6() asm.Instructions {
-	list := slices.Concat(
-		room(v6Len, roomFixedGSO|roomEncap6|roomKeepSum),
-		inside(asm.R5, "outer6 protocol"),
-		asm.Instructions{
-			asm.LoadMem(asm.R3, asm.RFP, stackECN, asm.Word).WithSymbol("outer6 protocol"),
-			asm.LSh.Imm(asm.R3, 20),
-			asm.LoadMem(asm.R1, asm.RFP, stackHash, asm.Word),
-			asm.And.Imm(asm.R1, 0xfffff),
-			asm.Or.Reg(asm.R1, asm.R3),
-			asm.Or.Imm(asm.R1, 6<<28),
-			asm.HostTo(asm.BE, asm.R1, asm.Word),
-			asm.StoreMem(asm.RFP, stackHeader, asm.R1, asm.Word),
-			asm.And.Imm(asm.R7, 0xffff),
-			asm.HostTo(asm.BE, asm.R7, asm.Half),
-			asm.StoreMem(asm.RFP, stackHeader+4, asm.R7, asm.Half),
-			asm.StoreMem(asm.RFP, stackHeader+v6Next, asm.R5, asm.Byte),
-			asm.StoreImm(asm.RFP, stackHeader+7, outerTTL, asm.Byte),
-		},
-	)
-	for _, a := range []struct{ from, to int16 }{{pathLocal, v6Src}, {pathRemote, v6Dst}} {
-		for i := int16(0); i < 16; i += 8 {
-			list = append(list,
-				asm.LoadMem(asm.R1, asm.R8, a.from+i, asm.DWord),
-				asm.StoreMem(asm.RFP, stackHeader+a.to+i, asm.R1, asm.DWord),
-			)
-		}
-	}
-	list = append(list, asm.Mov.Imm(asm.R2, ethLen))
-	return append(list, store(stackHeader, v6Len, dropFailed.label())...)
 }

@@ -72,13 +72,14 @@ func (t *Table) ingress(kind Kind) asm.Instructions {
 	case Plain, Waiting:
 		self = asm.Instructions{asm.JEq.Reg(asm.R8, asm.R7, "kernel")}
 	case Uplink:
-		self = asm.Instructions{asm.JEq.Reg(asm.R8, asm.R7, "kernel")}
-		other = "kernel"
+		self = asm.Instructions{asm.JEq.Reg(asm.R8, asm.R7, "host")}
 	}
-	if t.uplink == 0 {
+	switch {
+	case kind == Uplink:
+		other, leave = "kernel", t.toHost()
+	case t.uplink == 0:
 		other = "kernel"
-	}
-	if other == "leave" {
+	default:
 		leave = t.leaving(kind)
 	}
 	return slices.Concat(

@@ -73,6 +73,7 @@ type Remotes struct {
 	paths    *ebpf.Map // path
 	senders  *ebpf.Map // underlay address of another host -> its number
 	here     *ebpf.Map // underlay address of this host -> 1
+	self     *ebpf.Map // 0: IPv4, 1: IPv6 -> the address that endpoints of other hosts see this host at
 	counters *ebpf.Map // host's number -> tally, for each CPU
 	drops    *ebpf.Map // dropReason -> packets, for each CPU
 }
@@ -129,6 +130,7 @@ func specs() map[string]ebpf.MapSpec {
 		"paths":    array(ebpf.Array, pathSize, 2*MaxHosts+2),
 		"senders":  hash(16, 8, 16*(MaxHosts+1)),
 		"here":     hash(16, 8, 1024),
+		"self":     array(ebpf.Array, 16, 2),
 		"counters": array(ebpf.PerCPUArray, tallySize, MaxHosts+1),
 		"drops":    array(ebpf.PerCPUArray, 8, uint32(dropReasons)),
 	}
@@ -137,13 +139,13 @@ func specs() map[string]ebpf.MapSpec {
 func (r *Remotes) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		"routes": &r.routes, "hosts": &r.hosts, "paths": &r.paths, "senders": &r.senders,
-		"here": &r.here, "counters": &r.counters, "drops": &r.drops,
+		"here": &r.here, "self": &r.self, "counters": &r.counters, "drops": &r.drops,
 	}
 }
 
 // keep makes a program hold all maps, for the next run to find them.
 func (r *Remotes) keep() (list asm.Instructions) {
-	for _, m := range []*ebpf.Map{r.routes, r.hosts, r.paths, r.senders, r.here, r.counters, r.drops} {
+	for _, m := range []*ebpf.Map{r.routes, r.hosts, r.paths, r.senders, r.here, r.self, r.counters, r.drops} {
 		list = append(list, asm.LoadMapPtr(asm.R1, m.FD()))
 	}
 	return list

@@ -156,3 +156,18 @@ func numbers(m *ebpf.Map) (map[netip.Addr]int, error) {
 	}
 	return found, all.Err()
 }
+
+// SetSelf says which address of the network the host has for endpoints of other hosts, instead
+// of the gateway's, which every host has. A zero one says that they do not see this host.
+func (r *Remotes) SetSelf(a4, a6 netip.Addr) error {
+	for i, a := range []netip.Addr{a4, a6} {
+		var value [16]byte
+		if a.IsValid() {
+			value = a.As16()
+		}
+		if err := r.self.Put(uint32(i), value); err != nil {
+			return fmt.Errorf("set the host's address for other hosts to %s: %w", a, err)
+		}
+	}
+	return nil
+}

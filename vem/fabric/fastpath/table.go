@@ -39,6 +39,11 @@
 // the packet into the fabric, where ingress finds the endpoint. No packet is routed, so the
 // hop limit inside stays as it is: seen from an app the network is one hop.
 //
+// What the host itself sends to such endpoints does not enter the fabric: leave is on the way
+// out of snap-NETWORK as well. Every host has the gateway's address there, so on the way to
+// other hosts it becomes an address of the host's own, and answers to that one get the
+// gateway's again, by the same translation as for inside addresses ([Remotes.SetSelf]).
+//
 // # Restarts
 //
 // Programs and maps live in the kernel as long as one device has a program, so
