@@ -63,7 +63,9 @@ type Kind int
 
 const (
 	// Direct carries packets as they are, between hosts on one link. Whoever can send on that
-	// link can send as any endpoint of another host.
+	// link can send as any endpoint of another host. What arrives is only let in while there is a
+	// route (of either state) to its source: set it before the other host has one to this one's
+	// endpoint, and remove it after.
 	Direct Kind = iota + 1
 	// Tunnel carries them in IP packets between the hosts' addresses. Whoever can send with
 	// another host's address as the source can send as any endpoint there.

@@ -41,7 +41,7 @@ func load(tb testing.TB, from peer.Dialer, to netip.Addr) *peer.Load {
 }
 
 // loadStreams is load without datagrams, for what may lose some.
-func loadStreams(tb testing.TB, from app, to netip.Addr) *peer.Load {
+func loadStreams(tb testing.TB, from peer.Dialer, to netip.Addr) *peer.Load {
 	tb.Helper()
 	at := net.JoinHostPort(to.String(), "7")
 	l, err := peer.Dial(tb.Context(), from, peer.Target{TCP: at, Connections: 2, Pattern: busy})

@@ -9,6 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// arrived marks a packet that arrive has let in, on its way to the fabric's end of the host's
+// device, where its source needs no other look. bpf_redirect_peer leaves the mark alone (since
+// Linux 6.16 it scrubs the packet as if within one namespace: net/core/filter.c,
+// skb_do_redirect), and what the host sends there by itself has none (net/core/dev.c,
+// __dev_forward_skb).
+const arrived = 1
+
 // arrive assembles what an underlay device does with a packet that another host sends to
 // an endpoint of the network: it takes the outer header off, if there is one, and gives the
 // packet to the fabric, as if it came from the host's device of the network. All else is
@@ -19,6 +26,8 @@ import (
 //     Whoever can send on the link can send as such an endpoint: nothing on the way says
 //     who sent a packet. What comes from any other source (a machine that routes the prefix
 //     to this host) takes the host's routes, through its firewall.
+//     So a route back has to be there before the first packet comes, and be taken away after
+//     the last one.
 //   - With one, the outer source has to be an address of a known host, or the packet is
 //     dropped. That keeps out all who can't send with a foreign source address: a network
 //     that lets these pass (RFC 2827) lets them send into this one too.
@@ -37,6 +46,8 @@ func (r *Remotes) arrive(device int, prefix4, prefix6 netip.Prefix) asm.Instruct
 		},
 		r.count(stackHost, tallyReceived, "counted"),
 		asm.Instructions{
+			asm.Mov.Imm(asm.R1, arrived),
+			asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
 			asm.Mov.Imm(asm.R1, int32(device)),
 			asm.Mov.Imm(asm.R2, 0),
 			asm.FnRedirectPeer.Call(),

@@ -114,14 +114,23 @@ func (t *Table) from(kind Kind) asm.Instructions {
 		)
 	case Waiting:
 		return nil // the slow path has looked at it
-	case Uplink: // the host itself, or an endpoint of another host
+	case Uplink: // the host itself, or what arrive has let in from another host
 		return slices.Concat(
 			t.remotes.keep(),
+			asm.Instructions{
+				asm.LoadMem(asm.R8, asm.R6, skbMark, asm.Word),
+				asm.Mov.Imm(asm.R1, 0),
+				asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
+				asm.StoreMem(asm.RFP, stackHost, asm.R8, asm.Word),
+			},
 			lookup(t.endpoints, keySrc, "other host"),
 			mine,
-			asm.Instructions{asm.Ja.Label("known")},
-			label("other host", lookup(t.remotes.routes, keySrc, "kernel")),
-			asm.Instructions{asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("known")},
+			asm.Instructions{
+				asm.Ja.Label("known"),
+				asm.LoadMem(asm.R8, asm.RFP, stackHost, asm.Word).WithSymbol("other host"),
+				asm.JNE.Imm(asm.R8, arrived, "kernel"),
+				asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("known"),
+			},
 		)
 	case Plain:
 	}
