@@ -116,25 +116,26 @@ func (f *Fabric) self(n hostNet) (list []netip.Addr, err error) {
 	return list, nil
 }
 
-// PassOn makes the slow path's device pass on what the slow path writes: to endpoints here, and
-// to those of other hosts, these also by routes that are not open to all yet. Call it when that
-// device has been made; [Open] does it for one that is there.
-func (f *Fabric) PassOn(ctx context.Context) error {
+// PassOn makes the slow path's device in the fabric, which has Ethernet headers, pass on what
+// the slow path writes: to endpoints here, and to those of other hosts, these also by routes that
+// are not open to all yet. Call it when the device has been made; [Open] does it for
+// [SlowDevice] if that is there.
+func (f *Fabric) PassOn(ctx context.Context, device string) error {
 	if err := f.usable(ctx); err != nil {
 		return err
 	}
 	if f.fast == nil {
-		return fmt.Errorf("pass packets on from device %s: %w", SlowDevice, f.fastPath)
+		return fmt.Errorf("pass packets on from device %s: %w", device, f.fastPath)
 	}
-	if err := f.passOn(f.fast); err != nil {
-		return fmt.Errorf("pass packets on from device %s: %w", SlowDevice, err)
+	if err := f.passOn(f.fast, device); err != nil {
+		return fmt.Errorf("pass packets on from device %s: %w", device, err)
 	}
 	return nil
 }
 
-// passOn does nothing if there is no slow path.
-func (f *Fabric) passOn(table *fastpath.Table) error {
-	dev, err := f.in.link(SlowDevice)
+// passOn does nothing if there is no such device.
+func (f *Fabric) passOn(table *fastpath.Table, device string) error {
+	dev, err := f.in.link(device)
 	if err != nil || dev == nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func (f *Fabric) fill(table *fastpath.Table) error {
 			return err
 		}
 	}
-	return f.passOn(table)
+	return f.passOn(table, SlowDevice)
 }
 
 // hostRoute returns the address of a route to a single one.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
@@ -116,7 +117,7 @@ func TestFirstPacket(t *testing.T) {
 			})
 			qt.Assert(t, qt.IsNil(err))
 			defer func() { qt.Check(t, qt.IsNil(path.Close())) }()
-			qt.Assert(t, qt.IsNil(w.alpha.f.PassOn(t.Context())))
+			qt.Assert(t, qt.IsNil(w.alpha.f.PassOn(t.Context(), fabric.SlowDevice)))
 			for _, to := range addrs {
 				began := time.Now()
 				// What comes back meanwhile needs no route in a tunnel, but does without one.

@@ -63,7 +63,7 @@ func TestWaiting(t *testing.T) {
 			}
 			// An endpoint here comes before a route.
 			for range 2 { // and again after a restart
-				qt.Assert(t, qt.IsNil(w.alpha.f.PassOn(t.Context())))
+				qt.Assert(t, qt.IsNil(w.alpha.f.PassOn(t.Context(), fabric.SlowDevice)))
 				for _, x := range to {
 					header := []byte{12: 8, 13: 0} // Ethernet, IPv4; the addresses do not matter
 					_, err := tap.Write(append(header, datagram4(a.ep.Addr4, x.app.ep.Addr4, 0, "waited")...))
