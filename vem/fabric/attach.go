@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/fabric/local"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -157,7 +158,7 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 		return err
 	}
 	for _, hop := range hops(ep) {
-		if err := app.awaitLocal(ctx, hop.inside); err != nil {
+		if err := local.Await(ctx, app.ns, app.nl, hop.inside); err != nil {
 			return err
 		}
 	}

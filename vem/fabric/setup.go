@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/local"
 )
 
 // insideSysctls turn the fabric's namespace into a router and nothing else.
@@ -131,7 +133,7 @@ func (f *Fabric) setupHost(ctx context.Context) error {
 	if err := f.routeHost(p.far.Attrs().Index); err != nil {
 		return err
 	}
-	if err := f.host.awaitLocal(ctx, f.cfg.space().Gateway6()); err != nil {
+	if err := local.Await(ctx, f.host.ns, f.host.nl, f.cfg.space().Gateway6()); err != nil {
 		return err
 	}
 	return f.routeUplink()

@@ -1,4 +1,5 @@
-package fabric
+// Package local waits until a network namespace takes packets for an address of its own.
+package local
 
 import (
 	"context"
@@ -11,30 +12,32 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 const (
-	// localLimit bounds the wait for a work item of the kernel, which takes
+	// limit bounds the wait for a work item of the kernel, which takes
 	// microseconds on an idle machine, and seconds on one that takes down many
 	// namespaces: all of them share one queue (addrconf_wq).
-	localLimit = 10 * time.Second
-	// localLook is the longest time without a look: an event may tell of the
+	limit = 10 * time.Second
+	// look is the longest time without a look: an event may tell of the
 	// route before it can be looked up.
-	localLook = 50 * time.Millisecond
+	look = 50 * time.Millisecond
 )
 
-// awaitLocal returns when the namespace takes packets for its address a.
+// Await returns when a namespace takes packets for its address a. h is a handle in it.
 //
 // An IPv6 address can be bound as soon as it is set, but packets for it are let in
 // by a route that a work item adds later, even without duplicate address detection
 // (net/ipv6/addrconf.c, addrconf_dad_work). What arrives before is lost, so this
-// is a courtesy: after localLimit it returns all the same.
-func (s *side) awaitLocal(ctx context.Context, a netip.Addr) error {
-	if !a.Is6() || s.isLocal(a) {
+// is a courtesy: after limit it returns all the same.
+func Await(ctx context.Context, ns *netns.NS, h *netlink.Handle, a netip.Addr) error {
+	if !a.Is6() || isLocal(h, a) {
 		return nil
 	}
 	var events *nl.NetlinkSocket
-	err := s.ns.Do(func() (err error) {
+	err := ns.Do(func() (err error) {
 		events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 		return err
 	})
@@ -42,11 +45,11 @@ func (s *side) awaitLocal(ctx context.Context, a netip.Addr) error {
 		return fmt.Errorf("await address %s: %w", a, err)
 	}
 	defer events.Close()
-	limit := unix.NsecToTimeval(localLook.Nanoseconds())
-	if err := events.SetReceiveTimeout(&limit); err != nil {
+	pause := unix.NsecToTimeval(look.Nanoseconds())
+	if err := events.SetReceiveTimeout(&pause); err != nil {
 		return fmt.Errorf("await address %s: %w", a, err)
 	}
-	for began := time.Now(); !s.isLocal(a) && time.Since(began) < localLimit; {
+	for began := time.Now(); !isLocal(h, a) && time.Since(began) < limit; {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("await address %s: %w", a, err)
 		}
@@ -59,7 +62,7 @@ func (s *side) awaitLocal(ctx context.Context, a netip.Addr) error {
 }
 
 // isLocal tells whether the kernel would deliver a packet for a in the namespace.
-func (s *side) isLocal(a netip.Addr) bool {
-	routes, err := s.nl.RouteGet(a.AsSlice())
+func isLocal(h *netlink.Handle, a netip.Addr) bool {
+	routes, err := h.RouteGet(a.AsSlice())
 	return err == nil && slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Type == unix.RTN_LOCAL })
 }
