@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"crypto/rand"
 	"net"
 	"net/netip"
 	"testing"
@@ -64,17 +65,35 @@ func TestChannelGoesDown(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	defer c.Close()
 	w.echo(c, "up")
-	for i := range uint64(3) {
+	generation := uint64(10)
+	down := func() {
 		for _, p := range []*place{w.alpha, w.beta} {
-			qt.Assert(t, qt.IsNil(p.Peering().Disconnect(t.Context(), message.Caller{Host: w.other(p).h.Name()}, message.DisconnectRequest{
-				Network: "default", Generation: 10 * (i + 1),
+			generation++
+			qt.Check(t, qt.IsNil(p.Peering().Disconnect(t.Context(), message.Caller{Host: w.other(p).h.Name()}, message.DisconnectRequest{
+				Network: "default", Generation: generation,
 			})))
-			list, err := p.Peering().Channels(t.Context())
-			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.HasLen(list, 0))
 		}
-		w.echo(c, "up again")
 	}
+	down()
+	for _, p := range []*place{w.alpha, w.beta} {
+		list, err := p.Peering().Channels(t.Context())
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.HasLen(list, 0))
+	}
+	w.echo(c, "up again")
+
+	// And under traffic.
+	stream, done := make([]byte, 8<<20), make(chan struct{})
+	_, _ = rand.Read(stream)
+	go func() {
+		defer close(done)
+		for range 20 {
+			down()
+		}
+	}()
+	w.echo(c, string(stream))
+	<-done
+	w.echo(c, "still up")
 }
 
 // Nobody has an address, and then somebody has.
@@ -86,7 +105,7 @@ func TestNobody(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, unix.EHOSTUNREACH))
 	b := w.beta.attach(66)
 	b.serve()
-	w.alpha.net.path.Forget(b.ep.Addr4) // as the directory tells
+	w.alpha.net.Here(b.ep.Addr4) // as the directory tells
 	c, err := a.dial(b.ep.Addr4)
 	qt.Assert(t, qt.IsNil(err))
 	defer c.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/channel/redirect"
@@ -18,7 +19,7 @@ type Network struct {
 	m      *Mesh
 	name   string
 	module channel.Module
-	path   *slowpath.Path
+	path   atomic.Pointer[slowpath.Path] // nil: not open
 }
 
 // Open has a network take part. What an earlier process has left goes on. The caller closes the
@@ -48,45 +49,54 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.P
 		return err
 	}
 	resolver, err := m.peering.Add(ctx, peering.Join{
-		Name: n.name, Modules: []channel.Module{n.module}, Offers: m.offers, OnLink: m.onLink, Sources: m.sources, Works: m.works,
+		Name: n.name, Modules: []channel.Module{n.module}, Offers: m.offers, OnLink: m.onLink, Sources: m.sources, Works: m.works, Gone: n.forget,
 	})
 	if err != nil {
 		return err
 	}
-	n.path, err = slowpath.Open(ctx, slowpath.Options{
-		Network: n.name, NS: f.Namespace(), Prefixes: prefixes, MTU: fabric.DefaultMTU, Resolver: resolver, Log: m.opt.Log,
+	path, err := slowpath.Open(ctx, slowpath.Options{
+		Network: n.name, NS: f.Namespace(), Prefixes: prefixes, MTU: fabric.DefaultMTU, Resolver: resolver, SetUp: f.PassOn, Log: m.opt.Log,
 	})
 	if err != nil {
 		return err
 	}
-	if err := f.PassOn(ctx, fabric.SlowDevice); err != nil {
-		return err
-	}
+	n.path.Store(path)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.networks[n.name] = n
 	return nil
 }
 
+// forget has endpoints asked for anew to which no way leads any more.
+func (n *Network) forget(list []netip.Addr) {
+	path := n.path.Load()
+	if path == nil {
+		return // it is being opened, and knows nothing yet
+	}
+	for _, a := range list {
+		path.Forget(a)
+	}
+}
+
 // Here tells that an endpoint is on this host from now on, and how to get there is not to be
 // looked for: what waits for it is delivered.
-func (n *Network) Here(a netip.Addr) { n.path.Forget(a) }
+func (n *Network) Here(a netip.Addr) { n.forget([]netip.Addr{a}) }
 
 // Left tells that an endpoint is not on this host any more.
 func (n *Network) Left(a netip.Addr) {
-	n.path.Forget(a)
+	n.forget([]netip.Addr{a})
 	n.m.peering.Left(n.name, a)
 }
 
 // Moved tells that the directory has another owner for an endpoint.
 func (n *Network) Moved(ctx context.Context, a netip.Addr, now peering.Owner) error {
 	err := n.m.peering.Moved(ctx, n.name, a, now)
-	n.path.Forget(a)
+	n.forget([]netip.Addr{a})
 	return err
 }
 
 // Snapshot is what waits for a way, and what was counted.
-func (n *Network) Snapshot() slowpath.Snapshot { return n.path.Snapshot() }
+func (n *Network) Snapshot() slowpath.Snapshot { return n.path.Load().Snapshot() }
 
 func (n *Network) drop() {
 	n.m.mu.Lock()
@@ -98,8 +108,8 @@ func (n *Network) drop() {
 func (n *Network) Close(ctx context.Context) error {
 	n.drop()
 	err := n.m.peering.Remove(ctx, n.name)
-	if n.path != nil {
-		err = errors.Join(err, n.path.Close())
+	if path := n.path.Load(); path != nil {
+		err = errors.Join(err, path.Close())
 	}
 	return errors.Join(err, n.module.Delete(ctx))
 }
@@ -109,8 +119,8 @@ func (n *Network) Close(ctx context.Context) error {
 func (n *Network) Leave() error {
 	n.drop()
 	var err error
-	if n.path != nil {
-		err = n.path.Leave()
+	if path := n.path.Load(); path != nil {
+		err = path.Leave()
 	}
 	return errors.Join(err, n.module.Close())
 }

@@ -21,6 +21,7 @@ type Network struct {
 	offers  func(host string) []message.Offer
 	onLink  func(local, remote netip.Addr) bool
 	sources func(host string) []netip.Addr
+	gone    func([]netip.Addr)
 	works   func(host string, local, remote netip.Addr) bool
 	modules []channel.Module
 	kinds   map[string]carrier // what makes channels of a kind, by the kind's name
@@ -106,8 +107,9 @@ func (n *Network) down(ctx context.Context, l *link, v version) error {
 		return nil
 	}
 	if isUp {
-		m := n.kinds[was.Module]
-		if err := m.RemoveRoutes(ctx, n.addresses(l)); err != nil {
+		m, list := n.kinds[was.Module], n.addresses(l)
+		defer n.gone(list)
+		if err := m.RemoveRoutes(ctx, list); err != nil {
 			return fmt.Errorf("take channel to host %s down: %w", l.host, err)
 		}
 	}
@@ -128,6 +130,7 @@ func (n *Network) forget(ctx context.Context, host string) error {
 		return err
 	}
 	defer release()
+	defer n.gone(n.addresses(l))
 	var errs []error
 	for _, m := range n.modules {
 		errs = append(errs, m.RemoveHost(ctx, host))
@@ -170,6 +173,7 @@ func (n *Network) removeRoutes(ctx context.Context, l *link, list []netip.Addr) 
 	if !isUp || len(list) == 0 {
 		return nil
 	}
+	defer n.gone(list)
 	if err := n.kinds[c.Module].RemoveRoutes(ctx, list); err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ type Join struct {
 	Offers func(host string) []message.Offer
 	// OnLink tells whether another host's address is on the link that one of this host's is on.
 	OnLink func(local, remote netip.Addr) bool
+	// Gone is told of endpoints of other hosts to which no way leads any more: what the slow path
+	// knows of them is not right any more, see [slowpath.Path.Forget]. It must return at once.
+	Gone func([]netip.Addr)
 	// Works tells whether packets get from this host's address to another host's, as far as is
 	// known.
 	Works func(host string, local, remote netip.Addr) bool
@@ -52,7 +55,7 @@ type Join struct {
 // Add has a network take part until Remove. It takes up what the modules have of an earlier
 // process: that traffic never stopped.
 func (p *Peering) Add(ctx context.Context, j Join) (*Network, error) {
-	n := &Network{p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, kinds: make(map[string]carrier), links: make(map[string]*link)}
+	n := &Network{p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, gone: j.Gone, kinds: make(map[string]carrier), links: make(map[string]*link)}
 	for _, m := range j.Modules {
 		n.modules = append(n.modules, m)
 		for _, k := range m.Kinds() {

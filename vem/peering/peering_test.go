@@ -56,7 +56,7 @@ func TestNobody(t *testing.T) {
 	qt.Check(t, qt.ErrorIs(a.send(t.Context(), one, gone), slowpath.ErrNobody))
 	qt.Check(t, qt.ErrorIs(a.send(t.Context(), gone, one), nil)) // it is here
 	two := w.hosts["b"].has("10.77.0.66", 1)
-	qt.Check(t, qt.ErrorIs(a.send(t.Context(), gone, two), slowpath.ErrNobody))
+	qt.Check(t, qt.ErrorIs(a.send(t.Context(), gone, two), slowpath.ErrSource))
 	qt.Check(t, qt.HasLen(a.channels(), 0))
 }
 
@@ -131,6 +131,7 @@ func TestIdle(t *testing.T) {
 	for _, h := range w.hosts {
 		qt.Check(t, qt.HasLen(h.routes(), 0))
 		qt.Check(t, qt.HasLen(h.channels(), 1)) // what is underway arrives
+		qt.Check(t, qt.HasLen(h.gone, 1))
 	}
 	w.agreed("a", "b")
 	qt.Assert(t, qt.IsNil(b.send(t.Context(), two, one)))

@@ -20,14 +20,14 @@ const maxRedirects = 3
 // has its way back. See [slowpath.Resolver].
 //
 // Only endpoints of this host have ways: what others send to an endpoint elsewhere gets an error
-// wrapping [slowpath.ErrNobody].
+// wrapping [slowpath.ErrSource].
 func (n *Network) Resolve(ctx context.Context, q slowpath.Query) (slowpath.Way, error) {
 	if _, ok := n.p.opt.Locals.Epoch(n.name, q.Destination); ok {
 		return here{}, nil
 	}
 	epoch, ok := n.p.opt.Locals.Epoch(n.name, q.Source)
 	if !ok {
-		return nil, fmt.Errorf("%s is no endpoint of this host: %w", q.Source, slowpath.ErrNobody)
+		return nil, fmt.Errorf("%s is no endpoint of this host: %w", q.Source, slowpath.ErrSource)
 	}
 	owner, err := n.p.opt.Owners.Owner(ctx, n.name, q.Destination)
 	if err != nil {

@@ -47,6 +47,7 @@ type host struct {
 	name     string
 	underlay netip.Addr
 	more     []netip.Addr // further addresses on the underlay
+	gone     []netip.Addr // endpoints that it was told to have no way
 	*Peering
 	net    *Network
 	kernel *memory.Kernel
@@ -85,13 +86,20 @@ func (h *host) start() {
 			o.Underlay = append(o.Underlay, netip.AddrPortFrom(a, 0))
 		}
 		return []message.Offer{o}
-	}, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working})
+	}, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working, Gone: h.forget})
 	qt.Assert(t, qt.IsNil(err))
 }
 
 // working tells whether packets get through.
 func (w *world) working(_ string, local, remote netip.Addr) bool {
 	return !w.broken[local] && !w.broken[remote]
+}
+
+// forget is told of endpoints without a way.
+func (h *host) forget(list []netip.Addr) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.gone = append(h.gone, list...)
 }
 
 func noSources(string) []netip.Addr { return nil }

@@ -29,7 +29,8 @@ type Resolver interface {
 	//
 	// It returns an error wrapping [ErrNobody] if nobody has the address: those who send there
 	// are told so. After one wrapping [ErrSource] the same is true of the source alone, and it is
-	// not remembered; if packets of another one wait it is asked for that. After any other error the packets go on waiting, and it is asked again.
+	// not remembered; if packets of another one wait it is asked for that. After any other error
+	// the packets go on waiting, and it is asked again.
 	// It returns soon after ctx has ended.
 	Resolve(ctx context.Context, q Query) (Way, error)
 }
