@@ -90,7 +90,7 @@ func TestInstall(t *testing.T) {
 	qt.Check(t, qt.Equals(again, path))
 	out, err := exec.CommandContext(t.Context(), path).CombinedOutput()
 	qt.Check(t, qt.IsNotNil(err))
-	qt.Check(t, qt.Equals(strings.TrimSpace(string(out)), "peer: error: want --listen, --connect or --drive"))
+	qt.Check(t, qt.Equals(strings.TrimSpace(string(out)), "peer: error: want --listen, --connect, --control or --drive"))
 
 	_, err = testenv.Install(t.Context(), "no-such-program", dir)
 	qt.Check(t, qt.ErrorMatches(err, ".*no such program in the module"))
