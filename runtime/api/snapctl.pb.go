@@ -303,6 +303,59 @@ func (PoolUse) EnumDescriptor() ([]byte, []int) {
 	return file_snapctl_proto_rawDescGZIP(), []int{4}
 }
 
+// HostHealth says what is known of a host.
+type HostHealth int32
+
+const (
+	HostHealth_HOST_HEALTH_UNSPECIFIED HostHealth = 0
+	HostHealth_HOST_HEALTH_UP          HostHealth = 1 // it was seen a moment ago
+	HostHealth_HOST_HEALTH_SILENT      HostHealth = 2 // it was not; its apps may run all the same
+	HostHealth_HOST_HEALTH_REMOVED     HostHealth = 3 // nobody listens to it any more
+)
+
+// Enum value maps for HostHealth.
+var (
+	HostHealth_name = map[int32]string{
+		0: "HOST_HEALTH_UNSPECIFIED",
+		1: "HOST_HEALTH_UP",
+		2: "HOST_HEALTH_SILENT",
+		3: "HOST_HEALTH_REMOVED",
+	}
+	HostHealth_value = map[string]int32{
+		"HOST_HEALTH_UNSPECIFIED": 0,
+		"HOST_HEALTH_UP":          1,
+		"HOST_HEALTH_SILENT":      2,
+		"HOST_HEALTH_REMOVED":     3,
+	}
+)
+
+func (x HostHealth) Enum() *HostHealth {
+	p := new(HostHealth)
+	*p = x
+	return p
+}
+
+func (x HostHealth) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HostHealth) Descriptor() protoreflect.EnumDescriptor {
+	return file_snapctl_proto_enumTypes[5].Descriptor()
+}
+
+func (HostHealth) Type() protoreflect.EnumType {
+	return &file_snapctl_proto_enumTypes[5]
+}
+
+func (x HostHealth) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HostHealth.Descriptor instead.
+func (HostHealth) EnumDescriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{5}
+}
+
 type WakePolicy struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Mode     WakeMode               `protobuf:"varint,1,opt,name=mode,proto3,enum=snapctl.v1.WakeMode" json:"mode,omitempty"`
@@ -4835,6 +4888,588 @@ func (x *VersionResponse) GetPid() int32 {
 	return 0
 }
 
+// HostAddress is where other hosts reach a host, on the network below the virtual ones.
+type HostAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`    // IPv4 or IPv6
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`      // empty: any that has the address
+	Priority      int32                  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"` // the highest one that works is used
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostAddress) Reset() {
+	*x = HostAddress{}
+	mi := &file_snapctl_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostAddress) ProtoMessage() {}
+
+func (x *HostAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostAddress.ProtoReflect.Descriptor instead.
+func (*HostAddress) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *HostAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HostAddress) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *HostAddress) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+type InitHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`           // empty: the kernel's host name
+	Addresses     []*HostAddress         `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"` // none: those of the host's network devices
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`          // of the control channel; 0: 7077
+	Directory     []string               `protobuf:"bytes,4,rep,name=directory,proto3" json:"directory,omitempty"` // https URLs of an etcd cluster; none: one that runs here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitHostRequest) Reset() {
+	*x = InitHostRequest{}
+	mi := &file_snapctl_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitHostRequest) ProtoMessage() {}
+
+func (x *InitHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitHostRequest.ProtoReflect.Descriptor instead.
+func (*InitHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *InitHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InitHostRequest) GetAddresses() []*HostAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *InitHostRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *InitHostRequest) GetDirectory() []string {
+	if x != nil {
+		return x.Directory
+	}
+	return nil
+}
+
+type InviteHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ttl           *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"` // absent: 1 h
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteHostRequest) Reset() {
+	*x = InviteHostRequest{}
+	mi := &file_snapctl_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteHostRequest) ProtoMessage() {}
+
+func (x *InviteHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteHostRequest.ProtoReflect.Descriptor instead.
+func (*InviteHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *InviteHostRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+type Invitation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`         // for one host, once
+	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"` // HOST:PORT, where the token is accepted
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_snapctl_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Invitation) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Invitation) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Invitation) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type JoinHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // as in InitHostRequest
+	Addresses     []*HostAddress         `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	At            string                 `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`       // HOST:PORT of a host of the installation
+	Token         string                 `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"` // of an Invitation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinHostRequest) Reset() {
+	*x = JoinHostRequest{}
+	mi := &file_snapctl_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinHostRequest) ProtoMessage() {}
+
+func (x *JoinHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinHostRequest.ProtoReflect.Descriptor instead.
+func (*JoinHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *JoinHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinHostRequest) GetAddresses() []*HostAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *JoinHostRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *JoinHostRequest) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *JoinHostRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type HostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // empty: this host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostRequest) Reset() {
+	*x = HostRequest{}
+	mi := &file_snapctl_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostRequest) ProtoMessage() {}
+
+func (x *HostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostRequest.ProtoReflect.Descriptor instead.
+func (*HostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *HostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // although it has endpoints
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveHostRequest) Reset() {
+	*x = RemoveHostRequest{}
+	mi := &file_snapctl_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveHostRequest) ProtoMessage() {}
+
+func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
+func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *RemoveHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveHostRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// Host is a host of the installation.
+type Host struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Self             bool                   `protobuf:"varint,2,opt,name=self,proto3" json:"self,omitempty"` // it is this one
+	Health           HostHealth             `protobuf:"varint,3,opt,name=health,proto3,enum=snapctl.v1.HostHealth" json:"health,omitempty"`
+	Addresses        []*HostAddress         `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Port             uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
+	Version          string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`      // of its snapctld
+	Directory        bool                   `protobuf:"varint,7,opt,name=directory,proto3" json:"directory,omitempty"` // it runs a member of the directory
+	Key              string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`              // SHA-256 of its public key, hexadecimal
+	Endpoints        int32                  `protobuf:"varint,9,opt,name=endpoints,proto3" json:"endpoints,omitempty"` // that it owns
+	JoinedAt         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"` // of this host only
+	Installation     string                 `protobuf:"bytes,12,opt,name=installation,proto3" json:"installation,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Host) Reset() {
+	*x = Host{}
+	mi := &file_snapctl_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Host) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Host) ProtoMessage() {}
+
+func (x *Host) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Host.ProtoReflect.Descriptor instead.
+func (*Host) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *Host) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Host) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+func (x *Host) GetHealth() HostHealth {
+	if x != nil {
+		return x.Health
+	}
+	return HostHealth_HOST_HEALTH_UNSPECIFIED
+}
+
+func (x *Host) GetAddresses() []*HostAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Host) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Host) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Host) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *Host) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Host) GetEndpoints() int32 {
+	if x != nil {
+		return x.Endpoints
+	}
+	return 0
+}
+
+func (x *Host) GetJoinedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return nil
+}
+
+func (x *Host) GetCertificateUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateUntil
+	}
+	return nil
+}
+
+func (x *Host) GetInstallation() string {
+	if x != nil {
+		return x.Installation
+	}
+	return ""
+}
+
+type ListHostsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hosts         []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHostsResponse) Reset() {
+	*x = ListHostsResponse{}
+	mi := &file_snapctl_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHostsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHostsResponse) ProtoMessage() {}
+
+func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
+func (*ListHostsResponse) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ListHostsResponse) GetHosts() []*Host {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
 var File_snapctl_proto protoreflect.FileDescriptor
 
 const file_snapctl_proto_rawDesc = "" +
@@ -5247,7 +5882,51 @@ const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"holder_pid\x18\t \x01(\x05R\tholderPid\x12\x10\n" +
 	"\x03pid\x18\n" +
-	" \x01(\x05R\x03pid*\xdd\x01\n" +
+	" \x01(\x05R\x03pid\"[\n" +
+	"\vHostAddress\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x1a\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority\"\x8e\x01\n" +
+	"\x0fInitHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\taddresses\x18\x02 \x03(\v2\x17.snapctl.v1.HostAddressR\taddresses\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1c\n" +
+	"\tdirectory\x18\x04 \x03(\tR\tdirectory\"@\n" +
+	"\x11InviteHostRequest\x12+\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"{\n" +
+	"\n" +
+	"Invitation\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x129\n" +
+	"\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x96\x01\n" +
+	"\x0fJoinHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\taddresses\x18\x02 \x03(\v2\x17.snapctl.v1.HostAddressR\taddresses\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\"!\n" +
+	"\vHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"=\n" +
+	"\x11RemoveHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\xb7\x03\n" +
+	"\x04Host\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
+	"\x06health\x18\x03 \x01(\x0e2\x16.snapctl.v1.HostHealthR\x06health\x125\n" +
+	"\taddresses\x18\x04 \x03(\v2\x17.snapctl.v1.HostAddressR\taddresses\x12\x12\n" +
+	"\x04port\x18\x05 \x01(\rR\x04port\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1c\n" +
+	"\tdirectory\x18\a \x01(\bR\tdirectory\x12\x10\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12\x1c\n" +
+	"\tendpoints\x18\t \x01(\x05R\tendpoints\x127\n" +
+	"\tjoined_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12G\n" +
+	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\"\n" +
+	"\finstallation\x18\f \x01(\tR\finstallation\";\n" +
+	"\x11ListHostsResponse\x12&\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts*\xdd\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_CREATING\x10\x01\x12\x12\n" +
@@ -5275,7 +5954,13 @@ const file_snapctl_proto_rawDesc = "" +
 	"\aPoolUse\x12\x18\n" +
 	"\x14POOL_USE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPOOL_USE_ONLY\x10\x01\x12\x12\n" +
-	"\x0ePOOL_USE_NEVER\x10\x022\xc6\f\n" +
+	"\x0ePOOL_USE_NEVER\x10\x02*n\n" +
+	"\n" +
+	"HostHealth\x12\x1b\n" +
+	"\x17HOST_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eHOST_HEALTH_UP\x10\x01\x12\x16\n" +
+	"\x12HOST_HEALTH_SILENT\x10\x02\x12\x17\n" +
+	"\x13HOST_HEALTH_REMOVED\x10\x032\xc6\x0f\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -5298,7 +5983,15 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fShowTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x14.snapctl.v1.Template\x12I\n" +
 	"\x0eRemoveTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12;\n" +
 	"\aSetPool\x12\x1a.snapctl.v1.SetPoolRequest\x1a\x14.snapctl.v1.Template\x12;\n" +
-	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x12>\n" +
+	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x129\n" +
+	"\bInitHost\x12\x1b.snapctl.v1.InitHostRequest\x1a\x10.snapctl.v1.Host\x12C\n" +
+	"\n" +
+	"InviteHost\x12\x1d.snapctl.v1.InviteHostRequest\x1a\x16.snapctl.v1.Invitation\x129\n" +
+	"\bJoinHost\x12\x1b.snapctl.v1.JoinHostRequest\x1a\x10.snapctl.v1.Host\x12C\n" +
+	"\tListHosts\x12\x17.snapctl.v1.ListRequest\x1a\x1d.snapctl.v1.ListHostsResponse\x125\n" +
+	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
+	"\n" +
+	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12>\n" +
 	"\x06Events\x12\x19.snapctl.v1.EventsRequest\x1a\x17.snapctl.v1.EventRecord0\x01\x12?\n" +
 	"\x06Doctor\x12\x19.snapctl.v1.DoctorRequest\x1a\x1a.snapctl.v1.DoctorResponse\x12B\n" +
 	"\aVersion\x12\x1a.snapctl.v1.VersionRequest\x1a\x1b.snapctl.v1.VersionResponseB,Z*github.com/snapctl/snapctl/runtime/api;apib\x06proto3"
@@ -5315,203 +6008,234 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 	return file_snapctl_proto_rawDescData
 }
 
-var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
 	(RestoreMemory)(0),            // 2: snapctl.v1.RestoreMemory
 	(Storage)(0),                  // 3: snapctl.v1.Storage
 	(PoolUse)(0),                  // 4: snapctl.v1.PoolUse
-	(*WakePolicy)(nil),            // 5: snapctl.v1.WakePolicy
-	(*Bind)(nil),                  // 6: snapctl.v1.Bind
-	(*Publication)(nil),           // 7: snapctl.v1.Publication
-	(*Limits)(nil),                // 8: snapctl.v1.Limits
-	(*RunRequest)(nil),            // 9: snapctl.v1.RunRequest
-	(*Obstacle)(nil),              // 10: snapctl.v1.Obstacle
-	(*App)(nil),                   // 11: snapctl.v1.App
-	(*Alarm)(nil),                 // 12: snapctl.v1.Alarm
-	(*AppRequest)(nil),            // 13: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 14: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 15: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 16: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 17: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 18: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 19: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 20: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 21: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 22: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 23: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 24: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 25: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 26: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 27: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 28: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 29: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 30: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 31: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 32: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 33: snapctl.v1.Event
-	(*Progress)(nil),              // 34: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 35: snapctl.v1.SocketOutcome
-	(*Note)(nil),                  // 36: snapctl.v1.Note
-	(*Result)(nil),                // 37: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 38: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 39: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 40: snapctl.v1.Template
-	(*Parameter)(nil),             // 41: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 42: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 43: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 44: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 45: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 46: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 47: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 48: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 49: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 50: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 51: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 52: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 53: snapctl.v1.VemTableResponse
-	(*EventsRequest)(nil),         // 54: snapctl.v1.EventsRequest
-	(*EventRecord)(nil),           // 55: snapctl.v1.EventRecord
-	(*DoctorRequest)(nil),         // 56: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 57: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 58: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 59: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 60: snapctl.v1.VersionResponse
-	nil,                           // 61: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 62: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 63: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                           // 64: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 65: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(HostHealth)(0),               // 5: snapctl.v1.HostHealth
+	(*WakePolicy)(nil),            // 6: snapctl.v1.WakePolicy
+	(*Bind)(nil),                  // 7: snapctl.v1.Bind
+	(*Publication)(nil),           // 8: snapctl.v1.Publication
+	(*Limits)(nil),                // 9: snapctl.v1.Limits
+	(*RunRequest)(nil),            // 10: snapctl.v1.RunRequest
+	(*Obstacle)(nil),              // 11: snapctl.v1.Obstacle
+	(*App)(nil),                   // 12: snapctl.v1.App
+	(*Alarm)(nil),                 // 13: snapctl.v1.Alarm
+	(*AppRequest)(nil),            // 14: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 15: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 16: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 17: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 18: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 19: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 20: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 21: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 22: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 23: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 24: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 25: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 26: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 27: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 28: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 29: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 30: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 31: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 32: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 33: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 34: snapctl.v1.Event
+	(*Progress)(nil),              // 35: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 36: snapctl.v1.SocketOutcome
+	(*Note)(nil),                  // 37: snapctl.v1.Note
+	(*Result)(nil),                // 38: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 39: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 40: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 41: snapctl.v1.Template
+	(*Parameter)(nil),             // 42: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 43: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 44: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 45: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 46: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 47: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 48: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 49: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 50: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 51: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 52: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 53: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 54: snapctl.v1.VemTableResponse
+	(*EventsRequest)(nil),         // 55: snapctl.v1.EventsRequest
+	(*EventRecord)(nil),           // 56: snapctl.v1.EventRecord
+	(*DoctorRequest)(nil),         // 57: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 58: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 59: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 60: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 61: snapctl.v1.VersionResponse
+	(*HostAddress)(nil),           // 62: snapctl.v1.HostAddress
+	(*InitHostRequest)(nil),       // 63: snapctl.v1.InitHostRequest
+	(*InviteHostRequest)(nil),     // 64: snapctl.v1.InviteHostRequest
+	(*Invitation)(nil),            // 65: snapctl.v1.Invitation
+	(*JoinHostRequest)(nil),       // 66: snapctl.v1.JoinHostRequest
+	(*HostRequest)(nil),           // 67: snapctl.v1.HostRequest
+	(*RemoveHostRequest)(nil),     // 68: snapctl.v1.RemoveHostRequest
+	(*Host)(nil),                  // 69: snapctl.v1.Host
+	(*ListHostsResponse)(nil),     // 70: snapctl.v1.ListHostsResponse
+	nil,                           // 71: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 72: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 73: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                           // 74: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 75: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 76: google.protobuf.Timestamp
 }
 var file_snapctl_proto_depIdxs = []int32{
-	1,  // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	65, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
-	6,  // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
-	8,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
-	5,  // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	65, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
-	7,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
-	2,  // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	0,  // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	66, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	66, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
-	5,  // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	65, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
-	7,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
-	8,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
-	6,  // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
-	2,  // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	36, // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
-	10, // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
-	12, // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	66, // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
-	11, // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	18, // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	18, // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	65, // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	65, // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	65, // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	65, // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	65, // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	65, // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	31, // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	66, // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	10, // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
-	31, // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	34, // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	37, // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	11, // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	31, // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	35, // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	61, // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	40, // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	36, // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	65, // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	66, // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	41, // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	10, // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
-	40, // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	62, // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,  // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,  // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	65, // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	5,  // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	65, // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,  // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	46, // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	47, // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	48, // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	11, // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	63, // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	35, // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	36, // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	49, // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	52, // 65: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	66, // 66: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	66, // 67: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	64, // 68: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
-	57, // 69: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	9,  // 70: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	14, // 71: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	13, // 72: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	16, // 73: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	19, // 74: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	21, // 75: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	22, // 76: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	24, // 77: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	25, // 78: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	13, // 79: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	51, // 80: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	26, // 81: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	14, // 82: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	28, // 83: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	30, // 84: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	27, // 85: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	38, // 86: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	14, // 87: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	39, // 88: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	39, // 89: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	43, // 90: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	44, // 91: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	54, // 92: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	56, // 93: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	59, // 94: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	11, // 95: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	15, // 96: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	11, // 97: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	17, // 98: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	20, // 99: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	11, // 100: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	23, // 101: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	33, // 102: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	33, // 103: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	50, // 104: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	53, // 105: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	33, // 106: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	32, // 107: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	29, // 108: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	23, // 109: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	33, // 110: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	33, // 111: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	42, // 112: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	40, // 113: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	23, // 114: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	40, // 115: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	45, // 116: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	55, // 117: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	58, // 118: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	60, // 119: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	95, // [95:120] is the sub-list for method output_type
-	70, // [70:95] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
+	75,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	7,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
+	9,   // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
+	6,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
+	75,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	8,   // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
+	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
+	76,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	76,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	6,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
+	75,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	8,   // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
+	9,   // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
+	7,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
+	2,   // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	37,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	11,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
+	13,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
+	76,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	12,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	19,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	19,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	75,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	75,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	75,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	75,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	75,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	6,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	75,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	32,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	76,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	11,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
+	32,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	35,  // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	38,  // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	12,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	32,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	36,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	71,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	41,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	37,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	75,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	42,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	11,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	41,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	72,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	75,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	6,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	75,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	47,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	48,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	49,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	12,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	73,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	36,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	37,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	50,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	53,  // 65: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	76,  // 66: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	76,  // 67: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	74,  // 68: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	58,  // 69: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	62,  // 70: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	75,  // 71: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	76,  // 72: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	62,  // 73: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	5,   // 74: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
+	62,  // 75: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	76,  // 76: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	76,  // 77: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	69,  // 78: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	10,  // 79: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	15,  // 80: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	14,  // 81: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	17,  // 82: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	20,  // 83: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	22,  // 84: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	23,  // 85: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	25,  // 86: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	26,  // 87: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	14,  // 88: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	52,  // 89: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	27,  // 90: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	15,  // 91: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	29,  // 92: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	31,  // 93: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	28,  // 94: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	39,  // 95: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	15,  // 96: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	40,  // 97: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	40,  // 98: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	44,  // 99: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	45,  // 100: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	63,  // 101: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	64,  // 102: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	66,  // 103: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	15,  // 104: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	67,  // 105: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	68,  // 106: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	55,  // 107: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	57,  // 108: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	60,  // 109: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	12,  // 110: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	16,  // 111: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	12,  // 112: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	18,  // 113: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	21,  // 114: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	12,  // 115: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	24,  // 116: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	34,  // 117: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	34,  // 118: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	51,  // 119: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	54,  // 120: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	34,  // 121: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	33,  // 122: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	30,  // 123: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	24,  // 124: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	34,  // 125: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	34,  // 126: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	43,  // 127: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	41,  // 128: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	24,  // 129: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	41,  // 130: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	46,  // 131: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	69,  // 132: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	65,  // 133: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 134: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
+	70,  // 135: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	69,  // 136: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	24,  // 137: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	56,  // 138: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	59,  // 139: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	61,  // 140: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	110, // [110:141] is the sub-list for method output_type
+	79,  // [79:110] is the sub-list for method input_type
+	79,  // [79:79] is the sub-list for extension type_name
+	79,  // [79:79] is the sub-list for extension extendee
+	0,   // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -5546,8 +6270,8 @@ func file_snapctl_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   60,
+			NumEnums:      6,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -48,6 +48,12 @@ const (
 	Snapctl_RemoveTemplate_FullMethodName = "/snapctl.v1.Snapctl/RemoveTemplate"
 	Snapctl_SetPool_FullMethodName        = "/snapctl.v1.Snapctl/SetPool"
 	Snapctl_Clone_FullMethodName          = "/snapctl.v1.Snapctl/Clone"
+	Snapctl_InitHost_FullMethodName       = "/snapctl.v1.Snapctl/InitHost"
+	Snapctl_InviteHost_FullMethodName     = "/snapctl.v1.Snapctl/InviteHost"
+	Snapctl_JoinHost_FullMethodName       = "/snapctl.v1.Snapctl/JoinHost"
+	Snapctl_ListHosts_FullMethodName      = "/snapctl.v1.Snapctl/ListHosts"
+	Snapctl_ShowHost_FullMethodName       = "/snapctl.v1.Snapctl/ShowHost"
+	Snapctl_RemoveHost_FullMethodName     = "/snapctl.v1.Snapctl/RemoveHost"
 	Snapctl_Events_FullMethodName         = "/snapctl.v1.Snapctl/Events"
 	Snapctl_Doctor_FullMethodName         = "/snapctl.v1.Snapctl/Doctor"
 	Snapctl_Version_FullMethodName        = "/snapctl.v1.Snapctl/Version"
@@ -82,6 +88,13 @@ type SnapctlClient interface {
 	RemoveTemplate(ctx context.Context, in *TemplateRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Template, error)
 	Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error)
+	// The installation: the hosts that this one shares its virtual networks with.
+	InitHost(ctx context.Context, in *InitHostRequest, opts ...grpc.CallOption) (*Host, error)
+	InviteHost(ctx context.Context, in *InviteHostRequest, opts ...grpc.CallOption) (*Invitation, error)
+	JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*Host, error)
+	ListHosts(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListHostsResponse, error)
+	ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error)
+	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	// The daemon and its host.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error)
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
@@ -382,6 +395,66 @@ func (c *snapctlClient) Clone(ctx context.Context, in *CloneRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_CloneClient = grpc.ServerStreamingClient[CloneEvent]
 
+func (c *snapctlClient) InitHost(ctx context.Context, in *InitHostRequest, opts ...grpc.CallOption) (*Host, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Host)
+	err := c.cc.Invoke(ctx, Snapctl_InitHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) InviteHost(ctx context.Context, in *InviteHostRequest, opts ...grpc.CallOption) (*Invitation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Invitation)
+	err := c.cc.Invoke(ctx, Snapctl_InviteHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*Host, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Host)
+	err := c.cc.Invoke(ctx, Snapctl_JoinHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) ListHosts(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListHostsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHostsResponse)
+	err := c.cc.Invoke(ctx, Snapctl_ListHosts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Host)
+	err := c.cc.Invoke(ctx, Snapctl_ShowHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveResponse)
+	err := c.cc.Invoke(ctx, Snapctl_RemoveHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_Events_FullMethodName, cOpts...)
@@ -450,6 +523,13 @@ type SnapctlServer interface {
 	RemoveTemplate(context.Context, *TemplateRequest) (*RemoveResponse, error)
 	SetPool(context.Context, *SetPoolRequest) (*Template, error)
 	Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error
+	// The installation: the hosts that this one shares its virtual networks with.
+	InitHost(context.Context, *InitHostRequest) (*Host, error)
+	InviteHost(context.Context, *InviteHostRequest) (*Invitation, error)
+	JoinHost(context.Context, *JoinHostRequest) (*Host, error)
+	ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error)
+	ShowHost(context.Context, *HostRequest) (*Host, error)
+	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
 	// The daemon and its host.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventRecord]) error
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
@@ -529,6 +609,24 @@ func (UnimplementedSnapctlServer) SetPool(context.Context, *SetPoolRequest) (*Te
 }
 func (UnimplementedSnapctlServer) Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error {
 	return status.Error(codes.Unimplemented, "method Clone not implemented")
+}
+func (UnimplementedSnapctlServer) InitHost(context.Context, *InitHostRequest) (*Host, error) {
+	return nil, status.Error(codes.Unimplemented, "method InitHost not implemented")
+}
+func (UnimplementedSnapctlServer) InviteHost(context.Context, *InviteHostRequest) (*Invitation, error) {
+	return nil, status.Error(codes.Unimplemented, "method InviteHost not implemented")
+}
+func (UnimplementedSnapctlServer) JoinHost(context.Context, *JoinHostRequest) (*Host, error) {
+	return nil, status.Error(codes.Unimplemented, "method JoinHost not implemented")
+}
+func (UnimplementedSnapctlServer) ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHosts not implemented")
+}
+func (UnimplementedSnapctlServer) ShowHost(context.Context, *HostRequest) (*Host, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowHost not implemented")
+}
+func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveHost not implemented")
 }
 func (UnimplementedSnapctlServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventRecord]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -896,6 +994,114 @@ func _Snapctl_Clone_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_CloneServer = grpc.ServerStreamingServer[CloneEvent]
 
+func _Snapctl_InitHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InitHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).InitHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_InitHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).InitHost(ctx, req.(*InitHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_InviteHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InviteHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).InviteHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_InviteHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).InviteHost(ctx, req.(*InviteHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_JoinHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).JoinHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_JoinHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).JoinHost(ctx, req.(*JoinHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_ListHosts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ListHosts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ListHosts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ListHosts(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_ShowHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ShowHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ShowHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ShowHost(ctx, req.(*HostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_RemoveHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).RemoveHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_RemoveHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).RemoveHost(ctx, req.(*RemoveHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Snapctl_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1005,6 +1211,30 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetPool",
 			Handler:    _Snapctl_SetPool_Handler,
+		},
+		{
+			MethodName: "InitHost",
+			Handler:    _Snapctl_InitHost_Handler,
+		},
+		{
+			MethodName: "InviteHost",
+			Handler:    _Snapctl_InviteHost_Handler,
+		},
+		{
+			MethodName: "JoinHost",
+			Handler:    _Snapctl_JoinHost_Handler,
+		},
+		{
+			MethodName: "ListHosts",
+			Handler:    _Snapctl_ListHosts_Handler,
+		},
+		{
+			MethodName: "ShowHost",
+			Handler:    _Snapctl_ShowHost_Handler,
+		},
+		{
+			MethodName: "RemoveHost",
+			Handler:    _Snapctl_RemoveHost_Handler,
 		},
 		{
 			MethodName: "Doctor",

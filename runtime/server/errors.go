@@ -27,6 +27,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
+	"github.com/snapctl/snapctl/vem/membership"
 )
 
 // hintTrailer carries what the user can do about an error.
@@ -95,6 +96,7 @@ func hint(err error) string {
 		notNow *app.StatusError
 		lost   *engine.LostError
 		busy   *checkpoint.SessionError
+		host   *membership.Error
 		c      *criu.Error
 	)
 	switch {
@@ -102,6 +104,8 @@ func hint(err error) string {
 		return ""
 	case errors.Is(err, unix.ENOSPC):
 		return "free space on the file system of the state directory, and try again"
+	case errors.As(err, &host):
+		return host.Remedy
 	case errors.Is(err, app.ErrBusy):
 		return "wait for the other operation; snapctl show tells what it is"
 	case errors.Is(err, clone.ErrNoneReady):

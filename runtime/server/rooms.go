@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
+	"github.com/snapctl/snapctl/vem/membership"
 )
 
 // Rooms are what a server asks. All of them may be asked at the same time.
@@ -28,6 +29,7 @@ type Rooms struct {
 	Obstacles  Obstacles
 	Snapshots  Snapshots
 	Network    Network
+	Hosts      Hosts
 	Layers     Shelf // the files that apps share
 	Memory     Shelf // the memory files that apps share
 	Templates  Templates
@@ -108,4 +110,14 @@ type Network interface {
 // Shelf has files that apps share, by their ids.
 type Shelf interface {
 	Path(id memory.ID) string
+}
+
+// Hosts is the installation that this host is in, if it is in one, as [membership.Membership]
+// has it.
+type Hosts interface {
+	Init(ctx context.Context, req membership.InitRequest) (*membership.Host, error)
+	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)
+	Join(ctx context.Context, req membership.JoinRequest) (*membership.Host, error)
+	List(ctx context.Context) ([]membership.Host, error)
+	Remove(ctx context.Context, name string, force bool) error
 }

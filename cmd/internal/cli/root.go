@@ -8,6 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/cmd/internal/cli/apps"
 	"github.com/snapctl/snapctl/cmd/internal/cli/clones"
+	"github.com/snapctl/snapctl/cmd/internal/cli/hosts"
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/cli/views"
 	"github.com/snapctl/snapctl/cmd/internal/output"
@@ -21,6 +22,7 @@ const (
 	groupSaved = "saved"
 	groupMany  = "many"
 	groupIDs   = "ids"
+	groupHosts = "hosts"
 	groupHost  = "host"
 )
 
@@ -36,7 +38,7 @@ Exit codes:
     0  it is done
     1  it failed
     2  the command line makes no sense
-    4  there is no such app, snapshot or template
+    4  there is no such app, snapshot, template or host
     5  not possible on this host, or with this app
     6  it is done, but the app lost connections that it had, or only some of the
        clones could be made
@@ -68,12 +70,14 @@ func newRoot(s *session.Session) *cobra.Command {
 		&cobra.Group{ID: groupSaved, Title: "Hibernation and snapshots:"},
 		&cobra.Group{ID: groupMany, Title: "Templates and clones:"},
 		&cobra.Group{ID: groupIDs, Title: "Identity and network:"},
+		&cobra.Group{ID: groupHosts, Title: "Several hosts:"},
 		&cobra.Group{ID: groupHost, Title: "This host:"},
 	)
 	addTo(root, groupApps, apps.NewRun(s), views.NewPs(s), views.NewShow(s), views.NewLogs(s), apps.NewExec(s), apps.NewStop(s), apps.NewRm(s))
 	addTo(root, groupSaved, apps.NewHibernate(s), apps.NewWake(s), apps.NewSnapshot(s), apps.NewSnapshots(s), apps.NewRestore(s), views.NewInspect(s))
 	addTo(root, groupMany, clones.NewTemplate(s), clones.NewClone(s))
 	addTo(root, groupIDs, views.NewIDs(s), views.NewVem(s))
+	addTo(root, groupHosts, hosts.NewHost(s))
 	addTo(root, groupHost, views.NewEvents(s), views.NewDoctor(s), views.NewVersion(s))
 	globalFlags(s, root)
 	root.SetHelpCommand(newHelp())

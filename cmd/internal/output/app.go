@@ -183,11 +183,17 @@ func restoreMemory(m api.RestoreMemory) string {
 }
 
 // Status is an app's status in one word.
-func Status(s api.Status) string {
-	if s == api.Status_STATUS_UNSPECIFIED || api.Status_name[int32(s)] == "" {
+func Status(s api.Status) string { return word(s, api.Status_name, "STATUS_") }
+
+// word is a value of an enumeration of the API, of which names has all.
+func word[E interface {
+	~int32
+	String() string
+}](e E, names map[int32]string, prefix string) string {
+	if e == 0 || names[int32(e)] == "" {
 		return "unknown"
 	}
-	return strings.ToLower(strings.TrimPrefix(s.String(), "STATUS_"))
+	return strings.ToLower(strings.TrimPrefix(e.String(), prefix))
 }
 
 func wakeMode(m api.WakeMode) string {

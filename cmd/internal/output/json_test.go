@@ -127,6 +127,21 @@ func exampleInfo(t *testing.T) []byte {
 	return b
 }
 
+func exampleHost() *api.Host {
+	return &api.Host{
+		Name: "host-a", Self: true, Health: api.HostHealth_HOST_HEALTH_UP, Port: 7077, Version: "1.2.3", Directory: true, Endpoints: 12,
+		Addresses: []*api.HostAddress{{Address: "192.0.2.7", Device: "eth1", Priority: 10}, {Address: "2001:db8::7"}},
+		Key:       strings.Repeat("0f", 32), JoinedAt: timestamppb.New(at), CertificateUntil: timestamppb.New(at.AddDate(0, 1, 0)), Installation: strings.Repeat("7a", 16),
+	}
+}
+
+func silentHost() *api.Host {
+	return &api.Host{
+		Name: "host-b", Health: api.HostHealth_HOST_HEALTH_SILENT, Port: 7077, Addresses: []*api.HostAddress{{Address: "192.0.2.8"}},
+		Key: strings.Repeat("f0", 32), Installation: strings.Repeat("7a", 16),
+	}
+}
+
 // examples has a document of each kind, with every field set in one of them.
 func examples(t *testing.T) map[string]Document {
 	t.Helper()
@@ -151,6 +166,11 @@ func examples(t *testing.T) map[string]Document {
 			App: "cache", Network: "default", Protocol: "tcp", Local: "10.77.0.7:6379", Remote: "10.77.0.1:5123", Actual: "holder 101",
 			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Dropped: 3, Channel: "vxlan host-b",
 		}}),
+		"host-ls":   NewHostList([]*api.Host{exampleHost(), silentHost()}),
+		"host-show": NewHostDetail(exampleHost()),
+		"host-invite": NewHostInvitation(&api.Invitation{
+			Token: "snapctl1-TOKEN", Addresses: []string{"192.0.2.7:7077", "[2001:db8::7]:7077"}, ExpiresAt: timestamppb.New(at.Add(time.Hour)),
+		}),
 		"doctor": NewDiagnosis([]Check{
 			{Name: "snapctld", Status: "ok", Found: "version 1.2.3, pid 100, at /run/snapctl/snapctl.sock"},
 			{Name: "criu", Status: CheckFailed, Found: "3.17.1", Remedy: "install CRIU 4.2 or newer"},
@@ -235,26 +255,30 @@ func TestFieldsInPromise(t *testing.T) {
 	text, err := os.ReadFile(promise)
 	qt.Assert(t, qt.IsNil(err))
 	for section, typ := range map[string]reflect.Type{
-		"App":                    reflect.TypeFor[App](),
-		"Snapshot":               reflect.TypeFor[Snapshot](),
-		"Result":                 reflect.TypeFor[Result](),
-		"Failure":                reflect.TypeFor[Failure](),
-		"Template":               reflect.TypeFor[Template](),
-		"template ls":            reflect.TypeFor[TemplateList](),
-		"template show and pool": reflect.TypeFor[TemplateDetail](),
-		"template validate":      reflect.TypeFor[RulesCheck](),
-		"clone":                  reflect.TypeFor[Clones](),
-		"ps":                     reflect.TypeFor[AppList](),
-		"show and run":           reflect.TypeFor[AppDetail](),
-		"snapshots":              reflect.TypeFor[SnapshotList](),
-		"Operations":             reflect.TypeFor[Results](),
-		"inspect":                reflect.TypeFor[Inspection](),
-		"The image":              reflect.TypeFor[inspect.Info](),
-		"ids":                    reflect.TypeFor[IDMap](),
-		"events":                 reflect.TypeFor[Event](),
-		"vem table":              reflect.TypeFor[VemTable](),
-		"doctor":                 reflect.TypeFor[Diagnosis](),
-		"version":                reflect.TypeFor[Version](),
+		"App":                      reflect.TypeFor[App](),
+		"Snapshot":                 reflect.TypeFor[Snapshot](),
+		"Result":                   reflect.TypeFor[Result](),
+		"Failure":                  reflect.TypeFor[Failure](),
+		"Template":                 reflect.TypeFor[Template](),
+		"template ls":              reflect.TypeFor[TemplateList](),
+		"template show and pool":   reflect.TypeFor[TemplateDetail](),
+		"template validate":        reflect.TypeFor[RulesCheck](),
+		"clone":                    reflect.TypeFor[Clones](),
+		"ps":                       reflect.TypeFor[AppList](),
+		"show and run":             reflect.TypeFor[AppDetail](),
+		"snapshots":                reflect.TypeFor[SnapshotList](),
+		"Operations":               reflect.TypeFor[Results](),
+		"inspect":                  reflect.TypeFor[Inspection](),
+		"The image":                reflect.TypeFor[inspect.Info](),
+		"ids":                      reflect.TypeFor[IDMap](),
+		"events":                   reflect.TypeFor[Event](),
+		"vem table":                reflect.TypeFor[VemTable](),
+		"Host":                     reflect.TypeFor[Host](),
+		"host ls":                  reflect.TypeFor[HostList](),
+		"host show, init and join": reflect.TypeFor[HostDetail](),
+		"host invite":              reflect.TypeFor[HostInvitation](),
+		"doctor":                   reflect.TypeFor[Diagnosis](),
+		"version":                  reflect.TypeFor[Version](),
 	} {
 		t.Run(section, func(t *testing.T) {
 			_, body, ok := strings.Cut(string(text), "\n## "+section+"\n")
@@ -283,7 +307,7 @@ func cutLast(path string) (parent, name string, ok bool) {
 
 // shared are types with a section of their own.
 func shared(t reflect.Type) bool {
-	return t == reflect.TypeFor[App]() || t == reflect.TypeFor[Snapshot]() || t == reflect.TypeFor[Result]() || t == reflect.TypeFor[Failure]() || t == reflect.TypeFor[Template]()
+	return t == reflect.TypeFor[App]() || t == reflect.TypeFor[Snapshot]() || t == reflect.TypeFor[Result]() || t == reflect.TypeFor[Failure]() || t == reflect.TypeFor[Template]() || t == reflect.TypeFor[Host]()
 }
 
 // fields lists the fields of a type's JSON, as paths: "publish[].port".

@@ -25,6 +25,7 @@ const (
 	CreateTemplate Operation = "create-template"
 	RemoveTemplate Operation = "remove-template"
 	Clone          Operation = "clone"
+	RemoveHost     Operation = "remove-host"
 )
 
 // Result is what an operation did to one app, snapshot or template.
@@ -240,6 +241,8 @@ func (r Result) text() string {
 		}
 	case RemoveTemplate:
 		text = "template " + text + " removed"
+	case RemoveHost:
+		text = "host " + text + " removed"
 	case Stop:
 		text += " stopped"
 		if app.Exit != "" {

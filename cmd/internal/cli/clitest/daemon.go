@@ -39,6 +39,7 @@ type Daemon struct {
 	LastClone *api.CloneRequest
 	Copied    []string // what was woken or restored with its memory copied
 	Checks    []*api.Check
+	Hosts     []*api.Host // none: this host is alone
 }
 
 // server answers the API for a daemon.

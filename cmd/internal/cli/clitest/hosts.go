@@ -1,0 +1,118 @@
+package clitest
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// goodToken is the only one with which a host may join.
+const goodToken = "snapctl1-GOOD"
+
+func (f *Daemon) findHost(name string) (*api.Host, error) {
+	for _, h := range f.Hosts {
+		if h.GetName() == name || name == "" && h.GetSelf() {
+			return h, nil
+		}
+	}
+	return nil, status.Errorf(codes.NotFound, "host %s: not found", name)
+}
+
+// enter makes this host one of an installation.
+func (f *Daemon) enter(ctx context.Context, name string, port uint32, addresses []*api.HostAddress) (*api.Host, error) {
+	if len(f.Hosts) > 0 {
+		hint(ctx, "snapctl host ls lists its hosts")
+		return nil, status.Error(codes.FailedPrecondition, "this host is in an installation already")
+	}
+	if name == "" {
+		name = "here"
+	}
+	if port == 0 {
+		port = 7077
+	}
+	if len(addresses) == 0 {
+		addresses = []*api.HostAddress{{Address: "192.0.2.7", Device: "eth0"}}
+	}
+	h := &api.Host{
+		Name: name, Self: true, Health: api.HostHealth_HOST_HEALTH_UP, Addresses: addresses, Port: port, Version: "1.2.3",
+		Key: strings.Repeat("0f", 32), Installation: strings.Repeat("7a", 16), JoinedAt: timestamppb.New(Began), CertificateUntil: timestamppb.New(Began.AddDate(0, 1, 0)),
+	}
+	f.Hosts = append(f.Hosts, h)
+	slices.SortFunc(f.Hosts, func(a, b *api.Host) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return h, nil
+}
+
+func (f server) InitHost(ctx context.Context, req *api.InitHostRequest) (*api.Host, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.enter(ctx, req.GetName(), req.GetPort(), req.GetAddresses())
+	if err == nil {
+		h.Directory = len(req.GetDirectory()) == 0
+	}
+	return h, err
+}
+
+func (f server) InviteHost(ctx context.Context, req *api.InviteHostRequest) (*api.Invitation, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.Hosts) == 0 {
+		hint(ctx, "snapctl host init makes one")
+		return nil, status.Error(codes.FailedPrecondition, "this host is in no installation")
+	}
+	return &api.Invitation{
+		Token: goodToken, Addresses: []string{"192.0.2.7:7077", "[2001:db8::7]:7077"}, ExpiresAt: timestamppb.New(Began.Add(2*time.Minute + req.GetTtl().AsDuration())),
+	}, nil
+}
+
+// JoinHost joins an installation that has one other host.
+func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Host, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if req.GetToken() != goodToken {
+		hint(ctx, "snapctl host invite on "+req.GetAt()+" makes a new one")
+		return nil, status.Error(codes.FailedPrecondition, "the token was used already")
+	}
+	h, err := f.enter(ctx, req.GetName(), req.GetPort(), req.GetAddresses())
+	if err != nil {
+		return nil, err
+	}
+	f.Hosts = append(f.Hosts, &api.Host{
+		Name: "there", Health: api.HostHealth_HOST_HEALTH_SILENT, Addresses: []*api.HostAddress{{Address: "192.0.2.8"}}, Port: 7077, Directory: true, Endpoints: 3,
+		Key: strings.Repeat("f0", 32), Installation: h.GetInstallation(), JoinedAt: timestamppb.New(Began.Add(-time.Hour)),
+	})
+	return h, nil
+}
+
+func (f server) ListHosts(context.Context, *api.ListRequest) (*api.ListHostsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &api.ListHostsResponse{Hosts: f.Hosts}, nil
+}
+
+func (f server) ShowHost(_ context.Context, req *api.HostRequest) (*api.Host, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.findHost(req.GetName())
+}
+
+func (f server) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) (*api.RemoveResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.findHost(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if n := h.GetEndpoints(); n > 0 && !req.GetForce() {
+		hint(ctx, "--force removes it all the same: nobody reaches them any more")
+		return nil, status.Errorf(codes.FailedPrecondition, "host %s has %d endpoints", h.GetName(), n)
+	}
+	f.Hosts = slices.DeleteFunc(f.Hosts, func(b *api.Host) bool { return h == b })
+	return &api.RemoveResponse{}, nil
+}

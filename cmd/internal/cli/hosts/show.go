@@ -1,0 +1,34 @@
+package hosts
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newShow(s *session.Session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show [HOST]",
+		Short: "Show all about a host, or this one",
+		Example: `  snapctl host show
+  snapctl host show host-b --output json`,
+		Args:              session.AtMost("HOST"),
+		ValidArgsFunction: s.Ask(1, hostNames),
+		Annotations:       map[string]string{session.ListKey: "host ls"},
+		RunE: s.Call(func(ctx context.Context, c *client.Client, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			h, err := c.ShowHost(ctx, name)
+			if err != nil {
+				return err
+			}
+			return s.Print(output.NewHostDetail(h))
+		}),
+	}
+}

@@ -1,0 +1,39 @@
+package client
+
+import (
+	"context"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// InitHost makes an installation, of which this host is the first one.
+func (c *Client) InitHost(ctx context.Context, req *api.InitHostRequest) (*api.Host, error) {
+	return c.api.InitHost(ctx, req)
+}
+
+// InviteHost makes a token with which one host may join, once.
+func (c *Client) InviteHost(ctx context.Context, req *api.InviteHostRequest) (*api.Invitation, error) {
+	return c.api.InviteHost(ctx, req)
+}
+
+// JoinHost makes this host one of an installation.
+func (c *Client) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Host, error) {
+	return c.api.JoinHost(ctx, req)
+}
+
+// ListHosts returns the hosts of the installation, by name.
+func (c *Client) ListHosts(ctx context.Context) ([]*api.Host, error) {
+	r, err := c.api.ListHosts(ctx, &api.ListRequest{})
+	return r.GetHosts(), err
+}
+
+// ShowHost returns a host of the installation; this one if name is empty.
+func (c *Client) ShowHost(ctx context.Context, name string) (*api.Host, error) {
+	return c.api.ShowHost(ctx, &api.HostRequest{Name: name})
+}
+
+// RemoveHost removes a host from the installation.
+func (c *Client) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) error {
+	_, err := c.api.RemoveHost(ctx, req)
+	return err
+}

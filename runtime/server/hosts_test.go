@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/go-quicktest/qt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/vem/membership"
+)
+
+// fakeHosts is an installation that remembers what it was asked.
+type fakeHosts struct {
+	all     []membership.Host
+	fail    error
+	init    membership.InitRequest
+	join    membership.JoinRequest
+	ttl     time.Duration
+	removed string
+	forced  bool
+}
+
+var _ Hosts = (*fakeHosts)(nil)
+
+func (f *fakeHosts) Init(_ context.Context, req membership.InitRequest) (*membership.Host, error) {
+	f.init = req
+	return f.first()
+}
+
+func (f *fakeHosts) Join(_ context.Context, req membership.JoinRequest) (*membership.Host, error) {
+	f.join = req
+	return f.first()
+}
+
+func (f *fakeHosts) first() (*membership.Host, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	return &f.all[0], nil
+}
+
+func (f *fakeHosts) Invite(_ context.Context, ttl time.Duration) (*membership.Invitation, error) {
+	f.ttl = ttl
+	return &membership.Invitation{Token: "token", Addresses: []netip.AddrPort{netip.MustParseAddrPort("[2001:db8::7]:7077")}, ExpiresAt: time.Unix(1, 0)}, f.fail
+}
+
+func (f *fakeHosts) List(context.Context) ([]membership.Host, error) { return f.all, f.fail }
+
+func (f *fakeHosts) Remove(_ context.Context, name string, force bool) error {
+	f.removed, f.forced = name, force
+	return f.fail
+}
+
+func TestHosts(t *testing.T) {
+	w := begin(t)
+	w.hosts.all = []membership.Host{
+		{
+			Name: "a", Self: true, Health: membership.Up, Port: 7077, Version: "1.2.3", Directory: true, Endpoints: 3, Key: "0f", Installation: "7a",
+			Addresses: []membership.Address{{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth1", Priority: 10}},
+			JoinedAt:  time.Unix(1, 0), Certificate: time.Unix(2, 0),
+		},
+		{Name: "b", Health: membership.Silent},
+	}
+	place := []*api.HostAddress{{Address: "192.0.2.7", Device: "eth1", Priority: 10}}
+	want := membership.Place{Name: "a", Addresses: w.hosts.all[0].Addresses, Port: 7078}
+	h, err := w.InitHost(t.Context(), &api.InitHostRequest{Name: "a", Addresses: place, Port: 7078, Directory: []string{"https://etcd:2379"}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(w.hosts.init.Directory, []string{"https://etcd:2379"}))
+	qt.Check(t, qt.Equals(w.hosts.init.Port, want.Port))
+	qt.Check(t, qt.Equals(w.hosts.init.Addresses[0], want.Addresses[0]))
+	qt.Check(t, qt.Equals(h.GetName(), "a"))
+	qt.Check(t, qt.IsTrue(h.GetSelf() && h.GetDirectory()))
+	qt.Check(t, qt.Equals(h.GetHealth(), api.HostHealth_HOST_HEALTH_UP))
+	qt.Check(t, qt.Equals(h.GetAddresses()[0].GetDevice(), "eth1"))
+	qt.Check(t, qt.Equals(h.GetJoinedAt().GetSeconds(), 1))
+	qt.Check(t, qt.Equals(h.GetCertificateUntil().GetSeconds(), 2))
+
+	h, err = w.JoinHost(t.Context(), &api.JoinHostRequest{Name: "a", Addresses: place, At: "192.0.2.8:7077", Token: "token"})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(h.GetInstallation(), "7a"))
+	qt.Check(t, qt.Equals(w.hosts.join.At+" "+w.hosts.join.Token, "192.0.2.8:7077 token"))
+
+	all, err := w.ListHosts(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(all, 2))
+	qt.Check(t, qt.Equals(all[1].GetHealth(), api.HostHealth_HOST_HEALTH_SILENT))
+	qt.Check(t, qt.IsNil(all[1].GetJoinedAt()))
+	h, err = w.ShowHost(t.Context(), "")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(h.GetName(), "a"))
+	h, err = w.ShowHost(t.Context(), "b")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(h.GetName(), "b"))
+	_, err = w.ShowHost(t.Context(), "c")
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrNotFound))
+
+	for ttl, want := range map[*durationpb.Duration]time.Duration{nil: time.Hour, durationpb.New(time.Minute): time.Minute} {
+		i, err := w.InviteHost(t.Context(), &api.InviteHostRequest{Ttl: ttl})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(w.hosts.ttl, want))
+		qt.Check(t, qt.DeepEquals(i.GetAddresses(), []string{"[2001:db8::7]:7077"}))
+		qt.Check(t, qt.Equals(i.GetToken(), "token"))
+	}
+	qt.Assert(t, qt.IsNil(w.RemoveHost(t.Context(), &api.RemoveHostRequest{Name: "b", Force: true})))
+	qt.Check(t, qt.Equals(w.hosts.removed, "b"))
+	qt.Check(t, qt.IsTrue(w.hosts.forced))
+}
+
+// What keeps a host from coming to an installation is told with what to do about it.
+func TestHostsFail(t *testing.T) {
+	w := begin(t)
+	w.hosts.fail = &membership.Error{Text: "this host is in an installation already", Remedy: "leave it first"}
+	_, err := w.InitHost(t.Context(), &api.InitHostRequest{})
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
+	qt.Check(t, qt.ErrorMatches(err, "this host is in an installation already"))
+	qt.Check(t, qt.DeepEquals(client.Hints(err), []string{"leave it first"}))
+	_, err = w.ListHosts(t.Context())
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
+	_, err = w.ShowHost(t.Context(), "")
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
+	w.hosts.fail = nil
+	_, err = w.ShowHost(t.Context(), "")
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrNotFound))
+	qt.Check(t, qt.ErrorMatches(err, "this host is in no installation: .*"))
+	for _, req := range []*api.InitHostRequest{{Port: 1 << 16}, {Addresses: []*api.HostAddress{{Address: "eth0"}}}} {
+		_, err := w.InitHost(t.Context(), req)
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+		_, err = w.JoinHost(t.Context(), &api.JoinHostRequest{Port: req.GetPort(), Addresses: req.GetAddresses()})
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	}
+	_, err = w.InviteHost(t.Context(), &api.InviteHostRequest{Ttl: durationpb.New(-time.Second)})
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+}
