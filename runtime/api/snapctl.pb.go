@@ -4893,7 +4893,7 @@ type HostAddress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`    // IPv4 or IPv6
 	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`      // empty: any that has the address
-	Priority      int32                  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"` // the highest one that works is used
+	Priority      int32                  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"` // the lower, the sooner it is used
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -10,7 +10,7 @@ type Host struct {
 	Name         string
 	Self         bool // it is this one
 	Health       Health
-	Addresses    []Address // the highest priority first
+	Addresses    []Address // in the order in which they are used
 	Port         uint16    // of its control channel
 	Version      string    // of its snapctld
 	Directory    bool      // it runs a member of the directory
@@ -35,7 +35,7 @@ const (
 type Address struct {
 	Addr     netip.Addr // has no zone
 	Device   string     // empty: any that has the address
-	Priority int        // the highest one that works is used
+	Priority int        // the lower, the sooner it is used
 }
 
 // Place is what a host says of itself when it comes to an installation.

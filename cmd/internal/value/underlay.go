@@ -12,7 +12,7 @@ import (
 type UnderlayAddress struct {
 	Address  netip.Addr // of a link-local one the zone is in Device
 	Device   string     // empty: any that has the address
-	Priority int32      // the highest one that works is used
+	Priority int32      // 0 to 1000: the lower, the sooner it is used
 }
 
 // maxPriority bounds priorities, so that they look alike in tables.
@@ -43,8 +43,8 @@ func ParseUnderlayAddress(text string) (UnderlayAddress, error) {
 	}
 	n, ok := strings.CutPrefix(option, "priority=")
 	priority, err := strconv.ParseInt(n, 10, 32)
-	if !ok || err != nil || priority < -maxPriority || priority > maxPriority {
-		return UnderlayAddress{}, fmt.Errorf("%w: a priority is a number from %d to %d", wrong, -maxPriority, maxPriority)
+	if !ok || err != nil || priority < 0 || priority > maxPriority {
+		return UnderlayAddress{}, fmt.Errorf("%w: a priority is a number from 0 to %d", wrong, maxPriority)
 	}
 	a.Priority = int32(priority)
 	return a, nil

@@ -39,7 +39,7 @@ type place struct {
 func (p *place) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&p.name, "name", "", "`NAME` of this host in the installation (default: its host name)")
-	f.Var(value.List(&p.addresses, "ADDR", value.ParseUnderlayAddress), "address", "where other hosts reach this one: ADDR[%DEVICE][,priority=N]; may be repeated (default: those of its network devices)")
+	f.Var(value.List(&p.addresses, "ADDR", value.ParseUnderlayAddress), "address", "where other hosts reach this one: ADDR[%DEVICE][,priority=N], the lower N the sooner; may be repeated (default: those of its network devices)")
 	f.Uint16Var(&p.port, "port", 0, "`PORT` of the control channel (default 7077)")
 	for _, name := range []string{"name", "address", "port"} {
 		session.CompleteFlag(cmd, name, cobra.NoFileCompletions)
