@@ -22,7 +22,9 @@ type Claim struct {
 	// Inside4 and Inside6 are the addresses by which the app knows itself, if these are
 	// others, see [fabric.Endpoint].
 	Inside4, Inside6 netip.Addr
-	Ports            []Port
+	// Epoch is that with which this host has the endpoint, see package directory; 0 is the first.
+	Epoch uint64
+	Ports []Port
 	// Spare is nil, or how the endpoint can be had by somebody else.
 	Spare *Spare
 }

@@ -65,6 +65,7 @@ func (e *Endpoint) Attach(ctx context.Context, ns *netns.NS) error {
 		if err := n.fabric.Attach(ctx, ep, ns); err != nil {
 			return err
 		}
+		e.m.tell(n, e.Claim(), Share.Here)
 		return e.m.publish(ctx, n)
 	})
 }
@@ -100,6 +101,7 @@ func (e *Endpoint) Detach(ctx context.Context) error {
 			return err
 		}
 		e.setPresent(false)
+		e.m.tell(n, c, Share.Left)
 		return e.m.publish(ctx, n)
 	})
 }

@@ -63,6 +63,7 @@ type Manager struct {
 	reserved  map[spot]int             // addresses that spare endpoints give up -> for how many
 	numbered  int                      // the highest number of an address space that was made
 	strays    map[string][]holder.Item // sockets of apps that are not known
+	sharing   Sharing                  // nil: this host is alone
 }
 
 // Open returns a manager without endpoints. It makes the default network's address space if
@@ -117,6 +118,9 @@ func (m *Manager) Close() error {
 		errs = append(errs, holder.CloseAll(items))
 	}
 	for _, n := range m.networks {
+		if n.shared != nil {
+			errs = append(errs, n.shared.Leave())
+		}
 		if n.fabric != nil {
 			errs = append(errs, n.fabric.Close())
 		}

@@ -45,7 +45,9 @@ type network struct {
 	told       []fabric.Publication
 	toldAny    bool // told is what the fabric that is open was told last
 
-	space *address.Space // nil: not known yet; guarded by the manager's mu
+	// The manager's mu guards these.
+	space  *address.Space // nil: not known yet
+	shared Share          // nil: no other host shares the network
 }
 
 // network returns what is known of a network.
@@ -158,6 +160,7 @@ func (m *Manager) enter(ctx context.Context, n *network) error {
 			n.fabric = nil
 			return err
 		}
+		m.share(ctx, n, s)
 	}
 	n.users++
 	return nil
@@ -174,7 +177,7 @@ func (m *Manager) leave(ctx context.Context, n *network) error {
 	}
 	f := n.fabric
 	n.fabric, n.told, n.toldAny = nil, nil, false
-	return errors.Join(f.Delete(ctx), f.Close())
+	return errors.Join(m.unshare(ctx, n), f.Delete(ctx), f.Close())
 }
 
 // inhabited tells whether an endpoint is in the network.

@@ -1,0 +1,119 @@
+package vem
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/snapctl/snapctl/vem/address"
+)
+
+// Share is what a network of this host has to do with the same network on other hosts, as
+// [mesh.Network] does it.
+type Share interface {
+	// Here tells that an endpoint is on this host from now on.
+	Here(a netip.Addr)
+	// Left tells that an endpoint is on this host no more. It does not wait for other hosts.
+	Left(a netip.Addr)
+	// Close takes the network out of the installation, before its fabric is removed.
+	Close(ctx context.Context) error
+	// Leave lets go of the network, whose traffic goes on.
+	Leave() error
+}
+
+// Sharing has other hosts share a network, whose fabric is open. Whoever opens a Share closes it.
+type Sharing func(ctx context.Context, network string, f Fabric, s address.Space) (Share, error)
+
+// SetSharing has other hosts share all networks of this one, from now on: this host has joined an
+// installation. Nil: it has left it, and networks are its own again. A network that can't be
+// shared goes on alone, which is logged.
+func (m *Manager) SetSharing(ctx context.Context, open Sharing) error {
+	m.mu.Lock()
+	m.sharing = open
+	all := slices.Collect(maps.Values(m.networks))
+	m.mu.Unlock()
+	var errs []error
+	for _, n := range all {
+		errs = append(errs, m.reshare(ctx, n))
+	}
+	return errors.Join(errs...)
+}
+
+// reshare shares a network anew whose fabric is open.
+func (m *Manager) reshare(ctx context.Context, n *network) error {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	if n.fabric == nil {
+		return nil
+	}
+	if err := m.unshare(ctx, n); err != nil {
+		return err
+	}
+	s, err := m.spaceOf(n)
+	if err != nil {
+		return err
+	}
+	m.share(ctx, n, s)
+	return nil
+}
+
+// share shares a network, if this host is not alone. The caller has n.changing.
+func (m *Manager) share(ctx context.Context, n *network, s address.Space) {
+	m.mu.Lock()
+	open := m.sharing
+	m.mu.Unlock()
+	if open == nil {
+		return
+	}
+	share, err := open(ctx, n.name, n.fabric, s)
+	if err != nil {
+		m.opt.Log.ErrorContext(ctx, "other hosts can't be reached from a network", slog.String("network", n.name), slog.Any("error", err))
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n.shared = share
+}
+
+// unshare takes a network out of the installation. The caller has n.changing.
+func (m *Manager) unshare(ctx context.Context, n *network) error {
+	m.mu.Lock()
+	share := n.shared
+	n.shared = nil
+	m.mu.Unlock()
+	if share == nil {
+		return nil
+	}
+	return share.Close(ctx)
+}
+
+// tell tells other hosts of both addresses of an endpoint, if they share its network.
+func (m *Manager) tell(n *network, c Claim, what func(Share, netip.Addr)) {
+	m.mu.Lock()
+	share := n.shared
+	m.mu.Unlock()
+	if share == nil {
+		return
+	}
+	for _, a := range []netip.Addr{c.Addr4, c.Addr6} {
+		if a.IsValid() {
+			what(share, a)
+		}
+	}
+}
+
+// Epoch is that with which this host has the endpoint of an address; false if it does not have
+// it, or the endpoint is not in its network.
+func (m *Manager) Epoch(network string, a netip.Addr) (uint64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := range m.endpoints {
+		if c := &e.claim; e.present && c.Network == network && (c.Addr4 == a || c.Addr6 == a) {
+			return max(c.Epoch, 1), true
+		}
+	}
+	return 0, false
+}
