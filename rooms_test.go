@@ -22,7 +22,7 @@ type room struct {
 var rooms = []room{
 	{"runtime/daemon", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
-		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address",
+		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/fabric", "vem/installation", "vem/mesh",
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/source",
@@ -84,6 +84,10 @@ var rooms = []room{
 	{"runtime/api", nil},
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
+	{"vem/installation", []string{
+		"vem/address", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
+		"vem/membership", "vem/membership/wire", "vem/mesh", "vem/peering", "vem/slowpath", "vem/trust",
+	}},
 	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/control/message", "vem/fabric", "vem/peering", "vem/slowpath"}},
 	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/slowpath"}},
 	{"vem/membership/wire", []string{"vem/control", "vem/control/message", "vem/membership", "vem/trust"}},

@@ -22,9 +22,7 @@ type Claim struct {
 	// Inside4 and Inside6 are the addresses by which the app knows itself, if these are
 	// others, see [fabric.Endpoint].
 	Inside4, Inside6 netip.Addr
-	// Epoch is that with which this host has the endpoint, see package directory; 0 is the first.
-	Epoch uint64
-	Ports []Port
+	Ports            []Port
 	// Spare is nil, or how the endpoint can be had by somebody else.
 	Spare *Spare
 }
@@ -113,12 +111,13 @@ func (m *Manager) Claim(c Claim) (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	n := m.network(c.Network)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.checkPorts(nil, c.Ports); err != nil {
 		return nil, err
 	}
-	if c.Addr4, err = m.choose(c, s); err != nil {
+	if c.Addr4, err = m.choose(c, s, n); err != nil {
 		return nil, err
 	}
 	c.Addr6 = s.Pair(c.Addr4)
@@ -168,7 +167,7 @@ func (m *Manager) checkPorts(self *Endpoint, ports []Port) error {
 }
 
 // choose returns the address that the claim can have. The caller has m.mu.
-func (m *Manager) choose(c Claim, s address.Space) (netip.Addr, error) {
+func (m *Manager) choose(c Claim, s address.Space, n *network) (netip.Addr, error) {
 	used := make(map[netip.Addr]*Endpoint)
 	var spare *Endpoint
 	for e := range m.endpoints {
@@ -189,7 +188,7 @@ func (m *Manager) choose(c Claim, s address.Space) (netip.Addr, error) {
 	if addr.IsValid() {
 		err = s.Check(addr, inUse)
 	} else {
-		addr, err = s.Next(func(a netip.Addr) bool { return inUse(a) || m.reserved[spot{c.Network, a}] > 0 })
+		addr, err = s.Next(func(a netip.Addr) bool { return inUse(a) || n.outside(a) || m.reserved[spot{c.Network, a}] > 0 })
 	}
 	switch {
 	case err == nil:

@@ -48,6 +48,7 @@ type network struct {
 	// The manager's mu guards these.
 	space  *address.Space // nil: not known yet
 	shared Share          // nil: no other host shares the network
+	ranges []netip.Prefix // see SetRanges
 }
 
 // network returns what is known of a network.

@@ -105,15 +105,43 @@ func (m *Manager) tell(n *network, c Claim, what func(Share, netip.Addr)) {
 	}
 }
 
-// Epoch is that with which this host has the endpoint of an address; false if it does not have
-// it, or the endpoint is not in its network.
-func (m *Manager) Epoch(network string, a netip.Addr) (uint64, bool) {
+// Present returns what the endpoints have that are in their networks.
+func (m *Manager) Present() (list []Claim) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := range m.endpoints {
+		if e.present {
+			list = append(list, e.claim)
+		}
+	}
+	return list
+}
+
+// Find returns what the endpoint has that has an address of either family, and is in its network.
+func (m *Manager) Find(network string, a netip.Addr) (Claim, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for e := range m.endpoints {
 		if c := &e.claim; e.present && c.Network == network && (c.Addr4 == a || c.Addr6 == a) {
-			return max(c.Epoch, 1), true
+			return *c, true
 		}
 	}
-	return 0, false
+	return Claim{}, false
+}
+
+// Space returns the address space of a network, which gets one if it has none.
+func (m *Manager) Space(network string) (address.Space, error) { return m.space(network) }
+
+// SetRanges says from which addresses of a network those of new endpoints are chosen, if nobody
+// asks for one; none: from all.
+func (m *Manager) SetRanges(network string, ranges []netip.Prefix) {
+	n := m.network(network)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n.ranges = slices.Clone(ranges)
+}
+
+// outside tells whether an address is not to be chosen for a new endpoint. The caller has m.mu.
+func (n *network) outside(a netip.Addr) bool {
+	return len(n.ranges) > 0 && !slices.ContainsFunc(n.ranges, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -65,15 +65,15 @@ func TestSharing(t *testing.T) {
 	qt.Assert(t, qt.IsNil(w.SetSharing(t.Context(), share.open)))
 	qt.Check(t, qt.DeepEquals(share.said(), []string{"open default 10.77.0.0/16"}))
 	e := w.claim(t, "late", "10.77.0.10")
-	_, ok := w.Epoch(DefaultNetwork, e.Claim().Addr4)
+	_, ok := w.Find(DefaultNetwork, e.Claim().Addr4)
 	qt.Check(t, qt.IsFalse(ok)) // it is not there yet
 	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
 	qt.Check(t, qt.DeepEquals(share.said(), []string{"here 10.77.0.10", "here fd77:736e:6170::a"}))
 	for _, a := range []netip.Addr{e.Claim().Addr4, e.Claim().Addr6} {
-		epoch, ok := w.Epoch(DefaultNetwork, a)
+		c, ok := w.Find(DefaultNetwork, a)
 		qt.Check(t, qt.IsTrue(ok))
-		qt.Check(t, qt.Equals(epoch, 1))
-		_, ok = w.Epoch("other", a)
+		qt.Check(t, qt.Equals(c.App, "late"))
+		_, ok = w.Find("other", a)
 		qt.Check(t, qt.IsFalse(ok))
 	}
 	qt.Assert(t, qt.IsNil(e.Detach(t.Context())))
@@ -97,4 +97,21 @@ func TestSharing(t *testing.T) {
 	qt.Assert(t, qt.IsNil(early.Attach(t.Context(), nil)))
 	qt.Assert(t, qt.IsNil(w.Close()))
 	qt.Check(t, qt.IsTrue(slices.Contains(share.said(), "leave")))
+}
+
+// New endpoints get addresses of this host's ranges, unless they ask for another one.
+func TestRanges(t *testing.T) {
+	w := newWorld(t)
+	w.SetRanges(DefaultNetwork, []netip.Prefix{netip.MustParsePrefix("10.77.1.0/30"), netip.MustParsePrefix("10.77.2.0/30")})
+	var got []string
+	for i := range 8 {
+		got = append(got, w.claim(t, fmt.Sprint(i), "").Claim().Addr4.String())
+	}
+	qt.Check(t, qt.DeepEquals(got, []string{"10.77.1.0", "10.77.1.1", "10.77.1.2", "10.77.1.3", "10.77.2.0", "10.77.2.1", "10.77.2.2", "10.77.2.3"}))
+	_, err := w.Claim(Claim{App: "more", Network: DefaultNetwork})
+	qt.Check(t, qt.ErrorIs(err, address.ErrExhausted))
+	qt.Check(t, qt.Equals(w.claim(t, "asks", "10.77.9.9").Claim().Addr4.String(), "10.77.9.9"))
+	w.SetRanges(DefaultNetwork, nil)
+	qt.Check(t, qt.Equals(w.claim(t, "all", "").Claim().Addr4.String(), "10.77.0.2"))
+	qt.Check(t, qt.HasLen(w.Present(), 0)) // none is attached
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/installation"
 )
 
 // Options configures a daemon.
@@ -68,6 +69,7 @@ type Daemon struct {
 	engine      *engine.Engine
 	maker       *birth.Maker
 	clones      *clone.Clones
+	hosts       *installation.Installation
 	criu        criu.Client
 	criuVersion int
 	endLog      func() // of the events
@@ -96,6 +98,9 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	if err := d.openRooms(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.openHosts(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.openApps(ctx); err != nil {
@@ -185,6 +190,9 @@ func (d *Daemon) Close() error {
 	var errs []error
 	if d.engine != nil {
 		errs = append(errs, d.engine.Close())
+	}
+	if d.hosts != nil {
+		errs = append(errs, d.hosts.Close())
 	}
 	if d.rooms.VEM != nil {
 		errs = append(errs, d.rooms.VEM.Close())

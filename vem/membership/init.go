@@ -21,7 +21,7 @@ func (m *Membership) Init(ctx context.Context, req InitRequest) (*Host, error) {
 		return nil, err
 	}
 	defer done()
-	p, err := m.complete(req.Place)
+	p, err := m.Complete(req.Place)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (m *Membership) Join(ctx context.Context, req JoinRequest) (*Host, error) {
 	if err != nil {
 		return nil, &Error{Text: err.Error(), Remedy: "copy the whole line that \"snapctl host invite\" printed"}
 	}
-	p, err := m.complete(req.Place)
+	p, err := m.Complete(req.Place)
 	if err != nil {
 		return nil, err
 	}

@@ -220,8 +220,18 @@ func (m *Membership) begin(ctx context.Context) (done func(), err error) {
 	return done, nil
 }
 
-// complete fills a Place in.
-func (m *Membership) complete(p Place) (Place, error) {
+// Place is what this host said of itself when it came into its installation; not ok if it is in
+// none.
+func (m *Membership) Place() (_ Place, ok bool) {
+	s := m.self.Load()
+	if s == nil {
+		return Place{}, false
+	}
+	return s.record.Place.place(), true
+}
+
+// Complete fills in what a host leaves out that is on its way into an installation.
+func (m *Membership) Complete(p Place) (Place, error) {
 	if p.Name == "" {
 		name, err := os.Hostname()
 		if err != nil {

@@ -123,6 +123,18 @@ func (m *Mesh) works(host string, local, remote netip.Addr) bool {
 	return !m.silent[Pair{host, local, remote}]
 }
 
+// Moved tells that the directory has another owner for an endpoint of a network, or has one at all.
+func (m *Mesh) Moved(ctx context.Context, network string, a netip.Addr, now peering.Owner) error {
+	err := m.peering.Moved(ctx, network, a, now)
+	m.mu.Lock()
+	n := m.networks[network]
+	m.mu.Unlock()
+	if n != nil {
+		n.forget([]netip.Addr{a})
+	}
+	return err
+}
+
 // here are this host's addresses as modules take them.
 func (m *Mesh) here() (list []channel.Underlay) {
 	m.mu.Lock()

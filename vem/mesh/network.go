@@ -88,13 +88,6 @@ func (n *Network) Left(a netip.Addr) {
 	n.m.peering.Left(n.name, a)
 }
 
-// Moved tells that the directory has another owner for an endpoint.
-func (n *Network) Moved(ctx context.Context, a netip.Addr, now peering.Owner) error {
-	err := n.m.peering.Moved(ctx, n.name, a, now)
-	n.forget([]netip.Addr{a})
-	return err
-}
-
 // Snapshot is what waits for a way, and what was counted.
 func (n *Network) Snapshot() slowpath.Snapshot { return n.path.Load().Snapshot() }
 

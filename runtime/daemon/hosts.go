@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/installation"
+	"github.com/snapctl/snapctl/vem/mesh"
+)
+
+// directoryProgram is a member of the directory, which stands beside snapctld.
+const directoryProgram = "snapctl-directory"
+
+// openHosts takes up this host's part in an installation, if it is in one.
+func (d *Daemon) openHosts(ctx context.Context) (err error) {
+	d.hosts, err = installation.Open(ctx, installation.Options{
+		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: vem.BootID(),
+		Local: networks{d.rooms.VEM}, Share: d.share, Run: d.tasks.Run, Log: d.log,
+	})
+	return err
+}
+
+// findDirectoryProgram looks beside this program, and then in PATH.
+func findDirectoryProgram() string {
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), directoryProgram)
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	if path, err := exec.LookPath(directoryProgram); err == nil {
+		return path
+	}
+	return directoryProgram // starting it says that it is missing
+}
+
+// share has other hosts share all networks of this one.
+func (d *Daemon) share(ctx context.Context, m *mesh.Mesh) error {
+	return d.rooms.VEM.SetSharing(ctx, func(ctx context.Context, network string, f vem.Fabric, s address.Space) (vem.Share, error) {
+		real, ok := f.(*fabric.Fabric)
+		if !ok {
+			return nil, fmt.Errorf("network %s has no fabric in the kernel", network)
+		}
+		prefixes := []netip.Prefix{s.Prefix4}
+		if s.Prefix6.IsValid() {
+			prefixes = append(prefixes, s.Prefix6)
+		}
+		n, err := m.Open(ctx, network, real, prefixes)
+		if err != nil {
+			return nil, err
+		}
+		return shared{n, d.endpointsChanged}, nil
+	})
+}
+
+// endpointsChanged tells the installation of endpoints that have come or gone.
+func (d *Daemon) endpointsChanged() {
+	if d.hosts != nil {
+		d.hosts.Changed()
+	}
+}
+
+// shared is a network that other hosts share.
+type shared struct {
+	*mesh.Network
+
+	changed func()
+}
+
+func (s shared) Here(a netip.Addr) {
+	s.Network.Here(a)
+	s.changed()
+}
+
+func (s shared) Left(a netip.Addr) {
+	s.Network.Left(a)
+	s.changed()
+}
+
+// networks are those of the VEM, as an installation asks for them.
+type networks struct{ *vem.Manager }
+
+func (n networks) Present() (list []installation.Endpoint) {
+	for _, c := range n.Manager.Present() {
+		if c.Spare == nil { // nobody reaches one that stands ready
+			list = append(list, installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4})
+		}
+	}
+	return list
+}
+
+func (n networks) Find(network string, a netip.Addr) (installation.Endpoint, bool) {
+	c, ok := n.Manager.Find(network, a)
+	return installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4}, ok
+}

@@ -1,0 +1,74 @@
+package installation
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/peering"
+)
+
+// hostChanged goes by what the directory says of another host.
+func (i *Installation) hostChanged(ctx context.Context, p *part, h *directory.Host) {
+	if h == nil || h.Name == p.identity.Host() {
+		return
+	}
+	if h.Removed {
+		p.peers.Remove(h.Name)
+		p.server.Drop(h.Name)
+		if err := p.mesh.RemoveHost(ctx, h.Name); err != nil {
+			i.opt.Log.ErrorContext(ctx, "take the channels to a removed host down", slog.String("host", h.Name), slog.Any("error", err))
+		}
+		return
+	}
+	var at []netip.Addr
+	var ways []control.Address
+	list := slices.Clone(h.Underlays)
+	slices.SortStableFunc(list, func(a, b directory.Underlay) int { return a.Priority - b.Priority })
+	for _, u := range list {
+		at = append(at, u.Addr)
+		ways = append(ways, control.Address{To: netip.AddrPortFrom(u.Addr, h.Port), Priority: u.Priority})
+	}
+	p.mesh.SetHost(h.Name, at)
+	if err := p.peers.Set(h.Name, ways); err != nil {
+		i.opt.Log.ErrorContext(ctx, "the addresses of a host can't be used", slog.String("host", h.Name), slog.Any("error", err))
+	}
+}
+
+// endpointChanged goes by what the directory says of an endpoint.
+func (i *Installation) endpointChanged(ctx context.Context, p *part, before, now *directory.Endpoint) {
+	if now == nil {
+		now = before
+	}
+	owner := peering.Owner{Host: now.Owner, Epoch: now.Epoch}
+	space, err := i.opt.Local.Space(now.Network)
+	if err != nil {
+		return // no endpoint of this host is in the network
+	}
+	for _, a := range []netip.Addr{now.Addr, space.Pair(now.Addr)} {
+		if !a.IsValid() {
+			continue
+		}
+		if err := p.mesh.Moved(ctx, now.Network, a, owner); err != nil {
+			i.opt.Log.WarnContext(ctx, "forget where an endpoint was", slog.String("endpoint", a.String()), slog.Any("error", err))
+		}
+	}
+}
+
+// met compares tables with a host that is there again.
+func (i *Installation) met(p *part, s control.Status) {
+	if !s.Connected {
+		return
+	}
+	i.opt.Run(func(ctx context.Context) {
+		if p.mesh == nil {
+			return
+		}
+		if err := p.mesh.Peering().Met(ctx, s.Host); err != nil && ctx.Err() == nil {
+			i.opt.Log.WarnContext(ctx, "compare channels with a host", slog.String("host", s.Host), slog.Any("error", err))
+		}
+	})
+}

@@ -1,0 +1,298 @@
+package installation
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/membership/wire"
+	"github.com/snapctl/snapctl/vem/mesh"
+)
+
+// Options are what an installation works with. All are required.
+type Options struct {
+	// Dir is for what this host keeps of its installation. It is made when that is needed.
+	Dir string
+	// Exe is the program snapctl-directory.
+	Exe     string
+	Version string // of snapctl
+	Boot    string // another one after the host was started again
+	Local   Networks
+	// Share has other hosts share all networks of this host by a mesh, from now on.
+	Share func(context.Context, *mesh.Mesh) error
+	// Run runs what goes on beside requests, with a context that ends before Close is called.
+	Run func(func(context.Context))
+	Log *slog.Logger
+}
+
+// Installation is this host's part in an installation, or none. It does all that [Membership]
+// does.
+type Installation struct {
+	*membership.Membership
+
+	opt         Options
+	directories *directories
+	part        atomic.Pointer[part] // nil: this host is in none
+	starting    sync.Mutex           // one start at a time
+
+	place atomic.Pointer[membership.Place] // of a host that is on its way into an installation
+}
+
+// Open returns this host's part, as an earlier daemon has left it. The directory does not have to
+// be reachable. The caller closes it.
+func Open(ctx context.Context, opt Options) (*Installation, error) {
+	i := &Installation{opt: opt}
+	i.directories = &directories{dir: filepath.Join(opt.Dir, "directory"), exe: opt.Exe, place: i.placeNow, log: opt.Log}
+	gate := &wire.Gate{Version: opt.Version, Peers: i.renewer, Hosts: i.hostNames, Now: time.Now}
+	var err error
+	i.Membership, err = membership.Open(ctx, membership.Options{
+		Dir: opt.Dir, Self: directory.Host{Release: opt.Version, Protocols: protocols()}, Port: control.DefaultPort,
+		Directories: i.directories, Gate: gate, Addresses: addresses, Removed: i.removed, Log: opt.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opt.Run(i.KeepRenewed)
+	if i.Identity() == nil {
+		return i, nil
+	}
+	opt.Run(func(ctx context.Context) { i.directories.resume(ctx, i.Identity()) })
+	if err := i.start(ctx); err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	return i, nil
+}
+
+func protocols() [2]int {
+	ours := message.Range{}.OrOurs()
+	return [2]int{int(ours.Min), int(ours.Max)}
+}
+
+// Init makes an installation, see [membership.Membership.Init].
+func (i *Installation) Init(ctx context.Context, req membership.InitRequest) (*membership.Host, error) {
+	p, err := i.Complete(req.Place)
+	if err != nil {
+		return nil, err
+	}
+	i.place.Store(&p)
+	req.Place = p
+	h, err := i.Membership.Init(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return h, i.start(ctx)
+}
+
+// Join joins an installation, see [membership.Membership.Join].
+func (i *Installation) Join(ctx context.Context, req membership.JoinRequest) (*membership.Host, error) {
+	h, err := i.Membership.Join(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return h, i.start(ctx)
+}
+
+// placeNow is where this host is.
+func (i *Installation) placeNow() membership.Place {
+	if p, ok := i.Membership.Place(); ok {
+		return p
+	}
+	if p := i.place.Load(); p != nil {
+		return *p
+	}
+	return membership.Place{}
+}
+
+// start begins what runs while this host is in an installation.
+func (i *Installation) start(ctx context.Context) (err error) {
+	i.starting.Lock()
+	defer i.starting.Unlock()
+	if i.part.Load() != nil {
+		return nil
+	}
+	p := &part{identity: i.Identity()}
+	check := membership.Check(p.known)
+	self := message.Self{Host: p.identity.Host(), Version: i.opt.Version, Boot: i.opt.Boot}
+	life := context.WithoutCancel(ctx)
+	p.peers, err = control.NewPeers(life, control.PeersOptions{
+		Self: self, TLS: func(host string) *tls.Config { return p.identity.Client(host, check) },
+		PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log, Changed: func(s control.Status) { i.met(p, s) },
+	})
+	if err != nil {
+		return err
+	}
+	p.mesh = mesh.New(mesh.Options{
+		Self: self.Host, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Run: i.opt.Run, Log: i.opt.Log,
+	})
+	desk := &desk{wire.Desk{Membership: i.Membership}}
+	p.server, err = control.NewServer(life, control.ServerOptions{
+		Self: self, TLS: p.identity.Server(check), PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log,
+		Handlers: control.Handlers{Hosts: desk, Joins: desk, Owners: p, Channels: p.mesh.Peering()},
+	})
+	if err != nil {
+		p.peers.Close()
+		return err
+	}
+	i.part.Store(p)
+	if err := i.serve(life, p); err != nil {
+		return err
+	}
+	if err := p.mesh.SetUnderlay(ctx, underlay(i.placeNow().Addresses)); err != nil {
+		return err
+	}
+	i.opt.Run(p.mesh.Peering().Watch)
+	i.opt.Run(func(ctx context.Context) { i.follow(ctx, p) })
+	return i.opt.Share(ctx, p.mesh)
+}
+
+// serve listens for other hosts at the addresses of this one, also those that are not there yet.
+func (i *Installation) serve(ctx context.Context, p *part) error {
+	lc := net.ListenConfig{Control: freebind}
+	for _, at := range controlAddresses(i.placeNow()) {
+		l, err := lc.Listen(ctx, "tcp", at)
+		if err != nil {
+			return &membership.Error{
+				Text: "open the control channel", Err: err, Remedy: "end what listens there, or give this host another port with --port",
+			}
+		}
+		i.opt.Run(func(context.Context) {
+			if err := p.server.Serve(l); err != nil {
+				i.opt.Log.ErrorContext(ctx, "serve the control channel", slog.Any("error", err))
+			}
+		})
+		i.opt.Run(func(ctx context.Context) {
+			<-ctx.Done()
+			p.server.Close()
+		})
+	}
+	return nil
+}
+
+// freebind lets a listener have an address that is not there yet (IP_FREEBIND, ip(7)).
+func freebind(network, _ string, c unixConn) error {
+	var serr error
+	err := c.Control(func(fd uintptr) {
+		if network == "tcp6" {
+			serr = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+			return
+		}
+		serr = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+	})
+	return errors.Join(err, serr)
+}
+
+// follow connects to the directory, and goes by what it says until ctx ends.
+func (i *Installation) follow(ctx context.Context, p *part) {
+	d, err := i.reach(ctx)
+	if err != nil {
+		return // ctx has ended
+	}
+	c := cache.New(d, cache.Options{
+		Host:     func(_, now *directory.Host) { i.hostChanged(ctx, p, now) },
+		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
+	})
+	p.cache.Store(c)
+	r := newRegistrar(p.identity.Host(), string(p.identity.Member()), d, c, i.opt.Local, i.opt.Log)
+	p.registrar.Store(r)
+	i.opt.Run(r.run)
+	i.opt.Run(func(ctx context.Context) {
+		if err := d.BeSeen(ctx, p.identity.Host(), seenFor); err != nil && ctx.Err() == nil {
+			i.opt.Log.ErrorContext(ctx, "other hosts are not told that this one is alive", slog.Any("error", err))
+		}
+	})
+	if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+		i.opt.Log.ErrorContext(ctx, "the directory is not followed any more", slog.Any("error", err))
+	}
+}
+
+// seenFor is after what time a host counts as silent.
+const seenFor = 10 * time.Second
+
+// reach opens the directory, and tries again until ctx ends.
+func (i *Installation) reach(ctx context.Context) (*directory.Directory, error) {
+	last := ""
+	for {
+		d, err := i.Directory(ctx)
+		if err == nil {
+			return d, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if text := err.Error(); text != last {
+			last = text
+			i.opt.Log.WarnContext(ctx, "the directory can't be used; what works goes on", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// removed is told that a host was removed by this one.
+func (i *Installation) removed(host string) {
+	if p := i.part.Load(); p != nil {
+		p.server.Drop(host)
+		p.peers.Remove(host)
+	}
+}
+
+// Changed tells that an endpoint of this host has come or gone. It returns at once.
+func (i *Installation) Changed() {
+	p := i.part.Load()
+	if p == nil {
+		return
+	}
+	if r := p.registrar.Load(); r != nil {
+		r.Changed()
+	}
+}
+
+// renewer is whom to ask for a renewal.
+func (i *Installation) renewer() wire.Renewer {
+	if p := i.part.Load(); p != nil {
+		return p.peers
+	}
+	return nil
+}
+
+func (i *Installation) hostNames() (list []string) {
+	p := i.part.Load()
+	if p == nil {
+		return nil
+	}
+	c := p.cache.Load()
+	if c == nil {
+		return nil
+	}
+	for _, h := range c.Hosts() {
+		if h.Name != p.identity.Host() && !h.Removed {
+			list = append(list, h.Name)
+		}
+	}
+	return list
+}
+
+// Close lets go of the installation. Traffic goes on, and so does a member of the directory.
+func (i *Installation) Close() error {
+	if p := i.part.Load(); p != nil {
+		p.server.Close()
+		p.peers.Close()
+	}
+	return errors.Join(i.Membership.Close(), i.directories.close())
+}

@@ -1,0 +1,88 @@
+package installation
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/membership/wire"
+	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/slowpath"
+	"github.com/snapctl/snapctl/vem/trust"
+)
+
+// part is what runs while this host is in an installation.
+type part struct {
+	identity *trust.Identity
+	server   *control.Server
+	peers    *control.Peers
+	mesh     *mesh.Mesh
+
+	cache     atomic.Pointer[cache.Cache] // nil: the directory was not reached yet
+	registrar atomic.Pointer[Registrar]   // likewise
+}
+
+// known is what is known of a host.
+func (p *part) known(host string) (directory.Host, bool) {
+	c := p.cache.Load()
+	if c == nil {
+		return directory.Host{}, false
+	}
+	h, err := c.Host(host)
+	return h, err == nil
+}
+
+// Owner implements [peering.Owners].
+func (p *part) Owner(ctx context.Context, network string, a netip.Addr) (peering.Owner, error) {
+	r := p.registrar.Load()
+	if r == nil {
+		return peering.Owner{}, fmt.Errorf("look up endpoint %s: %w", a, directory.ErrUnavailable)
+	}
+	return r.Owner(ctx, network, a)
+}
+
+// Resolve implements [control.Owners].
+func (p *part) Resolve(ctx context.Context, _ message.Caller, network string, a netip.Addr) (message.Owner, error) {
+	o, err := p.Owner(ctx, network, a)
+	if errors.Is(err, slowpath.ErrNobody) {
+		return message.Owner{}, &message.NotFoundError{By: p.identity.Host(), Network: network, Address: a}
+	}
+	return message.Owner{Host: o.Host, Epoch: o.Epoch, State: message.Running}, err
+}
+
+// locals are the endpoints of this host, with the epochs that the directory has.
+type locals struct {
+	networks Networks
+	part     *part
+}
+
+// Epoch implements [peering.Locals].
+func (l locals) Epoch(network string, a netip.Addr) (uint64, bool) {
+	e, ok := l.networks.Find(network, a)
+	if !ok {
+		return 0, false
+	}
+	if r := l.part.registrar.Load(); r != nil {
+		return r.epoch(e), true
+	}
+	return 1, true
+}
+
+// desk answers what is about certificates.
+type desk struct{ wire.Desk }
+
+// Greeted implements [control.Hosts].
+func (*desk) Greeted(message.Caller, message.Greeting) {}
+
+func peerOf(cs tls.ConnectionState) (string, bool) {
+	p, ok := trust.PeerOf(cs)
+	return p.Host, ok
+}
