@@ -41,6 +41,16 @@ func New(t *testing.T, programs ...string) *World {
 // newWorld makes a world on a host that prepare, which may be nil, has changed.
 func newWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs ...string) *World {
 	t.Helper()
+	w := startWorld(t, cfg, prepare, programs...)
+	// An idle daemon is the state to come back to.
+	leak.Check(t, w.Host)
+	t.Cleanup(w.RemoveAll)
+	return w
+}
+
+// startWorld is newWorld without an end: the caller removes what is there, and looks for leaks.
+func startWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs ...string) *World {
+	t.Helper()
 	need := []testenv.Requirement{testenv.Root, testenv.CRIU}
 	for _, p := range programs {
 		need = append(need, testenv.Program(p))
@@ -54,9 +64,6 @@ func newWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), programs 
 	w := &World{Host: h, t: t}
 	qt.Assert(t, qt.IsNil(h.StartDaemon(t.Context(), host.Daemon{})))
 	w.Dial()
-	// An idle daemon is the state to come back to.
-	leak.Check(t, h)
-	t.Cleanup(w.RemoveAll)
 	return w
 }
 

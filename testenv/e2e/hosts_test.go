@@ -31,11 +31,17 @@ type hosts struct {
 // newHosts makes a world for each name.
 func newHosts(t *testing.T, names ...string) *hosts {
 	t.Helper()
+	return makeHosts(t, newWorld, names...)
+}
+
+// makeHosts makes each world by a function.
+func makeHosts(t *testing.T, world func(*testing.T, host.Config, func(*host.Host), ...string) *World, names ...string) *hosts {
+	t.Helper()
 	hs := &hosts{t: t, net: underlay.New(t)}
 	hs.lan = hs.network("lan", "192.0.2.0/24", "2001:db8:1::/64")
 	hs.wan = hs.network("wan", "198.51.100.0/24")
 	for _, name := range names {
-		hs.worlds = append(hs.worlds, newWorld(t, host.Config{Name: name}, func(h *host.Host) {
+		hs.worlds = append(hs.worlds, world(t, host.Config{Name: name}, func(h *host.Host) {
 			hs.eth0 = append(hs.eth0, hs.attach(hs.lan, h))
 			hs.eth1 = append(hs.eth1, hs.attach(hs.wan, h))
 		}))

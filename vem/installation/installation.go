@@ -70,8 +70,8 @@ func Open(ctx context.Context, opt Options) (*Installation, error) {
 		return i, nil
 	}
 	opt.Run(func(ctx context.Context) { i.directories.resume(ctx, i.Identity()) })
-	if err := i.start(ctx); err != nil {
-		return nil, errors.Join(err, i.Close())
+	if err := i.start(ctx); err != nil { // this host's apps go on, and can be worked with
+		opt.Log.ErrorContext(ctx, "this host takes no part in its installation", slog.Any("error", err))
 	}
 	return i, nil
 }
@@ -93,7 +93,7 @@ func (i *Installation) Init(ctx context.Context, req membership.InitRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	return h, i.start(ctx)
+	return h, i.begin(ctx)
 }
 
 // Join joins an installation, see [membership.Membership.Join].
@@ -102,7 +102,27 @@ func (i *Installation) Join(ctx context.Context, req membership.JoinRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	return h, i.start(ctx)
+	return h, i.begin(ctx)
+}
+
+// begin starts what runs while this host is in an installation, and waits until it has addresses of
+// its own to give out.
+func (i *Installation) begin(ctx context.Context) error {
+	if err := i.start(ctx); err != nil {
+		return err
+	}
+	p := i.part.Load()
+	select {
+	case <-p.reached:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-p.registrar.Load().ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // placeNow is where this host is.
@@ -123,7 +143,10 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if i.part.Load() != nil {
 		return nil
 	}
-	p := &part{identity: i.Identity()}
+	p := &part{identity: i.Identity(), reached: make(chan struct{})}
+	if p.ranges, err = loadRanges(i.opt.Dir, i.opt.Local); err != nil {
+		return err
+	}
 	check := membership.Check(p.known)
 	self := message.Self{Host: p.identity.Host(), Version: i.opt.Version, Boot: i.opt.Boot}
 	life := context.WithoutCancel(ctx)
@@ -205,8 +228,9 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
 	})
 	p.cache.Store(c)
-	r := newRegistrar(p.identity.Host(), string(p.identity.Member()), d, c, i.opt.Local, i.opt.Log)
+	r := newRegistrar(p.identity.Host(), string(p.identity.Member()), d, c, p.ranges, i.opt.Log)
 	p.registrar.Store(r)
+	close(p.reached)
 	i.opt.Run(r.run)
 	i.opt.Run(func(ctx context.Context) {
 		if err := d.BeSeen(ctx, p.identity.Host(), seenFor); err != nil && ctx.Err() == nil {

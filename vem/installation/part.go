@@ -26,6 +26,9 @@ type part struct {
 	peers    *control.Peers
 	mesh     *mesh.Mesh
 
+	ranges  *ranges
+	reached chan struct{} // closed when the directory was reached for the first time
+
 	cache     atomic.Pointer[cache.Cache] // nil: the directory was not reached yet
 	registrar atomic.Pointer[Registrar]   // likewise
 }

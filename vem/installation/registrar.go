@@ -54,18 +54,20 @@ type Registrar struct {
 	directory *directory.Directory
 	cache     *cache.Cache
 	local     Networks
+	ranges    *ranges
 	log       *slog.Logger
 	changed   chan struct{} // has a token if something has changed
+	ready     chan struct{} // closed when this host's networks are in the directory
 
 	mu     sync.Mutex // guards what follows
 	owned  map[spot]directory.Endpoint
 	failed map[spot]string // what was logged of an endpoint
 }
 
-func newRegistrar(self, key string, d *directory.Directory, c *cache.Cache, local Networks, log *slog.Logger) *Registrar {
+func newRegistrar(self, key string, d *directory.Directory, c *cache.Cache, rs *ranges, log *slog.Logger) *Registrar {
 	return &Registrar{
-		self: self, key: key, directory: d, cache: c, local: local, log: log,
-		changed: make(chan struct{}, 1), owned: make(map[spot]directory.Endpoint), failed: make(map[spot]string),
+		self: self, key: key, directory: d, cache: c, local: rs.local, ranges: rs, log: log,
+		changed: make(chan struct{}, 1), ready: make(chan struct{}), owned: make(map[spot]directory.Endpoint), failed: make(map[spot]string),
 	}
 }
 
@@ -98,6 +100,7 @@ func (r *Registrar) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var session *directory.Session
+	done := sync.OnceFunc(func() { close(r.ready) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -112,6 +115,9 @@ func (r *Registrar) run(ctx context.Context) {
 		}
 		if err == nil {
 			err = r.sync(ctx, session)
+		}
+		if err == nil {
+			done()
 		}
 		if errors.Is(err, directory.ErrDisplaced) {
 			r.log.ErrorContext(ctx, "this host writes nothing into the directory any more", slog.Any("error", err))
@@ -197,14 +203,13 @@ func (r *Registrar) prepare(ctx context.Context, s *directory.Session, name stri
 		}
 		blocks = blocks.With(b)
 	}
-	var ranges []netip.Prefix
+	var list []netip.Prefix
 	for _, b := range blocks {
 		if b.Network == name {
-			ranges = append(ranges, b.Prefix)
+			list = append(list, b.Prefix)
 		}
 	}
-	r.local.SetRanges(name, ranges)
-	return nil
+	return r.ranges.set(name, list)
 }
 
 // differences are the records that are missing, and those that are there in vain.

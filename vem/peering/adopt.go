@@ -8,8 +8,12 @@ import (
 	"github.com/snapctl/snapctl/vem/control/message"
 )
 
+// adopted stands for the host that began a channel which an earlier process had.
+const adopted = "~"
+
 // adopt takes up the channels and routes of an earlier process, which the kernel went on with.
-// Their generations and epochs are not known: whatever anybody says of them next is newer.
+// Their generations and epochs are not known: whatever anybody says of them next is newer, since
+// no host has a name that comes after the one that stands there for it.
 func (n *Network) adopt(ctx context.Context) error {
 	for _, m := range n.modules {
 		hosts, err := m.Hosts(ctx)
@@ -27,7 +31,9 @@ func (n *Network) adopt(ctx context.Context) error {
 			}
 			l, s := n.link(r.Host), hosts[r.Host]
 			l.routes[r.Addr] = route{state: r.State}
+			l.version = version{generation: 1, by: adopted}
 			l.channel = &message.Channel{
+				Generation: l.version.generation,
 				Module: s.Host.Kind.String(), MTU: s.MTU, Local: netip.AddrPortFrom(s.Host.Local, 0), Remote: netip.AddrPortFrom(s.Host.Remote, 0),
 			}
 		}

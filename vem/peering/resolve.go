@@ -69,7 +69,7 @@ func (n *Network) connect(ctx context.Context, from message.Endpoint, to netip.A
 		return nil, err
 	}
 	w.channel, w.version = c, version{c.Generation, n.p.opt.Self}
-	if _, now, up := n.now(l); up && now.generation == c.Generation {
+	if _, now, up := n.now(l); up && now.generation == c.Generation && now.by != adopted {
 		w.version = now // it was up before, and is as it was
 	}
 	n.setOurs(l, from.Address, from.Epoch)

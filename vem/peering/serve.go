@@ -203,7 +203,7 @@ func (n *Network) table(host string) message.Table {
 	c := *l.channel
 	t.Channel = &c
 	for a, r := range l.routes {
-		t.Routes = append(t.Routes, message.Route{Address: a, Owner: host, Epoch: r.epoch})
+		t.Routes = append(t.Routes, message.Route{Address: a, Owner: host, Epoch: max(r.epoch, 1)}) // 0: see adopt
 	}
 	for a, epoch := range l.ours {
 		t.Routes = append(t.Routes, message.Route{Address: a, Owner: n.p.opt.Self, Epoch: epoch})

@@ -158,6 +158,11 @@ func call[T any](h *host, to string, do func(*host, message.Caller) (T, error)) 
 
 // Connect implements [Peers].
 func (h *host) Connect(ctx context.Context, to string, r message.ConnectRequest) (message.Channel, error) {
+	r.ID = message.NewID()
+	r, err := message.FromConnect(message.ToConnect(r)) // and refuses what may not be said
+	if err != nil {
+		return message.Channel{}, err
+	}
 	return call(h, to, func(o *host, from message.Caller) (message.Channel, error) {
 		c, err := o.Peering.Connect(ctx, from, r)
 		c.Local, c.Remote = c.Remote, c.Local
@@ -167,6 +172,11 @@ func (h *host) Connect(ctx context.Context, to string, r message.ConnectRequest)
 
 // Switch implements [Peers].
 func (h *host) Switch(ctx context.Context, to string, r message.SwitchRequest) (message.Channel, error) {
+	r.ID = message.NewID()
+	r, err := message.FromSwitch(message.ToSwitch(r))
+	if err != nil {
+		return message.Channel{}, err
+	}
 	return call(h, to, func(o *host, from message.Caller) (message.Channel, error) {
 		c, err := o.Peering.Switch(ctx, from, r)
 		c.Local, c.Remote = c.Remote, c.Local
@@ -189,6 +199,10 @@ func (h *host) Reconcile(ctx context.Context, to string, ours message.Table) (me
 			t.Channel = &c
 		}
 		return t
+	}
+	var c message.Checks
+	if c.Table(ours, h.name, to); c.Err != nil {
+		return message.Table{}, false, c.Err
 	}
 	merged, err := call(h, to, func(o *host, from message.Caller) (message.Table, error) {
 		t, err := o.Peering.Reconcile(ctx, from, flip(ours))

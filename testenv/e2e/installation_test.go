@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/testenv/leak"
+	"github.com/snapctl/snapctl/testenv/peer"
+	"github.com/snapctl/snapctl/testenv/traffic"
+	"github.com/snapctl/snapctl/testenv/underlay"
+)
+
+// newInstallation makes an installation of hosts: the first one makes it, and invites the others.
+// At the end nothing of their apps and channels may be left; what makes them an installation stays.
+func newInstallation(t *testing.T, names ...string) *hosts {
+	t.Helper()
+	hs := makeHosts(t, startWorld, names...)
+	hs.join()
+	var all []*host.Host
+	for _, w := range hs.worlds {
+		all = append(all, w.Host)
+	}
+	before, err := leak.Take(all...)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() {
+		for _, w := range hs.worlds {
+			w.RemoveAll()
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+		defer cancel()
+		left, err := leak.Wait(ctx, before, all...)
+		qt.Check(t, qt.IsNil(err))
+		for _, line := range left {
+			// The daemons and the directory have connections, and write.
+			if !strings.Contains(line, ": open file ") && !strings.Contains(line, ": state file installation") {
+				t.Errorf("left behind: %s", line)
+			}
+		}
+	})
+	return hs
+}
+
+func (hs *hosts) join() {
+	hs.t.Helper()
+	for i, w := range hs.worlds {
+		_, err := w.Install(hs.t.Context(), "snapctl-directory")
+		qt.Assert(hs.t, qt.IsNil(err))
+		at := hs.eth0[i].Addr4().String()
+		if i == 0 {
+			hs.ok(w, "host", "init", "--address", at)
+			continue
+		}
+		var invitation struct {
+			Token string `json:"token"`
+		}
+		r := hs.ok(hs.worlds[0], "host", "invite", "-o", "json")
+		qt.Assert(hs.t, qt.IsNil(json.Unmarshal([]byte(r.Stdout), &invitation)))
+		hs.ok(w, "host", "join", hs.eth0[0].Addr4().String(), invitation.Token, "--address", at)
+	}
+}
+
+// ok runs a command that has to succeed.
+func (hs *hosts) ok(w *World, args ...string) host.Result {
+	hs.t.Helper()
+	r := w.CLI(args...)
+	qt.Assert(hs.t, qt.Equals(r.Code, 0), qt.Commentf("%s: snapctl %v: %s", w.Name(), args, r.Stderr))
+	return r
+}
+
+// endpoint runs an app that takes part in the traffic at its virtual address.
+func (hs *hosts) endpoint(i int) traffic.Member {
+	hs.t.Helper()
+	w := hs.worlds[i]
+	program, err := w.Install(hs.t.Context(), "peer")
+	qt.Assert(hs.t, qt.IsNil(err))
+	a := w.Run(&api.RunRequest{Name: "peer-" + w.Name(), Args: append([]string{program}, traffic.Args(netip.Addr{})...)})
+	return traffic.Member{Name: w.Name(), Addr: netip.MustParseAddr(a.GetEndpoint()), Via: w}
+}
+
+// TestInstallation has apps of three hosts talk to one another by their virtual addresses, while
+// they sleep, daemons are killed, and the network is divided.
+func TestInstallation(t *testing.T) {
+	hs := newInstallation(t, "alpha", "beta", "gamma")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var listed struct {
+		Hosts []struct {
+			Name, Health string
+		}
+	}
+	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(hs.ok(hs.worlds[1], "host", "ls", "-o", "json").Stdout), &listed)))
+	qt.Assert(t, qt.HasLen(listed.Hosts, 3))
+	var members []traffic.Member
+	for i := range hs.worlds {
+		members = append(members, hs.endpoint(i))
+	}
+	mesh, err := traffic.Start(ctx, traffic.Plan{
+		Members: members, Pairs: traffic.Everyone(members, 4, 1), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
+	})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+
+	alpha, beta, gamma := hs.worlds[0], hs.worlds[1], hs.worlds[2]
+	beta.Hibernate("peer-beta")
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts
+
+	for _, w := range hs.worlds {
+		qt.Assert(t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
+		w.Dial()
+	}
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+
+	qt.Assert(t, qt.IsNil(hs.net.Partition(underlay.Group{alpha.Host}, underlay.Group{beta.Host, gamma.Host})))
+	gamma.Hibernate("peer-gamma")
+	qt.Assert(t, qt.IsNil(hs.net.Heal(ctx)))
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	hs.unharmed(ctx, mesh)
+}

@@ -1,0 +1,257 @@
+package installation
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/directory/memory"
+	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/slowpath"
+)
+
+// fakeNetworks is a VEM without a kernel.
+type fakeNetworks struct {
+	mu     sync.Mutex
+	all    []Endpoint
+	ranges map[string][]netip.Prefix
+}
+
+func (f *fakeNetworks) put(list ...Endpoint) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = list
+}
+
+func (f *fakeNetworks) Present() []Endpoint {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.all)
+}
+
+func (f *fakeNetworks) Find(network string, a netip.Addr) (Endpoint, bool) {
+	for _, e := range f.Present() {
+		if e.Network == network && e.Addr4 == a {
+			return e, true
+		}
+	}
+	return Endpoint{}, false
+}
+
+func (f *fakeNetworks) Space(string) (address.Space, error) {
+	return address.Space{Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77:736e:6170::/64")}, nil
+}
+
+func (f *fakeNetworks) SetRanges(network string, list []netip.Prefix) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ranges == nil {
+		f.ranges = make(map[string][]netip.Prefix)
+	}
+	f.ranges[network] = list
+}
+
+// site is one host of a test's installation.
+type site struct {
+	*Registrar
+	vem *fakeNetworks
+	log *strings.Builder
+}
+
+func newSite(t *testing.T, store *memory.Server, name string) *site {
+	t.Helper()
+	s := store.Open()
+	d, err := directory.Init(t.Context(), s, "test", name, time.Now())
+	if errors.Is(err, directory.ErrInstalled) {
+		d, err = directory.Open(t.Context(), s, "test", directory.Known{})
+	}
+	qt.Assert(t, qt.IsNil(err))
+	_, err = d.PutHost(t.Context(), directory.Host{Name: name, Key: "key of " + name})
+	qt.Assert(t, qt.IsNil(err))
+	c := cache.New(d, cache.Options{})
+	go c.Run(t.Context()) //nolint:errcheck // that of its context
+	h := &site{vem: &fakeNetworks{}, log: &strings.Builder{}}
+	rs, err := loadRanges(t.TempDir(), h.vem)
+	qt.Assert(t, qt.IsNil(err))
+	h.Registrar = newRegistrar(name, "key of "+name, d, c, rs, slog.New(slog.NewTextHandler(h.log, nil)))
+	return h
+}
+
+func app(name, addr string) Endpoint {
+	return Endpoint{Network: "default", App: name, Addr4: netip.MustParseAddr(addr)}
+}
+
+// What a host has is in the directory, and what it does not have any more is not.
+func TestRegistrar(t *testing.T) {
+	store := memory.New()
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	sa, err := a.begin(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	sb, err := b.begin(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	a.vem.put(app("web", "10.77.0.7"))
+	qt.Assert(t, qt.IsNil(a.sync(t.Context(), sa)))
+	qt.Assert(t, qt.IsNil(b.sync(t.Context(), sb)))
+	qt.Check(t, qt.HasLen(a.vem.ranges["default"], 1))
+	qt.Check(t, qt.Not(qt.Equals(a.vem.ranges["default"][0], b.vem.ranges["default"][0])))
+	o, err := b.Owner(t.Context(), "default", netip.MustParseAddr("10.77.0.7"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(o.Host, "a"))
+	qt.Check(t, qt.Equals(a.epoch(app("web", "10.77.0.7")), o.Epoch))
+	_, err = b.Owner(t.Context(), "default", netip.MustParseAddr("10.77.0.8"))
+	qt.Check(t, qt.ErrorIs(err, slowpath.ErrNobody))
+
+	// What another host has, by address or by name, stays its own. It is said once.
+	b.vem.put(app("other", "10.77.0.7"), app("web", "10.77.0.9"), app("free", "10.77.0.10"))
+	for range 2 {
+		qt.Assert(t, qt.IsNil(b.sync(t.Context(), sb)))
+	}
+	qt.Check(t, qt.Equals(strings.Count(b.log.String(), "other hosts can't reach"), 2), qt.Commentf("%s", b.log))
+	o, err = a.Owner(t.Context(), "default", netip.MustParseAddr("10.77.0.10"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(o.Host, "b"))
+
+	a.vem.put()
+	qt.Assert(t, qt.IsNil(a.sync(t.Context(), sa)))
+	qt.Assert(t, qt.IsNil(b.sync(t.Context(), sb)))
+	all, err := a.directory.Endpoints(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	for _, e := range all {
+		qt.Check(t, qt.Equals(e.Owner, "b"), qt.Commentf("%v", e))
+	}
+
+	// A daemon that was started anew goes on with what it owns.
+	again := newSite(t, store, "b")
+	again.vem.put(b.vem.Present()...)
+	s, err := again.begin(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(again.owned, len(all)))
+	qt.Assert(t, qt.IsNil(again.sync(t.Context(), s)))
+}
+
+// A change is in the directory soon, and the first one is waited for.
+func TestRegistrarRuns(t *testing.T) {
+	store := memory.New()
+	a := newSite(t, store, "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.run(ctx)
+	}()
+	<-a.ready
+	a.vem.put(app("web", "10.77.0.7"))
+	a.Changed()
+	for {
+		if o, err := a.Owner(t.Context(), "default", netip.MustParseAddr("10.77.0.7")); err == nil {
+			qt.Check(t, qt.Equals(o.Host, "a"))
+			break
+		}
+	}
+	cancel()
+	<-done
+}
+
+// A host that can't reach the directory gives out the addresses that it had before.
+func TestRanges(t *testing.T) {
+	dir, vem := t.TempDir(), &fakeNetworks{}
+	r, err := loadRanges(dir, vem)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(vem.ranges, 0))
+	list := []netip.Prefix{netip.MustParsePrefix("10.77.0.64/26")}
+	for range 2 {
+		qt.Assert(t, qt.IsNil(r.set("default", list)))
+	}
+	later := &fakeNetworks{}
+	_, err = loadRanges(dir, later)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(later.ranges["default"][0], list[0]))
+
+	r.path = filepath.Join(dir, "missing", "ranges.json")
+	qt.Check(t, qt.ErrorIs(r.set("other", list), fs.ErrNotExist))
+	qt.Check(t, qt.HasLen(vem.ranges["other"], 0))
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "ranges.json"), []byte("{"), 0o600)))
+	_, err = loadRanges(dir, later)
+	qt.Check(t, qt.ErrorMatches(err, "read which addresses this host may give out: .*"))
+}
+
+// The directory does not have to be there when the daemon starts.
+func TestLazyStore(t *testing.T) {
+	store, there := memory.New(), false
+	l := &lazyStore{open: func(context.Context) (directory.Store, error) {
+		if !there {
+			return nil, directory.ErrUnavailable
+		}
+		return store.Open(), nil
+	}}
+	ctx := t.Context()
+	_, err := l.Get(ctx, "k")
+	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
+	_, _, err = l.List(ctx, "k")
+	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
+	_, err = l.Commit(ctx, directory.Txn{})
+	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
+	_, err = l.Watch(ctx, "k", 0)()
+	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
+	qt.Check(t, qt.ErrorIs(l.KeepAlive(ctx, "k", nil, time.Second), directory.ErrUnavailable))
+	there = true
+	_, err = l.Commit(ctx, directory.Txn{Puts: []directory.Put{{Key: "k", Value: []byte("v")}}})
+	qt.Assert(t, qt.IsNil(err))
+	e, err := l.Get(ctx, "k")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(e.Value), "v"))
+	list, revision, err := l.List(ctx, "")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(list, 1))
+	next := l.Watch(ctx, "", revision-1)
+	changes, err := next()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(changes, 1))
+	qt.Assert(t, qt.IsNil(l.Close()))
+	qt.Assert(t, qt.IsNil(l.Close()))
+	_, err = l.Get(ctx, "k")
+	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
+}
+
+func TestControlAddresses(t *testing.T) {
+	p := membership.Place{Port: 7077, Addresses: []membership.Address{
+		{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth0"}, {Addr: netip.MustParseAddr("2001:db8::7")}, {Addr: netip.MustParseAddr("fe80::7"), Device: "eth1"},
+	}}
+	qt.Check(t, qt.DeepEquals(controlAddresses(p), []string{"[192.0.2.7]:7077", "[2001:db8::7]:7077", "[fe80::7%eth1]:7077"}))
+	qt.Check(t, qt.Equals(httpsURL(netip.MustParseAddr("2001:db8::7"), 7078), "https://[2001:db8::7]:7078"))
+}
+
+// A host that is in no installation opens nothing, and says so.
+func TestAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "installation")
+	i, err := Open(t.Context(), Options{
+		Dir: dir, Exe: "/nowhere/snapctl-directory", Version: "1.2.3", Boot: "boot", Local: &fakeNetworks{},
+		Run: func(func(context.Context)) {}, Log: slog.New(slog.DiscardHandler),
+	})
+	qt.Assert(t, qt.IsNil(err))
+	list, err := i.List(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(list, 0))
+	_, err = i.Invite(t.Context(), time.Hour)
+	qt.Check(t, qt.ErrorMatches(err, ".*no installation.*"))
+	i.Changed()
+	qt.Check(t, qt.HasLen(i.hostNames(), 0))
+	qt.Check(t, qt.IsNil(i.renewer()))
+	_, err = os.Lstat(dir)
+	qt.Check(t, qt.ErrorIs(err, fs.ErrNotExist))
+	qt.Assert(t, qt.IsNil(i.Close()))
+}

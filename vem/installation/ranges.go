@@ -1,0 +1,82 @@
+package installation
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+)
+
+// ranges are the blocks of addresses that this host may give out, by networks. They are on the
+// disk, so that a host that can't reach the directory when it starts gives out no other ones.
+type ranges struct {
+	path  string
+	local Networks
+
+	mu  sync.Mutex // guards what follows, and the file
+	all map[string][]netip.Prefix
+}
+
+// loadRanges tells the VEM what an earlier daemon knew.
+func loadRanges(dir string, local Networks) (*ranges, error) {
+	r := &ranges{path: filepath.Join(dir, "ranges.json"), local: local, all: make(map[string][]netip.Prefix)}
+	b, err := os.ReadFile(r.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &r.all)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which addresses this host may give out: %w", err)
+	}
+	for network, list := range r.all {
+		local.SetRanges(network, list)
+	}
+	return r, nil
+}
+
+// set tells the VEM of a network's ranges when they are on the disk.
+func (r *ranges) set(network string, list []netip.Prefix) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Equal(r.all[network], list) {
+		return nil
+	}
+	all := make(map[string][]netip.Prefix)
+	for name, prefixes := range r.all {
+		all[name] = prefixes
+	}
+	all[network] = list
+	if err := r.write(all); err != nil {
+		return err
+	}
+	r.all = all
+	r.local.SetRanges(network, list)
+	return nil
+}
+
+func (r *ranges) write(all map[string][]netip.Prefix) error {
+	b, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	aside := r.path + ".new"
+	f, err := os.OpenFile(aside, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write which addresses this host may give out: %w", err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(aside, r.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write which addresses this host may give out: %w", err), os.Remove(aside))
+	}
+	return nil
+}
