@@ -137,7 +137,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{host: &fakeHost{fabrics: make(map[string]*fakeFabric)}, spaces: &spaces{all: make(map[string]address.Space)}}
-	w.Manager = newManager(Options{Log: slog.New(slog.DiscardHandler),
+	w.Manager = newManager(Options{
+		Log:     slog.New(slog.DiscardHandler),
 		Default: address.Space{Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77:736e:6170::/64")},
 		Spaces:  w.spaces,
 		Run:     func(fn func(context.Context)) { w.tasks.Go(func() { fn(t.Context()) }) },

@@ -127,7 +127,7 @@ func (i *Installation) begin(ctx context.Context) error {
 
 // placeNow is where this host is.
 func (i *Installation) placeNow() membership.Place {
-	if p, ok := i.Membership.Place(); ok {
+	if p, ok := i.Place(); ok {
 		return p
 	}
 	if p := i.place.Load(); p != nil {

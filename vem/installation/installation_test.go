@@ -83,7 +83,7 @@ func newSite(t *testing.T, store *memory.Server, name string) *site {
 	_, err = d.PutHost(t.Context(), directory.Host{Name: name, Key: "key of " + name})
 	qt.Assert(t, qt.IsNil(err))
 	c := cache.New(d, cache.Options{})
-	go c.Run(t.Context()) //nolint:errcheck // that of its context
+	go c.Run(t.Context())
 	h := &site{vem: &fakeNetworks{}, log: &strings.Builder{}}
 	rs, err := loadRanges(t.TempDir(), h.vem)
 	qt.Assert(t, qt.IsNil(err))

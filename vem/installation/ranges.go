@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -48,10 +49,7 @@ func (r *ranges) set(network string, list []netip.Prefix) error {
 	if slices.Equal(r.all[network], list) {
 		return nil
 	}
-	all := make(map[string][]netip.Prefix)
-	for name, prefixes := range r.all {
-		all[name] = prefixes
-	}
+	all := maps.Clone(r.all)
 	all[network] = list
 	if err := r.write(all); err != nil {
 		return err
