@@ -86,7 +86,7 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
 		"vem/address", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
-		"vem/membership", "vem/membership/wire", "vem/mesh", "vem/peering", "vem/slowpath", "vem/trust",
+		"vem/membership", "vem/membership/wire", "vem/mesh", "vem/pause", "vem/peering", "vem/slowpath", "vem/trust",
 	}},
 	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/control/message", "vem/fabric", "vem/peering", "vem/slowpath"}},
 	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/slowpath"}},

@@ -7,8 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"sync"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/pause"
 )
 
 // Options are what an installation works with. All are required.
@@ -46,7 +48,7 @@ type Installation struct {
 	opt         Options
 	directories *directories
 	part        atomic.Pointer[part] // nil: this host is in none
-	starting    sync.Mutex           // one start at a time
+	starting    chan struct{}        // has a token while somebody starts it
 
 	place atomic.Pointer[membership.Place] // of a host that is on its way into an installation
 }
@@ -54,7 +56,7 @@ type Installation struct {
 // Open returns this host's part, as an earlier daemon has left it. The directory does not have to
 // be reachable. The caller closes it.
 func Open(ctx context.Context, opt Options) (*Installation, error) {
-	i := &Installation{opt: opt}
+	i := &Installation{opt: opt, starting: make(chan struct{}, 1)}
 	i.directories = &directories{dir: filepath.Join(opt.Dir, "directory"), exe: opt.Exe, place: i.placeNow, log: opt.Log}
 	gate := &wire.Gate{Version: opt.Version, Peers: i.renewer, Hosts: i.hostNames, Now: time.Now}
 	var err error
@@ -70,10 +72,25 @@ func Open(ctx context.Context, opt Options) (*Installation, error) {
 		return i, nil
 	}
 	opt.Run(func(ctx context.Context) { i.directories.resume(ctx, i.Identity()) })
-	if err := i.start(ctx); err != nil { // this host's apps go on, and can be worked with
-		opt.Log.ErrorContext(ctx, "this host takes no part in its installation", slog.Any("error", err))
-	}
+	_ = i.startUntilItRuns(ctx) // logged: this host's apps go on meanwhile, and can be worked with
 	return i, nil
+}
+
+// startUntilItRuns starts this host's part, and if that fails tries again until it is done.
+func (i *Installation) startUntilItRuns(ctx context.Context) error {
+	err := i.start(ctx)
+	if err == nil {
+		return nil
+	}
+	i.opt.Log.ErrorContext(ctx, "this host takes no part in its installation yet", slog.Any("error", err))
+	i.opt.Run(func(ctx context.Context) {
+		for pause.For(ctx, again, nil) {
+			if i.start(ctx) == nil {
+				return
+			}
+		}
+	})
+	return err
 }
 
 func protocols() [2]int {
@@ -108,7 +125,7 @@ func (i *Installation) Join(ctx context.Context, req membership.JoinRequest) (*m
 // begin starts what runs while this host is in an installation, and waits until it has addresses of
 // its own to give out.
 func (i *Installation) begin(ctx context.Context) error {
-	if err := i.start(ctx); err != nil {
+	if err := i.startUntilItRuns(ctx); err != nil {
 		return err
 	}
 	p := i.part.Load()
@@ -138,8 +155,12 @@ func (i *Installation) placeNow() membership.Place {
 
 // start begins what runs while this host is in an installation.
 func (i *Installation) start(ctx context.Context) (err error) {
-	i.starting.Lock()
-	defer i.starting.Unlock()
+	select {
+	case i.starting <- struct{}{}:
+		defer func() { <-i.starting }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if i.part.Load() != nil {
 		return nil
 	}
@@ -169,16 +190,38 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		p.peers.Close()
 		return err
 	}
+	err = i.serve(life, p)
+	if err == nil {
+		err = i.opt.Share(ctx, p.mesh)
+	}
+	if err != nil {
+		p.server.Close()
+		p.peers.Close()
+		return err
+	}
 	i.part.Store(p)
-	if err := i.serve(life, p); err != nil {
-		return err
-	}
-	if err := p.mesh.SetUnderlay(ctx, underlay(i.placeNow().Addresses)); err != nil {
-		return err
-	}
+	i.opt.Run(func(ctx context.Context) { i.watchUnderlay(ctx, p) })
 	i.opt.Run(p.mesh.Peering().Watch)
 	i.opt.Run(func(ctx context.Context) { i.follow(ctx, p) })
-	return i.opt.Share(ctx, p.mesh)
+	return nil
+}
+
+// watchUnderlay tells the mesh where this host is, until ctx ends: devices and addresses may come
+// after the daemon, and go.
+func (i *Installation) watchUnderlay(ctx context.Context, p *part) {
+	var told []mesh.Underlay
+	for {
+		if now := underlay(i.placeNow().Addresses); !slices.Equal(now, told) {
+			if err := p.mesh.SetUnderlay(ctx, now); err != nil {
+				i.opt.Log.WarnContext(ctx, "use the addresses of this host for channels", slog.Any("error", err))
+			} else {
+				told = now
+			}
+		}
+		if !pause.For(ctx, again, nil) {
+			return
+		}
+	}
 }
 
 // serve listens for other hosts at the addresses of this one, also those that are not there yet.
@@ -205,7 +248,7 @@ func (i *Installation) serve(ctx context.Context, p *part) error {
 }
 
 // freebind lets a listener have an address that is not there yet (IP_FREEBIND, ip(7)).
-func freebind(network, _ string, c unixConn) error {
+func freebind(network, _ string, c syscall.RawConn) error {
 	var serr error
 	err := c.Control(func(fd uintptr) {
 		if network == "tcp6" {
@@ -260,10 +303,8 @@ func (i *Installation) reach(ctx context.Context) (*directory.Directory, error) 
 			last = text
 			i.opt.Log.WarnContext(ctx, "the directory can't be used; what works goes on", slog.Any("error", err))
 		}
-		select {
-		case <-ctx.Done():
+		if !pause.For(ctx, time.Second, nil) {
 			return nil, ctx.Err()
-		case <-time.After(time.Second):
 		}
 	}
 }

@@ -125,6 +125,16 @@ func TestRegistrar(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(o.Host, "b"))
 
+	// Another app gets the address, and another one the name, of an app that is gone.
+	a.vem.put(app("next", "10.77.0.7"), app("web", "10.77.0.11"))
+	qt.Assert(t, qt.IsNil(a.sync(t.Context(), sa)))
+	for name, addr := range map[string]string{"next": "10.77.0.7", "web": "10.77.0.11"} {
+		e, err := a.directory.LookupApp(t.Context(), name)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(e.Addr.String(), addr))
+	}
+	qt.Check(t, qt.Equals(a.log.String(), ""))
+
 	a.vem.put()
 	qt.Assert(t, qt.IsNil(a.sync(t.Context(), sa)))
 	qt.Assert(t, qt.IsNil(b.sync(t.Context(), sb)))

@@ -161,9 +161,6 @@ func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
 		errs = append(errs, r.prepare(ctx, s, name))
 	}
 	claims, releases := r.differences(present)
-	for _, o := range s.Claim(ctx, claims) {
-		errs = append(errs, r.claimed(ctx, o))
-	}
 	for i, o := range s.Release(ctx, releases) {
 		if o.Err == nil {
 			r.mu.Lock()
@@ -171,6 +168,10 @@ func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
 			r.mu.Unlock()
 		}
 		errs = append(errs, o.Err)
+	}
+	// After the releases: another app may have an address, or a name, that one had which is gone.
+	for _, o := range s.Claim(ctx, claims) {
+		errs = append(errs, r.claimed(ctx, o))
 	}
 	return errors.Join(errs...)
 }
@@ -219,8 +220,8 @@ func (r *Registrar) differences(present []Endpoint) (claims, releases []director
 	here := make(map[spot]bool)
 	for _, e := range present {
 		at := spot{e.Network, e.Addr4}
-		here[at] = true
 		if now, ok := r.owned[at]; ok && now.App == e.App {
+			here[at] = true
 			continue
 		}
 		claims = append(claims, directory.Endpoint{Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, State: directory.Running})

@@ -5,14 +5,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"syscall"
 
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 )
-
-// unixConn is what a [net.ListenConfig] gives to its Control.
-type unixConn = syscall.RawConn
 
 // addresses are those of this host's network devices at which others may reach it: not those of
 // its virtual networks.
