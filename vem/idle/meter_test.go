@@ -269,6 +269,23 @@ func TestWaiting(t *testing.T) {
 		say(t, s, c)
 		w.until(m, "nothing", waits(0))
 	})
+	t.Run("answer to a request in the tick of the handshake", func(t *testing.T) {
+		w := newWorld(t)
+		l := w.listen()
+		m := w.meter(wake.Policy{})
+		for range 20 { // at least one of them has both within a tick
+			c := w.dial(userAddr, "tcp4", l.Addr().String())
+			_, err := c.Write([]byte("x"))
+			qt.Assert(t, qt.IsNil(err))
+			s := accept(t, l)
+			_, err = s.Read(make([]byte, 9))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsTrue(waits(idle.Answer)(w.look(m))))
+			tick()
+			say(t, s, c)
+			w.until(m, "nothing", waits(0))
+		}
+	})
 	t.Run("ignored", func(t *testing.T) {
 		w := newWorld(t)
 		l := w.listen()

@@ -35,6 +35,8 @@ type Flow struct {
 	// for the first time, and came in. They are exact to a tick of the kernel (CONFIG_HZ),
 	// and count from the connection's beginning where there was none.
 	SinceSent, SinceReceived time.Duration
+	// Silent tells that no payload has gone out yet: both times may then be the same.
+	Silent bool
 }
 
 // InetQuery says which sockets to dump.
@@ -158,7 +160,7 @@ func parseInet(b []byte) (Inet, bool) {
 
 // parseFlow reads struct tcp_info of include/uapi/linux/tcp.h.
 func parseFlow(b []byte) Flow {
-	const sinceSent, sinceReceived, acked, received, end = 44, 52, 120, 128, 136
+	const sinceSent, sinceReceived, acked, received, sent, end = 44, 52, 120, 128, 156, 160
 	if len(b) < end {
 		return Flow{}
 	}
@@ -167,6 +169,7 @@ func parseFlow(b []byte) Flow {
 		Acked: ne.Uint64(b[acked:]), Received: ne.Uint64(b[received:]),
 		SinceSent:     time.Duration(ne.Uint32(b[sinceSent:])) * time.Millisecond,
 		SinceReceived: time.Duration(ne.Uint32(b[sinceReceived:])) * time.Millisecond,
+		Silent:        ne.Uint32(b[sent:]) == 0, // tcpi_data_segs_out
 	}
 }
 
