@@ -119,6 +119,7 @@ var rooms = []room{
 	{"vem/holder", []string{"vem/pause"}},
 	{"vem/channel/channeltest", []string{"vem/channel"}},
 	{"vem/channel/memory", []string{"vem/channel"}},
+	{"vem/channel/vxlan", []string{"vem/channel", "vem/fabric", "vem/netns"}},
 	{"vem/channel/redirect", []string{"vem/channel", "vem/fabric/fastpath", "vem/netns"}},
 	{"vem/channel", nil},
 	{"vem/slowpath", []string{"vem/fabric", "vem/netns", "vem/pause"}},

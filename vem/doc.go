@@ -45,6 +45,7 @@
 //	trust      who belongs to an installation: CA, certificates, invitations, TLS
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them
 //	channel    the ways between hosts that an endpoint's packets take
+//	vxlan      channels by the kernel's routes, for hosts without BPF
 //	slowpath   where packets wait that have no way to their endpoint yet
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
 //	mesh       connects the networks of this host with those of others, by the three above

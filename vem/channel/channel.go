@@ -13,6 +13,7 @@
 //
 //	package   kinds           what it takes
 //	redirect  Direct, Tunnel  BPF
+//	vxlan     VXLAN           routes and a firewall table of the kernel's
 //	memory    all             nothing: it only remembers, for the tests of its users
 //
 // Package channeltest has the tests that all of them pass.
@@ -70,17 +71,31 @@ const (
 	// Tunnel carries them in IP packets between the hosts' addresses. Whoever can send with
 	// another host's address as the source can send as any endpoint there.
 	Tunnel
+	// VXLAN carries them in Ethernet frames in UDP packets (RFC 7348), by the kernel's routes. It
+	// is for hosts without BPF, and as open as Tunnel.
+	VXLAN
 )
 
-// String returns "direct" or "tunnel".
+// kinds are the names of all kinds. Hosts say names to each other: one that does not know a name
+// makes no channels of that kind, and does without.
+var kinds = map[Kind]string{Direct: "direct", Tunnel: "tunnel", VXLAN: "vxlan"}
+
+// String returns "direct", "tunnel" or "vxlan".
 func (k Kind) String() string {
-	switch k {
-	case Direct:
-		return "direct"
-	case Tunnel:
-		return "tunnel"
+	if name, ok := kinds[k]; ok {
+		return name
 	}
 	return fmt.Sprintf("Kind(%d)", int(k))
+}
+
+// ParseKind returns the kind of a name; false if this release knows none.
+func ParseKind(name string) (Kind, bool) {
+	for k, n := range kinds {
+		if n == name {
+			return k, true
+		}
+	}
+	return 0, false
 }
 
 // Underlay is an address of this host that channels may begin at.
@@ -140,7 +155,7 @@ type Status struct {
 // Traffic is what went one way. A segment that the kernel splits later counts as one packet.
 type Traffic struct {
 	Packets, Bytes uint64    // Bytes are those of the endpoints' packets, without outer headers
-	Last           time.Time // of the last packet, some milliseconds exact; zero: there was none
+	Last           time.Time // of the last packet, as exactly as the module knows it; zero: there was none
 }
 
 // Counters are those of one host, from when it was set.

@@ -78,6 +78,7 @@ type Config struct {
 	Host    *netns.NS    // the host side; Open takes its own handle of it
 	Outside Outside
 	MTU     int          // zero: DefaultMTU
+	Plain   bool         // leave BPF alone, as on a host that has none
 	Log     *slog.Logger // nil: discard
 }
 
@@ -224,6 +225,9 @@ func (f *Fabric) path() string { return filepath.Join(f.cfg.Dir, f.cfg.Network) 
 // Namespace returns the fabric's network namespace, for data channels. It
 // belongs to f.
 func (f *Fabric) Namespace() *netns.NS { return f.in.ns }
+
+// HostNamespace returns the host's network namespace. It belongs to f.
+func (f *Fabric) HostNamespace() *netns.NS { return f.host.ns }
 
 // HostDevice returns the name of the network's device in the host's namespace.
 func (f *Fabric) HostDevice() string { return hostDevice(f.cfg.Network) }

@@ -14,6 +14,10 @@ import (
 // setupFastPath lets the fabric's devices use a new table instead of an earlier
 // run's. Where it is not supported, the kernel's routes do all the work.
 func (f *Fabric) setupFastPath() error {
+	if f.cfg.Plain {
+		f.fastPath = fmt.Errorf("%w: it is not wanted", fastpath.ErrUnsupported)
+		return nil
+	}
 	table, err := fastpath.New(f.in.nl, f.uplink)
 	if err == nil {
 		err = f.fill(table)

@@ -9,10 +9,14 @@ import (
 
 // Device names. The kernel allows 15 bytes (IFNAMSIZ 16 with the final NUL).
 const (
-	uplinkName = "host0" // in the fabric, towards the host
-	AppDevice  = "eth0"  // in the app
+	UplinkDevice = "host0" // in the fabric, towards the host
+	AppDevice    = "eth0"  // in the app
+	// EndpointPrefix is how the names of the fabric's devices towards apps begin.
+	EndpointPrefix = "ep"
 	// SlowDevice is in the fabric, where packets wait that have no way yet (package slowpath).
 	SlowDevice = "slow0"
+	// VXLANDevice is in the fabric, where packets leave for other hosts by VXLAN (package vxlan).
+	VXLANDevice = "vxlan0"
 )
 
 // Every link has two ends and permanent neighbour entries on both, so these need
@@ -44,7 +48,7 @@ func hostDevice(network string) string {
 // endpointDevice returns the name of an endpoint's device in the fabric.
 func endpointDevice(a4 netip.Addr) string {
 	raw := a4.As4()
-	return "ep" + hex.EncodeToString(raw[:])
+	return EndpointPrefix + hex.EncodeToString(raw[:])
 }
 
 // endpointMAC is the default hardware address of an app: a function of its

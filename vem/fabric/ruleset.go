@@ -72,12 +72,12 @@ func (f *Fabric) ruleset(list []Publication) []chain {
 
 // insideRuleset is the table inside the fabric: the reverse path filter that the
 // kernel has for IPv4 only (rp_filter). The fast path does its own check before. What the
-// slow path's device gives back was checked where it came from.
+// slow path's device gives back was checked where it came from, and VXLAN's has a table of its own.
 func insideRuleset() []chain {
 	return []chain{{
 		name: "forged", kind: nftables.ChainTypeFilter,
 		hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-		rules: [][]expr.Any{join(proto(nextHop6), notIn(SlowDevice), forged(), drop())},
+		rules: [][]expr.Any{join(proto(nextHop6), notIn(SlowDevice), notIn(VXLANDevice), forged(), drop())},
 	}}
 }
 

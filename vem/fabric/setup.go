@@ -93,7 +93,7 @@ func (f *Fabric) setupHost(ctx context.Context) error {
 	if owner == others {
 		return fmt.Errorf("%w: %s", ErrForeign, name)
 	}
-	want := veth{name: uplinkName, mac: fabricMAC, mtu: f.cfg.MTU}
+	want := veth{name: UplinkDevice, mac: fabricMAC, mtu: f.cfg.MTU}
 	want.far.name, want.far.mac = name, hostMAC
 	p, err := findVeth(f.in, f.host, want)
 	if errors.Is(err, ErrAttached) {
@@ -101,7 +101,7 @@ func (f *Fabric) setupHost(ctx context.Context) error {
 		if owner == unmarked {
 			return fmt.Errorf("%w: %s", ErrForeign, name)
 		}
-		if err := errors.Join(f.in.removeLink(uplinkName), f.host.removeLink(name)); err != nil {
+		if err := errors.Join(f.in.removeLink(UplinkDevice), f.host.removeLink(name)); err != nil {
 			return err
 		}
 		p, err = nil, nil

@@ -61,7 +61,9 @@ func (k *Kernel) Count(name string, c channel.Counters) {
 }
 
 // Kinds returns all kinds.
-func (m *Module) Kinds() []channel.Kind { return []channel.Kind{channel.Direct, channel.Tunnel} }
+func (m *Module) Kinds() []channel.Kind {
+	return []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN}
+}
 
 // use runs fn with the kernel, unless the module is closed or ctx has ended.
 func (m *Module) use(ctx context.Context, fn func(k *Kernel) error) error {

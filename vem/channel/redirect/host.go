@@ -119,16 +119,12 @@ func (m *Module) path(h channel.Host) (fastpath.Path, error) {
 	kinds := append([]channel.Kind{h.Kind}, h.Accept...)
 	var accept fastpath.Modules
 	for _, k := range kinds {
-		switch k {
-		case channel.Direct:
-			accept |= fastpath.Set(fastpath.Direct)
-			if h.Local.Is4() {
-				accept |= fastpath.OtherFamily
-			}
-		case channel.Tunnel:
-			accept |= fastpath.Set(fastpath.Tunnel)
-		default:
+		if k != channel.Direct && k != channel.Tunnel {
 			return fastpath.Path{}, fmt.Errorf("%w: %s", channel.ErrKind, k)
+		}
+		accept |= fastpath.Set(moduleOf(k))
+		if k == channel.Direct && h.Local.Is4() {
+			accept |= fastpath.OtherFamily
 		}
 	}
 	from, ok := m.underlay[h.Local]

@@ -1,0 +1,64 @@
+package vxlan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/snapctl/snapctl/vem/channel"
+)
+
+// SetUnderlay says where channels may begin; see [channel.Module].
+func (m *Module) SetUnderlay(ctx context.Context, list []channel.Underlay) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return err
+	}
+	if err := m.setUnderlay(list); err != nil {
+		return fmt.Errorf("set underlay of network %s: %w", m.cfg.Network, err)
+	}
+	return nil
+}
+
+func (m *Module) setUnderlay(list []channel.Underlay) error {
+	want := make(map[netip.Addr]device)
+	for _, u := range list {
+		d, err := m.look(u)
+		if err != nil {
+			return err
+		}
+		want[u.Addr] = d
+	}
+	if m.device != 0 {
+		if err := m.repair(); err != nil {
+			return err
+		}
+		if err := m.guard.setUnderlay(want); err != nil {
+			return err
+		}
+	}
+	m.underlay = want
+	return nil
+}
+
+// look looks at an underlay device.
+func (m *Module) look(u channel.Underlay) (device, error) {
+	link, err := m.host.nl.LinkByName(u.Device)
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
+		return device{}, fmt.Errorf("%w: there is no device %s", channel.ErrUnderlay, u.Device)
+	}
+	if err != nil {
+		return device{}, fmt.Errorf("find device %s: %w", u.Device, err)
+	}
+	switch {
+	case !u.Addr.IsValid() || u.Addr.Is4In6() || u.Addr.Zone() != "":
+		return device{}, fmt.Errorf("%w: address %s", channel.ErrUnderlay, u.Addr)
+	case m.cfg.Prefix4.Contains(u.Addr) || m.cfg.Prefix6.Contains(u.Addr):
+		return device{}, fmt.Errorf("%w: address %s of device %s is in the network's prefix", channel.ErrUnderlay, u.Addr, u.Device)
+	}
+	return device{u.Device, link.Attrs().MTU}, nil
+}
