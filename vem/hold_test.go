@@ -49,7 +49,7 @@ func (w *world) holds(t *testing.T, app string, inode uint64) *Endpoint {
 
 func (w *world) kept(t *testing.T) map[string]int {
 	t.Helper()
-	kept, err := w.Kept(t.Context())
+	kept, err := w.holder.List(t.Context())
 	qt.Assert(t, qt.IsNil(err))
 	return kept
 }
@@ -126,6 +126,46 @@ func TestRefill(t *testing.T) {
 	qt.Assert(t, qt.DeepEquals(kept, want))
 	qt.Assert(t, qt.Equals(refilled, 1))
 	qt.Assert(t, qt.IsNil(errors.Join(orphan.drop(), running.drop())))
+}
+
+// TestQueues keeps the queues of networks: of those that have endpoints, and as long as they are
+// shared.
+func TestQueues(t *testing.T) {
+	w := newWorld(t)
+	file := func() *os.File {
+		f, err := os.Open(os.DevNull)
+		qt.Assert(t, qt.IsNil(err))
+		return f
+	}
+	e := w.claim(t, "cache", "")
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	for range 2 { // the second one in place of the first
+		qt.Assert(t, qt.IsNil(w.KeepQueue(t.Context(), DefaultNetwork, file())))
+	}
+	kept, err := w.KeptQueue(t.Context(), DefaultNetwork)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(kept.Close()))
+	none, err := w.KeptQueue(t.Context(), "other")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(none))
+	w.queues.of[DefaultNetwork].Close()
+	delete(w.queues.of, DefaultNetwork) // as in a manager that has just started
+
+	other := file()
+	defer other.Close()
+	qt.Assert(t, qt.IsNil(w.holder.Put(t.Context(), queueID("gone"), queueItem(other))))
+	qt.Assert(t, qt.IsNil(w.DropOrphans(t.Context(), func(string) Fate { panic("no app has it") })))
+	want := map[string]int{queueID(DefaultNetwork): 1}
+	qt.Assert(t, qt.DeepEquals(w.kept(t), want))
+	to := holder.NewMemory()
+	defer to.Close()
+	qt.Assert(t, qt.IsNil(w.refill(t.Context(), to)))
+	list, err := to.List(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(list, want))
+
+	qt.Assert(t, qt.IsNil(e.Detach(t.Context()))) // nobody is in the network any more
+	qt.Assert(t, qt.DeepEquals(w.kept(t), map[string]int{}))
 }
 
 // TestRefillWaits has an endpoint let go of its sockets at the same time: they are not brought

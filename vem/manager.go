@@ -56,6 +56,7 @@ type Manager struct {
 	host *netns.NS // nil in tests
 
 	holder Holder
+	queues queues
 
 	mu        sync.Mutex // guards what follows, and what endpoints say that it does
 	networks  map[string]*network
@@ -90,7 +91,7 @@ func Open(ctx context.Context, opt Options) (_ *Manager, err error) {
 
 func newManager(opt Options, open func(context.Context, string, address.Space) (Fabric, error), h Holder) *Manager {
 	return &Manager{
-		opt: opt, open: open, holder: h, strays: make(map[string][]holder.Item),
+		opt: opt, open: open, holder: h, queues: newQueues(), strays: make(map[string][]holder.Item),
 		networks: make(map[string]*network), endpoints: make(map[*Endpoint]struct{}), reserved: make(map[spot]int),
 	}
 }
@@ -117,6 +118,7 @@ func (m *Manager) Close() error {
 	for _, items := range m.strays {
 		errs = append(errs, holder.CloseAll(items))
 	}
+	errs = append(errs, m.closeQueues())
 	for _, n := range m.networks {
 		if n.shared != nil {
 			errs = append(errs, n.shared.Leave())

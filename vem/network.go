@@ -178,7 +178,7 @@ func (m *Manager) leave(ctx context.Context, n *network) error {
 	}
 	f := n.fabric
 	n.fabric, n.told, n.toldAny = nil, nil, false
-	return errors.Join(m.unshare(ctx, n), f.Delete(ctx), f.Close())
+	return errors.Join(m.unshare(ctx, n), m.dropQueue(ctx, n.name), f.Delete(ctx), f.Close())
 }
 
 // inhabited tells whether an endpoint is in the network.

@@ -9,7 +9,7 @@ import (
 	"github.com/snapctl/snapctl/vem/holder"
 )
 
-// refill gives a new holder every socket that this manager holds. What it has not got yet,
+// refill gives a new holder all that this manager holds. What it has not got yet,
 // because it has just started, went with the old holder.
 func (m *Manager) refill(ctx context.Context, to holder.Store) error {
 	var errs []error
@@ -33,7 +33,7 @@ func (m *Manager) refill(ctx context.Context, to holder.Store) error {
 			errs = append(errs, fmt.Errorf("app %s: %w", e.Claim().App, err))
 		}
 	}
-	err := errors.Join(errs...)
+	err := errors.Join(append(errs, m.refillQueues(ctx, to))...)
 	if err == nil && m.opt.Refilled != nil {
 		m.opt.Refilled()
 	}
@@ -59,7 +59,11 @@ func (m *Manager) HolderReady(ctx context.Context) error { return m.holder.Ready
 func (m *Manager) HolderPID() int { return m.holder.PID() }
 
 // Kept tells how many descriptors the holder has of each app, by [Claim.ID].
-func (m *Manager) Kept(ctx context.Context) (map[string]int, error) { return m.holder.List(ctx) }
+func (m *Manager) Kept(ctx context.Context) (map[string]int, error) {
+	kept, err := m.holder.List(ctx)
+	maps.DeleteFunc(kept, func(id string, _ int) bool { _, ok := queueOf(id); return ok })
+	return kept, err
+}
 
 // Fate is what becomes of sockets that the holder has.
 type Fate int
@@ -71,8 +75,8 @@ const (
 	Drop              // nobody needs them
 )
 
-// DropOrphans lets go of sockets in the holder whose app is gone, or needs them no more. It
-// is called once, when all endpoints of an earlier manager have been adopted.
+// DropOrphans lets go of sockets in the holder whose app is gone, or needs them no more, and of
+// queues of networks without endpoints. It is called once, when all endpoints of an earlier manager have been adopted.
 func (m *Manager) DropOrphans(ctx context.Context, fate func(id string) Fate) error {
 	kept, err := m.holder.List(ctx)
 	if err != nil {
@@ -80,6 +84,10 @@ func (m *Manager) DropOrphans(ctx context.Context, fate func(id string) Fate) er
 	}
 	var errs []error
 	for id := range kept {
+		if network, ok := queueOf(id); ok {
+			errs = append(errs, m.adoptQueue(ctx, network))
+			continue
+		}
 		switch fate(id) {
 		case Keep:
 		case Stray:

@@ -87,7 +87,7 @@ func (m *Manager) unshare(ctx context.Context, n *network) error {
 	if share == nil {
 		return nil
 	}
-	return share.Close(ctx)
+	return errors.Join(share.Close(ctx), m.dropQueue(ctx, n.name))
 }
 
 // tell tells other hosts of both addresses of an endpoint, if they share its network.

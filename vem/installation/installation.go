@@ -179,7 +179,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.mesh = mesh.New(mesh.Options{
-		Self: self.Host, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Run: i.opt.Run, Log: i.opt.Log,
+		Self: self.Host, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
 	})
 	desk := &desk{wire.Desk{Membership: i.Membership}}
 	p.server, err = control.NewServer(life, control.ServerOptions{

@@ -21,11 +21,14 @@ import (
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/directory/memory"
 	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
 // fakeNetworks is a VEM without a kernel.
 type fakeNetworks struct {
+	mesh.Queues
+
 	mu     sync.Mutex
 	all    []Endpoint
 	ranges map[string][]netip.Prefix

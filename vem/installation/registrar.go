@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
@@ -28,6 +29,8 @@ type Endpoint struct {
 
 // Networks is the VEM: the networks and endpoints of this host.
 type Networks interface {
+	mesh.Queues
+
 	// Present returns the endpoints that are in their networks.
 	Present() []Endpoint
 	// Find returns the endpoint that has an address of either family and is in its network.

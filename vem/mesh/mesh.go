@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -27,9 +28,21 @@ type Options struct {
 	Kinds []channel.Kind
 	// Idle is how long nothing has to come over a channel before it is taken down; 0: 5 minutes.
 	Idle time.Duration
+	// Queues keeps what waits for a way while no daemon runs; nil: nothing waits then.
+	Queues Queues
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
 	Run func(func(context.Context))
-	Log *slog.Logger
+	Log *slog.Logger // nil: discard
+}
+
+// Queues keeps descriptors of the queues in which packets wait that have no way yet, beyond the
+// end of this process.
+type Queues interface {
+	// KeepQueue keeps a network's queue, in place of one that was kept before. It closes f, unless
+	// it fails.
+	KeepQueue(ctx context.Context, network string, f *os.File) error
+	// KeptQueue returns a duplicate of what was kept, which the caller closes; nil if nothing was.
+	KeptQueue(ctx context.Context, network string) (*os.File, error)
 }
 
 // Underlay is an address of this host that other hosts reach.
@@ -62,6 +75,9 @@ type Mesh struct {
 func New(opt Options) *Mesh {
 	if len(opt.Kinds) == 0 {
 		opt.Kinds = []channel.Kind{channel.Direct, channel.Tunnel}
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Mesh{opt: opt, hosts: make(map[string][]netip.Addr), silent: make(map[Pair]bool), networks: make(map[string]*Network)}
 	m.peering = peering.New(peering.Options{

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/vishvananda/netlink"
@@ -135,6 +136,39 @@ func TestRestart(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	defer other.Close()
 	w.echo(other, "hello")
+}
+
+// What is sent while no daemon runs, and has no way, waits for the next one.
+func TestWaitsForDaemon(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b := w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	w.alpha.leave()
+	// Datagrams: nobody sends them a second time.
+	var to, from net.PacketConn
+	qt.Assert(t, qt.IsNil(b.Do(func() (err error) {
+		to, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", ":9")
+		return err
+	})))
+	defer to.Close()
+	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+		from, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", ":0")
+		return err
+	})))
+	defer from.Close()
+	for i := range byte(10) {
+		_, err := from.WriteTo([]byte{i}, &net.UDPAddr{IP: b.ep.Addr4.AsSlice(), Port: 9})
+		qt.Assert(t, qt.IsNil(err))
+	}
+	w.alpha.open()
+	qt.Assert(t, qt.IsNil(to.SetReadDeadline(time.Now().Add(20*time.Second))))
+	for i := range byte(10) {
+		got := make([]byte, 9)
+		n, _, err := to.ReadFrom(got)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.DeepEquals(got[:n], []byte{i}))
+	}
 }
 
 // A cable is pulled under a connection, which goes on over the other one, and back.

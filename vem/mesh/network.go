@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
 	"sync/atomic"
 
 	"github.com/snapctl/snapctl/vem/channel"
@@ -54,17 +56,52 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.P
 	if err != nil {
 		return err
 	}
+	queue := n.kept(ctx)
+	defer queue.Close() //nolint:errcheck // a duplicate, or nil, which has nothing to close
 	path, err := slowpath.Open(ctx, slowpath.Options{
-		Network: n.name, NS: f.Namespace(), Prefixes: prefixes, MTU: fabric.DefaultMTU, Resolver: resolver, SetUp: f.PassOn, Log: m.opt.Log,
+		Network: n.name, NS: f.Namespace(), Prefixes: prefixes, MTU: fabric.DefaultMTU, Resolver: resolver, SetUp: f.PassOn,
+		Device: queue, Log: m.opt.Log,
 	})
 	if err != nil {
 		return err
 	}
 	n.path.Store(path)
+	n.keep(ctx, path)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.networks[n.name] = n
 	return nil
+}
+
+// kept returns the queue that an earlier process has left, which the caller closes; nil: none.
+func (n *Network) kept(ctx context.Context) *os.File {
+	if n.m.opt.Queues == nil {
+		return nil
+	}
+	f, err := n.m.opt.Queues.KeptQueue(ctx, n.name)
+	if err != nil {
+		n.m.opt.Log.WarnContext(ctx, "packets that waited for a way while no daemon ran are lost",
+			slog.String("network", n.name), slog.Any("error", err))
+	}
+	return f
+}
+
+// keep has the queue outlive this process. Without that all goes on, but for what comes while no
+// daemon runs.
+func (n *Network) keep(ctx context.Context, path *slowpath.Path) {
+	if n.m.opt.Queues == nil {
+		return
+	}
+	f, err := path.Device()
+	if err == nil {
+		if err = n.m.opt.Queues.KeepQueue(ctx, n.name, f); err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		n.m.opt.Log.WarnContext(ctx, "packets that wait for a way would be lost if the daemon ended now",
+			slog.String("network", n.name), slog.Any("error", err))
+	}
 }
 
 // forget has endpoints asked for anew to which no way leads any more.

@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/vem/control/message"
@@ -44,7 +46,8 @@ type place struct {
 	at  []Underlay // one for each cable
 	f   *fabric.Fabric
 	*Mesh
-	net *Network
+	net   *Network
+	queue *os.File // that the holder keeps
 }
 
 func newWorld(t *testing.T) *world {
@@ -65,6 +68,7 @@ func newWorld(t *testing.T) *world {
 			qt.Check(t, qt.IsNil(p.net.Close(ctx)))
 			qt.Check(t, qt.IsNil(p.f.Delete(ctx)))
 			qt.Check(t, qt.IsNil(p.f.Close()))
+			qt.Check(t, qt.IsNil(p.queue.Close()))
 		})
 	}
 	return w
@@ -92,7 +96,7 @@ func (p *place) open() {
 	var err error
 	p.f, err = fabric.Open(t.Context(), p.cfg)
 	qt.Assert(t, qt.IsNil(err))
-	p.Mesh = New(Options{Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Run: func(f func(context.Context)) { f(t.Context()) }})
+	p.Mesh = New(Options{Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { f(t.Context()) }})
 	qt.Assert(t, qt.IsNil(p.SetUnderlay(t.Context(), p.at)))
 	o := p.w.other(p)
 	p.SetHost(o.h.Name(), o.addresses())
@@ -174,6 +178,25 @@ type app struct {
 	*netns.NS
 	p  *place
 	ep fabric.Endpoint
+}
+
+// KeepQueue implements [Queues].
+func (p *place) KeepQueue(_ context.Context, _ string, f *os.File) error {
+	before := p.queue
+	p.queue = f
+	if before == nil {
+		return nil
+	}
+	return before.Close()
+}
+
+// KeptQueue implements [Queues].
+func (p *place) KeptQueue(context.Context, string) (*os.File, error) {
+	if p.queue == nil {
+		return nil, nil
+	}
+	fd, err := unix.FcntlInt(p.queue.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return os.NewFile(uintptr(fd), "queue"), err
 }
 
 // attach makes the n-th endpoint of the network on a host.
