@@ -22,7 +22,8 @@ const module = "github.com/snapctl/snapctl"
 //
 // Folders are listed from the top down: no line names one above it. Nobody
 // names testenv, which is for tests; it drives snapctl from outside, so it
-// stands on the client side and on the namespaces only.
+// stands on the client side and on the namespaces only, and on the directory,
+// of which it makes clusters and simulates the hosts.
 var allowed = map[string][]string{
 	"cmd":      {"runtime", "template", "restore", "snapshot", "vem"},
 	"runtime":  {"template", "restore", "snapshot", "vem"},
@@ -30,7 +31,7 @@ var allowed = map[string][]string{
 	"restore":  {"snapshot"},
 	"snapshot": {},
 	"vem":      {},
-	"testenv":  {"runtime/api", "runtime/client", "runtime/fault", "vem/directory/member", "vem/netns"},
+	"testenv":  {"runtime/api", "runtime/client", "runtime/fault", "vem/address", "vem/directory", "vem/netns"},
 }
 
 // eachFile parses every Go file that is compiled into a binary.

@@ -29,7 +29,7 @@ type side struct {
 
 // programs of this tree that benchmarks run besides snapctl; both sides are measured
 // with the same.
-var programs = []string{"subject", "gauge", "hostkeeper"}
+var programs = []string{"testenv/cmd/subject", "testenv/cmd/gauge", "testenv/cmd/hostkeeper", "cmd/snapctl-directory"}
 
 // against measures this tree and another commit by turns, benchmark by benchmark: each
 // turn is a run of this program that measures once. So what else the machine does
@@ -116,7 +116,7 @@ func (s side) build(ctx context.Context) error {
 		return err
 	}
 	for _, p := range programs {
-		args = append(args, "./testenv/cmd/"+p)
+		args = append(args, "./"+p)
 	}
 	return command(ctx, ".", "go", args...)
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/clones"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/fleet"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 )
@@ -110,6 +111,9 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"hold/stall", stall},
 		{"hold/apps", manyApps},
 		{"fabric", fabric},
+		{"channel", channels},
+		{"channel/first-packet", firstPacket},
+		{"directory", fleet.Measure},
 	} {
 		if err := bm.run(ctx, b); err != nil {
 			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", bm.name, err)

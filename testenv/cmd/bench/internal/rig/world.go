@@ -79,15 +79,20 @@ func (w *World) Subject(ctx context.Context, name, at string, mib int) error {
 
 // Program runs a program of this module as an app.
 func (w *World) Program(ctx context.Context, name, at, program string, args ...string) error {
+	_, err := w.App(ctx, name, at, program, args...)
+	return err
+}
+
+// App is Program for callers that ask where the app is; with an empty at the daemon chooses that.
+func (w *World) App(ctx context.Context, name, at, program string, args ...string) (*api.App, error) {
 	path, err := w.Install(ctx, program)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = w.API.Run(ctx, &api.RunRequest{
+	return w.API.Run(ctx, &api.RunRequest{
 		Name: name, Endpoint: at, Args: append([]string{path}, args...),
 		Env: []string{"GOMAXPROCS=1"}, Wake: &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_DATA},
 	})
-	return err
 }
 
 // Cycle hibernates an app and wakes it by command: its memory is mapped then.
