@@ -19,6 +19,7 @@ type link struct {
 	routes  map[netip.Addr]route
 	ours    map[netip.Addr]uint64 // endpoints of this host that the other one reaches -> epoch
 	traffic traffic
+	change  change
 }
 
 // route is an endpoint of the other host.

@@ -3,7 +3,6 @@ package peering
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"time"
 
@@ -98,7 +97,7 @@ func (p *Peering) Counters(ctx context.Context, from message.Caller, network str
 			}
 			c, ok := report.Hosts[from.Host]
 			now, _, up := n.now(n.link(from.Host))
-			if !ok || !up {
+			if !ok || !up || n.kinds[now.Module].Module != m {
 				continue
 			}
 			one := message.Counters{
@@ -127,17 +126,18 @@ type Status struct {
 func (p *Peering) Channels(ctx context.Context) ([]Status, error) {
 	var all []Status
 	for _, n := range p.all() {
-		traffic := make(map[string]channel.Counters)
+		traffic := make(map[channel.Module]map[string]channel.Counters)
 		for _, m := range n.modules {
 			report, err := m.Report(ctx)
 			if err != nil {
 				return nil, err
 			}
-			maps.Copy(traffic, report.Hosts)
+			traffic[m] = report.Hosts
 		}
 		for _, l := range n.allLinks() {
 			if c, _, up := n.now(l); up {
-				all = append(all, Status{Network: n.name, Host: l.host, Channel: c, Routes: n.addresses(l), Traffic: traffic[l.host]})
+				counted := traffic[n.kinds[c.Module].Module][l.host]
+				all = append(all, Status{Network: n.name, Host: l.host, Channel: c, Routes: n.addresses(l), Traffic: counted})
 			}
 		}
 	}
