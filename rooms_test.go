@@ -25,10 +25,11 @@ var rooms = []room{
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/fabric", "vem/installation", "vem/mesh",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/source",
+		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/ways", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/netns", "vem/pause", "vem/table", "vem/wake",
 	}},
+	{"runtime/server/ways", []string{"runtime/api", "vem/netns", "vem/overview", "vem/table"}},
 	{"runtime/clone", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
 		"template", "snapshot", "snapshot/store",
@@ -86,10 +87,11 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
 		"vem/address", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
-		"vem/membership", "vem/membership/wire", "vem/mesh", "vem/pause", "vem/peering", "vem/slowpath", "vem/trust",
+		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/pause", "vem/peering", "vem/slowpath", "vem/trust",
 	}},
-	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/channel/vxlan", "vem/control/message", "vem/fabric", "vem/fabric/fastpath", "vem/peering", "vem/slowpath"}},
-	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/pause", "vem/slowpath"}},
+	{"vem/overview", []string{"vem/pause"}},
+	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/control/message", "vem/fabric", "vem/peering", "vem/slowpath"}},
+	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/slowpath"}},
 	{"vem/membership/wire", []string{"vem/control", "vem/control/message", "vem/membership", "vem/trust"}},
 	{"vem/membership", []string{"vem/directory", "vem/pause", "vem/trust"}},
 	{"vem/directory/cache", []string{"vem/directory"}},

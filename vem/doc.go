@@ -49,6 +49,7 @@
 //	slowpath   where packets wait that have no way to their endpoint yet
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
 //	mesh       connects the networks of this host with those of others, by the three above
+//	overview   what people are shown of all this
 //	installation  what of all this runs as long as the daemon does
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own

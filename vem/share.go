@@ -117,6 +117,20 @@ func (m *Manager) Present() (list []Claim) {
 	return list
 }
 
+// Holding returns the names of the apps whose sockets are held.
+func (m *Manager) Holding() map[string]bool {
+	m.mu.Lock()
+	all := slices.Collect(maps.Keys(m.endpoints))
+	m.mu.Unlock()
+	held := make(map[string]bool)
+	for _, e := range all {
+		if e.HeldInodes() != nil {
+			held[e.Claim().App] = true
+		}
+	}
+	return held
+}
+
 // Find returns what the endpoint has that has an address of either family, and is in its network.
 func (m *Manager) Find(network string, a netip.Addr) (Claim, bool) {
 	m.mu.Lock()

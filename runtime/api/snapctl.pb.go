@@ -4167,7 +4167,17 @@ type VemRow struct {
 	ReceiveQueueBytes int64                  `protobuf:"varint,10,opt,name=receive_queue_bytes,json=receiveQueueBytes,proto3" json:"receive_queue_bytes,omitempty"`
 	SendQueueBytes    int64                  `protobuf:"varint,11,opt,name=send_queue_bytes,json=sendQueueBytes,proto3" json:"send_queue_bytes,omitempty"`
 	Channel           string                 `protobuf:"bytes,12,opt,name=channel,proto3" json:"channel,omitempty"`
-	Dropped           int64                  `protobuf:"varint,13,opt,name=dropped,proto3" json:"dropped,omitempty"` // packets that it had no room for, since it was made
+	Dropped           int64                  `protobuf:"varint,13,opt,name=dropped,proto3" json:"dropped,omitempty"`                                 // packets that it had no room for, since it was made
+	Host              string                 `protobuf:"bytes,14,opt,name=host,proto3" json:"host,omitempty"`                                        // this one, if it is in an installation
+	RemoteApp         string                 `protobuf:"bytes,15,opt,name=remote_app,json=remoteApp,proto3" json:"remote_app,omitempty"`             // that has the remote address
+	RemoteHost        string                 `protobuf:"bytes,16,opt,name=remote_host,json=remoteHost,proto3" json:"remote_host,omitempty"`          // where that app is; empty: here, or in no virtual network
+	Module            string                 `protobuf:"bytes,17,opt,name=module,proto3" json:"module,omitempty"`                                    // of the channel to that host; this and what follows: if it was ever up
+	Interface         string                 `protobuf:"bytes,18,opt,name=interface,proto3" json:"interface,omitempty"`                              // of this host, that the channel is at
+	UnderlayLocal     string                 `protobuf:"bytes,19,opt,name=underlay_local,json=underlayLocal,proto3" json:"underlay_local,omitempty"` // addresses of the channel
+	UnderlayRemote    string                 `protobuf:"bytes,20,opt,name=underlay_remote,json=underlayRemote,proto3" json:"underlay_remote,omitempty"`
+	Since             *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=since,proto3" json:"since,omitempty"`                                       // when the channel came up, or went down
+	SentBytes         int64                  `protobuf:"varint,22,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`             // TCP: that the peer has acknowledged
+	ReceivedBytes     int64                  `protobuf:"varint,23,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"` // TCP
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -4289,6 +4299,76 @@ func (x *VemRow) GetChannel() string {
 func (x *VemRow) GetDropped() int64 {
 	if x != nil {
 		return x.Dropped
+	}
+	return 0
+}
+
+func (x *VemRow) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *VemRow) GetRemoteApp() string {
+	if x != nil {
+		return x.RemoteApp
+	}
+	return ""
+}
+
+func (x *VemRow) GetRemoteHost() string {
+	if x != nil {
+		return x.RemoteHost
+	}
+	return ""
+}
+
+func (x *VemRow) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *VemRow) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *VemRow) GetUnderlayLocal() string {
+	if x != nil {
+		return x.UnderlayLocal
+	}
+	return ""
+}
+
+func (x *VemRow) GetUnderlayRemote() string {
+	if x != nil {
+		return x.UnderlayRemote
+	}
+	return ""
+}
+
+func (x *VemRow) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *VemRow) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *VemRow) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
 	}
 	return 0
 }
@@ -5308,6 +5388,8 @@ type Host struct {
 	JoinedAt         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"` // of this host only
 	Installation     string                 `protobuf:"bytes,12,opt,name=installation,proto3" json:"installation,omitempty"`
+	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`     // when it came up or fell silent; absent: that is not known
+	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"` // of this host's connection to it; absent: it is this one, or was removed
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -5426,9 +5508,24 @@ func (x *Host) GetInstallation() string {
 	return ""
 }
 
+func (x *Host) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Host) GetControl() *HostControl {
+	if x != nil {
+		return x.Control
+	}
+	return nil
+}
+
 type ListHostsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hosts         []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Trouble       string                 `protobuf:"bytes,2,opt,name=trouble,proto3" json:"trouble,omitempty"` // why the directory can't be asked, and this may be outdated; empty: it can
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5470,12 +5567,19 @@ func (x *ListHostsResponse) GetHosts() []*Host {
 	return nil
 }
 
+func (x *ListHostsResponse) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 var File_snapctl_proto protoreflect.FileDescriptor
 
 const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"\rsnapctl.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15snapctl_network.proto\"\xc1\x01\n" +
 	"\n" +
 	"WakePolicy\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.snapctl.v1.WakeModeR\x04mode\x12\x1b\n" +
@@ -5812,7 +5916,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x03ids\x18\x01 \x03(\v2\x0e.snapctl.v1.IdR\x03ids\"=\n" +
 	"\x0fVemTableRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x18\n" +
-	"\anetwork\x18\x02 \x01(\tR\anetwork\"\xe8\x02\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\"\xba\x05\n" +
 	"\x06VemRow\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x1a\n" +
@@ -5827,7 +5931,20 @@ const file_snapctl_proto_rawDesc = "" +
 	" \x01(\x03R\x11receiveQueueBytes\x12(\n" +
 	"\x10send_queue_bytes\x18\v \x01(\x03R\x0esendQueueBytes\x12\x18\n" +
 	"\achannel\x18\f \x01(\tR\achannel\x12\x18\n" +
-	"\adropped\x18\r \x01(\x03R\adropped\":\n" +
+	"\adropped\x18\r \x01(\x03R\adropped\x12\x12\n" +
+	"\x04host\x18\x0e \x01(\tR\x04host\x12\x1d\n" +
+	"\n" +
+	"remote_app\x18\x0f \x01(\tR\tremoteApp\x12\x1f\n" +
+	"\vremote_host\x18\x10 \x01(\tR\n" +
+	"remoteHost\x12\x16\n" +
+	"\x06module\x18\x11 \x01(\tR\x06module\x12\x1c\n" +
+	"\tinterface\x18\x12 \x01(\tR\tinterface\x12%\n" +
+	"\x0eunderlay_local\x18\x13 \x01(\tR\runderlayLocal\x12'\n" +
+	"\x0funderlay_remote\x18\x14 \x01(\tR\x0eunderlayRemote\x120\n" +
+	"\x05since\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x16 \x01(\x03R\tsentBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\x17 \x01(\x03R\rreceivedBytes\":\n" +
 	"\x10VemTableResponse\x12&\n" +
 	"\x04rows\x18\x01 \x03(\v2\x12.snapctl.v1.VemRowR\x04rows\"\xb9\x01\n" +
 	"\rEventsRequest\x12\x16\n" +
@@ -5910,7 +6027,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\xb7\x03\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x9c\x04\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -5924,9 +6041,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\tjoined_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12G\n" +
 	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\"\n" +
-	"\finstallation\x18\f \x01(\tR\finstallation\";\n" +
+	"\finstallation\x18\f \x01(\tR\finstallation\x120\n" +
+	"\x05since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
+	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\"U\n" +
 	"\x11ListHostsResponse\x12&\n" +
-	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts*\xdd\x01\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts\x12\x18\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble*\xdd\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_CREATING\x10\x01\x12\x12\n" +
@@ -5960,7 +6080,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x17HOST_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHOST_HEALTH_UP\x10\x01\x12\x16\n" +
 	"\x12HOST_HEALTH_SILENT\x10\x02\x12\x17\n" +
-	"\x13HOST_HEALTH_REMOVED\x10\x032\xc6\x0f\n" +
+	"\x13HOST_HEALTH_REMOVED\x10\x032\xe0\x11\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -5991,7 +6111,11 @@ const file_snapctl_proto_rawDesc = "" +
 	"\tListHosts\x12\x17.snapctl.v1.ListRequest\x1a\x1d.snapctl.v1.ListHostsResponse\x125\n" +
 	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
 	"\n" +
-	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12>\n" +
+	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12I\n" +
+	"\fListChannels\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12M\n" +
+	"\x10TakeChannelsDown\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12B\n" +
+	"\aResolve\x12\x1a.snapctl.v1.ResolveRequest\x1a\x1b.snapctl.v1.ResolveResponse\x12:\n" +
+	"\x05Trace\x12\x18.snapctl.v1.TraceRequest\x1a\x15.snapctl.v1.TraceStep0\x01\x12>\n" +
 	"\x06Events\x12\x19.snapctl.v1.EventsRequest\x1a\x17.snapctl.v1.EventRecord0\x01\x12?\n" +
 	"\x06Doctor\x12\x19.snapctl.v1.DoctorRequest\x1a\x1a.snapctl.v1.DoctorResponse\x12B\n" +
 	"\aVersion\x12\x1a.snapctl.v1.VersionRequest\x1a\x1b.snapctl.v1.VersionResponseB,Z*github.com/snapctl/snapctl/runtime/api;apib\x06proto3"
@@ -6088,6 +6212,13 @@ var file_snapctl_proto_goTypes = []any{
 	nil,                           // 74: snapctl.v1.EventRecord.StepsUsEntry
 	(*durationpb.Duration)(nil),   // 75: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil), // 76: google.protobuf.Timestamp
+	(*HostControl)(nil),           // 77: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),       // 78: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),        // 79: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),          // 80: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),      // 81: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),       // 82: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),             // 83: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
@@ -6155,87 +6286,98 @@ var file_snapctl_proto_depIdxs = []int32{
 	36,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	37,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	50,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	53,  // 65: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	76,  // 66: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	76,  // 67: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	74,  // 68: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
-	58,  // 69: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	62,  // 70: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	75,  // 71: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	76,  // 72: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
-	62,  // 73: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	5,   // 74: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
-	62,  // 75: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	76,  // 76: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	76,  // 77: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	69,  // 78: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	10,  // 79: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	15,  // 80: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	14,  // 81: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	17,  // 82: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	20,  // 83: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	22,  // 84: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	23,  // 85: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	25,  // 86: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	26,  // 87: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	14,  // 88: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	52,  // 89: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	27,  // 90: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	15,  // 91: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	29,  // 92: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	31,  // 93: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	28,  // 94: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	39,  // 95: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	15,  // 96: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	40,  // 97: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	40,  // 98: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	44,  // 99: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	45,  // 100: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	63,  // 101: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	64,  // 102: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	66,  // 103: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	15,  // 104: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	67,  // 105: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	68,  // 106: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	55,  // 107: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	57,  // 108: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	60,  // 109: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	12,  // 110: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	16,  // 111: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	12,  // 112: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	18,  // 113: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	21,  // 114: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	12,  // 115: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	24,  // 116: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	34,  // 117: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	34,  // 118: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	51,  // 119: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	54,  // 120: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	34,  // 121: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	33,  // 122: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	30,  // 123: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	24,  // 124: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	34,  // 125: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	34,  // 126: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	43,  // 127: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	41,  // 128: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	24,  // 129: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	41,  // 130: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	46,  // 131: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	69,  // 132: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	65,  // 133: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 134: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
-	70,  // 135: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	69,  // 136: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	24,  // 137: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	56,  // 138: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	59,  // 139: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	61,  // 140: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	110, // [110:141] is the sub-list for method output_type
-	79,  // [79:110] is the sub-list for method input_type
-	79,  // [79:79] is the sub-list for extension type_name
-	79,  // [79:79] is the sub-list for extension extendee
-	0,   // [0:79] is the sub-list for field type_name
+	76,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	53,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	76,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	76,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	74,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	58,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	62,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	75,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	76,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	62,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	5,   // 75: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
+	62,  // 76: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	76,  // 77: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	76,  // 78: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	76,  // 79: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	77,  // 80: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	69,  // 81: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	10,  // 82: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	15,  // 83: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	14,  // 84: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	17,  // 85: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	20,  // 86: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	22,  // 87: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	23,  // 88: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	25,  // 89: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	26,  // 90: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	14,  // 91: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	52,  // 92: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	27,  // 93: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	15,  // 94: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	29,  // 95: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	31,  // 96: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	28,  // 97: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	39,  // 98: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	15,  // 99: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	40,  // 100: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	40,  // 101: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	44,  // 102: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	45,  // 103: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	63,  // 104: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	64,  // 105: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	66,  // 106: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	15,  // 107: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	67,  // 108: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	68,  // 109: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	78,  // 110: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	78,  // 111: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	79,  // 112: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	80,  // 113: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	55,  // 114: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	57,  // 115: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	60,  // 116: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	12,  // 117: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	16,  // 118: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	12,  // 119: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	18,  // 120: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	21,  // 121: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	12,  // 122: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	24,  // 123: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	34,  // 124: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	34,  // 125: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	51,  // 126: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	54,  // 127: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	34,  // 128: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	33,  // 129: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	30,  // 130: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	24,  // 131: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	34,  // 132: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	34,  // 133: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	43,  // 134: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	41,  // 135: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	24,  // 136: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	41,  // 137: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	46,  // 138: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	69,  // 139: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	65,  // 140: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 141: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
+	70,  // 142: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	69,  // 143: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	24,  // 144: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	81,  // 145: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	81,  // 146: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	82,  // 147: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	83,  // 148: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	56,  // 149: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	59,  // 150: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	61,  // 151: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	117, // [117:152] is the sub-list for method output_type
+	82,  // [82:117] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -6243,6 +6385,7 @@ func file_snapctl_proto_init() {
 	if File_snapctl_proto != nil {
 		return
 	}
+	file_snapctl_network_proto_init()
 	file_snapctl_proto_msgTypes[14].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),

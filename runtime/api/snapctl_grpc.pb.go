@@ -26,37 +26,41 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Snapctl_Run_FullMethodName            = "/snapctl.v1.Snapctl/Run"
-	Snapctl_List_FullMethodName           = "/snapctl.v1.Snapctl/List"
-	Snapctl_Show_FullMethodName           = "/snapctl.v1.Snapctl/Show"
-	Snapctl_Logs_FullMethodName           = "/snapctl.v1.Snapctl/Logs"
-	Snapctl_Exec_FullMethodName           = "/snapctl.v1.Snapctl/Exec"
-	Snapctl_Stop_FullMethodName           = "/snapctl.v1.Snapctl/Stop"
-	Snapctl_Remove_FullMethodName         = "/snapctl.v1.Snapctl/Remove"
-	Snapctl_Hibernate_FullMethodName      = "/snapctl.v1.Snapctl/Hibernate"
-	Snapctl_Wake_FullMethodName           = "/snapctl.v1.Snapctl/Wake"
-	Snapctl_Ids_FullMethodName            = "/snapctl.v1.Snapctl/Ids"
-	Snapctl_VemTable_FullMethodName       = "/snapctl.v1.Snapctl/VemTable"
-	Snapctl_TakeSnapshot_FullMethodName   = "/snapctl.v1.Snapctl/TakeSnapshot"
-	Snapctl_ListSnapshots_FullMethodName  = "/snapctl.v1.Snapctl/ListSnapshots"
-	Snapctl_Inspect_FullMethodName        = "/snapctl.v1.Snapctl/Inspect"
-	Snapctl_RemoveSnapshot_FullMethodName = "/snapctl.v1.Snapctl/RemoveSnapshot"
-	Snapctl_Restore_FullMethodName        = "/snapctl.v1.Snapctl/Restore"
-	Snapctl_CreateTemplate_FullMethodName = "/snapctl.v1.Snapctl/CreateTemplate"
-	Snapctl_ListTemplates_FullMethodName  = "/snapctl.v1.Snapctl/ListTemplates"
-	Snapctl_ShowTemplate_FullMethodName   = "/snapctl.v1.Snapctl/ShowTemplate"
-	Snapctl_RemoveTemplate_FullMethodName = "/snapctl.v1.Snapctl/RemoveTemplate"
-	Snapctl_SetPool_FullMethodName        = "/snapctl.v1.Snapctl/SetPool"
-	Snapctl_Clone_FullMethodName          = "/snapctl.v1.Snapctl/Clone"
-	Snapctl_InitHost_FullMethodName       = "/snapctl.v1.Snapctl/InitHost"
-	Snapctl_InviteHost_FullMethodName     = "/snapctl.v1.Snapctl/InviteHost"
-	Snapctl_JoinHost_FullMethodName       = "/snapctl.v1.Snapctl/JoinHost"
-	Snapctl_ListHosts_FullMethodName      = "/snapctl.v1.Snapctl/ListHosts"
-	Snapctl_ShowHost_FullMethodName       = "/snapctl.v1.Snapctl/ShowHost"
-	Snapctl_RemoveHost_FullMethodName     = "/snapctl.v1.Snapctl/RemoveHost"
-	Snapctl_Events_FullMethodName         = "/snapctl.v1.Snapctl/Events"
-	Snapctl_Doctor_FullMethodName         = "/snapctl.v1.Snapctl/Doctor"
-	Snapctl_Version_FullMethodName        = "/snapctl.v1.Snapctl/Version"
+	Snapctl_Run_FullMethodName              = "/snapctl.v1.Snapctl/Run"
+	Snapctl_List_FullMethodName             = "/snapctl.v1.Snapctl/List"
+	Snapctl_Show_FullMethodName             = "/snapctl.v1.Snapctl/Show"
+	Snapctl_Logs_FullMethodName             = "/snapctl.v1.Snapctl/Logs"
+	Snapctl_Exec_FullMethodName             = "/snapctl.v1.Snapctl/Exec"
+	Snapctl_Stop_FullMethodName             = "/snapctl.v1.Snapctl/Stop"
+	Snapctl_Remove_FullMethodName           = "/snapctl.v1.Snapctl/Remove"
+	Snapctl_Hibernate_FullMethodName        = "/snapctl.v1.Snapctl/Hibernate"
+	Snapctl_Wake_FullMethodName             = "/snapctl.v1.Snapctl/Wake"
+	Snapctl_Ids_FullMethodName              = "/snapctl.v1.Snapctl/Ids"
+	Snapctl_VemTable_FullMethodName         = "/snapctl.v1.Snapctl/VemTable"
+	Snapctl_TakeSnapshot_FullMethodName     = "/snapctl.v1.Snapctl/TakeSnapshot"
+	Snapctl_ListSnapshots_FullMethodName    = "/snapctl.v1.Snapctl/ListSnapshots"
+	Snapctl_Inspect_FullMethodName          = "/snapctl.v1.Snapctl/Inspect"
+	Snapctl_RemoveSnapshot_FullMethodName   = "/snapctl.v1.Snapctl/RemoveSnapshot"
+	Snapctl_Restore_FullMethodName          = "/snapctl.v1.Snapctl/Restore"
+	Snapctl_CreateTemplate_FullMethodName   = "/snapctl.v1.Snapctl/CreateTemplate"
+	Snapctl_ListTemplates_FullMethodName    = "/snapctl.v1.Snapctl/ListTemplates"
+	Snapctl_ShowTemplate_FullMethodName     = "/snapctl.v1.Snapctl/ShowTemplate"
+	Snapctl_RemoveTemplate_FullMethodName   = "/snapctl.v1.Snapctl/RemoveTemplate"
+	Snapctl_SetPool_FullMethodName          = "/snapctl.v1.Snapctl/SetPool"
+	Snapctl_Clone_FullMethodName            = "/snapctl.v1.Snapctl/Clone"
+	Snapctl_InitHost_FullMethodName         = "/snapctl.v1.Snapctl/InitHost"
+	Snapctl_InviteHost_FullMethodName       = "/snapctl.v1.Snapctl/InviteHost"
+	Snapctl_JoinHost_FullMethodName         = "/snapctl.v1.Snapctl/JoinHost"
+	Snapctl_ListHosts_FullMethodName        = "/snapctl.v1.Snapctl/ListHosts"
+	Snapctl_ShowHost_FullMethodName         = "/snapctl.v1.Snapctl/ShowHost"
+	Snapctl_RemoveHost_FullMethodName       = "/snapctl.v1.Snapctl/RemoveHost"
+	Snapctl_ListChannels_FullMethodName     = "/snapctl.v1.Snapctl/ListChannels"
+	Snapctl_TakeChannelsDown_FullMethodName = "/snapctl.v1.Snapctl/TakeChannelsDown"
+	Snapctl_Resolve_FullMethodName          = "/snapctl.v1.Snapctl/Resolve"
+	Snapctl_Trace_FullMethodName            = "/snapctl.v1.Snapctl/Trace"
+	Snapctl_Events_FullMethodName           = "/snapctl.v1.Snapctl/Events"
+	Snapctl_Doctor_FullMethodName           = "/snapctl.v1.Snapctl/Doctor"
+	Snapctl_Version_FullMethodName          = "/snapctl.v1.Snapctl/Version"
 )
 
 // SnapctlClient is the client API for Snapctl service.
@@ -95,6 +99,11 @@ type SnapctlClient interface {
 	ListHosts(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListHostsResponse, error)
 	ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// The ways to the apps of these hosts.
+	ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
+	TakeChannelsDown(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
+	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
+	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceStep], error)
 	// The daemon and its host.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error)
 	Doctor(ctx context.Context, in *DoctorRequest, opts ...grpc.CallOption) (*DoctorResponse, error)
@@ -455,9 +464,58 @@ func (c *snapctlClient) RemoveHost(ctx context.Context, in *RemoveHostRequest, o
 	return out, nil
 }
 
+func (c *snapctlClient) ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChannelsResponse)
+	err := c.cc.Invoke(ctx, Snapctl_ListChannels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) TakeChannelsDown(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChannelsResponse)
+	err := c.cc.Invoke(ctx, Snapctl_TakeChannelsDown_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveResponse)
+	err := c.cc.Invoke(ctx, Snapctl_Resolve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_Trace_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TraceRequest, TraceStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_TraceClient = grpc.ServerStreamingClient[TraceStep]
+
 func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[9], Snapctl_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -530,6 +588,11 @@ type SnapctlServer interface {
 	ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error)
 	ShowHost(context.Context, *HostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
+	// The ways to the apps of these hosts.
+	ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
+	TakeChannelsDown(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
+	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
+	Trace(*TraceRequest, grpc.ServerStreamingServer[TraceStep]) error
 	// The daemon and its host.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventRecord]) error
 	Doctor(context.Context, *DoctorRequest) (*DoctorResponse, error)
@@ -627,6 +690,18 @@ func (UnimplementedSnapctlServer) ShowHost(context.Context, *HostRequest) (*Host
 }
 func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveHost not implemented")
+}
+func (UnimplementedSnapctlServer) ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListChannels not implemented")
+}
+func (UnimplementedSnapctlServer) TakeChannelsDown(context.Context, *ChannelsRequest) (*ChannelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TakeChannelsDown not implemented")
+}
+func (UnimplementedSnapctlServer) Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resolve not implemented")
+}
+func (UnimplementedSnapctlServer) Trace(*TraceRequest, grpc.ServerStreamingServer[TraceStep]) error {
+	return status.Error(codes.Unimplemented, "method Trace not implemented")
 }
 func (UnimplementedSnapctlServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventRecord]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -1102,6 +1177,71 @@ func _Snapctl_RemoveHost_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_ListChannels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChannelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ListChannels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ListChannels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ListChannels(ctx, req.(*ChannelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_TakeChannelsDown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChannelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).TakeChannelsDown(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_TakeChannelsDown_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).TakeChannelsDown(ctx, req.(*ChannelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_Resolve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).Resolve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_Resolve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).Resolve(ctx, req.(*ResolveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_Trace_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TraceRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).Trace(m, &grpc.GenericServerStream[TraceRequest, TraceStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_TraceServer = grpc.ServerStreamingServer[TraceStep]
+
 func _Snapctl_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1237,6 +1377,18 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Snapctl_RemoveHost_Handler,
 		},
 		{
+			MethodName: "ListChannels",
+			Handler:    _Snapctl_ListChannels_Handler,
+		},
+		{
+			MethodName: "TakeChannelsDown",
+			Handler:    _Snapctl_TakeChannelsDown_Handler,
+		},
+		{
+			MethodName: "Resolve",
+			Handler:    _Snapctl_Resolve_Handler,
+		},
+		{
 			MethodName: "Doctor",
 			Handler:    _Snapctl_Doctor_Handler,
 		},
@@ -1285,6 +1437,11 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Clone",
 			Handler:       _Snapctl_Clone_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Trace",
+			Handler:       _Snapctl_Trace_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -23,8 +23,14 @@ func (c *Client) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.H
 
 // ListHosts returns the hosts of the installation, by name.
 func (c *Client) ListHosts(ctx context.Context) ([]*api.Host, error) {
-	r, err := c.api.ListHosts(ctx, &api.ListRequest{})
+	r, err := c.ListHostsWithTrouble(ctx)
 	return r.GetHosts(), err
+}
+
+// ListHostsWithTrouble returns the hosts of the installation, by name, and why they may be
+// outdated.
+func (c *Client) ListHostsWithTrouble(ctx context.Context) (*api.ListHostsResponse, error) {
+	return c.api.ListHosts(ctx, &api.ListRequest{})
 }
 
 // ShowHost returns a host of the installation; this one if name is empty.

@@ -25,6 +25,9 @@ func (srv *Server) Doctor(ctx context.Context, _ *api.DoctorRequest) (*api.Docto
 	for _, c := range append(checks, srv.checkHolder(ctx), srv.checkSaved(ctx)) {
 		resp.Checks = append(resp.Checks, &api.Check{Name: c.Name, Status: string(c.Status), Found: c.Found, Remedy: c.Remedy})
 	}
+	for _, c := range srv.rooms.Ways.Checkup(ctx) {
+		resp.Checks = append(resp.Checks, &api.Check{Name: c.Name, Status: string(c.Status), Found: c.Found, Remedy: c.Remedy})
+	}
 	return resp, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/vem/membership"
 )
 
@@ -63,9 +64,13 @@ func (srv *Server) ListHosts(ctx context.Context, _ *api.ListRequest) (*api.List
 	if err != nil {
 		return nil, err
 	}
+	health := srv.rooms.Ways.Health(ctx)
 	res := &api.ListHostsResponse{}
+	if health.Trouble != nil {
+		res.Trouble = health.Trouble.Error()
+	}
 	for i := range all {
-		res.Hosts = append(res.Hosts, showHost(&all[i]))
+		res.Hosts = append(res.Hosts, ways.ShowHealth(showHost(&all[i]), &health))
 	}
 	return res, nil
 }
@@ -78,7 +83,8 @@ func (srv *Server) ShowHost(ctx context.Context, req *api.HostRequest) (*api.Hos
 	}
 	for i := range all {
 		if h := &all[i]; h.Name == req.GetName() || req.GetName() == "" && h.Self {
-			return showHost(h), nil
+			health := srv.rooms.Ways.Health(ctx)
+			return ways.ShowHealth(showHost(h), &health), nil
 		}
 	}
 	if req.GetName() == "" {

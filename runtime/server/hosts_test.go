@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/overview"
 )
 
 // fakeHosts is an installation that remembers what it was asked.
@@ -86,9 +88,26 @@ func TestHosts(t *testing.T) {
 	qt.Check(t, qt.Equals(h.GetInstallation(), "7a"))
 	qt.Check(t, qt.Equals(w.hosts.join.At+" "+w.hosts.join.Token, "192.0.2.8:7077 token"))
 
+	w.ways.health = overview.Health{Hosts: map[string]overview.HostHealth{"b": {Since: time.Unix(3, 0), Control: overview.Control{
+		Connected: true, Address: "192.0.2.8:7077", Since: time.Unix(4, 0), Version: "1.2.4", Skew: -time.Second, RoundTrip: time.Millisecond,
+	}}}}
 	all, err := w.ListHosts(t.Context())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(all, 2))
+	qt.Check(t, qt.IsNil(all[0].GetControl()))
+	qt.Check(t, qt.Equals(all[1].GetSince().GetSeconds(), 3))
+	qt.Check(t, qt.Equals(all[1].GetVersion(), "1.2.4"))
+	c := all[1].GetControl()
+	qt.Check(t, qt.IsTrue(c.GetConnected()))
+	qt.Check(t, qt.Equals(c.GetAddress(), "192.0.2.8:7077"))
+	qt.Check(t, qt.Equals(c.GetSkew().AsDuration()+c.GetRoundTrip().AsDuration(), time.Millisecond-time.Second))
+	w.ways.health = overview.Health{Trouble: errors.New("no quorum"), Hosts: map[string]overview.HostHealth{"b": {Control: overview.Control{Err: errors.New("gone"), Remedy: "come back"}}}}
+	outdated, err := w.ListHostsWithTrouble(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(outdated.GetTrouble(), "no quorum"))
+	c = outdated.GetHosts()[1].GetControl()
+	qt.Check(t, qt.Equals(c.GetError()+" "+c.GetRemedy(), "gone come back"))
+	qt.Check(t, qt.IsNil(c.GetSkew()))
 	qt.Check(t, qt.Equals(all[1].GetHealth(), api.HostHealth_HOST_HEALTH_SILENT))
 	qt.Check(t, qt.IsNil(all[1].GetJoinedAt()))
 	h, err = w.ShowHost(t.Context(), "")

@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/restorable"
+	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -30,6 +31,7 @@ type Rooms struct {
 	Snapshots  Snapshots
 	Network    Network
 	Hosts      Hosts
+	Ways       ways.Ways
 	Layers     Shelf // the files that apps share
 	Memory     Shelf // the memory files that apps share
 	Templates  Templates

@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/server/ways"
 )
 
 // Options is what the server tells of the daemon that it is part of.
@@ -28,16 +29,27 @@ type Options struct {
 
 // Server answers requests with what its rooms have and do. It has no state of its own.
 type Server struct {
-	api.UnimplementedSnapctlServer
-	rooms Rooms
-	opt   Options
+	unimplemented
+	*ways.Service // what is about the ways to other hosts
+	rooms         Rooms
+	opt           Options
 }
+
+// unimplemented is a level further down than all methods that there are, so that these count.
+type unimplemented struct{ api.UnimplementedSnapctlServer }
 
 // New returns a server of the API, to serve a listener with. Every error that it returns has
 // its gRPC code and, where there is one, a hint. Its Stop waits for the requests.
 func New(rooms Rooms, opt Options) *grpc.Server {
 	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
-	api.RegisterSnapctlServer(s, &Server{rooms: rooms, opt: opt})
+	netPath := func(name string) (string, error) {
+		a, err := rooms.Apps.Get(name)
+		if err != nil {
+			return "", err
+		}
+		return a.Box.NetPath(), nil
+	}
+	api.RegisterSnapctlServer(s, &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, rooms: rooms, opt: opt})
 	return s
 }
 

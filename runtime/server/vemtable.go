@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/table"
@@ -23,6 +24,10 @@ func (srv *Server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api
 			return nil, err
 		}
 	}
+	there, err := srv.Known(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resp := &api.VemTableResponse{}
 	for _, a := range srv.rooms.Apps.List() {
 		rec, _ := a.Read()
@@ -32,7 +37,7 @@ func (srv *Server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api
 		if rec.Now() == app.Stopped || rec.Now() == app.Removing || rec.Pool != "" {
 			continue
 		}
-		rows, err := srv.vemRows(ctx, a, rec)
+		rows, err := srv.vemRows(ctx, a, rec, there)
 		if err != nil {
 			return nil, fmt.Errorf("table of %s: %w", rec.Name, err)
 		}
@@ -41,14 +46,14 @@ func (srv *Server) VemTable(ctx context.Context, req *api.VemTableRequest) (*api
 	return resp, nil
 }
 
-func (srv *Server) vemRows(ctx context.Context, a *engine.App, rec app.Record) (_ []*api.VemRow, err error) {
+func (srv *Server) vemRows(ctx context.Context, a *engine.App, rec app.Record, there *ways.Elsewhere) (_ []*api.VemRow, err error) {
 	ns, err := netns.Open(a.Box.NetPath())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
 	held := a.Endpoint.HeldInodes()
-	rows, err := table.Rows(ctx, ns, table.Options{Held: held, Places: srv.places(rec.Network)})
+	rows, err := table.Rows(ctx, ns, table.Options{Held: held, Places: there.Places(rec.Network, srv.rooms.Network.Owners(rec.Network))})
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +76,9 @@ func (srv *Server) vemRows(ctx context.Context, a *engine.App, rec app.Record) (
 			App: rec.Name, Network: rec.Network, Protocol: r.Proto, Local: outside(&rec, r.Local).String(), Remote: remoteText(r.Remote),
 			Actual: actual, Inode: r.Inode, Status: string(r.Status), State: r.State, Channel: r.Channel,
 			ReceiveQueueBytes: int64(r.RecvQ), SendQueueBytes: int64(r.SendQ), Dropped: int64(r.Drops),
+			SentBytes: int64(r.Sent), ReceivedBytes: int64(r.Received), RemoteApp: r.ActualRemote,
 		}
+		there.Show(out[i], r.Remote.Addr())
 	}
 	return out, nil
 }
@@ -92,15 +99,6 @@ func remoteText(a netip.AddrPort) string {
 		return "*"
 	}
 	return a.String()
-}
-
-// places tells which app an address of a network belongs to.
-func (srv *Server) places(network string) func(netip.Addr) (table.Place, bool) {
-	at := srv.rooms.Network.Owners(network)
-	return func(a netip.Addr) (table.Place, bool) {
-		name, ok := at[a]
-		return table.Place{Actual: name}, ok
-	}
 }
 
 // socketOwners finds a process for each socket that a running app has open.

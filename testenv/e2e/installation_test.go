@@ -108,6 +108,8 @@ func TestInstallation(t *testing.T) {
 	})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	hs.shown()
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 
 	alpha, beta, gamma := hs.worlds[0], hs.worlds[1], hs.worlds[2]
 	beta.Hibernate("peer-beta")

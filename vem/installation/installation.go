@@ -164,7 +164,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if i.part.Load() != nil {
 		return nil
 	}
-	p := &part{identity: i.Identity(), reached: make(chan struct{})}
+	p := &part{identity: i.Identity(), local: i.opt.Local, reached: make(chan struct{})}
 	if p.ranges, err = loadRanges(i.opt.Dir, i.opt.Local); err != nil {
 		return err
 	}
@@ -268,6 +268,7 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 	}
 	c := cache.New(d, cache.Options{
 		Host:     func(_, now *directory.Host) { i.hostChanged(ctx, p, now) },
+		Seen:     p.seen.note,
 		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
 	})
 	p.cache.Store(c)

@@ -55,6 +55,8 @@ func (f *fakeNetworks) Find(network string, a netip.Addr) (Endpoint, bool) {
 	return Endpoint{}, false
 }
 
+func (f *fakeNetworks) Holding() map[string]bool { return map[string]bool{"sleeper": true} }
+
 func (f *fakeNetworks) Space(string) (address.Space, error) {
 	return address.Space{Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77:736e:6170::/64")}, nil
 }

@@ -25,7 +25,9 @@ type part struct {
 	server   *control.Server
 	peers    *control.Peers
 	mesh     *mesh.Mesh
+	local    Networks
 
+	seen    sightings
 	ranges  *ranges
 	reached chan struct{} // closed when the directory was reached for the first time
 
@@ -58,7 +60,11 @@ func (p *part) Resolve(ctx context.Context, _ message.Caller, network string, a 
 	if errors.Is(err, slowpath.ErrNobody) {
 		return message.Owner{}, &message.NotFoundError{By: p.identity.Host(), Network: network, Address: a}
 	}
-	return message.Owner{Host: o.Host, Epoch: o.Epoch, State: message.Running}, err
+	owner := message.Owner{Host: o.Host, Epoch: o.Epoch, State: message.Running}
+	if e, ok := p.local.Find(network, a); ok && p.local.Holding()[e.App] {
+		owner.State = message.Held
+	}
+	return owner, err
 }
 
 // locals are the endpoints of this host, with the epochs that the directory has.

@@ -35,6 +35,8 @@ type Networks interface {
 	Present() []Endpoint
 	// Find returns the endpoint that has an address of either family and is in its network.
 	Find(network string, a netip.Addr) (Endpoint, bool)
+	// Holding returns the names of the apps whose sockets are held.
+	Holding() map[string]bool
 	// Space returns the address space of a network.
 	Space(network string) (address.Space, error)
 	// SetRanges says from which addresses of a network those of new endpoints are chosen.

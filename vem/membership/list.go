@@ -28,11 +28,17 @@ func (m *Membership) List(ctx context.Context) ([]Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	owned, err := endpoints(ctx, d)
+	all, err := d.Endpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var list []Host
+	return m.Show(hosts, seen, all), nil
+}
+
+// Show returns what is known of hosts: which of them are seen, and which endpoints there are. This
+// host is in an installation.
+func (m *Membership) Show(hosts []directory.Host, seen map[string]bool, all []directory.Endpoint) (list []Host) {
+	s, owned := m.self.Load(), count(all)
 	for _, h := range hosts {
 		host := m.show(h, s)
 		host.Endpoints = owned[h.Name]
@@ -46,7 +52,16 @@ func (m *Membership) List(ctx context.Context) ([]Host, error) {
 		}
 		list = append(list, *host)
 	}
-	return list, nil
+	return list
+}
+
+// count counts the endpoints of each host.
+func count(all []directory.Endpoint) map[string]int {
+	owned := make(map[string]int)
+	for _, e := range all {
+		owned[e.Owner]++
+	}
+	return owned
 }
 
 // endpoints counts those of each host.
@@ -55,11 +70,7 @@ func endpoints(ctx context.Context, d *directory.Directory) (map[string]int, err
 	if err != nil {
 		return nil, err
 	}
-	owned := make(map[string]int)
-	for _, e := range all {
-		owned[e.Owner]++
-	}
-	return owned, nil
+	return count(all), nil
 }
 
 // show turns what the directory says of a host into a Host.

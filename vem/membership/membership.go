@@ -167,6 +167,20 @@ func (m *Membership) Identity() *trust.Identity {
 	return nil
 }
 
+// Member returns an *[Error] if this host is in no installation.
+func (m *Membership) Member() error {
+	_, err := m.member()
+	return err
+}
+
+// DirectoryURLs are those of the directory's members; none if this host is in no installation.
+func (m *Membership) DirectoryURLs() []string {
+	if s := m.self.Load(); s != nil {
+		return s.record.Directory
+	}
+	return nil
+}
+
 // Directory returns the directory of the installation. Returns an *[Error] if this host is in no
 // installation, and what directory.Open returns.
 func (m *Membership) Directory(ctx context.Context) (*directory.Directory, error) {

@@ -3,7 +3,6 @@ package peering
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/channel"
@@ -97,7 +96,7 @@ func (p *Peering) Counters(ctx context.Context, from message.Caller, network str
 			}
 			c, ok := report.Hosts[from.Host]
 			now, _, up := n.now(n.link(from.Host))
-			if !ok || !up || n.kinds[now.Module].Module != m {
+			if !ok || !up {
 				continue
 			}
 			one := message.Counters{
@@ -108,37 +107,6 @@ func (p *Peering) Counters(ctx context.Context, from message.Caller, network str
 				one.IdleFor = max(0, time.Since(last))
 			}
 			all = append(all, one)
-		}
-	}
-	return all, nil
-}
-
-// Status is a channel, for people.
-type Status struct {
-	Network string
-	Host    string
-	Channel message.Channel
-	Routes  []netip.Addr // endpoints of the other host that this one reaches
-	Traffic channel.Counters
-}
-
-// Channels are all channels that are up.
-func (p *Peering) Channels(ctx context.Context) ([]Status, error) {
-	var all []Status
-	for _, n := range p.all() {
-		traffic := make(map[channel.Module]map[string]channel.Counters)
-		for _, m := range n.modules {
-			report, err := m.Report(ctx)
-			if err != nil {
-				return nil, err
-			}
-			traffic[m] = report.Hosts
-		}
-		for _, l := range n.allLinks() {
-			if c, _, up := n.now(l); up {
-				counted := traffic[n.kinds[c.Module].Module][l.host]
-				all = append(all, Status{Network: n.name, Host: l.host, Channel: c, Routes: n.addresses(l), Traffic: counted})
-			}
 		}
 	}
 	return all, nil

@@ -44,6 +44,10 @@ type Row struct {
 	ActualRemote string `json:"actual_remote,omitempty"`
 	// Channel is the data channel between the two; empty on the same host.
 	Channel string `json:"channel,omitempty"`
+	// Sent and Received are what a TCP connection has carried: bytes that the other
+	// side has acknowledged, of which SYN and FIN may be one each, and bytes that came.
+	Sent     uint64 `json:"sent_bytes"`
+	Received uint64 `json:"received_bytes"`
 	// Inode is the socket's number; 0 for a connection that nobody has accepted
 	// yet, or that the app has closed and the kernel still finishes.
 	Inode uint64 `json:"inode"`
@@ -95,7 +99,7 @@ func Rows(ctx context.Context, ns *netns.NS, opt Options) ([]Row, error) {
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			list, err := dump(ctx, conn, sockdiag.InetQuery{
-				Family: family, Proto: proto, States: sockdiag.AllStates, Details: sockdiag.WithDrops,
+				Family: family, Proto: proto, States: sockdiag.AllStates, Details: sockdiag.WithDrops | sockdiag.WithFlow,
 			})
 			if err != nil {
 				return nil, fmt.Errorf("list sockets: %w", err)
@@ -138,6 +142,9 @@ func translate(sockets []sockdiag.Inet, opt Options) []Row {
 		r := Row{
 			Proto: protoName(s.Proto), State: s.State.String(), Status: Up,
 			Local: s.Local, Remote: s.Remote, Inode: uint64(s.Inode), RecvQ: s.RecvQ, SendQ: s.SendQ, Drops: s.Drops,
+		}
+		if s.State != sockdiag.Listen {
+			r.Sent, r.Received = s.Flow.Acked, s.Flow.Received
 		}
 		down := r.place(opt.Places)
 		waits := s.Inode == 0 && (s.State == sockdiag.Established || s.State == sockdiag.CloseWait)

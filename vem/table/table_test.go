@@ -158,8 +158,8 @@ func TestRows(t *testing.T) {
 	la, ca := addr(l.Addr().String()), addr(client.LocalAddr().String())
 	want := []Row{
 		{Proto: "tcp", State: "LISTEN", Status: Up, Local: la, Remote: addr("[::]:0"), Inode: inode(l), SendQ: 4096},
-		{Proto: "tcp", State: "ESTABLISHED", Status: Held, Local: la, Remote: ca, Inode: inode(server), RecvQ: 5},
-		{Proto: "tcp", State: "ESTABLISHED", Status: Up, Local: ca, Remote: la, Inode: inode(client)},
+		{Proto: "tcp", State: "ESTABLISHED", Status: Held, Local: la, Remote: ca, Inode: inode(server), RecvQ: 5, Received: 5},
+		{Proto: "tcp", State: "ESTABLISHED", Status: Up, Local: ca, Remote: la, Inode: inode(client), Sent: 6},
 		{Proto: "udp", State: "CLOSE", Status: Up, Local: addr(udp.LocalAddr().String()), Remote: addr("0.0.0.0:0"), Inode: inode(udp)},
 	}
 	if ca.Compare(la) < 0 {

@@ -25,6 +25,53 @@ type Host struct {
 	JoinedAt         time.Time     `json:"joined_at,omitzero"`
 	CertificateUntil time.Time     `json:"certificate_until,omitzero"` // of the one that was asked
 	Installation     string        `json:"installation"`
+	Since            time.Time     `json:"since,omitzero"` // when it came up or fell silent
+	Control          *HostControl  `json:"control,omitempty"`
+}
+
+// HostControl is the connection of the host that was asked to another one.
+type HostControl struct {
+	State       string    `json:"state"`             // up, down
+	Address     string    `json:"address,omitempty"` // with the port
+	Since       time.Time `json:"since,omitzero"`
+	SkewUs      int64     `json:"skew_us"`       // how far the other's clock is ahead
+	RoundTripUs int64     `json:"round_trip_us"` // skew_us is right to half of it
+	Error       string    `json:"error,omitempty"`
+	Remedy      string    `json:"remedy,omitempty"`
+}
+
+func newHostControl(c *api.HostControl) *HostControl {
+	if c == nil {
+		return nil
+	}
+	state := "down"
+	if c.GetConnected() {
+		state = "up"
+	}
+	return &HostControl{
+		State: state, Address: c.GetAddress(), Since: utc(c.GetSince()), SkewUs: microseconds(c.GetSkew()), RoundTripUs: microseconds(c.GetRoundTrip()),
+		Error: c.GetError(), Remedy: c.GetRemedy(),
+	}
+}
+
+// isUp tells whether there is a connection.
+func (c *HostControl) isUp() bool { return c != nil && c.State == "up" }
+
+// clock is the difference between the clocks for people; small ones are none.
+func (c *HostControl) clock() string {
+	const small = 100 * time.Millisecond
+	if !c.isUp() {
+		return ""
+	}
+	skew := time.Duration(c.SkewUs) * time.Microsecond
+	switch {
+	case skew.Abs() < small+time.Duration(c.RoundTripUs)*time.Microsecond/2:
+		return "same"
+	case skew < 0:
+		return "-" + Took(-skew)
+	default:
+		return "+" + Took(skew)
+	}
 }
 
 // HostAddress is where other hosts reach a host.
@@ -43,6 +90,7 @@ func NewHost(h *api.Host) Host {
 		}),
 		Directory: h.GetDirectory(), Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
 		CertificateUntil: utc(h.GetCertificateUntil()), Installation: h.GetInstallation(),
+		Since: utc(h.GetSince()), Control: newHostControl(h.GetControl()),
 	}
 }
 
@@ -63,17 +111,18 @@ func (h Host) addresses() []string { return convert(h.Addresses, HostAddress.tex
 // HostList is what host ls prints.
 type HostList struct {
 	Schema
-	Hosts []Host `json:"hosts"`
+	Hosts   []Host `json:"hosts"`
+	Trouble string `json:"trouble,omitempty"` // why this may be outdated
 }
 
-// NewHostList reads the API's messages.
-func NewHostList(all []*api.Host) *HostList {
-	return &HostList{Schema: schema(), Hosts: convert(all, NewHost)}
+// NewHostList reads the API's message.
+func NewHostList(r *api.ListHostsResponse) *HostList {
+	return &HostList{Schema: schema(), Hosts: convert(r.GetHosts(), NewHost), Trouble: r.GetTrouble()}
 }
 
 // Table implements [Document].
 func (d *HostList) Table(t *Table) {
-	t.Rows([]string{"NAME", "HEALTH", "DIRECTORY", "ENDPOINTS", "VERSION", "JOINED", "ADDRESSES"}, convert(d.Hosts, func(h Host) []string {
+	t.Rows([]string{"NAME", "HEALTH", "SINCE", "CONTROL", "CLOCK", "DIRECTORY", "ENDPOINTS", "VERSION", "JOINED", "ADDRESSES"}, convert(d.Hosts, func(h Host) []string {
 		name, directory := h.Name, ""
 		if h.Self {
 			name += " (this host)"
@@ -81,8 +130,16 @@ func (d *HostList) Table(t *Table) {
 		if h.Directory {
 			directory = "member"
 		}
-		return []string{name, h.Health, directory, number(h.Endpoints), h.Version, t.age(h.JoinedAt), strings.Join(h.addresses(), " ")}
+		control := ""
+		if h.Control != nil {
+			control = h.Control.State
+		}
+		return []string{name, h.Health, t.age(h.Since), control, h.Control.clock(), directory, number(h.Endpoints), h.Version, t.age(h.JoinedAt), strings.Join(h.addresses(), " ")}
 	}))
+	if d.Trouble != "" {
+		t.Line("")
+		t.Line("The directory can't be asked now, and this may be outdated: " + d.Trouble)
+	}
 }
 
 // HostDetail is what host show, host init and host join print.
@@ -103,10 +160,23 @@ func (d *HostDetail) Table(t *Table) {
 	if h.Directory {
 		directory = "runs a member"
 	}
+	control, remedy := "", ""
+	if c := h.Control; c.isUp() {
+		control = fmt.Sprintf("up since %s, at %s, round trip %s", stamp(c.Since), c.Address, Took(time.Duration(c.RoundTripUs)*time.Microsecond))
+	} else if c != nil {
+		control, remedy = "down", c.Remedy
+		if c.Error != "" {
+			control += ": " + c.Error
+		}
+	}
 	t.Fields([]Field{
 		{"name", h.Name},
 		{"installation", h.Installation},
 		{"health", h.Health},
+		{"since", stamp(h.Since)},
+		{"control channel", control},
+		{"what to do", remedy},
+		{"clock", h.Control.clock()},
 		{"addresses", strings.Join(h.addresses(), " ")},
 		{"control port", strconv.Itoa(int(h.Port))},
 		{"directory", directory},

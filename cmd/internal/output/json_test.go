@@ -138,7 +138,10 @@ func exampleHost() *api.Host {
 func silentHost() *api.Host {
 	return &api.Host{
 		Name: "host-b", Health: api.HostHealth_HOST_HEALTH_SILENT, Port: 7077, Addresses: []*api.HostAddress{{Address: "192.0.2.8"}},
-		Key: strings.Repeat("f0", 32), Installation: strings.Repeat("7a", 16),
+		Key: strings.Repeat("f0", 32), Installation: strings.Repeat("7a", 16), Since: timestamppb.New(at),
+		Control: &api.HostControl{
+			Error: "host host-b can't be reached: 192.0.2.8:7077: connection refused", Remedy: "start snapctld on host-b",
+		},
 	}
 }
 
@@ -164,9 +167,25 @@ func examples(t *testing.T) map[string]Document {
 		}),
 		"vem-table": NewVemTable([]*api.VemRow{{
 			App: "cache", Network: "default", Protocol: "tcp", Local: "10.77.0.7:6379", Remote: "10.77.0.1:5123", Actual: "holder 101",
-			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Dropped: 3, Channel: "vxlan host-b",
+			Inode: 4242, Status: "held", State: "ESTABLISHED", ReceiveQueueBytes: 14, SendQueueBytes: 2, Dropped: 3,
+		}, {
+			App: "cache", Network: "default", Protocol: "tcp", Local: "10.77.0.7:40000", Remote: "10.77.64.2:5432", Actual: "pid 4711",
+			Inode: 4243, Status: "up", State: "ESTABLISHED", Channel: "direct to host-b", Host: "host-a", RemoteApp: "db", RemoteHost: "host-b",
+			Module: "direct", Interface: "eth0", UnderlayLocal: "192.0.2.7", UnderlayRemote: "192.0.2.8", Since: timestamppb.New(at), SentBytes: 3072, ReceivedBytes: 2 << 20,
 		}}),
-		"host-ls":   NewHostList([]*api.Host{exampleHost(), silentHost()}),
+		"vem-channels": NewChannelList([]*api.Channel{{
+			Network: "default", Host: "host-b", Up: true, Module: "direct", Device: "eth0", Local: "192.0.2.7", Remote: "192.0.2.8", Mtu: 1400,
+			Since: timestamppb.New(at), Last: timestamppb.New(at.Add(time.Second)), Sent: &api.Flow{Packets: 12, Bytes: 3072}, Received: &api.Flow{Packets: 9, Bytes: 2 << 20},
+			Endpoints: []string{"10.77.64.2"},
+		}, {Network: "blue", Host: "host-c", Module: "tunnel", Local: "2001:db8::7", Remote: "2001:db8::9", Mtu: 1400}}),
+		"vem-resolve": NewResolved(&api.ResolveResponse{Trouble: "the directory can't be reached", Found: []*api.Resolution{{
+			Network: "default", App: "db", Endpoint: "10.77.64.2", Endpoint6: "fd77::4002", Host: "host-b", Epoch: 2, State: "moving", Target: "host-c", Alive: true, Source: "cache", AsOf: timestamppb.New(at),
+		}}}),
+		"vem-trace": NewTrace([]*api.TraceStep{
+			{Name: "owner", Status: "ok", Found: "app db at 10.77.64.2, on host host-b with epoch 2, known from: cache", Took: durationpb.New(30 * time.Microsecond)},
+			{Name: "control", Status: "failed", Found: "host host-b can't be reached: 192.0.2.8:7077: connection refused", Remedy: "start snapctld on host-b", Took: durationpb.New(time.Millisecond)},
+		}),
+		"host-ls":   NewHostList(&api.ListHostsResponse{Hosts: []*api.Host{exampleHost(), silentHost()}, Trouble: "the directory can't be reached"}),
 		"host-show": NewHostDetail(exampleHost()),
 		"host-invite": NewHostInvitation(&api.Invitation{
 			Token: "snapctl1-TOKEN", Addresses: []string{"192.0.2.7:7077", "[2001:db8::7]:7077"}, ExpiresAt: timestamppb.New(at.Add(time.Hour)),
@@ -273,6 +292,9 @@ func TestFieldsInPromise(t *testing.T) {
 		"ids":                      reflect.TypeFor[IDMap](),
 		"events":                   reflect.TypeFor[Event](),
 		"vem table":                reflect.TypeFor[VemTable](),
+		"vem channels and down":    reflect.TypeFor[ChannelList](),
+		"vem resolve":              reflect.TypeFor[Resolved](),
+		"vem trace":                reflect.TypeFor[Trace](),
 		"Host":                     reflect.TypeFor[Host](),
 		"host ls":                  reflect.TypeFor[HostList](),
 		"host show, init and join": reflect.TypeFor[HostDetail](),

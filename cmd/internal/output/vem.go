@@ -1,7 +1,9 @@
 package output
 
 import (
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/snapctl/snapctl/runtime/api"
 )
@@ -21,6 +23,31 @@ type VemRow struct {
 	SendQueueBytes    int64  `json:"send_queue_bytes"`
 	Dropped           int64  `json:"dropped"`           // packets that it had no room for
 	Channel           string `json:"channel,omitempty"` // to another host
+
+	VemPeer
+}
+
+// VemPeer is where the other end of a connection is, what it has carried, and how packets get
+// there.
+type VemPeer struct {
+	SentBytes      int64     `json:"sent_bytes"`            // of TCP, that the peer has acknowledged
+	ReceivedBytes  int64     `json:"received_bytes"`        // of TCP
+	Host           string    `json:"host,omitempty"`        // this one, if it is in an installation
+	RemoteApp      string    `json:"remote_app,omitempty"`  // that has the remote address
+	RemoteHost     string    `json:"remote_host,omitempty"` // where that is; none: here
+	Module         string    `json:"module,omitempty"`      // of the channel
+	Interface      string    `json:"interface,omitempty"`   // of this host, that the channel is at
+	UnderlayLocal  string    `json:"underlay_local,omitempty"`
+	UnderlayRemote string    `json:"underlay_remote,omitempty"`
+	Since          time.Time `json:"since,omitzero"` // when the channel came up, or went down
+}
+
+// peer is the other end, for people.
+func (p *VemPeer) peer() string {
+	if p.RemoteHost != "" {
+		return p.RemoteApp + " on " + p.RemoteHost
+	}
+	return p.RemoteApp
 }
 
 // VemTable is what vem table prints.
@@ -40,17 +67,39 @@ func NewVemTable(rows []*api.VemRow) *VemTable {
 			App: r.GetApp(), Network: r.GetNetwork(), Protocol: r.GetProtocol(), Local: r.GetLocal(), Remote: remote,
 			Actual: r.GetActual(), Inode: r.GetInode(), Status: r.GetStatus(), State: r.GetState(),
 			ReceiveQueueBytes: r.GetReceiveQueueBytes(), SendQueueBytes: r.GetSendQueueBytes(), Dropped: r.GetDropped(), Channel: r.GetChannel(),
+			VemPeer: VemPeer{
+				SentBytes: r.GetSentBytes(), ReceivedBytes: r.GetReceivedBytes(),
+				Host: r.GetHost(), RemoteApp: r.GetRemoteApp(), RemoteHost: r.GetRemoteHost(), Module: r.GetModule(), Interface: r.GetInterface(),
+				UnderlayLocal: r.GetUnderlayLocal(), UnderlayRemote: r.GetUnderlayRemote(), Since: utc(r.GetSince()),
+			},
 		}
 	})}
 }
 
 // Table implements [Document].
 func (d *VemTable) Table(t *Table) {
-	t.Rows([]string{"APP", "NETWORK", "PROTOCOL", "LOCAL", "REMOTE", "STATE", "STATUS", "RECEIVED", "UNSENT", "DROPPED", "ACTUAL", "CHANNEL"},
-		convert(d.Rows, func(r VemRow) []string {
-			return []string{
-				r.App, r.Network, r.Protocol, r.Local, r.Remote, r.State, r.Status,
-				strconv.FormatInt(r.ReceiveQueueBytes, 10), strconv.FormatInt(r.SendQueueBytes, 10), strconv.FormatInt(r.Dropped, 10), r.Actual, r.Channel,
-			}
-		}))
+	head := []string{"APP", "NETWORK", "PROTOCOL", "LOCAL", "REMOTE", "STATE", "STATUS", "UNREAD", "UNSENT", "DROPPED", "ACTUAL", "PEER", "SENT", "RECEIVED"}
+	far := slices.ContainsFunc(d.Rows, func(r VemRow) bool { return r.RemoteHost != "" })
+	if far {
+		head = append(head, "CHANNEL", "INTERFACE", "SINCE")
+	}
+	t.Rows(head, convert(d.Rows, func(r VemRow) []string {
+		row := []string{
+			r.App, r.Network, r.Protocol, r.Local, r.Remote, r.State, r.Status,
+			strconv.FormatInt(r.ReceiveQueueBytes, 10), strconv.FormatInt(r.SendQueueBytes, 10), strconv.FormatInt(r.Dropped, 10), r.Actual, r.peer(),
+			carried(r.SentBytes), carried(r.ReceivedBytes),
+		}
+		if far {
+			row = append(row, r.Channel, r.Interface, t.age(r.Since))
+		}
+		return row
+	}))
+}
+
+// carried is a number of bytes for people; none is left out.
+func carried(bytes int64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return Size(bytes)
 }

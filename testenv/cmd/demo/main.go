@@ -1,6 +1,8 @@
 // Command demo shows snapctl's main job on a scratch host: a redis with
 // hundreds of connected clients leaves the process list, stays reachable, and
-// comes back, and not one client sees an error; then it is cloned.
+// comes back, and not one client sees an error; then it is cloned. In the second part two
+// scratch hosts share a virtual network, and the way between their apps goes down and comes up
+// without any of them noticing.
 //
 // Nothing it does reaches the machine's network, and it leaves nothing behind.
 package main
@@ -25,10 +27,15 @@ func main() {
 	clients := flag.Int("clients", 300, "how many clients stay connected")
 	rounds := flag.Int("rounds", 5, "how often redis is hibernated and woken")
 	clones := flag.Int("clones", 20, "how many clones are made of it")
+	hosts := flag.Bool("hosts", true, "whether there is a second part, with two hosts")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout, *clients, *rounds, *clones); err != nil {
+	err := run(ctx, os.Stdout, *clients, *rounds, *clones)
+	if err == nil && *hosts {
+		err = severalHosts(ctx, os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo: error:", err)
 		os.Exit(1)
 	}
@@ -84,8 +91,9 @@ const endpoint = "10.77.0.7"
 
 // show tells what happens and runs the commands that make it happen.
 type show struct {
-	out io.Writer
-	h   *host.Host
+	out    io.Writer
+	h      *host.Host
+	prompt string // before the $; empty: there is one host
 }
 
 func (s *show) say(format string, args ...any) {
@@ -100,7 +108,7 @@ func (s *show) snapctl(ctx context.Context, args ...string) error {
 			quoted[i] = "''"
 		}
 	}
-	fmt.Fprintln(s.out, "$ snapctl", strings.Join(quoted, " "))
+	fmt.Fprintln(s.out, s.prompt+"$ snapctl", strings.Join(quoted, " "))
 	r, err := s.h.Snapctl(ctx, args...)
 	if err != nil {
 		return err

@@ -40,6 +40,8 @@ type Daemon struct {
 	Copied    []string // what was woken or restored with its memory copied
 	Checks    []*api.Check
 	Hosts     []*api.Host // none: this host is alone
+	// ChannelDown tells that the channel to the other host, if there is one, is down.
+	ChannelDown bool
 }
 
 // server answers the API for a daemon.

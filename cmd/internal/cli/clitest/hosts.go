@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
@@ -85,7 +86,10 @@ func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Ho
 	}
 	f.Hosts = append(f.Hosts, &api.Host{
 		Name: "there", Health: api.HostHealth_HOST_HEALTH_SILENT, Addresses: []*api.HostAddress{{Address: "192.0.2.8"}}, Port: 7077, Directory: true, Endpoints: 3,
-		Key: strings.Repeat("f0", 32), Installation: h.GetInstallation(), JoinedAt: timestamppb.New(Began.Add(-time.Hour)),
+		Key: strings.Repeat("f0", 32), Installation: h.GetInstallation(), JoinedAt: timestamppb.New(Began.Add(-time.Hour)), Since: timestamppb.New(Began),
+		Control: &api.HostControl{
+			Connected: true, Address: "192.0.2.8:7077", Since: timestamppb.New(Began), Skew: durationpb.New(3 * time.Second), RoundTrip: durationpb.New(400 * time.Microsecond),
+		},
 	})
 	return h, nil
 }

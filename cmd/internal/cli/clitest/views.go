@@ -39,6 +39,19 @@ func (f server) VemTable(_ context.Context, req *api.VemTableRequest) (*api.VemT
 			row.Actual, row.Status, row.ReceiveQueueBytes = "holder", "held", 14
 		}
 		r.Rows = append(r.Rows, row)
+		if c := f.channel(); c != nil {
+			row.Host = "here"
+			far := &api.VemRow{
+				App: a.GetName(), Network: a.GetNetwork(), Protocol: "tcp", Local: a.GetEndpoint() + ":40000", Remote: thereEndpoint + ":5432", Actual: row.GetActual(),
+				Inode: 4243, Status: "up", State: "ESTABLISHED", Channel: "direct to there", Host: "here", RemoteApp: thereApp, RemoteHost: "there",
+				Module: c.GetModule(), Interface: c.GetDevice(), UnderlayLocal: c.GetLocal(), UnderlayRemote: c.GetRemote(), Since: c.GetSince(),
+				SentBytes: 3 << 10, ReceivedBytes: 2 << 20,
+			}
+			if !c.GetUp() {
+				far.Status = "down"
+			}
+			r.Rows = append(r.Rows, far)
+		}
 	}
 	return r, nil
 }

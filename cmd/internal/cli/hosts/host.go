@@ -2,15 +2,11 @@
 package hosts
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
-	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/cmd/internal/value"
 	"github.com/snapctl/snapctl/runtime/api"
-	"github.com/snapctl/snapctl/runtime/client"
 )
 
 // NewHost makes the command `snapctl host`.
@@ -52,17 +48,4 @@ func (p *place) messages() []*api.HostAddress {
 		all = append(all, &api.HostAddress{Address: a.Address.String(), Device: a.Device, Priority: a.Priority})
 	}
 	return all
-}
-
-// hostNames lists the hosts of the installation.
-func hostNames(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
-	hosts, err := c.ListHosts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []cobra.Completion
-	for _, h := range hosts {
-		all = append(all, cobra.CompletionWithDesc(h.GetName(), output.Clean(output.NewHost(h).Health)))
-	}
-	return all, nil
 }

@@ -21,7 +21,7 @@ certificates are good for nothing. What runs on them goes on there, alone. A hos
 endpoints is removed by --force only: nobody reaches them any more.`,
 		Example:           "  snapctl host rm host-b",
 		Args:              session.SomeOf("HOST"),
-		ValidArgsFunction: s.Ask(0, hostNames),
+		ValidArgsFunction: s.Ask(0, session.HostNames),
 		Annotations:       map[string]string{session.ListKey: "host ls"},
 		RunE: s.Operate(output.RemoveHost, func(ctx context.Context, c *client.Client, name string, _ client.Progress) (*api.Result, error) {
 			return &api.Result{}, c.RemoveHost(ctx, &api.RemoveHostRequest{Name: name, Force: force})

@@ -17,7 +17,7 @@ func newShow(s *session.Session) *cobra.Command {
 		Example: `  snapctl host show
   snapctl host show host-b --output json`,
 		Args:              session.AtMost("HOST"),
-		ValidArgsFunction: s.Ask(1, hostNames),
+		ValidArgsFunction: s.Ask(1, session.HostNames),
 		Annotations:       map[string]string{session.ListKey: "host ls"},
 		RunE: s.Call(func(ctx context.Context, c *client.Client, args []string) error {
 			name := ""

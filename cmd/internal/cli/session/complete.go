@@ -82,6 +82,32 @@ func SnapshotNames(ctx context.Context, c *client.Client) ([]cobra.Completion, e
 	return all, nil
 }
 
+// HostNames lists the hosts of the installation.
+func HostNames(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+	hosts, err := c.ListHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []cobra.Completion
+	for _, h := range hosts {
+		all = append(all, cobra.CompletionWithDesc(h.GetName(), output.Clean(output.NewHost(h).Health)))
+	}
+	return all, nil
+}
+
+// Endpoints lists the addresses and names of the apps of all hosts.
+func Endpoints(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+	r, err := c.Resolve(ctx, &api.ResolveRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var all []cobra.Completion
+	for _, e := range r.GetFound() {
+		all = append(all, cobra.CompletionWithDesc(e.GetEndpoint(), output.Clean("app "+e.GetApp())), cobra.CompletionWithDesc(e.GetApp(), output.Clean("at "+e.GetEndpoint())))
+	}
+	return all, nil
+}
+
 // NetworkNames lists the virtual networks of apps, and the default one.
 func NetworkNames(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
 	all := []cobra.Completion{"default"}
@@ -89,6 +115,13 @@ func NetworkNames(ctx context.Context, c *client.Client) ([]cobra.Completion, er
 	for _, a := range apps {
 		if !slices.Contains(all, a.GetNetwork()) {
 			all = append(all, a.GetNetwork())
+		}
+	}
+	if r, rerr := c.Resolve(ctx, &api.ResolveRequest{}); rerr == nil {
+		for _, e := range r.GetFound() {
+			if !slices.Contains(all, e.GetNetwork()) {
+				all = append(all, e.GetNetwork())
+			}
 		}
 	}
 	return all, err

@@ -14,22 +14,21 @@ import (
 
 // NewPs makes the command `snapctl ps`.
 func NewPs(s *session.Session) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "ps",
 		Short: "List the apps",
 		Long: `List the apps, hibernated and stopped ones too. HELD is how many sockets are held
 for a hibernated app. WOULD NOT START, if it is there, is a file without which an app
 could not be woken now; show says why, and what to do.`,
 		Example: `  snapctl ps
+  snapctl ps --watch
   snapctl ps --output json | jq -r '.apps[] | select(.status == "held") | .name'`,
 		Args:              session.Exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: s.Call(func(ctx context.Context, c *client.Client, _ []string) error {
-			apps, err := c.List(ctx)
-			if err != nil {
-				return err
-			}
-			return s.Print(output.NewAppList(apps))
-		}),
 	}
+	cmd.RunE = s.Watched(cmd, func(ctx context.Context, c *client.Client, _ []string) (output.Document, error) {
+		apps, err := c.List(ctx)
+		return output.NewAppList(apps), err
+	})
+	return cmd
 }

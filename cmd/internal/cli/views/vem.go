@@ -12,9 +12,13 @@ func NewVem(s *session.Session) *cobra.Command {
 		Use:   "vem",
 		Short: "Look into the virtual networks",
 		Long: `Look into the VEM, the virtual endpoint manager, which owns the network side of
-apps: their addresses, and their sockets while they are hibernated.`,
-		Example: "  snapctl vem table",
+apps: their addresses, their sockets while they are hibernated, and the ways to the
+apps of other hosts.`,
+		Example: `  snapctl vem table
+  snapctl vem channels
+  snapctl vem resolve 10.77.0.7
+  snapctl vem trace 10.77.0.7`,
 	}
-	cmd.AddCommand(newVemTable(s))
+	cmd.AddCommand(newVemTable(s), newVemChannels(s), newVemResolve(s), newVemTrace(s))
 	return cmd
 }

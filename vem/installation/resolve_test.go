@@ -1,0 +1,119 @@
+package installation
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/directory/memory"
+	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/overview"
+)
+
+// ask asks a host of a test who has an endpoint.
+func (s *site) ask(t *testing.T, q overview.Question) (overview.Answer, error) {
+	t.Helper()
+	r := resolver{local: s.vem, self: s.self, q: q, cache: s.cache, registrar: s.Registrar}
+	return r.resolve(t.Context())
+}
+
+// An endpoint is found by its address of either family and by its name: on this host, in what it
+// knows of the directory, or in the directory. That nobody has it is an answer of its own.
+func TestResolve(t *testing.T) {
+	store := memory.New()
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	sa, err := a.begin(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	a.vem.put(app("web", "10.77.0.7"), app("sleeper", "10.77.0.8"))
+	qt.Assert(t, qt.IsNil(a.sync(t.Context(), sa)))
+	b.vem.put(app("other", "10.77.0.66"))
+
+	found, err := a.ask(t, overview.Question{Addr: netip.MustParseAddr("10.77.0.8")})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(found.Found, 1))
+	e := found.Found[0]
+	qt.Check(t, qt.Equals(e.App+" "+e.Host+" "+e.State, "sleeper a held"))
+	qt.Check(t, qt.Equals(e.Source, overview.Here))
+	qt.Check(t, qt.IsTrue(e.Self && e.Alive && e.Epoch == 1))
+
+	// The other host knows it as soon as its cache does; before, it asks.
+	for _, q := range []overview.Question{
+		{Addr: netip.MustParseAddr("10.77.0.7")}, {App: "web"}, {App: "web", Network: "default"}, {Addr: netip.MustParseAddr("fd77:736e:6170::7")},
+	} {
+		for {
+			if _, err := b.cache.Network("default"); err == nil {
+				break
+			}
+		}
+		found, err = b.ask(t, q)
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%+v", q))
+		qt.Assert(t, qt.HasLen(found.Found, 1))
+		e = found.Found[0]
+		qt.Check(t, qt.Equals(e.App+" "+e.Host+" "+e.State, "web a running"))
+		qt.Check(t, qt.Equals(e.Addr6, netip.MustParseAddr("fd77:736e:6170::7")))
+		qt.Check(t, qt.IsTrue(e.Source == overview.Cache || e.Source == overview.Directory))
+		qt.Check(t, qt.IsFalse(e.Self))
+	}
+	for {
+		found, err = b.ask(t, overview.Question{Network: "default"})
+		qt.Assert(t, qt.IsNil(err))
+		if len(found.Found) == 3 {
+			break // its cache has all
+		}
+	}
+	qt.Check(t, qt.Equals(found.Found[2].App, "other"))
+	for _, q := range []overview.Question{{Addr: netip.MustParseAddr("10.77.9.9")}, {App: "nobody"}, {App: "web", Network: "blue"}, {Addr: netip.MustParseAddr("192.0.2.1")}} {
+		_, err = b.ask(t, q)
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrNotFound), qt.Commentf("%+v", q))
+		qt.Check(t, qt.ErrorMatches(err, "nobody has .*: not found"))
+	}
+
+	// Before the directory was reached only this host's own are known.
+	r := resolver{local: b.vem, self: "b", q: overview.Question{App: "other"}}
+	found, err = r.resolve(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(found.Found, 1))
+	qt.Check(t, qt.ErrorIs(found.Trouble, directory.ErrUnavailable))
+	r = resolver{local: b.vem, self: "b", q: overview.Question{App: "web"}}
+	_, err = r.resolve(t.Context())
+	var unknown *membership.Error
+	qt.Assert(t, qt.ErrorAs(err, &unknown))
+	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
+}
+
+// A host that is in no installation knows its own endpoints, and has no channels.
+func TestWaysAlone(t *testing.T) {
+	vem := &fakeNetworks{}
+	vem.put(app("web", "10.77.0.7"))
+	i, err := Open(t.Context(), Options{
+		Dir: filepath.Join(t.TempDir(), "installation"), Exe: "/nowhere/snapctl-directory", Version: "1.2.3", Boot: "boot", Local: vem,
+		Run: func(func(context.Context)) {}, Log: slog.New(slog.DiscardHandler),
+	})
+	qt.Assert(t, qt.IsNil(err))
+	found, err := i.Resolve(t.Context(), overview.Question{App: "web"})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(found.Found, 1))
+	qt.Check(t, qt.Equals(found.Found[0].Host, ""))
+	qt.Check(t, qt.IsNil(found.Trouble))
+	all, err := i.Channels(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(all, 0))
+	_, err = i.TakeDown(t.Context(), "", "b")
+	qt.Check(t, qt.ErrorMatches(err, "this host is in no installation"))
+	qt.Check(t, qt.HasLen(i.Health(t.Context()).Hosts, 0))
+	qt.Check(t, qt.HasLen(i.Checkup(t.Context()), 0))
+	g := guide{i}
+	qt.Check(t, qt.HasLen(g.Networks()["default"], 2))
+	qt.Check(t, qt.ErrorMatches(g.Control("b").Err, "this host is in no installation"))
+	_, err = g.AskOwner(t.Context(), found.Found[0])
+	qt.Check(t, qt.ErrorMatches(err, "this host is in no installation"))
+	steps := 0
+	qt.Check(t, qt.IsFalse(i.Trace(t.Context(), overview.Request{To: overview.Question{App: "web"}}, func(overview.Step) { steps++ })))
+	qt.Check(t, qt.Equals(steps, 2)) // there is no other app to send from
+}
