@@ -64,7 +64,7 @@ func (i *Installation) met(p *part, s control.Status) {
 		return
 	}
 	i.opt.Run(func(ctx context.Context) {
-		if err := p.mesh.Peering().Met(ctx, s.Host); err != nil && ctx.Err() == nil {
+		if err := p.mesh.Met(ctx, s.Host); err != nil && ctx.Err() == nil {
 			i.opt.Log.WarnContext(ctx, "compare channels with a host", slog.String("host", s.Host), slog.Any("error", err))
 		}
 	})

@@ -23,9 +23,8 @@ type Options struct {
 	Peers  peering.Peers
 	Owners peering.Owners
 	Locals peering.Locals
-	// Kinds are the kinds of channels that this host makes, the best first; none: direct to hosts
-	// on one link, and tunnel.
-	Kinds []channel.Kind
+	// Only is the kind of which all channels are; zero: the best one that both hosts make.
+	Only channel.Kind
 	// Idle is how long nothing has to come over a channel before it is taken down; 0: 5 minutes.
 	Idle time.Duration
 	// Queues keeps what waits for a way while no daemon runs; nil: nothing waits then.
@@ -69,17 +68,15 @@ type Mesh struct {
 	hosts    map[string][]netip.Addr // the others' addresses on the underlay, the best first
 	silent   map[Pair]bool           // ways that nothing comes through
 	networks map[string]*Network
+	only     channel.Kind // see Options
 }
 
 // New returns a mesh without networks, underlay and other hosts.
 func New(opt Options) *Mesh {
-	if len(opt.Kinds) == 0 {
-		opt.Kinds = []channel.Kind{channel.Direct, channel.Tunnel}
-	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{opt: opt, hosts: make(map[string][]netip.Addr), silent: make(map[Pair]bool), networks: make(map[string]*Network)}
+	m := &Mesh{opt: opt, hosts: make(map[string][]netip.Addr), silent: make(map[Pair]bool), networks: make(map[string]*Network), only: opt.Only}
 	m.peering = peering.New(peering.Options{
 		Self: opt.Self, Peers: opt.Peers, Owners: opt.Owners, Locals: opt.Locals, Idle: opt.Idle, Run: opt.Run, Log: opt.Log,
 	})
@@ -98,7 +95,7 @@ func (m *Mesh) SetUnderlay(ctx context.Context, list []Underlay) error {
 	m.mu.Unlock()
 	var errs []error
 	for _, n := range m.all() {
-		errs = append(errs, n.module.SetUnderlay(ctx, m.here()))
+		errs = append(errs, n.setUnderlay(ctx, m.here()))
 	}
 	return errors.Join(errs...)
 }
@@ -198,9 +195,10 @@ func (m *Mesh) onLink(local, remote netip.Addr) bool {
 
 // offers are how another host can reach this one.
 func (m *Mesh) offers(host string) (list []message.Offer) {
+	kinds := m.kinds()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, kind := range m.opt.Kinds {
+	for _, kind := range kinds {
 		o := message.Offer{Module: kind.String(), MTU: fabric.DefaultMTU}
 		for _, u := range m.underlay {
 			linked := slices.ContainsFunc(m.hosts[host], u.Prefix.Contains)

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/snapctl/snapctl/vem/channel"
-	"github.com/snapctl/snapctl/vem/channel/redirect"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/slowpath"
@@ -18,24 +17,21 @@ import (
 
 // Network is a network of this host that takes part.
 type Network struct {
-	m      *Mesh
-	name   string
-	module channel.Module
-	path   atomic.Pointer[slowpath.Path] // nil: not open
+	m       *Mesh
+	name    string
+	modules []channel.Module
+	path    atomic.Pointer[slowpath.Path] // nil: not open
 }
 
 // Open has a network take part. What an earlier process has left goes on. The caller closes the
 // network, or leaves it, before the fabric.
 //
-// It returns an error wrapping [fastpath.ErrUnsupported] if this host can't do it.
+// On a host that has no BPF its channels are of kind [channel.VXLAN], and the log says so. It
+// returns an error wrapping [fabric.ErrPrefixInUse] if the host has no way into the network.
 func (m *Mesh) Open(ctx context.Context, name string, f *fabric.Fabric, prefixes []netip.Prefix) (*Network, error) {
-	far, err := f.Far()
-	if err != nil {
-		return nil, err
-	}
 	n := &Network{m: m, name: name}
-	if n.module, err = redirect.Open(ctx, redirect.Config(far)); err != nil {
-		return nil, err
+	if err := n.openModules(ctx, f, prefixes); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect network %s: %w", name, err), n.closeModules())
 	}
 	if err := n.open(ctx, f, prefixes); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect network %s: %w", name, err), n.Leave())
@@ -47,11 +43,11 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.P
 	m := n.m
 	m.changing.Lock()
 	defer m.changing.Unlock()
-	if err := n.module.SetUnderlay(ctx, m.here()); err != nil {
+	if err := n.setUnderlay(ctx, m.here()); err != nil {
 		return err
 	}
 	resolver, err := m.peering.Add(ctx, peering.Join{
-		Name: n.name, Modules: []channel.Module{n.module}, Offers: m.offers, OnLink: m.onLink, Sources: m.sources, Works: m.works, Gone: n.forget,
+		Name: n.name, Modules: n.modules, Offers: n.offers, OnLink: m.onLink, Sources: m.sources, Works: m.works, Gone: n.forget,
 	})
 	if err != nil {
 		return err
@@ -141,7 +137,10 @@ func (n *Network) Close(ctx context.Context) error {
 	if path := n.path.Load(); path != nil {
 		err = errors.Join(err, path.Close())
 	}
-	return errors.Join(err, n.module.Delete(ctx))
+	for _, m := range n.modules {
+		err = errors.Join(err, m.Delete(ctx))
+	}
+	return err
 }
 
 // Leave lets go of the network, for a process that ends and will have a successor: traffic goes
@@ -152,5 +151,5 @@ func (n *Network) Leave() error {
 	if path := n.path.Load(); path != nil {
 		err = path.Leave()
 	}
-	return errors.Join(err, n.module.Close())
+	return errors.Join(err, n.closeModules())
 }

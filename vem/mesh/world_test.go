@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -36,7 +37,12 @@ type world struct {
 	mu    sync.Mutex // guards what follows
 	owner map[netip.Addr]peering.Owner
 	calls int // from host to host
+
+	running sync.WaitGroup
 }
+
+// run runs what goes on beside requests, until the test ends.
+func (w *world) run(f func(context.Context)) { w.running.Go(func() { f(w.t.Context()) }) }
 
 // place is one of the hosts.
 type place struct {
@@ -50,10 +56,10 @@ type place struct {
 	queue *os.File // that the holder keeps
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, plain ...string) *world {
 	t.Helper()
 	w := &world{t: t, owner: make(map[netip.Addr]peering.Owner)}
-	w.alpha, w.beta = w.place("alpha"), w.place("beta")
+	w.alpha, w.beta = w.place("alpha", plain), w.place("beta", plain)
 	for i, p := range []string{"192.0.2.0/24", "198.51.100.0/24"} {
 		prefix, device := netip.MustParsePrefix(p), fmt.Sprintf("link%d", i+1)
 		link, err := w.alpha.h.Link(t.Context(), w.beta.h, prefix)
@@ -65,6 +71,7 @@ func newWorld(t *testing.T) *world {
 		p.open()
 		t.Cleanup(func() {
 			ctx := context.WithoutCancel(t.Context())
+			w.running.Wait()
 			qt.Check(t, qt.IsNil(p.net.Close(ctx)))
 			qt.Check(t, qt.IsNil(p.f.Delete(ctx)))
 			qt.Check(t, qt.IsNil(p.f.Close()))
@@ -74,11 +81,12 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) place(name string) *place {
+// place makes a host, without BPF if it is named in plain.
+func (w *world) place(name string, plain []string) *place {
 	w.t.Helper()
 	h := host.New(w.t, host.Config{Name: name})
 	return &place{w: w, h: h, cfg: fabric.Config{
-		Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: w.t.TempDir(), Host: h.Net(),
+		Network: "default", Prefix4: prefix4, Prefix6: prefix6, Dir: w.t.TempDir(), Host: h.Net(), Plain: slices.Contains(plain, name),
 	}}
 }
 
@@ -96,7 +104,7 @@ func (p *place) open() {
 	var err error
 	p.f, err = fabric.Open(t.Context(), p.cfg)
 	qt.Assert(t, qt.IsNil(err))
-	p.Mesh = New(Options{Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { f(t.Context()) }})
+	p.Mesh = New(Options{Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: p.w.run})
 	qt.Assert(t, qt.IsNil(p.SetUnderlay(t.Context(), p.at)))
 	o := p.w.other(p)
 	p.SetHost(o.h.Name(), o.addresses())

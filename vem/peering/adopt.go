@@ -30,6 +30,9 @@ func (n *Network) adopt(ctx context.Context) error {
 				continue
 			}
 			l, s := n.link(r.Host), hosts[r.Host]
+			if l.channel != nil && n.kinds[l.channel.Module].Module != m {
+				continue // it was changing from one module to another: the first one's routes are used
+			}
 			l.routes[r.Addr] = route{state: r.State}
 			l.version = version{generation: 1, by: adopted}
 			l.channel = &message.Channel{
@@ -37,6 +40,24 @@ func (n *Network) adopt(ctx context.Context) error {
 				Module:     s.Host.Kind.String(), MTU: s.MTU, Local: netip.AddrPortFrom(s.Host.Local, 0), Remote: netip.AddrPortFrom(s.Host.Remote, 0),
 			}
 			l.last = *l.channel
+		}
+	}
+	return n.adoptChanges(ctx)
+}
+
+// adoptChanges notes by which modules packets are still let in that a channel has changed from, or
+// was about to change to: the next sweep ends that.
+func (n *Network) adoptChanges(ctx context.Context) error {
+	for _, m := range n.modules {
+		hosts, err := m.Hosts(ctx)
+		if err != nil {
+			return err
+		}
+		for name, s := range hosts {
+			l := n.link(name)
+			if c, _, up := n.now(l); up && n.kinds[c.Module].Module != m {
+				n.setChange(l, change{old: carrier{m, s.Host.Kind}})
+			}
 		}
 	}
 	return nil

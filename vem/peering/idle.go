@@ -39,7 +39,7 @@ func (p *Peering) Watch(ctx context.Context) {
 
 // sweep takes down what has been idle at a moment.
 func (n *Network) sweep(ctx context.Context, now time.Time) error {
-	var errs []error
+	errs := []error{n.leaveAll(ctx)}
 	for _, m := range n.modules {
 		report, err := m.Report(ctx)
 		if err != nil {

@@ -20,6 +20,7 @@ type link struct {
 	routes  map[netip.Addr]route
 	ours    map[netip.Addr]uint64 // endpoints of this host that the other one reaches -> epoch
 	traffic traffic
+	change  change
 	last    message.Channel // as it was when it was up last, for people
 	since   time.Time       // when it came up, or went down; zero: before this process
 }

@@ -85,11 +85,7 @@ func (n *Network) up(ctx context.Context, l *link, c message.Channel, v version)
 		return fmt.Errorf("channel to host %s: %w", l.host, err)
 	}
 	if old := n.kinds[was.Module]; isUp && old.Module != m.Module {
-		// First all routes by the new module, then none by the old one: each is replaced.
-		if err := m.SetRoutes(ctx, n.routesOf(l)); err != nil {
-			return err
-		}
-		if err := errors.Join(old.RemoveRoutes(ctx, n.addresses(l)), old.RemoveHost(ctx, l.host)); err != nil {
+		if err := n.begin(ctx, l, old, m, v); err != nil {
 			return err
 		}
 	}
@@ -113,7 +109,7 @@ func (n *Network) down(ctx context.Context, l *link, v version) error {
 	if isUp {
 		m, list := n.kinds[was.Module], n.addresses(l)
 		defer n.gone(list)
-		if err := m.RemoveRoutes(ctx, list); err != nil {
+		if err := errors.Join(m.RemoveRoutes(ctx, list), n.removeOld(ctx, l, list)); err != nil {
 			return fmt.Errorf("take channel to host %s down: %w", l.host, err)
 		}
 	}
@@ -158,18 +154,28 @@ func (n *Network) setRoute(ctx context.Context, l *link, a netip.Addr, r route) 
 	if !isUp {
 		return errOutdated
 	}
-	if err := n.kinds[c.Module].SetRoutes(ctx, []channel.Route{{Addr: a, Host: l.host, State: r.state}}); err != nil {
+	m := n.kinds[c.Module].Module
+	if err := m.SetRoutes(ctx, []channel.Route{{Addr: a, Host: l.host, State: r.state}}); err != nil {
 		return err
 	}
+	if n.note(l, a, r) {
+		return n.onlyBy(ctx, m, a)
+	}
+	return nil
+}
+
+// note notes a route, and tells whether there was one to another host.
+func (n *Network) note(l *link, a netip.Addr, r route) (elsewhere bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, other := range n.links {
-		if other != l {
+		if _, ok := other.routes[a]; ok && other != l {
 			delete(other.routes, a)
+			elsewhere = true
 		}
 	}
 	l.routes[a] = r
-	return nil
+	return elsewhere
 }
 
 // removeRoutes leaves packets for endpoints of the other host to the slow path. The caller has
@@ -181,7 +187,7 @@ func (n *Network) removeRoutes(ctx context.Context, l *link, list []netip.Addr) 
 		return nil
 	}
 	defer n.gone(list)
-	if err := n.kinds[c.Module].RemoveRoutes(ctx, list); err != nil {
+	if err := errors.Join(n.kinds[c.Module].RemoveRoutes(ctx, list), n.removeOld(ctx, l, list)); err != nil {
 		return err
 	}
 	n.mu.Lock()

@@ -96,7 +96,7 @@ func (p *Peering) Counters(ctx context.Context, from message.Caller, network str
 			}
 			c, ok := report.Hosts[from.Host]
 			now, _, up := n.now(n.link(from.Host))
-			if !ok || !up {
+			if !ok || !up || n.kinds[now.Module].Module != m {
 				continue
 			}
 			one := message.Counters{

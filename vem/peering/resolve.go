@@ -61,9 +61,13 @@ func (n *Network) connect(ctx context.Context, from message.Endpoint, to netip.A
 	if !up {
 		seen.generation++
 	}
+	offers := n.offers(owner.Host)
+	if len(offers) == 0 {
+		return nil, errNoOffer
+	}
 	c, err := n.p.opt.Peers.Connect(ctx, owner.Host, message.ConnectRequest{
 		Network: n.name, Source: from, Wanted: message.Endpoint{Address: to, Epoch: owner.Epoch},
-		Offers: n.offers(owner.Host), Generation: seen.generation,
+		Offers: offers, Generation: seen.generation,
 	})
 	if err != nil {
 		return nil, err

@@ -180,6 +180,9 @@ func (p *Peering) Switch(ctx context.Context, from message.Caller, r message.Swi
 	if _, _, up := n.now(l); !up {
 		return message.Channel{}, &message.RefusedError{By: p.opt.Self, Why: "the channel is down", Hint: "the next packet brings it up again"}
 	}
+	if c, done, err := n.confirmed(ctx, l, r.Generation); done {
+		return c, err
+	}
 	return n.agree(ctx, l, from, r.Offers, r.Generation)
 }
 

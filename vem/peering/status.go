@@ -47,13 +47,13 @@ func (p *Peering) Known(ctx context.Context) ([]Status, error) {
 }
 
 func (n *Network) channels(ctx context.Context) (list []Status, err error) {
-	traffic := make(map[string]channel.Counters)
+	traffic := make(map[channel.Module]map[string]channel.Counters)
 	for _, m := range n.modules {
 		report, err := m.Report(ctx)
 		if err != nil {
 			return nil, err
 		}
-		maps.Copy(traffic, report.Hosts)
+		traffic[m] = report.Hosts
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -63,7 +63,7 @@ func (n *Network) channels(ctx context.Context) (list []Status, err error) {
 		}
 		list = append(list, Status{
 			Network: n.name, Host: host, Up: l.channel != nil, Channel: l.last, Since: l.since,
-			Routes: slices.SortedFunc(maps.Keys(l.routes), netip.Addr.Compare), Traffic: traffic[host],
+			Routes: slices.SortedFunc(maps.Keys(l.routes), netip.Addr.Compare), Traffic: traffic[n.kinds[l.last.Module].Module][host],
 		})
 	}
 	return list, nil

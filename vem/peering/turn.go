@@ -1,0 +1,236 @@
+package peering
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/pause"
+)
+
+// A channel that changes to another module does so in steps, since the two hosts can't do it in
+// the same moment, and each module takes packets of its own kinds only:
+//
+//	A (wants it)                        B
+//	Switch --------------------------->  takes packets by both modules, sends by the old one
+//	takes by both, sends by the new one
+//	Switch, the same once more ------->  sends by the new one
+//	a while later: forgets the old one   a while later: forgets the old one
+//
+// Routes that are not to be used any more, or not yet, are Opening ones: by these packets are let
+// in that come without an outer header, and only what the slow path writes back is sent.
+const (
+	// turnLate is after what time a host sends by the new module that was not told to.
+	turnLate = 3 * time.Second
+	// linger is how long packets are still on their way by the old module.
+	linger = time.Second
+)
+
+// change is what a link changes from, while that goes on. The network's mutex guards it.
+type change struct {
+	old  carrier // none: nothing changes
+	late bool    // packets still leave by it
+}
+
+// errNoOffer says that this host has nothing to offer to another one.
+var errNoOffer = errors.New("this host makes no channels of the kind that it is to have: either the kernel has no BPF, or the two hosts are on no common link (snapctl host set --channel)")
+
+// Reoffer has the channels to a host be of the best kind that both hosts offer now, under traffic.
+func (p *Peering) Reoffer(ctx context.Context, host string) error {
+	var errs []error
+	for _, n := range p.all() {
+		errs = append(errs, n.reoffer(ctx, n.link(host)))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Network) reoffer(ctx context.Context, l *link) error {
+	now, seen, up := n.now(l)
+	offers := n.offers(l.host)
+	switch {
+	case !up || len(offers) > 0 && offers[0].Module == now.Module:
+		return nil
+	case len(offers) == 0:
+		return errNoOffer
+	}
+	r := message.SwitchRequest{Network: n.name, Generation: seen.generation + 1, Offers: offers}
+	c, err := n.p.opt.Peers.Switch(ctx, l.host, r)
+	if err != nil {
+		return err
+	}
+	if err := n.upNow(ctx, l, c, version{c.Generation, n.p.opt.Self}); err != nil {
+		if errors.Is(err, errOutdated) { // the other host has changed it at the same time
+			return nil
+		}
+		return err
+	}
+	return n.confirm(ctx, l, c)
+}
+
+func (n *Network) upNow(ctx context.Context, l *link, c message.Channel, v version) error {
+	release, err := l.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return n.up(ctx, l, c, v)
+}
+
+// confirm tells the other host that this one takes packets by the new module. If that fails it
+// sends by that one after a while without being told.
+func (n *Network) confirm(ctx context.Context, l *link, c message.Channel) error {
+	if n.changing(l).old.Module == nil {
+		return nil
+	}
+	_, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{Network: n.name, Generation: c.Generation, Offers: n.offers(l.host)})
+	return err
+}
+
+func (n *Network) changing(l *link) change {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return l.change
+}
+
+func (n *Network) setChange(l *link, c change) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l.change = c
+}
+
+// begin has a channel change from one module to another one, which has the host already. Who
+// wanted it sends by the new one at once. The caller has the link's turn.
+func (n *Network) begin(ctx context.Context, l *link, from, to carrier, v version) error {
+	before := n.changing(l)
+	if before.late {
+		if err := n.turn(ctx, l, from, v); err != nil {
+			return err
+		}
+	}
+	if before.old.Module != nil && before.old.Module != to.Module && before.old.Module != from.Module {
+		if err := before.old.RemoveHost(ctx, l.host); err != nil {
+			return err
+		}
+	}
+	if err := to.SetRoutes(ctx, as(channel.Opening, n.routesOf(l))); err != nil {
+		return err
+	}
+	n.setChange(l, change{old: from, late: true})
+	if v.by == n.p.opt.Self {
+		return n.turn(ctx, l, to, v)
+	}
+	n.later(l, v, turnLate, func(ctx context.Context) error { return n.turn(ctx, l, to, v) })
+	return nil
+}
+
+// as returns routes with another state.
+func as(s channel.State, list []channel.Route) []channel.Route {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].State = s
+	}
+	return list
+}
+
+// turn has packets leave by the new module, as the change v wants. The caller has the link's turn.
+func (n *Network) turn(ctx context.Context, l *link, to carrier, v version) error {
+	c := n.changing(l)
+	if !c.late {
+		return nil
+	}
+	routes := n.routesOf(l)
+	if err := to.SetRoutes(ctx, routes); err != nil {
+		return err
+	}
+	if err := c.old.SetRoutes(ctx, as(channel.Opening, routes)); err != nil {
+		return err
+	}
+	c.late = false
+	n.setChange(l, c)
+	n.later(l, v, linger, func(ctx context.Context) error { return n.leave(ctx, l) })
+	return nil
+}
+
+// confirmed has packets leave by the new module, if that is what a request of the other host
+// means: it has the generation of the change that goes on. The caller has the link's turn.
+func (n *Network) confirmed(ctx context.Context, l *link, generation uint64) (message.Channel, bool, error) {
+	now, seen, up := n.now(l)
+	if !up || !n.changing(l).late || generation != seen.generation {
+		return message.Channel{}, false, nil
+	}
+	return now, true, n.turn(ctx, l, n.kinds[now.Module], seen)
+}
+
+// leave takes nothing by the old module any more. The caller has the link's turn.
+func (n *Network) leave(ctx context.Context, l *link) error {
+	c := n.changing(l)
+	if c.old.Module == nil || c.late {
+		return nil
+	}
+	if err := c.old.RemoveHost(ctx, l.host); err != nil {
+		return err
+	}
+	n.setChange(l, change{})
+	return nil
+}
+
+// later calls fn after a while, with the link's turn, unless a newer change has come.
+func (n *Network) later(l *link, v version, after time.Duration, fn func(context.Context) error) {
+	n.p.opt.Run(func(ctx context.Context) {
+		if !pause.For(ctx, after, nil) {
+			return
+		}
+		release, err := l.take(ctx)
+		if err != nil {
+			return
+		}
+		defer release()
+		if _, seen, _ := n.now(l); v.newer(seen) || seen == v {
+			err = fn(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			n.p.opt.Log.WarnContext(ctx, "change a channel to another module", slog.String("network", n.name), slog.String("host", l.host), slog.Any("error", err))
+		}
+	})
+}
+
+// leaveAll finishes what an earlier process has not, or failed.
+func (n *Network) leaveAll(ctx context.Context) error {
+	var errs []error
+	for _, l := range n.allLinks() {
+		if c := n.changing(l); c.old.Module == nil || c.late {
+			continue
+		}
+		release, err := l.take(ctx)
+		if err != nil {
+			return err
+		}
+		errs = append(errs, n.leave(ctx, l))
+		release()
+	}
+	return errors.Join(errs...)
+}
+
+// removeOld removes routes of the module that a link changes from. The caller has the link's turn.
+func (n *Network) removeOld(ctx context.Context, l *link, list []netip.Addr) error {
+	if old := n.changing(l).old; old.Module != nil {
+		return old.RemoveRoutes(ctx, list)
+	}
+	return nil
+}
+
+// onlyBy removes routes to an endpoint that modules have besides one.
+func (n *Network) onlyBy(ctx context.Context, m channel.Module, a netip.Addr) error {
+	var errs []error
+	for _, other := range n.modules {
+		if other != m {
+			errs = append(errs, other.RemoveRoutes(ctx, []netip.Addr{a}))
+		}
+	}
+	return errors.Join(errs...)
+}
