@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -74,10 +75,23 @@ func fabricDevices(t *testing.T, f *fabric.Fabric) (list []netlink.Link) {
 // dropPrograms takes all programs off a device of the fabric.
 func dropPrograms(t *testing.T, f *fabric.Fabric, l netlink.Link) {
 	t.Helper()
+	device := l.Attrs().Index
+	qt.Assert(t, qt.IsNil(f.Namespace().Do(func() error {
+		for _, hook := range []tcx.Hook{tcx.Ingress, tcx.Egress} {
+			list, err := tcx.List(device, hook)
+			for _, p := range list {
+				err = errors.Join(err, tcx.Remove(device, hook, p.Name))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})))
 	err := handle(t, f.Namespace()).QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}})
-	if !errors.Is(err, unix.EINVAL) { // it has none any more
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // it has none
 		qt.Assert(t, qt.IsNil(err))
 	}
 }

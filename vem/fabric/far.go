@@ -85,7 +85,7 @@ func (f *Fabric) passOn(table *fastpath.Table, device string) error {
 	if err != nil || dev == nil {
 		return err
 	}
-	return table.Install(f.in.nl, dev.Attrs().Index, fastpath.Waiting)
+	return table.Install(f.in.net(), dev.Attrs().Index, fastpath.Waiting)
 }
 
 // outward are the fabric's routes for traffic of other hosts.

@@ -18,7 +18,7 @@ func (f *Fabric) setupFastPath() error {
 		f.fastPath = fmt.Errorf("%w: it is not wanted", fastpath.ErrUnsupported)
 		return nil
 	}
-	table, err := fastpath.New(f.in.nl, f.uplink)
+	table, err := fastpath.New(f.in.net(), f.uplink)
 	if err == nil {
 		err = f.fill(table)
 		if err != nil {
@@ -74,7 +74,7 @@ func (f *Fabric) fill(table *fastpath.Table) error {
 		if index == f.uplink {
 			kind = fastpath.Uplink
 		}
-		if err := table.Install(f.in.nl, index, kind); err != nil {
+		if err := table.Install(f.in.net(), index, kind); err != nil {
 			return err
 		}
 	}
@@ -106,7 +106,7 @@ func (f *Fabric) shorten(ep Endpoint, device int) error {
 			return err
 		}
 	}
-	return f.fast.Install(f.in.nl, device, kind)
+	return f.fast.Install(f.in.net(), device, kind)
 }
 
 // lengthen takes an endpoint and all addresses behind its device, which may be nil,

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/fabric/fastpath"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -37,6 +38,8 @@ func openSide(ns *netns.NS) (*side, error) {
 	}
 	return s, nil
 }
+
+func (s *side) net() fastpath.Net { return fastpath.Net{NL: s.nl, Do: s.ns.Do} }
 
 func (s *side) close() error {
 	if s == nil {

@@ -227,6 +227,7 @@ func (c connections) stream(b *testing.B, size int64, cpu int) time.Duration {
 const piece = 256 << 10
 
 func (c connection) send(b *testing.B, size int64) error {
+	b.Helper()
 	defer pin(b, 0)()
 	buf := make([]byte, piece)
 	for left := size; left > 0; {
@@ -240,6 +241,7 @@ func (c connection) send(b *testing.B, size int64) error {
 }
 
 func (c connection) receive(b *testing.B, size int64, cpu int) error {
+	b.Helper()
 	defer pin(b, cpu)()
 	buf := make([]byte, piece)
 	for left := size; left > 0; {

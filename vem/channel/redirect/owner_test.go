@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/channel/redirect"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -74,6 +75,27 @@ func TestKilled(t *testing.T) {
 			p.open(t)
 			moved(t, l, 1<<20)
 		}
+	}
+	stop(t, l)
+}
+
+// A kernel that has no tcx carries packets as well, and traffic goes on when a release that uses
+// it takes over from one that does not.
+func TestWithoutTCX(t *testing.T) {
+	with := tcx.Supported
+	tcx.Supported = func() bool { return false }
+	defer func() { tcx.Supported = with }()
+	w := newWorld(t, "192.0.2.0/24")
+	w.use(0, channel.Tunnel)
+	a, b := w.attach(w.alpha, endpoint(2)), w.attach(w.beta, endpoint(3))
+	serve(t, b)
+	l := load(t, a, b.ep.Addr4)
+	moved(t, l, 1<<20)
+	tcx.Supported = with
+	for _, p := range []*place{w.alpha, w.beta} {
+		p.close(t)
+		p.open(t)
+		moved(t, l, 1<<20)
 	}
 	stop(t, l)
 }

@@ -146,11 +146,13 @@ func (m *Module) open() (err error) {
 	if m.ends, err = m.cfg.Remotes.Ends(m.device, m.cfg.Prefix4, m.cfg.Prefix6); err != nil {
 		return err
 	}
-	if err := m.ends.InstallLeave(m.nl); err != nil {
+	if err := m.ends.InstallLeave(m.net()); err != nil {
 		return err
 	}
 	return m.replaceArrivals()
 }
+
+func (m *Module) net() fastpath.Net { return fastpath.Net{NL: m.nl, Do: m.ns.Do} }
 
 // adopt reads which hosts the kernel has.
 func (m *Module) adopt() error {
@@ -240,12 +242,12 @@ func (m *Module) clear(ctx context.Context) error {
 		return err
 	}
 	for _, index := range devices {
-		if err := fastpath.RemoveArrive(m.nl, index, m.device); err != nil {
+		if err := fastpath.RemoveArrive(m.net(), index, m.device); err != nil {
 			return err
 		}
 	}
 	if err := m.cfg.Remotes.SetHere(nil); err != nil {
 		return err
 	}
-	return m.ends.RemoveLeave(m.nl)
+	return m.ends.RemoveLeave(m.net())
 }

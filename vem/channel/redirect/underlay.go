@@ -46,7 +46,7 @@ func (m *Module) setUnderlay(list []channel.Underlay) error {
 		return err
 	}
 	for index := range keep {
-		if err := m.ends.InstallArrive(m.nl, index); err != nil {
+		if err := m.ends.InstallArrive(m.net(), index); err != nil {
 			return err
 		}
 	}
@@ -54,7 +54,7 @@ func (m *Module) setUnderlay(list []channel.Underlay) error {
 		if keep[index] {
 			continue
 		}
-		if err := fastpath.RemoveArrive(m.nl, index, m.device); err != nil {
+		if err := fastpath.RemoveArrive(m.net(), index, m.device); err != nil {
 			return err
 		}
 	}
@@ -97,7 +97,7 @@ func (m *Module) arrivals() (mine []int, err error) {
 		there = append(there, l.Attrs().Index)
 	}
 	for _, index := range there {
-		networks, err := fastpath.Arrivals(m.nl, index)
+		networks, err := fastpath.Arrivals(m.net(), index)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +109,7 @@ func (m *Module) arrivals() (mine []int, err error) {
 			if slices.Contains(there, network) {
 				continue
 			}
-			if err := fastpath.RemoveArrive(m.nl, index, network); err != nil {
+			if err := fastpath.RemoveArrive(m.net(), index, network); err != nil {
 				return nil, err
 			}
 		}
@@ -124,7 +124,7 @@ func (m *Module) replaceArrivals() error {
 		return err
 	}
 	for _, index := range mine {
-		if err := m.ends.InstallArrive(m.nl, index); err != nil {
+		if err := m.ends.InstallArrive(m.net(), index); err != nil {
 			return err
 		}
 	}

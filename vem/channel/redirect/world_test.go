@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/channel/redirect"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -132,6 +133,9 @@ func (p *place) checkClean(tb testing.TB) {
 			for _, q := range qdiscs {
 				qt.Check(tb, qt.Not(qt.Equals(q.Type(), "clsact")), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
 			}
+			programs, err := tcx.List(l.Attrs().Index, tcx.Ingress)
+			qt.Check(tb, qt.IsNil(err))
+			qt.Check(tb, qt.HasLen(programs, 0), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
 		}
 		return nil
 	})))

@@ -17,10 +17,7 @@ import (
 func encapsulate() asm.Instructions {
 	return slices.Concat(
 		asm.Instructions{
-			asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("encapsulate"),
-			asm.FnGetHashRecalc.Call(),
-			asm.StoreMem(asm.RFP, stackHash, asm.R0, asm.Word),
-			asm.Mov.Imm(asm.R2, ethLen),
+			asm.Mov.Imm(asm.R2, ethLen).WithSymbol("encapsulate"),
 		},
 		load(stackBytes, 2, dropFailed.label()),
 		asm.Instructions{
@@ -112,6 +109,11 @@ func outer4() asm.Instructions {
 // outer6 puts an IPv6 header on (RFC 8200).
 func outer6() asm.Instructions {
 	list := slices.Concat(
+		asm.Instructions{ // before the header changes what it is made from
+			asm.Mov.Reg(asm.R1, asm.R6),
+			asm.FnGetHashRecalc.Call(),
+			asm.StoreMem(asm.RFP, stackHash, asm.R0, asm.Word),
+		},
 		room(v6Len, roomFixedGSO|roomEncap6|roomKeepSum),
 		inside(asm.R5, "outer6 protocol"),
 		asm.Instructions{

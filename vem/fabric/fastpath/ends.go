@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -12,13 +14,20 @@ import (
 
 // arrivalPriority is the place of the filters on underlay devices, which may have filters of
 // others. These come first if they have a lower number, as nearly all have; what they decide
-// on never gets here.
+// on never gets here. Where the kernel has tcx, our programs are no filters: they see a packet
+// after the tcx programs that were there before, and before all filters.
 const arrivalPriority = 7077
 
 const (
-	filterName = "snapctl"
-	arriveName = "snapctl arrive"
+	filterName  = "snapctl"
+	arriveName  = "snapctl arrive"
+	programName = "snapctl"
+	arrivePart  = programName + "_" // what arrive programs are called before the number of the device
 )
+
+// arrivalProgram is the name of a network's program on underlay devices: it tells the network, by
+// the index of the host's device, in a base for which a program's name (15 bytes) has room.
+func arrivalProgram(device int) string { return arrivePart + strconv.FormatInt(int64(device), 36) }
 
 // Ends are the programs of one network in the host's namespace.
 type Ends struct {
@@ -40,21 +49,21 @@ func (r *Remotes) Ends(device int, prefix4, prefix6 netip.Prefix) (*Ends, error)
 }
 
 func (e *Ends) load(r *Remotes, prefix4, prefix6 netip.Prefix) (err error) {
-	if e.leave[netlink.HANDLE_MIN_INGRESS], err = newProgram(r.leave(nil)); err != nil {
+	if e.leave[netlink.HANDLE_MIN_INGRESS], err = newProgram(programName, r.leave(nil)); err != nil {
 		return err
 	}
-	if e.leave[netlink.HANDLE_MIN_EGRESS], err = newProgram(r.leave(r.own(prefix4, prefix6))); err != nil {
+	if e.leave[netlink.HANDLE_MIN_EGRESS], err = newProgram(programName, r.leave(r.own(prefix4, prefix6))); err != nil {
 		return err
 	}
-	e.arrive, err = newProgram(r.arrive(e.device, prefix4, prefix6))
+	e.arrive, err = newProgram(arrivalProgram(e.device), r.arrive(e.device, prefix4, prefix6))
 	return err
 }
 
 // InstallLeave puts the program on the host's device of the network, for what comes from
-// the fabric and what the host sends. h is a handle in the host's namespace.
-func (e *Ends) InstallLeave(h *netlink.Handle) error {
+// the fabric and what the host sends. n is the host's namespace.
+func (e *Ends) InstallLeave(n Net) error {
 	for hook, p := range e.leave {
-		if err := put(h, filter(e.device, hook, p)); err != nil {
+		if err := n.put(filter(e.device, hook), p); err != nil {
 			return fmt.Errorf("install ways to other hosts: %w: %w", ErrUnsupported, err)
 		}
 	}
@@ -62,9 +71,9 @@ func (e *Ends) InstallLeave(h *netlink.Handle) error {
 }
 
 // RemoveLeave takes it off again.
-func (e *Ends) RemoveLeave(h *netlink.Handle) error {
-	for hook, p := range e.leave {
-		if err := remove(h, filter(e.device, hook, p)); err != nil {
+func (e *Ends) RemoveLeave(n Net) error {
+	for hook := range e.leave {
+		if err := n.remove(filter(e.device, hook), programName); err != nil {
 			return err
 		}
 	}
@@ -72,16 +81,16 @@ func (e *Ends) RemoveLeave(h *netlink.Handle) error {
 }
 
 // InstallArrive puts the program on an underlay device, beside those of other networks.
-func (e *Ends) InstallArrive(h *netlink.Handle, underlay int) error {
-	if err := put(h, arrival(underlay, e.device, e.arrive.FD())); err != nil {
+func (e *Ends) InstallArrive(n Net, underlay int) error {
+	if err := n.put(arrival(underlay, e.device), e.arrive); err != nil {
 		return fmt.Errorf("install ways from other hosts: %w: %w", ErrUnsupported, err)
 	}
 	return nil
 }
 
 // arrival is the filter of a network on an underlay device. Its handle tells the network.
-func arrival(underlay, device, program int) *netlink.BpfFilter {
-	f := &netlink.BpfFilter{Fd: program, Name: arriveName, DirectAction: true}
+func arrival(underlay, device int) *netlink.BpfFilter {
+	f := &netlink.BpfFilter{Fd: -1, Name: arriveName, DirectAction: true}
 	f.FilterAttrs = netlink.FilterAttrs{
 		LinkIndex: underlay, Parent: netlink.HANDLE_MIN_INGRESS, Handle: uint32(device), Priority: arrivalPriority,
 		Protocol: ethAll,
@@ -91,36 +100,30 @@ func arrival(underlay, device, program int) *netlink.BpfFilter {
 
 // Arrivals returns for which networks, by the index of the host's device of each, an
 // underlay device has a program.
-func Arrivals(h *netlink.Handle, underlay int) (devices []int, err error) {
-	all, err := filters(h, underlay, netlink.HANDLE_MIN_INGRESS)
-	for _, f := range all {
-		if f.Name == arriveName && f.Priority == arrivalPriority {
+func Arrivals(n Net, underlay int) (devices []int, err error) {
+	programs, err := n.programs(underlay)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range programs {
+		number, ours := strings.CutPrefix(p.Name, arrivePart)
+		if device, err := strconv.ParseInt(number, 36, 32); ours && err == nil {
+			devices = append(devices, int(device))
+		}
+	}
+	filters, err := n.filters(underlay)
+	for _, f := range filters {
+		if f.Name == arriveName && f.Priority == arrivalPriority && !slices.Contains(devices, int(f.Handle)) {
 			devices = append(devices, int(f.Handle))
 		}
 	}
 	return devices, err
 }
 
-// RemoveArrive takes a network's program off an underlay device, and with the last filter
-// of anybody what the filters hang on (the clsact qdisc). It does nothing if it is not there.
-func RemoveArrive(h *netlink.Handle, underlay, device int) error {
-	here, err := Arrivals(h, underlay)
-	if err != nil || !slices.Contains(here, device) {
-		return err
-	}
-	if err := remove(h, arrival(underlay, device, -1)); err != nil {
-		return err
-	}
-	for _, hook := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		left, err := h.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: underlay}}, hook)
-		if err != nil || len(left) > 0 {
-			return err
-		}
-	}
-	if err := h.QdiscDel(clsact(underlay)); err != nil && !isGone(err) {
-		return fmt.Errorf("remove clsact: %w", err)
-	}
-	return nil
+// RemoveArrive takes a network's program off an underlay device. It does nothing if it is not
+// there.
+func RemoveArrive(n Net, underlay, device int) error {
+	return n.remove(arrival(underlay, device), arrivalProgram(device))
 }
 
 // Close drops the handles. Devices keep the programs.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -152,9 +151,9 @@ func (r *Remotes) keep() (list asm.Instructions) {
 }
 
 // openRemotes takes the maps of the program on the device, or makes new ones.
-func openRemotes(h *netlink.Handle, device int) (*Remotes, error) {
+func openRemotes(n Net, device int) (*Remotes, error) {
 	r := &Remotes{}
-	found, err := r.adopt(h, device)
+	found, err := r.adopt(n, device)
 	if err != nil || found {
 		return r, err
 	}
@@ -170,8 +169,8 @@ func openRemotes(h *netlink.Handle, device int) (*Remotes, error) {
 }
 
 // adopt looks for the maps of an earlier run: all of them, or none.
-func (r *Remotes) adopt(h *netlink.Handle, device int) (found bool, err error) {
-	p, err := installed(h, device, netlink.HANDLE_MIN_INGRESS)
+func (r *Remotes) adopt(n Net, device int) (found bool, err error) {
+	p, err := n.installed(device)
 	if err != nil || p == nil {
 		return false, err
 	}

@@ -47,15 +47,14 @@
 // # Restarts
 //
 // Programs and maps live in the kernel as long as one device has a program, so
-// nothing depends on this process. They are tc filters, which a device holds by itself:
-// a tcx link would end with the process that made it unless it is pinned in a bpffs, which
-// not every namespace of a test or container has mounted. After a restart a new [Table]
-// replaces the programs, one filter at a time, which the kernel does without a gap
-// (net/sched/cls_bpf.c, cls_bpf_change). It goes on with the [Remotes] of the earlier run,
-// found through the filter of the uplink, so that no packet finds an empty set.
+// nothing depends on this process. They are attached by tcx, and to kernels before 6.6 as
+// filters of tc (see package tcx); a device holds either by itself. After a restart a new
+// [Table] replaces the programs, one at a time and without a gap. It goes on with the [Remotes]
+// of the earlier run, found through the program of the uplink, so that no packet finds an
+// empty set.
 //
 // Needs CAP_BPF (or CAP_SYS_ADMIN) and CAP_NET_ADMIN; Linux 5.10 with
-// CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS. Other hosts need Linux 5.11
+// CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS, or 6.6 and CAP_SYS_ADMIN. Other hosts need Linux 5.11
 // (bpf_ktime_get_coarse_ns), and 6.3 to carry IPv6 over IPv4 or the reverse
 // (BPF_F_ADJ_ROOM_DECAP_L3_IPV4); to find an earlier run's maps takes CAP_SYS_ADMIN.
 package fastpath
@@ -67,7 +66,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -148,21 +146,21 @@ const originSize = 20
 const maxEntries = 1 << 17
 
 // New makes an empty table for the devices of a fabric. uplink is the index of the one
-// towards the host, or 0 if no packet goes there by a program, and h a handle in the
-// fabric's namespace. If an earlier run's programs are on that device, the table goes on
+// towards the host, or 0 if no packet goes there by a program, and n the fabric's
+// namespace. If an earlier run's programs are on that device, the table goes on
 // with their [Remotes].
 //
 // It returns an error wrapping [ErrUnsupported] if the kernel refuses a map or a program.
 // The caller closes it.
-func New(h *netlink.Handle, uplink int) (*Table, error) {
+func New(n Net, uplink int) (*Table, error) {
 	t := &Table{uplink: uplink, programs: make(map[Kind]*ebpf.Program)}
-	if err := t.load(h); err != nil {
+	if err := t.load(n); err != nil {
 		return nil, errors.Join(fmt.Errorf("make fast path: %w: %w", ErrUnsupported, err), t.Close())
 	}
 	return t, nil
 }
 
-func (t *Table) load(h *netlink.Handle) (err error) {
+func (t *Table) load(n Net) (err error) {
 	if t.endpoints, err = newMap("endpoints", 16, entrySize); err != nil {
 		return err
 	}
@@ -172,16 +170,16 @@ func (t *Table) load(h *netlink.Handle) (err error) {
 	kinds := []Kind{Plain, Translated}
 	if t.uplink != 0 {
 		kinds = append(kinds, Uplink, Waiting)
-		if t.remotes, err = openRemotes(h, t.uplink); err != nil {
+		if t.remotes, err = openRemotes(n, t.uplink); err != nil {
 			return err
 		}
 	}
 	for _, kind := range kinds {
-		if t.programs[kind], err = newProgram(t.ingress(kind)); err != nil {
+		if t.programs[kind], err = newProgram(programName, t.ingress(kind)); err != nil {
 			return fmt.Errorf("load program for %s devices: %w", kind, err)
 		}
 	}
-	t.egress, err = newProgram(egress(t.endpoints))
+	t.egress, err = newProgram(programName, egress(t.endpoints))
 	return err
 }
 
@@ -195,9 +193,9 @@ func newMap(name string, key, value uint32) (*ebpf.Map, error) {
 	})
 }
 
-func newProgram(code asm.Instructions) (*ebpf.Program, error) {
+func newProgram(name string, code asm.Instructions) (*ebpf.Program, error) {
 	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "snapctl", Type: ebpf.SchedCLS, Instructions: code, License: "Apache-2.0",
+		Name: name, Type: ebpf.SchedCLS, Instructions: code, License: "Apache-2.0",
 	})
 }
 

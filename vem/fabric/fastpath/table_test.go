@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
-	"github.com/snapctl/snapctl/vem/netns"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 )
 
 // What the program does with packets is tested through package fabric.
@@ -21,7 +21,7 @@ func newTable(t *testing.T) *fastpath.Table {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
-	table, err := fastpath.New(nil, 0)
+	table, err := fastpath.New(fastpath.Net{}, 0)
 	if errors.Is(err, fastpath.ErrUnsupported) && errors.Is(err, unix.EPERM) {
 		t.Skipf("needs CAP_BPF: %v", err)
 	}
@@ -61,38 +61,61 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// filtersOnly makes the kernel look like one before Linux 6.6, until undo is called.
+func filtersOnly() (undo func()) {
+	before := tcx.Supported
+	tcx.Supported = func() bool { return false }
+	return func() { tcx.Supported = before }
+}
+
+// installed counts the programs of a device, at either side: filters, and those attached by tcx.
+func installed(t *testing.T, n fastpath.Net, device int) (filters, programs [2]int) {
+	t.Helper()
+	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: device}}
+	for i, hook := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		list, err := n.NL.FilterList(lo, hook)
+		if !errors.Is(err, unix.EINVAL) { // there is nothing that has filters
+			qt.Assert(t, qt.IsNil(err))
+		}
+		filters[i] = len(list)
+	}
+	for i, hook := range []tcx.Hook{tcx.Ingress, tcx.Egress} {
+		qt.Assert(t, qt.IsNil(n.Do(func() error {
+			list, err := tcx.List(device, hook)
+			programs[i] = len(list)
+			return err
+		})))
+	}
+	return filters, programs
+}
+
 // Installing again, also from another table or of another kind, leaves the programs of
-// one kind.
+// one kind. A kernel that has tcx has no filters any more, whatever an earlier release has made.
 func TestInstallReplaces(t *testing.T) {
 	tables := []*fastpath.Table{newTable(t), newTable(t)}
-	ns, err := netns.New()
-	qt.Assert(t, qt.IsNil(err))
-	defer ns.Close()
-	qt.Assert(t, qt.IsNil(ns.Do(func() error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		lo, err := h.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		for _, kind := range []fastpath.Kind{fastpath.Plain, fastpath.Translated, fastpath.Plain} {
-			for _, table := range tables {
-				for range 2 {
-					if err := table.Install(h, lo.Attrs().Index, kind); err != nil {
-						return err
-					}
-				}
+	n, lo := newNet(t)
+	install := func(kind fastpath.Kind) {
+		for _, table := range tables {
+			for range 2 {
+				qt.Assert(t, qt.IsNil(table.Install(n, lo, kind)))
 			}
-			in, err := h.FilterList(lo, netlink.HANDLE_MIN_INGRESS)
-			qt.Check(t, qt.IsNil(err))
-			qt.Check(t, qt.HasLen(in, 1), qt.Commentf("%s", kind))
-			out, err := h.FilterList(lo, netlink.HANDLE_MIN_EGRESS)
-			qt.Check(t, qt.IsNil(err))
-			qt.Check(t, qt.HasLen(out, map[fastpath.Kind]int{fastpath.Translated: 1}[kind]), qt.Commentf("%s", kind))
 		}
-		return nil
-	})))
+	}
+	kinds := map[fastpath.Kind][2]int{fastpath.Plain: {1, 0}, fastpath.Translated: {1, 1}}
+	for _, kind := range []fastpath.Kind{fastpath.Plain, fastpath.Translated, fastpath.Plain, fastpath.Translated} {
+		undo := filtersOnly()
+		install(kind)
+		undo()
+		filters, _ := installed(t, n, lo)
+		qt.Check(t, qt.Equals(filters, kinds[kind]), qt.Commentf("%s", kind))
+	}
+	if !tcx.Supported() {
+		return
+	}
+	for _, kind := range []fastpath.Kind{fastpath.Translated, fastpath.Plain, fastpath.Translated} {
+		install(kind)
+		filters, programs := installed(t, n, lo)
+		qt.Check(t, qt.Equals(filters, [2]int{}), qt.Commentf("%s", kind))
+		qt.Check(t, qt.Equals(programs, kinds[kind]), qt.Commentf("%s", kind))
+	}
 }
