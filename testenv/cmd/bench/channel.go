@@ -10,7 +10,7 @@ import (
 
 // rounds are how often a channel and the underlay take turns: each time is short, and less than
 // what else goes on in a machine.
-const rounds, roundsOnce = 60, 3
+const rounds, roundsOnce = 60, 1
 
 // channels takes over what the benchmarks of vem/channel/redirect measure beside the bare underlay.
 func channels(ctx context.Context, b *rig.Bench) error {

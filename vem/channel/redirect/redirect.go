@@ -42,11 +42,11 @@
 //
 // # In the kernel
 //
-// The ways are one element of an array for each host, the routes one hash table. A tc filter on
-// each underlay device and two on the host's device of the network hold the programs, without any
-// file: a daemon's end changes nothing, and the next [Open] replaces them without a gap and finds
-// all hosts and routes again. [Module.Delete] removes them; so does the next Open of any network
-// with those of a network that is gone.
+// The ways are one element of an array for each host, the routes one hash table. Each underlay
+// device has a program, and the host's device of the network two, without any file: a daemon's end
+// changes nothing, and the next [Open] replaces them without a gap and finds all hosts and routes
+// again. [Module.Delete] removes them; so does the next Open of any network with those of a network
+// that is gone.
 //
 // Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN; Linux 5.11, and 6.3 for IPv6 over IPv4 or the
 // reverse.
