@@ -210,20 +210,14 @@ func (f *Fleet) claim(ctx context.Context, h *Host, list []directory.Endpoint) e
 	return errors.Join(errs...)
 }
 
-// Follow has every host follow the directory, and returns when all know all endpoints.
+// Follow has every host follow the directory, and returns when all know all endpoints. They begin
+// one after the other: all of them at once would wait for this machine's processors, not for etcd.
 func (f *Fleet) Follow(ctx context.Context) error {
 	run, cancel := context.WithCancel(ctx)
 	f.follow = cancel
 	for _, h := range f.hosts {
 		f.caches.Go(func() { _ = h.cache.Run(run) }) // ends with run
-	}
-	for _, h := range f.hosts {
-		err := rig.Until(ctx, patience, func() error {
-			if s := h.cache.Freshness(); s.Err != nil {
-				return s.Err
-			}
-			return nil
-		})
+		err := rig.Until(ctx, patience, func() error { return h.cache.Freshness().Err })
 		if err != nil {
 			return fmt.Errorf("%s follows the directory: %w", h.name, err)
 		}
