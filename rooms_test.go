@@ -86,7 +86,7 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
-		"vem/address", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
+		"vem/address", "vem/channel", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
 		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/pause", "vem/peering", "vem/slowpath", "vem/trust",
 	}},
 	{"vem/overview", []string{"vem/pause"}},

@@ -5321,6 +5321,51 @@ func (x *HostRequest) GetName() string {
 	return ""
 }
 
+// SetHostRequest changes this host.
+type SetHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"` // the kind that all its channels are to have: direct, tunnel, vxlan; or auto
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHostRequest) Reset() {
+	*x = SetHostRequest{}
+	mi := &file_snapctl_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHostRequest) ProtoMessage() {}
+
+func (x *SetHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHostRequest.ProtoReflect.Descriptor instead.
+func (*SetHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *SetHostRequest) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
 type RemoveHostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -5331,7 +5376,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_snapctl_proto_msgTypes[62]
+	mi := &file_snapctl_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5343,7 +5388,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[62]
+	mi := &file_snapctl_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5356,7 +5401,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{62}
+	return file_snapctl_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RemoveHostRequest) GetName() string {
@@ -5388,15 +5433,17 @@ type Host struct {
 	JoinedAt         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"` // of this host only
 	Installation     string                 `protobuf:"bytes,12,opt,name=installation,proto3" json:"installation,omitempty"`
-	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`     // when it came up or fell silent; absent: that is not known
-	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"` // of this host's connection to it; absent: it is this one, or was removed
+	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                   // when it came up or fell silent; absent: that is not known
+	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                               // of this host's connection to it; absent: it is this one, or was removed
+	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                               // of this host only: the kind that all its channels are to have, or auto
+	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"` // of this host only: the kinds that it can make, the best first
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_snapctl_proto_msgTypes[63]
+	mi := &file_snapctl_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5408,7 +5455,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[63]
+	mi := &file_snapctl_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5421,7 +5468,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{63}
+	return file_snapctl_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Host) GetName() string {
@@ -5522,6 +5569,20 @@ func (x *Host) GetControl() *HostControl {
 	return nil
 }
 
+func (x *Host) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *Host) GetChannelKinds() []string {
+	if x != nil {
+		return x.ChannelKinds
+	}
+	return nil
+}
+
 type ListHostsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hosts         []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
@@ -5532,7 +5593,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_snapctl_proto_msgTypes[64]
+	mi := &file_snapctl_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5544,7 +5605,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[64]
+	mi := &file_snapctl_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5557,7 +5618,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{64}
+	return file_snapctl_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -6024,10 +6085,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x02at\x18\x04 \x01(\tR\x02at\x12\x14\n" +
 	"\x05token\x18\x05 \x01(\tR\x05token\"!\n" +
 	"\vHostRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"=\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"*\n" +
+	"\x0eSetHostRequest\x12\x18\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\x9c\x04\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\xdb\x04\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -6043,7 +6106,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\"\n" +
 	"\finstallation\x18\f \x01(\tR\finstallation\x120\n" +
 	"\x05since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
-	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\"U\n" +
+	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\x12\x18\n" +
+	"\achannel\x18\x14 \x01(\tR\achannel\x12#\n" +
+	"\rchannel_kinds\x18\x15 \x03(\tR\fchannelKinds\"U\n" +
 	"\x11ListHostsResponse\x12&\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts\x12\x18\n" +
 	"\atrouble\x18\x02 \x01(\tR\atrouble*\xdd\x01\n" +
@@ -6080,7 +6145,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x17HOST_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHOST_HEALTH_UP\x10\x01\x12\x16\n" +
 	"\x12HOST_HEALTH_SILENT\x10\x02\x12\x17\n" +
-	"\x13HOST_HEALTH_REMOVED\x10\x032\xe0\x11\n" +
+	"\x13HOST_HEALTH_REMOVED\x10\x032\x99\x12\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -6109,7 +6174,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"InviteHost\x12\x1d.snapctl.v1.InviteHostRequest\x1a\x16.snapctl.v1.Invitation\x129\n" +
 	"\bJoinHost\x12\x1b.snapctl.v1.JoinHostRequest\x1a\x10.snapctl.v1.Host\x12C\n" +
 	"\tListHosts\x12\x17.snapctl.v1.ListRequest\x1a\x1d.snapctl.v1.ListHostsResponse\x125\n" +
-	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
+	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x127\n" +
+	"\aSetHost\x12\x1a.snapctl.v1.SetHostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
 	"\n" +
 	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12I\n" +
 	"\fListChannels\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12M\n" +
@@ -6133,7 +6199,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -6203,37 +6269,38 @@ var file_snapctl_proto_goTypes = []any{
 	(*Invitation)(nil),            // 65: snapctl.v1.Invitation
 	(*JoinHostRequest)(nil),       // 66: snapctl.v1.JoinHostRequest
 	(*HostRequest)(nil),           // 67: snapctl.v1.HostRequest
-	(*RemoveHostRequest)(nil),     // 68: snapctl.v1.RemoveHostRequest
-	(*Host)(nil),                  // 69: snapctl.v1.Host
-	(*ListHostsResponse)(nil),     // 70: snapctl.v1.ListHostsResponse
-	nil,                           // 71: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 72: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 73: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                           // 74: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 75: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 76: google.protobuf.Timestamp
-	(*HostControl)(nil),           // 77: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),       // 78: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),        // 79: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),          // 80: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),      // 81: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),       // 82: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),             // 83: snapctl.v1.TraceStep
+	(*SetHostRequest)(nil),        // 68: snapctl.v1.SetHostRequest
+	(*RemoveHostRequest)(nil),     // 69: snapctl.v1.RemoveHostRequest
+	(*Host)(nil),                  // 70: snapctl.v1.Host
+	(*ListHostsResponse)(nil),     // 71: snapctl.v1.ListHostsResponse
+	nil,                           // 72: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 73: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 74: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                           // 75: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 76: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 77: google.protobuf.Timestamp
+	(*HostControl)(nil),           // 78: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),       // 79: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),        // 80: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),          // 81: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),      // 82: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),       // 83: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),             // 84: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	75,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	76,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	7,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	9,   // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	6,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	75,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	76,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	8,   // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	76,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	76,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	77,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	77,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	6,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	75,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	76,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	8,   // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	9,   // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	7,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
@@ -6241,20 +6308,20 @@ var file_snapctl_proto_depIdxs = []int32{
 	37,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	11,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
 	13,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	76,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	77,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
 	12,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
 	19,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
 	19,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	75,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	75,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	75,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	75,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	75,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
 	6,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	75,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	76,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	32,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	76,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	77,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	11,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
 	32,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
@@ -6263,46 +6330,46 @@ var file_snapctl_proto_depIdxs = []int32{
 	12,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
 	32,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
 	36,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	71,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	72,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	41,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	37,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	75,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	76,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	76,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	77,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
 	42,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
 	11,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
 	41,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	72,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	73,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	75,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	76,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
 	6,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	75,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	76,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	47,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
 	48,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
 	49,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
 	12,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	73,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	74,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
 	36,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	37,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	50,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	76,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	77,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
 	53,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	76,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	76,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	74,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	77,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	77,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	75,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
 	58,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
 	62,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	75,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	76,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	76,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	77,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
 	62,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	5,   // 75: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
 	62,  // 76: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	76,  // 77: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	76,  // 78: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	76,  // 79: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	77,  // 80: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
-	69,  // 81: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	77,  // 77: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	77,  // 78: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	77,  // 79: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	78,  // 80: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	70,  // 81: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
 	10,  // 82: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
 	15,  // 83: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
 	14,  // 84: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
@@ -6330,51 +6397,53 @@ var file_snapctl_proto_depIdxs = []int32{
 	66,  // 106: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
 	15,  // 107: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
 	67,  // 108: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	68,  // 109: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	78,  // 110: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	78,  // 111: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	79,  // 112: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	80,  // 113: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	55,  // 114: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	57,  // 115: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	60,  // 116: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	12,  // 117: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	16,  // 118: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	12,  // 119: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	18,  // 120: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	21,  // 121: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	12,  // 122: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	24,  // 123: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	34,  // 124: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	34,  // 125: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	51,  // 126: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	54,  // 127: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	34,  // 128: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	33,  // 129: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	30,  // 130: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	24,  // 131: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	34,  // 132: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	34,  // 133: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	43,  // 134: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	41,  // 135: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	24,  // 136: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	41,  // 137: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	46,  // 138: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	69,  // 139: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	65,  // 140: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 141: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
-	70,  // 142: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	69,  // 143: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	24,  // 144: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	81,  // 145: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	81,  // 146: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	82,  // 147: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	83,  // 148: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	56,  // 149: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	59,  // 150: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	61,  // 151: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	117, // [117:152] is the sub-list for method output_type
-	82,  // [82:117] is the sub-list for method input_type
+	68,  // 109: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	69,  // 110: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	79,  // 111: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	79,  // 112: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	80,  // 113: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	81,  // 114: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	55,  // 115: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	57,  // 116: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	60,  // 117: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	12,  // 118: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	16,  // 119: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	12,  // 120: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	18,  // 121: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	21,  // 122: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	12,  // 123: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	24,  // 124: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	34,  // 125: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	34,  // 126: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	51,  // 127: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	54,  // 128: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	34,  // 129: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	33,  // 130: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	30,  // 131: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	24,  // 132: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	34,  // 133: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	34,  // 134: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	43,  // 135: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	41,  // 136: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	24,  // 137: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	41,  // 138: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	46,  // 139: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	70,  // 140: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	65,  // 141: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	70,  // 142: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
+	71,  // 143: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	70,  // 144: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	70,  // 145: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	24,  // 146: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	82,  // 147: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	82,  // 148: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	83,  // 149: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	84,  // 150: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	56,  // 151: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	59,  // 152: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	61,  // 153: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	118, // [118:154] is the sub-list for method output_type
+	82,  // [82:118] is the sub-list for method input_type
 	82,  // [82:82] is the sub-list for extension type_name
 	82,  // [82:82] is the sub-list for extension extendee
 	0,   // [0:82] is the sub-list for field type_name
@@ -6414,7 +6483,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   69,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

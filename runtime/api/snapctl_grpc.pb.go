@@ -53,6 +53,7 @@ const (
 	Snapctl_JoinHost_FullMethodName         = "/snapctl.v1.Snapctl/JoinHost"
 	Snapctl_ListHosts_FullMethodName        = "/snapctl.v1.Snapctl/ListHosts"
 	Snapctl_ShowHost_FullMethodName         = "/snapctl.v1.Snapctl/ShowHost"
+	Snapctl_SetHost_FullMethodName          = "/snapctl.v1.Snapctl/SetHost"
 	Snapctl_RemoveHost_FullMethodName       = "/snapctl.v1.Snapctl/RemoveHost"
 	Snapctl_ListChannels_FullMethodName     = "/snapctl.v1.Snapctl/ListChannels"
 	Snapctl_TakeChannelsDown_FullMethodName = "/snapctl.v1.Snapctl/TakeChannelsDown"
@@ -98,6 +99,7 @@ type SnapctlClient interface {
 	JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*Host, error)
 	ListHosts(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListHostsResponse, error)
 	ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error)
+	SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	// The ways to the apps of these hosts.
 	ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
@@ -454,6 +456,16 @@ func (c *snapctlClient) ShowHost(ctx context.Context, in *HostRequest, opts ...g
 	return out, nil
 }
 
+func (c *snapctlClient) SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Host)
+	err := c.cc.Invoke(ctx, Snapctl_SetHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *snapctlClient) RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveResponse)
@@ -587,6 +599,7 @@ type SnapctlServer interface {
 	JoinHost(context.Context, *JoinHostRequest) (*Host, error)
 	ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error)
 	ShowHost(context.Context, *HostRequest) (*Host, error)
+	SetHost(context.Context, *SetHostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
 	// The ways to the apps of these hosts.
 	ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
@@ -687,6 +700,9 @@ func (UnimplementedSnapctlServer) ListHosts(context.Context, *ListRequest) (*Lis
 }
 func (UnimplementedSnapctlServer) ShowHost(context.Context, *HostRequest) (*Host, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShowHost not implemented")
+}
+func (UnimplementedSnapctlServer) SetHost(context.Context, *SetHostRequest) (*Host, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetHost not implemented")
 }
 func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveHost not implemented")
@@ -1159,6 +1175,24 @@ func _Snapctl_ShowHost_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_SetHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).SetHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_SetHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).SetHost(ctx, req.(*SetHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Snapctl_RemoveHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveHostRequest)
 	if err := dec(in); err != nil {
@@ -1371,6 +1405,10 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ShowHost",
 			Handler:    _Snapctl_ShowHost_Handler,
+		},
+		{
+			MethodName: "SetHost",
+			Handler:    _Snapctl_SetHost_Handler,
 		},
 		{
 			MethodName: "RemoveHost",

@@ -38,6 +38,11 @@ func (c *Client) ShowHost(ctx context.Context, name string) (*api.Host, error) {
 	return c.api.ShowHost(ctx, &api.HostRequest{Name: name})
 }
 
+// SetHost changes this host.
+func (c *Client) SetHost(ctx context.Context, req *api.SetHostRequest) (*api.Host, error) {
+	return c.api.SetHost(ctx, req)
+}
+
 // RemoveHost removes a host from the installation.
 func (c *Client) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) error {
 	_, err := c.api.RemoveHost(ctx, req)

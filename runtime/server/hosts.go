@@ -93,6 +93,15 @@ func (srv *Server) ShowHost(ctx context.Context, req *api.HostRequest) (*api.Hos
 	return nil, fmt.Errorf("host %s: %w", req.GetName(), errdefs.ErrNotFound)
 }
 
+// SetHost implements the API.
+func (srv *Server) SetHost(ctx context.Context, req *api.SetHostRequest) (*api.Host, error) {
+	if req.GetChannel() == "" {
+		return nil, fmt.Errorf("nothing is to be changed: %w", errdefs.ErrInvalidArgument)
+	}
+	h, err := srv.rooms.Hosts.SetChannel(ctx, req.GetChannel())
+	return showHost(h), err
+}
+
 // RemoveHost implements the API.
 func (srv *Server) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) (*api.RemoveResponse, error) {
 	return &api.RemoveResponse{}, srv.rooms.Hosts.Remove(ctx, req.GetName(), req.GetForce())
@@ -121,7 +130,7 @@ func showHost(h *membership.Host) *api.Host {
 	}
 	res := &api.Host{
 		Name: h.Name, Self: h.Self, Port: uint32(h.Port), Version: h.Version, Directory: h.Directory, Key: h.Key, Endpoints: int32(h.Endpoints),
-		Installation: h.Installation,
+		Installation: h.Installation, Channel: h.Channel, ChannelKinds: h.ChannelKinds,
 		Health: map[membership.Health]api.HostHealth{
 			membership.Up: api.HostHealth_HOST_HEALTH_UP, membership.Silent: api.HostHealth_HOST_HEALTH_SILENT, membership.Removed: api.HostHealth_HOST_HEALTH_REMOVED,
 		}[h.Health],

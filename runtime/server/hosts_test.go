@@ -25,6 +25,7 @@ type fakeHosts struct {
 	join    membership.JoinRequest
 	ttl     time.Duration
 	removed string
+	channel string
 	forced  bool
 }
 
@@ -53,6 +54,11 @@ func (f *fakeHosts) Invite(_ context.Context, ttl time.Duration) (*membership.In
 }
 
 func (f *fakeHosts) List(context.Context) ([]membership.Host, error) { return f.all, f.fail }
+
+func (f *fakeHosts) SetChannel(_ context.Context, kind string) (*membership.Host, error) {
+	f.channel = kind
+	return f.first()
+}
 
 func (f *fakeHosts) Remove(_ context.Context, name string, force bool) error {
 	f.removed, f.forced = name, force
@@ -91,6 +97,15 @@ func TestHosts(t *testing.T) {
 	w.ways.health = overview.Health{Hosts: map[string]overview.HostHealth{"b": {Since: time.Unix(3, 0), Control: overview.Control{
 		Connected: true, Address: "192.0.2.8:7077", Since: time.Unix(4, 0), Version: "1.2.4", Skew: -time.Second, RoundTrip: time.Millisecond,
 	}}}}
+	w.hosts.all[0].Channel, w.hosts.all[0].ChannelKinds = "vxlan", []string{"direct", "tunnel", "vxlan"}
+	h, err = w.SetHost(t.Context(), &api.SetHostRequest{Channel: "vxlan"})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(w.hosts.channel, "vxlan"))
+	qt.Check(t, qt.Equals(h.GetChannel(), "vxlan"))
+	qt.Check(t, qt.DeepEquals(h.GetChannelKinds(), []string{"direct", "tunnel", "vxlan"}))
+	_, err = w.SetHost(t.Context(), &api.SetHostRequest{})
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+
 	all, err := w.ListHosts(t.Context())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(all, 2))

@@ -121,5 +121,6 @@ type Hosts interface {
 	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)
 	Join(ctx context.Context, req membership.JoinRequest) (*membership.Host, error)
 	List(ctx context.Context) ([]membership.Host, error)
+	SetChannel(ctx context.Context, kind string) (*membership.Host, error)
 	Remove(ctx context.Context, name string, force bool) error
 }

@@ -115,6 +115,12 @@ func TestInstallation(t *testing.T) {
 	beta.Hibernate("peer-beta")
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts
 
+	for _, kind := range []string{"vxlan", "auto"} {
+		set := hs.ok(beta, "host", "set", "--channel", kind)
+		qt.Check(t, qt.StringContains(set.Stdout, kind+" (it makes direct, tunnel, vxlan)"))
+		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	}
+
 	for _, w := range hs.worlds {
 		qt.Assert(t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
 		w.Dial()

@@ -75,9 +75,9 @@ func remedy(err error) string {
 	return ""
 }
 
-// List returns the hosts of the installation, see [membership.Membership.List]. If the directory
-// can't be asked now it returns what this host knows of them.
-func (i *Installation) List(ctx context.Context) ([]membership.Host, error) {
+// hosts are those of the installation, see [membership.Membership.List]. If the directory can't be
+// asked now they are what this host knows of them.
+func (i *Installation) hosts(ctx context.Context) ([]membership.Host, error) {
 	p := i.part.Load()
 	if p == nil {
 		return i.Membership.List(ctx)

@@ -110,7 +110,9 @@ func (i *Installation) Init(ctx context.Context, req membership.InitRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	return h, i.begin(ctx)
+	err = i.begin(ctx)
+	i.tell(h)
+	return h, err
 }
 
 // Join joins an installation, see [membership.Membership.Join].
@@ -119,7 +121,9 @@ func (i *Installation) Join(ctx context.Context, req membership.JoinRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	return h, i.begin(ctx)
+	err = i.begin(ctx)
+	i.tell(h)
+	return h, err
 }
 
 // begin starts what runs while this host is in an installation, and waits until it has addresses of
@@ -178,8 +182,13 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	only, err := i.onlyChannel(ctx)
+	if err != nil {
+		p.peers.Close()
+		return err
+	}
 	p.mesh = mesh.New(mesh.Options{
-		Self: self.Host, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
+		Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
 	})
 	desk := &desk{wire.Desk{Membership: i.Membership}}
 	p.server, err = control.NewServer(life, control.ServerOptions{

@@ -19,6 +19,8 @@ type Host struct {
 	JoinedAt     time.Time
 	Certificate  time.Time // when the certificate of this host ends; zero for another host
 	Installation string
+	Channel      string   // the kind that all channels of this host are to have, or auto; empty for another host
+	ChannelKinds []string // the kinds that this host can make, the best first; none for another host
 }
 
 // Health says what is known of a host.

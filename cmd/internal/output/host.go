@@ -27,6 +27,8 @@ type Host struct {
 	Installation     string        `json:"installation"`
 	Since            time.Time     `json:"since,omitzero"` // when it came up or fell silent
 	Control          *HostControl  `json:"control,omitempty"`
+	Channel          string        `json:"channel,omitempty"`       // of the one that was asked: the kind of all its channels, or auto
+	ChannelKinds     []string      `json:"channel_kinds,omitempty"` // of the one that was asked: those that it can make, the best first
 }
 
 // HostControl is the connection of the host that was asked to another one.
@@ -91,6 +93,7 @@ func NewHost(h *api.Host) Host {
 		Directory: h.GetDirectory(), Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
 		CertificateUntil: utc(h.GetCertificateUntil()), Installation: h.GetInstallation(),
 		Since: utc(h.GetSince()), Control: newHostControl(h.GetControl()),
+		Channel: h.GetChannel(), ChannelKinds: h.GetChannelKinds(),
 	}
 }
 
@@ -104,6 +107,14 @@ func (a HostAddress) text() string {
 		text += ",priority=" + strconv.Itoa(int(a.Priority))
 	}
 	return text
+}
+
+// channels tells what kinds of channels the host has, and can have.
+func (h Host) channels() string {
+	if h.Channel == "" {
+		return ""
+	}
+	return h.Channel + " (it makes " + strings.Join(h.ChannelKinds, ", ") + ")"
 }
 
 func (h Host) addresses() []string { return convert(h.Addresses, HostAddress.text) }
@@ -181,6 +192,7 @@ func (d *HostDetail) Table(t *Table) {
 		{"control port", strconv.Itoa(int(h.Port))},
 		{"directory", directory},
 		{"endpoints", number(h.Endpoints)},
+		{"channels", h.channels()},
 		{"version", h.Version},
 		{"key", h.Key},
 		{"joined", stamp(h.JoinedAt)},

@@ -44,6 +44,7 @@ func (f *Daemon) enter(ctx context.Context, name string, port uint32, addresses 
 	h := &api.Host{
 		Name: name, Self: true, Health: api.HostHealth_HOST_HEALTH_UP, Addresses: addresses, Port: port, Version: "1.2.3",
 		Key: strings.Repeat("0f", 32), Installation: strings.Repeat("7a", 16), JoinedAt: timestamppb.New(Began), CertificateUntil: timestamppb.New(Began.AddDate(0, 1, 0)),
+		Channel: "auto", ChannelKinds: []string{"direct", "tunnel", "vxlan"},
 	}
 	f.Hosts = append(f.Hosts, h)
 	slices.SortFunc(f.Hosts, func(a, b *api.Host) int { return strings.Compare(a.GetName(), b.GetName()) })
@@ -104,6 +105,16 @@ func (f server) ShowHost(_ context.Context, req *api.HostRequest) (*api.Host, er
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.findHost(req.GetName())
+}
+
+func (f server) SetHost(_ context.Context, req *api.SetHostRequest) (*api.Host, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.findHost("")
+	if err == nil {
+		h.Channel = req.GetChannel()
+	}
+	return h, err
 }
 
 func (f server) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) (*api.RemoveResponse, error) {

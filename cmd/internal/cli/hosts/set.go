@@ -1,0 +1,53 @@
+package hosts
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
+	"github.com/snapctl/snapctl/cmd/internal/output"
+	"github.com/snapctl/snapctl/cmd/internal/value"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+// kinds are the kinds of channels that there are, and the choice of the best one.
+var kinds = []string{"auto", "direct", "tunnel", "vxlan"}
+
+func newSet(s *session.Session) *cobra.Command {
+	var channel string
+	cmd := &cobra.Command{
+		Use:   "set",
+		Short: "Change this host",
+		Long: `Change this host, while its apps run and talk.
+
+--channel says what carries packets between the apps of this host and those of others:
+
+  auto    the best of these that both hosts can make
+  direct  as they are, between hosts on one link, by BPF
+  tunnel  in IP packets (protocols 4 and 41), by BPF
+  vxlan   in UDP packets to port 7077, by the kernel's routes; slower, needs no BPF
+
+A host that has no BPF has vxlan without being told. Of two hosts it is enough that one is
+told: the other one goes along if it is on auto. If it is to have another kind the channel
+stays what it is, and this command says so.`,
+		Example: `  snapctl host set --channel vxlan
+  snapctl host set --channel auto`,
+		Args:              session.Exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.Call(func(ctx context.Context, c *client.Client, _ []string) error {
+			if channel == "" {
+				return session.Usagef("nothing to change: give --channel")
+			}
+			h, err := c.SetHost(ctx, &api.SetHostRequest{Channel: channel})
+			if err != nil {
+				return err
+			}
+			return s.Print(output.NewHostDetail(h))
+		}),
+	}
+	cmd.Flags().Var(value.One(&channel, "KIND", value.Word(kinds...)), "channel", "kind of all channels to other hosts: auto, direct, tunnel or vxlan")
+	session.CompleteFlag(cmd, "channel", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
