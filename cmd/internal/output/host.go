@@ -27,8 +27,28 @@ type Host struct {
 	Installation     string        `json:"installation"`
 	Since            time.Time     `json:"since,omitzero"` // when it came up or fell silent
 	Control          *HostControl  `json:"control,omitempty"`
-	Channel          string        `json:"channel,omitempty"`       // of the one that was asked: the kind of all its channels, or auto
-	ChannelKinds     []string      `json:"channel_kinds,omitempty"` // of the one that was asked: those that it can make, the best first
+	Channels         *HostChannels `json:"channels,omitempty"` // of the one that was asked
+}
+
+// HostChannels are what carries packets to other hosts.
+type HostChannels struct {
+	Kind  string   `json:"kind"`  // of all of them, or auto
+	Kinds []string `json:"kinds"` // those that the host can make, the best first
+}
+
+func newHostChannels(h *api.Host) *HostChannels {
+	if h.GetChannel() == "" {
+		return nil
+	}
+	return &HostChannels{Kind: h.GetChannel(), Kinds: list(h.GetChannelKinds())}
+}
+
+// text tells what kinds of channels the host has, and can have.
+func (c *HostChannels) text() string {
+	if c == nil {
+		return ""
+	}
+	return c.Kind + " (it makes " + strings.Join(c.Kinds, ", ") + ")"
 }
 
 // HostControl is the connection of the host that was asked to another one.
@@ -93,7 +113,7 @@ func NewHost(h *api.Host) Host {
 		Directory: h.GetDirectory(), Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
 		CertificateUntil: utc(h.GetCertificateUntil()), Installation: h.GetInstallation(),
 		Since: utc(h.GetSince()), Control: newHostControl(h.GetControl()),
-		Channel: h.GetChannel(), ChannelKinds: h.GetChannelKinds(),
+		Channels: newHostChannels(h),
 	}
 }
 
@@ -107,14 +127,6 @@ func (a HostAddress) text() string {
 		text += ",priority=" + strconv.Itoa(int(a.Priority))
 	}
 	return text
-}
-
-// channels tells what kinds of channels the host has, and can have.
-func (h Host) channels() string {
-	if h.Channel == "" {
-		return ""
-	}
-	return h.Channel + " (it makes " + strings.Join(h.ChannelKinds, ", ") + ")"
 }
 
 func (h Host) addresses() []string { return convert(h.Addresses, HostAddress.text) }
@@ -192,7 +204,7 @@ func (d *HostDetail) Table(t *Table) {
 		{"control port", strconv.Itoa(int(h.Port))},
 		{"directory", directory},
 		{"endpoints", number(h.Endpoints)},
-		{"channels", h.channels()},
+		{"channels", h.Channels.text()},
 		{"version", h.Version},
 		{"key", h.Key},
 		{"joined", stamp(h.JoinedAt)},
