@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"sync"
 	"time"
 
@@ -86,12 +87,28 @@ func (i *Installation) hosts(ctx context.Context) ([]membership.Host, error) {
 	if c == nil || c.Freshness().Err == nil {
 		all, err := i.Membership.List(ctx)
 		if c == nil || !membership.IsUnavailable(err) {
-			return all, err
+			return i.withDirectory(all), err
 		}
 	}
 	seen := make(map[string]bool)
 	for _, h := range c.Hosts() {
 		seen[h.Name] = c.Seen(h.Name)
 	}
-	return i.Show(c.Hosts(), seen, c.Endpoints()), nil
+	return i.withDirectory(i.Show(c.Hosts(), seen, c.Endpoints())), nil
+}
+
+// withDirectory notes which hosts run a member of the directory: those at its addresses.
+func (i *Installation) withDirectory(all []membership.Host) []membership.Host {
+	at := make(map[string]bool)
+	for _, text := range i.DirectoryURLs() {
+		if u, err := url.Parse(text); err == nil {
+			at[u.Hostname()] = true
+		}
+	}
+	for n := range all {
+		for _, a := range all[n].Addresses {
+			all[n].Directory = all[n].Directory || at[a.Addr.String()]
+		}
+	}
+	return all
 }

@@ -243,7 +243,7 @@ func (t *tracer) control(context.Context) verdict {
 	c := t.g.Control(t.to.Host)
 	switch {
 	case c.Connected:
-		return fine("connected to %s, round trip %s, snapctl %s", c.Address, c.RoundTrip.Round(10*time.Microsecond), c.Version)
+		return fine("connected to %s, snapctl %s", c.Address, c.Version)
 	case c.Err != nil:
 		return failed(c.Remedy, "%s", c.Err)
 	}

@@ -185,7 +185,7 @@ func (d *HostDetail) Table(t *Table) {
 	}
 	control, remedy := "", ""
 	if c := h.Control; c.isUp() {
-		control = fmt.Sprintf("up since %s, at %s, round trip %s", stamp(c.Since), c.Address, Took(time.Duration(c.RoundTripUs)*time.Microsecond))
+		control = fmt.Sprintf("up since %s, at %s", stamp(c.Since), c.Address)
 	} else if c != nil {
 		control, remedy = "down", c.Remedy
 		if c.Error != "" {

@@ -147,10 +147,14 @@ func (d *hosts) counts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.until(ctx, "the client counts on", func() (bool, error) {
+	err = d.until(ctx, "the client counts on", func() (bool, error) {
 		n, err := d.counted(ctx)
 		return n >= before+20, err
 	})
+	if err != nil {
+		err = errors.Join(err, d.snapctl(ctx, "logs", "--tail", "5", "counter"), d.snapctl(ctx, "vem", "table"))
+	}
+	return err
 }
 
 // counted is how far the client has counted. It fails if a number is missing, or comes twice.

@@ -27,12 +27,18 @@ func main() {
 	clients := flag.Int("clients", 300, "how many clients stay connected")
 	rounds := flag.Int("rounds", 5, "how often redis is hibernated and woken")
 	clones := flag.Int("clones", 20, "how many clones are made of it")
-	hosts := flag.Bool("hosts", true, "whether there is a second part, with two hosts")
+	part := flag.Int("part", 0, "show this part only: 1 is one host, 2 is two hosts; 0: both")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	err := run(ctx, os.Stdout, *clients, *rounds, *clones)
-	if err == nil && *hosts {
+	var err error
+	if os.Geteuid() != 0 {
+		err = errors.New("namespaces and CRIU need root: try sudo make demo")
+	}
+	if err == nil && *part != 2 {
+		err = run(ctx, os.Stdout, *clients, *rounds, *clones)
+	}
+	if err == nil && *part != 1 {
 		err = severalHosts(ctx, os.Stdout)
 	}
 	if err != nil {
@@ -42,9 +48,6 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer, clients, rounds, clones int) (err error) {
-	if os.Geteuid() != 0 {
-		return errors.New("namespaces and CRIU need root: try sudo make demo")
-	}
 	h, err := host.Open(ctx, host.Config{Name: "demo"})
 	if err != nil {
 		return err
