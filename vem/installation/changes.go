@@ -52,6 +52,9 @@ func (i *Installation) endpointChanged(ctx context.Context, p *part, before, now
 		if !a.IsValid() {
 			continue
 		}
+		if owner.Host == p.identity.Host() {
+			p.mesh.Peering().Here(now.Network, a)
+		}
 		if err := p.mesh.Moved(ctx, now.Network, a, owner); err != nil {
 			i.opt.Log.WarnContext(ctx, "forget where an endpoint was", slog.String("endpoint", a.String()), slog.Any("error", err))
 		}

@@ -85,6 +85,30 @@ func (l locals) Epoch(network string, a netip.Addr) (uint64, bool) {
 	return 1, true
 }
 
+// All implements [peering.Locals].
+func (l locals) All(network string) (list []message.Endpoint) {
+	space, err := l.networks.Space(network)
+	if err != nil {
+		return nil
+	}
+	r := l.part.registrar.Load()
+	for _, e := range l.networks.Present() {
+		if e.Network != network {
+			continue
+		}
+		epoch := uint64(1)
+		if r != nil {
+			epoch = r.epoch(e)
+		}
+		for _, a := range []netip.Addr{e.Addr4, space.Pair(e.Addr4)} {
+			if a.IsValid() {
+				list = append(list, message.Endpoint{Address: a, Epoch: epoch})
+			}
+		}
+	}
+	return list
+}
+
 // desk answers what is about certificates.
 type desk struct{ wire.Desk }
 

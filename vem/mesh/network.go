@@ -113,7 +113,10 @@ func (n *Network) forget(list []netip.Addr) {
 
 // Here tells that an endpoint is on this host from now on, and how to get there is not to be
 // looked for: what waits for it is delivered.
-func (n *Network) Here(a netip.Addr) { n.forget([]netip.Addr{a}) }
+func (n *Network) Here(a netip.Addr) {
+	n.forget([]netip.Addr{a})
+	n.m.peering.Here(n.name, a)
+}
 
 // Left tells that an endpoint is not on this host any more.
 func (n *Network) Left(a netip.Addr) {

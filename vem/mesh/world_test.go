@@ -177,8 +177,32 @@ func (p *place) Disconnect(ctx context.Context, _ string, r message.DisconnectRe
 }
 
 // Reconcile implements [peering.Peers].
-func (p *place) Reconcile(context.Context, string, message.Table) (message.Table, bool, error) {
-	return message.Table{}, true, nil
+func (p *place) Reconcile(ctx context.Context, _ string, ours message.Table) (message.Table, bool, error) {
+	o, from := p.called()
+	t, err := o.Peering().Reconcile(ctx, from, flipped(ours))
+	return flipped(t), false, err
+}
+
+// flipped is a table as the other host sees its channel.
+func flipped(t message.Table) message.Table {
+	if t.Channel != nil {
+		c := *t.Channel
+		c.Local, c.Remote = c.Remote, c.Local
+		t.Channel = &c
+	}
+	return t
+}
+
+// All implements [peering.Locals].
+func (p *place) All(string) (list []message.Endpoint) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	for a, o := range p.w.owner {
+		if o.Host == p.h.Name() {
+			list = append(list, message.Endpoint{Address: a, Epoch: o.Epoch})
+		}
+	}
+	return list
 }
 
 // app is an endpoint's namespace.

@@ -70,7 +70,7 @@ func (t *tracer) build(ctx context.Context) (c Channel, routed bool, err error) 
 	}()
 	defer func() {
 		cancel()
-		<-sent
+		_ = <-sent // nobody waits for the answer any more
 	}()
 	for {
 		if c, routed, err = t.way(ctx); err != nil || routed {

@@ -39,6 +39,9 @@ func (p *Peering) Watch(ctx context.Context) {
 
 // sweep takes down what has been idle at a moment.
 func (n *Network) sweep(ctx context.Context, now time.Time) error {
+	for _, l := range n.strange() {
+		n.introduceSoon(l)
+	}
 	errs := []error{n.leaveAll(ctx)}
 	for _, m := range n.modules {
 		report, err := m.Report(ctx)

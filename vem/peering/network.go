@@ -121,6 +121,7 @@ func (n *Network) down(ctx context.Context, l *link, v version) error {
 	l.channel, l.version = nil, v
 	clear(l.routes)
 	clear(l.ours)
+	l.introduced = false
 	l.traffic = traffic{}
 	return nil
 }

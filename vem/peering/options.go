@@ -50,4 +50,6 @@ type Owners interface {
 type Locals interface {
 	// Epoch is the epoch with which this host has an endpoint; false if it does not have it.
 	Epoch(network string, a netip.Addr) (uint64, bool)
+	// All returns the endpoints that are in a network, with their addresses of both families.
+	All(network string) []message.Endpoint
 }

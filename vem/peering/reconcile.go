@@ -23,14 +23,7 @@ func (p *Peering) Reconcile(ctx context.Context, from message.Caller, theirs mes
 func (p *Peering) Met(ctx context.Context, host string) error {
 	var errs []error
 	for _, n := range p.all() {
-		if _, _, up := n.now(n.link(host)); !up {
-			continue
-		}
-		merged, equal, err := p.opt.Peers.Reconcile(ctx, host, n.table(host))
-		if err == nil && !equal {
-			_, err = n.merge(ctx, host, merged, host)
-		}
-		errs = append(errs, err)
+		errs = append(errs, n.introduce(ctx, n.link(host)))
 	}
 	return errors.Join(errs...)
 }
@@ -64,6 +57,7 @@ func (n *Network) merge(ctx context.Context, host string, theirs message.Table, 
 			n.setOurs(l, r.Address, epoch)
 		}
 	}
+	n.setAllOurs(l)
 	return n.table(host), errors.Join(errs...)
 }
 

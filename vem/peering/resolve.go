@@ -109,6 +109,9 @@ func (w *way) Prepare(ctx context.Context) error {
 
 // Open implements [slowpath.Way].
 func (w *way) Open(ctx context.Context) error {
+	if !w.n.isIntroduced(w.l) {
+		w.n.tryIntroduce(ctx, w.l)
+	}
 	release, err := w.l.take(ctx)
 	if err != nil {
 		return err

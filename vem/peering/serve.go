@@ -190,6 +190,7 @@ func (p *Peering) Switch(ctx context.Context, from message.Caller, r message.Swi
 func (p *Peering) Table(_ context.Context, from message.Caller, network string) (message.Table, error) {
 	t := message.Table{Network: network}
 	if n := p.network(network); n != nil {
+		n.setAllOurs(n.link(from.Host))
 		t = n.table(from.Host)
 	}
 	return t, nil

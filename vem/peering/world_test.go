@@ -137,6 +137,18 @@ func (h *host) Epoch(_ string, a netip.Addr) (uint64, bool) {
 	return o.Epoch, ok && o.Host == h.name
 }
 
+// All implements [Locals].
+func (h *host) All(string) (list []message.Endpoint) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	for a, o := range h.w.owner {
+		if o.Host == h.name {
+			list = append(list, message.Endpoint{Address: a, Epoch: o.Epoch})
+		}
+	}
+	return list
+}
+
 // call makes a call to another host, unless it is cut.
 func call[T any](h *host, to string, do func(*host, message.Caller) (T, error)) (T, error) {
 	h.w.mu.Lock()
