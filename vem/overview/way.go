@@ -63,26 +63,25 @@ func (c Channel) text() string {
 func (t *tracer) build(ctx context.Context) (c Channel, routed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	sent := make(chan error, 1)
+	done, unanswered := make(chan struct{}), error(nil)
 	go func() {
-		_, err := t.r.Echo(ctx, t.from.App, t.addr, Small)
-		sent <- err
+		defer close(done)
+		_, unanswered = t.r.Echo(ctx, t.from.App, t.addr, Small)
 	}()
 	defer func() {
 		cancel()
-		_ = <-sent // nobody waits for the answer any more
+		<-done
 	}()
 	for {
 		if c, routed, err = t.way(ctx); err != nil || routed {
 			return c, routed, err
 		}
 		select {
-		case err = <-sent:
-			sent <- err
-			if err == nil { // it is answered, so it had a way
-				c, routed, err = t.way(ctx)
+		case <-done:
+			if unanswered != nil {
+				return c, false, unanswered
 			}
-			return c, routed, err
+			return t.way(ctx) // it is answered, so it had one
 		default:
 		}
 		if !pause.For(ctx, lookAgain, nil) {

@@ -25,8 +25,8 @@ type link struct {
 	// is under way, and again that it is to be done once more then.
 	introduced, telling, again bool
 
-	last    message.Channel // as it was when it was up last, for people
-	since   time.Time       // when it came up, or went down; zero: before this process
+	last  message.Channel // as it was when it was up last, for people
+	since time.Time       // when it came up, or went down; zero: before this process
 }
 
 // route is an endpoint of the other host.
