@@ -87,10 +87,11 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
 		"vem/address", "vem/channel", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
-		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/pause", "vem/peering", "vem/slowpath", "vem/trust",
+		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust",
 	}},
 	{"vem/overview", []string{"vem/pause"}},
-	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/channel/vxlan", "vem/control/message", "vem/fabric", "vem/fabric/fastpath", "vem/peering", "vem/slowpath"}},
+	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/channel/vxlan", "vem/control/message", "vem/fabric", "vem/fabric/fastpath", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath"}},
+	{"vem/probe", []string{"vem/netns", "vem/pause"}},
 	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/pause", "vem/slowpath"}},
 	{"vem/membership/wire", []string{"vem/control", "vem/control/message", "vem/membership", "vem/trust"}},
 	{"vem/membership", []string{"vem/directory", "vem/pause", "vem/trust"}},

@@ -47,6 +47,7 @@
 //	channel    the ways between hosts that an endpoint's packets take
 //	vxlan      channels by the kernel's routes, for hosts without BPF
 //	slowpath   where packets wait that have no way to their endpoint yet
+//	probe      which ways between hosts work, and how large packets they carry
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
 //	mesh       connects the networks of this host with those of others, by the three above
 //	overview   what people are shown of all this

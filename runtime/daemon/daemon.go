@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,8 @@ type Options struct {
 	Version  string
 	Log      *slog.Logger
 	Metrics  *metrics.Address // where metrics are served; nil: nowhere
+	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
+	ProbeInterval time.Duration
 }
 
 // DefaultRunDir is where a daemon keeps what does not outlive the host's boot.

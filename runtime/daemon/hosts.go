@@ -23,6 +23,7 @@ func (d *Daemon) openHosts(ctx context.Context) (err error) {
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: vem.BootID(),
 		Local: networks{d.rooms.VEM}, Share: d.share, Run: d.tasks.Run, Log: d.log,
+		ProbeInterval: d.opt.ProbeInterval,
 	})
 	return err
 }

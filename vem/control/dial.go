@@ -83,6 +83,7 @@ type dialled struct {
 
 	raw     net.Conn
 	address Address
+	state   tls.ConnectionState
 	first   []byte // read already
 	closed  func() // nil, or told that the connection was closed
 }
@@ -196,11 +197,12 @@ func (d *dialer) greet(ctx context.Context, c *dialled) error {
 	defer stop()
 	conn := c.Conn.(*tls.Conn) //nolint:errcheck,forcetypeassert // connect has just made it
 	err := conn.HandshakeContext(ctx)
-	if err == nil && conn.ConnectionState().NegotiatedProtocol != alpn {
+	c.state = conn.ConnectionState()
+	if err == nil && c.state.NegotiatedProtocol != alpn {
 		err = errors.New("it does not speak HTTP/2")
 	}
 	if err == nil && d.verify != nil {
-		err = d.verify(conn.ConnectionState())
+		err = d.verify(c.state)
 	}
 	if err == nil {
 		c.first = make([]byte, 1)

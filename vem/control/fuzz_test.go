@@ -116,6 +116,7 @@ func (s strict) Switch(_ context.Context, c message.Caller, r message.SwitchRequ
 	s.name(r.Network)
 	s.offers(r.Offers)
 	s.check(r.Generation > 0, "generation", r.Generation)
+	s.check(r.Local.IsValid() == r.Remote.IsValid() && r.Local.Is4() == r.Remote.Is4(), "ends", r)
 	return message.Channel{}, nil
 }
 
@@ -240,7 +241,10 @@ func FuzzSwitch(f *testing.F) {
 	fuzzUnary(f, func(ctx context.Context, p *peerService, _ *joinService, m *pb.SwitchRequest) error {
 		_, err := p.Switch(ctx, m)
 		return err
-	}, message.ToSwitch(message.SwitchRequest{ID: message.NewID(), Network: "default", Offers: connectRequest().Offers, Generation: 1}))
+	}, message.ToSwitch(message.SwitchRequest{
+		ID: message.NewID(), Network: "default", Offers: connectRequest().Offers, Generation: 1,
+		Local: netip.MustParseAddr("192.0.2.1"), Remote: netip.MustParseAddr("192.0.2.2"),
+	}))
 }
 
 func FuzzDisconnect(f *testing.F) {

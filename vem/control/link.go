@@ -342,7 +342,7 @@ func (l *link) status() Status {
 	defer l.mu.Unlock()
 	s := Status{Host: l.host, Connected: l.greeted, Greeting: l.greeting, Err: l.err}
 	if l.greeted && l.current != nil {
-		s.Address, s.Since = l.current.address, l.since
+		s.Address, s.Since, s.TLS = l.current.address, l.since, &l.current.state
 	}
 	return s
 }

@@ -139,6 +139,8 @@ type Status struct {
 	// Address is where the host answers, and Since from when on; if it is connected.
 	Address Address
 	Since   time.Time
+	// TLS is the state of its connection, likewise.
+	TLS *tls.ConnectionState
 	// Greeting is what it said last, if it ever did.
 	Greeting message.Greeting
 	// Err is why it is not connected: an *UnreachableError or a *VersionError, or nil if that is

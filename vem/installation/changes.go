@@ -4,11 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"slices"
 
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // hostChanged goes by what the directory says of another host.
@@ -24,18 +25,31 @@ func (i *Installation) hostChanged(ctx context.Context, p *part, h *directory.Ho
 		}
 		return
 	}
-	var at []netip.Addr
+	var at []mesh.Remote
 	var ways []control.Address
-	list := slices.Clone(h.Underlays)
-	slices.SortStableFunc(list, func(a, b directory.Underlay) int { return a.Priority - b.Priority })
-	for _, u := range list {
-		at = append(at, u.Addr)
-		ways = append(ways, control.Address{To: netip.AddrPortFrom(u.Addr, h.Port), Priority: u.Priority})
+	for _, u := range h.Underlays {
+		to := netip.AddrPortFrom(u.Addr, h.Port)
+		at = append(at, mesh.Remote{Addr: to, Priority: u.Priority})
+		ways = append(ways, control.Address{To: to, Priority: u.Priority})
 	}
+	i.setReach(ctx, p, h.Name, ways)
 	p.mesh.SetHost(h.Name, at)
-	if err := p.peers.Set(h.Name, ways); err != nil {
-		i.opt.Log.ErrorContext(ctx, "the addresses of a host can't be used", slog.String("host", h.Name), slog.Any("error", err))
+}
+
+func (i *Installation) setReach(ctx context.Context, p *part, host string, ways []control.Address) {
+	if err := p.peers.Set(host, ways); err != nil {
+		i.opt.Log.ErrorContext(ctx, "the addresses of a host can't be used", slog.String("host", host), slog.Any("error", err))
 	}
+}
+
+// askAt has a host asked at these addresses, the best first: what is under way by another one goes
+// on by them.
+func (i *Installation) askAt(ctx context.Context, p *part, host string, at []netip.AddrPort) {
+	var ways []control.Address
+	for n, to := range at {
+		ways = append(ways, control.Address{To: to, Priority: n})
+	}
+	i.setReach(ctx, p, host, ways)
 }
 
 // endpointChanged goes by what the directory says of an endpoint.
@@ -61,10 +75,16 @@ func (i *Installation) endpointChanged(ctx context.Context, p *part, before, now
 	}
 }
 
-// met compares tables with a host that is there again.
+// met compares tables with a host that is there again, and probes ways to it by what only both
+// know.
 func (i *Installation) met(p *part, s control.Status) {
 	if !s.Connected {
 		return
+	}
+	if k, err := probe.NewKey(*s.TLS); err != nil {
+		i.opt.Log.Error("the ways to a host are not probed", slog.String("host", s.Host), slog.Any("error", err))
+	} else {
+		p.mesh.AskBy(s.Host, k)
 	}
 	i.opt.Run(func(ctx context.Context) {
 		if err := p.mesh.Met(ctx, s.Host); err != nil && ctx.Err() == nil {

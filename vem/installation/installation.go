@@ -6,8 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,6 +22,7 @@ import (
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/pause"
+	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // Options are what an installation works with. All are required.
@@ -32,7 +33,9 @@ type Options struct {
 	Exe     string
 	Version string // of snapctl
 	Boot    string // another one after the host was started again
-	Local   Networks
+	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
+	ProbeInterval time.Duration
+	Local         Networks
 	// Share has other hosts share all networks of this host by a mesh, from now on.
 	Share func(context.Context, *mesh.Mesh) error
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
@@ -189,8 +192,10 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	p.mesh = mesh.New(mesh.Options{
 		Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
+		Probe: probe.Options{Port: i.placeNow().Port, Interval: i.opt.ProbeInterval},
+		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})
-	desk := &desk{wire.Desk{Membership: i.Membership}}
+	desk := &desk{wire.Desk{Membership: i.Membership}, p.mesh, i.opt.Log}
 	p.server, err = control.NewServer(life, control.ServerOptions{
 		Self: self, TLS: p.identity.Server(check), PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log,
 		Handlers: control.Handlers{Hosts: desk, Joins: desk, Owners: p, Channels: p.mesh.Peering()},
@@ -206,31 +211,15 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if err != nil {
 		p.server.Close()
 		p.peers.Close()
+		p.mesh.Close()
 		return err
 	}
 	i.part.Store(p)
+	i.opt.Run(p.mesh.Run)
 	i.opt.Run(func(ctx context.Context) { i.watchUnderlay(ctx, p) })
 	i.opt.Run(p.mesh.Peering().Watch)
 	i.opt.Run(func(ctx context.Context) { i.follow(ctx, p) })
 	return nil
-}
-
-// watchUnderlay tells the mesh where this host is, until ctx ends: devices and addresses may come
-// after the daemon, and go.
-func (i *Installation) watchUnderlay(ctx context.Context, p *part) {
-	var told []mesh.Underlay
-	for {
-		if now := underlay(i.placeNow().Addresses); !slices.Equal(now, told) {
-			if err := p.mesh.SetUnderlay(ctx, now); err != nil {
-				i.opt.Log.WarnContext(ctx, "use the addresses of this host for channels", slog.Any("error", err))
-			} else {
-				told = now
-			}
-		}
-		if !pause.For(ctx, again, nil) {
-			return
-		}
-	}
 }
 
 // serve listens for other hosts at the addresses of this one, also those that are not there yet.
@@ -368,6 +357,7 @@ func (i *Installation) Close() error {
 	if p := i.part.Load(); p != nil {
 		p.server.Close()
 		p.peers.Close()
+		p.mesh.Close()
 	}
 	return errors.Join(i.Membership.Close(), i.directories.close())
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/probe"
 	"github.com/snapctl/snapctl/vem/slowpath"
 	"github.com/snapctl/snapctl/vem/trust"
 )
@@ -109,11 +111,23 @@ func (l locals) All(network string) (list []message.Endpoint) {
 	return list
 }
 
-// desk answers what is about certificates.
-type desk struct{ wire.Desk }
+// desk answers what is about certificates, and lets hosts that greet this one probe it.
+type desk struct {
+	wire.Desk
+
+	mesh *mesh.Mesh
+	log  *slog.Logger
+}
 
 // Greeted implements [control.Hosts].
-func (*desk) Greeted(message.Caller, message.Greeting) {}
+func (d *desk) Greeted(from message.Caller, _ message.Greeting) {
+	k, err := probe.NewKey(*from.TLS)
+	if err != nil {
+		d.log.Error("the probes of a host are not answered", slog.String("host", from.Host), slog.Any("error", err))
+		return
+	}
+	d.mesh.AnswerTo(from.Host, k)
+}
 
 func peerOf(cs tls.ConnectionState) (string, bool) {
 	p, ok := trust.PeerOf(cs)

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // Options are what a mesh works with.
@@ -31,7 +33,13 @@ type Options struct {
 	Queues Queues
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
 	Run func(func(context.Context))
-	Log *slog.Logger // nil: discard
+	// Probe is how ways to other hosts are probed: Port is that of this host, Interval how often,
+	// and NS where the underlay is.
+	Probe probe.Options
+	// Reach is told at which addresses of a host it is to be asked, the best first, whenever that
+	// changes; nil: nobody is told. It must return soon.
+	Reach func(host string, at []netip.AddrPort)
+	Log   *slog.Logger // nil: discard
 }
 
 // Queues keeps descriptors of the queues in which packets wait that have no way yet, beyond the
@@ -46,27 +54,31 @@ type Queues interface {
 
 // Underlay is an address of this host that other hosts reach.
 type Underlay struct {
-	Device string
-	Prefix netip.Prefix // the address, and how many bits of it are those of the link
+	Device   string
+	Index    int          // of the device
+	MTU      int          // likewise
+	Prefix   netip.Prefix // the address, and how many bits of it are those of the link
+	Priority int          // the lower, the sooner
 }
 
-// Pair is a way to another host on the underlay.
-type Pair struct {
-	Host          string
-	Local, Remote netip.Addr
+// Remote is an address of another host.
+type Remote struct {
+	Addr     netip.AddrPort // the port is that of its control channel
+	Priority int            // the lower, the sooner
 }
 
 // Mesh is this host's part. Its methods may be called at the same time.
 type Mesh struct {
 	opt     Options
 	peering *peering.Peering
+	prober  *probe.Prober
 
 	changing sync.Mutex // held while the networks are told of the underlay, one change at a time
 
 	mu       sync.Mutex // guards what follows
 	underlay []Underlay
-	hosts    map[string][]netip.Addr // the others' addresses on the underlay, the best first
-	silent   map[Pair]bool           // ways that nothing comes through
+	hosts    map[string][]Remote // the others' addresses on the underlay, the best first
+	judged   map[string]*verdict // by host
 	networks map[string]*Network
 	only     channel.Kind // see Options
 }
@@ -76,17 +88,33 @@ func New(opt Options) *Mesh {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{opt: opt, hosts: make(map[string][]netip.Addr), silent: make(map[Pair]bool), networks: make(map[string]*Network), only: opt.Only}
+	m := &Mesh{opt: opt, hosts: make(map[string][]Remote), judged: make(map[string]*verdict), networks: make(map[string]*Network), only: opt.Only}
+	opt.Probe.Changed, opt.Probe.Log = m.judge, opt.Log
+	m.prober = probe.New(opt.Probe)
 	m.peering = peering.New(peering.Options{
-		Self: opt.Self, Peers: opt.Peers, Owners: opt.Owners, Locals: opt.Locals, Idle: opt.Idle, Run: opt.Run, Log: opt.Log,
+		Self: opt.Self, Peers: opt.Peers, Owners: opt.Owners, Locals: opt.Locals, Idle: opt.Idle, Run: opt.Run, Log: opt.Log, Changed: m.judge,
 	})
 	return m
 }
 
+// Run probes the ways to hosts that there are channels to, until ctx ends.
+func (m *Mesh) Run(ctx context.Context) { m.prober.Run(ctx) }
+
+// Close ends probing. The networks are closed by themselves.
+func (m *Mesh) Close() { m.prober.Close() }
+
+// AskBy gives the key by which the ways to a host are probed, and AnswerTo one by which that host
+// probes them: see [probe.NewKey].
+func (m *Mesh) AskBy(host string, k probe.Key) { m.prober.AskBy(host, k) }
+
+// AnswerTo is described at AskBy.
+func (m *Mesh) AnswerTo(host string, k probe.Key) { m.prober.AnswerTo(host, k) }
+
 // Peering answers what other hosts ask about channels.
 func (m *Mesh) Peering() *peering.Peering { return m.peering }
 
-// SetUnderlay says where this host is, now and whenever that changes.
+// SetUnderlay says where this host is, now and whenever that changes: channels from an address
+// that it has no more take another one at once.
 func (m *Mesh) SetUnderlay(ctx context.Context, list []Underlay) error {
 	m.changing.Lock()
 	defer m.changing.Unlock()
@@ -97,43 +125,43 @@ func (m *Mesh) SetUnderlay(ctx context.Context, list []Underlay) error {
 	for _, n := range m.all() {
 		errs = append(errs, n.setUnderlay(ctx, m.here()))
 	}
+	var locals []probe.Local
+	for _, u := range list {
+		locals = append(locals, probe.Local{Addr: u.Prefix.Addr(), Device: u.Device, Index: u.Index, MTU: u.MTU})
+	}
+	errs = append(errs, m.prober.SetUnderlay(ctx, locals))
+	for _, host := range m.knownHosts() {
+		m.judge(host)
+	}
 	return errors.Join(errs...)
 }
 
-// SetHost says where another host is, now and whenever that changes.
-func (m *Mesh) SetHost(host string, at []netip.Addr) {
+func (m *Mesh) knownHosts() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.hosts))
+}
+
+// SetHost says where another host is, now and whenever that changes.
+func (m *Mesh) SetHost(host string, at []Remote) {
+	m.mu.Lock()
 	m.hosts[host] = slices.Clone(at)
+	slices.SortStableFunc(m.hosts[host], func(a, b Remote) int { return cmp.Compare(a.Priority, b.Priority) })
+	if v := m.judged[host]; v != nil {
+		v.told = nil
+	}
+	m.mu.Unlock()
+	m.judge(host)
 }
 
 // RemoveHost takes all channels to a host away that is of the installation no more.
 func (m *Mesh) RemoveHost(ctx context.Context, host string) error {
 	m.mu.Lock()
 	delete(m.hosts, host)
-	maps.DeleteFunc(m.silent, func(p Pair, _ bool) bool { return p.Host == host })
+	delete(m.judged, host)
 	m.mu.Unlock()
+	m.prober.Forget(host)
 	return m.peering.Forget(ctx, host)
-}
-
-// Found says whether packets come through by a way to another host, now and whenever that
-// changes. Channels by a way that is silent are given another one; with prefer, channels are given
-// the best way that works, though theirs does.
-func (m *Mesh) Found(ctx context.Context, way Pair, works, prefer bool) error {
-	m.mu.Lock()
-	if works {
-		delete(m.silent, way)
-	} else {
-		m.silent[way] = true
-	}
-	m.mu.Unlock()
-	return m.peering.Refit(ctx, way.Host, prefer)
-}
-
-func (m *Mesh) works(host string, local, remote netip.Addr) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.silent[Pair{host, local, remote}]
 }
 
 // Moved tells that the directory has another owner for an endpoint of a network, or has one at all.
@@ -180,10 +208,13 @@ func (m *Mesh) all() (list []*Network) {
 }
 
 // sources are the addresses that a host may send from.
-func (m *Mesh) sources(host string) []netip.Addr {
+func (m *Mesh) sources(host string) (list []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.hosts[host])
+	for _, r := range m.hosts[host] {
+		list = append(list, r.Addr.Addr())
+	}
+	return list
 }
 
 // onLink tells whether another host's address is on the link that one of this host's is on.
@@ -201,7 +232,7 @@ func (m *Mesh) offers(host string) (list []message.Offer) {
 	for _, kind := range kinds {
 		o := message.Offer{Module: kind.String(), MTU: fabric.DefaultMTU}
 		for _, u := range m.underlay {
-			linked := slices.ContainsFunc(m.hosts[host], u.Prefix.Contains)
+			linked := slices.ContainsFunc(m.hosts[host], func(r Remote) bool { return u.Prefix.Contains(r.Addr.Addr()) })
 			if linked || kind != channel.Direct {
 				o.Underlay = append(o.Underlay, netip.AddrPortFrom(u.Prefix.Addr(), 0))
 			}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
@@ -127,6 +126,7 @@ func TestRestart(t *testing.T) {
 		p.leave()
 		w.echo(c, "without "+p.h.Name())
 		p.open()
+		w.meet()
 		w.echo(c, "with "+p.h.Name())
 	}
 	list, err := w.alpha.Peering().Channels(t.Context())
@@ -169,50 +169,4 @@ func TestWaitsForDaemon(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.DeepEquals(got[:n], []byte{i}))
 	}
-}
-
-// A cable is pulled under a connection, which goes on over the other one, and back.
-func TestCableIsPulled(t *testing.T) {
-	testenv.Need(t, testenv.Root)
-	w := newWorld(t)
-	a, b := w.alpha.attach(2), w.beta.attach(66)
-	b.serve()
-	c, err := a.dial(b.ep.Addr4)
-	qt.Assert(t, qt.IsNil(err))
-	defer c.Close()
-	w.echo(c, "over the first cable")
-	for _, up := range []bool{false, true} {
-		for _, p := range []*place{w.alpha, w.beta} {
-			w.pull(p, up)
-			o := w.other(p)
-			way := Pair{o.h.Name(), p.at[0].Prefix.Addr(), o.at[0].Prefix.Addr()}
-			qt.Assert(t, qt.IsNil(p.Found(t.Context(), way, up, up)))
-		}
-		w.echo(c, "over the other one")
-		for _, p := range []*place{w.alpha, w.beta} {
-			list, err := p.Peering().Channels(t.Context())
-			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.HasLen(list, 1))
-			want := p.at[1]
-			if up {
-				want = p.at[0]
-			}
-			qt.Check(t, qt.Equals(list[0].Channel.Local.Addr(), want.Prefix.Addr()))
-		}
-	}
-}
-
-// pull takes a host's end of the first cable down, or up.
-func (w *world) pull(p *place, up bool) {
-	w.t.Helper()
-	qt.Assert(w.t, qt.IsNil(p.h.Do(func() error {
-		l, err := netlink.LinkByName(p.at[0].Device)
-		if err != nil {
-			return err
-		}
-		if up {
-			return netlink.LinkSetUp(l)
-		}
-		return netlink.LinkSetDown(l)
-	})))
 }

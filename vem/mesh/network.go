@@ -47,7 +47,8 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.P
 		return err
 	}
 	resolver, err := m.peering.Add(ctx, peering.Join{
-		Name: n.name, Modules: n.modules, Offers: n.offers, OnLink: m.onLink, Sources: m.sources, Works: m.works, Gone: n.forget,
+		Name: n.name, Modules: n.modules, Offers: n.offers, OnLink: m.onLink, Sources: m.sources, Gone: n.forget,
+		Works: m.works, MTU: m.mtu, Compare: m.compare,
 	})
 	if err != nil {
 		return err

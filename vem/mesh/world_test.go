@@ -2,8 +2,14 @@ package mesh
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -16,10 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/testenv/underlay"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/probe"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
@@ -28,57 +36,100 @@ var (
 	prefix6 = netip.MustParsePrefix("fd77::/64")
 )
 
-// world is two scratch hosts with two cables between them, whose control channel is function calls.
+// world is two scratch hosts on two networks, whose control channel is function calls.
 // All else is real.
 type world struct {
 	t           *testing.T
 	alpha, beta *place
+	nets        [2]*underlay.Network
 
 	mu    sync.Mutex // guards what follows
 	owner map[netip.Addr]peering.Owner
 	calls int // from host to host
-
-	running sync.WaitGroup
 }
-
-// run runs what goes on beside requests, until the test ends.
-func (w *world) run(f func(context.Context)) { w.running.Go(func() { f(w.t.Context()) }) }
 
 // place is one of the hosts.
 type place struct {
 	w   *world
 	h   *host.Host
 	cfg fabric.Config
-	at  []Underlay // one for each cable
 	f   *fabric.Fabric
 	*Mesh
 	net   *Network
 	queue *os.File // that the holder keeps
+
+	ports []*underlay.Port // one on each network
+	end   context.CancelFunc
+	wait  sync.WaitGroup // what goes on beside
 }
 
 func newWorld(t *testing.T, plain ...string) *world {
 	t.Helper()
+	return newWorldOf(t, [2]int{1500, 1500}, plain...)
+}
+
+// newWorldOf has networks of some MTU.
+func newWorldOf(t *testing.T, mtus [2]int, plain ...string) *world {
+	t.Helper()
 	w := &world{t: t, owner: make(map[netip.Addr]peering.Owner)}
 	w.alpha, w.beta = w.place("alpha", plain), w.place("beta", plain)
-	for i, p := range []string{"192.0.2.0/24", "198.51.100.0/24"} {
-		prefix, device := netip.MustParsePrefix(p), fmt.Sprintf("link%d", i+1)
-		link, err := w.alpha.h.Link(t.Context(), w.beta.h, prefix)
+	u := underlay.New(t)
+	for i, prefix := range []string{"192.0.2.0/24", "198.51.100.0/24"} {
+		var err error
+		w.nets[i], err = u.Network(underlay.NetworkConfig{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}, MTU: mtus[i]})
 		qt.Assert(t, qt.IsNil(err))
-		w.alpha.at = append(w.alpha.at, Underlay{Device: device, Prefix: netip.PrefixFrom(link.A, prefix.Bits())})
-		w.beta.at = append(w.beta.at, Underlay{Device: device, Prefix: netip.PrefixFrom(link.B, prefix.Bits())})
+		for _, p := range []*place{w.alpha, w.beta} {
+			port, err := w.nets[i].Attach(t.Context(), p.h, underlay.PortConfig{})
+			qt.Assert(t, qt.IsNil(err))
+			p.ports = append(p.ports, port)
+		}
 	}
 	for _, p := range []*place{w.alpha, w.beta} {
 		p.open()
 		t.Cleanup(func() {
+			p.stop()
 			ctx := context.WithoutCancel(t.Context())
-			w.running.Wait()
 			qt.Check(t, qt.IsNil(p.net.Close(ctx)))
 			qt.Check(t, qt.IsNil(p.f.Delete(ctx)))
 			qt.Check(t, qt.IsNil(p.f.Close()))
 			qt.Check(t, qt.IsNil(p.queue.Close()))
 		})
 	}
+	w.meet()
 	return w
+}
+
+// meet gives both hosts keys by which they probe each other, as a connection between them does.
+func (w *world) meet() {
+	for _, p := range []*place{w.alpha, w.beta} {
+		client, server := handshake(w.t)
+		ask, err := probe.NewKey(client)
+		qt.Assert(w.t, qt.IsNil(err))
+		answer, err := probe.NewKey(server)
+		qt.Assert(w.t, qt.IsNil(err))
+		o := w.other(p)
+		o.AnswerTo(p.h.Name(), answer)
+		p.AskBy(o.h.Name(), ask)
+	}
+}
+
+// handshake returns both ends of a connection.
+func handshake(t *testing.T) (client, server tls.ConnectionState) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	qt.Assert(t, qt.IsNil(err))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	qt.Assert(t, qt.IsNil(err))
+	a, b := net.Pipe()
+	c := tls.Client(a, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}) //nolint:gosec // who it is does not matter here
+	s := tls.Server(b, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true})
+	done := make(chan error, 1)
+	go func() { done <- s.HandshakeContext(t.Context()) }()
+	qt.Assert(t, qt.IsNil(c.HandshakeContext(t.Context())))
+	qt.Assert(t, qt.IsNil(<-done))
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return c.ConnectionState(), s.ConnectionState()
 }
 
 // place makes a host, without BPF if it is named in plain.
@@ -104,25 +155,61 @@ func (p *place) open() {
 	var err error
 	p.f, err = fabric.Open(t.Context(), p.cfg)
 	qt.Assert(t, qt.IsNil(err))
-	p.Mesh = New(Options{Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: p.w.run})
-	qt.Assert(t, qt.IsNil(p.SetUnderlay(t.Context(), p.at)))
-	o := p.w.other(p)
-	p.SetHost(o.h.Name(), o.addresses())
+	ctx, end := context.WithCancel(t.Context())
+	p.end = end
+	p.Mesh = New(Options{
+		Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { p.wait.Go(func() { f(ctx) }) },
+		Probe: probe.Options{Port: 7077, Interval: interval, NS: p.h.Net()},
+	})
+	p.wait.Go(func() { p.Run(ctx) })
+	p.look()
+	p.SetHost(p.w.other(p).h.Name(), p.w.other(p).remotes())
 	p.net, err = p.Open(t.Context(), "default", p.f, []netip.Prefix{prefix4, prefix6})
 	qt.Assert(t, qt.IsNil(err))
 }
 
-// addresses are those of the host on the underlay.
-func (p *place) addresses() (list []netip.Addr) {
-	for _, u := range p.at {
-		list = append(list, u.Prefix.Addr())
+// interval is how often the hosts probe.
+const interval = 250 * time.Millisecond
+
+// look tells the mesh where the host is now, as a daemon does: the first network is the better one.
+func (p *place) look() {
+	t := p.w.t
+	t.Helper()
+	var at []Underlay
+	qt.Assert(t, qt.IsNil(p.h.Do(func() error {
+		for i, port := range p.ports {
+			d, err := net.InterfaceByName(port.Device())
+			if err != nil {
+				return err
+			}
+			if d.Flags&net.FlagRunning != 0 {
+				at = append(at, Underlay{Device: d.Name, Index: d.Index, MTU: d.MTU, Prefix: netip.PrefixFrom(port.Addr4(), 24), Priority: 10 * i})
+			}
+		}
+		return nil
+	})))
+	qt.Assert(t, qt.IsNil(p.SetUnderlay(t.Context(), at)))
+}
+
+// remotes are where others find the host.
+func (p *place) remotes() (list []Remote) {
+	for i, port := range p.ports {
+		list = append(list, Remote{Addr: netip.AddrPortFrom(port.Addr4(), 7077), Priority: 10 * i})
 	}
 	return list
+}
+
+// stop ends what goes on beside.
+func (p *place) stop() {
+	p.end()
+	p.wait.Wait()
+	p.prober.Close()
 }
 
 // leave is the daemon's end.
 func (p *place) leave() {
 	p.w.t.Helper()
+	p.stop()
 	qt.Assert(p.w.t, qt.IsNil(p.net.Leave()))
 	qt.Assert(p.w.t, qt.IsNil(p.f.Close()))
 }
@@ -165,6 +252,7 @@ func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest)
 // Switch implements [peering.Peers].
 func (p *place) Switch(ctx context.Context, _ string, r message.SwitchRequest) (message.Channel, error) {
 	o, from := p.called()
+	r.Local, r.Remote = r.Remote, r.Local
 	c, err := o.Peering().Switch(ctx, from, r)
 	c.Local, c.Remote = c.Remote, c.Local
 	return c, err

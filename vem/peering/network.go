@@ -23,7 +23,9 @@ type Network struct {
 	onLink  func(local, remote netip.Addr) bool
 	sources func(host string) []netip.Addr
 	gone    func([]netip.Addr)
-	works   func(host string, local, remote netip.Addr) bool
+	works   func(host string, w Way) bool
+	mtu     func(host string, w Way) int
+	compare func(host string, a, b Way) int
 	modules []channel.Module
 	kinds   map[string]carrier // what makes channels of a kind, by the kind's name
 
@@ -36,6 +38,13 @@ type carrier struct {
 	channel.Module
 
 	kind channel.Kind
+}
+
+// changed tells that the channel to a host has come, has gone, or goes another way.
+func (n *Network) changed(host string) {
+	if n.p.opt.Changed != nil {
+		n.p.opt.Changed(host)
+	}
 }
 
 // link returns what there is with a host, which may be nothing yet.
@@ -73,22 +82,16 @@ func (n *Network) up(ctx context.Context, l *link, c message.Channel, v version)
 	case !v.newer(seen):
 		return errOutdated
 	}
-	m, ok := n.kinds[c.Module]
-	if !ok {
-		return fmt.Errorf("channel to host %s: this host makes none of kind %q", l.host, c.Module)
+	if err := n.set(ctx, l, c); err != nil {
+		return err
 	}
-	err := m.SetHost(ctx, channel.Host{
-		Name: l.host, Kind: m.kind, Local: c.Local.Addr(), Remote: c.Remote.Addr(), Accept: m.Kinds(),
-		Sources: slices.DeleteFunc(n.sources(l.host), func(a netip.Addr) bool { return a == c.Remote.Addr() }),
-	})
-	if err != nil {
-		return fmt.Errorf("channel to host %s: %w", l.host, err)
-	}
+	m := n.kinds[c.Module]
 	if old := n.kinds[was.Module]; isUp && old.Module != m.Module {
 		if err := n.begin(ctx, l, old, m, v); err != nil {
 			return err
 		}
 	}
+	defer n.changed(l.host)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !isUp {
@@ -113,6 +116,7 @@ func (n *Network) down(ctx context.Context, l *link, v version) error {
 			return fmt.Errorf("take channel to host %s down: %w", l.host, err)
 		}
 	}
+	defer n.changed(l.host)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if isUp {
@@ -142,6 +146,7 @@ func (n *Network) forget(ctx context.Context, host string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	defer n.changed(host)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.links, host)

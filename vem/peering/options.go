@@ -19,7 +19,10 @@ type Options struct {
 	Idle time.Duration
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
 	Run func(func(context.Context))
-	Log *slog.Logger
+	// Changed is told that channels to a host have come, have gone, or go another way; nil: nobody
+	// is. It must return at once.
+	Changed func(host string)
+	Log     *slog.Logger
 }
 
 // DefaultIdle is how long a channel stays up that nobody uses.

@@ -45,9 +45,12 @@ type Join struct {
 	// Gone is told of endpoints of other hosts to which no way leads any more: what the slow path
 	// knows of them is not right any more, see [slowpath.Path.Forget]. It must return at once.
 	Gone func([]netip.Addr)
-	// Works tells whether packets get from this host's address to another host's, as far as is
-	// known.
-	Works func(host string, local, remote netip.Addr) bool
+	// Works tells whether packets get to a host by a way, and back, as far as is known.
+	Works func(host string, w Way) bool
+	// MTU is how large packets get to a host by a way; 0: as large as the device sends them.
+	MTU func(host string, w Way) int
+	// Compare orders the ways to a host, the best first, as that host does too.
+	Compare func(host string, a, b Way) int
 	// Sources are all addresses that another host may send from.
 	Sources func(host string) []netip.Addr
 }
@@ -55,7 +58,10 @@ type Join struct {
 // Add has a network take part until Remove. It takes up what the modules have of an earlier
 // process: that traffic never stopped.
 func (p *Peering) Add(ctx context.Context, j Join) (*Network, error) {
-	n := &Network{p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, gone: j.Gone, kinds: make(map[string]carrier), links: make(map[string]*link)}
+	n := &Network{
+		p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, mtu: j.MTU, compare: j.Compare, gone: j.Gone,
+		kinds: make(map[string]carrier), links: make(map[string]*link),
+	}
 	for _, m := range j.Modules {
 		n.modules = append(n.modules, m)
 		for _, k := range m.Kinds() {
@@ -66,8 +72,11 @@ func (p *Peering) Add(ctx context.Context, j Join) (*Network, error) {
 		return nil, err
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.networks[j.Name] = n
+	p.mu.Unlock()
+	for _, l := range n.allLinks() {
+		n.changed(l.host)
+	}
 	return n, nil
 }
 

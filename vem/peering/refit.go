@@ -1,42 +1,133 @@
 package peering
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 
+	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
 )
 
-// Refit looks at all channels to a host anew, after it has become known that packets get there by
-// other addresses than before: a channel whose own addresses do not work is given others, with
-// all its routes by one change of the kernel's. Endpoints are not told; what was underway is lost,
-// as on any network, and sent again.
-//
-// With prefer, a channel whose addresses work is given better ones too, if there are any.
-func (p *Peering) Refit(ctx context.Context, host string, prefer bool) error {
-	var errs []error
+// Way is a way to another host: an address of each on the underlay.
+type Way struct{ Local, Remote netip.Addr }
+
+// String returns "192.0.2.1 to 192.0.2.2".
+func (w Way) String() string { return w.Local.String() + " to " + w.Remote.String() }
+
+// Ways are the ways that the channels to a host take, each once.
+func (p *Peering) Ways(host string) map[Way]bool {
+	found := make(map[Way]bool)
 	for _, n := range p.all() {
-		errs = append(errs, n.refit(ctx, n.link(host), prefer))
+		if c, _, up := n.now(n.link(host)); up {
+			found[wayOf(c)] = true
+		}
+	}
+	return found
+}
+
+func wayOf(c message.Channel) Way { return Way{c.Local.Addr(), c.Remote.Addr()} }
+
+// Refit has the channels to a host take other ways: choose is given the way of each, and returns
+// the one that it is to take. Where that is another one, the other host is asked to agree; it
+// takes part in the choice if the way does not work as it sees it. All routes of a channel change
+// by one change of the kernel's. Endpoints are not told; what was underway is lost, as on any
+// network, and sent again.
+func (p *Peering) Refit(ctx context.Context, host string, choose func(Way) Way) error {
+	return p.eachUp(host, func(n *Network, l *link) error { return n.refit(ctx, l, choose) })
+}
+
+// Resize has the channels to a host carry packets as large as their ways do now.
+func (p *Peering) Resize(ctx context.Context, host string) error {
+	return p.eachUp(host, func(n *Network, l *link) error { return n.resize(ctx, l) })
+}
+
+// maxAtOnce is in how many networks channels are changed at the same time.
+const maxAtOnce = 16
+
+// eachUp calls fn for the channels to a host in all networks, several at the same time.
+func (p *Peering) eachUp(host string, fn func(*Network, *link) error) error {
+	turns, done, count := make(chan struct{}, maxAtOnce), make(chan error), 0
+	for _, n := range p.all() {
+		l := n.link(host)
+		if _, _, up := n.now(l); !up {
+			continue
+		}
+		count++
+		go func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			done <- fn(n, l)
+		}()
+	}
+	var errs []error
+	for range count {
+		errs = append(errs, <-done)
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Network) refit(ctx context.Context, l *link, prefer bool) error {
+func (n *Network) refit(ctx context.Context, l *link, choose func(Way) Way) error {
 	now, seen, up := n.now(l)
-	if !up || !prefer && n.works(l.host, now.Local.Addr(), now.Remote.Addr()) {
+	if !up {
 		return nil
 	}
-	c, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{Network: n.name, Generation: seen.generation + 1, Offers: n.offers(l.host)})
-	if err != nil {
-		return err
+	want := choose(wayOf(now))
+	if want == wayOf(now) {
+		return nil
 	}
+	c, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{
+		Network: n.name, Generation: seen.generation + 1, Offers: n.offers(l.host), Local: want.Local, Remote: want.Remote,
+	})
+	if err != nil {
+		return fmt.Errorf("have the channel to host %s in network %s go from %s to %s: %w", l.host, n.name, want.Local, want.Remote, err)
+	}
+	err = n.upNow(ctx, l, c, version{c.Generation, n.p.opt.Self})
+	if errors.Is(err, errOutdated) {
+		return nil // the other host has changed it at the same time
+	}
+	return cmp.Or(err, n.confirm(ctx, l, c))
+}
+
+// resize gives the module the size of the channel's way, if that is another one than before.
+func (n *Network) resize(ctx context.Context, l *link) error {
 	release, err := l.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := n.up(ctx, l, c, version{c.Generation, n.p.opt.Self}); !errors.Is(err, errOutdated) {
-		return err
+	c, _, up := n.now(l)
+	if !up || n.mtu(l.host, wayOf(c)) == l.mtu {
+		return nil
 	}
-	return nil // the other host has changed it at the same time
+	return n.set(ctx, l, c)
+}
+
+// set makes the channel of a link in its module, or changes it. The caller has the link's turn.
+func (n *Network) set(ctx context.Context, l *link, c message.Channel) error {
+	m, ok := n.kinds[c.Module]
+	if !ok {
+		return fmt.Errorf("channel to host %s: this host makes none of kind %q", l.host, c.Module)
+	}
+	mtu := n.mtu(l.host, wayOf(c))
+	err := m.SetHost(ctx, channel.Host{
+		Name: l.host, Kind: m.kind, Local: c.Local.Addr(), Remote: c.Remote.Addr(), MTU: mtu, Accept: m.Kinds(),
+		Sources: without(n.sources(l.host), c.Remote.Addr()),
+	})
+	if err != nil {
+		return fmt.Errorf("channel to host %s: %w", l.host, err)
+	}
+	l.mtu = mtu
+	return nil
+}
+
+func without(list []netip.Addr, a netip.Addr) (rest []netip.Addr) {
+	for _, one := range list {
+		if one != a {
+			rest = append(rest, one)
+		}
+	}
+	return rest
 }

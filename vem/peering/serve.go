@@ -26,7 +26,7 @@ func (p *Peering) Connect(ctx context.Context, from message.Caller, r message.Co
 		return message.Channel{}, err
 	}
 	defer release()
-	c, err := n.agree(ctx, l, from, r.Offers, r.Generation)
+	c, err := n.agree(ctx, l, from, r.Offers, r.Generation, Way{})
 	if err != nil {
 		return message.Channel{}, err
 	}
@@ -69,28 +69,31 @@ func (p *Peering) checkSource(ctx context.Context, from message.Caller, r messag
 }
 
 // agree brings the channel to a host up that has asked for it, if it is not up by a way that the
-// host still has. The caller has the link's turn.
-func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offers []message.Offer, generation uint64) (message.Channel, error) {
+// host still has. It goes the way that the host wants, if that works. The caller has the link's
+// turn.
+func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offers []message.Offer, generation uint64, want Way) (message.Channel, error) {
 	now, seen, up := n.now(l)
-	if up && generation <= seen.generation && offered(offers, now.Module, now.Remote.Addr()) && n.works(l.host, now.Local.Addr(), now.Remote.Addr()) {
+	if up && generation <= seen.generation && offered(offers, now.Module, now.Remote.Addr()) && n.works(l.host, wayOf(now)) {
 		return now, nil
 	}
 	if generation <= seen.generation { // it does not know what both had: it was started anew, or has moved
 		generation = seen.generation + 1
 	}
-	for _, mine := range n.offers(from.Host) {
-		i := slices.IndexFunc(offers, func(o message.Offer) bool { return o.Module == mine.Module })
-		if i < 0 {
-			continue
+	for _, wanted := range []Way{want, {}} {
+		for _, mine := range n.offers(from.Host) {
+			i := slices.IndexFunc(offers, func(o message.Offer) bool { return o.Module == mine.Module })
+			if i < 0 {
+				continue
+			}
+			w, ok := n.choose(l.host, mine, offers[i], wanted)
+			if !ok {
+				continue
+			}
+			c := message.Channel{
+				Module: mine.Module, Local: w.local, Remote: w.remote, MTU: min(mine.MTU, offers[i].MTU), Parameters: offers[i].Parameters, Generation: generation,
+			}
+			return c, n.up(ctx, l, c, version{generation, from.Host})
 		}
-		local, remote, ok := n.pair(l.host, mine, offers[i])
-		if !ok {
-			continue
-		}
-		c := message.Channel{
-			Module: mine.Module, Local: local, Remote: remote, MTU: min(mine.MTU, offers[i].MTU), Parameters: offers[i].Parameters, Generation: generation,
-		}
-		return c, n.up(ctx, l, c, version{generation, from.Host})
 	}
 	return message.Channel{}, &message.RefusedError{
 		By: n.p.opt.Self, Why: "it has no module and no underlay address family in common with host " + from.Host,
@@ -105,29 +108,46 @@ func offered(offers []message.Offer, module string, at netip.Addr) bool {
 	})
 }
 
-// pair chooses the ends of a channel to a host: the first two addresses of one link, or else, if
-// routers may be between the hosts, of one family. Those between which packets get through come
-// first, then the order of the host that asks counts.
-func (n *Network) pair(host string, mine, theirs message.Offer) (local, remote netip.AddrPort, ok bool) {
-	needs := []func(l, r netip.Addr) bool{
-		func(l, r netip.Addr) bool { return n.works(host, l, r) && n.onLink(l, r) },
-		func(l, r netip.Addr) bool { return n.works(host, l, r) },
-		n.onLink,
-		func(netip.Addr, netip.Addr) bool { return true },
-	}
-	if mine.Module == channel.Direct.String() {
-		needs = []func(l, r netip.Addr) bool{needs[0], needs[2]}
-	}
-	for _, fits := range needs {
-		for _, r := range theirs.Underlay {
-			for _, l := range mine.Underlay {
-				if l.Addr().Is4() == r.Addr().Is4() && fits(l.Addr(), r.Addr()) {
-					return l, r, true
-				}
+// pair is a way with the ports of the module.
+type pair struct{ local, remote netip.AddrPort }
+
+func (p pair) way() Way { return Way{p.local.Addr(), p.remote.Addr()} }
+
+// pairs are those of one family among what two hosts offer, the best first.
+func (n *Network) pairs(host string, mine, theirs message.Offer) (list []pair) {
+	for _, r := range theirs.Underlay {
+		for _, l := range mine.Underlay {
+			if l.Addr().Is4() == r.Addr().Is4() {
+				list = append(list, pair{l, r})
 			}
 		}
 	}
-	return local, remote, false
+	slices.SortStableFunc(list, func(a, b pair) int { return n.compare(host, a.way(), b.way()) })
+	return list
+}
+
+// choose chooses the ends of a channel to a host: those of the way that is wanted, if it works.
+// If none is wanted, the first two addresses of one link, or else, if routers may be between the
+// hosts, of one family; those between which packets get through come first.
+func (n *Network) choose(host string, mine, theirs message.Offer, want Way) (pair, bool) {
+	list := n.pairs(host, mine, theirs)
+	linked := func(p pair) bool { return n.onLink(p.way().Local, p.way().Remote) }
+	works := func(p pair) bool { return n.works(host, p.way()) }
+	both := func(p pair) bool { return works(p) && linked(p) }
+	direct := mine.Module == channel.Direct.String()
+	needs := []func(pair) bool{both, works, linked, func(pair) bool { return true }}
+	switch {
+	case want != Way{}:
+		needs = []func(pair) bool{func(p pair) bool { return p.way() == want && works(p) && (!direct || linked(p)) }}
+	case direct:
+		needs = []func(pair) bool{both, linked}
+	}
+	for _, fits := range needs {
+		if i := slices.IndexFunc(list, fits); i >= 0 {
+			return list[i], true
+		}
+	}
+	return pair{}, false
 }
 
 // Disconnect implements [control.Channels].
@@ -183,7 +203,7 @@ func (p *Peering) Switch(ctx context.Context, from message.Caller, r message.Swi
 	if c, done, err := n.confirmed(ctx, l, r.Generation); done {
 		return c, err
 	}
-	return n.agree(ctx, l, from, r.Offers, r.Generation)
+	return n.agree(ctx, l, from, r.Offers, r.Generation, Way{r.Local, r.Remote})
 }
 
 // Table implements [control.Channels].

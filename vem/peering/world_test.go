@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -48,6 +49,8 @@ type host struct {
 	underlay netip.Addr
 	more     []netip.Addr // further addresses on the underlay
 	gone     []netip.Addr // endpoints that it was told to have no way
+	mtu      int          // of its ways; 0: that of the device
+	changes  atomic.Int32 // of channels, that it was told of
 	*Peering
 	net    *Network
 	kernel *memory.Kernel
@@ -72,7 +75,7 @@ func newKernel() *memory.Kernel {
 func (h *host) start() {
 	t := h.w.t
 	t.Helper()
-	h.Peering = New(Options{Self: h.name, Peers: h, Owners: h.w, Locals: h, Run: func(f func(context.Context)) { f(t.Context()) }})
+	h.Peering = New(Options{Self: h.name, Peers: h, Owners: h.w, Locals: h, Run: func(f func(context.Context)) { f(t.Context()) }, Changed: func(string) { h.changes.Add(1) }})
 	m := h.kernel.Open()
 	here := []channel.Underlay{{Device: "eth0", Addr: h.underlay}}
 	for _, a := range h.more {
@@ -80,19 +83,23 @@ func (h *host) start() {
 	}
 	err := m.SetUnderlay(t.Context(), here)
 	qt.Assert(t, qt.IsNil(err))
-	h.net, err = h.Add(t.Context(), Join{Name: "default", Modules: []channel.Module{m}, Offers: func(string) []message.Offer {
-		o := message.Offer{Module: "direct", MTU: 1420}
-		for _, a := range append([]netip.Addr{h.underlay}, h.more...) {
-			o.Underlay = append(o.Underlay, netip.AddrPortFrom(a, 0))
-		}
-		return []message.Offer{o}
-	}, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working, Gone: h.forget})
+	h.net, err = h.Add(t.Context(), Join{
+		Name: "default", Modules: []channel.Module{m}, Offers: func(string) []message.Offer {
+			o := message.Offer{Module: "direct", MTU: 1420}
+			for _, a := range append([]netip.Addr{h.underlay}, h.more...) {
+				o.Underlay = append(o.Underlay, netip.AddrPortFrom(a, 0))
+			}
+			return []message.Offer{o}
+		}, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working, Gone: h.forget,
+		MTU:     func(string, Way) int { return h.mtu },
+		Compare: func(string, Way, Way) int { return 0 },
+	})
 	qt.Assert(t, qt.IsNil(err))
 }
 
 // working tells whether packets get through.
-func (w *world) working(_ string, local, remote netip.Addr) bool {
-	return !w.broken[local] && !w.broken[remote]
+func (w *world) working(_ string, way Way) bool {
+	return !w.broken[way.Local] && !w.broken[way.Remote]
 }
 
 // forget is told of endpoints without a way.

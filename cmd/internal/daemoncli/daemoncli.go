@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem/holder"
+	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // Main runs snapctld and returns its exit code. The caller is on the main
@@ -58,6 +60,13 @@ func onMainThread(fn func() error, stderr io.Writer) int {
 }
 
 var errUsage = errors.New("usage")
+
+// Bounds of --probe-interval: more often than that a busy host answers late, and one that asks more
+// seldom has no use of probes.
+const (
+	minProbeInterval = 100 * time.Millisecond
+	maxProbeInterval = time.Minute
+)
 
 func command(stderr io.Writer) *cobra.Command {
 	var (
@@ -98,6 +107,9 @@ snapctld takes everything up again.`,
 			if err := min.UnmarshalText([]byte(level)); err != nil {
 				return fmt.Errorf("%w: --log-level: %w", errUsage, err)
 			}
+			if opt.ProbeInterval < minProbeInterval || opt.ProbeInterval > maxProbeInterval {
+				return fmt.Errorf("%w: --probe-interval: %s is not between %s and %s", errUsage, opt.ProbeInterval, minProbeInterval, maxProbeInterval)
+			}
 			opt.Version = version.Version
 			opt.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: min}))
 			return serve(cmd.Context(), opt)
@@ -111,6 +123,7 @@ snapctld takes everything up again.`,
 	f.StringVar(&prefix4, "network4", "10.77.0.0/16", "IPv4 addresses of the default network")
 	f.StringVar(&prefix6, "network6", "fd77:736e:6170::/64", "IPv6 addresses of the default network")
 	f.StringVar(&metricsAt, "metrics", "", "serve Prometheus metrics at `unix:PATH`, a socket of root's, or at ADDRESS:PORT, which has no authentication: whoever reaches it reads them (default: nowhere)")
+	f.DurationVar(&opt.ProbeInterval, "probe-interval", probe.DefaultInterval, "how often each way to another host that there is a channel to is probed: a way that fails is left within three of these")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	cmd.AddCommand(holderCommand(stderr))

@@ -900,6 +900,8 @@ type SwitchRequest struct {
 	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
 	Offers        []*Offer               `protobuf:"bytes,3,rep,name=offers,proto3" json:"offers,omitempty"`
 	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	Sender        *UnderlayAddress       `protobuf:"bytes,5,opt,name=sender,proto3" json:"sender,omitempty"` // the ends that the sender wants; none: any
+	Receiver      *UnderlayAddress       `protobuf:"bytes,6,opt,name=receiver,proto3" json:"receiver,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +962,20 @@ func (x *SwitchRequest) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *SwitchRequest) GetSender() *UnderlayAddress {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *SwitchRequest) GetReceiver() *UnderlayAddress {
+	if x != nil {
+		return x.Receiver
+	}
+	return nil
 }
 
 type Channel struct {
@@ -2285,14 +2301,16 @@ const file_control_proto_rawDesc = "" +
 	"\x06offers\x18\x05 \x03(\v2\x19.snapctl.control.v1.OfferR\x06offers\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x06 \x01(\x04R\n" +
-	"generation\"\x90\x01\n" +
+	"generation\"\x8e\x02\n" +
 	"\rSwitchRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\fR\x04call\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x121\n" +
 	"\x06offers\x18\x03 \x03(\v2\x19.snapctl.control.v1.OfferR\x06offers\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
-	"generation\"\xf1\x01\n" +
+	"generation\x12;\n" +
+	"\x06sender\x18\x05 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\x06sender\x12?\n" +
+	"\breceiver\x18\x06 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\breceiver\"\xf1\x01\n" +
 	"\aChannel\x12\x16\n" +
 	"\x06module\x18\x01 \x01(\tR\x06module\x12;\n" +
 	"\x06sender\x18\x02 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\x06sender\x12?\n" +
@@ -2468,49 +2486,51 @@ var file_control_proto_depIdxs = []int32{
 	7,  // 7: snapctl.control.v1.ConnectRequest.wanted:type_name -> snapctl.control.v1.Endpoint
 	11, // 8: snapctl.control.v1.ConnectRequest.offers:type_name -> snapctl.control.v1.Offer
 	11, // 9: snapctl.control.v1.SwitchRequest.offers:type_name -> snapctl.control.v1.Offer
-	10, // 10: snapctl.control.v1.Channel.sender:type_name -> snapctl.control.v1.UnderlayAddress
-	10, // 11: snapctl.control.v1.Channel.receiver:type_name -> snapctl.control.v1.UnderlayAddress
-	14, // 12: snapctl.control.v1.ChannelAnswer.channel:type_name -> snapctl.control.v1.Channel
-	16, // 13: snapctl.control.v1.DisconnectRequest.routes:type_name -> snapctl.control.v1.Route
-	14, // 14: snapctl.control.v1.TablePart.channel:type_name -> snapctl.control.v1.Channel
-	16, // 15: snapctl.control.v1.TablePart.routes:type_name -> snapctl.control.v1.Route
-	34, // 16: snapctl.control.v1.ChannelCounters.up_for:type_name -> google.protobuf.Duration
-	34, // 17: snapctl.control.v1.ChannelCounters.idle_for:type_name -> google.protobuf.Duration
-	23, // 18: snapctl.control.v1.CountersAnswer.channels:type_name -> snapctl.control.v1.ChannelCounters
-	29, // 19: snapctl.control.v1.Failure.not_owner:type_name -> snapctl.control.v1.Failure.NotOwner
-	30, // 20: snapctl.control.v1.Failure.version:type_name -> snapctl.control.v1.Failure.Version
-	31, // 21: snapctl.control.v1.Failure.refused:type_name -> snapctl.control.v1.Failure.Refused
-	32, // 22: snapctl.control.v1.Failure.busy:type_name -> snapctl.control.v1.Failure.Busy
-	33, // 23: snapctl.control.v1.Failure.not_found:type_name -> snapctl.control.v1.Failure.NotFound
-	1,  // 24: snapctl.control.v1.Failure.Version.protocols:type_name -> snapctl.control.v1.Protocols
-	34, // 25: snapctl.control.v1.Failure.Busy.retry_after:type_name -> google.protobuf.Duration
-	2,  // 26: snapctl.control.v1.Join.Join:input_type -> snapctl.control.v1.JoinRequest
-	5,  // 27: snapctl.control.v1.Peer.Hello:input_type -> snapctl.control.v1.HelloRequest
-	8,  // 28: snapctl.control.v1.Peer.Resolve:input_type -> snapctl.control.v1.ResolveRequest
-	12, // 29: snapctl.control.v1.Peer.Connect:input_type -> snapctl.control.v1.ConnectRequest
-	17, // 30: snapctl.control.v1.Peer.Disconnect:input_type -> snapctl.control.v1.DisconnectRequest
-	13, // 31: snapctl.control.v1.Peer.Switch:input_type -> snapctl.control.v1.SwitchRequest
-	19, // 32: snapctl.control.v1.Peer.Reconcile:input_type -> snapctl.control.v1.TablePart
-	20, // 33: snapctl.control.v1.Peer.Probe:input_type -> snapctl.control.v1.ProbeRequest
-	22, // 34: snapctl.control.v1.Peer.Counters:input_type -> snapctl.control.v1.CountersRequest
-	25, // 35: snapctl.control.v1.Peer.Renew:input_type -> snapctl.control.v1.RenewRequest
-	27, // 36: snapctl.control.v1.Peer.Open:input_type -> snapctl.control.v1.Chunk
-	4,  // 37: snapctl.control.v1.Join.Join:output_type -> snapctl.control.v1.JoinAnswer
-	6,  // 38: snapctl.control.v1.Peer.Hello:output_type -> snapctl.control.v1.HelloAnswer
-	9,  // 39: snapctl.control.v1.Peer.Resolve:output_type -> snapctl.control.v1.ResolveAnswer
-	15, // 40: snapctl.control.v1.Peer.Connect:output_type -> snapctl.control.v1.ChannelAnswer
-	18, // 41: snapctl.control.v1.Peer.Disconnect:output_type -> snapctl.control.v1.DisconnectAnswer
-	15, // 42: snapctl.control.v1.Peer.Switch:output_type -> snapctl.control.v1.ChannelAnswer
-	19, // 43: snapctl.control.v1.Peer.Reconcile:output_type -> snapctl.control.v1.TablePart
-	21, // 44: snapctl.control.v1.Peer.Probe:output_type -> snapctl.control.v1.ProbeAnswer
-	24, // 45: snapctl.control.v1.Peer.Counters:output_type -> snapctl.control.v1.CountersAnswer
-	26, // 46: snapctl.control.v1.Peer.Renew:output_type -> snapctl.control.v1.RenewAnswer
-	27, // 47: snapctl.control.v1.Peer.Open:output_type -> snapctl.control.v1.Chunk
-	37, // [37:48] is the sub-list for method output_type
-	26, // [26:37] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	10, // 10: snapctl.control.v1.SwitchRequest.sender:type_name -> snapctl.control.v1.UnderlayAddress
+	10, // 11: snapctl.control.v1.SwitchRequest.receiver:type_name -> snapctl.control.v1.UnderlayAddress
+	10, // 12: snapctl.control.v1.Channel.sender:type_name -> snapctl.control.v1.UnderlayAddress
+	10, // 13: snapctl.control.v1.Channel.receiver:type_name -> snapctl.control.v1.UnderlayAddress
+	14, // 14: snapctl.control.v1.ChannelAnswer.channel:type_name -> snapctl.control.v1.Channel
+	16, // 15: snapctl.control.v1.DisconnectRequest.routes:type_name -> snapctl.control.v1.Route
+	14, // 16: snapctl.control.v1.TablePart.channel:type_name -> snapctl.control.v1.Channel
+	16, // 17: snapctl.control.v1.TablePart.routes:type_name -> snapctl.control.v1.Route
+	34, // 18: snapctl.control.v1.ChannelCounters.up_for:type_name -> google.protobuf.Duration
+	34, // 19: snapctl.control.v1.ChannelCounters.idle_for:type_name -> google.protobuf.Duration
+	23, // 20: snapctl.control.v1.CountersAnswer.channels:type_name -> snapctl.control.v1.ChannelCounters
+	29, // 21: snapctl.control.v1.Failure.not_owner:type_name -> snapctl.control.v1.Failure.NotOwner
+	30, // 22: snapctl.control.v1.Failure.version:type_name -> snapctl.control.v1.Failure.Version
+	31, // 23: snapctl.control.v1.Failure.refused:type_name -> snapctl.control.v1.Failure.Refused
+	32, // 24: snapctl.control.v1.Failure.busy:type_name -> snapctl.control.v1.Failure.Busy
+	33, // 25: snapctl.control.v1.Failure.not_found:type_name -> snapctl.control.v1.Failure.NotFound
+	1,  // 26: snapctl.control.v1.Failure.Version.protocols:type_name -> snapctl.control.v1.Protocols
+	34, // 27: snapctl.control.v1.Failure.Busy.retry_after:type_name -> google.protobuf.Duration
+	2,  // 28: snapctl.control.v1.Join.Join:input_type -> snapctl.control.v1.JoinRequest
+	5,  // 29: snapctl.control.v1.Peer.Hello:input_type -> snapctl.control.v1.HelloRequest
+	8,  // 30: snapctl.control.v1.Peer.Resolve:input_type -> snapctl.control.v1.ResolveRequest
+	12, // 31: snapctl.control.v1.Peer.Connect:input_type -> snapctl.control.v1.ConnectRequest
+	17, // 32: snapctl.control.v1.Peer.Disconnect:input_type -> snapctl.control.v1.DisconnectRequest
+	13, // 33: snapctl.control.v1.Peer.Switch:input_type -> snapctl.control.v1.SwitchRequest
+	19, // 34: snapctl.control.v1.Peer.Reconcile:input_type -> snapctl.control.v1.TablePart
+	20, // 35: snapctl.control.v1.Peer.Probe:input_type -> snapctl.control.v1.ProbeRequest
+	22, // 36: snapctl.control.v1.Peer.Counters:input_type -> snapctl.control.v1.CountersRequest
+	25, // 37: snapctl.control.v1.Peer.Renew:input_type -> snapctl.control.v1.RenewRequest
+	27, // 38: snapctl.control.v1.Peer.Open:input_type -> snapctl.control.v1.Chunk
+	4,  // 39: snapctl.control.v1.Join.Join:output_type -> snapctl.control.v1.JoinAnswer
+	6,  // 40: snapctl.control.v1.Peer.Hello:output_type -> snapctl.control.v1.HelloAnswer
+	9,  // 41: snapctl.control.v1.Peer.Resolve:output_type -> snapctl.control.v1.ResolveAnswer
+	15, // 42: snapctl.control.v1.Peer.Connect:output_type -> snapctl.control.v1.ChannelAnswer
+	18, // 43: snapctl.control.v1.Peer.Disconnect:output_type -> snapctl.control.v1.DisconnectAnswer
+	15, // 44: snapctl.control.v1.Peer.Switch:output_type -> snapctl.control.v1.ChannelAnswer
+	19, // 45: snapctl.control.v1.Peer.Reconcile:output_type -> snapctl.control.v1.TablePart
+	21, // 46: snapctl.control.v1.Peer.Probe:output_type -> snapctl.control.v1.ProbeAnswer
+	24, // 47: snapctl.control.v1.Peer.Counters:output_type -> snapctl.control.v1.CountersAnswer
+	26, // 48: snapctl.control.v1.Peer.Renew:output_type -> snapctl.control.v1.RenewAnswer
+	27, // 49: snapctl.control.v1.Peer.Open:output_type -> snapctl.control.v1.Chunk
+	39, // [39:50] is the sub-list for method output_type
+	28, // [28:39] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }

@@ -173,6 +173,11 @@ func (c *Checks) change(r SwitchRequest) {
 	c.Name("network", r.Network)
 	c.offers(r.Offers)
 	c.positive("generation", r.Generation)
+	if r.Local.IsValid() || r.Remote.IsValid() {
+		c.underlay("local", netip.AddrPortFrom(r.Local, 0))
+		c.underlay("remote", netip.AddrPortFrom(r.Remote, 0))
+		c.That(r.Local.Is4() == r.Remote.Is4(), "remote", "%v is of another family than %v", r.Remote, r.Local)
+	}
 }
 
 // Disconnect checks a request of one of two hosts to the other.

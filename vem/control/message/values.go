@@ -164,6 +164,9 @@ type SwitchRequest struct {
 	Network    string
 	Offers     []Offer
 	Generation uint64
+	// Local and Remote are the addresses that the host wants which asks, as whoever has the
+	// request sees them. Both are invalid if it wants none before others.
+	Local, Remote netip.Addr
 }
 
 // DisconnectRequest asks to take routes away, or the whole channel with all its routes.

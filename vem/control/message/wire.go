@@ -141,7 +141,10 @@ func ToConnect(r ConnectRequest) *pb.ConnectRequest {
 
 // FromSwitch returns a request to switch a channel.
 func FromSwitch(m *pb.SwitchRequest) (SwitchRequest, error) {
-	r := SwitchRequest{ID: fromID(m.GetCall()), Network: m.GetNetwork(), Offers: fromOffers(m.GetOffers()), Generation: m.GetGeneration()}
+	r := SwitchRequest{
+		ID: fromID(m.GetCall()), Network: m.GetNetwork(), Offers: fromOffers(m.GetOffers()), Generation: m.GetGeneration(),
+		Local: fromUnderlay(m.GetReceiver()).Addr(), Remote: fromUnderlay(m.GetSender()).Addr(),
+	}
 	var c Checks
 	c.change(r)
 	return r, c.Err
@@ -149,7 +152,11 @@ func FromSwitch(m *pb.SwitchRequest) (SwitchRequest, error) {
 
 // ToSwitch makes a message of a request to switch a channel.
 func ToSwitch(r SwitchRequest) *pb.SwitchRequest {
-	return &pb.SwitchRequest{Call: r.ID[:], Network: r.Network, Offers: toOffers(r.Offers), Generation: r.Generation}
+	m := &pb.SwitchRequest{Call: r.ID[:], Network: r.Network, Offers: toOffers(r.Offers), Generation: r.Generation}
+	if r.Local.IsValid() {
+		m.Sender, m.Receiver = toUnderlay(netip.AddrPortFrom(r.Local, 0)), toUnderlay(netip.AddrPortFrom(r.Remote, 0))
+	}
+	return m
 }
 
 // FromChannel returns a channel as the receiver sees it.

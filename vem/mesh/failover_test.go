@@ -1,0 +1,213 @@
+package mesh
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/underlay"
+	"github.com/snapctl/snapctl/vem/pause"
+	"github.com/snapctl/snapctl/vem/probe"
+)
+
+// until asks again and again.
+func (w *world) until(what string, is func() bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	for !is() {
+		if !pause.For(ctx, 10*time.Millisecond, nil) {
+			w.t.Fatalf("%s: alpha has %+v, beta has %+v", what, w.alpha.Ways("beta"), w.beta.Ways("alpha"))
+		}
+	}
+}
+
+// on tells whether the channel is on the n-th network, as both hosts have it.
+func (w *world) on(n int) bool {
+	for _, p := range []*place{w.alpha, w.beta} {
+		list, err := p.Peering().Channels(w.t.Context())
+		qt.Assert(w.t, qt.IsNil(err))
+		o := w.other(p)
+		if len(list) != 1 || list[0].Channel.Local.Addr() != p.ports[n].Addr4() || list[0].Channel.Remote.Addr() != o.ports[n].Addr4() {
+			return false
+		}
+	}
+	return true
+}
+
+// way is what a host knows of the way over the n-th network.
+func (p *place) way(n int) (w Way) {
+	for _, w := range p.Ways(p.w.other(p).h.Name()) {
+		if w.Local == p.ports[n].Addr4() && w.Remote.Addr() == p.w.other(p).ports[n].Addr4() {
+			return w
+		}
+	}
+	return Way{}
+}
+
+// connected has a connection between two apps, on the first network, both of which are known to
+// work.
+func (w *world) connected() (a, b app, c net.Conn) {
+	t := w.t
+	t.Helper()
+	a, b = w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	c, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { c.Close() })
+	w.echo(c, "hello")
+	w.until("both ways work", func() bool {
+		return !slices.ContainsFunc([]Way{w.alpha.way(0), w.alpha.way(1), w.beta.way(0), w.beta.way(1)}, func(w Way) bool { return w.State != probe.Up })
+	})
+	return a, b, c
+}
+
+// A way fails, in whatever manner, under a connection, which goes on by the next one; when the
+// better way works again, it is taken again.
+func TestWayFails(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	_, _, c := w.connected()
+	w.until("the better way is taken", func() bool { return w.on(0) })
+	first := w.alpha.ports[0]
+	for _, cut := range []underlay.Direction{underlay.Out, underlay.In} {
+		qt.Assert(t, qt.IsNil(first.Cut(cut)))
+		w.echo(c, "cut "+cut.String())
+		w.until("the other way is taken", func() bool { return w.on(1) })
+		w.echo(c, "by the other way")
+		if cut == underlay.In {
+			break
+		}
+		qt.Assert(t, qt.IsNil(first.Mend(cut)))
+		w.until("the better way is taken again", func() bool { return w.on(0) })
+		w.echo(c, "as before")
+	}
+}
+
+// A link goes down, and one host sees that: nobody waits for probes.
+func TestLinkGoesDown(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	_, _, c := w.connected()
+	qt.Assert(t, qt.IsNil(w.alpha.ports[0].Down()))
+	w.alpha.look()
+	w.until("the other way is taken", func() bool { return w.on(1) })
+	w.echo(c, "by the other way")
+	qt.Assert(t, qt.IsNil(w.alpha.ports[0].Up(t.Context())))
+	w.alpha.look()
+	w.until("the better way is taken again", func() bool { return w.on(0) })
+	w.echo(c, "as before")
+}
+
+// A way that loses much is left for one that does not.
+func TestLossyWay(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	_, _, c := w.connected()
+	qt.Assert(t, qt.IsNil(w.alpha.ports[0].Set(underlay.Both, underlay.Faults{Loss: 30, Seed: 1})))
+	w.until("the other way is taken", func() bool { return w.on(1) })
+	w.echo(c, "by the other way")
+}
+
+// A way carries less than the device sends: a packet of full size is answered, once that is known,
+// and the size that is told gets through.
+func TestHole(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b, _ := w.connected()
+	qt.Assert(t, qt.IsNil(w.alpha.ports[1].Down()))
+	w.alpha.look()
+	hole := w.beta.ports[0]
+	qt.Assert(t, qt.IsNil(hole.SetMTU(1350)))
+	w.beta.look()
+	w.until("the size is found", func() bool { return w.alpha.way(0).MTU < 1400 && w.beta.way(0).MTU == 1350 })
+	echo := a.datagrams(t, b)
+	full := make([]byte, 1400-28)
+	w.until("a packet of full size is refused", func() bool {
+		_, err := unix.Write(echo, full)
+		return err == unix.EMSGSIZE
+	})
+	mtu, err := unix.GetsockoptInt(echo, unix.IPPROTO_IP, unix.IP_MTU)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(mtu >= 1300 && mtu < 1400), qt.Commentf("%d", mtu))
+	answered := 0
+	w.until("the size that was told gets through", func() bool { // after what was said of packets before
+		if _, err := unix.Write(echo, full[:mtu-28]); err != nil {
+			return false
+		}
+		answered, err = unix.Read(echo, make([]byte, 2000))
+		return err == nil
+	})
+	qt.Check(t, qt.Equals(answered, mtu-28))
+}
+
+// datagrams is a socket that is answered by another app, whose packets may not be fragmented.
+func (a app) datagrams(t *testing.T, b app) (fd int) {
+	t.Helper()
+	var c net.PacketConn
+	qt.Assert(t, qt.IsNil(b.Do(func() (err error) {
+		c, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", ":9")
+		return err
+	})))
+	done := make(chan struct{})
+	t.Cleanup(func() { c.Close(); <-done })
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(buf[:n], from)
+		}
+	}()
+	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		return err
+	})))
+	t.Cleanup(func() { unix.Close(fd) })
+	limit := unix.Timeval{Sec: 20}
+	qt.Assert(t, qt.IsNil(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)))
+	qt.Assert(t, qt.IsNil(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)))
+	qt.Assert(t, qt.IsNil(unix.Connect(fd, &unix.SockaddrInet4{Addr: b.ep.Addr4.As4(), Port: 9})))
+	return fd
+}
+
+// Underlays of 1280 and 9000 bytes: the first has no room for a channel and is not taken, though
+// it is the better one.
+func TestSizesOfUnderlays(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorldOf(t, [2]int{1280, 9000})
+	_, _, c := w.connected()
+	qt.Check(t, qt.IsTrue(w.on(1)))
+	w.until("the sizes are found", func() bool { return w.alpha.way(0).MTU == 1280 && w.alpha.way(1).MTU == 9000 })
+	qt.Check(t, qt.IsTrue(w.on(1)))
+	w.echo(c, "over the large one")
+}
+
+// Nothing is probed without a channel, and what was known of a way is remembered.
+func TestNoChannelNoProbes(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	qt.Check(t, qt.HasLen(w.alpha.Ways("beta"), 0))
+	w.connected()
+	qt.Assert(t, qt.IsNil(w.alpha.ports[0].Cut(underlay.Both)))
+	w.until("the other way is taken", func() bool { return w.on(1) })
+	for _, p := range []*place{w.alpha, w.beta} {
+		qt.Assert(t, qt.IsNil(p.Peering().Remove(t.Context(), "default")))
+	}
+	w.until("nothing is probed", func() bool { return len(w.alpha.Ways("beta"))+len(w.beta.Ways("alpha")) == 0 })
+	qt.Check(t, qt.IsFalse(w.alpha.works("beta", wayOf(probe.Way{Pair: probe.Pair{
+		Local: w.alpha.ports[0].Addr4(), Remote: netip.AddrPortFrom(w.beta.ports[0].Addr4(), 7077),
+	}}))))
+	qt.Assert(t, qt.IsNil(w.alpha.RemoveHost(t.Context(), "beta")))
+	qt.Check(t, qt.HasLen(w.alpha.judged, 0))
+}

@@ -1,0 +1,152 @@
+package mesh
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/snapctl/snapctl/vem/peering"
+	"github.com/snapctl/snapctl/vem/probe"
+)
+
+// maxWays bounds how many ways to a host are probed: the best ones.
+const maxWays = 32
+
+// Way is a way to another host, for people.
+type Way struct {
+	probe.Way
+
+	Device string // of this host
+	Used   bool   // a channel takes it
+}
+
+// Ways are those to a host, the best first: none if there is no channel to it, since then nothing
+// is probed. Between addresses of two links that nothing joins there is none.
+func (m *Mesh) Ways(host string) (list []Way) {
+	used := m.peering.Ways(host)
+	for _, w := range m.prober.Ways(host) {
+		way := wayOf(w)
+		if w.State == probe.Down && w.RoundTrip == 0 && !m.onLink(way.Local, way.Remote) && !used[way] {
+			continue
+		}
+		u, _ := m.at(way.Local)
+		list = append(list, Way{Way: w, Device: u.Device, Used: used[way]})
+	}
+	return list
+}
+
+func wayOf(w probe.Way) peering.Way { return peering.Way{Local: w.Local, Remote: w.Remote.Addr()} }
+
+// at is what this host has at an address.
+func (m *Mesh) at(local netip.Addr) (Underlay, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.underlay, func(u Underlay) bool { return u.Prefix.Addr() == local })
+	if i < 0 {
+		return Underlay{}, false
+	}
+	return m.underlay[i], true
+}
+
+// pairs are the ways that there could be to a host, the best first.
+func (m *Mesh) pairs(host string) (list []probe.Pair) {
+	m.mu.Lock()
+	for _, u := range m.underlay {
+		for _, r := range m.hosts[host] {
+			if local := u.Prefix.Addr(); local.Is4() == r.Addr.Addr().Is4() {
+				list = append(list, probe.Pair{Local: local, Remote: r.Addr})
+			}
+		}
+	}
+	m.mu.Unlock()
+	slices.SortStableFunc(list, func(a, b probe.Pair) int {
+		return m.compare(host, peering.Way{Local: a.Local, Remote: a.Remote.Addr()}, peering.Way{Local: b.Local, Remote: b.Remote.Addr()})
+	})
+	return list[:min(len(list), maxWays)]
+}
+
+// compare orders ways to a host, the best first: by the priorities of both ends together, then
+// those on one link. Both hosts have the same order.
+func (m *Mesh) compare(host string, a, b peering.Way) int {
+	far := func(w peering.Way) int {
+		if m.onLink(w.Local, w.Remote) {
+			return 0
+		}
+		return 1
+	}
+	ends := func(w peering.Way) (one, two netip.Addr) {
+		if m.opt.Self < host {
+			return w.Local, w.Remote
+		}
+		return w.Remote, w.Local
+	}
+	a1, a2 := ends(a)
+	b1, b2 := ends(b)
+	return cmp.Or(cmp.Compare(m.priority(host, a), m.priority(host, b)), cmp.Compare(far(a), far(b)), a1.Compare(b1), a2.Compare(b2))
+}
+
+// priority is that of a way: the lower, the sooner.
+func (m *Mesh) priority(host string, w peering.Way) int {
+	u, _ := m.at(w.Local)
+	sum := u.Priority
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.hosts[host] {
+		if r.Addr.Addr() == w.Remote {
+			sum += r.Priority
+		}
+	}
+	return sum
+}
+
+// found is what is known of a way; not ok if it was never probed.
+func (m *Mesh) found(host string, w peering.Way) (probe.Way, bool) {
+	is := func(one probe.Way) bool { return wayOf(one) == w }
+	list := m.prober.Ways(host)
+	if i := slices.IndexFunc(list, is); i >= 0 && list[i].State != probe.Unknown {
+		return list[i], true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if v := m.judged[host]; v != nil {
+		if i := slices.IndexFunc(v.before, is); i >= 0 {
+			return v.before[i], true
+		}
+	}
+	return probe.Way{}, false
+}
+
+// works tells whether packets get to a host by a way, as far as is known.
+func (m *Mesh) works(host string, w peering.Way) bool {
+	if u, ok := m.at(w.Local); ok && u.MTU < m.least(w) {
+		return false
+	}
+	found, ok := m.found(host, w)
+	return !ok || found.State != probe.Down && !m.narrow(found)
+}
+
+// mtu is how large packets get to a host by a way; 0: that is not known. It is never less than a
+// channel needs: by a way that has no room for that a channel goes only if there is no other.
+func (m *Mesh) mtu(host string, w peering.Way) int {
+	found, ok := m.found(host, w)
+	if !ok || found.MTU == 0 {
+		return 0
+	}
+	return max(found.MTU, m.least(w))
+}
+
+// narrow tells whether a way is known to have no room for a channel.
+func (m *Mesh) narrow(w probe.Way) bool { return w.MTU > 0 && w.MTU < m.least(wayOf(w)) }
+
+// least is how large packets are that a way has to carry: every network has IPv6, which needs 1280
+// bytes (RFC 8200, 5), and a channel puts a header before them, but for direct ones over IPv6.
+func (m *Mesh) least(w peering.Way) int {
+	const inside, header4, header6 = 1280, 20, 40
+	switch {
+	case w.Local.Is4():
+		return inside + header4
+	case m.onLink(w.Local, w.Remote):
+		return inside
+	}
+	return inside + header6
+}
