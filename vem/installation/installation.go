@@ -192,7 +192,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	p.mesh = mesh.New(mesh.Options{
 		Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
-		Probe: probe.Options{Port: i.placeNow().Port, Interval: i.opt.ProbeInterval},
+		Probe: probe.Options{Port: i.placeNow().Port + mesh.ProbePort, Interval: i.opt.ProbeInterval},
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})
 	desk := &desk{wire.Desk{Membership: i.Membership}, p.mesh, i.opt.Log}

@@ -131,17 +131,19 @@ func (m *Mesh) probed(host string, v *verdict) []probe.Way {
 // reach says at which addresses a host is to be asked: those by which a way works come first, and
 // those by which none does are left out, unless that is so of all.
 func (m *Mesh) reach(host string, v *verdict, ways []probe.Way) {
-	var list []netip.AddrPort
+	var list, all []netip.AddrPort
+	m.mu.Lock()
+	for _, r := range m.hosts[host] {
+		all = append(all, r.Addr)
+	}
 	for _, w := range ways {
-		if w.State != probe.Down && !slices.Contains(list, w.Remote) {
-			list = append(list, w.Remote)
+		i := slices.IndexFunc(all, func(at netip.AddrPort) bool { return at.Addr() == w.Remote.Addr() })
+		if w.State != probe.Down && i >= 0 && !slices.Contains(list, all[i]) {
+			list = append(list, all[i])
 		}
 	}
-	m.mu.Lock()
 	if len(list) == 0 {
-		for _, r := range m.hosts[host] {
-			list = append(list, r.Addr)
-		}
+		list = all
 	}
 	news := !slices.Equal(list, v.told)
 	v.told = list

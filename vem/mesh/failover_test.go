@@ -206,7 +206,7 @@ func TestNoChannelNoProbes(t *testing.T) {
 	}
 	w.until("nothing is probed", func() bool { return len(w.alpha.Ways("beta"))+len(w.beta.Ways("alpha")) == 0 })
 	qt.Check(t, qt.IsFalse(w.alpha.works("beta", wayOf(probe.Way{Pair: probe.Pair{
-		Local: w.alpha.ports[0].Addr4(), Remote: netip.AddrPortFrom(w.beta.ports[0].Addr4(), 7077),
+		Local: w.alpha.ports[0].Addr4(), Remote: netip.AddrPortFrom(w.beta.ports[0].Addr4(), 7077+ProbePort),
 	}}))))
 	qt.Assert(t, qt.IsNil(w.alpha.RemoveHost(t.Context(), "beta")))
 	qt.Check(t, qt.HasLen(w.alpha.judged, 0))

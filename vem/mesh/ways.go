@@ -12,6 +12,10 @@ import (
 // maxWays bounds how many ways to a host are probed: the best ones.
 const maxWays = 32
 
+// ProbePort is what the UDP port of probes is above the control channel's: the same port over UDP
+// is that of VXLAN.
+const ProbePort = 1
+
 // Way is a way to another host, for people.
 type Way struct {
 	probe.Way
@@ -54,7 +58,7 @@ func (m *Mesh) pairs(host string) (list []probe.Pair) {
 	for _, u := range m.underlay {
 		for _, r := range m.hosts[host] {
 			if local := u.Prefix.Addr(); local.Is4() == r.Addr.Addr().Is4() {
-				list = append(list, probe.Pair{Local: local, Remote: r.Addr})
+				list = append(list, probe.Pair{Local: local, Remote: netip.AddrPortFrom(r.Addr.Addr(), r.Addr.Port()+ProbePort)})
 			}
 		}
 	}
@@ -99,40 +103,49 @@ func (m *Mesh) priority(host string, w peering.Way) int {
 	return sum
 }
 
-// found is what is known of a way; not ok if it was never probed.
-func (m *Mesh) found(host string, w peering.Way) (probe.Way, bool) {
-	is := func(one probe.Way) bool { return wayOf(one) == w }
+// known is what is known of the ways to a host: of those that are not probed now, or not for long
+// enough, what was found when there was a channel before.
+func (m *Mesh) known(host string) []probe.Way {
 	list := m.prober.Ways(host)
-	if i := slices.IndexFunc(list, is); i >= 0 && list[i].State != probe.Unknown {
-		return list[i], true
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if v := m.judged[host]; v != nil {
-		if i := slices.IndexFunc(v.before, is); i >= 0 {
-			return v.before[i], true
+	v := m.judged[host]
+	if v == nil {
+		return list
+	}
+	if len(list) == 0 {
+		return v.before
+	}
+	for i, w := range list {
+		before := slices.IndexFunc(v.before, func(b probe.Way) bool { return b.Pair == w.Pair })
+		if w.State == probe.Unknown && before >= 0 {
+			list[i] = v.before[before]
 		}
 	}
-	return probe.Way{}, false
+	return list
 }
 
-// works tells whether packets get to a host by a way, as far as is known.
+// works tells whether packets get to a host by a way, as far as is known: if none of all ways seems
+// to work, such as while the other host's daemon does not run, each may.
 func (m *Mesh) works(host string, w peering.Way) bool {
 	if u, ok := m.at(w.Local); ok && u.MTU < m.least(w) {
 		return false
 	}
-	found, ok := m.found(host, w)
-	return !ok || found.State != probe.Down && !m.narrow(found)
+	list := m.known(host)
+	good := func(w probe.Way) bool { return (w.State == probe.Up || w.State == probe.Lossy) && !m.narrow(w) }
+	i := slices.IndexFunc(list, func(one probe.Way) bool { return wayOf(one) == w })
+	return i < 0 || list[i].State == probe.Unknown || good(list[i]) || !slices.ContainsFunc(list, good)
 }
 
 // mtu is how large packets get to a host by a way; 0: that is not known. It is never less than a
 // channel needs: by a way that has no room for that a channel goes only if there is no other.
 func (m *Mesh) mtu(host string, w peering.Way) int {
-	found, ok := m.found(host, w)
-	if !ok || found.MTU == 0 {
-		return 0
+	for _, one := range m.known(host) {
+		if wayOf(one) == w && one.MTU > 0 {
+			return max(one.MTU, m.least(w))
+		}
 	}
-	return max(found.MTU, m.least(w))
+	return 0
 }
 
 // narrow tells whether a way is known to have no room for a channel.

@@ -159,7 +159,7 @@ func (p *place) open() {
 	p.end = end
 	p.Mesh = New(Options{
 		Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { p.wait.Go(func() { f(ctx) }) },
-		Probe: probe.Options{Port: 7077, Interval: interval, NS: p.h.Net()},
+		Probe: probe.Options{Port: 7077 + ProbePort, Interval: interval, NS: p.h.Net()},
 	})
 	p.wait.Go(func() { p.Run(ctx) })
 	p.look()
