@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/directory"
@@ -26,30 +27,28 @@ func (i *Installation) hostChanged(ctx context.Context, p *part, h *directory.Ho
 		return
 	}
 	var at []mesh.Remote
-	var ways []control.Address
-	for _, u := range h.Underlays {
+	var ports []netip.AddrPort
+	list := slices.Clone(h.Underlays)
+	slices.SortStableFunc(list, func(a, b directory.Underlay) int { return a.Priority - b.Priority })
+	for _, u := range list {
 		to := netip.AddrPortFrom(u.Addr, h.Port)
 		at = append(at, mesh.Remote{Addr: to, Priority: u.Priority})
-		ways = append(ways, control.Address{To: to, Priority: u.Priority})
+		ports = append(ports, to)
 	}
-	i.setReach(ctx, p, h.Name, ways)
+	i.askAt(ctx, p, h.Name, ports)
 	p.mesh.SetHost(h.Name, at)
-}
-
-func (i *Installation) setReach(ctx context.Context, p *part, host string, ways []control.Address) {
-	if err := p.peers.Set(host, ways); err != nil {
-		i.opt.Log.ErrorContext(ctx, "the addresses of a host can't be used", slog.String("host", host), slog.Any("error", err))
-	}
 }
 
 // askAt has a host asked at these addresses, the best first: what is under way by another one goes
 // on by them.
 func (i *Installation) askAt(ctx context.Context, p *part, host string, at []netip.AddrPort) {
 	var ways []control.Address
-	for n, to := range at {
-		ways = append(ways, control.Address{To: to, Priority: n})
+	for _, to := range at { // in this order: a connection stays whose address is among them, as it is
+		ways = append(ways, control.Address{To: to})
 	}
-	i.setReach(ctx, p, host, ways)
+	if err := p.peers.Set(host, ways); err != nil {
+		i.opt.Log.ErrorContext(ctx, "the addresses of a host can't be used", slog.String("host", host), slog.Any("error", err))
+	}
 }
 
 // endpointChanged goes by what the directory says of an endpoint.
