@@ -27,7 +27,7 @@ var rooms = []room{
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/ways", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
-		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/netns", "vem/pause", "vem/table", "vem/wake",
+		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/mesh", "vem/netns", "vem/pause", "vem/probe", "vem/table", "vem/wake",
 	}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/netns", "vem/overview", "vem/table"}},
 	{"runtime/clone", []string{

@@ -356,6 +356,61 @@ func (HostHealth) EnumDescriptor() ([]byte, []int) {
 	return file_snapctl_proto_rawDescGZIP(), []int{5}
 }
 
+type WayState int32
+
+const (
+	WayState_WAY_STATE_UNSPECIFIED WayState = 0
+	WayState_WAY_STATE_UNKNOWN     WayState = 1 // it has not been probed for long enough
+	WayState_WAY_STATE_UP          WayState = 2
+	WayState_WAY_STATE_LOSSY       WayState = 3 // it loses a quarter or more
+	WayState_WAY_STATE_DOWN        WayState = 4 // nothing comes back
+)
+
+// Enum value maps for WayState.
+var (
+	WayState_name = map[int32]string{
+		0: "WAY_STATE_UNSPECIFIED",
+		1: "WAY_STATE_UNKNOWN",
+		2: "WAY_STATE_UP",
+		3: "WAY_STATE_LOSSY",
+		4: "WAY_STATE_DOWN",
+	}
+	WayState_value = map[string]int32{
+		"WAY_STATE_UNSPECIFIED": 0,
+		"WAY_STATE_UNKNOWN":     1,
+		"WAY_STATE_UP":          2,
+		"WAY_STATE_LOSSY":       3,
+		"WAY_STATE_DOWN":        4,
+	}
+)
+
+func (x WayState) Enum() *WayState {
+	p := new(WayState)
+	*p = x
+	return p
+}
+
+func (x WayState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WayState) Descriptor() protoreflect.EnumDescriptor {
+	return file_snapctl_proto_enumTypes[6].Descriptor()
+}
+
+func (WayState) Type() protoreflect.EnumType {
+	return &file_snapctl_proto_enumTypes[6]
+}
+
+func (x WayState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WayState.Descriptor instead.
+func (WayState) EnumDescriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{6}
+}
+
 type WakePolicy struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Mode     WakeMode               `protobuf:"varint,1,opt,name=mode,proto3,enum=snapctl.v1.WakeMode" json:"mode,omitempty"`
@@ -5437,6 +5492,7 @@ type Host struct {
 	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                               // of this host's connection to it; absent: it is this one, or was removed
 	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                               // of this host only: the kind that all its channels are to have, or auto
 	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"` // of this host only: the kinds that it can make, the best first
+	Ways             []*HostWay             `protobuf:"bytes,22,rep,name=ways,proto3" json:"ways,omitempty"`                                     // ShowHost alone tells them, while there is a channel to it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -5583,6 +5639,114 @@ func (x *Host) GetChannelKinds() []string {
 	return nil
 }
 
+func (x *Host) GetWays() []*HostWay {
+	if x != nil {
+		return x.Ways
+	}
+	return nil
+}
+
+// HostWay is a way from the host that is asked to another one: a pair of addresses on the underlay.
+type HostWay struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // of the host that is asked
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`   // likewise
+	Remote        string                 `protobuf:"bytes,3,opt,name=remote,proto3" json:"remote,omitempty"`   // the other host's
+	State         WayState               `protobuf:"varint,4,opt,name=state,proto3,enum=snapctl.v1.WayState" json:"state,omitempty"`
+	RoundTrip     *durationpb.Duration   `protobuf:"bytes,5,opt,name=round_trip,json=roundTrip,proto3" json:"round_trip,omitempty"` // none: nothing came back yet
+	Loss          float64                `protobuf:"fixed64,6,opt,name=loss,proto3" json:"loss,omitempty"`                          // of the last 64 probes, 0 to 1
+	Mtu           int32                  `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`                             // bytes of the largest packet that it carries; 0: not known yet
+	Used          bool                   `protobuf:"varint,8,opt,name=used,proto3" json:"used,omitempty"`                           // channels take it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostWay) Reset() {
+	*x = HostWay{}
+	mi := &file_snapctl_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostWay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostWay) ProtoMessage() {}
+
+func (x *HostWay) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostWay.ProtoReflect.Descriptor instead.
+func (*HostWay) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *HostWay) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HostWay) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *HostWay) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *HostWay) GetState() WayState {
+	if x != nil {
+		return x.State
+	}
+	return WayState_WAY_STATE_UNSPECIFIED
+}
+
+func (x *HostWay) GetRoundTrip() *durationpb.Duration {
+	if x != nil {
+		return x.RoundTrip
+	}
+	return nil
+}
+
+func (x *HostWay) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *HostWay) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *HostWay) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
+}
+
 type ListHostsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hosts         []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
@@ -5593,7 +5757,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_snapctl_proto_msgTypes[65]
+	mi := &file_snapctl_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5605,7 +5769,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[65]
+	mi := &file_snapctl_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5618,7 +5782,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{65}
+	return file_snapctl_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -6090,7 +6254,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\achannel\x18\x01 \x01(\tR\achannel\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\xdb\x04\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x84\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -6108,7 +6272,18 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
 	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\x12\x18\n" +
 	"\achannel\x18\x14 \x01(\tR\achannel\x12#\n" +
-	"\rchannel_kinds\x18\x15 \x03(\tR\fchannelKinds\"U\n" +
+	"\rchannel_kinds\x18\x15 \x03(\tR\fchannelKinds\x12'\n" +
+	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\"\xf3\x01\n" +
+	"\aHostWay\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
+	"\x06remote\x18\x03 \x01(\tR\x06remote\x12*\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x14.snapctl.v1.WayStateR\x05state\x128\n" +
+	"\n" +
+	"round_trip\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12\x12\n" +
+	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12\x10\n" +
+	"\x03mtu\x18\a \x01(\x05R\x03mtu\x12\x12\n" +
+	"\x04used\x18\b \x01(\bR\x04used\"U\n" +
 	"\x11ListHostsResponse\x12&\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts\x12\x18\n" +
 	"\atrouble\x18\x02 \x01(\tR\atrouble*\xdd\x01\n" +
@@ -6145,7 +6320,13 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x17HOST_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHOST_HEALTH_UP\x10\x01\x12\x16\n" +
 	"\x12HOST_HEALTH_SILENT\x10\x02\x12\x17\n" +
-	"\x13HOST_HEALTH_REMOVED\x10\x032\x99\x12\n" +
+	"\x13HOST_HEALTH_REMOVED\x10\x03*w\n" +
+	"\bWayState\x12\x19\n" +
+	"\x15WAY_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
+	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
+	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\x99\x12\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -6198,8 +6379,8 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 	return file_snapctl_proto_rawDescData
 }
 
-var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -6207,246 +6388,251 @@ var file_snapctl_proto_goTypes = []any{
 	(Storage)(0),                  // 3: snapctl.v1.Storage
 	(PoolUse)(0),                  // 4: snapctl.v1.PoolUse
 	(HostHealth)(0),               // 5: snapctl.v1.HostHealth
-	(*WakePolicy)(nil),            // 6: snapctl.v1.WakePolicy
-	(*Bind)(nil),                  // 7: snapctl.v1.Bind
-	(*Publication)(nil),           // 8: snapctl.v1.Publication
-	(*Limits)(nil),                // 9: snapctl.v1.Limits
-	(*RunRequest)(nil),            // 10: snapctl.v1.RunRequest
-	(*Obstacle)(nil),              // 11: snapctl.v1.Obstacle
-	(*App)(nil),                   // 12: snapctl.v1.App
-	(*Alarm)(nil),                 // 13: snapctl.v1.Alarm
-	(*AppRequest)(nil),            // 14: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 15: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 16: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 17: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 18: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 19: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 20: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 21: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 22: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 23: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 24: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 25: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 26: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 27: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 28: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 29: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 30: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 31: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 32: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 33: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 34: snapctl.v1.Event
-	(*Progress)(nil),              // 35: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 36: snapctl.v1.SocketOutcome
-	(*Note)(nil),                  // 37: snapctl.v1.Note
-	(*Result)(nil),                // 38: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 39: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 40: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 41: snapctl.v1.Template
-	(*Parameter)(nil),             // 42: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 43: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 44: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 45: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 46: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 47: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 48: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 49: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 50: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 51: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 52: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 53: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 54: snapctl.v1.VemTableResponse
-	(*EventsRequest)(nil),         // 55: snapctl.v1.EventsRequest
-	(*EventRecord)(nil),           // 56: snapctl.v1.EventRecord
-	(*DoctorRequest)(nil),         // 57: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 58: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 59: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 60: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 61: snapctl.v1.VersionResponse
-	(*HostAddress)(nil),           // 62: snapctl.v1.HostAddress
-	(*InitHostRequest)(nil),       // 63: snapctl.v1.InitHostRequest
-	(*InviteHostRequest)(nil),     // 64: snapctl.v1.InviteHostRequest
-	(*Invitation)(nil),            // 65: snapctl.v1.Invitation
-	(*JoinHostRequest)(nil),       // 66: snapctl.v1.JoinHostRequest
-	(*HostRequest)(nil),           // 67: snapctl.v1.HostRequest
-	(*SetHostRequest)(nil),        // 68: snapctl.v1.SetHostRequest
-	(*RemoveHostRequest)(nil),     // 69: snapctl.v1.RemoveHostRequest
-	(*Host)(nil),                  // 70: snapctl.v1.Host
-	(*ListHostsResponse)(nil),     // 71: snapctl.v1.ListHostsResponse
-	nil,                           // 72: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 73: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 74: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                           // 75: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 76: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 77: google.protobuf.Timestamp
-	(*HostControl)(nil),           // 78: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),       // 79: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),        // 80: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),          // 81: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),      // 82: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),       // 83: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),             // 84: snapctl.v1.TraceStep
+	(WayState)(0),                 // 6: snapctl.v1.WayState
+	(*WakePolicy)(nil),            // 7: snapctl.v1.WakePolicy
+	(*Bind)(nil),                  // 8: snapctl.v1.Bind
+	(*Publication)(nil),           // 9: snapctl.v1.Publication
+	(*Limits)(nil),                // 10: snapctl.v1.Limits
+	(*RunRequest)(nil),            // 11: snapctl.v1.RunRequest
+	(*Obstacle)(nil),              // 12: snapctl.v1.Obstacle
+	(*App)(nil),                   // 13: snapctl.v1.App
+	(*Alarm)(nil),                 // 14: snapctl.v1.Alarm
+	(*AppRequest)(nil),            // 15: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 16: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 17: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 18: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 19: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 20: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 21: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 22: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 23: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 24: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 25: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 26: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 27: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 28: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 29: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 30: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 31: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 32: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 33: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 34: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 35: snapctl.v1.Event
+	(*Progress)(nil),              // 36: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 37: snapctl.v1.SocketOutcome
+	(*Note)(nil),                  // 38: snapctl.v1.Note
+	(*Result)(nil),                // 39: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 40: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 41: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 42: snapctl.v1.Template
+	(*Parameter)(nil),             // 43: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 44: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 45: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 46: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 47: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 48: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 49: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 50: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 51: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 52: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 53: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 54: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 55: snapctl.v1.VemTableResponse
+	(*EventsRequest)(nil),         // 56: snapctl.v1.EventsRequest
+	(*EventRecord)(nil),           // 57: snapctl.v1.EventRecord
+	(*DoctorRequest)(nil),         // 58: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 59: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 60: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 61: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 62: snapctl.v1.VersionResponse
+	(*HostAddress)(nil),           // 63: snapctl.v1.HostAddress
+	(*InitHostRequest)(nil),       // 64: snapctl.v1.InitHostRequest
+	(*InviteHostRequest)(nil),     // 65: snapctl.v1.InviteHostRequest
+	(*Invitation)(nil),            // 66: snapctl.v1.Invitation
+	(*JoinHostRequest)(nil),       // 67: snapctl.v1.JoinHostRequest
+	(*HostRequest)(nil),           // 68: snapctl.v1.HostRequest
+	(*SetHostRequest)(nil),        // 69: snapctl.v1.SetHostRequest
+	(*RemoveHostRequest)(nil),     // 70: snapctl.v1.RemoveHostRequest
+	(*Host)(nil),                  // 71: snapctl.v1.Host
+	(*HostWay)(nil),               // 72: snapctl.v1.HostWay
+	(*ListHostsResponse)(nil),     // 73: snapctl.v1.ListHostsResponse
+	nil,                           // 74: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 75: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 76: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                           // 77: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 78: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
+	(*HostControl)(nil),           // 80: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),       // 81: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),        // 82: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),          // 83: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),      // 84: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),       // 85: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),             // 86: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	76,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
-	7,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
-	9,   // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
-	6,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	76,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
-	8,   // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
+	78,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	8,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
+	10,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
+	7,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
+	78,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	9,   // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	77,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	77,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
-	6,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	76,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
-	8,   // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
-	9,   // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
-	7,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
+	79,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	79,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	7,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
+	78,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	9,   // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
+	10,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
+	8,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
 	2,   // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	37,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
-	11,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
-	13,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	77,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
-	12,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	19,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	19,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	76,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	76,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	76,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	76,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	76,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	6,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	76,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	38,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	12,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
+	14,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
+	79,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	13,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	20,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	20,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	78,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	78,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	78,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	78,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	78,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	7,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	78,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	32,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	77,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	33,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	79,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	11,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
-	32,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	35,  // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	38,  // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	12,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	32,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	36,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	72,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	41,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	37,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	76,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	77,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	42,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	11,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
-	41,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	73,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	12,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
+	33,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	36,  // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	39,  // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	13,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	33,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	37,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	74,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	42,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	38,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	78,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	79,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	43,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	12,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	42,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	75,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	76,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	6,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	76,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	78,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	7,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	78,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	47,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	48,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	49,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	12,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	74,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	36,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	37,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	50,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	77,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
-	53,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	77,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	77,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	75,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
-	58,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	62,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	76,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	77,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
-	62,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	48,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	49,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	50,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	13,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	76,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	37,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	38,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	51,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	79,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	54,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	79,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	79,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	77,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	59,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	63,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	78,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	79,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	63,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	5,   // 75: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
-	62,  // 76: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	77,  // 77: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	77,  // 78: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	77,  // 79: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	78,  // 80: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
-	70,  // 81: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	10,  // 82: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	15,  // 83: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	14,  // 84: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	17,  // 85: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	20,  // 86: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	22,  // 87: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	23,  // 88: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	25,  // 89: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	26,  // 90: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	14,  // 91: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	52,  // 92: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	27,  // 93: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	15,  // 94: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	29,  // 95: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	31,  // 96: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	28,  // 97: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	39,  // 98: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	15,  // 99: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	40,  // 100: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	40,  // 101: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	44,  // 102: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	45,  // 103: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	63,  // 104: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	64,  // 105: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	66,  // 106: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	15,  // 107: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	67,  // 108: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	68,  // 109: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	69,  // 110: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	79,  // 111: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	79,  // 112: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	80,  // 113: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	81,  // 114: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	55,  // 115: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	57,  // 116: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	60,  // 117: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	12,  // 118: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	16,  // 119: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	12,  // 120: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	18,  // 121: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	21,  // 122: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	12,  // 123: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	24,  // 124: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	34,  // 125: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	34,  // 126: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	51,  // 127: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	54,  // 128: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	34,  // 129: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	33,  // 130: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	30,  // 131: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	24,  // 132: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	34,  // 133: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	34,  // 134: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	43,  // 135: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	41,  // 136: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	24,  // 137: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	41,  // 138: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	46,  // 139: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	70,  // 140: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	65,  // 141: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	70,  // 142: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
-	71,  // 143: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	70,  // 144: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	70,  // 145: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	24,  // 146: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	82,  // 147: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	82,  // 148: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	83,  // 149: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	84,  // 150: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	56,  // 151: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	59,  // 152: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	61,  // 153: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	118, // [118:154] is the sub-list for method output_type
-	82,  // [82:118] is the sub-list for method input_type
-	82,  // [82:82] is the sub-list for extension type_name
-	82,  // [82:82] is the sub-list for extension extendee
-	0,   // [0:82] is the sub-list for field type_name
+	63,  // 76: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	79,  // 77: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	79,  // 78: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	79,  // 79: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	80,  // 80: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	72,  // 81: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
+	6,   // 82: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
+	78,  // 83: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	71,  // 84: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	11,  // 85: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	16,  // 86: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	15,  // 87: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	18,  // 88: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	21,  // 89: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	23,  // 90: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	24,  // 91: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	26,  // 92: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	27,  // 93: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	15,  // 94: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	53,  // 95: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	28,  // 96: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	16,  // 97: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	30,  // 98: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	32,  // 99: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	29,  // 100: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	40,  // 101: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	16,  // 102: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	41,  // 103: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	41,  // 104: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	45,  // 105: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	46,  // 106: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	64,  // 107: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	65,  // 108: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	67,  // 109: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	16,  // 110: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	68,  // 111: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	69,  // 112: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	70,  // 113: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	81,  // 114: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	81,  // 115: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	82,  // 116: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	83,  // 117: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	56,  // 118: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	58,  // 119: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	61,  // 120: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	13,  // 121: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	17,  // 122: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	13,  // 123: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	19,  // 124: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	22,  // 125: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	13,  // 126: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	25,  // 127: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	35,  // 128: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	35,  // 129: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	52,  // 130: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	55,  // 131: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	35,  // 132: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	34,  // 133: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	31,  // 134: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	25,  // 135: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	35,  // 136: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	35,  // 137: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	44,  // 138: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	42,  // 139: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	25,  // 140: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	42,  // 141: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	47,  // 142: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	71,  // 143: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	66,  // 144: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	71,  // 145: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
+	73,  // 146: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	71,  // 147: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	71,  // 148: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	25,  // 149: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	84,  // 150: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	84,  // 151: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	85,  // 152: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	86,  // 153: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	57,  // 154: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	60,  // 155: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	62,  // 156: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	121, // [121:157] is the sub-list for method output_type
+	85,  // [85:121] is the sub-list for method input_type
+	85,  // [85:85] is the sub-list for extension type_name
+	85,  // [85:85] is the sub-list for extension extendee
+	0,   // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -6482,8 +6668,8 @@ func file_snapctl_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   70,
+			NumEnums:      7,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

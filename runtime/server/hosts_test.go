@@ -14,7 +14,9 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/overview"
+	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // fakeHosts is an installation that remembers what it was asked.
@@ -27,6 +29,7 @@ type fakeHosts struct {
 	removed string
 	channel string
 	forced  bool
+	ways    map[string][]mesh.Way
 }
 
 var _ Hosts = (*fakeHosts)(nil)
@@ -59,6 +62,8 @@ func (f *fakeHosts) SetChannel(_ context.Context, kind string) (*membership.Host
 	f.channel = kind
 	return f.first()
 }
+
+func (f *fakeHosts) Ways(host string) []mesh.Way { return f.ways[host] }
 
 func (f *fakeHosts) Remove(_ context.Context, name string, force bool) error {
 	f.removed, f.forced = name, force
@@ -128,9 +133,25 @@ func TestHosts(t *testing.T) {
 	h, err = w.ShowHost(t.Context(), "")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(h.GetName(), "a"))
+	qt.Check(t, qt.HasLen(h.GetWays(), 0))
+	pair := probe.Pair{Local: netip.MustParseAddr("192.0.2.7"), Remote: netip.MustParseAddrPort("192.0.2.8:7077")}
+	w.hosts.ways = map[string][]mesh.Way{"b": {
+		{Way: probe.Way{Pair: pair, State: probe.Lossy, RoundTrip: time.Millisecond, Loss: 0.5, MTU: 1450}, Device: "eth1", Used: true},
+		{Way: probe.Way{Pair: pair, State: probe.Down, Loss: 1}},
+	}}
 	h, err = w.ShowHost(t.Context(), "b")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(h.GetName(), "b"))
+	qt.Assert(t, qt.HasLen(h.GetWays(), 2))
+	way := h.GetWays()[0]
+	qt.Check(t, qt.Equals(way.GetAddress()+"%"+way.GetDevice()+" "+way.GetRemote(), "192.0.2.7%eth1 192.0.2.8"))
+	qt.Check(t, qt.Equals(way.GetState(), api.WayState_WAY_STATE_LOSSY))
+	qt.Check(t, qt.Equals(way.GetRoundTrip().AsDuration(), time.Millisecond))
+	qt.Check(t, qt.Equals(way.GetLoss(), 0.5))
+	qt.Check(t, qt.Equals(way.GetMtu(), 1450))
+	qt.Check(t, qt.IsTrue(way.GetUsed()))
+	qt.Check(t, qt.Equals(h.GetWays()[1].GetState(), api.WayState_WAY_STATE_DOWN))
+	qt.Check(t, qt.IsNil(h.GetWays()[1].GetRoundTrip()))
 	_, err = w.ShowHost(t.Context(), "c")
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrNotFound))
 

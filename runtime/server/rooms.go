@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/mesh"
 )
 
 // Rooms are what a server asks. All of them may be asked at the same time.
@@ -123,4 +124,6 @@ type Hosts interface {
 	List(ctx context.Context) ([]membership.Host, error)
 	SetChannel(ctx context.Context, kind string) (*membership.Host, error)
 	Remove(ctx context.Context, name string, force bool) error
+	// Ways are those to another host, the best first; none if there is no channel to it.
+	Ways(host string) []mesh.Way
 }

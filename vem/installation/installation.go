@@ -316,6 +316,14 @@ func (i *Installation) removed(host string) {
 	}
 }
 
+// Ways are those to another host, the best first; none if there is no channel to it.
+func (i *Installation) Ways(host string) []mesh.Way {
+	if p := i.part.Load(); p != nil {
+		return p.mesh.Ways(host)
+	}
+	return nil
+}
+
 // Changed tells that an endpoint of this host has come or gone. It returns at once.
 func (i *Installation) Changed() {
 	p := i.part.Load()

@@ -2,6 +2,7 @@ package output
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -96,6 +97,40 @@ func (c *HostControl) clock() string {
 	}
 }
 
+// HostWay is a way to a host.
+type HostWay struct {
+	Address     string  `json:"address"` // of the host that was asked
+	Device      string  `json:"device"`
+	Remote      string  `json:"remote"`
+	State       string  `json:"state"`
+	Used        bool    `json:"used"`
+	RoundTripUS int64   `json:"round_trip_us,omitempty"`
+	LossPercent float64 `json:"loss_percent"`
+	MTUBytes    int32   `json:"mtu_bytes,omitempty"`
+}
+
+func newHostWay(w *api.HostWay) HostWay {
+	return HostWay{
+		Address: w.GetAddress(), Device: w.GetDevice(), Remote: w.GetRemote(), State: word(w.GetState(), api.WayState_name, "WAY_STATE_"), Used: w.GetUsed(),
+		RoundTripUS: w.GetRoundTrip().AsDuration().Microseconds(), LossPercent: math.Round(1000*w.GetLoss()) / 10, MTUBytes: w.GetMtu(),
+	}
+}
+
+// row is the way in a table.
+func (w HostWay) row() []string {
+	used, trip, mtu := "", "", ""
+	if w.Used {
+		used = "yes"
+	}
+	if w.RoundTripUS > 0 {
+		trip = (time.Duration(w.RoundTripUS) * time.Microsecond).String()
+	}
+	if w.MTUBytes > 0 {
+		mtu = strconv.Itoa(int(w.MTUBytes))
+	}
+	return []string{w.Address + "%" + w.Device, w.Remote, w.State, used, trip, strconv.FormatFloat(w.LossPercent, 'f', -1, 64) + "%", mtu}
+}
+
 // HostAddress is where other hosts reach a host.
 type HostAddress struct {
 	Address  string `json:"address"`
@@ -168,12 +203,13 @@ func (d *HostList) Table(t *Table) {
 // HostDetail is what host show, host init and host join print.
 type HostDetail struct {
 	Schema
-	Host Host `json:"host"`
+	Host Host      `json:"host"`
+	Ways []HostWay `json:"ways,omitempty"` // to it, from the one that was asked
 }
 
 // NewHostDetail reads the API's message.
 func NewHostDetail(h *api.Host) *HostDetail {
-	return &HostDetail{Schema: schema(), Host: NewHost(h)}
+	return &HostDetail{Schema: schema(), Host: NewHost(h), Ways: convert(h.GetWays(), newHostWay)}
 }
 
 // Table implements [Document].
@@ -210,6 +246,10 @@ func (d *HostDetail) Table(t *Table) {
 		{"joined", stamp(h.JoinedAt)},
 		{"certificate until", stamp(h.CertificateUntil)},
 	})
+	if len(d.Ways) > 0 {
+		t.Line("")
+		t.Rows([]string{"WAY FROM", "TO", "STATE", "USED", "ROUND TRIP", "LOSS", "MTU"}, convert(d.Ways, HostWay.row))
+	}
 }
 
 // HostInvitation is what host invite prints.

@@ -145,6 +145,16 @@ func silentHost() *api.Host {
 	}
 }
 
+// reachedHost is one that there is a channel to.
+func reachedHost() *api.Host {
+	h := silentHost()
+	h.Ways = []*api.HostWay{
+		{Address: "192.0.2.7", Device: "eth1", Remote: "192.0.2.8", State: api.WayState_WAY_STATE_DOWN, Loss: 1},
+		{Address: "198.51.100.7", Device: "eth2", Remote: "198.51.100.8", State: api.WayState_WAY_STATE_UP, RoundTrip: durationpb.New(420 * time.Microsecond), Loss: 1. / 64, Mtu: 1500, Used: true},
+	}
+	return h
+}
+
 // examples has a document of each kind, with every field set in one of them.
 func examples(t *testing.T) map[string]Document {
 	t.Helper()
@@ -186,7 +196,7 @@ func examples(t *testing.T) map[string]Document {
 			{Name: "control", Status: "failed", Found: "host host-b can't be reached: 192.0.2.8:7077: connection refused", Remedy: "start snapctld on host-b", Took: durationpb.New(time.Millisecond)},
 		}),
 		"host-ls":   NewHostList(&api.ListHostsResponse{Hosts: []*api.Host{exampleHost(), silentHost()}, Trouble: "the directory can't be reached"}),
-		"host-show": NewHostDetail(exampleHost()),
+		"host-show": NewHostDetail(reachedHost()),
 		"host-invite": NewHostInvitation(&api.Invitation{
 			Token: "snapctl1-TOKEN", Addresses: []string{"192.0.2.7:7077", "[2001:db8::7]:7077"}, ExpiresAt: timestamppb.New(at.Add(time.Hour)),
 		}),

@@ -91,6 +91,10 @@ func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Ho
 		Control: &api.HostControl{
 			Connected: true, Address: "192.0.2.8:7077", Since: timestamppb.New(Began), Skew: durationpb.New(3 * time.Second), RoundTrip: durationpb.New(400 * time.Microsecond),
 		},
+		Ways: []*api.HostWay{
+			{Address: "192.0.2.7", Device: "eth0", Remote: "192.0.2.8", State: api.WayState_WAY_STATE_DOWN, Loss: 1},
+			{Address: "198.51.100.7", Device: "eth1", Remote: "198.51.100.8", State: api.WayState_WAY_STATE_UP, RoundTrip: durationpb.New(420 * time.Microsecond), Loss: 1. / 64, Mtu: 1500, Used: true},
+		},
 	})
 	return h, nil
 }

@@ -14,6 +14,13 @@ func newShow(s *session.Session) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show [HOST]",
 		Short: "Show all about a host, or this one",
+		Long: `Show all about a host, or this one.
+
+While there is a channel to the host, that is while apps talk to one another,
+it shows the ways there too, the best first: each pair of addresses of both
+hosts with its state, the round trip, the loss, and the largest packet that it
+carries from here. A way is probed each second (snapctld --probe-interval). It
+is down after three probes without an answer, and channels take the next one.`,
 		Example: `  snapctl host show
   snapctl host show host-b --output json`,
 		Args:              session.AtMost("HOST"),
