@@ -22,12 +22,12 @@ type room struct {
 var rooms = []room{
 	{"runtime/daemon", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
-		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/fabric", "vem/installation", "vem/mesh",
+		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/directory", "vem/fabric", "vem/installation", "vem/mesh",
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/ways", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
-		"vem", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/mesh", "vem/netns", "vem/pause", "vem/probe", "vem/table", "vem/wake",
+		"vem", "vem/directory/conflict", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/mesh", "vem/netns", "vem/ownership", "vem/pause", "vem/probe", "vem/table", "vem/wake",
 	}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/netns", "vem/overview", "vem/table"}},
 	{"runtime/clone", []string{
@@ -86,15 +86,18 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
-		"vem/address", "vem/channel", "vem/control", "vem/control/message", "vem/directory", "vem/directory/cache", "vem/directory/etcd", "vem/directory/member",
-		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust",
+		"vem/address", "vem/channel", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member",
+		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust",
 	}},
+	{"vem/devices", []string{"vem/membership", "vem/mesh", "vem/pause"}},
 	{"vem/overview", []string{"vem/pause"}},
 	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/channel/vxlan", "vem/control/message", "vem/fabric", "vem/fabric/fastpath", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath"}},
 	{"vem/probe", []string{"vem/netns", "vem/pause"}},
 	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/pause", "vem/slowpath"}},
 	{"vem/membership/wire", []string{"vem/control", "vem/control/message", "vem/membership", "vem/trust"}},
 	{"vem/membership", []string{"vem/directory", "vem/pause", "vem/trust"}},
+	{"vem/ownership", []string{"vem/directory"}},
+	{"vem/directory/lazy", []string{"vem/directory"}},
 	{"vem/directory/cache", []string{"vem/directory"}},
 	{"vem/directory/conflict", []string{"vem/directory"}},
 	{"vem/directory/directorytest", []string{"vem/directory"}},

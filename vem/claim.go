@@ -1,6 +1,7 @@
 package vem
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,9 +105,22 @@ func (e *SpareError) Error() string { return fmt.Sprintf("a spare endpoint has %
 //
 // Returns a [*PortError] or [*TakenError] if another app has what is claimed, a
 // [*SpareError] if a spare endpoint has the address or the last one that is left, an
-// [*AddressError] if nobody can have the address, and an error wrapping
-// [address.ErrExhausted] if none is left.
-func (m *Manager) Claim(c Claim) (*Endpoint, error) {
+// [*AddressError] if nobody can have the address, an error wrapping
+// [address.ErrExhausted] if none is left, and what the gate says.
+func (m *Manager) Claim(ctx context.Context, c Claim) (*Endpoint, error) {
+	asked := c.Addr4.IsValid()
+	e, err := m.claim(c, m.gate.Kept(c.Network))
+	if err != nil {
+		return nil, err
+	}
+	if err := m.gate.Claim(ctx, e.Claim(), asked); err != nil {
+		e.Free()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (m *Manager) claim(c Claim, kept map[netip.Addr]string) (*Endpoint, error) {
 	s, err := m.space(c.Network)
 	if err != nil {
 		return nil, err
@@ -117,11 +131,13 @@ func (m *Manager) Claim(c Claim) (*Endpoint, error) {
 	if err := m.checkPorts(nil, c.Ports); err != nil {
 		return nil, err
 	}
-	if c.Addr4, err = m.choose(c, s, n); err != nil {
+	if c.Addr4, err = m.choose(c, s, n, kept); err != nil {
 		return nil, err
 	}
 	c.Addr6 = s.Pair(c.Addr4)
-	return m.add(c, false), nil
+	e := m.add(c, false)
+	e.wanted = true
+	return e, nil
 }
 
 // Adopt makes an endpoint that an earlier manager had. Nothing is checked, and nothing is
@@ -146,7 +162,7 @@ const (
 // add enters an endpoint into the table. The caller has m.mu.
 func (m *Manager) add(c Claim, present bool) *Endpoint {
 	c.Ports = slices.Clone(c.Ports)
-	e := &Endpoint{m: m, id: c.ID, claim: c, present: present, holding: holding{keeping: make(chan struct{}, 1)}}
+	e := &Endpoint{m: m, id: c.ID, claim: c, present: present, wanted: present, holding: holding{keeping: make(chan struct{}, 1)}}
 	m.endpoints[e] = struct{}{}
 	return e
 }
@@ -167,7 +183,7 @@ func (m *Manager) checkPorts(self *Endpoint, ports []Port) error {
 }
 
 // choose returns the address that the claim can have. The caller has m.mu.
-func (m *Manager) choose(c Claim, s address.Space, n *network) (netip.Addr, error) {
+func (m *Manager) choose(c Claim, s address.Space, n *network, kept map[netip.Addr]string) (netip.Addr, error) {
 	used := make(map[netip.Addr]*Endpoint)
 	var spare *Endpoint
 	for e := range m.endpoints {
@@ -183,12 +199,18 @@ func (m *Manager) choose(c Claim, s address.Space, n *network) (netip.Addr, erro
 		}
 	}
 	inUse := func(a netip.Addr) bool { return used[a] != nil }
-	addr := c.Addr4
+	addr := cmp.Or(c.Addr4, keptFor(c, kept, inUse))
 	var err error
 	if addr.IsValid() {
+		if app := kept[addr]; app != "" && app != c.App {
+			return addr, &TakenError{App: app, Network: c.Network, Addr: addr}
+		}
 		err = s.Check(addr, inUse)
 	} else {
-		addr, err = s.Next(func(a netip.Addr) bool { return inUse(a) || n.outside(a) || m.reserved[spot{c.Network, a}] > 0 })
+		addr, err = s.Next(func(a netip.Addr) bool {
+			_, is := kept[a]
+			return is || inUse(a) || n.outside(a) || m.reserved[spot{c.Network, a}] > 0
+		})
 	}
 	switch {
 	case err == nil:
@@ -202,6 +224,16 @@ func (m *Manager) choose(c Claim, s address.Space, n *network) (netip.Addr, erro
 	default:
 		return addr, &AddressError{Network: c.Network, Prefix: s.Prefix4, Err: err}
 	}
+}
+
+// keptFor returns the address that is kept for an app which asks for none.
+func keptFor(c Claim, kept map[netip.Addr]string, inUse func(netip.Addr) bool) netip.Addr {
+	for a, app := range kept {
+		if app == c.App && c.Spare == nil && !inUse(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // better tells whether a spare endpoint is to be given up rather than the best one that

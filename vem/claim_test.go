@@ -49,7 +49,7 @@ func TestClaimOfWhatOthersHave(t *testing.T) {
 			if test.claim.Network == "" {
 				test.claim.Network = DefaultNetwork
 			}
-			e, err := w.Claim(test.claim)
+			e, err := w.Claim(t.Context(), test.claim)
 			if test.want != "" {
 				qt.Assert(t, qt.ErrorMatches(err, test.want))
 				return
@@ -89,7 +89,7 @@ func (w *world) spare(t *testing.T, gaveUp *int) *Endpoint {
 		e.Free()
 		return nil
 	}}}
-	e, err := w.Claim(c)
+	e, err := w.Claim(t.Context(), c)
 	qt.Assert(t, qt.IsNil(err))
 	return e
 }
@@ -108,7 +108,7 @@ func TestSpareEndpointIsGivenUp(t *testing.T) {
 			free, _, err := w.Addresses("small")
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.Equals(free, 5))
-			_, err = w.Claim(Claim{App: "web", Network: "small", Addr4: addr})
+			_, err = w.Claim(t.Context(), Claim{App: "web", Network: "small", Addr4: addr})
 			var spare *SpareError
 			qt.Assert(t, qt.ErrorAs(err, &spare))
 			qt.Assert(t, qt.ErrorMatches(err, "a spare endpoint has 10.99.0.6"))
@@ -116,14 +116,14 @@ func TestSpareEndpointIsGivenUp(t *testing.T) {
 			qt.Assert(t, qt.DeepEquals(gaveUp, []int{0, 0, 0, 0, 1}))
 
 			// The pool does not get it back, nor does anybody who has not asked for it.
-			_, err = w.Claim(Claim{App: "_pool", Network: "small", Spare: &Spare{}})
+			_, err = w.Claim(t.Context(), Claim{App: "_pool", Network: "small", Spare: &Spare{}})
 			qt.Assert(t, qt.ErrorIs(err, address.ErrExhausted))
-			e, err := w.Claim(Claim{App: "web", Network: "small", Addr4: spare.Addr})
+			e, err := w.Claim(t.Context(), Claim{App: "web", Network: "small", Addr4: spare.Addr})
 			qt.Assert(t, qt.IsNil(err))
 			spare.Done()
 			spare.Done()
 			e.Free()
-			e, err = w.Claim(Claim{App: "_pool", Network: "small", Spare: &Spare{}})
+			e, err = w.Claim(t.Context(), Claim{App: "_pool", Network: "small", Spare: &Spare{}})
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.Equals(e.Claim().Addr4, spare.Addr))
 		})
@@ -138,9 +138,9 @@ func TestSpareEndpointsAreReservedOnce(t *testing.T) {
 		w.spare(t, &gaveUp)
 	}
 	var first, second *SpareError
-	_, err := w.Claim(Claim{App: "one", Network: "small"})
+	_, err := w.Claim(t.Context(), Claim{App: "one", Network: "small"})
 	qt.Assert(t, qt.ErrorAs(err, &first))
-	_, err = w.Claim(Claim{App: "two", Network: "small"})
+	_, err = w.Claim(t.Context(), Claim{App: "two", Network: "small"})
 	qt.Assert(t, qt.ErrorAs(err, &second))
 	qt.Assert(t, qt.Not(qt.Equals(first.Addr, second.Addr)))
 }
@@ -150,7 +150,7 @@ func TestSpareEndpointInUse(t *testing.T) {
 	var gaveUp int
 	e := w.spare(t, &gaveUp)
 	e.Use("clone-1")
-	_, err := w.Claim(Claim{App: "web", Network: "small", Addr4: e.Claim().Addr4})
+	_, err := w.Claim(t.Context(), Claim{App: "web", Network: "small", Addr4: e.Claim().Addr4})
 	var taken *TakenError
 	qt.Assert(t, qt.ErrorAs(err, &taken))
 	qt.Assert(t, qt.Equals(taken.App, "clone-1"))
@@ -168,17 +168,17 @@ func TestAddressSpacesOfNetworks(t *testing.T) {
 	}
 	// Its file is there already, or can't be used, or not be written.
 	w.spaces.all["given"] = address.Space{Prefix4: netip.MustParsePrefix("10.99.0.0/24")}
-	e, err := w.Claim(Claim{App: "web", Network: "given"})
+	e, err := w.Claim(t.Context(), Claim{App: "web", Network: "given"})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(e.Claim().Addr4.String(), "10.99.0.2"))
 	w.spaces.all["wrong"] = address.Space{Prefix4: netip.MustParsePrefix("10.99.0.1/24")}
-	_, err = w.Claim(Claim{App: "web", Network: "wrong"})
+	_, err = w.Claim(t.Context(), Claim{App: "web", Network: "wrong"})
 	qt.Check(t, qt.ErrorIs(err, address.ErrPrefix))
 	w.spaces.fail = errors.New("no space left on device")
-	_, err = w.Claim(Claim{App: "web", Network: "new"})
+	_, err = w.Claim(t.Context(), Claim{App: "web", Network: "new"})
 	qt.Check(t, qt.ErrorIs(err, w.spaces.fail))
 	w.spaces.fail = nil
-	_, err = w.Claim(Claim{App: "web", Network: "new"})
+	_, err = w.Claim(t.Context(), Claim{App: "web", Network: "new"})
 	qt.Check(t, qt.IsNil(err))
 }
 

@@ -38,6 +38,9 @@
 //	wire       how they join over the control channel
 //	directory  who owns which endpoint, which hosts and networks there are
 //	cache      what one host knows of the directory
+//	ownership  which endpoints this host has, on the disk, and which of its copies may send
+//	lazy       a store of the directory that need not be reachable at first
+//	devices    addresses of this host's network devices
 //	conflict   what a host made alone and can't be so in the installation that it joins
 //	memory     a store of the directory in memory, for tests
 //	etcd       a store of the directory in an etcd cluster

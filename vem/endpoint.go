@@ -21,6 +21,7 @@ type Endpoint struct {
 	// The manager's mu guards these.
 	claim   Claim
 	present bool // in its network, see Presence
+	wanted  bool // its app runs, is held, or is being made
 	ready   bool // a spare endpoint that is complete
 }
 
@@ -58,8 +59,12 @@ func (e *Endpoint) AddPorts(ports []Port) error {
 }
 
 // Attach connects the app's namespace to the network, which is made if it is not there,
-// and publishes the endpoint's ports. It may be repeated, see [fabric.Fabric.Attach].
+// and publishes the endpoint's ports. It may be repeated, see [fabric.Fabric.Attach]. If the gate
+// does not admit the endpoint, Attach returns the gate's error, and the endpoint is in no network.
 func (e *Endpoint) Attach(ctx context.Context, ns *netns.NS) error {
+	if err := e.admit(ctx); err != nil {
+		return err
+	}
 	ep, name := e.setPresent(true)
 	return e.m.in(ctx, name, func(n *network) error {
 		if err := n.fabric.Attach(ctx, ep, ns); err != nil {
@@ -76,8 +81,12 @@ func (e *Endpoint) Isolate(ctx context.Context) error {
 	return e.m.in(ctx, c.Network, func(n *network) error { return n.fabric.Isolate(ctx, c.endpoint()) })
 }
 
-// Rejoin undoes Isolate. netPath is where the app's network namespace is bound.
+// Rejoin undoes Isolate, if the gate admits the endpoint. netPath is where the app's network
+// namespace is bound.
 func (e *Endpoint) Rejoin(ctx context.Context, netPath string) (err error) {
+	if err := e.admit(ctx); err != nil {
+		return err
+	}
 	c := e.Claim()
 	ns, err := netns.Open(netPath)
 	if err != nil {
@@ -95,6 +104,13 @@ func (e *Endpoint) Rejoin(ctx context.Context, netPath string) (err error) {
 // Detach undoes Attach; the last endpoint to leave takes the network along. It does
 // nothing if the endpoint is not attached.
 func (e *Endpoint) Detach(ctx context.Context) error {
+	e.m.mu.Lock()
+	e.wanted = false
+	e.m.mu.Unlock()
+	return e.detach(ctx)
+}
+
+func (e *Endpoint) detach(ctx context.Context) error {
 	c := e.Claim()
 	return e.m.in(ctx, c.Network, func(n *network) error {
 		if err := n.fabric.Detach(ctx, c.endpoint()); err != nil {
@@ -118,6 +134,7 @@ func (e *Endpoint) setPresent(present bool) (ep fabric.Endpoint, network string)
 	e.m.mu.Lock()
 	defer e.m.mu.Unlock()
 	e.present = present
+	e.wanted = e.wanted || present
 	return e.claim.endpoint(), e.claim.Network
 }
 

@@ -108,7 +108,7 @@ func (e *Endpoint) Hold(ctx context.Context, set *hold.Set) error {
 func (e *Endpoint) Reclaim(ctx context.Context, boot string) error {
 	items, err := e.m.holder.Get(ctx, e.id)
 	if errors.Is(err, holder.ErrNotFound) {
-		e.setLost(reasonOfLoss(boot))
+		e.setLost(reasonOfLoss(boot, e.m.opt.Boot))
 		return nil
 	}
 	if err != nil {
@@ -122,8 +122,8 @@ func (e *Endpoint) Reclaim(ctx context.Context, boot string) error {
 	return nil
 }
 
-func reasonOfLoss(boot string) Loss {
-	if now := BootID(); boot != "" && now != "" && boot != now {
+func reasonOfLoss(boot, now string) Loss {
+	if boot != "" && now != "" && boot != now {
 		return LostByReboot
 	}
 	return LostByEnd
@@ -162,9 +162,15 @@ func (e *Endpoint) exclusively(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-// BootID tells one boot of the host from others, random(4); "" if that is unknown.
-func BootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+// Boot tells this boot of the host from others.
+func (m *Manager) Boot() string { return m.opt.Boot }
+
+// DefaultBootFile is where the kernel tells one boot of the host from others, random(4).
+const DefaultBootFile = "/proc/sys/kernel/random/boot_id"
+
+// BootID reads what tells one boot of the host from others; "" if that is unknown.
+func BootID(file string) string {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return ""
 	}

@@ -41,7 +41,7 @@ func set(t *testing.T, inode uint64) *hold.Set {
 // holds has an endpoint hold a socket.
 func (w *world) holds(t *testing.T, app string, inode uint64) *Endpoint {
 	t.Helper()
-	e, err := w.Claim(Claim{ID: app, App: app, Network: DefaultNetwork})
+	e, err := w.Claim(t.Context(), Claim{ID: app, App: app, Network: DefaultNetwork})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(e.Hold(t.Context(), set(t, inode))))
 	return e
@@ -86,11 +86,11 @@ func TestReclaim(t *testing.T) {
 	qt.Assert(t, qt.IsNil(later.Reclaim(t.Context(), "")))
 	qt.Assert(t, qt.DeepEquals(later.HeldInodes(), map[uint64]bool{7: true}))
 	qt.Assert(t, qt.Equals(later.Lost(), ""))
-	qt.Assert(t, qt.Not(qt.Equals(BootID(), "")))
+	qt.Assert(t, qt.Not(qt.Equals(BootID(DefaultBootFile), "")))
 	for boot, want := range map[string]Loss{
-		BootID():            LostByEnd,
-		"of an earlier day": LostByReboot,
-		"":                  LostByEnd, // of a record that does not tell
+		BootID(DefaultBootFile): LostByEnd,
+		"of an earlier day":     LostByReboot,
+		"":                      LostByEnd, // of a record that does not tell
 	} {
 		e := w.Adopt(Claim{ID: "gone", App: "gone", Network: DefaultNetwork}, Present)
 		qt.Assert(t, qt.IsNil(e.Reclaim(t.Context(), boot)))

@@ -1,6 +1,7 @@
 package vem
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,6 +26,8 @@ type Options struct {
 	Spaces  Spaces
 	// HolderSocket and HolderLog are paths, see [holder.KeeperOptions].
 	HolderSocket, HolderLog string
+	// Boot tells one boot of the host from others, see [BootID]. Default: that of the kernel.
+	Boot string
 	// Run runs what waits for traffic of a held app in a goroutine, with a context that
 	// ends before Close is called.
 	Run func(func(context.Context))
@@ -54,6 +57,7 @@ type Manager struct {
 	opt  Options
 	open func(ctx context.Context, network string, s address.Space) (Fabric, error)
 	host *netns.NS // nil in tests
+	gate Gate
 
 	holder Holder
 	queues queues
@@ -90,8 +94,9 @@ func Open(ctx context.Context, opt Options) (_ *Manager, err error) {
 }
 
 func newManager(opt Options, open func(context.Context, string, address.Space) (Fabric, error), h Holder) *Manager {
+	opt.Boot = cmp.Or(opt.Boot, BootID(DefaultBootFile))
 	return &Manager{
-		opt: opt, open: open, holder: h, queues: newQueues(), strays: make(map[string][]holder.Item),
+		opt: opt, open: open, gate: openGate{}, holder: h, queues: newQueues(), strays: make(map[string][]holder.Item),
 		networks: make(map[string]*network), endpoints: make(map[*Endpoint]struct{}), reserved: make(map[spot]int),
 	}
 }

@@ -76,7 +76,7 @@ func TestNothingWaitsForANetwork(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- slow.Attach(t.Context(), nil) }()
 	<-w.host.entered
-	e, err := w.Claim(Claim{App: "quick", Network: "other"})
+	e, err := w.Claim(t.Context(), Claim{App: "quick", Network: "other"})
 	qt.Check(t, qt.IsNil(err))
 	qt.Check(t, qt.IsNil(e.Isolate(t.Context())))
 	w.claim(t, "third", "")
@@ -109,10 +109,10 @@ func TestPublishedPorts(t *testing.T) {
 	qt.Assert(t, qt.IsNil(one.Detach(t.Context())))
 	qt.Assert(t, qt.HasLen(last(), 1))
 	var taken *PortError
-	_, err := w.Claim(Claim{App: "three", Network: DefaultNetwork, Ports: one.Claim().Ports}) // an app that has ended keeps its ports
+	_, err := w.Claim(t.Context(), Claim{App: "three", Network: DefaultNetwork, Ports: one.Claim().Ports}) // an app that has ended keeps its ports
 	qt.Assert(t, qt.ErrorAs(err, &taken))
 	one.Free()
-	_, err = w.Claim(Claim{App: "three", Network: DefaultNetwork, Ports: one.Claim().Ports})
+	_, err = w.Claim(t.Context(), Claim{App: "three", Network: DefaultNetwork, Ports: one.Claim().Ports})
 	qt.Assert(t, qt.IsNil(err))
 }
 

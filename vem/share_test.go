@@ -108,7 +108,7 @@ func TestRanges(t *testing.T) {
 		got = append(got, w.claim(t, fmt.Sprint(i), "").Claim().Addr4.String())
 	}
 	qt.Check(t, qt.DeepEquals(got, []string{"10.77.1.0", "10.77.1.1", "10.77.1.2", "10.77.1.3", "10.77.2.0", "10.77.2.1", "10.77.2.2", "10.77.2.3"}))
-	_, err := w.Claim(Claim{App: "more", Network: DefaultNetwork})
+	_, err := w.Claim(t.Context(), Claim{App: "more", Network: DefaultNetwork})
 	qt.Check(t, qt.ErrorIs(err, address.ErrExhausted))
 	qt.Check(t, qt.Equals(w.claim(t, "asks", "10.77.9.9").Claim().Addr4.String(), "10.77.9.9"))
 	w.SetRanges(DefaultNetwork, nil)

@@ -159,7 +159,7 @@ func (w *world) claim(t *testing.T, app, addr string, ports ...Port) *Endpoint {
 	if addr != "" {
 		c.Addr4 = netip.MustParseAddr(addr)
 	}
-	e, err := w.Claim(c)
+	e, err := w.Claim(t.Context(), c)
 	qt.Assert(t, qt.IsNil(err))
 	return e
 }

@@ -303,6 +303,54 @@ func (PoolUse) EnumDescriptor() ([]byte, []int) {
 	return file_snapctl_proto_rawDescGZIP(), []int{4}
 }
 
+// OnConflict says what becomes of networks, addresses and names that this host and the installation
+// both have.
+type OnConflict int32
+
+const (
+	OnConflict_ON_CONFLICT_REFUSE       OnConflict = 0 // this host does not join, and nothing of it has changed
+	OnConflict_ON_CONFLICT_KEEP_PRIVATE OnConflict = 1 // networks in which there is a conflict stay this host's own
+)
+
+// Enum value maps for OnConflict.
+var (
+	OnConflict_name = map[int32]string{
+		0: "ON_CONFLICT_REFUSE",
+		1: "ON_CONFLICT_KEEP_PRIVATE",
+	}
+	OnConflict_value = map[string]int32{
+		"ON_CONFLICT_REFUSE":       0,
+		"ON_CONFLICT_KEEP_PRIVATE": 1,
+	}
+)
+
+func (x OnConflict) Enum() *OnConflict {
+	p := new(OnConflict)
+	*p = x
+	return p
+}
+
+func (x OnConflict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnConflict) Descriptor() protoreflect.EnumDescriptor {
+	return file_snapctl_proto_enumTypes[5].Descriptor()
+}
+
+func (OnConflict) Type() protoreflect.EnumType {
+	return &file_snapctl_proto_enumTypes[5]
+}
+
+func (x OnConflict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnConflict.Descriptor instead.
+func (OnConflict) EnumDescriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{5}
+}
+
 // HostHealth says what is known of a host.
 type HostHealth int32
 
@@ -340,11 +388,11 @@ func (x HostHealth) String() string {
 }
 
 func (HostHealth) Descriptor() protoreflect.EnumDescriptor {
-	return file_snapctl_proto_enumTypes[5].Descriptor()
+	return file_snapctl_proto_enumTypes[6].Descriptor()
 }
 
 func (HostHealth) Type() protoreflect.EnumType {
-	return &file_snapctl_proto_enumTypes[5]
+	return &file_snapctl_proto_enumTypes[6]
 }
 
 func (x HostHealth) Number() protoreflect.EnumNumber {
@@ -353,7 +401,7 @@ func (x HostHealth) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostHealth.Descriptor instead.
 func (HostHealth) EnumDescriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{5}
+	return file_snapctl_proto_rawDescGZIP(), []int{6}
 }
 
 type WayState int32
@@ -395,11 +443,11 @@ func (x WayState) String() string {
 }
 
 func (WayState) Descriptor() protoreflect.EnumDescriptor {
-	return file_snapctl_proto_enumTypes[6].Descriptor()
+	return file_snapctl_proto_enumTypes[7].Descriptor()
 }
 
 func (WayState) Type() protoreflect.EnumType {
-	return &file_snapctl_proto_enumTypes[6]
+	return &file_snapctl_proto_enumTypes[7]
 }
 
 func (x WayState) Number() protoreflect.EnumNumber {
@@ -408,7 +456,7 @@ func (x WayState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WayState.Descriptor instead.
 func (WayState) EnumDescriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{6}
+	return file_snapctl_proto_rawDescGZIP(), []int{7}
 }
 
 type WakePolicy struct {
@@ -5263,6 +5311,7 @@ type JoinHostRequest struct {
 	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
 	At            string                 `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`       // HOST:PORT of a host of the installation
 	Token         string                 `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"` // of an Invitation
+	OnConflict    OnConflict             `protobuf:"varint,6,opt,name=on_conflict,json=onConflict,proto3,enum=snapctl.v1.OnConflict" json:"on_conflict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5332,6 +5381,151 @@ func (x *JoinHostRequest) GetToken() string {
 	return ""
 }
 
+func (x *JoinHostRequest) GetOnConflict() OnConflict {
+	if x != nil {
+		return x.OnConflict
+	}
+	return OnConflict_ON_CONFLICT_REFUSE
+}
+
+// JoinHostResponse has the host, or conflicts: then it has not joined.
+type JoinHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Conflicts     []*HostConflict        `protobuf:"bytes,2,rep,name=conflicts,proto3" json:"conflicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinHostResponse) Reset() {
+	*x = JoinHostResponse{}
+	mi := &file_snapctl_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinHostResponse) ProtoMessage() {}
+
+func (x *JoinHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinHostResponse.ProtoReflect.Descriptor instead.
+func (*JoinHostResponse) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *JoinHostResponse) GetHost() *Host {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *JoinHostResponse) GetConflicts() []*HostConflict {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
+// HostConflict is one thing that a host has made alone, and that can't be so in an installation.
+type HostConflict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`       // host-name, prefixes, overlap, underlay, address, block or app-name
+	Mine          string                 `protobuf:"bytes,2,opt,name=mine,proto3" json:"mine,omitempty"`       // what it is about: a host, network, app or address
+	There         string                 `protobuf:"bytes,3,opt,name=there,proto3" json:"there,omitempty"`     // what it meets
+	Network       string                 `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"` // this host's, that it is in; empty: none
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Remedy        string                 `protobuf:"bytes,6,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostConflict) Reset() {
+	*x = HostConflict{}
+	mi := &file_snapctl_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostConflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostConflict) ProtoMessage() {}
+
+func (x *HostConflict) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostConflict.ProtoReflect.Descriptor instead.
+func (*HostConflict) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *HostConflict) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *HostConflict) GetMine() string {
+	if x != nil {
+		return x.Mine
+	}
+	return ""
+}
+
+func (x *HostConflict) GetThere() string {
+	if x != nil {
+		return x.There
+	}
+	return ""
+}
+
+func (x *HostConflict) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *HostConflict) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *HostConflict) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
 type HostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // empty: this host
@@ -5341,7 +5535,7 @@ type HostRequest struct {
 
 func (x *HostRequest) Reset() {
 	*x = HostRequest{}
-	mi := &file_snapctl_proto_msgTypes[61]
+	mi := &file_snapctl_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5353,7 +5547,7 @@ func (x *HostRequest) String() string {
 func (*HostRequest) ProtoMessage() {}
 
 func (x *HostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[61]
+	mi := &file_snapctl_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5366,7 +5560,7 @@ func (x *HostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostRequest.ProtoReflect.Descriptor instead.
 func (*HostRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{61}
+	return file_snapctl_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *HostRequest) GetName() string {
@@ -5386,7 +5580,7 @@ type SetHostRequest struct {
 
 func (x *SetHostRequest) Reset() {
 	*x = SetHostRequest{}
-	mi := &file_snapctl_proto_msgTypes[62]
+	mi := &file_snapctl_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5398,7 +5592,7 @@ func (x *SetHostRequest) String() string {
 func (*SetHostRequest) ProtoMessage() {}
 
 func (x *SetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[62]
+	mi := &file_snapctl_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5411,7 +5605,7 @@ func (x *SetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHostRequest.ProtoReflect.Descriptor instead.
 func (*SetHostRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{62}
+	return file_snapctl_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SetHostRequest) GetChannel() string {
@@ -5431,7 +5625,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_snapctl_proto_msgTypes[63]
+	mi := &file_snapctl_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5443,7 +5637,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[63]
+	mi := &file_snapctl_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5456,7 +5650,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{63}
+	return file_snapctl_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RemoveHostRequest) GetName() string {
@@ -5471,6 +5665,152 @@ func (x *RemoveHostRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+// TakeoverRequest says which app's endpoint becomes this host's. Whoever asks promises that no copy of
+// the app runs on the host that had it.
+type TakeoverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // host, which is dead
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeoverRequest) Reset() {
+	*x = TakeoverRequest{}
+	mi := &file_snapctl_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeoverRequest) ProtoMessage() {}
+
+func (x *TakeoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeoverRequest.ProtoReflect.Descriptor instead.
+func (*TakeoverRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *TakeoverRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *TakeoverRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+type TakeoverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	Endpoint      string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // IPv4
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	From          string                 `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`           // host
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`               // host, this one
+	Snapshots     []string               `protobuf:"bytes,7,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // of the app that are on this host, the newest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeoverResponse) Reset() {
+	*x = TakeoverResponse{}
+	mi := &file_snapctl_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeoverResponse) ProtoMessage() {}
+
+func (x *TakeoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeoverResponse.ProtoReflect.Descriptor instead.
+func (*TakeoverResponse) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *TakeoverResponse) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *TakeoverResponse) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *TakeoverResponse) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *TakeoverResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *TakeoverResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TakeoverResponse) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *TakeoverResponse) GetSnapshots() []string {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
 }
 
 // Host is a host of the installation.
@@ -5488,18 +5828,19 @@ type Host struct {
 	JoinedAt         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"` // of this host only
 	Installation     string                 `protobuf:"bytes,12,opt,name=installation,proto3" json:"installation,omitempty"`
-	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                   // when it came up or fell silent; absent: that is not known
-	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                               // of this host's connection to it; absent: it is this one, or was removed
-	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                               // of this host only: the kind that all its channels are to have, or auto
-	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"` // of this host only: the kinds that it can make, the best first
-	Ways             []*HostWay             `protobuf:"bytes,22,rep,name=ways,proto3" json:"ways,omitempty"`                                     // ShowHost alone tells them, while there is a channel to it
+	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                            // when it came up or fell silent; absent: that is not known
+	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                                        // of this host's connection to it; absent: it is this one, or was removed
+	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                                        // of this host only: the kind that all its channels are to have, or auto
+	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"`          // of this host only: the kinds that it can make, the best first
+	Ways             []*HostWay             `protobuf:"bytes,22,rep,name=ways,proto3" json:"ways,omitempty"`                                              // ShowHost alone tells them, while there is a channel to it
+	PrivateNetworks  []string               `protobuf:"bytes,15,rep,name=private_networks,json=privateNetworks,proto3" json:"private_networks,omitempty"` // of this host only: those that it does not share
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_snapctl_proto_msgTypes[64]
+	mi := &file_snapctl_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +5852,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[64]
+	mi := &file_snapctl_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +5865,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{64}
+	return file_snapctl_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Host) GetName() string {
@@ -5646,6 +5987,13 @@ func (x *Host) GetWays() []*HostWay {
 	return nil
 }
 
+func (x *Host) GetPrivateNetworks() []string {
+	if x != nil {
+		return x.PrivateNetworks
+	}
+	return nil
+}
+
 // HostWay is a way from the host that is asked to another one: a pair of addresses on the underlay.
 type HostWay struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5663,7 +6011,7 @@ type HostWay struct {
 
 func (x *HostWay) Reset() {
 	*x = HostWay{}
-	mi := &file_snapctl_proto_msgTypes[65]
+	mi := &file_snapctl_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5675,7 +6023,7 @@ func (x *HostWay) String() string {
 func (*HostWay) ProtoMessage() {}
 
 func (x *HostWay) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[65]
+	mi := &file_snapctl_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5688,7 +6036,7 @@ func (x *HostWay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostWay.ProtoReflect.Descriptor instead.
 func (*HostWay) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{65}
+	return file_snapctl_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *HostWay) GetAddress() string {
@@ -5757,7 +6105,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_snapctl_proto_msgTypes[66]
+	mi := &file_snapctl_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5769,7 +6117,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[66]
+	mi := &file_snapctl_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5782,7 +6130,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{66}
+	return file_snapctl_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -6241,20 +6589,43 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x96\x01\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xcf\x01\n" +
 	"\x0fJoinHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\taddresses\x18\x02 \x03(\v2\x17.snapctl.v1.HostAddressR\taddresses\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x0e\n" +
 	"\x02at\x18\x04 \x01(\tR\x02at\x12\x14\n" +
-	"\x05token\x18\x05 \x01(\tR\x05token\"!\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\x127\n" +
+	"\von_conflict\x18\x06 \x01(\x0e2\x16.snapctl.v1.OnConflictR\n" +
+	"onConflict\"p\n" +
+	"\x10JoinHostResponse\x12$\n" +
+	"\x04host\x18\x01 \x01(\v2\x10.snapctl.v1.HostR\x04host\x126\n" +
+	"\tconflicts\x18\x02 \x03(\v2\x18.snapctl.v1.HostConflictR\tconflicts\"\x92\x01\n" +
+	"\fHostConflict\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04mine\x18\x02 \x01(\tR\x04mine\x12\x14\n" +
+	"\x05there\x18\x03 \x01(\tR\x05there\x12\x18\n" +
+	"\anetwork\x18\x04 \x01(\tR\anetwork\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x16\n" +
+	"\x06remedy\x18\x06 \x01(\tR\x06remedy\"!\n" +
 	"\vHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"*\n" +
 	"\x0eSetHostRequest\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\x84\x05\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"7\n" +
+	"\x0fTakeoverRequest\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"\xb2\x01\n" +
+	"\x10TakeoverResponse\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x1a\n" +
+	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\x12\x1c\n" +
+	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xaf\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -6273,7 +6644,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\x12\x18\n" +
 	"\achannel\x18\x14 \x01(\tR\achannel\x12#\n" +
 	"\rchannel_kinds\x18\x15 \x03(\tR\fchannelKinds\x12'\n" +
-	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\"\xf3\x01\n" +
+	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\x12)\n" +
+	"\x10private_networks\x18\x0f \x03(\tR\x0fprivateNetworks\"\xf3\x01\n" +
 	"\aHostWay\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -6314,7 +6686,11 @@ const file_snapctl_proto_rawDesc = "" +
 	"\aPoolUse\x12\x18\n" +
 	"\x14POOL_USE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPOOL_USE_ONLY\x10\x01\x12\x12\n" +
-	"\x0ePOOL_USE_NEVER\x10\x02*n\n" +
+	"\x0ePOOL_USE_NEVER\x10\x02*B\n" +
+	"\n" +
+	"OnConflict\x12\x16\n" +
+	"\x12ON_CONFLICT_REFUSE\x10\x00\x12\x1c\n" +
+	"\x18ON_CONFLICT_KEEP_PRIVATE\x10\x01*n\n" +
 	"\n" +
 	"HostHealth\x12\x1b\n" +
 	"\x17HOST_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -6326,7 +6702,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\x99\x12\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xec\x12\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -6352,13 +6728,14 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x129\n" +
 	"\bInitHost\x12\x1b.snapctl.v1.InitHostRequest\x1a\x10.snapctl.v1.Host\x12C\n" +
 	"\n" +
-	"InviteHost\x12\x1d.snapctl.v1.InviteHostRequest\x1a\x16.snapctl.v1.Invitation\x129\n" +
-	"\bJoinHost\x12\x1b.snapctl.v1.JoinHostRequest\x1a\x10.snapctl.v1.Host\x12C\n" +
+	"InviteHost\x12\x1d.snapctl.v1.InviteHostRequest\x1a\x16.snapctl.v1.Invitation\x12E\n" +
+	"\bJoinHost\x12\x1b.snapctl.v1.JoinHostRequest\x1a\x1c.snapctl.v1.JoinHostResponse\x12C\n" +
 	"\tListHosts\x12\x17.snapctl.v1.ListRequest\x1a\x1d.snapctl.v1.ListHostsResponse\x125\n" +
 	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x127\n" +
 	"\aSetHost\x12\x1a.snapctl.v1.SetHostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
 	"\n" +
-	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12I\n" +
+	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12E\n" +
+	"\bTakeover\x12\x1b.snapctl.v1.TakeoverRequest\x1a\x1c.snapctl.v1.TakeoverResponse\x12I\n" +
 	"\fListChannels\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12M\n" +
 	"\x10TakeChannelsDown\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12B\n" +
 	"\aResolve\x12\x1a.snapctl.v1.ResolveRequest\x1a\x1b.snapctl.v1.ResolveResponse\x12:\n" +
@@ -6379,260 +6756,270 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 	return file_snapctl_proto_rawDescData
 }
 
-var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
 	(RestoreMemory)(0),            // 2: snapctl.v1.RestoreMemory
 	(Storage)(0),                  // 3: snapctl.v1.Storage
 	(PoolUse)(0),                  // 4: snapctl.v1.PoolUse
-	(HostHealth)(0),               // 5: snapctl.v1.HostHealth
-	(WayState)(0),                 // 6: snapctl.v1.WayState
-	(*WakePolicy)(nil),            // 7: snapctl.v1.WakePolicy
-	(*Bind)(nil),                  // 8: snapctl.v1.Bind
-	(*Publication)(nil),           // 9: snapctl.v1.Publication
-	(*Limits)(nil),                // 10: snapctl.v1.Limits
-	(*RunRequest)(nil),            // 11: snapctl.v1.RunRequest
-	(*Obstacle)(nil),              // 12: snapctl.v1.Obstacle
-	(*App)(nil),                   // 13: snapctl.v1.App
-	(*Alarm)(nil),                 // 14: snapctl.v1.Alarm
-	(*AppRequest)(nil),            // 15: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 16: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 17: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 18: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 19: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 20: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 21: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 22: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 23: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 24: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 25: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 26: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 27: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 28: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 29: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 30: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 31: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 32: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 33: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 34: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 35: snapctl.v1.Event
-	(*Progress)(nil),              // 36: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 37: snapctl.v1.SocketOutcome
-	(*Note)(nil),                  // 38: snapctl.v1.Note
-	(*Result)(nil),                // 39: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 40: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 41: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 42: snapctl.v1.Template
-	(*Parameter)(nil),             // 43: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 44: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 45: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 46: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 47: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 48: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 49: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 50: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 51: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 52: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 53: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 54: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 55: snapctl.v1.VemTableResponse
-	(*EventsRequest)(nil),         // 56: snapctl.v1.EventsRequest
-	(*EventRecord)(nil),           // 57: snapctl.v1.EventRecord
-	(*DoctorRequest)(nil),         // 58: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 59: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 60: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 61: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 62: snapctl.v1.VersionResponse
-	(*HostAddress)(nil),           // 63: snapctl.v1.HostAddress
-	(*InitHostRequest)(nil),       // 64: snapctl.v1.InitHostRequest
-	(*InviteHostRequest)(nil),     // 65: snapctl.v1.InviteHostRequest
-	(*Invitation)(nil),            // 66: snapctl.v1.Invitation
-	(*JoinHostRequest)(nil),       // 67: snapctl.v1.JoinHostRequest
-	(*HostRequest)(nil),           // 68: snapctl.v1.HostRequest
-	(*SetHostRequest)(nil),        // 69: snapctl.v1.SetHostRequest
-	(*RemoveHostRequest)(nil),     // 70: snapctl.v1.RemoveHostRequest
-	(*Host)(nil),                  // 71: snapctl.v1.Host
-	(*HostWay)(nil),               // 72: snapctl.v1.HostWay
-	(*ListHostsResponse)(nil),     // 73: snapctl.v1.ListHostsResponse
-	nil,                           // 74: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 75: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 76: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                           // 77: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 78: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
-	(*HostControl)(nil),           // 80: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),       // 81: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),        // 82: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),          // 83: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),      // 84: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),       // 85: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),             // 86: snapctl.v1.TraceStep
+	(OnConflict)(0),               // 5: snapctl.v1.OnConflict
+	(HostHealth)(0),               // 6: snapctl.v1.HostHealth
+	(WayState)(0),                 // 7: snapctl.v1.WayState
+	(*WakePolicy)(nil),            // 8: snapctl.v1.WakePolicy
+	(*Bind)(nil),                  // 9: snapctl.v1.Bind
+	(*Publication)(nil),           // 10: snapctl.v1.Publication
+	(*Limits)(nil),                // 11: snapctl.v1.Limits
+	(*RunRequest)(nil),            // 12: snapctl.v1.RunRequest
+	(*Obstacle)(nil),              // 13: snapctl.v1.Obstacle
+	(*App)(nil),                   // 14: snapctl.v1.App
+	(*Alarm)(nil),                 // 15: snapctl.v1.Alarm
+	(*AppRequest)(nil),            // 16: snapctl.v1.AppRequest
+	(*ListRequest)(nil),           // 17: snapctl.v1.ListRequest
+	(*ListResponse)(nil),          // 18: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),           // 19: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),             // 20: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),             // 21: snapctl.v1.ExecStart
+	(*ExecInput)(nil),             // 22: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),            // 23: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),           // 24: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),         // 25: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 26: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),      // 27: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),           // 28: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),       // 29: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),        // 30: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),        // 31: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),       // 32: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil), // 33: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),              // 34: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil), // 35: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                 // 36: snapctl.v1.Event
+	(*Progress)(nil),              // 37: snapctl.v1.Progress
+	(*SocketOutcome)(nil),         // 38: snapctl.v1.SocketOutcome
+	(*Note)(nil),                  // 39: snapctl.v1.Note
+	(*Result)(nil),                // 40: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil), // 41: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),       // 42: snapctl.v1.TemplateRequest
+	(*Template)(nil),              // 43: snapctl.v1.Template
+	(*Parameter)(nil),             // 44: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil), // 45: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),        // 46: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),          // 47: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),            // 48: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),         // 49: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),           // 50: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),          // 51: snapctl.v1.CloneSummary
+	(*Id)(nil),                    // 52: snapctl.v1.Id
+	(*IdsResponse)(nil),           // 53: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),       // 54: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                // 55: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),      // 56: snapctl.v1.VemTableResponse
+	(*EventsRequest)(nil),         // 57: snapctl.v1.EventsRequest
+	(*EventRecord)(nil),           // 58: snapctl.v1.EventRecord
+	(*DoctorRequest)(nil),         // 59: snapctl.v1.DoctorRequest
+	(*Check)(nil),                 // 60: snapctl.v1.Check
+	(*DoctorResponse)(nil),        // 61: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),        // 62: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),       // 63: snapctl.v1.VersionResponse
+	(*HostAddress)(nil),           // 64: snapctl.v1.HostAddress
+	(*InitHostRequest)(nil),       // 65: snapctl.v1.InitHostRequest
+	(*InviteHostRequest)(nil),     // 66: snapctl.v1.InviteHostRequest
+	(*Invitation)(nil),            // 67: snapctl.v1.Invitation
+	(*JoinHostRequest)(nil),       // 68: snapctl.v1.JoinHostRequest
+	(*JoinHostResponse)(nil),      // 69: snapctl.v1.JoinHostResponse
+	(*HostConflict)(nil),          // 70: snapctl.v1.HostConflict
+	(*HostRequest)(nil),           // 71: snapctl.v1.HostRequest
+	(*SetHostRequest)(nil),        // 72: snapctl.v1.SetHostRequest
+	(*RemoveHostRequest)(nil),     // 73: snapctl.v1.RemoveHostRequest
+	(*TakeoverRequest)(nil),       // 74: snapctl.v1.TakeoverRequest
+	(*TakeoverResponse)(nil),      // 75: snapctl.v1.TakeoverResponse
+	(*Host)(nil),                  // 76: snapctl.v1.Host
+	(*HostWay)(nil),               // 77: snapctl.v1.HostWay
+	(*ListHostsResponse)(nil),     // 78: snapctl.v1.ListHostsResponse
+	nil,                           // 79: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 80: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 81: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                           // 82: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 83: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 84: google.protobuf.Timestamp
+	(*HostControl)(nil),           // 85: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),       // 86: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),        // 87: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),          // 88: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),      // 89: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),       // 90: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),             // 91: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	78,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
-	8,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
-	10,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
-	7,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	78,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
-	9,   // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
+	83,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	9,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
+	11,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
+	8,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
+	83,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	10,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	79,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	79,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
-	7,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	78,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
-	9,   // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
-	10,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
-	8,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
+	84,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	84,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	8,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
+	83,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	10,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
+	11,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
+	9,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
 	2,   // 16: snapctl.v1.App.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	38,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
-	12,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
-	14,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	79,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
-	13,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
-	20,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
-	20,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	78,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	78,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	78,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	78,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	78,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
-	7,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	78,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	39,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
+	13,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
+	15,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
+	84,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	14,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
+	21,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
+	21,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
+	83,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	83,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	83,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	83,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	83,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	8,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
+	83,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	33,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	79,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	34,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
+	84,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	12,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
-	33,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
-	36,  // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
-	39,  // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
-	13,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
-	33,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
-	37,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	74,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
-	42,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
-	38,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	78,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	79,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	43,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	12,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
-	42,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	75,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	13,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
+	34,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
+	37,  // 37: snapctl.v1.Event.progress:type_name -> snapctl.v1.Progress
+	40,  // 38: snapctl.v1.Event.result:type_name -> snapctl.v1.Result
+	14,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
+	34,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
+	38,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
+	79,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
+	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
+	83,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	84,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	44,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	13,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	43,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	80,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	78,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	7,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	78,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	83,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	8,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	83,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	48,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	49,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	50,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	13,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	76,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	37,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	38,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	51,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	79,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
-	54,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	79,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	79,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	77,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
-	59,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	63,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	78,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	79,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
-	63,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	5,   // 75: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
-	63,  // 76: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	79,  // 77: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	79,  // 78: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	79,  // 79: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	80,  // 80: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
-	72,  // 81: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
-	6,   // 82: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	78,  // 83: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
-	71,  // 84: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	11,  // 85: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	16,  // 86: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	15,  // 87: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	18,  // 88: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	21,  // 89: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	23,  // 90: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	24,  // 91: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	26,  // 92: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	27,  // 93: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	15,  // 94: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	53,  // 95: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	28,  // 96: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	16,  // 97: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	30,  // 98: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	32,  // 99: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	29,  // 100: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	40,  // 101: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	16,  // 102: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	41,  // 103: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	41,  // 104: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	45,  // 105: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	46,  // 106: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	64,  // 107: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	65,  // 108: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	67,  // 109: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	16,  // 110: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	68,  // 111: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	69,  // 112: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	70,  // 113: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	81,  // 114: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	81,  // 115: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	82,  // 116: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	83,  // 117: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	56,  // 118: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	58,  // 119: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	61,  // 120: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	13,  // 121: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	17,  // 122: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	13,  // 123: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	19,  // 124: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	22,  // 125: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	13,  // 126: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	25,  // 127: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	35,  // 128: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	35,  // 129: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	52,  // 130: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	55,  // 131: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	35,  // 132: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	34,  // 133: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	31,  // 134: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	25,  // 135: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	35,  // 136: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	35,  // 137: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	44,  // 138: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	42,  // 139: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	25,  // 140: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	42,  // 141: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	47,  // 142: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	71,  // 143: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	66,  // 144: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	71,  // 145: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.Host
-	73,  // 146: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	71,  // 147: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	71,  // 148: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	25,  // 149: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	84,  // 150: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	84,  // 151: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	85,  // 152: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	86,  // 153: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	57,  // 154: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	60,  // 155: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	62,  // 156: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	121, // [121:157] is the sub-list for method output_type
-	85,  // [85:121] is the sub-list for method input_type
-	85,  // [85:85] is the sub-list for extension type_name
-	85,  // [85:85] is the sub-list for extension extendee
-	0,   // [0:85] is the sub-list for field type_name
+	49,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	50,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	51,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	14,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	81,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	38,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	39,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	52,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	84,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	55,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	84,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	84,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	82,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	60,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	64,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	83,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	84,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	64,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	5,   // 75: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
+	76,  // 76: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
+	70,  // 77: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
+	6,   // 78: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
+	64,  // 79: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	84,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	84,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	84,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	85,  // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	77,  // 84: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
+	7,   // 85: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
+	83,  // 86: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	76,  // 87: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	12,  // 88: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 89: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 90: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 91: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 92: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 93: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 94: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 95: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 96: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	16,  // 97: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 98: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 99: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 100: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 101: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 102: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 103: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	41,  // 104: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 105: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 106: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 107: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 108: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 109: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 110: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 111: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 112: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 113: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 114: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 115: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 116: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 117: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	86,  // 118: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	86,  // 119: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	87,  // 120: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	88,  // 121: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 122: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 123: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 124: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 125: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 126: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 127: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 128: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 129: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 130: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 131: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 132: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 133: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	53,  // 134: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 135: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 136: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 137: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 138: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 139: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 140: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	36,  // 141: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 142: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 143: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 144: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 145: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 146: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 147: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 148: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 149: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 150: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 151: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 152: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 153: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 154: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	89,  // 155: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	89,  // 156: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	90,  // 157: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	91,  // 158: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 159: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 160: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 161: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	125, // [125:162] is the sub-list for method output_type
+	88,  // [88:125] is the sub-list for method input_type
+	88,  // [88:88] is the sub-list for extension type_name
+	88,  // [88:88] is the sub-list for extension extendee
+	0,   // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -6668,8 +7055,8 @@ func file_snapctl_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   71,
+			NumEnums:      8,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

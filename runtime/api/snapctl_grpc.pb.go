@@ -55,6 +55,7 @@ const (
 	Snapctl_ShowHost_FullMethodName         = "/snapctl.v1.Snapctl/ShowHost"
 	Snapctl_SetHost_FullMethodName          = "/snapctl.v1.Snapctl/SetHost"
 	Snapctl_RemoveHost_FullMethodName       = "/snapctl.v1.Snapctl/RemoveHost"
+	Snapctl_Takeover_FullMethodName         = "/snapctl.v1.Snapctl/Takeover"
 	Snapctl_ListChannels_FullMethodName     = "/snapctl.v1.Snapctl/ListChannels"
 	Snapctl_TakeChannelsDown_FullMethodName = "/snapctl.v1.Snapctl/TakeChannelsDown"
 	Snapctl_Resolve_FullMethodName          = "/snapctl.v1.Snapctl/Resolve"
@@ -96,11 +97,12 @@ type SnapctlClient interface {
 	// The installation: the hosts that this one shares its virtual networks with.
 	InitHost(ctx context.Context, in *InitHostRequest, opts ...grpc.CallOption) (*Host, error)
 	InviteHost(ctx context.Context, in *InviteHostRequest, opts ...grpc.CallOption) (*Invitation, error)
-	JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*Host, error)
+	JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*JoinHostResponse, error)
 	ListHosts(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListHostsResponse, error)
 	ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error)
 	SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error)
 	// The ways to the apps of these hosts.
 	ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
 	TakeChannelsDown(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
@@ -426,9 +428,9 @@ func (c *snapctlClient) InviteHost(ctx context.Context, in *InviteHostRequest, o
 	return out, nil
 }
 
-func (c *snapctlClient) JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*Host, error) {
+func (c *snapctlClient) JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*JoinHostResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(Host)
+	out := new(JoinHostResponse)
 	err := c.cc.Invoke(ctx, Snapctl_JoinHost_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -470,6 +472,16 @@ func (c *snapctlClient) RemoveHost(ctx context.Context, in *RemoveHostRequest, o
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveResponse)
 	err := c.cc.Invoke(ctx, Snapctl_RemoveHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TakeoverResponse)
+	err := c.cc.Invoke(ctx, Snapctl_Takeover_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -596,11 +608,12 @@ type SnapctlServer interface {
 	// The installation: the hosts that this one shares its virtual networks with.
 	InitHost(context.Context, *InitHostRequest) (*Host, error)
 	InviteHost(context.Context, *InviteHostRequest) (*Invitation, error)
-	JoinHost(context.Context, *JoinHostRequest) (*Host, error)
+	JoinHost(context.Context, *JoinHostRequest) (*JoinHostResponse, error)
 	ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error)
 	ShowHost(context.Context, *HostRequest) (*Host, error)
 	SetHost(context.Context, *SetHostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
+	Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error)
 	// The ways to the apps of these hosts.
 	ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
 	TakeChannelsDown(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
@@ -692,7 +705,7 @@ func (UnimplementedSnapctlServer) InitHost(context.Context, *InitHostRequest) (*
 func (UnimplementedSnapctlServer) InviteHost(context.Context, *InviteHostRequest) (*Invitation, error) {
 	return nil, status.Error(codes.Unimplemented, "method InviteHost not implemented")
 }
-func (UnimplementedSnapctlServer) JoinHost(context.Context, *JoinHostRequest) (*Host, error) {
+func (UnimplementedSnapctlServer) JoinHost(context.Context, *JoinHostRequest) (*JoinHostResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method JoinHost not implemented")
 }
 func (UnimplementedSnapctlServer) ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error) {
@@ -706,6 +719,9 @@ func (UnimplementedSnapctlServer) SetHost(context.Context, *SetHostRequest) (*Ho
 }
 func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveHost not implemented")
+}
+func (UnimplementedSnapctlServer) Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Takeover not implemented")
 }
 func (UnimplementedSnapctlServer) ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListChannels not implemented")
@@ -1211,6 +1227,24 @@ func _Snapctl_RemoveHost_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_Takeover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TakeoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).Takeover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_Takeover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).Takeover(ctx, req.(*TakeoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Snapctl_ListChannels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ChannelsRequest)
 	if err := dec(in); err != nil {
@@ -1413,6 +1447,10 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveHost",
 			Handler:    _Snapctl_RemoveHost_Handler,
+		},
+		{
+			MethodName: "Takeover",
+			Handler:    _Snapctl_Takeover_Handler,
 		},
 		{
 			MethodName: "ListChannels",

@@ -32,6 +32,7 @@ type App struct {
 	op      string // the operation that has the turn
 	remarks []Note // what that operation has to tell, see Remark
 	noted   error  // what rec.LastError says, if this daemon has noted it
+	awake   string // why it is not hibernated, though it is to be when it is idle
 }
 
 // ErrBusy is an operation that did not get its turn in time.

@@ -16,8 +16,8 @@ func (c *Client) InviteHost(ctx context.Context, req *api.InviteHostRequest) (*a
 	return c.api.InviteHost(ctx, req)
 }
 
-// JoinHost makes this host one of an installation.
-func (c *Client) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Host, error) {
+// JoinHost makes this host one of an installation, or returns why it can't be one as it is.
+func (c *Client) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.JoinHostResponse, error) {
 	return c.api.JoinHost(ctx, req)
 }
 
@@ -41,6 +41,11 @@ func (c *Client) ShowHost(ctx context.Context, name string) (*api.Host, error) {
 // SetHost changes this host.
 func (c *Client) SetHost(ctx context.Context, req *api.SetHostRequest) (*api.Host, error) {
 	return c.api.SetHost(ctx, req)
+}
+
+// Takeover makes the endpoint of an app this host's that belonged to a dead host.
+func (c *Client) Takeover(ctx context.Context, req *api.TakeoverRequest) (*api.TakeoverResponse, error) {
+	return c.api.Takeover(ctx, req)
 }
 
 // RemoveHost removes a host from the installation.

@@ -4,6 +4,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type Options struct {
 	RunDir   string // default DefaultRunDir
 	CRIU     string // the criu program; default: as for criu.Find
 	CRIULog  int    // CRIU's log level, default 2
+	BootFile string // with what tells one boot of the host from others, default vem.DefaultBootFile
 	Prefix4  netip.Prefix
 	Prefix6  netip.Prefix
 	Version  string
@@ -73,6 +75,7 @@ type Daemon struct {
 	maker       *birth.Maker
 	clones      *clone.Clones
 	hosts       *installation.Installation
+	recovered   chan struct{} // closed when all apps are taken up that an earlier daemon left
 	criu        criu.Client
 	criuVersion int
 	endLog      func() // of the events
@@ -84,7 +87,7 @@ type Daemon struct {
 // holder (or starts it), and brings every app into a lasting status. The
 // daemon's background work ends when ctx does; then the caller calls Close.
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
-	d := &Daemon{opt: opt, log: opt.Log, tasks: task.NewTasks(ctx)}
+	d := &Daemon{opt: opt, log: opt.Log, tasks: task.NewTasks(ctx), recovered: make(chan struct{})}
 	d.openEvents()
 	d.endLog = d.logEvents(ctx)
 	defer func() {
@@ -115,6 +118,8 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if err := d.clones.Recover(); err != nil {
 		return nil, err
 	}
+	close(d.recovered)
+	d.hosts.Recovered()
 	d.engine.Start()
 	d.tasks.Run(d.clones.KeepPools)
 	return d, nil
@@ -155,13 +160,17 @@ func (d *Daemon) openApps(ctx context.Context) (err error) {
 // openRooms opens what the engine works with, from the ground up.
 func (d *Daemon) openRooms(ctx context.Context) (err error) {
 	opt, r := &d.opt, &d.rooms
+	boot := vem.BootID(cmp.Or(opt.BootFile, vem.DefaultBootFile))
+	if boot == "" {
+		return fmt.Errorf("read which boot of the host this is: nothing in %s", opt.BootFile)
+	}
 	if r.Cgroups, err = cgroup.Open(sandbox.CgroupName(opt.StateDir), opt.RunDir); err != nil {
 		return err
 	}
 	r.VEM, err = vem.Open(ctx, vem.Options{
 		FabricDir: filepath.Join(opt.RunDir, "fabric"), Default: address.Space{Prefix4: opt.Prefix4, Prefix6: opt.Prefix6},
 		Spaces: spaces(filepath.Join(opt.StateDir, "networks")), HolderSocket: filepath.Join(opt.RunDir, "holder.sock"), HolderLog: filepath.Join(opt.RunDir, "holder.log"),
-		Run: d.tasks.Run, Refilled: func() { r.Events.Emit(event.Refilled, event.About{}) }, Log: d.log,
+		Boot: boot, Run: d.tasks.Run, Refilled: func() { r.Events.Emit(event.Refilled, event.About{}) }, Log: d.log,
 	})
 	if err != nil {
 		return err

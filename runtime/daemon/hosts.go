@@ -21,10 +21,13 @@ const directoryProgram = "snapctl-directory"
 // openHosts takes up this host's part in an installation, if it is in one.
 func (d *Daemon) openHosts(ctx context.Context) (err error) {
 	d.hosts, err = installation.Open(ctx, installation.Options{
-		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: vem.BootID(),
-		Local: networks{d.rooms.VEM}, Share: d.share, Run: d.tasks.Run, Log: d.log,
+		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
+		Local: networks{d.rooms.VEM}, Share: d.share, Admitted: d.readmit, Run: d.tasks.Run, Log: d.log,
 		ProbeInterval: d.opt.ProbeInterval,
 	})
+	if err == nil {
+		d.rooms.VEM.SetGate(gate{d.hosts})
+	}
 	return err
 }
 
@@ -45,6 +48,9 @@ func findDirectoryProgram() string {
 // share has other hosts share all networks of this one.
 func (d *Daemon) share(ctx context.Context, m *mesh.Mesh) error {
 	return d.rooms.VEM.SetSharing(ctx, func(ctx context.Context, network string, f vem.Fabric, s address.Space) (vem.Share, error) {
+		if d.hosts != nil && d.hosts.IsPrivate(network) {
+			return nil, nil //nolint:nilnil // nobody shares it
+		}
 		real, ok := f.(*fabric.Fabric)
 		if !ok {
 			return nil, fmt.Errorf("network %s has no fabric in the kernel", network)
@@ -88,10 +94,15 @@ func (s shared) Left(a netip.Addr) {
 // networks are those of the VEM, as an installation asks for them.
 type networks struct{ *vem.Manager }
 
-func (n networks) Present() (list []installation.Endpoint) {
-	for _, c := range n.Manager.Present() {
-		if c.Spare == nil { // nobody reaches one that stands ready
-			list = append(list, installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4})
+func (n networks) Present() []installation.Endpoint { return inUse(n.Manager.Present()) }
+
+func (n networks) Wanted() []installation.Endpoint { return inUse(n.Manager.Wanted()) }
+
+// inUse leaves out those that stand ready: nobody reaches them.
+func inUse(all []vem.Claim) (list []installation.Endpoint) {
+	for _, c := range all {
+		if c.Spare == nil {
+			list = append(list, endpointOf(c))
 		}
 	}
 	return list
@@ -99,5 +110,9 @@ func (n networks) Present() (list []installation.Endpoint) {
 
 func (n networks) Find(network string, a netip.Addr) (installation.Endpoint, bool) {
 	c, ok := n.Manager.Find(network, a)
-	return installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4}, ok
+	return endpointOf(c), ok
+}
+
+func endpointOf(c vem.Claim) installation.Endpoint {
+	return installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4}
 }

@@ -28,11 +28,10 @@ type App struct {
 	ended chan struct{} // closed when proc has ended
 	ready bool          // this daemon has prepared the sandbox, see Prepared
 
-	sessions sessions // see Attended
+	sessions checkpoint.Sessions // see Attended
 
-	mu    sync.Mutex // guards what follows
-	exit  process.ExitStatus
-	awake string // why it is not hibernated, though it is to be when it is idle
+	mu   sync.Mutex // guards exit
+	exit process.ExitStatus
 }
 
 func (eng *Engine) newApp(rec app.Record) *App {

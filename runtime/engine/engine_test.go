@@ -67,11 +67,11 @@ func TestWhyAnAppIsAwake(t *testing.T) {
 func TestSessionsAreListed(t *testing.T) {
 	a := named(t, "dev", app.State{Status: app.Running})
 	qt.Check(t, qt.Equals(a.Attended(), ""))
-	end := a.sessions.begin(7, []string{"tmux", "attach"})
-	other := a.sessions.begin(8, []string{"top"})
+	end := a.sessions.Begin(7, []string{"tmux", "attach"})
+	other := a.sessions.Begin(8, []string{"top"})
 	qt.Check(t, qt.IsTrue(strings.Contains(a.Attended(), `"tmux attach"`)), qt.Commentf("%s", a.Attended()))
 	end()
-	qt.Check(t, qt.HasLen(a.sessions.now(), 1))
+	qt.Check(t, qt.HasLen(a.sessions.Now(), 1))
 	other()
 	qt.Check(t, qt.Equals(a.Attended(), ""))
 }

@@ -56,7 +56,7 @@ func (eng *Engine) enrollAs(ctx context.Context, rec *app.Record, k *Kind, op *e
 		}
 		enrolled(a)
 	}()
-	end, err := eng.claim(rec, spare)
+	end, err := eng.claim(ctx, rec, spare)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/snapctl/snapctl/snapshot/hostfile"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/preflight"
-	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/vet"
 )
@@ -159,7 +158,7 @@ func (eng *Engine) becomeHeld(ctx context.Context, r *Run) error {
 	a.tellWakers(&rec, first)
 	notes := a.Remarked()
 	a.Amend(func(rec *app.Record) {
-		rec.Process, rec.Memory, rec.HostFiles, rec.Boot, rec.Notes, rec.Alarm = process.Identity{}, files, host, vem.BootID(), notes, first
+		rec.Process, rec.Memory, rec.HostFiles, rec.Boot, rec.Notes, rec.Alarm = process.Identity{}, files, host, eng.VEM.Boot(), notes, first
 	})
 	if err := r.At(ctx, "recorded"); err != nil {
 		return err

@@ -25,11 +25,11 @@ func claimOf(r *app.Record) vem.Claim {
 
 // claim gives a new app its endpoint, and enters the addresses into the record. Returns a
 // *vem.SpareError if a ready clone has to give its address up first.
-func (eng *Engine) claim(rec *app.Record, spare *vem.Spare) (*vem.Endpoint, error) {
+func (eng *Engine) claim(ctx context.Context, rec *app.Record, spare *vem.Spare) (*vem.Endpoint, error) {
 	rec.Network = cmp.Or(rec.Network, vem.DefaultNetwork)
 	c := claimOf(rec)
 	c.Spare = spare
-	end, err := eng.VEM.Claim(c)
+	end, err := eng.VEM.Claim(ctx, c)
 	if err != nil {
 		return nil, claimError(err)
 	}

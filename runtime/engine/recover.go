@@ -121,7 +121,7 @@ func (eng *Engine) recoverApp(ctx context.Context, a *App) error {
 		return err
 	}
 	if rec.Operation.Kind == hibernateTable.Name && a.Status() == app.Held {
-		return a.whatIsLost() // to finish it was to take the app up
+		return eng.await(ctx, a) // to finish it was to take the app up
 	}
 	return eng.takeUp(ctx, a)
 }
@@ -141,8 +141,7 @@ func (eng *Engine) takeUp(ctx context.Context, a *App) error {
 		if err := eng.recoverHeld(ctx, a); err != nil {
 			return err
 		}
-		eng.arm(ctx, a)
-		return a.whatIsLost()
+		return eng.await(ctx, a)
 	case app.Stopped:
 		return eng.takeDown(ctx, a)
 	}
@@ -166,12 +165,11 @@ func (eng *Engine) recoverRunning(ctx context.Context, a *App) error {
 		return eng.stopped(ctx, a, "ended while no snapctld ran")
 	}
 	eng.follow(a, proc)
-	ns, err := eng.Prepare(ctx, a)
-	if err != nil {
+	if err := eng.reopen(ctx, a); err != nil {
 		return err
 	}
 	// A finished wake may not have let go of what it held.
-	return errors.Join(ns.Close(), a.release(ctx), a.Hibernation().Remove())
+	return errors.Join(a.release(ctx), a.Hibernation().Remove(), a.Endpoint.Admitted())
 }
 
 // recoverHeld gets a held app's sockets back and repairs its sandbox, of which
@@ -183,11 +181,7 @@ func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
 	if err := a.Subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
-	ns, err := eng.Prepare(ctx, a)
-	if err != nil {
-		return err
-	}
-	if err := ns.Close(); err != nil {
+	if err := eng.reopen(ctx, a); err != nil {
 		return err
 	}
 	if fresh, err := a.Subject().FreshDev(); err != nil || !fresh {

@@ -176,11 +176,7 @@ func (eng *Engine) remount(ctx context.Context, a *App) error {
 			return err
 		}
 	}
-	ns, err := eng.Prepare(ctx, a)
-	if err != nil {
-		return err
-	}
-	if err := ns.Close(); err != nil || !rec.Relinking {
+	if err := eng.reopen(ctx, a); err != nil || !rec.Relinking {
 		return err
 	}
 	if err := eng.Relink(ctx, a); err != nil {

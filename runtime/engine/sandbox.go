@@ -27,6 +27,24 @@ func (eng *Engine) Prepare(ctx context.Context, a *App) (_ *netns.NS, err error)
 	return ns, nil
 }
 
+// reopen is Prepare for an app that was there before: if its endpoint may not be in its network,
+// it gets all but that.
+func (eng *Engine) reopen(ctx context.Context, a *App) error {
+	if a.Endpoint.Admitted() == nil {
+		ns, err := eng.Prepare(ctx, a)
+		if err != nil {
+			return err
+		}
+		return ns.Close()
+	}
+	a.ready = false
+	ns, err := eng.Enclose(ctx, a)
+	if err != nil {
+		return err
+	}
+	return errors.Join(ns.Close(), a.Box.Furnish(ctx), a.Endpoint.Shut(ctx))
+}
+
 // Enclose makes the part of the app's sandbox that processes are started in, and the
 // work directory; both may exist. The caller closes the namespace.
 func (eng *Engine) Enclose(ctx context.Context, a *App) (*netns.NS, error) {

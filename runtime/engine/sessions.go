@@ -4,40 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"slices"
-	"strings"
-	"sync"
-	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/process"
 )
-
-// sessions are those of an app.
-type sessions struct {
-	mu   sync.Mutex
-	list []checkpoint.Session
-}
-
-// begin adds a session; the returned function takes it away.
-func (s *sessions) begin(pid int, args []string) (end func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.list = append(s.list, checkpoint.Session{PID: pid, Args: args, Since: time.Now()})
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.list = slices.DeleteFunc(s.list, func(one checkpoint.Session) bool { return one.PID == pid })
-	}
-}
-
-// now are those that are going on.
-func (s *sessions) now() []checkpoint.Session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.list)
-}
 
 // StartSession starts a command beside the app's processes, for somebody who waits for its end
 // and then calls end. It is within the app's cgroup, so that a freeze stops it and an end ends
@@ -56,20 +27,12 @@ func (a *App) StartSession(ctx context.Context, cmd *exec.Cmd, pid int, args []s
 	if err := a.Box.StartCommand(cmd, pid); err != nil {
 		return nil, fmt.Errorf("exec in %s: %w", a.Name(), err)
 	}
-	return a.sessions.begin(cmd.Process.Pid, args), nil
+	return a.sessions.Begin(cmd.Process.Pid, args), nil
 }
 
 // Attended says that somebody is at work in the app by `snapctl exec`, so that it is not
 // idle; it is empty if nobody is.
-func (a *App) Attended() string {
-	a.sessions.mu.Lock()
-	defer a.sessions.mu.Unlock()
-	if len(a.sessions.list) == 0 {
-		return ""
-	}
-	one := a.sessions.list[0]
-	return fmt.Sprintf("`snapctl exec` runs %q in it since %s", strings.Join(one.Args, " "), one.Since.UTC().Format(time.RFC3339))
-}
+func (a *App) Attended() string { return a.sessions.First() }
 
 // EndSessions ends the exec sessions of an app, and what they have started: by SIGHUP, as
 // when a terminal is closed, and what is left then by SIGKILL.

@@ -30,7 +30,7 @@ func (a *App) Subject(accept ...preflight.Protection) *checkpoint.Subject {
 	rec, _ := a.Read()
 	return &checkpoint.Subject{
 		Name: rec.Name, Box: a.Box, PID: rec.Process.PID, Standard: fabric.Standard(rec.Inside()), Held: a.Endpoint.Held(), Layers: rec.Layers,
-		Memory: rec.Memory, HostFiles: rec.HostFiles, Sessions: a.sessions.now(), Accept: slices.Concat(rec.AcceptLost, accept),
+		Memory: rec.Memory, HostFiles: rec.HostFiles, Sessions: a.sessions.Now(), Accept: slices.Concat(rec.AcceptLost, accept),
 		AcceptChanged: rec.AcceptChanged, Note: a.Remark, Failed: a.Note,
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 
@@ -63,6 +64,9 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 	}
 	if err := a.allows(eng.kinds.wake); err != nil {
 		return nil, err
+	}
+	if err := a.Endpoint.Admitted(); err != nil {
+		return nil, app.Refuse(fmt.Errorf("wake %s: %w", rec.Name, err))
 	}
 	if a.Endpoint.Held() == nil && a.Endpoint.Lost() == "" {
 		// An earlier attempt to get them failed: without a sign that they are

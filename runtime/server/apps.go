@@ -17,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/snapshot"
 )
 
@@ -50,7 +51,8 @@ func (srv *Server) List(ctx context.Context, _ *api.ListRequest) (*api.ListRespo
 func (srv *Server) showFully(ctx context.Context, a *engine.App) *api.App {
 	out := srv.show(a)
 	if out.GetStatus() == api.Status_STATUS_HELD {
-		out.WouldNotStart = showObstacles(srv.rooms.Obstacles.AppObstacles(ctx, a, snapshot.BySize))
+		out.WouldNotStart = showObstacles(restorable.ObstaclesOf(a.Endpoint.Admitted()))
+		out.WouldNotStart = append(out.WouldNotStart, showObstacles(srv.rooms.Obstacles.AppObstacles(ctx, a, snapshot.BySize))...)
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/server/ways"
+	"github.com/snapctl/snapctl/vem/directory/conflict"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/probe"
@@ -52,13 +54,25 @@ func (srv *Server) InviteHost(ctx context.Context, req *api.InviteHostRequest) (
 }
 
 // JoinHost implements the API.
-func (srv *Server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Host, error) {
+func (srv *Server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.JoinHostResponse, error) {
 	place, err := readPlace(req.GetName(), req.GetAddresses(), req.GetPort())
 	if err != nil {
 		return nil, err
 	}
-	h, err := srv.rooms.Hosts.Join(ctx, membership.JoinRequest{Place: place, At: req.GetAt(), Token: req.GetToken()})
-	return showHost(h), err
+	join := membership.JoinRequest{Place: place, At: req.GetAt(), Token: req.GetToken(), OnConflict: membership.OnConflict(req.GetOnConflict())}
+	h, err := srv.rooms.Hosts.Join(ctx, join)
+	if found, ok := errors.AsType[*conflict.Error](err); ok {
+		return &api.JoinHostResponse{Conflicts: showConflicts(found.List)}, nil
+	}
+	return &api.JoinHostResponse{Host: showHost(h)}, err
+}
+
+// showConflicts are conflicts with what can be done about each.
+func showConflicts(list []conflict.Conflict) (all []*api.HostConflict) {
+	for _, c := range list {
+		all = append(all, &api.HostConflict{Kind: string(c.Kind), Mine: c.Mine, There: c.There, Network: c.Network, Text: c.Text, Remedy: c.Remedy()})
+	}
+	return all
 }
 
 // ListHosts implements the API.
@@ -152,7 +166,7 @@ func showHost(h *membership.Host) *api.Host {
 	}
 	res := &api.Host{
 		Name: h.Name, Self: h.Self, Port: uint32(h.Port), Version: h.Version, Directory: h.Directory, Key: h.Key, Endpoints: int32(h.Endpoints),
-		Installation: h.Installation, Channel: h.Channel, ChannelKinds: h.ChannelKinds,
+		Installation: h.Installation, Channel: h.Channel, ChannelKinds: h.ChannelKinds, PrivateNetworks: h.Private,
 		Health: map[membership.Health]api.HostHealth{
 			membership.Up: api.HostHealth_HOST_HEALTH_UP, membership.Silent: api.HostHealth_HOST_HEALTH_SILENT, membership.Removed: api.HostHealth_HOST_HEALTH_REMOVED,
 		}[h.Health],

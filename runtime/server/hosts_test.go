@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -13,9 +14,11 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
+	"github.com/snapctl/snapctl/vem/directory/conflict"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/overview"
+	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/probe"
 )
 
@@ -30,6 +33,8 @@ type fakeHosts struct {
 	channel string
 	forced  bool
 	ways    map[string][]mesh.Way
+	taken   ownership.Taken
+	from    string
 }
 
 var _ Hosts = (*fakeHosts)(nil)
@@ -70,6 +75,11 @@ func (f *fakeHosts) Remove(_ context.Context, name string, force bool) error {
 	return f.fail
 }
 
+func (f *fakeHosts) Takeover(_ context.Context, _, from string) (ownership.Taken, error) {
+	f.from = from
+	return f.taken, f.fail
+}
+
 func TestHosts(t *testing.T) {
 	w := begin(t)
 	w.hosts.all = []membership.Host{
@@ -94,9 +104,12 @@ func TestHosts(t *testing.T) {
 	qt.Check(t, qt.Equals(h.GetJoinedAt().GetSeconds(), 1))
 	qt.Check(t, qt.Equals(h.GetCertificateUntil().GetSeconds(), 2))
 
-	h, err = w.JoinHost(t.Context(), &api.JoinHostRequest{Name: "a", Addresses: place, At: "192.0.2.8:7077", Token: "token"})
+	joined, err := w.JoinHost(t.Context(), &api.JoinHostRequest{
+		Name: "a", Addresses: place, At: "192.0.2.8:7077", Token: "token", OnConflict: api.OnConflict_ON_CONFLICT_KEEP_PRIVATE,
+	})
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(h.GetInstallation(), "7a"))
+	qt.Check(t, qt.Equals(joined.GetHost().GetInstallation(), "7a"))
+	qt.Check(t, qt.Equals(w.hosts.join.OnConflict, membership.KeepPrivate))
 	qt.Check(t, qt.Equals(w.hosts.join.At+" "+w.hosts.join.Token, "192.0.2.8:7077 token"))
 
 	w.ways.health = overview.Health{Hosts: map[string]overview.HostHealth{"b": {Since: time.Unix(3, 0), Control: overview.Control{
@@ -191,4 +204,48 @@ func TestHostsFail(t *testing.T) {
 	}
 	_, err = w.InviteHost(t.Context(), &api.InviteHostRequest{Ttl: durationpb.New(-time.Second)})
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+}
+
+// Whoever takes an app over learns of which snapshots it can be restored.
+func TestTakeover(t *testing.T) {
+	w := begin(t)
+	w.hosts.taken = ownership.Taken{App: "cache", Network: "default", Addr: netip.MustParseAddr("10.77.0.7"), Epoch: 2, From: "b", By: "a"}
+	got, err := w.Takeover(t.Context(), &api.TakeoverRequest{App: "cache", From: "b"})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(w.hosts.from, "b"))
+	qt.Check(t, qt.Equals(got.GetEndpoint(), "10.77.0.7"))
+	qt.Check(t, qt.Equals(got.GetBy(), "a"))
+	qt.Check(t, qt.HasLen(got.GetSnapshots(), 0))
+	for _, bad := range []*api.TakeoverRequest{{App: "cache"}, {From: "b"}, {App: "../x", From: "b"}} {
+		_, err = w.Takeover(t.Context(), bad)
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	}
+	w.hosts.fail = &membership.Error{Text: "take app cache over from host b: host b is alive", Remedy: "power it off"}
+	_, err = w.Takeover(t.Context(), &api.TakeoverRequest{App: "cache", From: "b"})
+	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
+	qt.Check(t, qt.DeepEquals(client.Hints(err), []string{"power it off"}))
+}
+
+// A host that can't join as it is is told why, and what to do about each thing.
+func TestConflictsOfAJoin(t *testing.T) {
+	w := begin(t)
+	w.hosts.fail = fmt.Errorf("join: %w", &conflict.Error{List: []conflict.Conflict{
+		{Kind: conflict.HostName, Mine: "a", There: "a", Text: "another host is called a"},
+		{Kind: conflict.Overlap, Mine: "blue", There: "lab", Network: "blue", Text: "they overlap"},
+		{Kind: conflict.AppName, Mine: "cache", There: "cache", Network: "default", Text: "there is an app cache"},
+		{Kind: conflict.Underlay, Mine: "192.0.2.9", There: "blue", Network: "blue", Text: "it is in the prefix"},
+	}})
+	r, err := w.JoinHost(t.Context(), &api.JoinHostRequest{At: "192.0.2.8:7077", Token: "token"})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsNil(r.GetHost()))
+	var remedies []string
+	for _, c := range r.GetConflicts() {
+		remedies = append(remedies, c.GetKind()+": "+c.GetRemedy())
+	}
+	qt.Check(t, qt.DeepEquals(remedies, []string{
+		"host-name: --name gives this host another name",
+		"overlap: --on-conflict keep-private keeps network blue for this host alone",
+		"app-name: snapctl snapshot cache --stop, and snapctl rm cache; when this host has joined, snapctl restore SNAPSHOT --as OTHER; or --on-conflict keep-private keeps network default for this host alone",
+		"underlay: --on-conflict keep-private keeps network blue for this host alone",
+	}))
 }

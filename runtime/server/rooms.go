@@ -21,6 +21,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/ownership"
 )
 
 // Rooms are what a server asks. All of them may be asked at the same time.
@@ -115,8 +116,8 @@ type Shelf interface {
 	Path(id memory.ID) string
 }
 
-// Hosts is the installation that this host is in, if it is in one, as [membership.Membership]
-// has it.
+// Hosts is the installation that this host is in, if it is in one, as package
+// installation has it.
 type Hosts interface {
 	Init(ctx context.Context, req membership.InitRequest) (*membership.Host, error)
 	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)
@@ -126,4 +127,5 @@ type Hosts interface {
 	Remove(ctx context.Context, name string, force bool) error
 	// Ways are those to another host, the best first; none if there is no channel to it.
 	Ways(host string) []mesh.Way
+	Takeover(ctx context.Context, app, from string) (ownership.Taken, error)
 }

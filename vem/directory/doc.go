@@ -22,7 +22,9 @@
 //
 // A host lets packets of an endpoint out only with a [Permit]. It gets one from
 // [Session.Confirm], which reads after the session has begun that the record still names the
-// host, with the epoch of the host's copy. The permit holds as long as the host runs without a
+// host, with the epoch of the host's copy; or when its claim has happened. A new endpoint whose
+// address is in a block of the host, and of which the host knows that nobody has had it since it was
+// free, gets a permit before it is claimed. The permit holds as long as the host runs without a
 // break (one boot), also while the directory can't be reached: so a partition ends no app. A
 // host that was restarted has no permits, and its copies stay stopped until it has reached the
 // directory, and has seen whether they were taken over.

@@ -111,6 +111,7 @@ func TestModel(t *testing.T) {
 	for name, r := range map[string]rules{
 		"two hosts":            allRules(2),
 		"two hosts, two lives": with(allRules(2), func(r *rules) { r.lives, r.restarts, r.epochs = 2, 0, 2 }),
+		"two hosts, a block":   with(allRules(2), func(r *rules) { r.early, r.lives, r.restarts, r.epochs = true, 2, 1, 2 }),
 		"three hosts":          with(allRules(3), func(r *rules) { r.restarts, r.epochs = 0, 2 }),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,19 +138,20 @@ func TestModelWithoutARule(t *testing.T) {
 		without func(r *rules)
 		want    string
 	}{
-		"a commit has the record's revision among its conditions":         {func(r *rules) { r.compare = false }, two},
-		"after an answer that did not come, the session is written anew":  {func(r *rules) { r.fence, r.lives, r.crashes = false, 2, 0 }, stuck},
-		"what makes a record can't happen twice":                          {func(r *rules) { r.made, r.lives, r.crashes = false, 2, 0 }, stuck},
-		"a daemon that starts writes its session anew":                    {func(r *rules) { r.begin = false }, two},
-		"a takeover has the dead host's session among its conditions":     {func(r *rules) { r.session = false }, two},
-		"a takeover that is tried again has the session of the first try": {func(r *rules) { r.remember = false }, two},
-		"whoever takes over has made sure that the host is down":          {func(r *rules) { r.promise = false }, two},
-		"a permit ends with the boot":                                     {func(r *rules) { r.boot = false }, two},
-		"a host gives its permit up before it sends the transfer":         {func(r *rules) { r.surrender = false }, two},
-		"a host stops its copy before it sends the transfer":              {func(r *rules) { r.stop = false }, two},
-		"the target of a move waits until the record names it":            {func(r *rules) { r.confirmed = false }, two},
-		"a move is given up by a write of the record":                     {func(r *rules) { r.undo = false }, two},
-		"the target keeps its copy as long as it may become the owner":    {func(r *rules) { r.keepCopies = false }, stuck},
+		"a commit has the record's revision among its conditions":             {func(r *rules) { r.compare = false }, two},
+		"after an answer that did not come, the session is written anew":      {func(r *rules) { r.fence, r.lives, r.crashes = false, 2, 0 }, stuck},
+		"what makes a record can't happen twice":                              {func(r *rules) { r.made, r.lives, r.crashes = false, 2, 0 }, stuck},
+		"a daemon that starts writes its session anew":                        {func(r *rules) { r.begin = false }, two},
+		"a takeover has the dead host's session among its conditions":         {func(r *rules) { r.session = false }, two},
+		"a takeover that is tried again has the session of the first try":     {func(r *rules) { r.remember = false }, two},
+		"whoever takes over has made sure that the host is down":              {func(r *rules) { r.promise = false }, two},
+		"a permit ends with the boot":                                         {func(r *rules) { r.boot = false }, two},
+		"a host gives its permit up before it sends the transfer":             {func(r *rules) { r.surrender = false }, two},
+		"a host stops its copy before it sends the transfer":                  {func(r *rules) { r.stop = false }, two},
+		"the target of a move waits until the record names it":                {func(r *rules) { r.confirmed = false }, two},
+		"a move is given up by a write of the record":                         {func(r *rules) { r.undo = false }, two},
+		"a new copy runs before its claim only where nobody has the endpoint": {func(r *rules) { r.clear, r.early, r.lives, r.restarts, r.epochs = false, true, 2, 0, 2 }, two},
+		"the target keeps its copy as long as it may become the owner":        {func(r *rules) { r.keepCopies = false }, stuck},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -114,6 +114,14 @@ func (s situation) stepsOfMachine(r rules, h int8, add func(int8, string, situat
 		t.hosts[h].running = true
 		add(h, "lets its copy run", t)
 	}
+	if early := m.clear || !r.clear; m.up && m.phase == idle && r.early && early && h == 0 && !m.has && !m.begun && int(s.lives) < r.lives {
+		t := s
+		u := &t.hosts[h]
+		u.has, u.begun, u.clear, u.life, u.epoch, u.running = true, true, false, s.lives, 1, true
+		u.permit()
+		t.lives++
+		add(h, "lets a new copy run, and claims it later", t)
+	}
 	if m.up && m.running && m.phase == idle {
 		t := s
 		t.hosts[h].running = false
@@ -185,11 +193,22 @@ func (s situation) stepsOfOwner(r rules, h int8, add func(int8, string, situatio
 		return
 	}
 	now := s.record.endpoint()
-	if !m.has && !m.begun && !s.record.there && int(s.lives) < r.lives {
+	if !r.early && !m.has && !m.begun && !s.record.there && int(s.lives) < r.lives {
 		t := s
 		t.hosts[h].phase, t.hosts[h].life, t.hosts[h].begun = claiming, s.lives, true
 		t.lives++
 		add(h, "claims", t)
+	}
+	if r.early && h == 0 && !m.has && !m.begun && !m.clear && !s.record.there {
+		t := s
+		t.hosts[h].clear = true
+		add(h, "sees that nobody has the endpoint", t)
+	}
+	early := r.early && m.has && m.begun // its copy runs already, or did
+	if early {
+		t := s
+		t.hosts[h].phase = claiming
+		add(h, "claims what runs already", t)
 	}
 	// After a claim or a takeover of which its daemon did not see the end.
 	claimed := m.begun && s.record.life == m.life && s.record.epoch == 1
@@ -198,13 +217,15 @@ func (s situation) stepsOfOwner(r rules, h int8, add func(int8, string, situatio
 		u := &t.hosts[h]
 		u.has, u.begun, u.life, u.epoch = true, false, s.record.life, s.record.epoch
 		add(h, "finds that the endpoint is its own, and makes a copy of what it has", t)
-	} else if m.begun {
+	} else if m.begun && !claimed {
 		t := s
-		t.hosts[h].begun = false
+		u := &t.hosts[h]
+		if u.begun = false; early {
+			u.has, u.running, u.permitted, u.clear = false, false, false, !s.record.there
+		}
 		add(h, "finds that its claim did not happen", t)
 	}
-	if m.has {
-		standing := judge(now, m.mine(h))
+	if standing := judge(now, m.mine(h)); m.has && (!early || standing != Lost) {
 		if standing == Pending && !r.confirmed {
 			standing = Owner
 		}
@@ -212,7 +233,8 @@ func (s situation) stepsOfOwner(r rules, h int8, add func(int8, string, situatio
 		u := &t.hosts[h]
 		switch standing {
 		case Owner:
-			u.permitted, u.permitLife, u.permitEpoch, u.permitBoot = true, m.life, m.epoch, m.boot
+			u.begun = u.begun && !early
+			u.permit()
 		case Lost:
 			// What there is of its copy is kept, and never runs again.
 			u.has, u.running, u.permitted = false, false, false

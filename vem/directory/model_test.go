@@ -25,6 +25,10 @@ type rules struct {
 	// How much may happen: lives are claims; a life's epochs are how often its owner changes.
 	hosts, crashes, restarts, lives, epochs int
 
+	// The first host has the block of the endpoint's address: it alone claims, and lets a new copy
+	// run before its claim has happened.
+	early bool
+
 	compare    bool // a commit has the record's revision among its conditions
 	fence      bool // after an answer that did not come, the session's entry is written anew
 	made       bool // what makes a record can't happen twice, see Session.create
@@ -37,6 +41,7 @@ type rules struct {
 	stop       bool // a host stops its copy before it sends the transfer
 	confirmed  bool // the target of a move waits until the record names it
 	undo       bool // a move is given up by a write of the record
+	clear      bool // a new copy runs before its claim only if its host knows that nobody has the endpoint
 	keepCopies bool // the target keeps its copy as long as it may become the owner
 }
 
@@ -44,7 +49,7 @@ func allRules(hosts int) rules {
 	return rules{
 		hosts: hosts, crashes: 1, restarts: 1, lives: 1, epochs: 3,
 		compare: true, fence: true, made: true, begin: true, session: true, remember: true, promise: true, boot: true,
-		surrender: true, stop: true, confirmed: true, undo: true, keepCopies: true,
+		surrender: true, stop: true, confirmed: true, undo: true, clear: true, keepCopies: true,
 	}
 }
 
@@ -122,6 +127,7 @@ var writes = []phase{claiming, preparing, transferring, undoing, releasing, taki
 type machine struct {
 	has         bool // a copy
 	begun       bool // a claim of this life, of which it does not know yet whether it has happened
+	clear       bool // it has seen that nobody has the endpoint, and has claimed nothing since
 	life, epoch uint8
 	permitted   bool // by a permit, of that
 	permitLife  uint8
@@ -178,6 +184,7 @@ func start(r rules) situation {
 		s.lives, s.record = 1, entry{there: true, epoch: 1, target: -1, taken: -1}
 		s.hosts[0].has, s.hosts[0].epoch = true, 1
 	}
+	s.hosts[0].clear = r.early
 	return s
 }
 
@@ -334,15 +341,23 @@ func (s *situation) done(h int8) {
 	case preparing:
 		m.phase = prepared
 		return
-	case claiming:
+	case claiming: // the record names the host: that is as good as to ask for it
 		m.epoch, m.has, m.begun = 1, true, false
-	case transferring, releasing:
+		m.permit()
+	case releasing:
+		m.has, m.running, m.clear = false, false, true
+	case transferring:
 		m.has, m.running = false, false
 	case taking:
 		m.has, m.running, m.life, m.epoch = true, false, m.there.life, m.there.epoch+1
 	case undoing, idle, prepared, copied:
 	}
 	m.rest()
+}
+
+// permit gives a host a permit for its copy.
+func (m *machine) permit() {
+	m.permitted, m.permitLife, m.permitEpoch, m.permitBoot = true, m.life, m.epoch, m.boot
 }
 
 // rest ends what a host was doing.
@@ -354,7 +369,7 @@ func (s *situation) refused(h int8) {
 	m := &s.hosts[h]
 	m.waits, m.unsure = false, false
 	if m.phase == claiming {
-		m.begun = false
+		m.has, m.running, m.permitted, m.begun = false, false, false, false
 	} else if m.phase != taking {
 		m.running, m.permitted = false, false
 	}

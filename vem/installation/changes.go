@@ -9,6 +9,7 @@ import (
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
 )
@@ -52,13 +53,17 @@ func (i *Installation) askAt(ctx context.Context, p *part, host string, at []net
 }
 
 // endpointChanged goes by what the directory says of an endpoint.
-func (i *Installation) endpointChanged(ctx context.Context, p *part, before, now *directory.Endpoint) {
+func (i *Installation) endpointChanged(ctx context.Context, p *part, before, after *directory.Endpoint) {
+	now := after
 	if now == nil {
 		now = before
 	}
 	owner := peering.Owner{Host: now.Owner, Epoch: now.Epoch}
+	if r := p.registrar.Load(); r != nil && r.differs(ownership.SpotOf(*now), after) {
+		r.Changed()
+	}
 	space, err := i.opt.Local.Space(now.Network)
-	if err != nil {
+	if err != nil || i.IsPrivate(now.Network) {
 		return // no endpoint of this host is in the network
 	}
 	for _, a := range []netip.Addr{now.Addr, space.Pair(now.Addr)} {

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 
+	"github.com/snapctl/snapctl/vem/devices"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/overview"
@@ -101,7 +102,7 @@ func (i *Installation) askDirectory(ctx context.Context) (time.Duration, error) 
 
 // devices are those that have the addresses at which others reach this host.
 func (i *Installation) devices() (list []overview.Device) {
-	found := underlay(i.placeNow().Addresses)
+	found := devices.Underlay(i.placeNow().Addresses)
 	for _, a := range i.placeNow().Addresses {
 		d := overview.Device{Addr: a.Addr.String()}
 		for _, u := range found {

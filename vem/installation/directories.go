@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/etcd"
+	"github.com/snapctl/snapctl/vem/directory/lazy"
 	"github.com/snapctl/snapctl/vem/directory/member"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/trust"
@@ -57,7 +58,7 @@ func (d *directories) Make(ctx context.Context, self *trust.Identity, given []st
 
 // Open implements [membership.Directories].
 func (d *directories) Open(_ context.Context, self *trust.Identity, urls []string) (directory.Store, error) {
-	return &lazyStore{open: func(ctx context.Context) (directory.Store, error) { return d.connect(ctx, self, urls) }}, nil
+	return lazy.New(func(ctx context.Context) (directory.Store, error) { return d.connect(ctx, self, urls) }), nil
 }
 
 func (d *directories) connect(ctx context.Context, self *trust.Identity, urls []string) (directory.Store, error) {

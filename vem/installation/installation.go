@@ -16,11 +16,13 @@ import (
 
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/devices"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/probe"
 )
@@ -36,8 +38,11 @@ type Options struct {
 	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
 	ProbeInterval time.Duration
 	Local         Networks
-	// Share has other hosts share all networks of this host by a mesh, from now on.
+	// Share has other hosts share all networks of this host that are not private, see IsPrivate,
+	// by a mesh, from now on.
 	Share func(context.Context, *mesh.Mesh) error
+	// Admitted is told that what Admit says may have changed. It returns at once.
+	Admitted func()
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
 	Run func(func(context.Context))
 	Log *slog.Logger
@@ -52,6 +57,9 @@ type Installation struct {
 	directories *directories
 	part        atomic.Pointer[part] // nil: this host is in none
 	starting    chan struct{}        // has a token while somebody starts it
+	ledger      *ownership.Ledger
+	recovered   chan struct{}         // closed by Recovered
+	trouble     atomic.Pointer[error] // why the directory was not reached
 
 	place atomic.Pointer[membership.Place] // of a host that is on its way into an installation
 }
@@ -59,13 +67,16 @@ type Installation struct {
 // Open returns this host's part, as an earlier daemon has left it. The directory does not have to
 // be reachable. The caller closes it.
 func Open(ctx context.Context, opt Options) (*Installation, error) {
-	i := &Installation{opt: opt, starting: make(chan struct{}, 1)}
+	i := &Installation{opt: opt, starting: make(chan struct{}, 1), recovered: make(chan struct{})}
 	i.directories = &directories{dir: filepath.Join(opt.Dir, "directory"), exe: opt.Exe, place: i.placeNow, log: opt.Log}
 	gate := &wire.Gate{Version: opt.Version, Peers: i.renewer, Hosts: i.hostNames, Now: time.Now}
 	var err error
+	if i.ledger, err = ownership.Open(opt.Dir); err != nil {
+		return nil, err
+	}
 	i.Membership, err = membership.Open(ctx, membership.Options{
 		Dir: opt.Dir, Self: directory.Host{Release: opt.Version, Protocols: protocols()}, Port: control.DefaultPort,
-		Directories: i.directories, Gate: gate, Addresses: addresses, Removed: i.removed, Log: opt.Log,
+		Directories: i.directories, Gate: gate, Addresses: devices.Addresses, Compare: i.compare, Removed: i.removed, Log: opt.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -171,8 +182,9 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if i.part.Load() != nil {
 		return nil
 	}
-	p := &part{identity: i.Identity(), local: i.opt.Local, reached: make(chan struct{})}
-	if p.ranges, err = loadRanges(i.opt.Dir, i.opt.Local); err != nil {
+	local := shared{i.opt.Local, i.IsPrivate}
+	p := &part{identity: i.Identity(), local: local, reached: make(chan struct{})}
+	if p.ranges, err = ownership.LoadRanges(i.opt.Dir, local.SetRanges); err != nil {
 		return err
 	}
 	check := membership.Check(p.known)
@@ -191,7 +203,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.mesh = mesh.New(mesh.Options{
-		Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{i.opt.Local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
+		Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
 		Probe: probe.Options{Port: i.placeNow().Port + mesh.ProbePort, Interval: i.opt.ProbeInterval},
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})
@@ -270,7 +282,10 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
 	})
 	p.cache.Store(c)
-	r := newRegistrar(p.identity.Host(), string(p.identity.Member()), d, c, p.ranges, i.opt.Log)
+	r := newRegistrar(registrarOptions{
+		self: p.identity.Host(), key: string(p.identity.Member()), directory: d, cache: c, ranges: p.ranges, local: p.local,
+		ledger: i.ledger, boot: i.opt.Boot, private: i.IsPrivate, recovered: i.recovered, admitted: i.opt.Admitted, log: i.opt.Log,
+	})
 	p.registrar.Store(r)
 	close(p.reached)
 	i.opt.Run(r.run)
@@ -298,6 +313,7 @@ func (i *Installation) reach(ctx context.Context) (*directory.Directory, error) 
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		i.trouble.Store(&err)
 		if text := err.Error(); text != last {
 			last = text
 			i.opt.Log.WarnContext(ctx, "the directory can't be used; what works goes on", slog.Any("error", err))
@@ -323,6 +339,10 @@ func (i *Installation) Ways(host string) []mesh.Way {
 	}
 	return nil
 }
+
+// Recovered tells that the VEM knows all endpoints that an earlier daemon had: from now on those
+// that it does not have are ended.
+func (i *Installation) Recovered() { close(i.recovered) }
 
 // Changed tells that an endpoint of this host has come or gone. It returns at once.
 func (i *Installation) Changed() {

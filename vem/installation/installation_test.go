@@ -22,6 +22,8 @@ import (
 	"github.com/snapctl/snapctl/vem/directory/memory"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/ownership"
+	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
@@ -29,9 +31,10 @@ import (
 type fakeNetworks struct {
 	mesh.Queues
 
-	mu     sync.Mutex
-	all    []Endpoint
-	ranges map[string][]netip.Prefix
+	mu      sync.Mutex
+	all     []Endpoint
+	waiting []Endpoint // that are in no network
+	ranges  map[string][]netip.Prefix
 }
 
 func (f *fakeNetworks) put(list ...Endpoint) {
@@ -44,6 +47,12 @@ func (f *fakeNetworks) Present() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.all)
+}
+
+func (f *fakeNetworks) Wanted() []Endpoint {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Concat(f.all, f.waiting)
 }
 
 func (f *fakeNetworks) Find(network string, a netip.Addr) (Endpoint, bool) {
@@ -73,11 +82,21 @@ func (f *fakeNetworks) SetRanges(network string, list []netip.Prefix) {
 // site is one host of a test's installation.
 type site struct {
 	*Registrar
-	vem *fakeNetworks
-	log *strings.Builder
+	vem      *fakeNetworks
+	log      *strings.Builder
+	dir      string
+	way      *memory.Store
+	end      context.CancelFunc // of the host
+	admitted int                // how often it was told that
 }
 
 func newSite(t *testing.T, store *memory.Server, name string) *site {
+	t.Helper()
+	return startSite(t, store, name, t.TempDir(), "boot")
+}
+
+// startSite is what a daemon does that is started.
+func startSite(t *testing.T, store *memory.Server, name, dir, boot string) *site {
 	t.Helper()
 	s := store.Open()
 	d, err := directory.Init(t.Context(), s, "test", name, time.Now())
@@ -87,13 +106,34 @@ func newSite(t *testing.T, store *memory.Server, name string) *site {
 	qt.Assert(t, qt.IsNil(err))
 	_, err = d.PutHost(t.Context(), directory.Host{Name: name, Key: "key of " + name})
 	qt.Assert(t, qt.IsNil(err))
-	c := cache.New(d, cache.Options{})
-	go c.Run(t.Context())
-	h := &site{vem: &fakeNetworks{}, log: &strings.Builder{}}
-	rs, err := loadRanges(t.TempDir(), h.vem)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	h := &site{vem: &fakeNetworks{}, log: &strings.Builder{}, dir: dir, way: s, end: cancel}
+	c := cache.New(d, cache.Options{Retry: time.Millisecond, Probe: time.Millisecond})
+	go c.Run(ctx)
+	go d.BeSeen(ctx, name, time.Hour)
+	rs, err := ownership.LoadRanges(dir, h.vem.SetRanges)
 	qt.Assert(t, qt.IsNil(err))
-	h.Registrar = newRegistrar(name, "key of "+name, d, c, rs, slog.New(slog.NewTextHandler(h.log, nil)))
+	ledger, err := ownership.Open(dir)
+	qt.Assert(t, qt.IsNil(err))
+	recovered := make(chan struct{})
+	close(recovered)
+	h.Registrar = newRegistrar(registrarOptions{
+		self: name, key: "key of " + name, directory: d, cache: c, ranges: rs, local: h.vem, ledger: ledger, boot: boot, private: func(string) bool { return false }, recovered: recovered,
+		admitted: func() { h.admitted++ }, log: slog.New(slog.NewTextHandler(h.log, nil)),
+	})
 	return h
+}
+
+// known waits until the host knows all that is in the directory.
+func (h *site) known(t *testing.T) {
+	t.Helper()
+	rev, err := h.directory.Check(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	for h.cache.Freshness().Revision < rev || h.cache.Freshness().Err != nil {
+		qt.Assert(t, qt.IsNil(t.Context().Err()))
+		pause.For(t.Context(), time.Millisecond, nil)
+	}
 }
 
 func app(name, addr string) Endpoint {
@@ -154,7 +194,7 @@ func TestRegistrar(t *testing.T) {
 	again.vem.put(b.vem.Present()...)
 	s, err := again.begin(t.Context())
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(again.owned, len(all)))
+	qt.Check(t, qt.HasLen(again.ledger.All(), len(all)))
 	qt.Assert(t, qt.IsNil(again.sync(t.Context(), s)))
 }
 
@@ -179,67 +219,6 @@ func TestRegistrarRuns(t *testing.T) {
 	}
 	cancel()
 	<-done
-}
-
-// A host that can't reach the directory gives out the addresses that it had before.
-func TestRanges(t *testing.T) {
-	dir, vem := t.TempDir(), &fakeNetworks{}
-	r, err := loadRanges(dir, vem)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(vem.ranges, 0))
-	list := []netip.Prefix{netip.MustParsePrefix("10.77.0.64/26")}
-	for range 2 {
-		qt.Assert(t, qt.IsNil(r.set("default", list)))
-	}
-	later := &fakeNetworks{}
-	_, err = loadRanges(dir, later)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(later.ranges["default"][0], list[0]))
-
-	r.path = filepath.Join(dir, "missing", "ranges.json")
-	qt.Check(t, qt.ErrorIs(r.set("other", list), fs.ErrNotExist))
-	qt.Check(t, qt.HasLen(vem.ranges["other"], 0))
-	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "ranges.json"), []byte("{"), 0o600)))
-	_, err = loadRanges(dir, later)
-	qt.Check(t, qt.ErrorMatches(err, "read which addresses this host may give out: .*"))
-}
-
-// The directory does not have to be there when the daemon starts.
-func TestLazyStore(t *testing.T) {
-	store, there := memory.New(), false
-	l := &lazyStore{open: func(context.Context) (directory.Store, error) {
-		if !there {
-			return nil, directory.ErrUnavailable
-		}
-		return store.Open(), nil
-	}}
-	ctx := t.Context()
-	_, err := l.Get(ctx, "k")
-	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
-	_, _, err = l.List(ctx, "k")
-	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
-	_, err = l.Commit(ctx, directory.Txn{})
-	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
-	_, err = l.Watch(ctx, "k", 0)()
-	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
-	qt.Check(t, qt.ErrorIs(l.KeepAlive(ctx, "k", nil, time.Second), directory.ErrUnavailable))
-	there = true
-	_, err = l.Commit(ctx, directory.Txn{Puts: []directory.Put{{Key: "k", Value: []byte("v")}}})
-	qt.Assert(t, qt.IsNil(err))
-	e, err := l.Get(ctx, "k")
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(string(e.Value), "v"))
-	list, revision, err := l.List(ctx, "")
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(list, 1))
-	next := l.Watch(ctx, "", revision-1)
-	changes, err := next()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(changes, 1))
-	qt.Assert(t, qt.IsNil(l.Close()))
-	qt.Assert(t, qt.IsNil(l.Close()))
-	_, err = l.Get(ctx, "k")
-	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
 }
 
 func TestControlAddresses(t *testing.T) {

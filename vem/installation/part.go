@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
 	"github.com/snapctl/snapctl/vem/slowpath"
@@ -30,7 +31,7 @@ type part struct {
 	local    Networks
 
 	seen    sightings
-	ranges  *ranges
+	ranges  *ownership.Ranges
 	reached chan struct{} // closed when the directory was reached for the first time
 
 	cache     atomic.Pointer[cache.Cache] // nil: the directory was not reached yet

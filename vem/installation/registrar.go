@@ -2,20 +2,20 @@ package installation
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/ownership"
+	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
@@ -27,12 +27,17 @@ type Endpoint struct {
 	Addr4   netip.Addr
 }
 
+func (e Endpoint) spot() ownership.Spot { return ownership.Spot{Network: e.Network, Addr: e.Addr4} }
+
 // Networks is the VEM: the networks and endpoints of this host.
 type Networks interface {
 	mesh.Queues
 
 	// Present returns the endpoints that are in their networks.
 	Present() []Endpoint
+	// Wanted returns the endpoints whose apps run, are held, or are being made, also those that
+	// are not in their networks.
+	Wanted() []Endpoint
 	// Find returns the endpoint that has an address of either family and is in its network.
 	Find(network string, a netip.Addr) (Endpoint, bool)
 	// Holding returns the names of the apps whose sockets are held.
@@ -43,36 +48,44 @@ type Networks interface {
 	SetRanges(network string, ranges []netip.Prefix)
 }
 
-// spot is an IPv4 address of a network.
-type spot struct {
-	network string
-	addr    netip.Addr
-}
-
 // again is how long the registrar waits until it looks again, if nobody has told it of a change.
 const again = 5 * time.Second
 
-// Registrar keeps the directory's records of this host's endpoints as the VEM has them.
-type Registrar struct {
-	self      string
-	key       string
+// registrarOptions are what a registrar works with.
+type registrarOptions struct {
+	self, key string
 	directory *directory.Directory
 	cache     *cache.Cache
+	ranges    *ownership.Ranges
 	local     Networks
-	ranges    *ranges
-	log       *slog.Logger
-	changed   chan struct{} // has a token if something has changed
-	ready     chan struct{} // closed when this host's networks are in the directory
-
-	mu     sync.Mutex // guards what follows
-	owned  map[spot]directory.Endpoint
-	failed map[spot]string // what was logged of an endpoint
+	ledger    *ownership.Ledger
+	boot      string
+	private   func(network string) bool // it is not in the directory
+	// recovered is closed when the VEM knows all endpoints that an earlier daemon had.
+	recovered <-chan struct{}
+	// admitted is told that other endpoints than before may be in their networks.
+	admitted func()
+	log      *slog.Logger
 }
 
-func newRegistrar(self, key string, d *directory.Directory, c *cache.Cache, rs *ranges, log *slog.Logger) *Registrar {
+// Registrar keeps the directory's records of this host's endpoints as the VEM has them, and the
+// ledger as the directory says.
+type Registrar struct {
+	registrarOptions
+	changed chan struct{}                     // has a token if something has changed
+	ready   chan struct{}                     // closed when this host's networks are in the directory
+	turn    chan struct{}                     // has a token while somebody writes
+	session atomic.Pointer[directory.Session] // nil: none was begun yet
+
+	mu      sync.Mutex                // guards what follows
+	failed  map[ownership.Spot]string // what was logged of an endpoint
+	trouble error                     // why the directory does not know all endpoints
+}
+
+func newRegistrar(o registrarOptions) *Registrar {
 	return &Registrar{
-		self: self, key: key, directory: d, cache: c, local: rs.local, ranges: rs, log: log,
-		changed: make(chan struct{}, 1), ready: make(chan struct{}), owned: make(map[spot]directory.Endpoint), failed: make(map[spot]string),
+		registrarOptions: o, changed: make(chan struct{}, 1), ready: make(chan struct{}), turn: make(chan struct{}, 1),
+		failed: make(map[ownership.Spot]string),
 	}
 }
 
@@ -86,9 +99,8 @@ func (r *Registrar) Changed() {
 
 // epoch is that with which this host has an endpoint.
 func (r *Registrar) epoch(e Endpoint) uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return max(r.owned[spot{e.Network, e.Addr4}].Epoch, 1)
+	c, _ := r.ledger.Get(e.spot())
+	return max(c.Endpoint.Epoch, 1)
 }
 
 // Owner implements [peering.Owners].
@@ -102,9 +114,13 @@ func (r *Registrar) Owner(ctx context.Context, network string, a netip.Addr) (pe
 
 // run keeps the records until ctx ends.
 func (r *Registrar) run(ctx context.Context) {
+	select {
+	case <-r.recovered:
+	case <-ctx.Done():
+		return
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var session *directory.Session
 	done := sync.OnceFunc(func() { close(r.ready) })
 	for {
 		select {
@@ -114,13 +130,8 @@ func (r *Registrar) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		timer.Reset(again)
-		err := error(nil)
-		if session == nil {
-			session, err = r.begin(ctx)
-		}
-		if err == nil {
-			err = r.sync(ctx, session)
-		}
+		err := r.keep(ctx)
+		r.setTrouble(err)
 		if err == nil {
 			done()
 		}
@@ -134,134 +145,78 @@ func (r *Registrar) run(ctx context.Context) {
 	}
 }
 
-// begin begins the session of this host, and takes up what it owned before.
-func (r *Registrar) begin(ctx context.Context) (*directory.Session, error) {
-	s, err := r.directory.Begin(ctx, r.self, r.key, time.Now())
+// keep makes the records as the VEM's endpoints are, in a session of this host.
+func (r *Registrar) keep(ctx context.Context) error {
+	done, err := r.enter(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	all, err := r.directory.Endpoints(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range all {
-		if e.Owner == r.self {
-			r.owned[spot{e.Network, e.Addr}] = e
+	defer done()
+	s := r.session.Load()
+	if s == nil {
+		if s, err = r.begin(ctx); err != nil {
+			return err
 		}
 	}
+	return r.sync(ctx, s)
+}
+
+// enter waits for the turn to write. done gives it back.
+func (r *Registrar) enter(ctx context.Context) (done func(), err error) {
+	select {
+	case r.turn <- struct{}{}:
+		return func() { <-r.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for what this host writes into the directory: %w", ctx.Err())
+	}
+}
+
+func (r *Registrar) setTrouble(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trouble = err
+}
+
+// why tells why nothing is known of an endpoint; nil if it is not known.
+func (r *Registrar) why(at ownership.Spot) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if text := r.failed[at]; text != "" {
+		return errors.New(text)
+	}
+	return r.trouble
+}
+
+// seenWithin is how long it takes at most until the directory says that this host is seen.
+const seenWithin = 5 * time.Second
+
+// begin begins the session of this host, and asks which of its copies may send. That is done only
+// when the host is seen: from then on nobody takes an endpoint over from it.
+func (r *Registrar) begin(ctx context.Context) (*directory.Session, error) {
+	s, err := r.directory.Begin(ctx, r.self, r.key, time.Now())
+	if err == nil {
+		err = r.beSeen(ctx)
+	}
+	if err == nil {
+		err = r.takeUp(ctx, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.session.Store(s)
 	return s, nil
 }
 
-// sync makes the records as the VEM's endpoints are.
-func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
-	present := r.local.Present()
-	networks := map[string]bool{defaultNetwork: true}
-	for _, e := range present {
-		networks[e.Network] = true
-	}
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(networks)) {
-		errs = append(errs, r.prepare(ctx, s, name))
-	}
-	claims, releases := r.differences(present)
-	for i, o := range s.Release(ctx, releases) {
-		if o.Err == nil {
-			r.mu.Lock()
-			delete(r.owned, spot{releases[i].Network, releases[i].Addr})
-			r.mu.Unlock()
-		}
-		errs = append(errs, o.Err)
-	}
-	// After the releases: another app may have an address, or a name, that one had which is gone.
-	for _, o := range s.Claim(ctx, claims) {
-		errs = append(errs, r.claimed(ctx, o))
-	}
-	return errors.Join(errs...)
-}
-
-const defaultNetwork = "default"
-
-// prepare enters a network into the directory, and sees to it that this host has addresses of it
-// to give out.
-func (r *Registrar) prepare(ctx context.Context, s *directory.Session, name string) error {
-	space, err := r.local.Space(name)
-	if err != nil {
-		return err
-	}
-	n, err := s.PutNetwork(ctx, name, space, time.Now())
-	if err != nil {
-		return err
-	}
-	blocks, err := r.directory.Blocks(ctx, r.self)
-	if err != nil {
-		return err
-	}
-	used := func(a netip.Addr) bool {
-		_, ok := r.local.Find(name, a)
-		return ok
-	}
-	if blocks.Low(n, used) {
-		b, err := s.LeaseBlock(ctx, name, time.Now())
-		if err != nil {
+func (r *Registrar) beSeen(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, seenWithin)
+	defer cancel()
+	for {
+		seen, err := r.directory.Seen(ctx)
+		if err != nil || seen[r.self] {
 			return err
 		}
-		blocks = blocks.With(b)
-	}
-	var list []netip.Prefix
-	for _, b := range blocks {
-		if b.Network == name {
-			list = append(list, b.Prefix)
+		if !pause.For(ctx, 20*time.Millisecond, nil) {
+			return fmt.Errorf("be seen by other hosts: %w", directory.ErrUnavailable)
 		}
 	}
-	return r.ranges.set(name, list)
-}
-
-// differences are the records that are missing, and those that are there in vain.
-func (r *Registrar) differences(present []Endpoint) (claims, releases []directory.Endpoint) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	here := make(map[spot]bool)
-	for _, e := range present {
-		at := spot{e.Network, e.Addr4}
-		if now, ok := r.owned[at]; ok && now.App == e.App {
-			here[at] = true
-			continue
-		}
-		claims = append(claims, directory.Endpoint{Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, State: directory.Running})
-	}
-	for at, e := range r.owned {
-		if !here[at] {
-			releases = append(releases, e)
-		}
-	}
-	return claims, releases
-}
-
-// claimed notes what became of a claim. An endpoint that another host has stays as it is on this
-// host: only others don't reach it.
-func (r *Registrar) claimed(ctx context.Context, o directory.Outcome) error {
-	at := spot{o.Endpoint.Network, o.Endpoint.Addr}
-	taken, isTaken := errors.AsType[*directory.TakenError](o.Err)
-	named, isNamed := errors.AsType[*directory.NameError](o.Err)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case o.Err == nil:
-		r.owned[at] = o.Endpoint
-		delete(r.failed, at)
-		return nil
-	case isTaken:
-		at = spot{taken.There.Network, taken.There.Addr}
-	case isNamed:
-		at = spot{named.App, netip.Addr{}}
-	default:
-		return o.Err
-	}
-	if text := o.Err.Error(); r.failed[at] != text {
-		r.failed[at] = text
-		r.log.ErrorContext(ctx, "other hosts can't reach an app of this host", slog.Any("error", o.Err))
-	}
-	return nil
 }

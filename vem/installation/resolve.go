@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/overview"
+	"github.com/snapctl/snapctl/vem/ownership"
 )
 
 // Resolve tells who has an endpoint: by what this host has and knows, and if that is not enough by
@@ -29,7 +30,7 @@ func (i *Installation) Resolve(ctx context.Context, q overview.Question) (overvi
 }
 
 func (r *resolver) resolve(ctx context.Context) (overview.Answer, error) {
-	r.there = make(map[spot]bool)
+	r.there = make(map[ownership.Spot]bool)
 	err := r.here()
 	if err == nil && r.cache != nil {
 		err = r.known(ctx)
@@ -53,7 +54,7 @@ type resolver struct {
 	registrar *Registrar
 
 	answer overview.Answer
-	there  map[spot]bool // what is in answer
+	there  map[ownership.Spot]bool // what is in answer
 }
 
 // here answers by what this host has.
@@ -160,7 +161,7 @@ func (r *resolver) addRecord(e directory.Endpoint, from overview.Source, at time
 
 // add adds an endpoint to the answer if it was asked for, and is not there yet.
 func (r *resolver) add(e overview.Resolution) {
-	at, q := spot{e.Network, e.Addr4}, &r.q
+	at, q := ownership.Spot{Network: e.Network, Addr: e.Addr4}, &r.q
 	isAddr := !q.Addr.IsValid() || q.Addr == e.Addr4 || q.Addr == e.Addr6
 	if r.there[at] || q.Network != "" && q.Network != e.Network || q.App != "" && q.App != e.App || !isAddr {
 		return

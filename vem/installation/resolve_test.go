@@ -17,9 +17,9 @@ import (
 )
 
 // ask asks a host of a test who has an endpoint.
-func (s *site) ask(t *testing.T, q overview.Question) (overview.Answer, error) {
+func (h *site) ask(t *testing.T, q overview.Question) (overview.Answer, error) {
 	t.Helper()
-	r := resolver{local: s.vem, self: s.self, q: q, cache: s.cache, registrar: s.Registrar}
+	r := resolver{local: h.vem, self: h.self, q: q, cache: h.cache, registrar: h.Registrar}
 	return r.resolve(t.Context())
 }
 

@@ -21,6 +21,7 @@ type Host struct {
 	Installation string
 	Channel      string   // the kind that all channels of this host are to have, or auto; empty for another host
 	ChannelKinds []string // the kinds that this host can make, the best first; none for another host
+	Private      []string // of this host: networks that it does not share
 }
 
 // Health says what is known of a host.
@@ -59,7 +60,22 @@ type JoinRequest struct {
 	Place
 	At    string // HOST:PORT of a host of the installation
 	Token string // that [Invitation] has
+	// OnConflict says what becomes of what this host and the installation both have.
+	OnConflict OnConflict
 }
+
+// OnConflict says what becomes of networks, addresses and names that both this host and the
+// installation that it joins have.
+type OnConflict int
+
+// What becomes of them.
+const (
+	// Refuse: this host does not join, and nothing of it has changed.
+	Refuse OnConflict = iota
+	// KeepPrivate: networks of this host in which there is a conflict stay its own, and no other
+	// host reaches them.
+	KeepPrivate
+)
 
 // Invitation lets one host join, once.
 type Invitation struct {

@@ -12,7 +12,7 @@ import (
 // Join makes this host one of an installation that has invited it. If it fails, or the daemon is
 // killed, this host is in no installation, and Join with the same token goes on where it ended
 // when it is called again. Returns an *[Error] if this host is in an installation, the token
-// can't be one, or what it says of itself can't be.
+// can't be one, or what it says of itself can't be, and what Compare returns.
 func (m *Membership) Join(ctx context.Context, req JoinRequest) (*Host, error) {
 	done, err := m.begin(ctx)
 	if err != nil {
@@ -32,10 +32,28 @@ func (m *Membership) Join(ctx context.Context, req JoinRequest) (*Host, error) {
 		return nil, err
 	}
 	s, err := m.enter(ctx, req.At, token, p)
+	if err == nil {
+		err = m.compare(ctx, s, p, req.OnConflict)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("join installation %s at %s: %w", installation, req.At, err)
 	}
 	return m.settle(ctx, s, p)
+}
+
+// compare makes sure that this host can be in the installation with what it has.
+func (m *Membership) compare(ctx context.Context, s *member, p Place, how OnConflict) error {
+	if m.opt.Compare == nil {
+		return nil
+	}
+	d, err := s.directory(ctx)
+	if err == nil {
+		s.record.Private, err = m.opt.Compare(ctx, d, m.entry(p, s.identity.Member()), how)
+	}
+	if err != nil {
+		return errors.Join(err, s.store.Close())
+	}
+	return nil
 }
 
 // enter gets the certificate of this host, unless an earlier Join has got it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/trust"
@@ -83,7 +84,7 @@ func (m *Membership) show(h directory.Host, s *member) *Host {
 		host.Addresses = append(host.Addresses, Address{Addr: u.Addr, Device: u.Interface, Priority: u.Priority})
 	}
 	if host.Self {
-		host.Certificate = s.identity.Expires()
+		host.Certificate, host.Private = s.identity.Expires(), slices.Clone(s.record.Private)
 	}
 	return host
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,8 @@ import (
 	"github.com/snapctl/snapctl/vem/trust"
 )
 
-// Options are what a [Membership] is made from. All fields are required but Now and Removed.
+// Options are what a [Membership] is made from. All fields are required but Now,
+// Compare and Removed.
 type Options struct {
 	// Dir is the directory for what this host remembers of its installation. It is made, with
 	// mode 0700, when the host makes or joins one.
@@ -32,6 +34,9 @@ type Options struct {
 	Gate        Gate
 	// Addresses returns those of this host's network devices.
 	Addresses func() ([]Address, error)
+	// Compare looks for what can't be so if this host joins, and returns the networks that it does
+	// not share then, or an error. May be nil.
+	Compare func(ctx context.Context, d *directory.Directory, self directory.Host, how OnConflict) (private []string, err error)
 	// Removed is told that a host was removed here: its connections are to be closed.
 	Removed func(host string)
 	Log     *slog.Logger
@@ -242,6 +247,15 @@ func (m *Membership) Place() (_ Place, ok bool) {
 		return Place{}, false
 	}
 	return s.record.Place.place(), true
+}
+
+// Private are the networks of this host that it does not share with other hosts.
+func (m *Membership) Private() []string {
+	s := m.self.Load()
+	if s == nil {
+		return nil
+	}
+	return slices.Clone(s.record.Private)
 }
 
 // Complete fills in what a host leaves out that is on its way into an installation.

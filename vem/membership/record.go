@@ -25,6 +25,7 @@ type record struct {
 	Place     place           `json:"place"`
 	Directory []string        `json:"directory"`
 	Known     directory.Known `json:"known"`
+	Private   []string        `json:"private,omitempty"` // networks
 }
 
 // place is a Place on the disk.

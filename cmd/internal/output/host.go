@@ -33,15 +33,16 @@ type Host struct {
 
 // HostChannels are what carries packets to other hosts.
 type HostChannels struct {
-	Kind  string   `json:"kind"`  // of all of them, or auto
-	Kinds []string `json:"kinds"` // those that the host can make, the best first
+	Kind            string   `json:"kind"`                       // of all of them, or auto
+	Kinds           []string `json:"kinds"`                      // those that the host can make, the best first
+	PrivateNetworks []string `json:"private_networks,omitempty"` // its networks that no other host shares
 }
 
 func newHostChannels(h *api.Host) *HostChannels {
 	if h.GetChannel() == "" {
 		return nil
 	}
-	return &HostChannels{Kind: h.GetChannel(), Kinds: list(h.GetChannelKinds())}
+	return &HostChannels{Kind: h.GetChannel(), Kinds: list(h.GetChannelKinds()), PrivateNetworks: h.GetPrivateNetworks()}
 }
 
 // text tells what kinds of channels the host has, and can have.
@@ -49,7 +50,11 @@ func (c *HostChannels) text() string {
 	if c == nil {
 		return ""
 	}
-	return c.Kind + " (it makes " + strings.Join(c.Kinds, ", ") + ")"
+	text := c.Kind + " (it makes " + strings.Join(c.Kinds, ", ") + ")"
+	if len(c.PrivateNetworks) > 0 {
+		text += "; none for its private networks " + strings.Join(c.PrivateNetworks, ", ")
+	}
+	return text
 }
 
 // HostControl is the connection of the host that was asked to another one.

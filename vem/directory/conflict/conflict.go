@@ -64,6 +64,9 @@ type Conflict struct {
 	// apps, or addresses, to be shown.
 	Mine  string `json:"mine"`
 	There string `json:"there"`
+	// Network is this host's network that it is in; empty if it is in none of them. If no other
+	// host shares that network, there is no conflict.
+	Network string `json:"network,omitempty"`
 	// Text says it in one sentence.
 	Text string `json:"text"`
 	// Choices are what can be done, the one first that costs least.
@@ -112,7 +115,7 @@ func hosts(alone Alone, there There) (list []Conflict) {
 		if h.Name != alone.Host.Name || h.Key == alone.Host.Key && !h.Removed {
 			continue
 		}
-		c := Conflict{HostName, alone.Host.Name, h.Name, fmt.Sprintf("another host of the installation is called %s", h.Name), []Choice{RenameHost, RemoveOther}}
+		c := Conflict{HostName, alone.Host.Name, h.Name, "", fmt.Sprintf("another host of the installation is called %s", h.Name), []Choice{RenameHost, RemoveOther}}
 		if h.Removed {
 			c.Text, c.Choices = fmt.Sprintf("a host called %s was removed from the installation", h.Name), []Choice{RenameHost}
 		}
@@ -128,7 +131,7 @@ func networks(alone Alone, there There) (list []Conflict) {
 				continue
 			}
 			err := directory.NetworkError{Wanted: n, There: m}
-			c := Conflict{Overlap, n.Name, m.Name, err.Error(), []Choice{Renumber}}
+			c := Conflict{Overlap, n.Name, m.Name, n.Name, err.Error(), []Choice{Renumber}}
 			if n.Name == m.Name {
 				c.Kind, c.Choices = Prefixes, []Choice{RenameNetwork, Renumber}
 			}
@@ -141,21 +144,25 @@ func networks(alone Alone, there There) (list []Conflict) {
 // underlays finds addresses of the real network in virtual ones: of this host in networks of the
 // installation, and of other hosts in networks of this host.
 func underlays(alone Alone, there There) (list []Conflict) {
-	find := func(h directory.Host, all []directory.Network, choices ...Choice) {
+	find := func(h directory.Host, all []directory.Network, mine bool, choice Choice) {
 		for _, u := range h.Underlays {
 			for _, n := range all {
 				if !n.Prefix4.Contains(u.Addr) && !n.Prefix6.Contains(u.Addr) {
 					continue
 				}
 				text := fmt.Sprintf("host %s has the address %s on the real network, and network %s has it in its prefixes", h.Name, u.Addr, n.Name)
-				list = append(list, Conflict{Underlay, u.Addr.String(), n.Name, text, choices})
+				c := Conflict{Underlay, u.Addr.String(), n.Name, "", text, []Choice{choice}}
+				if mine {
+					c.Network = n.Name
+				}
+				list = append(list, c)
 			}
 		}
 	}
-	find(alone.Host, there.Networks, MoveUnderlay)
+	find(alone.Host, there.Networks, false, MoveUnderlay)
 	for _, h := range there.Hosts {
 		if h.Name != alone.Host.Name && !h.Removed {
-			find(h, alone.Networks, Renumber)
+			find(h, alone.Networks, true, Renumber)
 		}
 	}
 	return list
@@ -178,7 +185,7 @@ func addresses(alone Alone, there There) (list []Conflict) {
 			continue
 		}
 		text := (&directory.TakenError{There: other}).Error()
-		list = append(list, Conflict{Address, e.App, other.App, text, []Choice{NewAddress, RemoveApp}})
+		list = append(list, Conflict{Address, e.App, other.App, e.Network, text, []Choice{NewAddress, RemoveApp}})
 	}
 	return list
 }
@@ -197,7 +204,7 @@ func blocks(alone Alone, there There) (list []Conflict) {
 			continue
 		}
 		text := (&directory.BlockError{Addr: e.Addr, Block: b}).Error()
-		list = append(list, Conflict{BlockHost, e.App, b.Prefix.String(), text, []Choice{NewAddress, RemoveApp}})
+		list = append(list, Conflict{BlockHost, e.App, b.Prefix.String(), e.Network, text, []Choice{NewAddress, RemoveApp}})
 	}
 	return list
 }
@@ -213,7 +220,55 @@ func apps(alone Alone, there There) (list []Conflict) {
 			continue
 		}
 		text := fmt.Sprintf("there is an app %s in the installation, on host %s with endpoint %s", e.App, other.Owner, other)
-		list = append(list, Conflict{AppName, e.App, other.App, text, []Choice{RenameApp, RemoveApp}})
+		list = append(list, Conflict{AppName, e.App, other.App, e.Network, text, []Choice{RenameApp, RemoveApp}})
 	}
 	return list
+}
+
+// Error is that a host can't join as it is: what it has made alone is in conflict with what there
+// is. Nothing of that host has changed.
+type Error struct {
+	List []Conflict
+}
+
+func (e *Error) Error() string {
+	if len(e.List) == 1 {
+		return "join: " + e.List[0].Text
+	}
+	return fmt.Sprintf("join: this host and the installation have %d things both, of which there can be one only", len(e.List))
+}
+
+// Private are the networks of a host that no other host may share, for there to be no conflict,
+// and rest are the conflicts that there are all the same.
+func Private(list []Conflict) (networks []string, rest []Conflict) {
+	for _, c := range list {
+		switch {
+		case c.Network == "":
+			rest = append(rest, c)
+		case !slices.Contains(networks, c.Network):
+			networks = append(networks, c.Network)
+		}
+	}
+	slices.Sort(networks)
+	return networks, rest
+}
+
+// Remedy says what to type, on the host that joins.
+func (c Conflict) Remedy() string {
+	var text string
+	switch c.Kind {
+	case HostName:
+		text = "--name gives this host another name"
+	case Address, BlockHost, AppName:
+		text = fmt.Sprintf("snapctl snapshot %[1]s --stop, and snapctl rm %[1]s; when this host has joined, snapctl restore SNAPSHOT --as OTHER; or ", c.Mine)
+	case Underlay:
+		if c.Network == "" {
+			text = "--address has other hosts reach this one at another address"
+		}
+	case Prefixes, Overlap:
+	}
+	if c.Network != "" {
+		text += "--on-conflict keep-private keeps network " + c.Network + " for this host alone"
+	}
+	return text
 }

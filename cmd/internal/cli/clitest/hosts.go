@@ -73,17 +73,27 @@ func (f server) InviteHost(ctx context.Context, req *api.InviteHostRequest) (*ap
 	}, nil
 }
 
-// JoinHost joins an installation that has one other host.
-func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Host, error) {
+// JoinHost joins an installation that has one other host. A host called clash has what it has.
+func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.JoinHostResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if req.GetToken() != goodToken {
 		hint(ctx, "snapctl host invite on "+req.GetAt()+" makes a new one")
 		return nil, status.Error(codes.FailedPrecondition, "the token was used already")
 	}
+	clash := req.GetName() == "clash"
+	if clash && req.GetOnConflict() == api.OnConflict_ON_CONFLICT_REFUSE {
+		return &api.JoinHostResponse{Conflicts: []*api.HostConflict{
+			{Kind: "prefixes", Mine: "default", There: "default", Network: "default", Text: "network default is 10.77.0.0/16 there", Remedy: "--on-conflict keep-private keeps it"},
+			{Kind: "app-name", Mine: "cache", There: "cache", Network: "default", Text: "there is an app cache in the installation", Remedy: "snapctl rm cache"},
+		}}, nil
+	}
 	h, err := f.enter(ctx, req.GetName(), req.GetPort(), req.GetAddresses())
 	if err != nil {
 		return nil, err
+	}
+	if clash {
+		h.PrivateNetworks = []string{"default"}
 	}
 	f.Hosts = append(f.Hosts, &api.Host{
 		Name: "there", Health: api.HostHealth_HOST_HEALTH_SILENT, Addresses: []*api.HostAddress{{Address: "192.0.2.8"}}, Port: 7077, Directory: true, Endpoints: 3,
@@ -96,7 +106,7 @@ func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Ho
 			{Address: "198.51.100.7", Device: "eth1", Remote: "198.51.100.8", State: api.WayState_WAY_STATE_UP, RoundTrip: durationpb.New(420 * time.Microsecond), Loss: 1. / 64, Mtu: 1500, Used: true},
 		},
 	})
-	return h, nil
+	return &api.JoinHostResponse{Host: h}, nil
 }
 
 func (f server) ListHosts(context.Context, *api.ListRequest) (*api.ListHostsResponse, error) {
@@ -119,6 +129,25 @@ func (f server) SetHost(_ context.Context, req *api.SetHostRequest) (*api.Host, 
 		h.Channel = req.GetChannel()
 	}
 	return h, err
+}
+
+// Takeover takes the apps of host "there" over: cache, of which there is a snapshot, and web.
+func (f server) Takeover(ctx context.Context, req *api.TakeoverRequest) (*api.TakeoverResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.findHost(req.GetFrom())
+	if err != nil {
+		return nil, err
+	}
+	if h.GetHealth() == api.HostHealth_HOST_HEALTH_UP {
+		hint(ctx, "if host "+h.GetName()+" is gone, wait some seconds")
+		return nil, status.Errorf(codes.FailedPrecondition, "take app %s over from host %s: host %[2]s is alive", req.GetApp(), h.GetName())
+	}
+	t := &api.TakeoverResponse{App: req.GetApp(), Network: "default", Endpoint: "10.77.0.7", Epoch: 2, From: h.GetName(), By: "here"}
+	if req.GetApp() == "cache" {
+		t.Snapshots = []string{"cache-2", "cache-1"}
+	}
+	return t, nil
 }
 
 func (f server) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) (*api.RemoveResponse, error) {

@@ -1,6 +1,4 @@
-package engine
-
-import "github.com/snapctl/snapctl/runtime/app"
+package app
 
 // SetAwake notes why an app that is to be hibernated when it is idle is awake. What is
 // noted of an app that runs is never out of date: whoever follows its processes notes it.
@@ -12,10 +10,10 @@ func (a *App) SetAwake(why string) {
 
 // WhyAwake is why a running app is awake; empty if it never sleeps by itself.
 func (a *App) WhyAwake() string {
-	if a.Status() != app.Running {
-		return ""
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.rec.Now() != Running {
+		return ""
+	}
 	return a.awake
 }

@@ -1,4 +1,5 @@
-package installation
+// Package lazy has a store of the directory that need not be reachable when it is opened.
+package lazy
 
 import (
 	"context"
@@ -8,9 +9,9 @@ import (
 	"github.com/snapctl/snapctl/vem/directory"
 )
 
-// lazyStore is a store that is connected to when it is asked for the first time: the directory
+// Store is a store that is connected to when it is asked for the first time: the directory
 // does not have to be reachable when the daemon starts.
-type lazyStore struct {
+type Store struct {
 	open func(ctx context.Context) (directory.Store, error)
 
 	mu     sync.Mutex // guards what follows
@@ -18,10 +19,13 @@ type lazyStore struct {
 	closed bool
 }
 
-var _ directory.Store = (*lazyStore)(nil)
+var _ directory.Store = (*Store)(nil)
+
+// New returns a store that open connects to.
+func New(open func(ctx context.Context) (directory.Store, error)) *Store { return &Store{open: open} }
 
 // ask returns the store. Several may connect at the same time: one of the stores stays.
-func (l *lazyStore) ask(ctx context.Context) (directory.Store, error) {
+func (l *Store) ask(ctx context.Context) (directory.Store, error) {
 	l.mu.Lock()
 	s, closed := l.store, l.closed
 	l.mu.Unlock()
@@ -50,7 +54,7 @@ func (l *lazyStore) ask(ctx context.Context) (directory.Store, error) {
 }
 
 // Get implements [directory.Store].
-func (l *lazyStore) Get(ctx context.Context, key string) (directory.Entry, error) {
+func (l *Store) Get(ctx context.Context, key string) (directory.Entry, error) {
 	s, err := l.ask(ctx)
 	if err != nil {
 		return directory.Entry{}, err
@@ -59,7 +63,7 @@ func (l *lazyStore) Get(ctx context.Context, key string) (directory.Entry, error
 }
 
 // List implements [directory.Store].
-func (l *lazyStore) List(ctx context.Context, prefix string) ([]directory.Entry, int64, error) {
+func (l *Store) List(ctx context.Context, prefix string) ([]directory.Entry, int64, error) {
 	s, err := l.ask(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -68,7 +72,7 @@ func (l *lazyStore) List(ctx context.Context, prefix string) ([]directory.Entry,
 }
 
 // Commit implements [directory.Store].
-func (l *lazyStore) Commit(ctx context.Context, t directory.Txn) (int64, error) {
+func (l *Store) Commit(ctx context.Context, t directory.Txn) (int64, error) {
 	s, err := l.ask(ctx)
 	if err != nil {
 		return 0, err
@@ -77,7 +81,7 @@ func (l *lazyStore) Commit(ctx context.Context, t directory.Txn) (int64, error) 
 }
 
 // Watch implements [directory.Store].
-func (l *lazyStore) Watch(ctx context.Context, prefix string, after int64) func() ([]directory.Change, error) {
+func (l *Store) Watch(ctx context.Context, prefix string, after int64) func() ([]directory.Change, error) {
 	s, err := l.ask(ctx)
 	if err != nil {
 		return func() ([]directory.Change, error) { return nil, err }
@@ -86,7 +90,7 @@ func (l *lazyStore) Watch(ctx context.Context, prefix string, after int64) func(
 }
 
 // KeepAlive implements [directory.Store].
-func (l *lazyStore) KeepAlive(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+func (l *Store) KeepAlive(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	s, err := l.ask(ctx)
 	if err != nil {
 		return err
@@ -95,7 +99,7 @@ func (l *lazyStore) KeepAlive(ctx context.Context, key string, value []byte, ttl
 }
 
 // Close implements [directory.Store].
-func (l *lazyStore) Close() error {
+func (l *Store) Close() error {
 	l.mu.Lock()
 	s := l.store
 	l.closed, l.store = true, nil

@@ -1,4 +1,4 @@
-package installation
+package ownership
 
 import (
 	"encoding/json"
@@ -13,19 +13,19 @@ import (
 	"sync"
 )
 
-// ranges are the blocks of addresses that this host may give out, by networks. They are on the
+// Ranges are the blocks of addresses that this host may give out, by networks. They are on the
 // disk, so that a host that can't reach the directory when it starts gives out no other ones.
-type ranges struct {
-	path  string
-	local Networks
+type Ranges struct {
+	path string
+	told func(network string, list []netip.Prefix)
 
 	mu  sync.Mutex // guards what follows, and the file
 	all map[string][]netip.Prefix
 }
 
-// loadRanges tells the VEM what an earlier daemon knew.
-func loadRanges(dir string, local Networks) (*ranges, error) {
-	r := &ranges{path: filepath.Join(dir, "ranges.json"), local: local, all: make(map[string][]netip.Prefix)}
+// LoadRanges tells the VEM what an earlier daemon knew.
+func LoadRanges(dir string, told func(network string, list []netip.Prefix)) (*Ranges, error) {
+	r := &Ranges{path: filepath.Join(dir, "ranges.json"), told: told, all: make(map[string][]netip.Prefix)}
 	b, err := os.ReadFile(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
@@ -37,13 +37,13 @@ func loadRanges(dir string, local Networks) (*ranges, error) {
 		return nil, fmt.Errorf("read which addresses this host may give out: %w", err)
 	}
 	for network, list := range r.all {
-		local.SetRanges(network, list)
+		told(network, list)
 	}
 	return r, nil
 }
 
-// set tells the VEM of a network's ranges when they are on the disk.
-func (r *ranges) set(network string, list []netip.Prefix) error {
+// Set tells the VEM of a network's ranges when they are on the disk.
+func (r *Ranges) Set(network string, list []netip.Prefix) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if slices.Equal(r.all[network], list) {
@@ -55,11 +55,11 @@ func (r *ranges) set(network string, list []netip.Prefix) error {
 		return err
 	}
 	r.all = all
-	r.local.SetRanges(network, list)
+	r.told(network, list)
 	return nil
 }
 
-func (r *ranges) write(all map[string][]netip.Prefix) error {
+func (r *Ranges) write(all map[string][]netip.Prefix) error {
 	b, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err

@@ -1,0 +1,107 @@
+// Package devices finds the addresses of this host's network devices that other hosts may reach.
+package devices
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/pause"
+)
+
+// Addresses are those of this host's network devices at which others may reach it: not those of
+// its virtual networks.
+func Addresses() ([]membership.Address, error) {
+	var list []membership.Address
+	err := eachAddress(func(d net.Interface, p netip.Prefix) {
+		a := p.Addr()
+		if a.IsGlobalUnicast() && !strings.HasPrefix(d.Name, "snap-") {
+			list = append(list, membership.Address{Addr: a, Device: d.Name})
+		}
+	})
+	return list, err
+}
+
+// Listen puts a token into news whenever a device or an address has changed, until ctx ends. What it
+// misses is for whoever looks every now and then.
+func Listen(ctx context.Context, news chan<- struct{}, log *slog.Logger) {
+	for ctx.Err() == nil {
+		err := hear(ctx, func() {
+			select {
+			case news <- struct{}{}:
+			default:
+			}
+		})
+		if ctx.Err() == nil {
+			log.WarnContext(ctx, "listen for changes of network devices", slog.Any("error", err))
+		}
+		pause.For(ctx, 5*time.Second, nil)
+	}
+}
+
+// hear calls fn after each change of devices and addresses (rtnetlink(7)). It returns when ctx
+// ends, or with an error.
+func hear(ctx context.Context, fn func()) error {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return fmt.Errorf("open a netlink socket: %w", err)
+	}
+	defer s.Close()
+	defer context.AfterFunc(ctx, s.Close)()
+	for {
+		if _, _, err := s.Receive(); err != nil {
+			return fmt.Errorf("read a netlink socket: %w", err)
+		}
+		fn()
+	}
+}
+
+// Underlay is where channels may begin: each of these addresses that there is, with its device and
+// link.
+func Underlay(list []membership.Address) (found []mesh.Underlay) {
+	links := make(map[netip.Addr]mesh.Underlay)
+	_ = eachAddress(func(d net.Interface, p netip.Prefix) { // what can't be read has no link
+		if d.Flags&net.FlagRunning != 0 { // it has a carrier
+			links[p.Addr()] = mesh.Underlay{Device: d.Name, Index: d.Index, MTU: d.MTU, Prefix: p}
+		}
+	})
+	for _, a := range list {
+		if u, ok := links[a.Addr]; ok && (a.Device == "" || a.Device == u.Device) {
+			u.Priority = a.Priority
+			found = append(found, u)
+		}
+	}
+	return found
+}
+
+// eachAddress calls fn with all addresses of devices that are up.
+func eachAddress(fn func(d net.Interface, p netip.Prefix)) error {
+	devices, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("list network devices: %w", err)
+	}
+	for _, d := range devices {
+		if d.Flags&net.FlagUp == 0 || d.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		all, err := d.Addrs()
+		if err != nil {
+			return fmt.Errorf("list addresses of %s: %w", d.Name, err)
+		}
+		for _, a := range all {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				fn(d, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()))
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package installation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/directory/memory"
+	"github.com/snapctl/snapctl/vem/ownership"
+	"github.com/snapctl/snapctl/vem/pause"
+)
+
+// work is what the daemon of a host does once, with what it has begun.
+func (h *site) work(t *testing.T) {
+	t.Helper()
+	h.known(t)
+	qt.Assert(t, qt.IsNil(h.keep(t.Context())))
+}
+
+// allowed tells whether a copy may send.
+func (h *site) allowed(e Endpoint) bool {
+	c, ok := h.ledger.Get(e.spot())
+	return ok && c.Allowed(h.boot)
+}
+
+// die ends a host, and waits until it is not seen any more.
+func (h *site) die(t *testing.T, by *site) {
+	t.Helper()
+	h.end()
+	for {
+		seen, err := by.directory.Seen(t.Context())
+		qt.Assert(t, qt.IsNil(err))
+		if !seen[h.self] {
+			return
+		}
+		pause.For(t.Context(), time.Millisecond, nil)
+	}
+}
+
+// again is the next daemon of a host.
+func (h *site) again(t *testing.T, store *memory.Server, boot string) *site {
+	t.Helper()
+	h.end()
+	return startSite(t, store, h.self, h.dir, boot)
+}
+
+// A copy that was saved before this boot may send when the directory has said that it is the
+// owner's; a daemon that is started again in the same boot asks nobody.
+func TestPermits(t *testing.T) {
+	store, web := memory.New(), app("web", "10.77.0.7")
+	a := newSite(t, store, "a")
+	a.vem.put(web)
+	a.work(t)
+	qt.Check(t, qt.IsTrue(a.allowed(web)))
+	a = a.again(t, store, "boot")
+	qt.Check(t, qt.IsTrue(a.allowed(web)))
+
+	a = a.again(t, store, "second boot")
+	a.vem.waiting = []Endpoint{web}
+	qt.Check(t, qt.IsFalse(a.allowed(web)))
+	qt.Check(t, qt.Equals(a.admitted, 0))
+	a.work(t)
+	qt.Check(t, qt.IsTrue(a.allowed(web)))
+	qt.Check(t, qt.Equals(a.admitted, 1))
+	a.work(t)
+	qt.Check(t, qt.Equals(a.admitted, 1))
+	e, err := a.directory.LookupApp(t.Context(), "web")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(e.Epoch, 1))
+
+	// When the app is gone, so is all of that.
+	a.vem.waiting = nil
+	a.work(t)
+	qt.Check(t, qt.HasLen(a.ledger.All(), 0))
+	_, err = a.directory.LookupApp(t.Context(), "web")
+	qt.Check(t, qt.ErrorIs(err, directory.ErrNotFound))
+}
+
+// The machine crashes between a claim and what is known of it.
+func TestPermitOfAClaim(t *testing.T) {
+	for name, happened := range map[string]bool{"it has happened": true, "it has not": false} {
+		t.Run(name, func(t *testing.T) {
+			store, web := memory.New(), app("web", "10.77.0.7")
+			a := newSite(t, store, "a")
+			a.vem.put(web)
+			a.work(t)
+			c, _ := a.ledger.Get(web.spot())
+			if !happened {
+				qt.Assert(t, qt.IsNil(a.release(t.Context(), a.session.Load(), []ownership.Copy{c})))
+			}
+			c.State, c.Endpoint.Revision = ownership.Claiming, 0
+			qt.Assert(t, qt.IsNil(a.ledger.Put(c)))
+
+			a = a.again(t, store, "second boot")
+			a.vem.waiting = []Endpoint{web}
+			qt.Check(t, qt.IsFalse(a.allowed(web)))
+			a.work(t)
+			qt.Check(t, qt.IsTrue(a.allowed(web)))
+			now, err := a.directory.LookupApp(t.Context(), "web")
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(now.ID == c.Endpoint.ID, happened))
+		})
+	}
+}
+
+// A dead host's endpoint is taken over. The host comes back, and its copy stays stopped.
+func TestTakeover(t *testing.T) {
+	store, web := memory.New(), app("web", "10.77.0.7")
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	a.vem.put(web)
+	a.work(t)
+	b.work(t)
+	_, err := b.takeover(t.Context(), "web", "a")
+	var alive *directory.HostError
+	qt.Assert(t, qt.ErrorAs(err, &alive))
+	qt.Check(t, qt.Equals(alive.Why, directory.HostAlive))
+	a.die(t, b)
+	for _, no := range []struct{ app, from, want string }{
+		{"nothing", "a", "the installation has no app nothing"},
+		{"web", "c", "app web is on host a"},
+	} {
+		_, err = b.takeover(t.Context(), no.app, no.from)
+		qt.Check(t, qt.ErrorMatches(err, no.want))
+	}
+	b.vem.put(app("other", "10.77.0.7"))
+	_, err = b.takeover(t.Context(), "web", "a")
+	qt.Check(t, qt.ErrorMatches(err, "app other with endpoint 10.77.0.7 is on this host"))
+	b.vem.put()
+
+	for range 2 { // the second time nothing changes
+		e, err := b.takeover(t.Context(), "web", "a")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(e.Epoch, 2))
+		qt.Check(t, qt.Equals(e.TakenFrom, "a"))
+	}
+	qt.Check(t, qt.IsTrue(b.allowed(web)))
+	b.work(t) // no app has it, and it is kept
+	// The daemon was killed when the directory had it, and it was not written here.
+	qt.Assert(t, qt.IsNil(b.ledger.Drop(web.spot())))
+	b = b.again(t, store, "boot")
+	qt.Check(t, qt.IsFalse(b.allowed(web)))
+	b.work(t)
+	qt.Check(t, qt.IsTrue(b.allowed(web)))
+	c, _ := b.ledger.Get(web.spot())
+	qt.Check(t, qt.IsTrue(c.Kept))
+
+	a = a.again(t, store, "second boot")
+	a.vem.waiting = []Endpoint{web}
+	a.work(t)
+	a.work(t)
+	qt.Check(t, qt.IsFalse(a.allowed(web)))
+	c, _ = a.ledger.Get(web.spot())
+	qt.Check(t, qt.Equals(c.State, ownership.Lost))
+	qt.Check(t, qt.Equals(c.Now.Owner, "b"))
+	qt.Check(t, qt.ErrorMatches(lost(c), ".*app web stays stopped.* host b took it over, and owns it with epoch 2"))
+	// As long as somebody has the address, this host gives it to no app.
+	a.vem.waiting = nil
+	a.work(t)
+	_, ok := a.ledger.Get(web.spot())
+	qt.Check(t, qt.IsTrue(ok))
+	qt.Check(t, qt.ErrorAs(a.claim(t.Context(), web), new(*directory.TakenError)))
+	c, _ = a.ledger.Get(web.spot())
+	qt.Check(t, qt.Equals(c.State, ownership.Lost))
+	now, _ := b.ledger.Get(web.spot())
+	qt.Assert(t, qt.IsNil(b.release(t.Context(), b.session.Load(), []ownership.Copy{now})))
+	a.work(t)
+	_, ok = a.ledger.Get(web.spot())
+	qt.Check(t, qt.IsFalse(ok))
+}
+
+// A host that was only cut off loses its endpoint, against the promise: it sees that as soon as it
+// can, and its copy is cut off.
+func TestTakenOverWhileItRuns(t *testing.T) {
+	store, web := memory.New(), app("web", "10.77.0.7")
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	a.vem.put(web)
+	a.work(t)
+	b.work(t)
+	a.known(t)
+	a.way.Set(memory.Cut)
+	store.Drop()
+	for _, err := b.takeover(t.Context(), "web", "a"); err != nil; _, err = b.takeover(t.Context(), "web", "a") {
+		qt.Assert(t, qt.ErrorAs(err, new(*directory.HostError))) // it is seen until then
+		store.Drop()
+	}
+	qt.Check(t, qt.IsTrue(a.allowed(web))) // no partition ends an app
+	before := a.admitted
+	a.way.Set(memory.None)
+	a.work(t)
+	qt.Check(t, qt.IsFalse(a.allowed(web)))
+	qt.Check(t, qt.Equals(a.admitted, before+1))
+}

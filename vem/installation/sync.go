@@ -1,0 +1,232 @@
+package installation
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/ownership"
+)
+
+// sync makes the records as the VEM's endpoints are. The caller has the turn.
+func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
+	if err := r.confirm(ctx, s, r.doubtful()); err != nil {
+		return err
+	}
+	networks := map[string]bool{defaultNetwork: !r.private(defaultNetwork)}
+	for _, e := range r.local.Present() {
+		networks[e.Network] = true
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(networks)) {
+		if networks[name] {
+			errs = append(errs, r.prepare(ctx, s, name))
+		}
+	}
+	claims, releases, lost := r.differences()
+	// After the releases: another app may have an address, or a name, that one had which is gone.
+	errs = append(errs, r.release(ctx, s, releases), r.forget(ctx, lost), r.claimAll(ctx, s, claims))
+	return errors.Join(errs...)
+}
+
+const defaultNetwork = "default"
+
+// prepare enters a network into the directory, and sees to it that this host has addresses of it
+// to give out.
+func (r *Registrar) prepare(ctx context.Context, s *directory.Session, name string) error {
+	space, err := r.local.Space(name)
+	if err != nil {
+		return err
+	}
+	n, err := s.PutNetwork(ctx, name, space, time.Now())
+	if err != nil {
+		return err
+	}
+	blocks, err := r.directory.Blocks(ctx, r.self)
+	if err != nil {
+		return err
+	}
+	used := func(a netip.Addr) bool {
+		_, mine := r.ledger.Get(ownership.Spot{Network: name, Addr: a})
+		_, ok := r.local.Find(name, a)
+		return ok || mine
+	}
+	if blocks.Low(n, used) {
+		b, err := s.LeaseBlock(ctx, name, time.Now())
+		if err != nil {
+			return err
+		}
+		blocks = blocks.With(b)
+	}
+	return r.setRanges(name, blocks)
+}
+
+func (r *Registrar) setRanges(network string, blocks directory.Blocks) error {
+	var list []netip.Prefix
+	for _, b := range blocks {
+		if b.Network == network {
+			list = append(list, b.Prefix)
+		}
+	}
+	return r.ranges.Set(network, list)
+}
+
+// differences are the copies whose records are missing, those whose records are there in vain, and
+// those that are lost and that nobody wants any more.
+func (r *Registrar) differences() (claims, releases, lost []ownership.Copy) {
+	present := make(map[ownership.Spot]bool)
+	for _, e := range r.local.Present() {
+		present[e.spot()] = true
+	}
+	wanted := make(map[ownership.Spot]string)
+	for _, e := range r.local.Wanted() {
+		at := e.spot()
+		wanted[at] = e.App
+		c, ok := r.ledger.Get(at)
+		switch same := ok && c.Endpoint.App == e.App; {
+		case same && c.State == ownership.Claiming:
+			claims = append(claims, c)
+		case !same && present[at]: // one that is not there yet may have to ask first
+			c := ownership.Copy{Endpoint: directory.Endpoint{
+				Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running,
+			}, State: ownership.Claiming}
+			c.Allow(r.boot)
+			claims = append(claims, c)
+		}
+	}
+	for _, c := range r.ledger.All() {
+		switch app, ok := wanted[c.Spot()]; {
+		case ok && app == c.Endpoint.App:
+		case c.State == ownership.Lost:
+			lost = append(lost, c)
+		case !c.Kept:
+			releases = append(releases, c)
+		}
+	}
+	return claims, releases, lost
+}
+
+// release ends endpoints, and forgets them.
+func (r *Registrar) release(ctx context.Context, s *directory.Session, list []ownership.Copy) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var errs []error
+	var gone []ownership.Spot
+	for i, o := range s.Release(ctx, endpoints(list)) {
+		if o.Err == nil {
+			gone = append(gone, list[i].Spot())
+		}
+		errs = append(errs, o.Err)
+	}
+	return errors.Join(append(errs, r.ledger.Drop(gone...))...)
+}
+
+func endpoints(list []ownership.Copy) (all []directory.Endpoint) {
+	for _, c := range list {
+		all = append(all, c.Endpoint)
+	}
+	return all
+}
+
+// forget forgets copies that are lost and that nobody wants, if nobody has their endpoints any
+// more: as long as somebody has, this host gives no app the address.
+func (r *Registrar) forget(ctx context.Context, lost []ownership.Copy) error {
+	var errs []error
+	var gone []ownership.Spot
+	for _, c := range lost {
+		_, err := r.cache.Lookup(ctx, c.Endpoint.Network, c.Endpoint.Addr)
+		switch {
+		case errors.Is(err, directory.ErrNotFound):
+			gone = append(gone, c.Spot())
+		case err != nil:
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, r.ledger.Drop(gone...))...)
+}
+
+// claimAll claims endpoints, which are in the ledger before.
+func (r *Registrar) claimAll(ctx context.Context, s *directory.Session, list []ownership.Copy) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if err := r.ledger.Put(list...); err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range list {
+		errs = append(errs, r.lease(ctx, s, c.Endpoint))
+	}
+	for i, o := range s.Claim(ctx, endpoints(list)) {
+		if err := r.claimed(list[i], o); err != nil {
+			errs = append(errs, err)
+		} else if o.Err != nil {
+			r.complain(ctx, list[i], o.Err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lease sees to it that no other host gives out an address of this one: the block of one that
+// somebody asked for may be nobody's yet. That another host has the block is no error.
+func (r *Registrar) lease(ctx context.Context, s *directory.Session, e directory.Endpoint) error {
+	if b, ok := r.cache.Blocks().Find(e.Network, e.Addr); ok && b.Host == r.self {
+		return nil
+	}
+	_, err := s.LeaseBlockOf(ctx, e.Network, e.Addr, time.Now())
+	if _, others := errors.AsType[*directory.BlockError](err); others {
+		return nil
+	}
+	return err
+}
+
+// claimed notes what became of a claim. An endpoint whose address another one has is lost. One
+// whose name another app has stays what it is on this host: only others don't reach it. That is
+// said by o.Err, and is no error of claimed.
+func (r *Registrar) claimed(c ownership.Copy, o directory.Outcome) error {
+	was := c
+	taken, isTaken := errors.AsType[*directory.TakenError](o.Err)
+	_, isNamed := errors.AsType[*directory.NameError](o.Err)
+	switch {
+	case o.Err == nil:
+		c.Endpoint, c.State = o.Endpoint, ownership.Owned
+		c.Allow(r.boot)
+		r.settled(c.Spot())
+	case isTaken:
+		c.State, c.Permit, c.Now = ownership.Lost, directory.Permit{}, &taken.There
+	case isNamed:
+		return nil
+	default:
+		return o.Err
+	}
+	err := r.ledger.Put(c)
+	if err == nil && was.Allowed(r.boot) != c.Allowed(r.boot) {
+		r.admitted()
+	}
+	return err
+}
+
+func (r *Registrar) settled(at ownership.Spot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.failed, at)
+}
+
+// complain logs once why other hosts can't reach an app.
+func (r *Registrar) complain(ctx context.Context, c ownership.Copy, err error) {
+	r.mu.Lock()
+	text := err.Error()
+	said := r.failed[c.Spot()] == text
+	r.failed[c.Spot()] = text
+	r.mu.Unlock()
+	if !said {
+		r.log.ErrorContext(ctx, "other hosts can't reach an app of this host", slog.Any("error", err))
+	}
+}
