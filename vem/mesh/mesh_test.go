@@ -123,6 +123,7 @@ func TestRestart(t *testing.T) {
 	defer c.Close()
 	w.echo(c, "before")
 	for _, p := range []*place{w.alpha, w.beta} {
+		p.opened() // what has no open way yet waits for the next daemon
 		p.leave()
 		w.echo(c, "without "+p.h.Name())
 		p.open()

@@ -183,9 +183,10 @@ func classify(said string) Reason {
 		{ReasonNoData, []string{ErrNoData.Error()}},
 		{ReasonRunning, []string{ErrRunning.Error(), "file already locked"}},
 		{ReasonRemoved, []string{"permanently removed from the cluster", "member has been removed"}},
+		// protobuf writes "proto:" and one of two kinds of space, another one in each build.
 		{ReasonCorrupt, []string{
 			"corrupt", "crc mismatch", "checksum error", "invalid database", "version mismatch", "unexpected EOF",
-			"failed to recover v3 backend", "file not found", "proto: ", "slice bounds", "failed to open WAL", "walpb:",
+			"failed to recover v3 backend", "file not found", "proto:", "slice bounds", "failed to open WAL", "walpb:",
 		}},
 	} {
 		for _, w := range c.words {
