@@ -1,9 +1,12 @@
 package mesh
 
 import (
+	"context"
 	"crypto/rand"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
 )
 
@@ -110,6 +114,27 @@ func TestNobody(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	defer c.Close()
 	w.echo(c, "hello")
+}
+
+// opened waits until all routes that there are, and one at least, are open.
+func (p *place) opened() {
+	t := p.w.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		var all []channel.Route
+		for _, m := range p.net.modules {
+			list, err := m.Routes(ctx)
+			qt.Assert(t, qt.IsNil(err))
+			all = append(all, list...)
+		}
+		if len(all) > 0 && !slices.ContainsFunc(all, func(r channel.Route) bool { return r.State != channel.Open }) {
+			return
+		}
+		qt.Assert(t, qt.IsNil(ctx.Err()), qt.Commentf("%+v", all))
+		runtime.Gosched()
+	}
 }
 
 // Traffic goes on without a daemon, and the next one goes on with what is there.

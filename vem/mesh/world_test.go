@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -24,7 +23,6 @@ import (
 
 	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/testenv/underlay"
-	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -206,27 +204,6 @@ func (p *place) stop() {
 	p.end()
 	p.wait.Wait()
 	p.prober.Close()
-}
-
-// opened waits until all routes that there are, and one at least, are open.
-func (p *place) opened() {
-	t := p.w.t
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for {
-		var all []channel.Route
-		for _, m := range p.net.modules {
-			list, err := m.Routes(ctx)
-			qt.Assert(t, qt.IsNil(err))
-			all = append(all, list...)
-		}
-		if len(all) > 0 && !slices.ContainsFunc(all, func(r channel.Route) bool { return r.State != channel.Open }) {
-			return
-		}
-		qt.Assert(t, qt.IsNil(ctx.Err()), qt.Commentf("%+v", all))
-		runtime.Gosched()
-	}
 }
 
 // leave is the daemon's end.
