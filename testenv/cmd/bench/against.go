@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,18 +32,25 @@ type side struct {
 // with the same.
 var programs = []string{"testenv/cmd/subject", "testenv/cmd/gauge", "testenv/cmd/hostkeeper", "cmd/snapctl-directory"}
 
+// comparing says what is compared with what, and how often.
+type comparing struct {
+	commit string
+	turns  int // of each side
+	passes int // of each turn, whose median counts
+}
+
 // against measures this tree and another commit by turns, benchmark by benchmark: each
-// turn is a run of this program that measures once. So what else the machine does
+// turn is a run of this program, with daemons of its own. So what else the machine does
 // meanwhile meets both. Only the programs of snapctl are the other commit's, and the
 // benchmarks of its packages: the commit may be older than the benchmark.
-func against(ctx context.Context, b *rig.Bench, commit string, turns int, out string) (err error) {
+func against(ctx context.Context, b *rig.Bench, with comparing, out string) (err error) {
 	dir, err := os.MkdirTemp("", "snapctl-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	tree := filepath.Join(dir, "tree")
-	if err := command(ctx, ".", "git", "worktree", "add", "--quiet", "--detach", tree, commit); err != nil {
+	if err := command(ctx, ".", "git", "worktree", "add", "--quiet", "--detach", tree, with.commit); err != nil {
 		return err
 	}
 	defer func() {
@@ -57,7 +65,7 @@ func against(ctx context.Context, b *rig.Bench, commit string, turns int, out st
 		}
 	}
 	if b.Small {
-		turns = 1
+		with.turns, with.passes = 1, 1
 	}
 	c := &report.Comparison{Out: b.Report.Out}
 	var errs []error
@@ -65,18 +73,18 @@ func against(ctx context.Context, b *rig.Bench, commit string, turns int, out st
 		if c.Has(name) { // measured together with an earlier one
 			continue
 		}
-		for turn := range turns {
+		for turn := range with.turns {
 			order := []int{0, 1}
 			if turn%2 == 1 {
 				slices.Reverse(order)
 			}
 			for _, i := range order {
-				rows, err := sides[i].measure(ctx, b, name, filepath.Join(dir, "rows.json"))
+				rows, err := sides[i].measure(ctx, b, name, with.passes, filepath.Join(dir, "rows.json"))
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
 				if err != nil {
-					err = fmt.Errorf("%s: %s: %w", []string{"this tree", commit}[i], name, err)
+					err = fmt.Errorf("%s: %s: %w", []string{"this tree", with.commit}[i], name, err)
 					fmt.Fprintln(os.Stderr, "bench:", err)
 					errs = append(errs, err)
 				}
@@ -85,7 +93,7 @@ func against(ctx context.Context, b *rig.Bench, commit string, turns int, out st
 		}
 		c.Tell(name)
 	}
-	c.Table(commit)
+	c.Table(with.commit)
 	return errors.Join(append(errs, c.Write(out))...)
 }
 
@@ -121,13 +129,13 @@ func (s side) build(ctx context.Context) error {
 	return command(ctx, ".", "go", args...)
 }
 
-// measure runs a benchmark once with the side's programs.
-func (s side) measure(ctx context.Context, b *rig.Bench, name, out string) ([]report.Row, error) {
+// measure runs a benchmark with the side's programs.
+func (s side) measure(ctx context.Context, b *rig.Bench, name string, passes int, out string) ([]report.Row, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"-only", "^" + regexp.QuoteMeta(name) + "$", "-passes", "1", "-tree", s.tree, "-out", out}
+	args := []string{"-only", "^" + regexp.QuoteMeta(name) + "$", "-passes", strconv.Itoa(passes), "-tree", s.tree, "-out", out}
 	if b.Small {
 		args = append(args, "-once")
 	}

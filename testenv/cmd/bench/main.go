@@ -29,7 +29,7 @@ func main() {
 	only := flag.String("only", "", "measure only what matches this regular expression")
 	once := flag.Bool("once", false, "one pass of each, and of the small sizes: to see that all of it works")
 	out := flag.String("out", "", "where the rows are written (default dist/bench.json, with -against dist/against.json)")
-	passes := flag.Int("passes", 5, "how often each is measured: the median counts")
+	passes := flag.Int("passes", 0, "how often each is measured: the median counts (default 5, with -against 1 in each turn: the first after a start)")
 	tree := flag.String("tree", ".", "the source of which the benchmarks of packages are run")
 	commit := flag.String("against", "", "measure by turns with the programs of this commit")
 	turns := flag.Int("turns", 5, "with -against: how often each commit is measured")
@@ -37,14 +37,14 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	err := prepare()
-	b := &rig.Bench{Report: &report.Report{Out: os.Stdout}, Passes: *passes, Small: *once, Tree: *tree}
+	b := &rig.Bench{Report: &report.Report{Out: os.Stdout}, Passes: cmp.Or(*passes, 5), Small: *once, Tree: *tree}
 	if err == nil {
 		b.Only, err = regexp.Compile(*only)
 	}
 	switch {
 	case err != nil:
 	case *commit != "":
-		err = against(ctx, b, *commit, *turns, cmp.Or(*out, "dist/against.json"))
+		err = against(ctx, b, comparing{*commit, *turns, cmp.Or(*passes, 1)}, cmp.Or(*out, "dist/against.json"))
 	default:
 		err = run(ctx, b, cmp.Or(*out, "dist/bench.json"))
 	}
