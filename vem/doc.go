@@ -37,6 +37,7 @@
 //	membership how hosts make an installation, join it and leave it
 //	wire       how they join over the control channel
 //	directory  who owns which endpoint, which hosts and networks there are
+//	codec      how a record of the directory is written
 //	cache      what one host knows of the directory
 //	ownership  which endpoints this host has, on the disk, and which of its copies may send
 //	lazy       a store of the directory that need not be reachable at first

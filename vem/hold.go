@@ -37,16 +37,6 @@ type holding struct {
 	failures failures
 }
 
-// Loss is why the sockets of a held app are not there; empty if they are, or the app holds
-// none.
-type Loss string
-
-// The reasons.
-const (
-	LostByReboot Loss = "the host was started anew meanwhile"
-	LostByEnd    Loss = "snapctld and its holder both ended meanwhile"
-)
-
 // Held is what is held; nil if there is nothing. It belongs to the endpoint.
 func (e *Endpoint) Held() *hold.Set {
 	e.holding.mu.Lock()
@@ -59,13 +49,6 @@ func (e *Endpoint) HeldInodes() map[uint64]bool {
 	e.holding.mu.Lock()
 	defer e.holding.mu.Unlock()
 	return e.holding.inodes
-}
-
-// Lost tells why the endpoint has no sockets, if it lost them.
-func (e *Endpoint) Lost() Loss {
-	e.holding.mu.Lock()
-	defer e.holding.mu.Unlock()
-	return e.holding.lost
 }
 
 func (e *Endpoint) setHeld(set *hold.Set) {

@@ -15,7 +15,7 @@ func (eng *Engine) await(ctx context.Context, a *App) error {
 		return err
 	}
 	eng.arm(ctx, a)
-	return a.whatIsLost()
+	return a.Endpoint.WhatIsLost()
 }
 
 // connects tells whether the app is to be in its network.

@@ -20,11 +20,11 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
-	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/preflight"
 	"github.com/snapctl/snapctl/snapshot/tree"
+	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/membership"
@@ -94,7 +94,7 @@ func rpcError(err error) error {
 func hint(err error) string {
 	var (
 		notNow *app.StatusError
-		lost   *engine.LostError
+		lost   *vem.LostError
 		busy   *checkpoint.SessionError
 		host   *membership.Error
 		c      *criu.Error

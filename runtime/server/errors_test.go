@@ -27,7 +27,7 @@ import (
 )
 
 func TestLostError(t *testing.T) {
-	err := &engine.LostError{App: "cache", Reason: vem.LostByEnd}
+	err := &vem.LostError{App: "cache", Reason: vem.LostByEnd}
 	qt.Assert(t, qt.ErrorMatches(err, "the sockets of app cache are lost: snapctld and its holder both ended meanwhile: .*"))
 	qt.Assert(t, qt.Equals(hint(err), "wake it by command: snapctl wake cache"))
 	a := &engine.App{App: app.New(t.TempDir(), "", app.Record{})}

@@ -16,7 +16,7 @@ func Prefix(installation string) string { return string(keysOf(installation)) }
 func (d *Directory) Admit(ctx context.Context, h Host, t Txn) (Host, error) {
 	key := d.keys.host(h.Name)
 	put, err := d.put(key, &h)
-	if err = errors.Join(h.validate(h.Name), err); err != nil {
+	if err = errors.Join(h.Validate(h.Name), err); err != nil {
 		return h, fmt.Errorf("enter host %.80q: %w", h.Name, err)
 	}
 	for {

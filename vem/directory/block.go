@@ -25,7 +25,7 @@ type Block struct {
 	Revision int64 `json:"-"`
 }
 
-func (b *Block) validate(name string) error {
+func (b *Block) Validate(name string) error {
 	network, first, _ := strings.Cut(name, "/")
 	if b.Network != network || !b.Prefix.IsValid() || !b.Prefix.Addr().Is4() || b.Prefix.Masked() != b.Prefix || b.Prefix.Addr().String() != first {
 		return fmt.Errorf("it is that of block %s of network %q", b.Prefix, b.Network)

@@ -38,7 +38,7 @@ type Endpoint struct {
 	Revision int64 `json:"-"`
 }
 
-func (e *Endpoint) validate(name string) error {
+func (e *Endpoint) Validate(name string) error {
 	network, addr, _ := strings.Cut(name, "/")
 	if e.Network != network || e.Addr.String() != addr || !e.Addr.Is4() {
 		return fmt.Errorf("it is that of endpoint %s of network %q", e.Addr, e.Network)
@@ -72,7 +72,7 @@ type appRecord struct {
 	ID      string     `json:"id"`
 }
 
-func (r *appRecord) validate(string) error {
+func (r *appRecord) Validate(string) error {
 	if !r.Addr.Is4() {
 		return fmt.Errorf("it has address %q", r.Addr)
 	}

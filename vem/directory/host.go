@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // Underlay is an address of a host on the real network.
@@ -37,7 +39,7 @@ type Host struct {
 
 const maxUnderlays = 64
 
-func (h *Host) validate(name string) error {
+func (h *Host) Validate(name string) error {
 	if h.Name != name {
 		return fmt.Errorf("it is that of host %q", h.Name)
 	}
@@ -97,7 +99,7 @@ func (e *HostError) Error() string {
 // It may have happened if the error wraps [ErrUnavailable]; putting it again is right then.
 func (d *Directory) PutHost(ctx context.Context, h Host) (Host, error) {
 	h.Removed = false
-	if err := h.validate(h.Name); err != nil {
+	if err := h.Validate(h.Name); err != nil {
 		return h, fmt.Errorf("enter host %s: %w", h.Name, err)
 	}
 	rev, err := d.changeHost(ctx, h.Name, func(now *Host) (Txn, error) {
@@ -165,8 +167,8 @@ func (d *Directory) changeHost(ctx context.Context, host string, change func(now
 }
 
 // put is a transaction that puts one record.
-func (d *Directory) put(key string, r record) (Txn, error) {
-	value, err := encode(r)
+func (d *Directory) put(key string, r codec.Record) (Txn, error) {
+	value, err := codec.Encode(r)
 	return Txn{Puts: []Put{{Key: key, Value: value}}}, err
 }
 
@@ -208,7 +210,7 @@ type mark struct {
 	Host string `json:"host"`
 }
 
-func (s *mark) validate(name string) error {
+func (s *mark) Validate(name string) error {
 	if s.Host != name {
 		return fmt.Errorf("it is that of host %q", s.Host)
 	}
@@ -219,7 +221,7 @@ func (s *mark) validate(name string) error {
 // not reached the store for ttl, it is not seen any more. Nothing follows from that, but that
 // its endpoints may be taken over if somebody says that it is dead.
 func (d *Directory) BeSeen(ctx context.Context, host string, ttl time.Duration) error {
-	value, err := encode(&mark{Host: host})
+	value, err := codec.Encode(&mark{Host: host})
 	if err != nil {
 		return err
 	}

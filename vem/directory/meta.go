@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // Meta is what the directory says of itself. It is written once, by [Init].
@@ -17,7 +19,7 @@ type Meta struct {
 	MadeBy string    `json:"made_by"` // host
 }
 
-func (m *Meta) validate(string) error {
+func (m *Meta) Validate(string) error {
 	if m.ID == "" {
 		return errors.New("it has no id")
 	}
@@ -83,7 +85,7 @@ func Init(ctx context.Context, store Store, installation, host string, now time.
 		return nil, err
 	}
 	meta := Meta{ID: rand.Text(), MadeAt: now.UTC().Truncate(time.Second), MadeBy: host}
-	value, err := encode(&meta)
+	value, err := codec.Encode(&meta)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +166,7 @@ func (d *Directory) vouch(seen Known, entries []Entry, rev int64) (meta Meta, en
 			continue
 		}
 		entry = e.Revision
-		if err := decode(key, e.Value, &meta); err != nil {
+		if err := codec.Decode(key, e.Value, &meta); err != nil {
 			return meta, 0, err
 		}
 	}
@@ -206,7 +208,7 @@ func (d *Directory) saw(rev int64) {
 }
 
 // get reads the record of a key. It returns the zero Entry, and leaves r alone, if there is none.
-func (d *Directory) get(ctx context.Context, key string, r record) (Entry, error) {
+func (d *Directory) get(ctx context.Context, key string, r codec.Record) (Entry, error) {
 	e, err := d.store.Get(ctx, key)
 	if errors.Is(err, ErrNotFound) {
 		return Entry{Key: key}, nil
@@ -219,12 +221,12 @@ func (d *Directory) get(ctx context.Context, key string, r record) (Entry, error
 }
 
 // decode reads the record of an entry.
-func (d *Directory) decode(e Entry, r record) error {
+func (d *Directory) decode(e Entry, r codec.Record) error {
 	_, name, ok := d.keys.parse(e.Key)
 	if !ok {
 		return fmt.Errorf("read directory record %s: %w", e.Key, ErrRecord)
 	}
-	return decode(name, e.Value, r)
+	return codec.Decode(name, e.Value, r)
 }
 
 // records reads all records whose keys are of a kind and begin with name, and calls each with

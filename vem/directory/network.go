@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // Network is a virtual network of the installation: one name and one address space on all hosts.
@@ -29,7 +30,7 @@ func (n Network) Space() address.Space {
 	return address.Space{Prefix4: n.Prefix4, Prefix6: n.Prefix6}
 }
 
-func (n *Network) validate(name string) error {
+func (n *Network) Validate(name string) error {
 	if n.Name != name {
 		return fmt.Errorf("it is that of network %q", n.Name)
 	}
@@ -85,7 +86,7 @@ type networksRecord struct {
 	Last string `json:"last"`
 }
 
-func (*networksRecord) validate(string) error { return nil }
+func (*networksRecord) Validate(string) error { return nil }
 
 // PutNetwork makes a network, unless it is there with these prefixes, and returns it as it is.
 // It returns a [*NetworkError] if its prefixes are others, or overlap those of another network.
@@ -93,7 +94,7 @@ func (*networksRecord) validate(string) error { return nil }
 func (s *Session) PutNetwork(ctx context.Context, name string, space address.Space, now time.Time) (Network, error) {
 	n := Network{Name: name, Prefix4: space.Prefix4, Prefix6: space.Prefix6, MadeBy: s.host, MadeAt: now.UTC().Truncate(time.Second)}
 	n.BlockBits = blockBits(space.Prefix4)
-	err := n.validate(name)
+	err := n.Validate(name)
 	for err == nil {
 		var there *Network
 		if there, err = s.tryNetwork(ctx, n); err == nil {
@@ -129,14 +130,14 @@ func (s *Session) tryNetwork(ctx context.Context, n Network) (*Network, error) {
 		if now[all].Revision != before[all].Revision || now[key].Revision != 0 {
 			return Txn{}, errAgain
 		}
-		return s.d.puts(map[string]record{key: &n, all: &networksRecord{Last: n.Name}})
+		return s.d.puts(map[string]codec.Record{key: &n, all: &networksRecord{Last: n.Name}})
 	})
 	n.Revision = rev
 	return &n, err
 }
 
 // puts is a transaction that puts records.
-func (d *Directory) puts(records map[string]record) (Txn, error) {
+func (d *Directory) puts(records map[string]codec.Record) (Txn, error) {
 	var t Txn
 	for key, r := range records {
 		one, err := d.put(key, r)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // claimsAtOnce is how many endpoints are claimed or released in one transaction: two entries
@@ -49,7 +51,7 @@ func (s *Session) Claim(ctx context.Context, want []Endpoint) []Outcome {
 
 // claimable returns an error if there can't be such an endpoint.
 func (s *Session) claimable(ctx context.Context, e Endpoint) error {
-	if err := e.validate(e.Network + "/" + e.Addr.String()); err != nil {
+	if err := e.Validate(e.Network + "/" + e.Addr.String()); err != nil {
 		return fmt.Errorf("claim endpoint %s: %w", e, err)
 	}
 	n, err := s.d.Network(ctx, e.Network)
@@ -83,7 +85,7 @@ func (s *Session) decideClaim(e *Endpoint, now map[string]Entry) (Txn, error) {
 	if done {
 		return Txn{}, nil
 	}
-	return s.d.puts(map[string]record{s.d.keys.endpoint(e.Network, e.Addr): e, s.d.keys.app(e.App): &app})
+	return s.d.puts(map[string]codec.Record{s.d.keys.endpoint(e.Network, e.Addr): e, s.d.keys.app(e.App): &app})
 }
 
 // Release ends endpoints of this host: nobody has their addresses and names any more. Those that

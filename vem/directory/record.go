@@ -1,67 +1,10 @@
 package directory
 
-import (
-	"encoding/json"
-	"errors"
-	"fmt"
+import "github.com/snapctl/snapctl/vem/directory/codec"
+
+var (
+	// ErrNewer is a record that a newer version of snapctl has written.
+	ErrNewer = codec.ErrNewer
+	// ErrRecord is a record that nothing can be made of.
+	ErrRecord = codec.ErrRecord
 )
-
-// recordVersion is that of all records which this version of snapctl writes. A record only
-// gains fields within a version; whoever reads it leaves out those that it does not know.
-const recordVersion = 1
-
-// maxRecord is how many bytes of a record are read. The largest is that of a host.
-const maxRecord = 64 << 10
-
-// ErrNewer is a record that a newer version of snapctl has written.
-var ErrNewer = errors.New("a newer version of snapctl has written it: bring this host up to the version of the others")
-
-// ErrRecord is a record that nothing can be made of.
-var ErrRecord = errors.New("the record is damaged, or was not written by snapctl")
-
-// record is what an entry's value says.
-type record interface {
-	// validate returns an error if this can't be the record of an entry with that name. Records
-	// of other hosts are as foreign as any other input.
-	validate(name string) error
-}
-
-// encode returns the value of a record.
-func encode(r record) ([]byte, error) {
-	fields, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	b := fmt.Appendf(nil, `{"version":%d`, recordVersion)
-	if len(fields) > 2 {
-		b = append(b, ',')
-	}
-	return append(b, fields[1:]...), nil
-}
-
-// decode reads the value of the entry that is called name into r. It returns an error wrapping
-// [ErrNewer] or [ErrRecord].
-func decode(name string, value []byte, r record) error {
-	if len(value) > maxRecord {
-		return fmt.Errorf("read directory record %s: %w: %d bytes", name, ErrRecord, len(value))
-	}
-	var head struct {
-		Version int `json:"version"`
-	}
-	err := json.Unmarshal(value, &head)
-	switch {
-	case err == nil && head.Version > recordVersion:
-		return fmt.Errorf("read directory record %s: version %d, this snapctl reads %d: %w", name, head.Version, recordVersion, ErrNewer)
-	case err == nil && head.Version < 1:
-		err = errors.New("it has no version")
-	case err == nil:
-		err = json.Unmarshal(value, r)
-	}
-	if err == nil {
-		err = r.validate(name)
-	}
-	if err != nil {
-		return fmt.Errorf("read directory record %s: %w: %w", name, ErrRecord, err)
-	}
-	return nil
-}

@@ -7,17 +7,19 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // examples are one record of each kind, with the name of its entry.
 func examples() map[Kind]struct {
 	name string
-	r    record
+	r    codec.Record
 } {
 	addr := netip.MustParseAddr("10.77.0.2")
 	return map[Kind]struct {
 		name string
-		r    record
+		r    codec.Record
 	}{
 		KindMeta:     {"", &Meta{ID: "x", MadeBy: "a"}},
 		KindHost:     {"a", &Host{Name: "a", Key: "k", Protocols: [2]int{1, 2}, Underlays: []Underlay{{Addr: addr}}}},
@@ -33,7 +35,7 @@ func examples() map[Kind]struct {
 }
 
 // blank is a record of a kind with nothing in it.
-func blank(k Kind) record {
+func blank(k Kind) codec.Record {
 	switch k {
 	case KindMeta:
 		return new(Meta)
@@ -59,26 +61,26 @@ func blank(k Kind) record {
 
 func TestRecords(t *testing.T) {
 	for kind, e := range examples() {
-		b, err := encode(e.r)
+		b, err := codec.Encode(e.r)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.IsTrue(strings.HasPrefix(string(b), `{"version":1`)), qt.Commentf("%s", b))
 		got := blank(kind)
-		qt.Assert(t, qt.IsNil(decode(e.name, b, got)), qt.Commentf("%s", b))
-		again, err := encode(got)
+		qt.Assert(t, qt.IsNil(codec.Decode(e.name, b, got)), qt.Commentf("%s", b))
+		again, err := codec.Encode(got)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(string(again), string(b)))
 		// A field that a later snapctl has added is passed over; a later version is refused.
 		more := strings.Replace(string(b), "{", `{"colour":"blue",`, 1)
-		qt.Check(t, qt.IsNil(decode(e.name, []byte(more), blank(kind))))
+		qt.Check(t, qt.IsNil(codec.Decode(e.name, []byte(more), blank(kind))))
 		newer := strings.Replace(string(b), `"version":1`, `"version":2`, 1)
-		err = decode(e.name, []byte(newer), blank(kind))
+		err = codec.Decode(e.name, []byte(newer), blank(kind))
 		qt.Check(t, qt.ErrorIs(err, ErrNewer))
 		qt.Check(t, qt.ErrorMatches(err, "read directory record .*: version 2, this snapctl reads 1: a newer version of snapctl has written it: .*"))
 		if e.name != "" && kind != KindApp {
-			qt.Check(t, qt.ErrorIs(decode("else", b, blank(kind)), ErrRecord), qt.Commentf("%s", b))
+			qt.Check(t, qt.ErrorIs(codec.Decode("else", b, blank(kind)), ErrRecord), qt.Commentf("%s", b))
 		}
-		qt.Check(t, qt.ErrorIs(decode(e.name, []byte(`{"version":0}`), blank(kind)), ErrRecord))
-		qt.Check(t, qt.ErrorIs(decode(e.name, append(b, strings.Repeat(" ", maxRecord)...), blank(kind)), ErrRecord))
+		qt.Check(t, qt.ErrorIs(codec.Decode(e.name, []byte(`{"version":0}`), blank(kind)), ErrRecord))
+		qt.Check(t, qt.ErrorIs(codec.Decode(e.name, append(b, strings.Repeat(" ", codec.MaxSize)...), blank(kind)), ErrRecord))
 	}
 }
 
@@ -100,9 +102,9 @@ func TestEndpointRecords(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		var e Endpoint
 		qt.Assert(t, qt.IsNil(json.Unmarshal(b, &e)))
-		qt.Assert(t, qt.IsNil(e.validate(good.name)))
+		qt.Assert(t, qt.IsNil(e.Validate(good.name)))
 		change(&e)
-		qt.Check(t, qt.IsNotNil(e.validate(good.name)), qt.Commentf("%s", name))
+		qt.Check(t, qt.IsNotNil(e.Validate(good.name)), qt.Commentf("%s", name))
 	}
 }
 
@@ -123,7 +125,7 @@ func TestKeys(t *testing.T) {
 // Whatever is in the store, reading it ends in a record that can be written again, or an error.
 func FuzzRecord(f *testing.F) {
 	for kind, e := range examples() {
-		b, err := encode(e.r)
+		b, err := codec.Encode(e.r)
 		qt.Assert(f, qt.IsNil(err))
 		f.Add(string(kind), e.name, b)
 	}
@@ -131,14 +133,14 @@ func FuzzRecord(f *testing.F) {
 	f.Add("host/", "a", []byte(`{"version":99999999999999999999}`))
 	f.Fuzz(func(t *testing.T, kind, name string, b []byte) {
 		r := blank(Kind(kind))
-		if r == nil || decode(name, b, r) != nil {
+		if r == nil || codec.Decode(name, b, r) != nil {
 			return
 		}
-		again, err := encode(r)
+		again, err := codec.Encode(r)
 		if err != nil {
 			t.Fatalf("%s: %v", b, err)
 		}
-		if err := decode(name, again, blank(Kind(kind))); err != nil && len(again) <= maxRecord {
+		if err := codec.Decode(name, again, blank(Kind(kind))); err != nil && len(again) <= codec.MaxSize {
 			t.Fatalf("%s became %s: %v", b, again, err)
 		}
 	})

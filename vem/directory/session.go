@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // ErrUnsure is that a write may have happened, or not, and that the directory could not be asked
@@ -46,7 +48,7 @@ type sessionRecord struct {
 	BegunAt time.Time `json:"begun_at"`
 }
 
-func (r *sessionRecord) validate(name string) error {
+func (r *sessionRecord) Validate(name string) error {
 	if r.Host != name || r.ID == "" {
 		return fmt.Errorf("it is session %q of host %q", r.ID, r.Host)
 	}
@@ -62,7 +64,7 @@ const attempts = 5
 // returns a [*HostError] if the host is not there, has another key, or was removed.
 func (d *Directory) Begin(ctx context.Context, host, key string, now time.Time) (*Session, error) {
 	s := &Session{d: d, host: host, id: rand.Text(), turn: make(chan struct{}, 1), making: make(chan struct{}, 1)}
-	value, err := encode(&sessionRecord{Host: host, ID: s.id, BegunAt: now.UTC().Truncate(time.Second)})
+	value, err := codec.Encode(&sessionRecord{Host: host, ID: s.id, BegunAt: now.UTC().Truncate(time.Second)})
 	if err != nil {
 		return nil, err
 	}

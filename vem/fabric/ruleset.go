@@ -6,6 +6,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/rule"
 )
 
 // chain is one base chain of the host's table with its rules.
@@ -41,19 +43,19 @@ func (f *Fabric) ruleset(list []Publication) []chain {
 	}
 	tracked := f.translates(list)
 	if tracked {
-		inward.rules = append(inward.rules, join(out(dev), known(), accept()), join(out(dev), redirected(), accept()))
+		inward.rules = append(inward.rules, rule.Join(rule.Out(dev), rule.Known(), rule.Accept()), rule.Join(rule.Out(dev), rule.Redirected(), rule.Accept()))
 	}
-	inward.rules = append(inward.rules, join(out(dev), reject()))
+	inward.rules = append(inward.rules, rule.Join(rule.Out(dev), rule.Reject()))
 	for _, n := range f.prefixes() {
 		if f.translatesOutside(n.gateway) {
 			continue
 		}
 		// The gateway first: that is most of what comes, and fib is a route lookup.
-		match := join(in(dev), notAddr(target, single(n.gateway)))
+		match := rule.Join(rule.In(dev), rule.NotAddr(rule.Target, single(n.gateway)))
 		if tracked {
-			match = join(match, unknown(), notRedirected())
+			match = rule.Join(match, rule.Unknown(), rule.NotRedirected())
 		}
-		outward.rules = append(outward.rules, join(match, abroad(), reject()))
+		outward.rules = append(outward.rules, rule.Join(match, rule.Abroad(), rule.Reject()))
 	}
 	if !tracked {
 		return []chain{inward, outward}
@@ -77,7 +79,7 @@ func insideRuleset() []chain {
 	return []chain{{
 		name: "forged", kind: nftables.ChainTypeFilter,
 		hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-		rules: [][]expr.Any{join(proto(nextHop6), notIn(SlowDevice), notIn(VXLANDevice), forged(), drop())},
+		rules: [][]expr.Any{rule.Join(rule.Family(nextHop6), rule.NotIn(SlowDevice), rule.NotIn(VXLANDevice), rule.Forged(), rule.Drop())},
 	}}
 }
 
@@ -88,11 +90,11 @@ func insideRuleset() []chain {
 func (f *Fabric) masquerades() [][]expr.Any {
 	dev := f.HostDevice()
 	loopback := netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
-	list := [][]expr.Any{join(out(dev), addr(source, loopback), masquerade())}
+	list := [][]expr.Any{rule.Join(rule.Out(dev), rule.Addr(rule.Source, loopback), rule.Masquerade())}
 	for _, n := range f.prefixes() {
-		list = append(list, join(out(dev), addr(source, n.prefix), notAddr(source, single(n.gateway)), masquerade()))
+		list = append(list, rule.Join(rule.Out(dev), rule.Addr(rule.Source, n.prefix), rule.NotAddr(rule.Source, single(n.gateway)), rule.Masquerade()))
 		if f.translatesOutside(n.gateway) {
-			list = append(list, join(notOut(dev), addr(source, n.prefix), notAddr(source, single(n.gateway)), masquerade()))
+			list = append(list, rule.Join(rule.NotOut(dev), rule.Addr(rule.Source, n.prefix), rule.NotAddr(rule.Source, single(n.gateway)), rule.Masquerade()))
 		}
 	}
 	return list
@@ -115,9 +117,9 @@ func (p Publication) rule() []expr.Any {
 	if p.Proto == "udp" {
 		number = unix.IPPROTO_UDP
 	}
-	match := join(proto(p.Addr), toHost())
+	match := rule.Join(rule.Family(p.Addr), rule.ToHost())
 	if p.HostAddr.IsValid() {
-		match = addr(target, single(p.HostAddr))
+		match = rule.Addr(rule.Target, single(p.HostAddr))
 	}
-	return join(match, port(number, p.HostPort), dnat(netip.AddrPortFrom(p.Addr, p.Port)))
+	return rule.Join(match, rule.Port(number, p.HostPort), rule.DNAT(netip.AddrPortFrom(p.Addr, p.Port)))
 }

@@ -3,7 +3,6 @@ package vxlan
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/fabric/rule"
 )
 
 // closeFabric puts the table into the fabric that drops what the host did not let in, and what
@@ -29,7 +29,7 @@ func (g guard) closeFabric() error {
 	c.AddObj(&nftables.CounterObj{Table: t, Name: refused})
 	chain := c.AddChain(&nftables.Chain{Name: "prerouting", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
 	drop := func(parts ...[]expr.Any) {
-		all := slices.Concat(append([][]expr.Any{from(fabric.VXLANDevice)}, parts...)...)
+		all := slices.Concat(append([][]expr.Any{rule.In(fabric.VXLANDevice)}, parts...)...)
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: slices.Concat(all, count(refused), verdict(expr.VerdictDrop, ""))})
 	}
 	drop(load(expr.MetaKeyPRIORITY), compare(expr.CmpOpNeq, binaryutil.NativeEndian.PutUint32(passed)))
@@ -39,8 +39,8 @@ func (g guard) closeFabric() error {
 			drop(is(f))
 			continue
 		}
-		drop(is(f), f.load(f.source), outside(prefix))
-		drop(is(f), f.load(f.target), outside(prefix))
+		drop(rule.NotAddr(rule.Source, prefix))
+		drop(rule.NotAddr(rule.Target, prefix))
 		// An endpoint here, or the host.
 		drop(is(f), routedBy(), compare(expr.CmpOpEq, []byte(fabric.EndpointPrefix)))
 		drop(is(f), routedBy(), compare(expr.CmpOpEq, padded(fabric.UplinkDevice)))
@@ -51,19 +51,13 @@ func (g guard) closeFabric() error {
 	return nil
 }
 
-// The vocabulary of the rules. Each function returns what `nft` makes of the statement in its
-// comment; a rule is several of them joined.
+// More of the vocabulary of package rule, for sets, maps and counters.
 
 // meta KEY
 func load(key expr.MetaKey) []expr.Any { return []expr.Any{&expr.Meta{Key: key, Register: 1}} }
 
 func compare(op expr.CmpOp, data []byte) []expr.Any {
 	return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: data}}
-}
-
-// iifname NAME
-func from(name string) []expr.Any {
-	return append(load(expr.MetaKeyIIFNAME), compare(expr.CmpOpEq, padded(name))...)
 }
 
 func padded(name string) []byte {
@@ -82,16 +76,6 @@ func (f family) load(offset uint32) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.size}}
 }
 
-// ... != PREFIX
-func outside(p netip.Prefix) []expr.Any {
-	mask := net.CIDRMask(p.Bits(), p.Addr().BitLen())
-	size := uint32(len(mask))
-	return append(
-		[]expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}},
-		compare(expr.CmpOpNeq, p.Masked().Addr().AsSlice())...,
-	)
-}
-
 // fib saddr oifname
 func routedBy() []expr.Any {
 	return []expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultOIFNAME: true}}
@@ -101,9 +85,7 @@ func routedBy() []expr.Any {
 func (g guard) ours() []expr.Any {
 	number := binary.BigEndian.AppendUint32(nil, g.cfg.vni())[1:]
 	return slices.Concat(
-		load(expr.MetaKeyL4PROTO), compare(expr.CmpOpEq, []byte{unix.IPPROTO_UDP}),
-		[]expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}},
-		compare(expr.CmpOpEq, binary.BigEndian.AppendUint16(nil, Port)),
+		rule.Port(unix.IPPROTO_UDP, Port),
 		[]expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 3}},
 		compare(expr.CmpOpEq, number),
 	)
