@@ -25,6 +25,7 @@ type Block struct {
 	Revision int64 `json:"-"`
 }
 
+// Validate implements [codec.Record].
 func (b *Block) Validate(name string) error {
 	network, first, _ := strings.Cut(name, "/")
 	if b.Network != network || !b.Prefix.IsValid() || !b.Prefix.Addr().Is4() || b.Prefix.Masked() != b.Prefix || b.Prefix.Addr().String() != first {

@@ -38,6 +38,7 @@ type Endpoint struct {
 	Revision int64 `json:"-"`
 }
 
+// Validate implements [codec.Record].
 func (e *Endpoint) Validate(name string) error {
 	network, addr, _ := strings.Cut(name, "/")
 	if e.Network != network || e.Addr.String() != addr || !e.Addr.Is4() {

@@ -39,6 +39,7 @@ type Host struct {
 
 const maxUnderlays = 64
 
+// Validate implements [codec.Record].
 func (h *Host) Validate(name string) error {
 	if h.Name != name {
 		return fmt.Errorf("it is that of host %q", h.Name)

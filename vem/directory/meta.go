@@ -19,6 +19,7 @@ type Meta struct {
 	MadeBy string    `json:"made_by"` // host
 }
 
+// Validate implements [codec.Record].
 func (m *Meta) Validate(string) error {
 	if m.ID == "" {
 		return errors.New("it has no id")

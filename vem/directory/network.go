@@ -30,6 +30,7 @@ func (n Network) Space() address.Space {
 	return address.Space{Prefix4: n.Prefix4, Prefix6: n.Prefix6}
 }
 
+// Validate implements [codec.Record].
 func (n *Network) Validate(name string) error {
 	if n.Name != name {
 		return fmt.Errorf("it is that of network %q", n.Name)
