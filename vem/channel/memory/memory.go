@@ -16,7 +16,6 @@ import (
 
 const (
 	underlayMTU = 1500 // what all devices of a Kernel are
-	minMTU      = 1280
 	headers     = 40
 )
 
@@ -112,12 +111,9 @@ func (m *Module) SetHost(ctx context.Context, h channel.Host) error {
 		if m.underlay[h.Local] == "" {
 			return fmt.Errorf("%w: address %s was not given", channel.ErrUnderlay, h.Local)
 		}
-		room := h.MTU
-		if room == 0 || room > underlayMTU {
-			room = underlayMTU
-		}
-		if room -= headers; room < minMTU {
-			return fmt.Errorf("%w: %d bytes", channel.ErrMTU, room)
+		room, err := h.Room(underlayMTU, headers)
+		if err != nil {
+			return err
 		}
 		mine := append([]netip.Addr{h.Remote}, h.Sources...)
 		for name, other := range k.hosts {

@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// minMTU is what every network has to carry that has IPv6 (RFC 8200, 5).
-	minMTU = 1280
 	// outer4 and outer6 are the bytes of an outer header.
 	outer4, outer6 = 20, 40
 	// membarrierGlobal is MEMBARRIER_CMD_GLOBAL (include/uapi/linux/membarrier.h).
@@ -131,24 +129,19 @@ func (m *Module) path(h channel.Host) (fastpath.Path, error) {
 	if !ok {
 		return fastpath.Path{}, fmt.Errorf("%w: address %s of this host was not given", channel.ErrUnderlay, h.Local)
 	}
-	room := h.MTU
-	if room == 0 || room > from.mtu {
-		room = from.mtu
-	}
-	module := fastpath.Tunnel
+	module, outer := fastpath.Tunnel, outer6
 	switch {
 	case h.Kind == channel.Direct && (h.Local.Is6() || !m.cfg.Prefix6.IsValid()):
-		module = fastpath.Direct
+		module, outer = fastpath.Direct, 0
 	case h.Local.Is4():
 		if h.Kind == channel.Direct {
 			module = fastpath.Direct
 		}
-		room -= outer4
-	default:
-		room -= outer6
+		outer = outer4
 	}
-	if room < minMTU {
-		return fastpath.Path{}, fmt.Errorf("%w: %d bytes are left for endpoints' packets through %s, and at least %d have to be", channel.ErrMTU, room, h.Local, minMTU)
+	room, err := h.Room(from.mtu, outer)
+	if err != nil {
+		return fastpath.Path{}, err
 	}
 	return fastpath.Path{
 		Module: module, Device: from.index, MTU: room, Local: h.Local, Remote: h.Remote, Accept: accept, Name: h.Name,

@@ -2,7 +2,6 @@ package redirect
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -22,20 +21,12 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 	routes := make([]fastpath.Route, len(list))
 	for i, r := range list {
 		e := m.hosts[r.Host]
-		switch {
-		case !m.cfg.Prefix4.Contains(r.Addr) && !m.cfg.Prefix6.Contains(r.Addr):
-			return fmt.Errorf("%w: %s is not in %s or %s", channel.ErrRoute, r.Addr, m.cfg.Prefix4, m.cfg.Prefix6)
-		case e == nil:
-			return fmt.Errorf("%w: %s leads to host %q, which is not set", channel.ErrRoute, r.Addr, r.Host)
+		if err := r.Check(e != nil, m.cfg.Prefix4, m.cfg.Prefix6); err != nil {
+			return err
 		}
-		routes[i] = fastpath.Route{Addr: r.Addr, Host: e.number}
-		switch r.State {
-		case channel.Opening:
-			routes[i].Use = fastpath.Opening
-		case channel.Open:
+		routes[i] = fastpath.Route{Addr: r.Addr, Host: e.number, Use: fastpath.Opening}
+		if r.State == channel.Open {
 			routes[i].Use = fastpath.Open
-		default:
-			return fmt.Errorf("%w: %s is %s", channel.ErrRoute, r.Addr, r.State)
 		}
 	}
 	return m.cfg.Remotes.PutRoutes(routes)

@@ -77,12 +77,8 @@ func (m *Module) find(u channel.Underlay) (device, error) {
 		return device{}, fmt.Errorf("%w: packets of device %s have no Ethernet headers (it is of type %s)", channel.ErrUnderlay, u.Device, attrs.EncapType)
 	case attrs.Index == m.device:
 		return device{}, fmt.Errorf("%w: device %s is the network's own", channel.ErrUnderlay, u.Device)
-	case !u.Addr.IsValid() || u.Addr.Is4In6() || u.Addr.Zone() != "":
-		return device{}, fmt.Errorf("%w: address %s", channel.ErrUnderlay, u.Addr)
-	case m.cfg.Prefix4.Contains(u.Addr) || m.cfg.Prefix6.Contains(u.Addr):
-		return device{}, fmt.Errorf("%w: address %s of device %s is in the network's prefix", channel.ErrUnderlay, u.Addr, u.Device)
 	}
-	return device{attrs.Index, attrs.MTU}, nil
+	return device{attrs.Index, attrs.MTU}, u.Check(m.cfg.Prefix4, m.cfg.Prefix6)
 }
 
 // arrivals returns the devices of the host that have this network's program, and takes those of

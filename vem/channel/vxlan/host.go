@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// minMTU is what every network has to carry that has IPv6 (RFC 8200, 5).
-	minMTU = 1280
 	// outer4 and outer6 are the bytes of all headers before the inner IP header: IP, UDP (8), VXLAN
 	// (8) and Ethernet (14).
 	outer4, outer6 = 50, 70
@@ -115,13 +113,7 @@ func (m *Module) check(h channel.Host) (mtu int, err error) {
 			}
 		}
 	}
-	if mtu = h.MTU; mtu == 0 || mtu > from.mtu {
-		mtu = from.mtu
-	}
-	if mtu -= outer(h.Local); mtu < minMTU {
-		return 0, fmt.Errorf("%w: %d bytes are left for endpoints' packets through %s, and at least %d have to be", channel.ErrMTU, mtu, h.Local, minMTU)
-	}
-	return mtu, nil
+	return h.Room(from.mtu, outer(h.Local))
 }
 
 // free returns a number that no host has.

@@ -22,13 +22,8 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 	want := make(map[netip.Addr]route, len(list))
 	for _, r := range list {
 		e := m.hosts[r.Host]
-		switch {
-		case !m.cfg.Prefix4.Contains(r.Addr) && !m.cfg.Prefix6.Contains(r.Addr):
-			return fmt.Errorf("%w: %s is not in %s or %s", channel.ErrRoute, r.Addr, m.cfg.Prefix4, m.cfg.Prefix6)
-		case e == nil:
-			return fmt.Errorf("%w: %s leads to host %q, which is not set", channel.ErrRoute, r.Addr, r.Host)
-		case r.State != channel.Opening && r.State != channel.Open:
-			return fmt.Errorf("%w: %s is %s", channel.ErrRoute, r.Addr, r.State)
+		if err := r.Check(e != nil, m.cfg.Prefix4, m.cfg.Prefix6); err != nil {
+			return err
 		}
 		want[r.Addr] = route{e.number, r.State}
 	}

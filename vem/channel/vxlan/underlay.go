@@ -54,11 +54,5 @@ func (m *Module) look(u channel.Underlay) (device, error) {
 	if err != nil {
 		return device{}, fmt.Errorf("find device %s: %w", u.Device, err)
 	}
-	switch {
-	case !u.Addr.IsValid() || u.Addr.Is4In6() || u.Addr.Zone() != "":
-		return device{}, fmt.Errorf("%w: address %s", channel.ErrUnderlay, u.Addr)
-	case m.cfg.Prefix4.Contains(u.Addr) || m.cfg.Prefix6.Contains(u.Addr):
-		return device{}, fmt.Errorf("%w: address %s of device %s is in the network's prefix", channel.ErrUnderlay, u.Addr, u.Device)
-	}
-	return device{u.Device, link.Attrs().MTU}, nil
+	return device{u.Device, link.Attrs().MTU}, u.Check(m.cfg.Prefix4, m.cfg.Prefix6)
 }
