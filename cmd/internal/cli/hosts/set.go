@@ -31,7 +31,8 @@ func newSet(s *session.Session) *cobra.Command {
 
 A host that has no BPF has vxlan without being told. Of two hosts it is enough that one is
 told: the other one goes along if it is on auto. If it is to have another kind the channel
-stays what it is, and this command says so.`,
+stays what it is, and this command says so: once that channel is down, it does not come up
+again before the two agree.`,
 		Example: `  snapctl host set --channel vxlan
   snapctl host set --channel auto`,
 		Args:              session.Exactly(),
