@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -14,6 +15,10 @@ import (
 	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/vem/netns"
 )
+
+// quiet is how long nothing happens before the first packet is measured: the slow path forgets
+// meanwhile where packets went last.
+const quiet = 300 * time.Millisecond
 
 // firstPacket measures how long an app's connection to an app of another host takes with no channel
 // there: until the hosts have agreed about one, the SYN waits.
@@ -37,22 +42,38 @@ func firstPacket(ctx context.Context, b *rig.Bench) error {
 			return err
 		}
 		defer l.Close()
+		client, err := alpha.App(ctx, "client", "", "subject")
+		if err != nil {
+			return err
+		}
+		ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", client.GetPid()))
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
 		to := netip.AddrPortFrom(netip.MustParseAddr(server.GetEndpoint()), 7000)
-		if err := known(ctx, alpha, to); err != nil {
+		err = rig.Until(ctx, time.Minute, func() error { // alpha has to hear of the app first
+			_, err := connectTime(ns, to)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		for range times {
+			if err := withoutChannel(ctx, alpha, beta); err != nil {
+				return err
+			}
 			direct, err := connectTime(alpha.Net(), netip.AddrPortFrom(cable.B, 80))
 			if err != nil {
 				return err
 			}
-			first, err := fromNewApp(ctx, alpha, func(ns *netns.NS) (time.Duration, error) { return connectTime(ns, to) })
+			first, err := connectTime(ns, to)
 			if err != nil {
 				return err
 			}
 			ours, bare = append(ours, rig.MS(first)), append(bare, rig.MS(direct))
 		}
-		return beta.Remove(ctx, "server")
+		return errors.Join(alpha.Remove(ctx, "client"), beta.Remove(ctx, "server"))
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -64,39 +85,22 @@ func firstPacket(ctx context.Context, b *rig.Bench) error {
 	return nil
 }
 
-// known returns when a host has heard of an app on another one.
-func known(ctx context.Context, w *rig.World, to netip.AddrPort) error {
-	_, err := fromNewApp(ctx, w, func(ns *netns.NS) (took time.Duration, err error) {
-		err = rig.Until(ctx, time.Minute, func() error {
-			took, err = connectTime(ns, to)
-			return err
-		})
-		return took, err
+// withoutChannel takes the channel between two hosts down, and returns when neither has had it for a
+// while: the end of the connection before may bring it up once more.
+func withoutChannel(ctx context.Context, hosts ...*rig.World) error {
+	return rig.Until(ctx, time.Minute, func() error {
+		time.Sleep(quiet)
+		for _, h := range hosts {
+			list, err := h.API.TakeChannelsDown(ctx, &api.ChannelsRequest{})
+			if err != nil {
+				return err
+			}
+			if len(list) > 0 {
+				return errors.New("the channel was still up")
+			}
+		}
+		return nil
 	})
-	return err
-}
-
-// fromNewApp does something in the network namespace of an app, which is the only one of its host:
-// there is no channel before.
-func fromNewApp(ctx context.Context, w *rig.World, do func(ns *netns.NS) (time.Duration, error)) (time.Duration, error) {
-	app, err := w.App(ctx, "client", "", "subject")
-	if err != nil {
-		return 0, err
-	}
-	took, err := inApp(app, do)
-	if err != nil {
-		return 0, err
-	}
-	return took, w.Remove(ctx, "client")
-}
-
-func inApp(app *api.App, do func(ns *netns.NS) (time.Duration, error)) (time.Duration, error) {
-	ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", app.GetPid()))
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	return do(ns)
 }
 
 // connectTime is how long it takes to connect from a namespace to an IPv4 address.
