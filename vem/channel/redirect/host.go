@@ -68,6 +68,10 @@ func (m *Module) setHost(h channel.Host) error {
 		before = append([]netip.Addr{e.status.Host.Remote}, e.status.Host.Sources...)
 	}
 	after := append([]netip.Addr{h.Remote}, h.Sources...)
+	if e.path == path && slices.Equal(before, after) {
+		e.status.Host = copied(h)
+		return nil
+	}
 	for _, a := range after {
 		if err := m.cfg.Remotes.PutSender(a, e.number); err != nil {
 			return err
@@ -81,7 +85,7 @@ func (m *Module) setHost(h channel.Host) error {
 	if err := m.cfg.Remotes.PutPath(e.number, path); err != nil {
 		return err
 	}
-	e.changed, e.status = time.Now(), channel.Status{Host: copied(h), MTU: path.MTU}
+	e.changed, e.path, e.status = time.Now(), path, channel.Status{Host: copied(h), MTU: path.MTU}
 	m.hosts[h.Name] = e
 	for _, a := range before {
 		if slices.Contains(after, a) {

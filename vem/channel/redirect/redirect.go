@@ -102,6 +102,7 @@ type device struct{ index, mtu int }
 type entry struct {
 	number  int // its number in the kernel
 	status  channel.Status
+	path    fastpath.Path // as the kernel has it; zero if an earlier run wrote it
 	changed time.Time
 }
 
