@@ -43,11 +43,11 @@ var rooms = []room{
 		"snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/store", "vem", "vem/address", "vem/hold", "vem/hold/collect", "vem/holder", "vem/netns", "vem/wake",
 	}},
 	{"runtime/sleeper", []string{
-		"runtime/app", "runtime/checkpoint", "runtime/engine", "runtime/event", "runtime/task",
+		"runtime/app", "runtime/calloff", "runtime/checkpoint", "runtime/engine", "runtime/event", "runtime/task",
 		"snapshot/alarm", "vem/fabric", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netns", "vem/pause", "vem/wake",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/calloff", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt", "vem/wake",
 	}},
@@ -58,6 +58,7 @@ var rooms = []room{
 	{"runtime/source", []string{
 		"runtime/app", "runtime/checkpoint/netstate", "snapshot", "snapshot/image/inspect", "snapshot/store", "template", "vem/sockopt", "vem/tcprepair",
 	}},
+	{"runtime/calloff", nil},
 	{"runtime/task", nil},
 	{"runtime/checkpoint", []string{
 		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/process", "runtime/sandbox",

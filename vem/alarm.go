@@ -115,6 +115,18 @@ func (e *Endpoint) WakeFailed() {
 	e.holding.failures++
 }
 
+// AwaitTraffic waits for the first traffic for what the endpoint holds that a policy lets wake its
+// app, and returns what it was. It changes nothing, so it is for an app that is not asleep yet. It
+// has to end before the endpoint is released: it does when ctx does.
+func (e *Endpoint) AwaitTraffic(ctx context.Context, netPath string, p wake.Policy) (by string, err error) {
+	set := e.Held()
+	if set == nil || p.Mode == wake.Never {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	return awaitTraffic(ctx, set, Alarm{NetPath: netPath, Policy: p})
+}
+
 // awaitTraffic waits for the first traffic that the policy lets through.
 func awaitTraffic(ctx context.Context, set *hold.Set, a Alarm) (string, error) {
 	ns, err := netns.Open(a.NetPath)

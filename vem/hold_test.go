@@ -215,6 +215,19 @@ func (w *world) armed(t *testing.T, e *Endpoint, policy wake.Policy) (come chan 
 	return come, woken, failed
 }
 
+// An endpoint that nothing can wake by traffic waits for the end of its caller.
+func TestAwaitTrafficThatCannotCome(t *testing.T) {
+	w := newWorld(t)
+	for _, e := range []*Endpoint{w.claim(t, "idle", ""), w.holds(t, "cache", 7)} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := e.AwaitTraffic(ctx, "", wake.Policy{Mode: wake.Never})
+		qt.Check(t, qt.ErrorIs(err, context.Canceled))
+	}
+	_, err := w.holds(t, "queue", 8).AwaitTraffic(t.Context(), "/none", wake.Policy{Mode: wake.OnData})
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+}
+
 func TestArm(t *testing.T) {
 	w := newWorld(t)
 	e := w.claim(t, "cache", "")

@@ -1000,6 +1000,7 @@ type App struct {
 	AcceptChangedFiles bool                   `protobuf:"varint,50,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"` // as in RunRequest
 	WouldNotStart      []*Obstacle            `protobuf:"bytes,51,rep,name=would_not_start,json=wouldNotStart,proto3" json:"would_not_start,omitempty"`                 // while it is held; only List and Show look for them
 	Alarm              *Alarm                 `protobuf:"bytes,38,opt,name=alarm,proto3" json:"alarm,omitempty"`                                                        // while it is held: its first timer to expire; wake.timers says whether that wakes it
+	CalledOff          int32                  `protobuf:"varint,52,opt,name=called_off,json=calledOff,proto3" json:"called_off,omitempty"`                              // how many of its hibernations traffic called off
 	WokenBy            string                 `protobuf:"bytes,39,opt,name=woken_by,json=wokenBy,proto3" json:"woken_by,omitempty"`                                     // while it runs: what woke it last: "command", "timer", or by traffic "data", "datagram", "connect", "closed", "writable", "backlog", "silent"
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1292,6 +1293,13 @@ func (x *App) GetAlarm() *Alarm {
 		return x.Alarm
 	}
 	return nil
+}
+
+func (x *App) GetCalledOff() int32 {
+	if x != nil {
+		return x.CalledOff
+	}
+	return 0
 }
 
 func (x *App) GetWokenBy() string {
@@ -2047,6 +2055,7 @@ type HibernateRequest struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	EndSessions   bool                   `protobuf:"varint,10,opt,name=end_sessions,json=endSessions,proto3" json:"end_sessions,omitempty"` // first end what runs by exec, which would be in the way
+	IfQuiet       bool                   `protobuf:"varint,12,opt,name=if_quiet,json=ifQuiet,proto3" json:"if_quiet,omitempty"`             // traffic that would wake the app calls it off, while the app can go on
 	AcceptLost    []string               `protobuf:"bytes,11,rep,name=accept_lost,json=acceptLost,proto3" json:"accept_lost,omitempty"`     // protections that may be lost, besides those of RunRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2099,6 +2108,13 @@ func (x *HibernateRequest) GetTimeout() *durationpb.Duration {
 func (x *HibernateRequest) GetEndSessions() bool {
 	if x != nil {
 		return x.EndSessions
+	}
+	return false
+}
+
+func (x *HibernateRequest) GetIfQuiet() bool {
+	if x != nil {
+		return x.IfQuiet
 	}
 	return false
 }
@@ -6197,7 +6213,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bObstacle\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xc3\n" +
+	"\x06remedy\x18\x03 \x01(\tR\x06remedy\"\xe2\n" +
 	"\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
@@ -6241,7 +6257,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"acceptLost\x120\n" +
 	"\x14accept_changed_files\x182 \x01(\bR\x12acceptChangedFiles\x12<\n" +
 	"\x0fwould_not_start\x183 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\x12'\n" +
-	"\x05alarm\x18& \x01(\v2\x11.snapctl.v1.AlarmR\x05alarm\x12\x19\n" +
+	"\x05alarm\x18& \x01(\v2\x11.snapctl.v1.AlarmR\x05alarm\x12\x1d\n" +
+	"\n" +
+	"called_off\x184 \x01(\x05R\tcalledOff\x12\x19\n" +
 	"\bwoken_by\x18' \x01(\tR\awokenBy\"I\n" +
 	"\x05Alarm\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
@@ -6287,12 +6305,13 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
-	"\x0eRemoveResponse\"\x9f\x01\n" +
+	"\x0eRemoveResponse\"\xba\x01\n" +
 	"\x10HibernateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
 	"\fend_sessions\x18\n" +
-	" \x01(\bR\vendSessions\x12\x1f\n" +
+	" \x01(\bR\vendSessions\x12\x19\n" +
+	"\bif_quiet\x18\f \x01(\bR\aifQuiet\x12\x1f\n" +
 	"\vaccept_lost\x18\v \x03(\tR\n" +
 	"acceptLost\"\x9c\x01\n" +
 	"\vWakeRequest\x12\x12\n" +

@@ -116,6 +116,8 @@ type State struct {
 	Alarm *alarm.Alarm `json:"alarm,omitempty"`
 	// WokenBy is what woke it last.
 	WokenBy WokenBy `json:"woken_by,omitempty"`
+	// CalledOff is how many of its hibernations were called off by traffic, of all since it was made.
+	CalledOff int `json:"called_off,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.
 	Notes []Note `json:"notes,omitempty"`
 }

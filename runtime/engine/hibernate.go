@@ -8,6 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/calloff"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -49,8 +50,7 @@ type Outcome struct {
 // Hibernate saves a running app, ends its processes and holds its sockets. If
 // it fails, the app runs as before.
 //
-// An app that changed what CRIU had been told, just before it was frozen, is
-// tried once more.
+// An app that changed what CRIU had been told, just before it was frozen, is tried once more.
 func (eng *Engine) Hibernate(ctx context.Context, a *App, how Sleep, op *event.Operation) (*Outcome, error) {
 	out, err := eng.hibernateOnce(ctx, a, how, op)
 	if errors.Is(err, checkpoint.ErrChanged) && a.Status() == app.Running {
@@ -64,7 +64,9 @@ func (eng *Engine) Hibernate(ctx context.Context, a *App, how Sleep, op *event.O
 type Sleep struct {
 	Accept []preflight.Protection // that may be lost
 	// Alarm is as in snapshot.TakeOptions.
-	Alarm    func(first *alarm.Alarm) error
+	Alarm func(first *alarm.Alarm) error
+	// IfQuiet has traffic that would wake the app call it off while the app can go on: see [calloff.Error].
+	IfQuiet  bool
 	thorough bool // as in checkpoint.Saving
 }
 
@@ -104,13 +106,21 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	out := &Outcome{}
 	err = r.Do(ctx, func(ctx context.Context) error {
 		rec, _ := a.Read()
+		watch, ctx := calloff.New(ctx)
 		taken, err := eng.Tools.Hibernate(ctx, sub, checkpoint.Saving{
 			Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
 			Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, At: r.At, Alarm: how.Alarm,
-			Hold: func(ctx context.Context, set *hold.Set) error { return a.Endpoint.Hold(ctx, set) },
+			Hold: func(ctx context.Context, set *hold.Set) error {
+				if how.IfQuiet {
+					defer watch.Start(func(ctx context.Context) (string, error) {
+						return a.Endpoint.AwaitTraffic(ctx, a.Box.NetPath(), rec.Wake)
+					})
+				}
+				return a.Endpoint.Hold(ctx, set)
+			},
 		})
 		op.EndStep()
-		if err != nil {
+		if err = watch.End(err, func() { a.Amend(func(rec *app.Record) { rec.CalledOff++ }) }); err != nil {
 			return err
 		}
 		op.Froze(taken.Frozen)

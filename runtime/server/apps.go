@@ -78,7 +78,7 @@ func (srv *Server) Hibernate(req *api.HibernateRequest, stream grpc.ServerStream
 				return nil, err
 			}
 		}
-		return srv.rooms.Operations.Hibernate(ctx, a, engine.Sleep{Accept: accept}, op)
+		return srv.rooms.Operations.Hibernate(ctx, a, engine.Sleep{Accept: accept, IfQuiet: req.GetIfQuiet()}, op)
 	})
 }
 

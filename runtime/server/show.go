@@ -50,7 +50,7 @@ func (srv *Server) show(a *engine.App) *api.App {
 	if inside, _ := rec.Inside(); inside != rec.Addr4 {
 		out.InsideEndpoint = inside.String()
 	}
-	out.Awake, out.Alarm, out.WokenBy = a.WhyAwake(), showAlarm(&rec), showWokenBy(&rec)
+	out.Awake, out.Alarm, out.WokenBy, out.CalledOff = a.WhyAwake(), showAlarm(&rec), showWokenBy(&rec), int32(rec.CalledOff)
 	out.Template, out.Number, out.Generation = rec.Template, int32(rec.Number), rec.Generation
 	for _, p := range rec.Publish {
 		pub := &api.Publication{Protocol: p.Proto, HostPort: uint32(p.HostPort), Port: uint32(p.Port)}

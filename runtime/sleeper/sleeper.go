@@ -114,5 +114,5 @@ func (r *running) Waker(ctx context.Context) (who wake.Waker, known bool, err er
 }
 
 func (r *running) Hibernate(ctx context.Context, heed func(*alarm.Alarm) error, op *event.Operation) (*engine.Outcome, error) {
-	return r.engine.Hibernate(ctx, r.App, engine.Sleep{Alarm: heed}, op)
+	return r.engine.Hibernate(ctx, r.App, engine.Sleep{Alarm: heed, IfQuiet: true}, op)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/calloff"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -114,6 +115,10 @@ func (w *watch) try(ctx context.Context) (awake string, err error) {
 	if useless, ok := errors.AsType[*uselessError](err); ok {
 		w.retry.Failed(time.Now(), "")
 		return useless.Error(), nil
+	}
+	if off, ok := errors.AsType[*calloff.Error](err); ok {
+		w.retry.Failed(time.Now(), "")
+		return off.Error(), nil
 	}
 	if err != nil {
 		return w.failed(ctx, err), nil

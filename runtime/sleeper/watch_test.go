@@ -10,6 +10,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/calloff"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
@@ -161,6 +162,19 @@ func TestAHibernationThatFails(t *testing.T) {
 	w.sees(t, "it can't be hibernated as it is: a device") // it still has it
 	qt.Check(t, qt.Equals(f.hibernated, 2))
 	f.refused, f.hibernateErr = "", nil
+	w.sees(t, "")
+}
+
+// TestTrafficCallsItOff proves that it is no failure if traffic comes meanwhile, and that the app is
+// not tried again at once.
+func TestTrafficCallsItOff(t *testing.T) {
+	f, w := newFake(t, wake.Policy{})
+	f.hibernateErr = &calloff.Error{By: "data"}
+	w.sees(t, `called off: traffic \(data\) came before it slept, and the app goes on`)
+	qt.Check(t, qt.IsNil(f.noted))
+	due, _ := w.retry.Due(time.Now())
+	qt.Check(t, qt.IsFalse(due))
+	f.hibernateErr = nil
 	w.sees(t, "")
 }
 

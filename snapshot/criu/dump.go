@@ -49,8 +49,9 @@ type DumpOptions struct {
 // Dump saves a process tree. It leaves TCP alone: connections are saved as
 // closed, the network is not locked, connections not yet accepted are skipped.
 //
-// If ctx ends, the tasks go on at the next point where CRIU can be told.
-// Returns an error wrapping *Error if CRIU failed; the tasks then go on.
+// If ctx ends before Saved has returned, the tasks go on at once, also from the middle of their
+// memory, and Dump returns why ctx ended (context.Cause). Returns an error wrapping *Error if CRIU
+// failed; the tasks then go on.
 func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 	dir, err := os.Open(o.Images)
 	if err != nil {
@@ -62,12 +63,14 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		return fmt.Errorf("open work directory: %w", err)
 	}
 	defer work.Close() //nolint:errcheck // only read from
-	s, err := c.start(ctx, process{files: files(o.Guard), start: o.Start})
+	s, err := c.start(ctx, process{files: files(o.Guard), start: o.Start, ends: true})
 	if err != nil {
 		return err
 	}
 	told := func() error { return nil }
 	defer func() { err = errors.Join(err, s.close(), told()) }()
+	settled := s.giveUpWhen(ctx)
+	defer settled()
 
 	opts := c.commonOpts(DumpLog, dir)
 	opts.WorkDirFd = dirFD(work)
@@ -101,25 +104,45 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		}
 		return err
 	}
+	saved := false
 	resp, err := s.roundTrip(&rpc.CriuReq{Type: new(rpc.CriuReqType_DUMP), Opts: opts}, func(script string, _ int) error {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil && !saved {
+			return context.Cause(ctx)
 		}
 		switch {
 		case script == "pre-dump":
 			return begin()
-		case script == "post-dump" && o.Saved != nil:
-			return o.Saved(ctx)
+		case script == "post-dump":
+			if o.Saved != nil {
+				if err := o.Saved(ctx); err != nil {
+					return err
+				}
+			}
+			if saved = settled(); !saved {
+				return context.Cause(ctx)
+			}
 		}
 		return nil
 	})
 	if o.Done != nil {
 		err = errors.Join(err, o.Done())
 	}
+	if !settled() && resp != nil && !resp.GetSuccess() {
+		return fmt.Errorf("criu dump: %w", because(ctx, err))
+	}
 	if err != nil || !resp.GetSuccess() {
 		return failure("dump", resp, filepath.Join(o.WorkDir, DumpLog), err)
 	}
 	return nil
+}
+
+// because is why a request failed whose ctx has ended: what it failed with, unless that says only
+// that ctx has ended.
+func because(ctx context.Context, err error) error {
+	if err == nil || errors.Is(err, ctx.Err()) {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // watchedPaths are where CRIU looks for what an inotify watch of the app is on,

@@ -24,6 +24,8 @@ type process struct {
 	// start starts the command, on a thread of the caller's choice; nil
 	// means cmd.Start.
 	start func(*exec.Cmd) error
+	// ends says that it is to be told to give up, see [session.giveUpWhen].
+	ends bool
 }
 
 // session is one running `criu swrk` process.
@@ -54,6 +56,9 @@ func (c Client) start(ctx context.Context, p process) (*session, error) {
 
 	pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	cmd := exec.CommandContext(pctx, cmp.Or(c.Path, "criu"), "swrk", strconv.Itoa(firstExtraFile))
+	if p.ends && cmd.Err == nil {
+		cmd = ignoring(pctx, cmd.Path, cmd.Args[1:]...)
+	}
 	cmd.ExtraFiles = append([]*os.File{theirs}, p.files...)
 	cmd.Dir = "/"
 	// A group of its own, so that close can end what a killed CRIU leaves.

@@ -113,13 +113,15 @@ func digestAndSync(ctx context.Context, paths []string) (_ []ID, err error) {
 		// Once all have their place on the disk, one commit of the journal is
 		// enough for all of them.
 		for _, in := range files {
-			startWriting(in)
+			if err := startWriting(ctx, in); err != nil {
+				return err
+			}
 		}
 		var g errgroup.Group
 		g.SetLimit(syncers)
 		for _, in := range files {
 			g.Go(func() error {
-				if err := ctx.Err(); err != nil {
+				if err := awaitWriting(ctx, in); err != nil {
 					return err
 				}
 				return in.Sync()
@@ -155,10 +157,34 @@ func (s *Store) settle(ctx context.Context, path string, id ID) error {
 	return os.Remove(path)
 }
 
-// startWriting begins to write a file to the disk, and does not wait for it. It is an
+// startWriting begins to write a file to the disk, and does not wait for its end. It is an
 // optimisation, for fsync(2) does it too: a failure shows there.
-func startWriting(f *os.File) {
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+func startWriting(ctx context.Context, f *os.File) error {
+	return inPieces(ctx, f, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// awaitWriting waits for what startWriting began. Nothing interrupts fsync(2), so that is to have
+// little left to do.
+func awaitWriting(ctx context.Context, f *os.File) error {
+	return inPieces(ctx, f, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+// piece is how much of a file is written or waited for at a time: what a disk does in a moment.
+const piece = 8 << 20
+
+// inPieces calls sync_file_range(2) for a file. It returns early if ctx ends.
+func inPieces(ctx context.Context, f *os.File, flags int) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < info.Size(); at += piece {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_ = unix.SyncFileRange(int(f.Fd()), at, piece, flags)
+	}
+	return ctx.Err()
 }
 
 func syncDir(dir string) error {

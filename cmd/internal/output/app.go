@@ -89,6 +89,7 @@ type Policy struct {
 	HibernateAfterUS int64    `json:"hibernate_after_us,omitempty"` // of no traffic
 	Awake            string   `json:"awake,omitempty"`              // while it runs: why it has not been hibernated
 	Alarm            *Alarm   `json:"alarm,omitempty"`              // while it is hibernated
+	CalledOff        int      `json:"called_off,omitempty"`         // hibernations that traffic called off
 	WokenBy          string   `json:"woken_by,omitempty"`           // while it runs: what woke it last
 	RestoreMemory    string   `json:"restore_memory,omitempty"`     // "copied", or mapped
 	AcceptLost       []string `json:"accept_lost,omitempty"`        // protections that it may lose when it is saved
@@ -148,6 +149,7 @@ func NewApp(a *api.App) App {
 			Awake:            a.GetAwake(),
 			Alarm:            newAlarm(a.GetAlarm()),
 			WokenBy:          a.GetWokenBy(),
+			CalledOff:        int(a.GetCalledOff()),
 			RestoreMemory:    restoreMemory(a.GetRestoreMemory()),
 			AcceptLost:       a.GetAcceptLost(),
 

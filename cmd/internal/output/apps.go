@@ -86,6 +86,7 @@ func (d *AppDetail) Table(t *Table) {
 		{"awake", a.Awake},
 		{"alarm", a.alarm()},
 		{"woken by", a.wokenBy()},
+		{"called off", a.calledOff()},
 		{"restores memory", a.RestoreMemory},
 		{"may lose", strings.Join(a.AcceptLost, ", ")},
 		{"changed files", a.changedFiles()},
@@ -167,6 +168,13 @@ func (p Policy) wokenBy() string {
 	default:
 		return "traffic (" + p.WokenBy + ")"
 	}
+}
+
+func (p Policy) calledOff() string {
+	if p.CalledOff == 0 {
+		return ""
+	}
+	return plural(p.CalledOff, "hibernation") + ", by traffic that came before it slept"
 }
 
 func (p Policy) hibernates() string {

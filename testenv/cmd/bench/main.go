@@ -99,6 +99,7 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"freeze/memory", freezeMemory},
 		{"freeze/many", freezeMany},
 		{"freeze/hibernate", freezeHibernate},
+		{"freeze/asked", asked},
 		{"wake", wake},
 		{"wake/new", wakeNew},
 		{"restore", restores},

@@ -14,7 +14,7 @@ import (
 
 // NewHibernate makes the command `snapctl hibernate`.
 func NewHibernate(s *session.Session) *cobra.Command {
-	endSessions := false
+	endSessions, ifQuiet := false, false
 	var lost policy.Lost
 	cmd := &cobra.Command{
 		Use:   "hibernate APP...",
@@ -27,17 +27,24 @@ tells of a timer of the app that will not wake it (see --wake-timers of snapctl 
 of an app that nothing but snapctl wake can wake.
 
 An app in which something runs by snapctl exec can't be saved: let that end, or give
---end-sessions. --hibernate-after waits until it has ended.`,
+--end-sessions. --hibernate-after waits until it has ended.
+
+Traffic that comes while an app is being saved waits, and wakes it once it sleeps. With
+--if-quiet it calls the hibernation off instead, and is answered at once: the command
+fails, and the app runs on. --hibernate-after does the same by itself; snapctl show counts
+how often.`,
 		Example: `  snapctl hibernate cache
   snapctl hibernate --timeout 10s cache web
+  snapctl hibernate --if-quiet web
   snapctl hibernate --end-sessions devbox`,
 		Args:              session.SomeOf("APP"),
 		ValidArgsFunction: s.Ask(0, session.AppNames(api.Status_STATUS_RUNNING)),
 		RunE: s.Operate(output.Hibernate, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, EndSessions: endSessions, Timeout: s.Patience(), AcceptLost: lost.Words()}, tell)
+			return c.Hibernate(ctx, &api.HibernateRequest{Name: name, EndSessions: endSessions, IfQuiet: ifQuiet, Timeout: s.Patience(), AcceptLost: lost.Words()}, tell)
 		}),
 	}
 	cmd.Flags().BoolVar(&endSessions, "end-sessions", false, endSessionsUsage)
+	cmd.Flags().BoolVar(&ifQuiet, "if-quiet", false, "let traffic that would wake an app call its hibernation off")
 	lost.Add(cmd, "")
 	return cmd
 }
