@@ -22,7 +22,7 @@ type room struct {
 var rooms = []room{
 	{"runtime/daemon", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
-		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/directory", "vem/fabric", "vem/installation", "vem/mesh",
+		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/installation", "vem/mesh",
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/ways", "runtime/source",
@@ -87,12 +87,12 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
-		"vem/address", "vem/channel", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member",
+		"vem/address", "vem/channel", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member",
 		"vem/fabric", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust",
 	}},
 	{"vem/devices", []string{"vem/membership", "vem/mesh", "vem/pause"}},
 	{"vem/overview", []string{"vem/pause"}},
-	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/channel/vxlan", "vem/control/message", "vem/fabric", "vem/fabric/fastpath", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath"}},
+	{"vem/mesh", []string{"vem/channel", "vem/channel/redirect", "vem/channel/vxlan", "vem/channel/wireguard", "vem/control/message", "vem/fabric", "vem/fabric/fastpath", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath"}},
 	{"vem/probe", []string{"vem/netns", "vem/pause"}},
 	{"vem/peering", []string{"vem/channel", "vem/control", "vem/control/message", "vem/pause", "vem/slowpath"}},
 	{"vem/membership/wire", []string{"vem/control", "vem/control/message", "vem/membership", "vem/trust"}},
@@ -127,7 +127,11 @@ var rooms = []room{
 	{"vem/holder", []string{"vem/pause"}},
 	{"vem/channel/channeltest", []string{"vem/channel"}},
 	{"vem/channel/memory", []string{"vem/channel"}},
-	{"vem/channel/vxlan", []string{"vem/channel", "vem/fabric", "vem/fabric/rule", "vem/netns"}},
+	{"vem/channel/vxlan", []string{"vem/channel", "vem/channel/guard", "vem/channel/routes", "vem/fabric", "vem/fabric/rule", "vem/netns"}},
+	{"vem/channel/wireguard", []string{"vem/channel", "vem/channel/guard", "vem/channel/routes", "vem/fabric", "vem/fabric/rule", "vem/netns", "vem/pause"}},
+	{"vem/channel/wireguard/userspace", nil},
+	{"vem/channel/guard", []string{"vem/channel", "vem/fabric", "vem/fabric/rule", "vem/netns"}},
+	{"vem/channel/routes", []string{"vem/channel", "vem/fabric", "vem/netns"}},
 	{"vem/channel/redirect", []string{"vem/channel", "vem/fabric/fastpath", "vem/netns"}},
 	{"vem/channel", nil},
 	{"vem/slowpath", []string{"vem/fabric", "vem/netns", "vem/pause"}},

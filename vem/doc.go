@@ -50,6 +50,10 @@
 //	control    what VEMs ask each other: to agree about channels, and what else takes two of them
 //	channel    the ways between hosts that an endpoint's packets take
 //	vxlan      channels by the kernel's routes, for hosts without BPF
+//	wireguard  channels that are encrypted, for networks that are not trusted
+//	userspace  the process that does so where the kernel can't
+//	guard      lets packets of known hosts in, by the firewall, for both of these
+//	routes     and their routes
 //	slowpath   where packets wait that have no way to their endpoint yet
 //	probe      which ways between hosts work, and how large packets they carry
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them

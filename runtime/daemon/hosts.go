@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/installation"
 	"github.com/snapctl/snapctl/vem/mesh"
@@ -20,10 +21,14 @@ const directoryProgram = "snapctl-directory"
 
 // openHosts takes up this host's part in an installation, if it is in one.
 func (d *Daemon) openHosts(ctx context.Context) (err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find snapctld: %w", err)
+	}
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
 		Local: networks{d.rooms.VEM}, Share: d.share, Admitted: d.readmit, Run: d.tasks.Run, Log: d.log,
-		ProbeInterval: d.opt.ProbeInterval,
+		ProbeInterval: d.opt.ProbeInterval, WireGuard: wireguard.Local{Exe: exe, LogPath: filepath.Join(d.opt.RunDir, "wireguard.log")},
 	})
 	if err == nil {
 		d.rooms.VEM.SetGate(gate{d.hosts})

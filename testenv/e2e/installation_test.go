@@ -115,9 +115,9 @@ func TestInstallation(t *testing.T) {
 	beta.Hibernate("peer-beta")
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts
 
-	for _, kind := range []string{"vxlan", "auto"} {
+	for _, kind := range []string{"vxlan", "wireguard", "auto"} {
 		set := hs.ok(beta, "host", "set", "--channel", kind)
-		qt.Check(t, qt.StringContains(set.Stdout, kind+" (it makes direct, tunnel, vxlan)"))
+		qt.Check(t, qt.StringContains(set.Stdout, kind+" (it makes direct, tunnel, vxlan, wireguard)"))
 		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 	}
 

@@ -11,10 +11,11 @@
 // Many routes lead to one host, so another interface or kind for all endpoints of a host is one
 // change of the kernel's state. A [Module] makes channels of some kinds in one network:
 //
-//	package   kinds           what it takes
-//	redirect  Direct, Tunnel  BPF
-//	vxlan     VXLAN           routes and a firewall table of the kernel's
-//	memory    all             nothing: it only remembers, for the tests of its users
+//	package    kinds           what it takes
+//	redirect   Direct, Tunnel  BPF
+//	vxlan      VXLAN           routes and a firewall table of the kernel's
+//	wireguard  WireGuard       these too; a process where the kernel has no WireGuard
+//	memory     all             nothing: it only remembers, for the tests of its users
 //
 // Package channeltest has the tests that all of them pass.
 //
@@ -74,13 +75,17 @@ const (
 	// VXLAN carries them in Ethernet frames in UDP packets (RFC 7348), by the kernel's routes. It
 	// is for hosts without BPF, and as open as Tunnel.
 	VXLAN
+	// WireGuard carries them encrypted and authenticated in UDP packets. What arrives is only let
+	// in while there is a route (of either state) to its source, as with Direct. Its hosts have
+	// Parameters and a Port.
+	WireGuard
 )
 
 // kinds are the names of all kinds. Hosts say names to each other: one that does not know a name
 // makes no channels of that kind, and does without.
-var kinds = map[Kind]string{Direct: "direct", Tunnel: "tunnel", VXLAN: "vxlan"}
+var kinds = map[Kind]string{Direct: "direct", Tunnel: "tunnel", VXLAN: "vxlan", WireGuard: "wireguard"}
 
-// String returns "direct", "tunnel" or "vxlan".
+// String returns "direct", "tunnel", "vxlan" or "wireguard".
 func (k Kind) String() string {
 	if name, ok := kinds[k]; ok {
 		return name
@@ -116,6 +121,10 @@ type Host struct {
 	// Sources are further addresses that the host may send from, besides Remote: all of its
 	// underlay's, so that it may change to another interface by itself.
 	Sources []netip.Addr
+	// Port is the UDP port to send to, and Parameters are what else the module there has offered,
+	// of kinds that have that: both zero with the others.
+	Port       uint16
+	Parameters []byte
 }
 
 // State says which packets a route is for.
@@ -221,6 +230,22 @@ type Module interface {
 	// Delete, the other methods return an error wrapping fs.ErrClosed; a second Close does
 	// nothing.
 	Close() error
+}
+
+// Offerer is a [Module] that has something to tell to the other host of a channel, before that can
+// make its end of it.
+type Offerer interface {
+	// Offer returns what the other host is to have in [Host.Port] and [Host.Parameters]. It may
+	// be something else after a while, as long as there is no channel.
+	Offer(ctx context.Context) (port uint16, parameters []byte, err error)
+}
+
+// Starter is a [Module] whose channels can carry nothing until both hosts have exchanged messages
+// over them.
+type Starter interface {
+	// Start has them do that, and waits for the end of it, for two seconds at most. Only one of the
+	// two hosts is to do it: the one that makes its end of the channel last.
+	Start(ctx context.Context, host string) error
 }
 
 // Check returns an error wrapping [ErrHost] if h can't work with any module.

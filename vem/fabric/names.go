@@ -17,6 +17,9 @@ const (
 	SlowDevice = "slow0"
 	// VXLANDevice is in the fabric, where packets leave for other hosts by VXLAN (package vxlan).
 	VXLANDevice = "vxlan0"
+	// WireGuardDevice is in the fabric, where packets leave for other hosts encrypted (package
+	// wireguard).
+	WireGuardDevice = "wg0"
 )
 
 // Every link has two ends and permanent neighbour entries on both, so these need

@@ -74,12 +74,13 @@ func (f *Fabric) ruleset(list []Publication) []chain {
 
 // insideRuleset is the table inside the fabric: the reverse path filter that the
 // kernel has for IPv4 only (rp_filter). The fast path does its own check before. What the
-// slow path's device gives back was checked where it came from, and VXLAN's has a table of its own.
+// slow path's device gives back was checked where it came from, and VXLAN's and WireGuard's have
+// tables of their own.
 func insideRuleset() []chain {
 	return []chain{{
 		name: "forged", kind: nftables.ChainTypeFilter,
 		hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-		rules: [][]expr.Any{rule.Join(rule.Family(nextHop6), rule.NotIn(SlowDevice), rule.NotIn(VXLANDevice), rule.Forged(), rule.Drop())},
+		rules: [][]expr.Any{rule.Join(rule.Family(nextHop6), rule.NotIn(SlowDevice), rule.NotIn(VXLANDevice), rule.NotIn(WireGuardDevice), rule.Forged(), rule.Drop())},
 	}}
 }
 

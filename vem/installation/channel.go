@@ -75,9 +75,9 @@ func (i *Installation) SetChannel(ctx context.Context, name string) (*membership
 	k := only(name)
 	switch {
 	case k == unknownKind:
-		return nil, &membership.Error{Text: fmt.Sprintf("%q is no kind of channel that this release makes", name), Remedy: "it is auto, direct, tunnel or vxlan"}
+		return nil, &membership.Error{Text: fmt.Sprintf("%q is no kind of channel that this release makes", name), Remedy: "it is auto, direct, tunnel, vxlan or wireguard"}
 	case k != 0 && !slices.Contains(p.mesh.Kinds(), k):
-		return nil, &membership.Error{Text: fmt.Sprintf("this host makes no channels of kind %s: its kernel, or the rights of snapctld, allow no BPF for that", name), Remedy: "take vxlan, or auto"}
+		return nil, &membership.Error{Text: fmt.Sprintf("this host makes no channels of kind %s: its kernel, or the rights of snapctld, allow no BPF for that", name), Remedy: "take vxlan, wireguard or auto"}
 	}
 	if err := i.writeChannel(name); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/devices"
@@ -37,7 +38,9 @@ type Options struct {
 	Boot    string // another one after the host was started again
 	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
 	ProbeInterval time.Duration
-	Local         Networks
+	// WireGuard is what channels of that kind need, but for the secret.
+	WireGuard wireguard.Local
+	Local     Networks
 	// Share has other hosts share all networks of this host that are not private, see IsPrivate,
 	// by a mesh, from now on.
 	Share func(context.Context, *mesh.Mesh) error
@@ -202,8 +205,13 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		p.peers.Close()
 		return err
 	}
+	encrypted := i.opt.WireGuard
+	if encrypted.Secret, err = wireguard.LoadSecret(filepath.Join(i.opt.Dir, "wireguard")); err != nil {
+		p.peers.Close()
+		return err
+	}
 	p.mesh = mesh.New(mesh.Options{
-		Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
+		WireGuard: encrypted, Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
 		Probe: probe.Options{Port: i.placeNow().Port + mesh.ProbePort, Interval: i.opt.ProbeInterval},
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/peering"
@@ -36,6 +37,8 @@ type Options struct {
 	// Probe is how ways to other hosts are probed: Port is that of this host, Interval how often,
 	// and NS where the underlay is.
 	Probe probe.Options
+	// WireGuard is what channels of that kind need.
+	WireGuard wireguard.Local
 	// Reach is told at which addresses of a host it is to be asked, the best first, whenever that
 	// changes; nil: nobody is told. It must return soon.
 	Reach func(host string, at []netip.AddrPort)

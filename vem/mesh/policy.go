@@ -12,13 +12,15 @@ import (
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/channel/redirect"
 	"github.com/snapctl/snapctl/vem/channel/vxlan"
+	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
 )
 
-// preferred are all kinds of channels that hosts choose from by themselves, the best first.
-var preferred = []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN}
+// preferred are all kinds of channels, the best first. Of the last one there are channels only if
+// one of the two hosts is to have no others.
+var preferred = []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN, channel.WireGuard}
 
 // SetOnly has all channels of this host be of one kind, or of the best one that both hosts make if
 // it is zero. Channels that are up change under traffic. What it returns an error for is left as
@@ -105,6 +107,14 @@ func (n *Network) openModules(ctx context.Context, f *fabric.Fabric, prefixes []
 		return err
 	}
 	n.modules = append(n.modules, routed)
+	encrypted, err := wireguard.Open(ctx, wireguard.Config{
+		Network: n.name, Fabric: cfg.Fabric, Host: cfg.Host, Prefix4: cfg.Prefix4, Prefix6: cfg.Prefix6, MTU: cfg.MTU,
+		Local: n.m.opt.WireGuard, Run: n.m.opt.Run, Log: n.m.opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	n.modules = append(n.modules, encrypted)
 	return nil
 }
 

@@ -103,7 +103,7 @@ func TestKindChanges(t *testing.T) {
 	b.serveNumbered()
 	four, six := w.load(a, b.ep.Addr4, 2), w.load(a, b.ep.Addr6, 2)
 	w.is(channel.Direct)
-	for _, kind := range []channel.Kind{channel.VXLAN, channel.Tunnel, channel.VXLAN} {
+	for _, kind := range []channel.Kind{channel.VXLAN, channel.Tunnel, channel.VXLAN, channel.WireGuard} {
 		for _, p := range []*place{w.alpha, w.beta} {
 			for _, only := range []channel.Kind{kind, 0} {
 				qt.Assert(t, qt.IsNil(p.SetOnly(t.Context(), only)))
@@ -168,7 +168,7 @@ func TestWithoutBPF(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	for _, plain := range [][]string{{"beta"}, {"alpha", "beta"}} {
 		w := newWorld(t, plain...)
-		qt.Check(t, qt.DeepEquals(w.beta.Kinds(), []channel.Kind{channel.VXLAN}))
+		qt.Check(t, qt.DeepEquals(w.beta.Kinds(), []channel.Kind{channel.VXLAN, channel.WireGuard}))
 		a, b := w.alpha.attach(2), w.beta.attach(66)
 		b.serve()
 		b.serveNumbered()

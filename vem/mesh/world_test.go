@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/testenv/underlay"
+	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -157,9 +159,12 @@ func (p *place) open() {
 	qt.Assert(t, qt.IsNil(err))
 	ctx, end := context.WithCancel(t.Context())
 	p.end = end
+	exe, err := os.Executable()
+	qt.Assert(t, qt.IsNil(err))
 	p.Mesh = New(Options{
 		Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { p.wait.Go(func() { f(ctx) }) },
-		Probe: probe.Options{Port: 7077 + ProbePort, Interval: interval, NS: p.h.Net()},
+		Probe:     probe.Options{Port: 7077 + ProbePort, Interval: interval, NS: p.h.Net()},
+		WireGuard: wireguard.Local{Secret: wireguard.Secret{p.h.Name()[0]}, Exe: exe, LogPath: filepath.Join(p.cfg.Dir, "wireguard.log")},
 	})
 	p.wait.Go(func() { p.Run(ctx) })
 	p.look()

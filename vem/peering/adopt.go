@@ -37,7 +37,8 @@ func (n *Network) adopt(ctx context.Context) error {
 			l.version = version{generation: 1, by: adopted}
 			l.channel = &message.Channel{
 				Generation: l.version.generation,
-				Module:     s.Host.Kind.String(), MTU: s.MTU, Local: netip.AddrPortFrom(s.Host.Local, 0), Remote: netip.AddrPortFrom(s.Host.Remote, 0),
+				Module:     s.Host.Kind.String(), MTU: s.MTU, Local: netip.AddrPortFrom(s.Host.Local, 0), Remote: netip.AddrPortFrom(s.Host.Remote, s.Host.Port),
+				Parameters: s.Host.Parameters,
 			}
 			l.last = *l.channel
 		}

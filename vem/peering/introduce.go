@@ -70,7 +70,7 @@ func (n *Network) introduce(ctx context.Context, l *link) error {
 		return nil
 	}
 	n.setAllOurs(l)
-	merged, equal, err := n.p.opt.Peers.Reconcile(ctx, l.host, n.table(l.host))
+	merged, equal, err := n.p.opt.Peers.Reconcile(ctx, l.host, n.table(ctx, l.host))
 	if err == nil && !equal {
 		_, err = n.merge(ctx, l.host, merged, l.host)
 	}

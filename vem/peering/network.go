@@ -86,6 +86,7 @@ func (n *Network) up(ctx context.Context, l *link, c message.Channel, v version)
 		return err
 	}
 	m := n.kinds[c.Module]
+	n.start(ctx, l, m.Module, v)
 	if old := n.kinds[was.Module]; isUp && old.Module != m.Module {
 		if err := n.begin(ctx, l, old, m, v); err != nil {
 			return err

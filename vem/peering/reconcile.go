@@ -45,7 +45,7 @@ func (n *Network) merge(ctx context.Context, host string, theirs message.Table, 
 		}
 	}
 	if _, _, up := n.now(l); !up {
-		return n.table(host), nil
+		return n.table(ctx, host), nil
 	}
 	var errs []error
 	for _, r := range theirs.Routes {
@@ -58,7 +58,7 @@ func (n *Network) merge(ctx context.Context, host string, theirs message.Table, 
 		}
 	}
 	n.setAllOurs(l)
-	return n.table(host), errors.Join(errs...)
+	return n.table(ctx, host), errors.Join(errs...)
 }
 
 // learn takes over a route to an endpoint that the other host says it has. The caller has the

@@ -79,7 +79,7 @@ func (n *Network) refit(ctx context.Context, l *link, choose func(Way) Way) erro
 		return nil
 	}
 	c, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{
-		Network: n.name, Generation: seen.generation + 1, Offers: n.offers(l.host), Local: want.Local, Remote: want.Remote,
+		Network: n.name, Generation: seen.generation + 1, Offers: n.offer(ctx, l.host), Local: want.Local, Remote: want.Remote,
 	})
 	if err != nil {
 		return fmt.Errorf("have the channel to host %s in network %s go from %s to %s: %w", l.host, n.name, want.Local, want.Remote, err)
@@ -114,7 +114,7 @@ func (n *Network) set(ctx context.Context, l *link, c message.Channel) error {
 	mtu := n.mtu(l.host, wayOf(c))
 	err := m.SetHost(ctx, channel.Host{
 		Name: l.host, Kind: m.kind, Local: c.Local.Addr(), Remote: c.Remote.Addr(), MTU: mtu, Accept: m.Kinds(),
-		Sources: without(n.sources(l.host), c.Remote.Addr()),
+		Sources: without(n.sources(l.host), c.Remote.Addr()), Port: c.Remote.Port(), Parameters: c.Parameters,
 	})
 	if err != nil {
 		return fmt.Errorf("channel to host %s: %w", l.host, err)

@@ -61,7 +61,7 @@ func (n *Network) connect(ctx context.Context, from message.Endpoint, to netip.A
 	if !up {
 		seen.generation++
 	}
-	offers := n.offers(owner.Host)
+	offers := n.offer(ctx, owner.Host)
 	if len(offers) == 0 {
 		return nil, errNoOffer
 	}

@@ -1,6 +1,7 @@
 package peering
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"net/netip"
@@ -73,14 +74,14 @@ func (p *Peering) checkSource(ctx context.Context, from message.Caller, r messag
 // turn.
 func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offers []message.Offer, generation uint64, want Way) (message.Channel, error) {
 	now, seen, up := n.now(l)
-	if up && generation <= seen.generation && offered(offers, now.Module, now.Remote.Addr()) && n.works(l.host, wayOf(now)) {
-		return now, nil
+	if up && generation <= seen.generation && offered(offers, now) && n.works(l.host, wayOf(now)) {
+		return n.told(ctx, now), nil
 	}
 	if generation <= seen.generation { // it does not know what both had: it was started anew, or has moved
 		generation = seen.generation + 1
 	}
 	for _, wanted := range []Way{want, {}} {
-		for _, mine := range n.offers(from.Host) {
+		for _, mine := range n.offer(ctx, from.Host) {
 			i := slices.IndexFunc(offers, func(o message.Offer) bool { return o.Module == mine.Module })
 			if i < 0 {
 				continue
@@ -92,7 +93,10 @@ func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offer
 			c := message.Channel{
 				Module: mine.Module, Local: w.local, Remote: w.remote, MTU: min(mine.MTU, offers[i].MTU), Parameters: offers[i].Parameters, Generation: generation,
 			}
-			return c, n.up(ctx, l, c, version{generation, from.Host})
+			if err := n.up(ctx, l, c, version{generation, from.Host}); err != nil {
+				return message.Channel{}, err
+			}
+			return n.told(ctx, c), nil
 		}
 	}
 	return message.Channel{}, &message.RefusedError{
@@ -101,10 +105,10 @@ func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offer
 	}
 }
 
-// offered tells whether a host can still be reached by a module at an address.
-func offered(offers []message.Offer, module string, at netip.Addr) bool {
+// offered tells whether a host can still be reached by a channel.
+func offered(offers []message.Offer, c message.Channel) bool {
 	return slices.ContainsFunc(offers, func(o message.Offer) bool {
-		return o.Module == module && slices.ContainsFunc(o.Underlay, func(u netip.AddrPort) bool { return u.Addr() == at })
+		return o.Module == c.Module && bytes.Equal(o.Parameters, c.Parameters) && slices.Contains(o.Underlay, c.Remote)
 	})
 }
 
@@ -201,22 +205,31 @@ func (p *Peering) Switch(ctx context.Context, from message.Caller, r message.Swi
 		return message.Channel{}, &message.RefusedError{By: p.opt.Self, Why: "the channel is down", Hint: "the next packet brings it up again"}
 	}
 	if c, done, err := n.confirmed(ctx, l, r.Generation); done {
-		return c, err
+		return n.told(ctx, c), err
 	}
 	return n.agree(ctx, l, from, r.Offers, r.Generation, Way{r.Local, r.Remote})
 }
 
 // Table implements [control.Channels].
-func (p *Peering) Table(_ context.Context, from message.Caller, network string) (message.Table, error) {
+func (p *Peering) Table(ctx context.Context, from message.Caller, network string) (message.Table, error) {
 	t := message.Table{Network: network}
 	if n := p.network(network); n != nil {
 		n.setAllOurs(n.link(from.Host))
-		t = n.table(from.Host)
+		t = n.table(ctx, from.Host)
 	}
 	return t, nil
 }
 
-func (n *Network) table(host string) message.Table {
+// table is what this host has in common with another one, as that one is told of it.
+func (n *Network) table(ctx context.Context, host string) message.Table {
+	t := n.tableNow(host)
+	if t.Channel != nil {
+		*t.Channel = n.told(ctx, *t.Channel)
+	}
+	return t
+}
+
+func (n *Network) tableNow(host string) message.Table {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t := message.Table{Network: n.name}

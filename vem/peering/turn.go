@@ -51,7 +51,7 @@ func (p *Peering) Reoffer(ctx context.Context, host string) error {
 
 func (n *Network) reoffer(ctx context.Context, l *link) error {
 	now, seen, up := n.now(l)
-	offers := n.offers(l.host)
+	offers := n.offer(ctx, l.host)
 	switch {
 	case !up || len(offers) > 0 && offers[0].Module == now.Module:
 		return nil
@@ -87,7 +87,7 @@ func (n *Network) confirm(ctx context.Context, l *link, c message.Channel) error
 	if n.changing(l).old.Module == nil {
 		return nil
 	}
-	_, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{Network: n.name, Generation: c.Generation, Offers: n.offers(l.host)})
+	_, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{Network: n.name, Generation: c.Generation, Offers: n.offer(ctx, l.host)})
 	return err
 }
 

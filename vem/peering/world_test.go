@@ -283,6 +283,6 @@ func (h *host) reaches(a netip.Addr) string {
 // agreed proves that two hosts have the same in their tables.
 func (w *world) agreed(a, b string) {
 	w.t.Helper()
-	ta, tb := w.hosts[a].net.table(b), w.hosts[b].net.table(a)
+	ta, tb := w.hosts[a].net.table(w.t.Context(), b), w.hosts[b].net.table(w.t.Context(), a)
 	qt.Check(w.t, qt.Equals(ta.Digest(a, b), tb.Digest(b, a)), qt.Commentf("%+v %+v\n%+v %+v", ta.Channel, ta.Routes, tb.Channel, tb.Routes))
 }

@@ -1,6 +1,6 @@
 // Package daemoncli is the command line of snapctld. Besides the daemon itself
-// the same program is, by hidden commands, the holder and the first process of
-// each app's sandbox.
+// the same program is, by hidden commands, the holder, WireGuard in user space,
+// and the first process of each app's sandbox.
 package daemoncli
 
 import (
@@ -26,6 +26,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/channel/wireguard/userspace"
 	"github.com/snapctl/snapctl/vem/holder"
 	"github.com/snapctl/snapctl/vem/probe"
 )
@@ -128,7 +129,7 @@ snapctld takes everything up again.`,
 	f.StringVar(&opt.BootFile, "boot-file", vem.DefaultBootFile, "`FILE` with an id that is another one whenever all apps of this host have ended at once, as in a reboot; in a container, one that is new for each start of the container")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	cmd.AddCommand(holderCommand(stderr))
+	cmd.AddCommand(holderCommand(stderr), wireguardCommand(stderr))
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	return cmd
 }
@@ -143,6 +144,19 @@ func holderCommand(stderr io.Writer) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", "", "where it listens")
+	return cmd
+}
+
+// wireguardCommand is the process that does WireGuard for one network where the kernel can't.
+func wireguardCommand(stderr io.Writer) *cobra.Command {
+	var mtu int
+	cmd := &cobra.Command{
+		Use: "wireguard", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return userspace.Run(cmd.Context(), mtu, slog.New(slog.NewTextHandler(stderr, nil)))
+		},
+	}
+	cmd.Flags().IntVar(&mtu, "mtu", 0, "of the network's device")
 	return cmd
 }
 

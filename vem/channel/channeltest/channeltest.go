@@ -24,6 +24,9 @@ type Rig struct {
 	Open func(t *testing.T) channel.Module
 	// Underlay are two addresses of this host on devices with an MTU of 1500.
 	Underlay [2]channel.Underlay
+	// Complete gives a host what the module needs beside its name, kind and addresses; nil: it
+	// needs nothing.
+	Complete func(h *channel.Host)
 }
 
 // suite is one test's module and rig.
@@ -66,7 +69,11 @@ func (s *suite) host(n int) channel.Host {
 	for range n {
 		remote = remote.Next()
 	}
-	return channel.Host{Name: fmt.Sprint("host", n), Kind: s.m.Kinds()[0], Local: s.Underlay[0].Addr, Remote: remote}
+	h := channel.Host{Name: fmt.Sprint("host", n), Kind: s.m.Kinds()[0], Local: s.Underlay[0].Addr, Remote: remote}
+	if s.Complete != nil {
+		s.Complete(&h)
+	}
+	return h
 }
 
 // hosts fails unless these are all.

@@ -61,7 +61,7 @@ func (k *Kernel) Count(name string, c channel.Counters) {
 
 // Kinds returns all kinds.
 func (m *Module) Kinds() []channel.Kind {
-	return []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN}
+	return []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN, channel.WireGuard}
 }
 
 // use runs fn with the kernel, unless the module is closed or ctx has ended.

@@ -13,15 +13,12 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/channel/routes"
 	"github.com/snapctl/snapctl/vem/fabric"
 )
 
-const (
-	// openingTable has the routes that are being opened, and openingPriority is the rule's that
-	// leads what the slow path writes back there.
-	openingTable    = 7077
-	openingPriority = 7077
-)
+// openingTable has the routes that are being opened.
+const openingTable = 7077
 
 // Numbers of include/uapi/linux/if_link.h and rtnetlink.h that package unix does not have.
 const (
@@ -73,7 +70,7 @@ func (m *Module) bringUp() (err error) {
 	if m.device != 0 {
 		return nil
 	}
-	if err := m.guard.closeFabric(); err != nil {
+	if err := m.inside.Close(); err != nil {
 		return err
 	}
 	index, err := m.find()
@@ -91,7 +88,7 @@ func (m *Module) bringUp() (err error) {
 	if err := m.setUp(index); err != nil {
 		return err
 	}
-	if err := m.guard.install(m.underlay, m.hosts); err != nil {
+	if err := m.install(); err != nil {
 		return err
 	}
 	m.device = index
@@ -118,7 +115,7 @@ func (m *Module) makeDevice() error {
 		})
 		return nil
 	})
-	err := request(m.host.ns, unix.RTM_NEWLINK, mdnetlink.Create|mdnetlink.Excl, make([]byte, unix.SizeofIfInfomsg), attrs)
+	err := routes.Request(m.host.ns, unix.RTM_NEWLINK, mdnetlink.Create|mdnetlink.Excl, make([]byte, unix.SizeofIfInfomsg), attrs)
 	if errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make device %s: UDP port %d is another VXLAN device's on this host, which takes network number %d: %w", fabric.VXLANDevice, Port, m.cfg.vni(), err)
 	}
@@ -138,7 +135,7 @@ func (m *Module) setUp(index int) error {
 		{"settings", func() error { return m.fabric.ns.Do(writeSysctls) }},
 		{"network number", func() error { return m.addVNI(index) }},
 		{"state", func() error { return m.fabric.nl.LinkSetUp(link) }},
-		{"rules", m.addRules},
+		{"rules", func() error { return m.table.AddRules(m.fabric.nl) }},
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("set %s of %s: %w", step.what, fabric.VXLANDevice, err)
@@ -181,30 +178,11 @@ func (m *Module) addVNI(index int) error {
 		e.Uint32(vnifilterEntryStart, m.cfg.vni())
 		return nil
 	})
-	err := request(m.fabric.ns, rtmNewTunnel, mdnetlink.Create, header, attrs)
+	err := routes.Request(m.fabric.ns, rtmNewTunnel, mdnetlink.Create, header, attrs)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	return err
-}
-
-// rules are those that lead what the slow path writes back to the routes that are being opened.
-func (m *Module) rules() (list []*netlink.Rule) {
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		r := netlink.NewRule()
-		r.Family, r.IifName, r.Table, r.Priority = family, fabric.SlowDevice, openingTable, openingPriority
-		list = append(list, r)
-	}
-	return list
-}
-
-func (m *Module) addRules() error {
-	for _, r := range m.rules() {
-		if err := m.fabric.nl.RuleAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
-		}
-	}
-	return nil
 }
 
 // takeDown removes everything. With the device go its nexthop objects, and with these all routes.
@@ -219,12 +197,13 @@ func (m *Module) takeDown() error {
 			return fmt.Errorf("delete device %s: %w", fabric.VXLANDevice, err)
 		}
 	}
-	for _, r := range m.rules() {
-		if err := m.fabric.nl.RuleDel(r); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("delete rule for routes that are being opened: %w", err)
-		}
+	if err := m.table.RemoveRules(m.fabric.nl); err != nil {
+		return err
 	}
-	if err := m.guard.remove(); err != nil {
+	if err := m.guard.Remove(); err != nil {
+		return err
+	}
+	if err := m.inside.Remove(); err != nil {
 		return err
 	}
 	m.device = 0

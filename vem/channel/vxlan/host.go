@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/routes"
 )
 
 const (
@@ -60,10 +61,10 @@ func (m *Module) setHost(h channel.Host) error {
 		if now.number, err = m.free(); err != nil {
 			return err
 		}
-		err = m.guard.add(now)
+		err = m.guard.Add(now.guarded())
 	} else {
 		now.number, now.seen = before.number, before.seen
-		err = m.guard.let(now)
+		err = m.guard.Let(before.guarded(), now.guarded())
 	}
 	if err != nil {
 		return err
@@ -80,13 +81,13 @@ func (m *Module) setHost(h channel.Host) error {
 	}
 	if m.room(now) != m.room(before) {
 		mine := maps.Clone(m.routes)
-		maps.DeleteFunc(mine, func(_ netip.Addr, r route) bool { return r.number != now.number })
+		maps.DeleteFunc(mine, func(_ netip.Addr, r routes.Route) bool { return r.Nexthop != now.number })
 		if err := m.putRoutes(mine); err != nil {
 			return err
 		}
 	}
 	gone := slices.DeleteFunc(before.addresses(), func(a netip.Addr) bool { return slices.Contains(now.addresses(), a) })
-	return m.guard.shut(gone)
+	return m.guard.Shut(gone)
 }
 
 // check tells how much room a host's channel has, or why it can't be.
@@ -165,8 +166,8 @@ func (m *Module) removeHost(name string) error {
 	if err := m.removeNexthop(e.number); err != nil {
 		return err
 	}
-	maps.DeleteFunc(m.routes, func(_ netip.Addr, r route) bool { return r.number == e.number })
-	if err := m.guard.drop(e); err != nil {
+	maps.DeleteFunc(m.routes, func(_ netip.Addr, r routes.Route) bool { return r.Nexthop == e.number })
+	if err := m.guard.Drop(e.guarded()); err != nil {
 		return err
 	}
 	delete(m.hosts, name)
@@ -195,7 +196,7 @@ func (m *Module) adopt() (err error) {
 	if m.device, err = m.find(); err != nil || m.device == 0 {
 		return err
 	}
-	sources, err := m.guard.sources()
+	sources, err := m.guard.Hosts()
 	if err != nil {
 		return err
 	}
@@ -205,13 +206,13 @@ func (m *Module) adopt() (err error) {
 	}
 	for number, h := range ends {
 		known := sources[number]
-		if h.Name = known.name; h.Name == "" {
+		if h.Name = known.Name; h.Name == "" {
 			if err := m.removeNexthop(number); err != nil {
 				return err
 			}
 			continue
 		}
-		h.Sources = slices.DeleteFunc(known.addresses, func(a netip.Addr) bool { return a == h.Remote })
+		h.Sources = slices.DeleteFunc(known.Addresses, func(a netip.Addr) bool { return a == h.Remote })
 		m.hosts[h.Name] = &entry{number: number, status: channel.Status{Host: h, MTU: m.cfg.MTU}}
 	}
 	if len(m.hosts) == 0 { // what bringUp had begun
@@ -221,16 +222,14 @@ func (m *Module) adopt() (err error) {
 }
 
 func (m *Module) adoptRoutes() error {
+	found, err := m.table.List()
+	if err != nil {
+		return err
+	}
+	m.routes = found
 	rooms := make(map[int]int)
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		for _, state := range []channel.State{channel.Opening, channel.Open} { // one that is both is open
-			routes, narrow, err := m.listRoutes(family, state)
-			if err != nil {
-				return err
-			}
-			maps.Copy(m.routes, routes)
-			maps.Copy(rooms, narrow)
-		}
+	for _, r := range found {
+		rooms[r.Nexthop] = max(rooms[r.Nexthop], r.Room)
 	}
 	for _, e := range m.hosts {
 		if room := rooms[e.number]; room > 0 {

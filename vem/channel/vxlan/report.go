@@ -3,9 +3,11 @@ package vxlan
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/guard"
 )
 
 // Report returns what was counted, and puts back the host's firewall table if somebody has taken
@@ -24,19 +26,19 @@ func (m *Module) Report(ctx context.Context) (channel.Report, error) {
 	if err := m.repair(); err != nil {
 		return report, err
 	}
-	counted, err := m.guard.counters()
+	counted, err := m.guard.Counters()
 	if err != nil {
 		return report, err
 	}
 	now := time.Now()
 	for name, e := range m.hosts {
 		bytes := uint64(outer(e.status.Host.Local))
-		e.seen.Sent = seen(e.seen.Sent, counted[toChain(e.number)], bytes, now)
-		e.seen.Received = seen(e.seen.Received, counted[fromChain(e.number)], bytes, now)
+		e.seen.Sent = seen(e.seen.Sent, counted[guard.To(e.number)], bytes, now)
+		e.seen.Received = seen(e.seen.Received, counted[guard.From(e.number)], bytes, now)
 		report.Hosts[name] = e.seen
 	}
-	report.Drops.Stranger = counted[stranger].Packets
-	if report.Drops.Refused, err = m.guard.refusals(); err != nil {
+	report.Drops.Stranger = counted[guard.Stranger].Packets
+	if report.Drops.Refused, err = m.inside.Refused(); err != nil {
 		return report, err
 	}
 	link, err := m.fabric.nl.LinkByIndex(m.device)
@@ -61,9 +63,27 @@ func seen(before, now channel.Traffic, outer uint64, at time.Time) channel.Traff
 
 // repair puts the host's table back.
 func (m *Module) repair() error {
-	have, err := m.guard.there()
+	have, err := m.guard.There()
 	if err != nil || have {
 		return err
 	}
-	return m.guard.install(m.underlay, m.hosts)
+	return m.install()
+}
+
+// install puts the host's table where it is to be, for all hosts.
+func (m *Module) install() error {
+	var list []guard.Host
+	for _, e := range m.hosts {
+		list = append(list, e.guarded())
+	}
+	return m.guard.Install(names(m.underlay), list)
+}
+
+// names are the devices that have the addresses.
+func names(underlay map[netip.Addr]device) guard.Underlay {
+	list := make(guard.Underlay, len(underlay))
+	for a, d := range underlay {
+		list[a] = d.name
+	}
+	return list
 }

@@ -2,14 +2,11 @@ package vxlan
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
 
-	mdnetlink "github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/routes"
 )
 
 // SetRoutes adds or changes routes; see [channel.Module].
@@ -19,45 +16,29 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 	if err := m.usable(ctx); err != nil {
 		return err
 	}
-	want := make(map[netip.Addr]route, len(list))
+	want := make(map[netip.Addr]routes.Route, len(list))
 	for _, r := range list {
 		e := m.hosts[r.Host]
 		if err := r.Check(e != nil, m.cfg.Prefix4, m.cfg.Prefix6); err != nil {
 			return err
 		}
-		want[r.Addr] = route{e.number, r.State}
+		want[r.Addr] = routes.Route{Nexthop: e.number, State: r.State}
 	}
 	return m.putRoutes(want)
 }
 
-// putRoutes sets routes, and removes those of the same addresses with another state after: no
-// packet finds none.
-func (m *Module) putRoutes(want map[netip.Addr]route) error {
+// putRoutes sets routes, with the room that their hosts have.
+func (m *Module) putRoutes(want map[netip.Addr]routes.Route) error {
 	rooms := make(map[int]int, len(m.hosts))
 	for _, e := range m.hosts {
 		rooms[e.number] = m.room(e)
 	}
-	var put, remove []mdnetlink.Message
 	for a, r := range want {
-		one, err := routeMessage(unix.RTM_NEWROUTE, mdnetlink.Create|mdnetlink.Replace, a, r, rooms[r.number])
-		if err != nil {
-			return err
-		}
-		put = append(put, one)
-		before, ok := m.routes[a]
-		if !ok || before.state == r.state {
-			continue
-		}
-		if one, err = routeMessage(unix.RTM_DELROUTE, 0, a, before, 0); err != nil {
-			return err
-		}
-		remove = append(remove, one)
+		r.Room = rooms[r.Nexthop]
+		want[a] = r
 	}
-	if err := exchange(m.fabric.ns, put, nil); err != nil {
-		return fmt.Errorf("set routes: %w", err)
-	}
-	if err := exchange(m.fabric.ns, remove, unix.ESRCH); err != nil {
-		return fmt.Errorf("remove routes: %w", err)
+	if err := m.table.Set(want, m.routes); err != nil {
+		return err
 	}
 	maps.Copy(m.routes, want)
 	return nil
@@ -78,22 +59,16 @@ func (m *Module) RemoveRoutes(ctx context.Context, list []netip.Addr) error {
 	if err := m.usable(ctx); err != nil {
 		return err
 	}
-	var remove []mdnetlink.Message
+	gone := make(map[netip.Addr]routes.Route)
 	for _, a := range list {
-		r, ok := m.routes[a]
-		if !ok {
-			continue
+		if r, ok := m.routes[a]; ok {
+			gone[a] = r
 		}
-		one, err := routeMessage(unix.RTM_DELROUTE, 0, a, r, 0)
-		if err != nil {
-			return err
-		}
-		remove = append(remove, one)
 	}
-	if err := exchange(m.fabric.ns, remove, unix.ESRCH); err != nil {
-		return fmt.Errorf("remove routes: %w", err)
+	if err := m.table.Remove(gone); err != nil {
+		return err
 	}
-	for _, a := range list {
+	for a := range gone {
 		delete(m.routes, a)
 	}
 	return nil
@@ -112,7 +87,7 @@ func (m *Module) Routes(ctx context.Context) ([]channel.Route, error) {
 	}
 	var list []channel.Route
 	for a, r := range m.routes {
-		list = append(list, channel.Route{Addr: a, Host: names[r.number], State: r.state})
+		list = append(list, channel.Route{Addr: a, Host: names[r.Nexthop], State: r.State})
 	}
 	return list, nil
 }

@@ -37,7 +37,7 @@ func (m *Module) setUnderlay(list []channel.Underlay) error {
 		if err := m.repair(); err != nil {
 			return err
 		}
-		if err := m.guard.setUnderlay(want); err != nil {
+		if err := m.guard.SetUnderlay(names(want)); err != nil {
 			return err
 		}
 	}

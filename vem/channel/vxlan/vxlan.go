@@ -11,20 +11,14 @@
 // endpoints name it, so that all of them change by one message, however many there are. Nothing is
 // learned, and nothing is sent to a multicast group: the hardware address of a host's device comes
 // from the host's name, and its neighbour entry is permanent. One nexthop object is for both
-// families, by a gateway that is an IPv6 address of the link.
-//
-// # A route that is being opened
-//
-// What the slow path writes back looks into a table of its own first, by a rule for packets from
-// its device. Opening routes are there, Open ones in the main table. There they come after those
-// of the fabric: an endpoint of this host is found first.
+// families, by a gateway that is an IPv6 address of the link. Package routes has the routes.
 //
 // # Who can send into the network
 //
 // VXLAN takes packets from anybody. A table of the host's firewall (nftables) lets those in whose
 // outer source is an address of a known host, whose outer destination is one of this host, and
 // that come by an underlay device, and marks them by a priority that no packet has otherwise, see
-// [guard]. A table in the fabric drops what has not got it, and packets whose inside source is an
+// package guard. A table in the fabric drops what has not got it, and packets whose inside source is an
 // endpoint of this host, or no address of the network. So if somebody else flushes the
 // host's firewall no packet gets in, until the daemon has put the table back. Like
 // [channel.Tunnel] it is not encrypted: whoever can send with another host's address as the source
@@ -56,6 +50,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/guard"
+	"github.com/snapctl/snapctl/vem/channel/routes"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -77,14 +73,16 @@ type Module struct {
 	cfg    Config
 	fabric *side
 	host   *side
-	guard  guard
+	guard  guard.Guard  // what lets packets of known hosts in, and counts them
+	inside guard.Inside // and what drops the others
+	table  routes.Table
 
 	mu       sync.Mutex // one change of the kernel's state at a time; nothing waits under it
 	closed   bool
 	device   int // index in the fabric; 0: there is none
 	underlay map[netip.Addr]device
 	hosts    map[string]*entry
-	routes   map[netip.Addr]route
+	routes   map[netip.Addr]routes.Route
 }
 
 // device is an underlay device.
@@ -105,10 +103,9 @@ func (e *entry) addresses() []netip.Addr {
 	return append([]netip.Addr{e.status.Host.Remote}, e.status.Host.Sources...)
 }
 
-// route is a route that is set.
-type route struct {
-	number int // of its host
-	state  channel.State
+// guarded is the host as the guard knows it.
+func (e *entry) guarded() guard.Host {
+	return guard.Host{Number: e.number, Name: e.status.Host.Name, Addresses: e.addresses()}
 }
 
 var _ channel.Module = (*Module)(nil)
@@ -120,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Module, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m := &Module{cfg: cfg, underlay: make(map[netip.Addr]device), hosts: make(map[string]*entry), routes: make(map[netip.Addr]route)}
+	m := &Module{cfg: cfg, underlay: make(map[netip.Addr]device), hosts: make(map[string]*entry), routes: make(map[netip.Addr]routes.Route)}
 	if err := m.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open VXLAN channels of network %s: %w", cfg.Network, err), m.Close())
 	}
@@ -134,7 +131,8 @@ func (m *Module) open() (err error) {
 	if m.host, err = openSide(m.cfg.Host); err != nil {
 		return err
 	}
-	m.guard = guard{cfg: m.cfg, fabric: m.fabric.ns, host: m.host.ns}
+	m.guard, m.inside = newGuard(&m.cfg, m.host.ns), newInside(&m.cfg, m.fabric.ns)
+	m.table = routes.Table{NS: m.fabric.ns, Protocol: protocol, Metric: metric, Opening: openingTable}
 	return m.adopt()
 }
 

@@ -104,10 +104,15 @@ func Forged() []expr.Any {
 }
 
 // Port matches a destination port: tcp dport PORT, udp dport PORT.
-func Port(proto uint8, number uint16) []expr.Any {
+func Port(proto uint8, number uint16) []expr.Any { return port(proto, 2, number) }
+
+// SourcePort matches a source port: tcp sport PORT, udp sport PORT.
+func SourcePort(proto uint8, number uint16) []expr.Any { return port(proto, 0, number) }
+
+func port(proto uint8, offset uint32, number uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Register: 1, Data: []byte{proto}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
 		&expr.Cmp{Register: 1, Data: binary.BigEndian.AppendUint16(nil, number)},
 	}
 }

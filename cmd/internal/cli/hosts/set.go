@@ -13,7 +13,7 @@ import (
 )
 
 // kinds are the kinds of channels that there are, and the choice of the best one.
-var kinds = []string{"auto", "direct", "tunnel", "vxlan"}
+var kinds = []string{"auto", "direct", "tunnel", "vxlan", "wireguard"}
 
 func newSet(s *session.Session) *cobra.Command {
 	var channel string
@@ -24,16 +24,19 @@ func newSet(s *session.Session) *cobra.Command {
 
 --channel says what carries packets between the apps of this host and those of others:
 
-  auto    the best of these that both hosts can make
-  direct  as they are, between hosts on one link, by BPF
-  tunnel  in IP packets (protocols 4 and 41), by BPF
-  vxlan   in UDP packets to port 7077, by the kernel's routes; slower, needs no BPF
+  auto       the best of the next three that both hosts can make
+  direct     as they are, between hosts on one link, by BPF
+  tunnel     in IP packets (protocols 4 and 41), by BPF
+  vxlan      in UDP packets to port 7077, by the kernel's routes; slower, needs no BPF
+  wireguard  encrypted, in UDP packets to a port from 7100 to 7199: for a network between hosts
+             that is not trusted; very slow where the kernel has no WireGuard
 
 A host that has no BPF has vxlan without being told. Of two hosts it is enough that one is
 told: the other one goes along if it is on auto. If it is to have another kind the channel
 stays what it is, and this command says so: once that channel is down, it does not come up
 again before the two agree.`,
 		Example: `  snapctl host set --channel vxlan
+  snapctl host set --channel wireguard
   snapctl host set --channel auto`,
 		Args:              session.Exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -48,7 +51,7 @@ again before the two agree.`,
 			return s.Print(output.NewHostDetail(h))
 		}),
 	}
-	cmd.Flags().Var(value.One(&channel, "KIND", value.Word(kinds...)), "channel", "kind of all channels to other hosts: auto, direct, tunnel or vxlan")
+	cmd.Flags().Var(value.One(&channel, "KIND", value.Word(kinds...)), "channel", "kind of all channels to other hosts: auto, direct, tunnel, vxlan or wireguard")
 	session.CompleteFlag(cmd, "channel", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
