@@ -18,12 +18,13 @@ package userspace
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
+	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
@@ -44,11 +45,16 @@ func Run(ctx context.Context, mtu int, log *slog.Logger) error {
 	defer socket.Close() //nolint:errcheck // the process ends
 	t, _, err := tun.CreateUnmonitoredTUNFromFD(tunDescriptor)
 	if err != nil {
-		return errors.Join(fmt.Errorf("take TUN: %w", err))
+		return fmt.Errorf("take TUN: %w", err)
 	}
+	few := rate.NewLimiter(rate.Every(time.Minute), 20) // each packet may have something to say
 	d := device.NewDevice(fixed{t, mtu}, conn.NewDefaultBind(), &device.Logger{
 		Verbosef: device.DiscardLogf,
-		Errorf:   func(format string, args ...any) { log.ErrorContext(ctx, fmt.Sprintf(format, args...)) },
+		Errorf: func(format string, args ...any) {
+			if few.Allow() {
+				log.ErrorContext(ctx, "WireGuard", slog.String("error", fmt.Sprintf(format, args...)))
+			}
+		},
 	})
 	defer d.Close()
 	d.DisableSomeRoamingForBrokenMobileSemantics()
