@@ -146,30 +146,3 @@ func TestHosts(t *testing.T) {
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 	hs.unharmed(ctx, mesh)
 }
-
-// TestHostsByChance draws what goes wrong, and what the hosts do meanwhile.
-func TestHostsByChance(t *testing.T) {
-	rounds, random := rounds(t, 5), seeded(t)
-	hs := newHosts(t, "alpha", "beta", "gamma")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute+time.Duration(rounds)*30*time.Second)
-	defer cancel()
-	mesh := hs.everyone()
-	for range rounds {
-		d, err := hs.net.Disturb(ctx, random)
-		qt.Assert(t, qt.IsNil(err))
-		w := hs.worlds[random.IntN(len(hs.worlds))]
-		did := "sleeps"
-		if random.IntN(2) == 0 {
-			w.Hibernate("peer")
-		} else {
-			did = "loses its daemon"
-			qt.Assert(t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
-			w.Dial()
-		}
-		t.Logf("%v, and %s %s", d, w.Name(), did)
-		w.pause(random, 300*time.Millisecond)
-		qt.Assert(t, qt.IsNil(d.End(ctx)))
-		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)), qt.Commentf("after: %v, and %s %s", d, w.Name(), did))
-	}
-	hs.unharmed(ctx, mesh)
-}

@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/testenv/peer"
+	"github.com/snapctl/snapctl/testenv/traffic"
+)
+
+// ordeal is what may happen to a host of an installation, or be done there, while its apps talk.
+type ordeal struct {
+	what string
+	do   func(ctx context.Context, hs *hosts, w *World, random *rand.Rand)
+}
+
+var ordeals = []ordeal{
+	{"has its app sleep", func(_ context.Context, _ *hosts, w *World, _ *rand.Rand) { w.Hibernate("peer-" + w.Name()) }},
+	{"loses its daemon", func(ctx context.Context, hs *hosts, w *World, _ *rand.Rand) {
+		qt.Assert(hs.t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
+		w.Dial()
+	}},
+	{"loses its part of the directory", func(_ context.Context, hs *hosts, w *World, _ *rand.Rand) {
+		for _, pid := range hs.directories(w) {
+			qt.Check(hs.t, qt.IsNil(syscall.Kill(pid, syscall.SIGKILL)))
+		}
+	}},
+	{"has its part of the directory stand still", func(_ context.Context, hs *hosts, w *World, random *rand.Rand) {
+		pids := hs.directories(w)
+		for _, pid := range pids {
+			qt.Check(hs.t, qt.IsNil(syscall.Kill(pid, syscall.SIGSTOP)))
+		}
+		w.pause(random, time.Second)
+		for _, pid := range pids {
+			qt.Check(hs.t, qt.IsNil(syscall.Kill(pid, syscall.SIGCONT)))
+		}
+	}},
+	{"takes its channels down", func(_ context.Context, hs *hosts, w *World, _ *rand.Rand) {
+		hs.ok(w, "vem", "channels", "down", "--all")
+	}},
+	{"has channels of another kind", func(_ context.Context, hs *hosts, w *World, random *rand.Rand) {
+		kinds := []string{"auto", "direct", "tunnel", "vxlan"}
+		w.CLI("host", "set", "--channel", kinds[random.IntN(len(kinds))]) // fails if the other host has chosen otherwise
+	}},
+}
+
+// directories are the processes of a host's members of the directory: those whose folder is the
+// host's.
+func (hs *hosts) directories(w *World) (pids []int) {
+	hs.t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	qt.Assert(hs.t, qt.IsNil(err))
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err != nil { // it has ended
+			continue
+		}
+		args := strings.Split(string(line), "\x00")
+		if filepath.Base(args[0]) != "snapctl-directory" || !strings.Contains(string(line), w.StateDir()) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		qt.Assert(hs.t, qt.IsNil(err))
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// TestInstallationByChance draws what goes wrong on the underlay, and what happens to hosts
+// meanwhile, while many connections and flows go between apps of all hosts.
+func TestInstallationByChance(t *testing.T) {
+	rounds, random := rounds(t, 6), seeded(t)
+	names, connections, flows := []string{"alpha", "beta", "gamma"}, 4, 1
+	if rounds >= 100 {
+		names, connections, flows = append(names, "delta", "epsilon"), 8, 2 // 160 connections, 40 flows
+	}
+	hs := newInstallation(t, names...)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(rounds)*30*time.Second)
+	defer cancel()
+	qt.Check(t, qt.HasLen(hs.directories(hs.worlds[0]), 1))
+	var members []traffic.Member
+	for i := range hs.worlds {
+		members = append(members, hs.endpoint(i))
+	}
+	mesh, err := traffic.Start(ctx, traffic.Plan{
+		Members: members, Pairs: traffic.Everyone(members, connections, flows), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
+	})
+	qt.Assert(t, qt.IsNil(err))
+	for range rounds {
+		d, err := hs.net.Disturb(ctx, random)
+		qt.Assert(t, qt.IsNil(err))
+		w, o := hs.worlds[random.IntN(len(hs.worlds))], ordeals[random.IntN(len(ordeals))]
+		t.Logf("%v, and %s %s", d, w.Name(), o.what)
+		o.do(ctx, hs, w, random)
+		w.pause(random, 500*time.Millisecond)
+		qt.Assert(t, qt.IsNil(d.End(ctx)))
+		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)), qt.Commentf("after: %v, and %s %s", d, w.Name(), o.what))
+	}
+	hs.unharmed(ctx, mesh)
+}
