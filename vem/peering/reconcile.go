@@ -73,7 +73,8 @@ func (n *Network) learn(ctx context.Context, l *link, r message.Route) error {
 	if o, err := n.p.opt.Owners.Owner(ctx, n.name, r.Address); err == nil && o.Host != l.host && o.Epoch >= r.Epoch {
 		return nil
 	}
-	return n.setRoute(ctx, l, r.Address, route{r.Epoch, channel.Open})
+	// Its first packet opens it: one that waits in the slow path is not overtaken.
+	return n.setRoute(ctx, l, r.Address, route{r.Epoch, channel.Opening})
 }
 
 // Counters implements [control.Channels].

@@ -267,8 +267,18 @@ func (h *host) channels() map[string]channel.Status {
 // reaches tells to which host packets for an endpoint go, "" if to none.
 func (h *host) reaches(a netip.Addr) string {
 	h.w.t.Helper()
+	if h.routes()[a].State != channel.Open {
+		return ""
+	}
+	return h.knows(a)
+}
+
+// knows tells to which host packets for an endpoint go that has a route, be it for what waited in
+// the slow path alone.
+func (h *host) knows(a netip.Addr) string {
+	h.w.t.Helper()
 	r, ok := h.routes()[a]
-	if !ok || r.State != channel.Open {
+	if !ok {
 		return ""
 	}
 	to := h.channels()[r.Host].Host
