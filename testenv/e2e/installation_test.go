@@ -54,9 +54,9 @@ func (hs *hosts) join() {
 	for i, w := range hs.worlds {
 		_, err := w.Install(hs.t.Context(), "snapctl-directory")
 		qt.Assert(hs.t, qt.IsNil(err))
-		at := hs.eth0[i].Addr4().String()
+		at := []string{"--address", hs.eth0[i].Addr4().String(), "--address", hs.eth1[i].Addr4().String() + ",priority=10"}
 		if i == 0 {
-			hs.ok(w, "host", "init", "--address", at)
+			hs.ok(w, append([]string{"host", "init"}, at...)...)
 			continue
 		}
 		var invitation struct {
@@ -64,7 +64,7 @@ func (hs *hosts) join() {
 		}
 		r := hs.ok(hs.worlds[0], "host", "invite", "-o", "json")
 		qt.Assert(hs.t, qt.IsNil(json.Unmarshal([]byte(r.Stdout), &invitation)))
-		hs.ok(w, "host", "join", hs.eth0[0].Addr4().String(), invitation.Token, "--address", at)
+		hs.ok(w, append([]string{"host", "join", hs.eth0[0].Addr4().String(), invitation.Token}, at...)...)
 	}
 }
 
@@ -86,8 +86,44 @@ func (hs *hosts) endpoint(i int) traffic.Member {
 	return traffic.Member{Name: w.Name(), Addr: netip.MustParseAddr(a.GetEndpoint()), Via: w}
 }
 
+// leavesNetwork cuts the network that all channels go over: they take the other one.
+func (hs *hosts) leavesNetwork(ctx context.Context, mesh *traffic.Mesh) {
+	hs.t.Helper()
+	hs.used(ctx, hs.eth0)
+	for _, p := range hs.eth0 {
+		qt.Assert(hs.t, qt.IsNil(p.Cut(underlay.Both)))
+	}
+	hs.used(ctx, hs.eth1)
+	qt.Assert(hs.t, qt.IsNil(mesh.Progress(ctx)))
+	for _, p := range hs.eth0 {
+		qt.Assert(hs.t, qt.IsNil(p.Mend(underlay.Both)))
+	}
+	qt.Assert(hs.t, qt.IsNil(mesh.Progress(ctx)))
+}
+
+// used waits until the first host's channels to all others go from a port of these.
+func (hs *hosts) used(ctx context.Context, ports []*underlay.Port) {
+	hs.t.Helper()
+	for i := 1; i < len(hs.worlds); i++ {
+		var shown struct {
+			Ways []struct {
+				Address, Device, Remote, State string
+				Used                           bool
+			}
+		}
+		for is := false; !is; {
+			qt.Assert(hs.t, qt.IsNil(ctx.Err()), qt.Commentf("%+v", shown))
+			r := hs.ok(hs.worlds[0], "host", "show", hs.worlds[i].Name(), "-o", "json")
+			qt.Assert(hs.t, qt.IsNil(json.Unmarshal([]byte(r.Stdout), &shown)))
+			for _, w := range shown.Ways {
+				is = is || w.Used && w.State == "up" && w.Device == ports[0].Device() && w.Remote == ports[i].Addr4().String()
+			}
+		}
+	}
+}
+
 // TestInstallation has apps of three hosts talk to one another by their virtual addresses, while
-// they sleep, daemons are killed, and the network is divided.
+// a network fails, they sleep, daemons are killed, and all networks are divided.
 func TestInstallation(t *testing.T) {
 	hs := newInstallation(t, "alpha", "beta", "gamma")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -111,6 +147,7 @@ func TestInstallation(t *testing.T) {
 	hs.shown()
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 
+	hs.leavesNetwork(ctx, mesh)
 	alpha, beta, gamma := hs.worlds[0], hs.worlds[1], hs.worlds[2]
 	beta.Hibernate("peer-beta")
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts

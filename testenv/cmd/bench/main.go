@@ -114,6 +114,7 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"fabric", fabric},
 		{"channel", channels},
 		{"channel/first-packet", firstPacket},
+		{"channel/failover", failover},
 		{"directory", fleet.Measure},
 	} {
 		if err := bm.run(ctx, b); err != nil {
