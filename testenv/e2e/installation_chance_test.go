@@ -18,13 +18,13 @@ import (
 	"github.com/snapctl/snapctl/testenv/traffic"
 )
 
-// ordeal is what may happen to a host of an installation, or be done there, while its apps talk.
-type ordeal struct {
+// mishap is what may happen to a host of an installation, or be done there, while its apps talk.
+type mishap struct {
 	what string
 	do   func(ctx context.Context, hs *hosts, w *World, random *rand.Rand)
 }
 
-var ordeals = []ordeal{
+var mishaps = []mishap{
 	{"has its app sleep", func(_ context.Context, _ *hosts, w *World, _ *rand.Rand) { w.Hibernate("peer-" + w.Name()) }},
 	{"loses its daemon", func(ctx context.Context, hs *hosts, w *World, _ *rand.Rand) {
 		qt.Assert(hs.t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGKILL, host.Daemon{})))
@@ -99,7 +99,7 @@ func TestInstallationByChance(t *testing.T) {
 	for range rounds {
 		d, err := hs.net.Disturb(ctx, random)
 		qt.Assert(t, qt.IsNil(err))
-		w, o := hs.worlds[random.IntN(len(hs.worlds))], ordeals[random.IntN(len(ordeals))]
+		w, o := hs.worlds[random.IntN(len(hs.worlds))], mishaps[random.IntN(len(mishaps))]
 		t.Logf("%v, and %s %s", d, w.Name(), o.what)
 		o.do(ctx, hs, w, random)
 		w.pause(random, 500*time.Millisecond)
