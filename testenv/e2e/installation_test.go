@@ -87,13 +87,15 @@ func (hs *hosts) endpoint(i int) traffic.Member {
 }
 
 // leavesNetwork cuts the network that all channels go over: they take the other one.
-func (hs *hosts) leavesNetwork(ctx context.Context, mesh *traffic.Mesh) {
+func (hs *hosts) leavesNetwork(mesh *traffic.Mesh) {
 	hs.t.Helper()
-	hs.used(ctx, hs.eth0)
+	ctx, cancel := context.WithTimeout(hs.t.Context(), 2*time.Minute)
+	defer cancel()
+	hs.used(hs.eth0)
 	for _, p := range hs.eth0 {
 		qt.Assert(hs.t, qt.IsNil(p.Cut(underlay.Both)))
 	}
-	hs.used(ctx, hs.eth1)
+	hs.used(hs.eth1)
 	qt.Assert(hs.t, qt.IsNil(mesh.Progress(ctx)))
 	for _, p := range hs.eth0 {
 		qt.Assert(hs.t, qt.IsNil(p.Mend(underlay.Both)))
@@ -102,8 +104,10 @@ func (hs *hosts) leavesNetwork(ctx context.Context, mesh *traffic.Mesh) {
 }
 
 // used waits until the first host's channels to all others go from a port of these.
-func (hs *hosts) used(ctx context.Context, ports []*underlay.Port) {
+func (hs *hosts) used(ports []*underlay.Port) {
 	hs.t.Helper()
+	ctx, cancel := context.WithTimeout(hs.t.Context(), time.Minute)
+	defer cancel()
 	for i := 1; i < len(hs.worlds); i++ {
 		var shown struct {
 			Ways []struct {
@@ -147,7 +151,7 @@ func TestInstallation(t *testing.T) {
 	hs.shown()
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 
-	hs.leavesNetwork(ctx, mesh)
+	hs.leavesNetwork(mesh)
 	alpha, beta, gamma := hs.worlds[0], hs.worlds[1], hs.worlds[2]
 	beta.Hibernate("peer-beta")
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts
