@@ -116,8 +116,9 @@ func TestNobody(t *testing.T) {
 	w.echo(c, "hello")
 }
 
-// opened waits until all routes that there are, and one at least, are open.
-func (p *place) opened() {
+// opened waits until the way to an address of another host's app is open for all packets. Others
+// that the host was told of open when they are used.
+func (p *place) opened(to netip.Addr) {
 	t := p.w.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -129,7 +130,7 @@ func (p *place) opened() {
 			qt.Assert(t, qt.IsNil(err))
 			all = append(all, list...)
 		}
-		if len(all) > 0 && !slices.ContainsFunc(all, func(r channel.Route) bool { return r.State != channel.Open }) {
+		if slices.ContainsFunc(all, func(r channel.Route) bool { return r.Addr == to && r.State == channel.Open }) {
 			return
 		}
 		qt.Assert(t, qt.IsNil(ctx.Err()), qt.Commentf("%+v", all))
@@ -147,8 +148,8 @@ func TestRestart(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	defer c.Close()
 	w.echo(c, "before")
-	for _, p := range []*place{w.alpha, w.beta} {
-		p.opened() // what has no open way yet waits for the next daemon
+	for p, to := range map[*place]app{w.alpha: b, w.beta: a} { // in any order
+		p.opened(to.ep.Addr4) // what has no open way yet waits for the next daemon
 		p.leave()
 		w.echo(c, "without "+p.h.Name())
 		p.open()

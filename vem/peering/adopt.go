@@ -15,25 +15,34 @@ const adopted = "~"
 // Their generations and epochs are not known: whatever anybody says of them next is newer, since
 // no host has a name that comes after the one that stands there for it.
 func (n *Network) adopt(ctx context.Context) error {
-	for _, m := range n.modules {
-		hosts, err := m.Hosts(ctx)
-		if err != nil {
-			return err
-		}
-		routes, err := m.Routes(ctx)
-		if err != nil {
-			return err
-		}
-		for _, r := range routes {
-			// What was opening never was open: its packets wait, or come again.
-			if r.State != channel.Open {
-				continue
+	for _, state := range []channel.State{channel.Open, channel.Opening} {
+		for _, m := range n.modules {
+			if err := n.adoptRoutes(ctx, m, state); err != nil {
+				return err
 			}
-			l, s := n.link(r.Host), hosts[r.Host]
-			if l.channel != nil && n.kinds[l.channel.Module].Module != m {
-				continue // it was changing from one module to another: the first one's routes are used
-			}
-			l.routes[r.Addr] = route{state: r.State}
+		}
+	}
+	return n.adoptChanges(ctx)
+}
+
+// adoptRoutes takes up the routes of one state that a module has. Open ones come first: by these
+// is known which channels are up, and of which module. One that is opening in a channel that is
+// not up never was open: its packets wait, or come again.
+func (n *Network) adoptRoutes(ctx context.Context, m channel.Module, state channel.State) error {
+	hosts, err := m.Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	routes, err := m.Routes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		l, s := n.link(r.Host), hosts[r.Host]
+		switch {
+		case r.State != state, l.channel == nil && state == channel.Opening:
+			continue
+		case l.channel == nil:
 			l.version = version{generation: 1, by: adopted}
 			l.channel = &message.Channel{
 				Generation: l.version.generation,
@@ -41,9 +50,12 @@ func (n *Network) adopt(ctx context.Context) error {
 				Parameters: s.Host.Parameters,
 			}
 			l.last = *l.channel
+		case n.kinds[l.channel.Module].Module != m:
+			continue // it was changing from one module to another: the first one's routes are used
 		}
+		l.routes[r.Addr] = route{state: r.State}
 	}
-	return n.adoptChanges(ctx)
+	return nil
 }
 
 // adoptChanges notes by which modules packets are still let in that a channel has changed from, or

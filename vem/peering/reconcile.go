@@ -64,8 +64,13 @@ func (n *Network) merge(ctx context.Context, host string, theirs message.Table, 
 // learn takes over a route to an endpoint that the other host says it has. The caller has the
 // link's turn.
 func (n *Network) learn(ctx context.Context, l *link, r message.Route) error {
-	if now, ok := n.route(l, r.Address); ok && now.epoch >= r.Epoch {
-		return nil
+	// Its first packet opens it: one that waits in the slow path is not overtaken.
+	state := channel.Opening
+	if now, ok := n.route(l, r.Address); ok {
+		if now.epoch >= r.Epoch {
+			return nil
+		}
+		state = now.state
 	}
 	if _, ours := n.p.opt.Locals.Epoch(n.name, r.Address); ours {
 		return nil
@@ -73,8 +78,7 @@ func (n *Network) learn(ctx context.Context, l *link, r message.Route) error {
 	if o, err := n.p.opt.Owners.Owner(ctx, n.name, r.Address); err == nil && o.Host != l.host && o.Epoch >= r.Epoch {
 		return nil
 	}
-	// Its first packet opens it: one that waits in the slow path is not overtaken.
-	return n.setRoute(ctx, l, r.Address, route{r.Epoch, channel.Opening})
+	return n.setRoute(ctx, l, r.Address, route{r.Epoch, state})
 }
 
 // Counters implements [control.Channels].
