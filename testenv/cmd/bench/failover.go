@@ -14,8 +14,10 @@ import (
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/vem/netns"
-	"github.com/snapctl/snapctl/vem/probe"
 )
+
+// probeInterval is how often a daemon probes the ways to other hosts.
+const probeInterval = time.Second
 
 // failover measures how long nothing comes from an app of another host after a cable was pulled,
 // whose devices stay up, until it comes over another one.
@@ -47,7 +49,7 @@ func failover(ctx context.Context, b *rig.Bench) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	b.Report.Add(report.Row{
-		Name: name, Unit: "ms", Ours: report.Median(pauses), Other: rig.MS(probe.DefaultInterval), OtherName: "the interval of probes", Goal: 3,
+		Name: name, Unit: "ms", Ours: report.Median(pauses), Other: rig.MS(probeInterval), OtherName: "the interval of probes", Goal: 3,
 	})
 	return nil
 }
@@ -89,13 +91,13 @@ func (f flow) pauses(ctx context.Context, cables []*host.Link, times int) (list 
 		if err := f.ready(ctx, pulled, other); err != nil {
 			return nil, err
 		}
-		if _, err := gap(ctx, l, 2*probe.DefaultInterval+rand.N(probe.DefaultInterval)); err != nil { // at any moment between two probes
+		if _, err := gap(ctx, l, 2*probeInterval+rand.N(probeInterval)); err != nil { // at any moment between two probes
 			return nil, err
 		}
 		if err := pulled.Cut(); err != nil {
 			return nil, err
 		}
-		longest, err := gap(ctx, l, 6*probe.DefaultInterval)
+		longest, err := gap(ctx, l, 6*probeInterval)
 		if err != nil {
 			return nil, err
 		}
