@@ -36,13 +36,18 @@ func failover(ctx context.Context, b *rig.Bench) error {
 		if err != nil {
 			return err
 		}
-		_, err = inApp(from, func(ns *netns.NS) (time.Duration, error) {
-			return inApp(to, func(other *netns.NS) (time.Duration, error) {
-				f := flow{alpha: alpha, from: ns, to: other, at: netip.AddrPortFrom(netip.MustParseAddr(to.GetEndpoint()), 9)}
-				pauses, err = f.pauses(ctx, cables, b.Passes)
-				return 0, err
-			})
-		})
+		inside, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", from.GetPid()))
+		if err != nil {
+			return err
+		}
+		defer inside.Close()
+		other, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", to.GetPid()))
+		if err != nil {
+			return err
+		}
+		defer other.Close()
+		f := flow{alpha: alpha, from: inside, to: other, at: netip.AddrPortFrom(netip.MustParseAddr(to.GetEndpoint()), 9)}
+		pauses, err = f.pauses(ctx, cables, b.Passes)
 		return errors.Join(err, alpha.Remove(ctx, "client"), beta.Remove(ctx, "server"))
 	})
 	if err != nil {
