@@ -1,4 +1,6 @@
-package main
+// Package failover measures what a pulled cable between two hosts does to what their apps say to each
+// other.
+package failover
 
 import (
 	"context"
@@ -19,9 +21,9 @@ import (
 // probeInterval is how often a daemon probes the ways to other hosts.
 const probeInterval = time.Second
 
-// failover measures how long nothing comes from an app of another host after a cable was pulled,
+// Measure measures how long nothing comes from an app of another host after a cable was pulled,
 // whose devices stay up, until it comes over another one.
-func failover(ctx context.Context, b *rig.Bench) error {
+func Measure(ctx context.Context, b *rig.Bench) error {
 	const name = "channel/failover"
 	if !b.Wants(name) {
 		return nil
