@@ -38,7 +38,7 @@ type Options struct {
 	Boot    string // another one after the host was started again
 	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
 	ProbeInterval time.Duration
-	// WireGuard is what channels of that kind need, but for the secret.
+	// WireGuard is what channels of that kind need, but for the secret and the log.
 	WireGuard wireguard.Local
 	Local     Networks
 	// Share has other hosts share all networks of this host that are not private, see IsPrivate,
@@ -206,6 +206,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		return err
 	}
 	encrypted := i.opt.WireGuard
+	encrypted.LogPath = filepath.Join(i.opt.Dir, "wireguard.log")
 	if encrypted.Secret, err = wireguard.LoadSecret(filepath.Join(i.opt.Dir, "wireguard")); err != nil {
 		p.peers.Close()
 		return err

@@ -56,7 +56,7 @@ func (p *process) leave() {
 // socket at which it is configured. If this process dies right after, the next one finds it by that
 // socket. It stays in this process's cgroup: under systemd the daemon's unit needs KillMode=process.
 func (m *Module) spawn(ctx context.Context) error {
-	log, err := os.OpenFile(m.cfg.Local.LogPath, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	log, err := openLog(m.cfg.Local.LogPath)
 	if err != nil {
 		return err
 	}
@@ -83,6 +83,18 @@ func (m *Module) spawn(ctx context.Context) error {
 	}
 	go func() { _ = cmd.Wait() }() // has it leave the list of processes, whenever it ends
 	return nil
+}
+
+// maxLog is after how many bytes the log of the processes is begun anew when one is started.
+const maxLog = 1 << 20
+
+func openLog(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
+		if err := os.Truncate(path, 0); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 // listen opens the socket of a process, with mode 0600. What an earlier one left is replaced.

@@ -47,7 +47,7 @@ func Run(ctx context.Context, mtu int, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("take TUN: %w", err)
 	}
-	few := rate.NewLimiter(rate.Every(time.Minute), 20) // each packet may have something to say
+	few := rate.NewLimiter(rate.Every(10*time.Minute), 20) // each packet may have something to say
 	d := device.NewDevice(fixed{t, mtu}, conn.NewDefaultBind(), &device.Logger{
 		Verbosef: device.DiscardLogf,
 		Errorf: func(format string, args ...any) {
