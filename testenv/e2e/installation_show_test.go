@@ -107,5 +107,5 @@ func (hs *hosts) diagnosed(w *World) {
 }
 
 var hostChecks = []string{
-	"installation", "control-port", "hosts", "directory", "directory-ports", "underlay", "clocks", "versions", "certificate", "bpf", "reached-apps",
+	"installation", "control-port", "hosts", "directory", "directory-ports", "underlay", "clocks", "versions", "certificate", "bpf", "wireguard", "reached-apps",
 }

@@ -34,7 +34,7 @@ func (i *Installation) Checkup(ctx context.Context) []overview.Check {
 	defer cancel()
 	f := &overview.Facts{
 		Now: time.Now(), Host: id.Host(), Installation: string(id.Installation()), Version: i.opt.Version,
-		Certificate: id.Expires(), RenewAt: id.RenewAt(), BPF: programs(),
+		Certificate: id.Expires(), RenewAt: id.RenewAt(), Kernel: overview.KernelFacts{BPF: programs()},
 		NeedsMTU: fabric.DefaultMTU + ipv6Header, MaxSkew: trust.MaxSkew,
 	}
 	p, err := i.running()
@@ -42,6 +42,7 @@ func (i *Installation) Checkup(ctx context.Context) []overview.Check {
 		f.Idle = err
 		return overview.Checkup(f)
 	}
+	f.Kernel.WireGuard = p.mesh.Unencrypted(ctx)
 	var at []string
 	for _, text := range i.DirectoryURLs() {
 		if u, err := url.Parse(text); err == nil {

@@ -71,6 +71,25 @@ func (m *Mesh) Kinds() []channel.Kind {
 	return list
 }
 
+// Unencrypted tells why it is a process that encrypts for channels of this host, and not the kernel;
+// nil if that does, or no channel is encrypted nor to be.
+func (m *Mesh) Unencrypted(ctx context.Context) error {
+	m.mu.Lock()
+	used := m.only == channel.WireGuard
+	m.mu.Unlock()
+	all, err := m.peering.Channels(ctx)
+	if err != nil {
+		return nil // what fails there is told elsewhere
+	}
+	for _, c := range all {
+		used = used || c.Channel.Module == channel.WireGuard.String()
+	}
+	if !used {
+		return nil
+	}
+	return wireguard.Kernel()
+}
+
 // makes tells whether a network makes channels of a kind.
 func (n *Network) makes(kind string) bool {
 	return slices.ContainsFunc(n.modules, func(m channel.Module) bool {

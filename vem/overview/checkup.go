@@ -27,8 +27,8 @@ type Facts struct {
 	Directory    DirectoryFacts
 	Certificate  time.Time // when it ends
 	RenewAt      time.Time // when it is renewed
-	BPF          error     // why packets can't be carried by programs; nil: they can
-	Unreached    []string  // why other hosts don't reach apps of this one
+	Kernel       KernelFacts
+	Unreached    []string // why other hosts don't reach apps of this one
 
 	NeedsMTU int           // bytes of the underlay that a full-size packet of an app takes, at most
 	MaxSkew  time.Duration // how far clocks may differ before certificates are refused
@@ -55,6 +55,12 @@ type Neighbour struct {
 	HostHealth
 }
 
+// KernelFacts are what this host's kernel can't do.
+type KernelFacts struct {
+	BPF       error // why packets can't be carried by programs; nil: they can
+	WireGuard error // why it can't encrypt packets of channels; nil: it can, or none are to be
+}
+
 // DirectoryFacts are how it stands with the directory.
 type DirectoryFacts struct {
 	Ports  []Port        // of its members
@@ -75,7 +81,7 @@ func Checkup(f *Facts) []Check {
 	return append(checks,
 		named("control-port", f.ports()), named("hosts", f.neighbours()), named("directory", f.directory()), named("directory-ports", f.directoryPorts()),
 		named("underlay", f.underlay()), named("clocks", f.clocks()), named("versions", f.versions()), named("certificate", f.certificate()),
-		named("bpf", f.bpf()), named("reached-apps", f.unreached()),
+		named("bpf", f.bpf()), named("wireguard", f.wireguard()), named("reached-apps", f.unreached()),
 	)
 }
 
@@ -257,10 +263,17 @@ func (f *Facts) certificate() verdict {
 }
 
 func (f *Facts) bpf() verdict {
-	if f.BPF != nil {
-		return failed("use Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_ACT, and start snapctld with CAP_BPF and CAP_NET_ADMIN", "no packet can go to another host: %s", f.BPF)
+	if f.Kernel.BPF != nil {
+		return warning("use Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_ACT, and start snapctld with CAP_BPF and CAP_NET_ADMIN", "channels to other hosts are VXLAN, which is slower: %s", f.Kernel.BPF)
 	}
 	return fine("the kernel takes the programs that carry packets between hosts")
+}
+
+func (f *Facts) wireguard() verdict {
+	if f.Kernel.WireGuard != nil {
+		return warning("use a kernel with CONFIG_WIREGUARD (Linux 5.6 or newer); or, if you trust the network between hosts, snapctl host set --channel auto on the hosts that are set to wireguard", "channels are encrypted by a process, which carries about a twentieth of what the network does, and takes much of a processor for that: %s", f.Kernel.WireGuard)
+	}
+	return fine("no process has to encrypt for channels")
 }
 
 func (f *Facts) unreached() verdict {

@@ -54,7 +54,8 @@ func TestCheckup(t *testing.T) {
 		"no common version":   {func(f *Facts) { f.Hosts[0].Control = Control{Err: gone, Incompatible: true} }, "versions", Failed, "connection refused"},
 		"an old certificate":  {func(f *Facts) { f.Certificate = noon }, "certificate", Failed, "ended at 2026-11-30 12:00:00 UTC"},
 		"a late renewal":      {func(f *Facts) { f.RenewAt = noon.AddDate(0, 0, -2) }, "certificate", Warning, "should have been renewed at 2026-11-28"},
-		"no BPF":              {func(f *Facts) { f.BPF = gone }, "bpf", Failed, "no packet can go"},
+		"no BPF":              {func(f *Facts) { f.Kernel.BPF = gone }, "bpf", Warning, "channels to other hosts are VXLAN"},
+		"no WireGuard":        {func(f *Facts) { f.Kernel.WireGuard = gone }, "wireguard", Warning, "channels are encrypted by a process"},
 		"a name that is gone": {func(f *Facts) { f.Unreached = []string{"app web is on host b"} }, "reached-apps", Warning, "all apps of this one: app web"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -82,6 +83,8 @@ func (m *Module) spawn(ctx context.Context) error {
 		return fmt.Errorf("start process that does WireGuard: %w", err)
 	}
 	go func() { _ = cmd.Wait() }() // has it leave the list of processes, whenever it ends
+	m.cfg.Log.WarnContext(ctx, "a process encrypts for channels, which is slow, since the kernel has no WireGuard",
+		slog.String("network", m.cfg.Network), slog.Int("pid", cmd.Process.Pid))
 	return nil
 }
 
