@@ -52,7 +52,7 @@ var mishaps = []mishap{
 		for _, other := range hs.worlds { // two hosts that are to have different kinds have none
 			hs.set(other, "auto")
 		}
-		kinds := []string{"auto", "direct", "tunnel", "vxlan"}
+		kinds := []string{"auto", "direct", "tunnel", "vxlan", "wireguard"}
 		hs.set(w, kinds[random.IntN(len(kinds))])
 	}},
 }

@@ -171,7 +171,8 @@ func TestInstallation(t *testing.T) {
 		w.Dial()
 	}
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
-	carry("auto")
+	hs.set(beta, "auto")
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 
 	qt.Assert(t, qt.IsNil(hs.net.Partition(underlay.Group{alpha.Host}, underlay.Group{beta.Host, gamma.Host})))
 	gamma.Hibernate("peer-gamma")
