@@ -26,6 +26,8 @@ type Claim struct {
 	Ports            []Port
 	// Spare is nil, or how the endpoint can be had by somebody else.
 	Spare *Spare
+	// Host says that the endpoint is this host's own, see [Manager.Reside].
+	Host bool
 }
 
 // Spare is an endpoint that nobody uses yet. If an app asks for its address, or no other

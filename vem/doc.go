@@ -58,7 +58,9 @@
 //	probe      which ways between hosts work, and how large packets they carry
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
 //	mesh       connects the networks of this host with those of others, by the three above
+//	gateway    traffic with what is no endpoint: hosts themselves, published ports, other machines
 //	overview   what people are shown of all this
+//	resolve    who has an endpoint, as far as a host knows
 //	installation  what of all this runs as long as the daemon does
 //
 // Nothing of vem knows of snapshots or templates: the VEM states its own

@@ -69,6 +69,7 @@ type Manager struct {
 	numbered  int                      // the highest number of an address space that was made
 	strays    map[string][]holder.Item // sockets of apps that are not known
 	sharing   Sharing                  // nil: this host is alone
+	gateway   fabric.Gateway           // see SetGateway
 }
 
 // Open returns a manager without endpoints. It makes the default network's address space if

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,8 @@ type Fabric interface {
 	Rejoin(ctx context.Context, ep fabric.Endpoint, ns *netns.NS) error
 	Detach(ctx context.Context, ep fabric.Endpoint) error
 	SetPublications(ctx context.Context, list []fabric.Publication) error
+	SetSelf(ctx context.Context, a4, a6 netip.Addr) error
+	SetGateway(g fabric.Gateway) error
 	Delete(ctx context.Context) error
 	Close() error
 }
@@ -41,14 +44,16 @@ type network struct {
 	fabric   Fabric // nil: not open. Whoever is one of users may read it
 	users    int    // operations that use the fabric
 
-	publishing sync.Mutex // held from reading what is published to telling the fabric
-	told       []fabric.Publication
-	toldAny    bool // told is what the fabric that is open was told last
+	publishing  sync.Mutex // held from reading what is published to telling the fabric
+	told        []fabric.Publication
+	toldGateway fabric.Gateway
+	toldAny     bool // told is what the fabric that is open was told last
 
 	// The manager's mu guards these.
-	space  *address.Space // nil: not known yet
-	shared Share          // nil: no other host shares the network
-	ranges []netip.Prefix // see SetRanges
+	space  *address.Space       // nil: not known yet
+	shared Share                // nil: no other host shares the network
+	ranges []netip.Prefix       // see SetRanges
+	far    []fabric.Publication // see SetFar
 }
 
 // network returns what is known of a network.
@@ -198,27 +203,30 @@ func (m *Manager) inhabited(network string) bool {
 func (m *Manager) publish(ctx context.Context, n *network) error {
 	n.publishing.Lock()
 	defer n.publishing.Unlock()
-	all := m.publications(n.name)
+	all, gateway := m.publications(n)
 	// A transaction of the firewall takes some 10 ms, for one app at a time.
-	if n.toldAny && slices.Equal(n.told, all) {
+	if n.toldAny && slices.Equal(n.told, all) && n.toldGateway.Equal(gateway) {
 		return nil
 	}
 	n.toldAny = false
+	if err := n.fabric.SetGateway(gateway); err != nil { // the network is there, and may have come later
+		m.opt.Log.ErrorContext(ctx, "this host is no gateway of a network", slog.String("network", n.name), slog.Any("error", err))
+	}
 	if err := n.fabric.SetPublications(ctx, all); err != nil {
 		return err
 	}
-	n.told, n.toldAny = all, true
+	n.told, n.toldGateway, n.toldAny = all, gateway, true
 	return nil
 }
 
 // publications are the published ports of the endpoints in a network, always in the same
-// order.
-func (m *Manager) publications(network string) []fabric.Publication {
+// order, and what else the host forwards.
+func (m *Manager) publications(n *network) ([]fabric.Publication, fabric.Gateway) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var all []fabric.Publication
+	all := m.farther(n)
 	for e := range m.endpoints {
-		if !e.present || e.claim.Network != network {
+		if !e.present || e.claim.Network != n.name {
 			continue
 		}
 		for _, p := range e.claim.Ports {
@@ -228,7 +236,7 @@ func (m *Manager) publications(network string) []fabric.Publication {
 	slices.SortFunc(all, func(a, b fabric.Publication) int {
 		return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), strings.Compare(a.Proto, b.Proto), a.HostAddr.Compare(b.HostAddr), a.Addr.Compare(b.Addr))
 	})
-	return all
+	return all, m.gateway
 }
 
 // Addresses tells how many addresses of a network are free, and its IPv4 prefix. The address

@@ -18,6 +18,8 @@ type Share interface {
 	Here(a netip.Addr)
 	// Left tells that an endpoint is on this host no more. It does not wait for other hosts.
 	Left(a netip.Addr)
+	// SetSelf tells which addresses this host itself has in the network.
+	SetSelf(a4, a6 netip.Addr)
 	// Close takes the network out of the installation, before its fabric is removed.
 	Close(ctx context.Context) error
 	// Leave lets go of the network, whose traffic goes on.
@@ -72,6 +74,10 @@ func (m *Manager) share(ctx context.Context, n *network, s address.Space) {
 	if err != nil {
 		m.opt.Log.ErrorContext(ctx, "other hosts can't be reached from a network", slog.String("network", n.name), slog.Any("error", err))
 		return
+	}
+	if e := m.residence(n.name); e != nil {
+		c := e.Claim()
+		share.SetSelf(c.Addr4, c.Addr6)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

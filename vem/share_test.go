@@ -12,6 +12,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/fabric"
 )
 
 // fakeShare notes what it is told.
@@ -46,6 +47,8 @@ func (f *fakeShare) open(_ context.Context, network string, _ Fabric, s address.
 
 func (f *fakeShare) Here(a netip.Addr) { f.note("here " + a.String()) }
 func (f *fakeShare) Left(a netip.Addr) { f.note("left " + a.String()) }
+
+func (f *fakeShare) SetSelf(a4, a6 netip.Addr) { f.note(fmt.Sprintf("self %s %s", a4, a6)) }
 
 func (f *fakeShare) Close(context.Context) error {
 	f.note("close")
@@ -114,4 +117,69 @@ func TestRanges(t *testing.T) {
 	w.SetRanges(DefaultNetwork, nil)
 	qt.Check(t, qt.Equals(w.claim(t, "all", "").Claim().Addr4.String(), "10.77.0.2"))
 	qt.Check(t, qt.HasLen(w.Present(), 0)) // none is attached
+}
+
+// The host itself is in a network that has no app, and stays there.
+func TestReside(t *testing.T) {
+	w := newWorld(t)
+	share := &fakeShare{}
+	qt.Assert(t, qt.IsNil(w.SetSharing(t.Context(), share.open)))
+	w.SetRanges(DefaultNetwork, []netip.Prefix{netip.MustParsePrefix("10.77.1.0/30")})
+	w.host.fail = errors.New("no BPF")
+	_, err := w.Reside(t.Context(), DefaultNetwork, "host:alpha:default", netip.Addr{})
+	qt.Assert(t, qt.ErrorIs(err, w.host.fail))
+	qt.Check(t, qt.HasLen(w.Owners(DefaultNetwork), 0))
+	w.host.fail = nil
+	for range 2 {
+		a, err := w.Reside(t.Context(), DefaultNetwork, "host:alpha:default", netip.Addr{})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(a.String(), "10.77.1.0"))
+	}
+	want := []string{"open default 10.77.0.0/16", "self 10.77.1.0 fd77:736e:6170::100", "here 10.77.1.0", "here fd77:736e:6170::100"}
+	qt.Check(t, qt.DeepEquals(share.said(), want))
+	qt.Check(t, qt.Equals(w.host.self[0].String(), "10.77.1.0"))
+	c, ok := w.Find(DefaultNetwork, w.host.self[1])
+	qt.Check(t, qt.IsTrue(ok))
+	qt.Check(t, qt.Equals(c.App, "host:alpha:default"))
+
+	e := w.claim(t, "web", "")
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	qt.Assert(t, qt.IsNil(e.Detach(t.Context())))
+	qt.Check(t, qt.HasLen(w.host.fabrics, 1))
+	qt.Assert(t, qt.IsNil(w.SetSharing(t.Context(), nil)))
+	share.said()
+	qt.Assert(t, qt.IsNil(w.SetSharing(t.Context(), share.open)))
+	qt.Check(t, qt.DeepEquals(share.said(), want[:2]))
+}
+
+// Ports of other hosts' apps lead to them, unless an app of this host has them, and the network is
+// told of what else is forwarded.
+func TestFar(t *testing.T) {
+	w := newWorld(t)
+	far := []fabric.Publication{
+		{Proto: "tcp", HostPort: 80, Addr: netip.MustParseAddr("10.77.2.2"), Port: 8080}, {Proto: "udp", HostPort: 53, Addr: netip.MustParseAddr("10.77.2.2"), Port: 53},
+	}
+	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, far)))
+	qt.Check(t, qt.HasLen(w.host.published, 0)) // this host is not there
+	_, err := w.Reside(t.Context(), DefaultNetwork, "host:alpha:default", netip.Addr{})
+	qt.Assert(t, qt.IsNil(err))
+	for range 2 {
+		qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, far)))
+	}
+	qt.Assert(t, qt.HasLen(w.host.published, 1))
+	got := w.host.published[0]
+	qt.Assert(t, qt.HasLen(got, 2))
+	qt.Check(t, qt.IsTrue(got[0].Far && got[1].Far))
+
+	e := w.claim(t, "web", "", Port{Proto: "tcp", HostPort: 80, Port: 80})
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	got = w.host.published[len(w.host.published)-1]
+	qt.Assert(t, qt.HasLen(got, 2))
+	qt.Check(t, qt.IsTrue(got[0].Far))
+	qt.Check(t, qt.Equals(got[1], fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr4, Port: 80}))
+
+	w.SetGateway(fabric.Gateway{On: true})
+	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, nil)))
+	qt.Check(t, qt.IsTrue(w.host.gateway.On))
+	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 1))
 }

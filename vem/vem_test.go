@@ -64,6 +64,8 @@ type fakeHost struct {
 	fabrics   map[string]*fakeFabric // that are open
 	opened    int
 	published [][]fabric.Publication
+	self      [2]netip.Addr // of the host itself
+	gateway   fabric.Gateway
 	fail      error         // of whatever is asked next
 	entered   chan struct{} // if not nil, Attach tells that it has begun, and
 	goOn      chan struct{} // waits for this
@@ -118,6 +120,14 @@ func (f *fakeFabric) Detach(_ context.Context, ep fabric.Endpoint) error {
 
 func (f *fakeFabric) SetPublications(_ context.Context, list []fabric.Publication) error {
 	return f.do(func() { f.host.published = append(f.host.published, slices.Clone(list)) })
+}
+
+func (f *fakeFabric) SetSelf(_ context.Context, a4, a6 netip.Addr) error {
+	return f.do(func() { f.host.self = [2]netip.Addr{a4, a6} })
+}
+
+func (f *fakeFabric) SetGateway(g fabric.Gateway) error {
+	return f.do(func() { f.host.gateway = g })
 }
 
 func (f *fakeFabric) Delete(context.Context) error {

@@ -6163,6 +6163,418 @@ func (x *ListHostsResponse) GetTrouble() string {
 	return ""
 }
 
+type SetGatewayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	On            bool                   `protobuf:"varint,1,opt,name=on,proto3" json:"on,omitempty"`
+	Advertise     []string               `protobuf:"bytes,2,rep,name=advertise,proto3" json:"advertise,omitempty"` // prefixes of machines that keep their addresses
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetGatewayRequest) Reset() {
+	*x = SetGatewayRequest{}
+	mi := &file_snapctl_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetGatewayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetGatewayRequest) ProtoMessage() {}
+
+func (x *SetGatewayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetGatewayRequest.ProtoReflect.Descriptor instead.
+func (*SetGatewayRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *SetGatewayRequest) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *SetGatewayRequest) GetAdvertise() []string {
+	if x != nil {
+		return x.Advertise
+	}
+	return nil
+}
+
+type ShowGatewayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowGatewayRequest) Reset() {
+	*x = ShowGatewayRequest{}
+	mi := &file_snapctl_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowGatewayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowGatewayRequest) ProtoMessage() {}
+
+func (x *ShowGatewayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowGatewayRequest.ProtoReflect.Descriptor instead.
+func (*ShowGatewayRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{72}
+}
+
+// Gateway is what a host forwards between its virtual networks and machines outside of them.
+type Gateway struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	On            bool                   `protobuf:"varint,2,opt,name=on,proto3" json:"on,omitempty"`
+	Advertise     []string               `protobuf:"bytes,3,rep,name=advertise,proto3" json:"advertise,omitempty"`
+	Networks      []*GatewayNetwork      `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
+	Ports         []*ForwardedPort       `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`   // published by apps of other hosts
+	Others        []*OtherGateway        `protobuf:"bytes,6,rep,name=others,proto3" json:"others,omitempty"` // gateways of the installation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gateway) Reset() {
+	*x = Gateway{}
+	mi := &file_snapctl_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gateway) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gateway) ProtoMessage() {}
+
+func (x *Gateway) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
+func (*Gateway) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Gateway) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Gateway) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *Gateway) GetAdvertise() []string {
+	if x != nil {
+		return x.Advertise
+	}
+	return nil
+}
+
+func (x *Gateway) GetNetworks() []*GatewayNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *Gateway) GetPorts() []*ForwardedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Gateway) GetOthers() []*OtherGateway {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+// GatewayNetwork is a network that the host itself is in.
+type GatewayNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Prefix4       string                 `protobuf:"bytes,2,opt,name=prefix4,proto3" json:"prefix4,omitempty"`   // to be routed to the host by other machines
+	Prefix6       string                 `protobuf:"bytes,3,opt,name=prefix6,proto3" json:"prefix6,omitempty"`   // empty: none
+	Address4      string                 `protobuf:"bytes,4,opt,name=address4,proto3" json:"address4,omitempty"` // of the host itself
+	Address6      string                 `protobuf:"bytes,5,opt,name=address6,proto3" json:"address6,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayNetwork) Reset() {
+	*x = GatewayNetwork{}
+	mi := &file_snapctl_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayNetwork) ProtoMessage() {}
+
+func (x *GatewayNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayNetwork.ProtoReflect.Descriptor instead.
+func (*GatewayNetwork) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *GatewayNetwork) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GatewayNetwork) GetPrefix4() string {
+	if x != nil {
+		return x.Prefix4
+	}
+	return ""
+}
+
+func (x *GatewayNetwork) GetPrefix6() string {
+	if x != nil {
+		return x.Prefix6
+	}
+	return ""
+}
+
+func (x *GatewayNetwork) GetAddress4() string {
+	if x != nil {
+		return x.Address4
+	}
+	return ""
+}
+
+func (x *GatewayNetwork) GetAddress6() string {
+	if x != nil {
+		return x.Address6
+	}
+	return ""
+}
+
+// ForwardedPort is a port that an app of another host publishes.
+type ForwardedPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Protocol      string                 `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // tcp or udp
+	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"` // the app's
+	Network       string                 `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
+	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // the app's endpoint
+	App           string                 `protobuf:"bytes,6,opt,name=app,proto3" json:"app,omitempty"`
+	Host          string                 `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`     // that the app is on
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"` // why it does not lead to the app here; empty: it does
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardedPort) Reset() {
+	*x = ForwardedPort{}
+	mi := &file_snapctl_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardedPort) ProtoMessage() {}
+
+func (x *ForwardedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardedPort.ProtoReflect.Descriptor instead.
+func (*ForwardedPort) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *ForwardedPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *ForwardedPort) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *ForwardedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ForwardedPort) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ForwardedPort) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ForwardedPort) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ForwardedPort) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ForwardedPort) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// OtherGateway is a gateway on another host.
+type OtherGateway struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Advertise     []string               `protobuf:"bytes,2,rep,name=advertise,proto3" json:"advertise,omitempty"`
+	Alive         bool                   `protobuf:"varint,3,opt,name=alive,proto3" json:"alive,omitempty"` // it was seen a moment ago
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OtherGateway) Reset() {
+	*x = OtherGateway{}
+	mi := &file_snapctl_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OtherGateway) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OtherGateway) ProtoMessage() {}
+
+func (x *OtherGateway) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OtherGateway.ProtoReflect.Descriptor instead.
+func (*OtherGateway) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *OtherGateway) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *OtherGateway) GetAdvertise() []string {
+	if x != nil {
+		return x.Advertise
+	}
+	return nil
+}
+
+func (x *OtherGateway) GetAlive() bool {
+	if x != nil {
+		return x.Alive
+	}
+	return false
+}
+
 var File_snapctl_proto protoreflect.FileDescriptor
 
 const file_snapctl_proto_rawDesc = "" +
@@ -6677,7 +7089,37 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04used\x18\b \x01(\bR\x04used\"U\n" +
 	"\x11ListHostsResponse\x12&\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts\x12\x18\n" +
-	"\atrouble\x18\x02 \x01(\tR\atrouble*\xdd\x01\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble\"A\n" +
+	"\x11SetGatewayRequest\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\bR\x02on\x12\x1c\n" +
+	"\tadvertise\x18\x02 \x03(\tR\tadvertise\"\x14\n" +
+	"\x12ShowGatewayRequest\"\xe6\x01\n" +
+	"\aGateway\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02on\x18\x02 \x01(\bR\x02on\x12\x1c\n" +
+	"\tadvertise\x18\x03 \x03(\tR\tadvertise\x126\n" +
+	"\bnetworks\x18\x04 \x03(\v2\x1a.snapctl.v1.GatewayNetworkR\bnetworks\x12/\n" +
+	"\x05ports\x18\x05 \x03(\v2\x19.snapctl.v1.ForwardedPortR\x05ports\x120\n" +
+	"\x06others\x18\x06 \x03(\v2\x18.snapctl.v1.OtherGatewayR\x06others\"\x90\x01\n" +
+	"\x0eGatewayNetwork\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aprefix4\x18\x02 \x01(\tR\aprefix4\x12\x18\n" +
+	"\aprefix6\x18\x03 \x01(\tR\aprefix6\x12\x1a\n" +
+	"\baddress4\x18\x04 \x01(\tR\baddress4\x12\x1a\n" +
+	"\baddress6\x18\x05 \x01(\tR\baddress6\"\xce\x01\n" +
+	"\rForwardedPort\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x1b\n" +
+	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x18\n" +
+	"\anetwork\x18\x04 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03app\x18\x06 \x01(\tR\x03app\x12\x12\n" +
+	"\x04host\x18\a \x01(\tR\x04host\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"V\n" +
+	"\fOtherGateway\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1c\n" +
+	"\tadvertise\x18\x02 \x03(\tR\tadvertise\x12\x14\n" +
+	"\x05alive\x18\x03 \x01(\bR\x05alive*\xdd\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_CREATING\x10\x01\x12\x12\n" +
@@ -6721,7 +7163,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\xec\x12\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xf2\x13\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -6754,7 +7196,10 @@ const file_snapctl_proto_rawDesc = "" +
 	"\aSetHost\x12\x1a.snapctl.v1.SetHostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
 	"\n" +
 	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12E\n" +
-	"\bTakeover\x12\x1b.snapctl.v1.TakeoverRequest\x1a\x1c.snapctl.v1.TakeoverResponse\x12I\n" +
+	"\bTakeover\x12\x1b.snapctl.v1.TakeoverRequest\x1a\x1c.snapctl.v1.TakeoverResponse\x12@\n" +
+	"\n" +
+	"SetGateway\x12\x1d.snapctl.v1.SetGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12B\n" +
+	"\vShowGateway\x12\x1e.snapctl.v1.ShowGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12I\n" +
 	"\fListChannels\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12M\n" +
 	"\x10TakeChannelsDown\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12B\n" +
 	"\aResolve\x12\x1a.snapctl.v1.ResolveRequest\x1a\x1b.snapctl.v1.ResolveResponse\x12:\n" +
@@ -6776,7 +7221,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                   // 0: snapctl.v1.Status
 	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
@@ -6857,34 +7302,40 @@ var file_snapctl_proto_goTypes = []any{
 	(*Host)(nil),                  // 76: snapctl.v1.Host
 	(*HostWay)(nil),               // 77: snapctl.v1.HostWay
 	(*ListHostsResponse)(nil),     // 78: snapctl.v1.ListHostsResponse
-	nil,                           // 79: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 80: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 81: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                           // 82: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 83: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 84: google.protobuf.Timestamp
-	(*HostControl)(nil),           // 85: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),       // 86: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),        // 87: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),          // 88: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),      // 89: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),       // 90: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),             // 91: snapctl.v1.TraceStep
+	(*SetGatewayRequest)(nil),     // 79: snapctl.v1.SetGatewayRequest
+	(*ShowGatewayRequest)(nil),    // 80: snapctl.v1.ShowGatewayRequest
+	(*Gateway)(nil),               // 81: snapctl.v1.Gateway
+	(*GatewayNetwork)(nil),        // 82: snapctl.v1.GatewayNetwork
+	(*ForwardedPort)(nil),         // 83: snapctl.v1.ForwardedPort
+	(*OtherGateway)(nil),          // 84: snapctl.v1.OtherGateway
+	nil,                           // 85: snapctl.v1.Result.StepsUsEntry
+	nil,                           // 86: snapctl.v1.CloneRequest.SetEntry
+	nil,                           // 87: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                           // 88: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),   // 89: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 90: google.protobuf.Timestamp
+	(*HostControl)(nil),           // 91: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),       // 92: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),        // 93: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),          // 94: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),      // 95: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),       // 96: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),             // 97: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	83,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	89,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	9,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	11,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	8,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	83,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	89,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	84,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	84,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	90,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	90,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	8,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	83,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	89,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	11,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	9,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
@@ -6892,20 +7343,20 @@ var file_snapctl_proto_depIdxs = []int32{
 	39,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	13,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
 	15,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	84,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	90,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
 	14,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
 	21,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
 	21,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	83,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	83,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	83,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	83,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	83,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	83,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	89,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	34,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	84,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	90,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	13,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
 	34,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
@@ -6914,131 +7365,138 @@ var file_snapctl_proto_depIdxs = []int32{
 	14,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
 	34,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
 	38,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	79,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	85,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	83,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	84,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	89,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	90,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
 	44,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
 	13,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
 	43,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	80,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	86,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	83,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	89,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	83,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	89,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	49,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
 	50,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
 	51,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
 	14,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	81,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	87,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
 	38,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	39,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	52,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	84,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	90,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
 	55,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	84,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	84,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	82,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	90,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	90,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	88,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
 	60,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
 	64,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	83,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	84,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	89,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	90,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
 	64,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	5,   // 75: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
 	76,  // 76: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
 	70,  // 77: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
 	6,   // 78: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
 	64,  // 79: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	84,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	84,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	84,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	85,  // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	90,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	90,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	90,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	91,  // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
 	77,  // 84: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
 	7,   // 85: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	83,  // 86: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	89,  // 86: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
 	76,  // 87: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	12,  // 88: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	17,  // 89: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	16,  // 90: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	19,  // 91: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	22,  // 92: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	24,  // 93: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	25,  // 94: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	27,  // 95: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	28,  // 96: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	16,  // 97: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	54,  // 98: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	29,  // 99: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	17,  // 100: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	31,  // 101: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	33,  // 102: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	30,  // 103: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	41,  // 104: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 105: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 106: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 107: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 108: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 109: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 110: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 111: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 112: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 113: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 114: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 115: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 116: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 117: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	86,  // 118: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	86,  // 119: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	87,  // 120: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	88,  // 121: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 122: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 123: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 124: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 125: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 126: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 127: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 128: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 129: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 130: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 131: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 132: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 133: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	53,  // 134: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 135: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 136: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 137: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 138: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 139: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 140: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	36,  // 141: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 142: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 143: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 144: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 145: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 146: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 147: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 148: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 149: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 150: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 151: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 152: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 153: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 154: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	89,  // 155: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	89,  // 156: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	90,  // 157: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	91,  // 158: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 159: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 160: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 161: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	125, // [125:162] is the sub-list for method output_type
-	88,  // [88:125] is the sub-list for method input_type
-	88,  // [88:88] is the sub-list for extension type_name
-	88,  // [88:88] is the sub-list for extension extendee
-	0,   // [0:88] is the sub-list for field type_name
+	82,  // 88: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
+	83,  // 89: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
+	84,  // 90: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
+	12,  // 91: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 92: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 93: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 94: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 95: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 96: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 97: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 98: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 99: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	16,  // 100: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 101: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 102: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 103: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 104: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 105: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 106: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	41,  // 107: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 108: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 109: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 110: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 111: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 112: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 113: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 114: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 115: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 116: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 117: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 118: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 119: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 120: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 121: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 122: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	92,  // 123: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	92,  // 124: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	93,  // 125: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	94,  // 126: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 127: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 128: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 129: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 130: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 131: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 132: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 133: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 134: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 135: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 136: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 137: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 138: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	53,  // 139: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 140: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 141: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 142: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 143: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 144: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 145: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	36,  // 146: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 147: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 148: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 149: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 150: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 151: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 152: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 153: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 154: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 155: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 156: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 157: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 158: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 159: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 160: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 161: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	95,  // 162: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	95,  // 163: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	96,  // 164: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	97,  // 165: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 166: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 167: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 168: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	130, // [130:169] is the sub-list for method output_type
+	91,  // [91:130] is the sub-list for method input_type
+	91,  // [91:91] is the sub-list for extension type_name
+	91,  // [91:91] is the sub-list for extension extendee
+	0,   // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -7075,7 +7533,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   75,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -56,6 +56,8 @@ const (
 	Snapctl_SetHost_FullMethodName          = "/snapctl.v1.Snapctl/SetHost"
 	Snapctl_RemoveHost_FullMethodName       = "/snapctl.v1.Snapctl/RemoveHost"
 	Snapctl_Takeover_FullMethodName         = "/snapctl.v1.Snapctl/Takeover"
+	Snapctl_SetGateway_FullMethodName       = "/snapctl.v1.Snapctl/SetGateway"
+	Snapctl_ShowGateway_FullMethodName      = "/snapctl.v1.Snapctl/ShowGateway"
 	Snapctl_ListChannels_FullMethodName     = "/snapctl.v1.Snapctl/ListChannels"
 	Snapctl_TakeChannelsDown_FullMethodName = "/snapctl.v1.Snapctl/TakeChannelsDown"
 	Snapctl_Resolve_FullMethodName          = "/snapctl.v1.Snapctl/Resolve"
@@ -103,6 +105,9 @@ type SnapctlClient interface {
 	SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error)
+	// SetGateway returns the gateway as it is then.
+	SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*Gateway, error)
+	ShowGateway(ctx context.Context, in *ShowGatewayRequest, opts ...grpc.CallOption) (*Gateway, error)
 	// The ways to the apps of these hosts.
 	ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
 	TakeChannelsDown(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
@@ -488,6 +493,26 @@ func (c *snapctlClient) Takeover(ctx context.Context, in *TakeoverRequest, opts 
 	return out, nil
 }
 
+func (c *snapctlClient) SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*Gateway, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Gateway)
+	err := c.cc.Invoke(ctx, Snapctl_SetGateway_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) ShowGateway(ctx context.Context, in *ShowGatewayRequest, opts ...grpc.CallOption) (*Gateway, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Gateway)
+	err := c.cc.Invoke(ctx, Snapctl_ShowGateway_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *snapctlClient) ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChannelsResponse)
@@ -614,6 +639,9 @@ type SnapctlServer interface {
 	SetHost(context.Context, *SetHostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
 	Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error)
+	// SetGateway returns the gateway as it is then.
+	SetGateway(context.Context, *SetGatewayRequest) (*Gateway, error)
+	ShowGateway(context.Context, *ShowGatewayRequest) (*Gateway, error)
 	// The ways to the apps of these hosts.
 	ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
 	TakeChannelsDown(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
@@ -722,6 +750,12 @@ func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest
 }
 func (UnimplementedSnapctlServer) Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Takeover not implemented")
+}
+func (UnimplementedSnapctlServer) SetGateway(context.Context, *SetGatewayRequest) (*Gateway, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetGateway not implemented")
+}
+func (UnimplementedSnapctlServer) ShowGateway(context.Context, *ShowGatewayRequest) (*Gateway, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowGateway not implemented")
 }
 func (UnimplementedSnapctlServer) ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListChannels not implemented")
@@ -1245,6 +1279,42 @@ func _Snapctl_Takeover_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_SetGateway_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetGatewayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).SetGateway(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_SetGateway_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).SetGateway(ctx, req.(*SetGatewayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_ShowGateway_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShowGatewayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ShowGateway(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ShowGateway_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ShowGateway(ctx, req.(*ShowGatewayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Snapctl_ListChannels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ChannelsRequest)
 	if err := dec(in); err != nil {
@@ -1451,6 +1521,14 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Takeover",
 			Handler:    _Snapctl_Takeover_Handler,
+		},
+		{
+			MethodName: "SetGateway",
+			Handler:    _Snapctl_SetGateway_Handler,
+		},
+		{
+			MethodName: "ShowGateway",
+			Handler:    _Snapctl_ShowGateway_Handler,
 		},
 		{
 			MethodName: "ListChannels",

@@ -53,3 +53,13 @@ func (c *Client) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) err
 	_, err := c.api.RemoveHost(ctx, req)
 	return err
 }
+
+// SetGateway makes this host a gateway, or none, and returns what it is then.
+func (c *Client) SetGateway(ctx context.Context, req *api.SetGatewayRequest) (*api.Gateway, error) {
+	return c.api.SetGateway(ctx, req)
+}
+
+// ShowGateway returns what this host forwards.
+func (c *Client) ShowGateway(ctx context.Context) (*api.Gateway, error) {
+	return c.api.ShowGateway(ctx, &api.ShowGatewayRequest{})
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/installation"
 	"github.com/snapctl/snapctl/vem/mesh"
 )
@@ -119,5 +120,23 @@ func (n networks) Find(network string, a netip.Addr) (installation.Endpoint, boo
 }
 
 func endpointOf(c vem.Claim) installation.Endpoint {
-	return installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4}
+	var ports []gateway.Port
+	for _, p := range c.Ports {
+		if !p.HostAddr.IsValid() { // else it is a port of this host alone
+			ports = append(ports, gateway.Port{Proto: p.Proto, HostPort: p.HostPort, Port: p.Port})
+		}
+	}
+	return installation.Endpoint{Network: c.Network, App: c.App, Addr4: c.Addr4, Ports: gateway.FormatPorts(ports)}
+}
+
+func (n networks) SetFar(ctx context.Context, network string, list []gateway.Published) error {
+	var all []fabric.Publication
+	for _, p := range list {
+		all = append(all, fabric.Publication{Proto: p.Proto, HostPort: p.HostPort, Addr: p.Addr, Port: p.Port.Port})
+	}
+	return n.Manager.SetFar(ctx, network, all)
+}
+
+func (n networks) SetGateway(s gateway.Settings) {
+	n.Manager.SetGateway(fabric.Gateway{On: s.On, Keep: s.Advertise})
 }

@@ -9,15 +9,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/vem/directory/conflict"
 	"github.com/snapctl/snapctl/vem/membership"
-	"github.com/snapctl/snapctl/vem/mesh"
-	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // defaultInvitation is how long an invitation is good that names no other time.
@@ -103,7 +100,7 @@ func (srv *Server) ShowHost(ctx context.Context, req *api.HostRequest) (*api.Hos
 			health := srv.rooms.Ways.Health(ctx)
 			res := ways.ShowHealth(showHost(h), &health)
 			for _, w := range srv.rooms.Hosts.Ways(h.Name) {
-				res.Ways = append(res.Ways, showWay(w))
+				res.Ways = append(res.Ways, ways.Show(w))
 			}
 			return res, nil
 		}
@@ -142,21 +139,6 @@ func readPlace(name string, addresses []*api.HostAddress, port uint32) (membersh
 		p.Addresses = append(p.Addresses, membership.Address{Addr: ip.Unmap(), Device: a.GetDevice(), Priority: int(a.GetPriority())})
 	}
 	return p, nil
-}
-
-// showWay is a way to a host as the API has it.
-func showWay(w mesh.Way) *api.HostWay {
-	res := &api.HostWay{
-		Address: w.Local.String(), Device: w.Device, Remote: w.Remote.Addr().String(), Loss: w.Loss, Mtu: int32(w.MTU), Used: w.Used,
-		State: map[probe.State]api.WayState{
-			probe.Unknown: api.WayState_WAY_STATE_UNKNOWN, probe.Up: api.WayState_WAY_STATE_UP,
-			probe.Lossy: api.WayState_WAY_STATE_LOSSY, probe.Down: api.WayState_WAY_STATE_DOWN,
-		}[w.State],
-	}
-	if w.RoundTrip > 0 {
-		res.RoundTrip = durationpb.New(w.RoundTrip)
-	}
-	return res
 }
 
 // showHost is a host as the API has it; nil if there is none.

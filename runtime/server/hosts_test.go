@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/vem/directory/conflict"
+	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/overview"
@@ -35,6 +36,7 @@ type fakeHosts struct {
 	ways    map[string][]mesh.Way
 	taken   ownership.Taken
 	from    string
+	gateway gateway.Settings
 }
 
 var _ Hosts = (*fakeHosts)(nil)
@@ -78,6 +80,46 @@ func (f *fakeHosts) Remove(_ context.Context, name string, force bool) error {
 func (f *fakeHosts) Takeover(_ context.Context, _, from string) (ownership.Taken, error) {
 	f.from = from
 	return f.taken, f.fail
+}
+
+func (f *fakeHosts) SetGateway(_ context.Context, s gateway.Settings) (*gateway.View, error) {
+	f.gateway = s
+	return f.Gateway()
+}
+
+func (f *fakeHosts) Gateway() (*gateway.View, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	a := netip.MustParseAddr("10.77.0.66")
+	return &gateway.View{
+		Host: "a", Settings: f.gateway,
+		Networks: []gateway.Network{{Name: "default", Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Addr4: a}},
+		Ports:    []gateway.Status{{Published: gateway.Published{Port: gateway.Port{Proto: "tcp", HostPort: 8080, Port: 80}, Network: "default", Addr: a, App: "web", Host: "b"}, Why: "taken"}},
+		Others:   []gateway.Other{{Host: "b", Advertise: f.gateway.Advertise, Alive: true}},
+	}, nil
+}
+
+func TestGateway(t *testing.T) {
+	w := begin(t)
+	g, err := w.SetGateway(t.Context(), &api.SetGatewayRequest{On: true, Advertise: []string{"203.0.113.0/24"}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(g.GetOn()))
+	qt.Check(t, qt.DeepEquals(g.GetAdvertise(), []string{"203.0.113.0/24"}))
+	qt.Check(t, qt.Equals(g.GetNetworks()[0].GetAddress4(), "10.77.0.66"))
+	qt.Check(t, qt.Equals(g.GetNetworks()[0].GetPrefix6(), ""))
+	qt.Check(t, qt.Equals(g.GetPorts()[0].GetReason(), "taken"))
+	qt.Check(t, qt.IsTrue(g.GetOthers()[0].GetAlive()))
+	g, err = w.ShowGateway(t.Context())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(g.GetHost(), "a"))
+	for _, req := range []*api.SetGatewayRequest{{On: true, Advertise: []string{"192.0.2.7"}}, {Advertise: []string{"203.0.113.0/24"}}} {
+		_, err := w.SetGateway(t.Context(), req)
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	}
+	w.hosts.fail = &membership.Error{Text: "alone"}
+	_, err = w.ShowGateway(t.Context())
+	qt.Check(t, qt.ErrorMatches(err, ".*alone.*"))
 }
 
 func TestHosts(t *testing.T) {

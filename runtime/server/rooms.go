@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/restorable"
+	"github.com/snapctl/snapctl/runtime/server/beyond"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
@@ -119,6 +120,8 @@ type Shelf interface {
 // Hosts is the installation that this host is in, if it is in one, as package
 // installation has it.
 type Hosts interface {
+	beyond.Gateway
+
 	Init(ctx context.Context, req membership.InitRequest) (*membership.Host, error)
 	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)
 	Join(ctx context.Context, req membership.JoinRequest) (*membership.Host, error)

@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/server/beyond"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 )
 
@@ -31,6 +32,7 @@ type Options struct {
 type Server struct {
 	unimplemented
 	*ways.Service // what is about the ways to other hosts
+	*beyond.Desk  // what is about others than endpoints
 	rooms         Rooms
 	opt           Options
 }
@@ -49,7 +51,7 @@ func New(rooms Rooms, opt Options) *grpc.Server {
 		}
 		return a.Box.NetPath(), nil
 	}
-	api.RegisterSnapctlServer(s, &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, rooms: rooms, opt: opt})
+	api.RegisterSnapctlServer(s, &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, rooms: rooms, opt: opt})
 	return s
 }
 

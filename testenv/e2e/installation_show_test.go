@@ -54,7 +54,9 @@ func (hs *hosts) shown() {
 	}
 	var table struct{ Rows []connection }
 	hs.read(alpha, &table, "vem", "table", "peer-alpha")
-	i := slices.IndexFunc(table.Rows, func(r connection) bool { return r.RemoteHost == "beta" && r.ReceivedBytes > 0 })
+	i := slices.IndexFunc(table.Rows, func(r connection) bool {
+		return r.RemoteHost == "beta" && r.RemoteApp == "peer-beta" && r.ReceivedBytes > 0
+	})
 	qt.Assert(t, qt.IsTrue(i >= 0), qt.Commentf("%+v", table))
 	row := table.Rows[i]
 	qt.Check(t, qt.Equals(fmt.Sprint(row.Status, row.Host, row.RemoteApp, row.Module, row.Interface, row.UnderlayRemote), fmt.Sprint("up", "alpha", "peer-beta", "direct", "eth0", hs.eth0[1].Addr4())))

@@ -77,12 +77,12 @@ func (hs *hosts) ok(w *World, args ...string) host.Result {
 }
 
 // endpoint runs an app that takes part in the traffic at its virtual address.
-func (hs *hosts) endpoint(i int) traffic.Member {
+func (hs *hosts) endpoint(i int, publish ...*api.Publication) traffic.Member {
 	hs.t.Helper()
 	w := hs.worlds[i]
 	program, err := w.Install(hs.t.Context(), "peer")
 	qt.Assert(hs.t, qt.IsNil(err))
-	a := w.Run(&api.RunRequest{Name: "peer-" + w.Name(), Args: append([]string{program}, traffic.Args(netip.Addr{})...)})
+	a := w.Run(&api.RunRequest{Name: "peer-" + w.Name(), Args: append([]string{program}, traffic.Args(netip.Addr{})...), Publish: publish})
 	return traffic.Member{Name: w.Name(), Addr: netip.MustParseAddr(a.GetEndpoint()), Via: w}
 }
 
@@ -139,12 +139,11 @@ func TestInstallation(t *testing.T) {
 	}
 	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(hs.ok(hs.worlds[1], "host", "ls", "-o", "json").Stdout), &listed)))
 	qt.Assert(t, qt.HasLen(listed.Hosts, 3))
-	var members []traffic.Member
-	for i := range hs.worlds {
-		members = append(members, hs.endpoint(i))
-	}
+	members := []traffic.Member{hs.endpoint(0, everyPort()...), hs.endpoint(1), hs.endpoint(2)}
+	pairs := traffic.Everyone(members, 4, 1)
+	others, more := hs.others()
 	mesh, err := traffic.Start(ctx, traffic.Plan{
-		Members: members, Pairs: traffic.Everyone(members, 4, 1), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
+		Members: append(members, others...), Pairs: append(pairs, more...), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
 	})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
@@ -179,4 +178,5 @@ func TestInstallation(t *testing.T) {
 	qt.Assert(t, qt.IsNil(hs.net.Heal(ctx)))
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 	hs.unharmed(ctx, mesh)
+	hs.ok(beta, "host", "gateway", "off") // and with it what the host forwards
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // Block is a range of a network's addresses that one host may give out without asking.
@@ -31,7 +32,7 @@ func (b *Block) Validate(name string) error {
 	if b.Network != network || !b.Prefix.IsValid() || !b.Prefix.Addr().Is4() || b.Prefix.Masked() != b.Prefix || b.Prefix.Addr().String() != first {
 		return fmt.Errorf("it is that of block %s of network %q", b.Prefix, b.Network)
 	}
-	return errors.Join(checkName("network", b.Network), checkName("host", b.Host))
+	return errors.Join(codec.CheckName("network", b.Network), codec.CheckName("host", b.Host))
 }
 
 // BlockError is an address in a block that another host has leased.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // State is what an endpoint is.
@@ -33,6 +35,7 @@ type Endpoint struct {
 	// TakenFrom is the host that had the endpoint before, if it was dead and the endpoint was
 	// taken over from it.
 	TakenFrom string `json:"taken_from,omitempty"`
+	Ports     string `json:"ports,omitempty"` // published by every host; package gateway reads it
 
 	// Revision is that of the record. It is not part of it.
 	Revision int64 `json:"-"`
@@ -44,18 +47,23 @@ func (e *Endpoint) Validate(name string) error {
 	if e.Network != network || e.Addr.String() != addr || !e.Addr.Is4() {
 		return fmt.Errorf("it is that of endpoint %s of network %q", e.Addr, e.Network)
 	}
-	err := errors.Join(checkName("network", e.Network), checkName("app", e.App), checkName("host", e.Owner), checkName("endpoint", e.ID))
-	if err != nil {
+	err := errors.Join(codec.CheckName("network", e.Network), codec.CheckName("host", e.Owner))
+	if !e.OfHost() {
+		err = errors.Join(err, codec.CheckName("app", e.App))
+	}
+	if err = errors.Join(err, codec.CheckName("endpoint", e.ID)); err != nil {
 		return err
 	}
 	if e.TakenFrom != "" {
-		err = checkName("host", e.TakenFrom)
+		err = codec.CheckName("host", e.TakenFrom)
 	}
 	switch {
 	case e.Epoch == 0:
 		return errors.New("it has epoch 0")
+	case len(e.Ports) > 1<<10:
+		return fmt.Errorf("its published ports take %d bytes", len(e.Ports))
 	case e.State == Moving:
-		return errors.Join(err, checkName("host", e.Target))
+		return errors.Join(err, codec.CheckName("host", e.Target))
 	case e.State != Running && e.State != Held:
 		return fmt.Errorf("it is %q", e.State)
 	case e.Target != "":
@@ -63,6 +71,12 @@ func (e *Endpoint) Validate(name string) error {
 	}
 	return err
 }
+
+// HostApp is the App of the endpoint that a host itself has in a network: no app is called so.
+func HostApp(host, network string) string { return "host:" + host + ":" + network }
+
+// OfHost tells whether the endpoint is that of a host itself. It is never another host's.
+func (e Endpoint) OfHost() bool { return e.App == HostApp(e.Owner, e.Network) }
 
 func (e Endpoint) String() string { return fmt.Sprintf("%s of network %s", e.Addr, e.Network) }
 
@@ -77,7 +91,7 @@ func (r *appRecord) Validate(string) error {
 	if !r.Addr.Is4() {
 		return fmt.Errorf("it has address %q", r.Addr)
 	}
-	return errors.Join(checkName("network", r.Network), checkName("endpoint", r.ID))
+	return errors.Join(codec.CheckName("network", r.Network), codec.CheckName("endpoint", r.ID))
 }
 
 // TakenError is an address that another endpoint has.

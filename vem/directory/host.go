@@ -44,7 +44,7 @@ func (h *Host) Validate(name string) error {
 	if h.Name != name {
 		return fmt.Errorf("it is that of host %q", h.Name)
 	}
-	if err := checkName("host", h.Name); err != nil {
+	if err := codec.CheckName("host", h.Name); err != nil {
 		return err
 	}
 	switch {
@@ -175,7 +175,7 @@ func (d *Directory) put(key string, r codec.Record) (Txn, error) {
 
 // Host returns a host, or a [*HostError] if there is none. A host that was removed is returned.
 func (d *Directory) Host(ctx context.Context, host string) (Host, error) {
-	if err := checkName("host", host); err != nil {
+	if err := codec.CheckName("host", host); err != nil {
 		return Host{}, err
 	}
 	var h Host

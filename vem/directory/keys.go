@@ -1,9 +1,7 @@
 package directory
 
 import (
-	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -30,17 +28,6 @@ const (
 
 // named are the kinds whose records have names.
 var named = []Kind{KindHost, KindSession, KindMade, KindSeen, KindNetwork, KindBlock, KindEndpoint, KindApp}
-
-// name is what may be part of a key, and what people may call a host, network or app.
-var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-
-// checkName returns an error if a thing can't be called that.
-func checkName(what, s string) error {
-	if !name.MatchString(s) {
-		return fmt.Errorf("%s name %q: up to 128 letters, digits, '_', '.' and '-', the first a letter or digit", what, s)
-	}
-	return nil
-}
 
 // keys are the keys of one installation: what all of them begin with.
 type keys string

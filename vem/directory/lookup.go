@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/snapctl/snapctl/vem/directory/codec"
 )
 
 // Lookup returns the endpoint that has an address of a network, of either family, as it is. It
@@ -77,7 +79,7 @@ func (d *Directory) LookupApp(ctx context.Context, app string) (Endpoint, error)
 }
 
 func (d *Directory) lookupApp(ctx context.Context, app string) (Endpoint, error) {
-	if err := checkName("app", app); err != nil {
+	if err := codec.CheckName("app", app); err != nil {
 		return Endpoint{}, err
 	}
 	var r appRecord

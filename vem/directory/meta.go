@@ -24,7 +24,7 @@ func (m *Meta) Validate(string) error {
 	if m.ID == "" {
 		return errors.New("it has no id")
 	}
-	return checkName("host", m.MadeBy)
+	return codec.CheckName("host", m.MadeBy)
 }
 
 // Known is what a host remembers of the directory, in a file of its own: enough to notice that
@@ -82,7 +82,7 @@ type Directory struct {
 // error wrapping [ErrInstalled] if there is one, and one wrapping [ErrUnsure] if it is not known
 // whether it was made: then Open tells.
 func Init(ctx context.Context, store Store, installation, host string, now time.Time) (*Directory, error) {
-	if err := errors.Join(checkName("installation", installation), checkName("host", host)); err != nil {
+	if err := errors.Join(codec.CheckName("installation", installation), codec.CheckName("host", host)); err != nil {
 		return nil, err
 	}
 	meta := Meta{ID: rand.Text(), MadeAt: now.UTC().Truncate(time.Second), MadeBy: host}
@@ -121,7 +121,7 @@ func initiated(err error) error {
 // [ErrNoInstallation] if there is none and this host has never seen it, and a [*LostError] if
 // the directory does not have what this host has seen.
 func Open(ctx context.Context, store Store, installation string, known Known) (*Directory, error) {
-	if err := checkName("installation", installation); err != nil {
+	if err := codec.CheckName("installation", installation); err != nil {
 		return nil, err
 	}
 	d := &Directory{store: store, installation: installation, keys: keysOf(installation), revision: known.Revision}
@@ -225,7 +225,7 @@ func (d *Directory) get(ctx context.Context, key string, r codec.Record) (Entry,
 func (d *Directory) decode(e Entry, r codec.Record) error {
 	_, name, ok := d.keys.parse(e.Key)
 	if !ok {
-		return fmt.Errorf("read directory record %s: %w", e.Key, ErrRecord)
+		return fmt.Errorf("read directory record %s: %w", e.Key, codec.ErrRecord)
 	}
 	return codec.Decode(name, e.Value, r)
 }

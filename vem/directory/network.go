@@ -35,7 +35,7 @@ func (n *Network) Validate(name string) error {
 	if n.Name != name {
 		return fmt.Errorf("it is that of network %q", n.Name)
 	}
-	if err := checkName("network", n.Name); err != nil {
+	if err := codec.CheckName("network", n.Name); err != nil {
 		return err
 	}
 	if err := n.Space().Validate(); err != nil {
@@ -173,7 +173,7 @@ func (d *Directory) Network(ctx context.Context, network string) (Network, error
 		return n, nil
 	}
 	var n Network
-	err := checkName("network", network)
+	err := codec.CheckName("network", network)
 	var e Entry
 	if err == nil {
 		e, err = d.get(ctx, d.keys.network(network), &n)

@@ -197,6 +197,18 @@ func (s *Session) Update(ctx context.Context, mine Endpoint, state State, target
 	})
 }
 
+// Publish says which ports an endpoint of this host publishes. It returns what Update does.
+func (s *Session) Publish(ctx context.Context, mine Endpoint, ports string) (Endpoint, error) {
+	return s.one(ctx, "publish ports of", mine, nil, func(now *Endpoint, _ map[string]Entry) (Endpoint, bool, error) {
+		if !now.is(mine) {
+			return mine, false, &OwnerError{Mine: mine, Now: now}
+		}
+		next := *now
+		next.Ports = ports
+		return next, next == *now, nil
+	})
+}
+
 // Transfer gives an endpoint of this host, which is moving to another one, to that host. It is
 // the point of no return of a move. Before it is called, this host has stopped its copy, and has
 // given its permit up for good: the next daemon does not find it either. The target has a copy

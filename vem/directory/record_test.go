@@ -74,13 +74,13 @@ func TestRecords(t *testing.T) {
 		qt.Check(t, qt.IsNil(codec.Decode(e.name, []byte(more), blank(kind))))
 		newer := strings.Replace(string(b), `"version":1`, `"version":2`, 1)
 		err = codec.Decode(e.name, []byte(newer), blank(kind))
-		qt.Check(t, qt.ErrorIs(err, ErrNewer))
+		qt.Check(t, qt.ErrorIs(err, codec.ErrNewer))
 		qt.Check(t, qt.ErrorMatches(err, "read directory record .*: version 2, this snapctl reads 1: a newer version of snapctl has written it: .*"))
 		if e.name != "" && kind != KindApp {
-			qt.Check(t, qt.ErrorIs(codec.Decode("else", b, blank(kind)), ErrRecord), qt.Commentf("%s", b))
+			qt.Check(t, qt.ErrorIs(codec.Decode("else", b, blank(kind)), codec.ErrRecord), qt.Commentf("%s", b))
 		}
-		qt.Check(t, qt.ErrorIs(codec.Decode(e.name, []byte(`{"version":0}`), blank(kind)), ErrRecord))
-		qt.Check(t, qt.ErrorIs(codec.Decode(e.name, append(b, strings.Repeat(" ", codec.MaxSize)...), blank(kind)), ErrRecord))
+		qt.Check(t, qt.ErrorIs(codec.Decode(e.name, []byte(`{"version":0}`), blank(kind)), codec.ErrRecord))
+		qt.Check(t, qt.ErrorIs(codec.Decode(e.name, append(b, strings.Repeat(" ", codec.MaxSize)...), blank(kind)), codec.ErrRecord))
 	}
 }
 

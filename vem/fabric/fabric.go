@@ -120,6 +120,7 @@ type Fabric struct {
 
 	mu        sync.Mutex // one firewall transaction at a time
 	published []Publication
+	beyond    Gateway // what else is forwarded
 }
 
 // Open makes the network's fabric, or adopts the one that an earlier run made, and

@@ -27,6 +27,8 @@ type Publication struct {
 	HostPort uint16
 	Addr     netip.Addr // an endpoint's, IPv4 or IPv6
 	Port     uint16
+	// Far says that the endpoint is on another host: to it all clients appear as this host.
+	Far bool
 }
 
 // String returns "tcp 0.0.0.0:8080 -> 10.77.0.7:80".
@@ -136,10 +138,10 @@ func (p Publication) local() bool {
 func (f *Fabric) forwarding(list []Publication) []string {
 	var need []string
 	abroad := func(p Publication) bool { return p.Addr.Is4() && !p.HostAddr.IsLoopback() }
-	if f.cfg.Outside != OutsideNone || slices.ContainsFunc(list, abroad) {
+	if f.cfg.Outside != OutsideNone || slices.ContainsFunc(list, abroad) || f.beyond.On {
 		need = append(need, forward4)
 	}
-	if f.cfg.Outside == OutsideDual && f.cfg.Prefix6.IsValid() {
+	if (f.cfg.Outside == OutsideDual || f.beyond.On) && f.cfg.Prefix6.IsValid() {
 		need = append(need, forward6)
 	}
 	return need

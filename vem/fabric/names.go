@@ -37,15 +37,18 @@ var (
 	nextHop6 = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1})
 )
 
+// devicePrefix is what the names of the host's devices begin with, of all networks.
+const devicePrefix = "snap-"
+
 // hostDevice returns "snap-" and the network's name if it is short enough, else a
 // digest of it.
 func hostDevice(network string) string {
-	const limit = 15 - len("snap-")
+	const limit = 15 - len(devicePrefix)
 	if len(network) <= limit {
-		return "snap-" + network
+		return devicePrefix + network
 	}
 	sum := sha256.Sum256([]byte(network))
-	return "snap-" + hex.EncodeToString(sum[:])[:limit]
+	return devicePrefix + hex.EncodeToString(sum[:])[:limit]
 }
 
 // endpointDevice returns the name of an endpoint's device in the fabric.

@@ -45,7 +45,8 @@ func (f *Fabric) ruleset(list []Publication) []chain {
 	if tracked {
 		inward.rules = append(inward.rules, rule.Join(rule.Out(dev), rule.Known(), rule.Accept()), rule.Join(rule.Out(dev), rule.Redirected(), rule.Accept()))
 	}
-	inward.rules = append(inward.rules, rule.Join(rule.Out(dev), rule.Reject()))
+	inward.rules = append(append(inward.rules, f.forwards()...), rule.Join(rule.Out(dev), rule.Reject()))
+	outward.rules = f.reaches()
 	for _, n := range f.prefixes() {
 		if f.translatesOutside(n.gateway) {
 			continue
@@ -68,7 +69,7 @@ func (f *Fabric) ruleset(list []Publication) []chain {
 		inward, outward,
 		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, to},
 		{"output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, to},
-		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, f.masquerades()},
+		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, f.masquerades(list)},
 	}
 }
 
@@ -87,23 +88,29 @@ func insideRuleset() []chain {
 // masquerades are the rules of the postrouting chain. The source becomes the
 // gateway's address where the app would otherwise answer to an address that means
 // somebody else to it: a loopback one, or another app's when that came through
-// the host. It becomes the host's own on the way to the outside.
-func (f *Fabric) masquerades() [][]expr.Any {
+// the host; and where the app is on another host, which would answer past this one. It
+// becomes the host's own on the way to the outside.
+func (f *Fabric) masquerades(published []Publication) [][]expr.Any {
 	dev := f.HostDevice()
 	loopback := netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
-	list := [][]expr.Any{rule.Join(rule.Out(dev), rule.Addr(rule.Source, loopback), rule.Masquerade())}
+	list := append(f.keeps(), rule.Join(rule.Out(dev), rule.Addr(rule.Source, loopback), rule.Masquerade()))
 	for _, n := range f.prefixes() {
 		list = append(list, rule.Join(rule.Out(dev), rule.Addr(rule.Source, n.prefix), rule.NotAddr(rule.Source, single(n.gateway)), rule.Masquerade()))
 		if f.translatesOutside(n.gateway) {
 			list = append(list, rule.Join(rule.NotOut(dev), rule.Addr(rule.Source, n.prefix), rule.NotAddr(rule.Source, single(n.gateway)), rule.Masquerade()))
 		}
 	}
-	return list
+	for _, p := range published {
+		if p.Far {
+			list = append(list, rule.Join(rule.Out(dev), rule.Addr(rule.Target, single(p.Addr)), rule.Redirected(), rule.Masquerade()))
+		}
+	}
+	return append(list, f.disguises()...)
 }
 
 // translates tells whether the host has to translate addresses.
 func (f *Fabric) translates(list []Publication) bool {
-	return f.cfg.Outside != OutsideNone || len(list) > 0
+	return f.cfg.Outside != OutsideNone || len(list) > 0 || f.beyond.On
 }
 
 func (f *Fabric) translatesOutside(a netip.Addr) bool {

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -39,7 +39,7 @@ func openSide(ns *netns.NS) (*side, error) {
 	return s, nil
 }
 
-func (s *side) net() fastpath.Net { return fastpath.Net{NL: s.nl, Do: s.ns.Do} }
+func (s *side) net() tcx.Net { return tcx.Net{NL: s.nl, Do: s.ns.Do} }
 
 func (s *side) close() error {
 	if s == nil {

@@ -58,6 +58,9 @@ func (i *Installation) endpointChanged(ctx context.Context, p *part, before, aft
 	if now == nil {
 		now = before
 	}
+	if before != nil && before.Ports != "" || now.Ports != "" {
+		p.gateway.LookAgain()
+	}
 	owner := peering.Owner{Host: now.Owner, Epoch: now.Epoch}
 	if r := p.registrar.Load(); r != nil && r.differs(ownership.SpotOf(*now), after) {
 		r.Changed()

@@ -2,43 +2,25 @@ package installation
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/mesh"
 )
-
-// AutoChannel has channels be of the best kind that both hosts make.
-const AutoChannel = "auto"
 
 // unknownKind is one that a newer release was told to have all channels be of. This one makes no
 // channels then: another kind may be what was to be avoided.
 const unknownKind channel.Kind = -1
 
-func (i *Installation) channelFile() string { return filepath.Join(i.opt.Dir, "channel") }
-
-// readChannel returns the name that SetChannel was given the last time.
-func (i *Installation) readChannel() (string, error) {
-	b, err := os.ReadFile(i.channelFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return AutoChannel, nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("read which channels this host is to have: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
-}
+func (i *Installation) choice() mesh.Choice { return mesh.Choice(filepath.Join(i.opt.Dir, "channel")) }
 
 // only is the kind that all channels are to be of; zero: the best one.
 func only(name string) channel.Kind {
-	if name == AutoChannel {
+	if name == mesh.AutoChannel {
 		return 0
 	}
 	if k, ok := channel.ParseKind(name); ok {
@@ -49,7 +31,7 @@ func only(name string) channel.Kind {
 
 // onlyChannel is the kind that all channels of this host are to be of, as SetChannel has it.
 func (i *Installation) onlyChannel(ctx context.Context) (channel.Kind, error) {
-	name, err := i.readChannel()
+	name, err := i.choice().Read()
 	if err != nil {
 		return 0, err
 	}
@@ -61,7 +43,7 @@ func (i *Installation) onlyChannel(ctx context.Context) (channel.Kind, error) {
 }
 
 // SetChannel has all channels of this host be of a kind, or of the best one that both hosts make
-// for [AutoChannel], from now on and after a restart. Channels that are up change under traffic.
+// for [mesh.AutoChannel], from now on and after a restart. Channels that are up change under traffic.
 // It returns a [*membership.Error] if this release or this host makes none of that kind, and if a
 // channel that is up could not be changed: then the others are.
 func (i *Installation) SetChannel(ctx context.Context, name string) (*membership.Host, error) {
@@ -79,7 +61,7 @@ func (i *Installation) SetChannel(ctx context.Context, name string) (*membership
 	case k != 0 && !slices.Contains(p.mesh.Kinds(), k):
 		return nil, &membership.Error{Text: fmt.Sprintf("this host makes no channels of kind %s: its kernel, or the rights of snapctld, allow no BPF for that", name), Remedy: "take vxlan, wireguard or auto"}
 	}
-	if err := i.writeChannel(name); err != nil {
+	if err := i.choice().Write(name); err != nil {
 		return nil, err
 	}
 	if err := p.mesh.SetOnly(ctx, k); err != nil {
@@ -89,23 +71,6 @@ func (i *Installation) SetChannel(ctx context.Context, name string) (*membership
 		}
 	}
 	return i.self(ctx)
-}
-
-// writeChannel writes the file aside and renames it: if it fails the old one is there.
-func (i *Installation) writeChannel(name string) error {
-	aside := i.channelFile() + ".new"
-	f, err := os.OpenFile(aside, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err == nil {
-		_, err = f.WriteString(name + "\n")
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(aside, i.channelFile())
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write which channels this host is to have: %w", err), os.RemoveAll(aside))
-	}
-	return nil
 }
 
 // List returns the hosts of the installation, see [membership.Membership.List]. If the directory
@@ -134,7 +99,7 @@ func (i *Installation) self(ctx context.Context) (*membership.Host, error) {
 // tell says what channels this host has.
 func (i *Installation) tell(h *membership.Host) {
 	p := i.part.Load()
-	name, err := i.readChannel()
+	name, err := i.choice().Read()
 	if p == nil || err != nil {
 		return
 	}

@@ -2,7 +2,6 @@ package installation
 
 import (
 	"log/slog"
-	"os"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -19,18 +18,13 @@ func TestChannelFile(t *testing.T) {
 		want channel.Kind
 	}{{"", 0}, {"vxlan", channel.VXLAN}, {"tunnel", channel.Tunnel}, {"auto", 0}, {"pigeon", unknownKind}, {"direct", channel.Direct}} {
 		if x.name != "" {
-			qt.Assert(t, qt.IsNil(i.writeChannel(x.name)))
+			qt.Assert(t, qt.IsNil(i.choice().Write(x.name)))
 		}
 		k, err := i.onlyChannel(t.Context())
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(k, x.want))
 	}
-	_, err := os.Stat(i.channelFile() + ".new")
-	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
-
-	i.opt.Dir = i.channelFile() // no folder
-	qt.Check(t, qt.IsNotNil(i.writeChannel("auto")))
-	_, err = i.SetChannel(t.Context(), "auto")
+	_, err := i.SetChannel(t.Context(), "auto")
 	var e *membership.Error
 	qt.Check(t, qt.ErrorAs(err, &e)) // it is in no installation
 }

@@ -165,6 +165,7 @@ func (r *Registrar) claimNew(ctx context.Context, s *directory.Session, e Endpoi
 	was, ok := r.ledger.Get(e.spot())
 	c := ownership.Copy{Endpoint: directory.Endpoint{
 		Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running,
+		Ports: e.Ports,
 	}, State: ownership.Claiming}
 	// Another host could give the address out, and not know of this app while it can't reach the
 	// directory.

@@ -190,6 +190,9 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if p.ranges, err = ownership.LoadRanges(i.opt.Dir, local.SetRanges); err != nil {
 		return err
 	}
+	if p.gateway, err = i.openGateway(p); err != nil {
+		return err
+	}
 	check := membership.Check(p.known)
 	self := message.Self{Host: p.identity.Host(), Version: i.opt.Version, Boot: i.opt.Boot}
 	life := context.WithoutCancel(ctx)
@@ -235,6 +238,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		p.mesh.Close()
 		return err
 	}
+	p.gateway.Resume(ctx)
 	i.part.Store(p)
 	i.opt.Run(p.mesh.Run)
 	i.opt.Run(func(ctx context.Context) { i.watchUnderlay(ctx, p) })
@@ -294,10 +298,12 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 	r := newRegistrar(registrarOptions{
 		self: p.identity.Host(), key: string(p.identity.Member()), directory: d, cache: c, ranges: p.ranges, local: p.local,
 		ledger: i.ledger, boot: i.opt.Boot, private: i.IsPrivate, recovered: i.recovered, admitted: i.opt.Admitted, log: i.opt.Log,
+		gateway: p.gateway,
 	})
 	p.registrar.Store(r)
 	close(p.reached)
 	i.opt.Run(r.run)
+	i.opt.Run(func(ctx context.Context) { i.forward(ctx, p) })
 	i.opt.Run(func(ctx context.Context) {
 		if err := d.BeSeen(ctx, p.identity.Host(), seenFor); err != nil && ctx.Err() == nil {
 			i.opt.Log.ErrorContext(ctx, "other hosts are not told that this one is alive", slog.Any("error", err))

@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/directory/memory"
+	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/ownership"
@@ -34,6 +35,9 @@ type fakeNetworks struct {
 	mu      sync.Mutex
 	all     []Endpoint
 	waiting []Endpoint // that are in no network
+	homes   []Endpoint // of the host itself
+	open    bool       // Reside works
+	moves   int        // how often MoveOut was called
 	ranges  map[string][]netip.Prefix
 }
 
@@ -46,13 +50,43 @@ func (f *fakeNetworks) put(list ...Endpoint) {
 func (f *fakeNetworks) Present() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.all)
+	return slices.Concat(f.all, f.homes)
 }
+
+// Reside gives the host the last address of its first range that it did not have before.
+func (f *fakeNetworks) Reside(_ context.Context, network, name string, at netip.Addr) (netip.Addr, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.open {
+		return at, errors.New("no BPF")
+	}
+	if len(f.homes) > 0 {
+		return f.homes[0].Addr4, nil
+	}
+	if !at.IsValid() {
+		raw := f.ranges[network][0].Addr().As4()
+		raw[3] += byte(63 - f.moves)
+		at = netip.AddrFrom4(raw)
+	}
+	f.homes = []Endpoint{{Network: network, App: name, Addr4: at}}
+	return at, nil
+}
+
+func (f *fakeNetworks) MoveOut(context.Context, string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.homes, f.moves = nil, f.moves+1
+	return nil
+}
+
+func (f *fakeNetworks) SetGateway(gateway.Settings) {}
+
+func (f *fakeNetworks) SetFar(context.Context, string, []gateway.Published) error { return nil }
 
 func (f *fakeNetworks) Wanted() []Endpoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Concat(f.all, f.waiting)
+	return slices.Concat(f.all, f.waiting, f.homes)
 }
 
 func (f *fakeNetworks) Find(network string, a netip.Addr) (Endpoint, bool) {
@@ -84,6 +118,7 @@ type site struct {
 	*Registrar
 	vem      *fakeNetworks
 	log      *strings.Builder
+	outside  strings.Builder // what the forwarder logs
 	dir      string
 	way      *memory.Store
 	end      context.CancelFunc // of the host
@@ -118,9 +153,14 @@ func startSite(t *testing.T, store *memory.Server, name, dir, boot string) *site
 	qt.Assert(t, qt.IsNil(err))
 	recovered := make(chan struct{})
 	close(recovered)
+	gw, err := gateway.Open(gateway.Options{
+		Path: filepath.Join(dir, "gateway.json"), Self: name, VEM: h.vem, Own: func() []gateway.Published { return nil },
+		Known: func() gateway.Known { return c }, Log: slog.New(slog.NewTextHandler(&h.outside, nil)),
+	})
+	qt.Assert(t, qt.IsNil(err))
 	h.Registrar = newRegistrar(registrarOptions{
 		self: name, key: "key of " + name, directory: d, cache: c, ranges: rs, local: h.vem, ledger: ledger, boot: boot, private: func(string) bool { return false }, recovered: recovered,
-		admitted: func() { h.admitted++ }, log: slog.New(slog.NewTextHandler(h.log, nil)),
+		admitted: func() { h.admitted++ }, gateway: gw, log: slog.New(slog.NewTextHandler(h.log, nil)),
 	})
 	return h
 }
@@ -196,6 +236,74 @@ func TestRegistrar(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(again.ledger.All(), len(all)))
 	qt.Assert(t, qt.IsNil(again.sync(t.Context(), s)))
+}
+
+// A host itself is in the directory, at the address that it had before, and what keeps it out is
+// said once.
+func TestHostItself(t *testing.T) {
+	store := memory.New()
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	b.vem.open = true
+	for range 2 {
+		a.work(t)
+		b.work(t)
+	}
+	qt.Check(t, qt.Equals(strings.Count(a.outside.String(), "no BPF"), 1))
+	at := b.gateway.At("default")
+	o, err := a.Owner(t.Context(), "default", at)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(o.Host, "b"))
+	_, err = a.directory.LookupApp(t.Context(), "host:b:default")
+	qt.Check(t, qt.IsNotNil(err)) // it is no app
+
+	dir := b.dir
+	for _, lost := range []string{"", "gateway.json"} {
+		if lost != "" {
+			qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(dir, lost))))
+		}
+		b = b.again(t, store, "second boot")
+		b.vem.open = true
+		b.work(t)
+		qt.Check(t, qt.Equals(b.gateway.At("default"), at))
+		qt.Check(t, qt.IsTrue(b.allowed(b.vem.homes[0])))
+	}
+
+	// An old backup of the directory knows nothing of it, or has given the address to somebody else.
+	c, _ := b.ledger.Get(b.vem.homes[0].spot())
+	qt.Assert(t, qt.IsNil(b.release(t.Context(), b.session.Load(), []ownership.Copy{c})))
+	qt.Assert(t, qt.IsNil(b.ledger.Put(c)))
+	b.work(t)
+	b.work(t)
+	o, err = b.Owner(t.Context(), "default", at)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(o.Host, "b"))
+	c, _ = b.ledger.Get(b.vem.homes[0].spot())
+	qt.Assert(t, qt.IsNil(b.release(t.Context(), b.session.Load(), []ownership.Copy{c})))
+	c.State, c.Now = ownership.Lost, &directory.Endpoint{Owner: "a"}
+	qt.Assert(t, qt.IsNil(b.ledger.Put(c)))
+	b.work(t)
+	qt.Check(t, qt.Not(qt.Equals(b.gateway.At("default"), at)))
+	o, err = a.Owner(t.Context(), "default", b.gateway.At("default"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(o.Host, "b"))
+}
+
+// Other hosts know which ports an app publishes, and what it publishes later.
+func TestPorts(t *testing.T) {
+	store, web := memory.New(), app("web", "10.77.0.7")
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	b.work(t)
+	for _, ports := range []string{"", "8080:80/tcp", "8080:80/tcp 53:53/udp", ""} {
+		web.Ports = ports
+		a.vem.put(web)
+		a.work(t)
+		e, err := b.directory.LookupApp(t.Context(), "web")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(e.Ports, ports))
+		qt.Check(t, qt.Equals(e.Epoch, 1))
+		c, _ := a.ledger.Get(web.spot())
+		qt.Check(t, qt.Equals(c.Endpoint.Ports, ports))
+	}
 }
 
 // A change is in the directory soon, and the first one is waited for.

@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/ownership"
@@ -29,6 +30,7 @@ type part struct {
 	peers    *control.Peers
 	mesh     *mesh.Mesh
 	local    Networks
+	gateway  *gateway.Forwarder
 
 	seen    sightings
 	ranges  *ownership.Ranges

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/pause"
@@ -25,6 +25,7 @@ type Endpoint struct {
 	Network string
 	App     string
 	Addr4   netip.Addr
+	Ports   string // that it publishes at all addresses of the host, see [gateway.FormatPorts]
 }
 
 func (e Endpoint) spot() ownership.Spot { return ownership.Spot{Network: e.Network, Addr: e.Addr4} }
@@ -32,6 +33,7 @@ func (e Endpoint) spot() ownership.Spot { return ownership.Spot{Network: e.Netwo
 // Networks is the VEM: the networks and endpoints of this host.
 type Networks interface {
 	mesh.Queues
+	gateway.VEM
 
 	// Present returns the endpoints that are in their networks.
 	Present() []Endpoint
@@ -42,8 +44,6 @@ type Networks interface {
 	Find(network string, a netip.Addr) (Endpoint, bool)
 	// Holding returns the names of the apps whose sockets are held.
 	Holding() map[string]bool
-	// Space returns the address space of a network.
-	Space(network string) (address.Space, error)
 	// SetRanges says from which addresses of a network those of new endpoints are chosen.
 	SetRanges(network string, ranges []netip.Prefix)
 }
@@ -65,6 +65,7 @@ type registrarOptions struct {
 	recovered <-chan struct{}
 	// admitted is told that other endpoints than before may be in their networks.
 	admitted func()
+	gateway  *gateway.Forwarder
 	log      *slog.Logger
 }
 

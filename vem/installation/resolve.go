@@ -1,171 +1,50 @@
 package installation
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 	"time"
 
-	"github.com/containerd/errdefs"
-
-	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/directory"
-	"github.com/snapctl/snapctl/vem/directory/cache"
-	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/overview"
-	"github.com/snapctl/snapctl/vem/ownership"
+	"github.com/snapctl/snapctl/vem/overview/resolve"
 )
 
-// Resolve tells who has an endpoint: by what this host has and knows, and if that is not enough by
-// the directory. It returns an error wrapping [errdefs.ErrNotFound] if nobody has it, and an
-// *[membership.Error] if that can't be known.
+// Resolve tells who has an endpoint, see [resolve.Answer].
 func (i *Installation) Resolve(ctx context.Context, q overview.Question) (overview.Answer, error) {
-	r := resolver{local: i.opt.Local, q: q}
+	var h resolve.Host
+	var r *Registrar
 	if p := i.part.Load(); p != nil {
-		r.self, r.cache, r.registrar = p.identity.Host(), p.cache.Load(), p.registrar.Load()
+		h.Name, h.Cache, r = p.identity.Host(), p.cache.Load(), p.registrar.Load()
 	}
-	return r.resolve(ctx)
+	var err error
+	if h.Here, err = here(i.opt.Local, h.Name, r); err != nil {
+		return overview.Answer{}, err
+	}
+	return resolve.Answer(ctx, h, q)
 }
 
-func (r *resolver) resolve(ctx context.Context) (overview.Answer, error) {
-	r.there = make(map[ownership.Spot]bool)
-	err := r.here()
-	if err == nil && r.cache != nil {
-		err = r.known(ctx)
-	}
-	if err == nil {
-		err = r.nobody()
-	}
-	slices.SortFunc(r.answer.Found, func(a, b overview.Resolution) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), a.Addr4.Compare(b.Addr4))
-	})
-	return r.answer, err
-}
-
-// resolver answers one question.
-type resolver struct {
-	local Networks
-	self  string // the name of this host; empty: it is in no installation
-	q     overview.Question
-	// cache and registrar are nil if there is no directory, or if it was not reached yet.
-	cache     *cache.Cache
-	registrar *Registrar
-
-	answer overview.Answer
-	there  map[ownership.Spot]bool // what is in answer
-}
-
-// here answers by what this host has.
-func (r *resolver) here() error {
-	held := r.local.Holding()
-	for _, e := range r.local.Present() {
-		s, err := r.local.Space(e.Network)
+// here are the endpoints of this host. r is nil if the directory was not reached yet.
+func here(local Networks, self string, r *Registrar) (list []overview.Resolution, err error) {
+	held := local.Holding()
+	for _, e := range local.Present() {
+		s, err := local.Space(e.Network)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		found := overview.Resolution{
-			Network: e.Network, App: e.App, Addr4: e.Addr4, Addr6: s.Pair(e.Addr4),
+			Network: e.Network, App: e.App, Addr4: e.Addr4, Addr6: s.Pair(e.Addr4), Host: self,
 			Self: true, Alive: true, State: string(directory.Running), Source: overview.Here, AsOf: time.Now(),
 		}
 		if held[e.App] {
 			found.State = string(directory.Held)
 		}
-		if r.self != "" {
-			found.Host, found.Epoch = r.self, 1
+		if self != "" {
+			found.Epoch = 1
 		}
-		if r.registrar != nil {
-			found.Epoch = r.registrar.epoch(e)
+		if r != nil {
+			found.Epoch = r.epoch(e)
 		}
-		r.add(found)
+		list = append(list, found)
 	}
-	return nil
-}
-
-// known answers by what this host knows of the directory, and if that is nothing asks it.
-func (r *resolver) known(ctx context.Context) error {
-	fresh := r.cache.Freshness()
-	r.answer.Trouble = fresh.Err
-	for _, e := range r.cache.Endpoints() {
-		r.addRecord(e, overview.Cache, fresh.At)
-	}
-	if len(r.answer.Found) > 0 {
-		return nil
-	}
-	var look []func() (directory.Endpoint, error)
-	if r.q.App != "" {
-		look = append(look, func() (directory.Endpoint, error) { return r.cache.LookupApp(ctx, r.q.App) })
-	}
-	for _, n := range r.cache.Networks() {
-		if _, in := n.IPv4(r.q.Addr); in && (r.q.Network == "" || r.q.Network == n.Name) {
-			look = append(look, func() (directory.Endpoint, error) { return r.cache.Lookup(ctx, n.Name, r.q.Addr) })
-		}
-	}
-	for _, l := range look {
-		e, err := l()
-		switch {
-		case err == nil:
-			r.addRecord(e, overview.Directory, time.Now())
-		case !errors.Is(err, directory.ErrNotFound):
-			return &membership.Error{
-				Text: "this host does not know who has " + r.asked(), Err: err, Remedy: "wait until the directory can be reached; snapctl doctor tells what is in the way",
-			}
-		}
-	}
-	return nil
-}
-
-// nobody is that nothing was found of what was asked for.
-func (r *resolver) nobody() error {
-	switch {
-	case r.self != "" && r.cache == nil:
-		r.answer.Trouble = directory.ErrUnavailable
-		if len(r.answer.Found) == 0 {
-			return &membership.Error{
-				Text: "this host does not know who has " + r.asked(), Err: directory.ErrUnavailable,
-				Remedy: "it has not reached the directory since snapctld began; snapctl doctor tells what is in the way",
-			}
-		}
-	case len(r.answer.Found) == 0 && (r.q.App != "" || r.q.Addr.IsValid()):
-		return fmt.Errorf("nobody has %s: %w", r.asked(), errdefs.ErrNotFound)
-	}
-	return nil
-}
-
-func (r *resolver) asked() string {
-	text := "an endpoint"
-	switch {
-	case r.q.App != "":
-		return "an app " + r.q.App
-	case r.q.Addr.IsValid():
-		text = "address " + r.q.Addr.String()
-	}
-	if r.q.Network != "" {
-		text += " of network " + r.q.Network
-	}
-	return text
-}
-
-func (r *resolver) addRecord(e directory.Endpoint, from overview.Source, at time.Time) {
-	var space address.Space
-	if n, err := r.cache.Network(e.Network); err == nil {
-		space = n.Space()
-	}
-	self := e.Owner == r.self
-	r.add(overview.Resolution{
-		Network: e.Network, App: e.App, Addr4: e.Addr, Addr6: space.Pair(e.Addr), Host: e.Owner, Self: self,
-		Epoch: e.Epoch, State: string(e.State), Target: e.Target, Alive: self || r.cache.Seen(e.Owner), Source: from, AsOf: at,
-	})
-}
-
-// add adds an endpoint to the answer if it was asked for, and is not there yet.
-func (r *resolver) add(e overview.Resolution) {
-	at, q := ownership.Spot{Network: e.Network, Addr: e.Addr4}, &r.q
-	isAddr := !q.Addr.IsValid() || q.Addr == e.Addr4 || q.Addr == e.Addr6
-	if r.there[at] || q.Network != "" && q.Network != e.Network || q.App != "" && q.App != e.App || !isAddr {
-		return
-	}
-	r.there[at] = true
-	r.answer.Found = append(r.answer.Found, e)
+	return list, nil
 }

@@ -14,13 +14,15 @@ import (
 	"github.com/snapctl/snapctl/vem/directory/memory"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/overview"
+	"github.com/snapctl/snapctl/vem/overview/resolve"
 )
 
 // ask asks a host of a test who has an endpoint.
 func (h *site) ask(t *testing.T, q overview.Question) (overview.Answer, error) {
 	t.Helper()
-	r := resolver{local: h.vem, self: h.self, q: q, cache: h.cache, registrar: h.Registrar}
-	return r.resolve(t.Context())
+	mine, err := here(h.vem, h.self, h.Registrar)
+	qt.Assert(t, qt.IsNil(err))
+	return resolve.Answer(t.Context(), resolve.Host{Name: h.self, Here: mine, Cache: h.cache}, q)
 }
 
 // An endpoint is found by its address of either family and by its name: on this host, in what it
@@ -75,13 +77,14 @@ func TestResolve(t *testing.T) {
 	}
 
 	// Before the directory was reached only this host's own are known.
-	r := resolver{local: b.vem, self: "b", q: overview.Question{App: "other"}}
-	found, err = r.resolve(t.Context())
+	mine, err := here(b.vem, "b", nil)
+	qt.Assert(t, qt.IsNil(err))
+	only := resolve.Host{Name: "b", Here: mine}
+	found, err = resolve.Answer(t.Context(), only, overview.Question{App: "other"})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(found.Found, 1))
 	qt.Check(t, qt.ErrorIs(found.Trouble, directory.ErrUnavailable))
-	r = resolver{local: b.vem, self: "b", q: overview.Question{App: "web"}}
-	_, err = r.resolve(t.Context())
+	_, err = resolve.Answer(t.Context(), only, overview.Question{App: "web"})
 	var unknown *membership.Error
 	qt.Assert(t, qt.ErrorAs(err, &unknown))
 	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))

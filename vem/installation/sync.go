@@ -25,13 +25,18 @@ func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(networks)) {
-		if networks[name] {
-			errs = append(errs, r.prepare(ctx, s, name))
+		if !networks[name] {
+			continue
 		}
+		err := r.prepare(ctx, s, name)
+		if err == nil {
+			err = r.reside(ctx, name)
+		}
+		errs = append(errs, err)
 	}
 	claims, releases, lost := r.differences()
 	// After the releases: another app may have an address, or a name, that one had which is gone.
-	errs = append(errs, r.release(ctx, s, releases), r.forget(ctx, lost), r.claimAll(ctx, s, claims))
+	errs = append(errs, r.release(ctx, s, releases), r.forget(ctx, lost), r.claimAll(ctx, s, claims), r.publish(ctx, s))
 	return errors.Join(errs...)
 }
 
@@ -92,9 +97,10 @@ func (r *Registrar) differences() (claims, releases, lost []ownership.Copy) {
 		switch same := ok && c.Endpoint.App == e.App; {
 		case same && c.State == ownership.Claiming:
 			claims = append(claims, c)
-		case !same && present[at]: // one that is not there yet may have to ask first
+		case !same && present[at], // one that is not there yet may have to ask first
+			same && c.State == ownership.Lost && c.Endpoint.OfHost(): // nobody else can have it
 			c := ownership.Copy{Endpoint: directory.Endpoint{
-				Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running,
+				Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running, Ports: e.Ports,
 			}, State: ownership.Claiming}
 			c.Allow(r.boot)
 			claims = append(claims, c)

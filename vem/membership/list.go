@@ -60,12 +60,14 @@ func (m *Membership) Show(hosts []directory.Host, seen map[string]bool, all []di
 func count(all []directory.Endpoint) map[string]int {
 	owned := make(map[string]int)
 	for _, e := range all {
-		owned[e.Owner]++
+		if !e.OfHost() {
+			owned[e.Owner]++
+		}
 	}
 	return owned
 }
 
-// endpoints counts those of each host.
+// endpoints counts those of each host, without the ones that hosts themselves have.
 func endpoints(ctx context.Context, d *directory.Directory) (map[string]int, error) {
 	all, err := d.Endpoints(ctx)
 	if err != nil {

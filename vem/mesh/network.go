@@ -19,8 +19,10 @@ import (
 type Network struct {
 	m       *Mesh
 	name    string
+	nets    []netip.Prefix
 	modules []channel.Module
 	path    atomic.Pointer[slowpath.Path] // nil: not open
+	self    atomic.Pointer[[2]netip.Addr] // see SetSelf
 }
 
 // Open has a network take part. What an earlier process has left goes on. The caller closes the
@@ -29,17 +31,17 @@ type Network struct {
 // On a host that has no BPF its channels are of kind [channel.VXLAN], and the log says so. It
 // returns an error wrapping [fabric.ErrPrefixInUse] if the host has no way into the network.
 func (m *Mesh) Open(ctx context.Context, name string, f *fabric.Fabric, prefixes []netip.Prefix) (*Network, error) {
-	n := &Network{m: m, name: name}
+	n := &Network{m: m, name: name, nets: prefixes}
 	if err := n.openModules(ctx, f, prefixes); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect network %s: %w", name, err), n.closeModules())
 	}
-	if err := n.open(ctx, f, prefixes); err != nil {
+	if err := n.open(ctx, f); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect network %s: %w", name, err), n.Leave())
 	}
 	return n, nil
 }
 
-func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.Prefix) error {
+func (n *Network) open(ctx context.Context, f *fabric.Fabric) error {
 	m := n.m
 	m.changing.Lock()
 	defer m.changing.Unlock()
@@ -56,7 +58,7 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric, prefixes []netip.P
 	queue := n.kept(ctx)
 	defer queue.Close() //nolint:errcheck // a duplicate, or nil, which has nothing to close
 	path, err := slowpath.Open(ctx, slowpath.Options{
-		Network: n.name, NS: f.Namespace(), Prefixes: prefixes, MTU: fabric.DefaultMTU, Resolver: resolver, SetUp: f.PassOn,
+		Network: n.name, NS: f.Namespace(), Prefixes: n.nets, MTU: fabric.DefaultMTU, Resolver: resolverOf{n, resolver}, SetUp: f.PassOn,
 		Device: queue, Log: m.opt.Log,
 	})
 	if err != nil {

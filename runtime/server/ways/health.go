@@ -4,7 +4,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/overview"
+	"github.com/snapctl/snapctl/vem/probe"
 )
 
 // ShowHealth completes a host by how it stands with it.
@@ -26,4 +28,19 @@ func ShowHealth(h *api.Host, all *overview.Health) *api.Host {
 		h.Version = c.Version
 	}
 	return h
+}
+
+// Show is a way to a host as the API has it.
+func Show(w mesh.Way) *api.HostWay {
+	res := &api.HostWay{
+		Address: w.Local.String(), Device: w.Device, Remote: w.Remote.Addr().String(), Loss: w.Loss, Mtu: int32(w.MTU), Used: w.Used,
+		State: map[probe.State]api.WayState{
+			probe.Unknown: api.WayState_WAY_STATE_UNKNOWN, probe.Up: api.WayState_WAY_STATE_UP,
+			probe.Lossy: api.WayState_WAY_STATE_LOSSY, probe.Down: api.WayState_WAY_STATE_DOWN,
+		}[w.State],
+	}
+	if w.RoundTrip > 0 {
+		res.RoundTrip = durationpb.New(w.RoundTrip)
+	}
+	return res
 }

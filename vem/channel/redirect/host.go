@@ -95,7 +95,17 @@ func (m *Module) setHost(h channel.Host) error {
 			return err
 		}
 	}
-	return nil
+	return m.tellDirect()
+}
+
+// tellDirect tells the programs whether any host may send without outer header.
+func (m *Module) tellDirect() error {
+	direct := false
+	for _, e := range m.hosts {
+		h := &e.status.Host
+		direct = direct || h.Kind == channel.Direct || slices.Contains(h.Accept, channel.Direct)
+	}
+	return m.cfg.Remotes.SetDirect(direct)
 }
 
 // copied returns h with lists of its own.
@@ -227,7 +237,7 @@ func (m *Module) removeHost(name string) error {
 		return err
 	}
 	delete(m.hosts, name)
-	return nil
+	return m.tellDirect()
 }
 
 // Hosts returns all hosts; see [channel.Module].

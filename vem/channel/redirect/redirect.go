@@ -66,6 +66,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -153,7 +154,7 @@ func (m *Module) open() (err error) {
 	return m.replaceArrivals()
 }
 
-func (m *Module) net() fastpath.Net { return fastpath.Net{NL: m.nl, Do: m.ns.Do} }
+func (m *Module) net() tcx.Net { return tcx.Net{NL: m.nl, Do: m.ns.Do} }
 
 // adopt reads which hosts the kernel has.
 func (m *Module) adopt() error {
@@ -181,7 +182,7 @@ func (m *Module) adopt() error {
 			e.status.Host.Sources = append(e.status.Host.Sources, a)
 		}
 	}
-	return nil
+	return m.tellDirect()
 }
 
 // usable refuses what has been cancelled, and a closed module. m.mu is held.

@@ -136,6 +136,36 @@ func TestStrangers(t *testing.T) {
 	w.beta.dropped(t, channel.Drops{Stranger: 2, Refused: 1})
 }
 
+// An endpoint that this host was not told of sends to it without an outer header, by the way that its
+// host has. That is let in as long as some host may send so.
+func TestUnknownSource(t *testing.T) {
+	w := newWorld(t, "192.0.2.0/24")
+	w.use(0, channel.Direct)
+	b := w.attach(w.beta, endpoint(3))
+	fd := receiver(t, b)
+	h := w.host(w.beta, w.cables[0], channel.Direct)
+	w.alpha.ip(t, "route", "add", b.ep.Addr4.String(), "via", h.Local.String())
+	send := func(text string) { w.alpha.raw(t, datagram4(netip.MustParseAddr("10.77.0.99"), b.ep.Addr4, 0, text)) }
+	send("from the start")
+	text, _ := received(t, fd)
+	qt.Check(t, qt.Equals(text, "from the start"))
+
+	h.Kind, h.Accept = channel.Tunnel, nil
+	qt.Assert(t, qt.IsNil(w.beta.m.SetHost(t.Context(), h)))
+	send("when nobody may")
+	h.Accept = []channel.Kind{channel.Direct}
+	qt.Assert(t, qt.IsNil(w.beta.m.SetHost(t.Context(), h)))
+	send("when one may again")
+	text, _ = received(t, fd)
+	qt.Check(t, qt.Equals(text, "when one may again"))
+	qt.Assert(t, qt.IsNil(w.beta.m.RemoveHost(t.Context(), "alpha")))
+	send("when there is none")
+	qt.Assert(t, qt.IsNil(w.beta.m.SetHost(t.Context(), h)))
+	send("the last one")
+	text, _ = received(t, fd)
+	qt.Check(t, qt.Equals(text, "the last one"))
+}
+
 // Congestion that a router of the underlay marks gets to the endpoint (RFC 6040).
 func TestCongestion(t *testing.T) {
 	const notECT, ect1, ect0, ce = 0, 1, 2, 3

@@ -13,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/directory/codec"
 	"github.com/snapctl/snapctl/vem/directory/memory"
 )
 
@@ -232,5 +233,5 @@ func TestNewer(t *testing.T) {
 	f.claim("other", "10.77.0.3")
 	qt.Check(t, qt.Equals(<-f.told, "nobody -> other of a"))
 	_, err = f.lookup("10.77.0.2")
-	qt.Check(t, qt.ErrorIs(err, directory.ErrNewer))
+	qt.Check(t, qt.ErrorIs(err, codec.ErrNewer))
 }

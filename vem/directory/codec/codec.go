@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 )
 
 // version is that of all records which this version of snapctl writes. A record only
@@ -63,6 +64,17 @@ func Decode(name string, value []byte, r Record) error {
 	}
 	if err != nil {
 		return fmt.Errorf("read directory record %s: %w: %w", name, ErrRecord, err)
+	}
+	return nil
+}
+
+// name is what may be part of a key, and what people may call a host, network or app.
+var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+
+// CheckName returns an error if a thing can't be called that.
+func CheckName(what, s string) error {
+	if !name.MatchString(s) {
+		return fmt.Errorf("%s name %q: up to 128 letters, digits, '_', '.' and '-', the first a letter or digit", what, s)
 	}
 	return nil
 }

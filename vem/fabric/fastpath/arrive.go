@@ -22,12 +22,13 @@ const arrived = 1
 // the kernel's, and costs a few instructions.
 //
 // Whose packet is it?
-//   - Without an outer header its source has to be an endpoint of a host that may send so.
+//   - Without an outer header its source has to be an address of the network: that of an
+//     endpoint of a host that may send so, or, as long as any host may, one that this host knows
+//     nothing of yet: a host that has a way to this one does not say who else begins to use it.
+//     (The fabric refuses an address of its own endpoints.)
 //     Whoever can send on the link can send as such an endpoint: nothing on the way says
 //     who sent a packet. What comes from any other source (a machine that routes the prefix
 //     to this host) takes the host's routes, through its firewall.
-//     So a route back has to be there before the first packet comes, and be taken away after
-//     the last one.
 //   - With one, the outer source has to be an address of a known host, or the packet is
 //     dropped. That keeps out all who can't send with a foreign source address: a network
 //     that lets these pass (RFC 2827) lets them send into this one too.
@@ -39,7 +40,7 @@ func (r *Remotes) arrive(device int, prefix4, prefix6 netip.Prefix) asm.Instruct
 		visible(),
 		asm.Instructions{asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "six")},
 		r.arrive4(prefix4), label("six", r.arrive6(prefix6)),
-		r.inner(prefix4, prefix6), r.decapsulate(), r.arriveDirect(),
+		r.inner(prefix4, prefix6), r.decapsulate(), r.arriveDirect(prefix4, prefix6),
 		asm.Instructions{
 			asm.LoadMem(asm.R7, asm.R6, skbLen, asm.Word).WithSymbol("in"),
 			asm.Sub.Imm(asm.R7, ethLen),
@@ -189,7 +190,6 @@ func within6(prefix netip.Prefix, at int16, other string) (list asm.Instructions
 // inner looks at the header inside of a tunnelled packet: is it for the network? It leaves
 // r9 the kind of packet inside, and its congestion bits in stackBytes.
 func (r *Remotes) inner(prefix4, prefix6 netip.Prefix) asm.Instructions {
-	mapped := netip.PrefixFrom(netip.AddrFrom16(prefix4.Addr().As16()), 96+prefix4.Bits())
 	offset := asm.Instructions{
 		asm.Mov.Reg(asm.R2, asm.R7),
 		asm.Add.Imm(asm.R2, ethLen),
@@ -212,7 +212,7 @@ func (r *Remotes) inner(prefix4, prefix6 netip.Prefix) asm.Instructions {
 			asm.StoreImm(asm.RFP, dst, 0, asm.DWord),
 			asm.StoreImm(asm.RFP, dst+8, int64(network32(0xffff)), asm.Word),
 		},
-		within6(mapped, dst, "kernel"),
+		within6(mapped(prefix4), dst, "kernel"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, stackHeader+1, asm.Byte),
 			asm.And.Imm(asm.R1, 3),
@@ -300,10 +300,20 @@ func (r *Remotes) decapsulate() asm.Instructions {
 	)
 }
 
-// arriveDirect lets a packet without outer header in.
-func (r *Remotes) arriveDirect() asm.Instructions {
-	return slices.Concat(
-		label("direct", lookup(r.routes, keySrc, "kernel")),
+// arriveDirect lets a packet without outer header in. One from an endpoint that this host does not
+// know is not counted.
+func (r *Remotes) arriveDirect(prefix4, prefix6 netip.Prefix) asm.Instructions {
+	list := slices.Concat(
+		label("direct", lookup(r.routes, keySrc, "unknown")),
 		r.accepted(routeHost, Set(Direct), "kernel"),
+		asm.Instructions{asm.Ja.Label("in")},
+		label("unknown", r.flag(selfDirect, stackBytes, "kernel")),
+		asm.Instructions{asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "unknown6")},
+		within6(mapped(prefix4), keySrc, "kernel"),
+		asm.Instructions{asm.Ja.Label("counted")},
 	)
+	if !prefix6.IsValid() {
+		return append(list, asm.Ja.Label("kernel").WithSymbol("unknown6"))
+	}
+	return append(append(list, label("unknown6", within6(prefix6, keySrc, "kernel"))...), asm.Ja.Label("counted"))
 }

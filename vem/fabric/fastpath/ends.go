@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 )
 
 // arrivalPriority is the place of the filters on underlay devices, which may have filters of
@@ -61,9 +63,9 @@ func (e *Ends) load(r *Remotes, prefix4, prefix6 netip.Prefix) (err error) {
 
 // InstallLeave puts the program on the host's device of the network, for what comes from
 // the fabric and what the host sends. n is the host's namespace.
-func (e *Ends) InstallLeave(n Net) error {
+func (e *Ends) InstallLeave(n tcx.Net) error {
 	for hook, p := range e.leave {
-		if err := n.put(filter(e.device, hook), p); err != nil {
+		if err := n.Put(filter(e.device, hook), p); err != nil {
 			return fmt.Errorf("install ways to other hosts: %w: %w", ErrUnsupported, err)
 		}
 	}
@@ -71,9 +73,9 @@ func (e *Ends) InstallLeave(n Net) error {
 }
 
 // RemoveLeave takes it off again.
-func (e *Ends) RemoveLeave(n Net) error {
+func (e *Ends) RemoveLeave(n tcx.Net) error {
 	for hook := range e.leave {
-		if err := n.remove(filter(e.device, hook), programName); err != nil {
+		if err := n.Remove(filter(e.device, hook), programName); err != nil {
 			return err
 		}
 	}
@@ -81,8 +83,8 @@ func (e *Ends) RemoveLeave(n Net) error {
 }
 
 // InstallArrive puts the program on an underlay device, beside those of other networks.
-func (e *Ends) InstallArrive(n Net, underlay int) error {
-	if err := n.put(arrival(underlay, e.device), e.arrive); err != nil {
+func (e *Ends) InstallArrive(n tcx.Net, underlay int) error {
+	if err := n.Put(arrival(underlay, e.device), e.arrive); err != nil {
 		return fmt.Errorf("install ways from other hosts: %w: %w", ErrUnsupported, err)
 	}
 	return nil
@@ -100,8 +102,8 @@ func arrival(underlay, device int) *netlink.BpfFilter {
 
 // Arrivals returns for which networks, by the index of the host's device of each, an
 // underlay device has a program.
-func Arrivals(n Net, underlay int) (devices []int, err error) {
-	programs, err := n.programs(underlay)
+func Arrivals(n tcx.Net, underlay int) (devices []int, err error) {
+	programs, err := n.Programs(underlay)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +113,7 @@ func Arrivals(n Net, underlay int) (devices []int, err error) {
 			devices = append(devices, int(device))
 		}
 	}
-	filters, err := n.filters(underlay)
+	filters, err := n.Filters(underlay)
 	for _, f := range filters {
 		if f.Name == arriveName && f.Priority == arrivalPriority && !slices.Contains(devices, int(f.Handle)) {
 			devices = append(devices, int(f.Handle))
@@ -122,8 +124,8 @@ func Arrivals(n Net, underlay int) (devices []int, err error) {
 
 // RemoveArrive takes a network's program off an underlay device. It does nothing if it is not
 // there.
-func RemoveArrive(n Net, underlay, device int) error {
-	return n.remove(arrival(underlay, device), arrivalProgram(device))
+func RemoveArrive(n tcx.Net, underlay, device int) error {
+	return n.Remove(arrival(underlay, device), arrivalProgram(device))
 }
 
 // Close drops the handles. Devices keep the programs.

@@ -73,7 +73,7 @@ func (t *Table) leaving(kind Kind) asm.Instructions {
 		},
 		t.remotes.way("kernel"),
 		asm.Instructions{asm.LoadMem(asm.R8, asm.R8, pathMTU, asm.Word)},
-		fits("large"),
+		fits("large"), t.waited(kind),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R1, int32(t.uplink)),
 			asm.Mov.Imm(asm.R2, 0),
@@ -83,6 +83,58 @@ func (t *Table) leaving(kind Kind) asm.Instructions {
 			asm.Ja.Label("kernel"),
 		},
 	)
+}
+
+// waited assembles what happens to the host's own packets that had to wait for a way, as
+// [Remotes.own] does to all others: the gateway's address becomes the one that other hosts know
+// this host by.
+func (t *Table) waited(kind Kind) asm.Instructions {
+	if kind != Waiting {
+		return nil
+	}
+	const family = stackHash // free here
+	return slices.Concat(
+		lookup(t.endpoints, keySrc, "waited"),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, entryDevice, asm.Word),
+			asm.JNE.Imm(asm.R1, int32(t.uplink), "waited"),
+			asm.StoreImm(asm.RFP, family, 0, asm.Word),
+			asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IPV6), "own family"),
+			asm.StoreImm(asm.RFP, family, 1, asm.Word),
+		},
+		label("own family", t.remotes.ownAddress(family)),
+		asm.Instructions{asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("waited")},
+	)
+}
+
+// ownAddress replaces the source by the host's address for other hosts. The number of the
+// packet's family is on the stack. Without such an address the packet is the kernel's.
+func (r *Remotes) ownAddress(family int32) asm.Instructions {
+	return slices.Concat(
+		lookup(r.self, family, "kernel"),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord),
+			asm.JEq.Imm(asm.R1, 0, "kernel"),
+		},
+		translate("own address", keySrc, 0, v4Src, v6Src),
+	)
+}
+
+// flag goes to the label no unless a flag of self is set. It uses a word of the stack.
+func (r *Remotes) flag(which int64, word int16, no string) asm.Instructions {
+	return slices.Concat(
+		asm.Instructions{asm.StoreImm(asm.RFP, word, which, asm.Word)},
+		lookup(r.self, int32(word), no),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord),
+			asm.JEq.Imm(asm.R1, 0, no),
+		},
+	)
+}
+
+// mapped is an IPv4 prefix as keys have it.
+func mapped(prefix4 netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom16(prefix4.Addr().As16()), 96+prefix4.Bits())
 }
 
 // fits goes to the label large unless the packet, or every segment that it will be split
@@ -219,13 +271,7 @@ func (r *Remotes) own(prefix4, prefix6 netip.Prefix) asm.Instructions {
 		six = append(asm.Instructions{asm.StoreImm(asm.RFP, stackFamily, 1, asm.Word)},
 			within6(netip.PrefixFrom(prefix6.Masked().Addr().Next(), 128), keySrc, "kernel")...)
 	}
-	return slices.Concat(list, label("own6", six), label("own", lookup(r.self, stackFamily, "kernel")),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord),
-			asm.JEq.Imm(asm.R1, 0, "kernel"),
-		},
-		translate("own address", keySrc, 0, v4Src, v6Src),
-	)
+	return slices.Concat(list, label("own6", six), label("own", r.ownAddress(stackFamily)))
 }
 
 // sendDirect sends the packet to the path's remote address as the next hop. r1 is the

@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 )
 
 // Module says how packets travel to another host.
@@ -72,10 +74,19 @@ type Remotes struct {
 	paths    *ebpf.Map // path
 	senders  *ebpf.Map // underlay address of another host -> its number
 	here     *ebpf.Map // underlay address of this host -> 1
-	self     *ebpf.Map // 0: IPv4, 1: IPv6 -> the address that endpoints of other hosts see this host at
+	self     *ebpf.Map // what the programs know of this host, by selfAddress4 and so on
 	counters *ebpf.Map // host's number -> tally, for each CPU
 	drops    *ebpf.Map // dropReason -> packets, for each CPU
 }
+
+// What is in self: addresses that endpoints of other hosts see this host at, and flags, which are
+// not 0 if it is so.
+const (
+	selfAddress4 = iota
+	selfAddress6
+	selfDirect // a host may send without outer header
+	selfSize
+)
 
 // route is the value of routes.
 type route struct {
@@ -129,7 +140,7 @@ func specs() map[string]ebpf.MapSpec {
 		"paths":    array(ebpf.Array, pathSize, 2*MaxHosts+2),
 		"senders":  hash(16, 8, 16*(MaxHosts+1)),
 		"here":     hash(16, 8, 1024),
-		"self":     array(ebpf.Array, 16, 2),
+		"self":     array(ebpf.Array, 16, selfSize),
 		"counters": array(ebpf.PerCPUArray, tallySize, MaxHosts+1),
 		"drops":    array(ebpf.PerCPUArray, 8, uint32(dropReasons)),
 	}
@@ -151,7 +162,7 @@ func (r *Remotes) keep() (list asm.Instructions) {
 }
 
 // openRemotes takes the maps of the program on the device, or makes new ones.
-func openRemotes(n Net, device int) (*Remotes, error) {
+func openRemotes(n tcx.Net, device int) (*Remotes, error) {
 	r := &Remotes{}
 	found, err := r.adopt(n, device)
 	if err != nil || found {
@@ -169,8 +180,8 @@ func openRemotes(n Net, device int) (*Remotes, error) {
 }
 
 // adopt looks for the maps of an earlier run: all of them, or none.
-func (r *Remotes) adopt(n Net, device int) (found bool, err error) {
-	p, err := n.installed(device)
+func (r *Remotes) adopt(n tcx.Net, device int) (found bool, err error) {
+	p, err := installed(n, device)
 	if err != nil || p == nil {
 		return false, err
 	}

@@ -171,3 +171,18 @@ func (r *Remotes) SetSelf(a4, a6 netip.Addr) error {
 	}
 	return nil
 }
+
+// SetDirect says whether any host may send packets without an outer header. From then on, too, those
+// are let in that come from an address of the network which this host knows nothing of.
+func (r *Remotes) SetDirect(on bool) error { return r.setFlag(selfDirect, on) }
+
+func (r *Remotes) setFlag(which uint32, on bool) error {
+	var value [16]byte
+	if on {
+		value[15] = 1
+	}
+	if err := r.self.Put(which, value); err != nil {
+		return fmt.Errorf("tell programs about this host: %w", err)
+	}
+	return nil
+}

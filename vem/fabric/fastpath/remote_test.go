@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // newNet returns a scratch namespace, in which lo stands for all devices.
-func newNet(t *testing.T) (n fastpath.Net, lo int) {
+func newNet(t *testing.T) (n tcx.Net, lo int) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes a network namespace")
@@ -36,7 +37,7 @@ func newNet(t *testing.T) (n fastpath.Net, lo int) {
 	return n, dev.Attrs().Index
 }
 
-func openTable(t *testing.T, n fastpath.Net, uplink int) *fastpath.Table {
+func openTable(t *testing.T, n tcx.Net, uplink int) *fastpath.Table {
 	t.Helper()
 	table, err := fastpath.New(n, uplink)
 	if problem, ok := errors.AsType[*ebpf.VerifierError](err); ok {

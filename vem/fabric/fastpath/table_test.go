@@ -21,7 +21,7 @@ func newTable(t *testing.T) *fastpath.Table {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
-	table, err := fastpath.New(fastpath.Net{}, 0)
+	table, err := fastpath.New(tcx.Net{}, 0)
 	if errors.Is(err, fastpath.ErrUnsupported) && errors.Is(err, unix.EPERM) {
 		t.Skipf("needs CAP_BPF: %v", err)
 	}
@@ -69,7 +69,7 @@ func filtersOnly() (undo func()) {
 }
 
 // installed counts the programs of a device, at either side: filters, and those attached by tcx.
-func installed(t *testing.T, n fastpath.Net, device int) (filters, programs [2]int) {
+func installed(t *testing.T, n tcx.Net, device int) (filters, programs [2]int) {
 	t.Helper()
 	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: device}}
 	for i, hook := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {

@@ -33,6 +33,11 @@ func Out(device string) []expr.Any { return name(expr.MetaKeyOIFNAME, expr.CmpOp
 // NotOut matches all else: oifname != NAME.
 func NotOut(device string) []expr.Any { return name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, device) }
 
+// InAny matches what came in by a device whose name begins so: iifname "NAME*".
+func InAny(beginning string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Register: 1, Data: []byte(beginning)}}
+}
+
 func name(key expr.MetaKey, op expr.CmpOp, device string) []expr.Any {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, device)

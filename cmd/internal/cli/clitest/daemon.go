@@ -42,6 +42,7 @@ type Daemon struct {
 	Hosts     []*api.Host // none: this host is alone
 	// ChannelDown tells that the channel to the other host, if there is one, is down.
 	ChannelDown bool
+	Gateway     *api.Gateway // nil: nobody has asked
 }
 
 // server answers the API for a daemon.

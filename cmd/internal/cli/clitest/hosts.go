@@ -164,3 +164,33 @@ func (f server) RemoveHost(ctx context.Context, req *api.RemoveHostRequest) (*ap
 	f.Hosts = slices.DeleteFunc(f.Hosts, func(b *api.Host) bool { return h == b })
 	return &api.RemoveResponse{}, nil
 }
+
+// SetGateway makes this host a gateway of a network in which one app of another host publishes a port.
+func (f server) SetGateway(ctx context.Context, req *api.SetGatewayRequest) (*api.Gateway, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.findHost("")
+	if err != nil {
+		hint(ctx, "snapctl host init makes one")
+		return nil, status.Error(codes.FailedPrecondition, "this host is in no installation")
+	}
+	f.Gateway = &api.Gateway{
+		Host: h.GetName(), On: req.GetOn(), Advertise: req.GetAdvertise(),
+		Networks: []*api.GatewayNetwork{{Name: "default", Prefix4: "10.77.0.0/16", Prefix6: "fd77:736e:6170::/64", Address4: "10.77.0.66", Address6: "fd77:736e:6170::42"}},
+		Ports: []*api.ForwardedPort{
+			{Protocol: "tcp", HostPort: 8080, Port: 80, Network: "default", Address: "10.77.0.130", App: "web", Host: "there"},
+			{Protocol: "tcp", HostPort: 22, Port: 22, Network: "default", Address: "10.77.0.131", App: "ssh", Host: "there", Reason: "a program has the port on this host"},
+		},
+	}
+	return f.Gateway, nil
+}
+
+func (f server) ShowGateway(ctx context.Context, _ *api.ShowGatewayRequest) (*api.Gateway, error) {
+	f.mu.Lock()
+	g := f.Gateway
+	f.mu.Unlock()
+	if g == nil {
+		return f.SetGateway(ctx, &api.SetGatewayRequest{})
+	}
+	return g, nil
+}

@@ -25,6 +25,14 @@ func TestExamplesInPromise(t *testing.T) {
 		NewTakeover(&api.TakeoverResponse{
 			App: "cache", Network: "default", Endpoint: "10.77.0.7", Epoch: 2, From: "host-b", By: "host-a", Snapshots: []string{"cache-1"},
 		}),
+		NewGateway(&api.Gateway{
+			Host: "alpha", On: true, Advertise: []string{"203.0.113.0/24"},
+			Networks: []*api.GatewayNetwork{{Name: "default", Prefix4: "10.77.0.0/16", Prefix6: "fd77:736e:6170::/64", Address4: "10.77.0.66", Address6: "fd77:736e:6170::42"}},
+			Ports: []*api.ForwardedPort{{
+				Protocol: "tcp", HostPort: 22, Port: 22, Network: "default", Address: "10.77.0.131", App: "ssh", Host: "beta", Reason: "a program has the port on this host",
+			}},
+			Others: []*api.OtherGateway{{Host: "beta", Advertise: []string{"203.0.113.0/24"}, Alive: true}},
+		}),
 	} {
 		text, err := json.MarshalIndent(d, "", "  ")
 		qt.Assert(t, qt.IsNil(err))

@@ -1,0 +1,86 @@
+package hosts
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapctl/snapctl/cmd/internal/cli/session"
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
+)
+
+func newGateway(s *session.Session) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Let machines without snapctl reach the apps of all hosts",
+		Long: `Make this host a gateway: machines that know nothing of snapctl reach the endpoints of all
+hosts by routing the prefix of a virtual network to this host. Published ports need no
+gateway: they lead to their apps at every host of the installation.`,
+		Example: `  snapctl host gateway on
+  ip route add 10.77.0.0/16 via 192.0.2.7   # on the other machine
+  snapctl host gateway show`,
+	}
+	cmd.AddCommand(newGatewayOn(s), newGatewayOff(s), newGatewayShow(s))
+	return cmd
+}
+
+func newGatewayOn(s *session.Session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "on",
+		Short: "Forward what other machines send to endpoints",
+		Long: `Forward what other machines send to endpoints, of whatever host. Endpoints see these machines
+as this host. Whoever can send to this host then reaches every port of every endpoint: use
+this host's firewall where that is too much. It stays so until host gateway off, also over
+restarts. The host forwards IPv4 and IPv6 (net.ipv4.ip_forward and its like) from then on.`,
+		Example:           `  snapctl host gateway on`,
+		Args:              session.Exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.Call(func(ctx context.Context, c *client.Client, _ []string) error {
+			g, err := c.SetGateway(ctx, &api.SetGatewayRequest{On: true})
+			if err != nil {
+				return err
+			}
+			return s.Print(NewGateway(g))
+		}),
+	}
+}
+
+func newGatewayOff(s *session.Session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "off",
+		Short: "Forward nothing but published ports any more",
+		Long: `Forward nothing but published ports any more. Connections that go through the gateway end by
+silence, unless there is another one.`,
+		Example:           "  snapctl host gateway off",
+		Args:              session.Exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.Call(func(ctx context.Context, c *client.Client, _ []string) error {
+			g, err := c.SetGateway(ctx, &api.SetGatewayRequest{})
+			if err != nil {
+				return err
+			}
+			return s.Print(NewGateway(g))
+		}),
+	}
+}
+
+func newGatewayShow(s *session.Session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "Show what this host forwards",
+		Long: `Show what this host forwards: whether it is a gateway, its own address in each virtual
+network, which is what other hosts' apps see it at, and which published ports of other hosts'
+apps lead to them here, or why not.`,
+		Example:           "  snapctl host gateway show",
+		Args:              session.Exactly(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: s.Call(func(ctx context.Context, c *client.Client, _ []string) error {
+			g, err := c.ShowGateway(ctx)
+			if err != nil {
+				return err
+			}
+			return s.Print(NewGateway(g))
+		}),
+	}
+}

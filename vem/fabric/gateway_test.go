@@ -1,0 +1,72 @@
+package fabric_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/vem/fabric"
+)
+
+// A machine that routes the network's prefixes to the host reaches endpoints if that is a gateway:
+// as the host, or, where its address is kept, as itself, and is reached there.
+func TestGateway(t *testing.T) {
+	for _, outside := range []fabric.Outside{fabric.OutsideNone, fabric.OutsideIPv4} {
+		t.Run(outside.String(), func(t *testing.T) {
+			w := newWorld(t, outside)
+			h := handle(t, w.abroad)
+			link, err := h.LinkByName("wan0")
+			qt.Assert(t, qt.IsNil(err))
+			for _, r := range []struct{ dst, gw string }{{"10.77.0.0/16", "192.0.2.1"}, {"fd77::/64", "2001:db8::1"}} {
+				addRoute(t, h, link, r.dst, r.gw)
+			}
+			four, six := serve(t, w.two, "10.77.0.3:82"), serve(t, w.two, "[fd77::3]:82")
+			back4, back6 := serve(t, w.abroad, "192.0.2.2:80"), serve(t, w.abroad, "[2001:db8::2]:80")
+			set := func(g fabric.Gateway, list ...fabric.Publication) {
+				t.Helper()
+				qt.Assert(t, qt.IsNil(w.f.SetGateway(g)))
+				qt.Assert(t, qt.IsNil(w.f.SetPublications(t.Context(), list)))
+			}
+			sees := func(to netip.AddrPort, want string) {
+				t.Helper()
+				saw, err := dial(t, w.abroad, to)
+				qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", to))
+				qt.Check(t, qt.Equals(saw, want))
+			}
+			set(fabric.Gateway{On: true})
+			sees(four, "10.77.0.1")
+			sees(six, "fd77::1")
+
+			keep := fabric.Gateway{On: true, Keep: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32"), netip.MustParsePrefix("2001:db8::2/128")}}
+			far := fabric.Publication{Proto: "tcp", HostPort: 8082, Addr: ep(3).Addr4, Port: 82, Far: true}
+			set(keep, far)
+			sees(four, "192.0.2.2")
+			sees(six, "2001:db8::2")
+			sees(netip.MustParseAddrPort("192.0.2.1:8082"), "192.0.2.2")
+			for to, want := range map[netip.AddrPort]string{back4: "10.77.0.2", back6: "fd77::2"} {
+				saw, err := dial(t, w.one, to)
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(saw, want))
+			}
+
+			set(fabric.Gateway{}, far)
+			sees(netip.MustParseAddrPort("192.0.2.1:8082"), "10.77.0.1")
+			saw, err := dial(t, w.cfg.Host, netip.MustParseAddrPort("127.0.0.1:8082"))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(saw, "10.77.0.1"))
+			for _, to := range []netip.AddrPort{four, six} {
+				_, err := dialWithin(t, w.abroad, to, 200*time.Millisecond)
+				qt.Check(t, qt.IsNotNil(err))
+			}
+			set(fabric.Gateway{})
+			qt.Check(t, qt.Equals(sysctl(t, w.cfg.Host, "ipv6/conf/all/forwarding"), "0"))
+		})
+	}
+	w := newWorld(t, fabric.OutsideNone)
+	for _, wrong := range []string{"10.77.3.0/24", "10.0.0.0/8", "fd77::/48", "192.0.2.1/24"} {
+		err := w.f.SetGateway(fabric.Gateway{On: true, Keep: []netip.Prefix{netip.MustParsePrefix(wrong)}})
+		qt.Check(t, qt.ErrorIs(err, fabric.ErrConfig), qt.Commentf("%s", wrong))
+	}
+}
