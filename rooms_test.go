@@ -141,7 +141,7 @@ var rooms = []room{
 	{"vem/fabric", []string{"vem/address", "vem/fabric/fastpath", "vem/fabric/local", "vem/fabric/outward", "vem/fabric/rule", "vem/fabric/tcx", "vem/netconf", "vem/netns"}},
 	{"vem/fabric/rule", nil},
 	{"vem/fabric/local", []string{"vem/netns"}},
-	{"vem/fabric/outward", []string{"vem/fabric/fastpath"}},
+	{"vem/fabric/outward", []string{"vem/fabric/fastpath", "vem/fabric/rule", "vem/netns"}},
 	{"vem/fabric/fastpath", []string{"vem/fabric/tcx"}},
 	{"vem/fabric/tcx", nil},
 	{"vem/address", nil},

@@ -48,13 +48,12 @@ func (f *Fabric) SetSelf(ctx context.Context, a4, a6 netip.Addr) error {
 	if err := f.usable(ctx); err != nil {
 		return err
 	}
-	far, err := f.Far()
-	if err != nil {
-		return err
+	if f.hostPath != nil {
+		return fmt.Errorf("set the host's addresses in network %s: %w", f.cfg.Network, f.hostPath)
 	}
-	err = f.outward().SetSelf(f.fast, a4, a6)
-	if err == nil {
-		err = far.Remotes.SetSelf(a4, a6)
+	err := f.outward().SetSelf(f.fast, a4, a6)
+	if err == nil && f.fast != nil {
+		err = f.fast.Remotes().SetSelf(a4, a6)
 	}
 	if err != nil {
 		return fmt.Errorf("set the host's addresses in network %s: %w", f.cfg.Network, err)
@@ -90,7 +89,7 @@ func (f *Fabric) passOn(table *fastpath.Table, device string) error {
 
 // outward are the fabric's routes for traffic of other hosts.
 func (f *Fabric) outward() outward.Routes {
-	r := outward.Routes{NL: f.in.nl, Uplink: f.uplink}
+	r := outward.Routes{NS: f.in.ns, NL: f.in.nl, Uplink: f.uplink, Channels: []string{VXLANDevice, WireGuardDevice}}
 	for _, n := range f.prefixes() {
 		r.Nets = append(r.Nets, outward.Net{Prefix: n.prefix, Gateway: n.gateway})
 	}

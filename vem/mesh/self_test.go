@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/peering"
 )
@@ -76,6 +77,55 @@ func TestHostItself(t *testing.T) {
 	}
 	_, err = w.alpha.h.DialContext(t.Context(), "tcp", "10.77.0.99:7")
 	qt.Check(t, qt.ErrorIs(err, error(unix.EHOSTUNREACH)))
+}
+
+// Connections of the host itself go on when channels become of another kind, also one that is the
+// kernel's routes, and errors find the socket that they are about.
+func TestHostItselfByRoutes(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	b := w.beta.attach(66)
+	b.serve()
+	self4, self6 := w.alpha.reside(200)
+	l, err := w.alpha.h.Listen(t.Context(), "tcp", ":80")
+	qt.Assert(t, qt.IsNil(err))
+	defer l.Close()
+	var open []net.Conn
+	for _, x := range []struct{ to, self netip.Addr }{{b.ep.Addr4, self4}, {b.ep.Addr6, self6}} {
+		c, err := w.alpha.h.DialContext(t.Context(), "tcp", netip.AddrPortFrom(x.to, 7).String())
+		qt.Assert(t, qt.IsNil(err))
+		defer c.Close()
+		w.echo(c, "hello")
+		open = append(open, c)
+	}
+	for _, kind := range []channel.Kind{channel.VXLAN, channel.WireGuard, channel.Direct} {
+		qt.Assert(t, qt.IsNil(w.alpha.SetOnly(t.Context(), kind)))
+		w.is(kind)
+		for _, c := range open {
+			w.echo(c, kind.String())
+		}
+		for _, x := range []struct{ to, self netip.Addr }{{b.ep.Addr4, self4}, {b.ep.Addr6, self6}} {
+			w.alpha.ping(x.to)
+			var c net.Conn
+			qt.Assert(t, qt.IsNil(b.Do(func() (err error) {
+				c, err = net.DialTimeout("tcp", netip.AddrPortFrom(x.self, 80).String(), 20*time.Second)
+				return err
+			})))
+			s, err := l.Accept()
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.IsNil(c.Close()))
+			qt.Check(t, qt.IsNil(s.Close()))
+
+			u, err := w.alpha.h.DialContext(t.Context(), "udp", netip.AddrPortFrom(x.to, 9).String())
+			qt.Assert(t, qt.IsNil(err))
+			_, err = u.Write([]byte("nobody listens"))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(u.SetReadDeadline(time.Now().Add(20*time.Second))))
+			_, err = u.Read(make([]byte, 10))
+			qt.Check(t, qt.ErrorIs(err, error(unix.ECONNREFUSED)), qt.Commentf("%s %s", kind, x.to))
+			qt.Check(t, qt.IsNil(u.Close()))
+		}
+	}
 }
 
 // down takes all channels down, by a change that is newer than those that were.

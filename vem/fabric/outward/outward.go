@@ -1,6 +1,7 @@
 // Package outward has routes of a fabric that are for traffic with other hosts: those by which
 // packets are answered that are too big for a channel, and those that note the addresses at
-// which endpoints of other hosts see this host.
+// which endpoints of other hosts see this host. Where channels are the kernel's routes it translates
+// these addresses, too.
 package outward
 
 import (
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // ErrAddress says that an address can't be the host's own.
@@ -26,9 +28,11 @@ type Net struct {
 
 // Routes are those of one fabric.
 type Routes struct {
-	NL     *netlink.Handle // in the fabric's namespace
-	Uplink int             // the index of its device towards the host
-	Nets   []Net
+	NS       *netns.NS       // the fabric's namespace
+	NL       *netlink.Handle // in it
+	Uplink   int             // the index of its device towards the host
+	Nets     []Net
+	Channels []string // devices of channels that the kernel's routes lead to
 }
 
 // Narrow adds a table of routes for packets marked with a size, whose number is that size. The
@@ -56,6 +60,8 @@ func (r Routes) Narrow(size int) error {
 // SetSelf makes the host reachable at addresses of the network, which become the gateway's on
 // the way to it, and at no others. A zero one is none. The routes that it adds are for the next
 // run to find the addresses. It returns an error wrapping [ErrAddress].
+//
+// table is nil if there is no fast path: then only channels by routes know the host's addresses.
 func (r Routes) SetSelf(table *fastpath.Table, a4, a6 netip.Addr) error {
 	for _, n := range r.Nets {
 		a := a4
@@ -69,7 +75,7 @@ func (r Routes) SetSelf(table *fastpath.Table, a4, a6 netip.Addr) error {
 			return err
 		}
 	}
-	return nil
+	return r.translate(a4, a6)
 }
 
 func (r Routes) setSelf(table *fastpath.Table, n Net, a netip.Addr) error {
@@ -81,8 +87,10 @@ func (r Routes) setSelf(table *fastpath.Table, n Net, a netip.Addr) error {
 		if b == a {
 			continue
 		}
-		if err := table.Remove(b); err != nil {
-			return err
+		if table != nil {
+			if err := table.Remove(b); err != nil {
+				return err
+			}
 		}
 		if err := r.NL.RouteDel(r.to(b)); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("remove route to %s: %w", b, err)
@@ -93,6 +101,9 @@ func (r Routes) setSelf(table *fastpath.Table, n Net, a netip.Addr) error {
 	}
 	if err := r.NL.RouteReplace(r.to(a)); err != nil {
 		return fmt.Errorf("set route to %s: %w", a, err)
+	}
+	if table == nil {
+		return nil
 	}
 	return table.Put(a, n.Gateway, r.Uplink, fastpath.Plain)
 }
