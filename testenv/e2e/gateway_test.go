@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
@@ -23,9 +24,9 @@ func everyPort() []*api.Publication {
 }
 
 // others have traffic with the apps of an installation of alpha, beta and gamma, though they are no
-// apps: host beta itself, and a stranger that knows nothing of snapctl. The stranger reaches the
-// app on alpha by its published port at gamma, and the app on gamma by its virtual address, which
-// it routes to beta.
+// apps: host beta itself, and a stranger that knows nothing of snapctl, on a network that beta and
+// gamma are on too. The stranger reaches the app on alpha by its published port at gamma, and the
+// app on gamma by its virtual address, which it routes to beta.
 func (hs *hosts) others() ([]traffic.Member, []traffic.Pair) {
 	hs.t.Helper()
 	ctx := hs.t.Context()
@@ -36,17 +37,20 @@ func (hs *hosts) others() ([]traffic.Member, []traffic.Pair) {
 	self.Name = "host beta"
 
 	hs.ok(beta, "host", "gateway", "on")
-	stranger := hs.stranger("stranger")
+	office := hs.network("office", "203.0.113.0/24")
+	atBeta, atGamma := hs.attach(office, beta.Host), hs.attach(office, gamma.Host)
+	hs.t.Cleanup(func() { qt.Check(hs.t, qt.IsNil(errors.Join(atBeta.Remove(), atGamma.Remove()))) })
+	stranger := hs.stranger("stranger", office)
 	h, ok := stranger.Via.(*host.Host)
 	qt.Assert(hs.t, qt.IsTrue(ok))
-	r, err := host.Run(h.Command(ctx, "ip", "route", "add", "10.77.0.0/16", "via", hs.eth0[1].Addr4().String()))
+	r, err := host.Run(h.Command(ctx, "ip", "route", "add", "10.77.0.0/16", "via", atBeta.Addr4().String()))
 	qt.Assert(hs.t, qt.IsNil(err))
 	qt.Assert(hs.t, qt.Equals(r.Code, 0), qt.Commentf("%s", r.Stderr))
 
 	// At beta a program has the port, which is said there.
 	hs.forwards(gamma, func(reason string) bool { return reason == "" })
 	hs.forwards(beta, func(reason string) bool { return strings.HasPrefix(reason, "a program has the port") })
-	published := traffic.Member{Name: "port of gamma", Addr: hs.eth0[2].Addr4(), Via: h}
+	published := traffic.Member{Name: "port of gamma", Addr: atGamma.Addr4(), Via: h}
 	return []traffic.Member{self, stranger, published}, []traffic.Pair{
 		{From: self.Name, To: "alpha", Connections: 4, Flows: 1},
 		{From: self.Name, To: "gamma", Connections: 4, Flows: 1},

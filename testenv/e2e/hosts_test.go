@@ -69,11 +69,11 @@ func (hs *hosts) attach(n *underlay.Network, h *host.Host) *underlay.Port {
 	return p
 }
 
-// stranger is a host of lan without a daemon, with a member of the traffic.
-func (hs *hosts) stranger(name string) traffic.Member {
+// stranger is a host of a network without a daemon, with a member of the traffic.
+func (hs *hosts) stranger(name string, on *underlay.Network) traffic.Member {
 	hs.t.Helper()
 	h := host.New(hs.t, host.Config{Name: name})
-	m, stop, err := traffic.Stranger(hs.t.Context(), h, hs.attach(hs.lan, h).Addr4())
+	m, stop, err := traffic.Stranger(hs.t.Context(), h, hs.attach(on, h).Addr4())
 	qt.Assert(hs.t, qt.IsNil(err))
 	hs.t.Cleanup(func() { qt.Check(hs.t, qt.IsNil(stop())) })
 	return m
@@ -101,7 +101,7 @@ func (hs *hosts) everyone() *traffic.Mesh {
 	hs.t.Helper()
 	ctx, cancel := context.WithTimeout(hs.t.Context(), 2*time.Minute)
 	defer cancel()
-	members := []traffic.Member{hs.stranger("stranger")}
+	members := []traffic.Member{hs.stranger("stranger", hs.lan)}
 	for i := range hs.worlds {
 		members = append(members, hs.member(i))
 	}

@@ -52,6 +52,24 @@ func (i *Installation) Health(context.Context) overview.Health {
 	return h
 }
 
+// hostNames are those of the other hosts, as far as they are known.
+func (i *Installation) hostNames() (list []string) {
+	p := i.part.Load()
+	if p == nil {
+		return nil
+	}
+	c := p.cache.Load()
+	if c == nil {
+		return nil
+	}
+	for _, h := range c.Hosts() {
+		if h.Name != p.identity.Host() && !h.Removed {
+			list = append(list, h.Name)
+		}
+	}
+	return list
+}
+
 // control is how it stands with the control channel to a host.
 func (p *part) control(host string) overview.Control {
 	s, ok := p.peers.Status(host)

@@ -378,23 +378,6 @@ func (i *Installation) renewer() wire.Renewer {
 	return nil
 }
 
-func (i *Installation) hostNames() (list []string) {
-	p := i.part.Load()
-	if p == nil {
-		return nil
-	}
-	c := p.cache.Load()
-	if c == nil {
-		return nil
-	}
-	for _, h := range c.Hosts() {
-		if h.Name != p.identity.Host() && !h.Removed {
-			list = append(list, h.Name)
-		}
-	}
-	return list
-}
-
 // Close lets go of the installation. Traffic goes on, and so does a member of the directory.
 func (i *Installation) Close() error {
 	if p := i.part.Load(); p != nil {

@@ -59,7 +59,7 @@ func (n *Network) adoptRoutes(ctx context.Context, m channel.Module, state chann
 }
 
 // adoptChanges notes by which modules packets are still let in that a channel has changed from, or
-// was about to change to: the next sweep ends that.
+// was about to change to. A while later, when the other host has done its part too, that ends.
 func (n *Network) adoptChanges(ctx context.Context) error {
 	for _, m := range n.modules {
 		hosts, err := m.Hosts(ctx)
@@ -68,8 +68,9 @@ func (n *Network) adoptChanges(ctx context.Context) error {
 		}
 		for name, s := range hosts {
 			l := n.link(name)
-			if c, _, up := n.now(l); up && n.kinds[c.Module].Module != m {
+			if c, seen, up := n.now(l); up && n.kinds[c.Module].Module != m {
 				n.setChange(l, change{old: carrier{m, s.Host.Kind}})
+				n.later(l, seen, turnLate+linger, func(ctx context.Context) error { return n.leave(ctx, l) })
 			}
 		}
 	}
