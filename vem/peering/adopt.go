@@ -2,10 +2,12 @@ package peering
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/pause"
 )
 
 // adopted stands for the host that began a channel which an earlier process had.
@@ -68,11 +70,33 @@ func (n *Network) adoptChanges(ctx context.Context) error {
 		}
 		for name, s := range hosts {
 			l := n.link(name)
-			if c, seen, up := n.now(l); up && n.kinds[c.Module].Module != m {
+			if c, _, up := n.now(l); up && n.kinds[c.Module].Module != m {
 				n.setChange(l, change{old: carrier{m, s.Host.Kind}})
-				n.later(l, seen, turnLate+linger, func(ctx context.Context) error { return n.leave(ctx, l) })
+				n.leaveSoon(l, m)
 			}
 		}
 	}
 	return nil
+}
+
+// leaveSoon has nothing be taken by a module any more that a channel has changed from, unless it has
+// changed to it again. Comparing tables with the other host, which gives the channel another version,
+// does not matter for that.
+func (n *Network) leaveSoon(l *link, old channel.Module) {
+	n.p.opt.Run(func(ctx context.Context) {
+		if !pause.For(ctx, turnLate+linger, nil) {
+			return
+		}
+		release, err := l.take(ctx)
+		if err != nil {
+			return
+		}
+		defer release()
+		if n.changing(l).old.Module != old {
+			return
+		}
+		if err := n.leave(ctx, l); err != nil && ctx.Err() == nil {
+			n.p.opt.Log.WarnContext(ctx, "leave what a channel was before", slog.String("network", n.name), slog.String("host", l.host), slog.Any("error", err))
+		}
+	})
 }
