@@ -155,14 +155,11 @@ func TestInstallation(t *testing.T) {
 	beta.Hibernate("peer-beta")
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts
 
-	carry := func(kind string) {
-		t.Helper()
+	for _, kind := range []string{"vxlan", "wireguard"} {
 		set := hs.ok(beta, "host", "set", "--channel", kind)
 		qt.Check(t, qt.StringContains(set.Stdout, kind+" (it makes direct, tunnel, vxlan, wireguard)"))
 		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 	}
-	carry("vxlan")
-	carry("wireguard")
 	qt.Check(t, qt.StringContains(hs.ok(beta, "vem", "channels").Stdout, "wireguard"))
 
 	for _, w := range hs.worlds {

@@ -271,7 +271,7 @@ func (f *Facts) bpf() verdict {
 
 func (f *Facts) wireguard() verdict {
 	if f.Kernel.WireGuard != nil {
-		return warning("use a kernel with CONFIG_WIREGUARD (Linux 5.6 or newer); or, if you trust the network between hosts, snapctl host set --channel auto on the hosts that are set to wireguard", "channels are encrypted by a process, which carries about a twentieth of what the network does, and takes much of a processor for that: %s", f.Kernel.WireGuard)
+		return warning("use a kernel with CONFIG_WIREGUARD (Linux 5.6 or newer); or, if you trust the network between hosts, snapctl host set --channel auto on the hosts that are set to wireguard", "channels are encrypted by a process, which carries a twentieth to a fifth of what the network does, and takes much of a processor for that: %s", f.Kernel.WireGuard)
 	}
 	return fine("no process has to encrypt for channels")
 }

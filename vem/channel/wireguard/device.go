@@ -170,7 +170,7 @@ func (m *Module) meet(ctx context.Context) error {
 	}
 	p, err := meet(ctx, m.wg.socketPath())
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (its log is %s)", err, m.cfg.Local.LogPath)
 	}
 	m.device.process = p
 	m.follow(p)
@@ -248,16 +248,13 @@ func (m *Module) configure(ctx context.Context) error {
 
 // replace has another process do what one did that has ended. Its device and routes are gone.
 func (m *Module) replace(ctx context.Context, gone *process) {
-	for first := true; ; first = false {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Minute) {
 		done, err := m.tryReplace(ctx, gone)
 		if done || ctx.Err() != nil {
 			return
 		}
-		if first {
-			m.cfg.Log.ErrorContext(ctx, "the process that does WireGuard has ended: starting another one",
-				slog.String("network", m.cfg.Network), slog.String("log", m.cfg.Local.LogPath), slog.Any("error", err))
-		}
-		if !pause.For(ctx, time.Second, nil) {
+		m.cfg.Log.ErrorContext(ctx, "start another process that does WireGuard", slog.String("network", m.cfg.Network), slog.Any("error", err))
+		if !pause.For(ctx, wait, nil) {
 			return
 		}
 	}
@@ -273,6 +270,8 @@ func (m *Module) tryReplace(ctx context.Context, gone *process) (done bool, err 
 		return true, nil
 	}
 	if m.device.process == gone {
+		m.cfg.Log.ErrorContext(ctx, "the process that does WireGuard has ended: another one is started",
+			slog.String("network", m.cfg.Network), slog.String("log", m.cfg.Local.LogPath))
 		gone.leave()
 		m.device.process, m.device.index = nil, 0
 	}

@@ -41,7 +41,7 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 		return err
 	}
 	defer release()
-	want, fresh := make(map[netip.Addr]route, len(list)), make(map[string][]netip.Addr)
+	want, before, fresh := make(map[netip.Addr]route, len(list)), make(map[netip.Addr]route), make(map[string][]netip.Addr)
 	for _, r := range list {
 		if err := r.Check(m.hosts[r.Host] != nil, m.cfg.Prefix4, m.cfg.Prefix6); err != nil {
 			return err
@@ -49,7 +49,11 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 		want[r.Addr] = route{r.Host, r.State}
 	}
 	for a, r := range want {
-		if m.routes[a].host != r.host {
+		old, ok := m.routes[a]
+		if ok {
+			before[a] = old
+		}
+		if old.host != r.host {
 			fresh[r.host] = append(fresh[r.host], a)
 		}
 	}
@@ -62,7 +66,7 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 			return err
 		}
 	}
-	if err := m.table.Set(m.asSet(want), m.asSet(m.routes)); err != nil {
+	if err := m.table.Set(m.asSet(want), m.asSet(before)); err != nil {
 		return err
 	}
 	maps.Copy(m.routes, want)

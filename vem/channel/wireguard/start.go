@@ -19,12 +19,13 @@ const startTime = 2 * time.Second
 func (m *Module) Start(ctx context.Context, host string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	for first := true; ; first = false {
-		done, err := m.begin(ctx, host, first)
+	const often, seldom = time.Millisecond, 32 * time.Millisecond
+	for wait := often; ; wait = min(2*wait, seldom) {
+		done, err := m.begin(ctx, host, wait == often)
 		if done || err != nil {
 			return err
 		}
-		if !pause.For(ctx, time.Millisecond, nil) {
+		if !pause.For(ctx, wait, nil) {
 			return fmt.Errorf("host %s does not answer by WireGuard: %w", host, ctx.Err())
 		}
 	}
