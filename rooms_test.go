@@ -25,11 +25,12 @@ var rooms = []room{
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/mesh",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/ways", "runtime/source",
+		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/directory/conflict", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/mesh", "vem/netns", "vem/ownership", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/server/beyond", []string{"runtime/api", "vem/gateway"}},
+	{"runtime/server/upkeep", []string{"runtime/api", "vem/directory", "vem/directory/member"}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/mesh", "vem/netns", "vem/overview", "vem/probe", "vem/table"}},
 	{"runtime/clone", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
@@ -88,8 +89,11 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
-		"vem/channel", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member",
-		"vem/fabric", "vem/gateway", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust",
+		"vem/channel", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict",
+		"vem/fabric", "vem/gateway", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
+	}},
+	{"vem/upkeep", []string{
+		"vem/control", "vem/directory", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member", "vem/membership", "vem/membership/wire", "vem/pause", "vem/trust",
 	}},
 	{"vem/devices", []string{"vem/membership", "vem/mesh", "vem/pause"}},
 	{"vem/overview/resolve", []string{"vem/address", "vem/directory", "vem/directory/cache", "vem/membership", "vem/overview"}},
@@ -106,6 +110,7 @@ var rooms = []room{
 	{"vem/directory/conflict", []string{"vem/directory"}},
 	{"vem/directory/directorytest", []string{"vem/directory"}},
 	{"vem/directory/memory", []string{"vem/directory"}},
+	{"vem/directory/guard", []string{"vem/control/limit", "vem/directory", "vem/pause", "vem/trust"}},
 	{"vem/directory/member", []string{"vem/directory", "vem/directory/etcd", "vem/pause"}},
 	{"vem/directory/etcd", []string{"vem/directory", "vem/pause"}},
 	{"vem/control", []string{"vem/control/controlpb", "vem/control/limit", "vem/control/message", "vem/control/once"}},
@@ -113,7 +118,8 @@ var rooms = []room{
 	{"vem/control/controlpb", nil},
 	{"vem/control/limit", nil},
 	{"vem/control/once", nil},
-	{"vem/directory", []string{"vem/address", "vem/directory/codec"}},
+	{"vem/directory", []string{"vem/address", "vem/directory/codec", "vem/directory/plan"}},
+	{"vem/directory/plan", []string{"vem/address", "vem/directory/codec"}},
 	{"vem/directory/codec", nil},
 	{"vem/trust", nil},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},

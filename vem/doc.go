@@ -37,12 +37,14 @@
 //	membership how hosts make an installation, join it and leave it
 //	wire       how they join over the control channel
 //	directory  who owns which endpoint, which hosts and networks there are
+//	plan       its networks, and their blocks of addresses that hosts lease
 //	codec      how a record of the directory is written
 //	cache      what one host knows of the directory
 //	ownership  which endpoints this host has, on the disk, and which of its copies may send
 //	lazy       a store of the directory that need not be reachable at first
 //	devices    addresses of this host's network devices
 //	conflict   what a host made alone and can't be so in the installation that it joins
+//	guard      the ports of a member of the directory: who was removed is refused
 //	memory     a store of the directory in memory, for tests
 //	etcd       a store of the directory in an etcd cluster
 //	member     runs a member of that cluster beside the daemon
@@ -59,6 +61,7 @@
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
 //	mesh       connects the networks of this host with those of others, by the three above
 //	gateway    traffic with what is no endpoint: hosts themselves, published ports, other machines
+//	upkeep     the directory as one host opens it, runs a member of it, and looks after it
 //	overview   what people are shown of all this
 //	resolve    who has an endpoint, as far as a host knows
 //	installation  what of all this runs as long as the daemon does

@@ -5846,6 +5846,7 @@ type Host struct {
 	Installation     string                 `protobuf:"bytes,12,opt,name=installation,proto3" json:"installation,omitempty"`
 	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                            // when it came up or fell silent; absent: that is not known
 	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                                        // of this host's connection to it; absent: it is this one, or was removed
+	Ca               bool                   `protobuf:"varint,25,opt,name=ca,proto3" json:"ca,omitempty"`                                                 // it has the CA: it invites, lets in and renews
 	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                                        // of this host only: the kind that all its channels are to have, or auto
 	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"`          // of this host only: the kinds that it can make, the best first
 	Ways             []*HostWay             `protobuf:"bytes,22,rep,name=ways,proto3" json:"ways,omitempty"`                                              // ShowHost alone tells them, while there is a channel to it
@@ -5980,6 +5981,13 @@ func (x *Host) GetControl() *HostControl {
 		return x.Control
 	}
 	return nil
+}
+
+func (x *Host) GetCa() bool {
+	if x != nil {
+		return x.Ca
+	}
+	return false
 }
 
 func (x *Host) GetChannel() string {
@@ -6575,6 +6583,519 @@ func (x *OtherGateway) GetAlive() bool {
 	return false
 }
 
+type LeaveHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"` // although it has endpoints, or others can't be told
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveHostRequest) Reset() {
+	*x = LeaveHostRequest{}
+	mi := &file_snapctl_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveHostRequest) ProtoMessage() {}
+
+func (x *LeaveHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveHostRequest.ProtoReflect.Descriptor instead.
+func (*LeaveHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *LeaveHostRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type ShowDirectoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowDirectoryRequest) Reset() {
+	*x = ShowDirectoryRequest{}
+	mi := &file_snapctl_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowDirectoryRequest) ProtoMessage() {}
+
+func (x *ShowDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*ShowDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{78}
+}
+
+// Directory is where the hosts of an installation keep who owns which endpoint: an etcd cluster.
+type Directory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Urls          []string               `protobuf:"bytes,1,rep,name=urls,proto3" json:"urls,omitempty"`
+	Own           bool                   `protobuf:"varint,2,opt,name=own,proto3" json:"own,omitempty"` // it is a cluster of the operator's own
+	Members       []*DirectoryMember     `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Leaderless    string                 `protobuf:"bytes,4,opt,name=leaderless,proto3" json:"leaderless,omitempty"` // why it is not known whether it takes entries; empty: it is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Directory) Reset() {
+	*x = Directory{}
+	mi := &file_snapctl_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Directory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Directory) ProtoMessage() {}
+
+func (x *Directory) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Directory.ProtoReflect.Descriptor instead.
+func (*Directory) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *Directory) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *Directory) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *Directory) GetMembers() []*DirectoryMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Directory) GetLeaderless() string {
+	if x != nil {
+		return x.Leaderless
+	}
+	return ""
+}
+
+type DirectoryMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`        // etcd's name of the member; empty: it was added and has not started
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`            // etcd's, hexadecimal
+	Self          bool                   `protobuf:"varint,3,opt,name=self,proto3" json:"self,omitempty"`       // it runs on this host
+	Answers       bool                   `protobuf:"varint,4,opt,name=answers,proto3" json:"answers,omitempty"` // if not, nothing of what follows down to corrupt is known
+	Leads         bool                   `protobuf:"varint,5,opt,name=leads,proto3" json:"leads,omitempty"`
+	Behind        uint64                 `protobuf:"varint,6,opt,name=behind,proto3" json:"behind,omitempty"`                             // changes that it has still to make
+	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`                            // of etcd
+	SizeBytes     int64                  `protobuf:"varint,8,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`      // of its data on the disk
+	InUseBytes    int64                  `protobuf:"varint,9,opt,name=in_use_bytes,json=inUseBytes,proto3" json:"in_use_bytes,omitempty"` // of size_bytes, what is not free
+	QuotaBytes    int64                  `protobuf:"varint,10,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`  // when no entries are taken any more
+	Full          bool                   `protobuf:"varint,11,opt,name=full,proto3" json:"full,omitempty"`                                // the quota was reached
+	Corrupt       bool                   `protobuf:"varint,12,opt,name=corrupt,proto3" json:"corrupt,omitempty"`                          // its data differs from that of others
+	Learner       bool                   `protobuf:"varint,13,opt,name=learner,proto3" json:"learner,omitempty"`                          // it has no vote yet
+	Urls          []string               `protobuf:"bytes,14,rep,name=urls,proto3" json:"urls,omitempty"`
+	Pid           int32                  `protobuf:"varint,15,opt,name=pid,proto3" json:"pid,omitempty"`    // of the process, if it runs on this host
+	Error         string                 `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"` // why the process on this host does not run
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryMember) Reset() {
+	*x = DirectoryMember{}
+	mi := &file_snapctl_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryMember) ProtoMessage() {}
+
+func (x *DirectoryMember) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryMember.ProtoReflect.Descriptor instead.
+func (*DirectoryMember) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *DirectoryMember) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DirectoryMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DirectoryMember) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+func (x *DirectoryMember) GetAnswers() bool {
+	if x != nil {
+		return x.Answers
+	}
+	return false
+}
+
+func (x *DirectoryMember) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *DirectoryMember) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *DirectoryMember) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DirectoryMember) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DirectoryMember) GetInUseBytes() int64 {
+	if x != nil {
+		return x.InUseBytes
+	}
+	return 0
+}
+
+func (x *DirectoryMember) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *DirectoryMember) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *DirectoryMember) GetCorrupt() bool {
+	if x != nil {
+		return x.Corrupt
+	}
+	return false
+}
+
+func (x *DirectoryMember) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
+func (x *DirectoryMember) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *DirectoryMember) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *DirectoryMember) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type BackUpDirectoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // absolute, on this host; there is no such file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackUpDirectoryRequest) Reset() {
+	*x = BackUpDirectoryRequest{}
+	mi := &file_snapctl_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackUpDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackUpDirectoryRequest) ProtoMessage() {}
+
+func (x *BackUpDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackUpDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*BackUpDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *BackUpDirectoryRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type DirectoryBackup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Sha256        string                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryBackup) Reset() {
+	*x = DirectoryBackup{}
+	mi := &file_snapctl_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryBackup) ProtoMessage() {}
+
+func (x *DirectoryBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryBackup.ProtoReflect.Descriptor instead.
+func (*DirectoryBackup) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *DirectoryBackup) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DirectoryBackup) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DirectoryBackup) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+type RestoreDirectoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`    // absolute, on this host
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // although members run on other hosts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreDirectoryRequest) Reset() {
+	*x = RestoreDirectoryRequest{}
+	mi := &file_snapctl_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreDirectoryRequest) ProtoMessage() {}
+
+func (x *RestoreDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*RestoreDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *RestoreDirectoryRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RestoreDirectoryRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type DefragmentDirectoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"` // whose member
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefragmentDirectoryRequest) Reset() {
+	*x = DefragmentDirectoryRequest{}
+	mi := &file_snapctl_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefragmentDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefragmentDirectoryRequest) ProtoMessage() {}
+
+func (x *DefragmentDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefragmentDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*DefragmentDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *DefragmentDirectoryRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
 var File_snapctl_proto protoreflect.FileDescriptor
 
 const file_snapctl_proto_rawDesc = "" +
@@ -7056,7 +7577,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x05 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02by\x18\x06 \x01(\tR\x02by\x12\x1c\n" +
-	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xaf\x05\n" +
+	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xbf\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -7072,7 +7593,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11certificate_until\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10certificateUntil\x12\"\n" +
 	"\finstallation\x18\f \x01(\tR\finstallation\x120\n" +
 	"\x05since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
-	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\x12\x18\n" +
+	"\acontrol\x18\x0e \x01(\v2\x17.snapctl.v1.HostControlR\acontrol\x12\x0e\n" +
+	"\x02ca\x18\x19 \x01(\bR\x02ca\x12\x18\n" +
 	"\achannel\x18\x14 \x01(\tR\achannel\x12#\n" +
 	"\rchannel_kinds\x18\x15 \x03(\tR\fchannelKinds\x12'\n" +
 	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\x12)\n" +
@@ -7119,7 +7641,50 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fOtherGateway\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1c\n" +
 	"\tadvertise\x18\x02 \x03(\tR\tadvertise\x12\x14\n" +
-	"\x05alive\x18\x03 \x01(\bR\x05alive*\xdd\x01\n" +
+	"\x05alive\x18\x03 \x01(\bR\x05alive\"(\n" +
+	"\x10LeaveHostRequest\x12\x14\n" +
+	"\x05force\x18\x01 \x01(\bR\x05force\"\x16\n" +
+	"\x14ShowDirectoryRequest\"\x88\x01\n" +
+	"\tDirectory\x12\x12\n" +
+	"\x04urls\x18\x01 \x03(\tR\x04urls\x12\x10\n" +
+	"\x03own\x18\x02 \x01(\bR\x03own\x125\n" +
+	"\amembers\x18\x03 \x03(\v2\x1b.snapctl.v1.DirectoryMemberR\amembers\x12\x1e\n" +
+	"\n" +
+	"leaderless\x18\x04 \x01(\tR\n" +
+	"leaderless\"\x91\x03\n" +
+	"\x0fDirectoryMember\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04self\x18\x03 \x01(\bR\x04self\x12\x18\n" +
+	"\aanswers\x18\x04 \x01(\bR\aanswers\x12\x14\n" +
+	"\x05leads\x18\x05 \x01(\bR\x05leads\x12\x16\n" +
+	"\x06behind\x18\x06 \x01(\x04R\x06behind\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\b \x01(\x03R\tsizeBytes\x12 \n" +
+	"\fin_use_bytes\x18\t \x01(\x03R\n" +
+	"inUseBytes\x12\x1f\n" +
+	"\vquota_bytes\x18\n" +
+	" \x01(\x03R\n" +
+	"quotaBytes\x12\x12\n" +
+	"\x04full\x18\v \x01(\bR\x04full\x12\x18\n" +
+	"\acorrupt\x18\f \x01(\bR\acorrupt\x12\x18\n" +
+	"\alearner\x18\r \x01(\bR\alearner\x12\x12\n" +
+	"\x04urls\x18\x0e \x03(\tR\x04urls\x12\x10\n" +
+	"\x03pid\x18\x0f \x01(\x05R\x03pid\x12\x14\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\",\n" +
+	"\x16BackUpDirectoryRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\\\n" +
+	"\x0fDirectoryBackup\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\tR\x06sha256\"C\n" +
+	"\x17RestoreDirectoryRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"0\n" +
+	"\x1aDefragmentDirectoryRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host*\xdd\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_CREATING\x10\x01\x12\x12\n" +
@@ -7163,7 +7728,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\xf2\x13\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xfd\x16\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -7199,7 +7764,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bTakeover\x12\x1b.snapctl.v1.TakeoverRequest\x1a\x1c.snapctl.v1.TakeoverResponse\x12@\n" +
 	"\n" +
 	"SetGateway\x12\x1d.snapctl.v1.SetGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12B\n" +
-	"\vShowGateway\x12\x1e.snapctl.v1.ShowGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12I\n" +
+	"\vShowGateway\x12\x1e.snapctl.v1.ShowGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12E\n" +
+	"\tLeaveHost\x12\x1c.snapctl.v1.LeaveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12H\n" +
+	"\rShowDirectory\x12 .snapctl.v1.ShowDirectoryRequest\x1a\x15.snapctl.v1.Directory\x12R\n" +
+	"\x0fBackUpDirectory\x12\".snapctl.v1.BackUpDirectoryRequest\x1a\x1b.snapctl.v1.DirectoryBackup\x12N\n" +
+	"\x10RestoreDirectory\x12#.snapctl.v1.RestoreDirectoryRequest\x1a\x15.snapctl.v1.Directory\x12T\n" +
+	"\x13DefragmentDirectory\x12&.snapctl.v1.DefragmentDirectoryRequest\x1a\x15.snapctl.v1.Directory\x12I\n" +
 	"\fListChannels\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12M\n" +
 	"\x10TakeChannelsDown\x12\x1b.snapctl.v1.ChannelsRequest\x1a\x1c.snapctl.v1.ChannelsResponse\x12B\n" +
 	"\aResolve\x12\x1a.snapctl.v1.ResolveRequest\x1a\x1b.snapctl.v1.ResolveResponse\x12:\n" +
@@ -7221,121 +7791,129 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_snapctl_proto_goTypes = []any{
-	(Status)(0),                   // 0: snapctl.v1.Status
-	(WakeMode)(0),                 // 1: snapctl.v1.WakeMode
-	(RestoreMemory)(0),            // 2: snapctl.v1.RestoreMemory
-	(Storage)(0),                  // 3: snapctl.v1.Storage
-	(PoolUse)(0),                  // 4: snapctl.v1.PoolUse
-	(OnConflict)(0),               // 5: snapctl.v1.OnConflict
-	(HostHealth)(0),               // 6: snapctl.v1.HostHealth
-	(WayState)(0),                 // 7: snapctl.v1.WayState
-	(*WakePolicy)(nil),            // 8: snapctl.v1.WakePolicy
-	(*Bind)(nil),                  // 9: snapctl.v1.Bind
-	(*Publication)(nil),           // 10: snapctl.v1.Publication
-	(*Limits)(nil),                // 11: snapctl.v1.Limits
-	(*RunRequest)(nil),            // 12: snapctl.v1.RunRequest
-	(*Obstacle)(nil),              // 13: snapctl.v1.Obstacle
-	(*App)(nil),                   // 14: snapctl.v1.App
-	(*Alarm)(nil),                 // 15: snapctl.v1.Alarm
-	(*AppRequest)(nil),            // 16: snapctl.v1.AppRequest
-	(*ListRequest)(nil),           // 17: snapctl.v1.ListRequest
-	(*ListResponse)(nil),          // 18: snapctl.v1.ListResponse
-	(*LogsRequest)(nil),           // 19: snapctl.v1.LogsRequest
-	(*LogsChunk)(nil),             // 20: snapctl.v1.LogsChunk
-	(*ExecStart)(nil),             // 21: snapctl.v1.ExecStart
-	(*ExecInput)(nil),             // 22: snapctl.v1.ExecInput
-	(*ExecOutput)(nil),            // 23: snapctl.v1.ExecOutput
-	(*StopRequest)(nil),           // 24: snapctl.v1.StopRequest
-	(*RemoveRequest)(nil),         // 25: snapctl.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 26: snapctl.v1.RemoveResponse
-	(*HibernateRequest)(nil),      // 27: snapctl.v1.HibernateRequest
-	(*WakeRequest)(nil),           // 28: snapctl.v1.WakeRequest
-	(*SnapshotRequest)(nil),       // 29: snapctl.v1.SnapshotRequest
-	(*RestoreRequest)(nil),        // 30: snapctl.v1.RestoreRequest
-	(*InspectRequest)(nil),        // 31: snapctl.v1.InspectRequest
-	(*InspectResponse)(nil),       // 32: snapctl.v1.InspectResponse
-	(*RemoveSnapshotRequest)(nil), // 33: snapctl.v1.RemoveSnapshotRequest
-	(*Snapshot)(nil),              // 34: snapctl.v1.Snapshot
-	(*ListSnapshotsResponse)(nil), // 35: snapctl.v1.ListSnapshotsResponse
-	(*Event)(nil),                 // 36: snapctl.v1.Event
-	(*Progress)(nil),              // 37: snapctl.v1.Progress
-	(*SocketOutcome)(nil),         // 38: snapctl.v1.SocketOutcome
-	(*Note)(nil),                  // 39: snapctl.v1.Note
-	(*Result)(nil),                // 40: snapctl.v1.Result
-	(*CreateTemplateRequest)(nil), // 41: snapctl.v1.CreateTemplateRequest
-	(*TemplateRequest)(nil),       // 42: snapctl.v1.TemplateRequest
-	(*Template)(nil),              // 43: snapctl.v1.Template
-	(*Parameter)(nil),             // 44: snapctl.v1.Parameter
-	(*ListTemplatesResponse)(nil), // 45: snapctl.v1.ListTemplatesResponse
-	(*SetPoolRequest)(nil),        // 46: snapctl.v1.SetPoolRequest
-	(*CloneRequest)(nil),          // 47: snapctl.v1.CloneRequest
-	(*CloneEvent)(nil),            // 48: snapctl.v1.CloneEvent
-	(*CloneProgress)(nil),         // 49: snapctl.v1.CloneProgress
-	(*CloneResult)(nil),           // 50: snapctl.v1.CloneResult
-	(*CloneSummary)(nil),          // 51: snapctl.v1.CloneSummary
-	(*Id)(nil),                    // 52: snapctl.v1.Id
-	(*IdsResponse)(nil),           // 53: snapctl.v1.IdsResponse
-	(*VemTableRequest)(nil),       // 54: snapctl.v1.VemTableRequest
-	(*VemRow)(nil),                // 55: snapctl.v1.VemRow
-	(*VemTableResponse)(nil),      // 56: snapctl.v1.VemTableResponse
-	(*EventsRequest)(nil),         // 57: snapctl.v1.EventsRequest
-	(*EventRecord)(nil),           // 58: snapctl.v1.EventRecord
-	(*DoctorRequest)(nil),         // 59: snapctl.v1.DoctorRequest
-	(*Check)(nil),                 // 60: snapctl.v1.Check
-	(*DoctorResponse)(nil),        // 61: snapctl.v1.DoctorResponse
-	(*VersionRequest)(nil),        // 62: snapctl.v1.VersionRequest
-	(*VersionResponse)(nil),       // 63: snapctl.v1.VersionResponse
-	(*HostAddress)(nil),           // 64: snapctl.v1.HostAddress
-	(*InitHostRequest)(nil),       // 65: snapctl.v1.InitHostRequest
-	(*InviteHostRequest)(nil),     // 66: snapctl.v1.InviteHostRequest
-	(*Invitation)(nil),            // 67: snapctl.v1.Invitation
-	(*JoinHostRequest)(nil),       // 68: snapctl.v1.JoinHostRequest
-	(*JoinHostResponse)(nil),      // 69: snapctl.v1.JoinHostResponse
-	(*HostConflict)(nil),          // 70: snapctl.v1.HostConflict
-	(*HostRequest)(nil),           // 71: snapctl.v1.HostRequest
-	(*SetHostRequest)(nil),        // 72: snapctl.v1.SetHostRequest
-	(*RemoveHostRequest)(nil),     // 73: snapctl.v1.RemoveHostRequest
-	(*TakeoverRequest)(nil),       // 74: snapctl.v1.TakeoverRequest
-	(*TakeoverResponse)(nil),      // 75: snapctl.v1.TakeoverResponse
-	(*Host)(nil),                  // 76: snapctl.v1.Host
-	(*HostWay)(nil),               // 77: snapctl.v1.HostWay
-	(*ListHostsResponse)(nil),     // 78: snapctl.v1.ListHostsResponse
-	(*SetGatewayRequest)(nil),     // 79: snapctl.v1.SetGatewayRequest
-	(*ShowGatewayRequest)(nil),    // 80: snapctl.v1.ShowGatewayRequest
-	(*Gateway)(nil),               // 81: snapctl.v1.Gateway
-	(*GatewayNetwork)(nil),        // 82: snapctl.v1.GatewayNetwork
-	(*ForwardedPort)(nil),         // 83: snapctl.v1.ForwardedPort
-	(*OtherGateway)(nil),          // 84: snapctl.v1.OtherGateway
-	nil,                           // 85: snapctl.v1.Result.StepsUsEntry
-	nil,                           // 86: snapctl.v1.CloneRequest.SetEntry
-	nil,                           // 87: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                           // 88: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),   // 89: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 90: google.protobuf.Timestamp
-	(*HostControl)(nil),           // 91: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),       // 92: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),        // 93: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),          // 94: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),      // 95: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),       // 96: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),             // 97: snapctl.v1.TraceStep
+	(Status)(0),                        // 0: snapctl.v1.Status
+	(WakeMode)(0),                      // 1: snapctl.v1.WakeMode
+	(RestoreMemory)(0),                 // 2: snapctl.v1.RestoreMemory
+	(Storage)(0),                       // 3: snapctl.v1.Storage
+	(PoolUse)(0),                       // 4: snapctl.v1.PoolUse
+	(OnConflict)(0),                    // 5: snapctl.v1.OnConflict
+	(HostHealth)(0),                    // 6: snapctl.v1.HostHealth
+	(WayState)(0),                      // 7: snapctl.v1.WayState
+	(*WakePolicy)(nil),                 // 8: snapctl.v1.WakePolicy
+	(*Bind)(nil),                       // 9: snapctl.v1.Bind
+	(*Publication)(nil),                // 10: snapctl.v1.Publication
+	(*Limits)(nil),                     // 11: snapctl.v1.Limits
+	(*RunRequest)(nil),                 // 12: snapctl.v1.RunRequest
+	(*Obstacle)(nil),                   // 13: snapctl.v1.Obstacle
+	(*App)(nil),                        // 14: snapctl.v1.App
+	(*Alarm)(nil),                      // 15: snapctl.v1.Alarm
+	(*AppRequest)(nil),                 // 16: snapctl.v1.AppRequest
+	(*ListRequest)(nil),                // 17: snapctl.v1.ListRequest
+	(*ListResponse)(nil),               // 18: snapctl.v1.ListResponse
+	(*LogsRequest)(nil),                // 19: snapctl.v1.LogsRequest
+	(*LogsChunk)(nil),                  // 20: snapctl.v1.LogsChunk
+	(*ExecStart)(nil),                  // 21: snapctl.v1.ExecStart
+	(*ExecInput)(nil),                  // 22: snapctl.v1.ExecInput
+	(*ExecOutput)(nil),                 // 23: snapctl.v1.ExecOutput
+	(*StopRequest)(nil),                // 24: snapctl.v1.StopRequest
+	(*RemoveRequest)(nil),              // 25: snapctl.v1.RemoveRequest
+	(*RemoveResponse)(nil),             // 26: snapctl.v1.RemoveResponse
+	(*HibernateRequest)(nil),           // 27: snapctl.v1.HibernateRequest
+	(*WakeRequest)(nil),                // 28: snapctl.v1.WakeRequest
+	(*SnapshotRequest)(nil),            // 29: snapctl.v1.SnapshotRequest
+	(*RestoreRequest)(nil),             // 30: snapctl.v1.RestoreRequest
+	(*InspectRequest)(nil),             // 31: snapctl.v1.InspectRequest
+	(*InspectResponse)(nil),            // 32: snapctl.v1.InspectResponse
+	(*RemoveSnapshotRequest)(nil),      // 33: snapctl.v1.RemoveSnapshotRequest
+	(*Snapshot)(nil),                   // 34: snapctl.v1.Snapshot
+	(*ListSnapshotsResponse)(nil),      // 35: snapctl.v1.ListSnapshotsResponse
+	(*Event)(nil),                      // 36: snapctl.v1.Event
+	(*Progress)(nil),                   // 37: snapctl.v1.Progress
+	(*SocketOutcome)(nil),              // 38: snapctl.v1.SocketOutcome
+	(*Note)(nil),                       // 39: snapctl.v1.Note
+	(*Result)(nil),                     // 40: snapctl.v1.Result
+	(*CreateTemplateRequest)(nil),      // 41: snapctl.v1.CreateTemplateRequest
+	(*TemplateRequest)(nil),            // 42: snapctl.v1.TemplateRequest
+	(*Template)(nil),                   // 43: snapctl.v1.Template
+	(*Parameter)(nil),                  // 44: snapctl.v1.Parameter
+	(*ListTemplatesResponse)(nil),      // 45: snapctl.v1.ListTemplatesResponse
+	(*SetPoolRequest)(nil),             // 46: snapctl.v1.SetPoolRequest
+	(*CloneRequest)(nil),               // 47: snapctl.v1.CloneRequest
+	(*CloneEvent)(nil),                 // 48: snapctl.v1.CloneEvent
+	(*CloneProgress)(nil),              // 49: snapctl.v1.CloneProgress
+	(*CloneResult)(nil),                // 50: snapctl.v1.CloneResult
+	(*CloneSummary)(nil),               // 51: snapctl.v1.CloneSummary
+	(*Id)(nil),                         // 52: snapctl.v1.Id
+	(*IdsResponse)(nil),                // 53: snapctl.v1.IdsResponse
+	(*VemTableRequest)(nil),            // 54: snapctl.v1.VemTableRequest
+	(*VemRow)(nil),                     // 55: snapctl.v1.VemRow
+	(*VemTableResponse)(nil),           // 56: snapctl.v1.VemTableResponse
+	(*EventsRequest)(nil),              // 57: snapctl.v1.EventsRequest
+	(*EventRecord)(nil),                // 58: snapctl.v1.EventRecord
+	(*DoctorRequest)(nil),              // 59: snapctl.v1.DoctorRequest
+	(*Check)(nil),                      // 60: snapctl.v1.Check
+	(*DoctorResponse)(nil),             // 61: snapctl.v1.DoctorResponse
+	(*VersionRequest)(nil),             // 62: snapctl.v1.VersionRequest
+	(*VersionResponse)(nil),            // 63: snapctl.v1.VersionResponse
+	(*HostAddress)(nil),                // 64: snapctl.v1.HostAddress
+	(*InitHostRequest)(nil),            // 65: snapctl.v1.InitHostRequest
+	(*InviteHostRequest)(nil),          // 66: snapctl.v1.InviteHostRequest
+	(*Invitation)(nil),                 // 67: snapctl.v1.Invitation
+	(*JoinHostRequest)(nil),            // 68: snapctl.v1.JoinHostRequest
+	(*JoinHostResponse)(nil),           // 69: snapctl.v1.JoinHostResponse
+	(*HostConflict)(nil),               // 70: snapctl.v1.HostConflict
+	(*HostRequest)(nil),                // 71: snapctl.v1.HostRequest
+	(*SetHostRequest)(nil),             // 72: snapctl.v1.SetHostRequest
+	(*RemoveHostRequest)(nil),          // 73: snapctl.v1.RemoveHostRequest
+	(*TakeoverRequest)(nil),            // 74: snapctl.v1.TakeoverRequest
+	(*TakeoverResponse)(nil),           // 75: snapctl.v1.TakeoverResponse
+	(*Host)(nil),                       // 76: snapctl.v1.Host
+	(*HostWay)(nil),                    // 77: snapctl.v1.HostWay
+	(*ListHostsResponse)(nil),          // 78: snapctl.v1.ListHostsResponse
+	(*SetGatewayRequest)(nil),          // 79: snapctl.v1.SetGatewayRequest
+	(*ShowGatewayRequest)(nil),         // 80: snapctl.v1.ShowGatewayRequest
+	(*Gateway)(nil),                    // 81: snapctl.v1.Gateway
+	(*GatewayNetwork)(nil),             // 82: snapctl.v1.GatewayNetwork
+	(*ForwardedPort)(nil),              // 83: snapctl.v1.ForwardedPort
+	(*OtherGateway)(nil),               // 84: snapctl.v1.OtherGateway
+	(*LeaveHostRequest)(nil),           // 85: snapctl.v1.LeaveHostRequest
+	(*ShowDirectoryRequest)(nil),       // 86: snapctl.v1.ShowDirectoryRequest
+	(*Directory)(nil),                  // 87: snapctl.v1.Directory
+	(*DirectoryMember)(nil),            // 88: snapctl.v1.DirectoryMember
+	(*BackUpDirectoryRequest)(nil),     // 89: snapctl.v1.BackUpDirectoryRequest
+	(*DirectoryBackup)(nil),            // 90: snapctl.v1.DirectoryBackup
+	(*RestoreDirectoryRequest)(nil),    // 91: snapctl.v1.RestoreDirectoryRequest
+	(*DefragmentDirectoryRequest)(nil), // 92: snapctl.v1.DefragmentDirectoryRequest
+	nil,                                // 93: snapctl.v1.Result.StepsUsEntry
+	nil,                                // 94: snapctl.v1.CloneRequest.SetEntry
+	nil,                                // 95: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                                // 96: snapctl.v1.EventRecord.StepsUsEntry
+	(*durationpb.Duration)(nil),        // 97: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
+	(*HostControl)(nil),                // 99: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),            // 100: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 101: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 102: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),           // 103: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 104: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 105: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	89,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	97,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	9,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	11,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	8,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	89,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	97,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	90,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	90,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	98,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	98,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	8,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	89,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	97,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	11,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	9,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
@@ -7343,20 +7921,20 @@ var file_snapctl_proto_depIdxs = []int32{
 	39,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	13,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
 	15,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	90,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	98,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
 	14,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
 	21,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
 	21,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	89,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	89,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	89,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	89,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	89,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	89,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	97,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	34,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	90,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	98,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	13,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
 	34,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
@@ -7365,138 +7943,149 @@ var file_snapctl_proto_depIdxs = []int32{
 	14,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
 	34,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
 	38,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	85,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	93,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	89,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	90,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	97,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
 	44,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
 	13,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
 	43,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	86,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	94,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	89,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	97,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	89,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	97,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	49,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
 	50,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
 	51,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
 	14,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	87,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	95,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
 	38,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	39,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	52,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	90,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	98,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
 	55,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	90,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	90,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	88,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	98,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	96,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
 	60,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
 	64,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	89,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	90,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	97,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	98,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
 	64,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	5,   // 75: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
 	76,  // 76: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
 	70,  // 77: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
 	6,   // 78: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
 	64,  // 79: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	90,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	90,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	90,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	91,  // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	98,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	98,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	98,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	99,  // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
 	77,  // 84: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
 	7,   // 85: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	89,  // 86: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	97,  // 86: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
 	76,  // 87: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
 	82,  // 88: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
 	83,  // 89: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
 	84,  // 90: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
-	12,  // 91: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	17,  // 92: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	16,  // 93: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	19,  // 94: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	22,  // 95: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	24,  // 96: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	25,  // 97: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	27,  // 98: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	28,  // 99: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	16,  // 100: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	54,  // 101: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	29,  // 102: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	17,  // 103: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	31,  // 104: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	33,  // 105: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	30,  // 106: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	41,  // 107: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 108: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 109: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 110: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 111: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 112: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 113: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 114: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 115: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 116: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 117: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 118: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 119: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 120: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 121: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 122: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	92,  // 123: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	92,  // 124: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	93,  // 125: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	94,  // 126: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 127: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 128: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 129: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 130: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 131: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 132: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 133: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 134: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 135: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 136: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 137: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 138: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	53,  // 139: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 140: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 141: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 142: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 143: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 144: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 145: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	36,  // 146: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 147: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 148: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 149: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 150: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 151: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 152: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 153: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 154: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 155: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 156: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 157: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 158: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 159: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 160: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 161: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	95,  // 162: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	95,  // 163: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	96,  // 164: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	97,  // 165: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 166: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 167: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 168: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	130, // [130:169] is the sub-list for method output_type
-	91,  // [91:130] is the sub-list for method input_type
-	91,  // [91:91] is the sub-list for extension type_name
-	91,  // [91:91] is the sub-list for extension extendee
-	0,   // [0:91] is the sub-list for field type_name
+	88,  // 91: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
+	12,  // 92: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 93: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 94: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 95: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 96: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 97: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 98: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 99: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 100: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	16,  // 101: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 102: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 103: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 104: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 105: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 106: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 107: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	41,  // 108: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 109: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 110: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 111: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 112: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 113: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 114: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 115: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 116: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 117: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 118: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 119: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 120: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 121: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 122: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 123: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	85,  // 124: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	86,  // 125: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	89,  // 126: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	91,  // 127: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	92,  // 128: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	100, // 129: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	100, // 130: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	101, // 131: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	102, // 132: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 133: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 134: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 135: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 136: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 137: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 138: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 139: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 140: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 141: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 142: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 143: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 144: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	53,  // 145: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 146: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 147: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 148: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 149: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 150: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 151: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	36,  // 152: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 153: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 154: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 155: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 156: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 157: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 158: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 159: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 160: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 161: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 162: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 163: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 164: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 165: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 166: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 167: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 168: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	87,  // 169: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	90,  // 170: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	87,  // 171: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	87,  // 172: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	103, // 173: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	103, // 174: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	104, // 175: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	105, // 176: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 177: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 178: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 179: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	136, // [136:180] is the sub-list for method output_type
+	92,  // [92:136] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -7533,7 +8122,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   81,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,45 +26,50 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Snapctl_Run_FullMethodName              = "/snapctl.v1.Snapctl/Run"
-	Snapctl_List_FullMethodName             = "/snapctl.v1.Snapctl/List"
-	Snapctl_Show_FullMethodName             = "/snapctl.v1.Snapctl/Show"
-	Snapctl_Logs_FullMethodName             = "/snapctl.v1.Snapctl/Logs"
-	Snapctl_Exec_FullMethodName             = "/snapctl.v1.Snapctl/Exec"
-	Snapctl_Stop_FullMethodName             = "/snapctl.v1.Snapctl/Stop"
-	Snapctl_Remove_FullMethodName           = "/snapctl.v1.Snapctl/Remove"
-	Snapctl_Hibernate_FullMethodName        = "/snapctl.v1.Snapctl/Hibernate"
-	Snapctl_Wake_FullMethodName             = "/snapctl.v1.Snapctl/Wake"
-	Snapctl_Ids_FullMethodName              = "/snapctl.v1.Snapctl/Ids"
-	Snapctl_VemTable_FullMethodName         = "/snapctl.v1.Snapctl/VemTable"
-	Snapctl_TakeSnapshot_FullMethodName     = "/snapctl.v1.Snapctl/TakeSnapshot"
-	Snapctl_ListSnapshots_FullMethodName    = "/snapctl.v1.Snapctl/ListSnapshots"
-	Snapctl_Inspect_FullMethodName          = "/snapctl.v1.Snapctl/Inspect"
-	Snapctl_RemoveSnapshot_FullMethodName   = "/snapctl.v1.Snapctl/RemoveSnapshot"
-	Snapctl_Restore_FullMethodName          = "/snapctl.v1.Snapctl/Restore"
-	Snapctl_CreateTemplate_FullMethodName   = "/snapctl.v1.Snapctl/CreateTemplate"
-	Snapctl_ListTemplates_FullMethodName    = "/snapctl.v1.Snapctl/ListTemplates"
-	Snapctl_ShowTemplate_FullMethodName     = "/snapctl.v1.Snapctl/ShowTemplate"
-	Snapctl_RemoveTemplate_FullMethodName   = "/snapctl.v1.Snapctl/RemoveTemplate"
-	Snapctl_SetPool_FullMethodName          = "/snapctl.v1.Snapctl/SetPool"
-	Snapctl_Clone_FullMethodName            = "/snapctl.v1.Snapctl/Clone"
-	Snapctl_InitHost_FullMethodName         = "/snapctl.v1.Snapctl/InitHost"
-	Snapctl_InviteHost_FullMethodName       = "/snapctl.v1.Snapctl/InviteHost"
-	Snapctl_JoinHost_FullMethodName         = "/snapctl.v1.Snapctl/JoinHost"
-	Snapctl_ListHosts_FullMethodName        = "/snapctl.v1.Snapctl/ListHosts"
-	Snapctl_ShowHost_FullMethodName         = "/snapctl.v1.Snapctl/ShowHost"
-	Snapctl_SetHost_FullMethodName          = "/snapctl.v1.Snapctl/SetHost"
-	Snapctl_RemoveHost_FullMethodName       = "/snapctl.v1.Snapctl/RemoveHost"
-	Snapctl_Takeover_FullMethodName         = "/snapctl.v1.Snapctl/Takeover"
-	Snapctl_SetGateway_FullMethodName       = "/snapctl.v1.Snapctl/SetGateway"
-	Snapctl_ShowGateway_FullMethodName      = "/snapctl.v1.Snapctl/ShowGateway"
-	Snapctl_ListChannels_FullMethodName     = "/snapctl.v1.Snapctl/ListChannels"
-	Snapctl_TakeChannelsDown_FullMethodName = "/snapctl.v1.Snapctl/TakeChannelsDown"
-	Snapctl_Resolve_FullMethodName          = "/snapctl.v1.Snapctl/Resolve"
-	Snapctl_Trace_FullMethodName            = "/snapctl.v1.Snapctl/Trace"
-	Snapctl_Events_FullMethodName           = "/snapctl.v1.Snapctl/Events"
-	Snapctl_Doctor_FullMethodName           = "/snapctl.v1.Snapctl/Doctor"
-	Snapctl_Version_FullMethodName          = "/snapctl.v1.Snapctl/Version"
+	Snapctl_Run_FullMethodName                 = "/snapctl.v1.Snapctl/Run"
+	Snapctl_List_FullMethodName                = "/snapctl.v1.Snapctl/List"
+	Snapctl_Show_FullMethodName                = "/snapctl.v1.Snapctl/Show"
+	Snapctl_Logs_FullMethodName                = "/snapctl.v1.Snapctl/Logs"
+	Snapctl_Exec_FullMethodName                = "/snapctl.v1.Snapctl/Exec"
+	Snapctl_Stop_FullMethodName                = "/snapctl.v1.Snapctl/Stop"
+	Snapctl_Remove_FullMethodName              = "/snapctl.v1.Snapctl/Remove"
+	Snapctl_Hibernate_FullMethodName           = "/snapctl.v1.Snapctl/Hibernate"
+	Snapctl_Wake_FullMethodName                = "/snapctl.v1.Snapctl/Wake"
+	Snapctl_Ids_FullMethodName                 = "/snapctl.v1.Snapctl/Ids"
+	Snapctl_VemTable_FullMethodName            = "/snapctl.v1.Snapctl/VemTable"
+	Snapctl_TakeSnapshot_FullMethodName        = "/snapctl.v1.Snapctl/TakeSnapshot"
+	Snapctl_ListSnapshots_FullMethodName       = "/snapctl.v1.Snapctl/ListSnapshots"
+	Snapctl_Inspect_FullMethodName             = "/snapctl.v1.Snapctl/Inspect"
+	Snapctl_RemoveSnapshot_FullMethodName      = "/snapctl.v1.Snapctl/RemoveSnapshot"
+	Snapctl_Restore_FullMethodName             = "/snapctl.v1.Snapctl/Restore"
+	Snapctl_CreateTemplate_FullMethodName      = "/snapctl.v1.Snapctl/CreateTemplate"
+	Snapctl_ListTemplates_FullMethodName       = "/snapctl.v1.Snapctl/ListTemplates"
+	Snapctl_ShowTemplate_FullMethodName        = "/snapctl.v1.Snapctl/ShowTemplate"
+	Snapctl_RemoveTemplate_FullMethodName      = "/snapctl.v1.Snapctl/RemoveTemplate"
+	Snapctl_SetPool_FullMethodName             = "/snapctl.v1.Snapctl/SetPool"
+	Snapctl_Clone_FullMethodName               = "/snapctl.v1.Snapctl/Clone"
+	Snapctl_InitHost_FullMethodName            = "/snapctl.v1.Snapctl/InitHost"
+	Snapctl_InviteHost_FullMethodName          = "/snapctl.v1.Snapctl/InviteHost"
+	Snapctl_JoinHost_FullMethodName            = "/snapctl.v1.Snapctl/JoinHost"
+	Snapctl_ListHosts_FullMethodName           = "/snapctl.v1.Snapctl/ListHosts"
+	Snapctl_ShowHost_FullMethodName            = "/snapctl.v1.Snapctl/ShowHost"
+	Snapctl_SetHost_FullMethodName             = "/snapctl.v1.Snapctl/SetHost"
+	Snapctl_RemoveHost_FullMethodName          = "/snapctl.v1.Snapctl/RemoveHost"
+	Snapctl_Takeover_FullMethodName            = "/snapctl.v1.Snapctl/Takeover"
+	Snapctl_SetGateway_FullMethodName          = "/snapctl.v1.Snapctl/SetGateway"
+	Snapctl_ShowGateway_FullMethodName         = "/snapctl.v1.Snapctl/ShowGateway"
+	Snapctl_LeaveHost_FullMethodName           = "/snapctl.v1.Snapctl/LeaveHost"
+	Snapctl_ShowDirectory_FullMethodName       = "/snapctl.v1.Snapctl/ShowDirectory"
+	Snapctl_BackUpDirectory_FullMethodName     = "/snapctl.v1.Snapctl/BackUpDirectory"
+	Snapctl_RestoreDirectory_FullMethodName    = "/snapctl.v1.Snapctl/RestoreDirectory"
+	Snapctl_DefragmentDirectory_FullMethodName = "/snapctl.v1.Snapctl/DefragmentDirectory"
+	Snapctl_ListChannels_FullMethodName        = "/snapctl.v1.Snapctl/ListChannels"
+	Snapctl_TakeChannelsDown_FullMethodName    = "/snapctl.v1.Snapctl/TakeChannelsDown"
+	Snapctl_Resolve_FullMethodName             = "/snapctl.v1.Snapctl/Resolve"
+	Snapctl_Trace_FullMethodName               = "/snapctl.v1.Snapctl/Trace"
+	Snapctl_Events_FullMethodName              = "/snapctl.v1.Snapctl/Events"
+	Snapctl_Doctor_FullMethodName              = "/snapctl.v1.Snapctl/Doctor"
+	Snapctl_Version_FullMethodName             = "/snapctl.v1.Snapctl/Version"
 )
 
 // SnapctlClient is the client API for Snapctl service.
@@ -108,6 +113,11 @@ type SnapctlClient interface {
 	// SetGateway returns the gateway as it is then.
 	SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*Gateway, error)
 	ShowGateway(ctx context.Context, in *ShowGatewayRequest, opts ...grpc.CallOption) (*Gateway, error)
+	LeaveHost(ctx context.Context, in *LeaveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	ShowDirectory(ctx context.Context, in *ShowDirectoryRequest, opts ...grpc.CallOption) (*Directory, error)
+	BackUpDirectory(ctx context.Context, in *BackUpDirectoryRequest, opts ...grpc.CallOption) (*DirectoryBackup, error)
+	RestoreDirectory(ctx context.Context, in *RestoreDirectoryRequest, opts ...grpc.CallOption) (*Directory, error)
+	DefragmentDirectory(ctx context.Context, in *DefragmentDirectoryRequest, opts ...grpc.CallOption) (*Directory, error)
 	// The ways to the apps of these hosts.
 	ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
 	TakeChannelsDown(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error)
@@ -513,6 +523,56 @@ func (c *snapctlClient) ShowGateway(ctx context.Context, in *ShowGatewayRequest,
 	return out, nil
 }
 
+func (c *snapctlClient) LeaveHost(ctx context.Context, in *LeaveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveResponse)
+	err := c.cc.Invoke(ctx, Snapctl_LeaveHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) ShowDirectory(ctx context.Context, in *ShowDirectoryRequest, opts ...grpc.CallOption) (*Directory, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Directory)
+	err := c.cc.Invoke(ctx, Snapctl_ShowDirectory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) BackUpDirectory(ctx context.Context, in *BackUpDirectoryRequest, opts ...grpc.CallOption) (*DirectoryBackup, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DirectoryBackup)
+	err := c.cc.Invoke(ctx, Snapctl_BackUpDirectory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) RestoreDirectory(ctx context.Context, in *RestoreDirectoryRequest, opts ...grpc.CallOption) (*Directory, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Directory)
+	err := c.cc.Invoke(ctx, Snapctl_RestoreDirectory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) DefragmentDirectory(ctx context.Context, in *DefragmentDirectoryRequest, opts ...grpc.CallOption) (*Directory, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Directory)
+	err := c.cc.Invoke(ctx, Snapctl_DefragmentDirectory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *snapctlClient) ListChannels(ctx context.Context, in *ChannelsRequest, opts ...grpc.CallOption) (*ChannelsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChannelsResponse)
@@ -642,6 +702,11 @@ type SnapctlServer interface {
 	// SetGateway returns the gateway as it is then.
 	SetGateway(context.Context, *SetGatewayRequest) (*Gateway, error)
 	ShowGateway(context.Context, *ShowGatewayRequest) (*Gateway, error)
+	LeaveHost(context.Context, *LeaveHostRequest) (*RemoveResponse, error)
+	ShowDirectory(context.Context, *ShowDirectoryRequest) (*Directory, error)
+	BackUpDirectory(context.Context, *BackUpDirectoryRequest) (*DirectoryBackup, error)
+	RestoreDirectory(context.Context, *RestoreDirectoryRequest) (*Directory, error)
+	DefragmentDirectory(context.Context, *DefragmentDirectoryRequest) (*Directory, error)
 	// The ways to the apps of these hosts.
 	ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
 	TakeChannelsDown(context.Context, *ChannelsRequest) (*ChannelsResponse, error)
@@ -756,6 +821,21 @@ func (UnimplementedSnapctlServer) SetGateway(context.Context, *SetGatewayRequest
 }
 func (UnimplementedSnapctlServer) ShowGateway(context.Context, *ShowGatewayRequest) (*Gateway, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShowGateway not implemented")
+}
+func (UnimplementedSnapctlServer) LeaveHost(context.Context, *LeaveHostRequest) (*RemoveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LeaveHost not implemented")
+}
+func (UnimplementedSnapctlServer) ShowDirectory(context.Context, *ShowDirectoryRequest) (*Directory, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowDirectory not implemented")
+}
+func (UnimplementedSnapctlServer) BackUpDirectory(context.Context, *BackUpDirectoryRequest) (*DirectoryBackup, error) {
+	return nil, status.Error(codes.Unimplemented, "method BackUpDirectory not implemented")
+}
+func (UnimplementedSnapctlServer) RestoreDirectory(context.Context, *RestoreDirectoryRequest) (*Directory, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreDirectory not implemented")
+}
+func (UnimplementedSnapctlServer) DefragmentDirectory(context.Context, *DefragmentDirectoryRequest) (*Directory, error) {
+	return nil, status.Error(codes.Unimplemented, "method DefragmentDirectory not implemented")
 }
 func (UnimplementedSnapctlServer) ListChannels(context.Context, *ChannelsRequest) (*ChannelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListChannels not implemented")
@@ -1315,6 +1395,96 @@ func _Snapctl_ShowGateway_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_LeaveHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaveHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).LeaveHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_LeaveHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).LeaveHost(ctx, req.(*LeaveHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_ShowDirectory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShowDirectoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ShowDirectory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ShowDirectory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ShowDirectory(ctx, req.(*ShowDirectoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_BackUpDirectory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackUpDirectoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).BackUpDirectory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_BackUpDirectory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).BackUpDirectory(ctx, req.(*BackUpDirectoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_RestoreDirectory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreDirectoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).RestoreDirectory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_RestoreDirectory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).RestoreDirectory(ctx, req.(*RestoreDirectoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_DefragmentDirectory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DefragmentDirectoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).DefragmentDirectory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_DefragmentDirectory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).DefragmentDirectory(ctx, req.(*DefragmentDirectoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Snapctl_ListChannels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ChannelsRequest)
 	if err := dec(in); err != nil {
@@ -1529,6 +1699,26 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ShowGateway",
 			Handler:    _Snapctl_ShowGateway_Handler,
+		},
+		{
+			MethodName: "LeaveHost",
+			Handler:    _Snapctl_LeaveHost_Handler,
+		},
+		{
+			MethodName: "ShowDirectory",
+			Handler:    _Snapctl_ShowDirectory_Handler,
+		},
+		{
+			MethodName: "BackUpDirectory",
+			Handler:    _Snapctl_BackUpDirectory_Handler,
+		},
+		{
+			MethodName: "RestoreDirectory",
+			Handler:    _Snapctl_RestoreDirectory_Handler,
+		},
+		{
+			MethodName: "DefragmentDirectory",
+			Handler:    _Snapctl_DefragmentDirectory_Handler,
 		},
 		{
 			MethodName: "ListChannels",

@@ -63,3 +63,29 @@ func (c *Client) SetGateway(ctx context.Context, req *api.SetGatewayRequest) (*a
 func (c *Client) ShowGateway(ctx context.Context) (*api.Gateway, error) {
 	return c.api.ShowGateway(ctx, &api.ShowGatewayRequest{})
 }
+
+// LeaveHost takes this host out of its installation.
+func (c *Client) LeaveHost(ctx context.Context, force bool) error {
+	_, err := c.api.LeaveHost(ctx, &api.LeaveHostRequest{Force: force})
+	return err
+}
+
+// ShowDirectory returns how the directory of the installation is.
+func (c *Client) ShowDirectory(ctx context.Context) (*api.Directory, error) {
+	return c.api.ShowDirectory(ctx, &api.ShowDirectoryRequest{})
+}
+
+// BackUpDirectory writes the directory to a new file on this host.
+func (c *Client) BackUpDirectory(ctx context.Context, path string) (*api.DirectoryBackup, error) {
+	return c.api.BackUpDirectory(ctx, &api.BackUpDirectoryRequest{Path: path})
+}
+
+// RestoreDirectory puts a backup in the place of the directory.
+func (c *Client) RestoreDirectory(ctx context.Context, req *api.RestoreDirectoryRequest) (*api.Directory, error) {
+	return c.api.RestoreDirectory(ctx, req)
+}
+
+// DefragmentDirectory gives unused room of the member on a host back to the disk.
+func (c *Client) DefragmentDirectory(ctx context.Context, host string) (*api.Directory, error) {
+	return c.api.DefragmentDirectory(ctx, &api.DefragmentDirectoryRequest{Host: host})
+}

@@ -31,12 +31,13 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
+	"github.com/snapctl/snapctl/vem/installation"
 )
 
 // furnished is a daemon with an engine, without any room that needs the host.
 func furnished(t *testing.T, log *slog.Logger) *Daemon {
 	t.Helper()
-	d := &Daemon{opt: Options{StateDir: t.TempDir(), RunDir: t.TempDir(), Log: log}, log: log, tasks: task.NewTasks(t.Context()), engine: &engine.Engine{}}
+	d := &Daemon{opt: Options{StateDir: t.TempDir(), RunDir: t.TempDir(), Log: log}, log: log, tasks: task.NewTasks(t.Context()), engine: &engine.Engine{}, hosts: &installation.Installation{}}
 	d.openEvents()
 	d.rooms.Storage, d.rooms.Cgroups = &storage.Storage{}, &cgroup.Tree{}
 	templates, err := catalog.Open(t.Context(), catalog.Options{Dir: filepath.Join(d.opt.StateDir, "templates"), Log: log})

@@ -28,7 +28,7 @@ func (d *Daemon) openHosts(ctx context.Context) (err error) {
 	}
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
-		Local: networks{d.rooms.VEM}, Share: d.share, Admitted: d.readmit, Run: d.tasks.Run, Log: d.log,
+		Local: networks{d.rooms.VEM}, Share: d.share, Unshare: func(ctx context.Context) error { return d.rooms.VEM.SetSharing(ctx, nil) }, Admitted: d.readmit, Run: d.tasks.Run, Log: d.log,
 		ProbeInterval: d.opt.ProbeInterval, WireGuard: wireguard.Local{Exe: exe},
 	})
 	if err == nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/preflight"
@@ -78,6 +79,8 @@ func rpcError(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, snapshot.ErrExists):
 		code = codes.AlreadyExists
+	case upkeep.Code(err) != codes.OK:
+		code = upkeep.Code(err)
 	case errors.Is(err, tree.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
 		code = codes.DataLoss
 	case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err), errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err), errdefs.IsAborted(err):
@@ -106,6 +109,8 @@ func hint(err error) string {
 		return "free space on the file system of the state directory, and try again"
 	case errors.As(err, &host):
 		return host.Remedy
+	case upkeep.Hint(err) != "":
+		return upkeep.Hint(err)
 	case errors.Is(err, app.ErrBusy):
 		return "wait for the other operation; snapctl show tells what it is"
 	case errors.Is(err, clone.ErrNoneReady):

@@ -82,6 +82,11 @@ func (f *fakeHosts) Takeover(_ context.Context, _, from string) (ownership.Taken
 	return f.taken, f.fail
 }
 
+func (f *fakeHosts) Leave(_ context.Context, force bool) error {
+	f.forced = force
+	return f.fail
+}
+
 func (f *fakeHosts) SetGateway(_ context.Context, s gateway.Settings) (*gateway.View, error) {
 	f.gateway = s
 	return f.Gateway()
@@ -126,7 +131,7 @@ func TestHosts(t *testing.T) {
 	w := begin(t)
 	w.hosts.all = []membership.Host{
 		{
-			Name: "a", Self: true, Health: membership.Up, Port: 7077, Version: "1.2.3", Directory: true, Endpoints: 3, Key: "0f", Installation: "7a",
+			Name: "a", Self: true, Health: membership.Up, Port: 7077, Version: "1.2.3", Roles: membership.Roles{Directory: true}, Endpoints: 3, Key: "0f", Installation: "7a",
 			Addresses: []membership.Address{{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth1", Priority: 10}},
 			JoinedAt:  time.Unix(1, 0), Certificate: time.Unix(2, 0),
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
+	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
@@ -35,6 +36,7 @@ type Rooms struct {
 	Network    Network
 	Hosts      Hosts
 	Ways       ways.Ways
+	Directory  upkeep.Directory
 	Layers     Shelf // the files that apps share
 	Memory     Shelf // the memory files that apps share
 	Templates  Templates
@@ -128,6 +130,7 @@ type Hosts interface {
 	List(ctx context.Context) ([]membership.Host, error)
 	SetChannel(ctx context.Context, kind string) (*membership.Host, error)
 	Remove(ctx context.Context, name string, force bool) error
+	Leave(ctx context.Context, force bool) error
 	// Ways are those to another host, the best first; none if there is no channel to it.
 	Ways(host string) []mesh.Way
 	Takeover(ctx context.Context, app, from string) (ownership.Taken, error)

@@ -24,15 +24,25 @@ import (
 func newInstallation(t *testing.T, names ...string) *hosts {
 	t.Helper()
 	hs := makeHosts(t, startWorld, names...)
-	hs.join()
+	for i := range hs.worlds {
+		hs.join(i, 0)
+	}
+	hs.leaveNothing(hs.worlds)
+	return hs
+}
+
+// leaveNothing looks at the end for what is left on hosts of an installation.
+func (hs *hosts) leaveNothing(worlds []*World) {
+	hs.t.Helper()
+	t := hs.t
 	var all []*host.Host
-	for _, w := range hs.worlds {
+	for _, w := range worlds {
 		all = append(all, w.Host)
 	}
 	before, err := leak.Take(all...)
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() {
-		for _, w := range hs.worlds {
+		for _, w := range worlds {
 			w.RemoveAll()
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
@@ -46,26 +56,26 @@ func newInstallation(t *testing.T, names ...string) *hosts {
 			}
 		}
 	})
-	return hs
 }
 
-func (hs *hosts) join() {
+// join has a host join the installation at another one of its hosts; a host that joins at itself
+// makes it.
+func (hs *hosts) join(i, at int) {
 	hs.t.Helper()
-	for i, w := range hs.worlds {
-		_, err := w.Install(hs.t.Context(), "snapctl-directory")
-		qt.Assert(hs.t, qt.IsNil(err))
-		at := []string{"--address", hs.eth0[i].Addr4().String(), "--address", hs.eth1[i].Addr4().String() + ",priority=10"}
-		if i == 0 {
-			hs.ok(w, append([]string{"host", "init"}, at...)...)
-			continue
-		}
-		var invitation struct {
-			Token string `json:"token"`
-		}
-		r := hs.ok(hs.worlds[0], "host", "invite", "-o", "json")
-		qt.Assert(hs.t, qt.IsNil(json.Unmarshal([]byte(r.Stdout), &invitation)))
-		hs.ok(w, append([]string{"host", "join", hs.eth0[0].Addr4().String(), invitation.Token}, at...)...)
+	w := hs.worlds[i]
+	own := []string{"--address", hs.eth0[i].Addr4().String(), "--address", hs.eth1[i].Addr4().String() + ",priority=10"}
+	_, err := w.Install(hs.t.Context(), "snapctl-directory")
+	qt.Assert(hs.t, qt.IsNil(err))
+	if i == at {
+		hs.ok(w, append([]string{"host", "init"}, own...)...)
+		return
 	}
+	var invitation struct {
+		Token string `json:"token"`
+	}
+	r := hs.ok(hs.worlds[at], "host", "invite", "-o", "json")
+	qt.Assert(hs.t, qt.IsNil(json.Unmarshal([]byte(r.Stdout), &invitation)))
+	hs.ok(w, append([]string{"host", "join", hs.eth0[at].Addr4().String(), invitation.Token}, own...)...)
 }
 
 // ok runs a command that has to succeed.

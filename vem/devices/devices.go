@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -31,9 +33,38 @@ func Addresses() ([]membership.Address, error) {
 	return list, err
 }
 
-// Listen puts a token into news whenever a device or an address has changed, until ctx ends. What it
+// Watch tells where this host is, of these addresses, now and whenever that changes, until ctx ends:
+// devices and addresses may come after the daemon, and go. What the kernel tells of is looked at at
+// once, and all of it each time that again has passed.
+func Watch(ctx context.Context, again time.Duration, log *slog.Logger, list func() []membership.Address, tell func(context.Context, []mesh.Underlay) error) {
+	news := make(chan struct{}, 1)
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	listening.Go(func() { listen(ctx, news, log) })
+	look := time.NewTicker(again)
+	defer look.Stop()
+	var told []mesh.Underlay
+	for {
+		if now := Underlay(list()); !slices.Equal(now, told) {
+			if err := tell(ctx, now); err != nil {
+				log.WarnContext(ctx, "use the addresses of this host for channels", slog.Any("error", err))
+				told = nil // it is tried again
+			} else {
+				told = now
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+		case <-look.C:
+		}
+	}
+}
+
+// listen puts a token into news whenever a device or an address has changed, until ctx ends. What it
 // misses is for whoever looks every now and then.
-func Listen(ctx context.Context, news chan<- struct{}, log *slog.Logger) {
+func listen(ctx context.Context, news chan<- struct{}, log *slog.Logger) {
 	for ctx.Err() == nil {
 		err := hear(ctx, func() {
 			select {

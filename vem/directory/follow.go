@@ -80,7 +80,7 @@ func (d *Directory) record(c Change) (r Record, ok bool) {
 	case KindBlock:
 		b := Block{Revision: c.Revision}
 		r.Value, err = &b, d.decode(c.Entry, &b)
-	case KindMeta, KindSession, KindMade, KindSeen, KindNetworks, KindApp:
+	case KindMeta, KindSession, KindMade, KindSeen, KindNetworks, KindApp, KindRestored:
 	}
 	if err != nil {
 		r.Value = nil

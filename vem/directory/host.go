@@ -30,6 +30,10 @@ type Host struct {
 	Release   string    `json:"release,omitempty"`
 	Protocols [2]int    `json:"protocols"`
 	JoinedAt  time.Time `json:"joined_at"`
+	// Member are the URLs of the directory's member that the host runs, if it does. CA is that the
+	// host has the installation's CA: it invites and renews.
+	Member []string `json:"member,omitempty"`
+	CA     bool     `json:"ca,omitempty"`
 	// Removed is a host that may write nothing any more. What it owns can be taken over.
 	Removed bool `json:"removed,omitempty"`
 
@@ -52,8 +56,8 @@ func (h *Host) Validate(name string) error {
 		return errors.New("it has no fingerprint of the host's key")
 	case h.Protocols[0] < 0 || h.Protocols[0] > h.Protocols[1]:
 		return fmt.Errorf("the protocol versions are %d to %d", h.Protocols[0], h.Protocols[1])
-	case len(h.Underlays) > maxUnderlays:
-		return fmt.Errorf("it has %d addresses, at most %d", len(h.Underlays), maxUnderlays)
+	case max(len(h.Underlays), len(h.Member)) > maxUnderlays:
+		return fmt.Errorf("it has %d addresses, and its member %d; at most %d", len(h.Underlays), len(h.Member), maxUnderlays)
 	}
 	for _, u := range h.Underlays {
 		if !u.Addr.IsValid() || len(u.Interface) > 64 {

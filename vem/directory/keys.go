@@ -24,6 +24,7 @@ const (
 	KindBlock    Kind = "block/"    // network/first address
 	KindEndpoint Kind = "endpoint/" // network/IPv4 address
 	KindApp      Kind = "app/"      // app
+	KindRestored Kind = "restored"  // one, without a name: that the directory was put back from a backup
 )
 
 // named are the kinds whose records have names.
@@ -59,7 +60,7 @@ func (k keys) parse(key string) (Kind, string, bool) {
 	if !ok {
 		return "", "", false
 	}
-	if rest == string(KindMeta) || rest == string(KindNetworks) {
+	if Kind(rest) == KindMeta || Kind(rest) == KindNetworks || Kind(rest) == KindRestored {
 		return Kind(rest), "", true
 	}
 	dir, name, _ := strings.Cut(rest, "/")

@@ -32,17 +32,6 @@ func (d *Directory) lookup(ctx context.Context, network string, a netip.Addr) (E
 	return d.found(ctx, d.keys.endpoint(network, a))
 }
 
-// IPv4 returns the IPv4 address of the network that goes with an address of it, of either family.
-func (n Network) IPv4(a netip.Addr) (netip.Addr, bool) {
-	if a.Is4() {
-		return a, n.Prefix4.Contains(a)
-	}
-	if !n.Prefix6.IsValid() || !n.Prefix6.Contains(a) {
-		return a, false
-	}
-	return n.Space().Unpair(a)
-}
-
 // found returns the endpoint with a key. One transaction that changes nothing tells both whether
 // there is one, and whether the directory is the one that this host has seen.
 func (d *Directory) found(ctx context.Context, key string) (Endpoint, error) {
@@ -137,6 +126,10 @@ type Verdict struct {
 	Permit Permit
 	// Now is the endpoint as it is, nil if there is none any more.
 	Now *Endpoint
+	// Restored is the ID of the last restoration of the directory, empty if there was none. If it is
+	// another one than when the directory said the last time that this host owns the endpoint, the
+	// directory may have forgotten that.
+	Restored string
 }
 
 // Confirm asks which of this host's copies may send: each of mine has the ID and the epoch of a
@@ -148,7 +141,7 @@ func (s *Session) Confirm(ctx context.Context, mine []Endpoint, boot string) ([]
 	if err := s.settle(ctx); err != nil {
 		return nil, fmt.Errorf("confirm %d endpoints: %w", len(mine), err)
 	}
-	there, err := s.mine(ctx, mine)
+	there, restored, err := s.mine(ctx, mine)
 	if err != nil {
 		return nil, fmt.Errorf("confirm %d endpoints: %w", len(mine), err)
 	}
@@ -159,7 +152,7 @@ func (s *Session) Confirm(ctx context.Context, mine []Endpoint, boot string) ([]
 		if err != nil {
 			return nil, fmt.Errorf("confirm endpoint %s: %w", e, err)
 		}
-		list[i] = Verdict{Standing: judge(now, e), Now: now}
+		list[i] = Verdict{Standing: judge(now, e), Now: now, Restored: restored}
 		if list[i].Standing == Owner {
 			list[i].Permit = Permit{ID: e.ID, Epoch: e.Epoch, Boot: boot}
 		}
@@ -170,13 +163,18 @@ func (s *Session) Confirm(ctx context.Context, mine []Endpoint, boot string) ([]
 // oneByOne is up to how many entries are read one by one. More are read by one list of all.
 const oneByOne = 16
 
-// mine returns the entries of endpoints, as they are while the session is this one.
-func (s *Session) mine(ctx context.Context, mine []Endpoint) (map[string]Entry, error) {
-	there := make(map[string]Entry)
+// mine returns the entries of endpoints, as they are while the session is this one and the directory
+// was not restored once more.
+func (s *Session) mine(ctx context.Context, mine []Endpoint) (there map[string]Entry, restored string, err error) {
+	mark, entry, err := s.d.restored(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	there = make(map[string]Entry)
 	if len(mine) > oneByOne {
 		entries, rev, err := s.d.store.List(ctx, s.d.keys.of(KindEndpoint, ""))
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		s.d.saw(rev)
 		for _, e := range entries {
@@ -187,17 +185,16 @@ func (s *Session) mine(ctx context.Context, mine []Endpoint) (map[string]Entry, 
 		for _, e := range mine {
 			keys = append(keys, s.d.keys.endpoint(e.Network, e.Addr))
 		}
-		var err error
 		if there, err = s.d.read(ctx, keys); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	// The session is the host's still, and so nothing of an older one has happened since: what
 	// was read is the directory's that has this session.
-	_, sure, err := s.commit(ctx, Txn{})
+	_, sure, err := s.commit(ctx, Txn{If: []Condition{{Key: entry.Key, Revision: entry.Revision}}})
 	var conflict *ConflictError
 	if errors.As(err, &conflict) || !sure {
-		return nil, fmt.Errorf("%w: the session was begun anew meanwhile", ErrUnavailable)
+		return nil, "", fmt.Errorf("%w: the session was begun anew meanwhile", ErrUnavailable)
 	}
-	return there, err
+	return there, mark.ID, err
 }

@@ -112,6 +112,7 @@ func TestModel(t *testing.T) {
 		"two hosts":            allRules(2),
 		"two hosts, two lives": with(allRules(2), func(r *rules) { r.lives, r.restarts, r.epochs = 2, 0, 2 }),
 		"two hosts, a block":   with(allRules(2), func(r *rules) { r.early, r.lives, r.restarts, r.epochs = true, 2, 1, 2 }),
+		"two hosts, a backup":  with(allRules(2), func(r *rules) { r.restores, r.restarts, r.epochs = 1, 0, 2 }),
 		"three hosts":          with(allRules(3), func(r *rules) { r.restarts, r.epochs = 0, 2 }),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,6 +153,7 @@ func TestModelWithoutARule(t *testing.T) {
 		"a move is given up by a write of the record":                         {func(r *rules) { r.undo = false }, two},
 		"a new copy runs before its claim only where nobody has the endpoint": {func(r *rules) { r.clear, r.early, r.lives, r.restarts, r.epochs = false, true, 2, 0, 2 }, two},
 		"the target keeps its copy as long as it may become the owner":        {func(r *rules) { r.keepCopies = false }, stuck},
+		"a backup is of a time after which no owner has changed":              {func(r *rules) { r.settled, r.restores, r.restarts, r.epochs = false, 1, 0, 2 }, two},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -21,6 +21,7 @@ func (s situation) steps(r rules) (list []step) {
 			s.stepsOfStore(r, i, add)
 		}
 	}
+	s.stepsOfBackup(r, add)
 	for h := range int8(r.hosts) {
 		s.stepsOfMachine(r, h, add)
 		if m := s.hosts[h]; m.up && m.began {
@@ -75,6 +76,31 @@ func (s situation) stepsOfStore(r rules, i int, add func(int8, string, situation
 	} else {
 		t.sent[i] = commit{}
 		add(c.by, "sent something that gets lost", t)
+	}
+}
+
+// stepsOfBackup are that a backup is made, and that the directory is put back from it. What was sent to
+// the directory before that never happens.
+func (s situation) stepsOfBackup(r rules, add func(int8, string, situation)) {
+	if int(s.restored) == r.restores {
+		return
+	}
+	if s.backup != s.record || s.changed {
+		t := s
+		t.backup, t.changed = s.record, false
+		add(0, "makes a backup of the directory", t)
+	}
+	if !r.settled || !s.changed {
+		t := s
+		t.record, t.restored = s.backup, s.restored+1
+		t.sent = [modelSent]commit{}
+		for h := range t.hosts {
+			if t.hosts[h].waits {
+				t.hosts[h].waits, t.hosts[h].unsure = false, true
+			}
+		}
+		t.backup, t.changed = nothing, false
+		add(0, "puts the directory back from the backup", t)
 	}
 }
 
@@ -212,7 +238,7 @@ func (s situation) stepsOfOwner(r rules, h int8, add func(int8, string, situatio
 	}
 	// After a claim or a takeover of which its daemon did not see the end.
 	claimed := m.begun && s.record.life == m.life && s.record.epoch == 1
-	if !m.has && s.record.there && s.record.owner == h && (claimed || s.record.taken >= 0) {
+	if !m.has && s.record.there && s.record.owner == h && (claimed || s.record.taken >= 0 || s.restored > 0) {
 		t := s
 		u := &t.hosts[h]
 		u.has, u.begun, u.life, u.epoch = true, false, s.record.life, s.record.epoch
@@ -231,14 +257,20 @@ func (s situation) stepsOfOwner(r rules, h int8, add func(int8, string, situatio
 		}
 		t := s
 		u := &t.hosts[h]
-		switch standing {
-		case Owner:
-			u.begun = u.begun && !early
+		forgotten := standing == Pending && r.restores > 0 || standing == Lost && now == nil && m.restored != s.restored
+		switch {
+		case forgotten && !m.begun && s.allowed(r, h):
+			u.phase = reclaiming
+			add(h, "sees that the directory has forgotten it", t)
+			return
+		case forgotten && !m.begun:
+			return // its copy waits until somebody says that nobody else has one
+		case standing == Owner:
+			u.begun, u.restored = u.begun && !early, s.restored
 			u.permit()
-		case Lost:
+		case standing == Lost:
 			// What there is of its copy is kept, and never runs again.
 			u.has, u.running, u.permitted = false, false, false
-		case Pending:
 		}
 		add(h, confirms[standing], t)
 		if standing == Owner && !m.running && r.lives > 1 {

@@ -43,6 +43,9 @@ type rules struct {
 	undo       bool // a move is given up by a write of the record
 	clear      bool // a new copy runs before its claim only if its host knows that nobody has the endpoint
 	keepCopies bool // the target keeps its copy as long as it may become the owner
+
+	restores int  // how often the directory may be put back from a backup
+	settled  bool // that is done only if no owner has changed since the backup
 }
 
 func allRules(hosts int) rules {
@@ -50,6 +53,7 @@ func allRules(hosts int) rules {
 		hosts: hosts, crashes: 1, restarts: 1, lives: 1, epochs: 3,
 		compare: true, fence: true, made: true, begin: true, session: true, remember: true, promise: true, boot: true,
 		surrender: true, stop: true, confirmed: true, undo: true, clear: true, keepCopies: true,
+		settled: true,
 	}
 }
 
@@ -118,10 +122,11 @@ const (
 	undoing            // says that it does not move it
 	releasing          // ends it
 	taking             // takes it over
+	reclaiming         // makes it its own again, of which a restored directory knows less
 )
 
 // writes are the phases in which something is to be written.
-var writes = []phase{claiming, preparing, transferring, undoing, releasing, taking}
+var writes = []phase{claiming, preparing, transferring, undoing, releasing, taking, reclaiming}
 
 // machine is a host. What is above the line is on its disk and outlives all.
 type machine struct {
@@ -133,6 +138,7 @@ type machine struct {
 	permitLife  uint8
 	permitEpoch uint8
 	permitBoot  uint8
+	restored    uint8 // how often the directory had been restored when it said that the copy is the owner's
 
 	boot    uint8
 	up      bool
@@ -173,10 +179,14 @@ type situation struct {
 	lives    uint8
 	crashes  uint8
 	restarts uint8
+
+	backup   entry // the record at the time of the backup
+	changed  bool  // the owner has changed since
+	restored uint8 // how often the directory was put back
 }
 
 func start(r rules) situation {
-	s := situation{record: nothing}
+	s := situation{record: nothing, backup: nothing}
 	for h := range r.hosts {
 		s.hosts[h] = machine{up: true, began: true, target: -1, there: nothing}
 	}
@@ -200,7 +210,7 @@ func (s situation) tidy(r rules) situation {
 	for h := range s.hosts {
 		m := &s.hosts[h]
 		if !m.has {
-			m.epoch = 0
+			m.epoch, m.restored = 0, 0
 			if m.phase == idle && !m.begun {
 				m.life = 0
 			}
@@ -243,6 +253,7 @@ func (s *situation) happen(r rules, i int) bool {
 	}
 	holds = holds && c.session && (!c.over || c.gone)
 	if holds {
+		s.changed = s.changed || r.restores > 0 && s.record.there && c.next.there && c.next.owner != s.record.owner
 		s.record = c.next
 		for j := range s.sent {
 			s.sent[j].same = false
@@ -319,6 +330,9 @@ func (s *situation) attempt(r rules, h int8) bool {
 		if err == nil && !done && r.remember && !m.same {
 			err = &HostError{hostName(over), HostAlive}
 		}
+	case reclaiming:
+		next, done, err = decideReclaim(now, mine)
+		next.Revision = 0
 	case idle, prepared, copied:
 		return false
 	}
@@ -350,6 +364,9 @@ func (s *situation) done(h int8) {
 		m.has, m.running = false, false
 	case taking:
 		m.has, m.running, m.life, m.epoch = true, false, m.there.life, m.there.epoch+1
+	case reclaiming:
+		m.epoch, m.restored = s.record.epoch, s.restored
+		m.permit()
 	case undoing, idle, prepared, copied:
 	}
 	m.rest()

@@ -65,12 +65,17 @@ func (s *Session) claimable(ctx context.Context, e Endpoint) error {
 }
 
 func (s *Session) decideClaim(e *Endpoint, now map[string]Entry) (Txn, error) {
+	return s.enterApp(e, now, decideClaim)
+}
+
+// enterApp writes what decide makes of an endpoint, together with the record of its app.
+func (s *Session) enterApp(e *Endpoint, now map[string]Entry, decide func(*Endpoint, Endpoint) (Endpoint, bool, error)) (Txn, error) {
 	app := appRecord{Network: e.Network, Addr: e.Addr, ID: e.ID}
 	there, err := s.d.endpoint(now[s.d.keys.endpoint(e.Network, e.Addr)])
 	if err != nil {
 		return Txn{}, err
 	}
-	next, done, err := decideClaim(there, *e)
+	next, done, err := decide(there, *e)
 	if err != nil {
 		return Txn{}, err
 	}
@@ -79,7 +84,9 @@ func (s *Session) decideClaim(e *Endpoint, now map[string]Entry) (Txn, error) {
 		if err := s.d.decode(named, &r); err != nil {
 			return Txn{}, err
 		}
-		return Txn{}, &NameError{App: e.App, Network: r.Network, Addr: r.Addr}
+		if r != app {
+			return Txn{}, &NameError{App: e.App, Network: r.Network, Addr: r.Addr}
+		}
 	}
 	*e = next
 	if done {

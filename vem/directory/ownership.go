@@ -18,6 +18,23 @@ func decideClaim(now *Endpoint, want Endpoint) (next Endpoint, done bool, err er
 	return want, false, &TakenError{There: *now}
 }
 
+// decideReclaim makes an endpoint its owner's again, of which a restored directory knows less than the
+// owner: nothing, or an earlier epoch. Another host's claim, and a later epoch, stay.
+func decideReclaim(now *Endpoint, mine Endpoint) (next Endpoint, done bool, err error) {
+	next = mine
+	next.Epoch++
+	switch {
+	case now == nil:
+		return next, false, nil
+	case now.is(next), now.is(mine):
+		return *now, true, nil
+	case now.ID != mine.ID || now.Epoch >= mine.Epoch:
+		return mine, false, &TakenError{There: *now}
+	}
+	next.Revision = 0
+	return next, false, nil
+}
+
 // is tells whether the record names the owner and epoch of mine, in the same life.
 func (e *Endpoint) is(mine Endpoint) bool {
 	return e != nil && e.ID == mine.ID && e.Owner == mine.Owner && e.Epoch == mine.Epoch

@@ -31,6 +31,7 @@ func examples() map[Kind]struct {
 		KindBlock:    {"n/10.77.0.0", &Block{Network: "n", Prefix: netip.MustParsePrefix("10.77.0.0/26"), Host: "a"}},
 		KindEndpoint: {"n/10.77.0.2", &Endpoint{Network: "n", Addr: addr, ID: "x", App: "c", Owner: "a", Epoch: 3, State: Moving, Target: "b", TakenFrom: "d"}},
 		KindApp:      {"c", &appRecord{Network: "n", Addr: addr, ID: "x"}},
+		KindRestored: {"", &Restoration{ID: "x", By: "a"}},
 	}
 }
 
@@ -55,6 +56,8 @@ func blank(k Kind) codec.Record {
 		return new(Endpoint)
 	case KindApp:
 		return new(appRecord)
+	case KindRestored:
+		return new(Restoration)
 	}
 	return nil
 }

@@ -300,8 +300,11 @@ func (s *Session) adopt(e Entry) error {
 	if err := s.d.decode(e, &r); err != nil {
 		return err
 	}
-	if r.ID != s.id {
+	switch {
+	case r.ID != s.id:
 		return fmt.Errorf("session of host %s: %w", s.host, ErrDisplaced)
+	case e.Revision < s.current():
+		return fmt.Errorf("session of host %s: %w", s.host, ErrForgotten)
 	}
 	s.moved(e.Revision)
 	return nil

@@ -14,9 +14,18 @@ import (
 	"github.com/snapctl/snapctl/vem/probe"
 )
 
-// hostChanged goes by what the directory says of another host.
-func (i *Installation) hostChanged(ctx context.Context, p *part, h *directory.Host) {
-	if h == nil || h.Name == p.identity.Host() {
+// hostChanged goes by what the directory says of a host.
+func (i *Installation) hostChanged(ctx context.Context, p *part, before, h *directory.Host) {
+	if h == nil {
+		if before != nil && before.Name == p.identity.Host() {
+			p.run(i.upkeep.Announce) // it is in a directory once more that was restored
+		}
+		return
+	}
+	if h.Name == p.identity.Host() {
+		if i.upkeep.Displaced(h) {
+			p.run(i.upkeep.Announce)
+		}
 		return
 	}
 	if h.Removed {
@@ -93,7 +102,7 @@ func (i *Installation) met(p *part, s control.Status) {
 	} else {
 		p.mesh.AskBy(s.Host, k)
 	}
-	i.opt.Run(func(ctx context.Context) {
+	p.run(func(ctx context.Context) {
 		if err := p.mesh.Met(ctx, s.Host); err != nil && ctx.Err() == nil {
 			i.opt.Log.WarnContext(ctx, "compare channels with a host", slog.String("host", s.Host), slog.Any("error", err))
 		}

@@ -79,7 +79,7 @@ func (r *Registrar) doubtful() (list []ownership.Copy) {
 			continue // what is known is older than the copy
 		}
 		e, ok := known[c.Spot()]
-		if !ok || e.Revision >= c.Endpoint.Revision && (e.ID != c.Endpoint.ID || e.Owner != r.self || e.Epoch != c.Endpoint.Epoch) {
+		if !ok || e.ID != c.Endpoint.ID || e.Owner != r.self || e.Epoch != c.Endpoint.Epoch {
 			list = append(list, c)
 		}
 	}

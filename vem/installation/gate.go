@@ -45,6 +45,12 @@ func (i *Installation) Admit(e Endpoint) error {
 	if c.State == ownership.Lost {
 		return lost(c)
 	}
+	if r := i.registrar(); r.begun() && c.State == ownership.Owned {
+		return &membership.Error{
+			Text:   fmt.Sprintf("app %s was saved before this boot of the host, and the directory, which was put back from a backup, has forgotten its endpoint %s", e.App, e.Addr4),
+			Remedy: fmt.Sprintf("if no other host has taken it over since the backup: snapctl host takeover %s --from %s", e.App, r.self),
+		}
+	}
 	doubt := "whether its endpoint %s is still this host's is not known until the directory is reached"
 	if i.registrar().begun() {
 		doubt = "the directory does not say that its endpoint %s is this host's"

@@ -12,10 +12,12 @@ import (
 	"github.com/snapctl/snapctl/vem/ownership"
 )
 
+func (i *Installation) gatewayFile() string { return filepath.Join(i.opt.Dir, "gateway.json") }
+
 // openGateway returns what has this host itself be in networks, and forwards for other machines.
 func (i *Installation) openGateway(p *part) (*gateway.Forwarder, error) {
 	return gateway.Open(gateway.Options{
-		Path: filepath.Join(i.opt.Dir, "gateway.json"), Self: p.identity.Host(), VEM: i.opt.Local, Log: i.opt.Log,
+		Path: i.gatewayFile(), Self: p.identity.Host(), VEM: i.opt.Local, Log: i.opt.Log,
 		Own: func() (list []gateway.Published) {
 			for _, e := range i.opt.Local.Present() {
 				ports, _ := gateway.ParsePorts(e.Ports) // this host has made the text

@@ -4,36 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"sync"
-	"time"
 
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/overview"
 )
-
-// sightings are when hosts came up, or fell silent.
-type sightings struct {
-	mu    sync.Mutex
-	since map[string]time.Time
-}
-
-func (s *sightings) note(host string, _ bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.since == nil {
-		s.since = make(map[string]time.Time)
-	}
-	s.since[host] = time.Now()
-}
-
-func (s *sightings) of(host string) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.since[host]
-}
 
 // Health tells how it stands with the other hosts.
 func (i *Installation) Health(context.Context) overview.Health {
@@ -47,13 +23,13 @@ func (i *Installation) Health(context.Context) overview.Health {
 	}
 	h := overview.Health{Hosts: make(map[string]overview.HostHealth), Trouble: c.Freshness().Err}
 	for _, host := range i.hostNames() {
-		h.Hosts[host] = overview.HostHealth{Since: p.seen.of(host), Control: p.control(host)}
+		h.Hosts[host] = overview.HostHealth{Since: p.seen.Of(host), Control: p.control(host)}
 	}
 	return h
 }
 
-// hostNames are those of the other hosts, as far as they are known.
-func (i *Installation) hostNames() (list []string) {
+// knownHosts are those that the directory is known to have.
+func (i *Installation) knownHosts() []directory.Host {
 	p := i.part.Load()
 	if p == nil {
 		return nil
@@ -62,7 +38,13 @@ func (i *Installation) hostNames() (list []string) {
 	if c == nil {
 		return nil
 	}
-	for _, h := range c.Hosts() {
+	return c.Hosts()
+}
+
+// hostNames are those of the other hosts, as far as they are known.
+func (i *Installation) hostNames() (list []string) {
+	p := i.part.Load()
+	for _, h := range i.knownHosts() {
 		if h.Name != p.identity.Host() && !h.Removed {
 			list = append(list, h.Name)
 		}
@@ -105,28 +87,12 @@ func (i *Installation) hosts(ctx context.Context) ([]membership.Host, error) {
 	if c == nil || c.Freshness().Err == nil {
 		all, err := i.Membership.List(ctx)
 		if c == nil || !membership.IsUnavailable(err) {
-			return i.withDirectory(all), err
+			return all, err
 		}
 	}
 	seen := make(map[string]bool)
 	for _, h := range c.Hosts() {
 		seen[h.Name] = c.Seen(h.Name)
 	}
-	return i.withDirectory(i.Show(c.Hosts(), seen, c.Endpoints())), nil
-}
-
-// withDirectory notes which hosts run a member of the directory: those at its addresses.
-func (i *Installation) withDirectory(all []membership.Host) []membership.Host {
-	at := make(map[string]bool)
-	for _, text := range i.DirectoryURLs() {
-		if u, err := url.Parse(text); err == nil {
-			at[u.Hostname()] = true
-		}
-	}
-	for n := range all {
-		for _, a := range all[n].Addresses {
-			all[n].Directory = all[n].Directory || at[a.Addr.String()]
-		}
-	}
-	return all
+	return i.Show(c.Hosts(), seen, c.Endpoints()), nil
 }

@@ -5,14 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/control"
@@ -26,6 +22,7 @@ import (
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/probe"
+	"github.com/snapctl/snapctl/vem/upkeep"
 )
 
 // Options are what an installation works with. All are required.
@@ -44,6 +41,8 @@ type Options struct {
 	// Share has other hosts share all networks of this host that are not private, see IsPrivate,
 	// by a mesh, from now on.
 	Share func(context.Context, *mesh.Mesh) error
+	// Unshare has networks be this host's own again.
+	Unshare func(context.Context) error
 	// Admitted is told that what Admit says may have changed. It returns at once.
 	Admitted func()
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
@@ -56,13 +55,13 @@ type Options struct {
 type Installation struct {
 	*membership.Membership
 
-	opt         Options
-	directories *directories
-	part        atomic.Pointer[part] // nil: this host is in none
-	starting    chan struct{}        // has a token while somebody starts it
-	ledger      *ownership.Ledger
-	recovered   chan struct{}         // closed by Recovered
-	trouble     atomic.Pointer[error] // why the directory was not reached
+	opt       Options
+	upkeep    *upkeep.Upkeep
+	part      atomic.Pointer[part] // nil: this host is in none
+	starting  chan struct{}        // has a token while somebody starts it
+	ledger    *ownership.Ledger
+	recovered chan struct{}         // closed by Recovered
+	trouble   atomic.Pointer[error] // why the directory was not reached
 
 	place atomic.Pointer[membership.Place] // of a host that is on its way into an installation
 }
@@ -71,7 +70,10 @@ type Installation struct {
 // be reachable. The caller closes it.
 func Open(ctx context.Context, opt Options) (*Installation, error) {
 	i := &Installation{opt: opt, starting: make(chan struct{}, 1), recovered: make(chan struct{})}
-	i.directories = &directories{dir: filepath.Join(opt.Dir, "directory"), exe: opt.Exe, place: i.placeNow, log: opt.Log}
+	i.upkeep = upkeep.New(upkeep.Options{
+		Dir: filepath.Join(opt.Dir, "directory"), Exe: opt.Exe, Version: opt.Version, Protocols: protocols(),
+		Place: i.placeNow, Membership: func() *membership.Membership { return i.Membership }, Hosts: i.knownHosts, Peers: i.peers, Log: opt.Log,
+	})
 	gate := &wire.Gate{Version: opt.Version, Peers: i.renewer, Hosts: i.hostNames, Now: time.Now}
 	var err error
 	if i.ledger, err = ownership.Open(opt.Dir); err != nil {
@@ -79,16 +81,18 @@ func Open(ctx context.Context, opt Options) (*Installation, error) {
 	}
 	i.Membership, err = membership.Open(ctx, membership.Options{
 		Dir: opt.Dir, Self: directory.Host{Release: opt.Version, Protocols: protocols()}, Port: control.DefaultPort,
-		Directories: i.directories, Gate: gate, Addresses: devices.Addresses, Compare: i.compare, Removed: i.removed, Log: opt.Log,
+		Directories: i.upkeep, Gate: gate, Addresses: devices.Addresses, Compare: i.compare,
+		Leaving: i.upkeep.Leaving, Left: i.left, Refused: i.upkeep.Refused, Removed: i.removed, Log: opt.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	opt.Run(i.KeepRenewed)
+	opt.Run(i.KeepKnown)
 	if i.Identity() == nil {
 		return i, nil
 	}
-	opt.Run(func(ctx context.Context) { i.directories.resume(ctx, i.Identity()) })
+	opt.Run(func(ctx context.Context) { i.upkeep.Resume(ctx, i.Identity()) })
 	_ = i.startUntilItRuns(ctx) // logged: this host's apps go on meanwhile, and can be worked with
 	return i, nil
 }
@@ -115,8 +119,12 @@ func protocols() [2]int {
 	return [2]int{int(ours.Min), int(ours.Max)}
 }
 
-// Init makes an installation, see [membership.Membership.Init].
+// Init makes an installation, see [membership.Membership.Init]. On a host that has joined one it
+// has the host run the installation too: with a member of the directory, and the CA.
 func (i *Installation) Init(ctx context.Context, req membership.InitRequest) (*membership.Host, error) {
+	if i.Identity() != nil {
+		return i.upkeep.Serve(ctx, req)
+	}
 	p, err := i.Complete(req.Place)
 	if err != nil {
 		return nil, err
@@ -174,6 +182,9 @@ func (i *Installation) placeNow() membership.Place {
 	return membership.Place{}
 }
 
+// secretFile has the key of the channels that are encrypted.
+func (i *Installation) secretFile() string { return filepath.Join(i.opt.Dir, "wireguard") }
+
 // start begins what runs while this host is in an installation.
 func (i *Installation) start(ctx context.Context) (err error) {
 	select {
@@ -185,8 +196,14 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if i.part.Load() != nil {
 		return nil
 	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	local := shared{i.opt.Local, i.IsPrivate}
-	p := &part{identity: i.Identity(), local: local, reached: make(chan struct{})}
+	p := &part{errands: errands{background: i.opt.Run, left: life.Done(), stop: end}, identity: i.Identity(), local: local, reached: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
 	if p.ranges, err = ownership.LoadRanges(i.opt.Dir, local.SetRanges); err != nil {
 		return err
 	}
@@ -195,7 +212,6 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	check := membership.Check(p.known)
 	self := message.Self{Host: p.identity.Host(), Version: i.opt.Version, Boot: i.opt.Boot}
-	life := context.WithoutCancel(ctx)
 	p.peers, err = control.NewPeers(life, control.PeersOptions{
 		Self: self, TLS: func(host string) *tls.Config { return p.identity.Client(host, check) },
 		PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log, Changed: func(s control.Status) { i.met(p, s) },
@@ -209,20 +225,20 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		return err
 	}
 	encrypted := i.opt.WireGuard
-	encrypted.LogPath = filepath.Join(i.opt.Dir, "wireguard.log")
-	if encrypted.Secret, err = wireguard.LoadSecret(filepath.Join(i.opt.Dir, "wireguard")); err != nil {
+	encrypted.LogPath = i.secretFile() + ".log"
+	if encrypted.Secret, err = wireguard.LoadSecret(i.secretFile()); err != nil {
 		p.peers.Close()
 		return err
 	}
 	p.mesh = mesh.New(mesh.Options{
-		WireGuard: encrypted, Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: i.opt.Run, Log: i.opt.Log,
+		WireGuard: encrypted, Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: p.run, Log: i.opt.Log,
 		Probe: probe.Options{Port: i.placeNow().Port + mesh.ProbePort, Interval: i.opt.ProbeInterval},
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})
 	desk := &desk{wire.Desk{Membership: i.Membership}, p.mesh, i.opt.Log}
 	p.server, err = control.NewServer(life, control.ServerOptions{
 		Self: self, TLS: p.identity.Server(check), PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log,
-		Handlers: control.Handlers{Hosts: desk, Joins: desk, Owners: p, Channels: p.mesh.Peering()},
+		Handlers: control.Handlers{Hosts: desk, Joins: desk, Owners: p, Channels: p.mesh.Peering(), Streams: desk.streams()},
 	})
 	if err != nil {
 		p.peers.Close()
@@ -240,47 +256,13 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	p.gateway.Resume(ctx)
 	i.part.Store(p)
-	i.opt.Run(p.mesh.Run)
-	i.opt.Run(func(ctx context.Context) { i.watchUnderlay(ctx, p) })
-	i.opt.Run(p.mesh.Peering().Watch)
-	i.opt.Run(func(ctx context.Context) { i.follow(ctx, p) })
-	return nil
-}
-
-// serve listens for other hosts at the addresses of this one, also those that are not there yet.
-func (i *Installation) serve(ctx context.Context, p *part) error {
-	lc := net.ListenConfig{Control: freebind}
-	for _, at := range controlAddresses(i.placeNow()) {
-		l, err := lc.Listen(ctx, "tcp", at)
-		if err != nil {
-			return &membership.Error{
-				Text: "open the control channel", Err: err, Remedy: "end what listens there, or give this host another port with --port",
-			}
-		}
-		i.opt.Run(func(context.Context) {
-			if err := p.server.Serve(l); err != nil {
-				i.opt.Log.ErrorContext(ctx, "serve the control channel", slog.Any("error", err))
-			}
-		})
-		i.opt.Run(func(ctx context.Context) {
-			<-ctx.Done()
-			p.server.Close()
-		})
-	}
-	return nil
-}
-
-// freebind lets a listener have an address that is not there yet (IP_FREEBIND, ip(7)).
-func freebind(network, _ string, c syscall.RawConn) error {
-	var serr error
-	err := c.Control(func(fd uintptr) {
-		if network == "tcp6" {
-			serr = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
-			return
-		}
-		serr = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+	p.run(p.mesh.Run)
+	p.run(func(ctx context.Context) {
+		devices.Watch(ctx, again, i.opt.Log, func() []membership.Address { return i.placeNow().Addresses }, p.mesh.SetUnderlay)
 	})
-	return errors.Join(err, serr)
+	p.run(p.mesh.Peering().Watch)
+	p.run(func(ctx context.Context) { i.follow(ctx, p) })
+	return nil
 }
 
 // follow connects to the directory, and goes by what it says until ctx ends.
@@ -290,8 +272,8 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 		return // ctx has ended
 	}
 	c := cache.New(d, cache.Options{
-		Host:     func(_, now *directory.Host) { i.hostChanged(ctx, p, now) },
-		Seen:     p.seen.note,
+		Host:     func(before, now *directory.Host) { i.upkeep.Moved(ctx); i.hostChanged(ctx, p, before, now) },
+		Seen:     p.seen.Note,
 		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
 	})
 	p.cache.Store(c)
@@ -302,9 +284,10 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 	})
 	p.registrar.Store(r)
 	close(p.reached)
-	i.opt.Run(r.run)
-	i.opt.Run(func(ctx context.Context) { i.forward(ctx, p) })
-	i.opt.Run(func(ctx context.Context) {
+	p.run(r.run)
+	p.run(i.upkeep.Announce)
+	p.run(func(ctx context.Context) { i.forward(ctx, p) })
+	p.run(func(ctx context.Context) {
 		if err := d.BeSeen(ctx, p.identity.Host(), seenFor); err != nil && ctx.Err() == nil {
 			i.opt.Log.ErrorContext(ctx, "other hosts are not told that this one is alive", slog.Any("error", err))
 		}
@@ -370,6 +353,17 @@ func (i *Installation) Changed() {
 	}
 }
 
+// Upkeep looks after the directory.
+func (i *Installation) Upkeep() *upkeep.Upkeep { return i.upkeep }
+
+// peers are the connections to other hosts, nil while there are none.
+func (i *Installation) peers() *control.Peers {
+	if p := i.part.Load(); p != nil {
+		return p.peers
+	}
+	return nil
+}
+
 // renewer is whom to ask for a renewal.
 func (i *Installation) renewer() wire.Renewer {
 	if p := i.part.Load(); p != nil {
@@ -385,5 +379,5 @@ func (i *Installation) Close() error {
 		p.peers.Close()
 		p.mesh.Close()
 	}
-	return errors.Join(i.Membership.Close(), i.directories.close())
+	return errors.Join(i.Membership.Close(), i.upkeep.Close())
 }

@@ -334,7 +334,6 @@ func TestControlAddresses(t *testing.T) {
 		{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth0"}, {Addr: netip.MustParseAddr("2001:db8::7")}, {Addr: netip.MustParseAddr("fe80::7"), Device: "eth1"},
 	}}
 	qt.Check(t, qt.DeepEquals(controlAddresses(p), []string{"[192.0.2.7]:7077", "[2001:db8::7]:7077", "[fe80::7%eth1]:7077"}))
-	qt.Check(t, qt.Equals(httpsURL(netip.MustParseAddr("2001:db8::7"), 7078), "https://[2001:db8::7]:7078"))
 }
 
 // A host that is in no installation opens nothing, and says so.

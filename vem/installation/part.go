@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/overview"
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
@@ -25,6 +26,8 @@ import (
 
 // part is what runs while this host is in an installation.
 type part struct {
+	errands
+
 	identity *trust.Identity
 	server   *control.Server
 	peers    *control.Peers
@@ -32,7 +35,7 @@ type part struct {
 	local    Networks
 	gateway  *gateway.Forwarder
 
-	seen    sightings
+	seen    overview.Sightings
 	ranges  *ownership.Ranges
 	reached chan struct{} // closed when the directory was reached for the first time
 
@@ -120,6 +123,11 @@ type desk struct {
 
 	mesh *mesh.Mesh
 	log  *slog.Logger
+}
+
+// streams are those that other hosts may open.
+func (d *desk) streams() map[string]func(context.Context, message.Caller, *control.Stream) error {
+	return map[string]func(context.Context, message.Caller, *control.Stream) error{wire.CAKind: d.ShareCA}
 }
 
 // Greeted implements [control.Hosts].

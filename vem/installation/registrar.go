@@ -77,6 +77,8 @@ type Registrar struct {
 	ready   chan struct{}                     // closed when this host's networks are in the directory
 	turn    chan struct{}                     // has a token while somebody writes
 	session atomic.Pointer[directory.Session] // nil: none was begun yet
+	// restored is the last restoration of the directory before the session; nil: there is none yet.
+	restored atomic.Pointer[string]
 
 	mu      sync.Mutex                // guards what follows
 	failed  map[ownership.Spot]string // what was logged of an endpoint
@@ -154,12 +156,22 @@ func (r *Registrar) keep(ctx context.Context) error {
 	}
 	defer done()
 	s := r.session.Load()
-	if s == nil {
+	mark, err := r.directory.Restored(ctx)
+	if err != nil {
+		return err
+	}
+	// A directory that was restored does not know the session, or knows it as it was before.
+	if s == nil || *r.restored.Load() != mark.ID {
 		if s, err = r.begin(ctx); err != nil {
 			return err
 		}
 	}
-	return r.sync(ctx, s)
+	if err = r.sync(ctx, s); errors.Is(err, directory.ErrForgotten) {
+		if s, err = r.begin(ctx); err == nil {
+			err = r.sync(ctx, s)
+		}
+	}
+	return err
 }
 
 // enter waits for the turn to write. done gives it back.
@@ -194,6 +206,10 @@ const seenWithin = 5 * time.Second
 // begin begins the session of this host, and asks which of its copies may send. That is done only
 // when the host is seen: from then on nobody takes an endpoint over from it.
 func (r *Registrar) begin(ctx context.Context) (*directory.Session, error) {
+	mark, err := r.directory.Restored(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s, err := r.directory.Begin(ctx, r.self, r.key, time.Now())
 	if err == nil {
 		err = r.beSeen(ctx)
@@ -204,6 +220,7 @@ func (r *Registrar) begin(ctx context.Context) (*directory.Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.restored.Store(&mark.ID)
 	r.session.Store(s)
 	return s, nil
 }

@@ -34,6 +34,7 @@ func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, r.reclaim(ctx, s))
 	claims, releases, lost := r.differences()
 	// After the releases: another app may have an address, or a name, that one had which is gone.
 	errs = append(errs, r.release(ctx, s, releases), r.forget(ctx, lost), r.claimAll(ctx, s, claims), r.publish(ctx, s))
@@ -111,6 +112,7 @@ func (r *Registrar) differences() (claims, releases, lost []ownership.Copy) {
 		case ok && app == c.Endpoint.App:
 		case c.State == ownership.Lost:
 			lost = append(lost, c)
+		case c.State == ownership.Forgotten: // it can be released when the directory knows it
 		case !c.Kept:
 			releases = append(releases, c)
 		}
@@ -170,7 +172,14 @@ func (r *Registrar) claimAll(ctx context.Context, s *directory.Session, list []o
 	for _, c := range list {
 		errs = append(errs, r.lease(ctx, s, c.Endpoint))
 	}
-	for i, o := range s.Claim(ctx, endpoints(list)) {
+	errs = append(errs, r.settle(ctx, list, s.Claim(ctx, endpoints(list))))
+	return errors.Join(errs...)
+}
+
+// settle notes what became of claims.
+func (r *Registrar) settle(ctx context.Context, list []ownership.Copy, outcomes []directory.Outcome) error {
+	var errs []error
+	for i, o := range outcomes {
 		if err := r.claimed(list[i], o); err != nil {
 			errs = append(errs, err)
 		} else if o.Err != nil {
@@ -178,6 +187,25 @@ func (r *Registrar) claimAll(ctx context.Context, s *directory.Session, list []o
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// reclaim makes endpoints this host's once more which a restored directory has forgotten.
+func (r *Registrar) reclaim(ctx context.Context, s *directory.Session) error {
+	var list []ownership.Copy
+	for _, c := range r.ledger.All() {
+		if c.State == ownership.Forgotten {
+			list = append(list, c)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	r.log.WarnContext(ctx, "the directory was put back from a backup, and has forgotten endpoints of this host: they are claimed again", slog.Int("endpoints", len(list)))
+	var errs []error
+	for _, c := range list {
+		errs = append(errs, r.lease(ctx, s, c.Endpoint))
+	}
+	return errors.Join(append(errs, r.settle(ctx, list, s.Reclaim(ctx, endpoints(list))))...)
 }
 
 // lease sees to it that no other host gives out an address of this one: the block of one that
@@ -203,6 +231,9 @@ func (r *Registrar) claimed(c ownership.Copy, o directory.Outcome) error {
 	switch {
 	case o.Err == nil:
 		c.Endpoint, c.State = o.Endpoint, ownership.Owned
+		if known := r.restored.Load(); known != nil {
+			c.Restored = *known
+		}
 		c.Allow(r.boot)
 		r.settled(c.Spot())
 	case isTaken:

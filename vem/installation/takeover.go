@@ -52,7 +52,8 @@ func (i *Installation) takeover(ctx context.Context, app, from string) (ownershi
 		return ownership.Taken{}, fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
 	}
 	if from == r.self {
-		return ownership.Taken{}, errors.New("it is this host itself")
+		e, err := r.recall(ctx, app)
+		return ownership.Taken{App: app, Network: e.Network, Addr: e.Addr, Epoch: e.Epoch, From: from, By: r.self}, err
 	}
 	if _, err := d.Host(ctx, from); err != nil {
 		return ownership.Taken{}, err
@@ -96,6 +97,45 @@ func (r *Registrar) takeover(ctx context.Context, app, from string) (directory.E
 	}
 	r.Changed()
 	return e, nil
+}
+
+// recall makes an app's endpoint this host's again that was saved here before this boot, and that the
+// directory has forgotten since it was put back from a backup: it does not tell whether another host
+// took it over after the backup. Whoever calls it promises that none did.
+func (r *Registrar) recall(ctx context.Context, app string) (directory.Endpoint, error) {
+	done, err := r.enter(ctx)
+	if err != nil {
+		return directory.Endpoint{}, err
+	}
+	defer done()
+	s := r.session.Load()
+	for _, c := range r.ledger.All() {
+		if c.Endpoint.App != app || c.State != ownership.Owned || c.Allowed(r.boot) {
+			continue
+		}
+		if err := r.confirm(ctx, s, []ownership.Copy{c}); err != nil {
+			return c.Endpoint, err
+		}
+		now, _ := r.ledger.Get(c.Spot())
+		if now.State == ownership.Owned && !now.Allowed(r.boot) {
+			now.State = ownership.Forgotten
+			if err := r.ledger.Put(now); err != nil {
+				return c.Endpoint, err
+			}
+			if err := r.reclaim(ctx, s); err != nil {
+				return c.Endpoint, err
+			}
+			now, _ = r.ledger.Get(c.Spot())
+		}
+		if now.State == ownership.Lost {
+			return c.Endpoint, lost(now)
+		}
+		if !now.Allowed(r.boot) {
+			return now.Endpoint, r.why(now.Spot())
+		}
+		return now.Endpoint, nil
+	}
+	return directory.Endpoint{}, fmt.Errorf("it is this host itself, and the directory has not forgotten an app %s of it", app)
 }
 
 // takeable returns why an endpoint can't be taken over from a host.

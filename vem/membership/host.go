@@ -5,15 +5,22 @@ import (
 	"time"
 )
 
+// Roles are what a host does for its installation.
+type Roles struct {
+	Directory bool // it runs a member of the directory
+	CA        bool // it has the CA: it invites, lets in and renews
+}
+
 // Host is a host of the installation, as it is known here.
 type Host struct {
+	Roles
+
 	Name         string
 	Self         bool // it is this one
 	Health       Health
 	Addresses    []Address // in the order in which they are used
 	Port         uint16    // of its control channel
 	Version      string    // of its snapctld
-	Directory    bool      // it runs a member of the directory
 	Key          string    // SHA-256 of its public key, hexadecimal
 	Endpoints    int       // that it owns
 	JoinedAt     time.Time

@@ -52,11 +52,14 @@ func (m *Membership) found(ctx context.Context, p Place, urls []string) (*member
 	if err != nil {
 		return nil, err
 	}
-	store, urls, err := m.opt.Directories.Make(ctx, identity, urls)
+	store, at, err := m.opt.Directories.Make(ctx, identity, urls)
 	if err != nil {
 		return nil, err
 	}
-	s := &member{record: record{Phase: joined, Place: placeOf(p), Directory: urls}, identity: identity, store: store}
+	s := &member{record: record{Phase: joined, Place: placeOf(p), Directory: at}, identity: identity, store: store}
+	if len(urls) == 0 {
+		s.runs = at
+	}
 	s.invites = newInvites(ca, s, m.opt.Now)
 	d, err := directory.Init(ctx, store, string(ca.Installation()), p.Name, m.opt.Now())
 	if errors.Is(err, directory.ErrInstalled) { // by an earlier Init: nobody else has this CA
@@ -115,7 +118,7 @@ func (m *Membership) settle(ctx context.Context, s *member, p Place) (*Host, err
 	d, err := s.directory(ctx)
 	if err == nil {
 		var h directory.Host
-		if h, err = d.PutHost(ctx, m.entry(p, s.identity.Member())); err == nil {
+		if h, err = d.PutHost(ctx, m.entry(p, s)); err == nil {
 			s.record.Phase, s.record.Known = joined, d.Known()
 			if err = m.save(s.record); err == nil {
 				m.arrive(s)

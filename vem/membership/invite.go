@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/directory"
@@ -34,7 +35,7 @@ func (m *Membership) Invite(ctx context.Context, ttl time.Duration) (*Invitation
 		return nil, err
 	}
 	if s.invites == nil {
-		return nil, s.withoutCA()
+		return nil, s.withoutCA(ctx)
 	}
 	token, r, err := trust.NewToken(s.identity.CA(), s.identity.Host(), m.opt.Now(), ttl)
 	if err != nil {
@@ -46,11 +47,31 @@ func (m *Membership) Invite(ctx context.Context, ttl time.Duration) (*Invitation
 	return &Invitation{Token: token.Text(), Addresses: ports(s.record.Place.place()), ExpiresAt: r.Expires}, nil
 }
 
-func (s *member) withoutCA() error {
-	return &Error{
+// withoutCA says that this host can't sign, and who can.
+func (s *member) withoutCA(ctx context.Context) error {
+	e := &Error{
 		Text:   fmt.Sprintf("host %s does not have the CA of the installation, which invites and lets in", s.identity.Host()),
-		Remedy: "invite on the host that has made the installation",
+		Remedy: "invite on a host that has it, or have this one get it with \"snapctl host init\"",
 	}
+	if d, err := s.directory(ctx); err == nil {
+		if hosts, err := d.Hosts(ctx); err == nil {
+			if names := Signers(hosts); len(names) > 0 {
+				e.Remedy = fmt.Sprintf("invite on %s, which %s; or have this host get it with \"snapctl host init\"",
+					strings.Join(names, " or "), map[bool]string{true: "has it", false: "have it"}[len(names) == 1])
+			}
+		}
+	}
+	return e
+}
+
+// Signers are the names of the hosts that have the CA.
+func Signers(hosts []directory.Host) (names []string) {
+	for _, h := range hosts {
+		if h.CA && !h.Removed {
+			names = append(names, h.Name)
+		}
+	}
+	return names
 }
 
 // Admit lets a host in that asks from an address, as [trust.Admission] does, and enters it into
@@ -61,7 +82,7 @@ func (m *Membership) Admit(ctx context.Context, from netip.Addr, r trust.JoinReq
 		return Welcome{}, err
 	}
 	if s.invites == nil {
-		return Welcome{}, s.withoutCA()
+		return Welcome{}, s.withoutCA(ctx)
 	}
 	chain, err := s.invites.admission.Admit(ctx, from, r)
 	return Welcome{Installation: string(s.identity.Installation()), Chain: chain, Directory: s.record.Directory}, err

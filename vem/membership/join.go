@@ -48,7 +48,7 @@ func (m *Membership) compare(ctx context.Context, s *member, p Place, how OnConf
 	}
 	d, err := s.directory(ctx)
 	if err == nil {
-		s.record.Private, err = m.opt.Compare(ctx, d, m.entry(p, s.identity.Member()), how)
+		s.record.Private, err = m.opt.Compare(ctx, d, m.entry(p, s), how)
 	}
 	if err != nil {
 		return errors.Join(err, s.store.Close())

@@ -81,6 +81,7 @@ func (m *Membership) show(h directory.Host, s *member) *Host {
 	host := &Host{
 		Name: h.Name, Self: h.Name == s.identity.Host(), Port: h.Port, Version: h.Release, Key: h.Key,
 		JoinedAt: h.JoinedAt, Installation: string(s.identity.Installation()),
+		Roles: Roles{Directory: len(h.Member) > 0 && !h.Removed, CA: h.CA && !h.Removed},
 	}
 	for _, u := range h.Underlays {
 		host.Addresses = append(host.Addresses, Address{Addr: u.Addr, Device: u.Interface, Priority: u.Priority})
@@ -114,6 +115,15 @@ func (m *Membership) Remove(ctx context.Context, name string, force bool) error 
 		return &Error{
 			Text:   fmt.Sprintf("host %s owns %d endpoints", name, n),
 			Remedy: "move its apps to other hosts first; if it is gone for good remove it with --force, and take its apps over",
+		}
+	}
+	h, err := d.Host(ctx, name)
+	if err != nil {
+		return err
+	}
+	if m.opt.Leaving != nil {
+		if err := m.opt.Leaving(ctx, h); err != nil {
+			return err
 		}
 	}
 	if err := d.RemoveHost(ctx, name); err != nil {

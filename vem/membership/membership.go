@@ -20,7 +20,7 @@ import (
 )
 
 // Options are what a [Membership] is made from. All fields are required but Now,
-// Compare and Removed.
+// Compare, Leaving, Left, Refused and Removed.
 type Options struct {
 	// Dir is the directory for what this host remembers of its installation. It is made, with
 	// mode 0700, when the host makes or joins one.
@@ -37,6 +37,16 @@ type Options struct {
 	// Compare looks for what can't be so if this host joins, and returns the networks that it does
 	// not share then, or an error. May be nil.
 	Compare func(ctx context.Context, d *directory.Directory, self directory.Host, how OnConflict) (private []string, err error)
+	// Leaving is asked before a host is removed: what the installation has there, as a member of
+	// the directory, is taken out. Nil: nothing is.
+	Leaving func(context.Context, directory.Host) error
+	// Left is called when this host has left, before it forgets who it was: what runs here for the
+	// installation is ended, and removed. It may be called again, by the next daemon too. Nil:
+	// nothing runs.
+	Left func(context.Context) error
+	// Refused tells whether the directory refuses this host, as it does one that was removed. Nil: it
+	// does not.
+	Refused func(context.Context) bool
 	// Removed is told that a host was removed here: its connections are to be closed.
 	Removed func(host string)
 	Log     *slog.Logger
@@ -82,7 +92,7 @@ type Membership struct {
 	opt  Options
 	turn chan struct{} // has room for the one who changes something
 	self atomic.Pointer[member]
-	came chan struct{} // closed when this host is in an installation
+	came atomic.Pointer[chan struct{}] // closed when this host comes into an installation, or leaves it
 }
 
 // member is this host as one of an installation. Only its directory is made later.
@@ -91,6 +101,7 @@ type member struct {
 	identity *trust.Identity
 	store    directory.Store
 	invites  *invites // nil: this host does not have the CA
+	runs     []string // the URLs of a member of the directory that this host began with, if it did
 
 	opened atomic.Pointer[directory.Directory]
 }
@@ -101,8 +112,16 @@ func Open(ctx context.Context, o Options) (*Membership, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	m := &Membership{opt: o, turn: make(chan struct{}, 1), came: make(chan struct{})}
+	m := &Membership{opt: o, turn: make(chan struct{}, 1)}
+	came := make(chan struct{})
+	m.came.Store(&came)
 	r, err := m.load()
+	if err == nil && r.Phase == left {
+		if err := m.forget(ctx); err != nil {
+			return nil, err
+		}
+		return m, nil
+	}
 	if errors.Is(err, fs.ErrNotExist) || err == nil && r.Phase != joined {
 		return m, nil
 	}
@@ -139,7 +158,13 @@ func (m *Membership) resume(ctx context.Context, r record) error {
 // arrive makes this host a member.
 func (m *Membership) arrive(s *member) {
 	m.self.Store(s)
-	close(m.came)
+	m.tell()
+}
+
+// tell tells who waits that this host has come into an installation, or left it.
+func (m *Membership) tell() {
+	next := make(chan struct{})
+	close(*m.came.Swap(&next))
 }
 
 // Close lets go of the directory. Nothing else ends.
@@ -150,18 +175,7 @@ func (m *Membership) Close() error {
 	}
 	m.turn <- struct{}{}
 	defer func() { <-m.turn }()
-	return errors.Join(m.remember(s), s.store.Close())
-}
-
-// remember writes what this host has seen of the directory.
-func (m *Membership) remember(s *member) error {
-	d := s.opened.Load()
-	if d == nil || d.Known() == s.record.Known {
-		return nil
-	}
-	r := s.record
-	r.Known = d.Known()
-	return m.save(r)
+	return errors.Join(m.remember(), s.store.Close())
 }
 
 // Identity returns the certificate and key of this host, or nil if it is in no installation.
@@ -181,7 +195,7 @@ func (m *Membership) Member() error {
 // DirectoryURLs are those of the directory's members; none if this host is in no installation.
 func (m *Membership) DirectoryURLs() []string {
 	if s := m.self.Load(); s != nil {
-		return s.record.Directory
+		return slices.Clone(s.record.Directory)
 	}
 	return nil
 }
@@ -215,7 +229,12 @@ func (m *Membership) member() (*member, error) {
 	if s := m.self.Load(); s != nil {
 		return s, nil
 	}
-	return nil, &Error{
+	return nil, Alone()
+}
+
+// Alone is the error of a host that is in no installation.
+func Alone() *Error {
+	return &Error{
 		Text:   "this host is in no installation",
 		Remedy: "make one with \"snapctl host init\", or join one with \"snapctl host join\"",
 	}
@@ -287,10 +306,10 @@ func (m *Membership) Complete(p Place) (Place, error) {
 }
 
 // entry is what the directory says of this host.
-func (m *Membership) entry(p Place, member trust.MemberID) directory.Host {
+func (m *Membership) entry(p Place, s *member) directory.Host {
 	h := m.opt.Self
-	h.Name, h.Key, h.JoinedAt = p.Name, string(member), m.opt.Now().UTC().Truncate(time.Second)
-	h.Port = p.Port
+	h.Name, h.Key, h.JoinedAt = p.Name, string(s.identity.Member()), m.opt.Now().UTC().Truncate(time.Second)
+	h.Port, h.Member, h.CA = p.Port, s.runs, s.invites != nil
 	for _, a := range p.Addresses {
 		h.Underlays = append(h.Underlays, directory.Underlay{Addr: a.Addr, Interface: a.Device, Priority: a.Priority})
 	}

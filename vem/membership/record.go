@@ -16,6 +16,7 @@ type phase string
 const (
 	joining phase = "joining" // it was let in, and may not be in the directory yet
 	joined  phase = "joined"
+	left    phase = "left" // it is to forget all of it
 )
 
 // record is what a host remembers of its installation, besides keys and certificates. It is

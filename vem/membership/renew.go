@@ -24,13 +24,23 @@ const (
 // KeepRenewed renews this host's certificate whenever it is time, until ctx ends; as long as this
 // host is in no installation it waits. A renewal that fails is logged, and tried again.
 func (m *Membership) KeepRenewed(ctx context.Context) {
-	select {
-	case <-m.came:
-	case <-ctx.Done():
-		return
+	for ctx.Err() == nil {
+		came := *m.came.Load()
+		if identity := m.Identity(); identity != nil {
+			m.keepRenewed(ctx, identity, came)
+			continue
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+		}
 	}
-	identity, retry := m.Identity(), retryMin
-	for wait := time.Duration(0); pause.For(ctx, wait, nil); {
+}
+
+// keepRenewed renews a certificate until ctx ends, or this host has left.
+func (m *Membership) keepRenewed(ctx context.Context, identity *trust.Identity, left <-chan struct{}) {
+	retry := retryMin
+	for wait := time.Duration(0); pause.For(ctx, wait, left); {
 		if wait = identity.RenewAt().Sub(m.opt.Now()); wait > 0 {
 			wait, retry = min(wait, lookEvery), retryMin
 			continue
@@ -70,7 +80,7 @@ func (m *Membership) Renew(ctx context.Context, peer trust.Peer, csr []byte) (ch
 		return nil, err
 	}
 	if s.invites == nil {
-		return nil, s.withoutCA()
+		return nil, s.withoutCA(ctx)
 	}
 	d, err := s.directory(ctx)
 	if err != nil {

@@ -3,7 +3,9 @@ package membership
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/trust"
 )
 
@@ -18,7 +20,7 @@ func (m *Membership) ShareCA(ctx context.Context, host string) ([]byte, error) {
 		return nil, err
 	}
 	if s.invites == nil {
-		return nil, s.withoutCA()
+		return nil, s.withoutCA(ctx)
 	}
 	d, err := s.directory(ctx)
 	if err != nil {
@@ -51,9 +53,82 @@ func (m *Membership) AdoptCA(ctx context.Context, exported []byte) error {
 	if err != nil {
 		return err
 	}
-	next := &member{record: s.record, identity: s.identity, store: s.store}
-	next.opened.Store(s.opened.Load())
+	next := s.again()
 	next.invites = newInvites(ca, next, m.opt.Now)
 	m.self.Store(next)
 	return nil
+}
+
+// again is a copy of what this host is, in which something is to be changed.
+func (s *member) again() *member {
+	next := &member{record: s.record, identity: s.identity, store: s.store, invites: s.invites, runs: s.runs}
+	next.opened.Store(s.opened.Load())
+	return next
+}
+
+// HasCA tells whether this host invites, lets in and renews.
+func (m *Membership) HasCA() bool {
+	s := m.self.Load()
+	return s != nil && s.invites != nil
+}
+
+// SetDirectory has this host, and those that it lets in, remember where the directory is now.
+func (m *Membership) SetDirectory(ctx context.Context, urls []string) error {
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("another operation on the membership of this host is at work: %w", ctx.Err())
+	}
+	s, err := m.member()
+	if err != nil || slices.Equal(s.record.Directory, urls) {
+		return err
+	}
+	next := s.again()
+	next.record.Directory = slices.Clone(urls)
+	if err := m.save(next.record); err != nil {
+		return err
+	}
+	m.self.Store(next)
+	return nil
+}
+
+// Enter enters this host into the directory, as when it came into the installation: see
+// [directory.Directory.PutHost].
+func (m *Membership) Enter(ctx context.Context) (directory.Host, error) {
+	s, err := m.member()
+	if err != nil {
+		return directory.Host{}, err
+	}
+	d, err := s.directory(ctx)
+	if err != nil {
+		return directory.Host{}, err
+	}
+	h := m.entry(s.record.Place.place(), s)
+	h.Member = nil // what it runs now is told by Update
+	return d.PutHost(ctx, h)
+}
+
+// Update changes what the directory says of this host, and returns this host. Returns what
+// [directory.Directory.PutHost] does.
+func (m *Membership) Update(ctx context.Context, change func(*directory.Host)) (*Host, error) {
+	s, err := m.member()
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := d.Host(ctx, s.identity.Host())
+	if err != nil {
+		return nil, err
+	}
+	change(&h)
+	if h, err = d.PutHost(ctx, h); err != nil {
+		return nil, err
+	}
+	host := m.show(h, s)
+	host.Health = Up
+	return host, nil
 }

@@ -54,6 +54,9 @@ type machine struct {
 	at     string // where it lets others in
 	broken map[string]error
 	ca     *machine // who renews this host's certificate
+
+	leaving   error
+	leftTimes int
 }
 
 func (w *world) host(t *testing.T, name string) *machine {
@@ -72,6 +75,8 @@ func (h *machine) restart() {
 		Addresses: func() ([]Address, error) {
 			return []Address{{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth0"}}, h.broken["addresses"]
 		},
+		Leaving: func(context.Context, directory.Host) error { return h.leaving },
+		Left:    func(context.Context) error { h.leftTimes++; return nil },
 		Removed: func(host string) { h.w.removed = append(h.w.removed, host) },
 	})
 	qt.Assert(h.t, qt.IsNil(err))

@@ -3,9 +3,11 @@
 //
 //	        claim begins      the record names this host
 //	(none) -------------> Claiming -------------------> Owned ---> (none), when it is released
-//	                          |                           |
-//	                          +---------> Lost <----------+
-//	                          another host has the endpoint
+//	                          |                           |  ^
+//	                          +---------> Lost <----------+  |  it is claimed with the next epoch
+//	                          another host has it         v  |
+//	                                                  Forgotten
+//	                                by a directory that was put back from a backup
 //
 // A copy may send as long as it has a permit for this boot of the host, see [directory.Permit]. It
 // gets one when the directory has said that its record names this host. A new app whose address is
@@ -29,7 +31,10 @@ type State string
 const (
 	Claiming State = "claiming" // it is not known yet whether its claim has happened
 	Owned    State = "owned"
-	Lost     State = "lost" // another host has the endpoint, or has ended it
+	// Forgotten is an endpoint of this host that the directory has forgotten, since it was put back
+	// from a backup: it is made this host's once more, and goes on meanwhile.
+	Forgotten State = "forgotten"
+	Lost      State = "lost" // another host has the endpoint, or has ended it
 )
 
 // Copy is what this host has of an endpoint.
@@ -41,6 +46,9 @@ type Copy struct {
 	// Kept is an endpoint that was taken over from a dead host: it stays this host's also while
 	// no app here has it.
 	Kept bool `json:"kept,omitempty"`
+	// Restored is the last restoration of the directory at the time when it said that the endpoint is
+	// this host's: see [directory.Verdict].
+	Restored string `json:"restored,omitempty"`
 	// Now is the endpoint as it was when it was seen that this copy is lost; nil: there was none.
 	Now *directory.Endpoint `json:"now,omitempty"`
 }
@@ -57,12 +65,23 @@ func (c *Copy) Allow(boot string) {
 
 // Judge returns the copy as it is after the directory has said how it stands: see
 // [directory.Session.Confirm]. id is a new one, for a claim that has not happened and is made anew.
+//
+// A restored directory may have forgotten an endpoint, or its last epochs. A copy that may send, and
+// so has not been away, is this host's all the same, unless the directory has given the endpoint to
+// somebody since. Of one that may not, it is not known what became of it after the backup: it stays as it
+// is.
 func (c Copy) Judge(v directory.Verdict, id, boot string) Copy {
 	switch {
 	case v.Standing == directory.Owner:
-		c.Endpoint, c.State, c.Permit, c.Now = *v.Now, Owned, v.Permit, nil
+		c.Endpoint, c.State, c.Permit, c.Now, c.Restored = *v.Now, Owned, v.Permit, nil, v.Restored
 		c.Kept = c.Kept || v.Now.TakenFrom != ""
-	case v.Standing == directory.Pending: // the directory is older than this copy
+	case c.forgottenBy(v):
+		if c.Allowed(boot) {
+			c.State = Forgotten
+		} else {
+			c.Permit = directory.Permit{}
+		}
+	case v.Standing == directory.Pending:
 		c.Permit = directory.Permit{}
 	case c.State == Claiming && v.Now == nil:
 		allowed := c.Allowed(boot)
@@ -74,6 +93,18 @@ func (c Copy) Judge(v directory.Verdict, id, boot string) Copy {
 		c.State, c.Permit, c.Kept, c.Now = Lost, directory.Permit{}, false, v.Now
 	}
 	return c
+}
+
+// forgottenBy tells whether the directory knows less of the endpoint than it did when it said that it
+// is this host's: nothing, and it was restored since, or an earlier epoch.
+func (c Copy) forgottenBy(v directory.Verdict) bool {
+	switch {
+	case c.State != Owned && c.State != Forgotten:
+		return false
+	case v.Now == nil:
+		return v.Restored != c.Restored
+	}
+	return v.Standing == directory.Pending
 }
 
 // Knows tells whether a record is none that is newer than the copy, and than what the copy was lost to.

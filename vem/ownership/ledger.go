@@ -104,6 +104,19 @@ func (l *Ledger) Drop(list ...Spot) error {
 	})
 }
 
+// Remove forgets all copies, and removes the file.
+func (l *Ledger) Remove() error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	if err := os.Remove(l.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = make(map[Spot]Copy)
+	return nil
+}
+
 // write writes the file aside and renames it: a daemon that is killed leaves the old one or the
 // new one.
 func (l *Ledger) write(all map[Spot]Copy) error {

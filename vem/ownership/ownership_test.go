@@ -92,7 +92,11 @@ func TestJudge(t *testing.T) {
 		"its claim has not":              {copyOf("web", "10.77.0.7", Claiming), gone, "second boot", Claiming, false},
 		"it was taken over":              {mine, directory.Verdict{Standing: directory.Lost, Now: &taken}, "boot", Lost, false},
 		"it was released":                {mine, gone, "boot", Lost, false},
-		"the directory is older":         {mine, directory.Verdict{Standing: directory.Pending, Now: &now}, "boot", Owned, false},
+		"the directory is older":         {mine, directory.Verdict{Standing: directory.Pending, Now: &now}, "boot", Forgotten, true},
+		"it is older, after a restart":   {mine, directory.Verdict{Standing: directory.Pending, Now: &now}, "second boot", Owned, false},
+		"it was restored":                {mine, directory.Verdict{Standing: directory.Lost, Restored: "one"}, "boot", Forgotten, true},
+		"restored, after a restart":      {mine, directory.Verdict{Standing: directory.Lost, Restored: "one"}, "second boot", Owned, false},
+		"restored, and taken":            {mine, directory.Verdict{Standing: directory.Lost, Restored: "one", Now: &taken}, "boot", Lost, false},
 		"it was taken back": {
 			Copy{Endpoint: back, State: Owned},
 			directory.Verdict{Standing: directory.Owner, Permit: directory.Permit{ID: now.ID, Epoch: 3, Boot: "boot"}, Now: &back},

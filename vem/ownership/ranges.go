@@ -25,7 +25,7 @@ type Ranges struct {
 
 // LoadRanges tells the VEM what an earlier daemon knew.
 func LoadRanges(dir string, told func(network string, list []netip.Prefix)) (*Ranges, error) {
-	r := &Ranges{path: filepath.Join(dir, "ranges.json"), told: told, all: make(map[string][]netip.Prefix)}
+	r := &Ranges{path: rangesPath(dir), told: told, all: make(map[string][]netip.Prefix)}
 	b, err := os.ReadFile(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
@@ -40,6 +40,27 @@ func LoadRanges(dir string, told func(network string, list []netip.Prefix)) (*Ra
 		told(network, list)
 	}
 	return r, nil
+}
+
+// Forget has this host give out all addresses of its networks again. The file stays: see RemoveRanges.
+func (r *Ranges) Forget() {
+	r.mu.Lock()
+	all := r.all
+	r.all = make(map[string][]netip.Prefix)
+	r.mu.Unlock()
+	for network := range all {
+		r.told(network, nil)
+	}
+}
+
+func rangesPath(dir string) string { return filepath.Join(dir, "ranges.json") }
+
+// RemoveRanges removes the file, so that a later daemon knows of none.
+func RemoveRanges(dir string) error {
+	if err := os.Remove(rangesPath(dir)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Set tells the VEM of a network's ranges when they are on the disk.

@@ -49,7 +49,7 @@ func TestServesUntilItIsAskedToEnd(t *testing.T) {
 		}
 	}
 	backup := filepath.Join(c.Dir, "backup")
-	_, err = m.Backup(ctx, backup)
+	_, err = m.Cluster().Backup(ctx, backup)
 	qt.Assert(t, qt.IsNil(err))
 	client, err := etcd.Dial(c.ListenClient, nil)
 	qt.Assert(t, qt.IsNil(err))

@@ -1,6 +1,7 @@
 package directorycli
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -11,10 +12,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/snapctl/snapctl/vem/directory/member"
 )
@@ -27,13 +31,16 @@ import (
 func restore(ctx context.Context, c member.Config, claim *member.Claim, backup string, log *slog.Logger) error {
 	log.InfoContext(ctx, "restore directory", slog.String("backup", backup), slog.String("dir", c.Dir))
 	building, ready := c.DataDir()+".building", c.ReadyDir()
-	if err := errors.Join(os.RemoveAll(building), setAside(c, ready)); err != nil {
+	if err := errors.Join(os.RemoveAll(building), member.SetAside(c, ready)); err != nil {
 		return fmt.Errorf("prepare restore: %w", err)
 	}
 	if err := build(c, backup, building); err != nil {
 		return errors.Join(fmt.Errorf("restore backup %s: %w", backup, err), os.RemoveAll(building))
 	}
-	if err := sync(building); err != nil {
+	if err := errors.Join(belongs(c, building), leaveRestoration(c, building)); err != nil {
+		return errors.Join(fmt.Errorf("restore backup %s: %w", backup, err), os.RemoveAll(building))
+	}
+	if err := syncAll(building); err != nil {
 		return fmt.Errorf("write restored data: %w", err)
 	}
 	if err := os.Rename(building, ready); err != nil {
@@ -45,7 +52,7 @@ func restore(ctx context.Context, c member.Config, claim *member.Claim, backup s
 	if err := exchange(ready, c.DataDir()); err != nil {
 		return fmt.Errorf("put restored data in place: %w", err)
 	}
-	return errors.Join(setAside(c, ready), fsync(c.Dir))
+	return errors.Join(member.SetAside(c, ready), fsync(c.Dir))
 }
 
 // build writes the data of a new cluster, with a token of its own, so that no member of the old
@@ -64,11 +71,32 @@ func build(c member.Config, backup, dir string) error {
 	})
 }
 
-// setAside renames data that is not in its place, if there is any.
-func setAside(c member.Config, dir string) error {
-	err := os.Rename(dir, c.DataDir()+".replaced-"+time.Now().UTC().Format("20060102T150405.000Z"))
-	if errors.Is(err, os.ErrNotExist) {
+// belongs returns an error if restored data is not that of the member's installation.
+func belongs(c member.Config, dir string) error {
+	if c.Installation() == "" {
 		return nil
+	}
+	db, err := bbolt.Open(filepath.Join(dir, "member", "snap", "db"), 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	found, want := false, []byte(member.Keys(c.Installation()))
+	err = db.View(func(tx *bbolt.Tx) error {
+		entries := tx.Bucket([]byte("key")) // etcd's storage/schema/bucket.go
+		if entries == nil {
+			return nil
+		}
+		return entries.ForEach(func(_, v []byte) error {
+			var kv mvccpb.KeyValue
+			if err := proto.Unmarshal(v, &kv); err != nil {
+				return err
+			}
+			found = found || bytes.HasPrefix(kv.GetKey(), want)
+			return nil
+		})
+	})
+	if err = errors.Join(err, db.Close()); err == nil && !found {
+		err = fmt.Errorf("it has nothing of installation %s: it is of another one", c.Installation())
 	}
 	return err
 }
@@ -83,8 +111,8 @@ func exchange(from, to string) error {
 	return err
 }
 
-// sync makes all of a folder last.
-func sync(dir string) error {
+// syncAll makes all of a folder last.
+func syncAll(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() && !d.Type().IsRegular() {
 			return err

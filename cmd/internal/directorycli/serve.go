@@ -34,12 +34,25 @@ func serve(ctx context.Context, c member.Config, claim *member.Claim, log *slog.
 	if err != nil {
 		return err
 	}
+	doors, err := openDoors(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer doors.close()
 	wal.SegmentSizeBytes = c.LogFileBytes
 	e, err := embed.StartEtcd(conf)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
 	defer e.Close()
+	if err := enterRestoration(ctx, c, e, log); err != nil {
+		return err
+	}
+	end, err := doors.stand(ctx, c, e.Server, log)
+	if err != nil {
+		return err
+	}
+	defer end()
 	select {
 	case <-e.Server.ReadyNotify():
 	case err := <-e.Err():
@@ -84,6 +97,13 @@ func settings(c member.Config) (*embed.Config, error) {
 		*set.to = urls
 	}
 	conf.ClientTLSInfo, conf.PeerTLSInfo = files(c.ClientTLS), files(c.PeerTLS)
+	if c.Installation() != "" {
+		// The guard does the TLS of clients, and of other members that connect; that of this member
+		// when it connects to others is etcd's. Of a unix socket of members, etcd takes the host alone
+		// (configurePeerListeners in its embed/etcd.go).
+		conf.ListenClientUrls, conf.ClientTLSInfo = []url.URL{{Scheme: "unix", Host: c.ClientSocket()}}, transport.TLSInfo{}
+		conf.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: c.PeerSocket()}}
+	}
 	conf.TlsMinVersion = "TLS1.3"
 	conf.InitialCluster, conf.InitialClusterToken = cluster(c.Cluster), c.Token
 	conf.ClusterState = embed.ClusterStateFlagNew

@@ -14,13 +14,13 @@ import (
 
 // Host is a host of the installation.
 type Host struct {
-	Name             string        `json:"name"`
-	Self             bool          `json:"self"` // it is the one that was asked
-	Health           string        `json:"health"`
-	Addresses        []HostAddress `json:"addresses"`
-	Port             uint32        `json:"port"` // of its control channel
-	Version          string        `json:"version,omitempty"`
-	Directory        bool          `json:"directory"` // it runs a member of the directory
+	Name      string        `json:"name"`
+	Self      bool          `json:"self"` // it is the one that was asked
+	Health    string        `json:"health"`
+	Addresses []HostAddress `json:"addresses"`
+	Port      uint32        `json:"port"` // of its control channel
+	Version   string        `json:"version,omitempty"`
+	HostRoles
 	Endpoints        int32         `json:"endpoints"` // that it owns
 	Key              string        `json:"key"`       // SHA-256 of its public key
 	JoinedAt         time.Time     `json:"joined_at,omitzero"`
@@ -102,6 +102,12 @@ func (c *HostControl) clock() string {
 	}
 }
 
+// HostRoles is what a host does for the installation.
+type HostRoles struct {
+	Directory bool `json:"directory"` // it runs a member of the directory
+	CA        bool `json:"ca"`        // it has the CA: it invites, lets in and renews
+}
+
 // HostWay is a way to a host.
 type HostWay struct {
 	Address     string  `json:"address"` // of the host that was asked
@@ -150,7 +156,7 @@ func NewHost(h *api.Host) Host {
 		Addresses: convert(h.GetAddresses(), func(a *api.HostAddress) HostAddress {
 			return HostAddress{Address: a.GetAddress(), Device: a.GetDevice(), Priority: a.GetPriority()}
 		}),
-		Directory: h.GetDirectory(), Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
+		HostRoles: HostRoles{Directory: h.GetDirectory(), CA: h.GetCa()}, Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
 		CertificateUntil: utc(h.GetCertificateUntil()), Installation: h.GetInstallation(),
 		Since: utc(h.GetSince()), Control: newHostControl(h.GetControl()),
 		Channels: newHostChannels(h),
@@ -174,13 +180,14 @@ func (h Host) addresses() []string { return convert(h.Addresses, HostAddress.tex
 // HostList is what host ls prints.
 type HostList struct {
 	Schema
-	Hosts   []Host `json:"hosts"`
-	Trouble string `json:"trouble,omitempty"` // why this may be outdated
+	Hosts   []Host   `json:"hosts"`
+	Trouble string   `json:"trouble,omitempty"` // why this may be outdated
+	Notes   []string `json:"notes"`             // what is not as it should be
 }
 
-// NewHostList reads the API's message.
-func NewHostList(r *api.ListHostsResponse) *HostList {
-	return &HostList{Schema: schema(), Hosts: convert(r.GetHosts(), NewHost), Trouble: r.GetTrouble()}
+// NewHostList reads the API's message. notes are what is not as it should be.
+func NewHostList(r *api.ListHostsResponse, notes ...string) *HostList {
+	return &HostList{Schema: schema(), Hosts: convert(r.GetHosts(), NewHost), Trouble: r.GetTrouble(), Notes: append([]string{}, notes...)}
 }
 
 // Table implements [Document].
@@ -199,6 +206,9 @@ func (d *HostList) Table(t *Table) {
 		}
 		return []string{name, h.Health, t.age(h.Since), control, h.Control.clock(), directory, number(h.Endpoints), h.Version, t.age(h.JoinedAt), strings.Join(h.addresses(), " ")}
 	}))
+	for _, note := range d.Notes {
+		t.Line("note: " + note)
+	}
 	if d.Trouble != "" {
 		t.Line("")
 		t.Line("The directory can't be asked now, and this may be outdated: " + d.Trouble)
@@ -220,9 +230,12 @@ func NewHostDetail(h *api.Host) *HostDetail {
 // Table implements [Document].
 func (d *HostDetail) Table(t *Table) {
 	h := d.Host
-	directory := ""
+	directory, ca := "", ""
 	if h.Directory {
 		directory = "runs a member"
+	}
+	if h.CA {
+		ca = "has it: invites, lets in and renews"
 	}
 	control, remedy := "", ""
 	if c := h.Control; c.isUp() {
@@ -244,6 +257,7 @@ func (d *HostDetail) Table(t *Table) {
 		{"addresses", strings.Join(h.addresses(), " ")},
 		{"control port", strconv.Itoa(int(h.Port))},
 		{"directory", directory},
+		{"CA", ca},
 		{"endpoints", number(h.Endpoints)},
 		{"channels", h.Channels.text()},
 		{"version", h.Version},

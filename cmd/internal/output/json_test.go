@@ -129,7 +129,7 @@ func exampleInfo(t *testing.T) []byte {
 
 func exampleHost() *api.Host {
 	return &api.Host{
-		Name: "host-a", Self: true, Health: api.HostHealth_HOST_HEALTH_UP, Port: 7077, Version: "1.2.3", Directory: true, Endpoints: 12,
+		Name: "host-a", Self: true, Health: api.HostHealth_HOST_HEALTH_UP, Port: 7077, Version: "1.2.3", Directory: true, Ca: true, Endpoints: 12,
 		Addresses: []*api.HostAddress{{Address: "192.0.2.7", Device: "eth1", Priority: 10}, {Address: "2001:db8::7"}},
 		Key:       strings.Repeat("0f", 32), JoinedAt: timestamppb.New(at), CertificateUntil: timestamppb.New(at.AddDate(0, 1, 0)), Installation: strings.Repeat("7a", 16),
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,8 +25,9 @@ type Options struct {
 	Endpoint func(before, after *directory.Endpoint)
 	Host     func(before, after *directory.Host)
 	Seen     func(host string, alive bool)
-	// Retry is how long the cache waits before it lists again, after the directory could not be
-	// read. Zero: a second.
+	// Retry is how long the cache waits at first before it lists again, after the directory could not
+	// be read. Zero: a second. It waits longer each time, by chance: where many hosts begin at once
+	// they do not do so again and again.
 	Retry time.Duration
 	// Probe is how often the cache makes sure that the directory is there, and is the one that
 	// this host has seen. Zero: 5 seconds.
@@ -86,7 +88,9 @@ func New(d *directory.Directory, opt Options) *Cache {
 // Run follows the directory until ctx ends, and returns its error. Whatever happens to the
 // directory, the cache keeps what it knows.
 func (c *Cache) Run(ctx context.Context) error {
+	wait := c.opt.Retry
 	for {
+		before := c.Freshness().At
 		err := c.follow(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -95,12 +99,19 @@ func (c *Cache) Run(ctx context.Context) error {
 			continue
 		}
 		c.fail(err)
+		if c.Freshness().At != before { // the directory was read meanwhile
+			wait = c.opt.Retry
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(c.opt.Retry):
+		case <-time.After(wait/2 + rand.N(wait)):
 		}
+		wait = min(2*wait, longest*c.opt.Retry)
 	}
 }
+
+// longest is how many times as long as at first the cache waits at most.
+const longest = 8
 
 // follow lists the directory and goes on from there, until something is wrong with it.
 func (c *Cache) follow(ctx context.Context) error {

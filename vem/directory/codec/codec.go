@@ -68,12 +68,12 @@ func Decode(name string, value []byte, r Record) error {
 	return nil
 }
 
-// name is what may be part of a key, and what people may call a host, network or app.
-var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+// named is what may be part of a key, and what people may call a host, network or app.
+var named = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 // CheckName returns an error if a thing can't be called that.
 func CheckName(what, s string) error {
-	if !name.MatchString(s) {
+	if !named.MatchString(s) {
 		return fmt.Errorf("%s name %q: up to 128 letters, digits, '_', '.' and '-', the first a letter or digit", what, s)
 	}
 	return nil

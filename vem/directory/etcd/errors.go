@@ -64,7 +64,7 @@ func code(err error) codes.Code {
 // probe makes a call that fails as soon as no connection could be made, and then knows why. The
 // client's own calls wait until there is one.
 func (s *Store) probe(ctx context.Context, opt Options) error {
-	inner, cancel := s.bound(ctx)
+	inner, cancel := s.bound(ctx, s.timeout)
 	defer cancel()
 	req := &pb.RangeRequest{Key: []byte(s.prefix), CountOnly: true}
 	r, err := pb.NewKVClient(s.client.ActiveConnection()).Range(inner, req, grpc.WaitForReady(false))
@@ -150,6 +150,8 @@ func explain(err error) error {
 	switch {
 	case has("remote error: tls: certificate required"):
 		return fmt.Errorf("%w: it wants a certificate of its CA, and this host gave none: %w", ErrTrust, err)
+	case has("remote error: tls: expired certificate"):
+		return fmt.Errorf("%w: by its clock the certificate of this host is not valid: compare the clocks of both: %w", ErrTrust, err)
 	case has("remote error: tls:"):
 		return fmt.Errorf("%w: it refuses the certificate of this host: %w", ErrTrust, err)
 	case has("x509: certificate signed by unknown authority"):

@@ -109,6 +109,10 @@ func Dial(endpoints []string, conf *tls.Config) (*clientv3.Client, error) {
 	})
 }
 
+// SetEndpoints says where the members are from now on: one of them at least is at one of these
+// URLs, of the kind that Options had.
+func (s *Store) SetEndpoints(urls []string) { s.client.SetEndpoints(urls...) }
+
 // Close lets go of the cluster, and fails what is under way.
 func (s *Store) Close() error {
 	var err error
@@ -124,18 +128,19 @@ func (s *Store) Close() error {
 
 // write does one call within the deadline of ctx, or the store's own.
 func (s *Store) write(ctx context.Context, do func(ctx context.Context) error) error {
-	inner, cancel := s.bound(ctx)
+	inner, cancel := s.bound(ctx, s.timeout)
 	defer cancel()
 	return s.translate(ctx, do(inner))
 }
 
 // read does a call that changes nothing, again if no answer comes for a while: each member gets
-// its turn, and one that stands still is not the whole directory.
-func (s *Store) read(ctx context.Context, do func(ctx context.Context) error) error {
-	inner, cancel := s.bound(ctx)
+// its turn, and one that stands still is not the whole directory. A member that has much to do gets
+// more time each time. within is for a ctx that has no deadline.
+func (s *Store) read(ctx context.Context, within time.Duration, do func(ctx context.Context) error) error {
+	inner, cancel := s.bound(ctx, within)
 	defer cancel()
-	for {
-		attempt, end := context.WithTimeout(inner, s.timeout/3)
+	for wait := s.timeout / 3; ; wait *= 2 {
+		attempt, end := context.WithTimeout(inner, wait)
 		err := do(attempt)
 		late := attempt.Err() != nil
 		end()
@@ -145,14 +150,14 @@ func (s *Store) read(ctx context.Context, do func(ctx context.Context) error) er
 	}
 }
 
-// bound gives a call the deadline of ctx, or the store's own, and ends it when the store is closed:
-// the client tries a read on a closed connection again and again.
-func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// bound gives a call the deadline of ctx, or one of its own, and ends it when the store is closed: the
+// client tries a read on a closed connection again and again.
+func (s *Store) bound(ctx context.Context, within time.Duration) (context.Context, context.CancelFunc) {
 	var cancel context.CancelFunc
 	if _, ok := ctx.Deadline(); ok {
 		ctx, cancel = context.WithCancel(ctx)
 	} else {
-		ctx, cancel = context.WithTimeout(ctx, s.timeout)
+		ctx, cancel = context.WithTimeout(ctx, within)
 	}
 	stop := context.AfterFunc(s.client.Ctx(), cancel)
 	return ctx, func() {

@@ -152,7 +152,7 @@ func (w *watch) enter(events []*clientv3.Event) {
 // would be told until it has come so far again. A member that only lags behind the others is no
 // error, nor is a directory that does not answer.
 func (w *watch) check(ctx context.Context) error {
-	r, err := w.s.get(ctx, w.prefix, clientv3.WithCountOnly())
+	r, err := w.s.get(ctx, w.s.timeout, w.prefix, clientv3.WithCountOnly())
 	switch {
 	case errors.Is(err, directory.ErrBehind):
 		return err

@@ -10,6 +10,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrDigest is a backup that is not what was written.
@@ -21,16 +24,21 @@ type Backup struct {
 	SHA256 string // of the content
 }
 
-// Backup saves the directory as this member knows it, which needs no leader and no other member.
+// Backup saves the directory as a member knows it, which needs no leader and no other member.
 // The file is etcd's snapshot format, which etcdutl reads: a database, and its SHA-256. It is
-// written aside, read again and compared, and then renamed to path; a file there is replaced.
-func (m *Member) Backup(ctx context.Context, path string) (Backup, error) {
+// written aside, read again and compared, and then renamed to path. Returns an error wrapping
+// os.ErrExist, and changes nothing, if there is a file at path.
+func (c *Cluster) Backup(ctx context.Context, path string) (Backup, error) {
 	var b Backup
-	r, err := m.client.SnapshotWithVersion(ctx)
+	// It is looked for again when the file is renamed: this is for an answer before the work.
+	if _, err := os.Lstat(path); err == nil {
+		return b, fmt.Errorf("back up directory: %w", &os.PathError{Op: "create", Path: path, Err: os.ErrExist})
+	}
+	r, err := c.client.SnapshotWithVersion(ctx)
 	if err != nil {
 		return b, fmt.Errorf("back up directory: %w", err)
 	}
-	err = writeFile(path, func(w io.Writer) error {
+	err = placeFile(path, unix.RENAME_NOREPLACE, func(w io.Writer) error {
 		if _, err := io.Copy(w, r.Snapshot); err != nil {
 			return err
 		}
@@ -44,7 +52,7 @@ func (m *Member) Backup(ctx context.Context, path string) (Backup, error) {
 }
 
 // Verify reads a backup and compares it with its digest. An error wraps [ErrDigest] if it is not
-// what [Member.Backup] wrote.
+// what [Cluster.Backup] wrote.
 func Verify(path string) (Backup, error) {
 	var b Backup
 	f, err := os.Open(path)
@@ -120,6 +128,39 @@ func (m *Member) Restore(ctx context.Context, path string) error {
 		return fmt.Errorf("restore directory: %w: %s: %s", err, reason, said)
 	}
 	return nil
+}
+
+// Retire sets the data of a member aside that is of its cluster no more, as data.replaced-TIME, and
+// removes its configuration. The member must be stopped.
+//
+// If this process dies meanwhile it can be done again.
+func Retire(c Config) error {
+	claim, err := Take(c)
+	if err != nil {
+		return fmt.Errorf("retire member of the directory: %w", err)
+	}
+	err = claim.Forget()
+	for _, dir := range []string{c.DataDir(), c.ReadyDir()} {
+		if err == nil {
+			err = SetAside(c, dir)
+		}
+	}
+	if err == nil {
+		err = os.Remove(c.configPath())
+	}
+	if err = errors.Join(err, claim.Release()); err != nil {
+		return fmt.Errorf("retire member of the directory: %w", err)
+	}
+	return syncDir(c.Dir)
+}
+
+// SetAside renames data that is not in its place, if there is any, to data.replaced-TIME.
+func SetAside(c Config, dir string) error {
+	err := os.Rename(dir, c.DataDir()+".replaced-"+time.Now().UTC().Format("20060102T150405.000Z"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // RevisionBump is how many revisions a restored directory skips: more than any goes through between two backups.

@@ -19,7 +19,7 @@ func TestBackupAndRestore(t *testing.T) {
 	s := store(t, h, in)
 	put(t, s, "a", "1")
 	file := filepath.Join(t.TempDir(), "backup")
-	b, err := h.Backup(ctx, file)
+	b, err := h.Cluster().Backup(ctx, file)
 	qt.Assert(t, qt.IsNil(err))
 	again, err := member.Verify(file)
 	qt.Assert(t, qt.IsNil(err))
@@ -65,7 +65,7 @@ func TestRestoreIsBrokenOff(t *testing.T) {
 	qt.Assert(t, qt.IsNil(h.Start(ctx)))
 	put(t, store(t, h, in), "a", "1")
 	file := filepath.Join(t.TempDir(), "backup")
-	_, err := h.Backup(ctx, file)
+	_, err := h.Cluster().Backup(ctx, file)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(h.Stop(ctx)))
 

@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/snapctl/snapctl/vem/directory"
 )
 
 // Config is what a member is started with, the content of config.json.
@@ -52,6 +55,10 @@ type TLS struct {
 	CertFile string `json:"cert_file"`
 	KeyFile  string `json:"key_file"`
 	CAFile   string `json:"ca_file"`
+	// Installation, of ClientTLS, is that of the hosts which may connect to the member, unless they
+	// were removed (see package guard). The certificates are then those of its hosts, and what it
+	// listens at is https. Empty: whoever has a certificate of the CA may connect.
+	Installation string `json:"installation,omitempty"`
 	// ServerName is the name that the certificates of the other members have; empty: the host of
 	// their URLs. It serves where members change their addresses.
 	ServerName string `json:"server_name,omitempty"`
@@ -96,6 +103,9 @@ func (c Config) Complete() (Config, error) {
 			return c, fmt.Errorf("member of the directory: %s: %w", set.what, err)
 		}
 	}
+	if err := c.checkSockets(); err != nil {
+		return c, fmt.Errorf("member of the directory: %w", err)
+	}
 	if len(c.AdvertiseClient) == 0 {
 		c.AdvertiseClient = c.ListenClient
 	}
@@ -114,6 +124,34 @@ func (c Config) Complete() (Config, error) {
 	c.LogFileBytes = orDefault(c.LogFileBytes, DefaultLogFileBytes)
 	return c, nil
 }
+
+// Installation is that of the hosts which may connect, or empty (see [TLS]).
+func (c Config) Installation() string {
+	if c.ClientTLS == nil {
+		return ""
+	}
+	return c.ClientTLS.Installation
+}
+
+// checkSockets returns an error if etcd can't listen at unix sockets in the member's folder, which
+// it does where package guard has the ports.
+func (c Config) checkSockets() error {
+	if c.Installation() == "" {
+		return nil
+	}
+	if n := len(c.PeerSocket()); n > maxSocket {
+		return fmt.Errorf("its folder %s is %d bytes too long for a unix socket in it", c.Dir, n-maxSocket)
+	}
+	for _, s := range slices.Concat(c.ListenClient, c.ListenPeer) {
+		if !strings.HasPrefix(s, "https://") {
+			return fmt.Errorf("%s: want https://ADDRESS:PORT", s)
+		}
+	}
+	return nil
+}
+
+// maxSocket is how long the path of a unix socket may be (unix(7)).
+const maxSocket = 107
 
 func orDefault[T int | int64](v, otherwise T) T {
 	if v == 0 {
@@ -160,11 +198,35 @@ func ReadConfig(path string) (Config, error) {
 	return c.Complete()
 }
 
+// StorePrefix is what the keys of all installations begin with in etcd (see [etcd.Options]).
+const StorePrefix = "/"
+
+// Keys is what the keys of an installation begin with in etcd.
+func Keys(installation string) string { return StorePrefix + directory.Prefix(installation) }
+
+// ConfigPath is where the configuration of a member lies whose folder is dir.
+func ConfigPath(dir string) string { return filepath.Join(dir, "config.json") }
+
 // The files of a member's folder.
-func (c Config) configPath() string   { return filepath.Join(c.Dir, "config.json") }
+func (c Config) configPath() string   { return ConfigPath(c.Dir) }
 func (c Config) lockPath() string     { return filepath.Join(c.Dir, "lock") }
 func (c Config) identityPath() string { return filepath.Join(c.Dir, "identity.json") }
 func (c Config) logPath() string      { return filepath.Join(c.Dir, "log") }
+
+// Served tells whether the member has served, ever.
+func (c Config) Served() (bool, error) {
+	_, err := os.Stat(c.identityPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// ClientSocket and PeerSocket are where etcd listens if there is an Installation.
+func (c Config) ClientSocket() string { return filepath.Join(c.Dir, "client") }
+
+// PeerSocket is that of the other members.
+func (c Config) PeerSocket() string { return filepath.Join(c.Dir, "peer") }
 
 // DataDir is where etcd's data lies.
 func (c Config) DataDir() string { return filepath.Join(c.Dir, "data") }

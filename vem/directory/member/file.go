@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // writeJSON puts a file in the place of another one, whole or not at all, and lasting.
@@ -22,7 +24,10 @@ func writeJSON(path string, v any) error {
 }
 
 // writeFile makes a file aside, which only its owner reads, and renames it to path when it lasts.
-func writeFile(path string, fill func(w io.Writer) error) (err error) {
+func writeFile(path string, fill func(w io.Writer) error) error { return placeFile(path, 0, fill) }
+
+// placeFile is writeFile with flags of renameat2(2), which the file system has to know.
+func placeFile(path string, flags uint, fill func(w io.Writer) error) (err error) {
 	part := path + ".part"
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -33,7 +38,7 @@ func writeFile(path string, fill func(w io.Writer) error) (err error) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(part, path)
+		err = unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, path, flags)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(part))

@@ -11,8 +11,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
-
-	"github.com/snapctl/snapctl/vem/directory/etcd"
 )
 
 // Options says which member is run.
@@ -28,10 +26,10 @@ type Options struct {
 // Member is this host's member of the directory's cluster. Its methods may be called at the same
 // time; those that change something wait for each other.
 type Member struct {
-	conf   Config
-	tls    *tls.Config
-	log    *slog.Logger
-	client *clientv3.Client // of this member alone
+	conf    Config
+	log     *slog.Logger
+	cluster *Cluster         // as this member knows it
+	client  *clientv3.Client // of this member alone
 
 	turn chan struct{} // has room for the one who starts, stops or changes the member
 
@@ -68,12 +66,12 @@ func Open(opt Options) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := etcd.Dial([]string{conf.endpoint()}, opt.TLS)
+	c, err := OpenCluster([]string{conf.endpoint()}, opt.TLS)
 	if err != nil {
-		return nil, fmt.Errorf("open member of the directory: %w", err)
+		return nil, err
 	}
 	return &Member{
-		conf: conf, tls: opt.TLS, log: opt.Log, client: client, exe: opt.Exe,
+		conf: conf, log: opt.Log, cluster: c, client: c.client, exe: opt.Exe,
 		turn: make(chan struct{}, 1), change: make(chan struct{}), again: make(chan struct{}, 1),
 	}, nil
 }
@@ -81,11 +79,11 @@ func Open(opt Options) (*Member, error) {
 // Close lets go of the member, whose process goes on.
 func (m *Member) Close() error {
 	m.letGo()
-	if err := m.client.Close(); !errors.Is(err, context.Canceled) { // what its own context ended with
-		return err
-	}
-	return nil
+	return m.cluster.Close()
 }
+
+// Cluster is the members of the directory as this one reaches them. It is closed with the member.
+func (m *Member) Cluster() *Cluster { return m.cluster }
 
 // Start keeps the member running from now on, and returns when it serves. It goes on with a
 // process that runs already.
@@ -153,7 +151,12 @@ func (m *Member) Stop(ctx context.Context) error {
 
 func (m *Member) end(ctx context.Context) error {
 	m.letGo()
-	p, err := find(m.conf)
+	return End(ctx, m.conf)
+}
+
+// End ends the process of a member, whoever started it, if there is one. Nobody may keep it running.
+func End(ctx context.Context, c Config) error {
+	p, err := find(c)
 	if err != nil {
 		return fmt.Errorf("stop member of the directory: %w", err)
 	}

@@ -41,6 +41,20 @@ type Health struct {
 	Lag    uint64 // how many decided changes it has still to make
 }
 
+// Overview is how the directory is, as a host of the installation sees it.
+type Overview struct {
+	Host    string   // which asked
+	URLs    []string // where it is
+	Own     bool     // it is an etcd cluster of the operator's own
+	Members []Peerage
+	// Leaderless is why it is not known whether the directory takes entries: no member leads. Nil
+	// if it is known.
+	Leaderless error
+	// Process is that of the member on this host; 0: none. Ended is why it does not run.
+	Process int
+	Ended   error
+}
+
 // Healthy tells whether the member answers and has a leader.
 func (s Status) Healthy() bool { return s.Answers && s.Health.Leader != 0 }
 
@@ -54,7 +68,25 @@ type Peerage struct {
 	Answers    bool // to this host
 	Leads      bool
 	Lag        uint64 // how many decided changes it has still to make, behind the foremost
+	Version    string // etcd's
+
+	Space
+	// Full and Corrupt are as in Status. They are told by Cluster.Status alone.
+	Full, Corrupt bool
 }
+
+// Space is what room the data of a member takes, in bytes.
+type Space struct {
+	Size  int64 // on the disk
+	InUse int64 // of Size, what is not free
+	Quota int64 // when no entries are taken any more
+}
+
+// Near is which part of the quota may be in use before a member counts as nearly full.
+const Near = 0.8
+
+// NearlyFull tells whether the quota will be reached soon, also after a defragmentation.
+func (s Space) NearlyFull() bool { return s.Quota > 0 && float64(s.InUse) > Near*float64(s.Quota) }
 
 // peerTime is what each other member gets to say how it is.
 const peerTime = 2 * time.Second
@@ -89,7 +121,7 @@ func (m *Member) Status(ctx context.Context) (Status, error) {
 		s.Quota = r.DbSizeQuota
 	}
 	s.Health = health(r)
-	s.Members, err = m.members(ctx)
+	s.Members, err = m.cluster.Members(ctx)
 	if err != nil {
 		return s, fmt.Errorf("status of the directory's members: %w", err)
 	}
@@ -120,9 +152,10 @@ func health(r *pb.StatusResponse) Health {
 	return h
 }
 
-// members lists the members as this one knows them, and asks each.
-func (m *Member) members(ctx context.Context) ([]Peerage, error) {
-	list, err := m.client.MemberList(ctx, clientv3.WithSerializable())
+// Members lists the members, as one of them knows them, and asks each how it is. One that does not
+// answer is no error, and costs some seconds.
+func (c *Cluster) Members(ctx context.Context) ([]Peerage, error) {
+	list, err := c.client.MemberList(ctx, clientv3.WithSerializable())
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +164,7 @@ func (m *Member) members(ctx context.Context) ([]Peerage, error) {
 	var wg sync.WaitGroup
 	for i, e := range list.Members {
 		peers[i] = Peerage{ID: e.ID, Name: e.Name, PeerURLs: e.PeerURLs, ClientURLs: e.ClientURLs, Learner: e.IsLearner}
-		wg.Go(func() { states[i] = m.askPeer(ctx, peers[i]) })
+		wg.Go(func() { states[i] = c.askPeer(ctx, peers[i]) })
 	}
 	wg.Wait()
 	var foremost uint64
@@ -144,15 +177,41 @@ func (m *Member) members(ctx context.Context) ([]Peerage, error) {
 		if r == nil {
 			continue
 		}
-		peers[i].Answers, peers[i].Leads = true, r.Leader == peers[i].ID
+		peers[i].Answers, peers[i].Leads, peers[i].Version = true, r.Leader == peers[i].ID, r.Version
+		peers[i].Space = Space{Size: r.DbSize, InUse: r.DbSizeInUse, Quota: r.DbSizeQuota}
 		peers[i].Lag = foremost - min(foremost, r.RaftAppliedIndex)
 	}
 	return peers, nil
 }
 
+// Status lists the members, asks each how it is, and whether the directory takes entries. That is
+// not known, which is no error, while no member leads.
+func (c *Cluster) Status(ctx context.Context) (o Overview, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*askTime)
+	defer cancel()
+	if o.Members, err = c.Members(ctx); err != nil {
+		return o, fmt.Errorf("status of the directory's members: %w", err)
+	}
+	short, end := context.WithTimeout(ctx, askTime)
+	defer end()
+	var r *clientv3.AlarmResponse
+	if r, o.Leaderless = c.client.AlarmList(short); o.Leaderless != nil {
+		return o, nil
+	}
+	for _, a := range r.Alarms {
+		for i := range o.Members {
+			if m := &o.Members[i]; m.ID == a.MemberID {
+				m.Full = m.Full || a.Alarm == pb.AlarmType_NOSPACE
+				m.Corrupt = m.Corrupt || a.Alarm == pb.AlarmType_CORRUPT
+			}
+		}
+	}
+	return o, nil
+}
+
 // askPeer returns nil if the member does not answer.
-func (m *Member) askPeer(ctx context.Context, p Peerage) *pb.StatusResponse {
-	client, err := etcd.Dial(p.ClientURLs, m.tls)
+func (c *Cluster) askPeer(ctx context.Context, p Peerage) *pb.StatusResponse {
+	client, err := etcd.Dial(p.ClientURLs, c.tls)
 	if err != nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 
 	"github.com/snapctl/snapctl/vem/directory"
 )
@@ -26,7 +27,7 @@ func (m *Member) Upgrade(ctx context.Context, exe string) error {
 		return err
 	}
 	defer m.give()
-	same, err := m.runs(exe)
+	same, err := m.Runs(exe)
 	if err != nil {
 		return fmt.Errorf("upgrade member of the directory: %w", err)
 	}
@@ -57,14 +58,22 @@ func (m *Member) Upgrade(ctx context.Context, exe string) error {
 func (m *Member) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*askTime)
 	defer cancel()
-	if err := m.spare(ctx); err != nil {
+	own, err := m.ask(ctx)
+	if err != nil {
+		return err
+	}
+	peers, err := m.cluster.Members(ctx)
+	if err != nil {
+		return err
+	}
+	if err := spare(peers, own.Header.MemberId); err != nil {
 		return err
 	}
 	return m.yield(ctx)
 }
 
-// runs tells whether the process has this program.
-func (m *Member) runs(exe string) (bool, error) {
+// Runs tells whether the process has this program: the same file, not only the same path.
+func (m *Member) Runs(exe string) (bool, error) {
 	next, err := os.Stat(exe)
 	if err != nil {
 		return false, err
@@ -105,77 +114,105 @@ func (m *Member) Defragment(ctx context.Context) error {
 		return err
 	}
 	defer m.give()
-	if err := m.defragment(ctx); err != nil {
+	own, err := m.ask(ctx)
+	if err != nil {
 		return fmt.Errorf("defragment member of the directory: %w", err)
+	}
+	return m.cluster.Defragment(ctx, own.Header.MemberId)
+}
+
+// Defragment is [Member.Defragment] of any member.
+func (c *Cluster) Defragment(ctx context.Context, id uint64) error {
+	if err := c.defragment(ctx, id); err != nil {
+		return fmt.Errorf("defragment member %x of the directory: %w", id, err)
 	}
 	return nil
 }
 
-func (m *Member) defragment(ctx context.Context) error {
+func (c *Cluster) defragment(ctx context.Context, id uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, defragTime)
 	defer cancel()
-	if err := m.spare(ctx); err != nil {
+	peers, err := c.Members(ctx)
+	if err != nil {
 		return err
 	}
-	full, err := m.noSpace(ctx)
+	at := slices.IndexFunc(peers, func(p Peerage) bool { return p.ID == id })
+	if at < 0 {
+		return errors.New("there is no such member")
+	}
+	if !peers[at].Answers {
+		return errors.New("it does not answer")
+	}
+	urls := peers[at].ClientURLs
+	if err := spare(peers, id); err != nil {
+		return err
+	}
+	full, err := c.noSpace(ctx, id)
 	if err != nil {
 		return err
 	}
 	if len(full) > 0 {
-		if err := m.compact(ctx); err != nil {
+		if err := c.compact(ctx); err != nil {
 			return err
 		}
 	}
-	if _, err := pb.NewMaintenanceClient(m.client.ActiveConnection()).Defragment(ctx, &pb.DefragmentRequest{}); err != nil {
-		return rpctypes.Error(err)
-	}
-	if len(full) == 0 {
-		return nil
-	}
-	r, err := m.ask(ctx)
+	one, err := OpenCluster(urls, c.tls)
 	if err != nil {
 		return err
 	}
-	if r.DbSize > m.conf.QuotaBytes/10*9 {
-		return fmt.Errorf("%w: %d bytes of %d are in use: delete entries", directory.ErrFull, r.DbSizeInUse, m.conf.QuotaBytes)
+	defer one.Close() //nolint:errcheck // what it did is done
+	if err := one.shrink(ctx); err != nil || len(full) == 0 {
+		return err
 	}
 	for _, a := range full {
-		if _, err := m.client.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err != nil {
+		if _, err := c.client.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// shrink defragments the one member that c has, and sees that it has room then.
+func (c *Cluster) shrink(ctx context.Context) error {
+	asked := pb.NewMaintenanceClient(c.client.ActiveConnection())
+	if _, err := asked.Defragment(ctx, &pb.DefragmentRequest{}, grpc.WaitForReady(true)); err != nil {
+		return rpctypes.Error(err)
+	}
+	r, err := asked.Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return rpctypes.Error(err)
+	}
+	if q := r.DbSizeQuota; q > 0 && r.DbSize > q/10*9 {
+		return fmt.Errorf("%w: %d bytes of %d are in use: delete entries", directory.ErrFull, r.DbSizeInUse, q)
 	}
 	return nil
 }
 
 // compact forgets all changes before the last one.
-func (m *Member) compact(ctx context.Context) error {
-	r, err := m.client.Get(ctx, "\x00", clientv3.WithCountOnly())
+func (c *Cluster) compact(ctx context.Context) error {
+	r, err := c.client.Get(ctx, "\x00", clientv3.WithCountOnly())
 	if err != nil {
 		return err
 	}
-	_, err = m.client.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
+	_, err = c.client.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical())
 	if errors.Is(err, rpctypes.ErrCompacted) {
 		return nil
 	}
 	return err
 }
 
-// noSpace returns the alarms that this member has raised, and those of members that are no more.
-func (m *Member) noSpace(ctx context.Context) ([]*pb.AlarmMember, error) {
-	own, err := m.ask(ctx)
+// noSpace returns the alarms that a member has raised, and those of members that are no more.
+func (c *Cluster) noSpace(ctx context.Context, id uint64) ([]*pb.AlarmMember, error) {
+	list, err := c.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list, err := m.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r, err := m.client.AlarmList(ctx)
+	r, err := c.client.AlarmList(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(r.Alarms, func(a *pb.AlarmMember) bool {
-		others := a.MemberID != own.Header.MemberId && slices.ContainsFunc(list, func(p Peerage) bool { return p.ID == a.MemberID })
+		others := a.MemberID != id && slices.ContainsFunc(list, func(p Peerage) bool { return p.ID == a.MemberID })
 		return a.Alarm != pb.AlarmType_NOSPACE || others
 	}), nil
 }

@@ -100,6 +100,13 @@ func (s *Server) Backup() Backup {
 	return Backup{content{maps.Clone(s.now.entries), s.now.revision}}
 }
 
+// Ahead is the backup with a revision that is later by n: a server that is restored from it forgets no
+// revision that was, as one of etcd's with --bump-revision and --mark-compacted.
+func (b Backup) Ahead(n int64) Backup {
+	b.was.revision += n
+	return b
+}
+
 // Restore makes the server what it was when the backup was made, or an empty one for the zero
 // Backup: as an etcd that was restored from its snapshot, or set up anew. Watches that know
 // later revisions are told nothing until there are later ones.

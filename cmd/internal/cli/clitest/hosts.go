@@ -51,12 +51,17 @@ func (f *Daemon) enter(ctx context.Context, name string, port uint32, addresses 
 	return h, nil
 }
 
+// InitHost makes an installation, or has a host that has joined one run it too.
 func (f server) InitHost(ctx context.Context, req *api.InitHostRequest) (*api.Host, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if h, err := f.findHost(""); err == nil && !h.GetDirectory() {
+		h.Directory, h.Ca = true, true
+		return h, nil
+	}
 	h, err := f.enter(ctx, req.GetName(), req.GetPort(), req.GetAddresses())
 	if err == nil {
-		h.Directory = len(req.GetDirectory()) == 0
+		h.Directory, h.Ca = len(req.GetDirectory()) == 0, true
 	}
 	return h, err
 }
@@ -193,4 +198,63 @@ func (f server) ShowGateway(ctx context.Context, _ *api.ShowGatewayRequest) (*ap
 		return f.SetGateway(ctx, &api.SetGatewayRequest{})
 	}
 	return g, nil
+}
+
+// LeaveHost implements the API.
+func (f server) LeaveHost(ctx context.Context, req *api.LeaveHostRequest) (*api.RemoveResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.findHost("")
+	if err != nil {
+		return nil, err
+	}
+	if !req.GetForce() && len(f.Hosts) > 1 {
+		hint(ctx, "move or remove them first")
+		return nil, status.Errorf(codes.FailedPrecondition, "host %s has apps that other hosts know of: web", h.GetName())
+	}
+	f.Hosts = nil
+	return &api.RemoveResponse{}, nil
+}
+
+// ShowDirectory shows a member for each host that runs one.
+func (f server) ShowDirectory(context.Context, *api.ShowDirectoryRequest) (*api.Directory, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := &api.Directory{}
+	for _, h := range f.Hosts {
+		if h.GetDirectory() {
+			at := "https://" + h.GetAddresses()[0].GetAddress() + ":7078"
+			d.Urls = append(d.Urls, at)
+			d.Members = append(d.Members, &api.DirectoryMember{
+				Host: h.GetName(), Id: "8e9e05c52164694d", Self: h.GetSelf(), Answers: h.GetSelf(), Leads: h.GetSelf(), Version: "3.7.3",
+				SizeBytes: 24 << 20, InUseBytes: 9 << 20, QuotaBytes: 10 << 20, Urls: []string{at},
+			})
+		}
+	}
+	return d, nil
+}
+
+// BackUpDirectory knows one file that is there.
+func (f server) BackUpDirectory(_ context.Context, req *api.BackUpDirectoryRequest) (*api.DirectoryBackup, error) {
+	if req.GetPath() == "/there" {
+		return nil, status.Error(codes.AlreadyExists, "back up directory: create /there: file exists")
+	}
+	return &api.DirectoryBackup{Path: req.GetPath(), SizeBytes: 98_336, Sha256: strings.Repeat("0f", 32)}, nil
+}
+
+// RestoreDirectory wants force if another host runs a member.
+func (f server) RestoreDirectory(ctx context.Context, req *api.RestoreDirectoryRequest) (*api.Directory, error) {
+	d, err := f.ShowDirectory(ctx, nil)
+	if err == nil && len(d.GetMembers()) > 1 && !req.GetForce() {
+		return nil, status.Error(codes.FailedPrecondition, "the directory runs on other hosts: there")
+	}
+	return d, err
+}
+
+// DefragmentDirectory implements the API.
+func (f server) DefragmentDirectory(ctx context.Context, req *api.DefragmentDirectoryRequest) (*api.Directory, error) {
+	if req.GetHost() == "there" {
+		return nil, status.Error(codes.Unknown, "it does not answer")
+	}
+	return f.ShowDirectory(ctx, nil)
 }

@@ -169,7 +169,7 @@ func clone(ctx context.Context, s *session.Session, c *client.Client, req *api.C
 	var errs session.JoinedErrors
 	var printed error
 	summary, err := c.Clone(ctx, req, client.CloneWatch{
-		Progress: func(p *api.CloneProgress) { line.Tell(&api.Progress{Step: output.CloneStep(p)}) },
+		Progress: func(p *api.CloneProgress) { line.Tell(&api.Progress{Step: cloneStep(p)}) },
 		Result: func(r *api.CloneResult) {
 			if err := client.CloneError(r); err != nil {
 				err = &cloneError{r.GetName(), session.Named(r.GetName(), err)}

@@ -12,7 +12,6 @@ import (
 	"github.com/snapctl/snapctl/cmd/internal/cli"
 	"github.com/snapctl/snapctl/cmd/internal/cli/clitest"
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
-	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/client"
 	"github.com/snapctl/snapctl/template"
@@ -64,7 +63,6 @@ func TestCloneProgress(t *testing.T) {
 	b.Terminal = &clitest.Screen{Dims: client.Size{Rows: 24, Columns: 80}}
 	qt.Assert(t, qt.Equals(b.Run(t.Context(), "clone", "web", "--count", "2"), session.OK))
 	qt.Assert(t, qt.Equals(b.Stderr.String(), "\rweb: 0 of 2 clones, web-1: restore processes\x1b[K\rweb: 1 of 2 clones, web-2: restore processes\x1b[K\r\x1b[K"))
-	qt.Check(t, qt.Equals(output.CloneStep(&api.CloneProgress{Step: "prepare"}), "prepare"))
 
 	// A line of output does not go on after a line of progress.
 	qt.Assert(t, qt.Equals(b.Run(t.Context(), "clone", "web", "--count", "2", "--keep-going"), session.OK))

@@ -19,11 +19,16 @@ func newInit(s *session.Session) *cobra.Command {
 	var directory []string
 	cmd := &cobra.Command{
 		Use:   "init",
-		Short: "Make an installation, of which this host is the first",
+		Short: "Make an installation, or have another host run it too",
 		Long: `Make an installation, of which this host is the first. It gets a certificate authority of
 its own, opens the port of the control channel at its addresses, and has a directory, which
-knows where each endpoint is: an etcd that runs beside snapctld, or one of your own.`,
+knows where each endpoint is: an etcd that runs beside snapctld, or one of your own.
+
+On a host that has joined an installation, have it run the installation too: it gets a member
+of the directory, and the certificate authority, so that it invites and lets hosts in. With
+three such hosts any one of them may fail, the first one too.`,
 		Example: `  snapctl host init
+  snapctl host init   # on a second and a third host, when they have joined
   snapctl host init --address 192.0.2.7%eth1,priority=10 --address 198.51.100.7
   snapctl host init --directory https://etcd-1:2379,https://etcd-2:2379`,
 		Args:              session.Exactly(),
@@ -39,7 +44,17 @@ knows where each endpoint is: an etcd that runs beside snapctld, or one of your 
 			if err != nil {
 				return err
 			}
-			return s.Print(output.NewHostDetail(h))
+			if err := s.Print(output.NewHostDetail(h)); err != nil {
+				return err
+			}
+			all, err := c.ListHosts(ctx)
+			if err != nil {
+				return err
+			}
+			for _, note := range evenMembers(all) {
+				s.Say("note", note)
+			}
+			return nil
 		}),
 	}
 	at.flags(cmd)

@@ -25,7 +25,7 @@ why a connection is down, and what to do.`,
 	}
 	cmd.RunE = s.Watched(cmd, func(ctx context.Context, c *client.Client, _ []string) (output.Document, error) {
 		r, err := c.ListHostsWithTrouble(ctx)
-		return output.NewHostList(r), err
+		return output.NewHostList(r, evenMembers(r.GetHosts())...), err
 	})
 	return cmd
 }

@@ -17,8 +17,9 @@ func newRm(s *session.Session) *cobra.Command {
 		Use:   "rm HOST...",
 		Short: "Remove hosts from the installation",
 		Long: `Remove hosts from the installation: from now on no other host listens to them, and their
-certificates are good for nothing. What runs on them goes on there, alone. A host that has
-endpoints is removed by --force only: nobody reaches them any more.`,
+certificates are good for nothing. What runs on them goes on there, alone. A member of the
+directory that such a host runs is taken out first, also if the host is gone for good. A host
+that has endpoints is removed by --force only: nobody reaches them any more.`,
 		Example:           "  snapctl host rm host-b",
 		Args:              session.SomeOf("HOST"),
 		ValidArgsFunction: s.Ask(0, session.HostNames),

@@ -1,10 +1,8 @@
 package hosts
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +24,11 @@ it had, and other hosts send there at once.
 It is a promise that no copy of the app runs on that host any more: the host was powered
 off, has crashed, or was restarted. A host that is only cut off, paused or suspended has to
 be powered off first. When the host comes back its copy of the app stays stopped, and
-nothing of it is lost.`,
+nothing of it is lost.
+
+With this host itself as HOST it gives an app back its endpoint that was saved here before a
+restart, and that the directory has forgotten since it was put back from a backup. That is a
+promise that no other host has taken the app over.`,
 		Example: `  snapctl host takeover cache --from host-b
   snapctl restore cache-1`,
 		Args:              session.Exactly("APP"),
@@ -55,14 +57,8 @@ nothing of it is lost.`,
 
 // promise asks at the terminal.
 func promise(s *session.Session, app, from string) error {
-	if !s.World.Terminal.Is(s.World.In) {
-		return session.Usagef("there is no terminal to ask at: --yes promises that no copy of %s runs on host %s", app, from)
-	}
-	fmt.Fprintf(s.World.Err, "A copy of %s that runs on host %s would answer at the same address. Has the host been\npowered off or restarted, or has it crashed? [y/N] ", app, from)
-	answer, _ := bufio.NewReader(s.World.In).ReadString('\n') // at the end of the input there is none
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return &session.ExitError{Code: session.Failed, Text: "nothing was taken over"}
+	return s.Confirm(
+		fmt.Sprintf("A copy of %s that runs on host %s would answer at the same address. Has the host been\npowered off or restarted, or has it crashed?", app, from),
+		fmt.Sprintf("--yes promises that no copy of %s runs on host %s", app, from),
+	)
 }
