@@ -18,6 +18,7 @@ type Gateway struct {
 	Networks  []GatewayNetwork `json:"networks"`
 	Ports     []ForwardedPort  `json:"ports"`
 	Others    []OtherGateway   `json:"others"`
+	Clients   string           `json:"clients"` // translated: apps see who comes this way as this host
 }
 
 // GatewayNetwork is a network that the host itself is in.
@@ -52,7 +53,7 @@ type OtherGateway struct {
 func NewGateway(g *api.Gateway) *Gateway {
 	d := &Gateway{
 		Schema: output.Schema{Version: output.SchemaVersion}, Host: g.GetHost(), On: g.GetOn(), Advertise: append([]string{}, g.GetAdvertise()...),
-		Networks: []GatewayNetwork{}, Ports: []ForwardedPort{}, Others: []OtherGateway{},
+		Networks: []GatewayNetwork{}, Ports: []ForwardedPort{}, Others: []OtherGateway{}, Clients: "translated",
 	}
 	for _, n := range g.GetNetworks() {
 		d.Networks = append(d.Networks, GatewayNetwork{n.GetName(), n.GetPrefix4(), n.GetPrefix6(), n.GetAddress4(), n.GetAddress6()})
@@ -75,6 +76,9 @@ func (d *Gateway) Table(t *output.Table) {
 	}
 	for _, o := range d.Others {
 		fields = append(fields, output.Field{Name: "gateway on " + o.Host, Value: strings.Join(o.Advertise, " ") + map[bool]string{false: " (silent)"}[o.Alive]})
+	}
+	if d.On || len(d.Ports) > 0 {
+		fields = append(fields, output.Field{Name: "clients", Value: "seen by apps as this host"})
 	}
 	t.Fields(fields)
 	if len(d.Ports) == 0 {
