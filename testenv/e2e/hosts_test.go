@@ -26,6 +26,8 @@ type hosts struct {
 	worlds   []*World
 	eth0     []*underlay.Port
 	eth1     []*underlay.Port
+	// rebooted is a host whose networks were made anew, because it was started again; empty: none.
+	rebooted string
 }
 
 // newHosts makes a world for each name.

@@ -35,6 +35,7 @@ func TestTakeover(t *testing.T) {
 	qt.Assert(t, qt.IsNil(beta.KillDaemon(t.Context(), syscall.SIGKILL)))
 	beta.kill(holder)
 	beta.powerOff(t)
+	hs.rebooted = beta.Name()
 	alpha.Until("host beta is not seen any more", func() error {
 		if r = alpha.CLI(takeover...); r.Code != 0 {
 			return errors.New(r.Stderr)
