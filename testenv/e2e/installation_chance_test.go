@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -65,6 +66,22 @@ func (hs *hosts) set(w *World, kind string) {
 	}
 }
 
+// know waits until all hosts know of all members: an app that is new is not found by another host
+// until the directory has it.
+func (hs *hosts) know(members []traffic.Member) {
+	hs.t.Helper()
+	for _, w := range hs.worlds {
+		for _, m := range members {
+			w.Until(w.Name()+" knows "+m.Name, func() error {
+				if r := w.CLI("vem", "resolve", m.Addr.String()); r.Code != 0 {
+					return errors.New(r.Stderr)
+				}
+				return nil
+			})
+		}
+	}
+}
+
 // directories are the processes of a host's members of the directory: those whose folder is the
 // host's.
 func (hs *hosts) directories(w *World) (pids []int) {
@@ -103,6 +120,7 @@ func TestInstallationByChance(t *testing.T) {
 	for i := range hs.worlds {
 		members = append(members, hs.endpoint(i))
 	}
+	hs.know(members)
 	mesh, err := traffic.Start(ctx, traffic.Plan{
 		Members: members, Pairs: traffic.Everyone(members, connections, flows), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
 	})
