@@ -80,7 +80,7 @@ func (o *office) by(p *underlay.Port) {
 // oneFails has two hosts be gateways, of which one is none any more: through the other one the
 // stranger opens new connections to an app at once, and what it has open by the published port there
 // goes on.
-func (o *office) oneFails(ctx context.Context, app netip.Addr) {
+func (o *office) oneFails(app netip.Addr) {
 	t := o.hs.t
 	t.Helper()
 	beta, gamma := o.hs.worlds[1], o.hs.worlds[2]
@@ -88,7 +88,7 @@ func (o *office) oneFails(ctx context.Context, app netip.Addr) {
 	qt.Check(t, qt.StringContains(shown, "seen by apps as this host"))
 	dial := func(to netip.AddrPort) net.Conn {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c, err := o.stranger.DialContext(ctx, "tcp", to.String())
 		qt.Assert(t, qt.IsNil(err))

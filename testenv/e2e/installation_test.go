@@ -193,5 +193,5 @@ func TestInstallation(t *testing.T) {
 	qt.Assert(t, qt.IsNil(hs.net.Heal(ctx)))
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 	hs.unharmed(ctx, mesh)
-	office.oneFails(ctx, members[0].Addr)
+	office.oneFails(members[0].Addr)
 }
