@@ -174,8 +174,7 @@ func TestInstallation(t *testing.T) {
 	qt.Assert(t, qt.IsNil(mesh.Progress(ctx))) // it woke by what came from other hosts
 
 	for _, kind := range []string{"vxlan", "wireguard"} {
-		set := hs.ok(beta, "host", "set", "--channel", kind)
-		qt.Check(t, qt.StringContains(set.Stdout, kind+" (it makes direct, tunnel, vxlan, wireguard)"))
+		qt.Check(t, qt.StringContains(hs.ok(beta, "host", "set", "--channel", kind).Stdout, kind+" (it makes direct, tunnel, vxlan, wireguard)"))
 		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
 	}
 	qt.Check(t, qt.StringContains(hs.ok(beta, "vem", "channels").Stdout, "wireguard"))
