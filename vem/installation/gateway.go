@@ -52,6 +52,9 @@ func (i *Installation) SetGateway(ctx context.Context, s gateway.Settings) (*gat
 	if err != nil {
 		return nil, err
 	}
+	if len(s.Advertise) > 0 {
+		return nil, &membership.Error{Text: "machines behind a gateway can't keep their addresses yet", Remedy: "make the host a gateway without prefixes: endpoints see these machines as the host"}
+	}
 	obstacles := p.gateway.Obstacles()
 	for _, u := range devices.Underlay(i.placeNow().Addresses) {
 		obstacles = append(obstacles, gateway.Obstacle{Prefix: u.Prefix.Masked(), What: "the underlay of this host"})
