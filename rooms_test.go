@@ -89,12 +89,13 @@ var rooms = []room{
 
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
-		"vem/channel", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict",
-		"vem/fabric", "vem/gateway", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
+		"vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict",
+		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
 	}},
 	{"vem/upkeep", []string{
 		"vem/control", "vem/directory", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member", "vem/membership", "vem/membership/wire", "vem/pause", "vem/trust",
 	}},
+	{"vem/installation/choice", []string{"vem/channel"}},
 	{"vem/devices", []string{"vem/membership", "vem/mesh", "vem/pause"}},
 	{"vem/overview/resolve", []string{"vem/address", "vem/directory", "vem/directory/cache", "vem/membership", "vem/overview"}},
 	{"vem/overview", []string{"vem/pause"}},

@@ -71,7 +71,9 @@ func (e *Endpoint) Attach(ctx context.Context, ns *netns.NS) error {
 			return err
 		}
 		e.m.tell(n, e.Claim(), Share.Here)
-		return e.m.publish(ctx, n)
+		err := e.m.publish(ctx, n)
+		e.m.awaitTold(ctx, n)
+		return err
 	})
 }
 

@@ -16,6 +16,9 @@ import (
 type Share interface {
 	// Here tells that an endpoint is on this host from now on.
 	Here(a netip.Addr)
+	// Told waits until other hosts let in what endpoints send that Here was called for: not for
+	// long.
+	Told(ctx context.Context)
 	// Left tells that an endpoint is on this host no more. It does not wait for other hosts.
 	Left(a netip.Addr)
 	// SetSelf tells which addresses this host itself has in the network.
@@ -108,6 +111,16 @@ func (m *Manager) tell(n *network, c Claim, what func(Share, netip.Addr)) {
 		if a.IsValid() {
 			what(share, a)
 		}
+	}
+}
+
+// awaitTold waits until other hosts let in what the network's endpoints send, if they share it.
+func (m *Manager) awaitTold(ctx context.Context, n *network) {
+	m.mu.Lock()
+	share := n.shared
+	m.mu.Unlock()
+	if share != nil {
+		share.Told(ctx)
 	}
 }
 

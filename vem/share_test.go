@@ -45,8 +45,9 @@ func (f *fakeShare) open(_ context.Context, network string, _ Fabric, s address.
 	return f, nil
 }
 
-func (f *fakeShare) Here(a netip.Addr) { f.note("here " + a.String()) }
-func (f *fakeShare) Left(a netip.Addr) { f.note("left " + a.String()) }
+func (f *fakeShare) Here(a netip.Addr)    { f.note("here " + a.String()) }
+func (f *fakeShare) Told(context.Context) { f.note("told") }
+func (f *fakeShare) Left(a netip.Addr)    { f.note("left " + a.String()) }
 
 func (f *fakeShare) SetSelf(a4, a6 netip.Addr) { f.note(fmt.Sprintf("self %s %s", a4, a6)) }
 
@@ -71,7 +72,7 @@ func TestSharing(t *testing.T) {
 	_, ok := w.Find(DefaultNetwork, e.Claim().Addr4)
 	qt.Check(t, qt.IsFalse(ok)) // it is not there yet
 	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
-	qt.Check(t, qt.DeepEquals(share.said(), []string{"here 10.77.0.10", "here fd77:736e:6170::a"}))
+	qt.Check(t, qt.DeepEquals(share.said(), []string{"here 10.77.0.10", "here fd77:736e:6170::a", "told"}))
 	for _, a := range []netip.Addr{e.Claim().Addr4, e.Claim().Addr6} {
 		c, ok := w.Find(DefaultNetwork, a)
 		qt.Check(t, qt.IsTrue(ok))

@@ -5590,6 +5590,7 @@ func (x *HostRequest) GetName() string {
 type SetHostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"` // the kind that all its channels are to have: direct, tunnel, vxlan; or auto
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // only those of this network; auto: as all others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5627,6 +5628,13 @@ func (*SetHostRequest) Descriptor() ([]byte, []int) {
 func (x *SetHostRequest) GetChannel() string {
 	if x != nil {
 		return x.Channel
+	}
+	return ""
+}
+
+func (x *SetHostRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
 	}
 	return ""
 }
@@ -5844,13 +5852,15 @@ type Host struct {
 	JoinedAt         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	CertificateUntil *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=certificate_until,json=certificateUntil,proto3" json:"certificate_until,omitempty"` // of this host only
 	Installation     string                 `protobuf:"bytes,12,opt,name=installation,proto3" json:"installation,omitempty"`
-	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                            // when it came up or fell silent; absent: that is not known
-	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                                        // of this host's connection to it; absent: it is this one, or was removed
-	Ca               bool                   `protobuf:"varint,25,opt,name=ca,proto3" json:"ca,omitempty"`                                                 // it has the CA: it invites, lets in and renews
-	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                                        // of this host only: the kind that all its channels are to have, or auto
-	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"`          // of this host only: the kinds that it can make, the best first
-	Ways             []*HostWay             `protobuf:"bytes,22,rep,name=ways,proto3" json:"ways,omitempty"`                                              // ShowHost alone tells them, while there is a channel to it
-	PrivateNetworks  []string               `protobuf:"bytes,15,rep,name=private_networks,json=privateNetworks,proto3" json:"private_networks,omitempty"` // of this host only: those that it does not share
+	Since            *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=since,proto3" json:"since,omitempty"`                                                                                                                      // when it came up or fell silent; absent: that is not known
+	Control          *HostControl           `protobuf:"bytes,14,opt,name=control,proto3" json:"control,omitempty"`                                                                                                                  // of this host's connection to it; absent: it is this one, or was removed
+	Ca               bool                   `protobuf:"varint,25,opt,name=ca,proto3" json:"ca,omitempty"`                                                                                                                           // it has the CA: it invites, lets in and renews
+	Channel          string                 `protobuf:"bytes,20,opt,name=channel,proto3" json:"channel,omitempty"`                                                                                                                  // of this host only: the kind that all its channels are to have, or auto
+	ChannelKinds     []string               `protobuf:"bytes,21,rep,name=channel_kinds,json=channelKinds,proto3" json:"channel_kinds,omitempty"`                                                                                    // of this host only: the kinds that it can make, the best first
+	Ways             []*HostWay             `protobuf:"bytes,22,rep,name=ways,proto3" json:"ways,omitempty"`                                                                                                                        // ShowHost alone tells them, while there is a channel to it
+	NetworkChannels  map[string]string      `protobuf:"bytes,24,rep,name=network_channels,json=networkChannels,proto3" json:"network_channels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of this host only: networks whose channels are to have another kind
+	ChannelUnmet     []string               `protobuf:"bytes,23,rep,name=channel_unmet,json=channelUnmet,proto3" json:"channel_unmet,omitempty"`                                                                                    // of this host only: why channels that are up are not of that kind
+	PrivateNetworks  []string               `protobuf:"bytes,15,rep,name=private_networks,json=privateNetworks,proto3" json:"private_networks,omitempty"`                                                                           // of this host only: those that it does not share
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -6007,6 +6017,20 @@ func (x *Host) GetChannelKinds() []string {
 func (x *Host) GetWays() []*HostWay {
 	if x != nil {
 		return x.Ways
+	}
+	return nil
+}
+
+func (x *Host) GetNetworkChannels() map[string]string {
+	if x != nil {
+		return x.NetworkChannels
+	}
+	return nil
+}
+
+func (x *Host) GetChannelUnmet() []string {
+	if x != nil {
+		return x.ChannelUnmet
 	}
 	return nil
 }
@@ -7561,9 +7585,10 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x16\n" +
 	"\x06remedy\x18\x06 \x01(\tR\x06remedy\"!\n" +
 	"\vHostRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"*\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"D\n" +
 	"\x0eSetHostRequest\x12\x18\n" +
-	"\achannel\x18\x01 \x01(\tR\achannel\"=\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"7\n" +
@@ -7577,7 +7602,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x05 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02by\x18\x06 \x01(\tR\x02by\x12\x1c\n" +
-	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xbf\x05\n" +
+	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xfa\x06\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -7597,8 +7622,13 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x02ca\x18\x19 \x01(\bR\x02ca\x12\x18\n" +
 	"\achannel\x18\x14 \x01(\tR\achannel\x12#\n" +
 	"\rchannel_kinds\x18\x15 \x03(\tR\fchannelKinds\x12'\n" +
-	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\x12)\n" +
-	"\x10private_networks\x18\x0f \x03(\tR\x0fprivateNetworks\"\xf3\x01\n" +
+	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\x12P\n" +
+	"\x10network_channels\x18\x18 \x03(\v2%.snapctl.v1.Host.NetworkChannelsEntryR\x0fnetworkChannels\x12#\n" +
+	"\rchannel_unmet\x18\x17 \x03(\tR\fchannelUnmet\x12)\n" +
+	"\x10private_networks\x18\x0f \x03(\tR\x0fprivateNetworks\x1aB\n" +
+	"\x14NetworkChannelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
 	"\aHostWay\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -7791,7 +7821,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                        // 0: snapctl.v1.Status
 	(WakeMode)(0),                      // 1: snapctl.v1.WakeMode
@@ -7890,30 +7920,31 @@ var file_snapctl_proto_goTypes = []any{
 	nil,                                // 94: snapctl.v1.CloneRequest.SetEntry
 	nil,                                // 95: snapctl.v1.CloneResult.StepsUsEntry
 	nil,                                // 96: snapctl.v1.EventRecord.StepsUsEntry
-	(*durationpb.Duration)(nil),        // 97: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
-	(*HostControl)(nil),                // 99: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),            // 100: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 101: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 102: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),           // 103: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 104: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 105: snapctl.v1.TraceStep
+	nil,                                // 97: snapctl.v1.Host.NetworkChannelsEntry
+	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
+	(*HostControl)(nil),                // 100: snapctl.v1.HostControl
+	(*ChannelsRequest)(nil),            // 101: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 102: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 103: snapctl.v1.TraceRequest
+	(*ChannelsResponse)(nil),           // 104: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 105: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 106: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	97,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	98,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	9,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	11,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	8,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	97,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	98,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	98,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	98,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	99,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	99,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	8,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	97,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	98,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	11,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	9,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
@@ -7921,20 +7952,20 @@ var file_snapctl_proto_depIdxs = []int32{
 	39,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	13,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
 	15,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	98,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	99,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
 	14,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
 	21,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
 	21,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	97,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	97,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	97,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	97,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	97,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	97,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	98,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	34,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	98,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	99,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	13,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
 	34,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
@@ -7946,17 +7977,17 @@ var file_snapctl_proto_depIdxs = []int32{
 	93,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	97,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	98,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	98,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	99,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
 	44,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
 	13,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
 	43,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
 	94,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	97,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	98,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	97,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	98,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	49,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
 	50,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
@@ -7966,126 +7997,127 @@ var file_snapctl_proto_depIdxs = []int32{
 	38,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	39,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	52,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	98,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	99,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
 	55,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	98,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	98,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	99,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	99,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
 	96,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
 	60,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
 	64,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	97,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	98,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	98,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
 	64,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	5,   // 75: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
 	76,  // 76: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
 	70,  // 77: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
 	6,   // 78: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
 	64,  // 79: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	98,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	98,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	98,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	99,  // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	99,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	99,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	99,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	100, // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
 	77,  // 84: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
-	7,   // 85: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	97,  // 86: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
-	76,  // 87: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	82,  // 88: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
-	83,  // 89: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
-	84,  // 90: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
-	88,  // 91: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
-	12,  // 92: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	17,  // 93: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	16,  // 94: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	19,  // 95: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	22,  // 96: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	24,  // 97: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	25,  // 98: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	27,  // 99: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	28,  // 100: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	16,  // 101: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	54,  // 102: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	29,  // 103: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	17,  // 104: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	31,  // 105: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	33,  // 106: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	30,  // 107: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	41,  // 108: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 109: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 110: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 111: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 112: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 113: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 114: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 115: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 116: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 117: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 118: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 119: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 120: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 121: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 122: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 123: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	85,  // 124: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	86,  // 125: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	89,  // 126: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	91,  // 127: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	92,  // 128: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	100, // 129: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	100, // 130: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	101, // 131: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	102, // 132: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 133: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 134: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 135: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 136: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 137: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 138: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 139: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 140: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 141: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 142: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 143: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 144: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	53,  // 145: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 146: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 147: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 148: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 149: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 150: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 151: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	36,  // 152: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 153: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 154: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 155: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 156: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 157: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 158: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 159: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 160: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 161: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 162: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 163: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 164: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 165: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 166: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 167: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 168: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	87,  // 169: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	90,  // 170: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	87,  // 171: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	87,  // 172: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	103, // 173: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	103, // 174: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	104, // 175: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	105, // 176: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 177: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 178: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 179: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	136, // [136:180] is the sub-list for method output_type
-	92,  // [92:136] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	97,  // 85: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
+	7,   // 86: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
+	98,  // 87: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	76,  // 88: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	82,  // 89: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
+	83,  // 90: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
+	84,  // 91: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
+	88,  // 92: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
+	12,  // 93: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 94: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 95: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 96: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 97: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 98: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 99: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 100: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 101: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	16,  // 102: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 103: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 104: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 105: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 106: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 107: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 108: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	41,  // 109: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 110: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 111: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 112: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 113: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 114: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 115: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 116: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 117: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 118: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 119: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 120: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 121: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 122: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 123: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 124: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	85,  // 125: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	86,  // 126: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	89,  // 127: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	91,  // 128: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	92,  // 129: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	101, // 130: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	101, // 131: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	102, // 132: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	103, // 133: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 134: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 135: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 136: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 137: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 138: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 139: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 140: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 141: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 142: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 143: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 144: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 145: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	53,  // 146: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 147: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 148: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 149: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 150: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 151: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 152: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	36,  // 153: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 154: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 155: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 156: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 157: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 158: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 159: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 160: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 161: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 162: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 163: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 164: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 165: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 166: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 167: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 168: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 169: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	87,  // 170: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	90,  // 171: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	87,  // 172: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	87,  // 173: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	104, // 174: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	104, // 175: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	105, // 176: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	106, // 177: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 178: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 179: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 180: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	137, // [137:181] is the sub-list for method output_type
+	93,  // [93:137] is the sub-list for method input_type
+	93,  // [93:93] is the sub-list for extension type_name
+	93,  // [93:93] is the sub-list for extension extendee
+	0,   // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -8122,7 +8154,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   89,
+			NumMessages:   90,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

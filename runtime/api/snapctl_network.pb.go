@@ -41,6 +41,7 @@ type Channel struct {
 	Sent          *Flow                  `protobuf:"bytes,11,opt,name=sent,proto3" json:"sent,omitempty"`
 	Received      *Flow                  `protobuf:"bytes,12,opt,name=received,proto3" json:"received,omitempty"`
 	Endpoints     []string               `protobuf:"bytes,13,rep,name=endpoints,proto3" json:"endpoints,omitempty"` // of the other host, that this one reaches over it
+	Unmet         string                 `protobuf:"bytes,14,opt,name=unmet,proto3" json:"unmet,omitempty"`         // why it is not of the kind that this host is to have; empty: it is, or may be any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +165,13 @@ func (x *Channel) GetEndpoints() []string {
 		return x.Endpoints
 	}
 	return nil
+}
+
+func (x *Channel) GetUnmet() string {
+	if x != nil {
+		return x.Unmet
+	}
+	return ""
 }
 
 type Flow struct {
@@ -788,7 +796,7 @@ var File_snapctl_network_proto protoreflect.FileDescriptor
 const file_snapctl_network_proto_rawDesc = "" +
 	"\n" +
 	"\x15snapctl_network.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x03\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x03\n" +
 	"\aChannel\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x0e\n" +
@@ -803,7 +811,8 @@ const file_snapctl_network_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12$\n" +
 	"\x04sent\x18\v \x01(\v2\x10.snapctl.v1.FlowR\x04sent\x12,\n" +
 	"\breceived\x18\f \x01(\v2\x10.snapctl.v1.FlowR\breceived\x12\x1c\n" +
-	"\tendpoints\x18\r \x03(\tR\tendpoints\"6\n" +
+	"\tendpoints\x18\r \x03(\tR\tendpoints\x12\x14\n" +
+	"\x05unmet\x18\x0e \x01(\tR\x05unmet\"6\n" +
 	"\x04Flow\x12\x18\n" +
 	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"?\n" +

@@ -116,7 +116,7 @@ func (srv *Server) SetHost(ctx context.Context, req *api.SetHostRequest) (*api.H
 	if req.GetChannel() == "" {
 		return nil, fmt.Errorf("nothing is to be changed: %w", errdefs.ErrInvalidArgument)
 	}
-	h, err := srv.rooms.Hosts.SetChannel(ctx, req.GetChannel())
+	h, err := srv.rooms.Hosts.SetChannel(ctx, req.GetNetwork(), req.GetChannel())
 	return showHost(h), err
 }
 
@@ -148,7 +148,7 @@ func showHost(h *membership.Host) *api.Host {
 	}
 	res := &api.Host{
 		Name: h.Name, Self: h.Self, Port: uint32(h.Port), Version: h.Version, Directory: h.Directory, Key: h.Key, Endpoints: int32(h.Endpoints),
-		Installation: h.Installation, Ca: h.CA, Channel: h.Channel, ChannelKinds: h.ChannelKinds, PrivateNetworks: h.Private,
+		Installation: h.Installation, Ca: h.CA, Channel: h.Channel, NetworkChannels: h.NetworkChannels, ChannelKinds: h.ChannelKinds, ChannelUnmet: h.ChannelUnmet, PrivateNetworks: h.Private,
 		Health: map[membership.Health]api.HostHealth{
 			membership.Up: api.HostHealth_HOST_HEALTH_UP, membership.Silent: api.HostHealth_HOST_HEALTH_SILENT, membership.Removed: api.HostHealth_HOST_HEALTH_REMOVED,
 		}[h.Health],

@@ -65,7 +65,7 @@ func (f *fakeHosts) Invite(_ context.Context, ttl time.Duration) (*membership.In
 
 func (f *fakeHosts) List(context.Context) ([]membership.Host, error) { return f.all, f.fail }
 
-func (f *fakeHosts) SetChannel(_ context.Context, kind string) (*membership.Host, error) {
+func (f *fakeHosts) SetChannel(_ context.Context, _, kind string) (*membership.Host, error) {
 	f.channel = kind
 	return f.first()
 }

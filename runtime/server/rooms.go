@@ -128,7 +128,7 @@ type Hosts interface {
 	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)
 	Join(ctx context.Context, req membership.JoinRequest) (*membership.Host, error)
 	List(ctx context.Context) ([]membership.Host, error)
-	SetChannel(ctx context.Context, kind string) (*membership.Host, error)
+	SetChannel(ctx context.Context, network, kind string) (*membership.Host, error)
 	Remove(ctx context.Context, name string, force bool) error
 	Leave(ctx context.Context, force bool) error
 	// Ways are those to another host, the best first; none if there is no channel to it.

@@ -93,6 +93,27 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", int(k))
 }
 
+// Outer returns how many bytes a channel of a kind adds to a packet at most, if its hosts have IPv4
+// or IPv6 addresses on the underlay. A kind that this release does not know is taken for the largest
+// one that there is.
+func (k Kind) Outer(at netip.Addr) int {
+	bytes := map[Kind][2]int{
+		Direct: {20, 0}, // IPv6 packets go over IPv4 in a tunnel
+		Tunnel: {20, 40},
+		VXLAN:  {50, 70}, // IP, UDP (8), VXLAN (8), Ethernet (14)
+
+		WireGuard: {60, 80}, // IP, UDP (8), header (16), tag (16)
+	}
+	both, ok := bytes[k]
+	if !ok {
+		both = bytes[WireGuard]
+	}
+	if at.Is4() {
+		return both[0]
+	}
+	return both[1]
+}
+
 // ParseKind returns the kind of a name; false if this release knows none.
 func ParseKind(name string) (Kind, bool) {
 	for k, n := range kinds {

@@ -183,6 +183,19 @@ func (p *Peers) Disconnect(ctx context.Context, host string, r message.Disconnec
 	return err
 }
 
+// Introduce tells a host of endpoints that this one has got.
+func (p *Peers) Introduce(ctx context.Context, host string, r message.IntroduceRequest) error {
+	var c message.Checks
+	if c.Introduce(r); c.Err != nil {
+		return c.Err
+	}
+	m := message.ToIntroduce(r)
+	_, err := call(ctx, p, host, func(ctx context.Context, c pb.PeerClient, _ *link) (*pb.IntroduceAnswer, error) {
+		return c.Introduce(ctx, m)
+	})
+	return err
+}
+
 // Counters asks a host for the counters of the channels between both, in a network or, if it is
 // "", in all.
 func (p *Peers) Counters(ctx context.Context, host, network string) ([]message.Counters, error) {

@@ -184,6 +184,23 @@ func TestDeadline(t *testing.T) {
 	qt.Check(t, qt.StringContains(err.Error(), "no answer in time"))
 }
 
+func TestIntroduce(t *testing.T) {
+	ca, w := newAuthority(t), newWorld()
+	s := serve(t, ca, w.handlers(), nil)
+	p, _ := ask(t, ca, nil, s.addr)
+	r := message.IntroduceRequest{Network: "default", Generation: 3}
+	var invalid *message.InvalidError
+	qt.Check(t, qt.ErrorAs(p.Introduce(t.Context(), "b", r), &invalid)) // of nothing
+	for a := netip.MustParseAddr("2001:db8::1"); len(r.Endpoints) < message.MaxIntroduce; a = a.Next() {
+		r.Endpoints = append(r.Endpoints, message.Endpoint{Address: a, Epoch: 1 << 60})
+	}
+	qt.Assert(t, qt.IsNil(p.Introduce(t.Context(), "b", r)))
+	qt.Check(t, qt.Equals(w.count("introduce"), 1))
+	r.Endpoints = append(r.Endpoints, r.Endpoints[0])
+	qt.Check(t, qt.ErrorAs(p.Introduce(t.Context(), "b", r), &invalid))
+	qt.Check(t, qt.Equals(w.count("introduce"), 1))
+}
+
 func TestReconcile(t *testing.T) {
 	ca, w := newAuthority(t), newWorld()
 	s := serve(t, ca, w.handlers(), nil)

@@ -111,6 +111,18 @@ func (s strict) Disconnect(_ context.Context, c message.Caller, r message.Discon
 	return nil
 }
 
+func (s strict) Introduce(_ context.Context, c message.Caller, r message.IntroduceRequest) error {
+	s.from(c)
+	s.name(r.Network)
+	s.check(len(r.Endpoints) > 0 && len(r.Endpoints) <= 1024, "endpoints", len(r.Endpoints))
+	for _, e := range r.Endpoints {
+		s.address(e.Address)
+		s.check(e.Epoch > 0, "epoch", e.Epoch)
+	}
+	s.check(r.Generation > 0, "generation", r.Generation)
+	return nil
+}
+
 func (s strict) Switch(_ context.Context, c message.Caller, r message.SwitchRequest) (message.Channel, error) {
 	s.from(c)
 	s.name(r.Network)
@@ -252,6 +264,13 @@ func FuzzDisconnect(f *testing.F) {
 		_, err := p.Disconnect(ctx, m)
 		return err
 	}, &pb.DisconnectRequest{Call: make([]byte, 16), Network: "default", Routes: []*pb.Route{{Address: []byte{10, 77, 0, 2}, Epoch: 1}}, Generation: 1})
+}
+
+func FuzzIntroduce(f *testing.F) {
+	fuzzUnary(f, func(ctx context.Context, p *peerService, _ *joinService, m *pb.IntroduceRequest) error {
+		_, err := p.Introduce(ctx, m)
+		return err
+	}, &pb.IntroduceRequest{Network: "default", Endpoints: []*pb.Endpoint{{Address: []byte{10, 77, 0, 2}, Epoch: 1}}, Generation: 1})
 }
 
 func FuzzCounters(f *testing.F) {

@@ -47,6 +47,9 @@ type Channels interface {
 	Disconnect(ctx context.Context, from message.Caller, r message.DisconnectRequest) error
 	// Switch lets a channel that is up use another module, or other addresses.
 	Switch(ctx context.Context, from message.Caller, r message.SwitchRequest) (message.Channel, error)
+	// Introduce takes over endpoints that the host that asks has got. Returns a
+	// *[message.RefusedError] if the channel is not up in that generation.
+	Introduce(ctx context.Context, from message.Caller, r message.IntroduceRequest) error
 	// Table returns what this host has in common with the one that asks.
 	Table(ctx context.Context, from message.Caller, network string) (message.Table, error)
 	// Reconcile is given what the host that asks has, keeps what is newer of both, and returns

@@ -207,6 +207,18 @@ func (s *peerService) Disconnect(ctx context.Context, m *pb.DisconnectRequest) (
 	})
 }
 
+func (s *peerService) Introduce(ctx context.Context, m *pb.IntroduceRequest) (*pb.IntroduceAnswer, error) {
+	who, channels, err := s.channels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := message.FromIntroduce(m)
+	if err != nil {
+		return nil, err
+	}
+	return new(pb.IntroduceAnswer), channels.Introduce(ctx, who, r)
+}
+
 func (s *peerService) Counters(ctx context.Context, m *pb.CountersRequest) (*pb.CountersAnswer, error) {
 	who, channels, err := s.channels(ctx)
 	if err != nil {

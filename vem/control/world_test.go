@@ -275,6 +275,10 @@ func (w *world) Disconnect(ctx context.Context, from message.Caller, _ message.D
 	return w.do(ctx, "disconnect", from)
 }
 
+func (w *world) Introduce(ctx context.Context, from message.Caller, _ message.IntroduceRequest) error {
+	return w.do(ctx, "introduce", from)
+}
+
 func (w *world) Switch(ctx context.Context, from message.Caller, r message.SwitchRequest) (message.Channel, error) {
 	return channelFor(r.Offers[0], r.Generation), w.do(ctx, "switch", from)
 }

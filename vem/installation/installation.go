@@ -219,7 +219,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	only, err := i.onlyChannel(ctx)
+	given, err := i.choice().Given(ctx, i.opt.Log)
 	if err != nil {
 		p.peers.Close()
 		return err
@@ -231,7 +231,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.mesh = mesh.New(mesh.Options{
-		WireGuard: encrypted, Self: self.Host, Only: only, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: p.run, Log: i.opt.Log,
+		WireGuard: encrypted, Self: self.Host, Given: given, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: p.run, Log: i.opt.Log,
 		Probe: probe.Options{Port: i.placeNow().Port + mesh.ProbePort, Interval: i.opt.ProbeInterval},
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})

@@ -57,7 +57,7 @@ func (p *part) channels(all []peering.Status) (list []overview.Channel) {
 			Local: c.Local.Addr(), Remote: c.Remote.Addr(), MTU: c.MTU, Since: s.Since,
 			Sent:     overview.Flow{Packets: t.Sent.Packets, Bytes: t.Sent.Bytes},
 			Received: overview.Flow{Packets: t.Received.Packets, Bytes: t.Received.Bytes},
-			Last:     t.Last(), Endpoints: s.Routes,
+			Last:     t.Last(), Endpoints: s.Routes, Unmet: s.Unmet,
 		})
 	}
 	return list

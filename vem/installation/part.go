@@ -62,6 +62,15 @@ func (p *part) Owner(ctx context.Context, network string, a netip.Addr) (peering
 	return r.Owner(ctx, network, a)
 }
 
+// Known implements [peering.Owners].
+func (p *part) Known(network string, a netip.Addr) (peering.Owner, bool) {
+	if c := p.cache.Load(); c != nil {
+		e, ok := c.Known(network, a)
+		return peering.Owner{Host: e.Owner, Epoch: e.Epoch}, ok
+	}
+	return peering.Owner{}, false
+}
+
 // Resolve implements [control.Owners].
 func (p *part) Resolve(ctx context.Context, _ message.Caller, network string, a netip.Addr) (message.Owner, error) {
 	o, err := p.Owner(ctx, network, a)

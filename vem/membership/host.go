@@ -26,9 +26,17 @@ type Host struct {
 	JoinedAt     time.Time
 	Certificate  time.Time // when the certificate of this host ends; zero for another host
 	Installation string
-	Channel      string   // the kind that all channels of this host are to have, or auto; empty for another host
-	ChannelKinds []string // the kinds that this host can make, the best first; none for another host
-	Private      []string // of this host: networks that it does not share
+
+	Channels // empty for another host
+}
+
+// Channels are what carries packets from this host to others.
+type Channels struct {
+	Channel         string            // the kind that all are to have, or auto
+	NetworkChannels map[string]string // likewise, for networks whose are to be of another kind
+	ChannelKinds    []string          // the kinds that this host can make, the best first
+	ChannelUnmet    []string          // why channels that are up are not of the kind Channel
+	Private         []string          // networks that are not shared
 }
 
 // Health says what is known of a host.

@@ -93,7 +93,7 @@ func (m *Mesh) judgeNow(ctx context.Context, host string, v *verdict) (moved boo
 		return false, nil
 	}
 	for i := range ways {
-		if m.narrow(ways[i]) {
+		if m.narrowForAny(host, ways[i]) {
 			ways[i].State = probe.Down
 		}
 	}

@@ -13,7 +13,9 @@ import (
 
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/underlay"
+	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/pause"
+	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
 )
 
@@ -193,6 +195,41 @@ func TestSizesOfUnderlays(t *testing.T) {
 	w.echo(c, "over the large one")
 }
 
+// An underlay that has room for channels of one kind, and not of another one, which takes the next.
+func TestSizesOfKinds(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorldOf(t, [2]int{1320, 1500})
+	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(t.Context(), "", channel.VXLAN)))
+	_, _, c := w.connected()
+	w.is(channel.VXLAN)
+	w.until("the sizes are found", func() bool { return w.alpha.way(0).MTU == 1320 && w.alpha.way(1).MTU == 1500 })
+	qt.Check(t, qt.IsTrue(w.on(1)))
+	w.echo(c, "over the large one")
+	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(t.Context(), "", channel.Tunnel)))
+	w.until("the better way is taken, which has room for this kind", func() bool { return w.on(0) })
+	w.is(channel.Tunnel)
+	w.echo(c, "over the small one")
+}
+
+// The least size of a way is what IPv6 needs inside, and the headers of the kind of channel.
+func TestLeast(t *testing.T) {
+	four := peering.Way{Local: netip.MustParseAddr("192.0.2.1"), Remote: netip.MustParseAddr("192.0.2.2")}
+	six := peering.Way{Local: netip.MustParseAddr("2001:db8::1"), Remote: netip.MustParseAddr("2001:db8::2")}
+	const newer channel.Kind = 99 // whatever it is
+	for k, want := range map[channel.Kind][2]int{
+		channel.Direct: {1300, 1280}, channel.Tunnel: {1300, 1320}, channel.VXLAN: {1330, 1350}, newer: {1340, 1360},
+	} {
+		qt.Check(t, qt.Equals(least(k, four), want[0]), qt.Commentf("%s", k))
+		qt.Check(t, qt.Equals(least(k, six), want[1]), qt.Commentf("%s", k))
+		at := probe.Way{Pair: probe.Pair{Local: four.Local, Remote: netip.AddrPortFrom(four.Remote, 7078)}, MTU: want[0]}
+		qt.Check(t, qt.IsFalse(narrow(k, at)))
+		at.MTU--
+		qt.Check(t, qt.IsTrue(narrow(k, at)))
+		at.MTU = 0 // not known
+		qt.Check(t, qt.IsFalse(narrow(k, at)))
+	}
+}
+
 // Nothing is probed without a channel, and what was known of a way is remembered.
 func TestNoChannelNoProbes(t *testing.T) {
 	testenv.Need(t, testenv.Root)
@@ -205,7 +242,7 @@ func TestNoChannelNoProbes(t *testing.T) {
 		qt.Assert(t, qt.IsNil(p.Peering().Remove(t.Context(), "default")))
 	}
 	w.until("nothing is probed", func() bool { return len(w.alpha.Ways("beta"))+len(w.beta.Ways("alpha")) == 0 })
-	qt.Check(t, qt.IsFalse(w.alpha.works("beta", wayOf(probe.Way{Pair: probe.Pair{
+	qt.Check(t, qt.IsFalse(w.alpha.works("beta", channel.Direct, wayOf(probe.Way{Pair: probe.Pair{
 		Local: w.alpha.ports[0].Addr4(), Remote: netip.AddrPortFrom(w.beta.ports[0].Addr4(), 7077+ProbePort),
 	}}))))
 	qt.Assert(t, qt.IsNil(w.alpha.RemoveHost(t.Context(), "beta")))

@@ -26,8 +26,9 @@ type Options struct {
 	Peers  peering.Peers
 	Owners peering.Owners
 	Locals peering.Locals
-	// Only is the kind of which all channels are; zero: the best one that both hosts make.
-	Only channel.Kind
+	// Given are the kinds that this host was told to have, by network, see [Mesh.SetGiven]: that of
+	// "" for all others; zero: any.
+	Given map[string]channel.Kind
 	// Idle is how long nothing has to come over a channel before it is taken down; 0: 5 minutes.
 	Idle time.Duration
 	// Queues keeps what waits for a way while no daemon runs; nil: nothing waits then.
@@ -83,7 +84,7 @@ type Mesh struct {
 	hosts    map[string][]Remote // the others' addresses on the underlay, the best first
 	judged   map[string]*verdict // by host
 	networks map[string]*Network
-	only     channel.Kind // see Options
+	given    map[string]channel.Kind // see Options
 }
 
 // New returns a mesh without networks, underlay and other hosts.
@@ -91,7 +92,7 @@ func New(opt Options) *Mesh {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{opt: opt, hosts: make(map[string][]Remote), judged: make(map[string]*verdict), networks: make(map[string]*Network), only: opt.Only}
+	m := &Mesh{opt: opt, hosts: make(map[string][]Remote), judged: make(map[string]*verdict), networks: make(map[string]*Network), given: maps.Clone(opt.Given)}
 	opt.Probe.Changed, opt.Probe.Log = m.judge, opt.Log
 	m.prober = probe.New(opt.Probe)
 	m.peering = peering.New(peering.Options{
@@ -227,13 +228,23 @@ func (m *Mesh) onLink(local, remote netip.Addr) bool {
 	return slices.ContainsFunc(m.underlay, func(u Underlay) bool { return u.Prefix.Addr() == local && u.Prefix.Contains(remote) })
 }
 
-// offers are how another host can reach this one.
-func (m *Mesh) offers(host string) (list []message.Offer) {
-	kinds := m.kinds()
+// offers are how another host can reach a network of this one: not at all if this one was told to have a kind
+// that this release does not know, since others may be what was to be avoided.
+func (m *Mesh) offers(network, host string) (list []message.Offer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, kind := range kinds {
-		o := message.Offer{Module: kind.String(), MTU: fabric.DefaultMTU}
+	given, ok := m.given[network]
+	if !ok {
+		given = m.given[""]
+	}
+	if given != 0 && !slices.Contains(preferred, given) {
+		return nil
+	}
+	for _, kind := range preferred {
+		if given == channel.WireGuard && kind != given {
+			continue // nothing is to be sent there that others can read
+		}
+		o := message.Offer{Module: kind.String(), MTU: fabric.DefaultMTU, Given: kind == given}
 		for _, u := range m.underlay {
 			linked := slices.ContainsFunc(m.hosts[host], func(r Remote) bool { return u.Prefix.Contains(r.Addr.Addr()) })
 			if linked || kind != channel.Direct {

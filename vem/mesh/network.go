@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/fabric"
@@ -119,6 +120,18 @@ func (n *Network) forget(list []netip.Addr) {
 func (n *Network) Here(a netip.Addr) {
 	n.forget([]netip.Addr{a})
 	n.m.peering.Here(n.name, a)
+}
+
+// toldTimeout bounds how long an app that begins waits for other hosts.
+const toldTimeout = time.Second
+
+// Told waits until other hosts let in what the endpoints send that Here was called for, also over
+// channels without an outer header: for a second at most. What an endpoint sends earlier may be
+// lost, as on any network.
+func (n *Network) Told(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, toldTimeout)
+	defer cancel()
+	n.m.peering.Told(ctx, n.name)
 }
 
 // Left tells that an endpoint is not on this host any more.

@@ -18,17 +18,22 @@ import (
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
 )
 
-// preferred are all kinds of channels, the best first. Of the last one there are channels only if
-// one of the two hosts is to have no others.
+// preferred are all kinds of channels, the best first. Of the last one there are channels if one of
+// the two hosts was told to have it, and where no other one comes up.
 var preferred = []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN, channel.WireGuard}
 
-// SetOnly has all channels of this host be of one kind, or of the best one that both hosts make if
-// it is zero. Channels that are up change under traffic. What it returns an error for is left as
-// it is: a channel to a host that does not make such channels, or is to have others only, is
-// refused when it is asked for the next time.
-func (m *Mesh) SetOnly(ctx context.Context, only channel.Kind) error {
+// SetGiven has all channels of this host be of one kind, or of the best one that both hosts make if
+// it is zero; or those of a network, which are as all others if it is zero. Channels that are up change under traffic. Where the other host does not make the
+// kind, or was told to have one that counts for more (see package peering), another one is taken,
+// and the log says so. What it returns an error for is left as it is for now.
+func (m *Mesh) SetGiven(ctx context.Context, network string, given channel.Kind) error {
 	m.mu.Lock()
-	m.only = only
+	if m.given == nil {
+		m.given = make(map[string]channel.Kind)
+	}
+	if m.given[network] = given; network != "" && given == 0 {
+		delete(m.given, network)
+	}
 	hosts := slices.Collect(maps.Keys(m.hosts))
 	m.mu.Unlock()
 	var errs []error
@@ -42,24 +47,8 @@ func (m *Mesh) SetOnly(ctx context.Context, only channel.Kind) error {
 
 // Met has channels to a host that is there again be as they should, by kind.
 func (m *Mesh) Met(ctx context.Context, host string) error {
-	m.mu.Lock()
-	only := m.only
-	m.mu.Unlock()
 	err := m.peering.Met(ctx, host)
-	if only == 0 {
-		return err
-	}
 	return errors.Join(err, m.peering.Reoffer(ctx, host))
-}
-
-// kinds are those that this host wants to have.
-func (m *Mesh) kinds() []channel.Kind {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.only != 0 {
-		return []channel.Kind{m.only}
-	}
-	return preferred
 }
 
 // Kinds are the kinds of channels that all networks of this host make, the best first.
@@ -75,7 +64,7 @@ func (m *Mesh) Kinds() []channel.Kind {
 // nil if that does, or no channel is encrypted nor to be.
 func (m *Mesh) Unencrypted(ctx context.Context) error {
 	m.mu.Lock()
-	used := m.only == channel.WireGuard
+	used := slices.Contains(slices.Collect(maps.Values(m.given)), channel.WireGuard)
 	m.mu.Unlock()
 	all, _ := m.peering.Channels(ctx) // what fails there is told elsewhere
 	for _, c := range all {
@@ -96,7 +85,7 @@ func (n *Network) makes(kind string) bool {
 
 // offers are how another host can reach this network here.
 func (n *Network) offers(host string) []message.Offer {
-	return slices.DeleteFunc(n.m.offers(host), func(o message.Offer) bool { return !n.makes(o.Module) })
+	return slices.DeleteFunc(n.m.offers(n.name, host), func(o message.Offer) bool { return !n.makes(o.Module) })
 }
 
 // openModules opens what makes channels of the network on this host.

@@ -106,7 +106,7 @@ func TestKindChanges(t *testing.T) {
 	for _, kind := range []channel.Kind{channel.VXLAN, channel.Tunnel, channel.VXLAN, channel.WireGuard} {
 		for _, p := range []*place{w.alpha, w.beta} {
 			for _, only := range []channel.Kind{kind, 0} {
-				qt.Assert(t, qt.IsNil(p.SetOnly(t.Context(), only)))
+				qt.Assert(t, qt.IsNil(p.SetGiven(t.Context(), "", only)))
 				if only == 0 {
 					only = channel.Direct
 				}
@@ -129,7 +129,7 @@ func TestKindChangeIsCut(t *testing.T) {
 	l := w.load(a, b.ep.Addr4, 0)
 	for _, p := range []*place{w.alpha, w.beta} {
 		o := w.other(p)
-		// What SetOnly begins with: the other host is asked, and nobody gets the answer.
+		// What SetGiven begins with: the other host is asked, and nobody gets the answer.
 		_, err := o.Peering().Switch(t.Context(), message.Caller{Host: p.h.Name()}, message.SwitchRequest{
 			Network: "default", Generation: 100, Offers: p.offersOf("vxlan", o),
 		})
@@ -139,15 +139,15 @@ func TestKindChangeIsCut(t *testing.T) {
 		w.moved(l, 1<<18)
 		o.open()
 		w.moved(l, 1<<18)
-		qt.Assert(t, qt.IsNil(p.SetOnly(t.Context(), channel.VXLAN)))
+		qt.Assert(t, qt.IsNil(p.SetGiven(t.Context(), "", channel.VXLAN)))
 		w.is(channel.VXLAN)
 		w.moved(l, 1<<18)
 		p.leave()
 		p.open()
 		w.moved(l, 1<<18)
-		qt.Assert(t, qt.IsNil(p.SetOnly(t.Context(), channel.Direct)))
+		qt.Assert(t, qt.IsNil(p.SetGiven(t.Context(), "", channel.Direct)))
 		w.is(channel.Direct)
-		qt.Assert(t, qt.IsNil(p.SetOnly(t.Context(), 0)))
+		qt.Assert(t, qt.IsNil(p.SetGiven(t.Context(), "", 0)))
 		w.moved(l, 1<<18)
 	}
 	w.stop(l)
@@ -183,12 +183,18 @@ func TestWithoutBPF(t *testing.T) {
 			w.stop(l)
 		}
 		w.is(channel.VXLAN)
-		qt.Check(t, qt.ErrorMatches(w.alpha.SetOnly(t.Context(), channel.Tunnel), "change the channels to host beta: .*(no module.*in common|no channels of the kind).*"))
+		qt.Check(t, qt.IsNil(w.alpha.SetGiven(t.Context(), "", channel.Tunnel)))
 		w.is(channel.VXLAN) // as it was
+		if len(plain) == 1 {
+			qt.Check(t, qt.DeepEquals(w.alpha.Peering().Unmet(), []string{
+				"network default: this host is to have tunnel, which host beta does not make, or not between these networks",
+			}))
+		}
 	}
 }
 
-// Two hosts that are to have different kinds keep the channel that they have, and say so.
+// Two hosts that are told different kinds have that which counts for more, also after it was down;
+// the other one says so.
 func TestKindsDiffer(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	w := newWorld(t)
@@ -197,12 +203,50 @@ func TestKindsDiffer(t *testing.T) {
 	c, err := a.dial(b.ep.Addr4)
 	qt.Assert(t, qt.IsNil(err))
 	defer c.Close()
-	qt.Assert(t, qt.IsNil(w.beta.SetOnly(t.Context(), channel.Direct)))
-	qt.Check(t, qt.IsNotNil(w.alpha.SetOnly(t.Context(), channel.VXLAN)))
-	w.echo(c, "hello")
-	w.is(channel.Direct)
-	qt.Assert(t, qt.IsNil(w.beta.SetOnly(t.Context(), 0)))
-	qt.Assert(t, qt.IsNil(w.alpha.SetOnly(t.Context(), channel.VXLAN)))
-	w.is(channel.VXLAN)
-	w.echo(c, "hello")
+	for _, x := range []struct {
+		alpha, beta, want channel.Kind
+		unmet             int // hosts
+	}{
+		{channel.VXLAN, channel.Direct, channel.VXLAN, 1},
+		{channel.Direct, channel.Tunnel, channel.Tunnel, 1},
+		{channel.Direct, 0, channel.Direct, 0},
+		{channel.Tunnel, channel.VXLAN, channel.VXLAN, 1},
+		{0, 0, channel.Direct, 0},
+	} {
+		qt.Assert(t, qt.IsNil(w.alpha.SetGiven(t.Context(), "", x.alpha)))
+		qt.Assert(t, qt.IsNil(w.beta.SetGiven(t.Context(), "", x.beta)))
+		w.is(x.want)
+		w.echo(c, "hello")
+		_, err := w.alpha.Peering().TakeDown(t.Context(), "", "")
+		qt.Assert(t, qt.IsNil(err))
+		w.echo(c, "again")
+		w.is(x.want)
+		qt.Check(t, qt.HasLen(append(w.alpha.Peering().Unmet(), w.beta.Peering().Unmet()...), x.unmet))
+	}
+}
+
+// A network is told another kind than all others, until it is as they are.
+func TestKindOfNetwork(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b := w.alpha.attach(2), w.beta.attach(66)
+	b.serve()
+	c, err := a.dial(b.ep.Addr4)
+	qt.Assert(t, qt.IsNil(err))
+	defer c.Close()
+	for _, x := range []struct {
+		network    string
+		kind, want channel.Kind
+	}{
+		{"other", channel.VXLAN, channel.Direct},
+		{"default", channel.Tunnel, channel.Tunnel},
+		{"", channel.VXLAN, channel.Tunnel},
+		{"default", 0, channel.VXLAN},
+		{"default", channel.Direct, channel.Direct},
+		{"", 0, channel.Direct},
+	} {
+		qt.Assert(t, qt.IsNil(w.alpha.SetGiven(t.Context(), x.network, x.kind)))
+		w.is(x.want)
+		w.echo(c, "hello")
+	}
 }

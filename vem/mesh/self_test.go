@@ -99,7 +99,7 @@ func TestHostItselfByRoutes(t *testing.T) {
 		open = append(open, c)
 	}
 	for _, kind := range []channel.Kind{channel.VXLAN, channel.WireGuard, channel.Direct} {
-		qt.Assert(t, qt.IsNil(w.alpha.SetOnly(t.Context(), kind)))
+		qt.Assert(t, qt.IsNil(w.alpha.SetGiven(t.Context(), "", kind)))
 		w.is(kind)
 		for _, c := range open {
 			w.echo(c, kind.String())

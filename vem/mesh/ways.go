@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
 )
@@ -125,41 +126,41 @@ func (m *Mesh) known(host string) []probe.Way {
 	return list
 }
 
-// works tells whether packets get to a host by a way, as far as is known: if none of all ways seems
-// to work, such as while the other host's daemon does not run, each may.
-func (m *Mesh) works(host string, w peering.Way) bool {
-	if u, ok := m.at(w.Local); ok && u.MTU < m.least(w) {
+// works tells whether packets of a kind of channel get to a host by a way, as far as is known: if
+// none of all ways seems to work, such as while the other host's daemon does not run, each may.
+func (m *Mesh) works(host string, k channel.Kind, w peering.Way) bool {
+	if u, ok := m.at(w.Local); ok && u.MTU < least(k, w) {
 		return false
 	}
 	list := m.known(host)
-	good := func(w probe.Way) bool { return (w.State == probe.Up || w.State == probe.Lossy) && !m.narrow(w) }
+	good := func(w probe.Way) bool { return (w.State == probe.Up || w.State == probe.Lossy) && !narrow(k, w) }
 	i := slices.IndexFunc(list, func(one probe.Way) bool { return wayOf(one) == w })
 	return i < 0 || list[i].State == probe.Unknown || good(list[i]) || !slices.ContainsFunc(list, good)
 }
 
-// mtu is how large packets get to a host by a way; 0: that is not known. It is never less than a
-// channel needs: by a way that has no room for that a channel goes only if there is no other.
-func (m *Mesh) mtu(host string, w peering.Way) int {
+// mtu is how large packets of a kind get to a host by a way; 0: that is not known. It is never less
+// than a channel needs: by a way that has no room for that a channel goes only if there is no
+// other.
+func (m *Mesh) mtu(host string, k channel.Kind, w peering.Way) int {
 	for _, one := range m.known(host) {
 		if wayOf(one) == w && one.MTU > 0 {
-			return max(one.MTU, m.least(w))
+			return max(one.MTU, least(k, w))
 		}
 	}
 	return 0
 }
 
-// narrow tells whether a way is known to have no room for a channel.
-func (m *Mesh) narrow(w probe.Way) bool { return w.MTU > 0 && w.MTU < m.least(wayOf(w)) }
+// narrow tells whether a way is known to have no room for a channel of a kind.
+func narrow(k channel.Kind, w probe.Way) bool { return w.MTU > 0 && w.MTU < least(k, wayOf(w)) }
 
-// least is how large packets are that a way has to carry: every network has IPv6, which needs 1280
-// bytes (RFC 8200, 5), and a channel puts a header before them, but for direct ones over IPv6.
-func (m *Mesh) least(w peering.Way) int {
-	const inside, header4, header6 = 1280, 20, 40
-	switch {
-	case w.Local.Is4():
-		return inside + header4
-	case m.onLink(w.Local, w.Remote):
-		return inside
-	}
-	return inside + header6
+// narrowForAny tells whether a way is known to have no room for one of the channels to a host.
+func (m *Mesh) narrowForAny(host string, w probe.Way) bool {
+	return slices.ContainsFunc(m.peering.Kinds(host), func(k channel.Kind) bool { return narrow(k, w) })
+}
+
+// least is how large packets are that a way has to carry for a channel of a kind: every network
+// has IPv6, which needs 1280 bytes (RFC 8200, 5), and the channel puts headers before them.
+func least(k channel.Kind, w peering.Way) int {
+	const inside = 1280
+	return inside + k.Outer(w.Local)
 }

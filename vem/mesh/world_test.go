@@ -230,60 +230,20 @@ func (w *world) Owner(_ context.Context, _ string, a netip.Addr) (peering.Owner,
 	return o, nil
 }
 
+// Known implements [peering.Owners].
+func (w *world) Known(_ string, a netip.Addr) (peering.Owner, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, ok := w.owner[a]
+	return o, ok
+}
+
 // Epoch implements [peering.Locals].
 func (p *place) Epoch(_ string, a netip.Addr) (uint64, bool) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	o, ok := p.w.owner[a]
 	return o.Epoch, ok && o.Host == p.h.Name()
-}
-
-// called counts a call, and returns the host that is called.
-func (p *place) called() (*place, message.Caller) {
-	p.w.mu.Lock()
-	defer p.w.mu.Unlock()
-	p.w.calls++
-	return p.w.other(p), message.Caller{Host: p.h.Name()}
-}
-
-// Connect implements [peering.Peers].
-func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest) (message.Channel, error) {
-	o, from := p.called()
-	c, err := o.Peering().Connect(ctx, from, r)
-	c.Local, c.Remote = c.Remote, c.Local
-	return c, err
-}
-
-// Switch implements [peering.Peers].
-func (p *place) Switch(ctx context.Context, _ string, r message.SwitchRequest) (message.Channel, error) {
-	o, from := p.called()
-	r.Local, r.Remote = r.Remote, r.Local
-	c, err := o.Peering().Switch(ctx, from, r)
-	c.Local, c.Remote = c.Remote, c.Local
-	return c, err
-}
-
-// Disconnect implements [peering.Peers].
-func (p *place) Disconnect(ctx context.Context, _ string, r message.DisconnectRequest) error {
-	o, from := p.called()
-	return o.Peering().Disconnect(ctx, from, r)
-}
-
-// Reconcile implements [peering.Peers].
-func (p *place) Reconcile(ctx context.Context, _ string, ours message.Table) (message.Table, bool, error) {
-	o, from := p.called()
-	t, err := o.Peering().Reconcile(ctx, from, flipped(ours))
-	return flipped(t), false, err
-}
-
-// flipped is a table as the other host sees its channel.
-func flipped(t message.Table) message.Table {
-	if t.Channel != nil {
-		c := *t.Channel
-		c.Local, c.Remote = c.Remote, c.Local
-		t.Channel = &c
-	}
-	return t
 }
 
 // All implements [peering.Locals].
@@ -341,6 +301,7 @@ func (p *place) attach(n byte) app {
 	for _, a := range []netip.Addr{ep.Addr4, ep.Addr6} {
 		p.net.Here(a)
 	}
+	p.net.Told(t.Context())
 	return app{ns, p, ep}
 }
 

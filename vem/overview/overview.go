@@ -30,6 +30,7 @@ type Channel struct {
 	Sent, Received Flow
 	Last           time.Time    // of the last packet, either way; zero: there was none
 	Endpoints      []netip.Addr // of the other host, that this one reaches over it
+	Unmet          string       // why it is not of the kind that this host is to have; empty: it is, or may be any
 }
 
 // Flow is what went one way, counted from when the kernel got the channel.

@@ -40,7 +40,10 @@ func (p *Peering) Watch(ctx context.Context) {
 // sweep takes down what has been idle at a moment.
 func (n *Network) sweep(ctx context.Context, now time.Time) error {
 	for _, l := range n.strange() {
-		n.introduceSoon(l)
+		n.introduceAll(l)
+	}
+	for _, l := range n.recovered() {
+		n.soon("have a channel of the best kind again", l, func(ctx context.Context) error { return n.reoffer(ctx, l) })
 	}
 	errs := []error{n.leaveAll(ctx)}
 	for _, m := range n.modules {
@@ -113,20 +116,24 @@ func (n *Network) left(a netip.Addr) {
 		n.mu.Lock()
 		epoch, ok := l.ours[a]
 		delete(l.ours, a)
-		generation := l.version.generation
 		n.mu.Unlock()
-		if !ok {
-			continue
+		if ok {
+			n.tellGone(l, a, epoch)
 		}
-		n.p.opt.Run(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
-			defer cancel()
-			err := n.p.opt.Peers.Disconnect(ctx, l.host, message.DisconnectRequest{
-				Network: n.name, Routes: []message.Route{{Address: a, Owner: n.p.opt.Self, Epoch: epoch}}, Generation: generation,
-			})
-			if err != nil { // its packets come here, and the slow path says that nobody has the address
-				n.p.opt.Log.InfoContext(ctx, "a host was not told that an endpoint is gone", slog.String("host", l.host), slog.String("endpoint", a.String()), slog.Any("error", err))
-			}
-		})
 	}
+}
+
+// tellGone tells the other host of a link that this host does not have an endpoint any more.
+func (n *Network) tellGone(l *link, a netip.Addr, epoch uint64) {
+	_, seen, _ := n.now(l)
+	n.p.opt.Run(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
+		defer cancel()
+		err := n.p.opt.Peers.Disconnect(ctx, l.host, message.DisconnectRequest{
+			Network: n.name, Routes: []message.Route{{Address: a, Owner: n.p.opt.Self, Epoch: epoch}}, Generation: seen.generation,
+		})
+		if err != nil { // its packets come here, and the slow path says that nobody has the address
+			n.p.opt.Log.InfoContext(ctx, "a host was not told that an endpoint is gone", slog.String("host", l.host), slog.String("endpoint", a.String()), slog.Any("error", err))
+		}
+	})
 }

@@ -22,9 +22,10 @@ type link struct {
 	ours    map[netip.Addr]uint64 // endpoints of this host that the other one reaches -> epoch
 	traffic traffic
 	change  change
-	// introduced tells that the other host was told of all endpoints of this one, telling that this
-	// is under way, and again that it is to be done once more then.
-	introduced, telling, again bool
+	told    told
+
+	failed map[string]time.Time // when a kind did not come up, by its name
+	said   string               // of the kind that this host was told to have, see unmet
 
 	last  message.Channel // as it was when it was up last, for people
 	since time.Time       // when it came up, or went down; zero: before this process

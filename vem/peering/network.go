@@ -23,8 +23,8 @@ type Network struct {
 	onLink  func(local, remote netip.Addr) bool
 	sources func(host string) []netip.Addr
 	gone    func([]netip.Addr)
-	works   func(host string, w Way) bool
-	mtu     func(host string, w Way) int
+	works   func(host string, k channel.Kind, w Way) bool
+	mtu     func(host string, k channel.Kind, w Way) int
 	compare func(host string, a, b Way) int
 	modules []channel.Module
 	kinds   map[string]carrier // what makes channels of a kind, by the kind's name
@@ -82,17 +82,14 @@ func (n *Network) up(ctx context.Context, l *link, c message.Channel, v version)
 	case !v.newer(seen):
 		return errOutdated
 	}
-	if err := n.set(ctx, l, c); err != nil {
-		return err
-	}
-	m := n.kinds[c.Module]
-	n.start(ctx, l, m.Module, v)
-	if old := n.kinds[was.Module]; isUp && old.Module != m.Module {
-		if err := n.begin(ctx, l, old, m, v); err != nil {
-			return err
+	if err := n.establish(ctx, l, c, v, was, isUp); err != nil {
+		if ctx.Err() == nil && !errors.Is(err, channel.ErrUnderlay) { // the latter is for the moment
+			n.fail(ctx, l, c.Module, err)
 		}
+		return &kindError{c.Module, err}
 	}
 	defer n.changed(l.host)
+	defer n.tellUnmet(ctx, l)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !isUp {
@@ -101,6 +98,32 @@ func (n *Network) up(ctx context.Context, l *link, c message.Channel, v version)
 	l.channel, l.version, l.last = &c, v, c
 	return nil
 }
+
+// establish makes the channel of a link in the kernel, in place of the one that there was if it was up.
+// If that fails the old one is as it was. The caller has the link's turn.
+func (n *Network) establish(ctx context.Context, l *link, c message.Channel, v version, was message.Channel, isUp bool) error {
+	if err := n.set(ctx, l, c); err != nil {
+		return err
+	}
+	m, old := n.kinds[c.Module], n.kinds[was.Module]
+	n.start(ctx, l, m.Module, v)
+	if !isUp || old.Module == m.Module {
+		return nil
+	}
+	if err := n.begin(ctx, l, old, m, v); err != nil {
+		return errors.Join(err, m.RemoveHost(context.WithoutCancel(ctx), l.host))
+	}
+	return nil
+}
+
+// kindError is that a channel did not come up by a kind: by another one it may.
+type kindError struct {
+	kind string
+	err  error
+}
+
+func (e *kindError) Error() string { return e.err.Error() }
+func (e *kindError) Unwrap() error { return e.err }
 
 // down takes a channel down, unless the link has seen a newer change: no packet leaves by it. The
 // module goes on to take packets from the other host, which may not know of it yet, and has been
@@ -126,7 +149,8 @@ func (n *Network) down(ctx context.Context, l *link, v version) error {
 	l.channel, l.version = nil, v
 	clear(l.routes)
 	clear(l.ours)
-	l.introduced = false
+	l.told.all = false
+	l.told.ups++
 	l.traffic = traffic{}
 	return nil
 }
@@ -154,34 +178,49 @@ func (n *Network) forget(ctx context.Context, host string) error {
 	return nil
 }
 
-// setRoute leads packets for an endpoint of the other host into the channel, which is up. Two
-// hosts can't both have it: a route to another one is replaced. The caller has the link's turn.
+// setRoute leads packets for an endpoint of the other host into the channel, which is up. The
+// caller has the link's turn.
 func (n *Network) setRoute(ctx context.Context, l *link, a netip.Addr, r route) error {
+	return n.setRoutes(ctx, l, map[netip.Addr]route{a: r})
+}
+
+// setRoutes does so for several, by one change of the kernel's. Two hosts can't both have an
+// endpoint: a route to another one is replaced. The caller has the link's turn.
+func (n *Network) setRoutes(ctx context.Context, l *link, all map[netip.Addr]route) error {
 	c, _, isUp := n.now(l)
 	if !isUp {
 		return errOutdated
 	}
+	var list []channel.Route
+	for a, r := range all {
+		list = append(list, channel.Route{Addr: a, Host: l.host, State: r.state})
+	}
 	m := n.kinds[c.Module].Module
-	if err := m.SetRoutes(ctx, []channel.Route{{Addr: a, Host: l.host, State: r.state}}); err != nil {
+	if err := m.SetRoutes(ctx, list); err != nil {
 		return err
 	}
-	if n.note(l, a, r) {
-		return n.onlyBy(ctx, m, a)
+	if elsewhere := n.note(l, all); len(elsewhere) > 0 {
+		return n.onlyBy(ctx, m, elsewhere)
 	}
 	return nil
 }
 
-// note notes a route, and tells whether there was one to another host.
-func (n *Network) note(l *link, a netip.Addr, r route) (elsewhere bool) {
+// note notes routes, and returns those of which there were some to another host.
+func (n *Network) note(l *link, all map[netip.Addr]route) (elsewhere []netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, other := range n.links {
-		if _, ok := other.routes[a]; ok && other != l {
-			delete(other.routes, a)
-			elsewhere = true
+		if other == l || len(other.routes) == 0 {
+			continue
+		}
+		for a := range all {
+			if _, ok := other.routes[a]; ok {
+				delete(other.routes, a)
+				elsewhere = append(elsewhere, a)
+			}
 		}
 	}
-	l.routes[a] = r
+	maps.Copy(l.routes, all)
 	return elsewhere
 }
 

@@ -33,6 +33,7 @@ type Peers interface {
 	Connect(ctx context.Context, host string, r message.ConnectRequest) (message.Channel, error)
 	Disconnect(ctx context.Context, host string, r message.DisconnectRequest) error
 	Switch(ctx context.Context, host string, r message.SwitchRequest) (message.Channel, error)
+	Introduce(ctx context.Context, host string, r message.IntroduceRequest) error
 	Reconcile(ctx context.Context, host string, ours message.Table) (merged message.Table, equal bool, err error)
 }
 
@@ -47,6 +48,8 @@ type Owners interface {
 	// Owner returns who has an endpoint, or an error wrapping [slowpath.ErrNobody] if it is sure
 	// that nobody has. Any other error is for the moment.
 	Owner(ctx context.Context, network string, a netip.Addr) (Owner, error)
+	// Known returns who has an endpoint, as far as that is known without asking anybody.
+	Known(network string, a netip.Addr) (Owner, bool)
 }
 
 // Locals are the endpoints of this host.

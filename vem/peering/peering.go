@@ -38,17 +38,19 @@ type Join struct {
 	Name    string
 	Modules []channel.Module // they stay the caller's
 	// Offers are how this host can be reached by channels from another host: one for each kind of
-	// channel that can lead there, the best first.
+	// channel that can lead there.
 	Offers func(host string) []message.Offer
 	// OnLink tells whether another host's address is on the link that one of this host's is on.
 	OnLink func(local, remote netip.Addr) bool
 	// Gone is told of endpoints of other hosts to which no way leads any more: what the slow path
 	// knows of them is not right any more, see [slowpath.Path.Forget]. It must return at once.
 	Gone func([]netip.Addr)
-	// Works tells whether packets get to a host by a way, and back, as far as is known.
-	Works func(host string, w Way) bool
-	// MTU is how large packets get to a host by a way; 0: as large as the device sends them.
-	MTU func(host string, w Way) int
+	// Works tells whether packets of a kind of channel get to a host by a way, and back, as far as
+	// is known.
+	Works func(host string, k channel.Kind, w Way) bool
+	// MTU is how large packets of a kind get to a host by a way, with their outer headers; 0: as
+	// large as the device sends them.
+	MTU func(host string, k channel.Kind, w Way) int
 	// Compare orders the ways to a host, the best first, as that host does too.
 	Compare func(host string, a, b Way) int
 	// Sources are all addresses that another host may send from.

@@ -1,11 +1,11 @@
 package peering
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
@@ -26,6 +26,16 @@ func (p *Peering) Ways(host string) map[Way]bool {
 		}
 	}
 	return found
+}
+
+// Kinds are the kinds of the channels to a host, each once.
+func (p *Peering) Kinds(host string) (list []channel.Kind) {
+	for _, n := range p.all() {
+		if c, _, up := n.now(n.link(host)); up && !slices.Contains(list, n.kinds[c.Module].kind) {
+			list = append(list, n.kinds[c.Module].kind)
+		}
+	}
+	return list
 }
 
 func wayOf(c message.Channel) Way { return Way{c.Local.Addr(), c.Remote.Addr()} }
@@ -78,17 +88,10 @@ func (n *Network) refit(ctx context.Context, l *link, choose func(Way) Way) erro
 	if want == wayOf(now) {
 		return nil
 	}
-	c, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{
-		Network: n.name, Generation: seen.generation + 1, Offers: n.offer(ctx, l.host), Local: want.Local, Remote: want.Remote,
-	})
-	if err != nil {
+	if err := n.replace(ctx, l, seen.generation+1, want); err != nil {
 		return fmt.Errorf("have the channel to host %s in network %s go from %s to %s: %w", l.host, n.name, want.Local, want.Remote, err)
 	}
-	err = n.upNow(ctx, l, c, version{c.Generation, n.p.opt.Self})
-	if errors.Is(err, errOutdated) {
-		return nil // the other host has changed it at the same time
-	}
-	return cmp.Or(err, n.confirm(ctx, l, c))
+	return nil
 }
 
 // resize gives the module the size of the channel's way, if that is another one than before.
@@ -99,7 +102,7 @@ func (n *Network) resize(ctx context.Context, l *link) error {
 	}
 	defer release()
 	c, _, up := n.now(l)
-	if !up || n.mtu(l.host, wayOf(c)) == l.mtu {
+	if !up || n.mtu(l.host, n.kinds[c.Module].kind, wayOf(c)) == l.mtu {
 		return nil
 	}
 	return n.set(ctx, l, c)
@@ -111,7 +114,7 @@ func (n *Network) set(ctx context.Context, l *link, c message.Channel) error {
 	if !ok {
 		return fmt.Errorf("channel to host %s: this host makes none of kind %q", l.host, c.Module)
 	}
-	mtu := n.mtu(l.host, wayOf(c))
+	mtu := n.mtu(l.host, m.kind, wayOf(c))
 	err := m.SetHost(ctx, channel.Host{
 		Name: l.host, Kind: m.kind, Local: c.Local.Addr(), Remote: c.Remote.Addr(), MTU: mtu, Accept: m.Kinds(),
 		Sources: without(n.sources(l.host), c.Remote.Addr()), Port: c.Remote.Port(), Parameters: c.Parameters,

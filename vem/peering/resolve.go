@@ -61,7 +61,7 @@ func (n *Network) connect(ctx context.Context, from message.Endpoint, to netip.A
 	if !up {
 		seen.generation++
 	}
-	offers := n.offer(ctx, owner.Host)
+	offers := n.offersTo(ctx, l)
 	if len(offers) == 0 {
 		return nil, errNoOffer
 	}
@@ -109,8 +109,8 @@ func (w *way) Prepare(ctx context.Context) error {
 
 // Open implements [slowpath.Way].
 func (w *way) Open(ctx context.Context) error {
-	if !w.n.isIntroduced(w.l) {
-		w.n.tryIntroduce(ctx, w.l)
+	if !w.n.hasToldAll(w.l) {
+		w.n.tryCompare(ctx, w.l)
 	}
 	release, err := w.l.take(ctx)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -70,39 +71,59 @@ func (p *Peering) checkSource(ctx context.Context, from message.Caller, r messag
 }
 
 // agree brings the channel to a host up that has asked for it, if it is not up by a way that the
-// host still has. It goes the way that the host wants, if that works. The caller has the link's
-// turn.
+// host still has, and of the kind that both should have (see common). It goes the way that the host
+// wants, if that works. What it returns is for the other host. The caller has the link's turn.
 func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offers []message.Offer, generation uint64, want Way) (message.Channel, error) {
 	now, seen, up := n.now(l)
-	if up && generation <= seen.generation && offered(offers, now) && n.works(l.host, wayOf(now)) {
-		return n.told(ctx, now), nil
+	mine := n.offersTo(ctx, l)
+	list := n.candidates(l.host, mine, offers, want)
+	stays := offered(offers, now) && (len(list) == 0 || list[0].Module == now.Module)
+	if up && generation <= seen.generation && stays && n.works(l.host, n.kinds[now.Module].kind, wayOf(now)) {
+		return n.told(ctx, l, now), nil
 	}
 	if generation <= seen.generation { // it does not know what both had: it was started anew, or has moved
 		generation = seen.generation + 1
 	}
-	for _, wanted := range []Way{want, {}} {
-		for _, mine := range n.offer(ctx, from.Host) {
-			i := slices.IndexFunc(offers, func(o message.Offer) bool { return o.Module == mine.Module })
-			if i < 0 {
-				continue
-			}
-			w, ok := n.choose(l.host, mine, offers[i], wanted)
-			if !ok {
-				continue
-			}
-			c := message.Channel{
-				Module: mine.Module, Local: w.local, Remote: w.remote, MTU: min(mine.MTU, offers[i].MTU), Parameters: offers[i].Parameters, Generation: generation,
-			}
-			if err := n.up(ctx, l, c, version{generation, from.Host}); err != nil {
-				return message.Channel{}, err
-			}
-			return n.told(ctx, c), nil
+	var errs []error
+	for _, c := range list {
+		c.Generation = generation
+		err := n.up(ctx, l, c, version{generation, from.Host})
+		if _, other := errors.AsType[*kindError](err); other && ctx.Err() == nil {
+			errs = append(errs, err)
+			continue
 		}
+		if err != nil {
+			return message.Channel{}, err
+		}
+		return n.told(ctx, l, c), nil
+	}
+	if len(errs) > 0 {
+		return message.Channel{}, errors.Join(errs...)
 	}
 	return message.Channel{}, &message.RefusedError{
 		By: n.p.opt.Self, Why: "it has no module and no underlay address family in common with host " + from.Host,
 		Hint: "compare snapctl host show of both hosts",
 	}
+}
+
+// candidates are the channels that there could be to a host, one of each kind at most, the best
+// first: by the way that is wanted, if that works, else by one that works, else by any.
+func (n *Network) candidates(host string, mine, theirs []message.Offer, want Way) (list []message.Channel) {
+	there := make(map[string]bool)
+	for _, choose := range []chooser{n.wanted(host, want), n.working, n.possible} {
+		for _, kind := range common(mine, theirs) {
+			m, t := offer(mine, kind), offer(theirs, kind)
+			w, ok := choose(host, n.kinds[kind].kind, n.pairs(host, m, t))
+			if !ok || there[kind] {
+				continue
+			}
+			there[kind] = true
+			list = append(list, message.Channel{
+				Module: kind, Local: w.local, Remote: w.remote, MTU: min(m.MTU, t.MTU), Parameters: t.Parameters, Given: given(theirs),
+			})
+		}
+	}
+	return list
 }
 
 // offered tells whether a host can still be reached by a channel.
@@ -130,29 +151,41 @@ func (n *Network) pairs(host string, mine, theirs message.Offer) (list []pair) {
 	return list
 }
 
-// choose chooses the ends of a channel to a host: those of the way that is wanted, if it works.
-// If none is wanted, the first two addresses of one link, or else, if routers may be between the
-// hosts, of one family; those between which packets get through come first.
-func (n *Network) choose(host string, mine, theirs message.Offer, want Way) (pair, bool) {
-	list := n.pairs(host, mine, theirs)
-	linked := func(p pair) bool { return n.onLink(p.way().Local, p.way().Remote) }
-	works := func(p pair) bool { return n.works(host, p.way()) }
-	both := func(p pair) bool { return works(p) && linked(p) }
-	direct := mine.Module == channel.Direct.String()
-	needs := []func(pair) bool{both, works, linked, func(pair) bool { return true }}
-	switch {
-	case want != Way{}:
-		needs = []func(pair) bool{func(p pair) bool { return p.way() == want && works(p) && (!direct || linked(p)) }}
-	case direct:
-		needs = []func(pair) bool{both, linked}
+// A chooser chooses the ends of a channel of a kind to a host, among pairs that are in their order.
+type chooser func(host string, k channel.Kind, list []pair) (pair, bool)
+
+// wanted chooses a way, if packets get through.
+func (n *Network) wanted(host string, want Way) chooser {
+	return func(_ string, k channel.Kind, list []pair) (pair, bool) {
+		return n.first(k, list, func(p pair) bool { return p.way() == want && n.works(host, k, want) })
 	}
+}
+
+// working chooses a way by which packets get through: of one link, or else, if routers may be
+// between the hosts, of one family.
+func (n *Network) working(host string, k channel.Kind, list []pair) (pair, bool) {
+	works := func(p pair) bool { return n.works(host, k, p.way()) }
+	return n.first(k, list, func(p pair) bool { return works(p) && n.linked(p) }, works)
+}
+
+// possible chooses any way in the same order.
+func (n *Network) possible(_ string, k channel.Kind, list []pair) (pair, bool) {
+	return n.first(k, list, n.linked, func(pair) bool { return true })
+}
+
+// first returns the first pair that fits, by the first of several needs that one does. A channel
+// without an outer header takes one link.
+func (n *Network) first(k channel.Kind, list []pair, needs ...func(pair) bool) (pair, bool) {
 	for _, fits := range needs {
-		if i := slices.IndexFunc(list, fits); i >= 0 {
+		i := slices.IndexFunc(list, func(p pair) bool { return fits(p) && (k != channel.Direct || n.linked(p)) })
+		if i >= 0 {
 			return list[i], true
 		}
 	}
 	return pair{}, false
 }
+
+func (n *Network) linked(p pair) bool { return n.onLink(p.way().Local, p.way().Remote) }
 
 // Disconnect implements [control.Channels].
 func (p *Peering) Disconnect(ctx context.Context, from message.Caller, r message.DisconnectRequest) error {
@@ -205,7 +238,7 @@ func (p *Peering) Switch(ctx context.Context, from message.Caller, r message.Swi
 		return message.Channel{}, &message.RefusedError{By: p.opt.Self, Why: "the channel is down", Hint: "the next packet brings it up again"}
 	}
 	if c, done, err := n.confirmed(ctx, l, r.Generation); done {
-		return n.told(ctx, c), err
+		return n.told(ctx, l, c), err
 	}
 	return n.agree(ctx, l, from, r.Offers, r.Generation, Way{r.Local, r.Remote})
 }
@@ -224,7 +257,7 @@ func (p *Peering) Table(ctx context.Context, from message.Caller, network string
 func (n *Network) table(ctx context.Context, host string) message.Table {
 	t := n.tableNow(host)
 	if t.Channel != nil {
-		*t.Channel = n.told(ctx, *t.Channel)
+		*t.Channel = n.told(ctx, n.link(host), *t.Channel)
 	}
 	return t
 }

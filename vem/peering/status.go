@@ -23,6 +23,9 @@ type Status struct {
 	Since   time.Time
 	Routes  []netip.Addr // endpoints of the other host that this one reaches, in their order
 	Traffic channel.Counters
+	// Unmet tells why the channel is not of the kind that this host was told to have; "": it is, or
+	// this host was told none.
+	Unmet string
 }
 
 // Channels are all channels that are up.
@@ -55,6 +58,10 @@ func (n *Network) channels(ctx context.Context) (list []Status, err error) {
 		}
 		traffic[m] = report.Hosts
 	}
+	offers := make(map[string][]message.Offer)
+	for _, l := range n.allLinks() {
+		offers[l.host] = n.offers(l.host)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for host, l := range n.links {
@@ -64,6 +71,7 @@ func (n *Network) channels(ctx context.Context) (list []Status, err error) {
 		list = append(list, Status{
 			Network: n.name, Host: host, Up: l.channel != nil, Channel: l.last, Since: l.since,
 			Routes: slices.SortedFunc(maps.Keys(l.routes), netip.Addr.Compare), Traffic: traffic[n.kinds[l.last.Module].Module][host],
+			Unmet: n.unmet(l, offers[host]),
 		})
 	}
 	return list, nil

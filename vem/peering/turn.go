@@ -51,25 +51,46 @@ func (p *Peering) Reoffer(ctx context.Context, host string) error {
 
 func (n *Network) reoffer(ctx context.Context, l *link) error {
 	now, seen, up := n.now(l)
-	offers := n.offer(ctx, l.host)
+	offers := n.offersTo(ctx, l)
 	switch {
-	case !up || len(offers) > 0 && offers[0].Module == now.Module:
+	case !up:
 		return nil
 	case len(offers) == 0:
 		return errNoOffer
+	case suits(now, offers):
+		n.tellUnmet(ctx, l)
+		return nil
 	}
-	r := message.SwitchRequest{Network: n.name, Generation: seen.generation + 1, Offers: offers}
-	c, err := n.p.opt.Peers.Switch(ctx, l.host, r)
-	if err != nil {
-		return err
-	}
-	if err := n.upNow(ctx, l, c, version{c.Generation, n.p.opt.Self}); err != nil {
-		if errors.Is(err, errOutdated) { // the other host has changed it at the same time
-			return nil
+	return n.replace(ctx, l, seen.generation+1, Way{})
+}
+
+// replace has another channel agreed on than the one that is up, which goes a way if that works. If
+// it does not come up on this host, which the other one can't know, both take another kind.
+func (n *Network) replace(ctx context.Context, l *link, generation uint64, want Way) error {
+	var failed error
+	for range len(n.kinds) {
+		offers := n.offersTo(ctx, l)
+		if len(offers) == 0 {
+			return errors.Join(failed, errNoOffer)
 		}
-		return err
+		c, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{
+			Network: n.name, Generation: generation, Offers: offers, Local: want.Local, Remote: want.Remote,
+		})
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		err = n.upNow(ctx, l, c, version{c.Generation, n.p.opt.Self})
+		switch _, other := errors.AsType[*kindError](err); {
+		case err == nil:
+			return errors.Join(failed, n.confirm(ctx, l, c))
+		case errors.Is(err, errOutdated): // the other host has changed it at the same time
+			return failed
+		case !other:
+			return errors.Join(failed, err)
+		}
+		failed, generation = errors.Join(failed, err), c.Generation+1
 	}
-	return n.confirm(ctx, l, c)
+	return failed
 }
 
 func (n *Network) upNow(ctx context.Context, l *link, c message.Channel, v version) error {
@@ -87,7 +108,7 @@ func (n *Network) confirm(ctx context.Context, l *link, c message.Channel) error
 	if n.changing(l).old.Module == nil {
 		return nil
 	}
-	_, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{Network: n.name, Generation: c.Generation, Offers: n.offer(ctx, l.host)})
+	_, err := n.p.opt.Peers.Switch(ctx, l.host, message.SwitchRequest{Network: n.name, Generation: c.Generation, Offers: n.offersTo(ctx, l)})
 	return err
 }
 
@@ -224,12 +245,12 @@ func (n *Network) removeOld(ctx context.Context, l *link, list []netip.Addr) err
 	return nil
 }
 
-// onlyBy removes routes to an endpoint that modules have besides one.
-func (n *Network) onlyBy(ctx context.Context, m channel.Module, a netip.Addr) error {
+// onlyBy removes routes to endpoints that modules have besides one.
+func (n *Network) onlyBy(ctx context.Context, m channel.Module, list []netip.Addr) error {
 	var errs []error
 	for _, other := range n.modules {
 		if other != m {
-			errs = append(errs, other.RemoveRoutes(ctx, []netip.Addr{a}))
+			errs = append(errs, other.RemoveRoutes(ctx, list))
 		}
 	}
 	return errors.Join(errs...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,13 +22,15 @@ import (
 // world is hosts that share a network, whose control channel is function calls. What the kernel
 // would do they note.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	hosts map[string]*host
 	mu    sync.Mutex // guards what follows
 	owner map[netip.Addr]Owner
 	// oneLink is set if all addresses are on one link.
 	oneLink bool
 	broken  map[netip.Addr]bool         // addresses that nobody reaches
+	told    atomic.Int64                // endpoints that hosts told each other of
+	beside  *sync.WaitGroup             // what runs beside; nil: it is waited for at once
 	cut     func(from, to string) cutAt // nil: nothing is cut
 }
 
@@ -53,12 +56,82 @@ type host struct {
 	changes  atomic.Int32 // of channels, that it was told of
 	*Peering
 	net    *Network
-	kernel *memory.Kernel
+	kernel *memory.Kernel // makes all kinds but what routed does
+	routed *memory.Kernel // makes vxlan; nil: the host has no such module
+
+	mu    sync.Mutex      // guards what follows
+	kinds []string        // what the host offers; none: direct
+	given string          // of these, what it was told to have
+	fails map[string]bool // kinds that do not come up
 }
 
-func newWorld(t *testing.T, names ...string) *world {
-	t.Helper()
-	w := &world{t: t, hosts: make(map[string]*host), owner: make(map[netip.Addr]Owner)}
+// module is one of a host, of which some kinds do not come up.
+type module struct {
+	*memory.Module
+
+	h *host
+}
+
+func (m module) SetHost(ctx context.Context, c channel.Host) error {
+	m.h.mu.Lock()
+	fails := m.h.fails[c.Kind.String()]
+	m.h.mu.Unlock()
+	if fails {
+		return fmt.Errorf("the kernel refuses %s", c.Kind)
+	}
+	return m.Module.SetHost(ctx, c)
+}
+
+// modules are those of the host.
+func (h *host) modules() (list []channel.Module) {
+	for _, k := range h.kernels() {
+		list = append(list, module{k.Open(), h})
+	}
+	return list
+}
+
+func (h *host) kernels() []*memory.Kernel {
+	if h.routed == nil {
+		return []*memory.Kernel{h.kernel}
+	}
+	return []*memory.Kernel{h.kernel, h.routed}
+}
+
+// makes has a host make all kinds, two modules of them, and offer some.
+func (h *host) makes(kinds ...string) {
+	h.kernel, h.routed, h.kinds = newKernel(), newKernel(), kinds
+	h.kernel.Make, h.routed.Make = []channel.Kind{channel.Direct, channel.Tunnel}, []channel.Kind{channel.VXLAN}
+	h.start()
+}
+
+// told has a host be told to have a kind, "" for none.
+func (h *host) told(kind string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.given = kind
+}
+
+// offers are those of the host to every other one.
+func (h *host) offers(string) (list []message.Offer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	kinds := h.kinds
+	if kinds == nil {
+		kinds = []string{"direct"}
+	}
+	for _, kind := range kinds {
+		o := message.Offer{Module: kind, MTU: 1420, Given: kind == h.given}
+		for _, a := range append([]netip.Addr{h.underlay}, h.more...) {
+			o.Underlay = append(o.Underlay, netip.AddrPortFrom(a, 0))
+		}
+		list = append(list, o)
+	}
+	return list
+}
+
+func newWorld(tb testing.TB, names ...string) *world {
+	tb.Helper()
+	w := &world{t: tb, hosts: make(map[string]*host), owner: make(map[netip.Addr]Owner)}
 	for i, name := range names {
 		h := &host{w: w, name: name, underlay: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), kernel: newKernel()}
 		w.hosts[name] = h
@@ -75,30 +148,41 @@ func newKernel() *memory.Kernel {
 func (h *host) start() {
 	t := h.w.t
 	t.Helper()
-	h.Peering = New(Options{Self: h.name, Peers: h, Owners: h.w, Locals: h, Run: func(f func(context.Context)) { f(t.Context()) }, Changed: func(string) { h.changes.Add(1) }})
-	m := h.kernel.Open()
+	h.Peering = New(Options{Self: h.name, Peers: h, Owners: h.w, Locals: h, Run: h.w.run, Changed: func(string) { h.changes.Add(1) }})
 	here := []channel.Underlay{{Device: "eth0", Addr: h.underlay}}
 	for _, a := range h.more {
 		here = append(here, channel.Underlay{Device: "eth0", Addr: a})
 	}
-	err := m.SetUnderlay(t.Context(), here)
-	qt.Assert(t, qt.IsNil(err))
+	modules := h.modules()
+	for _, m := range modules {
+		qt.Assert(t, qt.IsNil(m.SetUnderlay(t.Context(), here)))
+	}
+	var err error
 	h.net, err = h.Add(t.Context(), Join{
-		Name: "default", Modules: []channel.Module{m}, Offers: func(string) []message.Offer {
-			o := message.Offer{Module: "direct", MTU: 1420}
-			for _, a := range append([]netip.Addr{h.underlay}, h.more...) {
-				o.Underlay = append(o.Underlay, netip.AddrPortFrom(a, 0))
-			}
-			return []message.Offer{o}
-		}, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working, Gone: h.forget,
-		MTU:     func(string, Way) int { return h.mtu },
+		Name: "default", Modules: modules, Offers: h.offers, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working, Gone: h.forget,
+		MTU:     func(string, channel.Kind, Way) int { return h.mtu },
 		Compare: func(string, Way, Way) int { return 0 },
 	})
 	qt.Assert(t, qt.IsNil(err))
 }
 
+// run runs what goes on beside requests.
+func (w *world) run(f func(context.Context)) {
+	if w.beside == nil {
+		f(w.t.Context())
+		return
+	}
+	w.beside.Go(func() { f(w.t.Context()) })
+}
+
+// runBeside has hosts do beside requests what they do so, from now on.
+func (w *world) runBeside() {
+	w.beside = new(sync.WaitGroup)
+	w.t.Cleanup(w.beside.Wait)
+}
+
 // working tells whether packets get through.
-func (w *world) working(_ string, way Way) bool {
+func (w *world) working(_ string, _ channel.Kind, way Way) bool {
 	return !w.broken[way.Local] && !w.broken[way.Remote]
 }
 
@@ -136,6 +220,14 @@ func (w *world) Owner(_ context.Context, _ string, a netip.Addr) (Owner, error) 
 	return o, nil
 }
 
+// Known implements [Owners].
+func (w *world) Known(_ string, a netip.Addr) (Owner, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, ok := w.owner[a]
+	return o, ok
+}
+
 // Epoch implements [Locals].
 func (h *host) Epoch(_ string, a netip.Addr) (uint64, bool) {
 	h.w.mu.Lock()
@@ -156,80 +248,6 @@ func (h *host) All(string) (list []message.Endpoint) {
 	return list
 }
 
-// call makes a call to another host, unless it is cut.
-func call[T any](h *host, to string, do func(*host, message.Caller) (T, error)) (T, error) {
-	h.w.mu.Lock()
-	cut := uncut
-	if h.w.cut != nil {
-		cut = h.w.cut(h.name, to)
-	}
-	h.w.mu.Unlock()
-	var none T
-	if cut == before {
-		return none, errCut
-	}
-	res, err := do(h.w.hosts[to], message.Caller{Host: h.name})
-	if cut == after {
-		return none, errCut
-	}
-	return res, err
-}
-
-// Connect implements [Peers].
-func (h *host) Connect(ctx context.Context, to string, r message.ConnectRequest) (message.Channel, error) {
-	r.ID = message.NewID()
-	r, err := message.FromConnect(message.ToConnect(r)) // and refuses what may not be said
-	if err != nil {
-		return message.Channel{}, err
-	}
-	return call(h, to, func(o *host, from message.Caller) (message.Channel, error) {
-		c, err := o.Peering.Connect(ctx, from, r)
-		c.Local, c.Remote = c.Remote, c.Local
-		return c, err
-	})
-}
-
-// Switch implements [Peers].
-func (h *host) Switch(ctx context.Context, to string, r message.SwitchRequest) (message.Channel, error) {
-	r.ID = message.NewID()
-	r, err := message.FromSwitch(message.ToSwitch(r))
-	if err != nil {
-		return message.Channel{}, err
-	}
-	return call(h, to, func(o *host, from message.Caller) (message.Channel, error) {
-		c, err := o.Peering.Switch(ctx, from, r)
-		c.Local, c.Remote = c.Remote, c.Local
-		return c, err
-	})
-}
-
-// Disconnect implements [Peers].
-func (h *host) Disconnect(ctx context.Context, to string, r message.DisconnectRequest) error {
-	_, err := call(h, to, func(o *host, from message.Caller) (int, error) { return 0, o.Peering.Disconnect(ctx, from, r) })
-	return err
-}
-
-// Reconcile implements [Peers].
-func (h *host) Reconcile(ctx context.Context, to string, ours message.Table) (message.Table, bool, error) {
-	flip := func(t message.Table) message.Table {
-		if t.Channel != nil {
-			c := *t.Channel
-			c.Local, c.Remote = c.Remote, c.Local
-			t.Channel = &c
-		}
-		return t
-	}
-	var c message.Checks
-	if c.Table(ours, h.name, to); c.Err != nil {
-		return message.Table{}, false, c.Err
-	}
-	merged, err := call(h, to, func(o *host, from message.Caller) (message.Table, error) {
-		t, err := o.Peering.Reconcile(ctx, from, flip(ours))
-		return flip(t), err
-	})
-	return merged, false, err
-}
-
 // send is what the slow path does for a first packet.
 func (h *host) send(ctx context.Context, from, to netip.Addr) error {
 	way, err := h.net.Resolve(ctx, slowpath.Query{Network: "default", Source: from, Destination: to})
@@ -245,12 +263,15 @@ func (h *host) send(ctx context.Context, from, to netip.Addr) error {
 // routes are those of the host in the kernel.
 func (h *host) routes() map[netip.Addr]channel.Route {
 	h.w.t.Helper()
-	m := h.kernel.Open()
-	list, err := m.Routes(h.w.t.Context())
-	qt.Assert(h.w.t, qt.IsNil(err))
 	all := make(map[netip.Addr]channel.Route)
-	for _, r := range list {
-		all[r.Addr] = r
+	for _, k := range h.kernels() {
+		list, err := k.Open().Routes(h.w.t.Context())
+		qt.Assert(h.w.t, qt.IsNil(err))
+		for _, r := range list {
+			if all[r.Addr].State != channel.Open { // of two modules, one has it for what arrives alone
+				all[r.Addr] = r
+			}
+		}
 	}
 	return all
 }
@@ -258,9 +279,12 @@ func (h *host) routes() map[netip.Addr]channel.Route {
 // channels are those of the host in the kernel.
 func (h *host) channels() map[string]channel.Status {
 	h.w.t.Helper()
-	m := h.kernel.Open()
-	all, err := m.Hosts(h.w.t.Context())
-	qt.Assert(h.w.t, qt.IsNil(err))
+	all := make(map[string]channel.Status)
+	for _, k := range h.kernels() {
+		list, err := k.Open().Hosts(h.w.t.Context())
+		qt.Assert(h.w.t, qt.IsNil(err))
+		maps.Copy(all, list)
+	}
 	return all
 }
 

@@ -23,7 +23,8 @@ type Channel struct {
 	Last      time.Time `json:"last,omitzero"`  // when the last packet went either way
 	Sent      Flow      `json:"sent"`
 	Received  Flow      `json:"received"`
-	Endpoints []string  `json:"endpoints"` // of the other host, that this one reaches over it
+	Endpoints []string  `json:"endpoints"`       // of the other host, that this one reaches over it
+	Unmet     string    `json:"unmet,omitempty"` // why it is not of the kind that this host is to have
 }
 
 // Flow is what went one way.
@@ -43,13 +44,9 @@ func (f Flow) text() string {
 
 // NewChannel reads the API's message.
 func NewChannel(c *api.Channel) Channel {
-	state := "down"
-	if c.GetUp() {
-		state = "up"
-	}
 	return Channel{
-		Network: c.GetNetwork(), Host: c.GetHost(), State: state, Module: c.GetModule(), Interface: c.GetDevice(), Local: c.GetLocal(), Remote: c.GetRemote(),
-		MTUBytes: c.GetMtu(), Since: utc(c.GetSince()), Last: utc(c.GetLast()), Sent: newFlow(c.GetSent()), Received: newFlow(c.GetReceived()), Endpoints: list(c.GetEndpoints()),
+		Network: c.GetNetwork(), Host: c.GetHost(), State: map[bool]string{false: "down", true: "up"}[c.GetUp()], Module: c.GetModule(), Interface: c.GetDevice(), Local: c.GetLocal(), Remote: c.GetRemote(),
+		MTUBytes: c.GetMtu(), Since: utc(c.GetSince()), Last: utc(c.GetLast()), Sent: newFlow(c.GetSent()), Received: newFlow(c.GetReceived()), Endpoints: list(c.GetEndpoints()), Unmet: c.GetUnmet(),
 	}
 }
 
@@ -66,11 +63,11 @@ func NewChannelList(all []*api.Channel) *ChannelList {
 
 // Table implements [Document].
 func (d *ChannelList) Table(t *Table) {
-	t.Rows([]string{"NETWORK", "HOST", "STATE", "SINCE", "IDLE", "MODULE", "INTERFACE", "LOCAL", "REMOTE", "SENT", "RECEIVED", "ENDPOINTS"},
+	t.Rows([]string{"NETWORK", "HOST", "STATE", "SINCE", "IDLE", "MODULE", "INTERFACE", "LOCAL", "REMOTE", "SENT", "RECEIVED", "ENDPOINTS", "NOTE"},
 		convert(d.Channels, func(c Channel) []string {
 			return []string{
 				c.Network, c.Host, c.State, t.age(c.Since), t.age(c.Last), c.Module, c.Interface, c.Local, c.Remote,
-				c.Sent.text(), c.Received.text(), shorten(strings.Join(c.Endpoints, " "), maxEndpointsText),
+				c.Sent.text(), c.Received.text(), shorten(strings.Join(c.Endpoints, " "), maxEndpointsText), c.Unmet,
 			}
 		}))
 }

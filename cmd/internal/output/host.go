@@ -2,9 +2,11 @@ package output
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,16 +35,18 @@ type Host struct {
 
 // HostChannels are what carries packets to other hosts.
 type HostChannels struct {
-	Kind            string   `json:"kind"`                       // of all of them, or auto
-	Kinds           []string `json:"kinds"`                      // those that the host can make, the best first
-	PrivateNetworks []string `json:"private_networks,omitempty"` // its networks that no other host shares
+	Kind            string            `json:"kind"`                       // of all of them, or auto
+	Kinds           []string          `json:"kinds"`                      // those that the host can make, the best first
+	PrivateNetworks []string          `json:"private_networks,omitempty"` // its networks that no other host shares
+	Unmet           []string          `json:"unmet,omitempty"`            // why channels that are up are not of that kind
+	Networks        map[string]string `json:"networks,omitempty"`         // whose channels are to be of another kind
 }
 
 func newHostChannels(h *api.Host) *HostChannels {
 	if h.GetChannel() == "" {
 		return nil
 	}
-	return &HostChannels{Kind: h.GetChannel(), Kinds: list(h.GetChannelKinds()), PrivateNetworks: h.GetPrivateNetworks()}
+	return &HostChannels{Kind: h.GetChannel(), Kinds: list(h.GetChannelKinds()), PrivateNetworks: h.GetPrivateNetworks(), Unmet: h.GetChannelUnmet(), Networks: h.GetNetworkChannels()}
 }
 
 // text tells what kinds of channels the host has, and can have.
@@ -50,11 +54,14 @@ func (c *HostChannels) text() string {
 	if c == nil {
 		return ""
 	}
-	text := c.Kind + " (it makes " + strings.Join(c.Kinds, ", ") + ")"
-	if len(c.PrivateNetworks) > 0 {
-		text += "; none for its private networks " + strings.Join(c.PrivateNetworks, ", ")
+	notes := []string{c.Kind + " (it makes " + strings.Join(c.Kinds, ", ") + ")"}
+	for _, network := range slices.Sorted(maps.Keys(c.Networks)) {
+		notes = append(notes, c.Networks[network]+" for network "+network)
 	}
-	return text
+	if len(c.PrivateNetworks) > 0 {
+		notes = append(notes, "none for its private networks "+strings.Join(c.PrivateNetworks, ", "))
+	}
+	return strings.Join(append(notes, c.Unmet...), "; ")
 }
 
 // HostControl is the connection of the host that was asked to another one.

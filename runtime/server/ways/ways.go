@@ -66,7 +66,7 @@ func (s *Service) TakeChannelsDown(ctx context.Context, req *api.ChannelsRequest
 func showChannel(c *overview.Channel) *api.Channel {
 	res := &api.Channel{
 		Network: c.Network, Host: c.Host, Up: c.Up, Module: c.Module, Device: c.Device, Local: addrText(c.Local), Remote: addrText(c.Remote), Mtu: int32(c.MTU),
-		Since: stamp(c.Since), Last: stamp(c.Last),
+		Since: stamp(c.Since), Last: stamp(c.Last), Unmet: c.Unmet,
 		Sent:     &api.Flow{Packets: c.Sent.Packets, Bytes: c.Sent.Bytes},
 		Received: &api.Flow{Packets: c.Received.Packets, Bytes: c.Received.Bytes},
 	}

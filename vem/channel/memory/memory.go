@@ -22,7 +22,8 @@ const (
 // Kernel is what modules of one network leave behind when they are closed.
 type Kernel struct {
 	Prefix4, Prefix6 netip.Prefix
-	Devices          []string // the host's; there are no others
+	Devices          []string       // the host's; there are no others
+	Make             []channel.Kind // what its modules make; none: all kinds
 
 	mu     sync.Mutex
 	hosts  map[string]channel.Status
@@ -30,7 +31,7 @@ type Kernel struct {
 	report channel.Report
 }
 
-// Module is a [channel.Module] of all kinds.
+// Module is a [channel.Module] of the kinds that its kernel has.
 type Module struct {
 	k *Kernel
 
@@ -59,8 +60,11 @@ func (k *Kernel) Count(name string, c channel.Counters) {
 	k.report.Hosts[name] = c
 }
 
-// Kinds returns all kinds.
+// Kinds returns what the module makes.
 func (m *Module) Kinds() []channel.Kind {
+	if len(m.k.Make) > 0 {
+		return slices.Clone(m.k.Make)
+	}
 	return []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN, channel.WireGuard}
 }
 

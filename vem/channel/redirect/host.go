@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// outer4 and outer6 are the bytes of an outer header.
-	outer4, outer6 = 20, 40
 	// membarrierGlobal is MEMBARRIER_CMD_GLOBAL (include/uapi/linux/membarrier.h).
 	membarrierGlobal = 1
 	// settle is how long nobody still reads a way that was replaced. Programs run for
@@ -143,15 +141,12 @@ func (m *Module) path(h channel.Host) (fastpath.Path, error) {
 	if !ok {
 		return fastpath.Path{}, fmt.Errorf("%w: address %s of this host was not given", channel.ErrUnderlay, h.Local)
 	}
-	module, outer := fastpath.Tunnel, outer6
-	switch {
-	case h.Kind == channel.Direct && (h.Local.Is6() || !m.cfg.Prefix6.IsValid()):
-		module, outer = fastpath.Direct, 0
-	case h.Local.Is4():
-		if h.Kind == channel.Direct {
-			module = fastpath.Direct
+	module, outer := fastpath.Tunnel, h.Kind.Outer(h.Local)
+	if h.Kind == channel.Direct {
+		module = fastpath.Direct
+		if !m.cfg.Prefix6.IsValid() {
+			outer = 0
 		}
-		outer = outer4
 	}
 	room, err := h.Room(from.mtu, outer)
 	if err != nil {

@@ -15,20 +15,9 @@ import (
 )
 
 const (
-	// outer4 and outer6 are the bytes of all headers before the inner IP header: IP, UDP (8), VXLAN
-	// (8) and Ethernet (14).
-	outer4, outer6 = 50, 70
 	// maxHosts bounds the numbers of hosts.
 	maxHosts = 1023
 )
-
-// outer is how many bytes a channel adds to a packet.
-func outer(local netip.Addr) int {
-	if local.Is4() {
-		return outer4
-	}
-	return outer6
-}
 
 // SetHost makes or changes the channel to a host; see [channel.Module].
 func (m *Module) SetHost(ctx context.Context, h channel.Host) error {
@@ -114,7 +103,7 @@ func (m *Module) check(h channel.Host) (mtu int, err error) {
 			}
 		}
 	}
-	return h.Room(from.mtu, outer(h.Local))
+	return h.Room(from.mtu, channel.VXLAN.Outer(h.Local))
 }
 
 // free returns a number that no host has.

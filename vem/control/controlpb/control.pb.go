@@ -748,6 +748,7 @@ type Offer struct {
 	Underlay      []*UnderlayAddress     `protobuf:"bytes,2,rep,name=underlay,proto3" json:"underlay,omitempty"` // of the sender
 	Mtu           uint32                 `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	Parameters    []byte                 `protobuf:"bytes,4,opt,name=parameters,proto3" json:"parameters,omitempty"` // the module's own, such as a public key
+	Given         bool                   `protobuf:"varint,5,opt,name=given,proto3" json:"given,omitempty"`          // the sender was told to have this module
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -808,6 +809,13 @@ func (x *Offer) GetParameters() []byte {
 		return x.Parameters
 	}
 	return nil
+}
+
+func (x *Offer) GetGiven() bool {
+	if x != nil {
+		return x.Given
+	}
+	return false
 }
 
 type ConnectRequest struct {
@@ -986,6 +994,7 @@ type Channel struct {
 	Mtu           uint32                 `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	Parameters    []byte                 `protobuf:"bytes,5,opt,name=parameters,proto3" json:"parameters,omitempty"` // the sender's
 	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	Given         string                 `protobuf:"bytes,7,opt,name=given,proto3" json:"given,omitempty"` // the module that the sender was told to have; "": none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1060,6 +1069,13 @@ func (x *Channel) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *Channel) GetGiven() string {
+	if x != nil {
+		return x.Given
+	}
+	return ""
 }
 
 type ChannelAnswer struct {
@@ -1270,6 +1286,102 @@ func (*DisconnectAnswer) Descriptor() ([]byte, []int) {
 	return file_control_proto_rawDescGZIP(), []int{17}
 }
 
+type IntroduceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Endpoints     []*Endpoint            `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`    // of the sender
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of the channel, as the sender has it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntroduceRequest) Reset() {
+	*x = IntroduceRequest{}
+	mi := &file_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntroduceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntroduceRequest) ProtoMessage() {}
+
+func (x *IntroduceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntroduceRequest.ProtoReflect.Descriptor instead.
+func (*IntroduceRequest) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *IntroduceRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *IntroduceRequest) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *IntroduceRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type IntroduceAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntroduceAnswer) Reset() {
+	*x = IntroduceAnswer{}
+	mi := &file_control_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntroduceAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntroduceAnswer) ProtoMessage() {}
+
+func (x *IntroduceAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_control_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntroduceAnswer.ProtoReflect.Descriptor instead.
+func (*IntroduceAnswer) Descriptor() ([]byte, []int) {
+	return file_control_proto_rawDescGZIP(), []int{19}
+}
+
 type TablePart struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"` // in the first part of the asker
@@ -1284,7 +1396,7 @@ type TablePart struct {
 
 func (x *TablePart) Reset() {
 	*x = TablePart{}
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1408,7 @@ func (x *TablePart) String() string {
 func (*TablePart) ProtoMessage() {}
 
 func (x *TablePart) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[18]
+	mi := &file_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1421,7 @@ func (x *TablePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TablePart.ProtoReflect.Descriptor instead.
 func (*TablePart) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{18}
+	return file_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TablePart) GetNetwork() string {
@@ -1364,7 +1476,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1488,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[19]
+	mi := &file_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1501,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{19}
+	return file_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProbeRequest) GetPadding() []byte {
@@ -1415,7 +1527,7 @@ type ProbeAnswer struct {
 
 func (x *ProbeAnswer) Reset() {
 	*x = ProbeAnswer{}
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1539,7 @@ func (x *ProbeAnswer) String() string {
 func (*ProbeAnswer) ProtoMessage() {}
 
 func (x *ProbeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[20]
+	mi := &file_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1552,7 @@ func (x *ProbeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeAnswer.ProtoReflect.Descriptor instead.
 func (*ProbeAnswer) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{20}
+	return file_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProbeAnswer) GetPadding() []byte {
@@ -1459,7 +1571,7 @@ type CountersRequest struct {
 
 func (x *CountersRequest) Reset() {
 	*x = CountersRequest{}
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1583,7 @@ func (x *CountersRequest) String() string {
 func (*CountersRequest) ProtoMessage() {}
 
 func (x *CountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[21]
+	mi := &file_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1596,7 @@ func (x *CountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountersRequest.ProtoReflect.Descriptor instead.
 func (*CountersRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{21}
+	return file_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CountersRequest) GetNetwork() string {
@@ -1511,7 +1623,7 @@ type ChannelCounters struct {
 
 func (x *ChannelCounters) Reset() {
 	*x = ChannelCounters{}
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1635,7 @@ func (x *ChannelCounters) String() string {
 func (*ChannelCounters) ProtoMessage() {}
 
 func (x *ChannelCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[22]
+	mi := &file_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1648,7 @@ func (x *ChannelCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelCounters.ProtoReflect.Descriptor instead.
 func (*ChannelCounters) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{22}
+	return file_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ChannelCounters) GetNetwork() string {
@@ -1611,7 +1723,7 @@ type CountersAnswer struct {
 
 func (x *CountersAnswer) Reset() {
 	*x = CountersAnswer{}
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1735,7 @@ func (x *CountersAnswer) String() string {
 func (*CountersAnswer) ProtoMessage() {}
 
 func (x *CountersAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[23]
+	mi := &file_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1748,7 @@ func (x *CountersAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountersAnswer.ProtoReflect.Descriptor instead.
 func (*CountersAnswer) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{23}
+	return file_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CountersAnswer) GetChannels() []*ChannelCounters {
@@ -1656,7 +1768,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +1780,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[24]
+	mi := &file_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +1793,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{24}
+	return file_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewRequest) GetCall() []byte {
@@ -1708,7 +1820,7 @@ type RenewAnswer struct {
 
 func (x *RenewAnswer) Reset() {
 	*x = RenewAnswer{}
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1832,7 @@ func (x *RenewAnswer) String() string {
 func (*RenewAnswer) ProtoMessage() {}
 
 func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[25]
+	mi := &file_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1845,7 @@ func (x *RenewAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAnswer.ProtoReflect.Descriptor instead.
 func (*RenewAnswer) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{25}
+	return file_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewAnswer) GetChain() []byte {
@@ -1762,7 +1874,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1886,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[26]
+	mi := &file_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1899,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{26}
+	return file_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Chunk) GetKind() string {
@@ -1836,7 +1948,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1960,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[27]
+	mi := &file_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1973,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27}
+	return file_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Failure) GetBy() string {
@@ -1969,7 +2081,7 @@ type Failure_NotOwner struct {
 
 func (x *Failure_NotOwner) Reset() {
 	*x = Failure_NotOwner{}
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2093,7 @@ func (x *Failure_NotOwner) String() string {
 func (*Failure_NotOwner) ProtoMessage() {}
 
 func (x *Failure_NotOwner) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[28]
+	mi := &file_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2106,7 @@ func (x *Failure_NotOwner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure_NotOwner.ProtoReflect.Descriptor instead.
 func (*Failure_NotOwner) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27, 0}
+	return file_control_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *Failure_NotOwner) GetNetwork() string {
@@ -2035,7 +2147,7 @@ type Failure_Version struct {
 
 func (x *Failure_Version) Reset() {
 	*x = Failure_Version{}
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2159,7 @@ func (x *Failure_Version) String() string {
 func (*Failure_Version) ProtoMessage() {}
 
 func (x *Failure_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[29]
+	mi := &file_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2172,7 @@ func (x *Failure_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure_Version.ProtoReflect.Descriptor instead.
 func (*Failure_Version) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27, 1}
+	return file_control_proto_rawDescGZIP(), []int{29, 1}
 }
 
 func (x *Failure_Version) GetProtocols() *Protocols {
@@ -2087,7 +2199,7 @@ type Failure_Refused struct {
 
 func (x *Failure_Refused) Reset() {
 	*x = Failure_Refused{}
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2211,7 @@ func (x *Failure_Refused) String() string {
 func (*Failure_Refused) ProtoMessage() {}
 
 func (x *Failure_Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[30]
+	mi := &file_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2224,7 @@ func (x *Failure_Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure_Refused.ProtoReflect.Descriptor instead.
 func (*Failure_Refused) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27, 2}
+	return file_control_proto_rawDescGZIP(), []int{29, 2}
 }
 
 func (x *Failure_Refused) GetWhy() string {
@@ -2139,7 +2251,7 @@ type Failure_Busy struct {
 
 func (x *Failure_Busy) Reset() {
 	*x = Failure_Busy{}
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2263,7 @@ func (x *Failure_Busy) String() string {
 func (*Failure_Busy) ProtoMessage() {}
 
 func (x *Failure_Busy) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[31]
+	mi := &file_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2276,7 @@ func (x *Failure_Busy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure_Busy.ProtoReflect.Descriptor instead.
 func (*Failure_Busy) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27, 3}
+	return file_control_proto_rawDescGZIP(), []int{29, 3}
 }
 
 func (x *Failure_Busy) GetWhy() string {
@@ -2191,7 +2303,7 @@ type Failure_NotFound struct {
 
 func (x *Failure_NotFound) Reset() {
 	*x = Failure_NotFound{}
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2315,7 @@ func (x *Failure_NotFound) String() string {
 func (*Failure_NotFound) ProtoMessage() {}
 
 func (x *Failure_NotFound) ProtoReflect() protoreflect.Message {
-	mi := &file_control_proto_msgTypes[32]
+	mi := &file_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2328,7 @@ func (x *Failure_NotFound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure_NotFound.ProtoReflect.Descriptor instead.
 func (*Failure_NotFound) Descriptor() ([]byte, []int) {
-	return file_control_proto_rawDescGZIP(), []int{27, 4}
+	return file_control_proto_rawDescGZIP(), []int{29, 4}
 }
 
 func (x *Failure_NotFound) GetNetwork() string {
@@ -2285,14 +2397,15 @@ const file_control_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2!.snapctl.control.v1.EndpointStateR\x05state\"?\n" +
 	"\x0fUnderlayAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"\x92\x01\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\xa8\x01\n" +
 	"\x05Offer\x12\x16\n" +
 	"\x06module\x18\x01 \x01(\tR\x06module\x12?\n" +
 	"\bunderlay\x18\x02 \x03(\v2#.snapctl.control.v1.UnderlayAddressR\bunderlay\x12\x10\n" +
 	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x12\x1e\n" +
 	"\n" +
 	"parameters\x18\x04 \x01(\fR\n" +
-	"parameters\"\xfd\x01\n" +
+	"parameters\x12\x14\n" +
+	"\x05given\x18\x05 \x01(\bR\x05given\"\xfd\x01\n" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\fR\x04call\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x124\n" +
@@ -2310,7 +2423,7 @@ const file_control_proto_rawDesc = "" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12;\n" +
 	"\x06sender\x18\x05 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\x06sender\x12?\n" +
-	"\breceiver\x18\x06 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\breceiver\"\xf1\x01\n" +
+	"\breceiver\x18\x06 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\breceiver\"\x87\x02\n" +
 	"\aChannel\x12\x16\n" +
 	"\x06module\x18\x01 \x01(\tR\x06module\x12;\n" +
 	"\x06sender\x18\x02 \x01(\v2#.snapctl.control.v1.UnderlayAddressR\x06sender\x12?\n" +
@@ -2321,7 +2434,8 @@ const file_control_proto_rawDesc = "" +
 	"parameters\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x06 \x01(\x04R\n" +
-	"generation\"F\n" +
+	"generation\x12\x14\n" +
+	"\x05given\x18\a \x01(\tR\x05given\"F\n" +
 	"\rChannelAnswer\x125\n" +
 	"\achannel\x18\x01 \x01(\v2\x1b.snapctl.control.v1.ChannelR\achannel\"_\n" +
 	"\x05Route\x12\x18\n" +
@@ -2335,7 +2449,14 @@ const file_control_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\"\x12\n" +
-	"\x10DisconnectAnswer\"\xd1\x01\n" +
+	"\x10DisconnectAnswer\"\x88\x01\n" +
+	"\x10IntroduceRequest\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12:\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x1c.snapctl.control.v1.EndpointR\tendpoints\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\"\x11\n" +
+	"\x0fIntroduceAnswer\"\xd1\x01\n" +
 	"\tTablePart\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x14\n" +
@@ -2410,7 +2531,7 @@ const file_control_proto_rawDesc = "" +
 	"\x13ENDPOINT_STATE_HELD\x10\x02\x12\x19\n" +
 	"\x15ENDPOINT_STATE_MOVING\x10\x032O\n" +
 	"\x04Join\x12G\n" +
-	"\x04Join\x12\x1f.snapctl.control.v1.JoinRequest\x1a\x1e.snapctl.control.v1.JoinAnswer2\x9f\x06\n" +
+	"\x04Join\x12\x1f.snapctl.control.v1.JoinRequest\x1a\x1e.snapctl.control.v1.JoinAnswer2\xf7\x06\n" +
 	"\x04Peer\x12J\n" +
 	"\x05Hello\x12 .snapctl.control.v1.HelloRequest\x1a\x1f.snapctl.control.v1.HelloAnswer\x12P\n" +
 	"\aResolve\x12\".snapctl.control.v1.ResolveRequest\x1a!.snapctl.control.v1.ResolveAnswer\x12P\n" +
@@ -2418,7 +2539,8 @@ const file_control_proto_rawDesc = "" +
 	"\n" +
 	"Disconnect\x12%.snapctl.control.v1.DisconnectRequest\x1a$.snapctl.control.v1.DisconnectAnswer\x12N\n" +
 	"\x06Switch\x12!.snapctl.control.v1.SwitchRequest\x1a!.snapctl.control.v1.ChannelAnswer\x12M\n" +
-	"\tReconcile\x12\x1d.snapctl.control.v1.TablePart\x1a\x1d.snapctl.control.v1.TablePart(\x010\x01\x12J\n" +
+	"\tReconcile\x12\x1d.snapctl.control.v1.TablePart\x1a\x1d.snapctl.control.v1.TablePart(\x010\x01\x12V\n" +
+	"\tIntroduce\x12$.snapctl.control.v1.IntroduceRequest\x1a#.snapctl.control.v1.IntroduceAnswer\x12J\n" +
 	"\x05Probe\x12 .snapctl.control.v1.ProbeRequest\x1a\x1f.snapctl.control.v1.ProbeAnswer\x12S\n" +
 	"\bCounters\x12#.snapctl.control.v1.CountersRequest\x1a\".snapctl.control.v1.CountersAnswer\x12J\n" +
 	"\x05Renew\x12 .snapctl.control.v1.RenewRequest\x1a\x1f.snapctl.control.v1.RenewAnswer\x12@\n" +
@@ -2437,7 +2559,7 @@ func file_control_proto_rawDescGZIP() []byte {
 }
 
 var file_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_control_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_control_proto_goTypes = []any{
 	(EndpointState)(0),          // 0: snapctl.control.v1.EndpointState
 	(*Protocols)(nil),           // 1: snapctl.control.v1.Protocols
@@ -2458,22 +2580,24 @@ var file_control_proto_goTypes = []any{
 	(*Route)(nil),               // 16: snapctl.control.v1.Route
 	(*DisconnectRequest)(nil),   // 17: snapctl.control.v1.DisconnectRequest
 	(*DisconnectAnswer)(nil),    // 18: snapctl.control.v1.DisconnectAnswer
-	(*TablePart)(nil),           // 19: snapctl.control.v1.TablePart
-	(*ProbeRequest)(nil),        // 20: snapctl.control.v1.ProbeRequest
-	(*ProbeAnswer)(nil),         // 21: snapctl.control.v1.ProbeAnswer
-	(*CountersRequest)(nil),     // 22: snapctl.control.v1.CountersRequest
-	(*ChannelCounters)(nil),     // 23: snapctl.control.v1.ChannelCounters
-	(*CountersAnswer)(nil),      // 24: snapctl.control.v1.CountersAnswer
-	(*RenewRequest)(nil),        // 25: snapctl.control.v1.RenewRequest
-	(*RenewAnswer)(nil),         // 26: snapctl.control.v1.RenewAnswer
-	(*Chunk)(nil),               // 27: snapctl.control.v1.Chunk
-	(*Failure)(nil),             // 28: snapctl.control.v1.Failure
-	(*Failure_NotOwner)(nil),    // 29: snapctl.control.v1.Failure.NotOwner
-	(*Failure_Version)(nil),     // 30: snapctl.control.v1.Failure.Version
-	(*Failure_Refused)(nil),     // 31: snapctl.control.v1.Failure.Refused
-	(*Failure_Busy)(nil),        // 32: snapctl.control.v1.Failure.Busy
-	(*Failure_NotFound)(nil),    // 33: snapctl.control.v1.Failure.NotFound
-	(*durationpb.Duration)(nil), // 34: google.protobuf.Duration
+	(*IntroduceRequest)(nil),    // 19: snapctl.control.v1.IntroduceRequest
+	(*IntroduceAnswer)(nil),     // 20: snapctl.control.v1.IntroduceAnswer
+	(*TablePart)(nil),           // 21: snapctl.control.v1.TablePart
+	(*ProbeRequest)(nil),        // 22: snapctl.control.v1.ProbeRequest
+	(*ProbeAnswer)(nil),         // 23: snapctl.control.v1.ProbeAnswer
+	(*CountersRequest)(nil),     // 24: snapctl.control.v1.CountersRequest
+	(*ChannelCounters)(nil),     // 25: snapctl.control.v1.ChannelCounters
+	(*CountersAnswer)(nil),      // 26: snapctl.control.v1.CountersAnswer
+	(*RenewRequest)(nil),        // 27: snapctl.control.v1.RenewRequest
+	(*RenewAnswer)(nil),         // 28: snapctl.control.v1.RenewAnswer
+	(*Chunk)(nil),               // 29: snapctl.control.v1.Chunk
+	(*Failure)(nil),             // 30: snapctl.control.v1.Failure
+	(*Failure_NotOwner)(nil),    // 31: snapctl.control.v1.Failure.NotOwner
+	(*Failure_Version)(nil),     // 32: snapctl.control.v1.Failure.Version
+	(*Failure_Refused)(nil),     // 33: snapctl.control.v1.Failure.Refused
+	(*Failure_Busy)(nil),        // 34: snapctl.control.v1.Failure.Busy
+	(*Failure_NotFound)(nil),    // 35: snapctl.control.v1.Failure.NotFound
+	(*durationpb.Duration)(nil), // 36: google.protobuf.Duration
 }
 var file_control_proto_depIdxs = []int32{
 	3,  // 0: snapctl.control.v1.JoinRequest.addresses:type_name -> snapctl.control.v1.HostAddress
@@ -2492,45 +2616,48 @@ var file_control_proto_depIdxs = []int32{
 	10, // 13: snapctl.control.v1.Channel.receiver:type_name -> snapctl.control.v1.UnderlayAddress
 	14, // 14: snapctl.control.v1.ChannelAnswer.channel:type_name -> snapctl.control.v1.Channel
 	16, // 15: snapctl.control.v1.DisconnectRequest.routes:type_name -> snapctl.control.v1.Route
-	14, // 16: snapctl.control.v1.TablePart.channel:type_name -> snapctl.control.v1.Channel
-	16, // 17: snapctl.control.v1.TablePart.routes:type_name -> snapctl.control.v1.Route
-	34, // 18: snapctl.control.v1.ChannelCounters.up_for:type_name -> google.protobuf.Duration
-	34, // 19: snapctl.control.v1.ChannelCounters.idle_for:type_name -> google.protobuf.Duration
-	23, // 20: snapctl.control.v1.CountersAnswer.channels:type_name -> snapctl.control.v1.ChannelCounters
-	29, // 21: snapctl.control.v1.Failure.not_owner:type_name -> snapctl.control.v1.Failure.NotOwner
-	30, // 22: snapctl.control.v1.Failure.version:type_name -> snapctl.control.v1.Failure.Version
-	31, // 23: snapctl.control.v1.Failure.refused:type_name -> snapctl.control.v1.Failure.Refused
-	32, // 24: snapctl.control.v1.Failure.busy:type_name -> snapctl.control.v1.Failure.Busy
-	33, // 25: snapctl.control.v1.Failure.not_found:type_name -> snapctl.control.v1.Failure.NotFound
-	1,  // 26: snapctl.control.v1.Failure.Version.protocols:type_name -> snapctl.control.v1.Protocols
-	34, // 27: snapctl.control.v1.Failure.Busy.retry_after:type_name -> google.protobuf.Duration
-	2,  // 28: snapctl.control.v1.Join.Join:input_type -> snapctl.control.v1.JoinRequest
-	5,  // 29: snapctl.control.v1.Peer.Hello:input_type -> snapctl.control.v1.HelloRequest
-	8,  // 30: snapctl.control.v1.Peer.Resolve:input_type -> snapctl.control.v1.ResolveRequest
-	12, // 31: snapctl.control.v1.Peer.Connect:input_type -> snapctl.control.v1.ConnectRequest
-	17, // 32: snapctl.control.v1.Peer.Disconnect:input_type -> snapctl.control.v1.DisconnectRequest
-	13, // 33: snapctl.control.v1.Peer.Switch:input_type -> snapctl.control.v1.SwitchRequest
-	19, // 34: snapctl.control.v1.Peer.Reconcile:input_type -> snapctl.control.v1.TablePart
-	20, // 35: snapctl.control.v1.Peer.Probe:input_type -> snapctl.control.v1.ProbeRequest
-	22, // 36: snapctl.control.v1.Peer.Counters:input_type -> snapctl.control.v1.CountersRequest
-	25, // 37: snapctl.control.v1.Peer.Renew:input_type -> snapctl.control.v1.RenewRequest
-	27, // 38: snapctl.control.v1.Peer.Open:input_type -> snapctl.control.v1.Chunk
-	4,  // 39: snapctl.control.v1.Join.Join:output_type -> snapctl.control.v1.JoinAnswer
-	6,  // 40: snapctl.control.v1.Peer.Hello:output_type -> snapctl.control.v1.HelloAnswer
-	9,  // 41: snapctl.control.v1.Peer.Resolve:output_type -> snapctl.control.v1.ResolveAnswer
-	15, // 42: snapctl.control.v1.Peer.Connect:output_type -> snapctl.control.v1.ChannelAnswer
-	18, // 43: snapctl.control.v1.Peer.Disconnect:output_type -> snapctl.control.v1.DisconnectAnswer
-	15, // 44: snapctl.control.v1.Peer.Switch:output_type -> snapctl.control.v1.ChannelAnswer
-	19, // 45: snapctl.control.v1.Peer.Reconcile:output_type -> snapctl.control.v1.TablePart
-	21, // 46: snapctl.control.v1.Peer.Probe:output_type -> snapctl.control.v1.ProbeAnswer
-	24, // 47: snapctl.control.v1.Peer.Counters:output_type -> snapctl.control.v1.CountersAnswer
-	26, // 48: snapctl.control.v1.Peer.Renew:output_type -> snapctl.control.v1.RenewAnswer
-	27, // 49: snapctl.control.v1.Peer.Open:output_type -> snapctl.control.v1.Chunk
-	39, // [39:50] is the sub-list for method output_type
-	28, // [28:39] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	7,  // 16: snapctl.control.v1.IntroduceRequest.endpoints:type_name -> snapctl.control.v1.Endpoint
+	14, // 17: snapctl.control.v1.TablePart.channel:type_name -> snapctl.control.v1.Channel
+	16, // 18: snapctl.control.v1.TablePart.routes:type_name -> snapctl.control.v1.Route
+	36, // 19: snapctl.control.v1.ChannelCounters.up_for:type_name -> google.protobuf.Duration
+	36, // 20: snapctl.control.v1.ChannelCounters.idle_for:type_name -> google.protobuf.Duration
+	25, // 21: snapctl.control.v1.CountersAnswer.channels:type_name -> snapctl.control.v1.ChannelCounters
+	31, // 22: snapctl.control.v1.Failure.not_owner:type_name -> snapctl.control.v1.Failure.NotOwner
+	32, // 23: snapctl.control.v1.Failure.version:type_name -> snapctl.control.v1.Failure.Version
+	33, // 24: snapctl.control.v1.Failure.refused:type_name -> snapctl.control.v1.Failure.Refused
+	34, // 25: snapctl.control.v1.Failure.busy:type_name -> snapctl.control.v1.Failure.Busy
+	35, // 26: snapctl.control.v1.Failure.not_found:type_name -> snapctl.control.v1.Failure.NotFound
+	1,  // 27: snapctl.control.v1.Failure.Version.protocols:type_name -> snapctl.control.v1.Protocols
+	36, // 28: snapctl.control.v1.Failure.Busy.retry_after:type_name -> google.protobuf.Duration
+	2,  // 29: snapctl.control.v1.Join.Join:input_type -> snapctl.control.v1.JoinRequest
+	5,  // 30: snapctl.control.v1.Peer.Hello:input_type -> snapctl.control.v1.HelloRequest
+	8,  // 31: snapctl.control.v1.Peer.Resolve:input_type -> snapctl.control.v1.ResolveRequest
+	12, // 32: snapctl.control.v1.Peer.Connect:input_type -> snapctl.control.v1.ConnectRequest
+	17, // 33: snapctl.control.v1.Peer.Disconnect:input_type -> snapctl.control.v1.DisconnectRequest
+	13, // 34: snapctl.control.v1.Peer.Switch:input_type -> snapctl.control.v1.SwitchRequest
+	21, // 35: snapctl.control.v1.Peer.Reconcile:input_type -> snapctl.control.v1.TablePart
+	19, // 36: snapctl.control.v1.Peer.Introduce:input_type -> snapctl.control.v1.IntroduceRequest
+	22, // 37: snapctl.control.v1.Peer.Probe:input_type -> snapctl.control.v1.ProbeRequest
+	24, // 38: snapctl.control.v1.Peer.Counters:input_type -> snapctl.control.v1.CountersRequest
+	27, // 39: snapctl.control.v1.Peer.Renew:input_type -> snapctl.control.v1.RenewRequest
+	29, // 40: snapctl.control.v1.Peer.Open:input_type -> snapctl.control.v1.Chunk
+	4,  // 41: snapctl.control.v1.Join.Join:output_type -> snapctl.control.v1.JoinAnswer
+	6,  // 42: snapctl.control.v1.Peer.Hello:output_type -> snapctl.control.v1.HelloAnswer
+	9,  // 43: snapctl.control.v1.Peer.Resolve:output_type -> snapctl.control.v1.ResolveAnswer
+	15, // 44: snapctl.control.v1.Peer.Connect:output_type -> snapctl.control.v1.ChannelAnswer
+	18, // 45: snapctl.control.v1.Peer.Disconnect:output_type -> snapctl.control.v1.DisconnectAnswer
+	15, // 46: snapctl.control.v1.Peer.Switch:output_type -> snapctl.control.v1.ChannelAnswer
+	21, // 47: snapctl.control.v1.Peer.Reconcile:output_type -> snapctl.control.v1.TablePart
+	20, // 48: snapctl.control.v1.Peer.Introduce:output_type -> snapctl.control.v1.IntroduceAnswer
+	23, // 49: snapctl.control.v1.Peer.Probe:output_type -> snapctl.control.v1.ProbeAnswer
+	26, // 50: snapctl.control.v1.Peer.Counters:output_type -> snapctl.control.v1.CountersAnswer
+	28, // 51: snapctl.control.v1.Peer.Renew:output_type -> snapctl.control.v1.RenewAnswer
+	29, // 52: snapctl.control.v1.Peer.Open:output_type -> snapctl.control.v1.Chunk
+	41, // [41:53] is the sub-list for method output_type
+	29, // [29:41] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_control_proto_init() }
@@ -2538,7 +2665,7 @@ func file_control_proto_init() {
 	if File_control_proto != nil {
 		return
 	}
-	file_control_proto_msgTypes[27].OneofWrappers = []any{
+	file_control_proto_msgTypes[29].OneofWrappers = []any{
 		(*Failure_NotOwner_)(nil),
 		(*Failure_Version_)(nil),
 		(*Failure_Refused_)(nil),
@@ -2551,7 +2678,7 @@ func file_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_proto_rawDesc), len(file_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -143,6 +143,7 @@ const (
 	Peer_Disconnect_FullMethodName = "/snapctl.control.v1.Peer/Disconnect"
 	Peer_Switch_FullMethodName     = "/snapctl.control.v1.Peer/Switch"
 	Peer_Reconcile_FullMethodName  = "/snapctl.control.v1.Peer/Reconcile"
+	Peer_Introduce_FullMethodName  = "/snapctl.control.v1.Peer/Introduce"
 	Peer_Probe_FullMethodName      = "/snapctl.control.v1.Peer/Probe"
 	Peer_Counters_FullMethodName   = "/snapctl.control.v1.Peer/Counters"
 	Peer_Renew_FullMethodName      = "/snapctl.control.v1.Peer/Renew"
@@ -165,6 +166,8 @@ type PeerClient interface {
 	// are equal, or that they are not: then the asker sends its table, and the answerer returns
 	// what both have from now on.
 	Reconcile(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[TablePart, TablePart], error)
+	// Introduce tells of endpoints that the asker has got since tables were compared.
+	Introduce(ctx context.Context, in *IntroduceRequest, opts ...grpc.CallOption) (*IntroduceAnswer, error)
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeAnswer, error)
 	Counters(ctx context.Context, in *CountersRequest, opts ...grpc.CallOption) (*CountersAnswer, error)
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewAnswer, error)
@@ -244,6 +247,16 @@ func (c *peerClient) Reconcile(ctx context.Context, opts ...grpc.CallOption) (gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_ReconcileClient = grpc.BidiStreamingClient[TablePart, TablePart]
 
+func (c *peerClient) Introduce(ctx context.Context, in *IntroduceRequest, opts ...grpc.CallOption) (*IntroduceAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IntroduceAnswer)
+	err := c.cc.Invoke(ctx, Peer_Introduce_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeAnswer, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProbeAnswer)
@@ -303,6 +316,8 @@ type PeerServer interface {
 	// are equal, or that they are not: then the asker sends its table, and the answerer returns
 	// what both have from now on.
 	Reconcile(grpc.BidiStreamingServer[TablePart, TablePart]) error
+	// Introduce tells of endpoints that the asker has got since tables were compared.
+	Introduce(context.Context, *IntroduceRequest) (*IntroduceAnswer, error)
 	Probe(context.Context, *ProbeRequest) (*ProbeAnswer, error)
 	Counters(context.Context, *CountersRequest) (*CountersAnswer, error)
 	Renew(context.Context, *RenewRequest) (*RenewAnswer, error)
@@ -336,6 +351,9 @@ func (UnimplementedPeerServer) Switch(context.Context, *SwitchRequest) (*Channel
 }
 func (UnimplementedPeerServer) Reconcile(grpc.BidiStreamingServer[TablePart, TablePart]) error {
 	return status.Error(codes.Unimplemented, "method Reconcile not implemented")
+}
+func (UnimplementedPeerServer) Introduce(context.Context, *IntroduceRequest) (*IntroduceAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Introduce not implemented")
 }
 func (UnimplementedPeerServer) Probe(context.Context, *ProbeRequest) (*ProbeAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -467,6 +485,24 @@ func _Peer_Reconcile_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_ReconcileServer = grpc.BidiStreamingServer[TablePart, TablePart]
 
+func _Peer_Introduce_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IntroduceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Introduce(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Introduce_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Introduce(ctx, req.(*IntroduceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProbeRequest)
 	if err := dec(in); err != nil {
@@ -554,6 +590,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Switch",
 			Handler:    _Peer_Switch_Handler,
+		},
+		{
+			MethodName: "Introduce",
+			Handler:    _Peer_Introduce_Handler,
 		},
 		{
 			MethodName: "Probe",

@@ -133,6 +133,9 @@ func (c *Checks) channel(ch Channel) {
 	c.mtu(ch.MTU)
 	c.Bytes("parameters", ch.Parameters, 0, maxParameters)
 	c.positive("generation", ch.Generation)
+	if ch.Given != "" {
+		c.Name("given module", ch.Given)
+	}
 }
 
 // routes checks routes between two hosts.
@@ -178,6 +181,16 @@ func (c *Checks) change(r SwitchRequest) {
 		c.underlay("remote", netip.AddrPortFrom(r.Remote, 0))
 		c.That(r.Local.Is4() == r.Remote.Is4(), "remote", "%v is of another family than %v", r.Remote, r.Local)
 	}
+}
+
+// Introduce checks a request.
+func (c *Checks) Introduce(r IntroduceRequest) {
+	c.Name("network", r.Network)
+	c.Count("endpoints", len(r.Endpoints), 1, MaxIntroduce)
+	for _, e := range r.Endpoints {
+		c.endpoint("endpoint", e)
+	}
+	c.positive("generation", r.Generation)
 }
 
 // Disconnect checks a request of one of two hosts to the other.

@@ -19,6 +19,8 @@ const (
 	MaxMessage = 128 << 10
 	// MaxRoutes is how many routes two hosts may have for one network.
 	MaxRoutes = 1 << 16
+	// MaxIntroduce is how many endpoints a host may introduce in one call.
+	MaxIntroduce = 1024
 	// MaxChunk is how many bytes a message of a [Stream] may have.
 	MaxChunk = 64 << 10
 	// MaxOpening is how many bytes the parameters of a stream may have.
@@ -127,6 +129,8 @@ type Offer struct {
 	MTU      int // of packets inside
 	// Parameters are the module's own, such as a public key: at most 1 KiB.
 	Parameters []byte
+	// Given tells that the host was told to have this module, and none of the others before it.
+	Given bool
 }
 
 // Channel is a data channel as one of its two hosts sees it: Local is that host's.
@@ -138,6 +142,8 @@ type Channel struct {
 	Parameters []byte
 	// Generation grows with each change of the channel: the newer record wins.
 	Generation uint64
+	// Given is the module that the other host was told to have; "": none.
+	Given string
 }
 
 // Route is an endpoint that one of two hosts reaches over their channel, since the other, its
@@ -167,6 +173,15 @@ type SwitchRequest struct {
 	// Local and Remote are the addresses that the host wants which asks, as whoever has the
 	// request sees them. Both are invalid if it wants none before others.
 	Local, Remote netip.Addr
+}
+
+// IntroduceRequest tells of endpoints that the host that asks has got, and that the other one
+// reaches over their channel from now on. Done again it changes nothing.
+type IntroduceRequest struct {
+	Network   string
+	Endpoints []Endpoint // 1 to [MaxIntroduce]
+	// Generation is that of the channel. If it is another one now, the hosts compare their tables.
+	Generation uint64
 }
 
 // DisconnectRequest asks to take routes away, or the whole channel with all its routes.

@@ -98,7 +98,7 @@ func toEndpoint(e Endpoint) *pb.Endpoint {
 func fromOffers(ms []*pb.Offer) []Offer {
 	offers := make([]Offer, 0, min(len(ms), maxOffers+1))
 	for _, m := range ms[:min(len(ms), maxOffers+1)] { // one more than allowed is enough to refuse it
-		o := Offer{Module: m.GetModule(), MTU: fromMTU(m.GetMtu()), Parameters: m.GetParameters()}
+		o := Offer{Module: m.GetModule(), MTU: fromMTU(m.GetMtu()), Parameters: m.GetParameters(), Given: m.GetGiven()}
 		for _, a := range m.GetUnderlay()[:min(len(m.GetUnderlay()), MaxAddresses+1)] {
 			o.Underlay = append(o.Underlay, fromUnderlay(a))
 		}
@@ -110,7 +110,7 @@ func fromOffers(ms []*pb.Offer) []Offer {
 func toOffers(offers []Offer) []*pb.Offer {
 	ms := make([]*pb.Offer, 0, len(offers))
 	for _, o := range offers {
-		m := &pb.Offer{Module: o.Module, Mtu: uint32(o.MTU), Parameters: o.Parameters}
+		m := &pb.Offer{Module: o.Module, Mtu: uint32(o.MTU), Parameters: o.Parameters, Given: o.Given}
 		for _, a := range o.Underlay {
 			m.Underlay = append(m.Underlay, toUnderlay(a))
 		}
@@ -163,18 +163,18 @@ func ToSwitch(r SwitchRequest) *pb.SwitchRequest {
 func FromChannel(m *pb.Channel) (Channel, error) {
 	ch := Channel{
 		Module: m.GetModule(), Local: fromUnderlay(m.GetReceiver()), Remote: fromUnderlay(m.GetSender()),
-		MTU: fromMTU(m.GetMtu()), Parameters: m.GetParameters(), Generation: m.GetGeneration(),
+		MTU: fromMTU(m.GetMtu()), Parameters: m.GetParameters(), Generation: m.GetGeneration(), Given: m.GetGiven(),
 	}
 	var c Checks
 	c.channel(ch)
 	return ch, c.Err
 }
 
-// ToChannel is given a channel as the sender sees it, with the sender's parameters.
+// ToChannel is given a channel as the sender sees it, with the sender's parameters, and what it was told to have.
 func ToChannel(ch Channel) *pb.Channel {
 	return &pb.Channel{
 		Module: ch.Module, Sender: toUnderlay(ch.Local), Receiver: toUnderlay(ch.Remote),
-		Mtu: uint32(ch.MTU), Parameters: ch.Parameters, Generation: ch.Generation,
+		Mtu: uint32(ch.MTU), Parameters: ch.Parameters, Generation: ch.Generation, Given: ch.Given,
 	}
 }
 
@@ -198,6 +198,26 @@ func toRoutes(routes []Route, sender string) []*pb.Route {
 		ms = append(ms, &pb.Route{Address: ToAddr(r.Address), OwnerIsSender: r.Owner == sender, Epoch: r.Epoch})
 	}
 	return ms
+}
+
+// FromIntroduce returns a request that tells of endpoints.
+func FromIntroduce(m *pb.IntroduceRequest) (IntroduceRequest, error) {
+	r := IntroduceRequest{Network: m.GetNetwork(), Generation: m.GetGeneration()}
+	for _, e := range m.GetEndpoints()[:min(len(m.GetEndpoints()), MaxIntroduce+1)] { // one more than allowed is enough to refuse it
+		r.Endpoints = append(r.Endpoints, fromEndpoint(e))
+	}
+	var c Checks
+	c.Introduce(r)
+	return r, c.Err
+}
+
+// ToIntroduce makes a message of a request that tells of endpoints.
+func ToIntroduce(r IntroduceRequest) *pb.IntroduceRequest {
+	m := &pb.IntroduceRequest{Network: r.Network, Generation: r.Generation}
+	for _, e := range r.Endpoints {
+		m.Endpoints = append(m.Endpoints, toEndpoint(e))
+	}
+	return m
 }
 
 // FromDisconnect returns a request to disconnect, of the sender to the receiver.

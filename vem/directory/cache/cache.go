@@ -319,14 +319,24 @@ func all[T any](c *Cache) []T {
 // whoever asks it. That nobody has an address is never said from memory: if the cache does not
 // know it, the directory is asked, see [directory.Directory.Lookup].
 func (c *Cache) Lookup(ctx context.Context, network string, a netip.Addr) (directory.Endpoint, error) {
-	if n, ok := known[directory.Network](c, id{directory.KindNetwork, network}); ok {
-		if a4, ok := n.IPv4(a); ok {
-			if e, ok := known[directory.Endpoint](c, id{directory.KindEndpoint, network + "/" + a4.String()}); ok {
-				return e, nil
-			}
-		}
+	if e, ok := c.Known(network, a); ok {
+		return e, nil
 	}
 	return c.d.Lookup(ctx, network, a)
+}
+
+// Known returns the endpoint that has an address of a network, of either family, if the cache knows
+// it. Nobody is asked.
+func (c *Cache) Known(network string, a netip.Addr) (directory.Endpoint, bool) {
+	n, ok := known[directory.Network](c, id{directory.KindNetwork, network})
+	if !ok {
+		return directory.Endpoint{}, false
+	}
+	a4, ok := n.IPv4(a)
+	if !ok {
+		return directory.Endpoint{}, false
+	}
+	return known[directory.Endpoint](c, id{directory.KindEndpoint, network + "/" + a4.String()})
 }
 
 // LookupApp returns the endpoint of an app, like Lookup.

@@ -16,7 +16,7 @@ import (
 var kinds = []string{"auto", "direct", "tunnel", "vxlan", "wireguard"}
 
 func newSet(s *session.Session) *cobra.Command {
-	var channel string
+	var channel, network string
 	cmd := &cobra.Command{
 		Use:   "set",
 		Short: "Change this host",
@@ -32,11 +32,13 @@ func newSet(s *session.Session) *cobra.Command {
              that is not trusted; very slow where the kernel has no WireGuard
 
 A host that has no BPF has vxlan without being told. Of two hosts it is enough that one is
-told: the other one goes along if it is on auto. If it is to have another kind the channel
-stays what it is, and this command says so: once that channel is down, it does not come up
-again before the two agree.`,
+told: the other one goes along. If both are told, and not the same, the one further down this
+list is taken. A kind that the two can't have is not: then they have the best one that they
+can, but none instead of wireguard. Where that differs from what this host is told, "snapctl
+vem channels" says why. With --network all this is for one virtual network.`,
 		Example: `  snapctl host set --channel vxlan
   snapctl host set --channel wireguard
+  snapctl host set --channel tunnel --network blue
   snapctl host set --channel auto`,
 		Args:              session.Exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -44,7 +46,7 @@ again before the two agree.`,
 			if channel == "" {
 				return session.Usagef("nothing to change: give --channel")
 			}
-			h, err := c.SetHost(ctx, &api.SetHostRequest{Channel: channel})
+			h, err := c.SetHost(ctx, &api.SetHostRequest{Channel: channel, Network: network})
 			if err != nil {
 				return err
 			}
@@ -52,6 +54,8 @@ again before the two agree.`,
 		}),
 	}
 	cmd.Flags().Var(value.One(&channel, "KIND", value.Word(kinds...)), "channel", "kind of all channels to other hosts: auto, direct, tunnel, vxlan or wireguard")
+	cmd.Flags().StringVar(&network, "network", "", "with --channel: only those of the virtual network with this `NAME`; auto: as those of all others")
+	session.CompleteFlag(cmd, "network", s.Ask(0, session.NetworkNames))
 	session.CompleteFlag(cmd, "channel", cobra.FixedCompletions(kinds, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

@@ -1,0 +1,61 @@
+package mesh
+
+import (
+	"context"
+
+	"github.com/snapctl/snapctl/vem/control/message"
+)
+
+// called counts a call, and returns the host that is called.
+func (p *place) called() (*place, message.Caller) {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.w.calls++
+	return p.w.other(p), message.Caller{Host: p.h.Name()}
+}
+
+// Connect implements [peering.Peers].
+func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest) (message.Channel, error) {
+	o, from := p.called()
+	c, err := o.Peering().Connect(ctx, from, r)
+	c.Local, c.Remote = c.Remote, c.Local
+	return c, err
+}
+
+// Switch implements [peering.Peers].
+func (p *place) Switch(ctx context.Context, _ string, r message.SwitchRequest) (message.Channel, error) {
+	o, from := p.called()
+	r.Local, r.Remote = r.Remote, r.Local
+	c, err := o.Peering().Switch(ctx, from, r)
+	c.Local, c.Remote = c.Remote, c.Local
+	return c, err
+}
+
+// Disconnect implements [peering.Peers].
+func (p *place) Disconnect(ctx context.Context, _ string, r message.DisconnectRequest) error {
+	o, from := p.called()
+	return o.Peering().Disconnect(ctx, from, r)
+}
+
+// Introduce implements [peering.Peers].
+func (p *place) Introduce(ctx context.Context, _ string, r message.IntroduceRequest) error {
+	o, from := p.called()
+	return o.Peering().Introduce(ctx, from, r)
+}
+
+// Reconcile implements [peering.Peers].
+func (p *place) Reconcile(ctx context.Context, _ string, ours message.Table) (message.Table, bool, error) {
+	o, from := p.called()
+	t, err := o.Peering().Reconcile(ctx, from, flipped(ours))
+	return flipped(t), false, err
+}
+
+// flipped is a table as the other host sees its channel.
+func flipped(t message.Table) message.Table {
+	if t.Channel != nil {
+		c := *t.Channel
+		c.Local, c.Remote = c.Remote, c.Local
+		t.Channel = &c
+	}
+	return t
+}
