@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
@@ -72,19 +73,19 @@ func (n *Network) adoptChanges(ctx context.Context) error {
 			l := n.link(name)
 			if c, _, up := n.now(l); up && n.kinds[c.Module].Module != m {
 				n.setChange(l, change{old: carrier{m, s.Host.Kind}})
-				n.leaveSoon(l, m)
+				n.leaveSoon(l, m, turnLate+linger)
 			}
 		}
 	}
 	return nil
 }
 
-// leaveSoon has nothing be taken by a module any more that a channel has changed from, unless it has
+// leaveSoon has, after a while, nothing be taken by a module any more that a channel has changed from, unless it has
 // changed to it again. Comparing tables with the other host, which gives the channel another version,
 // does not matter for that.
-func (n *Network) leaveSoon(l *link, old channel.Module) {
+func (n *Network) leaveSoon(l *link, old channel.Module, after time.Duration) {
 	n.p.opt.Run(func(ctx context.Context) {
-		if !pause.For(ctx, turnLate+linger, nil) {
+		if !pause.For(ctx, after, nil) {
 			return
 		}
 		release, err := l.take(ctx)

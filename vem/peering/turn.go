@@ -129,7 +129,7 @@ func (n *Network) setChange(l *link, c change) {
 func (n *Network) begin(ctx context.Context, l *link, from, to carrier, v version) error {
 	before := n.changing(l)
 	if before.late {
-		if err := n.turn(ctx, l, from, v); err != nil {
+		if err := n.turn(ctx, l, from); err != nil {
 			return err
 		}
 	}
@@ -143,9 +143,9 @@ func (n *Network) begin(ctx context.Context, l *link, from, to carrier, v versio
 	}
 	n.setChange(l, change{old: from, late: true})
 	if v.by == n.p.opt.Self {
-		return n.turn(ctx, l, to, v)
+		return n.turn(ctx, l, to)
 	}
-	n.later(l, v, turnLate, func(ctx context.Context) error { return n.turn(ctx, l, to, v) })
+	n.later(l, v, turnLate, func(ctx context.Context) error { return n.turn(ctx, l, to) })
 	return nil
 }
 
@@ -158,8 +158,8 @@ func as(s channel.State, list []channel.Route) []channel.Route {
 	return list
 }
 
-// turn has packets leave by the new module, as the change v wants. The caller has the link's turn.
-func (n *Network) turn(ctx context.Context, l *link, to carrier, v version) error {
+// turn has packets leave by the new module. The caller has the link's turn.
+func (n *Network) turn(ctx context.Context, l *link, to carrier) error {
 	c := n.changing(l)
 	if !c.late {
 		return nil
@@ -173,7 +173,7 @@ func (n *Network) turn(ctx context.Context, l *link, to carrier, v version) erro
 	}
 	c.late = false
 	n.setChange(l, c)
-	n.later(l, v, linger, func(ctx context.Context) error { return n.leave(ctx, l) })
+	n.leaveSoon(l, c.old.Module, linger)
 	return nil
 }
 
@@ -184,7 +184,7 @@ func (n *Network) confirmed(ctx context.Context, l *link, generation uint64) (me
 	if !up || !n.changing(l).late || generation != seen.generation {
 		return message.Channel{}, false, nil
 	}
-	return now, true, n.turn(ctx, l, n.kinds[now.Module], seen)
+	return now, true, n.turn(ctx, l, n.kinds[now.Module])
 }
 
 // leave takes nothing by the old module any more. The caller has the link's turn.
