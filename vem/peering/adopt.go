@@ -71,9 +71,9 @@ func (n *Network) adoptChanges(ctx context.Context) error {
 		}
 		for name, s := range hosts {
 			l := n.link(name)
-			if c, _, up := n.now(l); up && n.kinds[c.Module].Module != m {
-				n.setChange(l, change{old: carrier{m, s.Host.Kind}})
-				n.leaveSoon(l, m, turnLate+linger)
+			if c, seen, up := n.now(l); up && n.kinds[c.Module].Module != m {
+				n.setChange(l, change{old: carrier{m, s.Host.Kind}, v: seen})
+				n.leaveSoon(l, seen, turnLate+linger)
 			}
 		}
 	}
@@ -81,9 +81,9 @@ func (n *Network) adoptChanges(ctx context.Context) error {
 }
 
 // leaveSoon has, after a while, nothing be taken by a module any more that a channel has changed from, unless it has
-// changed to it again. Comparing tables with the other host, which gives the channel another version,
+// changed again. Comparing tables with the other host, which gives the channel another version,
 // does not matter for that.
-func (n *Network) leaveSoon(l *link, old channel.Module, after time.Duration) {
+func (n *Network) leaveSoon(l *link, v version, after time.Duration) {
 	n.p.opt.Run(func(ctx context.Context) {
 		if !pause.For(ctx, after, nil) {
 			return
@@ -93,7 +93,7 @@ func (n *Network) leaveSoon(l *link, old channel.Module, after time.Duration) {
 			return
 		}
 		defer release()
-		if n.changing(l).old.Module != old {
+		if n.changing(l).v != v {
 			return
 		}
 		if err := n.leave(ctx, l); err != nil && ctx.Err() == nil {

@@ -35,6 +35,7 @@ const (
 type change struct {
 	old  carrier // none: nothing changes
 	late bool    // packets still leave by it
+	v    version // that began it
 }
 
 // errNoOffer says that this host has nothing to offer to another one.
@@ -141,7 +142,7 @@ func (n *Network) begin(ctx context.Context, l *link, from, to carrier, v versio
 	if err := to.SetRoutes(ctx, as(channel.Opening, n.routesOf(l))); err != nil {
 		return err
 	}
-	n.setChange(l, change{old: from, late: true})
+	n.setChange(l, change{old: from, late: true, v: v})
 	if v.by == n.p.opt.Self {
 		return n.turn(ctx, l, to)
 	}
@@ -173,7 +174,7 @@ func (n *Network) turn(ctx context.Context, l *link, to carrier) error {
 	}
 	c.late = false
 	n.setChange(l, c)
-	n.leaveSoon(l, c.old.Module, linger)
+	n.leaveSoon(l, c.v, linger)
 	return nil
 }
 
