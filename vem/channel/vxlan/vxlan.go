@@ -133,7 +133,10 @@ func (m *Module) open() (err error) {
 	}
 	m.guard, m.inside = newGuard(&m.cfg, m.host.ns), newInside(&m.cfg, m.fabric.ns)
 	m.table = routes.Table{NS: m.fabric.ns, Protocol: protocol, Metric: metric, Opening: openingTable}
-	return m.adopt()
+	if err := m.adopt(); err != nil || len(m.hosts) > 0 {
+		return err
+	}
+	return m.takeDown() // a process that was killed while it did so may have left something
 }
 
 // usable refuses what has been cancelled, and a closed module. m.mu is held.
