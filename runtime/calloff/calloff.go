@@ -24,7 +24,7 @@ func (e *Error) Aborted() {}
 
 // Watch waits, beside an operation, for what calls it off.
 type Watch struct {
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // that of the operation
 	cancel context.CancelCauseFunc
 	waits  sync.WaitGroup
 }

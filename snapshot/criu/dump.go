@@ -109,10 +109,10 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		if ctx.Err() != nil && !saved {
 			return context.Cause(ctx)
 		}
-		switch {
-		case script == "pre-dump":
+		switch script {
+		case "pre-dump":
 			return begin()
-		case script == "post-dump":
+		case "post-dump":
 			if o.Saved != nil {
 				if err := o.Saved(ctx); err != nil {
 					return err

@@ -75,7 +75,7 @@ func askedAt(ctx context.Context, w *rig.World, mib int, after time.Duration, if
 		_, err := w.API.Hibernate(ctx, &api.HibernateRequest{Name: "subject", IfQuiet: ifQuiet}, nil)
 		ended <- err
 	}()
-	time.Sleep(after)
+	rig.Rest(ctx, after)
 	took, err := rig.Ping(conn)
 	if err != nil {
 		return 0, err

@@ -89,7 +89,7 @@ func firstPacket(ctx context.Context, b *rig.Bench) error {
 // while: the end of the connection before may bring it up once more.
 func withoutChannel(ctx context.Context, hosts ...*rig.World) error {
 	return rig.Until(ctx, time.Minute, func() error {
-		time.Sleep(quiet)
+		rig.Rest(ctx, quiet)
 		for _, h := range hosts {
 			list, err := h.API.TakeChannelsDown(ctx, &api.ChannelsRequest{})
 			if err != nil {

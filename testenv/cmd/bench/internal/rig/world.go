@@ -212,5 +212,15 @@ func Ping(conn net.Conn) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
+// Rest lets some time go by, less if ctx ends.
+func Rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // MS is a duration in milliseconds.
 func MS(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
