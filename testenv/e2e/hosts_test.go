@@ -84,11 +84,17 @@ func (hs *hosts) stranger(name string, on *underlay.Network) traffic.Member {
 // member runs an app that takes part in the traffic at its host's address of lan.
 func (hs *hosts) member(i int) traffic.Member {
 	hs.t.Helper()
+	return hs.published(i, "peer")
+}
+
+// published is member of an app with a name.
+func (hs *hosts) published(i int, app string) traffic.Member {
+	hs.t.Helper()
 	w := hs.worlds[i]
 	program, err := w.Install(hs.t.Context(), "peer")
 	qt.Assert(hs.t, qt.IsNil(err))
 	w.Run(&api.RunRequest{
-		Name: "peer", Args: append([]string{program}, traffic.Args(netip.Addr{})...),
+		Name: app, Args: append([]string{program}, traffic.Args(netip.Addr{})...),
 		Publish: []*api.Publication{
 			{Protocol: "tcp", HostPort: traffic.Port, Port: traffic.Port},
 			{Protocol: "udp", HostPort: traffic.Port, Port: traffic.Port},

@@ -191,7 +191,7 @@ func (hs *hosts) doors() (members []traffic.Member, pairs []traffic.Pair) {
 	stranger := hs.stranger("stranger", hs.lan)
 	members = append(members, stranger)
 	for i, w := range hs.worlds {
-		door := hs.member(i)
+		door := hs.published(i, "door-"+w.Name())
 		door.Name = "door of " + w.Name()
 		members = append(members, door)
 		pairs = append(pairs,

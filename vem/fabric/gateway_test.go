@@ -1,13 +1,21 @@
 package fabric_test
 
 import (
+	"errors"
+	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
 
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // A machine that routes the network's prefixes to the host reaches endpoints if that is a gateway:
@@ -69,4 +77,83 @@ func TestGateway(t *testing.T) {
 		err := w.f.SetGateway(fabric.Gateway{On: true, Keep: []netip.Prefix{netip.MustParsePrefix(wrong)}})
 		qt.Check(t, qt.ErrorIs(err, fabric.ErrConfig), qt.Commentf("%s", wrong))
 	}
+}
+
+// What an endpoint of another host sends before this host knows of the way there finds nobody, and is
+// not answered: an answer would end a connection that has only begun too early.
+func TestTooEarly(t *testing.T) {
+	w := newWorld(t, fabric.OutsideNone)
+	h := handle(t, w.abroad)
+	link, err := h.LinkByName("wan0")
+	qt.Assert(t, qt.IsNil(err))
+	addRoute(t, h, link, "10.77.0.0/16", "192.0.2.1")
+	elsewhere, err := netlink.ParseAddr("10.77.0.99/32")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(h.AddrAdd(link, elsewhere)))
+	var app *net.UDPConn
+	qt.Assert(t, qt.IsNil(w.two.Do(func() (err error) {
+		app, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(10, 77, 0, 3), Port: 82})
+		return err
+	})))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(app.Close())) })
+	send := func(from net.IP, text string) {
+		t.Helper()
+		qt.Assert(t, qt.IsNil(w.abroad.Do(func() error {
+			c, err := net.DialUDP("udp", &net.UDPAddr{IP: from}, &net.UDPAddr{IP: net.IPv4(10, 77, 0, 3), Port: 82})
+			if err != nil {
+				return err
+			}
+			_, err = c.Write([]byte(text))
+			return errors.Join(err, c.Close())
+		})))
+	}
+	set := func(g fabric.Gateway) {
+		t.Helper()
+		far := fabric.Publication{Proto: "tcp", HostPort: 8082, Addr: ep(3).Addr4, Port: 82, Far: true}
+		qt.Assert(t, qt.IsNil(w.f.SetGateway(g)))
+		qt.Assert(t, qt.IsNil(w.f.SetPublications(t.Context(), []fabric.Publication{far})))
+	}
+
+	set(fabric.Gateway{})
+	before := unreachables(t, w.cfg.Host)
+	send(elsewhere.IP, "early")
+	qt.Check(t, qt.Equals(unreachables(t, w.cfg.Host), before))
+	send(nil, "stranger")
+	qt.Check(t, qt.Equals(unreachables(t, w.cfg.Host), before+1), qt.Commentf("a stranger is told"))
+
+	set(fabric.Gateway{On: true})
+	send(elsewhere.IP, "early")
+	send(nil, "stranger")
+	qt.Assert(t, qt.IsNil(app.SetReadDeadline(time.Now().Add(time.Minute))))
+	b := make([]byte, 100)
+	n, from, err := app.ReadFromUDPAddrPort(b)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(b[:n]), "stranger"))
+	qt.Check(t, qt.Equals(from.Addr().Unmap().String(), "10.77.0.1"))
+}
+
+// unreachables is how many "destination unreachable" a namespace has sent.
+func unreachables(t *testing.T, ns *netns.NS) (n int) {
+	t.Helper()
+	var text []byte
+	qt.Assert(t, qt.IsNil(ns.Do(func() (err error) {
+		text, err = os.ReadFile("/proc/thread-self/net/snmp")
+		return err
+	})))
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if fields[0] != "Icmp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		n, err := strconv.Atoi(fields[slices.Index(names, "OutDestUnreachs")])
+		qt.Assert(t, qt.IsNil(err))
+		return n
+	}
+	t.Fatal("no counters of ICMP")
+	return 0
 }

@@ -23,7 +23,9 @@ type chain struct {
 //
 // inward and outward decide which packets the host passes between the network and
 // others than itself; an accept ends this table only, other tables still have
-// their say. outward comes before routing, so that an app gets its answer also
+// their say. What comes from an endpoint of another host before this one knows of the way there is
+// dropped without a word: an answer would end a connection that has only begun too early, and is
+// tried again. outward comes before routing, so that an app gets its answer also
 // where the host does not forward and would just drop the packet.
 //
 // Connection tracking and address translation are there only if something needs
@@ -44,6 +46,9 @@ func (f *Fabric) ruleset(list []Publication) []chain {
 	tracked := f.translates(list)
 	if tracked {
 		inward.rules = append(inward.rules, rule.Join(rule.Out(dev), rule.Known(), rule.Accept()), rule.Join(rule.Out(dev), rule.Redirected(), rule.Accept()))
+	}
+	for _, n := range f.prefixes() {
+		inward.rules = append(inward.rules, rule.Join(rule.Out(dev), rule.Addr(rule.Source, n.prefix), rule.Drop()))
 	}
 	inward.rules = append(append(inward.rules, f.forwards()...), rule.Join(rule.Out(dev), rule.Reject()))
 	outward.rules = f.reaches()

@@ -200,6 +200,7 @@ func (t *tracer) source(ctx context.Context) verdict {
 	var other string
 	for _, e := range a.Found {
 		switch {
+		case strings.HasPrefix(e.App, "host:"): // the host itself (directory.HostApp), which is no app
 		case e.Self && e.Network == t.to.Network && e.Addr4 != t.to.Addr4:
 			t.from = e
 			return fine("app %s at %s, %s", e.App, e.Addr4, e.State)

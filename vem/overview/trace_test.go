@@ -143,6 +143,9 @@ func TestTraceFails(t *testing.T) {
 		"source elsewhere":  {to: Question{App: "cache"}, from: "db", want: "owner source:failed"},
 		"source is the app": {to: Question{App: "cache"}, from: "cache", want: "owner source:failed"},
 		"alone":             {change: func(g *fakeGuide) { g.endpoints = g.endpoints[1:] }, to: Question{App: "db"}, want: "owner source:failed"},
+		"only the host itself": {
+			change: func(g *fakeGuide) { g.endpoints[0].App = "host:a:default" }, to: Question{App: "db"}, want: "owner source:failed",
+		},
 		"source in another network": {
 			change: func(g *fakeGuide) { g.endpoints[0].Network = "blue" }, to: Question{App: "db"}, from: "cache", want: "owner source:failed",
 		},
@@ -185,6 +188,17 @@ func TestTraceFails(t *testing.T) {
 			qt.Check(t, qt.Equals(text, c.want))
 		})
 	}
+}
+
+// What a host itself has in a network is no app that could send.
+func TestTraceFromNoHost(t *testing.T) {
+	g := newGuide()
+	host := g.endpoints[0]
+	host.App, host.Addr4 = "host:a:default", here.Next()
+	g.endpoints = append([]Resolution{host}, g.endpoints...)
+	text, _, ok := g.run(t, Question{App: "db"}, "")
+	qt.Check(t, qt.IsTrue(ok))
+	qt.Check(t, qt.Equals("network "+text, wholeWay))
 }
 
 // A channel that is down comes up with a packet; large packets that get lost are a warning, those
