@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/clones"
-	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/failover"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/fleet"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
@@ -115,7 +114,6 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"fabric", fabric},
 		{"channel", channels},
 		{"channel/first-packet", firstPacket},
-		{"channel/failover", failover.Measure},
 		{"directory", fleet.Measure},
 	} {
 		if err := bm.run(ctx, b); err != nil {
