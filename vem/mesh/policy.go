@@ -23,9 +23,10 @@ import (
 var preferred = []channel.Kind{channel.Direct, channel.Tunnel, channel.VXLAN, channel.WireGuard}
 
 // SetGiven has all channels of this host be of one kind, or of the best one that both hosts make if
-// it is zero; or those of a network, which are as all others if it is zero. Channels that are up change under traffic. Where the other host does not make the
-// kind, or was told to have one that counts for more (see package peering), another one is taken,
-// and the log says so. What it returns an error for is left as it is for now.
+// it is zero; or those of a network, which are as all others if it is zero. Channels that are up
+// change under traffic. Where the other host does not make the kind, or was told to have one that
+// counts for more (see package peering), another one is taken, and the log says so. What it returns
+// an error for is left as it is for now.
 func (m *Mesh) SetGiven(ctx context.Context, network string, given channel.Kind) error {
 	m.mu.Lock()
 	if m.given == nil {

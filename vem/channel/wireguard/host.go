@@ -16,22 +16,11 @@ import (
 )
 
 const (
-	// outer4 and outer6 are the bytes of all headers before the inner IP header: IP, UDP (8), and
-	// WireGuard's header and tag (32).
-	outer4, outer6 = 60, 80
 	// padding is what WireGuard pads packets to a multiple of.
 	padding = 16
 	// maxHosts bounds the numbers of hosts.
 	maxHosts = 1023
 )
-
-// outer is how many bytes a channel adds to a packet.
-func outer(local netip.Addr) int {
-	if local.Is4() {
-		return outer4
-	}
-	return outer6
-}
 
 // Offer is what other hosts have to know to make their ends of channels: the UDP port of this
 // host's device, and its public key.
@@ -194,7 +183,7 @@ func (m *Module) check(h channel.Host) (*entry, error) {
 			}
 		}
 	}
-	now.status.MTU, err = h.Room(from.mtu, outer(h.Local))
+	now.status.MTU, err = h.Room(from.mtu, channel.WireGuard.Outer(h.Local))
 	if now.status.MTU < m.cfg.MTU {
 		now.status.MTU -= now.status.MTU % padding
 	}

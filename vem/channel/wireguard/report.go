@@ -37,7 +37,7 @@ func (m *Module) Report(ctx context.Context) (channel.Report, error) {
 	}
 	now := time.Now()
 	for name, e := range m.hosts {
-		bytes := uint64(outer(e.status.Host.Local))
+		bytes := uint64(channel.WireGuard.Outer(e.status.Host.Local))
 		e.seen.Sent = seen(e.seen.Sent, counted[guard.To(e.number)], bytes, now)
 		e.seen.Received = seen(e.seen.Received, counted[guard.From(e.number)], bytes, now)
 		report.Hosts[name] = e.seen
