@@ -37,28 +37,43 @@ func New(ctx context.Context) (*Watch, context.Context) {
 	return w, w.ctx
 }
 
-// Start has wait wait until it returns what has come, or an error: then nothing calls the
-// operation off. wait ends when its context does. Start returns at once.
+// Start has wait wait until it returns what has come. If it fails that ends the operation too: what
+// is to call it off would not be seen. wait ends when its context does. Start returns at once.
 func (w *Watch) Start(wait func(ctx context.Context) (by string, err error)) {
 	w.waits.Go(func() {
-		if by, err := wait(w.ctx); err == nil {
-			w.cancel(&Error{By: by})
+		by, err := wait(w.ctx)
+		if err != nil {
+			w.cancel(&unwatchedError{err}) // which changes nothing if it is because the operation has ended
+			return
 		}
+		w.cancel(&Error{By: by})
 	})
 }
 
 // End ends the wait, and returns when it has ended. err is that of the operation, or nil; it is
-// replaced by an *[Error] if it says no more than that the operation's context has ended, and that
-// is because it was called off, which off is told before. off may be nil.
+// replaced if it says no more than that the operation's context has ended: by an *[Error] if that is
+// because it was called off, which off, if it is not nil, is told before; or by why the wait failed.
 func (w *Watch) End(err error, off func()) error {
-	came, was := errors.AsType[*Error](context.Cause(w.ctx))
+	cause := context.Cause(w.ctx)
 	w.cancel(nil)
 	w.waits.Wait()
-	if was && err != nil && (errors.Is(err, context.Canceled) || errors.Is(err, came)) {
+	if err == nil || !errors.Is(err, context.Canceled) && !errors.Is(err, cause) {
+		return err
+	}
+	if came, was := errors.AsType[*Error](cause); was {
 		if off != nil {
 			off()
 		}
 		return came
 	}
+	if failed, was := errors.AsType[*unwatchedError](cause); was {
+		return failed
+	}
 	return err
 }
+
+// unwatchedError is a wait that failed.
+type unwatchedError struct{ err error }
+
+func (e *unwatchedError) Error() string { return "watch for traffic meanwhile: " + e.err.Error() }
+func (e *unwatchedError) Unwrap() error { return e.err }

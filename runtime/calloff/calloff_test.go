@@ -66,10 +66,16 @@ func TestNotCalledOff(t *testing.T) {
 	t.Run("nothing came", func(t *testing.T) {
 		w, ctx := New(t.Context())
 		w.Start(never)
-		w.Start(broken)
 		qt.Check(t, qt.IsNil(ctx.Err()))
 		qt.Check(t, qt.IsNil(w.End(nil, unexpected(t))))
 		qt.Check(t, qt.IsNotNil(ctx.Err())) // nobody waits any more
+	})
+	t.Run("nobody waits", func(t *testing.T) {
+		w, ctx := New(t.Context())
+		w.Start(broken)
+		err := w.End(until(ctx), unexpected(t))
+		qt.Check(t, qt.ErrorIs(err, io.EOF))
+		qt.Check(t, qt.ErrorMatches(err, "watch for traffic meanwhile: EOF"))
 	})
 	t.Run("cancelled by its caller", func(t *testing.T) {
 		outer, cancel := context.WithCancel(t.Context())
