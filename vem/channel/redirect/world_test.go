@@ -126,13 +126,9 @@ func (p *place) checkClean(tb testing.TB) {
 			if l.Attrs().Name == p.f.HostDevice() {
 				continue
 			}
-			qdiscs, err := netlink.QdiscList(l)
-			if err != nil {
-				return err
-			}
-			for _, q := range qdiscs {
-				qt.Check(tb, qt.Not(qt.Equals(q.Type(), "clsact")), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
-			}
+			filters, err := netlink.FilterList(l, netlink.HANDLE_MIN_INGRESS)
+			qt.Check(tb, qt.IsTrue(err == nil || errors.Is(err, unix.EINVAL)), qt.Commentf("%v", err)) // EINVAL: nothing has filters
+			qt.Check(tb, qt.HasLen(filters, 0), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))
 			programs, err := tcx.List(l.Attrs().Index, tcx.Ingress)
 			qt.Check(tb, qt.IsNil(err))
 			qt.Check(tb, qt.HasLen(programs, 0), qt.Commentf("%s of %s", l.Attrs().Name, p.Name()))

@@ -17,7 +17,9 @@ type Net struct {
 }
 
 // Put attaches a program to a device, in place of the one that is there: as a filter of tc, where
-// the kernel has nothing better. f says which filter that is.
+// the kernel has nothing better. f says which filter that is. The first filter of a device loses
+// packets that are being sent there (see removeFilter), so a device whose traffic is our own gets it
+// before it is up.
 func (n Net) Put(f *netlink.BpfFilter, p *ebpf.Program) error {
 	if Supported() {
 		if err := n.Do(func() error { return Put(f.LinkIndex, hookOf(f), p) }); err != nil {
@@ -42,24 +44,13 @@ func (n Net) Remove(f *netlink.BpfFilter, name string) error {
 	return errors.Join(err, n.removeFilter(f))
 }
 
-// removeFilter takes a filter off a device, and with the last filter of anybody what the filters
-// hang on (the clsact qdisc).
+// removeFilter takes a filter off a device; nil if it is not there. What filters hang on (the clsact
+// qdisc) stays: the kernel stops a device while it gets or loses one, and drops without an error what
+// anybody sends there meanwhile (net/sched/sch_api.c, qdisc_graft: dev_deactivate). An empty one does
+// nothing. See findings/linux-clsact-drops.sh.
 func (n Net) removeFilter(f *netlink.BpfFilter) error {
-	err := n.NL.FilterDel(f)
-	if isGone(err) {
-		return nil
-	}
-	if err != nil {
+	if err := n.NL.FilterDel(f); err != nil && !isGone(err) {
 		return fmt.Errorf("remove filter %s: %w", f.Name, err)
-	}
-	for _, hook := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		left, err := n.NL.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: f.LinkIndex}}, hook)
-		if err != nil || len(left) > 0 {
-			return err
-		}
-	}
-	if err := n.NL.QdiscDel(clsact(f.LinkIndex)); err != nil && !isGone(err) {
-		return fmt.Errorf("remove clsact: %w", err)
 	}
 	return nil
 }

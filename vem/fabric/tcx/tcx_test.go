@@ -1,12 +1,16 @@
 package tcx_test
 
 import (
+	"net"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -94,4 +98,63 @@ func TestNoDevice(t *testing.T) {
 		qt.Check(t, qt.IsNil(tcx.Remove(77, tcx.Egress, "ours")))
 		qt.Check(t, qt.ErrorMatches(tcx.Put(77, tcx.Ingress, load(t, "ours")), "attach program ours to device 77: .*"))
 	})
+}
+
+// Nothing that anybody sends over a device is lost while our filters and programs come and go there.
+func TestNothingIsLost(t *testing.T) {
+	within(t, func() {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		qt.Assert(t, qt.IsNil(err))
+		defer nl.Close()
+		qt.Assert(t, qt.IsNil(nl.LinkSetUp(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: lo}})))
+		n := tcx.Net{NL: nl, Do: func(fn func() error) error { return fn() }}
+		f := &netlink.BpfFilter{Name: "ours", DirectAction: true, FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: lo, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL,
+		}}
+		put := func(supported bool) {
+			with := tcx.Supported
+			tcx.Supported = func() bool { return supported }
+			defer func() { tcx.Supported = with }()
+			qt.Assert(t, qt.IsNil(n.Put(f, load(t, "ours"))))
+		}
+		put(false) // the first filter is there before the traffic is
+		r, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		qt.Assert(t, qt.IsNil(err))
+		defer r.Close()
+		s, err := net.Dial("udp4", r.LocalAddr().String())
+		qt.Assert(t, qt.IsNil(err))
+		defer s.Close()
+		stop, done := make(chan struct{}), make(chan error)
+		go func() { done <- oneByOne(s, r, stop) }()
+		for range 20 {
+			put(true)
+			put(false)
+			put(true)
+			qt.Check(t, qt.IsNil(n.Remove(f, "ours")))
+			put(false)
+			qt.Check(t, qt.IsNil(n.Remove(f, "ours")))
+		}
+		close(stop)
+		qt.Check(t, qt.IsNil(<-done))
+	})
+}
+
+// oneByOne sends datagrams from s to r, each when the one before has arrived.
+func oneByOne(s net.Conn, r net.PacketConn, stop <-chan struct{}) error {
+	for {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		if _, err := s.Write([]byte("x")); err != nil {
+			return err
+		}
+		if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return err
+		}
+		if _, _, err := r.ReadFrom(make([]byte, 1)); err != nil {
+			return err
+		}
+	}
 }
