@@ -59,6 +59,7 @@
 //	slowpath   where packets wait that have no way to their endpoint yet
 //	probe      which ways between hosts work, and how large packets they carry
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
+//	rule       by which they find of which kind a channel is
 //	mesh       connects the networks of this host with those of others, by the three above
 //	gateway    traffic with what is no endpoint: hosts themselves, published ports, other machines
 //	upkeep     the directory as one host opens it, runs a member of it, and looks after it

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+
+	"github.com/snapctl/snapctl/vem/control/message"
 )
 
 // UnreachableError is a host that did not answer: no address of it could be reached, or the
@@ -57,6 +59,15 @@ func (e *UnreachableError) Unwrap() []error {
 		all = append(all, a.Err)
 	}
 	return all
+}
+
+// Undone tells whether an error of a call of [Peers] means that the other host has done nothing. Of
+// any other one nobody knows.
+func Undone(err error) bool {
+	_, refused := errors.AsType[*message.RefusedError](err)
+	_, elsewhere := errors.AsType[*message.NotOwnerError](err)
+	unreachable, ok := errors.AsType[*UnreachableError](err)
+	return refused || elsewhere || ok && unreachable.Err == nil
 }
 
 // Remedy says what to do; "" if the error says so itself.

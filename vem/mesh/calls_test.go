@@ -19,6 +19,13 @@ func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest)
 	o, from := p.called()
 	c, err := o.Peering().Connect(ctx, from, r)
 	c.Local, c.Remote = c.Remote, c.Local
+	p.w.mu.Lock()
+	answered := p.w.answered
+	p.w.answered = nil
+	p.w.mu.Unlock()
+	if answered != nil {
+		answered()
+	}
 	return c, err
 }
 

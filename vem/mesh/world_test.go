@@ -48,6 +48,9 @@ type world struct {
 	mu    sync.Mutex // guards what follows
 	owner map[netip.Addr]peering.Owner
 	calls int // from host to host
+	// answered is called once, when a host has answered that was asked for a channel, and before the one that asked
+	// knows of it; nil: nobody wants to know.
+	answered func()
 }
 
 // place is one of the hosts.

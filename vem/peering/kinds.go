@@ -1,7 +1,6 @@
 package peering
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,57 +9,11 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/peering/rule"
 )
-
-// Which kind the channel between two hosts is of, both find by one rule, from what each of them
-// offers and was told to have (message.Offer.Given), so that it does not matter which one asks:
-//
-//  1. It is one that both offer.
-//  2. Of those, one that either host was told to have comes first. If they were told different
-//     ones, the one that comes later in the order direct, tunnel, vxlan, wireguard counts: it takes
-//     less of hosts and of the network between them, and tells less to that network.
-//  3. Else the one that comes first in that order: it is the fastest.
-//  4. A kind that does not come up on one of the hosts is left out for a while.
 
 // retryKind is for how long a kind is left out that did not come up.
 const retryKind = time.Minute
-
-// common returns the kinds that two hosts both offer, those that the channel is to be of first.
-func common(mine, theirs []message.Offer) (names []string) {
-	order := make(map[string]int) // by name: the lower, the sooner
-	for _, o := range mine {
-		i := slices.IndexFunc(theirs, func(t message.Offer) bool { return t.Module == o.Module })
-		if i < 0 {
-			continue
-		}
-		names = append(names, o.Module)
-		k, _ := channel.ParseKind(o.Module)
-		if order[o.Module] = int(k); o.Given || theirs[i].Given {
-			order[o.Module] = -int(k)
-		}
-	}
-	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(order[a], order[b]) })
-	return names
-}
-
-// offer returns that of a kind.
-func offer(list []message.Offer, kind string) message.Offer {
-	i := slices.IndexFunc(list, func(o message.Offer) bool { return o.Module == kind })
-	if i < 0 {
-		return message.Offer{}
-	}
-	return list[i]
-}
-
-// given is the kind that whoever offers was told to have; "": none.
-func given(list []message.Offer) string {
-	for _, o := range list {
-		if o.Given {
-			return o.Module
-		}
-	}
-	return ""
-}
 
 // offersTo are what this host offers to another one, without what did not come up lately, unless
 // that is all.
@@ -77,17 +30,6 @@ func (n *Network) able(l *link, all []message.Offer) []message.Offer {
 		return all
 	}
 	return list
-}
-
-// suits tells whether a channel is of the kind that the rule gives, as far as this host knows what
-// the other one was told.
-func suits(c message.Channel, mine []message.Offer) bool {
-	theirs := slices.Clone(mine)
-	for i := range theirs {
-		theirs[i].Given = theirs[i].Module == c.Given
-	}
-	names := common(mine, theirs)
-	return len(names) > 0 && names[0] == c.Module
 }
 
 // fail notes that a kind does not come up, and says so once in a while.
@@ -124,7 +66,7 @@ func (n *Network) recovered() (list []*link) {
 // unmet tells why a channel is not of the kind that this host was told to have; "" if it is, or if
 // it was told none. The caller has n.mu.
 func (n *Network) unmet(l *link, offers []message.Offer) string {
-	want := given(offers)
+	want := rule.Given(offers)
 	mine, _ := channel.ParseKind(want)
 	theirs, _ := channel.ParseKind(l.last.Given)
 	switch {

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
-
-	"github.com/snapctl/snapctl/vem/control/message"
 )
 
 // kind is what both hosts say that their channel is.
@@ -274,17 +272,4 @@ func TestKindsByChance(t *testing.T) {
 			return
 		}
 	}
-}
-
-// An older release says nothing of what it was told, and gets the best that both make.
-func TestOlderOffers(t *testing.T) {
-	_, a, b := newWorldOfKinds(t)
-	a.told("vxlan")
-	offers := a.offers("b")
-	for i := range offers {
-		offers[i].Given = false
-	}
-	qt.Check(t, qt.DeepEquals(common(offers, b.offers("a")), []string{"direct", "tunnel", "vxlan"}))
-	qt.Check(t, qt.DeepEquals(common(a.offers("b"), []message.Offer{{Module: "vxlan"}, {Module: "pigeon"}}), []string{"vxlan"}))
-	qt.Check(t, qt.HasLen(common(nil, offers), 0))
 }

@@ -10,11 +10,13 @@ import (
 )
 
 // link is what this host has in common with another one in one network. The network's mutex
-// guards all of it but turn and mtu.
+// guards all of it but turn, mtu and expected.
 type link struct {
 	host string
 	turn chan struct{} // has one token while somebody changes the link in the kernel
 	mtu  int           // that the module was given; who has the turn has it
+
+	expected expected // likewise
 
 	channel *message.Channel // nil: down
 	version version          // of the newest change that was seen, also if that took it down

@@ -106,8 +106,12 @@ func (n *Network) establish(ctx context.Context, l *link, c message.Channel, v v
 		return err
 	}
 	m, old := n.kinds[c.Module], n.kinds[was.Module]
+	if !isUp {
+		n.met(l, m.Module)
+		return nil
+	}
 	n.start(ctx, l, m.Module, v)
-	if !isUp || old.Module == m.Module {
+	if old.Module == m.Module {
 		return nil
 	}
 	if err := n.begin(ctx, l, old, m, v); err != nil {

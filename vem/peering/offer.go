@@ -8,6 +8,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/peering/rule"
 )
 
 // offer are how this host can be reached by channels from another one, with what its modules have
@@ -36,7 +37,7 @@ func (n *Network) offer(ctx context.Context, host string) (list []message.Offer)
 // told is a channel as the other host is told of it: with what this host's module has, and not with
 // what it needs of the other one's.
 func (n *Network) told(ctx context.Context, l *link, c message.Channel) message.Channel {
-	c.Parameters, c.Given = nil, given(n.able(l, n.offers(l.host)))
+	c.Parameters, c.Given = nil, rule.Given(n.able(l, n.offers(l.host)))
 	if module, ok := n.kinds[c.Module].Module.(channel.Offerer); ok {
 		if port, parameters, err := module.Offer(ctx); err == nil {
 			c.Local, c.Parameters = netip.AddrPortFrom(c.Local.Addr(), port), parameters

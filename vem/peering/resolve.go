@@ -65,11 +65,14 @@ func (n *Network) connect(ctx context.Context, from message.Endpoint, to netip.A
 	if len(offers) == 0 {
 		return nil, errNoOffer
 	}
+	if err := n.expect(ctx, l, offers); err != nil {
+		return nil, err
+	}
 	c, err := n.p.opt.Peers.Connect(ctx, owner.Host, message.ConnectRequest{
 		Network: n.name, Source: from, Wanted: message.Endpoint{Address: to, Epoch: owner.Epoch},
 		Offers: offers, Generation: seen.generation,
 	})
-	if err != nil {
+	if err := errors.Join(err, n.answered(context.WithoutCancel(ctx), l, err)); err != nil {
 		return nil, err
 	}
 	w.channel, w.version = c, version{c.Generation, n.p.opt.Self}
@@ -92,19 +95,35 @@ type way struct {
 
 // Prepare implements [slowpath.Way].
 func (w *way) Prepare(ctx context.Context) error {
-	release, err := w.l.take(ctx)
-	if err != nil {
+	isUp, err := w.prepare(ctx)
+	if err != nil || isUp {
 		return err
 	}
+	// What has waited at the other host until the channel is ready comes as soon as it is.
+	m := w.n.kinds[w.channel.Module].Module
+	if _, ok := m.(channel.Starter); ok {
+		w.n.tryCompare(ctx, w.l)
+		w.n.start(ctx, w.l, m, w.version)
+	}
+	return nil
+}
+
+// prepare does so, and tells whether the channel was up before.
+func (w *way) prepare(ctx context.Context) (isUp bool, err error) {
+	release, err := w.l.take(ctx)
+	if err != nil {
+		return false, err
+	}
 	defer release()
+	_, _, isUp = w.n.now(w.l)
 	if err := w.n.up(ctx, w.l, w.channel, w.version); err != nil {
-		return err
+		return isUp, err
 	}
 	state := channel.Opening
 	if r, ok := w.n.route(w.l, w.to); ok && r.state == channel.Open {
 		state = channel.Open
 	}
-	return w.n.setRoute(ctx, w.l, w.to, route{w.epoch, state})
+	return isUp, w.n.setRoute(ctx, w.l, w.to, route{w.epoch, state})
 }
 
 // Open implements [slowpath.Way].

@@ -1,7 +1,6 @@
 package peering
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/peering/rule"
 )
 
 // Connect implements [control.Channels]: another host asks for a way to an endpoint of this one.
@@ -71,13 +71,13 @@ func (p *Peering) checkSource(ctx context.Context, from message.Caller, r messag
 }
 
 // agree brings the channel to a host up that has asked for it, if it is not up by a way that the
-// host still has, and of the kind that both should have (see common). It goes the way that the host
+// host still has, and of the kind that both should have (see package rule). It goes the way that the host
 // wants, if that works. What it returns is for the other host. The caller has the link's turn.
 func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offers []message.Offer, generation uint64, want Way) (message.Channel, error) {
 	now, seen, up := n.now(l)
 	mine := n.offersTo(ctx, l)
 	list := n.candidates(l.host, mine, offers, want)
-	stays := offered(offers, now) && (len(list) == 0 || list[0].Module == now.Module)
+	stays := rule.Reaches(offers, now) && (len(list) == 0 || list[0].Module == now.Module)
 	if up && generation <= seen.generation && stays && n.works(l.host, n.kinds[now.Module].kind, wayOf(now)) {
 		return n.told(ctx, l, now), nil
 	}
@@ -111,26 +111,19 @@ func (n *Network) agree(ctx context.Context, l *link, from message.Caller, offer
 func (n *Network) candidates(host string, mine, theirs []message.Offer, want Way) (list []message.Channel) {
 	there := make(map[string]bool)
 	for _, choose := range []chooser{n.wanted(host, want), n.working, n.possible} {
-		for _, kind := range common(mine, theirs) {
-			m, t := offer(mine, kind), offer(theirs, kind)
+		for _, kind := range rule.Kinds(mine, theirs) {
+			m, t := rule.Of(mine, kind), rule.Of(theirs, kind)
 			w, ok := choose(host, n.kinds[kind].kind, n.pairs(host, m, t))
 			if !ok || there[kind] {
 				continue
 			}
 			there[kind] = true
 			list = append(list, message.Channel{
-				Module: kind, Local: w.local, Remote: w.remote, MTU: min(m.MTU, t.MTU), Parameters: t.Parameters, Given: given(theirs),
+				Module: kind, Local: w.local, Remote: w.remote, MTU: min(m.MTU, t.MTU), Parameters: t.Parameters, Given: rule.Given(theirs),
 			})
 		}
 	}
 	return list
-}
-
-// offered tells whether a host can still be reached by a channel.
-func offered(offers []message.Offer, c message.Channel) bool {
-	return slices.ContainsFunc(offers, func(o message.Offer) bool {
-		return o.Module == c.Module && bytes.Equal(o.Parameters, c.Parameters) && slices.Contains(o.Underlay, c.Remote)
-	})
 }
 
 // pair is a way with the ports of the module.

@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/pause"
+	"github.com/snapctl/snapctl/vem/peering/rule"
 )
 
 // A channel that changes to another module does so in steps, since the two hosts can't do it in
@@ -58,7 +59,7 @@ func (n *Network) reoffer(ctx context.Context, l *link) error {
 		return nil
 	case len(offers) == 0:
 		return errNoOffer
-	case suits(now, offers):
+	case rule.Suits(now, offers):
 		n.tellUnmet(ctx, l)
 		return nil
 	}

@@ -159,7 +159,7 @@ func (h *host) start() {
 	}
 	var err error
 	h.net, err = h.Add(t.Context(), Join{
-		Name: "default", Modules: modules, Offers: h.offers, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: noSources, Works: h.w.working, Gone: h.forget,
+		Name: "default", Modules: modules, Offers: h.offers, OnLink: func(local, remote netip.Addr) bool { return prefixOf(local) == prefixOf(remote) || h.w.oneLink }, Sources: h.w.sources, Works: h.w.working, Gone: h.forget,
 		MTU:     func(string, channel.Kind, Way) int { return h.mtu },
 		Compare: func(string, Way, Way) int { return 0 },
 	})
@@ -193,7 +193,11 @@ func (h *host) forget(list []netip.Addr) {
 	h.gone = append(h.gone, list...)
 }
 
-func noSources(string) []netip.Addr { return nil }
+// sources are the addresses of a host.
+func (w *world) sources(host string) []netip.Addr {
+	h := w.hosts[host]
+	return append([]netip.Addr{h.underlay}, h.more...)
+}
 
 func prefixOf(a netip.Addr) netip.Prefix {
 	p, _ := a.Prefix(24)
