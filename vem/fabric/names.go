@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"net"
 	"net/netip"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath"
 )
 
 // Device names. The kernel allows 15 bytes (IFNAMSIZ 16 with the final NUL).
@@ -26,7 +28,7 @@ const (
 // not be unique beyond one link. 0x02: locally administered.
 var (
 	fabricMAC = net.HardwareAddr{0x02, 0x73, 0, 0, 0, 1} // the fabric's end of each link
-	hostMAC   = net.HardwareAddr{0x02, 0x73, 0, 0, 0, 2} // the host's end
+	hostMAC   = fastpath.HostMAC                         // the host's end
 )
 
 // The fabric's address as seen from any link: the next hop of apps and host.

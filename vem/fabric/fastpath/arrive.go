@@ -7,6 +7,8 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/packet"
 )
 
 // arrived marks a packet that arrive has let in, on its way to the fabric's end of the host's
@@ -38,15 +40,20 @@ const arrived = 1
 func (r *Remotes) arrive(device int, prefix4, prefix6 netip.Prefix) asm.Instructions {
 	return slices.Concat(
 		visible(),
-		asm.Instructions{asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "six")},
-		r.arrive4(prefix4), label("six", r.arrive6(prefix6)),
-		r.inner(prefix4, prefix6), r.decapsulate(), r.arriveDirect(prefix4, prefix6),
+		asm.Instructions{
+			asm.StoreImm(asm.RFP, stackBeyond, 0, asm.Word),
+			asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "six"),
+		},
+		r.arrive4(prefix4), packet.Label("six", r.arrive6(prefix6)),
+		r.inner(prefix4, prefix6), r.decapsulate(prefix4, prefix6), r.arriveDirect(prefix4, prefix6),
 		asm.Instructions{
 			asm.LoadMem(asm.R7, asm.R6, skbLen, asm.Word).WithSymbol("in"),
-			asm.Sub.Imm(asm.R7, ethLen),
+			asm.Sub.Imm(asm.R7, packet.EthLen),
 		},
 		r.count(stackHost, tallyReceived, "counted"),
 		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.RFP, stackBeyond, asm.Word),
+			asm.JNE.Imm(asm.R1, 0, "to machine"),
 			asm.Mov.Imm(asm.R1, arrived),
 			asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
 			asm.Mov.Imm(asm.R1, int32(device)),
@@ -54,6 +61,7 @@ func (r *Remotes) arrive(device int, prefix4, prefix6 netip.Prefix) asm.Instruct
 			asm.FnRedirectPeer.Call(),
 			asm.Return(),
 		},
+		toMachine(device),
 		r.dropping(dropStranger, dropRefused, dropCongested, dropFailed),
 		verdicts(),
 	)
@@ -71,12 +79,12 @@ func visible() asm.Instructions {
 		asm.Instructions{
 			asm.Mov.Reg(asm.R6, asm.R1),
 			asm.LoadMem(asm.R9, asm.R6, skbProtocol, asm.Word),
-			asm.Mov.Imm(asm.R8, ethLen+v6Len),
-			asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "look"),
-			asm.Mov.Imm(asm.R8, ethLen+v4Len),
-			asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IP), "kernel"),
+			asm.Mov.Imm(asm.R8, packet.EthLen+packet.V6Len),
+			asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "look"),
+			asm.Mov.Imm(asm.R8, packet.EthLen+packet.V4Len),
+			asm.JNE.Imm(asm.R9, packet.Network16(unix.ETH_P_IP), "kernel"),
 		},
-		label("look", start),
+		packet.Label("look", start),
 		asm.Instructions{
 			asm.Add.Reg(asm.R1, asm.R8),
 			asm.JLE.Reg(asm.R1, asm.R3, "visible"),
@@ -108,34 +116,34 @@ func (r *Remotes) arrive4(prefix netip.Prefix) asm.Instructions {
 	a := prefix.Masked().Addr().As4()
 	mask := netip.PrefixFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), prefix.Bits()).Masked().Addr().As4()
 	return slices.Concat(
-		bounds(ethLen+v4Len),
+		bounds(packet.EthLen+packet.V4Len),
 		asm.Instructions{
 			asm.StoreImm(asm.RFP, keySrc, 0, asm.DWord),
-			asm.StoreImm(asm.RFP, keySrc+8, int64(network32(0xffff)), asm.Word),
-			asm.LoadMem(asm.R1, asm.R2, ethLen+v4Src, asm.Word),
+			asm.StoreImm(asm.RFP, keySrc+8, int64(packet.Network32(0xffff)), asm.Word),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+packet.V4Src, asm.Word),
 			asm.StoreMem(asm.RFP, keySrc+12, asm.R1, asm.Word),
-			asm.LoadMem(asm.R1, asm.R2, ethLen+v4Dst, asm.Word),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+packet.V4Dst, asm.Word),
 			asm.Mov.Reg(asm.R4, asm.R1),
-			asm.And.Imm(asm.R4, network32(binary.BigEndian.Uint32(mask[:]))),
-			asm.LoadImm(asm.R5, int64(uint32(network32(binary.BigEndian.Uint32(a[:])))), asm.DWord),
+			asm.And.Imm(asm.R4, packet.Network32(binary.BigEndian.Uint32(mask[:]))),
+			asm.LoadImm(asm.R5, int64(uint32(packet.Network32(binary.BigEndian.Uint32(a[:])))), asm.DWord),
 			asm.JEq.Reg(asm.R4, asm.R5, "direct"),
-			asm.LoadMem(asm.R8, asm.R2, ethLen+v4Proto, asm.Byte),
+			asm.LoadMem(asm.R8, asm.R2, packet.EthLen+packet.V4Proto, asm.Byte),
 			asm.JEq.Imm(asm.R8, unix.IPPROTO_IPIP, "tunnel4"),
 			asm.JNE.Imm(asm.R8, unix.IPPROTO_IPV6, "kernel"),
 
 			asm.StoreImm(asm.RFP, keyDst, 0, asm.DWord).WithSymbol("tunnel4"),
-			asm.StoreImm(asm.RFP, keyDst+8, int64(network32(0xffff)), asm.Word),
+			asm.StoreImm(asm.RFP, keyDst+8, int64(packet.Network32(0xffff)), asm.Word),
 			asm.StoreMem(asm.RFP, keyDst+12, asm.R1, asm.Word),
 			// Neither options nor fragments: no host of ours sends those.
-			asm.LoadMem(asm.R1, asm.R2, ethLen, asm.Byte),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen, asm.Byte),
 			asm.JNE.Imm(asm.R1, 0x45, "kernel"),
-			asm.LoadMem(asm.R1, asm.R2, ethLen+v4Frag, asm.Half),
-			asm.And.Imm(asm.R1, network16(0x3fff)),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+packet.V4Frag, asm.Half),
+			asm.And.Imm(asm.R1, packet.Network16(0x3fff)),
 			asm.JNE.Imm(asm.R1, 0, "kernel"),
-			asm.LoadMem(asm.R1, asm.R2, ethLen+1, asm.Byte),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+1, asm.Byte),
 			asm.And.Imm(asm.R1, 3),
 			asm.StoreMem(asm.RFP, stackECN, asm.R1, asm.Word),
-			asm.Mov.Imm(asm.R7, v4Len),
+			asm.Mov.Imm(asm.R7, packet.V4Len),
 			asm.Ja.Label("inner"),
 		},
 	)
@@ -143,15 +151,15 @@ func (r *Remotes) arrive4(prefix netip.Prefix) asm.Instructions {
 
 // arrive6 looks at an IPv6 packet, as arrive4.
 func (r *Remotes) arrive6(prefix netip.Prefix) asm.Instructions {
-	list := bounds(ethLen + v6Len)
+	list := bounds(packet.EthLen + packet.V6Len)
 	for i := range int16(4) { // both addresses, which follow each other
 		list = append(list,
-			asm.LoadMem(asm.R1, asm.R2, ethLen+v6Src+8*i, asm.DWord),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+packet.V6Src+8*i, asm.DWord),
 			asm.StoreMem(asm.RFP, keySrc+8*i, asm.R1, asm.DWord),
 		)
 	}
-	list = append(list, asm.LoadMem(asm.R8, asm.R2, ethLen+v6Next, asm.Byte),
-		asm.LoadMem(asm.R3, asm.R2, ethLen+1, asm.Byte))
+	list = append(list, asm.LoadMem(asm.R8, asm.R2, packet.EthLen+packet.V6Next, asm.Byte),
+		asm.LoadMem(asm.R3, asm.R2, packet.EthLen+1, asm.Byte))
 	if prefix.IsValid() {
 		list = slices.Concat(list, within6(prefix, keyDst, "other6"), asm.Instructions{asm.Ja.Label("direct")})
 	}
@@ -161,7 +169,7 @@ func (r *Remotes) arrive6(prefix netip.Prefix) asm.Instructions {
 		asm.RSh.Imm(asm.R3, 4).WithSymbol("tunnel6"),
 		asm.And.Imm(asm.R3, 3),
 		asm.StoreMem(asm.RFP, stackECN, asm.R3, asm.Word),
-		asm.Mov.Imm(asm.R7, v6Len),
+		asm.Mov.Imm(asm.R7, packet.V6Len),
 		asm.Ja.Label("inner"),
 	)
 }
@@ -192,7 +200,7 @@ func within6(prefix netip.Prefix, at int16, other string) (list asm.Instructions
 func (r *Remotes) inner(prefix4, prefix6 netip.Prefix) asm.Instructions {
 	offset := asm.Instructions{
 		asm.Mov.Reg(asm.R2, asm.R7),
-		asm.Add.Imm(asm.R2, ethLen),
+		asm.Add.Imm(asm.R2, packet.EthLen),
 	}
 	version := func(v int32) asm.Instructions {
 		return asm.Instructions{
@@ -201,23 +209,42 @@ func (r *Remotes) inner(prefix4, prefix6 netip.Prefix) asm.Instructions {
 			asm.JNE.Imm(asm.R1, v, "kernel"),
 		}
 	}
-	// The destination, which is 16 bytes in both, is made at the same place: that of IPv6.
-	const dst = stackHeader + v6Dst
+	// The addresses, which are 16 bytes in both, are made at the same place: that of IPv6.
+	const src, dst = stackHeader + packet.V6Src, stackHeader + packet.V6Dst
+	// What is from an endpoint to a machine behind this host is for the network, too.
+	machine := func(prefix netip.Prefix, name string) asm.Instructions {
+		return slices.Concat(
+			asm.Instructions{asm.Ja.Label(name + " done")},
+			packet.Label(name, within6(prefix, src, "kernel")),
+			r.find(0, dst, "kernel"),
+			asm.Instructions{
+				asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
+				asm.JNE.Imm(asm.R1, Here, "kernel"),
+				asm.StoreImm(asm.RFP, stackBeyond, 1, asm.Word),
+				asm.Mov.Reg(asm.R6, asm.R6).WithSymbol(name + " done"),
+			},
+		)
+	}
 	list := slices.Concat(
-		label("inner", asm.Instructions{asm.JEq.Imm(asm.R8, unix.IPPROTO_IPV6, "inner6")}),
-		offset, load(stackHeader, v4Len, "kernel"), version(4),
+		packet.Label("inner", asm.Instructions{asm.JEq.Imm(asm.R8, unix.IPPROTO_IPV6, "inner6")}),
+		offset, packet.Load(stackHeader, packet.V4Len, "kernel"), version(4),
 		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, stackHeader+v4Dst, asm.Word),
+			asm.LoadMem(asm.R2, asm.RFP, stackHeader+packet.V4Src, asm.Word),
+			asm.LoadMem(asm.R1, asm.RFP, stackHeader+packet.V4Dst, asm.Word),
+			asm.StoreMem(asm.RFP, src+12, asm.R2, asm.Word),
 			asm.StoreMem(asm.RFP, dst+12, asm.R1, asm.Word),
+			asm.StoreImm(asm.RFP, src, 0, asm.DWord),
 			asm.StoreImm(asm.RFP, dst, 0, asm.DWord),
-			asm.StoreImm(asm.RFP, dst+8, int64(network32(0xffff)), asm.Word),
+			asm.StoreImm(asm.RFP, src+8, int64(packet.Network32(0xffff)), asm.Word),
+			asm.StoreImm(asm.RFP, dst+8, int64(packet.Network32(0xffff)), asm.Word),
 		},
-		within6(mapped(prefix4), dst, "kernel"),
+		within6(mapped(prefix4), dst, "machine4"),
+		machine(mapped(prefix4), "machine4"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, stackHeader+1, asm.Byte),
 			asm.And.Imm(asm.R1, 3),
 			asm.StoreMem(asm.RFP, stackBytes, asm.R1, asm.Word),
-			asm.Mov.Imm(asm.R8, network16(unix.ETH_P_IP)),
+			asm.Mov.Imm(asm.R8, packet.Network16(unix.ETH_P_IP)),
 			asm.Ja.Label("ours"),
 		},
 	)
@@ -225,14 +252,15 @@ func (r *Remotes) inner(prefix4, prefix6 netip.Prefix) asm.Instructions {
 		return append(list, asm.Ja.Label("kernel").WithSymbol("inner6"))
 	}
 	return slices.Concat(list,
-		label("inner6", offset), load(stackHeader, v6Len, "kernel"), version(6),
-		within6(prefix6, dst, "kernel"),
+		packet.Label("inner6", offset), packet.Load(stackHeader, packet.V6Len, "kernel"), version(6),
+		within6(prefix6, dst, "machine6"),
+		machine(prefix6, "machine6"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, stackHeader+1, asm.Byte),
 			asm.RSh.Imm(asm.R1, 4),
 			asm.And.Imm(asm.R1, 3),
 			asm.StoreMem(asm.RFP, stackBytes, asm.R1, asm.Word),
-			asm.Mov.Imm(asm.R8, network16(unix.ETH_P_IPV6)),
+			asm.Mov.Imm(asm.R8, packet.Network16(unix.ETH_P_IPV6)),
 		},
 	)
 }
@@ -258,15 +286,16 @@ func (r *Remotes) accepted(numberAt int16, one Modules, unknown string) asm.Inst
 
 // decapsulate takes the outer header off. r7 has its bytes, r9 the protocol outside, and
 // r8 the one inside.
-func (r *Remotes) decapsulate() asm.Instructions {
+func (r *Remotes) decapsulate(prefix4, prefix6 netip.Prefix) asm.Instructions {
 	const (
 		congested = 3 // RFC 3168
 		ethType   = 12
 	)
 	return slices.Concat(
-		label("ours", lookup(r.here, keyDst, "kernel")),
+		packet.Label("ours", lookup(r.here, keyDst, "kernel")),
 		lookup(r.senders, keySrc, dropStranger.label()),
 		r.accepted(0, Set(Tunnel)|OtherFamily, dropStranger.label()),
+		r.source(prefix4, prefix6),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, stackECN, asm.Word),
 			asm.JNE.Imm(asm.R1, congested, "untold"),
@@ -276,7 +305,7 @@ func (r *Remotes) decapsulate() asm.Instructions {
 			asm.Mov.Imm(asm.R4, roomFixedGSO|roomKeepSum).WithSymbol("untold"),
 			asm.JEq.Reg(asm.R8, asm.R9, "take off"),
 			asm.Or.Imm(asm.R4, roomDecap4),
-			asm.JEq.Imm(asm.R8, network16(unix.ETH_P_IP), "take off"),
+			asm.JEq.Imm(asm.R8, packet.Network16(unix.ETH_P_IP), "take off"),
 			asm.Mov.Imm(asm.R4, roomFixedGSO|roomKeepSum|roomDecap6),
 
 			asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("take off"),
@@ -295,7 +324,7 @@ func (r *Remotes) decapsulate() asm.Instructions {
 			asm.StoreMem(asm.RFP, stackBytes, asm.R8, asm.Half),
 			asm.Mov.Imm(asm.R2, ethType),
 		},
-		store(stackBytes, 2, dropFailed.label()),
+		packet.Store(stackBytes, 2, dropFailed.label()),
 		asm.Instructions{asm.Ja.Label("in")},
 	)
 }
@@ -304,16 +333,16 @@ func (r *Remotes) decapsulate() asm.Instructions {
 // know is not counted.
 func (r *Remotes) arriveDirect(prefix4, prefix6 netip.Prefix) asm.Instructions {
 	list := slices.Concat(
-		label("direct", lookup(r.routes, keySrc, "unknown")),
+		packet.Label("direct", lookup(r.routes, keySrc, "unknown")),
 		r.accepted(routeHost, Set(Direct), "kernel"),
 		asm.Instructions{asm.Ja.Label("in")},
-		label("unknown", r.flag(selfDirect, stackBytes, "kernel")),
-		asm.Instructions{asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "unknown6")},
+		packet.Label("unknown", r.flag(selfDirect, stackBytes, "kernel")),
+		asm.Instructions{asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "unknown6")},
 		within6(mapped(prefix4), keySrc, "kernel"),
 		asm.Instructions{asm.Ja.Label("counted")},
 	)
 	if !prefix6.IsValid() {
 		return append(list, asm.Ja.Label("kernel").WithSymbol("unknown6"))
 	}
-	return append(append(list, label("unknown6", within6(prefix6, keySrc, "kernel"))...), asm.Ja.Label("counted"))
+	return append(append(list, packet.Label("unknown6", within6(prefix6, keySrc, "kernel"))...), asm.Ja.Label("counted"))
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/packet"
 )
 
 // encapsulate puts the outer header on and sends the packet to where the host's routes
@@ -17,19 +19,19 @@ import (
 func encapsulate() asm.Instructions {
 	return slices.Concat(
 		asm.Instructions{
-			asm.Mov.Imm(asm.R2, ethLen).WithSymbol("encapsulate"),
+			asm.Mov.Imm(asm.R2, packet.EthLen).WithSymbol("encapsulate"),
 		},
-		load(stackBytes, 2, dropFailed.label()),
+		packet.Load(stackBytes, 2, dropFailed.label()),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, stackBytes+1, asm.Byte),
-			asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IPV6), "ecn"),
+			asm.JNE.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "ecn"),
 			asm.RSh.Imm(asm.R1, 4),
 			asm.And.Imm(asm.R1, 3).WithSymbol("ecn"),
 			asm.StoreMem(asm.RFP, stackECN, asm.R1, asm.Word),
 			asm.LoadMem(asm.R1, asm.R8, pathFamily, asm.Word),
 			asm.JEq.Imm(asm.R1, unix.AF_INET6, "outer6"),
 		},
-		outer4(), label("outer6", outer6()),
+		outer4(), packet.Label("outer6", outer6()),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R8, pathDevice, asm.Word).WithSymbol("send"),
 			asm.Mov.Imm(asm.R2, 0),
@@ -57,7 +59,7 @@ func room(bytes, flags int32) asm.Instructions {
 func inside(reg asm.Register, name string) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Imm(reg, unix.IPPROTO_IPIP),
-		asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IPV6), name),
+		asm.JNE.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), name),
 		asm.Mov.Imm(reg, unix.IPPROTO_IPV6),
 	}
 }
@@ -71,12 +73,12 @@ func outer4() asm.Instructions {
 		asm.Add.Reg(asm.R1, asm.R2),
 	}
 	return slices.Concat(
-		room(v4Len, roomFixedGSO|roomEncap4|roomKeepSum),
+		room(packet.V4Len, roomFixedGSO|roomEncap4|roomKeepSum),
 		inside(asm.R5, "outer4 protocol"),
 		asm.Instructions{
 			asm.LoadMem(asm.R3, asm.RFP, stackECN, asm.Word).WithSymbol("outer4 protocol"),
 			// The length is that of all segments together, and each gets its own.
-			asm.Add.Imm(asm.R7, v4Len),
+			asm.Add.Imm(asm.R7, packet.V4Len),
 			asm.And.Imm(asm.R7, 0xffff),
 			asm.LoadMem(asm.R1, asm.R8, pathSum, asm.Word),
 			asm.Add.Reg(asm.R1, asm.R3),
@@ -91,17 +93,17 @@ func outer4() asm.Instructions {
 			asm.StoreImm(asm.RFP, stackHeader, 0x45, asm.Byte),
 			asm.StoreMem(asm.RFP, stackHeader+1, asm.R3, asm.Byte),
 			asm.StoreMem(asm.RFP, stackHeader+2, asm.R7, asm.Half),
-			asm.StoreImm(asm.RFP, stackHeader+4, int64(network32(0x00004000)), asm.Word),
+			asm.StoreImm(asm.RFP, stackHeader+4, int64(packet.Network32(0x00004000)), asm.Word),
 			asm.StoreImm(asm.RFP, stackHeader+8, outerTTL, asm.Byte),
-			asm.StoreMem(asm.RFP, stackHeader+v4Proto, asm.R5, asm.Byte),
-			asm.StoreMem(asm.RFP, stackHeader+v4Sum, asm.R1, asm.Half),
+			asm.StoreMem(asm.RFP, stackHeader+packet.V4Proto, asm.R5, asm.Byte),
+			asm.StoreMem(asm.RFP, stackHeader+packet.V4Sum, asm.R1, asm.Half),
 			asm.LoadMem(asm.R1, asm.R8, pathLocal+12, asm.Word),
-			asm.StoreMem(asm.RFP, stackHeader+v4Src, asm.R1, asm.Word),
+			asm.StoreMem(asm.RFP, stackHeader+packet.V4Src, asm.R1, asm.Word),
 			asm.LoadMem(asm.R1, asm.R8, pathRemote+12, asm.Word),
-			asm.StoreMem(asm.RFP, stackHeader+v4Dst, asm.R1, asm.Word),
-			asm.Mov.Imm(asm.R2, ethLen),
+			asm.StoreMem(asm.RFP, stackHeader+packet.V4Dst, asm.R1, asm.Word),
+			asm.Mov.Imm(asm.R2, packet.EthLen),
 		},
-		store(stackHeader, v4Len, dropFailed.label()),
+		packet.Store(stackHeader, packet.V4Len, dropFailed.label()),
 		asm.Instructions{asm.Ja.Label("send")},
 	)
 }
@@ -114,7 +116,7 @@ func outer6() asm.Instructions {
 			asm.FnGetHashRecalc.Call(),
 			asm.StoreMem(asm.RFP, stackHash, asm.R0, asm.Word),
 		},
-		room(v6Len, roomFixedGSO|roomEncap6|roomKeepSum),
+		room(packet.V6Len, roomFixedGSO|roomEncap6|roomKeepSum),
 		inside(asm.R5, "outer6 protocol"),
 		asm.Instructions{
 			asm.LoadMem(asm.R3, asm.RFP, stackECN, asm.Word).WithSymbol("outer6 protocol"),
@@ -128,11 +130,11 @@ func outer6() asm.Instructions {
 			asm.And.Imm(asm.R7, 0xffff),
 			asm.HostTo(asm.BE, asm.R7, asm.Half),
 			asm.StoreMem(asm.RFP, stackHeader+4, asm.R7, asm.Half),
-			asm.StoreMem(asm.RFP, stackHeader+v6Next, asm.R5, asm.Byte),
+			asm.StoreMem(asm.RFP, stackHeader+packet.V6Next, asm.R5, asm.Byte),
 			asm.StoreImm(asm.RFP, stackHeader+7, outerTTL, asm.Byte),
 		},
 	)
-	for _, a := range []struct{ from, to int16 }{{pathLocal, v6Src}, {pathRemote, v6Dst}} {
+	for _, a := range []struct{ from, to int16 }{{pathLocal, packet.V6Src}, {pathRemote, packet.V6Dst}} {
 		for i := int16(0); i < 16; i += 8 {
 			list = append(list,
 				asm.LoadMem(asm.R1, asm.R8, a.from+i, asm.DWord),
@@ -140,6 +142,6 @@ func outer6() asm.Instructions {
 			)
 		}
 	}
-	list = append(list, asm.Mov.Imm(asm.R2, ethLen))
-	return append(list, store(stackHeader, v6Len, dropFailed.label())...)
+	list = append(list, asm.Mov.Imm(asm.R2, packet.EthLen))
+	return append(list, packet.Store(stackHeader, packet.V6Len, dropFailed.label())...)
 }

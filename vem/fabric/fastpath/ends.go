@@ -51,10 +51,10 @@ func (r *Remotes) Ends(device int, prefix4, prefix6 netip.Prefix) (*Ends, error)
 }
 
 func (e *Ends) load(r *Remotes, prefix4, prefix6 netip.Prefix) (err error) {
-	if e.leave[netlink.HANDLE_MIN_INGRESS], err = newProgram(programName, r.leave(nil)); err != nil {
+	if e.leave[netlink.HANDLE_MIN_INGRESS], err = newProgram(programName, r.leave(prefix4, prefix6, nil)); err != nil {
 		return err
 	}
-	if e.leave[netlink.HANDLE_MIN_EGRESS], err = newProgram(programName, r.leave(r.own(prefix4, prefix6))); err != nil {
+	if e.leave[netlink.HANDLE_MIN_EGRESS], err = newProgram(programName, r.leave(prefix4, prefix6, r.own(prefix4, prefix6))); err != nil {
 		return err
 	}
 	e.arrive, err = newProgram(arrivalProgram(e.device), r.arrive(e.device, prefix4, prefix6))

@@ -6,6 +6,8 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/packet"
 )
 
 // More of the stack, below the keys.
@@ -64,7 +66,7 @@ func (t *Table) leaving(kind Kind) asm.Instructions {
 		use = Opening
 	}
 	return slices.Concat(
-		label("leave", lookup(t.remotes.routes, keyDst, "kernel")),
+		packet.Label("leave", lookup(t.remotes.routes, keyDst, "beyond")),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R0, routeUse, asm.Word),
 			asm.JLT.Imm(asm.R1, int32(use), "kernel"),
@@ -72,7 +74,9 @@ func (t *Table) leaving(kind Kind) asm.Instructions {
 			asm.StoreMem(asm.RFP, stackHost, asm.R1, asm.Word),
 		},
 		t.remotes.way("kernel"),
-		asm.Instructions{asm.LoadMem(asm.R8, asm.R8, pathMTU, asm.Word)},
+		asm.Instructions{asm.Ja.Label("away")},
+		packet.Label("beyond", t.remotes.away("kernel")),
+		asm.Instructions{asm.LoadMem(asm.R8, asm.R8, pathMTU, asm.Word).WithSymbol("away")},
 		fits("large"), t.waited(kind),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R1, int32(t.uplink)),
@@ -99,10 +103,10 @@ func (t *Table) waited(kind Kind) asm.Instructions {
 			asm.LoadMem(asm.R1, asm.R0, entryDevice, asm.Word),
 			asm.JNE.Imm(asm.R1, int32(t.uplink), "waited"),
 			asm.StoreImm(asm.RFP, family, 0, asm.Word),
-			asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IPV6), "own family"),
+			asm.JNE.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "own family"),
 			asm.StoreImm(asm.RFP, family, 1, asm.Word),
 		},
-		label("own family", t.remotes.ownAddress(family)),
+		packet.Label("own family", t.remotes.ownAddress(family)),
 		asm.Instructions{asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("waited")},
 	)
 }
@@ -116,7 +120,7 @@ func (r *Remotes) ownAddress(family int32) asm.Instructions {
 			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord),
 			asm.JEq.Imm(asm.R1, 0, "kernel"),
 		},
-		translate("own address", keySrc, 0, v4Src, v6Src),
+		packet.Translate("own address", keySrc, 0, packet.V4Src, packet.V6Src),
 	)
 }
 
@@ -146,41 +150,41 @@ func fits(large string) asm.Instructions {
 			asm.LoadMem(asm.R7, asm.R6, skbLen, asm.Word),
 			asm.JEq.Imm(asm.R1, 0, "compare"),
 			asm.JEq.Imm(asm.R1, gsoByFragments, large),
-			asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "segments6"),
-			asm.Mov.Imm(asm.R2, ethLen),
+			asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "segments6"),
+			asm.Mov.Imm(asm.R2, packet.EthLen),
 		},
-		load(stackHeader, v4Proto+1, large),
+		packet.Load(stackHeader, packet.V4Proto+1, large),
 		asm.Instructions{
 			asm.LoadMem(asm.R7, asm.RFP, stackHeader, asm.Byte),
 			asm.And.Imm(asm.R7, 0xf),
 			asm.LSh.Imm(asm.R7, 2),
-			asm.Add.Imm(asm.R7, ethLen),
-			asm.LoadMem(asm.R1, asm.RFP, stackHeader+v4Proto, asm.Byte),
+			asm.Add.Imm(asm.R7, packet.EthLen),
+			asm.LoadMem(asm.R1, asm.RFP, stackHeader+packet.V4Proto, asm.Byte),
 			asm.Ja.Label("segments"),
-			asm.Mov.Imm(asm.R2, ethLen).WithSymbol("segments6"),
+			asm.Mov.Imm(asm.R2, packet.EthLen).WithSymbol("segments6"),
 		},
-		load(stackHeader, v6Next+1, large),
+		packet.Load(stackHeader, packet.V6Next+1, large),
 		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, stackHeader+v6Next, asm.Byte),
-			asm.Mov.Imm(asm.R7, ethLen+v6Len),
+			asm.LoadMem(asm.R1, asm.RFP, stackHeader+packet.V6Next, asm.Byte),
+			asm.Mov.Imm(asm.R7, packet.EthLen+packet.V6Len),
 
 			asm.Mov.Reg(asm.R2, asm.R7).WithSymbol("segments"),
 			asm.JEq.Imm(asm.R1, unix.IPPROTO_UDP, "datagrams"),
 			asm.JNE.Imm(asm.R1, unix.IPPROTO_TCP, large),
-			asm.Add.Imm(asm.R2, tcpOff),
+			asm.Add.Imm(asm.R2, packet.TCPOff),
 		},
-		load(stackHeader, 1, large),
+		packet.Load(stackHeader, 1, large),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, stackHeader, asm.Byte),
 			asm.And.Imm(asm.R1, 0xf0),
 			asm.RSh.Imm(asm.R1, 2), // in words of 4 bytes, in the upper half
 			asm.Add.Reg(asm.R7, asm.R1),
 			asm.Ja.Label("segment"),
-			asm.Add.Imm(asm.R7, udpLen).WithSymbol("datagrams"),
+			asm.Add.Imm(asm.R7, packet.UDPLen).WithSymbol("datagrams"),
 			asm.LoadMem(asm.R1, asm.R6, skbGSOSize, asm.Word).WithSymbol("segment"),
 			asm.Add.Reg(asm.R7, asm.R1),
 
-			asm.Sub.Imm(asm.R7, ethLen).WithSymbol("compare"),
+			asm.Sub.Imm(asm.R7, packet.EthLen).WithSymbol("compare"),
 			asm.JGT.Reg(asm.R7, asm.R8, large),
 		},
 	)
@@ -195,7 +199,7 @@ func (t *Table) toHost() asm.Instructions {
 			asm.LoadMem(asm.R1, asm.R0, entryTranslated, asm.Word).WithSymbol("host"),
 			asm.JEq.Imm(asm.R1, 0, "kernel"),
 		},
-		translate("host address", keyDst, entryInside, v4Dst, v6Dst),
+		packet.Translate("host address", keyDst, entryInside, packet.V4Dst, packet.V6Dst),
 		asm.Instructions{
 			asm.Mov.Imm(asm.R1, int32(t.uplink)),
 			asm.Mov.Imm(asm.R2, 0),
@@ -211,31 +215,40 @@ func (t *Table) toHost() asm.Instructions {
 // sends to an endpoint of another host, or, if own is given, what it does with one that the
 // host sends: it puts an outer header on, if one is needed, and sends the packet, without the
 // host's routes and firewall.
-func (r *Remotes) leave(own asm.Instructions) asm.Instructions {
-	var functions asm.Instructions
+func (r *Remotes) leave(prefix4, prefix6 netip.Prefix, own asm.Instructions) asm.Instructions {
+	var functions, beyond asm.Instructions
+	none := "kernel"
 	if own != nil {
-		functions = slices.Concat(translate4(), translate6())
+		functions = slices.Concat(packet.Translate4(), packet.Translate6())
+	} else { // the host has routes of its own to machines that are no endpoints
+		none, beyond = "beyond", slices.Concat(
+			asm.Instructions{asm.Ja.Label("away")},
+			packet.Label("beyond", r.away("kernel")),
+			asm.Instructions{asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("away")},
+		)
 	}
 	return slices.Concat(
 		parse("kernel"),
-		lookup(r.routes, keyDst, "kernel"),
+		lookup(r.routes, keyDst, none),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R0, routeHost, asm.Word),
 			asm.StoreMem(asm.RFP, stackHost, asm.R1, asm.Word),
 		},
-		r.way("kernel"),
-		own,
+		r.way("kernel"), own, beyond,
 		asm.Instructions{
 			asm.LoadMem(asm.R7, asm.R6, skbLen, asm.Word),
-			asm.Sub.Imm(asm.R7, ethLen),
+			asm.Sub.Imm(asm.R7, packet.EthLen),
 		},
 		r.count(stackHost, tallySent, "counted"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R8, pathModule, asm.Word),
 			asm.JNE.Imm(asm.R1, int32(Direct), "encapsulate"),
+		},
+		foreign(prefix4, prefix6, "encapsulate", keySrc, keyDst),
+		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R8, pathFamily, asm.Word),
 			asm.JEq.Imm(asm.R1, unix.AF_INET6, "direct"),
-			asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "encapsulate"),
+			asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "encapsulate"),
 		},
 		sendDirect(),
 		encapsulate(),
@@ -246,9 +259,9 @@ func (r *Remotes) leave(own asm.Instructions) asm.Instructions {
 }
 
 // own assembles what happens to the host's own packets before they leave. The gateway's
-// address, which every host has, becomes the one that other hosts know this host by. What is
-// from another address or does not fit is the kernel's, which leads it into the fabric: to the
-// slow path, and from there to an answer.
+// address, which every host has, becomes the one that other hosts know this host by. A machine
+// behind this host keeps its own. What is from another address or does not fit is the kernel's,
+// which leads it into the fabric: to the slow path, and from there to an answer.
 func (r *Remotes) own(prefix4, prefix6 netip.Prefix) asm.Instructions {
 	const stackPath, stackFamily = -72, -76
 	gateway4 := prefix4.Masked().Addr().Next()
@@ -261,17 +274,26 @@ func (r *Remotes) own(prefix4, prefix6 netip.Prefix) asm.Instructions {
 		asm.Instructions{
 			asm.LoadMem(asm.R8, asm.RFP, stackPath, asm.DWord),
 			asm.StoreImm(asm.RFP, stackFamily, 0, asm.Word),
-			asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "own6"),
+			asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "own6"),
 		},
-		within6(netip.PrefixFrom(netip.AddrFrom16(gateway4.As16()), 128), keySrc, "kernel"),
+		within6(netip.PrefixFrom(netip.AddrFrom16(gateway4.As16()), 128), keySrc, "own kept"),
 		asm.Instructions{asm.Ja.Label("own")},
 	)
 	six := asm.Instructions{asm.Ja.Label("kernel")}
 	if prefix6.IsValid() {
 		six = append(asm.Instructions{asm.StoreImm(asm.RFP, stackFamily, 1, asm.Word)},
-			within6(netip.PrefixFrom(prefix6.Masked().Addr().Next(), 128), keySrc, "kernel")...)
+			within6(netip.PrefixFrom(prefix6.Masked().Addr().Next(), 128), keySrc, "own kept")...)
 	}
-	return slices.Concat(list, label("own6", six), label("own", r.ownAddress(stackFamily)))
+	return slices.Concat(
+		list, packet.Label("own6", six), packet.Label("own", r.ownAddress(stackFamily)),
+		asm.Instructions{asm.Ja.Label("own done")},
+		packet.Label("own kept", r.find(0, keySrc, "kernel")),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
+			asm.JNE.Imm(asm.R1, Here, "kernel"),
+			asm.Mov.Reg(asm.R6, asm.R6).WithSymbol("own done"),
+		},
+	)
 }
 
 // sendDirect sends the packet to the path's remote address as the next hop. r1 is the
@@ -300,7 +322,7 @@ func sendDirect() asm.Instructions {
 			asm.StoreMem(asm.RFP, nexthop+i, asm.R2, asm.Word),
 		)
 	}
-	return append(append(list, label("direct6", six)...),
+	return append(append(list, packet.Label("direct6", six)...),
 		asm.LoadMem(asm.R1, asm.R8, pathDevice, asm.Word).WithSymbol("direct send"),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, family),

@@ -1,12 +1,13 @@
 package fastpath
 
 import (
-	"encoding/binary"
 	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/packet"
 )
 
 // Offsets in struct __sk_buff (include/uapi/linux/bpf.h).
@@ -95,7 +96,7 @@ func (t *Table) ingress(kind Kind) asm.Instructions {
 			asm.FnRedirectPeer.Call(),
 			asm.Return(),
 		},
-		leave, verdicts(), translate4(), translate6(),
+		leave, verdicts(), packet.Translate4(), packet.Translate6(),
 	)
 }
 
@@ -110,7 +111,7 @@ func (t *Table) from(kind Kind) asm.Instructions {
 		return slices.Concat(
 			asm.Instructions{asm.StoreMem(asm.RFP, keySource, asm.R7, asm.Word)},
 			lookup(t.sources, keySource, "drop"),
-			translate("source", keySrc, 0, v4Src, v6Src),
+			packet.Translate("source", keySrc, 0, packet.V4Src, packet.V6Src),
 		)
 	case Waiting:
 		return nil // the slow path has looked at it
@@ -148,7 +149,7 @@ func egress(endpoints *ebpf.Map) asm.Instructions {
 			asm.JNE.Reg(asm.R8, asm.R7, "kernel"),
 		},
 		enter("kernel"),
-		verdicts(), translate4(), translate6(),
+		verdicts(), packet.Translate4(), packet.Translate6(),
 	)
 }
 
@@ -172,26 +173,26 @@ func parse(unusual string) asm.Instructions {
 		asm.LoadMem(asm.R9, asm.R6, skbProtocol, asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, skbData, asm.Word),
 		asm.LoadMem(asm.R3, asm.R6, skbDataEnd, asm.Word),
-		asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), "parse6"),
-		asm.JNE.Imm(asm.R9, network16(unix.ETH_P_IP), unusual),
-	}, bounds(ethLen+v4Len)...)
-	for _, k := range []struct{ key, at int16 }{{keySrc, v4Src}, {keyDst, v4Dst}} {
+		asm.JEq.Imm(asm.R9, packet.Network16(unix.ETH_P_IPV6), "parse6"),
+		asm.JNE.Imm(asm.R9, packet.Network16(unix.ETH_P_IP), unusual),
+	}, bounds(packet.EthLen+packet.V4Len)...)
+	for _, k := range []struct{ key, at int16 }{{keySrc, packet.V4Src}, {keyDst, packet.V4Dst}} {
 		list = append(list,
 			asm.StoreImm(asm.RFP, k.key, 0, asm.DWord),
-			asm.StoreImm(asm.RFP, k.key+8, int64(network32(0xffff)), asm.Word),
-			asm.LoadMem(asm.R1, asm.R2, ethLen+k.at, asm.Word),
+			asm.StoreImm(asm.RFP, k.key+8, int64(packet.Network32(0xffff)), asm.Word),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+k.at, asm.Word),
 			asm.StoreMem(asm.RFP, k.key+12, asm.R1, asm.Word),
 		)
 	}
 	list = append(list, asm.Ja.Label("parsed"))
-	list = append(list, label("parse6", bounds(ethLen+v6Len))...)
+	list = append(list, packet.Label("parse6", bounds(packet.EthLen+packet.V6Len))...)
 	for i := range int16(4) { // both addresses, which follow each other
 		list = append(list,
-			asm.LoadMem(asm.R1, asm.R2, ethLen+v6Src+8*i, asm.DWord),
+			asm.LoadMem(asm.R1, asm.R2, packet.EthLen+packet.V6Src+8*i, asm.DWord),
 			asm.StoreMem(asm.RFP, keySrc+8*i, asm.R1, asm.DWord),
 		)
 	}
-	nop := asm.Mov.Reg(asm.R6, asm.R6) // a place for the label
+	nop := asm.Mov.Reg(asm.R6, asm.R6) // a place for the packet.Label
 	return append(list, nop.WithSymbol("parsed"))
 }
 
@@ -212,7 +213,7 @@ func enter(plain string) asm.Instructions {
 	return append(asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R0, entryTranslated, asm.Word),
 		asm.JEq.Imm(asm.R1, 0, plain),
-	}, translate("destination", keyDst, entryInside, v4Dst, v6Dst)...)
+	}, packet.Translate("destination", keyDst, entryInside, packet.V4Dst, packet.V6Dst)...)
 }
 
 // verdicts are the ends of a program: a packet that gets here is the kernel's.
@@ -223,32 +224,4 @@ func verdicts() asm.Instructions {
 		asm.Mov.Imm(asm.R0, actShot).WithSymbol("drop"),
 		asm.Return(),
 	}
-}
-
-// load copies size bytes at offset r2 of the packet to the stack, or goes to the
-// label short.
-func load(stack, size int32, short string) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, stack),
-		asm.Mov.Imm(asm.R4, size),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, short),
-	}
-}
-
-// label names the first of some instructions.
-func label(name string, list asm.Instructions) asm.Instructions {
-	list[0] = list[0].WithSymbol(name)
-	return list
-}
-
-// network16 and network32 return a value as a load from the packet sees it.
-func network16(v uint16) int32 {
-	return int32(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v)))
-}
-
-func network32(v uint32) int32 {
-	return int32(binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, v)))
 }

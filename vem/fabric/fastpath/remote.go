@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/bpfmap"
 	"github.com/snapctl/snapctl/vem/fabric/tcx"
 )
 
@@ -77,6 +78,7 @@ type Remotes struct {
 	self     *ebpf.Map // what the programs know of this host, by selfAddress4 and so on
 	counters *ebpf.Map // host's number -> tally, for each CPU
 	drops    *ebpf.Map // dropReason -> packets, for each CPU
+	beyond   *ebpf.Map // see SetBeyond
 }
 
 // What is in self: addresses that endpoints of other hosts see this host at, and flags, which are
@@ -143,19 +145,20 @@ func specs() map[string]ebpf.MapSpec {
 		"self":     array(ebpf.Array, 16, selfSize),
 		"counters": array(ebpf.PerCPUArray, tallySize, MaxHosts+1),
 		"drops":    array(ebpf.PerCPUArray, 8, uint32(dropReasons)),
+		"beyond":   bpfmap.Prefixes(maxEntries),
 	}
 }
 
 func (r *Remotes) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		"routes": &r.routes, "hosts": &r.hosts, "paths": &r.paths, "senders": &r.senders,
-		"here": &r.here, "self": &r.self, "counters": &r.counters, "drops": &r.drops,
+		"here": &r.here, "self": &r.self, "counters": &r.counters, "drops": &r.drops, "beyond": &r.beyond,
 	}
 }
 
 // keep makes a program hold all maps, for the next run to find them.
 func (r *Remotes) keep() (list asm.Instructions) {
-	for _, m := range []*ebpf.Map{r.routes, r.hosts, r.paths, r.senders, r.here, r.self, r.counters, r.drops} {
+	for _, m := range []*ebpf.Map{r.routes, r.hosts, r.paths, r.senders, r.here, r.self, r.counters, r.drops, r.beyond} {
 		list = append(list, asm.LoadMapPtr(asm.R1, m.FD()))
 	}
 	return list
@@ -253,24 +256,7 @@ func (r *Remotes) PutRoutes(list []Route) error {
 	for i, l := range list {
 		keys[i], values[i] = l.Addr.As16(), route{uint32(l.Host), l.Use}
 	}
-	return putAll(r.routes, keys, values, "add routes")
-}
-
-// putAll sets many values with few calls, where the kernel can (Linux 5.6).
-func putAll[K, V any](m *ebpf.Map, keys []K, values []V, what string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	_, err := m.BatchUpdate(keys, values, nil)
-	if err == nil {
-		return nil
-	}
-	for i, k := range keys {
-		if err := m.Put(k, values[i]); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-	}
-	return nil
+	return bpfmap.PutAll(r.routes, keys, values, "add routes")
 }
 
 // RemoveRoutes leaves the packets for these addresses to the kernel's routes. It does

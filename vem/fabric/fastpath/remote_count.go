@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/packet"
 )
 
 // Traffic is what went one way. A segment that is not split yet (GSO) counts as one packet.
@@ -113,7 +115,7 @@ func (r *Remotes) dropping(reasons ...dropReason) (list asm.Instructions) {
 			asm.Ja.Label("count drop"),
 		)
 	}
-	list = append(list, label("count drop", lookup(r.drops, reason, "drop"))...)
+	list = append(list, packet.Label("count drop", lookup(r.drops, reason, "drop"))...)
 	return append(list,
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
 		asm.Add.Imm(asm.R1, 1),

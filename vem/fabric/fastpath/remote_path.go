@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/bpfmap"
 )
 
 // PutPath sets the way to a host: all routes to it use it from the next packet on.
@@ -123,12 +125,12 @@ func (r *Remotes) RemoveSender(a netip.Addr) error {
 }
 
 // Senders returns who may send from which underlay address.
-func (r *Remotes) Senders() (map[netip.Addr]int, error) { return numbers(r.senders) }
+func (r *Remotes) Senders() (map[netip.Addr]int, error) { return bpfmap.Numbers(r.senders) }
 
 // SetHere says which underlay addresses are this host's: what is tunnelled to others is
 // not looked at.
 func (r *Remotes) SetHere(list []netip.Addr) error {
-	before, err := numbers(r.here)
+	before, err := bpfmap.Numbers(r.here)
 	if err != nil {
 		return err
 	}
@@ -144,17 +146,6 @@ func (r *Remotes) SetHere(list []netip.Addr) error {
 		}
 	}
 	return nil
-}
-
-func numbers(m *ebpf.Map) (map[netip.Addr]int, error) {
-	found := make(map[netip.Addr]int)
-	var key [16]byte
-	var value uint64
-	all := m.Iterate()
-	for all.Next(&key, &value) {
-		found[netip.AddrFrom16(key).Unmap()] = int(value)
-	}
-	return found, all.Err()
 }
 
 // SetSelf says which address of the network the host has for endpoints of other hosts, instead

@@ -1,31 +1,10 @@
-package fastpath
+package packet
 
 import (
 	"slices"
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
-)
-
-// Offsets in a packet, which starts with its Ethernet header.
-const (
-	ethLen  = 14
-	v4Frag  = 6 // in the IPv4 header
-	v4Proto = 9
-	v4Sum   = 10
-	v4Src   = 12
-	v4Dst   = 16
-	v4Len   = 20
-	v6Next  = 6 // in the IPv6 header
-	v6Src   = 8
-	v6Dst   = 24
-	v6Len   = 40
-	tcpSum  = 16 // in the transport header
-	tcpOff  = 12
-	udpSum  = 6
-	udpLen  = 8
-	icmpSum = 2
-	icmpLen = 8 // an error's header; the packet that it is about follows
 )
 
 // Flags of bpf_l4_csum_replace and bpf_skb_store_bytes (include/uapi/linux/bpf.h).
@@ -38,33 +17,33 @@ const (
 // maxHeaders bounds the extension headers that translate6 looks behind.
 const maxHeaders = 4
 
-// translate calls the function that replaces one address of the packet: the one of
+// Translate calls the function that replaces one address of the packet: the one of
 // the key on the stack by the one that r0 + at points to. The packet is dropped if
 // that fails, which takes a packet that is broken.
-func translate(what string, key, at int32, v4, v6 int16) asm.Instructions {
+func Translate(what string, key, at int32, v4, v6 int16) asm.Instructions {
 	// An error quotes a packet that went the other way.
 	quoted := func(at, src, dst int16) int32 { return int32(src + dst - at) }
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R3, asm.R0),
 		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.JEq.Imm(asm.R9, network16(unix.ETH_P_IPV6), what+"6"),
+		asm.JEq.Imm(asm.R9, Network16(unix.ETH_P_IPV6), what+"6"),
 		asm.LoadMem(asm.R2, asm.RFP, int16(key)+12, asm.Word),
 		asm.LoadMem(asm.R3, asm.R3, int16(at)+12, asm.Word),
 		asm.Mov.Imm(asm.R4, int32(v4)),
-		asm.Mov.Imm(asm.R5, quoted(v4, v4Src, v4Dst)),
+		asm.Mov.Imm(asm.R5, quoted(v4, V4Src, V4Dst)),
 		asm.Call.Label("translate4"),
 		asm.Ja.Label(what + " done"),
 		asm.Mov.Reg(asm.R2, asm.RFP).WithSymbol(what + "6"),
 		asm.Add.Imm(asm.R2, key),
 		asm.Add.Imm(asm.R3, at),
 		asm.Mov.Imm(asm.R4, int32(v6)),
-		asm.Mov.Imm(asm.R5, quoted(v6, v6Src, v6Dst)),
+		asm.Mov.Imm(asm.R5, quoted(v6, V6Src, V6Dst)),
 		asm.Call.Label("translate6"),
 		asm.JNE.Imm(asm.R0, 0, "drop").WithSymbol(what + " done"),
 	}
 }
 
-// translate4 assembles the function
+// Translate4 assembles the function
 //
 //	translate4(packet, old, new address, offset in the header, offset in a quoted one)
 //
@@ -78,7 +57,7 @@ func translate(what string, key, at int32, v4, v6 int16) asm.Instructions {
 //
 // Only a packet's first fragment has a transport header. Its checksum is over the
 // whole packet, so to correct it there is enough.
-func translate4() asm.Instructions {
+func Translate4() asm.Instructions {
 	const (
 		header    = -16 // the first bytes of a header
 		quotedOff = -24
@@ -87,7 +66,7 @@ func translate4() asm.Instructions {
 	)
 	// ipSum corrects the checksum at r2 in an IP header.
 	ipSum := asm.Instructions{
-		asm.Add.Imm(asm.R2, v4Sum),
+		asm.Add.Imm(asm.R2, V4Sum),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Reg(asm.R3, asm.R7),
 		asm.Mov.Reg(asm.R4, asm.R8),
@@ -103,21 +82,21 @@ func translate4() asm.Instructions {
 			asm.StoreMem(asm.RFP, replace, asm.R3, asm.Word),
 			asm.StoreMem(asm.RFP, quotedOff, asm.R5, asm.DWord),
 			asm.Mov.Reg(asm.R2, asm.R4),
-			asm.Add.Imm(asm.R2, ethLen),
+			asm.Add.Imm(asm.R2, EthLen),
 		},
-		store(replace, 4, "failed4"),
-		asm.Instructions{asm.Mov.Imm(asm.R2, ethLen)}, ipSum,
-		asm.Instructions{asm.Mov.Imm(asm.R2, ethLen)}, load(header, 10, "failed4"),
+		Store(replace, 4, "failed4"),
+		asm.Instructions{asm.Mov.Imm(asm.R2, EthLen)}, ipSum,
+		asm.Instructions{asm.Mov.Imm(asm.R2, EthLen)}, Load(header, 10, "failed4"),
 		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.RFP, header+v4Frag, asm.Half),
-			asm.And.Imm(asm.R1, network16(0x1fff)),
+			asm.LoadMem(asm.R1, asm.RFP, header+V4Frag, asm.Half),
+			asm.And.Imm(asm.R1, Network16(0x1fff)),
 			asm.JNE.Imm(asm.R1, 0, "done4"),
 			asm.LoadMem(asm.R9, asm.RFP, header, asm.Byte),
 			asm.And.Imm(asm.R9, 0xf),
 			asm.LSh.Imm(asm.R9, 2),
-			asm.Add.Imm(asm.R9, ethLen),
+			asm.Add.Imm(asm.R9, EthLen),
 
-			asm.LoadMem(asm.R1, asm.RFP, header+v4Proto, asm.Byte),
+			asm.LoadMem(asm.R1, asm.RFP, header+V4Proto, asm.Byte),
 			asm.Mov.Reg(asm.R2, asm.R9),
 			asm.Add.Imm(asm.R2, tcpSum),
 			asm.Mov.Imm(asm.R5, sumPseudo|sumWord),
@@ -134,7 +113,7 @@ func translate4() asm.Instructions {
 			asm.FnL4CsumReplace.Call(),
 			asm.Return(),
 		},
-		label("icmp4", load(header, 1, "done4")),
+		Label("icmp4", Load(header, 1, "done4")),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, header, asm.Byte),
 			// Unreachable, source quench, redirect; time exceeded, parameter problem.
@@ -147,20 +126,20 @@ func translate4() asm.Instructions {
 			asm.LoadMem(asm.R2, asm.RFP, quotedOff, asm.DWord),
 			asm.Add.Reg(asm.R2, asm.R9),
 		},
-		load(quoted, 4, "done4"),
+		Load(quoted, 4, "done4"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, quoted, asm.Word),
 			asm.JNE.Reg(asm.R1, asm.R7, "done4"),
 			asm.LoadMem(asm.R2, asm.RFP, quotedOff, asm.DWord),
 			asm.Add.Reg(asm.R2, asm.R9),
 		},
-		store(replace, 4, "failed4"),
+		Store(replace, 4, "failed4"),
 		asm.Instructions{asm.Mov.Reg(asm.R2, asm.R9)}, ipSum,
 		ends("4"),
 	)
 }
 
-// translate6 assembles the same for IPv6, with pointers to the addresses.
+// Translate6 assembles the same for IPv6, with pointers to the addresses.
 //
 // An IPv6 header has no checksum, but ICMPv6's includes the pseudo header, and the
 // quoted packet.
@@ -168,7 +147,7 @@ func translate4() asm.Instructions {
 // The kernel's sum of a whole IPv6 packet (CHECKSUM_COMPLETE) would come out wrong
 // here without BPF_F_IPV6 (Linux 6.16). No packet here has one: only a network card
 // makes it, and forwarding ends it (ip6_forward, skb_forward_csum).
-func translate6() asm.Instructions {
+func Translate6() asm.Instructions {
 	const (
 		difference = -8
 		replace    = -16 // a pointer to the new address
@@ -200,7 +179,7 @@ func translate6() asm.Instructions {
 			asm.StoreMem(asm.RFP, replace, asm.R3, asm.DWord),
 			asm.StoreMem(asm.RFP, quotedOff, asm.R5, asm.DWord),
 			asm.Mov.Reg(asm.R2, asm.R4),
-			asm.Add.Imm(asm.R2, ethLen),
+			asm.Add.Imm(asm.R2, EthLen),
 		},
 		put,
 		asm.Instructions{
@@ -211,12 +190,12 @@ func translate6() asm.Instructions {
 			asm.Mov.Imm(asm.R5, 0),
 			asm.FnCsumDiff.Call(),
 			asm.StoreMem(asm.RFP, difference, asm.R0, asm.DWord),
-			asm.Mov.Imm(asm.R2, ethLen+v6Next),
+			asm.Mov.Imm(asm.R2, EthLen+V6Next),
 		},
-		load(header, 1, "failed6"),
+		Load(header, 1, "failed6"),
 		asm.Instructions{
 			asm.LoadMem(asm.R8, asm.RFP, header, asm.Byte),
-			asm.Mov.Imm(asm.R9, ethLen+v6Len),
+			asm.Mov.Imm(asm.R9, EthLen+V6Len),
 		},
 		skipHeaders(header),
 		asm.Instructions{
@@ -241,7 +220,7 @@ func translate6() asm.Instructions {
 			asm.JNE.Imm(asm.R0, 0, "failed6"),
 			asm.Mov.Reg(asm.R2, asm.R9),
 		},
-		load(header, 1, "done6"),
+		Load(header, 1, "done6"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, header, asm.Byte),
 			asm.JGT.Imm(asm.R1, 127, "done6"), // informational (RFC 4443)
@@ -250,7 +229,7 @@ func translate6() asm.Instructions {
 			asm.Add.Imm(asm.R8, icmpLen),
 			asm.Mov.Reg(asm.R2, asm.R8),
 		},
-		load(quoted, 16, "done6"),
+		Load(quoted, 16, "done6"),
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.RFP, quoted, asm.DWord),
 			asm.LoadMem(asm.R2, asm.R7, 0, asm.DWord),
@@ -285,7 +264,7 @@ func skipHeaders(header int16) asm.Instructions {
 				asm.JEq.Imm(asm.R8, unix.IPPROTO_ROUTING, fragment),
 				asm.JNE.Imm(asm.R8, unix.IPPROTO_DSTOPTS, "transport6"),
 			},
-			label(fragment, load(int32(header), 4, "failed6")),
+			Label(fragment, Load(int32(header), 4, "failed6")),
 			asm.Instructions{
 				asm.Mov.Imm(asm.R1, 0),
 				asm.JEq.Imm(asm.R8, unix.IPPROTO_FRAGMENT, next),
@@ -296,7 +275,7 @@ func skipHeaders(header int16) asm.Instructions {
 				asm.Ja.Label(next + " length"),
 
 				asm.LoadMem(asm.R2, asm.RFP, header+2, asm.Half).WithSymbol(next),
-				asm.And.Imm(asm.R2, network16(0xfff8)),
+				asm.And.Imm(asm.R2, Network16(0xfff8)),
 				asm.JNE.Imm(asm.R2, 0, "done6"),
 
 				asm.Add.Reg(asm.R9, asm.R1).WithSymbol(next + " length"),
@@ -306,20 +285,6 @@ func skipHeaders(header int16) asm.Instructions {
 		)
 	}
 	return list
-}
-
-// store puts size bytes of the stack at offset r2 of the packet, or goes to the
-// label failed.
-func store(stack, size int32, failed string) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, stack),
-		asm.Mov.Imm(asm.R4, size),
-		asm.Mov.Imm(asm.R5, 0),
-		asm.FnSkbStoreBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, failed),
-	}
 }
 
 // ends are the ends of a function.
