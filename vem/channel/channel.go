@@ -98,7 +98,7 @@ func (k Kind) String() string {
 // one that there is.
 func (k Kind) Outer(at netip.Addr) int {
 	bytes := map[Kind][2]int{
-		Direct: {20, 0}, // IPv6 packets go over IPv4 in a tunnel
+		Direct: {20, 40}, // for packets that go in a tunnel: IPv6 over IPv4, and those of a Beyond
 		Tunnel: {20, 40},
 		VXLAN:  {50, 70}, // IP, UDP (8), VXLAN (8), Ethernet (14)
 
@@ -259,6 +259,27 @@ type Offerer interface {
 	// Offer returns what the other host is to have in [Host.Port] and [Host.Parameters]. It may
 	// be something else after a while, as long as there is no channel.
 	Offer(ctx context.Context) (port uint16, parameters []byte, err error)
+}
+
+// Beyond is a prefix of machines that are no endpoints: gateways forward what they send to endpoints,
+// and what these send to them, and their addresses stay as they are.
+type Beyond struct {
+	Prefix netip.Prefix
+	Here   bool // this host is a gateway for the prefix: its own routes lead there
+	// Hosts are the other hosts that are gateways for it, the best first: packets go to the first
+	// one that is set, and may come from all of them, and from nobody else.
+	Hosts []string
+}
+
+// Router is a [Module] whose channels carry packets of machines beyond gateways.
+type Router interface {
+	// SetBeyond says which prefixes of such machines there are, instead of those that it was told
+	// before. Hosts that are not set are taken when they are. While none is, packets for the prefix
+	// are dropped. It returns an error wrapping [ErrRoute] if a prefix overlaps the network's.
+	SetBeyond(ctx context.Context, list []Beyond) error
+	// Via returns to which host the packets for each prefix go now: "" is this one. A prefix is
+	// missing if they are dropped.
+	Via(ctx context.Context) (map[netip.Prefix]string, error)
 }
 
 // Starter is a [Module] whose channels can carry nothing until both hosts have exchanged messages

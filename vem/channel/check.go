@@ -35,6 +35,14 @@ func (r Route) Check(isSet bool, network ...netip.Prefix) error {
 	return nil
 }
 
+// Check returns an error wrapping ErrRoute if a network with these prefixes can't have such machines.
+func (b Beyond) Check(network ...netip.Prefix) error {
+	if !b.Prefix.IsValid() || b.Prefix != b.Prefix.Masked() || slices.ContainsFunc(network, b.Prefix.Overlaps) {
+		return fmt.Errorf("%w: machines that are no endpoints can't have addresses of %s in network %s", ErrRoute, b.Prefix, network)
+	}
+	return nil
+}
+
 func within(a netip.Addr, network []netip.Prefix) bool {
 	return slices.ContainsFunc(network, func(p netip.Prefix) bool { return p.Contains(a) })
 }

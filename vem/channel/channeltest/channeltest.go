@@ -41,7 +41,7 @@ func Run(t *testing.T, make func(t *testing.T) Rig) {
 	for name, test := range map[string]func(*testing.T, *suite){
 		"hosts": testHosts, "refused hosts": testRefusedHosts, "routes": testRoutes, "refused routes": testRefusedRoutes,
 		"remove host": testRemoveHost, "underlay": testUnderlay, "survive": testSurvive, "delete": testDelete,
-		"many routes": testManyRoutes,
+		"many routes": testManyRoutes, "beyond": testBeyond,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &suite{Rig: make(t)}

@@ -28,6 +28,7 @@ type Kernel struct {
 	mu     sync.Mutex
 	hosts  map[string]channel.Status
 	routes map[netip.Addr]channel.Route
+	beyond []channel.Beyond
 	report channel.Report
 }
 
@@ -40,7 +41,10 @@ type Module struct {
 	closed   bool
 }
 
-var _ channel.Module = (*Module)(nil)
+var (
+	_ channel.Module = (*Module)(nil)
+	_ channel.Router = (*Module)(nil)
+)
 
 // Open opens the network's module.
 func (k *Kernel) Open() *Module {
@@ -172,6 +176,37 @@ func (m *Module) RemoveRoutes(ctx context.Context, list []netip.Addr) error {
 	})
 }
 
+// SetBeyond remembers prefixes.
+func (m *Module) SetBeyond(ctx context.Context, list []channel.Beyond) error {
+	return m.use(ctx, func(k *Kernel) error {
+		for _, b := range list {
+			if err := b.Check(k.Prefix4, k.Prefix6); err != nil {
+				return err
+			}
+		}
+		k.beyond = slices.Clone(list)
+		return nil
+	})
+}
+
+// Via returns the first host of each prefix that is set.
+func (m *Module) Via(ctx context.Context) (via map[netip.Prefix]string, err error) {
+	via = make(map[netip.Prefix]string)
+	err = m.use(ctx, func(k *Kernel) error {
+		for _, b := range k.beyond {
+			i := slices.IndexFunc(b.Hosts, func(name string) bool { _, ok := k.hosts[name]; return ok })
+			switch {
+			case b.Here:
+				via[b.Prefix] = ""
+			case i >= 0:
+				via[b.Prefix] = b.Hosts[i]
+			}
+		}
+		return nil
+	})
+	return via, err
+}
+
 // Hosts returns all hosts.
 func (m *Module) Hosts(ctx context.Context) (found map[string]channel.Status, err error) {
 	err = m.use(ctx, func(k *Kernel) error {
@@ -211,6 +246,7 @@ func (m *Module) Delete(ctx context.Context) error {
 	}
 	clear(m.k.hosts)
 	clear(m.k.routes)
+	m.k.beyond = nil
 	clear(m.k.report.Hosts)
 	m.closed = true
 	return nil

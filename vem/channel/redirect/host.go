@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -93,7 +94,7 @@ func (m *Module) setHost(h channel.Host) error {
 			return err
 		}
 	}
-	return m.tellDirect()
+	return errors.Join(m.tellBeyond(), m.tellDirect())
 }
 
 // tellDirect tells the programs whether any host may send without outer header.
@@ -133,8 +134,8 @@ func (m *Module) path(h channel.Host) (fastpath.Path, error) {
 			return fastpath.Path{}, fmt.Errorf("%w: %s", channel.ErrKind, k)
 		}
 		accept |= fastpath.Set(moduleOf(k))
-		if k == channel.Direct && h.Local.Is4() {
-			accept |= fastpath.OtherFamily
+		if k == channel.Direct {
+			accept |= fastpath.OtherFamily // and what machines beyond gateways send
 		}
 	}
 	from, ok := m.underlay[h.Local]
@@ -144,9 +145,6 @@ func (m *Module) path(h channel.Host) (fastpath.Path, error) {
 	module, outer := fastpath.Tunnel, h.Kind.Outer(h.Local)
 	if h.Kind == channel.Direct {
 		module = fastpath.Direct
-		if !m.cfg.Prefix6.IsValid() {
-			outer = 0
-		}
 	}
 	room, err := h.Room(from.mtu, outer)
 	if err != nil {
@@ -228,11 +226,11 @@ func (m *Module) removeHost(name string) error {
 			return err
 		}
 	}
-	if err := m.cfg.Remotes.RemovePath(e.number); err != nil {
+	if err := errors.Join(m.forgetBeyond(e.number), m.cfg.Remotes.RemovePath(e.number)); err != nil {
 		return err
 	}
 	delete(m.hosts, name)
-	return m.tellDirect()
+	return errors.Join(m.tellBeyond(), m.tellDirect())
 }
 
 // Hosts returns all hosts; see [channel.Module].

@@ -40,6 +40,11 @@
 // and counted; for a direct one that its source has a route here to a host that may send so, else
 // it goes the way that any packet goes that another machine routes to this host.
 //
+// What machines beyond gateways send and get at their own addresses goes in a tunnel on every way. It
+// is let in if the host that the outer source is of is a gateway for the inner one, and sent to
+// a gateway for the inner destination, which forwards it by its own routes. Nothing remembers
+// connections: what goes out by one gateway may come back by another.
+//
 // # In the kernel
 //
 // The ways are one element of an array for each host, the routes one hash table. Each underlay
@@ -94,6 +99,7 @@ type Module struct {
 	closed   bool
 	underlay map[netip.Addr]device
 	hosts    map[string]*entry
+	beyond   []channel.Beyond // nil: not told yet
 }
 
 // device is an underlay device.
@@ -107,7 +113,10 @@ type entry struct {
 	changed time.Time
 }
 
-var _ channel.Module = (*Module)(nil)
+var (
+	_ channel.Module = (*Module)(nil)
+	_ channel.Router = (*Module)(nil)
+)
 
 // Open opens a network's channels: those that an earlier run left, and none if there was none. It
 // replaces the programs on the host's devices by its own. The underlay is not known until
@@ -248,7 +257,7 @@ func (m *Module) clear(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := m.cfg.Remotes.SetHere(nil); err != nil {
+	if err := errors.Join(m.cfg.Remotes.SetHere(nil), m.cfg.Remotes.SetBeyond(nil)); err != nil {
 		return err
 	}
 	return m.ends.RemoveLeave(m.net())
