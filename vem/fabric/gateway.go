@@ -15,12 +15,16 @@ import (
 type Gateway struct {
 	On bool // what other machines send to the network's prefixes is forwarded
 	// Keep are prefixes of machines that endpoints see and reach at their own addresses. All others
-	// appear to endpoints as the host.
+	// appear to endpoints as the host, and so do these by published ports.
 	Keep []netip.Prefix
+	// Elsewhere are prefixes of such machines for which other hosts are gateways.
+	Elsewhere []netip.Prefix
 }
 
 // Equal tells whether two mean the same.
-func (g Gateway) Equal(h Gateway) bool { return g.On == h.On && slices.Equal(g.Keep, h.Keep) }
+func (g Gateway) Equal(h Gateway) bool {
+	return g.On == h.On && slices.Equal(g.Keep, h.Keep) && slices.Equal(g.Elsewhere, h.Elsewhere)
+}
 
 // SetGateway says what the host forwards from the next [Fabric.SetPublications] on. It returns an
 // error wrapping [ErrConfig] if a prefix to keep overlaps the network's.
@@ -52,6 +56,22 @@ func (f *Fabric) reaches() (list [][]expr.Any) {
 		list = append(list, rule.Join(rule.In(f.HostDevice()), rule.Addr(rule.Target, k), rule.Accept()))
 	}
 	return list
+}
+
+// strangers are the rules by which machines that come by a published port appear as the host, where
+// an answer might not come back by it: to an app of another host, and from machines to which a gateway
+// leads, now or after this host is none any more.
+func (f *Fabric) strangers(list []Publication) (all [][]expr.Any) {
+	dev := f.HostDevice()
+	for _, p := range list {
+		if p.Far {
+			all = append(all, rule.Join(rule.Out(dev), rule.Addr(rule.Target, single(p.Addr)), rule.Redirected(), rule.Masquerade()))
+		}
+	}
+	for _, e := range slices.Concat(f.beyond.Keep, f.beyond.Elsewhere) {
+		all = append(all, rule.Join(rule.Out(dev), rule.Addr(rule.Source, e), rule.Redirected(), rule.Masquerade()))
+	}
+	return all
 }
 
 // keeps are the rules that leave addresses as they are.

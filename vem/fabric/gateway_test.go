@@ -49,15 +49,25 @@ func TestGateway(t *testing.T) {
 
 			keep := fabric.Gateway{On: true, Keep: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32"), netip.MustParsePrefix("2001:db8::2/128")}}
 			far := fabric.Publication{Proto: "tcp", HostPort: 8082, Addr: ep(3).Addr4, Port: 82, Far: true}
-			set(keep, far)
+			near := fabric.Publication{Proto: "tcp", HostPort: 8083, Addr: ep(3).Addr4, Port: 82}
+			set(keep, far, near)
 			sees(four, "192.0.2.2")
 			sees(six, "2001:db8::2")
-			sees(netip.MustParseAddrPort("192.0.2.1:8082"), "192.0.2.2")
+			// By a published port it is seen as the host: an answer could come by another gateway, which
+			// knows nothing of the port.
+			sees(netip.MustParseAddrPort("192.0.2.1:8082"), "10.77.0.1")
+			sees(netip.MustParseAddrPort("192.0.2.1:8083"), "10.77.0.1")
 			for to, want := range map[netip.AddrPort]string{back4: "10.77.0.2", back6: "fd77::2"} {
 				saw, err := dial(t, w.one, to)
 				qt.Assert(t, qt.IsNil(err))
 				qt.Check(t, qt.Equals(saw, want))
 			}
+
+			// Another host is the gateway: its answer to what came by a port of this host would go there.
+			set(fabric.Gateway{}, near)
+			sees(netip.MustParseAddrPort("192.0.2.1:8083"), "192.0.2.2")
+			set(fabric.Gateway{Elsewhere: keep.Keep}, near)
+			sees(netip.MustParseAddrPort("192.0.2.1:8083"), "10.77.0.1")
 
 			set(fabric.Gateway{}, far)
 			sees(netip.MustParseAddrPort("192.0.2.1:8082"), "10.77.0.1")

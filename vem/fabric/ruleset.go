@@ -93,21 +93,16 @@ func insideRuleset() []chain {
 // masquerades are the rules of the postrouting chain. The source becomes the
 // gateway's address where the app would otherwise answer to an address that means
 // somebody else to it: a loopback one, or another app's when that came through
-// the host; and where the app is on another host, which would answer past this one. It
+// the host; and where it would answer past this host. It
 // becomes the host's own on the way to the outside.
 func (f *Fabric) masquerades(published []Publication) [][]expr.Any {
 	dev := f.HostDevice()
 	loopback := netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
-	list := append(f.keeps(), rule.Join(rule.Out(dev), rule.Addr(rule.Source, loopback), rule.Masquerade()))
+	list := append(append(f.strangers(published), f.keeps()...), rule.Join(rule.Out(dev), rule.Addr(rule.Source, loopback), rule.Masquerade()))
 	for _, n := range f.prefixes() {
 		list = append(list, rule.Join(rule.Out(dev), rule.Addr(rule.Source, n.prefix), rule.NotAddr(rule.Source, single(n.gateway)), rule.Masquerade()))
 		if f.translatesOutside(n.gateway) {
 			list = append(list, rule.Join(rule.NotOut(dev), rule.Addr(rule.Source, n.prefix), rule.NotAddr(rule.Source, single(n.gateway)), rule.Masquerade()))
-		}
-	}
-	for _, p := range published {
-		if p.Far {
-			list = append(list, rule.Join(rule.Out(dev), rule.Addr(rule.Target, single(p.Addr)), rule.Redirected(), rule.Masquerade()))
 		}
 	}
 	return append(list, f.disguises()...)
