@@ -137,6 +137,6 @@ func (n networks) SetFar(ctx context.Context, network string, list []gateway.Pub
 	return n.Manager.SetFar(ctx, network, all)
 }
 
-func (n networks) SetGateway(s gateway.Settings) {
-	n.Manager.SetGateway(fabric.Gateway{On: s.On, Keep: s.Advertise})
+func (n networks) SetGateway(r gateway.Rules) {
+	n.Manager.SetGateway(fabric.Gateway{On: r.On, Keep: r.Advertise, Elsewhere: r.Elsewhere})
 }

@@ -35,7 +35,7 @@ type Endpoint struct {
 	// TakenFrom is the host that had the endpoint before, if it was dead and the endpoint was
 	// taken over from it.
 	TakenFrom string `json:"taken_from,omitempty"`
-	Ports     string `json:"ports,omitempty"` // published by every host; package gateway reads it
+	Ports     string `json:"ports,omitempty"` // published by every host, or what a host is a gateway for; package gateway reads it
 
 	// Revision is that of the record. It is not part of it.
 	Revision int64 `json:"-"`

@@ -19,12 +19,14 @@ type State struct {
 	Addresses map[string]netip.Addr `json:"addresses,omitempty"`
 	// Ports are those of other hosts' apps that lead to these on this host.
 	Ports []Published `json:"ports,omitempty"`
+	// Gates are the gateways on other hosts, by networks.
+	Gates map[string][]Gate `json:"gates,omitempty"`
 
 	Settings
 }
 
 func (s State) clone() State {
-	s.Addresses, s.Ports, s.Advertise = maps.Clone(s.Addresses), slices.Clone(s.Ports), slices.Clone(s.Advertise)
+	s.Addresses, s.Ports, s.Gates, s.Advertise = maps.Clone(s.Addresses), slices.Clone(s.Ports), maps.Clone(s.Gates), slices.Clone(s.Advertise)
 	return s
 }
 

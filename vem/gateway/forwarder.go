@@ -24,7 +24,7 @@ type VEM interface {
 	// SetFar says which ports lead to endpoints of other hosts, if this host resides in the network.
 	SetFar(ctx context.Context, network string, list []Published) error
 	// SetGateway says what this host forwards from the next SetFar on.
-	SetGateway(s Settings)
+	SetGateway(r Rules)
 	Space(network string) (address.Space, error)
 }
 
@@ -32,6 +32,9 @@ type VEM interface {
 type Known interface {
 	Endpoints() []directory.Endpoint
 	Hosts() []directory.Host
+	Networks() []directory.Network
+	// Seen tells whether a host was seen a moment ago.
+	Seen(host string) bool
 }
 
 // Options are what a forwarder works with. All are required.
@@ -42,6 +45,8 @@ type Options struct {
 	VEM  VEM
 	// Own are the ports that apps of this host publish at all its addresses.
 	Own func() []Published
+	// Ways tells the ways between hosts which machines there are beyond gateways of a network.
+	Ways func(ctx context.Context, network string, b Beyond) error
 	// Known returns nil before the directory was read.
 	Known func() Known
 	Log   *slog.Logger
@@ -71,11 +76,11 @@ func Open(opt Options) (*Forwarder, error) {
 // directory is reached.
 func (f *Forwarder) Resume(ctx context.Context) {
 	s := f.file.State()
-	f.opt.VEM.SetGateway(s.Settings)
+	f.opt.VEM.SetGateway(s.rules())
 	for network, at := range s.Addresses {
 		_, err := f.opt.VEM.Reside(ctx, network, directory.HostApp(f.opt.Self, network), at)
 		if err == nil {
-			err = f.opt.VEM.SetFar(ctx, network, of(network, s.Ports))
+			err = errors.Join(f.opt.VEM.SetFar(ctx, network, of(network, s.Ports)), f.opt.Ways(ctx, network, s.beyond(network)))
 		}
 		if err != nil {
 			f.opt.Log.ErrorContext(ctx, "this host itself does not reach endpoints of other hosts yet", slog.String("network", network), slog.Any("error", err))
@@ -127,11 +132,10 @@ func (f *Forwarder) Set(ctx context.Context, s Settings) error {
 	if err := f.file.Change(func(st *State) { st.Settings = s }); err != nil {
 		return err
 	}
-	f.opt.VEM.SetGateway(s)
 	return f.tell(ctx)
 }
 
-// LookAgain tells that published ports have changed. It returns at once.
+// LookAgain tells that published ports or gateways have changed. It returns at once.
 func (f *Forwarder) LookAgain() {
 	select {
 	case f.again <- struct{}{}:
@@ -179,8 +183,9 @@ func (f *Forwarder) look(ctx context.Context) error {
 			ports = append(ports, s.Published)
 		}
 	}
-	if !slices.Equal(f.file.State().Ports, ports) {
-		err = f.file.Change(func(s *State) { s.Ports = ports })
+	there := gates(known, f.opt.Self)
+	if s := f.file.State(); !slices.Equal(s.Ports, ports) || !maps.EqualFunc(s.Gates, there, func(a, b []Gate) bool { return slices.EqualFunc(a, b, Gate.equal) }) {
+		err = f.file.Change(func(s *State) { s.Ports, s.Gates = ports, there })
 	}
 	return errors.Join(err, f.tell(ctx))
 }
@@ -196,7 +201,7 @@ func (f *Forwarder) decide(known Known) ([]Status, error) {
 	var all []Published
 	for _, e := range known.Endpoints() {
 		ports, err := ParsePorts(e.Ports)
-		if err != nil || e.Owner == f.opt.Self {
+		if err != nil || e.Owner == f.opt.Self || e.OfHost() {
 			continue
 		}
 		for _, p := range ports {
@@ -215,9 +220,10 @@ func (f *Forwarder) tell(ctx context.Context) error {
 		return ctx.Err()
 	}
 	s := f.file.State()
+	f.opt.VEM.SetGateway(s.rules())
 	var errs []error
 	for _, network := range slices.Sorted(maps.Keys(s.Addresses)) {
-		errs = append(errs, f.opt.VEM.SetFar(ctx, network, of(network, s.Ports)))
+		errs = append(errs, f.opt.VEM.SetFar(ctx, network, of(network, s.Ports)), f.opt.Ways(ctx, network, s.beyond(network)))
 	}
 	return errors.Join(errs...)
 }

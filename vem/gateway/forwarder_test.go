@@ -24,26 +24,28 @@ type world struct {
 	path string
 	log  strings.Builder
 
-	mu       sync.Mutex // guards what follows
-	fail     error      // of Reside
-	at       map[string]netip.Addr
-	far      []Published
-	told     chan struct{} // gets a token from each SetFar
-	settings Settings
-	own      []Published
-	known    []directory.Endpoint
+	mu     sync.Mutex // guards what follows
+	fail   error      // of Reside
+	at     map[string]netip.Addr
+	far    []Published
+	told   chan struct{} // gets a token from each SetFar
+	rules  Rules
+	beyond map[string]Beyond
+	silent map[string]bool
+	own    []Published
+	known  []directory.Endpoint
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return &world{t: t, path: filepath.Join(t.TempDir(), "gateway.json"), at: make(map[string]netip.Addr), told: make(chan struct{}, 100)}
+	return &world{t: t, path: filepath.Join(t.TempDir(), "gateway.json"), at: make(map[string]netip.Addr), told: make(chan struct{}, 100), beyond: make(map[string]Beyond), silent: make(map[string]bool)}
 }
 
 // open is what a daemon does that is started.
 func (w *world) open() *Forwarder {
 	w.t.Helper()
 	f, err := Open(Options{
-		Path: w.path, Self: "alpha", VEM: w, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Path: w.path, Self: "alpha", VEM: w, Ways: w.setBeyond, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 		Own: func() []Published { return w.own },
 		Known: func() Known {
 			if w.known == nil {
@@ -86,7 +88,20 @@ func (w *world) SetFar(_ context.Context, _ string, list []Published) error {
 	return nil
 }
 
-func (w *world) SetGateway(s Settings) { w.settings = s }
+func (w *world) SetGateway(r Rules) { w.rules = r }
+
+func (w *world) setBeyond(_ context.Context, network string, b Beyond) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.beyond[network] = b
+	return nil
+}
+
+func (w *world) Networks() []directory.Network {
+	return []directory.Network{{Name: "lab", Prefix4: netip.MustParsePrefix("10.99.0.0/16")}}
+}
+
+func (w *world) Seen(host string) bool { return !w.silent[host] }
 
 func (w *world) Space(string) (address.Space, error) {
 	return address.Space{Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Prefix6: netip.MustParsePrefix("fd77:736e:6170::/64")}, nil
@@ -151,13 +166,13 @@ func TestForwarder(t *testing.T) {
 	for _, o := range f.Obstacles() {
 		whats[o.What] = true
 	}
-	qt.Check(t, qt.DeepEquals(whats, map[string]bool{"network default": true, "the underlay of host beta": true}))
+	qt.Check(t, qt.DeepEquals(whats, map[string]bool{"network default": true, "network lab": true, "the underlay of host beta": true}))
 
-	w.far, w.at, w.settings, w.known = nil, make(map[string]netip.Addr), Settings{}, nil
+	w.far, w.at, w.rules, w.known = nil, make(map[string]netip.Addr), Rules{}, nil
 	again := w.open()
 	qt.Check(t, qt.Equals(w.at["default"], at))
 	qt.Check(t, qt.IsTrue(slices.Equal(w.far, []Published{web})))
-	qt.Check(t, qt.IsTrue(w.settings.On && again.Settings().On))
+	qt.Check(t, qt.IsTrue(w.rules.On && again.Settings().On))
 
 	w.fail = errors.New("no BPF")
 	w.open()

@@ -10,7 +10,7 @@ import (
 // Leave undoes all that a forwarder has done, which does not run any more: this host has left its
 // installation.
 func (f *Forwarder) Leave(ctx context.Context) error {
-	f.opt.VEM.SetGateway(Settings{})
+	f.opt.VEM.SetGateway(Rules{})
 	var errs []error
 	for network := range f.file.State().Addresses {
 		errs = append(errs, f.opt.VEM.SetFar(ctx, network, nil), f.opt.VEM.MoveOut(ctx, network))

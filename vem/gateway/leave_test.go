@@ -20,7 +20,7 @@ func TestLeave(t *testing.T) {
 	qt.Assert(t, qt.IsNil(f.Leave(t.Context())))
 	qt.Check(t, qt.HasLen(w.at, 0))
 	qt.Check(t, qt.HasLen(w.far, 0))
-	qt.Check(t, qt.IsFalse(w.settings.On))
+	qt.Check(t, qt.IsFalse(w.rules.On))
 	_, err := os.Stat(w.path)
 	qt.Check(t, qt.ErrorIs(err, fs.ErrNotExist))
 }

@@ -13,8 +13,9 @@ type Settings struct {
 	Advertise []netip.Prefix `json:"advertise,omitempty"`
 }
 
-// MaxAdvertise is how many prefixes one gateway may advertise.
-const MaxAdvertise = 64
+// MaxAdvertise is how many prefixes one gateway may advertise: for so many a record of the directory
+// has room.
+const MaxAdvertise = 16
 
 // Obstacle is a prefix that is something else already.
 type Obstacle struct {

@@ -35,5 +35,5 @@ func TestCheck(t *testing.T) {
 	}
 	one := netip.MustParsePrefix("203.0.113.0/24")
 	qt.Check(t, qt.ErrorMatches(Settings{Advertise: []netip.Prefix{one, one}}.Check(nil), ".*overlaps 203.0.113.0/24"))
-	qt.Check(t, qt.ErrorMatches(Settings{Advertise: slices.Repeat([]netip.Prefix{one}, 65)}.Check(nil), "65 prefixes to advertise, at most 64"))
+	qt.Check(t, qt.ErrorMatches(Settings{Advertise: slices.Repeat([]netip.Prefix{one}, 17)}.Check(nil), "17 prefixes to advertise, at most 16"))
 }

@@ -34,7 +34,7 @@ type Other struct {
 // View returns what this host forwards.
 func (f *Forwarder) View() (*View, error) {
 	s := f.file.State()
-	v := &View{Settings: s.Settings, Host: f.opt.Self, Ports: f.ports()}
+	v := &View{Settings: s.Settings, Host: f.opt.Self, Ports: f.ports(), Others: s.others()}
 	for _, name := range slices.Sorted(maps.Keys(s.Addresses)) {
 		space, err := f.opt.VEM.Space(name)
 		if err != nil {
@@ -46,8 +46,8 @@ func (f *Forwarder) View() (*View, error) {
 	return v, nil
 }
 
-// Obstacles are the prefixes of the networks that this host is in, and what is known of the
-// underlay of other hosts: no machines behind a gateway have such addresses.
+// Obstacles are the prefixes of networks, and what is known of the underlay of other hosts: no machines
+// behind a gateway have such addresses.
 func (f *Forwarder) Obstacles() (list []Obstacle) {
 	for name := range f.file.State().Addresses {
 		s, err := f.opt.VEM.Space(name)
@@ -63,6 +63,13 @@ func (f *Forwarder) Obstacles() (list []Obstacle) {
 	known := f.opt.Known()
 	if known == nil {
 		return list
+	}
+	for _, n := range known.Networks() {
+		for _, p := range []netip.Prefix{n.Prefix4, n.Prefix6} {
+			if o := (Obstacle{Prefix: p, What: "network " + n.Name}); p.IsValid() && !slices.Contains(list, o) {
+				list = append(list, o)
+			}
+		}
 	}
 	for _, h := range known.Hosts() {
 		for _, u := range h.Underlays {

@@ -18,6 +18,9 @@ func (i *Installation) gatewayFile() string { return filepath.Join(i.opt.Dir, "g
 func (i *Installation) openGateway(p *part) (*gateway.Forwarder, error) {
 	return gateway.Open(gateway.Options{
 		Path: i.gatewayFile(), Self: p.identity.Host(), VEM: i.opt.Local, Log: i.opt.Log,
+		Ways: func(ctx context.Context, network string, b gateway.Beyond) error {
+			return p.mesh.SetBeyond(ctx, network, b)
+		},
 		Own: func() (list []gateway.Published) {
 			for _, e := range i.opt.Local.Present() {
 				ports, _ := gateway.ParsePorts(e.Ports) // this host has made the text
@@ -52,8 +55,8 @@ func (i *Installation) SetGateway(ctx context.Context, s gateway.Settings) (*gat
 	if err != nil {
 		return nil, err
 	}
-	if len(s.Advertise) > 0 {
-		return nil, &membership.Error{Text: "machines behind a gateway can't keep their addresses yet", Remedy: "make the host a gateway without prefixes: endpoints see these machines as the host"}
+	if why := p.mesh.NotBeyond(); why != "" && len(s.Advertise) > 0 {
+		return nil, &membership.Error{Text: "machines behind this gateway can't keep their addresses: " + why, Remedy: "make the host a gateway without prefixes: endpoints see these machines as the host"}
 	}
 	obstacles := p.gateway.Obstacles()
 	for _, u := range devices.Underlay(i.placeNow().Addresses) {
@@ -65,6 +68,7 @@ func (i *Installation) SetGateway(ctx context.Context, s gateway.Settings) (*gat
 	if err := p.gateway.Set(ctx, s); err != nil {
 		return nil, err
 	}
+	i.Changed() // other hosts are told by the directory
 	return p.gateway.View()
 }
 
@@ -89,11 +93,15 @@ func (r *Registrar) reside(ctx context.Context, network string) error {
 	return r.gateway.Reside(ctx, network)
 }
 
-// publish brings the records up to date whose endpoints publish other ports than before.
+// publish brings the records up to date whose endpoints publish other ports than before, and those that
+// tell that this host is a gateway.
 func (r *Registrar) publish(ctx context.Context, s *directory.Session) error {
 	var errs []error
 	for _, e := range r.local.Present() {
 		c, ok := r.ledger.Get(e.spot())
+		if c.Endpoint.OfHost() {
+			e.Ports = r.gateway.Settings().Format()
+		}
 		if !ok || c.State != ownership.Owned || c.Endpoint.App != e.App || c.Endpoint.Ports == e.Ports {
 			continue
 		}

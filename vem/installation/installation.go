@@ -273,7 +273,7 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 	}
 	c := cache.New(d, cache.Options{
 		Host:     func(before, now *directory.Host) { i.upkeep.Moved(ctx); i.hostChanged(ctx, p, before, now) },
-		Seen:     p.seen.Note,
+		Seen:     func(host string, alive bool) { p.seen.Note(host, alive); p.gateway.LookAgain() },
 		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
 	})
 	p.cache.Store(c)

@@ -79,7 +79,7 @@ func (f *fakeNetworks) MoveOut(context.Context, string) error {
 	return nil
 }
 
-func (f *fakeNetworks) SetGateway(gateway.Settings) {}
+func (f *fakeNetworks) SetGateway(gateway.Rules) {}
 
 func (f *fakeNetworks) SetFar(context.Context, string, []gateway.Published) error { return nil }
 

@@ -24,6 +24,9 @@ type Network struct {
 	modules []channel.Module
 	path    atomic.Pointer[slowpath.Path] // nil: not open
 	self    atomic.Pointer[[2]netip.Addr] // see SetSelf
+	beyond  beyond
+
+	resolver slowpath.Resolver // finds ways; nil: not open
 }
 
 // Open has a network take part. What an earlier process has left goes on. The caller closes the
@@ -51,11 +54,12 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric) error {
 	}
 	resolver, err := m.peering.Add(ctx, peering.Join{
 		Name: n.name, Modules: n.modules, Offers: n.offers, OnLink: m.onLink, Sources: m.sources, Gone: n.forget,
-		Works: m.works, MTU: m.mtu, Compare: m.compare,
+		Works: m.works, MTU: m.mtu, Compare: m.compare, Keep: n.keeps,
 	})
 	if err != nil {
 		return err
 	}
+	n.resolver = resolver
 	queue := n.kept(ctx)
 	defer queue.Close() //nolint:errcheck // a duplicate, or nil, which has nothing to close
 	path, err := slowpath.Open(ctx, slowpath.Options{

@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
@@ -23,20 +24,17 @@ func (r resolverOf) Resolve(ctx context.Context, q slowpath.Query) (slowpath.Way
 	return r.Resolver.Resolve(ctx, q)
 }
 
-// outward is what endpoints of other hosts know a source as.
+// outward is the endpoint of this host by which other hosts know a source. A machine behind this host
+// has none of its own: the way back to it is that to the host.
 func (n *Network) outward(a netip.Addr) netip.Addr {
 	self := n.self.Load()
 	if self == nil {
 		return a
 	}
-	for _, p := range n.nets {
-		if a != p.Addr().Next() { // the gateway's
-			continue
-		}
-		for _, s := range self {
-			if s.IsValid() && s.Is4() == a.Is4() {
-				return s
-			}
+	gateways := slices.ContainsFunc(n.nets, func(p netip.Prefix) bool { return a == p.Addr().Next() })
+	for _, s := range self {
+		if s.IsValid() && s.Is4() == a.Is4() && (gateways || n.behind(a)) {
+			return s
 		}
 	}
 	return a

@@ -53,7 +53,7 @@ func (n *Network) sweep(ctx context.Context, now time.Time) error {
 			continue
 		}
 		for host, c := range report.Hosts {
-			if v, idle := n.count(host, m, c, now); idle {
+			if v, idle := n.count(host, m, c, now); idle && (n.keep == nil || !n.keep(host)) {
 				errs = append(errs, n.rest(ctx, n.link(host), v))
 			}
 		}

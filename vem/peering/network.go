@@ -26,6 +26,7 @@ type Network struct {
 	works   func(host string, k channel.Kind, w Way) bool
 	mtu     func(host string, k channel.Kind, w Way) int
 	compare func(host string, a, b Way) int
+	keep    func(host string) bool // nil: none
 	modules []channel.Module
 	kinds   map[string]carrier // what makes channels of a kind, by the kind's name
 

@@ -55,13 +55,15 @@ type Join struct {
 	Compare func(host string, a, b Way) int
 	// Sources are all addresses that another host may send from.
 	Sources func(host string) []netip.Addr
+	// Keep tells whether the channel to a host stays up also if nobody uses it; nil: none does.
+	Keep func(host string) bool
 }
 
 // Add has a network take part until Remove. It takes up what the modules have of an earlier
 // process: that traffic never stopped.
 func (p *Peering) Add(ctx context.Context, j Join) (*Network, error) {
 	n := &Network{
-		p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, mtu: j.MTU, compare: j.Compare, gone: j.Gone,
+		p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, mtu: j.MTU, compare: j.Compare, gone: j.Gone, keep: j.Keep,
 		kinds: make(map[string]carrier), links: make(map[string]*link),
 	}
 	for _, m := range j.Modules {

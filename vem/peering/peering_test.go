@@ -134,6 +134,10 @@ func TestIdle(t *testing.T) {
 	a.kernel.Count("b", c)
 	qt.Assert(t, qt.IsNil(a.net.sweep(t.Context(), at.Add(a.opt.Idle))))
 	qt.Check(t, qt.Equals(a.reaches(two), "b")) // it was used
+	a.net.keep = func(host string) bool { return host == "b" }
+	qt.Assert(t, qt.IsNil(a.net.sweep(t.Context(), at.Add(2*a.opt.Idle))))
+	qt.Check(t, qt.Equals(a.reaches(two), "b")) // it is kept
+	a.net.keep = func(string) bool { return false }
 	qt.Assert(t, qt.IsNil(a.net.sweep(t.Context(), at.Add(2*a.opt.Idle))))
 	for _, h := range w.hosts {
 		qt.Check(t, qt.HasLen(h.routes(), 0))

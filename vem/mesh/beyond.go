@@ -1,0 +1,170 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/gateway"
+	"github.com/snapctl/snapctl/vem/slowpath"
+)
+
+// Carries tells whether channels of a kind carry packets of machines beyond gateways, or may be of one
+// that does, if it is zero.
+func Carries(k channel.Kind) bool { return k == 0 || k == channel.Direct || k == channel.Tunnel }
+
+// beyond is what a network knows of machines that are no endpoints.
+type beyond struct {
+	now        atomic.Pointer[gateway.Beyond]
+	connecting atomic.Bool            // somebody looks after the ways to gateways
+	said       atomic.Pointer[string] // what was logged last
+}
+
+// SetBeyond says which machines there are beyond gateways of a network, now and whenever that changes,
+// and again every few seconds. The ways to gateways are there before somebody needs them, since
+// packets for these machines do not wait for one: they are brought up beside all else, and stay up.
+func (m *Mesh) SetBeyond(ctx context.Context, network string, b gateway.Beyond) error {
+	m.mu.Lock()
+	n := m.networks[network]
+	m.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	n.beyond.now.Store(&b)
+	var errs []error
+	for _, mod := range n.modules {
+		if r, ok := mod.(channel.Router); ok {
+			errs = append(errs, r.SetBeyond(ctx, n.routed(b)))
+		}
+	}
+	if len(b.Here)+len(b.Gates) > 0 && n.beyond.connecting.CompareAndSwap(false, true) {
+		m.opt.Run(func(ctx context.Context) {
+			defer n.beyond.connecting.Store(false)
+			n.say(ctx, n.connect(ctx, b.Gates))
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// routed is what modules are told: for each prefix its gateways, in their order. A prefix that the
+// network can't have is left out.
+func (n *Network) routed(b gateway.Beyond) (list []channel.Beyond) {
+	of := func(p netip.Prefix) *channel.Beyond {
+		i := slices.IndexFunc(list, func(c channel.Beyond) bool { return c.Prefix == p })
+		if i < 0 {
+			i, list = len(list), append(list, channel.Beyond{Prefix: p})
+		}
+		return &list[i]
+	}
+	for _, p := range b.Here {
+		of(p).Here = true
+	}
+	for _, g := range b.Gates {
+		for _, p := range g.Advertise {
+			one := of(p)
+			one.Hosts = append(one.Hosts, g.Host)
+		}
+	}
+	return slices.DeleteFunc(list, func(c channel.Beyond) bool { return c.Check(n.nets...) != nil })
+}
+
+// connect brings up the ways to gateways that are alive, and to the addresses that these hosts have
+// themselves.
+func (n *Network) connect(ctx context.Context, gates []gateway.Gate) error {
+	self := n.self.Load()
+	if self == nil || !self[0].IsValid() {
+		return nil // this host reaches nobody yet
+	}
+	var errs []error
+	for _, g := range gates {
+		if len(g.Advertise) == 0 || !g.Alive {
+			continue
+		}
+		if err := n.reach(ctx, slowpath.Query{Network: n.name, Source: self[0], Destination: g.Addr}); err != nil {
+			errs = append(errs, fmt.Errorf("reach gateway %s: %w", g.Host, err))
+		}
+	}
+	return errors.Join(append(errs, n.uncarried(ctx))...)
+}
+
+// reach does what the slow path does for a packet.
+func (n *Network) reach(ctx context.Context, q slowpath.Query) error {
+	ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
+	defer cancel()
+	way, err := n.resolver.Resolve(ctx, q)
+	if err == nil {
+		err = way.Prepare(ctx)
+	}
+	if err == nil {
+		err = way.Open(ctx)
+	}
+	return err
+}
+
+// uncarried returns an error that tells to which hosts channels lead that carry nothing of these
+// machines.
+func (n *Network) uncarried(ctx context.Context) error {
+	all, err := n.m.peering.Channels(ctx)
+	errs := []error{err}
+	for _, c := range all {
+		if k, ok := channel.ParseKind(c.Channel.Module); c.Network == n.name && ok && !Carries(k) && n.keeps(c.Host) {
+			errs = append(errs, fmt.Errorf("channels to host %s are of kind %s, which carries nothing of machines that keep their addresses: take direct or tunnel (snapctl host set --channel)", c.Host, k))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// say logs what keeps machines beyond gateways from endpoints, when that changes.
+func (n *Network) say(ctx context.Context, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if before := n.beyond.said.Swap(&text); ctx.Err() == nil && text != "" && (before == nil || *before != text) {
+		n.m.opt.Log.WarnContext(ctx, "machines beyond gateways do not reach all endpoints, or are not reached by them", slog.String("network", n.name), slog.String("reason", text))
+	}
+}
+
+// keeps tells whether the channel to a host stays up also if nobody uses it: packets for machines
+// beyond a gateway do not wait for one.
+func (n *Network) keeps(host string) bool {
+	b := n.beyond.now.Load()
+	if b == nil {
+		return false
+	}
+	return len(b.Here) > 0 || slices.ContainsFunc(b.Gates, func(g gateway.Gate) bool { return g.Host == host && len(g.Advertise) > 0 })
+}
+
+// behind tells whether an address is that of a machine behind this host.
+func (n *Network) behind(a netip.Addr) bool {
+	b := n.beyond.now.Load()
+	return b != nil && slices.ContainsFunc(b.Here, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// NotBeyond tells why machines beyond gateways can't keep their addresses where channels are as this
+// host makes them, or was told to make them; "" if they can.
+func (m *Mesh) NotBeyond() string {
+	kinds := m.Kinds()
+	if !slices.Contains(kinds, channel.Tunnel) {
+		return "only direct and tunnel channels carry their packets, for which this host has no BPF"
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for network, k := range m.given {
+		if Carries(k) {
+			continue
+		}
+		where := ""
+		if network != "" {
+			where = " of network " + network
+		}
+		return fmt.Sprintf("only direct and tunnel channels carry their packets, and those%s of this host were set to another kind (snapctl host set --channel)", where)
+	}
+	return ""
+}

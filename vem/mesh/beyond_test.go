@@ -1,0 +1,95 @@
+package mesh
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/gateway"
+)
+
+// What modules are told is a list of prefixes, each with its gateways in their order, without those
+// that the network can't have.
+func TestRouted(t *testing.T) {
+	n := &Network{nets: []netip.Prefix{prefix4, prefix6}}
+	one, two, six := netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:7::/48")
+	list := n.routed(gateway.Beyond{Here: []netip.Prefix{one}, Gates: []gateway.Gate{
+		{Host: "zeta", Advertise: []netip.Prefix{two, six}}, {Host: "beta", Advertise: []netip.Prefix{one, two, netip.MustParsePrefix("10.0.0.0/8")}}, {Host: "none"},
+	}})
+	qt.Check(t, qt.HasLen(list, 3))
+	for i, want := range []channel.Beyond{
+		{Prefix: one, Here: true, Hosts: []string{"beta"}}, {Prefix: two, Hosts: []string{"zeta", "beta"}}, {Prefix: six, Hosts: []string{"zeta"}},
+	} {
+		qt.Check(t, qt.Equals(list[i].Prefix, want.Prefix))
+		qt.Check(t, qt.Equals(list[i].Here, want.Here))
+		qt.Check(t, qt.DeepEquals(list[i].Hosts, want.Hosts))
+	}
+}
+
+// via is where packets for a prefix go, by the module that carries them.
+func (p *place) via(prefix netip.Prefix) (string, bool) {
+	p.w.t.Helper()
+	for _, m := range p.net.modules {
+		if r, ok := m.(channel.Router); ok {
+			all, err := r.Via(p.w.t.Context())
+			qt.Assert(p.w.t, qt.IsNil(err))
+			host, ok := all[prefix]
+			return host, ok
+		}
+	}
+	return "", false
+}
+
+// The way to a gateway is there without anybody having sent a packet, and stays up; where channels are
+// of another kind that is said, and packets go nowhere.
+func TestWayToGateway(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	_, _ = w.alpha.reside(200)
+	at, _ := w.beta.reside(201)
+	machines := netip.MustParsePrefix("203.0.113.0/24")
+	tell := func() {
+		t.Helper()
+		for p, b := range map[*place]gateway.Beyond{
+			w.alpha: {Gates: []gateway.Gate{{Host: "beta", Addr: at, Advertise: []netip.Prefix{machines}, Alive: true}}}, w.beta: {Here: []netip.Prefix{machines}},
+		} {
+			qt.Assert(t, qt.IsNil(p.SetBeyond(t.Context(), "default", b)))
+		}
+	}
+	tell()
+	w.until("the way is there", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
+	host, ok := w.beta.via(machines)
+	qt.Check(t, qt.IsTrue(ok && host == ""))
+	for p, other := range map[*place]string{w.alpha: "beta", w.beta: "alpha"} {
+		qt.Check(t, qt.IsTrue(p.net.keeps(other)))
+		qt.Check(t, qt.Equals(p.NotBeyond(), ""))
+	}
+	qt.Check(t, qt.IsFalse(w.alpha.net.keeps("gamma")))
+
+	// A machine behind beta reaches an app on alpha at once, by the way that its first packet waits for.
+	w.down(10)
+	a := w.alpha.attach(2)
+	qt.Check(t, qt.Equals(w.beta.net.outward(machines.Addr().Next()), at))
+	qt.Check(t, qt.Equals(w.beta.net.outward(netip.MustParseAddr("198.51.100.7")).String(), "198.51.100.7"))
+	c, err := w.beta.h.DialContext(t.Context(), "tcp", net.JoinHostPort(a.ep.Addr4.String(), "9"))
+	qt.Check(t, qt.IsNotNil(err), qt.Commentf("nobody listens there, which is told: %v", c))
+	tell()
+	w.until("the way is there again", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(ctx, "", channel.VXLAN)))
+	w.is(channel.VXLAN)
+	w.until("packets go nowhere", func() bool { _, ok := w.alpha.via(machines); return !ok })
+	qt.Check(t, qt.ErrorMatches(w.alpha.net.uncarried(ctx), "channels to host beta are of kind vxlan, which carries nothing of machines that keep their addresses: .*"))
+	qt.Check(t, qt.StringContains(w.alpha.NotBeyond(), "set to another kind"))
+	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(ctx, "", 0)))
+	w.until("the way is there as before", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
+	qt.Check(t, qt.IsNil(w.alpha.net.uncarried(ctx)))
+}
