@@ -3,6 +3,7 @@ package hosts
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/snapctl/snapctl/cmd/internal/output"
@@ -15,10 +16,18 @@ type Gateway struct {
 	Host      string           `json:"host"`
 	On        bool             `json:"on"`
 	Advertise []string         `json:"advertise"` // prefixes of machines that keep their addresses
+	Prefixes  []GatewayPrefix  `json:"prefixes"`  // the same, with more about each
 	Networks  []GatewayNetwork `json:"networks"`
 	Ports     []ForwardedPort  `json:"ports"`
 	Others    []OtherGateway   `json:"others"`
-	Clients   string           `json:"clients"` // translated: apps see who comes this way as this host
+	Clients   string           `json:"clients"` // translated: apps see all others who come this way as this host
+}
+
+// GatewayPrefix is a prefix that the host advertises.
+type GatewayPrefix struct {
+	Prefix   string   `json:"prefix"`
+	Clients  string   `json:"clients"`  // kept: apps see, and reach, its machines at their own addresses
+	Gateways []string `json:"gateways"` // other hosts that are alive and advertise it too
 }
 
 // GatewayNetwork is a network that the host itself is in.
@@ -53,7 +62,16 @@ type OtherGateway struct {
 func NewGateway(g *api.Gateway) *Gateway {
 	d := &Gateway{
 		Schema: output.Schema{Version: output.SchemaVersion}, Host: g.GetHost(), On: g.GetOn(), Advertise: append([]string{}, g.GetAdvertise()...),
-		Networks: []GatewayNetwork{}, Ports: []ForwardedPort{}, Others: []OtherGateway{}, Clients: "translated",
+		Prefixes: []GatewayPrefix{}, Networks: []GatewayNetwork{}, Ports: []ForwardedPort{}, Others: []OtherGateway{}, Clients: "translated",
+	}
+	for _, p := range g.GetAdvertise() {
+		one := GatewayPrefix{Prefix: p, Clients: "kept", Gateways: []string{}}
+		for _, o := range g.GetOthers() {
+			if o.GetAlive() && slices.Contains(o.GetAdvertise(), p) {
+				one.Gateways = append(one.Gateways, o.GetHost())
+			}
+		}
+		d.Prefixes = append(d.Prefixes, one)
 	}
 	for _, n := range g.GetNetworks() {
 		d.Networks = append(d.Networks, GatewayNetwork{n.GetName(), n.GetPrefix4(), n.GetPrefix6(), n.GetAddress4(), n.GetAddress6()})
@@ -69,16 +87,23 @@ func NewGateway(g *api.Gateway) *Gateway {
 
 // Table implements [output.Document].
 func (d *Gateway) Table(t *output.Table) {
-	fields := []output.Field{{Name: "host", Value: d.Host}, {Name: "gateway", Value: map[bool]string{false: "off", true: "on"}[d.On]}, {Name: "advertises", Value: strings.Join(d.Advertise, " ")}}
+	fields := []output.Field{{Name: "host", Value: d.Host}, {Name: "gateway", Value: map[bool]string{false: "off", true: "on"}[d.On]}}
+	for _, p := range d.Prefixes {
+		text := "its machines keep their addresses"
+		if len(p.Gateways) > 0 {
+			text += ", also by " + strings.Join(p.Gateways, ", ")
+		}
+		fields = append(fields, output.Field{Name: "advertises " + p.Prefix, Value: text})
+	}
 	for _, n := range d.Networks {
 		text := fmt.Sprintln(n.Prefix4, n.Prefix6, "as", n.Address4, n.Address6)
 		fields = append(fields, output.Field{Name: "network " + n.Name, Value: strings.Join(strings.Fields(text), " ")})
 	}
 	for _, o := range d.Others {
-		fields = append(fields, output.Field{Name: "gateway on " + o.Host, Value: strings.Join(o.Advertise, " ") + map[bool]string{false: " (silent)"}[o.Alive]})
+		fields = append(fields, output.Field{Name: "gateway on " + o.Host, Value: cmp.Or(strings.Join(o.Advertise, " "), "translates") + map[bool]string{false: " (silent)"}[o.Alive]})
 	}
 	if d.On || len(d.Ports) > 0 {
-		fields = append(fields, output.Field{Name: "clients", Value: "seen by apps as this host"})
+		fields = append(fields, output.Field{Name: map[bool]string{false: "clients", true: "other clients"}[len(d.Prefixes) > 0], Value: "seen by apps as this host"})
 	}
 	t.Fields(fields)
 	if len(d.Ports) == 0 {
