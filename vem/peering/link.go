@@ -39,10 +39,6 @@ type route struct {
 	state channel.State
 }
 
-func newLink(host string) *link {
-	return &link{host: host, turn: make(chan struct{}, 1), routes: make(map[netip.Addr]route), ours: make(map[netip.Addr]uint64)}
-}
-
 // take gets the link's turn.
 func (l *link) take(ctx context.Context) (release func(), err error) {
 	select {

@@ -52,12 +52,10 @@ func (n *Network) changed(host string) {
 func (n *Network) link(host string) *link {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l, ok := n.links[host]
-	if !ok {
-		l = newLink(host)
-		n.links[host] = l
+	if n.links[host] == nil {
+		n.links[host] = &link{host: host, turn: make(chan struct{}, 1), routes: make(map[netip.Addr]route), ours: make(map[netip.Addr]uint64)}
 	}
-	return l
+	return n.links[host]
 }
 
 // now is the channel of a link; not up if there is none.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/snapctl/snapctl/vem/channel"
@@ -63,11 +65,10 @@ type Join struct {
 // process: that traffic never stopped.
 func (p *Peering) Add(ctx context.Context, j Join) (*Network, error) {
 	n := &Network{
-		p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, mtu: j.MTU, compare: j.Compare, gone: j.Gone, keep: j.Keep,
+		p: p, name: j.Name, offers: j.Offers, onLink: j.OnLink, sources: j.Sources, works: j.Works, mtu: j.MTU, compare: j.Compare, gone: j.Gone, keep: j.Keep, modules: j.Modules,
 		kinds: make(map[string]carrier), links: make(map[string]*link),
 	}
 	for _, m := range j.Modules {
-		n.modules = append(n.modules, m)
 		for _, k := range m.Kinds() {
 			n.kinds[k.String()] = carrier{m, k}
 		}
@@ -113,13 +114,10 @@ func (p *Peering) network(name string) *Network {
 	return p.networks[name]
 }
 
-func (p *Peering) all() (list []*Network) {
+func (p *Peering) all() []*Network {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, n := range p.networks {
-		list = append(list, n)
-	}
-	return list
+	return slices.Collect(maps.Values(p.networks))
 }
 
 // Left tells other hosts that this one does not have an endpoint any more: what they send there
