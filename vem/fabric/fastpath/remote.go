@@ -171,15 +171,23 @@ func openRemotes(n tcx.Net, device int) (*Remotes, error) {
 	if err != nil || found {
 		return r, err
 	}
+	return r, r.make()
+}
+
+// make makes the maps that are not there.
+func (r *Remotes) make() (err error) {
 	all := specs()
 	for name, m := range r.maps() {
 		spec := all[name]
 		spec.Name = name
+		if *m != nil {
+			continue
+		}
 		if *m, err = ebpf.NewMap(&spec); err != nil {
-			return nil, errors.Join(fmt.Errorf("make map %s: %w", name, err), r.close())
+			return errors.Join(fmt.Errorf("make map %s: %w", name, err), r.close())
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // adopt looks for the maps of an earlier run: all of them, or none.
@@ -210,8 +218,9 @@ func (r *Remotes) adopt(n tcx.Net, device int) (found bool, err error) {
 			return false, errors.Join(err, r.close())
 		}
 	}
-	if missing == 0 {
-		return true, nil
+	// Releases before there were gateways for machines that keep their addresses had no map of these.
+	if missing == 0 || missing == 1 && r.beyond == nil {
+		return true, r.make()
 	}
 	err = r.close()
 	*r = Remotes{}

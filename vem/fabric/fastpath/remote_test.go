@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/fabric/fastpath/bpfmap"
 	"github.com/snapctl/snapctl/vem/fabric/tcx"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -101,6 +102,23 @@ func TestRemotesSurvive(t *testing.T) {
 	for route := range r.Routes() {
 		t.Errorf("route %v is left", route)
 	}
+}
+
+// What a release has left that knew nothing of machines beyond gateways is taken over, too.
+func TestRemotesOfOlderRelease(t *testing.T) {
+	n, lo := newNet(t)
+	first := openTable(t, n, lo)
+	qt.Assert(t, qt.IsNil(first.Remotes().PutPath(3, way)))
+	qt.Assert(t, qt.IsNil(first.InstallOlder(n, lo)))
+	r := openTable(t, n, lo).Remotes()
+	paths, err := r.Paths()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(paths[3], way))
+	one := map[bpfmap.Prefix]int{{Class: 3, Prefix: netip.MustParsePrefix("203.0.113.0/24")}: 3}
+	qt.Assert(t, qt.IsNil(r.SetBeyond(one)))
+	got, err := r.Beyond()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(got, one))
 }
 
 // Without an earlier run's program, or with one of another kind, a table begins empty.
