@@ -8,9 +8,12 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/gateway"
 )
 
@@ -92,4 +95,50 @@ func TestWayToGateway(t *testing.T) {
 	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(ctx, "", 0)))
 	w.until("the way is there as before", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
 	qt.Check(t, qt.IsNil(w.alpha.net.uncarried(ctx)))
+}
+
+// A machine's packet that is too large for the channel is answered, as one of an app is, and the size
+// that it is told gets through: both ways.
+func TestBeyondTooLarge(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorldOf(t, [2]int{1350, 1350})
+	_, _ = w.alpha.reside(200)
+	at, _ := w.beta.reside(201)
+	machine := host.New(t, host.Config{Name: "machine"})
+	behind := netip.MustParsePrefix("203.0.113.0/24")
+	link, err := w.beta.h.Link(t.Context(), machine, behind)
+	qt.Assert(t, qt.IsNil(err))
+	r, err := host.Run(machine.Command(t.Context(), "ip", "route", "add", prefix4.String(), "via", link.A.String()))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(r.Code, 0))
+	qt.Assert(t, qt.IsNil(w.beta.f.SetGateway(fabric.Gateway{On: true, Keep: []netip.Prefix{behind}})))
+	qt.Assert(t, qt.IsNil(w.beta.f.SetPublications(t.Context(), nil)))
+	qt.Assert(t, qt.IsNil(w.alpha.SetBeyond(t.Context(), "default", gateway.Beyond{Gates: []gateway.Gate{{Host: "beta", Addr: at, Advertise: []netip.Prefix{behind}, Alive: true}}})))
+	qt.Assert(t, qt.IsNil(w.beta.SetBeyond(t.Context(), "default", gateway.Beyond{Here: []netip.Prefix{behind}})))
+	w.until("the way is there", func() bool { host, ok := w.alpha.via(behind); return ok && host == "beta" })
+
+	a := w.alpha.attach(2)
+	for name, x := range map[string]struct {
+		from, to inside
+		at       netip.Addr
+	}{"from the machine": {machine, a, a.ep.Addr4}, "from the app": {a, machine, link.B}} {
+		fd := datagramsTo(t, x.from, x.to, x.at)
+		full := make([]byte, 1400-28)
+		w.until(name+" a packet of full size is refused", func() bool {
+			_, err := unix.Write(fd, full)
+			return err == unix.EMSGSIZE
+		})
+		mtu, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsTrue(mtu >= 1300 && mtu <= 1330), qt.Commentf("%s: %d", name, mtu))
+		w.until(name+" the size that was told gets through", func() bool {
+			if _, err := unix.Write(fd, full[:mtu-28]); err != nil {
+				return false
+			}
+			n, err := unix.Read(fd, make([]byte, 2000))
+			return err == nil && n == mtu-28
+		})
+	}
+	qt.Assert(t, qt.IsNil(w.beta.f.SetGateway(fabric.Gateway{})))
+	qt.Assert(t, qt.IsNil(w.beta.f.SetPublications(t.Context(), nil)))
 }

@@ -153,8 +153,18 @@ func TestHole(t *testing.T) {
 // datagrams is a socket that is answered by another app, whose packets may not be fragmented.
 func (a app) datagrams(t *testing.T, b app) (fd int) {
 	t.Helper()
+	return datagramsTo(t, a, b, b.ep.Addr4)
+}
+
+// inside is where sockets are.
+type inside interface{ Do(fn func() error) error }
+
+// datagramsTo is a socket somewhere that is answered somewhere else, at an address there; its packets may
+// not be fragmented.
+func datagramsTo(t *testing.T, from, to inside, at netip.Addr) (fd int) {
+	t.Helper()
 	var c net.PacketConn
-	qt.Assert(t, qt.IsNil(b.Do(func() (err error) {
+	qt.Assert(t, qt.IsNil(to.Do(func() (err error) {
 		c, err = (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", ":9")
 		return err
 	})))
@@ -171,7 +181,7 @@ func (a app) datagrams(t *testing.T, b app) (fd int) {
 			_, _ = c.WriteTo(buf[:n], from)
 		}
 	}()
-	qt.Assert(t, qt.IsNil(a.Do(func() (err error) {
+	qt.Assert(t, qt.IsNil(from.Do(func() (err error) {
 		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		return err
 	})))
@@ -179,7 +189,7 @@ func (a app) datagrams(t *testing.T, b app) (fd int) {
 	limit := unix.Timeval{Sec: 20}
 	qt.Assert(t, qt.IsNil(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)))
 	qt.Assert(t, qt.IsNil(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)))
-	qt.Assert(t, qt.IsNil(unix.Connect(fd, &unix.SockaddrInet4{Addr: b.ep.Addr4.As4(), Port: 9})))
+	qt.Assert(t, qt.IsNil(unix.Connect(fd, &unix.SockaddrInet4{Addr: at.As4(), Port: 9})))
 	return fd
 }
 
