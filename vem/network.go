@@ -230,8 +230,15 @@ func (m *Manager) publications(n *network) ([]fabric.Publication, fabric.Gateway
 			continue
 		}
 		for _, p := range e.claim.Ports {
-			all = append(all, fabric.Publication{Proto: p.Proto, HostAddr: p.HostAddr, HostPort: p.HostPort, Addr: e.claim.Addr4, Port: p.Port})
+			one := fabric.Publication{Proto: p.Proto, HostAddr: p.HostAddr, HostPort: p.HostPort, Addr: e.claim.Addr4, Port: p.Port}
+			if all = append(all, one); e.claim.Addr6.IsValid() && !p.HostAddr.IsValid() {
+				one.Addr = e.claim.Addr6
+				all = append(all, one)
+			}
 		}
+	}
+	if !m.gateway.On { // nothing else has the host forward IPv6
+		all = slices.DeleteFunc(all, func(p fabric.Publication) bool { return p.Addr.Is6() })
 	}
 	slices.SortFunc(all, func(a, b fabric.Publication) int {
 		return cmp.Or(cmp.Compare(a.HostPort, b.HostPort), strings.Compare(a.Proto, b.Proto), a.HostAddr.Compare(b.HostAddr), a.Addr.Compare(b.Addr))

@@ -182,5 +182,11 @@ func TestFar(t *testing.T) {
 	w.SetGateway(fabric.Gateway{On: true})
 	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, nil)))
 	qt.Check(t, qt.IsTrue(w.host.gateway.On))
+	got = w.host.published[len(w.host.published)-1]
+	qt.Assert(t, qt.HasLen(got, 2)) // a gateway forwards IPv6, too
+	qt.Check(t, qt.Equals(got[0].Addr, e.Claim().Addr4))
+	qt.Check(t, qt.Equals(got[1], fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr6, Port: 80}))
+	w.SetGateway(fabric.Gateway{})
+	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, nil)))
 	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 1))
 }

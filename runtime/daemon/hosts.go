@@ -130,9 +130,17 @@ func endpointOf(c vem.Claim) installation.Endpoint {
 }
 
 func (n networks) SetFar(ctx context.Context, network string, list []gateway.Published) error {
+	space, err := n.Space(network)
+	if err != nil && len(list) > 0 {
+		return err
+	}
 	var all []fabric.Publication
 	for _, p := range list {
-		all = append(all, fabric.Publication{Proto: p.Proto, HostPort: p.HostPort, Addr: p.Addr, Port: p.Port.Port})
+		for _, a := range []netip.Addr{p.Addr, space.Pair(p.Addr)} {
+			if a.IsValid() {
+				all = append(all, fabric.Publication{Proto: p.Proto, HostPort: p.HostPort, Addr: a, Port: p.Port.Port})
+			}
+		}
 	}
 	return n.Manager.SetFar(ctx, network, all)
 }

@@ -34,7 +34,8 @@ func newGatewayOn(s *session.Session) *cobra.Command {
 		Long: `Forward what other machines send to endpoints, of whatever host. Endpoints see these machines
 as this host. Whoever can send to this host then reaches every port of every endpoint: use
 this host's firewall where that is too much. It stays so until host gateway off, also over
-restarts. The host forwards IPv4 and IPv6 (net.ipv4.ip_forward and its like) from then on.
+restarts. The host forwards IPv4 and IPv6 (net.ipv4.ip_forward and its like) from then on. So
+its published ports lead to their apps by IPv6, too.
 
 Machines whose prefix is given by --advertise keep their addresses: endpoints of all hosts see
 them as they are, and reach them, by this host and its own routes. The prefix is one of
