@@ -8,7 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/nftables"
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -119,7 +121,7 @@ func (e end) usable(ctx context.Context, at netip.Addr) error {
 }
 
 // Cut makes the link lose all packets, silently, as a pulled cable between two
-// switches does: neither end sees its carrier go. Needs CAP_NET_ADMIN.
+// switches does: neither end sees its carrier go. Needs CAP_NET_ADMIN, CAP_BPF and Linux 6.6.
 func (l *Link) Cut() error {
 	return errors.Join(l.a.drop(), l.b.drop())
 }
@@ -129,34 +131,67 @@ func (l *Link) Mend() error {
 	return errors.Join(l.a.pass(), l.b.pass())
 }
 
-// drop puts a netdev table on an end that drops what comes in. Outgoing packets
+// actShot drops a packet (include/uapi/linux/pkt_cls.h).
+const actShot = 2
+
+// cutName is what the program is called that drops.
+const cutName = "cut"
+
+// drop puts a program on an end that drops what comes in, before any other one sees it: nftables
+// never sees what a program sends elsewhere, neither where it comes in (net/core/dev.c,
+// __netif_receive_skb_core: nf_ingress follows sch_handle_ingress) nor where it leaves
+// (include/linux/netfilter_netdev.h, nf_hook_egress: nf_skip_egress). Outgoing packets
 // pass, for their sender to notice nothing: they are dropped at the other end.
 func (e end) drop() error {
-	return e.cut(func(c *nftables.Conn, table *nftables.Table) {
-		policy := nftables.ChainPolicyDrop
-		c.AddChain(&nftables.Chain{
-			Name: "in", Table: c.AddTable(table), Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
-			Device: e.name, Policy: &policy,
+	return e.cut(func(device int, there *ebpf.Program) error {
+		if there != nil {
+			return nil
+		}
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: cutName, Type: ebpf.SchedCLS, License: "Apache-2.0",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, actShot), asm.Return()},
 		})
+		if err != nil {
+			return err
+		}
+		defer p.Close() //nolint:errcheck // the device keeps it
+		return link.RawAttachProgram(link.RawAttachProgramOptions{Target: device, Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 	})
 }
 
-// pass removes the table.
+// pass removes the program.
 func (e end) pass() error {
-	return e.cut(func(c *nftables.Conn, table *nftables.Table) { c.DelTable(table) })
+	return e.cut(func(device int, there *ebpf.Program) error {
+		if there == nil {
+			return nil
+		}
+		return link.RawDetachProgram(link.RawDetachProgramOptions{Target: device, Program: there, Attach: ebpf.AttachTCXIngress})
+	})
 }
 
-func (e end) cut(change func(*nftables.Conn, *nftables.Table)) error {
-	c, err := nftables.New(nftables.WithNetNSFd(int(e.host.ns.File().Fd())))
-	if err != nil {
-		return fmt.Errorf("cut link on %s: %w", e.host.name, err)
-	}
-	change(c, &nftables.Table{Name: e.name + "-cut", Family: nftables.TableFamilyNetdev})
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("cut link on %s: %w", e.host.name, err)
-	}
-	return nil
+// cut calls change with the program that drops, or nil if it is not there.
+func (e end) cut(change func(device int, there *ebpf.Program) error) error {
+	return e.do(func(dev netlink.Link) error {
+		device := dev.Attrs().Index
+		all, err := link.QueryPrograms(link.QueryOptions{Target: device, Attach: ebpf.AttachTCXIngress})
+		if err != nil {
+			return fmt.Errorf("cut link: list programs: %w", err)
+		}
+		for _, found := range all.Programs {
+			p, err := ebpf.NewProgramFromID(found.ID)
+			if err != nil {
+				return fmt.Errorf("cut link: open program: %w", err)
+			}
+			info, err := p.Info()
+			if err == nil && info.Name == cutName {
+				return errors.Join(change(device, p), p.Close())
+			}
+			if err := errors.Join(err, p.Close()); err != nil {
+				return fmt.Errorf("cut link: look at program: %w", err)
+			}
+		}
+		return change(device, nil)
+	})
 }
 
 // Delete removes the link.

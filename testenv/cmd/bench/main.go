@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/clones"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/failover"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/fleet"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
@@ -114,6 +115,7 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"fabric", fabric},
 		{"channel", channels},
 		{"channel/first-packet", firstPacket},
+		{"channel/failover", failover.Measure},
 		{"directory", fleet.Measure},
 	} {
 		if err := bm.run(ctx, b); err != nil {
