@@ -25,11 +25,12 @@ var rooms = []room{
 		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/mesh",
 	}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
+		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/members", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/directory/conflict", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/mesh", "vem/netns", "vem/ownership", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/server/beyond", []string{"runtime/api", "vem/gateway"}},
+	{"runtime/server/members", []string{"runtime/api", "vem/directory/conflict", "vem/membership"}},
 	{"runtime/server/upkeep", []string{"runtime/api", "vem/directory", "vem/directory/member"}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/mesh", "vem/netns", "vem/overview", "vem/probe", "vem/table"}},
 	{"runtime/clone", []string{
@@ -90,12 +91,13 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
 		"vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict",
-		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
+		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/installation/relocate", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
 	}},
 	{"vem/upkeep", []string{
 		"vem/control", "vem/directory", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member", "vem/membership", "vem/membership/wire", "vem/pause", "vem/trust",
 	}},
 	{"vem/installation/choice", []string{"vem/channel"}},
+	{"vem/installation/relocate", []string{"vem/devices", "vem/directory/cache", "vem/membership", "vem/pause", "vem/peering"}},
 	{"vem/devices", []string{"vem/membership", "vem/mesh", "vem/pause"}},
 	{"vem/overview/resolve", []string{"vem/address", "vem/directory", "vem/directory/cache", "vem/membership", "vem/overview"}},
 	{"vem/overview", []string{"vem/pause"}},

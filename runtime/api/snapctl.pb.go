@@ -5588,9 +5588,12 @@ func (x *HostRequest) GetName() string {
 
 // SetHostRequest changes this host.
 type SetHostRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"` // the kind that all its channels are to have: direct, tunnel, vxlan; or auto
-	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // only those of this network; auto: as all others
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Channel string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"` // the kind that all its channels are to have: direct, tunnel, vxlan; or auto
+	Network string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // only those of this network; auto: as all others
+	// Where other hosts reach this one from now on, in place of all addresses before. Not together with channel.
+	Addresses     []*HostAddress `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	FindAddresses bool           `protobuf:"varint,4,opt,name=find_addresses,json=findAddresses,proto3" json:"find_addresses,omitempty"` // in place of addresses: those of the host's network devices
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5637,6 +5640,20 @@ func (x *SetHostRequest) GetNetwork() string {
 		return x.Network
 	}
 	return ""
+}
+
+func (x *SetHostRequest) GetAddresses() []*HostAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *SetHostRequest) GetFindAddresses() bool {
+	if x != nil {
+		return x.FindAddresses
+	}
+	return false
 }
 
 type RemoveHostRequest struct {
@@ -5861,6 +5878,7 @@ type Host struct {
 	NetworkChannels  map[string]string      `protobuf:"bytes,24,rep,name=network_channels,json=networkChannels,proto3" json:"network_channels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of this host only: networks whose channels are to have another kind
 	ChannelUnmet     []string               `protobuf:"bytes,23,rep,name=channel_unmet,json=channelUnmet,proto3" json:"channel_unmet,omitempty"`                                                                                    // of this host only: why channels that are up are not of that kind
 	PrivateNetworks  []string               `protobuf:"bytes,15,rep,name=private_networks,json=privateNetworks,proto3" json:"private_networks,omitempty"`                                                                           // of this host only: those that it does not share
+	Notes            []string               `protobuf:"bytes,26,rep,name=notes,proto3" json:"notes,omitempty"`                                                                                                                      // SetHost alone has them: what may be wrong with what was changed
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -6038,6 +6056,13 @@ func (x *Host) GetChannelUnmet() []string {
 func (x *Host) GetPrivateNetworks() []string {
 	if x != nil {
 		return x.PrivateNetworks
+	}
+	return nil
+}
+
+func (x *Host) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -7585,10 +7610,12 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x16\n" +
 	"\x06remedy\x18\x06 \x01(\tR\x06remedy\"!\n" +
 	"\vHostRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"D\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xa2\x01\n" +
 	"\x0eSetHostRequest\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x18\n" +
-	"\anetwork\x18\x02 \x01(\tR\anetwork\"=\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x125\n" +
+	"\taddresses\x18\x03 \x03(\v2\x17.snapctl.v1.HostAddressR\taddresses\x12%\n" +
+	"\x0efind_addresses\x18\x04 \x01(\bR\rfindAddresses\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"7\n" +
@@ -7602,7 +7629,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x05 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02by\x18\x06 \x01(\tR\x02by\x12\x1c\n" +
-	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xfa\x06\n" +
+	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\x90\a\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -7625,7 +7652,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04ways\x18\x16 \x03(\v2\x13.snapctl.v1.HostWayR\x04ways\x12P\n" +
 	"\x10network_channels\x18\x18 \x03(\v2%.snapctl.v1.Host.NetworkChannelsEntryR\x0fnetworkChannels\x12#\n" +
 	"\rchannel_unmet\x18\x17 \x03(\tR\fchannelUnmet\x12)\n" +
-	"\x10private_networks\x18\x0f \x03(\tR\x0fprivateNetworks\x1aB\n" +
+	"\x10private_networks\x18\x0f \x03(\tR\x0fprivateNetworks\x12\x14\n" +
+	"\x05notes\x18\x1a \x03(\tR\x05notes\x1aB\n" +
 	"\x14NetworkChannelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
@@ -8010,114 +8038,115 @@ var file_snapctl_proto_depIdxs = []int32{
 	5,   // 75: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
 	76,  // 76: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
 	70,  // 77: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
-	6,   // 78: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
-	64,  // 79: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	99,  // 80: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	99,  // 81: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	99,  // 82: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	100, // 83: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
-	77,  // 84: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
-	97,  // 85: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
-	7,   // 86: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	98,  // 87: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
-	76,  // 88: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	82,  // 89: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
-	83,  // 90: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
-	84,  // 91: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
-	88,  // 92: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
-	12,  // 93: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	17,  // 94: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	16,  // 95: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	19,  // 96: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	22,  // 97: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	24,  // 98: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	25,  // 99: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	27,  // 100: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	28,  // 101: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	16,  // 102: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	54,  // 103: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	29,  // 104: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	17,  // 105: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	31,  // 106: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	33,  // 107: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	30,  // 108: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	41,  // 109: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 110: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 111: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 112: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 113: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 114: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 115: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 116: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 117: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 118: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 119: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 120: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 121: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 122: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 123: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 124: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	85,  // 125: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	86,  // 126: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	89,  // 127: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	91,  // 128: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	92,  // 129: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	101, // 130: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	101, // 131: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	102, // 132: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	103, // 133: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 134: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 135: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 136: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 137: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 138: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 139: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 140: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 141: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 142: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 143: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 144: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 145: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	53,  // 146: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 147: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 148: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 149: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 150: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 151: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 152: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	36,  // 153: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 154: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 155: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 156: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 157: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 158: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 159: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 160: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 161: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 162: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 163: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 164: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 165: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 166: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 167: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 168: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 169: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	87,  // 170: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	90,  // 171: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	87,  // 172: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	87,  // 173: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	104, // 174: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	104, // 175: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	105, // 176: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	106, // 177: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 178: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 179: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 180: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	137, // [137:181] is the sub-list for method output_type
-	93,  // [93:137] is the sub-list for method input_type
-	93,  // [93:93] is the sub-list for extension type_name
-	93,  // [93:93] is the sub-list for extension extendee
-	0,   // [0:93] is the sub-list for field type_name
+	64,  // 78: snapctl.v1.SetHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	6,   // 79: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
+	64,  // 80: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	99,  // 81: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	99,  // 82: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	99,  // 83: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	100, // 84: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	77,  // 85: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
+	97,  // 86: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
+	7,   // 87: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
+	98,  // 88: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	76,  // 89: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	82,  // 90: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
+	83,  // 91: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
+	84,  // 92: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
+	88,  // 93: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
+	12,  // 94: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 95: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 96: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 97: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 98: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 99: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 100: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 101: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 102: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	16,  // 103: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 104: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 105: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 106: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 107: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 108: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 109: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	41,  // 110: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 111: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 112: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 113: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 114: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 115: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 116: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 117: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 118: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 119: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 120: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 121: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 122: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 123: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 124: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 125: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	85,  // 126: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	86,  // 127: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	89,  // 128: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	91,  // 129: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	92,  // 130: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	101, // 131: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	101, // 132: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	102, // 133: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	103, // 134: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 135: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 136: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 137: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 138: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 139: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 140: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 141: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 142: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 143: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 144: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 145: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 146: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	53,  // 147: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 148: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 149: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 150: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 151: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 152: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 153: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	36,  // 154: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 155: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 156: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 157: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 158: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 159: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 160: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 161: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 162: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 163: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 164: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 165: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 166: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 167: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 168: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 169: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 170: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	87,  // 171: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	90,  // 172: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	87,  // 173: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	87,  // 174: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	104, // 175: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	104, // 176: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	105, // 177: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	106, // 178: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 179: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 180: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 181: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	138, // [138:182] is the sub-list for method output_type
+	94,  // [94:138] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }

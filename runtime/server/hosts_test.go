@@ -37,6 +37,8 @@ type fakeHosts struct {
 	taken   ownership.Taken
 	from    string
 	gateway gateway.Settings
+
+	addresses []membership.Address
 }
 
 var _ Hosts = (*fakeHosts)(nil)
@@ -68,6 +70,12 @@ func (f *fakeHosts) List(context.Context) ([]membership.Host, error) { return f.
 func (f *fakeHosts) SetChannel(_ context.Context, _, kind string) (*membership.Host, error) {
 	f.channel = kind
 	return f.first()
+}
+
+func (f *fakeHosts) SetAddresses(_ context.Context, list []membership.Address) (*membership.Host, []string, error) {
+	f.addresses = list
+	h, err := f.first()
+	return h, []string{"a note"}, err
 }
 
 func (f *fakeHosts) Ways(host string) []mesh.Way { return f.ways[host] }
@@ -168,8 +176,25 @@ func TestHosts(t *testing.T) {
 	qt.Check(t, qt.Equals(w.hosts.channel, "vxlan"))
 	qt.Check(t, qt.Equals(h.GetChannel(), "vxlan"))
 	qt.Check(t, qt.DeepEquals(h.GetChannelKinds(), []string{"direct", "tunnel", "vxlan"}))
-	_, err = w.SetHost(t.Context(), &api.SetHostRequest{})
-	qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	at := &api.HostAddress{Address: "192.0.2.7", Device: "eth1", Priority: 3}
+	h, err = w.SetHost(t.Context(), &api.SetHostRequest{Addresses: []*api.HostAddress{at}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(h.GetNotes(), []string{"a note"}))
+	qt.Check(t, qt.Equals(len(w.hosts.addresses), 1))
+	qt.Check(t, qt.Equals(w.hosts.addresses[0], membership.Address{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth1", Priority: 3}))
+	_, err = w.SetHost(t.Context(), &api.SetHostRequest{FindAddresses: true})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(w.hosts.addresses, 0))
+	for _, wrong := range []*api.SetHostRequest{
+		{},
+		{Channel: "vxlan", FindAddresses: true},
+		{Channel: "vxlan", Addresses: []*api.HostAddress{at}},
+		{FindAddresses: true, Addresses: []*api.HostAddress{at}},
+		{Addresses: []*api.HostAddress{{Address: "nowhere"}}},
+	} {
+		_, err = w.SetHost(t.Context(), wrong)
+		qt.Check(t, qt.ErrorIs(err, errdefs.ErrInvalidArgument))
+	}
 
 	all, err := w.ListHosts(t.Context())
 	qt.Assert(t, qt.IsNil(err))

@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
+	"github.com/snapctl/snapctl/runtime/server/members"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/runtime/source"
@@ -128,7 +129,7 @@ type Hosts interface {
 	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)
 	Join(ctx context.Context, req membership.JoinRequest) (*membership.Host, error)
 	List(ctx context.Context) ([]membership.Host, error)
-	SetChannel(ctx context.Context, network, kind string) (*membership.Host, error)
+	members.Self
 	Remove(ctx context.Context, name string, force bool) error
 	Leave(ctx context.Context, force bool) error
 	// Ways are those to another host, the best first; none if there is no channel to it.

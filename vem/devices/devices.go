@@ -114,6 +114,17 @@ func Underlay(list []membership.Address) (found []mesh.Underlay) {
 	return found
 }
 
+// Missing are those of some addresses that no device has which is up, or not the one that is named.
+func Missing(list []membership.Address) (missing []membership.Address, err error) {
+	missing = slices.Clone(list)
+	err = eachAddress(func(d net.Interface, p netip.Prefix) {
+		missing = slices.DeleteFunc(missing, func(a membership.Address) bool {
+			return a.Addr == p.Addr() && (a.Device == "" || a.Device == d.Name)
+		})
+	})
+	return missing, err
+}
+
 // eachAddress calls fn with all addresses of devices that are up.
 func eachAddress(fn func(d net.Interface, p netip.Prefix)) error {
 	devices, err := net.Interfaces()

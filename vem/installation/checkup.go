@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/vem/devices"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/installation/relocate"
 	"github.com/snapctl/snapctl/vem/overview"
 	"github.com/snapctl/snapctl/vem/trust"
 )
@@ -50,8 +51,8 @@ func (i *Installation) Checkup(ctx context.Context) []overview.Check {
 		}
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { f.Ports = dialAll(ctx, controlAddresses(i.placeNow())) })
-	wg.Go(func() { f.Directory.Ports = dialAll(ctx, at) })
+	wg.Go(func() { f.Ports = overview.Dial(ctx, relocate.ControlAddresses(i.placeNow())) })
+	wg.Go(func() { f.Directory.Ports = overview.Dial(ctx, at) })
 	wg.Go(func() { f.Directory.Took, f.Directory.Err = i.askDirectory(ctx) })
 	wg.Wait()
 	f.Directory.Remedy = remedy(f.Directory.Err)
@@ -69,23 +70,6 @@ const ipv6Header = 40 // bytes, around a packet of IPv4 or IPv6
 // another namespace (Linux 5.10).
 func programs() error {
 	return features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectPeer)
-}
-
-// dialAll tells which of some places accept connections.
-func dialAll(ctx context.Context, at []string) []overview.Port {
-	all := make([]overview.Port, len(at))
-	var wg sync.WaitGroup
-	for n, place := range at {
-		wg.Go(func() {
-			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", place)
-			if err == nil {
-				err = c.Close()
-			}
-			all[n] = overview.Port{At: place, Err: err}
-		})
-	}
-	wg.Wait()
-	return all
 }
 
 // askDirectory asks the directory a question that a majority of it has to agree on.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/vem/devices"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/installation/relocate"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
@@ -63,7 +65,9 @@ type Installation struct {
 	recovered chan struct{}         // closed by Recovered
 	trouble   atomic.Pointer[error] // why the directory was not reached
 
-	place atomic.Pointer[membership.Place] // of a host that is on its way into an installation
+	place  atomic.Pointer[membership.Place]     // of a host that is on its way into an installation
+	moving sync.Mutex                           // held while this host moves to other addresses
+	trying atomic.Pointer[[]membership.Address] // where it is meanwhile
 }
 
 // Open returns this host's part, as an earlier daemon has left it. The directory does not have to
@@ -174,6 +178,9 @@ func (i *Installation) begin(ctx context.Context) error {
 // placeNow is where this host is.
 func (i *Installation) placeNow() membership.Place {
 	if p, ok := i.Place(); ok {
+		if at := i.trying.Load(); at != nil {
+			p.Addresses = *at
+		}
 		return p
 	}
 	if p := i.place.Load(); p != nil {
@@ -212,8 +219,9 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	check := membership.Check(p.known)
 	self := message.Self{Host: p.identity.Host(), Version: i.opt.Version, Boot: i.opt.Boot}
+	p.tls = func(host string) *tls.Config { return p.identity.Client(host, check) }
 	p.peers, err = control.NewPeers(life, control.PeersOptions{
-		Self: self, TLS: func(host string) *tls.Config { return p.identity.Client(host, check) },
+		Self: self, TLS: p.tls,
 		PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log, Changed: func(s control.Status) { i.met(p, s) },
 	})
 	if err != nil {
@@ -244,8 +252,8 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		p.peers.Close()
 		return err
 	}
-	err = i.serve(life, p)
-	if err == nil {
+	p.doors = &relocate.Doors{Serve: p.server.Serve, Run: p.run, Log: i.opt.Log}
+	if err = p.doors.Set(life, i.placeNow()); err == nil {
 		err = i.opt.Share(ctx, p.mesh)
 	}
 	if err != nil {
@@ -257,6 +265,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	p.gateway.Resume(ctx)
 	i.part.Store(p)
 	p.run(p.mesh.Run)
+	p.run(func(ctx context.Context) { <-ctx.Done(); p.server.Close() })
 	p.run(func(ctx context.Context) {
 		devices.Watch(ctx, again, i.opt.Log, func() []membership.Address { return i.placeNow().Addresses }, p.mesh.SetUnderlay)
 	})

@@ -21,7 +21,6 @@ import (
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/directory/memory"
 	"github.com/snapctl/snapctl/vem/gateway"
-	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/pause"
@@ -327,13 +326,6 @@ func TestRegistrarRuns(t *testing.T) {
 	}
 	cancel()
 	<-done
-}
-
-func TestControlAddresses(t *testing.T) {
-	p := membership.Place{Port: 7077, Addresses: []membership.Address{
-		{Addr: netip.MustParseAddr("192.0.2.7"), Device: "eth0"}, {Addr: netip.MustParseAddr("2001:db8::7")}, {Addr: netip.MustParseAddr("fe80::7"), Device: "eth1"},
-	}}
-	qt.Check(t, qt.DeepEquals(controlAddresses(p), []string{"[192.0.2.7]:7077", "[2001:db8::7]:7077", "[fe80::7%eth1]:7077"}))
 }
 
 // A host that is in no installation opens nothing, and says so.

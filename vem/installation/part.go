@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/gateway"
+	"github.com/snapctl/snapctl/vem/installation/relocate"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
 	"github.com/snapctl/snapctl/vem/overview"
@@ -30,6 +31,8 @@ type part struct {
 
 	identity *trust.Identity
 	server   *control.Server
+	doors    *relocate.Doors
+	tls      func(host string) *tls.Config // by which a host is asked
 	peers    *control.Peers
 	mesh     *mesh.Mesh
 	local    Networks

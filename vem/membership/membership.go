@@ -309,10 +309,7 @@ func (m *Membership) Complete(p Place) (Place, error) {
 func (m *Membership) entry(p Place, s *member) directory.Host {
 	h := m.opt.Self
 	h.Name, h.Key, h.JoinedAt = p.Name, string(s.identity.Member()), m.opt.Now().UTC().Truncate(time.Second)
-	h.Port, h.Member, h.CA = p.Port, s.runs, s.invites != nil
-	for _, a := range p.Addresses {
-		h.Underlays = append(h.Underlays, directory.Underlay{Addr: a.Addr, Interface: a.Device, Priority: a.Priority})
-	}
+	h.Port, h.Member, h.CA, h.Underlays = p.Port, s.runs, s.invites != nil, Underlays(p.Addresses)
 	return h
 }
 

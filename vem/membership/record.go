@@ -37,11 +37,15 @@ type place struct {
 }
 
 func placeOf(p Place) place {
-	d := place{Name: p.Name, Port: p.Port}
-	for _, a := range p.Addresses {
-		d.Addresses = append(d.Addresses, directory.Underlay{Addr: a.Addr, Interface: a.Device, Priority: a.Priority})
+	return place{Name: p.Name, Port: p.Port, Addresses: Underlays(p.Addresses)}
+}
+
+// Underlays are addresses as the directory has them.
+func Underlays(list []Address) (all []directory.Underlay) {
+	for _, a := range list {
+		all = append(all, directory.Underlay{Addr: a.Addr, Interface: a.Device, Priority: a.Priority})
 	}
-	return d
+	return all
 }
 
 func (d place) place() Place {

@@ -74,6 +74,14 @@ func (m *Membership) HasCA() bool {
 
 // SetDirectory has this host, and those that it lets in, remember where the directory is now.
 func (m *Membership) SetDirectory(ctx context.Context, urls []string) error {
+	if slices.Equal(m.DirectoryURLs(), urls) {
+		return m.Member()
+	}
+	return m.change(ctx, func(r *record) { r.Directory = slices.Clone(urls) })
+}
+
+// change changes what this host remembers.
+func (m *Membership) change(ctx context.Context, change func(*record)) error {
 	select {
 	case m.turn <- struct{}{}:
 		defer func() { <-m.turn }()
@@ -81,16 +89,21 @@ func (m *Membership) SetDirectory(ctx context.Context, urls []string) error {
 		return fmt.Errorf("another operation on the membership of this host is at work: %w", ctx.Err())
 	}
 	s, err := m.member()
-	if err != nil || slices.Equal(s.record.Directory, urls) {
+	if err != nil {
 		return err
 	}
 	next := s.again()
-	next.record.Directory = slices.Clone(urls)
+	change(&next.record)
 	if err := m.save(next.record); err != nil {
 		return err
 	}
 	m.self.Store(next)
 	return nil
+}
+
+// SetAddresses has this host remember where others reach it now.
+func (m *Membership) SetAddresses(ctx context.Context, list []Address) error {
+	return m.change(ctx, func(r *record) { r.Place.Addresses = Underlays(list) })
 }
 
 // Enter enters this host into the directory, as when it came into the installation: see

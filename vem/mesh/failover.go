@@ -97,6 +97,9 @@ func (m *Mesh) judgeNow(ctx context.Context, host string, v *verdict) (moved boo
 			ways[i].State = probe.Down
 		}
 	}
+	// What comes from a new address of the host is let in before a channel goes there. Where this fails, since an
+	// address is gone, the channel is to take another way first.
+	_ = m.peering.Resize(ctx, host)
 	wants := make(map[peering.Way]peering.Way)
 	for now := range m.peering.Ways(host) {
 		i := probe.Choose(ways, slices.IndexFunc(ways, func(w probe.Way) bool { return wayOf(w) == now }))

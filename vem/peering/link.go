@@ -10,11 +10,11 @@ import (
 )
 
 // link is what this host has in common with another one in one network. The network's mutex
-// guards all of it but turn, mtu and expected.
+// guards all of it but turn, set and expected.
 type link struct {
 	host string
 	turn chan struct{} // has one token while somebody changes the link in the kernel
-	mtu  int           // that the module was given; who has the turn has it
+	set  channel.Host  // that the module was given last; who has the turn has it
 
 	expected expected // likewise
 

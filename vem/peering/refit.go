@@ -49,7 +49,8 @@ func (p *Peering) Refit(ctx context.Context, host string, choose func(Way) Way) 
 	return p.eachUp(host, func(n *Network, l *link) error { return n.refit(ctx, l, choose) })
 }
 
-// Resize has the channels to a host carry packets as large as their ways do now.
+// Resize has the channels to a host carry packets as large as their ways do now, and take them from
+// all addresses that the host has now.
 func (p *Peering) Resize(ctx context.Context, host string) error {
 	return p.eachUp(host, func(n *Network, l *link) error { return n.resize(ctx, l) })
 }
@@ -94,7 +95,8 @@ func (n *Network) refit(ctx context.Context, l *link, choose func(Way) Way) erro
 	return nil
 }
 
-// resize gives the module the size of the channel's way, if that is another one than before.
+// resize gives the module the size of the channel's way, and the host's addresses, if those are others
+// than before.
 func (n *Network) resize(ctx context.Context, l *link) error {
 	release, err := l.take(ctx)
 	if err != nil {
@@ -102,7 +104,7 @@ func (n *Network) resize(ctx context.Context, l *link) error {
 	}
 	defer release()
 	c, _, up := n.now(l)
-	if !up || n.mtu(l.host, n.kinds[c.Module].kind, wayOf(c)) == l.mtu {
+	if h := n.hostOf(l, c); !up || h.MTU == l.set.MTU && slices.Equal(h.Sources, l.set.Sources) {
 		return nil
 	}
 	return n.set(ctx, l, c)
@@ -114,23 +116,20 @@ func (n *Network) set(ctx context.Context, l *link, c message.Channel) error {
 	if !ok {
 		return fmt.Errorf("channel to host %s: this host makes none of kind %q", l.host, c.Module)
 	}
-	mtu := n.mtu(l.host, m.kind, wayOf(c))
-	err := m.SetHost(ctx, channel.Host{
-		Name: l.host, Kind: m.kind, Local: c.Local.Addr(), Remote: c.Remote.Addr(), MTU: mtu, Accept: m.Kinds(),
-		Sources: without(n.sources(l.host), c.Remote.Addr()), Port: c.Remote.Port(), Parameters: c.Parameters,
-	})
-	if err != nil {
+	h := n.hostOf(l, c)
+	h.Accept = m.Kinds()
+	if err := m.SetHost(ctx, h); err != nil {
 		return fmt.Errorf("channel to host %s: %w", l.host, err)
 	}
-	l.mtu = mtu
+	l.set = h
 	return nil
 }
 
-func without(list []netip.Addr, a netip.Addr) (rest []netip.Addr) {
-	for _, one := range list {
-		if one != a {
-			rest = append(rest, one)
-		}
+// hostOf is the other host of a channel, as a module is told of it.
+func (n *Network) hostOf(l *link, c message.Channel) channel.Host {
+	m, way := n.kinds[c.Module], wayOf(c)
+	return channel.Host{
+		Name: l.host, Kind: m.kind, Local: way.Local, Remote: way.Remote, MTU: n.mtu(l.host, m.kind, way), Port: c.Remote.Port(), Parameters: c.Parameters,
+		Sources: slices.DeleteFunc(slices.Clone(n.sources(l.host)), func(a netip.Addr) bool { return a == way.Remote }),
 	}
-	return rest
 }

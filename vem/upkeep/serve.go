@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/directory"
@@ -122,7 +124,8 @@ func (u *Upkeep) Moved(ctx context.Context) {
 }
 
 // Announce brings what the directory says of this host up to what it is: another version, after an
-// upgrade; or the member that it runs, or runs no more since the directory was restored elsewhere.
+// upgrade; other addresses; or the member that it runs, or runs no more since the directory was
+// restored elsewhere.
 func (u *Upkeep) Announce(ctx context.Context) {
 	for {
 		err := u.announceOnce(ctx)
@@ -132,6 +135,30 @@ func (u *Upkeep) Announce(ctx context.Context) {
 		if _, hopeless := errors.AsType[*directory.HostError](err); hopeless || !pause.For(ctx, announceAgain, nil) {
 			return
 		}
+	}
+}
+
+// Keeps refuses addresses of this host among which is none at which other hosts have the member of the
+// directory that runs here.
+func (u *Upkeep) Keeps(list []membership.Address) error {
+	urls, err := u.serves()
+	if err != nil || len(urls) == 0 {
+		return err
+	}
+	var at []string
+	for _, text := range urls {
+		where, err := url.Parse(text)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(list, func(a membership.Address) bool { return a.Addr.String() == where.Hostname() }) {
+			return nil
+		}
+		at = append(at, where.Hostname())
+	}
+	return &membership.Error{
+		Text:   "this host runs a member of the directory, which others reach at " + strings.Join(at, ", ") + " alone",
+		Remedy: "keep one of these among the addresses; it may be the last: --address " + at[0] + ",priority=100",
 	}
 }
 
@@ -171,10 +198,12 @@ func (u *Upkeep) announceOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.Release == u.opt.Version && h.CA == u.self().HasCA() && slices.Equal(h.Member, at) {
+	here := membership.Underlays(u.opt.Place().Addresses)
+	if h.Release == u.opt.Version && h.CA == u.self().HasCA() && slices.Equal(h.Member, at) && slices.Equal(h.Underlays, here) {
 		return nil
 	}
 	_, err = u.self().Update(ctx, func(h *directory.Host) {
+		h.Underlays = here
 		h.Release, h.Protocols, h.CA, h.Member = u.opt.Version, u.opt.Protocols, u.self().HasCA(), at
 	})
 	return err

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -130,10 +131,20 @@ func (f server) SetHost(_ context.Context, req *api.SetHostRequest) (*api.Host, 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h, err := f.findHost("")
-	if err == nil {
+	switch {
+	case err != nil:
+		return nil, err
+	case req.GetFindAddresses():
+		h.Addresses = []*api.HostAddress{{Address: "192.0.2.7", Device: "eth0"}}
+	case len(req.GetAddresses()) > 0:
+		h.Addresses = req.GetAddresses()
+		h.Notes = []string{"no other host answers from " + h.Addresses[0].GetAddress() + ": it is of no use yet"}
+		defer func() { h.Notes = nil }()
+		return proto.CloneOf(h), nil
+	default:
 		h.Channel = req.GetChannel()
 	}
-	return h, err
+	return h, nil
 }
 
 // Takeover takes the apps of host "there" over: cache, of which there is a snapshot, and web.

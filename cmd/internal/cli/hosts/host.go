@@ -42,9 +42,11 @@ func (p *place) flags(cmd *cobra.Command) {
 	}
 }
 
-func (p *place) messages() []*api.HostAddress {
+func (p *place) messages() []*api.HostAddress { return addressMessages(p.addresses) }
+
+func addressMessages(list []value.UnderlayAddress) []*api.HostAddress {
 	var all []*api.HostAddress
-	for _, a := range p.addresses {
+	for _, a := range list {
 		all = append(all, &api.HostAddress{Address: a.Address.String(), Device: a.Device, Priority: a.Priority})
 	}
 	return all
