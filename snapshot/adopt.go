@@ -25,7 +25,7 @@ const maxBases = 8
 // all, for when the manifest is on the disk.
 //
 // Unless the dump is to stay whole, processes that were forked share what they have in
-// common, see [memmap.Share].
+// common, and what the app's last snapshot has is not stored again, see [memmap.Share].
 //
 // If more has changed since the bases were made than has not, or there are too many
 // of them, the dump is made one that needs none first. Where the store's
@@ -33,8 +33,8 @@ const maxBases = 8
 //
 // If it fails the images may have been changed, and the partial snapshot is only
 // fit to be discarded; what was adopted goes with the next [memory.Store.Sweep].
-func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases map[string]memory.File, whole bool, m *Manifest) (_ func(), err error) {
-	images := p.Dir().Images()
+func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest) (_ func(), err error) {
+	images, store, bases := p.Dir().Images(), o.Store, o.Bases
 	mappable, err := store.Mappable()
 	if err != nil {
 		return nil, err
@@ -55,14 +55,17 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 			return nil, err
 		}
 	}
-	var shared map[string]string
+	shared := &memmap.Shared{}
 	switch {
 	case !mappable:
 		use.Pages = nil
-	case !whole:
-		if shared, use, err = share(ctx, images, sizes, use); err != nil {
+	case !o.Whole:
+		last := o.openLast(ctx, maxBases-len(use.Bases))
+		defer last.close()
+		if shared, use, err = share(ctx, images, sizes, use, last); err != nil {
 			return nil, err
 		}
+		bases = last.bases(bases, shared.Earlier)
 	}
 	m.Memory = nil
 	var pinned []memory.File
@@ -99,7 +102,7 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 			return nil, fmt.Errorf("link memory file: %w", err)
 		}
 		entry := Memory{File: f, Image: name}
-		if as := shared[name]; as != "" {
+		if as := shared.Images[name]; as != "" {
 			entry.Names = []string{as}
 		}
 		m.Memory = append(m.Memory, entry)
@@ -107,23 +110,26 @@ func (p *Partial) adoptMemory(ctx context.Context, store *memory.Store, bases ma
 	return func() { store.Unpin(pinned) }, nil
 }
 
-// share has processes share pages images, see [memmap.Share], and returns their
-// names by image, and what [memmap.Measure] finds then. sizes are those of the bases.
-func share(ctx context.Context, images string, sizes map[string]int64, use *memmap.Use) (map[string]string, *memmap.Use, error) {
-	names, err := memmap.Share(ctx, images, sizes)
-	if err != nil || len(names) == 0 {
-		return nil, use, err
+// share has processes share pages images, and those of the last snapshot, see [memmap.Share], and
+// returns what they share, and what [memmap.Measure] finds then. sizes are those of the bases.
+func share(ctx context.Context, images string, sizes map[string]int64, use *memmap.Use, last *lastMemory) (*memmap.Shared, *memmap.Use, error) {
+	shared, err := memmap.Share(ctx, images, sizes, last.earlier)
+	if err != nil || len(shared.Images)+len(shared.Earlier) == 0 {
+		return shared, use, err
 	}
 	sizes = maps.Clone(sizes)
-	for file, name := range names {
+	for file, name := range shared.Images {
 		info, err := os.Stat(filepath.Join(images, file))
 		if err != nil {
 			return nil, nil, fmt.Errorf("share memory: %w", err)
 		}
 		sizes[name] = info.Size()
 	}
+	for _, name := range shared.Earlier {
+		sizes[name] = last.files[name].SizeBytes
+	}
 	use, err = memmap.Measure(ctx, images, sizes)
-	return names, use, err
+	return shared, use, err
 }
 
 // addBase notes a base under one of its names.

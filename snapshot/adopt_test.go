@@ -80,7 +80,7 @@ func describedAnew(t *testing.T, dir Dir, m *Manifest) (err error) {
 func committed(t *testing.T, parent string) (Dir, *Manifest, *memory.Store) {
 	t.Helper()
 	s, p, m := openStore(t, parent), dumped(t, filepath.Join(parent, "snapshots", "s1")), manifest()
-	unpin, err := p.adoptMemory(t.Context(), s, nil, false, m)
+	unpin, err := p.adoptMemory(t.Context(), &MemoryOptions{Store: s}, m)
 	qt.Assert(t, qt.IsNil(err))
 	dir, err := p.Commit(t.Context(), m)
 	qt.Assert(t, qt.IsNil(err))
@@ -106,7 +106,7 @@ func TestAdoptMemory(t *testing.T) {
 	}
 	// A snapshot of the same memory needs no more room for it.
 	second := dumped(t, filepath.Join(parent, "snapshots", "s2"))
-	unpin, err := second.adoptMemory(t.Context(), s, nil, false, manifest())
+	unpin, err := second.adoptMemory(t.Context(), &MemoryOptions{Store: s}, manifest())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(names(t, filepath.Join(parent, "memory")), 4))
 	unpin()
@@ -126,7 +126,7 @@ func TestAdoptMemoryFails(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.MkdirAll(inTheWay, 0o700)))
 
 	p := dumped(t, filepath.Join(parent, "snapshots", "s2"))
-	_, err := p.adoptMemory(t.Context(), s, nil, false, manifest())
+	_, err := p.adoptMemory(t.Context(), &MemoryOptions{Store: s}, manifest())
 	qt.Assert(t, qt.IsNotNil(err))
 	qt.Assert(t, qt.IsNil(p.Discard()))
 	qt.Assert(t, qt.HasLen(names(t, filepath.Join(parent, "snapshots")), 0))
@@ -264,7 +264,7 @@ func TestAdoptMemoryOfALaterDump(t *testing.T) {
 	dir, m, s := committed(t, parent)
 	p, bases := later(t, filepath.Join(parent, "snapshots", "s2"), dir, m)
 	second := manifest()
-	unpin, err := p.adoptMemory(t.Context(), s, bases, false, second)
+	unpin, err := p.adoptMemory(t.Context(), &MemoryOptions{Store: s, Bases: bases}, second)
 	qt.Assert(t, qt.IsNil(err))
 	_, err = p.Commit(t.Context(), second)
 	qt.Assert(t, qt.IsNil(err))
@@ -294,7 +294,7 @@ func TestCompact(t *testing.T) {
 	p, bases := later(t, filepath.Join(parent, "snapshots", "s2"), dir, m)
 	qt.Assert(t, qt.IsNil(unix.Mount("", parent, "", unix.MS_REMOUNT|unix.MS_NOEXEC, "size=128m")))
 	second := manifest()
-	unpin, err := p.adoptMemory(t.Context(), s, bases, false, second)
+	unpin, err := p.adoptMemory(t.Context(), &MemoryOptions{Store: s, Bases: bases}, second)
 	qt.Assert(t, qt.IsNil(err))
 	unpin()
 	qt.Assert(t, qt.HasLen(second.Memory, 0))
@@ -316,7 +316,7 @@ func TestCompact(t *testing.T) {
 	// Half a base makes no snapshot, and loses nothing.
 	q, bases := later(t, filepath.Join(parent, "snapshots", "s3"), dir, m)
 	qt.Assert(t, qt.IsNil(os.Truncate(s.Path(m.Memory[0].ID), image.PageSize)))
-	_, err = q.adoptMemory(t.Context(), s, bases, false, manifest())
+	_, err = q.adoptMemory(t.Context(), &MemoryOptions{Store: s, Bases: bases}, manifest())
 	qt.Assert(t, qt.ErrorIs(err, image.ErrInconsistent))
 	qt.Assert(t, qt.DeepEquals(names(t, string(q.Dir())), []string{"images"}))
 	qt.Assert(t, qt.IsNil(q.Discard()))

@@ -66,6 +66,11 @@ type MemoryOptions struct {
 	// app whose memory is to be copied at each restore. CRIU then finds by itself what
 	// forked processes have in common.
 	Whole bool
+	// Last is the app's last snapshot, or empty. What it has is not stored again, unless the dump is
+	// to stay whole. It may be removed meanwhile.
+	Last Dir
+	// Remark is told why Last was not used; may be nil.
+	Remark func(text string)
 }
 
 // Hooks are what [Take] calls on its way, at the moments that they say.
@@ -124,7 +129,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 	m := o.Manifest
 	commit := func(ctx context.Context) error {
 		o.step("save memory")
-		unpin, err := partial.adoptMemory(ctx, o.Store, o.Bases, o.Whole, &m)
+		unpin, err := partial.adoptMemory(ctx, &o.MemoryOptions, &m)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/snapctl/snapctl/snapshot"
+
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/sandbox"
@@ -40,6 +42,8 @@ type Tools struct {
 	Layers    *layer.Store
 	HostFiles *hostfile.Store
 	Log       *slog.Logger
+	// Last finds an app's last snapshot, whose memory is not stored again; nil, or "": there is none.
+	Last func(app string) snapshot.Dir
 }
 
 // Subject is an app that is saved or revived, as it is when the operation begins. Nobody else

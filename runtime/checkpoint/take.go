@@ -134,8 +134,11 @@ func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.
 		TakeOptions: snapshot.TakeOptions{
 			Target: o.Target, PID: s.PID, Cgroup: s.cgroup(), Root: s.Box.Root(), Work: s.work(),
 			External: dump, After: after, Guard: g.File, Layers: t.Layers,
-			MemoryOptions: snapshot.MemoryOptions{Store: t.Memory, Bases: bases, Whole: o.Whole},
-			Hooks:         snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
+			MemoryOptions: snapshot.MemoryOptions{
+				Store: t.Memory, Bases: bases, Whole: o.Whole, Last: t.last(o.Manifest.App),
+				Remark: func(text string) { s.Note(text, "") },
+			},
+			Hooks: snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
 			// Were it an external namespace to CRIU, it would all the same look
 			// for its connection tracking entries, twice through a table that
 			// all namespaces of the host share, while the app stands still
@@ -144,4 +147,11 @@ func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.
 			Manifest: o.Manifest,
 		},
 	}, nil
+}
+
+func (t *Tools) last(app string) snapshot.Dir {
+	if t.Last == nil {
+		return ""
+	}
+	return t.Last(app)
 }

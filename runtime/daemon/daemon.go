@@ -56,6 +56,8 @@ type Options struct {
 	Metrics  *metrics.Address // where metrics are served; nil: nowhere
 	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
 	ProbeInterval time.Duration
+	// WholeMemory stores of each app that is saved all of its memory, also what its last snapshot has.
+	WholeMemory bool
 }
 
 // DefaultRunDir is where a daemon keeps what does not outlive the host's boot.
@@ -191,6 +193,9 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Freed: r.Storage.SweepSoon,
 	})
 	tools := &checkpoint.Tools{CRIU: d.criu, Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: d.log}
+	if !opt.WholeMemory {
+		tools.Last = r.Store.Last
+	}
 	r.Tools, r.Checker = tools, &restorable.Checker{Tools: tools, Store: r.Store}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
@@ -175,4 +176,19 @@ func TestReserveOnce(t *testing.T) {
 	}
 	g.Wait()
 	qt.Assert(t, qt.Equals(got.Load(), 1))
+}
+
+// Last finds the newest snapshot of an app, whatever it is called.
+func TestLast(t *testing.T) {
+	b := open(t)
+	qt.Check(t, qt.Equals(b.Last("web"), snapshot.Dir("")))
+	for i, name := range []string{"web-1", "another", "web-2", "third"} {
+		b.write(t, name)
+		when := time.Unix(int64(1_700_000_000+i), 0)
+		qt.Assert(t, qt.IsNil(os.Chtimes(string(b.Dir(name)), when, when)))
+	}
+	qt.Check(t, qt.Equals(b.Last("web"), b.Dir("third")))
+	qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(string(b.Dir("third")), "manifest.json"))))
+	qt.Check(t, qt.Equals(b.Last("web"), b.Dir("web-2")))
+	qt.Check(t, qt.Equals(b.Last("other"), snapshot.Dir("")))
 }

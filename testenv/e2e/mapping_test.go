@@ -63,9 +63,10 @@ func (l *ledger) check() {
 
 // A savedMemory is what a manifest says of one memory file.
 type savedMemory struct {
-	SHA256 string   `json:"sha256"`
-	Image  string   `json:"image"`
-	Names  []string `json:"names"`
+	SHA256    string   `json:"sha256"`
+	SizeBytes int64    `json:"size_bytes"`
+	Image     string   `json:"image"`
+	Names     []string `json:"names"`
 }
 
 // saved reads the memory files of a snapshot, of which a path is given below the

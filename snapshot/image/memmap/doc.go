@@ -19,7 +19,9 @@
 // files, [Copy] makes a dump whole before it is committed: after the thaw or, in a
 // hibernation, while nobody waits.
 //
-// An app that was never restored has nothing mapped, so each of its dumps is whole. The kernel's
+// An app that was never restored has nothing mapped, so CRIU writes all of its memory each time. What
+// its last snapshot has of it is found by content, see below, and is not stored again: this saves room
+// and the way to the disk, but no time in which the app is frozen. The kernel's
 // soft-dirty bits, which CRIU uses with --track-mem and a parent dump, are not enough to do
 // better. They tell which pages were written to, and not which addresses have another page now:
 // mremap moves page tables as they are (mm/mremap.c, move_normal_pmd), and the huge zero page,
@@ -36,6 +38,11 @@
 // two have the same pages at the same addresses, the later one gets a mapping of the other one's
 // pages image, as if it had been restored from that, and its own image keeps the pages that
 // differ. All that follows is as for memory of earlier dumps.
+//
+// The app's last snapshot is one more relative, and the first: each process is compared with what that
+// has of the process of the same number ([OpenEarlier]). If that is another process the two have
+// nothing in common, and all that is lost is the time to find out. A snapshot builds on 8 files at
+// most, those with the most pages; what else it has in common with the last one is stored again.
 //
 // Pages are compared by content. Page frame numbers would have to be read while the app is
 // frozen, and they tell nothing of what was swapped out. To read the pages twice costs less than

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,27 +15,37 @@ import (
 	"github.com/snapctl/snapctl/snapshot/image"
 )
 
+// Shared is what [Share] found.
+type Shared struct {
+	// Images are the pages images that another process has mapped now, and the name that the dump
+	// has for each.
+	Images map[string]string
+	// Earlier are the names that the dump has for files of the earlier one, sorted: "/" and the key.
+	Earlier []string
+}
+
 // Share has the processes of a dump that were forked share the pages images, as
 // they shared their memory: what is the same at the same addresses of two of them is
-// stored once. CRIU writes it once for each.
+// stored once. CRIU writes it once for each. What earlier, which may be nil, has of the same
+// process at the same addresses is not stored again.
 //
 // The images are changed in place: a process that has pages in common with another one
 // becomes one that has the other's pages image mapped, like a file of an earlier dump,
 // and its own pages image has the rest. So [Measure], [Map] and
-// [Copy] are to be told of the pages images that it returns, as of the bases
+// [Copy] are to be told of the files that it returns, as of the bases
 // of other dumps: each with the name that the dump has for it.
 //
 // bases are as for [Measure]. On an error, which wraps [wire.ErrMalformed] or
 // [image.ErrInconsistent] if the images are the cause, the dump is only fit to be removed.
 //
-// Cost: to read the pages of forked processes twice, and to write what they do not share.
-func Share(ctx context.Context, images string, bases map[string]int64) (names map[string]string, err error) {
+// Cost: to read the pages that may be shared twice, and to write what is not shared.
+func Share(ctx context.Context, images string, bases map[string]int64, earlier *Earlier) (*Shared, error) {
 	d, err := image.OpenTree(ctx, os.DirFS(images))
 	if err != nil {
 		return nil, fmt.Errorf("share memory: %w", err)
 	}
-	if len(d.Tree) < 2 {
-		return nil, nil
+	if len(d.Tree) < 2 && earlier == nil {
+		return &Shared{}, nil
 	}
 	files := make(map[string]File, len(bases))
 	for name, size := range bases {
@@ -44,7 +55,7 @@ func Share(ctx context.Context, images string, bases map[string]int64) (names ma
 	if err != nil {
 		return nil, fmt.Errorf("share memory: %w", err)
 	}
-	f := &family{edit: e, dump: d, lent: make(map[string]string)}
+	f := &family{edit: e, dump: d, earlier: earlier, lent: make(map[string]string), used: make(map[string]bool)}
 	defer f.close()
 	for _, entry := range d.Tree {
 		if err := ctx.Err(); err != nil {
@@ -57,16 +68,18 @@ func Share(ctx context.Context, images string, bases map[string]int64) (names ma
 	if err := e.writeTable(); err != nil {
 		return nil, fmt.Errorf("share memory: %w", err)
 	}
-	return f.lent, nil
+	return &Shared{Images: f.lent, Earlier: slices.Sorted(maps.Keys(f.used))}, nil
 }
 
 // A family is the processes of a dump that were looked at so far.
 type family struct {
 	edit    *edit
 	dump    *image.Dump
+	earlier *Earlier
 	lenders []*lender // in the order of the tree: parents first
 	open    []*os.File
 	lent    map[string]string // the pages images that another process has mapped, and their names
+	used    map[string]bool   // the names of the earlier dump's files that a process has mapped
 }
 
 func (f *family) close() {
@@ -103,14 +116,19 @@ func (f *family) process(ctx context.Context, entry *pstree.PstreeEntry) error {
 	}
 	f.open = append(f.open, file)
 	f.lenders = append(f.lenders, &lender{
-		pid: entry.GetPid(), ppid: entry.GetPpid(), pages: pagesName(t), file: file, runs: plan.Mapped,
+		pid: entry.GetPid(), ppid: entry.GetPpid(), image: pagesName(t), file: file, runs: plan.Mapped,
+		key:  pagesName(t) + memorySuffix,
 		size: int64(t.Pages.StoredPages() * image.PageSize),
 	})
 	return nil
 }
 
-// relatives are the lenders with which a process is compared: its parent first, and
-// that one's ancestors, then processes of the same parent.
+// memorySuffix ends what the images have for a memory file: no path of a file of the app has it
+// (fs/d_path.c).
+const memorySuffix = "//memory"
+
+// relatives are the lenders with which a process is compared: itself as it was before, its parent,
+// and that one's ancestors, then processes of the same parent.
 func (f *family) relatives(entry *pstree.PstreeEntry) []*lender {
 	byPID := make(map[uint32]*lender, len(f.lenders))
 	for _, o := range f.lenders {
@@ -120,7 +138,7 @@ func (f *family) relatives(entry *pstree.PstreeEntry) []*lender {
 	for _, e := range f.dump.Tree {
 		parents[e.GetPid()] = e.GetPpid()
 	}
-	var all []*lender
+	all := f.earlier.of(entry.GetPid())
 	at := entry.GetPpid()
 	for range f.dump.Tree { // no longer: a tree that nobody dumped may have a circle
 		if o := byPID[at]; o != nil && !slices.Contains(all, o) {
@@ -188,14 +206,16 @@ func (f *family) mappings(t *image.Task, plan *Plan, segments []segment) error {
 	cuts := make([]cut, len(segments))
 	for i, g := range segments {
 		if ids[g.lender] == 0 {
-			// No file of the app has this for its path, as in fs/d_path.c.
-			key := g.lender.pages + "//memory"
-			id, err := f.edit.add(key)
+			id, err := f.edit.add(g.lender.key)
 			if err != nil {
 				return err
 			}
-			f.edit.bases[id] = File{Key: key, SizeBytes: g.lender.size}
-			ids[g.lender], f.lent[g.lender.pages] = id, "/"+key
+			ids[g.lender], f.edit.bases[id] = id, File{Key: g.lender.key, SizeBytes: g.lender.size}
+			if name := "/" + g.lender.key; g.lender.image == "" {
+				f.used[name] = true
+			} else {
+				f.lent[g.lender.image] = name
+			}
 		}
 		cuts[i] = cut{Run: Run{Start: g.Start, Pages: g.Pages, Offset: g.theirs, VMA: g.VMA}, file: ids[g.lender]}
 	}

@@ -27,11 +27,13 @@ const (
 	probes = 64
 )
 
-// A lender is a process whose pages others may have, too.
+// A lender is a process whose pages others may have, too, or the same process as an earlier dump has
+// it, by one of the files that are kept of that.
 type lender struct {
 	pid, ppid uint32
-	pages     string // the pages image
-	size      int64  // of that, in bytes
+	image     string // the pages image; empty in an earlier dump
+	key       string // what the images are going to have for it
+	size      int64  // of the file, in bytes
 	file      io.ReaderAt
 	runs      []Run // that a restore maps from it, ascending
 }

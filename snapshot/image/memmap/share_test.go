@@ -61,9 +61,9 @@ func (h *history) share() int64 {
 		sizes[name] = int64(len(data))
 	}
 	before := pagesSize(t, h.dir)
-	names, err := Share(t.Context(), h.dir, sizes)
+	shared, err := Share(t.Context(), h.dir, sizes, nil)
 	qt.Assert(t, qt.IsNil(err))
-	for image, name := range names {
+	for image, name := range shared.Images {
 		h.files[name] = readFile(t, h.dir, image)
 	}
 	sameMemory(t, readMemory(t, h.dir, h.files), h.model)
@@ -164,15 +164,15 @@ func TestShare(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			images := dump(test.children...)
 			before := readMemory(t, images, nil)
-			names, err := Share(t.Context(), images, nil)
+			shared, err := Share(t.Context(), images, nil, nil)
 			qt.Assert(t, qt.IsNil(err))
 			files := make(map[string][]byte)
-			for image, name := range names {
+			for image, name := range shared.Images {
 				files[name] = readFile(t, images, image)
 			}
 			sameMemory(t, readMemory(t, images, files), before)
 			qt.Check(t, qt.Equals(uint64(pagesSize(t, images)/image.PageSize), big+test.stored))
-			qt.Check(t, qt.Equals(len(names) > 0, !slices.Contains([]string{"all changed", "too little in common"}, name)))
+			qt.Check(t, qt.Equals(len(shared.Images) > 0, !slices.Contains([]string{"all changed", "too little in common"}, name)))
 		})
 	}
 }
@@ -195,15 +195,15 @@ func TestShareAndBack(t *testing.T) {
 		fakeProcess{pid: 10, vmas: vmas, extents: extents, content: parent},
 		fakeProcess{pid: 20, ppid: 10, vmas: vmas, extents: extents, content: child})
 	want := readMemory(t, images, nil)
-	names, err := Share(t.Context(), images, nil)
+	shared, err := Share(t.Context(), images, nil, nil)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.DeepEquals(names, map[string]string{"pages-1.img": "/pages-1.img//memory"}))
-	shared, err := os.Open(filepath.Join(images, "pages-1.img"))
+	qt.Assert(t, qt.DeepEquals(shared.Images, map[string]string{"pages-1.img": "/pages-1.img//memory"}))
+	file, err := os.Open(filepath.Join(images, "pages-1.img"))
 	qt.Assert(t, qt.IsNil(err))
-	defer func() { qt.Check(t, qt.IsNil(shared.Close())) }()
+	defer func() { qt.Check(t, qt.IsNil(file.Close())) }()
 
 	view := newView(t, images)
-	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, map[string]*os.File{"/pages-1.img//memory": shared})))
+	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, map[string]*os.File{"/pages-1.img//memory": file})))
 	sameMemory(t, readMemory(t, view.Dir(), nil), want)
 	for _, pid := range []uint32{10, 20} {
 		img, err := image.Decode(readFile(t, view.Dir(), fmt.Sprintf("mm-%d.img", pid)))

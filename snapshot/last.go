@@ -1,0 +1,90 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
+	"github.com/snapctl/snapctl/snapshot/memory"
+)
+
+// lastMemory is the memory of an app's last snapshot, open and pinned until it is closed.
+type lastMemory struct {
+	store   *memory.Store
+	pinned  []memory.File
+	open    []memmap.Kept
+	earlier *memmap.Earlier        // nil: there is nothing to compare with
+	files   map[string]memory.File // by the name that a dump has for it if it uses it
+}
+
+// openLast opens the memory of the last snapshot, of whose files a dump may use so many. If it can't
+// be used that is told, and the memory is stored whole. The caller closes it.
+func (o *MemoryOptions) openLast(ctx context.Context, most int) *lastMemory {
+	l := &lastMemory{store: o.Store, files: make(map[string]memory.File)}
+	if o.Last == "" || most <= 0 {
+		return l
+	}
+	if err := l.read(ctx, o.Last, most); err != nil {
+		l.earlier = nil
+		if o.Remark != nil {
+			o.Remark(fmt.Sprintf("memory is stored whole, since the app's last snapshot, %s, could not be compared: %v", filepath.Base(string(o.Last)), err))
+		}
+	}
+	return l
+}
+
+func (l *lastMemory) read(ctx context.Context, last Dir, most int) error {
+	m, err := last.Manifest()
+	if err != nil {
+		return err
+	}
+	l.pinned = m.MemoryFiles()
+	l.store.Pin(l.pinned)
+	kept := make(map[string]memmap.Kept)
+	for i := range m.Memory {
+		f := &m.Memory[i]
+		// It may have been swept before it was pinned.
+		if err := l.store.Check(ctx, f.File, ByStamp); err != nil {
+			return err
+		}
+		file, err := l.store.OpenFile(f.ID)
+		if err != nil {
+			return err
+		}
+		k := memmap.Kept{ID: string(f.ID), File: file}
+		l.open = append(l.open, k)
+		l.files[k.Name()] = f.File
+		if f.Image != "" {
+			kept[f.Image] = k
+		}
+		for _, name := range f.Names {
+			kept[name] = k
+		}
+	}
+	l.earlier, err = memmap.OpenEarlier(ctx, last.Images(), kept, most)
+	return err
+}
+
+// bases adds the files that a dump uses, by their names, to other ones.
+func (l *lastMemory) bases(others map[string]memory.File, used []string) map[string]memory.File {
+	if len(used) == 0 {
+		return others
+	}
+	all := maps.Clone(others)
+	if all == nil {
+		all = make(map[string]memory.File)
+	}
+	for _, name := range used {
+		all[name] = l.files[name]
+	}
+	return all
+}
+
+func (l *lastMemory) close() {
+	for _, k := range l.open {
+		_ = k.File.Close() // only read from
+	}
+	l.store.Unpin(l.pinned)
+}
