@@ -18,11 +18,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/snapctl/snapctl/snapshot"
-
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/checkpoint/netstate"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/hostfile"
