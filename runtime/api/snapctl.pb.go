@@ -6317,6 +6317,7 @@ type Gateway struct {
 	Networks      []*GatewayNetwork      `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
 	Ports         []*ForwardedPort       `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`   // published by apps of other hosts
 	Others        []*OtherGateway        `protobuf:"bytes,6,rep,name=others,proto3" json:"others,omitempty"` // gateways of the installation
+	Notes         []string               `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`   // what keeps machines that keep their addresses from apps of other hosts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6389,6 +6390,13 @@ func (x *Gateway) GetPorts() []*ForwardedPort {
 func (x *Gateway) GetOthers() []*OtherGateway {
 	if x != nil {
 		return x.Others
+	}
+	return nil
+}
+
+func (x *Gateway) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -7673,14 +7681,15 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11SetGatewayRequest\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\bR\x02on\x12\x1c\n" +
 	"\tadvertise\x18\x02 \x03(\tR\tadvertise\"\x14\n" +
-	"\x12ShowGatewayRequest\"\xe6\x01\n" +
+	"\x12ShowGatewayRequest\"\xfc\x01\n" +
 	"\aGateway\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\bR\x02on\x12\x1c\n" +
 	"\tadvertise\x18\x03 \x03(\tR\tadvertise\x126\n" +
 	"\bnetworks\x18\x04 \x03(\v2\x1a.snapctl.v1.GatewayNetworkR\bnetworks\x12/\n" +
 	"\x05ports\x18\x05 \x03(\v2\x19.snapctl.v1.ForwardedPortR\x05ports\x120\n" +
-	"\x06others\x18\x06 \x03(\v2\x18.snapctl.v1.OtherGatewayR\x06others\"\x90\x01\n" +
+	"\x06others\x18\x06 \x03(\v2\x18.snapctl.v1.OtherGatewayR\x06others\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notes\"\x90\x01\n" +
 	"\x0eGatewayNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aprefix4\x18\x02 \x01(\tR\aprefix4\x12\x18\n" +

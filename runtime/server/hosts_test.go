@@ -95,12 +95,12 @@ func (f *fakeHosts) Leave(_ context.Context, force bool) error {
 	return f.fail
 }
 
-func (f *fakeHosts) SetGateway(_ context.Context, s gateway.Settings) (*gateway.View, error) {
+func (f *fakeHosts) SetGateway(ctx context.Context, s gateway.Settings) (*gateway.View, error) {
 	f.gateway = s
-	return f.Gateway()
+	return f.Gateway(ctx)
 }
 
-func (f *fakeHosts) Gateway() (*gateway.View, error) {
+func (f *fakeHosts) Gateway(context.Context) (*gateway.View, error) {
 	if f.fail != nil {
 		return nil, f.fail
 	}
@@ -110,6 +110,7 @@ func (f *fakeHosts) Gateway() (*gateway.View, error) {
 		Networks: []gateway.Network{{Name: "default", Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Addr4: a}},
 		Ports:    []gateway.Status{{Published: gateway.Published{Port: gateway.Port{Proto: "tcp", HostPort: 8080, Port: 80}, Network: "default", Addr: a, App: "web", Host: "b"}, Why: "taken"}},
 		Others:   []gateway.Other{{Host: "b", Advertise: f.gateway.Advertise, Alive: true}},
+		Notes:    []string{"by c not"},
 	}, nil
 }
 
@@ -123,6 +124,7 @@ func TestGateway(t *testing.T) {
 	qt.Check(t, qt.Equals(g.GetNetworks()[0].GetPrefix6(), ""))
 	qt.Check(t, qt.Equals(g.GetPorts()[0].GetReason(), "taken"))
 	qt.Check(t, qt.IsTrue(g.GetOthers()[0].GetAlive()))
+	qt.Check(t, qt.DeepEquals(g.GetNotes(), []string{"by c not"}))
 	g, err = w.ShowGateway(t.Context())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(g.GetHost(), "a"))

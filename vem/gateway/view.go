@@ -15,6 +15,8 @@ type View struct {
 	Networks []Network
 	Ports    []Status
 	Others   []Other
+	// Notes tell what keeps machines that keep their addresses from apps of other hosts, or of this one.
+	Notes []string
 }
 
 // Network is a network that the host itself is in.

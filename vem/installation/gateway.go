@@ -69,16 +69,20 @@ func (i *Installation) SetGateway(ctx context.Context, s gateway.Settings) (*gat
 		return nil, err
 	}
 	i.Changed() // other hosts are told by the directory
-	return p.gateway.View()
+	return i.Gateway(ctx)
 }
 
 // Gateway returns what this host forwards.
-func (i *Installation) Gateway() (*gateway.View, error) {
+func (i *Installation) Gateway(ctx context.Context) (*gateway.View, error) {
 	p, err := i.running()
 	if err != nil {
 		return nil, err
 	}
-	return p.gateway.View()
+	v, err := p.gateway.View()
+	if err == nil {
+		v.Notes, err = p.mesh.Uncarried(ctx)
+	}
+	return v, err
 }
 
 // reside has this host itself be in a network, at another address than before if that is somebody

@@ -90,7 +90,11 @@ func (n *Network) connect(ctx context.Context, gates []gateway.Gate) error {
 			errs = append(errs, fmt.Errorf("reach gateway %s: %w", g.Host, err))
 		}
 	}
-	return errors.Join(append(errs, n.uncarried(ctx))...)
+	notes, err := n.m.Uncarried(ctx)
+	for _, note := range notes {
+		errs = append(errs, errors.New(note))
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // reach does what the slow path does for a packet.
@@ -107,17 +111,18 @@ func (n *Network) reach(ctx context.Context, q slowpath.Query) error {
 	return err
 }
 
-// uncarried returns an error that tells to which hosts channels lead that carry nothing of these
-// machines.
-func (n *Network) uncarried(ctx context.Context) error {
-	all, err := n.m.peering.Channels(ctx)
-	errs := []error{err}
+// Uncarried tells to which hosts channels lead that carry nothing of machines beyond gateways.
+func (m *Mesh) Uncarried(ctx context.Context) (notes []string, err error) {
+	all, err := m.peering.Channels(ctx)
 	for _, c := range all {
-		if k, ok := channel.ParseKind(c.Channel.Module); c.Network == n.name && ok && !Carries(k) && n.keeps(c.Host) {
-			errs = append(errs, fmt.Errorf("channels to host %s are of kind %s, which carries nothing of machines that keep their addresses: take direct or tunnel (snapctl host set --channel)", c.Host, k))
+		m.mu.Lock()
+		n := m.networks[c.Network]
+		m.mu.Unlock()
+		if k, ok := channel.ParseKind(c.Channel.Module); ok && !Carries(k) && n != nil && n.keeps(c.Host) {
+			notes = append(notes, fmt.Sprintf("channels of network %s to host %s are of kind %s, which carries nothing of machines that keep their addresses: have it be direct or tunnel (snapctl host set --channel)", c.Network, c.Host, k))
 		}
 	}
-	return errors.Join(errs...)
+	return notes, err
 }
 
 // say logs what keeps machines beyond gateways from endpoints, when that changes.

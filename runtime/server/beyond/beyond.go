@@ -16,7 +16,7 @@ import (
 // Gateway is what this host forwards, as [installation.Installation] has it.
 type Gateway interface {
 	SetGateway(ctx context.Context, s gateway.Settings) (*gateway.View, error)
-	Gateway() (*gateway.View, error)
+	Gateway(ctx context.Context) (*gateway.View, error)
 }
 
 // Desk answers the requests.
@@ -40,8 +40,8 @@ func (d *Desk) SetGateway(ctx context.Context, req *api.SetGatewayRequest) (*api
 }
 
 // ShowGateway implements the API.
-func (d *Desk) ShowGateway(context.Context, *api.ShowGatewayRequest) (*api.Gateway, error) {
-	v, err := d.Gateway.Gateway()
+func (d *Desk) ShowGateway(ctx context.Context, _ *api.ShowGatewayRequest) (*api.Gateway, error) {
+	v, err := d.Gateway.Gateway(ctx)
 	return show(v), err
 }
 
@@ -50,7 +50,7 @@ func show(v *gateway.View) *api.Gateway {
 	if v == nil {
 		return nil
 	}
-	g := &api.Gateway{Host: v.Host, On: v.On, Advertise: texts(v.Advertise)}
+	g := &api.Gateway{Host: v.Host, On: v.On, Advertise: texts(v.Advertise), Notes: v.Notes}
 	for _, n := range v.Networks {
 		g.Networks = append(g.Networks, &api.GatewayNetwork{
 			Name: n.Name, Prefix4: text(n.Prefix4), Prefix6: text(n.Prefix6), Address4: text(n.Addr4), Address6: text(n.Addr6),

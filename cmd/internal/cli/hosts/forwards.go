@@ -21,6 +21,7 @@ type Gateway struct {
 	Ports     []ForwardedPort  `json:"ports"`
 	Others    []OtherGateway   `json:"others"`
 	Clients   string           `json:"clients"` // translated: apps see all others who come this way as this host
+	Notes     []string         `json:"notes"`   // what keeps machines that keep their addresses from apps
 }
 
 // GatewayPrefix is a prefix that the host advertises.
@@ -63,6 +64,7 @@ func NewGateway(g *api.Gateway) *Gateway {
 	d := &Gateway{
 		Schema: output.Schema{Version: output.SchemaVersion}, Host: g.GetHost(), On: g.GetOn(), Advertise: append([]string{}, g.GetAdvertise()...),
 		Prefixes: []GatewayPrefix{}, Networks: []GatewayNetwork{}, Ports: []ForwardedPort{}, Others: []OtherGateway{}, Clients: "translated",
+		Notes: append([]string{}, g.GetNotes()...),
 	}
 	for _, p := range g.GetAdvertise() {
 		one := GatewayPrefix{Prefix: p, Clients: "kept", Gateways: []string{}}
@@ -104,6 +106,9 @@ func (d *Gateway) Table(t *output.Table) {
 	}
 	if d.On || len(d.Ports) > 0 {
 		fields = append(fields, output.Field{Name: map[bool]string{false: "clients", true: "other clients"}[len(d.Prefixes) > 0], Value: "seen by apps as this host"})
+	}
+	for _, note := range d.Notes {
+		fields = append(fields, output.Field{Name: "note", Value: note})
 	}
 	t.Fields(fields)
 	if len(d.Ports) == 0 {

@@ -32,6 +32,7 @@ func TestExamplesInPromise(t *testing.T) {
 				Protocol: "tcp", HostPort: 22, Port: 22, Network: "default", Address: "10.77.0.131", App: "ssh", Host: "beta", Reason: "a program has the port on this host",
 			}},
 			Others: []*api.OtherGateway{{Host: "beta", Advertise: []string{"203.0.113.0/24"}, Alive: true}},
+			Notes:  []string{"channels of network default to host gamma are of kind vxlan, which carries nothing of machines that keep their addresses: have it be direct or tunnel (snapctl host set --channel)"},
 		}),
 	} {
 		text, err := json.MarshalIndent(d, "", "  ")
