@@ -225,6 +225,11 @@ func (f *Forwarder) tell(ctx context.Context) error {
 	for _, network := range slices.Sorted(maps.Keys(s.Addresses)) {
 		errs = append(errs, f.opt.VEM.SetFar(ctx, network, of(network, s.Ports)), f.opt.Ways(ctx, network, s.beyond(network)))
 	}
+	for network := range s.Gates { // also one that this host is not in yet
+		if _, done := s.Addresses[network]; !done {
+			errs = append(errs, f.opt.Ways(ctx, network, s.beyond(network)))
+		}
+	}
 	return errors.Join(errs...)
 }
 

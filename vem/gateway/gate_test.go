@@ -74,6 +74,11 @@ func TestGates(t *testing.T) {
 	}
 	qt.Assert(t, qt.IsNil(f.look(t.Context())))
 	is(nil, two, beta, zeta)
+	lab := of("beta", at, "gateway 203.0.113.0/24")
+	lab.Network, lab.App = "lab", directory.HostApp("beta", "lab")
+	w.known = append(w.known, lab)
+	qt.Assert(t, qt.IsNil(f.look(t.Context())))
+	qt.Check(t, qt.HasLen(w.beyond["lab"].Gates, 1)) // though this host is not there
 	w.silent["beta"], beta.Alive = true, false
 	qt.Assert(t, qt.IsNil(f.look(t.Context())))
 	is(nil, two, zeta, beta)

@@ -27,27 +27,35 @@ type beyond struct {
 }
 
 // SetBeyond says which machines there are beyond gateways of a network, now and whenever that changes,
-// and again every few seconds. The ways to gateways are there before somebody needs them, since
-// packets for these machines do not wait for one: they are brought up beside all else, and stay up.
+// and again every few seconds. A network that is not open is told when it is. The ways to gateways are
+// there before somebody needs them, since packets for these machines do not wait for one: they are
+// brought up beside all else, and stay up.
 func (m *Mesh) SetBeyond(ctx context.Context, network string, b gateway.Beyond) error {
 	m.mu.Lock()
 	n := m.networks[network]
+	m.beyond[network] = b
 	m.mu.Unlock()
 	if n == nil {
 		return nil
 	}
+	err := n.setBeyond(ctx, b)
+	if len(b.Here)+len(b.Gates) > 0 && n.beyond.connecting.CompareAndSwap(false, true) {
+		m.opt.Run(func(ctx context.Context) {
+			defer n.beyond.connecting.Store(false)
+			n.say(ctx, n.connect(ctx, b.Gates))
+		})
+	}
+	return err
+}
+
+// setBeyond tells the modules.
+func (n *Network) setBeyond(ctx context.Context, b gateway.Beyond) error {
 	n.beyond.now.Store(&b)
 	var errs []error
 	for _, mod := range n.modules {
 		if r, ok := mod.(channel.Router); ok {
 			errs = append(errs, r.SetBeyond(ctx, n.routed(b)))
 		}
-	}
-	if len(b.Here)+len(b.Gates) > 0 && n.beyond.connecting.CompareAndSwap(false, true) {
-		m.opt.Run(func(ctx context.Context) {
-			defer n.beyond.connecting.Store(false)
-			n.say(ctx, n.connect(ctx, b.Gates))
-		})
 	}
 	return errors.Join(errs...)
 }

@@ -69,6 +69,14 @@ func TestWayToGateway(t *testing.T) {
 	w.until("the way is there", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
 	host, ok := w.beta.via(machines)
 	qt.Check(t, qt.IsTrue(ok && host == ""))
+	var err error
+	// A network that is made anew knows it from the first packet on.
+	qt.Assert(t, qt.IsNil(w.beta.net.Close(t.Context())))
+	w.beta.net, err = w.beta.Open(t.Context(), "default", w.beta.f, []netip.Prefix{prefix4, prefix6})
+	qt.Assert(t, qt.IsNil(err))
+	host, ok = w.beta.via(machines)
+	qt.Check(t, qt.IsTrue(ok && host == ""))
+	_, _ = w.beta.reside(201)
 	for p, other := range map[*place]string{w.alpha: "beta", w.beta: "alpha"} {
 		qt.Check(t, qt.IsTrue(p.net.keeps(other)))
 		qt.Check(t, qt.Equals(p.NotBeyond(), ""))

@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
 )
@@ -84,7 +85,8 @@ type Mesh struct {
 	hosts    map[string][]Remote // the others' addresses on the underlay, the best first
 	judged   map[string]*verdict // by host
 	networks map[string]*Network
-	given    map[string]channel.Kind // see Options
+	given    map[string]channel.Kind   // see Options
+	beyond   map[string]gateway.Beyond // by network, see SetBeyond
 }
 
 // New returns a mesh without networks, underlay and other hosts.
@@ -92,7 +94,7 @@ func New(opt Options) *Mesh {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{opt: opt, hosts: make(map[string][]Remote), judged: make(map[string]*verdict), networks: make(map[string]*Network), given: maps.Clone(opt.Given)}
+	m := &Mesh{opt: opt, hosts: make(map[string][]Remote), judged: make(map[string]*verdict), networks: make(map[string]*Network), given: maps.Clone(opt.Given), beyond: make(map[string]gateway.Beyond)}
 	opt.Probe.Changed, opt.Probe.Log = m.judge, opt.Log
 	m.prober = probe.New(opt.Probe)
 	m.peering = peering.New(peering.Options{

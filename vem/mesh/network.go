@@ -72,9 +72,13 @@ func (n *Network) open(ctx context.Context, f *fabric.Fabric) error {
 	n.path.Store(path)
 	n.keep(ctx, path)
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.networks[n.name] = n
-	return nil
+	b, told := m.beyond[n.name]
+	m.mu.Unlock()
+	if !told {
+		return nil // what an earlier process was told goes on
+	}
+	return n.setBeyond(ctx, b)
 }
 
 // kept returns the queue that an earlier process has left, which the caller closes; nil: none.

@@ -44,6 +44,20 @@
 // other hosts it becomes an address of the host's own, and answers to that one get the
 // gateway's again, by the same translation as for inside addresses ([Remotes.SetSelf]).
 //
+// # Machines beyond gateways
+//
+// Machines that are no endpoints, and keep their addresses, are known by prefixes, of which the
+// longest counts ([Remotes.SetBeyond]). Packets for them leave to a host that is a gateway, where
+// arrive gives them to the host as if they came from the fabric: so that forwards them by its own
+// routes and firewall. Packets from them leave by the host's device of the network as the host's own
+// do, but keep their source. On every way they have an outer header, by which arrive knows which
+// host sent them: what comes from a machine by a host that is no gateway for it is dropped. Nothing is
+// remembered of connections.
+//
+//	to a machine    app - [ep device: ingress] - host0 ] fabric - host [ snap-NETWORK: leave ] - underlay
+//	at the gateway  underlay [ arrive ] - snap-NETWORK - routes of the host - machine
+//	and back        machine - routes of the host - [ snap-NETWORK: leave ] - underlay
+//
 // # Restarts
 //
 // Programs and maps live in the kernel as long as one device has a program, so
