@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/gateway"
+	"github.com/snapctl/snapctl/vem/probe"
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
@@ -21,6 +23,7 @@ func Carries(k channel.Kind) bool { return k == 0 || k == channel.Direct || k ==
 
 // beyond is what a network knows of machines that are no endpoints.
 type beyond struct {
+	telling    sync.Mutex // held while modules are told
 	now        atomic.Pointer[gateway.Beyond]
 	connecting atomic.Bool            // somebody looks after the ways to gateways
 	said       atomic.Pointer[string] // what was logged last
@@ -50,19 +53,51 @@ func (m *Mesh) SetBeyond(ctx context.Context, network string, b gateway.Beyond) 
 
 // setBeyond tells the modules.
 func (n *Network) setBeyond(ctx context.Context, b gateway.Beyond) error {
+	n.beyond.telling.Lock()
+	defer n.beyond.telling.Unlock()
 	n.beyond.now.Store(&b)
+	return n.tellBeyond(ctx)
+}
+
+// tellBeyond tells the modules again, since ways to gateways work, or work no more. The caller has
+// n.beyond.telling.
+func (n *Network) tellBeyond(ctx context.Context) error {
+	b := n.beyond.now.Load()
+	if b == nil {
+		return nil
+	}
 	var errs []error
 	for _, mod := range n.modules {
 		if r, ok := mod.(channel.Router); ok {
-			errs = append(errs, r.SetBeyond(ctx, n.routed(b)))
+			errs = append(errs, r.SetBeyond(ctx, n.routed(*b, n.m.lost)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// routed is what modules are told: for each prefix its gateways, in their order. A prefix that the
-// network can't have is left out.
-func (n *Network) routed(b gateway.Beyond) (list []channel.Beyond) {
+// reroute has other gateways be taken than a host, if no way leads there any more, or that host again.
+func (m *Mesh) reroute(ctx context.Context, host string) error {
+	var errs []error
+	for _, n := range m.all() {
+		if !n.keeps(host) {
+			continue
+		}
+		n.beyond.telling.Lock()
+		errs = append(errs, n.tellBeyond(ctx))
+		n.beyond.telling.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// lost tells whether no way to a host works, of those that are probed.
+func (m *Mesh) lost(host string) bool {
+	ways := m.prober.Ways(host)
+	return len(ways) > 0 && !slices.ContainsFunc(ways, func(w probe.Way) bool { return w.State != probe.Down })
+}
+
+// routed is what modules are told: for each prefix its gateways, in their order, but for lost ones,
+// which come last. A prefix that the network can't have is left out.
+func (n *Network) routed(b gateway.Beyond, lost func(host string) bool) (list []channel.Beyond) {
 	of := func(p netip.Prefix) *channel.Beyond {
 		i := slices.IndexFunc(list, func(c channel.Beyond) bool { return c.Prefix == p })
 		if i < 0 {
@@ -73,7 +108,15 @@ func (n *Network) routed(b gateway.Beyond) (list []channel.Beyond) {
 	for _, p := range b.Here {
 		of(p).Here = true
 	}
+	there, gone := []gateway.Gate{}, []gateway.Gate{}
 	for _, g := range b.Gates {
+		if lost(g.Host) {
+			gone = append(gone, g)
+		} else {
+			there = append(there, g)
+		}
+	}
+	for _, g := range append(there, gone...) {
 		for _, p := range g.Advertise {
 			one := of(p)
 			one.Hosts = append(one.Hosts, g.Host)

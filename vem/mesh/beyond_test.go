@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/testenv/underlay"
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/gateway"
@@ -24,7 +25,7 @@ func TestRouted(t *testing.T) {
 	one, two, six := netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:7::/48")
 	list := n.routed(gateway.Beyond{Here: []netip.Prefix{one}, Gates: []gateway.Gate{
 		{Host: "zeta", Advertise: []netip.Prefix{two, six}}, {Host: "beta", Advertise: []netip.Prefix{one, two, netip.MustParsePrefix("10.0.0.0/8")}}, {Host: "none"},
-	}})
+	}}, func(string) bool { return false })
 	qt.Check(t, qt.HasLen(list, 3))
 	for i, want := range []channel.Beyond{
 		{Prefix: one, Here: true, Hosts: []string{"beta"}}, {Prefix: two, Hosts: []string{"zeta", "beta"}}, {Prefix: six, Hosts: []string{"zeta"}},
@@ -108,6 +109,38 @@ func TestWayToGateway(t *testing.T) {
 	notes, err = w.alpha.Uncarried(ctx)
 	qt.Check(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(notes, 0))
+}
+
+// A gateway to which no way leads is left for another one, without anybody being told, and taken again.
+func TestWayToGatewayFails(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	w.connected()
+	_, _ = w.alpha.reside(200)
+	at, _ := w.beta.reside(201)
+	machines := netip.MustParsePrefix("203.0.113.0/24")
+	for _, m := range w.alpha.net.modules { // another host, which is silent
+		if _, ok := m.(channel.Router); ok {
+			h := channel.Host{Name: "gamma", Kind: channel.Tunnel, Local: w.alpha.ports[0].Addr4(), Remote: netip.MustParseAddr("192.0.2.99")}
+			qt.Assert(t, qt.IsNil(m.SetHost(t.Context(), h)))
+		}
+	}
+	qt.Assert(t, qt.IsNil(w.alpha.SetBeyond(t.Context(), "default", gateway.Beyond{Gates: []gateway.Gate{
+		{Host: "beta", Addr: at, Advertise: []netip.Prefix{machines}, Alive: true}, {Host: "gamma", Addr: at.Next(), Advertise: []netip.Prefix{machines}},
+	}})))
+	by := func(want string) {
+		t.Helper()
+		w.until("packets go by "+want, func() bool { host, ok := w.alpha.via(machines); return ok && host == want })
+	}
+	by("beta")
+	for _, p := range w.beta.ports {
+		qt.Assert(t, qt.IsNil(p.Cut(underlay.Both)))
+	}
+	by("gamma")
+	for _, p := range w.beta.ports {
+		qt.Assert(t, qt.IsNil(p.Mend(underlay.Both)))
+	}
+	by("beta")
 }
 
 // A machine's packet that is too large for the channel is answered, as one of an app is, and the size

@@ -89,6 +89,9 @@ func (m *Mesh) judgeNow(ctx context.Context, host string, v *verdict) (moved boo
 	defer cancel()
 	ways := m.probed(host, v)
 	m.reach(host, v, ways)
+	if err := m.reroute(ctx, host); err != nil {
+		return false, err
+	}
 	if len(ways) == 0 {
 		return false, nil
 	}

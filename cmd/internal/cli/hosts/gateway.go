@@ -43,7 +43,7 @@ machines behind this host, to which it has a route: no virtual network's, and no
 network between hosts. Other hosts may advertise the same one. Endpoints' packets take one
 that is alive, the first by name, whichever the machine's packets have come by: when a
 gateway fails all connections go on by the others as soon as the machines' routes lead there,
-and other hosts have seen it fail (10 seconds). Those by published ports are not among these:
+and other hosts have found out (some seconds). Those by published ports are not among these:
 apps see who comes by one as the host whose port it is, and they end with that host.
 
 Only direct and tunnel channels carry packets of such machines, not vxlan and wireguard.
