@@ -21,8 +21,8 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
-		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/mesh",
+		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/members", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
@@ -91,12 +91,13 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
 		"vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict",
-		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/installation/relocate", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
+		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/installation/errand", "vem/installation/relocate", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
 	}},
 	{"vem/upkeep", []string{
 		"vem/control", "vem/directory", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member", "vem/membership", "vem/membership/wire", "vem/pause", "vem/trust",
 	}},
 	{"vem/installation/choice", []string{"vem/channel"}},
+	{"vem/installation/errand", nil},
 	{"vem/installation/relocate", []string{"vem/devices", "vem/directory/cache", "vem/membership", "vem/pause", "vem/peering"}},
 	{"vem/devices", []string{"vem/membership", "vem/mesh", "vem/pause"}},
 	{"vem/overview/resolve", []string{"vem/address", "vem/directory", "vem/directory/cache", "vem/membership", "vem/overview"}},

@@ -65,6 +65,7 @@
 //	upkeep     the directory as one host opens it, runs a member of it, and looks after it
 //	overview   what people are shown of all this
 //	resolve    who has an endpoint, as far as a host knows
+//	errand     what runs until a host leaves it
 //	relocate   has other hosts reach this one at other addresses
 //	choice     which kind of channels a host was told to have
 //	installation  what of all this runs as long as the daemon does

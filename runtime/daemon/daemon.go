@@ -121,7 +121,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	close(d.recovered)
-	d.hosts.Recovered()
+	d.hosts.Recovered(ctx)
 	d.engine.Start()
 	d.tasks.Run(d.clones.KeepPools)
 	return d, nil

@@ -8,12 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/installation"
+	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
 )
 
@@ -29,12 +31,20 @@ func (d *Daemon) openHosts(ctx context.Context) (err error) {
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
 		Local: networks{d.rooms.VEM}, Share: d.share, Unshare: func(ctx context.Context) error { return d.rooms.VEM.SetSharing(ctx, nil) }, Admitted: d.readmit, Run: d.tasks.Run, Log: d.log,
-		ProbeInterval: d.opt.ProbeInterval, WireGuard: wireguard.Local{Exe: exe},
+		Step: func(ctx context.Context, name string) error { return fault.Point(ctx, fault.Name(name)) }, ProbeInterval: d.opt.ProbeInterval, WireGuard: wireguard.Local{Exe: exe},
 	})
 	if err == nil {
 		d.rooms.VEM.SetGate(gate{d.hosts})
 	}
 	return err
+}
+
+// HostPoints are the points of what this host does with others.
+func HostPoints() (list []fault.Name) {
+	for _, name := range membership.Steps() {
+		list = append(list, fault.Name(name))
+	}
+	return list
 }
 
 // findDirectoryProgram looks beside this program, and then in PATH.

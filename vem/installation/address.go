@@ -53,7 +53,7 @@ func (i *Installation) SetAddresses(ctx context.Context, list []membership.Addre
 		},
 	}.Do(ctx)
 	if err != nil {
-		p.run(i.upkeep.Announce) // what could not be said
+		p.Run(i.upkeep.Announce) // what could not be said
 	}
 	if errors.Is(err, relocate.ErrTell) {
 		notes, err = append(notes, "the directory can't be asked now: other hosts are told as soon as it can"), nil

@@ -18,13 +18,13 @@ import (
 func (i *Installation) hostChanged(ctx context.Context, p *part, before, h *directory.Host) {
 	if h == nil {
 		if before != nil && before.Name == p.identity.Host() {
-			p.run(i.upkeep.Announce) // it is in a directory once more that was restored
+			p.Run(i.upkeep.Announce) // it is in a directory once more that was restored
 		}
 		return
 	}
 	if h.Name == p.identity.Host() {
 		if i.upkeep.Displaced(h) {
-			p.run(i.upkeep.Announce)
+			p.Run(i.upkeep.Announce)
 		}
 		return
 	}
@@ -102,7 +102,7 @@ func (i *Installation) met(p *part, s control.Status) {
 	} else {
 		p.mesh.AskBy(s.Host, k)
 	}
-	p.run(func(ctx context.Context) {
+	p.Run(func(ctx context.Context) {
 		if err := p.mesh.Met(ctx, s.Host); err != nil && ctx.Err() == nil {
 			i.opt.Log.WarnContext(ctx, "compare channels with a host", slog.String("host", s.Host), slog.Any("error", err))
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/vem/devices"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
+	"github.com/snapctl/snapctl/vem/installation/errand"
 	"github.com/snapctl/snapctl/vem/installation/relocate"
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/membership/wire"
@@ -47,6 +48,8 @@ type Options struct {
 	Unshare func(context.Context) error
 	// Admitted is told that what Admit says may have changed. It returns at once.
 	Admitted func()
+	// Step is as in [membership.Options].
+	Step func(ctx context.Context, name string) error
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
 	Run func(func(context.Context))
 	Log *slog.Logger
@@ -86,7 +89,7 @@ func Open(ctx context.Context, opt Options) (*Installation, error) {
 	i.Membership, err = membership.Open(ctx, membership.Options{
 		Dir: opt.Dir, Self: directory.Host{Release: opt.Version, Protocols: protocols()}, Port: control.DefaultPort,
 		Directories: i.upkeep, Gate: gate, Addresses: devices.Addresses, Compare: i.compare,
-		Leaving: i.upkeep.Leaving, Left: i.left, Refused: i.upkeep.Refused, Removed: i.removed, Log: opt.Log,
+		Leaving: i.upkeep.Leaving, Left: i.left, Step: opt.Step, Refused: i.upkeep.Refused, Removed: i.removed, Log: opt.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -96,7 +99,9 @@ func Open(ctx context.Context, opt Options) (*Installation, error) {
 	if i.Identity() == nil {
 		return i, nil
 	}
-	opt.Run(func(ctx context.Context) { i.upkeep.Resume(ctx, i.Identity()) })
+	if _, told := i.Departing(); !told {
+		opt.Run(func(ctx context.Context) { i.upkeep.Resume(ctx, i.Identity()) })
+	}
 	_ = i.startUntilItRuns(ctx) // logged: this host's apps go on meanwhile, and can be worked with
 	return i, nil
 }
@@ -205,7 +210,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	local := shared{i.opt.Local, i.IsPrivate}
-	p := &part{errands: errands{background: i.opt.Run, left: life.Done(), stop: end}, identity: i.Identity(), local: local, reached: make(chan struct{})}
+	p := &part{Errands: errand.Errands{Background: i.opt.Run, Left: life.Done(), Stop: end}, identity: i.Identity(), local: local, reached: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			end()
@@ -239,7 +244,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		return err
 	}
 	p.mesh = mesh.New(mesh.Options{
-		WireGuard: encrypted, Self: self.Host, Given: given, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: p.run, Log: i.opt.Log,
+		WireGuard: encrypted, Self: self.Host, Given: given, Peers: p.peers, Owners: p, Locals: locals{local, p}, Queues: i.opt.Local, Run: p.Run, Log: i.opt.Log,
 		Probe: probe.Options{Port: i.placeNow().Port + mesh.ProbePort, Interval: i.opt.ProbeInterval},
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})
@@ -252,7 +257,7 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		p.peers.Close()
 		return err
 	}
-	p.doors = &relocate.Doors{Serve: p.server.Serve, Run: p.run, Log: i.opt.Log}
+	p.doors = &relocate.Doors{Serve: p.server.Serve, Run: p.Run, Log: i.opt.Log}
 	if err = p.doors.Set(life, i.placeNow()); err == nil {
 		err = i.opt.Share(ctx, p.mesh)
 	}
@@ -264,13 +269,13 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	p.gateway.Resume(ctx)
 	i.part.Store(p)
-	p.run(p.mesh.Run)
-	p.run(func(ctx context.Context) { <-ctx.Done(); p.server.Close() })
-	p.run(func(ctx context.Context) {
+	p.Run(p.mesh.Run)
+	p.Run(func(ctx context.Context) { <-ctx.Done(); p.server.Close() })
+	p.Run(func(ctx context.Context) {
 		devices.Watch(ctx, again, i.opt.Log, func() []membership.Address { return i.placeNow().Addresses }, p.mesh.SetUnderlay)
 	})
-	p.run(p.mesh.Peering().Watch)
-	p.run(func(ctx context.Context) { i.follow(ctx, p) })
+	p.Run(p.mesh.Peering().Watch)
+	p.Run(func(ctx context.Context) { i.follow(ctx, p) })
 	return nil
 }
 
@@ -293,10 +298,10 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 	})
 	p.registrar.Store(r)
 	close(p.reached)
-	p.run(r.run)
-	p.run(i.upkeep.Announce)
-	p.run(func(ctx context.Context) { i.forward(ctx, p) })
-	p.run(func(ctx context.Context) {
+	p.Run(r.run)
+	p.Run(i.upkeep.Announce)
+	p.Run(func(ctx context.Context) { i.forward(ctx, p) })
+	p.Run(func(ctx context.Context) {
 		if err := d.BeSeen(ctx, p.identity.Host(), seenFor); err != nil && ctx.Err() == nil {
 			i.opt.Log.ErrorContext(ctx, "other hosts are not told that this one is alive", slog.Any("error", err))
 		}
@@ -346,10 +351,6 @@ func (i *Installation) Ways(host string) []mesh.Way {
 	}
 	return nil
 }
-
-// Recovered tells that the VEM knows all endpoints that an earlier daemon had: from now on those
-// that it does not have are ended.
-func (i *Installation) Recovered() { close(i.recovered) }
 
 // Changed tells that an endpoint of this host has come or gone. It returns at once.
 func (i *Installation) Changed() {

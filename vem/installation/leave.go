@@ -7,7 +7,38 @@ import (
 	"os"
 
 	"github.com/snapctl/snapctl/vem/ownership"
+	"github.com/snapctl/snapctl/vem/pause"
 )
+
+// Recovered tells that the VEM knows all endpoints that an earlier daemon had: from now on those
+// that it does not have are ended; and what that daemon has begun to leave is left.
+func (i *Installation) Recovered(ctx context.Context) {
+	close(i.recovered)
+	if _, told := i.Departing(); told {
+		i.depart(ctx)
+	}
+	i.opt.Run(func(ctx context.Context) {
+		for i.depart(ctx) && pause.For(ctx, again, nil) {
+		}
+	})
+}
+
+// depart goes on with a departure that an earlier daemon has begun, with this host's part running as it
+// did then, so that all of it is taken down. It tells whether that is to be tried again.
+func (i *Installation) depart(ctx context.Context) (unfinished bool) {
+	if begun, _ := i.Departing(); !begun {
+		return false
+	}
+	_, err := i.running()
+	if err == nil {
+		err = i.Depart(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		i.opt.Log.WarnContext(ctx, "this host was about to leave its installation", slog.Any("error", err))
+	}
+	begun, _ := i.Departing()
+	return begun
+}
 
 // left ends what runs here for an installation that this host has left, and removes its files. The
 // daemon that left may be an earlier one.
@@ -19,7 +50,7 @@ func (i *Installation) left(ctx context.Context) error {
 		if err := i.opt.Unshare(ctx); err != nil {
 			i.opt.Log.WarnContext(ctx, "take the channels to other hosts down", slog.Any("error", err))
 		}
-		p.end()
+		p.End()
 		if err := p.gateway.Leave(ctx); err != nil {
 			i.opt.Log.WarnContext(ctx, "take this host itself out of its networks", slog.Any("error", err))
 		}

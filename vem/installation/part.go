@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/cache"
 	"github.com/snapctl/snapctl/vem/gateway"
+	"github.com/snapctl/snapctl/vem/installation/errand"
 	"github.com/snapctl/snapctl/vem/installation/relocate"
 	"github.com/snapctl/snapctl/vem/membership/wire"
 	"github.com/snapctl/snapctl/vem/mesh"
@@ -27,7 +28,7 @@ import (
 
 // part is what runs while this host is in an installation.
 type part struct {
-	errands
+	errand.Errands
 
 	identity *trust.Identity
 	server   *control.Server

@@ -18,7 +18,7 @@ import (
 // the host owns endpoints, no other host has the CA, or the others can't be told; force leaves all
 // the same.
 //
-// If the daemon is killed after the others were told the next one goes on.
+// If the daemon is killed meanwhile the next one goes on, see [Membership.Depart].
 func (m *Membership) Leave(ctx context.Context, force bool) error {
 	select {
 	case m.turn <- struct{}{}:
@@ -30,24 +30,105 @@ func (m *Membership) Leave(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	err = m.takeLeave(ctx, s, force)
+	return m.leave(ctx, s, force)
+}
+
+// Departing tells whether an earlier daemon was killed while this host left its installation, and whether
+// the others were told for sure.
+func (m *Membership) Departing() (yes, told bool) {
+	s := m.self.Load()
+	if s == nil || s.record.Phase == joined {
+		return false, false
+	}
+	return true, s.record.Phase == left
+}
+
+// Depart goes on with what an earlier daemon had begun when it was killed while this host left its
+// installation: until then it is a host of it. It returns an *[Error] if the host can't leave any more, and
+// stays; and any other error if it is to be called again.
+func (m *Membership) Depart(ctx context.Context) error {
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s := m.self.Load()
+	switch {
+	case s == nil || s.record.Phase == joined:
+		return nil
+	case s.record.Phase == left:
+		return m.departed(ctx, s)
+	}
+	return m.leave(ctx, s, s.record.Force)
+}
+
+// leave tells the others, and forgets all. The caller has the turn.
+func (m *Membership) leave(ctx context.Context, s *member, force bool) error {
+	err := m.takeLeave(ctx, s, force)
 	if err != nil && IsUnavailable(err) && m.opt.Refused != nil && m.opt.Refused(ctx) {
 		err = nil // it has left: the directory ends its connections before it can say so
 	}
 	if err != nil {
 		if !force {
-			return err
+			return m.stay(s, err)
 		}
 		m.opt.Log.WarnContext(ctx, "this host leaves its installation by force", slog.Any("error", err))
+	}
+	if err := m.step(ctx, leaveTold); err != nil {
+		return err
 	}
 	r := s.record
 	r.Phase = left
 	if err := m.save(r); err != nil {
 		return err
 	}
+	if err := m.step(ctx, leaveLeft); err != nil {
+		return err
+	}
+	return m.departed(ctx, s)
+}
+
+// stay has this host be a member as before, since it can't leave for a reason. If nobody knows whether the
+// others were told, it is found out again.
+func (m *Membership) stay(s *member, why error) error {
+	if IsUnavailable(why) && s.record.Phase == leaving {
+		if known, ok := errors.AsType[*Error](why); ok {
+			why = known.Err
+		}
+		return fmt.Errorf("leave the installation: %w", why)
+	}
+	next := s.again()
+	next.record.Phase, next.record.Force = joined, false
+	if err := m.save(next.record); err != nil {
+		return errors.Join(why, err)
+	}
+	m.self.Store(next)
+	return why
+}
+
+// departed forgets what this host was.
+func (m *Membership) departed(ctx context.Context, s *member) error {
 	m.self.Store(nil)
 	m.tell()
 	return errors.Join(m.forget(ctx), s.store.Close())
+}
+
+// The steps of Leave.
+const (
+	leaveBegun = "leave.begun" // it is written that this host leaves, and nobody was told
+	leaveTold  = "leave.told"  // others refuse it, and it has not written that
+	leaveLeft  = "leave.left"  // it has, and all is there still
+)
+
+// Steps are the names with which [Options.Step] is called.
+func Steps() []string { return []string{leaveBegun, leaveTold, leaveLeft} }
+
+func (m *Membership) step(ctx context.Context, name string) error {
+	if m.opt.Step == nil {
+		return nil
+	}
+	return m.opt.Step(ctx, name)
 }
 
 // takeLeave tells the other hosts.
@@ -82,6 +163,14 @@ func (m *Membership) takeLeave(ctx context.Context, s *member, force bool) error
 			Text:   fmt.Sprintf("host %s is the only one that has the CA: no other could let hosts in any more", s.identity.Host()),
 			Remedy: "have another host run the installation too: \"snapctl host init\" there; --force leaves all the same",
 		}
+	}
+	r := s.record
+	r.Phase, r.Force = leaving, force
+	if err := m.save(r); err != nil {
+		return err
+	}
+	if err := m.step(ctx, leaveBegun); err != nil {
+		return err
 	}
 	if m.opt.Leaving != nil {
 		if err := m.opt.Leaving(ctx, hosts[at]); err != nil {

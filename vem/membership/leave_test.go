@@ -57,9 +57,15 @@ func TestLeave(t *testing.T) {
 	r.Phase = left
 	qt.Assert(t, qt.IsNil(b.save(r)))
 	b.restart()
+	begun, told := b.Departing()
+	qt.Check(t, qt.IsTrue(begun && told))
+	qt.Assert(t, qt.IsNil(b.Depart(t.Context())))
 	qt.Check(t, qt.Equals(b.leftTimes, 2))
 	qt.Check(t, qt.IsNil(b.Identity()))
 	qt.Assert(t, qt.IsNil(a.Remove(t.Context(), "c", false)))
+
+	// Who asks for hosts while this one leaves gets none.
+	qt.Check(t, qt.HasLen(b.Show([]directory.Host{{Name: "a"}}, nil, nil), 0))
 
 	// The last host ends the installation.
 	qt.Assert(t, qt.IsNil(a.Leave(t.Context(), false)))

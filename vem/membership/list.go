@@ -36,10 +36,13 @@ func (m *Membership) List(ctx context.Context) ([]Host, error) {
 	return m.Show(hosts, seen, all), nil
 }
 
-// Show returns what is known of hosts: which of them are seen, and which endpoints there are. This
-// host is in an installation.
+// Show returns what is known of hosts: which of them are seen, and which endpoints there are; nothing
+// if this host is in no installation, or has left it meanwhile.
 func (m *Membership) Show(hosts []directory.Host, seen map[string]bool, all []directory.Endpoint) (list []Host) {
 	s, owned := m.self.Load(), count(all)
+	if s == nil {
+		return nil
+	}
 	for _, h := range hosts {
 		host := m.show(h, s)
 		host.Endpoints = owned[h.Name]

@@ -20,7 +20,7 @@ import (
 )
 
 // Options are what a [Membership] is made from. All fields are required but Now,
-// Compare, Leaving, Left, Refused and Removed.
+// Compare, Leaving, Left, Step, Refused and Removed.
 type Options struct {
 	// Dir is the directory for what this host remembers of its installation. It is made, with
 	// mode 0700, when the host makes or joins one.
@@ -44,6 +44,9 @@ type Options struct {
 	// installation is ended, and removed. It may be called again, by the next daemon too. Nil:
 	// nothing runs.
 	Left func(context.Context) error
+	// Step is called at each step of what this host does with others, by its name: see testenv/POINTS.md.
+	// If it returns an error the step fails. Nil: nothing is called.
+	Step func(ctx context.Context, name string) error
 	// Refused tells whether the directory refuses this host, as it does one that was removed. Nil: it
 	// does not.
 	Refused func(context.Context) bool
@@ -116,17 +119,13 @@ func Open(ctx context.Context, o Options) (*Membership, error) {
 	came := make(chan struct{})
 	m.came.Store(&came)
 	r, err := m.load()
-	if err == nil && r.Phase == left {
-		if err := m.forget(ctx); err != nil {
-			return nil, err
-		}
-		return m, nil
-	}
-	if errors.Is(err, fs.ErrNotExist) || err == nil && r.Phase != joined {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && r.Phase == joining {
 		return m, nil
 	}
 	if err == nil {
-		err = m.resume(ctx, r)
+		if err = m.resume(ctx, r); err != nil && r.Phase == left { // it has forgotten the most of it
+			err = m.forget(ctx)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the membership of this host: %w", err)

@@ -16,7 +16,8 @@ type phase string
 const (
 	joining phase = "joining" // it was let in, and may not be in the directory yet
 	joined  phase = "joined"
-	left    phase = "left" // it is to forget all of it
+	leaving phase = "leaving" // the others may have been told that it leaves
+	left    phase = "left"    // it is to forget all of it
 )
 
 // record is what a host remembers of its installation, besides keys and certificates. It is
@@ -27,6 +28,7 @@ type record struct {
 	Directory []string        `json:"directory"`
 	Known     directory.Known `json:"known"`
 	Private   []string        `json:"private,omitempty"` // networks
+	Force     bool            `json:"force,omitempty"`   // it leaves whatever is in the way
 }
 
 // place is a Place on the disk.

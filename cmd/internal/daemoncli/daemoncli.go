@@ -168,7 +168,7 @@ func serve(ctx context.Context, opt daemon.Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("snapctld must run as root: try sudo snapctld")
 	}
-	if err := fault.Check(journal.Points(daemon.Operations())); err != nil {
+	if err := fault.Check(append(journal.Points(daemon.Operations()), daemon.HostPoints()...)); err != nil {
 		return err
 	}
 	// A group of files as large as the host allows: one for each held socket.

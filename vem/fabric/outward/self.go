@@ -19,7 +19,7 @@ const selfTable = "snapctl-self"
 // translate makes the host's addresses of the gateway's, where packets leave by a device of
 // Channels, and the gateway's of the host's where they come in by one. There is no state, as there is
 // none where programs do the same (fastpath.Remotes.SetSelf): so connections go on when channels
-// become of another kind.
+// become of another kind. Without addresses there is no table.
 func (r Routes) translate(a4, a6 netip.Addr) error {
 	t := newTransaction(selfTable)
 	// After the tables that drop, which see the host's addresses, and before anything routes.
@@ -39,6 +39,9 @@ func (r Routes) translate(a4, a6 netip.Addr) error {
 			t.rule("prerouting", slices.Concat(toHost, f.put(f.target, n.Gateway)))
 			t.rule("postrouting", slices.Concat(rule.Out(device), rule.Addr(rule.Source, netip.PrefixFrom(n.Gateway, a.BitLen())), f.put(f.source, a)))
 		}
+	}
+	if !a4.IsValid() && !a6.IsValid() {
+		t.remove()
 	}
 	if err := t.commit(r.NS); err != nil {
 		return fmt.Errorf("translate the host's addresses: %w", err)

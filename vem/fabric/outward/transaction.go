@@ -23,12 +23,16 @@ type transaction struct {
 // newTransaction begins with a table that has nothing in it.
 func newTransaction(table string) *transaction {
 	t := &transaction{table: table}
-	name := func(a *mdnetlink.AttributeEncoder) { a.String(unix.NFTA_TABLE_NAME, table) }
-	t.add(unix.NFT_MSG_NEWTABLE, mdnetlink.Create, name) // so that there is one to delete
-	t.add(unix.NFT_MSG_DELTABLE, 0, name)
-	t.add(unix.NFT_MSG_NEWTABLE, mdnetlink.Create, name)
+	t.add(unix.NFT_MSG_NEWTABLE, mdnetlink.Create, t.name) // so that there is one to delete
+	t.remove()
+	t.add(unix.NFT_MSG_NEWTABLE, mdnetlink.Create, t.name)
 	return t
 }
+
+func (t *transaction) name(a *mdnetlink.AttributeEncoder) { a.String(unix.NFTA_TABLE_NAME, t.table) }
+
+// remove removes the table.
+func (t *transaction) remove() { t.add(unix.NFT_MSG_DELTABLE, 0, t.name) }
 
 // nfgenmsg is the header of a message: include/uapi/linux/netfilter/nfnetlink.h.
 func nfgenmsg(family byte, resource uint16) []byte {
