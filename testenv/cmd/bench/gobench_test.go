@@ -35,4 +35,12 @@ func TestChannelRows(t *testing.T) {
 		}
 	}
 	qt.Check(t, qt.HasLen(names, 21))
+	for _, kind := range []string{"vxlan", "wireguard"} {
+		for _, row := range deviceRows(kind) {
+			qt.Check(t, qt.IsFalse(names[row.Name]))
+			names[row.Name] = true
+			qt.Check(t, qt.IsTrue(strings.HasPrefix(row.Name, "channel/")))
+		}
+	}
+	qt.Check(t, qt.HasLen(names, 21+16))
 }

@@ -3,8 +3,6 @@ package vxlan_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -14,48 +12,25 @@ import (
 
 	"github.com/go-quicktest/qt"
 
-	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/channeltest"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// side is a host or an app.
-type side interface {
-	Do(fn func() error) error
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-}
-
 // BenchmarkChannel compares a channel with the same device set up by hand, between the same hosts
-// and behind the same routers, and with the bare underlay. They take turns in slices of some
-// milliseconds, so that a busy machine slows all of them, and medians of the slices' ratios are
-// reported: more is better of throughput, less of rtt.
+// and behind the same routers, and with the bare underlay: see [channeltest.Compare].
 func BenchmarkChannel(b *testing.B) {
 	for name, underlay := range map[string]string{"ipv4": "192.0.2.0/24", "ipv6": "2001:db8::/64"} {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b, 1500, underlay)
 			w.use(0)
 			local, remote := w.ends(w.alpha, w.cables[0])
-			apps := connect(b, w.attach(w.alpha, 2), w.attach(w.beta, 3), netip.MustParseAddr("10.77.0.3"))
+			apps := channeltest.Connect(b, w.attach(w.alpha, 2), w.attach(w.beta, 3), netip.MustParseAddr("10.77.0.3"))
 			from, to := w.byHand(b, w.alpha, 2, local, remote), w.byHand(b, w.beta, 3, remote, local)
-			hand := connect(b, from, to, netip.MustParseAddr("10.78.0.3"))
-			bare := connect(b, w.alpha, w.beta, remote)
-			for unit, of := range map[string]func(*testing.B, connection) float64{
-				"throughput": func(b *testing.B, c connection) float64 { b.Helper(); return 1 / c.stream(b, 8<<20).Seconds() },
-				"rtt":        func(b *testing.B, c connection) float64 { b.Helper(); return c.pingPong(b, 100).Seconds() },
-			} {
-				var toHand, toBare []float64
-				for range 15 * b.N {
-					before, first := of(b, hand), of(b, apps)
-					base := of(b, bare)
-					second, after := of(b, apps), of(b, hand)
-					toHand = append(toHand, (first+second)/(before+after))
-					toBare = append(toBare, (first+second)/(2*base))
-				}
-				b.ReportMetric(median(toHand), unit+"-by-hand")
-				b.ReportMetric(median(toBare), unit+"-underlay")
-			}
-			b.ReportMetric(0, "ns/op")
+			hand := channeltest.Connect(b, from, to, netip.MustParseAddr("10.78.0.3"))
+			bare := channeltest.Connect(b, w.alpha, w.beta, remote)
+			channeltest.Compare(b, channeltest.Compared{Channel: apps, Hand: hand, Bare: bare}, 8<<20, 100)
 		})
 	}
 }
@@ -121,66 +96,4 @@ func BenchmarkSwitch(b *testing.B) {
 	}
 	b.ReportMetric(median(times), "switch-ms")
 	b.ReportMetric(0, "ns/op")
-}
-
-// connection is an open TCP connection with its server end.
-type connection struct{ client, server net.Conn }
-
-func connect(b *testing.B, from, to side, at netip.Addr) connection {
-	b.Helper()
-	testenv.Need(b, testenv.Root)
-	var l net.Listener
-	qt.Assert(b, qt.IsNil(to.Do(func() (err error) {
-		l, err = (&net.ListenConfig{}).Listen(b.Context(), "tcp", netip.AddrPortFrom(at, 0).String())
-		return err
-	})))
-	defer l.Close()
-	client, err := from.DialContext(b.Context(), "tcp", l.Addr().String())
-	qt.Assert(b, qt.IsNil(err))
-	server, err := l.Accept()
-	qt.Assert(b, qt.IsNil(err))
-	b.Cleanup(func() { client.Close(); server.Close() })
-	return connection{client, server}
-}
-
-// stream sends size bytes.
-func (c connection) stream(b *testing.B, size int) time.Duration {
-	b.Helper()
-	sent := make(chan error, 1)
-	start := time.Now()
-	go func() {
-		buf := make([]byte, 256<<10)
-		for left := size; left > 0; left -= len(buf) {
-			if _, err := c.client.Write(buf); err != nil {
-				sent <- err
-				return
-			}
-		}
-		sent <- nil
-	}()
-	_, err := io.CopyN(io.Discard, c.server, int64(size))
-	qt.Assert(b, qt.IsNil(err))
-	qt.Assert(b, qt.IsNil(<-sent))
-	return time.Since(start)
-}
-
-// pingPong sends one byte there and back count times.
-func (c connection) pingPong(b *testing.B, count int) time.Duration {
-	b.Helper()
-	done := make(chan error, 1)
-	go func() {
-		_, err := io.CopyN(c.server, c.server, int64(count))
-		done <- err
-	}()
-	buf := make([]byte, 1)
-	start := time.Now()
-	for range count {
-		_, err := c.client.Write(buf)
-		if err == nil {
-			_, err = c.client.Read(buf)
-		}
-		qt.Assert(b, qt.IsNil(err))
-	}
-	qt.Assert(b, qt.IsNil(<-done))
-	return time.Since(start)
 }

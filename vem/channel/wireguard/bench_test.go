@@ -3,36 +3,26 @@ package wireguard_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/go-quicktest/qt"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/vem/channel/channeltest"
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
-// side is a host or an app.
-type side interface {
-	Do(fn func() error) error
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-}
-
 // BenchmarkChannel compares a channel with the same device set up by hand, between the same hosts
-// and behind the same routers, and with the bare underlay. They take turns in slices of some
-// milliseconds, so that a busy machine slows all of them, and medians of the slices' ratios are
-// reported: more is better of throughput, less of rtt. WireGuard is the kernel's where that has it.
+// and behind the same routers, and with the bare underlay: see [channeltest.Compare]. WireGuard is
+// the kernel's where that has it.
 func BenchmarkChannel(b *testing.B) {
 	exe, err := os.Executable()
 	qt.Assert(b, qt.IsNil(err))
@@ -41,36 +31,16 @@ func BenchmarkChannel(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b, local, 1500, underlay)
 			w.use(0)
-			apps := connect(b, w.attach(w.alpha, 2), w.attach(w.beta, 3), netip.MustParseAddr("10.77.0.3"))
+			apps := channeltest.Connect(b, w.attach(w.alpha, 2), w.attach(w.beta, 3), netip.MustParseAddr("10.77.0.3"))
 			here, there := w.byHand(b, w.alpha, 2), w.byHand(b, w.beta, 3)
 			here.lead(b, there)
 			there.lead(b, here)
-			hand := connect(b, here.app, there.app, netip.MustParseAddr("10.78.0.3"))
+			hand := channeltest.Connect(b, here.app, there.app, netip.MustParseAddr("10.78.0.3"))
 			_, remote := w.ends(w.alpha, w.cables[0])
-			bare := connect(b, w.alpha, w.beta, remote)
-			for unit, of := range map[string]func(*testing.B, connection) float64{
-				"throughput": func(b *testing.B, c connection) float64 { b.Helper(); return 1 / c.stream(b, 4<<20).Seconds() },
-				"rtt":        func(b *testing.B, c connection) float64 { b.Helper(); return c.pingPong(b, 50).Seconds() },
-			} {
-				var toHand, toBare []float64
-				for range 15 * b.N {
-					before, first := of(b, hand), of(b, apps)
-					base := of(b, bare)
-					second, after := of(b, apps), of(b, hand)
-					toHand = append(toHand, (first+second)/(before+after))
-					toBare = append(toBare, (first+second)/(2*base))
-				}
-				b.ReportMetric(median(toHand), unit+"-by-hand")
-				b.ReportMetric(median(toBare), unit+"-underlay")
-			}
-			b.ReportMetric(0, "ns/op")
+			bare := channeltest.Connect(b, w.alpha, w.beta, remote)
+			channeltest.Compare(b, channeltest.Compared{Channel: apps, Hand: hand, Bare: bare}, 4<<20, 50)
 		})
 	}
-}
-
-func median(list []float64) float64 {
-	slices.Sort(list)
-	return list[len(list)/2]
 }
 
 // manual is a host with a WireGuard device that was set up by hand.
@@ -148,66 +118,4 @@ func (m *manual) lead(b *testing.B, to *manual) {
 		PublicKey: to.key.PublicKey(), Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.at, handPort)),
 		AllowedIPs: []net.IPNet{{IP: to.ep.Addr4.AsSlice(), Mask: net.CIDRMask(32, 32)}},
 	}}})))
-}
-
-// connection is an open TCP connection with its server end.
-type connection struct{ client, server net.Conn }
-
-func connect(b *testing.B, from, to side, at netip.Addr) connection {
-	b.Helper()
-	testenv.Need(b, testenv.Root)
-	var l net.Listener
-	qt.Assert(b, qt.IsNil(to.Do(func() (err error) {
-		l, err = (&net.ListenConfig{}).Listen(b.Context(), "tcp", netip.AddrPortFrom(at, 0).String())
-		return err
-	})))
-	defer l.Close()
-	client, err := from.DialContext(b.Context(), "tcp", l.Addr().String())
-	qt.Assert(b, qt.IsNil(err))
-	server, err := l.Accept()
-	qt.Assert(b, qt.IsNil(err))
-	b.Cleanup(func() { client.Close(); server.Close() })
-	return connection{client, server}
-}
-
-// stream sends size bytes.
-func (c connection) stream(b *testing.B, size int) time.Duration {
-	b.Helper()
-	sent := make(chan error, 1)
-	start := time.Now()
-	go func() {
-		buf := make([]byte, 256<<10)
-		for left := size; left > 0; left -= len(buf) {
-			if _, err := c.client.Write(buf); err != nil {
-				sent <- err
-				return
-			}
-		}
-		sent <- nil
-	}()
-	_, err := io.CopyN(io.Discard, c.server, int64(size))
-	qt.Assert(b, qt.IsNil(err))
-	qt.Assert(b, qt.IsNil(<-sent))
-	return time.Since(start)
-}
-
-// pingPong sends one byte there and back count times.
-func (c connection) pingPong(b *testing.B, count int) time.Duration {
-	b.Helper()
-	done := make(chan error, 1)
-	go func() {
-		_, err := io.CopyN(c.server, c.server, int64(count))
-		done <- err
-	}()
-	buf := make([]byte, 1)
-	start := time.Now()
-	for range count {
-		_, err := c.client.Write(buf)
-		if err == nil {
-			_, err = c.client.Read(buf)
-		}
-		qt.Assert(b, qt.IsNil(err))
-	}
-	qt.Assert(b, qt.IsNil(<-done))
-	return time.Since(start)
 }
