@@ -259,6 +259,9 @@ func (i *Installation) start(ctx context.Context) (err error) {
 	}
 	p.doors = &relocate.Doors{Serve: p.server.Serve, Run: p.Run, Log: i.opt.Log}
 	if err = p.doors.Set(life, i.placeNow()); err == nil {
+		// A network takes what comes to these from when it is opened on: nothing, if it was told of none. An error
+		// is told, and mended, by Watch.
+		_ = p.mesh.SetUnderlay(ctx, devices.Underlay(i.placeNow().Addresses))
 		err = i.opt.Share(ctx, p.mesh)
 	}
 	if err != nil {
