@@ -25,6 +25,7 @@ type Tracer struct {
 	enc    *gob.Encoder
 	dec    *gob.Decoder
 	places map[int]place
+	ended  bool
 }
 
 // Start starts a tracer by the binary exe, whose main function calls [Serve] if its only argument is
@@ -53,19 +54,22 @@ func Start(ctx context.Context, exe string) (*Tracer, error) {
 // that they are all in: it is thawed, with all threads of all its processes stopped. If it is empty
 // one thread of each process is stopped, and the others go on.
 //
-// If it fails nothing is stopped, and the cgroup is frozen. The error wraps [ErrUnsupported] if a
-// process can't be traced, or makes system calls of 32 bits.
+// If it fails nothing is stopped, the cgroup is frozen, and the tracer has ended. The error wraps
+// [ErrUnsupported] if a process can't be traced, or makes system calls of 32 bits.
 func (t *Tracer) Stop(cgroup string, targets []Target) error {
 	a, err := t.ask(request{Stop: &stop{cgroup, targets}})
 	if err != nil {
-		return fmt.Errorf("stop processes: %w", err)
+		return errors.Join(fmt.Errorf("stop processes: %w", err), t.end())
 	}
 	t.places = a.Places
 	return nil
 }
 
 // Calls makes system calls in a process, in their order, and returns what each of them returned: a
-// number below 0 is an error, by its negative number ([Errno]).
+// number below 0 is an error, by its negative number ([Errno]). A call that waits with a timeout, as
+// poll(2) and nanosleep(2) do, must not be among them: the process may be in such a call itself, and
+// the kernel has only one place in which it notes how to go on (restart_syscall(2)). After an error
+// the processes can only be let go of.
 func (t *Tracer) Calls(pid int, calls []Call) ([]int64, error) {
 	results := make([]int64, 0, len(calls))
 	for some := range slices.Chunk(calls, maxCalls) {
@@ -100,7 +104,16 @@ func (t *Tracer) Close() error {
 			err = fmt.Errorf("let go of processes: %w", err)
 		}
 	}
-	err = errors.Join(err, t.in.Close())
+	return errors.Join(err, t.end())
+}
+
+// end waits until the tracer has ended.
+func (t *Tracer) end() error {
+	if t.ended {
+		return nil
+	}
+	t.ended = true
+	err := t.in.Close()
 	_, _ = io.Copy(io.Discard, t.out) // until it has ended
 	if waitErr := t.cmd.Wait(); waitErr != nil {
 		err = errors.Join(err, fmt.Errorf("tracer: %w", waitErr))

@@ -13,7 +13,8 @@
 //     any preemption. The kernel forgets the sequence when it sees that other code runs
 //     (kernel/rseq.c), so it is told again.
 //   - Seccomp filters do not see the calls (PTRACE_O_SUSPEND_SECCOMP).
-//   - Signals are blocked meanwhile, and wait. A SIGSTOP, which can't be blocked, is sent again.
+//   - Signals are blocked meanwhile, and wait. A SIGSTOP, which can't be blocked, stops the process when
+//     it is let go of, unless a SIGCONT comes before.
 //
 // # Two ways to stop
 //
@@ -30,5 +31,16 @@
 // daemon ends it puts the processes back as they were, freezes the cgroup, lets go, and ends. What was
 // done by calls stays done: who closes a descriptor of an app has to have it on record before.
 //
-// Needs CAP_SYS_PTRACE, CAP_SYS_ADMIN (seccomp) and Linux 5.11; x86-64, and processes of 64 bits.
+// Who kills the tracer while it works harms the app: SIGKILL, and the kernel when memory is short. It
+// ignores the signals that services are ended with.
+//
+// # What can't be stopped
+//
+// A process that has another tracer, whose first thread has ended, or that dispatches its system calls
+// itself (PR_SET_SYSCALL_USER_DISPATCH), and a thread that waits for a child of vfork(2). A process at
+// its limit of open files, or of memory, can't lend what calls need. All that is an error before the
+// first call.
+//
+// Needs CAP_SYS_PTRACE, CAP_SYS_ADMIN (for a process with seccomp filters) and Linux 5.13; x86-64, and
+// processes of 64 bits.
 package inject

@@ -21,17 +21,22 @@ import (
 	"github.com/snapctl/snapctl/snapshot/inject"
 )
 
+// What helpers do is done by a process's first thread.
+func init() { runtime.LockOSThread() } //nolint:forbidigo,gochecknoinits // of the main function
+
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == inject.Command {
-		runtime.LockOSThread() //nolint:forbidigo // a main function
+		if os.Getenv(filterTracer) != "" {
+			must(filterAll([]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}}))
+		}
 		if err := inject.Serve(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
-	if len(os.Args) == 2 && os.Args[1] == targetCommand {
-		target()
+	if len(os.Args) == 2 && helpers[os.Args[1]] != nil {
+		helpers[os.Args[1]]()
 		return
 	}
 	os.Exit(m.Run())
@@ -297,6 +302,7 @@ func TestRefused(t *testing.T) {
 	err := tr.Stop("", []inject.Target{{PID: pid}, {PID: os.Getpid() + 1<<22}})
 	qt.Check(t, qt.ErrorMatches(err, "stop processes: process .*: list threads: .*"))
 	qt.Check(t, qt.Equals(field(t, pid, "TracerPid"), "0"))
+	tr = tracer(t)
 	qt.Assert(t, qt.IsNil(tr.Stop("", []inject.Target{{PID: pid}})))
 	other := tracer(t)
 	qt.Check(t, qt.ErrorIs(other.Stop("", []inject.Target{{PID: pid}}), inject.ErrUnsupported)) // it has a tracer

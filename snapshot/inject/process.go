@@ -15,7 +15,6 @@ type process struct {
 	pid     int
 	alone   bool // one thread only is traced
 	threads []*thread
-	again   []unix.Signal // signals that came meanwhile and can't be blocked
 
 	entered bool
 	before  registers
@@ -37,6 +36,9 @@ const (
 // seize asks all threads to stop, or one.
 func (p *process) seize() error {
 	p.inside, p.outside, p.done = -1, -1, -1
+	if state(p.pid, p.pid) == "Z" {
+		return fmt.Errorf("%w: its first thread has ended", ErrUnsupported)
+	}
 	seen := make(map[int]bool)
 	for {
 		tids, err := threads(p.pid)
@@ -49,6 +51,9 @@ func (p *process) seize() error {
 				continue
 			}
 			if err := seize(tid); err != nil {
+				if ended(tid) {
+					continue
+				}
 				return err
 			}
 			seen[tid], more = true, true
@@ -63,33 +68,45 @@ func (p *process) seize() error {
 	}
 }
 
-// await waits until all that are traced have stopped.
+// await waits until all that are traced have stopped, but for those that end.
 func (p *process) await() error {
+	var all []*thread
 	for _, t := range p.threads {
-		if err := p.settle(t.tid, unix.PTRACE_EVENT_STOP); err != nil {
+		err := settle(t.tid, unix.PTRACE_EVENT_STOP)
+		if errors.Is(err, errEnded) && len(p.threads) > 1 {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		all = append(all, t)
+	}
+	if p.threads = all; len(all) == 0 {
+		return fmt.Errorf("it %w", errEnded)
 	}
 	return nil
 }
 
-// settle waits for a stop with an event, or one at a system call for 0. Of a signal that can't be
-// blocked it takes a note.
-func (p *process) settle(tid, want int) error {
+// settle waits for a stop with an event, or one at a system call for 0. A signal that comes before is
+// the thread's. If that is a SIGSTOP, which can't be blocked, the kernel notes that the process is to
+// be stopped. Our thread runs on, which ptrace can have it do, and stops when it is let go of, unless
+// a SIGCONT came before (kernel/ptrace.c, __ptrace_unlink).
+func settle(tid, want int) error {
 	for {
 		signal, event, err := stopped(tid)
+		deliver := 0
 		switch {
 		case err != nil:
 			return err
-		case event == want && (want != 0 || signal == int(unix.SIGTRAP)|0x80):
+		case event == want && (want != 0 || signal == atSyscall):
 			return nil
-		case event == 0 && signal != int(unix.SIGTRAP)|0x80:
-			p.again = append(p.again, unix.Signal(signal))
+		case event == 0 && signal != atSyscall:
+			deliver = signal
 		}
 		if want == 0 {
-			err = unix.PtraceSyscall(tid, 0)
+			err = unix.PtraceSyscall(tid, deliver)
 		} else {
-			err = unix.PtraceCont(tid, 0)
+			err = unix.PtraceCont(tid, deliver)
 		}
 		if err != nil {
 			return fmt.Errorf("continue thread %d: %w", tid, err)
@@ -108,6 +125,9 @@ func (p *process) enter(above int) (place, error) {
 	var err error
 	if p.before, err = readRegisters(t.tid); err != nil {
 		return place{}, err
+	}
+	if dispatched(t.tid) {
+		return place{}, fmt.Errorf("%w: thread %d has its system calls dispatched by itself (PR_SET_SYSCALL_USER_DISPATCH)", ErrUnsupported, t.tid)
 	}
 	if p.rseq, err = t.sequence(); err != nil {
 		return place{}, err
@@ -176,7 +196,7 @@ func (p *process) call(number uintptr, args ...uint64) (uint64, error) {
 		if err := unix.PtraceSyscall(tid, 0); err != nil {
 			return 0, fmt.Errorf("continue thread %d: %w", tid, err)
 		}
-		if err := p.settle(tid, 0); err != nil {
+		if err := settle(tid, 0); err != nil {
 			return 0, err
 		}
 	}
@@ -185,7 +205,10 @@ func (p *process) call(number uintptr, args ...uint64) (uint64, error) {
 		return 0, err
 	}
 	result := after.result()
-	return uint64(result), Errno(result)
+	if err := Errno(result); err != nil {
+		return 0, err
+	}
+	return uint64(result), nil
 }
 
 // calls has the program make calls. Its last one is a byte for us, after which it turns in a circle
@@ -213,10 +236,13 @@ func (p *process) calls(list []Call) (results []int64, err error) {
 		return nil, fmt.Errorf("continue thread %d: %w", tid, err)
 	}
 	waitErr := p.awaitDone()
+	if errors.Is(waitErr, errEnded) || errors.Is(waitErr, errFault) { // it does not run any more
+		return nil, waitErr
+	}
 	if err := interrupt(tid); err != nil {
 		return nil, errors.Join(waitErr, err)
 	}
-	if err := errors.Join(waitErr, p.settle(tid, unix.PTRACE_EVENT_STOP)); err != nil {
+	if err := errors.Join(waitErr, settle(tid, unix.PTRACE_EVENT_STOP)); err != nil {
 		return nil, err
 	}
 	if err := readMemory(p.pid, p.memory, table); err != nil {
@@ -227,6 +253,9 @@ func (p *process) calls(list []Call) (results []int64, err error) {
 	}
 	return results, nil
 }
+
+// errFault is a signal that our own program has caused, which stands still there.
+var errFault = errors.New("its calls are interrupted")
 
 // awaitDone waits for the byte.
 func (p *process) awaitDone() error {
@@ -241,15 +270,20 @@ func (p *process) awaitDone() error {
 			_, err := unix.Read(p.done, make([]byte, 1))
 			return os.NewSyscallError("read", err)
 		default: // a signal that can't be blocked, or the end
-			signal, _, ok, err := takeStop(tid)
-			if err != nil {
+			signal, event, ok, err := takeStop(tid)
+			switch {
+			case err != nil:
 				return err
-			}
-			if !ok {
+			case !ok && ended(tid):
+				return fmt.Errorf("thread %d %w", tid, errEnded)
+			case !ok:
 				continue
+			case event != 0: // of SIGSTOP or SIGCONT, as in settle
+				signal = 0
+			case signal != int(unix.SIGSTOP):
+				return fmt.Errorf("%w by %s", errFault, unix.SignalName(unix.Signal(signal)))
 			}
-			p.again = append(p.again, unix.Signal(signal))
-			if err := unix.PtraceCont(tid, 0); err != nil {
+			if err := unix.PtraceCont(tid, signal); err != nil {
 				return fmt.Errorf("continue thread %d: %w", tid, err)
 			}
 		}
@@ -257,11 +291,20 @@ func (p *process) awaitDone() error {
 	return errors.New("its calls do not return")
 }
 
-// leave takes all that is ours out of the process, and gives it its registers back.
+// leave takes all that is ours out of the process, and gives it its registers back. In one that has
+// ended there is nothing to do.
 func (p *process) leave() error {
 	if !p.entered {
 		return nil
 	}
+	err := p.restore()
+	if ended(p.threads[0].tid) {
+		return nil
+	}
+	return err
+}
+
+func (p *process) restore() error {
 	t := p.threads[0]
 	var errs []error
 	try := func(number uintptr, args ...uint64) {
@@ -285,7 +328,7 @@ func (p *process) leave() error {
 	if err := unix.PtraceCont(t.tid, 0); err != nil {
 		errs = append(errs, fmt.Errorf("continue thread %d: %w", t.tid, err))
 	}
-	return errors.Join(append(errs, p.settle(t.tid, unix.PTRACE_EVENT_STOP),
+	return errors.Join(append(errs, settle(t.tid, unix.PTRACE_EVENT_STOP),
 		t.setSequence(p.rseq), p.before.write(t.tid), sigmask(ptraceSetSigmask, t.tid, &t.mask))...)
 }
 
@@ -298,11 +341,6 @@ func (p *process) detach() error {
 	for _, t := range p.threads {
 		if err := unix.PtraceDetach(t.tid); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("let go of thread %d: %w", t.tid, err))
-		}
-	}
-	for _, s := range p.again {
-		if err := unix.Kill(p.pid, s); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, os.NewSyscallError("kill", err))
 		}
 	}
 	return errors.Join(errs...)

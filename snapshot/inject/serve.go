@@ -5,12 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/freezer"
 )
 
 // Serve is the whole of the tracer's process: it does what is asked at in, and answers at out, until
-// there is no more. Then nothing is stopped any more. Its goroutine must be locked to its thread, since
+// there is no more, or processes can't be stopped. Then nothing is stopped any more. Its goroutine must be locked to its thread, since
 // ptrace(2) is between threads.
 func Serve(in io.Reader, out io.Writer) error {
+	// A daemon that ends closes out, and who ends the daemon may send signals to us, too. We end when
+	// in does, and not in the middle of a call.
+	signal.Ignore(unix.SIGPIPE, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 	dec, enc := gob.NewDecoder(in), gob.NewEncoder(out)
 	var s session
 	for {
@@ -21,6 +29,9 @@ func Serve(in io.Reader, out io.Writer) error {
 		}
 		if err := enc.Encode(s.do(r)); err != nil {
 			return errors.Join(fmt.Errorf("answer: %w", err), s.release())
+		}
+		if r.Stop != nil && s.processes == nil {
+			return nil // and the kernel lets go of threads that did not stop
 		}
 	}
 }
@@ -75,6 +86,9 @@ func (s *session) stop(o stop) (_ map[int]place, err error) {
 			return nil, fmt.Errorf("process %d: %w", p.pid, err)
 		}
 	}
+	if err := s.complete(); err != nil {
+		return nil, err
+	}
 	if err := s.freeze(false); err != nil {
 		return nil, err
 	}
@@ -85,6 +99,23 @@ func (s *session) stop(o stop) (_ map[int]place, err error) {
 		}
 	}
 	return places, nil
+}
+
+// complete checks that all processes of the cgroup are stopped.
+func (s *session) complete() error {
+	if s.cgroup == "" {
+		return nil
+	}
+	pids, err := freezer.Cgroup(s.cgroup).PIDs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if s.processes[pid] == nil {
+			return fmt.Errorf("process %d is in the cgroup, too, and would run", pid)
+		}
+	}
+	return nil
 }
 
 // release puts everything back and lets go.

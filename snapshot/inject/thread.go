@@ -19,6 +19,8 @@ const (
 	ptraceGetSigmask = 0x420a
 	ptraceSetSigmask = 0x420b
 	ptraceGetRseq    = 0x420f // Linux 5.13
+
+	ptraceGetDispatch = 0x4211 // Linux 6.4
 )
 
 // thread is a traced one.
@@ -61,16 +63,43 @@ func state(pid, tid int) string {
 	return letter
 }
 
+// ended tells whether a thread has ended.
+func ended(tid int) bool {
+	s := state(tid, tid)
+	return s == "Z" || s == "X" || s == ""
+}
+
+var errEnded = errors.New("has ended")
+
+// atSyscall is the signal of a stop at a system call (PTRACE_O_TRACESYSGOOD).
+const atSyscall = int(unix.SIGTRAP) | 0x80
+
 // seize begins to trace a thread and asks it to stop.
 func seize(tid int) error {
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(tid), 0, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_SUSPEND_SECCOMP, 0, 0)
-	if errno == unix.EINVAL { // CONFIG_SECCOMP or CONFIG_CHECKPOINT_RESTORE is off, or we are filtered
+	// EINVAL: CONFIG_SECCOMP or CONFIG_CHECKPOINT_RESTORE is off. EPERM: we have a filter ourselves
+	// (kernel/ptrace.c, check_ptrace_options). A thread without filters can be traced all the same.
+	if (errno == unix.EINVAL || errno == unix.EPERM) && !filtered(tid) {
 		_, _, errno = unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(tid), 0, unix.PTRACE_O_TRACESYSGOOD, 0, 0)
 	}
 	if errno != 0 {
 		return fmt.Errorf("%w: trace thread %d: %w", ErrUnsupported, tid, errno)
 	}
 	return interrupt(tid)
+}
+
+// filtered tells whether a thread may have a seccomp filter.
+func filtered(tid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	return err != nil || strings.Contains(string(b), "\nSeccomp:") && !strings.Contains(string(b), "\nSeccomp:\t0\n")
+}
+
+// dispatched tells whether a stopped thread has its system calls come back to itself as signals
+// (PR_SET_SYSCALL_USER_DISPATCH).
+func dispatched(tid int) bool {
+	var c struct{ mode, selector, offset, length uint64 } // struct ptrace_sud_config
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, ptraceGetDispatch, uintptr(tid), unsafe.Sizeof(c), uintptr(unsafe.Pointer(&c)), 0, 0)
+	return errno == 0 && c.mode != 0 // before Linux 6.4 it can't be seen
 }
 
 func interrupt(tid int) error {
@@ -85,15 +114,57 @@ func interrupt(tid int) error {
 func stopped(tid int) (signal, event int, err error) {
 	tick := time.NewTicker(20 * time.Microsecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
+	deadline := time.Now().Add(patience)
+	for n := 1; ; n++ {
 		signal, event, ok, err := takeStop(tid)
 		if ok || err != nil {
 			return signal, event, err
+		}
+		<-tick.C
+		if n%64 != 0 {
+			continue
+		}
+		// The first thread's end is no news to us before the ends of all others are
+		// (kernel/exit.c, delay_group_leader).
+		if ended(tid) {
+			return 0, 0, fmt.Errorf("thread %d %w", tid, errEnded)
+		}
+		if inVfork(tid) {
+			return 0, 0, fmt.Errorf("%w: thread %d waits for a child that it has made with vfork(2)", ErrUnsupported, tid)
 		}
 		if time.Now().After(deadline) {
 			return 0, 0, fmt.Errorf("%w: thread %d does not stop (its state is %s)", ErrUnsupported, tid, state(tid, tid))
 		}
 	}
+}
+
+// inVfork tells whether a thread waits for its child to run a program or end. It can't be interrupted
+// meanwhile (kernel/fork.c, wait_for_vfork_done).
+func inVfork(tid int) bool {
+	if state(tid, tid) != "D" {
+		return false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
+	if err != nil {
+		return false
+	}
+	var number int
+	var flags uint64
+	if n, _ := fmt.Sscanf(string(b), "%d 0x%x", &number, &flags); n != 2 {
+		return false
+	}
+	switch number {
+	case unix.SYS_CLONE3: // the first argument is the address of a struct clone_args, in which flags are first
+		b := make([]byte, 8)
+		if readMemory(tid, flags, b) != nil {
+			return false
+		}
+		flags = nativeUint64(b)
+	case unix.SYS_CLONE:
+	default:
+		return number == unix.SYS_VFORK
+	}
+	return flags&unix.CLONE_VFORK != 0
 }
 
 // takeStop is stopped for a thread that may go on: then ok is false.
@@ -103,12 +174,14 @@ func takeStop(tid int) (signal, event int, ok bool, err error) {
 	switch {
 	case errors.Is(err, unix.EINTR):
 		return 0, 0, false, nil
+	case errors.Is(err, unix.ECHILD) && ended(tid):
+		return 0, 0, false, fmt.Errorf("thread %d %w", tid, errEnded)
 	case err != nil:
 		return 0, 0, false, os.NewSyscallError("wait4", err)
 	case found != tid:
 		return 0, 0, false, nil
 	case !status.Stopped():
-		return 0, 0, false, fmt.Errorf("thread %d has ended", tid)
+		return 0, 0, false, fmt.Errorf("thread %d %w", tid, errEnded)
 	}
 	return int(status.StopSignal()), int(status >> 16), true, nil
 }
