@@ -42,7 +42,8 @@
 // The app's last snapshot is one more relative, and the first: each process is compared with what that
 // has of the process of the same number ([OpenEarlier]). If that is another process the two have
 // nothing in common, and all that is lost is the time to find out. A snapshot builds on 8 files at
-// most, those with the most pages; what else it has in common with the last one is stored again.
+// most, those with the most pages, and on none of which the last one uses less than half, for files
+// are kept whole; what else it has in common with the last one is stored again.
 //
 // Pages are compared by content. Page frame numbers would have to be read while the app is
 // frozen, and they tell nothing of what was swapped out. To read the pages twice costs less than

@@ -33,7 +33,7 @@ type Earlier struct {
 // numbers, and what they have by its content. files are those of its memory files that are kept: the
 // pages images, by their names, and its bases, by the names that it has for them. They are the
 // caller's, who closes them after [Share]. Of many files, those at most are used that have the most
-// pages. Nothing in the dump is changed, and nothing is read later but the files.
+// pages, and none of which the earlier dump itself uses less than half. Nothing in the dump is changed, and nothing is read later but the files.
 //
 // Its errors are those of [Map].
 func OpenEarlier(ctx context.Context, images string, files map[string]Kept, most int) (*Earlier, error) {
@@ -112,14 +112,17 @@ func (e *Earlier) process(edit *edit, d *image.Dump, entry *pstree.PstreeEntry, 
 	return nil
 }
 
-// limit keeps the files that have the most pages.
+// limit keeps the files that have the most pages, but for those of which the earlier dump itself uses
+// less than half: a dump keeps whole files, and would take many times its room at last.
 func (e *Earlier) limit(most int) {
-	pages := make(map[string]uint64)
+	pages, sizes := make(map[string]uint64), make(map[string]uint64)
 	for _, list := range e.lenders {
 		for _, l := range list {
 			pages[l.key] += countPages(l.runs)
+			sizes[l.key] = uint64(l.size) / image.PageSize
 		}
 	}
+	maps.DeleteFunc(pages, func(key string, used uint64) bool { return 2*used < sizes[key] })
 	keys := slices.SortedFunc(maps.Keys(pages), func(a, b string) int {
 		return cmp.Or(cmp.Compare(pages[b], pages[a]), cmp.Compare(a, b))
 	})

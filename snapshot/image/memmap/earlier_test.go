@@ -120,6 +120,42 @@ func TestShareEarlier(t *testing.T) {
 	}
 }
 
+// A file of which the earlier dump itself uses little is not kept for that by one more dump.
+func TestShareEarlierOfLittleUse(t *testing.T) {
+	const big = 1000
+	for name, test := range map[string]struct {
+		changed uint64 // pages of the second dump
+		stored  uint64 // of the third one, which is like the second
+		files   int    // that the third one uses
+	}{
+		"more than half": {400, 1, 2},
+		"less than half": {600, 400, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := make(pageContent)
+			for page := range uint64(big) {
+				content[at(page)] = string(fakePage(at(page), 10, 1))
+			}
+			process := fakeProcess{pid: 10, vmas: []*vma.VmaEntry{anon(0, big)}, extents: []image.Extent{stored(0, big)}, content: content}
+			s, _ := save(t, nil, 1, 8, process)
+			for page := range test.changed {
+				content[at(page)] = string(fakePage(at(page), 10, 2))
+			}
+			s, stored := save(t, s, 2, 8, process)
+			qt.Check(t, qt.Equals(stored, test.changed))
+			s, stored = save(t, s, 3, 8, process)
+			qt.Check(t, qt.Equals(stored, test.stored))
+			files := 0
+			for name := range s.files {
+				if strings.HasPrefix(name, "/") {
+					files++
+				}
+			}
+			qt.Check(t, qt.Equals(files, test.files))
+		})
+	}
+}
+
 // Over many dumps of a family that was never restored each builds on the one before, which is what
 // it is after sharing: on files of many dumps, but not of more than it may.
 func TestShareEarlierOverGenerations(t *testing.T) {
