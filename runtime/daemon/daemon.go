@@ -56,7 +56,8 @@ type Options struct {
 	Metrics  *metrics.Address // where metrics are served; nil: nowhere
 	// ProbeInterval is how often the ways to other hosts are probed; 0: each second.
 	ProbeInterval time.Duration
-	// WholeMemory stores of each app that is saved all of its memory, also what its last snapshot has.
+	// WholeMemory stores again, of each app that is saved, what its last snapshot has of its memory. What
+	// an app maps from memory files, since it was restored, is not stored again all the same.
 	WholeMemory bool
 }
 

@@ -130,7 +130,7 @@ snapctld takes everything up again.`,
 	f.StringVar(&metricsAt, "metrics", "", "serve Prometheus metrics at `unix:PATH`, a socket of root's, or at ADDRESS:PORT, which has no authentication: whoever reaches it reads them (default: nowhere)")
 	f.DurationVar(&opt.ProbeInterval, "probe-interval", probe.DefaultInterval, "how often each way to another host that there is a channel to is probed: a way that fails is left within three of these")
 	f.StringVar(&opt.BootFile, "boot-file", vem.DefaultBootFile, "`FILE` with an id that is another one whenever all apps of this host have ended at once, as in a reboot; in a container, one that is new for each start of the container")
-	f.BoolVar(&opt.WholeMemory, "whole-memory", false, "store the whole memory of each app that is saved, also what the app's last snapshot has; snapshots take more room")
+	f.BoolVar(&opt.WholeMemory, "whole-memory", false, "when an app is saved, do not compare its memory with the app's last snapshot, but store again what that has: less is read, and snapshots take more room")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	cmd.AddCommand(holderCommand(stderr), wireguardCommand(stderr))

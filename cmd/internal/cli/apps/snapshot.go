@@ -24,6 +24,9 @@ func NewSnapshot(s *session.Session) *cobra.Command {
 hibernated. Of an app that has ended the files are saved, and what is made of them
 runs the program anew. Any number of apps can be made of a snapshot with restore.
 
+What the app's last snapshot has of its memory is not stored again. That one can
+be removed all the same: what another snapshot needs of it stays.
+
 With --stop nothing is done if no app could be made of the snapshot, for something that
 it needs of the host is gone: the app goes on. Without it that is a note.`,
 		Example: `  snapctl snapshot cache

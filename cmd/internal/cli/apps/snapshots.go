@@ -16,11 +16,14 @@ func NewSnapshots(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots",
 		Short: "List or remove snapshots",
-		Long: `List the snapshots. SIZE is what a snapshot takes by itself, and so what removing it
-frees; of that MEMORY is the processes', and FILES what the app had written. The rest is
-mostly files of the host that are kept for it. SHARED is what it has in common with
-earlier snapshots and apps, and needs. WOULD NOT START, if it is there, is a file
-without which no app could be made of it now; inspect says why, and what to do.`,
+		Long: `List the snapshots. SIZE is what was stored for a snapshot; of that MEMORY is the
+processes', and FILES what the app had written. The rest is mostly files of the host that
+are kept for it. SHARED is what had been stored before, for other snapshots and apps, and
+the snapshot needs, too. WOULD NOT START, if it is there, is a file without which no app
+could be made of it now; inspect says why, and what to do.
+
+Each snapshot can be removed by itself. That frees its SIZE, but for what is needed by
+others that share it: this is freed with the last of them.`,
 		Example: `  snapctl snapshots
   snapctl snapshots rm cache-1`,
 		ValidArgsFunction: cobra.NoFileCompletions,
