@@ -151,7 +151,25 @@ func (c *Cluster) Find(ctx context.Context, name string, peerURLs []string) (*Pe
 
 // Remove takes a member out of the cluster, for instance that of a dead host. Removing one that is
 // not there is no error. It returns an error wrapping [ErrQuorum] if too few of the others answer.
+//
+// etcd removes none either until the others have been connected for 5 seconds; Remove waits some
+// seconds for that.
 func (c *Cluster) Remove(ctx context.Context, id uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTime)
+	defer cancel()
+	for {
+		err := c.remove(ctx, id)
+		if !errors.Is(err, rpctypes.ErrUnhealthy) || !pause.For(ctx, 200*time.Millisecond, nil) {
+			return err
+		}
+	}
+}
+
+// removeTime is longer than etcd wants members to have been connected (HealthInterval in etcd's
+// server/etcdserver/server.go), on a busy machine, too.
+const removeTime = 20 * time.Second
+
+func (c *Cluster) remove(ctx context.Context, id uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	peers, err := c.Members(ctx)
