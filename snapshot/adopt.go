@@ -60,7 +60,7 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 	case !mappable:
 		use.Pages = nil
 	case !o.Whole:
-		last := o.openLast(ctx, maxBases-len(use.Bases))
+		last := o.openLast(ctx, images, maxBases-len(use.Bases))
 		defer last.close()
 		if shared, use, err = share(ctx, images, sizes, use, last); err != nil {
 			return nil, err

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image/memmap"
 	"github.com/snapctl/snapctl/snapshot/memory"
@@ -19,20 +22,48 @@ type lastMemory struct {
 	files   map[string]memory.File // by the name that a dump has for it if it uses it
 }
 
-// openLast opens the memory of the last snapshot, of whose files a dump may use so many. If it can't
-// be used that is told, and the memory is stored whole. The caller closes it.
-func (o *MemoryOptions) openLast(ctx context.Context, most int) *lastMemory {
+// openLast opens the memory of the last snapshot, of whose files the dump in images may use so many. If
+// it can't be used that is told, and the memory is stored whole. The caller closes it.
+func (o *MemoryOptions) openLast(ctx context.Context, images string, most int) *lastMemory {
 	l := &lastMemory{store: o.Store, files: make(map[string]memory.File)}
 	if o.Last == "" || most <= 0 {
 		return l
 	}
-	if err := l.read(ctx, o.Last, most); err != nil {
+	err := room(images)
+	if err == nil {
+		err = l.read(ctx, o.Last, most)
+	}
+	if err != nil {
 		l.earlier = nil
 		if o.Remark != nil {
 			o.Remark(fmt.Sprintf("memory is stored whole, since the app's last snapshot, %s, could not be compared: %v", filepath.Base(string(o.Last)), err))
 		}
 	}
 	return l
+}
+
+// room tells whether what a dump does not share with others may be written beside all that it has.
+func room(images string) error {
+	paths, err := filepath.Glob(filepath.Join(images, "pages-*.img"))
+	if err != nil {
+		return err
+	}
+	needed := uint64(0)
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		needed += uint64(info.Size())
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(images, &st); err != nil {
+		return fmt.Errorf("look for room: %w", err)
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < needed {
+		return fmt.Errorf("that may take %d MiB of room for a moment, and %d MiB are there", needed>>20, free>>20)
+	}
+	return nil
 }
 
 func (l *lastMemory) read(ctx context.Context, last Dir, most int) error {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/testenv"
 )
 
 // What an app's last snapshot has is not stored again, and is there after that was removed.
@@ -84,4 +85,27 @@ func TestLastSnapshotOfNoUse(t *testing.T) {
 			qt.Check(t, qt.IsNil(unix.Access(s.Path(second.Memory[0].ID), unix.R_OK)))
 		})
 	}
+}
+
+// On a disk that is nearly full nothing is written beside the dump: it is stored as it is.
+func TestLastSnapshotOnFullDisk(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	parent := t.TempDir()
+	qt.Assert(t, qt.IsNil(unix.Mount("tmpfs", parent, "tmpfs", 0, "size=128m")))
+	defer func() { qt.Check(t, qt.IsNil(unix.Unmount(parent, 0))) }()
+	dir, m, s := committed(t, parent)
+	p := dumped(t, filepath.Join(parent, "snapshots", "s2"))
+	var st unix.Statfs_t
+	qt.Assert(t, qt.IsNil(unix.Statfs(parent, &st)))
+	left := uint64(1 << 20)
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(parent, "full"), make([]byte, st.Bavail*uint64(st.Bsize)-left), 0o600)))
+	second := manifest()
+	var said []string
+	unpin, err := p.adoptMemory(t.Context(), &MemoryOptions{Store: s, Last: dir, Remark: func(text string) { said = append(said, text) }}, second)
+	qt.Assert(t, qt.IsNil(err))
+	unpin()
+	qt.Assert(t, qt.HasLen(said, 1))
+	qt.Check(t, qt.Matches(said[0], "memory is stored whole, since .*: that may take [0-9]+ MiB of room for a moment, and [01] MiB are there"))
+	qt.Check(t, qt.ContentEquals(second.MemoryFiles(), m.MemoryFiles()))
+	qt.Check(t, qt.Not(qt.Equals(second.Memory[0].Image, "")))
 }
