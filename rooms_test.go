@@ -64,12 +64,13 @@ var rooms = []room{
 	{"runtime/calloff", nil},
 	{"runtime/task", nil},
 	{"runtime/checkpoint", []string{
-		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/process", "runtime/sandbox",
-		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
+		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/checkpoint/veil", "runtime/process", "runtime/sandbox",
+		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/proc", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/checkpoint/netstate", []string{
 		"restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
+	{"runtime/checkpoint/veil", []string{"snapshot/image", "snapshot/image/absent", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag"}},
 	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
 	{"runtime/app", []string{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/wake",

@@ -96,7 +96,7 @@ type Hooks struct {
 	Saved func(ctx context.Context, to Dir) error
 	// Adopted is called when the store has the memory and nothing but pins keeps
 	// it there; may be nil.
-	Adopted func(ctx context.Context) error
+	Adopted func(ctx context.Context, to Dir) error
 	// Committed is called when the snapshot is complete and the processes
 	// are still there: the last moment at which an error saves them.
 	Committed func(ctx context.Context) error
@@ -135,7 +135,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		}
 		defer unpin()
 		if o.Adopted != nil {
-			if err := o.Adopted(ctx); err != nil {
+			if err := o.Adopted(ctx, partial.Dir()); err != nil {
 				return err
 			}
 		}

@@ -34,7 +34,10 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		if err := preflight.LookAgain(ctx, pids, s.preflightOptions()); err != nil {
 			return nil, err
 		}
-		var err error
+		ctx, err := c.hideConnections(ctx, pids)
+		if err != nil {
+			return nil, err
+		}
 		state := s.NetState()
 		state.Repairing = func(ctx context.Context) error { return o.At(ctx, "repairing") }
 		if inside, err = state.Save(ctx, c.ns, o.Settings, pids); err != nil {
@@ -60,6 +63,9 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		if err := errors.Join(o.At(ctx, "dumped"), c.keepFiles(ctx, t, s, to.Images(), o.Seen)); err != nil || !o.End {
 			return err
 		}
+		if err := c.complete(to); err != nil {
+			return err
+		}
 		saved.HostFiles, saved.Bound = c.host.kept, c.host.bound
 		return t.rehearseSaved(ctx, s, to, saved)
 	}
@@ -72,7 +78,14 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		}
 		return o.At(ctx, "written")
 	}
-	c.Adopted = func(ctx context.Context) error { return o.At(ctx, "adopted") }
+	c.Adopted = func(ctx context.Context, to snapshot.Dir) error {
+		if !o.End { // else it has been done
+			if err := c.complete(to); err != nil { // now that the app goes on
+				return err
+			}
+		}
+		return o.At(ctx, "adopted")
+	}
 	c.Committed = func(ctx context.Context) error { return o.At(ctx, "saved") }
 	return c.take(ctx)
 }

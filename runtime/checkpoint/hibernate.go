@@ -39,6 +39,10 @@ func (t *Tools) Hibernate(ctx context.Context, s *Subject, o Saving) (*Taken, er
 		if err := preflight.LookAgain(ctx, pids, s.preflightOptions()); err != nil {
 			return nil, err
 		}
+		ctx, err := h.hideHeld(ctx, pids, held.set)
+		if err != nil {
+			return nil, err
+		}
 		list, err := s.terminals(ctx, pids)
 		if err != nil {
 			return nil, err
@@ -56,11 +60,11 @@ func (t *Tools) Hibernate(ctx context.Context, s *Subject, o Saving) (*Taken, er
 		return errors.Join(s.saveDev(ctx, to), state.Write(to))
 	}
 	h.Saved = func(ctx context.Context, to snapshot.Dir) error {
-		return errors.Join(o.At(ctx, "dumped"), h.keepFiles(ctx, t, s, to.Images(), o.Seen))
+		return errors.Join(o.At(ctx, "dumped"), h.complete(to), h.keepFiles(ctx, t, s, to.Images(), o.Seen))
 	}
 	h.Alarm = o.Alarm
 	h.Describe = func(m *snapshot.Manifest) { m.HostFiles, m.Bound = h.host.kept, h.host.bound }
-	h.Adopted = func(ctx context.Context) error { return o.At(ctx, "adopted") }
+	h.Adopted = func(ctx context.Context, _ snapshot.Dir) error { return o.At(ctx, "adopted") }
 	h.Committed = func(ctx context.Context) error { return o.At(ctx, "saved") }
 	return h.take(ctx)
 }

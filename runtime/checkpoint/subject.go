@@ -43,6 +43,9 @@ type Tools struct {
 	Log       *slog.Logger
 	// Last finds an app's last snapshot, whose memory is not stored again; nil, or "": there is none.
 	Last func(app string) snapshot.Dir
+	// HideFrom is from how many TCP connections on those of an app are hidden from CRIU, see
+	// package veil; 0: never.
+	HideFrom int
 }
 
 // Subject is an app that is saved or revived, as it is when the operation begins. Nobody else

@@ -3,9 +3,10 @@ package checkpoint
 import (
 	"context"
 	"maps"
-	"os/exec"
+	"os"
 	"slices"
 
+	"github.com/snapctl/snapctl/runtime/checkpoint/veil"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
 	"github.com/snapctl/snapctl/snapshot/paths"
@@ -57,10 +58,17 @@ type taking struct {
 	guard *guard
 	hold  collect.Options
 	host  *hostFiles
+
+	criu    int        // CRIU's process, if it is apart from the mounts of the host; 0 if not
+	veil    *veil.Veil // the connections that were hidden from it; nil without
+	veilDir string     // empty without
 }
 
 // close lets go of what is only needed while the app is saved.
 func (o *taking) close() {
+	if o.veilDir != "" {
+		_ = os.RemoveAll(o.veilDir) // or the next daemon does: it is partial
+	}
 	o.host.unpin()
 	_ = o.guard.Close() // a lock
 	_ = o.ns.Close()    // a handle
@@ -129,7 +137,7 @@ func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.
 		return nil, err
 	}
 	o.Manifest.External = external
-	return &taking{
+	c := &taking{
 		t: t, s: s, o: o, ns: ns, guard: g, host: host, hold: opt,
 		TakeOptions: snapshot.TakeOptions{
 			Target: o.Target, PID: s.PID, Cgroup: s.cgroup(), Root: s.Box.Root(), Work: s.work(),
@@ -138,15 +146,12 @@ func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.
 				Store: t.Memory, Bases: bases, Whole: o.Whole, Last: t.last(o.Manifest.App),
 				Remark: func(text string) { s.Note(text, "") },
 			},
-			Hooks: snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
-			// Were it an external namespace to CRIU, it would all the same look
-			// for its connection tracking entries, twice through a table that
-			// all namespaces of the host share, while the app stands still
-			// (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
-			Start:    func(cmd *exec.Cmd) error { return s.Box.StartBeside(ns, cmd) },
+			Hooks:    snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
 			Manifest: o.Manifest,
 		},
-	}, nil
+	}
+	c.Start = c.start
+	return c, nil
 }
 
 func (t *Tools) last(app string) snapshot.Dir {

@@ -59,6 +59,8 @@ type Options struct {
 	// WholeMemory stores again, of each app that is saved, what its last snapshot has of its memory. What
 	// an app maps from memory files, since it was restored, is not stored again all the same.
 	WholeMemory bool
+	// HideFrom is as in checkpoint.Tools.
+	HideFrom int
 }
 
 // DefaultRunDir is where a daemon keeps what does not outlive the host's boot.
@@ -193,7 +195,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Dir:    filepath.Join(opt.StateDir, "snapshots"),
 		Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Freed: r.Storage.SweepSoon,
 	})
-	tools := &checkpoint.Tools{CRIU: d.criu, Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: d.log}
+	tools := &checkpoint.Tools{CRIU: d.criu, Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: d.log, HideFrom: opt.HideFrom}
 	if !opt.WholeMemory {
 		tools.Last = r.Store.Last
 	}

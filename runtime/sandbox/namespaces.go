@@ -98,9 +98,16 @@ func SystemV(pid int) (map[string][]string, error) {
 }
 
 // StartBeside starts a command in the app's network namespace, and in its ipc
-// namespace if that is kept.
-func (s *Sandbox) StartBeside(net *netns.NS, cmd *exec.Cmd) error {
+// namespace if that is kept. apart, which may be nil, is called before, on the thread that
+// starts the command, and may move it into more namespaces: the thread ends then.
+func (s *Sandbox) StartBeside(net *netns.NS, cmd *exec.Cmd, apart func() error) error {
 	return net.Do(func() error {
+		if apart != nil {
+			runtime.LockOSThread() //nolint:forbidigo // once more than Do unlocks it
+			if err := apart(); err != nil {
+				return err
+			}
+		}
 		if err := s.enterIPC(); err != nil {
 			return err
 		}

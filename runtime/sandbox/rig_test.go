@@ -177,7 +177,7 @@ func (r *rig) save() snapshot.Dir {
 	taken, err := snapshot.Take(r.t.Context(), r.client(), snapshot.TakeOptions{
 		Target: filepath.Join(r.box.StateDir, "hibernation"), PID: r.proc.PID, Cgroup: r.group(), Root: r.box.Root(), Work: r.work,
 		External: names, After: snapshot.End, MemoryOptions: snapshot.MemoryOptions{Store: r.store, Whole: true},
-		Start: func(cmd *exec.Cmd) error { return r.box.StartBeside(r.ns, cmd) },
+		Start: func(cmd *exec.Cmd) error { return r.box.StartBeside(r.ns, cmd, nil) },
 		Hooks: snapshot.Hooks{
 			Frozen: func(ctx context.Context, pids []int) ([]snapshot.External, error) {
 				var console *os.File

@@ -20,19 +20,9 @@ type DescriptorRef struct {
 // FindDescriptor finds the file that a process has open; id is 0 if there is no
 // such process or descriptor.
 func FindDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, err error) {
-	ids, err := ReadRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", at.PID)), TypeIDs)
-	if err != nil || len(ids) == 0 {
+	table, err := FileTable(images, at.PID)
+	if err != nil || table == 0 {
 		return 0, 0, err
-	}
-	var table uint64
-	s := wire.Scan(ids[0].Message)
-	for s.Next() {
-		if s.Is(2, wire.Varint) { // task_kobj_ids_entry.files_id
-			table = s.Uint
-		}
-	}
-	if s.Err != nil {
-		return 0, 0, s.Err
 	}
 	fds, err := ReadRecords(filepath.Join(images, fmt.Sprintf("fdinfo-%d.img", table)), TypeFdinfo)
 	if err != nil {
@@ -54,6 +44,17 @@ func FindDescriptor(images string, at DescriptorRef) (id uint32, kind uint64, er
 		}
 	}
 	return 0, 0, nil
+}
+
+// FileTable is the number of a process's table of descriptors, as in fdinfo-NUMBER.img; 0 if
+// there is no such process.
+func FileTable(images string, pid int) (uint64, error) {
+	ids, err := ReadRecords(filepath.Join(images, fmt.Sprintf("ids-%d.img", pid)), TypeIDs)
+	if err != nil || len(ids) == 0 {
+		return 0, err
+	}
+	values, err := wire.Varints(ids[0].Message)
+	return values[2], err // task_kobj_ids_entry.files_id
 }
 
 // ParseFdinfo reads of a descriptor which file it leads to, and of what kind that is.

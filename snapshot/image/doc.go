@@ -19,6 +19,7 @@
 //
 //	inspect   what a dump says about the processes in it, for showing
 //	verify    whether a dump is whole and agrees with itself
+//	absent    connections that CRIU did not see
 //	openfile  open and mapped files: what of them is saved, and which CRIU inherits
 //	pty       pseudo-terminals
 //	timing    clocks, timers, and calls that wait

@@ -24,7 +24,7 @@ func TestEventsSurvive(t *testing.T) {
 		semaphore.noCopy = err.Error()
 	}
 	survive(t, map[string]trial{
-		"epoll": {}, "eventfd": {}, "eventfd-semaphore": semaphore, "timerfd": {}, "timerfd-absolute": {}, "signalfd": {}, "inotify": {}, "inotify-shm": {},
+		"epoll": {}, "connections": {}, "eventfd": {}, "eventfd-semaphore": semaphore, "timerfd": {}, "timerfd-absolute": {}, "signalfd": {}, "inotify": {}, "inotify-shm": {},
 	})
 }
 

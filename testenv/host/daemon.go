@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -70,7 +71,7 @@ func (h *Host) StartDaemon(ctx context.Context, opt Daemon) error {
 	if h.daemon != nil && !ended(h.daemon) {
 		return errors.New("start daemon: one is running")
 	}
-	args := append([]string{"--state-dir", h.StateDir(), "--run-dir", RunDir, "--criu", h.criu}, opt.Args...)
+	args := append([]string{"--state-dir", h.StateDir(), "--run-dir", RunDir, "--criu", h.criu}, slices.Concat(h.args, opt.Args)...)
 	d := &daemon{cmd: h.Command(context.WithoutCancel(ctx), path, args...), done: make(chan struct{})}
 	d.cmd.Env = append(d.cmd.Env, opt.Env...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log

@@ -52,14 +52,16 @@ const closeTime = 60 * time.Second
 
 // Config describes a scratch host. The zero value will do.
 type Config struct {
-	Name string // host name; "host" if empty
-	CRIU string // the daemon's CRIU; testenv.CRIUPath() if empty
+	Name string   // host name; "host" if empty
+	CRIU string   // the daemon's CRIU; testenv.CRIUPath() if empty
+	Args []string // of every daemon, besides Daemon.Args
 }
 
 // Host is a scratch host. Its methods are safe for concurrent use.
 type Host struct {
 	name   string
 	criu   string
+	args   []string
 	place  *scratch.Place
 	tree   *cgroup.Tree
 	ns     *netns.NS
@@ -104,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (_ *Host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{name: cfg.Name, criu: cfg.CRIU}
+	h := &Host{name: cfg.Name, criu: cfg.CRIU, args: cfg.Args}
 	if h.name == "" {
 		h.name = "host"
 	}

@@ -111,7 +111,7 @@ func (in *Inside) Open(ctx context.Context, pids []int) error {
 		return err
 	}
 	for _, pid := range pids {
-		err = errors.Join(err, proc.Duplicate(ctx, pid, func(_, copied int, at proc.Attributes) (bool, error) {
+		err = errors.Join(err, proc.Duplicate(proc.All(ctx), pid, func(_, copied int, at proc.Attributes) (bool, error) {
 			e := wanted[at.Inode]
 			if at.Mode&unix.S_IFMT != unix.S_IFSOCK || e == nil || e.File != nil {
 				return false, nil

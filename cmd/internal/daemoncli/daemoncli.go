@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/cmd/internal/version"
+	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/daemon"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -125,6 +126,7 @@ snapctld takes everything up again.`,
 	f.StringVar(&opt.RunDir, "run-dir", daemon.DefaultRunDir, "where sockets and mounts are; a tmpfs")
 	f.StringVar(&opt.CRIU, "criu", os.Getenv("SNAPCTL_CRIU"), "the CRIU program (default: the newest of PATH and the private copy of scripts/deps)")
 	f.IntVar(&opt.CRIULog, "criu-log-level", 2, "how much CRIU logs, 0 to 4; 4 slows it down")
+	f.IntVar(&opt.HideFrom, "hide-connections", checkpoint.DefaultHideFrom, "from `N` TCP connections on, those of an app are hidden from CRIU, which then saves the app faster; 0: never")
 	f.StringVar(&prefix4, "network4", "10.77.0.0/16", "IPv4 addresses of the default network")
 	f.StringVar(&prefix6, "network6", "fd77:736e:6170::/64", "IPv6 addresses of the default network")
 	f.StringVar(&metricsAt, "metrics", "", "serve Prometheus metrics at `unix:PATH`, a socket of root's, or at ADDRESS:PORT, which has no authentication: whoever reaches it reads them (default: nowhere)")

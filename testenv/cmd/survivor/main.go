@@ -73,7 +73,7 @@ func things() map[string]setup {
 		"signals": signals, "queued-signals": python(script.QueuedSignals), "timers": timers, "clock": clock,
 		"pipe": pipe, "fifo": fifo, "unix-stream": unixStream, "unix-messages": unixMessages,
 		"unix-to-host": unixToHost, "unix-accepted": unixAccepted, "unix-listener": unixListener, "unix-listener-early": unixListenerEarly, "passed-fds": passedFDs, "passed-file": passedFile,
-		"epoll": epoll, "eventfd": eventfd, "eventfd-semaphore": eventfdSemaphore, "timerfd": timerfd, "timerfd-absolute": timerfdAbsolute, "signalfd": signalfd, "inotify": inotify,
+		"epoll": epoll, "connections": python(script.Connections), "eventfd": eventfd, "eventfd-semaphore": eventfdSemaphore, "timerfd": timerfd, "timerfd-absolute": timerfdAbsolute, "signalfd": signalfd, "inotify": inotify,
 		"inotify-shm": inotifyShm, "inotify-queued": inotifyQueued, "inotify-bind": inotifyBind, "inotify-proc": inotifyProc,
 		"flock": flock, "posix-lock": posixLock, "ofd-lock": ofdLock,
 		"deleted-file": deletedFile, "files": files, "memfd": memfd, "cwd": cwd,

@@ -37,6 +37,27 @@ func Descriptors(pid int) ([]int, error) {
 	return fds, nil
 }
 
+// Among returns a context with which [Known] and [Duplicate] know only these descriptors of processes
+// that are frozen: for who has looked at all others, and wants nobody to spend time on them again.
+func Among(ctx context.Context, only map[int][]int) context.Context {
+	return context.WithValue(ctx, among{}, only)
+}
+
+// All returns a context with which there are all descriptors again.
+func All(ctx context.Context) context.Context { return Among(ctx, nil) }
+
+type among struct{}
+
+// Known is [Descriptors] of a process, or those of [Among].
+func Known(ctx context.Context, pid int) ([]int, error) {
+	if only, _ := ctx.Value(among{}).(map[int][]int); only != nil {
+		if fds, ok := only[pid]; ok {
+			return fds, nil
+		}
+	}
+	return Descriptors(pid)
+}
+
 func fdDir(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/fd" }
 
 // FDPath is the link that leads to what a descriptor of a process has open.
@@ -59,7 +80,7 @@ type Attributes struct {
 	Mount            uint64 // its mount's id; 0 before Linux 5.8
 }
 
-// Duplicate calls visit with a duplicate of each descriptor of a process, and
+// Duplicate calls visit with a duplicate of each descriptor of a process ([Known]), and
 // what it leads to; kept tells whether visit owns the duplicate now.
 func Duplicate(ctx context.Context, pid int, visit func(fd, copied int, at Attributes) (kept bool, err error)) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
@@ -67,7 +88,7 @@ func Duplicate(ctx context.Context, pid int, visit func(fd, copied int, at Attri
 		return Gone(pid, err)
 	}
 	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
-	fds, err := Descriptors(pid)
+	fds, err := Known(ctx, pid)
 	if err != nil {
 		return err
 	}

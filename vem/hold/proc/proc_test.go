@@ -181,3 +181,21 @@ func TestPoll(t *testing.T) {
 	qt.Assert(t, qt.IsNil(proc.Poll(p)))
 	qt.Assert(t, qt.Equals(p[0].Revents, unix.POLLIN))
 }
+
+// Who looks among some descriptors finds these alone, of the processes that were named.
+func TestAmong(t *testing.T) {
+	r, w := pipe(t)
+	defer unix.Close(r)
+	defer unix.Close(w)
+	seen := func(ctx context.Context) (fds []int) {
+		qt.Assert(t, qt.IsNil(proc.Duplicate(ctx, os.Getpid(), func(fd, _ int, _ proc.Attributes) (bool, error) {
+			fds = append(fds, fd)
+			return false, nil
+		})))
+		return fds
+	}
+	ctx := proc.Among(t.Context(), map[int][]int{os.Getpid(): {w}})
+	qt.Check(t, qt.DeepEquals(seen(ctx), []int{w}))
+	qt.Check(t, qt.IsTrue(len(seen(proc.All(ctx))) > 1))
+	qt.Check(t, qt.IsTrue(len(seen(proc.Among(t.Context(), map[int][]int{nobody: nil}))) > 1))
+}

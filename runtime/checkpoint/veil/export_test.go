@@ -1,0 +1,4 @@
+package veil
+
+// OnThread is onThread, for tests.
+var OnThread = onThread
