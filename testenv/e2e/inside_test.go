@@ -146,11 +146,12 @@ func TestTCPInsideFlows(t *testing.T) {
 	w := New(t)
 	peer, err := w.Install(t.Context(), "peer")
 	qt.Assert(t, qt.IsNil(err))
-	drive := fmt.Sprintf("%s --connections %d --flows 0 --time 14s --max-pause 2ms --drive", peer, flows)
+	drive := fmt.Sprintf("%s --connections %d --flows 0 --time 1h --max-pause 2ms --drive", peer, flows)
 	six := w.Run(&api.RunRequest{Name: "flows", Endpoint: survivorEndpoint, Args: []string{"sleep", "100"}}).GetEndpoint6()
 	w.remove("flows")
 	w.Run(&api.RunRequest{Name: "flows", Endpoint: survivorEndpoint, Args: []string{"sh", "-c", fmt.Sprintf(
-		`%s --listen :7000 & sleep 0.3; %s 127.0.0.1:7000 & d=$!; %s [%s]:7000 & e=$!; %s %s:7000; a=$?; wait $d && wait $e && exit $a`,
+		`%s --listen :7000 & sleep 0.3; %s 127.0.0.1:7000 & d=$!; %s [%s]:7000 & e=$!; %s %s:7000 & f=$!
+		until [ -e /run/done ]; do sleep 0.1; done; kill $d $e $f; wait $d && wait $e && wait $f`,
 		peer, drive, drive, six, drive, survivorEndpoint)}})
 	w.Until("all are connected", func() error {
 		out := w.OK("exec", "flows", "--", "cat", "/proc/net/tcp", "/proc/net/tcp6")
@@ -160,18 +161,30 @@ func TestTCPInsideFlows(t *testing.T) {
 		return nil
 	})
 	all := []string{"flows", "copy", "pooled", "again"}
+	ended := make(map[string]bool)
+	end := func(name string) {
+		if !ended[name] {
+			w.OK("exec", name, "--", "touch", "/run/done")
+			ended[name] = true
+		}
+	}
 	w.template("t", "flows", "")
+	end("flows")
 	restored, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "t", As: "copy", Endpoint: copyEndpoint}, nil)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(count(restored.GetSockets()), map[string]int{"kept": 3 * flows}))
 	for _, c := range w.clones(&api.CloneRequest{Template: "t", Count: 5}) {
 		all = append(all, c.GetName())
+		if c.GetName() != "t-1" {
+			end(c.GetName())
+		}
 	}
 	w.template("second", "t-1", "")
 	w.clone("second", "again", nil)
 	w.pool("t", 1)
 	w.clones(&api.CloneRequest{Template: "t", Names: []string{"pooled"}, Pool: api.PoolUse_POOL_USE_ONLY})
 	for _, name := range all {
+		end(name)
 		w.Until(name+" has ended", func() error {
 			if a := w.Show(name); a.GetStatus() != api.Status_STATUS_STOPPED {
 				return fmt.Errorf("it is %s", a.GetStatus())
