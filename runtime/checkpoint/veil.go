@@ -110,8 +110,14 @@ func (o *taking) hide(ctx context.Context, pids []int, set *hold.Set, others map
 		return ctx, nil
 	}
 	v, err := veil.Find(ctx, pids, set)
-	if err != nil || v.Len() < o.t.HideFrom {
+	if err != nil {
 		return ctx, err
+	}
+	if why := v.Why(); why != nil {
+		o.seesAll(why)
+	}
+	if v.Len() < o.t.HideFrom {
+		return ctx, nil
 	}
 	if o.veilDir, err = os.MkdirTemp(o.Work, ".partial-veil-"); err != nil {
 		return ctx, err

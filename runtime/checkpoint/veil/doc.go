@@ -20,8 +20,8 @@
 // watched by an epoll instance that is watched itself, or one that watches something by a number at
 // which one of those who have the instance has something else: CRIU finds out itself what it is.
 //
-// An epoll instance that is on its way through a unix socket CRIU finds there. If it watches what is
-// hidden, the dump fails, and the app goes on.
+// Of an app in whose unix sockets descriptors wait nothing is hidden: CRIU finds them there, and one may
+// be an epoll instance that watches connections.
 //
 // # Tried and left out
 //

@@ -24,14 +24,8 @@ type instance struct {
 // place is a descriptor of a process, as we number it.
 type place struct{ pid, fd int }
 
-// isEpoll tells whether a descriptor is an epoll instance.
-func isEpoll(pid, fd int) (bool, error) {
-	link, err := os.Readlink(proc.FDPath(pid, fd))
-	if err != nil {
-		return false, proc.Gone(pid, err)
-	}
-	return link == "anon_inode:[eventpoll]", nil
-}
+// epollLink is what a descriptor of an epoll instance leads to.
+const epollLink = "anon_inode:[eventpoll]"
 
 // add adds an instance to others, or the place to the one that it is.
 func add(all []*instance, at place) ([]*instance, error) {

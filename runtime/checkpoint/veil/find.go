@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -24,7 +27,11 @@ type Veil struct {
 	shown   map[int][]int // the descriptors that are not hidden, by process; of those where some are
 	sockets []absent.Socket
 	epolls  []absent.Epoll
+	why     error
 }
+
+// Why tells why nothing can be hidden of an app that has connections; nil if something is.
+func (v *Veil) Why() error { return v.why }
 
 // Len is how many connections are hidden. The zero value and nil have none.
 func (v *Veil) Len() int {
@@ -76,6 +83,8 @@ type finder struct {
 	at     map[place]uint64          // the socket at each descriptor, by inode
 	out    map[uint64]*absent.Socket // those that can be hidden
 	tables map[[2]int]bool           // whether two processes share their table
+	// passing tells of descriptors in the queue of a unix socket; nil if there are none.
+	passing error
 }
 
 // see looks at one socket.
@@ -139,6 +148,9 @@ func (f *finder) find(ctx context.Context, pids []int, set *hold.Set) (*Veil, er
 			return nil, err
 		}
 	}
+	if f.passing != nil {
+		return &Veil{why: f.passing}, nil //nolint:nilerr // the app is saved all the same
+	}
 	hidden := f.epolls(all)
 	v := &Veil{shown: make(map[int][]int)}
 	for i := range set.Sockets {
@@ -195,9 +207,14 @@ func (f *finder) others(ctx context.Context, pid int, all *[]*instance) (others 
 			continue
 		}
 		others = append(others, fd)
-		is, err := isEpoll(pid, fd)
-		if err == nil && is {
+		link, err := os.Readlink(proc.FDPath(pid, fd))
+		switch {
+		case err != nil:
+			err = proc.Gone(pid, err)
+		case link == epollLink:
 			*all, err = add(*all, at)
+		case strings.HasPrefix(link, "socket:["):
+			err = f.queue(at)
 		}
 		if err != nil {
 			return nil, err
@@ -205,6 +222,22 @@ func (f *finder) others(ctx context.Context, pid int, all *[]*instance) (others 
 	}
 	return others, nil
 }
+
+// queue notes whether descriptors are on their way through a socket.
+func (f *finder) queue(at place) error {
+	info, err := proc.FDInfo(at.pid, at.fd)
+	if err != nil {
+		return proc.Gone(at.pid, err)
+	}
+	// Linux 5.9 (net/unix/af_unix.c, unix_show_fdinfo); other sockets have none.
+	if n := info["scm_fds"]; n != "" && n != "0" {
+		f.passing = fmt.Errorf("%w: descriptor %d of process %d", errPassing, at.fd, at.pid)
+	}
+	return nil
+}
+
+// errPassing is why nothing is hidden of an app.
+var errPassing = errors.New("descriptors are on their way through a unix socket, and may be an epoll instance that watches connections")
 
 // epolls lists the instances that have to be hidden since they watch what is hidden. What an instance
 // watches that can't be, stays.

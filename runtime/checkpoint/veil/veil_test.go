@@ -170,3 +170,45 @@ func TestHideFromNobody(t *testing.T) {
 	qt.Check(t, qt.Equals(none.Len(), 0))
 	qt.Check(t, qt.IsNil(none.Complete("/nowhere")))
 }
+
+// An epoll instance that is on its way through a unix socket may watch connections, which CRIU then has
+// to see.
+func TestNothingIsHiddenOnItsWay(t *testing.T) {
+	testenv.Need(t, testenv.Root, testenv.Program("python3"))
+	w := sockets.New(t)
+	program := exec.CommandContext(context.WithoutCancel(t.Context()), "python3", "-c", `
+import array, select, socket, sys
+l = socket.create_server(("127.0.0.1", 0), backlog=50)
+near = [socket.create_connection(l.getsockname()) for _ in range(20)]
+far = [l.accept()[0] for _ in near]
+watch = select.epoll()
+watch.register(near[0], select.EPOLLIN)
+one, two = socket.socketpair()
+for line in sys.stdin:
+    if line.strip() == "send": one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [watch.fileno()]))])
+    if line.strip() == "take": two.recvmsg(1, 64)
+    print("done", flush=True)
+`)
+	out, in := start(t, program, func(cmd *exec.Cmd) (err error) {
+		w.Do(func() { err = cmd.Start() })
+		return err
+	})
+	find := func(step string) *veil.Veil {
+		_, err := fmt.Fprintln(in, step)
+		qt.Assert(t, qt.IsNil(err))
+		_, err = out.ReadString('\n')
+		qt.Assert(t, qt.IsNil(err))
+		set, _, err := collect.Connections(t.Context(), []int{program.Process.Pid})
+		qt.Assert(t, qt.IsNil(err))
+		defer set.Close()
+		v, err := veil.Find(t.Context(), []int{program.Process.Pid}, set)
+		qt.Assert(t, qt.IsNil(err))
+		return v
+	}
+	v := find("send")
+	qt.Check(t, qt.Equals(v.Len(), 0))
+	qt.Check(t, qt.ErrorMatches(v.Why(), "descriptors are on their way through a unix socket, .*: descriptor [0-9]+ of process [0-9]+"))
+	v = find("take")
+	qt.Check(t, qt.Equals(v.Len(), 40))
+	qt.Check(t, qt.IsNil(v.Why()))
+}
