@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -49,14 +50,51 @@ func prepare(dir string, pid int, shown []int) ([]mount, error) {
 			return nil, err
 		}
 	}
-	for _, number := range shown {
-		name := strconv.Itoa(number)
-		if err := os.Symlink(filepath.Join(real, name), filepath.Join(fd, name)); err != nil {
-			return nil, err
-		}
+	if err := link(fd, real, shown); err != nil {
+		return nil, err
 	}
 	own := fmt.Sprintf("/proc/%d/fd", pid)
 	return []mount{{own, real}, {fd, own}}, nil
+}
+
+// link makes entries for numbers, in whose order the directory lists them, as /proc/PID/fd does: CRIU
+// looks for what an epoll instance watches by a binary search (criu/eventpoll.c, find_tfd_bsearch).
+// A tmpfs lists what was made last first, and some releases of Linux do so the other way round.
+func link(dir, real string, numbers []int) error {
+	numbers = slices.Sorted(slices.Values(numbers))
+	want := make([]string, len(numbers))
+	for i, n := range numbers {
+		want[i] = strconv.Itoa(n)
+	}
+	backward := slices.Clone(want)
+	slices.Reverse(backward)
+	for _, order := range [][]string{backward, want} {
+		for _, name := range order {
+			if err := os.Symlink(filepath.Join(real, name), filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		listed, err := list(dir)
+		if err != nil || slices.Equal(listed, want) {
+			return err
+		}
+		for _, name := range order {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("%s: its file system does not list what is in it in any order of ours: it has to be a tmpfs", dir)
+}
+
+// list lists a directory in its own order.
+func list(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close() //nolint:errcheck // only read from
+	return d.Readdirnames(-1)
 }
 
 // mountAll makes mounts in the mount namespace of a process, or none. The calling thread ends then.

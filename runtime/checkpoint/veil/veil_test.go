@@ -90,8 +90,16 @@ func numbers(t *testing.T, line string) (list []int) {
 		qt.Assert(t, qt.IsNil(err))
 		list = append(list, n)
 	}
-	slices.Sort(list)
 	return list
+}
+
+// memory makes a folder on a tmpfs, as that is in which a daemon runs.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	qt.Assert(t, qt.IsNil(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m")))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(unix.Unmount(dir, unix.MNT_DETACH))) })
+	return dir
 }
 
 // What is hidden from a process that is apart is not in the list that it gets, and what is not hidden it
@@ -115,7 +123,8 @@ func TestHide(t *testing.T) {
 	v, err := veil.Find(t.Context(), []int{pid}, set)
 	qt.Assert(t, qt.IsNil(err))
 
-	seer := exec.CommandContext(ctx, "sh", "-c", `read x; ls $1; stat -L -c %i $1/1`, "sh", fmt.Sprintf("/proc/%d/fd", pid))
+	dir := filepath.Join(memory(t), "veil")
+	seer := exec.CommandContext(ctx, "sh", "-c", `read x; ls -U $1; stat -L -c %i $1/1`, "sh", fmt.Sprintf("/proc/%d/fd", pid))
 	said, tell := start(t, seer, func(cmd *exec.Cmd) error {
 		return veil.OnThread(func() error {
 			if err := veil.Apart(); err != nil {
@@ -124,7 +133,6 @@ func TestHide(t *testing.T) {
 			return cmd.Start()
 		})
 	})
-	dir := filepath.Join(t.TempDir(), "veil")
 	qt.Assert(t, qt.IsNil(v.Hide(seer.Process.Pid, dir)))
 	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	qt.Assert(t, qt.IsNil(err))
@@ -146,7 +154,7 @@ func TestHide(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		seen = append(seen, line)
 	}
-	qt.Check(t, qt.DeepEquals(numbers(t, strings.Join(seen, " ")), shown))
+	qt.Check(t, qt.DeepEquals(numbers(t, strings.Join(seen, " ")), shown)) // in their order, which CRIU relies on
 	inode, err := said.ReadString('\n')
 	qt.Assert(t, qt.IsNil(err))
 	var st unix.Stat_t
@@ -165,7 +173,7 @@ func TestHideFromNobody(t *testing.T) {
 	v, err := veil.Find(t.Context(), []int{a.PID}, set)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(v.Len(), 3))
-	qt.Check(t, qt.ErrorIs(v.Hide(1<<30, filepath.Join(t.TempDir(), "veil")), unix.ENOENT))
+	qt.Check(t, qt.ErrorIs(v.Hide(1<<30, filepath.Join(memory(t), "veil")), unix.ENOENT))
 	var none *veil.Veil
 	qt.Check(t, qt.Equals(none.Len(), 0))
 	qt.Check(t, qt.IsNil(none.Complete("/nowhere")))
