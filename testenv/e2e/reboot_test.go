@@ -56,7 +56,7 @@ func (w *World) powerOff(t *testing.T) {
 		for device in $(ip -o link | cut -d: -f2 | cut -d@ -f1); do
 			case $device in
 			lo | eth[0-9]) ;;
-			*) ip link delete $device || exit ;;
+			*) ip link delete $device || ! ip link show $device || exit ;; # it may go with the namespace of its other end
 			esac
 		done
 		nft flush ruleset

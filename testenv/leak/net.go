@@ -12,10 +12,21 @@ import (
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
+// whole lists something until nothing changes meanwhile: what the kernel tells of a list that changes
+// may lack things (NLM_F_DUMP_INTR). What a daemon has left goes some time after it.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 100 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // takeLinks looks at devices, addresses, routes and rules of the network
 // namespace that the calling thread is in.
 func (s State) takeLinks(owner string) error {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
@@ -24,7 +35,7 @@ func (s State) takeLinks(owner string) error {
 		names[l.Attrs().Index] = l.Attrs().Name
 		s.add(owner, l.Type()+" device", l.Attrs().Name)
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -36,7 +47,9 @@ func (s State) takeLinks(owner string) error {
 	}
 	// A filter by table "unspecified" lists all tables.
 	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, all, netlink.RT_FILTER_TABLE)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, all, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -46,7 +59,7 @@ func (s State) takeLinks(owner string) error {
 		}
 		s.add(owner, "route", fmt.Sprintf("%s dev %s table %d type %d", r.Dst, names[r.LinkIndex], r.Table, r.Type))
 	}
-	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	rules, err := whole(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}

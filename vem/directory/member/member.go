@@ -101,7 +101,7 @@ func (m *Member) Start(ctx context.Context) error {
 
 func (m *Member) start(ctx context.Context) error {
 	change := m.keepOn(ctx)
-	for {
+	for began := time.Now(); ; {
 		select {
 		case <-change:
 		case <-ctx.Done():
@@ -111,6 +111,10 @@ func (m *Member) start(ctx context.Context) error {
 		s, change = m.now()
 		if s.serves {
 			return nil
+		}
+		// A process that was told to end a moment ago may still have the folder.
+		if end, ok := errors.AsType[*EndError](s.err); ok && end.Reason == ReasonRunning && time.Since(began) < endTime {
+			continue
 		}
 		if s.err != nil {
 			return fmt.Errorf("start member of the directory: %w", s.err)
