@@ -26,7 +26,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
-	"github.com/snapctl/snapctl/snapshot/inject"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/channel/wireguard/userspace"
 	"github.com/snapctl/snapctl/vem/holder"
@@ -40,8 +39,6 @@ func Main(ctx context.Context, args []string, stderr io.Writer) int {
 		switch args[0] {
 		case sandbox.InitCommand:
 			return onMainThread(sandbox.Init, stderr)
-		case inject.Command:
-			return onMainThread(func() error { return inject.Serve(os.Stdin, os.Stdout) }, stderr)
 		}
 	}
 	cmd := command(stderr) //nolint:contextcheck // cobra hands ctx to the command
