@@ -1,6 +1,7 @@
 // Package daemoncli is the command line of snapctld. Besides the daemon itself
 // the same program is, by hidden commands, the holder, WireGuard in user space,
-// and the first process of each app's sandbox.
+// the first process of each app's sandbox, and the tracer that opens descriptors
+// in the name of processes.
 package daemoncli
 
 import (
@@ -26,6 +27,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot/inject"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/channel/wireguard/userspace"
 	"github.com/snapctl/snapctl/vem/holder"
@@ -39,6 +41,8 @@ func Main(ctx context.Context, args []string, stderr io.Writer) int {
 		switch args[0] {
 		case sandbox.InitCommand:
 			return onMainThread(sandbox.Init, stderr)
+		case inject.Command:
+			return onMainThread(func() error { return inject.Serve(os.Stdin, os.Stdout) }, stderr)
 		}
 	}
 	cmd := command(stderr) //nolint:contextcheck // cobra hands ctx to the command

@@ -1,0 +1,152 @@
+package track_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/inject"
+	"github.com/snapctl/snapctl/snapshot/track"
+	"github.com/snapctl/snapctl/testenv"
+)
+
+// What programs do is done by a process's first thread.
+func init() { runtime.LockOSThread() } //nolint:forbidigo,gochecknoinits // of the main function
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == inject.Command {
+		must(inject.Serve(os.Stdin, os.Stdout))
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == programCommand {
+		programs[os.Args[2]]()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const programCommand = "program"
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// program is a running one of programs, which does a step for each line that it gets, and answers by a
+// line.
+type program struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.Writer
+	out *bufio.Scanner
+	pid int
+}
+
+// begin starts a program, and returns it when it has said its first line.
+func begin(t *testing.T, args ...string) (p *program, first string) {
+	t.Helper()
+	testenv.Need(t, testenv.Root, testenv.Kernel(6, 7))
+	p = &program{t: t, cmd: exec.CommandContext(t.Context(), "/proc/self/exe", append([]string{programCommand}, args...)...)}
+	p.cmd.Stderr = os.Stderr
+	var err error
+	p.in, err = p.cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	out, err := p.cmd.StdoutPipe()
+	qt.Assert(t, qt.IsNil(err))
+	p.out = bufio.NewScanner(out)
+	qt.Assert(t, qt.IsNil(p.cmd.Start()))
+	p.pid = p.cmd.Process.Pid
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+	})
+	return p, p.answer()
+}
+
+func (p *program) answer() string {
+	p.t.Helper()
+	qt.Assert(p.t, qt.IsTrue(p.out.Scan()), qt.Commentf("the program has ended"))
+	return p.out.Text()
+}
+
+// ask has the program do a step.
+func (p *program) ask(step string) {
+	p.t.Helper()
+	_, err := fmt.Fprintln(p.in, step)
+	qt.Assert(p.t, qt.IsNil(err))
+	p.answer()
+}
+
+// number reads an answer that is one.
+func number(t *testing.T, answer string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(answer, 0, 64)
+	qt.Assert(t, qt.IsNil(err))
+	return n
+}
+
+// stop stops a process, all of its threads, and has it go on.
+func (p *program) stop() (goOn func()) {
+	p.t.Helper()
+	qt.Assert(p.t, qt.IsNil(unix.Kill(p.pid, unix.SIGSTOP)))
+	await(p.t, "all threads are stopped", func() bool {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+		qt.Assert(p.t, qt.IsNil(err))
+		return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", p.pid, e.Name()))
+			return err == nil && !strings.Contains(string(b), ") T ")
+		})
+	})
+	return func() { qt.Assert(p.t, qt.IsNil(unix.Kill(p.pid, unix.SIGCONT))) }
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	tick := time.Tick(time.Millisecond)
+	for deadline := time.Now().Add(30 * time.Second); !so(); <-tick {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// start tracks a program.
+func start(t *testing.T, p *program) *track.Tracker {
+	t.Helper()
+	tr, err := track.Start(t.Context(), "/proc/self/exe", []int{p.pid}, 1)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(tr.Close())) })
+	qt.Assert(t, qt.HasLen(tr.Skipped(), 0))
+	qt.Assert(t, qt.DeepEquals(tr.PIDs(), []int{p.pid}))
+	return tr
+}
+
+// within returns what of runs is in an area, by the number of the page there.
+func within(runs []track.Run, start, pages uint64) (numbers []uint64) {
+	for _, r := range runs {
+		for at := r.Start; at < r.End(); at += image.PageSize {
+			if at >= start && at < start+pages*image.PageSize {
+				numbers = append(numbers, (at-start)/image.PageSize)
+			}
+		}
+	}
+	return numbers
+}
+
+// address is where memory is.
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }

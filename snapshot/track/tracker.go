@@ -1,0 +1,280 @@
+package track
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/inject"
+)
+
+// A Run is pages that follow each other.
+type Run struct {
+	Start uint64 // address
+	Pages uint64
+}
+
+// End is the address behind the run.
+func (r Run) End() uint64 { return r.Start + r.Pages*image.PageSize }
+
+// Tracker notes which pages of processes are written. Methods about different processes may be called at
+// the same time; those about one must not.
+type Tracker struct {
+	processes map[int]*process
+	skipped   map[int]error
+}
+
+// process is a tracked one. The files refer to the memory that the process had at Start, whatever
+// becomes of its number or its program (fs/proc/base.c, proc_mem_open).
+type process struct {
+	scanner
+	smaps     *os.File
+	uffd      *os.File
+	areas     []area
+	collected bool
+	err       error // why it is not tracked any more
+}
+
+// Start begins to track processes, which may run. exe is the binary that serves the tracer, see
+// [inject.Start]. least is how many pages a process has to have in memory that can be tracked to be worth it.
+//
+// Each process's threads stand still for a fraction of a millisecond. Those that can't be tracked are
+// left out, and the reasons are in Skipped. The caller closes the Tracker, also if no process is
+// tracked. It fails only if ctx is done or exe can't be started.
+func Start(ctx context.Context, exe string, pids []int, least uint64) (_ *Tracker, err error) {
+	t := &Tracker{processes: make(map[int]*process), skipped: make(map[int]error)}
+	var tracer *inject.Tracer
+	defer func() {
+		if tracer != nil {
+			err = errors.Join(err, tracer.Close())
+		}
+		if err != nil {
+			err = errors.Join(fmt.Errorf("track memory: %w", err), t.Close())
+		}
+	}()
+	for _, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		p, err := open(pid, least)
+		if err != nil {
+			t.skipped[pid] = err
+			continue
+		}
+		if tracer == nil || tracer.Ended() {
+			if tracer != nil {
+				_ = tracer.Close() // why it ended was told before
+			}
+			if tracer, err = inject.Start(ctx, exe); err != nil {
+				return nil, errors.Join(err, p.close())
+			}
+		}
+		if err := p.begin(tracer, pid); err != nil {
+			t.skipped[pid] = errors.Join(err, p.close())
+			continue
+		}
+		t.processes[pid] = p
+	}
+	return t, nil
+}
+
+// open opens a process that can be tracked.
+func open(pid int, least uint64) (_ *process, err error) {
+	p := &process{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.smaps, err = os.Open(fmt.Sprintf("/proc/%d/smaps", pid)); err != nil {
+		return nil, err
+	}
+	if p.pagemap, err = os.Open(fmt.Sprintf("/proc/%d/pagemap", pid)); err != nil {
+		return nil, err
+	}
+	m, err := readMemory(p.smaps, false)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.ring:
+		return nil, fmt.Errorf("%w: it has a ring of io_setup(2)", ErrAsynchronous)
+	case len(m.fit) == 0 || m.pages < least:
+		return nil, fmt.Errorf("%w: %d pages", ErrLittle, m.pages)
+	}
+	p.areas = m.fit
+	if err := checkThreads(pid); err != nil {
+		return nil, err
+	}
+	return p, checkDescriptors(pid)
+}
+
+// begin registers what is to be tracked. An area that has changed since it was read about is left out.
+func (p *process) begin(tracer *inject.Tracer, pid int) (err error) {
+	p.uffd, err = tracer.Open(pid, inject.Call{Number: unix.SYS_USERFAULTFD, Args: [6]uint64{unix.O_CLOEXEC | userModeOnly}})
+	if err != nil {
+		return err
+	}
+	if err := enable(p.uffd); err != nil {
+		return err
+	}
+	var refused error
+	p.areas = slices.DeleteFunc(p.areas, func(a area) bool {
+		err := register(p.uffd, a)
+		if err != nil {
+			refused = err
+		}
+		return err != nil
+	})
+	if len(p.areas) == 0 {
+		return refused
+	}
+	return nil
+}
+
+// PIDs are the processes that are tracked, ascending.
+func (t *Tracker) PIDs() []int { return slices.Sorted(maps.Keys(t.processes)) }
+
+// Skipped are the processes that are not tracked, and why.
+func (t *Tracker) Skipped() map[int]error { return maps.Clone(t.skipped) }
+
+// step is how much memory is looked at in one call while the process may run: meanwhile it can't map
+// memory (mm's mmap_lock).
+const step = 64 << 20
+
+// Collect returns the pages of a process that hold something and were written since Collect was called
+// before, or all of them at the first call, and notes writes anew. Those that are holes, or the zero
+// page, are not returned. A page that is written after it was returned is returned again.
+//
+// Some may be in memory that can't be tracked any more, which Scan leaves out.
+//
+// The process should be made to stand still once before the pages are copied, see the package comment.
+// If Collect fails the process is not tracked any more, and each call of Collect and Scan fails. The
+// error wraps [ErrAsynchronous], [ErrOwn] or [ErrEnded].
+func (t *Tracker) Collect(ctx context.Context, pid int) ([]Run, error) {
+	p, err := t.process(pid)
+	if err != nil {
+		return nil, err
+	}
+	runs, err := p.collect(ctx, pid)
+	if err != nil {
+		p.err = fmt.Errorf("collect written memory of process %d: %w", pid, err)
+		return nil, p.err
+	}
+	return runs, nil
+}
+
+func (p *process) collect(ctx context.Context, pid int) (runs []Run, err error) {
+	q := query{
+		flags: scanWriteProtect,
+		with:  categoryTracked, without: p.nothing(), either: categoryPresent | categorySwapped,
+		tell: categoryTracked,
+	}
+	// At first pages count that seem to be protected already. They may be left over from an
+	// earlier Tracker in memory that was moved since (before Linux 6.13, mm/mremap.c).
+	if p.collected {
+		q.with |= categoryWritten
+	}
+	for _, a := range p.areas {
+		for from := a.start; from < a.end; from += step {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if err := p.scan(from, min(from+step, a.end), q, func(r region) { runs = add(runs, r) }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	p.collected = true
+	if err := checkRing(pid); err != nil {
+		return nil, err
+	}
+	return runs, checkDescriptors(pid)
+}
+
+// Scan tells, of a process that stands still, which pages are as they were when Collect returned
+// them, and which hold something else than that, or were never returned. Pages in neither are holes or
+// zero pages, or in memory that is not tracked, or not any more. Scan changes nothing.
+func (t *Tracker) Scan(ctx context.Context, pid int) (clean, dirty []Run, err error) {
+	p, err := t.process(pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	if clean, dirty, err = p.look(ctx); err != nil {
+		return nil, nil, fmt.Errorf("scan memory of process %d: %w", pid, err)
+	}
+	return clean, dirty, nil
+}
+
+func (p *process) look(ctx context.Context) (clean, dirty []Run, err error) {
+	m, err := readMemory(p.smaps, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	q := query{
+		with: categoryTracked, without: p.nothing(), either: categoryPresent | categorySwapped,
+		tell: categoryWritten,
+	}
+	for _, a := range m.fit {
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		err := p.scan(a.start, a.end, q, func(r region) {
+			if r.categories&categoryWritten != 0 || !p.collected {
+				dirty = add(dirty, r)
+			} else {
+				clean = add(clean, r)
+			}
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return clean, dirty, nil
+}
+
+// nothing are the categories of pages that hold nothing.
+func (p *process) nothing() uint64 { return categoryZero | guardCategory() }
+
+func (t *Tracker) process(pid int) (*process, error) {
+	p := t.processes[pid]
+	if p == nil {
+		return nil, fmt.Errorf("process %d is not tracked", pid)
+	}
+	return p, p.err
+}
+
+// add adds a region to runs, or makes the last one longer.
+func add(runs []Run, r region) []Run {
+	pages := (r.end - r.start) / image.PageSize
+	if n := len(runs); n > 0 && runs[n-1].End() == r.start {
+		runs[n-1].Pages += pages
+		return runs
+	}
+	return append(runs, Run{r.start, pages})
+}
+
+// Close ends the tracking of all processes. It may be called more than once.
+func (t *Tracker) Close() error {
+	var errs []error
+	for _, p := range t.processes {
+		errs = append(errs, p.close())
+	}
+	t.processes = nil
+	return errors.Join(errs...)
+}
+
+func (p *process) close() error {
+	var errs []error
+	for _, f := range []*os.File{p.uffd, p.pagemap, p.smaps} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
