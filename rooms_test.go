@@ -70,7 +70,7 @@ var rooms = []room{
 	{"runtime/checkpoint/netstate", []string{
 		"restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
-	{"runtime/checkpoint/veil", []string{"snapshot/image", "snapshot/image/absent", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag"}},
+	{"runtime/checkpoint/veil", []string{"snapshot/criu/apart", "snapshot/image", "snapshot/image/absent", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag"}},
 	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
 	{"runtime/app", []string{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/wake",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/checkpoint/veil"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/criu/apart"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/collect"
 	"github.com/snapctl/snapctl/vem/hold/proc"
@@ -35,11 +36,11 @@ func (o *taking) start(cmd *exec.Cmd) error {
 	}
 	cmd.Env = append(cmd.Environ(), veil.Env)
 	var failed error
-	apart := func() error {
-		failed = veil.Apart()
+	move := func() error {
+		failed = apart.Move()
 		return nil
 	}
-	if err := o.s.Box.StartBeside(o.ns, cmd, apart); err != nil {
+	if err := o.s.Box.StartBeside(o.ns, cmd, move); err != nil {
 		return err
 	}
 	if failed == nil {

@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/criu/apart"
 )
 
 // Hide hides the connections from the process criu, which is in a mount namespace of its own, see
-// [Apart]. It makes the directory dir, which the process sees too; the caller removes it when the
+// [apart.Move]. It makes the directory dir, which the process sees too; the caller removes it when the
 // process has ended. If it fails nothing is hidden.
 //
 // It needs CAP_SYS_ADMIN and a kernel that lets the directory of descriptors of a process be mounted
@@ -32,7 +33,7 @@ func (v *Veil) Hide(criu int, dir string) error {
 		}
 		mounts = append(mounts, some...)
 	}
-	if err := onThread(func() error { return mountAll(criu, mounts) }); err != nil {
+	if err := apart.Do(criu, func() error { return mountAll(mounts) }); err != nil {
 		return fmt.Errorf("hide connections: %w", err)
 	}
 	return nil
@@ -97,20 +98,8 @@ func list(dir string) ([]string, error) {
 	return d.Readdirnames(-1)
 }
 
-// mountAll makes mounts in the mount namespace of a process, or none. The calling thread ends then.
-func mountAll(pid int, mounts []mount) error {
-	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(ns) //nolint:errcheck // a handle
-	// Threads that share their root directory can't be in different mount namespaces.
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { //nolint:forbidigo // no network namespace
-		return fmt.Errorf("unshare root directory: %w", err)
-	}
-	if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil { //nolint:forbidigo // no network namespace
-		return fmt.Errorf("enter mount namespace of CRIU: %w", err)
-	}
+// mountAll makes mounts for a process that the calling thread shares its mount namespace with, or none.
+func mountAll(mounts []mount) error {
 	for i, m := range mounts {
 		if err := unix.Mount(m.from, m.to, "", unix.MS_BIND, ""); err != nil {
 			err = fmt.Errorf("mount on %s: %w", m.to, err)
@@ -123,38 +112,7 @@ func mountAll(pid int, mounts []mount) error {
 	return nil
 }
 
-// Env is an environment variable for a CRIU that is [Apart]: the code that it puts into a process is
+// Env is an environment variable for a CRIU from which something is hidden: the code that it puts into a process is
 // in memory that the process maps (FI_NO_MEMFD of criu/include/fault-injection.h), and not in a memfd,
 // which CRIU would look for in the directory of descriptors that it is not shown.
 const Env = "CRIU_FAULT=129"
-
-// Apart moves the calling thread, which has to end afterwards, into a mount namespace of its own, with
-// the mounts of that which it was in. What is unmounted there is unmounted here too, if its mounts are
-// shared (mount_namespaces(7)); nothing that is mounted here is seen there. A process that the thread
-// starts is in it.
-func Apart() error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil { //nolint:forbidigo // no network namespace
-		return fmt.Errorf("make mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("part from the mounts of the host: %w", err)
-	}
-	return nil
-}
-
-// onThread calls fn on a thread that ends with it.
-func onThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() //nolint:forbidigo // for good: the thread ends with its goroutine
-		if unix.Gettid() == unix.Getpid() {
-			// The first thread would not end (runtime/proc.go, mexit). Here it is kept from
-			// being the next one, too.
-			done <- onThread(fn)
-			runtime.UnlockOSThread() //nolint:forbidigo // as it was
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
-}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/runtime/checkpoint/veil"
+	"github.com/snapctl/snapctl/snapshot/criu/apart"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/sockets"
 	"github.com/snapctl/snapctl/vem/hold/collect"
@@ -126,8 +127,8 @@ func TestHide(t *testing.T) {
 	dir := filepath.Join(memory(t), "veil")
 	seer := exec.CommandContext(ctx, "sh", "-c", `read x; ls -U $1; stat -L -c %i $1/1`, "sh", fmt.Sprintf("/proc/%d/fd", pid))
 	said, tell := start(t, seer, func(cmd *exec.Cmd) error {
-		return veil.OnThread(func() error {
-			if err := veil.Apart(); err != nil {
+		return apart.OnThread(func() error {
+			if err := apart.Move(); err != nil {
 				return err
 			}
 			return cmd.Start()

@@ -1,4 +1,0 @@
-package veil
-
-// OnThread is onThread, for tests.
-var OnThread = onThread
