@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 const sysctlRoot = "/proc/sys/net"
@@ -31,16 +33,24 @@ func passing(path string) bool {
 }
 
 // readSysctls reads all sysctls that can be written, in the calling thread's namespace.
-func readSysctls() (map[string]string, error) {
+func readSysctls() (all map[string]string, err error) {
+	err = netns.Sysctls(func(dir string) (err error) {
+		all, err = readSysctlsIn(dir)
+		return err
+	})
+	return all, err
+}
+
+func readSysctlsIn(dir string) (map[string]string, error) {
 	all := make(map[string]string)
-	err := filepath.WalkDir(sysctlRoot, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // of a device that went away
 		}
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(sysctlRoot, path)
+		rel, err := filepath.Rel(dir, path)
 		if err != nil {
 			return err
 		}
