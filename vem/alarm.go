@@ -3,6 +3,7 @@ package vem
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/hold"
@@ -29,9 +30,10 @@ type Alarm struct {
 	Fail func(ctx context.Context, err error)
 }
 
-// watch is the wait for what wakes an app.
+// watch is the wait for what wakes an app. There are as many of them as apps that sleep, and each is
+// one goroutine.
 type watch struct {
-	quit chan struct{}
+	quit chan context.CancelFunc // has one, which ends it
 	done chan struct{}
 }
 
@@ -60,13 +62,7 @@ func (e *Endpoint) Arm(a Alarm) error {
 		defer close(w.done)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		go func() {
-			select {
-			case <-w.quit:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
+		w.quit <- cancel
 		if !pause.For(ctx, rest, nil) {
 			return
 		}
@@ -86,7 +82,7 @@ func (e *Endpoint) watching() bool {
 func (e *Endpoint) startWatch() (w *watch, rest time.Duration) {
 	e.holding.mu.Lock()
 	defer e.holding.mu.Unlock()
-	w = &watch{quit: make(chan struct{}), done: make(chan struct{})}
+	w = &watch{quit: make(chan context.CancelFunc, 1), done: make(chan struct{})}
 	e.holding.watch = w
 	return w, e.holding.failures.pause()
 }
@@ -98,7 +94,7 @@ func (e *Endpoint) Disarm() error {
 	e.holding.watch = nil
 	e.holding.mu.Unlock()
 	if w != nil {
-		close(w.quit)
+		(<-w.quit)()
 		<-w.done
 	}
 	if set != nil {
@@ -146,27 +142,25 @@ func awaitTraffic(ctx context.Context, set *hold.Set, a Alarm) (string, error) {
 func awaitFirst(ctx context.Context, causes []Cause, fail func(context.Context, error)) (first string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type result struct {
-		by  string
-		err error
-	}
-	came := make(chan result, len(causes))
-	for _, c := range causes {
-		go func() {
-			by, err := c(ctx)
-			came <- result{by, err}
-		}()
-	}
-	for range causes { // all end before what they wait on is closed
-		r := <-came
+	var mu sync.Mutex // guards first
+	await := func(c Cause) {
+		by, err := c(ctx)
+		mu.Lock()
+		defer mu.Unlock()
 		switch {
-		case r.err == nil && first == "":
-			first = r.by
+		case err == nil && first == "":
+			first = by
 			cancel()
-		case r.err != nil && ctx.Err() == nil:
-			fail(ctx, r.err)
+		case err != nil && ctx.Err() == nil:
+			fail(ctx, err)
 		}
 	}
+	var others sync.WaitGroup
+	for _, c := range causes[1:] {
+		others.Go(func() { await(c) })
+	}
+	await(causes[0])
+	others.Wait() // all end before what they wait on is closed
 	return first
 }
 
