@@ -83,7 +83,8 @@ type Daemon struct {
 	recovered   chan struct{} // closed when all apps are taken up that an earlier daemon left
 	criu        criu.Client
 	criuVersion int
-	endLog      func() // of the events
+	// endListening ends what listens to the events.
+	endListening func()
 	// metrics counts events; nil if nobody is to read them.
 	metrics *metrics.Metrics
 }
@@ -94,7 +95,11 @@ type Daemon struct {
 func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d := &Daemon{opt: opt, log: opt.Log, tasks: task.NewTasks(ctx), recovered: make(chan struct{})}
 	d.openEvents()
-	d.endLog = d.logEvents(ctx)
+	endLog, endGC := d.logEvents(ctx), d.collectGarbage(ctx)
+	d.endListening = func() {
+		endLog()
+		endGC()
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -205,7 +210,7 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 
 // Close lets go of everything; the apps go on, held sockets stay held.
 func (d *Daemon) Close() error {
-	defer d.endLog()
+	defer d.endListening()
 	d.tasks.Stop()
 	var errs []error
 	if d.engine != nil {
