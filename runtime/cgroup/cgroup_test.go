@@ -29,15 +29,18 @@ func TestRoomy(t *testing.T) {
 }
 
 func TestViewsOfV2(t *testing.T) {
-	tree := &Tree{mount: "/cg", name: "/snapctl", unified: true}
-	run := t.TempDir()
+	tree := &Tree{runDir: t.TempDir(), mount: "/cg", name: "/snapctl", unified: true}
 	group := tree.Group("web")
-	qt.Check(t, qt.DeepEquals(group.Views(run), []View{{Key: "cgroup", Path: "/sys/fs/cgroup", Source: "/cg/snapctl/web"}}))
-	qt.Assert(t, qt.IsNil(group.MakeViewDir(run)))
-	sources := group.ViewSources(run)
+	qt.Check(t, qt.DeepEquals(group.Views(), []View{{Key: "cgroup", Path: "/sys/fs/cgroup", Source: "/cg/snapctl/web"}}))
+	qt.Assert(t, qt.IsNil(tree.makeViews()))
+	sources := group.ViewSources()
 	qt.Check(t, qt.Equals(sources["/sys/fs/cgroup"], "/cg/snapctl/web"))
 	// An app that was saved on a host with v1 controllers finds an empty directory there.
 	entries, err := os.ReadDir(sources["/sys/fs/cgroup/memory"])
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(entries, 0))
+	qt.Assert(t, qt.IsNil(tree.removeViews()))
+	entries, err = os.ReadDir(tree.runDir)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(entries, 0))
 }
@@ -51,10 +54,10 @@ func TestViewsOfV1(t *testing.T) {
 	for _, name := range []string{"cpu", "cpuacct"} {
 		qt.Assert(t, qt.IsNil(os.Symlink("cpu,cpuacct", filepath.Join(legacy, name))))
 	}
-	tree := &Tree{name: "/snapctl", legacy: legacy}
+	tree := &Tree{runDir: run, name: "/snapctl", legacy: legacy}
 	qt.Check(t, qt.Equals(tree.hierarchyOf("memory"), "memory"))
 	qt.Check(t, qt.Equals(tree.hierarchyOf("cpuacct"), "cpu,cpuacct"))
-	qt.Check(t, qt.DeepEquals(tree.Group("web").Views(run)[0], View{Key: "cgroup", Path: "/sys/fs/cgroup", Source: filepath.Join(run, "cgroup")}))
+	qt.Check(t, qt.DeepEquals(tree.Group("web").Views()[0], View{Key: "cgroup", Path: "/sys/fs/cgroup", Source: filepath.Join(run, "cgroup")}))
 }
 
 // A process is born in its group, which nobody else can claim or delete as long as it runs.

@@ -34,7 +34,7 @@ type Tree struct {
 }
 
 // Open finds the cgroup hierarchies. It mounts what is not mounted, or can't be
-// reached, in runDir. The daemon's part has the path name in each hierarchy ("/snapctl").
+// reached, in runDir, where also the directories are of which [Group.Views] tells. The daemon's part has the path name in each hierarchy ("/snapctl").
 func Open(name, runDir string) (*Tree, error) {
 	c := &Tree{runDir: runDir, name: name}
 	var err error
@@ -64,7 +64,7 @@ func Open(name, runDir string) (*Tree, error) {
 	if c.unified {
 		account(c.mount, c.Path())
 	}
-	return c, nil
+	return c, c.makeViews()
 }
 
 // dirs are the daemon's own cgroups, that of v2 first. They stay as long as the daemon,
@@ -102,7 +102,7 @@ func (c *Tree) Path() string { return filepath.Join(c.mount, c.name) }
 // Name is the path of the daemon's cgroup within each hierarchy.
 func (c *Tree) Name() string { return c.name }
 
-// Delete removes the daemon's own cgroups, and what Open mounted, if no app is
+// Delete removes the daemon's own cgroups, and what Open made and mounted, if no app is
 // left in them.
 func (c *Tree) Delete() error {
 	for _, dir := range c.dirs() {
@@ -114,7 +114,7 @@ func (c *Tree) Delete() error {
 			return fmt.Errorf("remove cgroup %s: %w", dir, err)
 		}
 	}
-	return unmountOwn(c.runDir)
+	return errors.Join(c.removeViews(), unmountOwn(c.runDir))
 }
 
 // Group returns the cgroup of the app called name, which need not exist.

@@ -24,15 +24,14 @@ type View struct {
 // in cgroup v2 its directory there, else a directory with its directories of the
 // v1 controllers. That is where programs look, and what they find in every container.
 //
-// runDir is the app's own directory below the daemon's run directory. They are bind mounts
-// of the host's, and not mounts that CRIU makes again: a copy then
+// They are bind mounts of the host's, and not mounts that CRIU makes again: a copy then
 // has its own cgroup's, and they need no cgroup namespace.
-func (g *Group) Views(runDir string) []View {
+func (g *Group) Views() []View {
 	c := g.parent
 	if c.unified {
 		return []View{{Key: "cgroup", Path: cgroupView, Source: g.Path()}}
 	}
-	list := []View{{Key: "cgroup", Path: cgroupView, Source: viewDir(runDir)}}
+	list := []View{{Key: "cgroup", Path: cgroupView, Source: c.viewDir()}}
 	for _, name := range c.legacyNames() {
 		list = append(list, View{Key: "cgroup-" + name, Path: filepath.Join(cgroupView, name), Source: filepath.Join(c.legacy, name, g.name)})
 	}
@@ -41,48 +40,51 @@ func (g *Group) Views(runDir string) []View {
 
 // ViewSources has a source for each mount by which an app may see a cgroup: one that
 // was saved on a host with other hierarchies finds an empty directory.
-func (g *Group) ViewSources(runDir string) map[string]string {
-	sources := map[string]string{cgroupView: viewDir(runDir), filepath.Join(cgroupView, "cpu,cpuacct"): emptyView(runDir)}
+func (g *Group) ViewSources() map[string]string {
+	c := g.parent
+	sources := map[string]string{cgroupView: c.viewDir(), filepath.Join(cgroupView, "cpu,cpuacct"): c.emptyView()}
 	for _, name := range limitControllers {
-		sources[filepath.Join(cgroupView, string(name))] = emptyView(runDir)
+		sources[filepath.Join(cgroupView, string(name))] = c.emptyView()
 	}
-	for _, v := range g.Views(runDir) {
+	for _, v := range g.Views() {
 		sources[v.Path] = v.Source
 	}
 	return sources
 }
 
-func viewDir(runDir string) string   { return filepath.Join(runDir, "cgroup") }
-func emptyView(runDir string) string { return filepath.Join(runDir, "no-cgroup") }
+func (c *Tree) viewDir() string   { return filepath.Join(c.runDir, "cgroup") }
+func (c *Tree) emptyView() string { return filepath.Join(c.runDir, "no-cgroup") }
 
-// MakeViewDir makes, in the app's run directory, the directory that an app has at
+// makeViews makes, in the daemon's run directory, the directory that every app has at
 // /sys/fs/cgroup where its limits are in cgroup v1: mount points, and a link for each
-// controller that shares a hierarchy.
-func (g *Group) MakeViewDir(runDir string) error {
-	names := g.parent.legacyNames()
-	dirs := []string{viewDir(runDir), emptyView(runDir)}
+// controller that shares a hierarchy. Apps mount it read-only, so all have the same one.
+func (c *Tree) makeViews() error {
+	names := c.legacyNames()
+	dirs := []string{c.viewDir(), c.emptyView()}
 	for _, name := range names {
-		dirs = append(dirs, filepath.Join(viewDir(runDir), name))
+		dirs = append(dirs, filepath.Join(c.viewDir(), name))
 	}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make cgroup mount point: %w", err)
 		}
 	}
-	if g.parent.unified {
-		return nil
-	}
-	for _, sub := range g.parent.v1() {
+	for _, sub := range c.v1() {
 		name := string(sub.Name())
 		if slices.Contains(names, name) {
 			continue
 		}
-		err := os.Symlink(g.parent.hierarchyOf(name), filepath.Join(viewDir(runDir), name))
+		err := os.Symlink(c.hierarchyOf(name), filepath.Join(c.viewDir(), name))
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make cgroup mount point: %w", err)
 		}
 	}
 	return nil
+}
+
+// removeViews removes what makeViews made. Of mounts of apps nothing is seen there.
+func (c *Tree) removeViews() error {
+	return errors.Join(os.RemoveAll(c.viewDir()), os.RemoveAll(c.emptyView()))
 }
 
 // legacyNames are the names of the directories of the v1 hierarchies with limits:

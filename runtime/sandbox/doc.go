@@ -10,7 +10,6 @@
 //	STATE/apps/NAME/log                    stdout and stderr, append only
 //	RUN/apps/NAME/root                     the overlay
 //	RUN/apps/NAME/dev                      a tmpfs: device nodes, shm
-//	RUN/apps/NAME/cgroup                   mount points for the app's /sys/fs/cgroup
 //	RUN/apps/NAME/ns/net                   the bound network namespace
 //	RUN/apps/NAME/{ns/ipc,mqueue}          the same, see [Sandbox.KeepIPC]
 //

@@ -72,10 +72,10 @@ func New(cfg Config) *Sandbox {
 func (s *Sandbox) Cgroup() *cgroup.Group { return s.group }
 
 // Views are the mounts by which the app sees its own cgroup.
-func (s *Sandbox) Views() []cgroup.View { return s.group.Views(s.RunDir) }
+func (s *Sandbox) Views() []cgroup.View { return s.group.Views() }
 
 // ViewSources has what is mounted at each place at which an app may see a cgroup.
-func (s *Sandbox) ViewSources() map[string]string { return s.group.ViewSources(s.RunDir) }
+func (s *Sandbox) ViewSources() map[string]string { return s.group.ViewSources() }
 
 // Root is the mounted root directory, as the daemon sees it.
 func (s *Sandbox) Root() string { return filepath.Join(s.RunDir, "root") }
@@ -124,9 +124,6 @@ func (s *Sandbox) Enclose(ctx context.Context) (ns *netns.NS, err error) {
 // /dev. Enclose has made the directories.
 func (s *Sandbox) Furnish(ctx context.Context) error {
 	if err := s.mountRoot(ctx); err != nil {
-		return err
-	}
-	if err := s.group.MakeViewDir(s.RunDir); err != nil {
 		return err
 	}
 	return s.mountDev()
