@@ -58,12 +58,13 @@ func (c Cgroup) unseizable() (pid int, err error) {
 		return 0, err
 	}
 	for _, pid := range pids {
-		threads, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "stat"))
+		dir := filepath.Join("/proc", strconv.Itoa(pid), "task")
+		threads, err := os.ReadDir(dir)
 		if err != nil {
-			return 0, err
+			continue // it has ended
 		}
-		for _, path := range threads {
-			b, err := os.ReadFile(path)
+		for _, thread := range threads {
+			b, err := os.ReadFile(filepath.Join(dir, thread.Name(), "stat"))
 			if err != nil {
 				continue // it has ended
 			}
