@@ -22,7 +22,7 @@ func manyApps(ctx context.Context, b *rig.Bench) error {
 		return nil
 	}
 	return rig.WithWorld(ctx, func(w *rig.World) error {
-		before, err := w.Memory()
+		before, err := w.Footprint(ctx)
 		if err != nil {
 			return err
 		}
@@ -40,16 +40,13 @@ func manyApps(ctx context.Context, b *rig.Bench) error {
 				return err
 			}
 		}
-		after, err := w.Memory()
+		after, err := w.Footprint(ctx)
 		if err != nil {
 			return err
 		}
-		b.Report.Add(report.Row{Name: name + "/memory", Unit: "KiB an app", Ours: float64(after-before) / float64(n), OtherName: "-"})
-		charged, err := w.Charged(ctx)
-		if err != nil {
-			return err
+		for _, part := range rig.FootprintParts() {
+			b.Report.Add(report.Row{Name: name + "/" + part, Unit: "KiB an app", Ours: float64(after[part]-before[part]) / float64(n), OtherName: "-"})
 		}
-		b.Report.Add(report.Row{Name: name + "/cgroup", Unit: "KiB an app", Ours: float64(charged) / float64(n), OtherName: "-"})
 		if err := w.KillDaemon(ctx, syscall.SIGKILL); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Charged is what all apps' own cgroups are charged for, in KiB: the tmpfs at
@@ -23,6 +24,37 @@ func (w *World) Charged(ctx context.Context) (int, error) {
 		total += int(a.GetMemoryBytes() >> 10)
 	}
 	return total, nil
+}
+
+// The parts of a [World.Footprint].
+const (
+	daemonPart = "memory"        // see [World.Memory]
+	cgroupPart = "cgroup"        // see [World.Charged]; most of it is also in the next two
+	kernelPart = "kernel"        // what the kernel can't give back: devices, namespaces, cgroups, sockets
+	cachesPart = "kernel-caches" // what it gives back when memory is short: inodes and names of files
+)
+
+// FootprintParts names the parts of a [World.Footprint].
+func FootprintParts() []string { return []string{daemonPart, cgroupPart, kernelPart, cachesPart} }
+
+// Footprint is what apps cost that are held, by its parts, in KiB. That of the kernel is the whole
+// machine's, so on a machine that does something else too it means little. It waits first until
+// daemon and kernel have cleaned up: the kernel takes some seconds to end a network namespace.
+func (w *World) Footprint(ctx context.Context) (map[string]int, error) {
+	Rest(ctx, 5*time.Second)
+	m, err := Sizes("/proc/meminfo")
+	if err != nil {
+		return nil, err
+	}
+	parts := map[string]int{
+		kernelPart: m["SUnreclaim"] + m["Percpu"] + m["KernelStack"] + m["PageTables"] + m["VmallocUsed"],
+		cachesPart: m["SReclaimable"],
+	}
+	if parts[daemonPart], err = w.Memory(); err != nil {
+		return nil, err
+	}
+	parts[cgroupPart], err = w.Charged(ctx)
+	return parts, err
 }
 
 // Memory is what the host's daemon and holder use, in KiB: their proportional
