@@ -117,7 +117,8 @@ func TestSettingsComeBack(t *testing.T) {
 		"devices": {
 			`ip link add br0 type bridge; ip link add v0 mtu 1400 type veth peer name v1; ip link set v0 master br0; ip link set v0 up; ip link set v1 up; ip link set br0 up
 			ip addr add 10.92.0.1/24 dev br0; ip addr add 10.92.0.2/32 dev v1`,
-			"ip -br link | grep -v eth0 | sed 's/<.*//;s/@if[0-9]*//' | sort; ip -4 -br addr | grep -v eth0 | sort; bridge link | sed 's/^[0-9]*: //;s/cost.*//'",
+			// The kernel tells some time after a device is up that it is (net/core/link_watch.c).
+			"for i in $(seq 1000); do ip -br link show up | grep -q DOWN || break; sleep 0.01; done; ip -br link | grep -v eth0 | sed 's/<.*//;s/@if[0-9]*//' | sort; ip -4 -br addr | grep -v eth0 | sort; bridge link | sed 's/^[0-9]*: //;s/cost.*//'",
 		},
 		"nftables": {
 			`nft -f - <<N
