@@ -3,6 +3,7 @@ package track
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -10,11 +11,30 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // area is a mapping whose pages may be tracked.
 type area struct{ start, end uint64 }
+
+// step is how much memory is looked at in one call while the process may run, which can't map memory
+// meanwhile (mm's mmap_lock).
+const step = 64 << 20
+
+// steps are the parts of an area that one call each is for. They begin at huge pages, so that none has
+// to be split.
+func (a area) steps(yield func(area) bool) {
+	const huge = 2 << 20
+	for from := a.start; from < a.end; {
+		to := min((from+step)&^(huge-1), a.end)
+		if !yield(area{from, to}) {
+			return
+		}
+		from = to
+	}
+}
 
 // Flags of a mapping in /proc/PID/smaps (fs/proc/task_mmu.c, show_smap_vma_flags) with which it can't be
 // mapped from a file (memmap.mappable), or that CRIU takes for something else than private anonymous
@@ -36,6 +56,7 @@ const ours = "uw"
 
 // memory is what /proc/PID/smaps tells of a process.
 type memory struct {
+	all   int    // areas
 	fit   []area // ascending
 	pages uint64 // that the fit ones hold, also in swap
 	ring  bool   // there is one of io_setup(2)
@@ -45,8 +66,14 @@ type memory struct {
 // tells whether areas that a userfaultfd write-protects are fit: if they are ours.
 //
 // The kernel looks at each page for that: some 15 ms for 1 GiB.
+//
+// Returns [ErrEnded] if that memory is no more.
 func readMemory(smaps *os.File, tracked bool) (memory, error) {
-	return parseMemory(io.NewSectionReader(smaps, 0, math.MaxInt64), tracked)
+	m, err := parseMemory(io.NewSectionReader(smaps, 0, math.MaxInt64), tracked)
+	if errors.Is(err, unix.ESRCH) || err == nil && m.all == 0 {
+		return memory{}, ErrEnded
+	}
+	return m, err
 }
 
 func parseMemory(r io.Reader, tracked bool) (m memory, err error) {
@@ -64,6 +91,7 @@ func parseMemory(r io.Reader, tracked bool) (m memory, err error) {
 			if current, fit, err = parseHeader(string(line)); err != nil {
 				return memory{}, err
 			}
+			m.all++
 			m.ring = m.ring || bytes.Contains(line, []byte(" /[aio]"))
 			pages = 0
 			continue

@@ -17,6 +17,7 @@ const (
 	registerModeWP    = 1 << 1
 	ioctlAPI          = 0xc018aa3f // UFFDIO_API
 	ioctlRegister     = 0xc020aa00 // UFFDIO_REGISTER
+	ioctlUnregister   = 0x8010aa01 // UFFDIO_UNREGISTER
 	ioctlPagemapScan  = 0xc0606610 // PAGEMAP_SCAN, include/uapi/linux/fs.h
 	scanWriteProtect  = 1 << 0     // PM_SCAN_WP_MATCHING
 	categoryTracked   = 1 << 0     // PAGE_IS_WPALLOWED
@@ -52,6 +53,12 @@ func register(uffd *os.File, a area) error {
 	return nil
 }
 
+// unregister ends that, and the protection of the pages.
+func unregister(uffd *os.File, a area) error {
+	arg := struct{ start, length uint64 }{a.start, a.end - a.start}
+	return ioctl(uffd, ioctlUnregister, unsafe.Pointer(&arg))
+}
+
 // region is struct page_region.
 type region struct{ start, end, categories uint64 }
 
@@ -68,8 +75,10 @@ type query struct {
 	with, without, either, tell uint64
 }
 
-// scan calls found for each region of pages between two addresses. What is not mapped is passed over.
-func (s *scanner) scan(from, to uint64, q query, found func(region)) error {
+// scan calls found for each region of pages in an area. What is not mapped is passed over. It returns
+// [ErrEnded] if the memory is no more.
+func (s *scanner) scan(a area, q query, found func(region)) error {
+	from, to := a.start, a.end
 	if s.regions == nil {
 		s.regions = make([]region, regionsPerCall)
 	}
@@ -86,6 +95,9 @@ func (s *scanner) scan(from, to uint64, q query, found func(region)) error {
 		n, err := ioctlResult(s.pagemap, ioctlPagemapScan, unsafe.Pointer(&arg))
 		if errors.Is(err, unix.EINTR) {
 			continue
+		}
+		if errors.Is(err, unix.ESRCH) {
+			return ErrEnded
 		}
 		if err != nil {
 			return fmt.Errorf("scan memory from %#x to %#x: %w", from, to, err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -49,7 +50,7 @@ func must(err error) {
 // program is a running one of programs, which does a step for each line that it gets, and answers by a
 // line.
 type program struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.Writer
 	out *bufio.Scanner
@@ -57,20 +58,30 @@ type program struct {
 }
 
 // begin starts a program, and returns it when it has said its first line.
-func begin(t *testing.T, args ...string) (p *program, first string) {
-	t.Helper()
-	testenv.Need(t, testenv.Root, testenv.Kernel(6, 7))
-	p = &program{t: t, cmd: exec.CommandContext(t.Context(), "/proc/self/exe", append([]string{programCommand}, args...)...)}
+func begin(tb testing.TB, args ...string) (p *program, first string) {
+	tb.Helper()
+	return beginWith(tb, nil, args...)
+}
+
+// beginWith is begin for a program that has a file, if any, as its descriptor 3, and mounts of its own.
+func beginWith(tb testing.TB, file *os.File, args ...string) (p *program, first string) {
+	tb.Helper()
+	testenv.Need(tb, testenv.Root, testenv.Kernel(6, 7))
+	p = &program{t: tb, cmd: exec.CommandContext(tb.Context(), "/proc/self/exe", append([]string{programCommand}, args...)...)}
 	p.cmd.Stderr = os.Stderr
+	if file != nil {
+		p.cmd.ExtraFiles = []*os.File{file}
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
 	var err error
 	p.in, err = p.cmd.StdinPipe()
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	out, err := p.cmd.StdoutPipe()
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	p.out = bufio.NewScanner(out)
-	qt.Assert(t, qt.IsNil(p.cmd.Start()))
+	qt.Assert(tb, qt.IsNil(p.cmd.Start()))
 	p.pid = p.cmd.Process.Pid
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		p.cmd.Process.Kill()
 		p.cmd.Wait()
 	})
@@ -83,19 +94,19 @@ func (p *program) answer() string {
 	return p.out.Text()
 }
 
-// ask has the program do a step.
-func (p *program) ask(step string) {
+// ask has the program do a step, and returns its answer.
+func (p *program) ask(step string) string {
 	p.t.Helper()
 	_, err := fmt.Fprintln(p.in, step)
 	qt.Assert(p.t, qt.IsNil(err))
-	p.answer()
+	return p.answer()
 }
 
 // number reads an answer that is one.
-func number(t *testing.T, answer string) uint64 {
-	t.Helper()
+func number(tb testing.TB, answer string) uint64 {
+	tb.Helper()
 	n, err := strconv.ParseUint(answer, 0, 64)
-	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(tb, qt.IsNil(err))
 	return n
 }
 
@@ -115,24 +126,24 @@ func (p *program) stop() (goOn func()) {
 }
 
 // await waits until something is so.
-func await(t *testing.T, what string, so func() bool) {
-	t.Helper()
+func await(tb testing.TB, what string, so func() bool) {
+	tb.Helper()
 	tick := time.Tick(time.Millisecond)
 	for deadline := time.Now().Add(30 * time.Second); !so(); <-tick {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
+			tb.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }
 
 // start tracks a program.
-func start(t *testing.T, p *program) *track.Tracker {
-	t.Helper()
-	tr, err := track.Start(t.Context(), "/proc/self/exe", []int{p.pid}, 1)
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { qt.Check(t, qt.IsNil(tr.Close())) })
-	qt.Assert(t, qt.HasLen(tr.Skipped(), 0))
-	qt.Assert(t, qt.DeepEquals(tr.PIDs(), []int{p.pid}))
+func start(tb testing.TB, p *program) *track.Tracker {
+	tb.Helper()
+	tr, err := track.Start(tb.Context(), "/proc/self/exe", []int{p.pid}, 1)
+	qt.Assert(tb, qt.IsNil(err))
+	tb.Cleanup(func() { qt.Check(tb, qt.IsNil(tr.Close())) })
+	qt.Assert(tb, qt.HasLen(tr.Skipped(), 0))
+	qt.Assert(tb, qt.DeepEquals(tr.PIDs(), []int{p.pid}))
 	return tr
 }
 

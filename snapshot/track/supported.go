@@ -50,5 +50,5 @@ func probe(without uint64) (err error) {
 	// Nothing is at the lowest page (mmap_min_addr), and nothing is registered.
 	const page = 4096
 	q := query{flags: scanWriteProtect, with: categoryTracked, without: without, either: categoryPresent}
-	return s.scan(0, page, q, func(region) {})
+	return s.scan(area{0, page}, q, func(region) {})
 }

@@ -16,13 +16,16 @@ import (
 
 // programs are those that tests track, by their names. What they do is in files of tests.
 var programs = map[string]func(){
-	"pages": pages,
+	"pages":   pages,
+	"torture": torture,
+	"large":   large,
+	"slow":    slow,
 }
 
 const pageSize = image.PageSize
 
 // pages has 64 pages of memory. It says where, and then writes to or reads from those that it is told,
-// lets go of them, or has the kernel write to them.
+// lets go of them, has the kernel write to them, or swap them out.
 func pages() {
 	b, err := unix.Mmap(-1, 0, 64*pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	must(err)
@@ -46,6 +49,8 @@ func pages() {
 				sum += page[n]
 			case 'd':
 				must(unix.Madvise(page, unix.MADV_DONTNEED))
+			case 'p':
+				must(unix.Madvise(page, unix.MADV_PAGEOUT))
 			case 'k':
 				_, err := zero.Read(page[:1])
 				must(err)
@@ -81,7 +86,7 @@ func TestCollect(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(dirty, []uint64{1, 2, 3, 10, 20, 63}))
 	qt.Check(t, qt.DeepEquals(collect(tr), []uint64{1, 2, 3, 10, 20, 63}))
 	qt.Check(t, qt.HasLen(collect(tr), 0))
-	p.ask("w2 r10 k3 w30 d20 w21 d63 r63")
+	p.ask("w2 r10 p10 k3 w30 p30 d20 w21 d63 r63")
 	clean, dirty = scan(tr)
 	qt.Check(t, qt.DeepEquals(clean, []uint64{1, 10}))
 	qt.Check(t, qt.DeepEquals(dirty, []uint64{2, 3, 21, 30}))
