@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"restore":  {"snapshot"},
 	"snapshot": {},
 	"vem":      {},
-	"testenv":  {"runtime/api", "runtime/client", "runtime/fault", "vem/address", "vem/directory", "vem/netns"},
+	"testenv":  {"runtime/api", "runtime/client", "runtime/fault", "vem/address", "vem/directory", "vem/netlist", "vem/netns"},
 }
 
 // eachFile parses every Go file that is compiled into a binary.

@@ -15,6 +15,7 @@
 // Its parts, each a package below it:
 //
 //	netns      open network namespaces, and the only place that enters them
+//	netlist    lists of devices, addresses, routes and rules that lack nothing
 //	address    the address space of a virtual network (pure)
 //	fabric     one network namespace per virtual network per host: wires apps together
 //	hold       an app's live kernel sockets while no process has them

@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Link is a cable between two hosts: a veth pair with an address at each end.
@@ -103,9 +105,9 @@ func (e end) usable(ctx context.Context, at netip.Addr) error {
 	for {
 		ready := false
 		err := e.do(func(dev netlink.Link) error {
-			addrs, err := netlink.AddrList(dev, netlink.FAMILY_ALL)
+			addrs, err := netlist.Addrs(netlist.Here())
 			ready = slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
-				return a.IP.Equal(at.AsSlice()) && a.Flags&unix.IFA_F_TENTATIVE == 0
+				return a.LinkIndex == dev.Attrs().Index && a.IP.Equal(at.AsSlice()) && a.Flags&unix.IFA_F_TENTATIVE == 0
 			})
 			return err
 		})

@@ -9,24 +9,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
-
-// whole lists something until nothing changes meanwhile: what the kernel tells of a list that changes
-// may lack things (NLM_F_DUMP_INTR). What a daemon has left goes some time after it.
-func whole[T any](list func() ([]T, error)) (all []T, err error) {
-	for range 100 {
-		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
-}
 
 // takeLinks looks at devices, addresses, routes and rules of the network
 // namespace that the calling thread is in.
 func (s State) takeLinks(owner string) error {
-	links, err := whole(netlink.LinkList)
+	nl := netlist.Here() // it changes while it is read: what a daemon has left goes some time after it
+	links, err := netlist.Links(nl)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
@@ -35,7 +26,7 @@ func (s State) takeLinks(owner string) error {
 		names[l.Attrs().Index] = l.Attrs().Name
 		s.add(owner, l.Type()+" device", l.Attrs().Name)
 	}
-	addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := netlist.Addrs(nl)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -47,9 +38,7 @@ func (s State) takeLinks(owner string) error {
 	}
 	// A filter by table "unspecified" lists all tables.
 	all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	routes, err := whole(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, all, netlink.RT_FILTER_TABLE)
-	})
+	routes, err := netlist.Routes(nl, netlink.FAMILY_ALL, all, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -59,7 +48,7 @@ func (s State) takeLinks(owner string) error {
 		}
 		s.add(owner, "route", fmt.Sprintf("%s dev %s table %d type %d", r.Dst, names[r.LinkIndex], r.Table, r.Type))
 	}
-	rules, err := whole(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_ALL) })
+	rules, err := netlist.Rules(nl, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}

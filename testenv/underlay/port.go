@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // PortConfig describes a port. The zero value will do.
@@ -225,9 +226,9 @@ func (p *Port) usable(ctx context.Context) error {
 	for {
 		ready := false
 		err := p.inNode(func(dev netlink.Link) error {
-			addrs, err := netlink.AddrList(dev, netlink.FAMILY_ALL)
+			addrs, err := netlist.Addrs(netlist.Here())
 			ready = dev.Attrs().OperState == netlink.OperUp && !slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
-				return !a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE != 0
+				return a.LinkIndex == dev.Attrs().Index && !a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE != 0
 			})
 			return err
 		})

@@ -12,11 +12,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/mesh"
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/pause"
 )
 
@@ -24,7 +26,7 @@ import (
 // its virtual networks.
 func Addresses() ([]membership.Address, error) {
 	var list []membership.Address
-	err := eachAddress(func(d net.Interface, p netip.Prefix) {
+	err := eachAddress(func(d *netlink.LinkAttrs, p netip.Prefix) {
 		a := p.Addr()
 		if a.IsGlobalUnicast() && !strings.HasPrefix(d.Name, "snap-") {
 			list = append(list, membership.Address{Addr: a, Device: d.Name})
@@ -100,8 +102,8 @@ func hear(ctx context.Context, fn func()) error {
 // link.
 func Underlay(list []membership.Address) (found []mesh.Underlay) {
 	links := make(map[netip.Addr]mesh.Underlay)
-	_ = eachAddress(func(d net.Interface, p netip.Prefix) { // what can't be read has no link
-		if d.Flags&net.FlagRunning != 0 { // it has a carrier
+	_ = eachAddress(func(d *netlink.LinkAttrs, p netip.Prefix) { // what can't be read has no link
+		if d.RawFlags&unix.IFF_RUNNING != 0 { // it has a carrier
 			links[p.Addr()] = mesh.Underlay{Device: d.Name, Index: d.Index, MTU: d.MTU, Prefix: p}
 		}
 	})
@@ -117,7 +119,7 @@ func Underlay(list []membership.Address) (found []mesh.Underlay) {
 // Missing are those of some addresses that no device has which is up, or not the one that is named.
 func Missing(list []membership.Address) (missing []membership.Address, err error) {
 	missing = slices.Clone(list)
-	err = eachAddress(func(d net.Interface, p netip.Prefix) {
+	err = eachAddress(func(d *netlink.LinkAttrs, p netip.Prefix) {
 		missing = slices.DeleteFunc(missing, func(a membership.Address) bool {
 			return a.Addr == p.Addr() && (a.Device == "" || a.Device == d.Name)
 		})
@@ -126,22 +128,28 @@ func Missing(list []membership.Address) (missing []membership.Address, err error
 }
 
 // eachAddress calls fn with all addresses of devices that are up.
-func eachAddress(fn func(d net.Interface, p netip.Prefix)) error {
-	devices, err := net.Interfaces()
+func eachAddress(fn func(d *netlink.LinkAttrs, p netip.Prefix)) error {
+	links, err := netlist.Links(netlist.Here())
 	if err != nil {
 		return fmt.Errorf("list network devices: %w", err)
 	}
-	for _, d := range devices {
+	addrs, err := netlist.Addrs(netlist.Here())
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, l := range links {
+		d := l.Attrs()
 		if d.Flags&net.FlagUp == 0 || d.Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		all, err := d.Addrs()
-		if err != nil {
-			return fmt.Errorf("list addresses of %s: %w", d.Name, err)
-		}
-		for _, a := range all {
-			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				fn(d, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()))
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && a.LinkIndex == d.Index {
+				mask := a.Mask
+				if a.Peer != nil { // the other end of a link of two has the prefix (netlink's parseAddr)
+					mask = a.Peer.Mask
+				}
+				ones, _ := mask.Size()
+				fn(d, netip.PrefixFrom(ip.Unmap(), ones))
 			}
 		}
 	}

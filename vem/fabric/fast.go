@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // setupFastPath lets the fabric's devices use a new table instead of an earlier
@@ -39,7 +40,7 @@ func (f *Fabric) setupFastPath() error {
 // fill enters all single addresses that the fabric has a route to, and installs
 // the table on their devices.
 func (f *Fabric) fill(table *fastpath.Table) error {
-	links, err := f.in.nl.LinkList()
+	links, err := netlist.Links(f.in.nl)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
@@ -49,7 +50,7 @@ func (f *Fabric) fill(table *fastpath.Table) error {
 	}
 	devices := map[int]struct{}{}
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
-		routes, err := f.in.nl.RouteListFiltered(fam, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		routes, err := netlist.Routes(f.in.nl, fam, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
@@ -123,7 +124,7 @@ func (f *Fabric) lengthen(dev netlink.Link, ep Endpoint) error {
 		if dev == nil {
 			break // and RouteList would list everybody's
 		}
-		routes, err := f.in.nl.RouteList(dev, fam)
+		routes, err := netlist.Routes(f.in.nl, fam, &netlink.Route{LinkIndex: dev.Attrs().Index}, netlink.RT_FILTER_OIF)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}

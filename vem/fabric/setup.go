@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/local"
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // insideSysctls turn the fabric's namespace into a router and nothing else.
@@ -246,7 +247,7 @@ func (s *side) owner(name, alias string) (owner, error) {
 // obstacle.
 func (s *side) checkPrefixes(own netlink.Link, nets []hostNet) (conflict, err error) {
 	for _, n := range nets {
-		routes, err := s.nl.RouteListFiltered(family(n.gateway), &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		routes, err := netlist.Routes(s.nl, family(n.gateway), &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/tcx"
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -92,7 +93,7 @@ func (s *side) route(r netlink.Route) error {
 
 // removeVeths deletes every veth device, and with them their other ends.
 func (s *side) removeVeths() error {
-	links, err := s.nl.LinkList()
+	links, err := netlist.Links(s.nl)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}

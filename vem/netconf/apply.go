@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Apply sets in ns what the settings have and ns has not. What can't be set it tells, each
@@ -31,7 +32,7 @@ func (s *Settings) Apply(ns NetNS) ([]error, error) {
 }
 
 func devices() (map[string]int, error) {
-	links, err := netlink.LinkList()
+	links, err := netlist.Links(netlist.Here())
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}

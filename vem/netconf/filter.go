@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Table is a table of nftables, with the messages that make it again.
@@ -95,7 +97,9 @@ func readTables() (_ []Table, err error) {
 func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
 func dump(c *netlink.Conn, k filterKind, body []byte, how netlink.HeaderFlags) ([]FilterMessage, error) {
-	replies, err := c.Execute(netlink.Message{Header: netlink.Header{Type: filterType(k.get), Flags: netlink.Request | how}, Data: body})
+	replies, err := netlist.Messages(func() ([]netlink.Message, error) {
+		return c.Execute(netlink.Message{Header: netlink.Header{Type: filterType(k.get), Flags: netlink.Request | how}, Data: body})
+	})
 	if err != nil {
 		return nil, err
 	}

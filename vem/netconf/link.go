@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Link is a network device of the program's own, or what it has changed of another one.
@@ -26,7 +28,7 @@ type Link struct {
 
 // readLinks reads the devices.
 func (r *reading) readLinks() error {
-	links, err := netlink.LinkList()
+	links, err := netlist.Links(netlist.Here())
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // messageKind is a kind of rtnetlink messages.
@@ -90,11 +92,13 @@ func (a attrs) addr(kinds ...uint16) netip.Addr {
 func (r *reading) readMessages() error {
 	for _, k := range kinds {
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-			req := nl.NewNetlinkRequest(int(k.get), unix.NLM_F_DUMP)
-			head := make([]byte, max(k.header, unix.SizeofRtMsg))
-			head[0] = byte(family)
-			req.AddRawData(head)
-			list, err := req.Execute(unix.NETLINK_ROUTE, k.made)
+			list, err := netlist.Whole(func() ([][]byte, error) {
+				req := nl.NewNetlinkRequest(int(k.get), unix.NLM_F_DUMP)
+				head := make([]byte, max(k.header, unix.SizeofRtMsg))
+				head[0] = byte(family)
+				req.AddRawData(head)
+				return req.Execute(unix.NETLINK_ROUTE, k.made)
+			})
 			if err != nil {
 				return fmt.Errorf("list addresses, neighbours, routes and rules: %w", err)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -73,7 +74,7 @@ func (r *reading) look() (_ map[string]string, err error) {
 	defer func() { err = errors.Join(err, fresh.Close()) }()
 	var sysctls map[string]string
 	err = fresh.Do(func() (err error) {
-		links, err := netlink.LinkList()
+		links, err := netlist.Links(netlist.Here())
 		if err != nil {
 			return fmt.Errorf("list devices: %w", err)
 		}
@@ -105,18 +106,18 @@ func (r *reading) others() {
 			r.miss("packet filter table %s of %s", name, program)
 		}
 	}
-	if list, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL); err == nil && len(list) > 0 {
+	if list, err := netlist.Whole(func() ([]netlink.XfrmPolicy, error) { return netlink.XfrmPolicyList(netlink.FAMILY_ALL) }); err == nil && len(list) > 0 {
 		r.miss("%d IPsec policies (ip xfrm policy)", len(list))
 	}
-	if list, err := netlink.XfrmStateList(netlink.FAMILY_ALL); err == nil && len(list) > 0 {
+	if list, err := netlist.Whole(func() ([]netlink.XfrmState, error) { return netlink.XfrmStateList(netlink.FAMILY_ALL) }); err == nil && len(list) > 0 {
 		r.miss("%d IPsec states (ip xfrm state)", len(list))
 	}
-	links, err := netlink.LinkList()
+	links, err := netlist.Links(netlist.Here())
 	if err != nil {
 		return
 	}
 	for _, l := range links {
-		list, err := netlink.QdiscList(l)
+		list, err := netlist.Qdiscs(netlist.Here(), l)
 		if err != nil {
 			continue
 		}

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Namespace is a network namespace to send from; *netns.NS is one.
@@ -104,12 +106,12 @@ func (e *echo) open(ctx context.Context, size Size) error {
 
 // deviceMTU is the MTU of an app's network device. The caller is in the namespace.
 func deviceMTU() (int, error) {
-	all, err := net.Interfaces()
+	all, err := netlist.Links(netlist.Here())
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("list devices: %w", err)
 	}
-	for _, d := range all {
-		if d.Flags&net.FlagLoopback == 0 && d.Flags&net.FlagUp != 0 {
+	for _, l := range all {
+		if d := l.Attrs(); d.Flags&net.FlagLoopback == 0 && d.Flags&net.FlagUp != 0 {
 			return d.MTU, nil
 		}
 	}

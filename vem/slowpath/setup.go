@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // metric is that of the slow path's routes: any other route of a prefix goes before them, but for
@@ -92,7 +93,7 @@ func (d *device) route(prefixes []netip.Prefix) error {
 			LinkIndex: d.index, Dst: ipNet(p), Gw: nextHop(p.Addr()).AsSlice(),
 			Flags: int(netlink.FLAG_ONLINK), Priority: metric,
 		}
-		have, err := d.nl.RouteListFiltered(family(p.Addr()), &r, netlink.RT_FILTER_DST)
+		have, err := netlist.Routes(d.nl, family(p.Addr()), &r, netlink.RT_FILTER_DST)
 		if err != nil {
 			return fmt.Errorf("list routes to %s: %w", p, err)
 		}

@@ -5,10 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Apply gives a new socket what the saved one had. What can't be set is told for each: a
@@ -46,13 +47,13 @@ func (s *Socket) Apply(fd int, devices map[string]int) []error {
 
 // Devices lists the devices of the calling thread's network namespace.
 func Devices() (map[string]int, error) {
-	list, err := net.Interfaces()
+	list, err := netlist.Links(netlist.Here())
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
 	m := make(map[string]int, len(list))
-	for i := range list {
-		m[list[i].Name] = list[i].Index
+	for _, l := range list {
+		m[l.Attrs().Name] = l.Attrs().Index
 	}
 	return m, nil
 }

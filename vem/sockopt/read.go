@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Socket is what is kept of one socket: the settings in which it differs from a new socket.
@@ -172,13 +173,13 @@ func (r *Reader) look() error {
 	}
 	r.joined = true
 	return r.ns.Do(func() error {
-		list, err := net.Interfaces()
+		list, err := netlist.Links(netlist.Here())
 		if err != nil {
 			return fmt.Errorf("list devices: %w", err)
 		}
 		r.devices = make(map[int]string, len(list))
-		for i := range list {
-			r.devices[list[i].Index] = list[i].Name
+		for _, l := range list {
+			r.devices[l.Attrs().Index] = l.Attrs().Name
 		}
 		r.groups, err = seats()
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // SetUnderlay says where channels may begin; see [channel.Module].
@@ -84,7 +85,7 @@ func (m *Module) find(u channel.Underlay) (device, error) {
 // arrivals returns the devices of the host that have this network's program, and takes those of
 // networks that are gone off all of them.
 func (m *Module) arrivals() (mine []int, err error) {
-	links, err := m.nl.LinkList()
+	links, err := netlist.Links(m.nl)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}

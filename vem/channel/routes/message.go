@@ -7,6 +7,7 @@ import (
 	mdnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -87,5 +88,5 @@ func Dump(ns *netns.NS, kind uint16, header []byte, attrs *mdnetlink.AttributeEn
 		return nil, err
 	}
 	defer c.Close() //nolint:errcheck // a list
-	return c.Execute(m)
+	return netlist.Messages(func() ([]mdnetlink.Message, error) { return c.Execute(m) })
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/fastpath"
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -116,7 +117,7 @@ func (r Routes) to(a netip.Addr) *netlink.Route {
 // self returns the addresses that the host has for other hosts: one, or two after a SetSelf that
 // was cut short.
 func (r Routes) self(n Net) (list []netip.Addr, err error) {
-	all, err := r.NL.RouteListFiltered(family(n.Gateway), &netlink.Route{LinkIndex: r.Uplink}, netlink.RT_FILTER_OIF)
+	all, err := netlist.Routes(r.NL, family(n.Gateway), &netlink.Route{LinkIndex: r.Uplink}, netlink.RT_FILTER_OIF)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}

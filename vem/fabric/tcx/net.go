@@ -7,6 +7,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Net is a network namespace with devices to which programs are attached: as filters of tc where the
@@ -79,7 +81,7 @@ func (n Net) Programs(device int) (list []Program, err error) {
 
 // Filters lists the BPF filters at the ingress of a device.
 func (n Net) Filters(device int) (list []*netlink.BpfFilter, err error) {
-	all, err := n.NL.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: device}}, netlink.HANDLE_MIN_INGRESS)
+	all, err := netlist.Filters(n.NL, &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: device}}, netlink.HANDLE_MIN_INGRESS)
 	if err != nil && !isGone(err) {
 		return nil, fmt.Errorf("list filters: %w", err)
 	}
