@@ -105,7 +105,7 @@ func (b *book) dropSizes(w *way) {
 	for _, s := range w.sizes {
 		delete(b.out, s.number)
 	}
-	w.sizes, w.echoes, w.unproven = nil, 0, 0
+	w.sizes, w.missed, w.small, w.echoes, w.unproven = nil, nil, false, 0, 0
 }
 
 // askBy gives the key to ask a host by.
@@ -188,7 +188,7 @@ func (b *book) ask(w *way, now time.Time) (list []datagram) {
 		w.waiting = b.out[d.number]
 		list = append(list, d)
 		if w.confirms() {
-			list = append(list, b.askSize(w, confirm, w.size.pass, now))
+			list = append(list, b.askSizes(w, confirm, now, w.size.pass)...)
 		}
 	}
 	if len(w.sizes) > 0 || !w.works() {
@@ -198,8 +198,8 @@ func (b *book) ask(w *way, now time.Time) (list []datagram) {
 		w.grown = 0
 		w.size.grow()
 	}
-	for _, n := range w.size.next() {
-		list = append(list, b.askSize(w, size, n, now))
+	if sizes := w.size.next(); len(sizes) > 0 {
+		list = append(list, b.askSizes(w, size, now, sizes...)...)
 	}
 	return list
 }
@@ -215,10 +215,19 @@ func (w *way) confirms() bool {
 	return w.size.done() && w.size.pass > 0 && len(w.sizes) == 0 && w.works() && (w.echoes >= confirmEvery || w.unproven > 0)
 }
 
-func (b *book) askSize(w *way, why purpose, n int, now time.Time) datagram {
-	d := b.send(w, sent{why: why, size: n, until: now.Add(w.shortWait(b.interval))}, now)
-	w.sizes = append(w.sizes, b.out[d.number])
-	return d
+// askSizes asks for sizes, and with a small packet after them, which is their witness: if that is not
+// answered either, in the same time, then the network is cut, or the other host is slow, and what was
+// lost says nothing of sizes. The asks about life would tell too late.
+func (b *book) askSizes(w *way, why purpose, now time.Time, sizes ...int) (list []datagram) {
+	until := now.Add(w.shortWait(b.interval))
+	for _, n := range sizes {
+		list = append(list, b.send(w, sent{why: why, size: n, until: until}, now))
+	}
+	list = append(list, b.send(w, sent{why: witness, size: headerSize + w.pair.overhead(), until: until}, now))
+	for _, d := range list {
+		w.sizes = append(w.sizes, b.out[d.number])
+	}
+	return list
 }
 
 func (b *book) send(w *way, s sent, now time.Time) datagram {
@@ -248,14 +257,14 @@ func (b *book) expire(w *way, now time.Time) {
 			continue
 		}
 		b.resolve(w, s, func() {
-			if w.works() { // else all is lost, and that says nothing of sizes
-				w.lostSize(s)
+			if s.why != witness {
+				w.missed = append(w.missed, s)
 			}
 		})
 	}
 }
 
-// lostSize notes that a large ask was not answered, while small ones are.
+// lostSize notes that a large ask was not answered, while a small one was.
 func (w *way) lostSize(s *sent) {
 	if s.why == size {
 		w.size.lost(s.size, w.health.patience())
@@ -272,12 +281,17 @@ func (b *book) resolve(w *way, s *sent, note func()) {
 	delete(b.out, s.number)
 	w.sizes = slices.DeleteFunc(w.sizes, func(other *sent) bool { return other == s })
 	note()
-	if len(w.sizes) == 0 {
-		b.urgent = true
-		if s.why == size {
-			w.size.settle()
+	if len(w.sizes) > 0 {
+		return
+	}
+	b.urgent = true
+	if w.small && w.works() {
+		for _, lost := range w.missed {
+			w.lostSize(lost)
 		}
 	}
+	w.missed, w.small = nil, false
+	w.size.settle()
 }
 
 // watch returns what to call after a way may have changed.

@@ -25,7 +25,8 @@
 //
 // Asks are padded to find the largest packet that a way carries, and go out with "don't fragment":
 // first several sizes at once, then those between the largest that came through and the smallest
-// that did not (the idea is that of RFC 8899). What routers say about sizes is not believed, and
+// that did not (the idea is that of RFC 8899). A small ask goes out after them: only if that one is
+// answered in time, what is not says something of sizes. What routers say about sizes is not believed, and
 // not needed. The size that was found is confirmed now and then, and larger ones are tried again.
 //
 // # Who is answered

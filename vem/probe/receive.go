@@ -55,6 +55,10 @@ func (b *book) answered(data []byte, p packet, at, from netip.Addr, now time.Tim
 
 // echoedSize notes that a large ask was answered.
 func (w *way) echoedSize(s *sent) {
+	if s.why == witness {
+		w.small = true
+		return
+	}
 	w.size.passed(s.size)
 	if s.why == confirm {
 		w.echoes, w.unproven = 0, 0

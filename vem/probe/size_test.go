@@ -81,6 +81,27 @@ func TestSizeChanges(t *testing.T) {
 	qt.Check(t, qt.Equals(w.way(0).MTU, 1500))
 }
 
+// A network that is cut in the middle of a search, or a host that is slow to answer, is not taken for a
+// way by which large packets don't come through: no channel would take that one for a while.
+func TestSizeWhileAllIsLost(t *testing.T) {
+	for name, meanwhile := range map[string]lane{
+		"cut":  {cut: true},
+		"slow": {delay: 180 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 7, 1)
+			l, began := w.links[0], w.now
+			w.run(10*time.Second, func() { // the first ask is on its way when this is called first, and will be answered
+				if l.there = meanwhile; w.now.Sub(began) > 900*time.Millisecond {
+					l.there = lane{delay: time.Millisecond}
+				}
+				qt.Assert(t, qt.IsTrue(w.way(0).MTU != smallest-1), qt.Commentf("after %s", w.now.Sub(began)))
+			})
+			qt.Check(t, qt.Equals(w.way(0).MTU, 1500))
+		})
+	}
+}
+
 // This host can't send what the device's MTU promised.
 func TestSizeThatCantBeSent(t *testing.T) {
 	w := newWorld(t, 7, 1)

@@ -48,6 +48,7 @@ const (
 	alive   purpose = iota // whether the way works
 	size                   // whether packets of a size come through
 	confirm                // whether they still do
+	witness                // whether small packets come through meanwhile
 )
 
 // sent is an ask that went out.
@@ -70,7 +71,9 @@ type way struct {
 	size   search
 
 	waiting  *sent   // the ask about life that is out
-	sizes    []*sent // asks about sizes that are out
+	sizes    []*sent // asks about sizes that are out, and their witness
+	missed   []*sent // of those that went out with them, the ones that were not answered in time
+	small    bool    // their witness was answered in time
 	old      []*sent // asks about life that were missed
 	next     time.Time
 	echoes   int // since the largest size was asked for
