@@ -18,9 +18,10 @@ type Far struct {
 	Device           string    // the host's device of the network, in Host
 	Prefix4, Prefix6 netip.Prefix
 	MTU              int // of all apps' devices
-	// Narrow makes the fabric answer a packet that a program has marked with a size by "too
-	// big", or fragment it to that size. It stays so until the network is deleted.
-	Narrow func(size int) error
+	// Narrow makes the fabric answer a packet that a program has marked with one of these sizes by
+	// "too big", or fragment it to that size. Other sizes mean nothing from then on. It stays so until
+	// the network is deleted.
+	Narrow func(sizes []int) error
 }
 
 // Far returns what data channels need. It returns an error wrapping

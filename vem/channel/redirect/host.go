@@ -47,10 +47,8 @@ func (m *Module) setHost(h channel.Host) error {
 			}
 		}
 	}
-	if path.MTU < m.cfg.MTU {
-		if err := m.cfg.Narrow(path.MTU); err != nil {
-			return err
-		}
+	if err := m.tellNarrow(path.MTU); err != nil {
+		return err
 	}
 	e := m.hosts[h.Name]
 	var before []netip.Addr
@@ -94,7 +92,27 @@ func (m *Module) setHost(h channel.Host) error {
 			return err
 		}
 	}
-	return errors.Join(m.tellBeyond(), m.tellDirect())
+	return errors.Join(m.tellBeyond(), m.tellDirect(), m.tellNarrow())
+}
+
+// tellNarrow tells the fabric how large packets to hosts may be, where that is less than apps take it
+// for: to those that are set, and to one that is about to be.
+func (m *Module) tellNarrow(next ...int) error {
+	sizes := next
+	for _, e := range m.hosts {
+		sizes = append(sizes, e.status.MTU)
+	}
+	sizes = slices.DeleteFunc(sizes, func(n int) bool { return n >= m.cfg.MTU })
+	slices.Sort(sizes)
+	if sizes = slices.Compact(sizes); m.narrow != nil && slices.Equal(sizes, m.narrow) {
+		return nil
+	}
+	m.narrow = nil // if it fails, the next one tells all
+	if err := m.cfg.Narrow(sizes); err != nil {
+		return err
+	}
+	m.narrow = append([]int{}, sizes...)
+	return nil
 }
 
 // tellDirect tells the programs whether any host may send without outer header.
@@ -230,7 +248,7 @@ func (m *Module) removeHost(name string) error {
 		return err
 	}
 	delete(m.hosts, name)
-	return errors.Join(m.tellBeyond(), m.tellDirect())
+	return errors.Join(m.tellBeyond(), m.tellDirect(), m.tellNarrow())
 }
 
 // Hosts returns all hosts; see [channel.Module].

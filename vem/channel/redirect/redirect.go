@@ -83,8 +83,9 @@ type Config struct {
 	Device           string    // the host's device of the network
 	Prefix4, Prefix6 netip.Prefix
 	MTU              int // of all apps' devices
-	// Narrow makes the fabric answer packets that a program has marked with a size as too big.
-	Narrow func(size int) error
+	// Narrow makes the fabric answer packets that a program has marked with one of these sizes as too
+	// big, and those with another one no more.
+	Narrow func(sizes []int) error
 }
 
 // Module makes direct and tunnel channels. It is a [channel.Module].
@@ -99,6 +100,7 @@ type Module struct {
 	closed   bool
 	underlay map[netip.Addr]device
 	hosts    map[string]*entry
+	narrow   []int            // sizes that the fabric was told of; nil: none yet
 	beyond   []channel.Beyond // nil: not told yet
 }
 
@@ -160,7 +162,10 @@ func (m *Module) open() (err error) {
 	if err := m.ends.InstallLeave(m.net()); err != nil {
 		return err
 	}
-	return m.replaceArrivals()
+	if err := m.replaceArrivals(); err != nil {
+		return err
+	}
+	return m.tellNarrow() // an earlier run may have ended before it did
 }
 
 func (m *Module) net() tcx.Net { return tcx.Net{NL: m.nl, Do: m.ns.Do} }

@@ -2,6 +2,7 @@ package redirect_test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/go-quicktest/qt"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
@@ -268,4 +270,51 @@ func TestOtherProtocols(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What answers packets that are too big for a channel goes when no channel is that small any more, also
+// if the daemon ended meanwhile.
+func TestNarrowEnds(t *testing.T) {
+	w, _, _ := sized(t, "192.0.2.0/24", channel.Tunnel, 1400)
+	h := w.host(w.alpha, w.cables[0], channel.Tunnel)
+	narrow := func() (list []string) {
+		t.Helper()
+		qt.Assert(t, qt.IsNil(w.alpha.f.Namespace().Do(func() error {
+			rules, err := netlink.RuleList(unix.AF_UNSPEC)
+			if err != nil {
+				return err
+			}
+			for _, r := range rules {
+				if r.Mark == 0 {
+					continue
+				}
+				routes, err := netlink.RouteListFiltered(r.Family, &netlink.Route{Table: r.Table}, netlink.RT_FILTER_TABLE)
+				if err != nil {
+					return err
+				}
+				list = append(list, fmt.Sprint(r.Table, " ", len(routes)))
+			}
+			return nil
+		})))
+		return list
+	}
+	room := func(mtu int) {
+		t.Helper()
+		h.MTU = mtu
+		qt.Assert(t, qt.IsNil(w.alpha.m.SetHost(t.Context(), h)))
+	}
+	qt.Check(t, qt.DeepEquals(narrow(), []string{"1380 1", "1380 1"})) // one of each family
+	room(1350)
+	qt.Check(t, qt.DeepEquals(narrow(), []string{"1330 1", "1330 1"}))
+	w.alpha.close(t)
+	w.alpha.open(t)
+	qt.Check(t, qt.DeepEquals(narrow(), []string{"1330 1", "1330 1"}))
+	w.alpha.ip(t, "link", "set", w.cables[0].device, "mtu", "1500")
+	qt.Assert(t, qt.IsNil(w.alpha.m.SetUnderlay(t.Context(), w.underlay(w.alpha))))
+	room(0)
+	qt.Check(t, qt.HasLen(narrow(), 0))
+	room(1300)
+	qt.Check(t, qt.HasLen(narrow(), 2))
+	qt.Assert(t, qt.IsNil(w.alpha.m.RemoveHost(t.Context(), h.Name)))
+	qt.Check(t, qt.HasLen(narrow(), 0))
 }

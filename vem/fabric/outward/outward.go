@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -36,26 +37,67 @@ type Routes struct {
 	Channels []string // devices of channels that the kernel's routes lead to
 }
 
-// Narrow adds a table of routes for packets marked with a size, whose number is that size. The
-// routes lead to the host, where a program takes fragments on to the other host. The size is
-// locked, without which IPv6 forwards by the device's (include/net/ip6_route.h,
-// ip6_dst_mtu_maybe_forward).
-func (r Routes) Narrow(size int) error {
+// Narrow has a table of routes for packets marked with a size, whose number is that size, for each of
+// these sizes, and for no others. The routes lead to the host, where a program takes fragments on to the
+// other host. The size is locked, without which IPv6 forwards by the device's
+// (include/net/ip6_route.h, ip6_dst_mtu_maybe_forward).
+func (r Routes) Narrow(sizes []int) error {
 	for _, n := range r.Nets {
-		all := &net.IPNet{IP: make(net.IP, n.Gateway.BitLen()/8), Mask: net.CIDRMask(0, n.Gateway.BitLen())}
-		route := &netlink.Route{
-			LinkIndex: r.Uplink, Dst: all, Gw: n.Gateway.AsSlice(), Table: size, MTU: size, MTULock: true,
+		rules, err := netlist.Rules(r.NL, family(n.Gateway))
+		if err != nil {
+			return fmt.Errorf("list rules: %w", err)
 		}
-		if err := r.NL.RouteReplace(route); err != nil {
-			return fmt.Errorf("set route for packets of more than %d bytes: %w", size, err)
+		have := make(map[int]bool)
+		for _, rule := range rules {
+			if rule.Mark == 0 || int(rule.Mark) != rule.Table { // the others are not ours
+				continue
+			}
+			if have[rule.Table] = true; !slices.Contains(sizes, rule.Table) {
+				if err := r.widen(n, rule.Table); err != nil {
+					return err
+				}
+			}
 		}
-		rule := netlink.NewRule()
-		rule.Family, rule.Mark, rule.Table, rule.Priority = family(n.Gateway), uint32(size), size, size
-		if err := r.NL.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add rule for packets of more than %d bytes: %w", size, err)
+		for _, size := range sizes {
+			if !have[size] {
+				if err := r.narrow(n, size); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// narrow adds a table. The rule comes last: with it the table is whole.
+func (r Routes) narrow(n Net, size int) error {
+	route, rule := r.table(n, size)
+	if err := r.NL.RouteReplace(route); err != nil {
+		return fmt.Errorf("set route for packets of more than %d bytes: %w", size, err)
+	}
+	if err := r.NL.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add rule for packets of more than %d bytes: %w", size, err)
+	}
+	return nil
+}
+
+// widen removes a table. The rule goes last: by it a table is found again.
+func (r Routes) widen(n Net, size int) error {
+	route, rule := r.table(n, size)
+	if err := r.NL.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route for packets of more than %d bytes: %w", size, err)
+	}
+	if err := r.NL.RuleDel(rule); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete rule for packets of more than %d bytes: %w", size, err)
+	}
+	return nil
+}
+
+func (r Routes) table(n Net, size int) (*netlink.Route, *netlink.Rule) {
+	all := &net.IPNet{IP: make(net.IP, n.Gateway.BitLen()/8), Mask: net.CIDRMask(0, n.Gateway.BitLen())}
+	rule := netlink.NewRule()
+	rule.Family, rule.Mark, rule.Table, rule.Priority = family(n.Gateway), uint32(size), size, size
+	return &netlink.Route{LinkIndex: r.Uplink, Dst: all, Gw: n.Gateway.AsSlice(), Table: size, MTU: size, MTULock: true}, rule
 }
 
 // SetSelf makes the host reachable at addresses of the network, which become the gateway's on
