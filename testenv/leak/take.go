@@ -187,8 +187,8 @@ func (s State) takeDir(owner, kind, root string, depth int) error {
 // takeNet looks into one network namespace.
 func (s State) takeNet(h *host.Host, ino uint64, path string) error {
 	ns, err := netns.Open(path)
-	if gone(err) {
-		return nil // its last process has just ended
+	if gone(err) || errors.Is(err, netns.ErrNotNetNS) {
+		return nil // its last process has just ended, or its mount has gone and left the file that it was on
 	}
 	if err != nil {
 		return err
