@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func (d *device) setUp(o Options) error {
 		{"hardware address", func() error { return d.nl.LinkSetHardwareAddr(link, deviceMAC) }},
 		{"MTU", func() error { return d.nl.LinkSetMTU(link, o.MTU) }},
 		{"queue length", func() error { return d.nl.LinkSetTxQLen(link, queueLen) }},
-		{"settings", func() error { return d.ns.Do(func() error { return writeSysctls(o.Prefixes) }) }},
+		{"settings", func() error { return d.ns.Do(func() error { return writeSysctls(o.Prefixes, d.made) }) }},
 		{"state", func() error { return d.nl.LinkSetUp(link) }},
 		// A device whose queue was opened again gets a carrier at once, but a work item makes it
 		// send some time after (net/core/link_watch.c), and until then it drops everything. To
@@ -42,6 +43,7 @@ func (d *device) setUp(o Options) error {
 				QdiscAttrs: netlink.QdiscAttrs{LinkIndex: d.index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue",
 			})
 		}},
+		{"IPv6", func() error { return d.ns.Do(func() error { return enableIPv6(o.Prefixes) }) }},
 		{"next hops", func() error { return d.neighbours(o.Prefixes) }},
 	} {
 		if err := step.do(); err != nil {
@@ -56,15 +58,33 @@ func (d *device) setUp(o Options) error {
 //   - rp_filter 0: packets that are written back come from elsewhere. They were checked where they
 //     came from first. (Measured with 1: all of them are dropped, without a trace.)
 //   - addr_gen_mode 1, accept_dad 0, accept_ra 0: no traffic of the kernel's own.
-func writeSysctls(prefixes []netip.Prefix) error {
+//   - disable_ipv6 1, until the device sends: what the kernel tells others all the same, that it is in
+//     multicast groups (net/ipv6/mcast.c), would be dropped, and be taken for a packet of somebody.
+func writeSysctls(prefixes []netip.Prefix, made bool) error {
 	list := [][2]string{{"ipv4/conf/" + fabric.SlowDevice + "/rp_filter", "0"}}
-	for _, p := range prefixes {
-		if p.Addr().Is6() {
-			dir := "ipv6/conf/" + fabric.SlowDevice + "/"
-			list = append(list, [2]string{dir + "addr_gen_mode", "1"}, [2]string{dir + "accept_dad", "0"}, [2]string{dir + "accept_ra", "0"})
-			break
+	if has6(prefixes) {
+		dir := "ipv6/conf/" + fabric.SlowDevice + "/"
+		list = append(list, [2]string{dir + "addr_gen_mode", "1"}, [2]string{dir + "accept_dad", "0"}, [2]string{dir + "accept_ra", "0"})
+		if made {
+			list = append(list, [2]string{dir + "disable_ipv6", "1"})
 		}
 	}
+	return write(list...)
+}
+
+// enableIPv6 changes nothing on a device that an earlier process has set up.
+func enableIPv6(prefixes []netip.Prefix) error {
+	if !has6(prefixes) {
+		return nil
+	}
+	return write([2]string{"ipv6/conf/" + fabric.SlowDevice + "/disable_ipv6", "0"})
+}
+
+func has6(prefixes []netip.Prefix) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() })
+}
+
+func write(list ...[2]string) error {
 	for _, s := range list {
 		if err := os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0); err != nil {
 			return err
