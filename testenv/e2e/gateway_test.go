@@ -40,26 +40,33 @@ func (hs *hosts) others() (*office, []traffic.Member, []traffic.Pair) {
 	hs.t.Cleanup(func() { qt.Check(hs.t, qt.IsNil(stop())) })
 	self.Name = "host beta"
 
-	hs.ok(beta, "host", "gateway", "on")
-	network := hs.network("office", "203.0.113.0/24")
-	atBeta, atGamma := hs.attach(network, beta.Host), hs.attach(network, gamma.Host)
-	hs.t.Cleanup(func() { qt.Check(hs.t, qt.IsNil(errors.Join(atBeta.Remove(), atGamma.Remove()))) })
-	stranger := hs.stranger("stranger", network)
-	h, ok := stranger.Via.(*host.Host)
-	qt.Assert(hs.t, qt.IsTrue(ok))
-	o := &office{hs: hs, stranger: h, beta: atBeta, gamma: atGamma}
-	o.by(atBeta)
-
+	o, stranger := hs.office()
 	// At beta a program has the port, which is said there.
 	hs.forwards(gamma, func(reason string) bool { return reason == "" })
 	hs.forwards(beta, func(reason string) bool { return strings.HasPrefix(reason, "a program has the port") })
-	published := traffic.Member{Name: "port of gamma", Addr: atGamma.Addr4(), Via: h}
+	published := traffic.Member{Name: "port of gamma", Addr: o.gamma.Addr4(), Via: o.stranger}
 	return o, []traffic.Member{self, stranger, published}, []traffic.Pair{
 		{From: self.Name, To: "alpha", Connections: 4, Flows: 1},
 		{From: self.Name, To: "gamma", Connections: 4, Flows: 1},
 		{From: stranger.Name, To: published.Name, Connections: 4, Flows: 1},
 		{From: stranger.Name, To: "gamma", Connections: 4, Flows: 1},
 	}
+}
+
+// office makes beta a gateway, and a machine behind it that routes the virtual network there.
+func (hs *hosts) office() (*office, traffic.Member) {
+	hs.t.Helper()
+	beta, gamma := hs.worlds[1], hs.worlds[2]
+	hs.ok(beta, "host", "gateway", "on")
+	network := hs.network("office", "203.0.113.0/24")
+	atBeta, atGamma := hs.attach(network, beta.Host), hs.attach(network, gamma.Host)
+	hs.t.Cleanup(func() { qt.Check(hs.t, qt.IsNil(errors.Join(atBeta.Remove(), atGamma.Remove()))) })
+	stranger := hs.stranger("machine", network)
+	h, ok := stranger.Via.(*host.Host)
+	qt.Assert(hs.t, qt.IsTrue(ok))
+	o := &office{hs: hs, stranger: h, beta: atBeta, gamma: atGamma}
+	o.by(atBeta)
+	return o, stranger
 }
 
 // office is a network with a machine that knows nothing of snapctl, and two hosts that do.

@@ -159,6 +159,7 @@ func TestInstallation(t *testing.T) {
 	qt.Assert(t, qt.HasLen(listed.Hosts, 3))
 	members := []traffic.Member{hs.endpoint(0, everyPort()...), hs.endpoint(1), hs.endpoint(2)}
 	pairs := traffic.Everyone(members, 4, 1)
+	hs.know(members)
 	office, others, more := hs.others()
 	mesh, err := traffic.Start(ctx, traffic.Plan{
 		Members: append(members, others...), Pairs: append(pairs, more...), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
