@@ -11,6 +11,13 @@
 // fails meanwhile. If we end before CRIU has its answers, its question fails (ENOTCONN), and so does the
 // dump; the processes go on.
 //
+// # Cost
+//
+// 0.3 ms to start, and 20 us for each mapping, for which CRIU asks once. CRIU needs some 1.5 us of
+// processor time for a page that it saves, and 5 us for each run of them: a gap of less than four pages
+// between two runs is better saved than left out. Of 1 GiB of which every other page is left out it needs
+// longer than of all of it.
+//
 // # What is not left out
 //
 // Of the vdso and of AIO rings CRIU saves each page, whatever the answer is (criu/mem.c,
@@ -97,33 +104,32 @@ func (o *Omission) start(pages map[int][]image.Extent) error {
 			return fmt.Errorf("open %s: %w", f.path(), err)
 		}
 		if f.dev, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
-			return fmt.Errorf("open /dev/fuse: %w", err)
+			return fmt.Errorf("open /dev/fuse, which comes with the kernel module fuse: %w", err)
 		}
 	}
 	var err error
 	if o.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("make eventfd: %w", err)
 	}
-	if err := o.besideUs(); err != nil {
+	// Everybody would see what is mounted.
+	if together, err := sameMounts(o.criu, os.Getpid()); err != nil {
 		return err
+	} else if together {
+		return errors.New("CRIU is in the mount namespace of the host")
 	}
 	return apart.Do(o.criu, o.mount)
 }
 
-// besideUs is an error if CRIU is not apart: everybody would see what is mounted for it.
-func (o *Omission) besideUs() error {
-	own, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return err
+// sameMounts tells whether two processes are in one mount namespace.
+func sameMounts(a, b int) (bool, error) {
+	var ns [2]string
+	for i, pid := range []int{a, b} {
+		var err error
+		if ns[i], err = os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err != nil {
+			return false, fmt.Errorf("find mount namespace: %w", err)
+		}
 	}
-	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", o.criu))
-	if err != nil {
-		return fmt.Errorf("find mount namespace of CRIU: %w", err)
-	}
-	if own == its {
-		return errors.New("CRIU is in the mount namespace of the host")
-	}
-	return nil
+	return ns[0] == ns[1], nil
 }
 
 // mount makes the mounts for CRIU, whose mount namespace the calling thread is in, or none.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"os/exec"
@@ -79,13 +80,14 @@ type app struct {
 	pid   int
 	child int // 0: it has none
 	areas []image.Extent
+	run   string // what a shell does to begin as CRIU
 }
 
 // start starts a program in a mount namespace of its own, in which CRIU is then, too.
 func start(t *testing.T, args ...string) *app {
 	t.Helper()
 	testenv.Need(t, testenv.Root, testenv.CRIU, testenv.Program("python3"))
-	a := &app{t: t, cmd: exec.Command("python3", append([]string{"-c", program}, args...)...)}
+	a := &app{t: t, run: `exec "$@"`, cmd: exec.Command("python3", append([]string{"-c", program}, args...)...)}
 	var err error
 	a.in, err = a.cmd.StdinPipe()
 	qt.Assert(t, qt.IsNil(err))
@@ -145,7 +147,7 @@ type dumper struct {
 func (a *app) prepare(args ...string) *dumper {
 	a.t.Helper()
 	d := &dumper{dir: a.t.TempDir()}
-	wait := []string{"-c", `read x && exec "$@"`, "sh", testenv.CRIUPath(), "dump", "-t", fmt.Sprint(a.pid), "-D", d.dir, "-o", "log", "-v2"}
+	wait := []string{"-c", "read x && " + a.run, "sh", testenv.CRIUPath(), "dump", "-t", fmt.Sprint(a.pid), "-D", d.dir, "-o", "log", "-v2"}
 	d.cmd = exec.Command("sh", append(wait, args...)...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	var err error
@@ -180,15 +182,18 @@ func (d *dumper) run() error {
 }
 
 // save saves an app, but for some pages. It returns what CRIU has saved of each process.
+// If the app then goes on, args say so.
 func (a *app) save(pages map[int][]image.Extent, args ...string) map[int]memory {
 	a.t.Helper()
 	d := a.prepare(args...)
 	o, err := omit.Start(d.cmd.Process.Pid, pages)
 	qt.Assert(a.t, qt.IsNil(err))
 	defer func() { qt.Check(a.t, qt.IsNil(o.Close())) }()
-	a.uncover(pages)
 	qt.Assert(a.t, qt.IsNil(d.run()))
 	qt.Assert(a.t, qt.IsNil(o.Check()))
+	if len(args) > 0 {
+		a.uncover(pages)
+	}
 	var all uint64
 	for _, runs := range pages {
 		for _, r := range runs {
@@ -201,16 +206,15 @@ func (a *app) save(pages map[int][]image.Extent, args ...string) map[int]memory 
 
 // uncover has what was mounted for a CRIU go with it, though its mount namespace is the app's.
 func (a *app) uncover(pages map[int][]image.Extent) {
-	a.t.Cleanup(func() {
-		qt.Check(a.t, qt.IsNil(apart.Do(a.pid, func() (err error) {
-			for pid, runs := range pages {
-				if len(runs) > 0 {
-					err = errors.Join(err, unix.Unmount(fmt.Sprintf("/proc/%d/pagemap", pid), 0))
-				}
+	a.t.Helper()
+	qt.Assert(a.t, qt.IsNil(apart.Do(a.pid, func() (err error) {
+		for pid, runs := range pages {
+			if len(runs) > 0 {
+				err = errors.Join(err, unix.Unmount(fmt.Sprintf("/proc/%d/pagemap", pid), 0))
 			}
-			return err
-		})))
-	})
+		}
+		return err
+	})))
 }
 
 // saveAll saves an app without our being there.
@@ -221,8 +225,10 @@ func (a *app) saveAll() map[int]memory {
 	return a.read(d.dir)
 }
 
-// memory is what pages hold, by their addresses.
-type memory map[uint64]string
+// memory has a hash of what each page holds, by its address.
+type memory map[uint64]uint64
+
+var seed = maphash.MakeSeed()
 
 // read reads what CRIU has saved.
 func (a *app) read(dir string) map[int]memory {
@@ -233,15 +239,20 @@ func (a *app) read(dir string) map[int]memory {
 	for _, entry := range dump.Tree {
 		task, err := dump.MemoryTask(entry)
 		qt.Assert(a.t, qt.IsNil(err))
-		pages, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("pages-%d.img", task.Pages.PagesID)))
+		f, err := os.Open(filepath.Join(dir, fmt.Sprintf("pages-%d.img", task.Pages.PagesID)))
 		qt.Assert(a.t, qt.IsNil(err))
-		qt.Assert(a.t, qt.Equals(len(pages), int(task.Pages.StoredPages()*image.PageSize)))
-		m := make(memory)
+		defer f.Close()
+		pages := bufio.NewReaderSize(f, 1<<20)
+		m, page := make(memory), make([]byte, image.PageSize)
 		for _, e := range task.Pages.Extents {
 			for i := range e.Pages {
-				m[e.Start+i*image.PageSize], pages = string(pages[:image.PageSize]), pages[image.PageSize:]
+				_, err := io.ReadFull(pages, page)
+				qt.Assert(a.t, qt.IsNil(err))
+				m[e.Start+i*image.PageSize] = maphash.Bytes(seed, page)
 			}
 		}
+		_, err = pages.ReadByte()
+		qt.Assert(a.t, qt.ErrorIs(err, io.EOF))
 		all[int(entry.GetPid())] = m
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -36,12 +37,12 @@ type scanner struct {
 }
 
 // run has the kernel scan a pagemap, as arg says. It takes what is left out of the answer, and writes it
-// to the memory of the process that asks: the regions to where it wants them, and into arg where the
+// to mem, the memory of the process that asks: the regions to where it wants them, and into arg where the
 // answer ends. It returns how many regions there are.
 //
 // Only a scan for pages is changed: that is how CRIU asks what it has to save. It asks for guard
 // regions, too (criu/mem.c, collect_madv_guards), to make them again.
-func (c *scanner) run(pagemap int, s *set, asker int, arg []byte) (int, error) {
+func (c *scanner) run(pagemap int, s *set, mem *os.File, arg []byte) (int, error) {
 	var a scan
 	if _, err := binary.Decode(arg, binary.NativeEndian, &a); err != nil {
 		return 0, errors.Join(unix.EINVAL, err)
@@ -66,23 +67,17 @@ func (c *scanner) run(pagemap int, s *set, asker int, arg []byte) (int, error) {
 		}
 	}
 	binary.NativeEndian.PutUint64(arg[unsafe.Offsetof(a.WalkEnd):], a.WalkEnd)
-	return len(answer), give(asker, vec, answer)
+	return len(answer), write(mem, vec, answer)
 }
 
-// give writes regions into the memory of a process.
-func give(pid int, addr uint64, regions []region) error {
+// write writes regions into the memory of a process, /proc/PID/mem.
+func write(mem *os.File, addr uint64, regions []region) error {
 	if len(regions) == 0 {
 		return nil
 	}
-	size := len(regions) * int(unsafe.Sizeof(region{}))
-	local := unix.Iovec{Base: (*byte)(unsafe.Pointer(&regions[0]))}
-	local.SetLen(size)
-	n, err := unix.ProcessVMWritev(pid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(addr), Len: size}}, 0)
-	if err != nil {
+	data := unsafe.Slice((*byte)(unsafe.Pointer(&regions[0])), len(regions)*int(unsafe.Sizeof(region{})))
+	if _, err := mem.WriteAt(data, int64(addr)); err != nil { //nolint:gosec // of a process
 		return fmt.Errorf("write to memory of CRIU: %w", err)
-	}
-	if n != size {
-		return fmt.Errorf("write to memory of CRIU: %w", unix.EFAULT)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -128,30 +129,27 @@ func (o *Omission) fail(err error) {
 	}
 }
 
-// answer answers a request.
+// answer answers a request. What fails is known before the answer is there.
 func (s *server) answer(f *file, request []byte) error {
 	var h inHeader
 	size, err := binary.Decode(request, binary.NativeEndian, &h)
 	if err != nil {
 		return err
 	}
-	body := request[size:]
 	//exhaustive:ignore
 	switch h.Opcode {
 	case opForget, opBatchForget, opInterrupt:
 		return nil // want no answer
 	}
-	out, err := s.do(f, &h, body)
+	out, err := s.do(f, &h, request[size:])
 	o := outHeader{Unique: h.Unique}
-	var failed error
 	if err != nil {
 		var errno unix.Errno
 		if !errors.As(err, &errno) {
 			errno = unix.EIO
 		}
-		o.Error, out = -int32(errno), nil
-		if h.Opcode == opIoctl || h.Opcode == opRead {
-			failed = fmt.Errorf("process %d: %w", f.pid, err)
+		if o.Error, out = -int32(errno), nil; h.Opcode == opIoctl && errno != unix.ENOTTY || h.Opcode == opRead {
+			s.o.fail(fmt.Errorf("process %d: %w", f.pid, err))
 		}
 	}
 	o.Len = uint32(binary.Size(o) + len(out)) //nolint:gosec // it is small
@@ -159,10 +157,10 @@ func (s *server) answer(f *file, request []byte) error {
 	if err == nil {
 		_, err = unix.Write(f.dev, append(reply, out...))
 	}
-	if err != nil && !errors.Is(err, unix.ENOENT) { // it was called off
-		failed = errors.Join(failed, err)
+	if errors.Is(err, unix.ENOENT) { // it was called off
+		return nil
 	}
-	return failed
+	return err
 }
 
 // do does what a request wants. It returns the answer behind the header.
@@ -204,12 +202,35 @@ func (s *server) do(f *file, h *inHeader, body []byte) ([]byte, error) {
 	return nil, unix.ENOSYS
 }
 
-// scan scans for CRIU, and for nobody else: the number of another process may be a third one's by now.
+// scan scans for CRIU, and for nobody else.
 func (s *server) scan(f *file, asker int, arg []byte) (int, error) {
-	if asker != s.o.criu {
-		return 0, fmt.Errorf("process %d asks, and not CRIU: %w", asker, unix.EPERM)
+	mem, err := s.o.memory(asker)
+	if err != nil {
+		return 0, err
 	}
+	defer mem.Close() //nolint:errcheck // a write has failed before
 	s.o.mu.Lock()
 	defer s.o.mu.Unlock()
-	return s.scanner.run(f.pagemap, f.set, asker, arg)
+	return s.scanner.run(f.pagemap, f.set, mem, arg)
+}
+
+// memory opens the memory of the process that asks. It is CRIU, or one that is apart with it: CRIU may be
+// the child of a script.
+func (o *Omission) memory(asker int) (*os.File, error) {
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", asker), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open memory of CRIU: %w", err)
+	}
+	if asker == o.criu {
+		return mem, nil
+	}
+	// The number may be another process's by now. What is open stays the memory that it was.
+	together, err := sameMounts(asker, o.criu)
+	if err == nil && !together {
+		err = fmt.Errorf("process %d asks, and not CRIU: %w", asker, unix.EPERM)
+	}
+	if err != nil {
+		return nil, errors.Join(err, mem.Close())
+	}
+	return mem, nil
 }
