@@ -12,6 +12,9 @@ import (
 
 const callVfork = unix.SYS_VFORK
 
+// instruction is syscall.
+var instruction = []byte{0x0f, 0x05}
+
 type registers unix.PtraceRegs
 
 // code64 is the code segment of processes of 64 bits (arch/x86/include/asm/segment.h, __USER_CS).
@@ -81,7 +84,7 @@ func findSyscall(pid int) (uint64, error) {
 			if readMemory(pid, at, b) != nil {
 				break // [vsyscall], or a file that has become shorter
 			}
-			if i := bytes.Index(b, []byte{0x0f, 0x05}); i >= 0 {
+			if i := bytes.Index(b, instruction); i >= 0 {
 				return at + uint64(i), nil
 			}
 		}

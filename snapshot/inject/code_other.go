@@ -10,6 +10,8 @@ import (
 // callVfork is the number of a system call that is not there.
 const callVfork = -1
 
+var instruction []byte
+
 type registers struct{}
 
 func readRegisters(int) (registers, error) {

@@ -2,10 +2,12 @@ package inject_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/inject"
 )
 
@@ -158,6 +161,102 @@ func TestRestart(t *testing.T) {
 	qt.Check(t, qt.Equals(string(said), "x"))
 }
 
+// highest is above all descriptors of a program.
+const highest = 32
+
+// forkAndCount has a child that ends with the number of its descriptors which this process did not have
+// before.
+func forkAndCount() int {
+	var before [highest]bool
+	for fd := range before {
+		before[fd] = isOpen(fd)
+	}
+	child, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		panic(errno)
+	}
+	if child == 0 {
+		more := 0
+		for fd := range before {
+			if isOpen(fd) && !before[fd] {
+				more++
+			}
+		}
+		for {
+			unix.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(more), 0, 0)
+		}
+	}
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(int(child), &status, 0, nil); err != unix.EINTR {
+			must(err)
+			return status.ExitStatus()
+		}
+	}
+}
+
+//go:nosplit
+func isOpen(fd int) bool {
+	_, _, errno := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETFD, 0)
+	return errno == 0
+}
+
+// A process that forks without a pause never gives the descriptor to a child.
+func TestForks(t *testing.T) {
+	cmd := process(t, "/proc/self/exe", "fork")
+	in, err := cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
+	out, err := cmd.StdoutPipe()
+	qt.Assert(t, qt.IsNil(err))
+	pid := start(t, cmd)
+	lines := bufio.NewScanner(out)
+	qt.Assert(t, qt.IsTrue(lines.Scan()))
+	tr := tracer(t)
+	for i := range uint64(200) {
+		open(t, tr, pid, i)
+	}
+	qt.Assert(t, qt.IsNil(in.Close()))
+	qt.Assert(t, qt.IsTrue(lines.Scan()))
+	qt.Check(t, qt.Equals(lines.Text(), "done"))
+}
+
+// A process that is frozen can't make calls. It is left as it was, and goes on when it is thawed.
+func TestFrozen(t *testing.T) {
+	pid := sleeper(t)
+	before := inside(t, pid)
+	c := cgroup(t, pid)
+	qt.Assert(t, qt.IsNil(c.Freeze(t.Context())))
+	tr := tracer(t)
+	_, err := tr.Open(pid, event(1))
+	qt.Check(t, qt.ErrorIs(err, inject.ErrUnsupported))
+	qt.Check(t, qt.IsNil(tr.Close()))
+	qt.Check(t, qt.Equals(field(t, pid, "TracerPid"), "0"))
+	qt.Assert(t, qt.IsNil(c.Thaw()))
+	qt.Check(t, qt.Equals(inside(t, pid), before))
+	await(t, "it sleeps on", func() bool { return state(t, pid) == "S" && inCall(pid, unix.SYS_RESTART_SYSCALL) })
+	tr = tracer(t)
+	open(t, tr, pid, 1)
+}
+
+// cgroup makes one with a process in it.
+func cgroup(t *testing.T, pid int) freezer.Cgroup {
+	t.Helper()
+	root := "/sys/fs/cgroup"
+	var s unix.Statfs_t
+	qt.Assert(t, qt.IsNil(unix.Statfs(root, &s)))
+	if s.Type != unix.CGROUP2_SUPER_MAGIC {
+		root += "/unified"
+	}
+	c := freezer.Cgroup(filepath.Join(root, fmt.Sprintf("inject-%d", pid)))
+	qt.Assert(t, qt.IsNil(os.Mkdir(string(c), 0o755)))
+	t.Cleanup(func() {
+		qt.Check(t, qt.IsNil(c.Kill(context.WithoutCancel(t.Context()))))
+		qt.Check(t, qt.IsNil(os.Remove(string(c))))
+	})
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(string(c), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)))
+	return c
+}
+
 // helper starts a program, and waits until it says that it is ready.
 func helper(t *testing.T, args ...string) (pid int) {
 	t.Helper()
@@ -199,6 +298,22 @@ var helpers = map[string]func(){
 		<-heard
 		fmt.Fprintln(os.Stdout, "heard")
 		select {}
+	},
+	"fork": func() {
+		fmt.Fprintln(os.Stdout, "ready")
+		for range 2 {
+			go func() {
+				runtime.LockOSThread() //nolint:forbidigo // it forks
+				for {
+					if n := forkAndCount(); n != 0 {
+						fmt.Fprintln(os.Stdout, "a child has a descriptor too many:", n)
+						os.Exit(1) //nolint:revive // a program
+					}
+				}
+			}()
+		}
+		io.Copy(io.Discard, os.Stdin)
+		fmt.Fprintln(os.Stdout, "done")
 	},
 	"sleep": func() {
 		long := unix.Timespec{Sec: 1000}

@@ -196,7 +196,7 @@ func TestRefused(t *testing.T) {
 	pid := sleeper(t)
 	tr := tracer(t)
 	_, err := tr.Open(os.Getpid()+1<<22, event(1))
-	qt.Check(t, qt.ErrorMatches(err, "make a system call in process .*: list threads: .*"))
+	qt.Check(t, qt.ErrorMatches(err, "make a system call in process .*: read mappings: .*"))
 	qt.Check(t, qt.IsTrue(tr.Ended()))
 	qt.Check(t, qt.IsNil(tr.Close()))
 

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,9 +12,10 @@ import (
 // process is one whose threads are stopped. Calls run in the first of them.
 type process struct {
 	pid     int
-	threads []*thread
+	threads []*thread // after stop the first one is the process's first
 
 	entered bool
+	runs    bool // the first thread has not stopped in a call: its cgroup is frozen, say
 	before  registers
 	rseq    sequence
 	syscall uint64 // address of a syscall instruction
@@ -33,6 +35,12 @@ func (p *process) open(c Call) (fd int, err error) {
 			err = fmt.Errorf("%w; before: %v", leaveErr, err) //nolint:errorlint // it is no callError any more
 		}
 	}()
+	if state(p.pid, p.pid) == "Z" {
+		return -1, fmt.Errorf("%w: its first thread has ended", ErrUnsupported)
+	}
+	if err := p.locate(); err != nil { // it takes a while if there are many mappings
+		return -1, err
+	}
 	if err := p.stop(); err != nil {
 		return -1, err
 	}
@@ -52,9 +60,6 @@ func (p *process) open(c Call) (fd int, err error) {
 
 // stop stops all threads.
 func (p *process) stop() error {
-	if state(p.pid, p.pid) == "Z" {
-		return fmt.Errorf("%w: its first thread has ended", ErrUnsupported)
-	}
 	seen := make(map[int]bool)
 	for {
 		tids, err := threads(p.pid)
@@ -82,9 +87,11 @@ func (p *process) stop() error {
 			return err
 		}
 	}
-	if len(p.threads) == 0 || p.threads[0].tid != p.pid {
+	first := slices.IndexFunc(p.threads, func(t *thread) bool { return t.tid == p.pid })
+	if first < 0 {
 		return fmt.Errorf("it %w", errEnded)
 	}
+	p.threads[0], p.threads[first] = p.threads[first], p.threads[0]
 	return nil
 }
 
@@ -147,7 +154,7 @@ func (p *process) enter() error {
 	if p.rseq, err = t.sequence(); err != nil {
 		return err
 	}
-	if p.syscall, err = findSyscall(p.pid); err != nil {
+	if err := p.locate(); err != nil {
 		return err
 	}
 	if err := t.block(); err != nil {
@@ -155,6 +162,15 @@ func (p *process) enter() error {
 	}
 	p.entered = true
 	return nil
+}
+
+// locate finds a syscall instruction, unless the one that was found before is still there.
+func (p *process) locate() (err error) {
+	b := make([]byte, len(instruction))
+	if p.syscall == 0 || readMemory(p.pid, p.syscall, b) != nil || !bytes.Equal(b, instruction) {
+		p.syscall, err = findSyscall(p.pid)
+	}
+	return err
 }
 
 // call makes one system call at an instruction that the process has. One that a SIGSTOP or SIGCONT
@@ -190,9 +206,11 @@ func (p *process) callOnce(number uintptr, args []uint64) (int64, error) {
 		if err := unix.PtraceSyscall(tid, 0); err != nil {
 			return 0, fmt.Errorf("continue thread %d: %w", tid, err)
 		}
+		p.runs = true
 		if err := settle(tid, 0); err != nil {
 			return 0, err
 		}
+		p.runs = false
 	}
 	after, err := readRegisters(tid)
 	return after.result(), err
@@ -216,8 +234,10 @@ func (p *process) restore() error {
 	// The stop at the exit of a call is one in which the kernel does not look any more at whether
 	// another call is to be restarted; this one is.
 	err := interrupt(t.tid)
-	if contErr := unix.PtraceCont(t.tid, 0); contErr != nil {
-		err = errors.Join(err, fmt.Errorf("continue thread %d: %w", t.tid, contErr))
+	if !p.runs {
+		if contErr := unix.PtraceCont(t.tid, 0); contErr != nil {
+			err = errors.Join(err, fmt.Errorf("continue thread %d: %w", t.tid, contErr))
+		}
 	}
 	return errors.Join(err, settle(t.tid, unix.PTRACE_EVENT_STOP),
 		t.setSequence(p.rseq), p.before.write(t.tid), sigmask(ptraceSetSigmask, t.tid, &t.mask))

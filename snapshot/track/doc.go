@@ -40,5 +40,5 @@
 // What writes without a thread that could be stopped is left out: a process that has an io_uring, or a
 // ring of asynchronous I/O (io_setup(2)). This is looked at after each Collect.
 //
-// Needs Linux 6.7 ([Supported]), CAP_SYS_PTRACE, and what package inject needs.
+// Needs Linux 6.9 ([Supported]), CAP_SYS_PTRACE, and what package inject needs.
 package track

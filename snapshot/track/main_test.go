@@ -66,9 +66,17 @@ func begin(tb testing.TB, args ...string) (p *program, first string) {
 // beginWith is begin for a program that has a file, if any, as its descriptor 3, and mounts of its own.
 func beginWith(tb testing.TB, file *os.File, args ...string) (p *program, first string) {
 	tb.Helper()
-	testenv.Need(tb, testenv.Root, testenv.Kernel(6, 7))
+	testenv.Need(tb, testenv.Root, testenv.Kernel(6, 9))
 	p = &program{t: tb, cmd: exec.CommandContext(tb.Context(), "/proc/self/exe", append([]string{programCommand}, args...)...)}
 	p.cmd.Stderr = os.Stderr
+	if args[0] == "powerless" {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: 65534, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: 65534, Size: 1}},
+			Credential:  &syscall.Credential{Uid: 1000, Gid: 1000, NoSetGroups: true},
+		}
+	}
 	if file != nil {
 		p.cmd.ExtraFiles = []*os.File{file}
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}

@@ -207,20 +207,28 @@ func (w *window) otherWrites() {
 }
 
 func (w *window) advise() {
-	const collapse = 25 // MADV_COLLAPSE
+	const (
+		collapse     = 25  // MADV_COLLAPSE
+		guardInstall = 102 // MADV_GUARD_INSTALL
+		guardRemove  = 103
+	)
 	advice := []uintptr{
 		unix.MADV_DONTNEED, unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_COLD, unix.MADV_PAGEOUT,
 		unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE, unix.MADV_NOHUGEPAGE, collapse,
-		unix.MADV_HUGEPAGE, unix.MADV_DONTFORK, unix.MADV_DOFORK,
-	}[w.random.IntN(12)]
+		unix.MADV_HUGEPAGE, unix.MADV_DONTFORK, unix.MADV_DOFORK, guardInstall,
+	}[w.random.IntN(13)]
 	from, to := w.some()
 	if advice == collapse {
 		from &^= hugePages - 1
 		to = from + hugePages
 	}
 	w.call(unix.SYS_MADVISE, from, to, advice)
-	if advice == unix.MADV_DONTFORK { // a child would have a hole there
+	switch advice {
+	case unix.MADV_DONTFORK: // a child would have a hole there
 		w.call(unix.SYS_MADVISE, from, to, unix.MADV_DOFORK)
+	case guardInstall:
+		runtime.Gosched()
+		w.call(unix.SYS_MADVISE, from, to, guardRemove)
 	}
 }
 

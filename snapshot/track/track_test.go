@@ -16,10 +16,11 @@ import (
 
 // programs are those that tests track, by their names. What they do is in files of tests.
 var programs = map[string]func(){
-	"pages":   pages,
-	"torture": torture,
-	"large":   large,
-	"slow":    slow,
+	"pages":     pages,
+	"torture":   torture,
+	"powerless": pages, // in a user namespace, without capabilities
+	"large":     large,
+	"slow":      slow,
 }
 
 const pageSize = image.PageSize
@@ -51,6 +52,11 @@ func pages() {
 				must(unix.Madvise(page, unix.MADV_DONTNEED))
 			case 'p':
 				must(unix.Madvise(page, unix.MADV_PAGEOUT))
+			case 'g': // a guard page is none; the kernel knows them since Linux 6.13
+				const install = 102 // MADV_GUARD_INSTALL
+				if unix.Madvise(page, install) != nil {
+					must(unix.Madvise(page, unix.MADV_DONTNEED))
+				}
 			case 'k':
 				_, err := zero.Read(page[:1])
 				must(err)
@@ -63,7 +69,14 @@ func pages() {
 // What was written is told, by a process and by the kernel for it; what was read is not, holes and zero
 // pages are not, and a page that was collected is told again only after it was written again.
 func TestCollect(t *testing.T) {
-	p, at := begin(t, "pages")
+	for _, name := range []string{"pages", "powerless"} {
+		t.Run(name, func(t *testing.T) { testCollect(t, name) })
+	}
+}
+
+func testCollect(t *testing.T, name string) {
+	t.Helper()
+	p, at := begin(t, name)
 	start0 := number(t, at)
 	collect := func(tr *track.Tracker) []uint64 {
 		t.Helper()
@@ -79,14 +92,14 @@ func TestCollect(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		return within(c, start0, 64), within(d, start0, 64)
 	}
-	p.ask("w1 w2 w3 w10 w20 r30 w63")
+	p.ask("w1 w2 w3 w10 w20 w22 g22 w23 r30 w63")
 	tr := start(t, p)
 	clean, dirty := scan(tr)
 	qt.Check(t, qt.HasLen(clean, 0))
-	qt.Check(t, qt.DeepEquals(dirty, []uint64{1, 2, 3, 10, 20, 63}))
-	qt.Check(t, qt.DeepEquals(collect(tr), []uint64{1, 2, 3, 10, 20, 63}))
+	qt.Check(t, qt.DeepEquals(dirty, []uint64{1, 2, 3, 10, 20, 23, 63}))
+	qt.Check(t, qt.DeepEquals(collect(tr), []uint64{1, 2, 3, 10, 20, 23, 63}))
 	qt.Check(t, qt.HasLen(collect(tr), 0))
-	p.ask("w2 r10 p10 k3 w30 p30 d20 w21 d63 r63")
+	p.ask("w2 r10 p10 k3 w30 p30 d20 w21 g23 d63 r63")
 	clean, dirty = scan(tr)
 	qt.Check(t, qt.DeepEquals(clean, []uint64{1, 10}))
 	qt.Check(t, qt.DeepEquals(dirty, []uint64{2, 3, 21, 30}))

@@ -44,7 +44,7 @@ type process struct {
 // Start begins to track processes, which may run. exe is the binary that serves the tracer, see
 // [inject.Start]. least is how many pages a process has to have in memory that can be tracked to be worth it.
 //
-// Each process's threads stand still for a fraction of a millisecond. Those that can't be tracked are
+// Each process's threads stand still for about a millisecond. Those that can't be tracked are
 // left out, and the reasons are in Skipped. The caller closes the Tracker, also if no process is
 // tracked. It fails only if ctx is done or exe can't be started.
 func Start(ctx context.Context, exe string, pids []int, least uint64) (_ *Tracker, err error) {
@@ -61,6 +61,10 @@ func Start(ctx context.Context, exe string, pids []int, least uint64) (_ *Tracke
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
+		}
+		if err := Supported(); err != nil {
+			t.skipped[pid] = err
+			continue
 		}
 		p, err := open(pid, least)
 		if err != nil {
