@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,36 +47,33 @@ var unfitFlags = map[string]bool{
 	"ht": true, "hg": true, // huge pages
 	"dc": true, "wf": true, "mg": true, "dp": true, // not copied or wiped on fork, merged, droppable
 	"io": true, "pf": true, "mm": true, // devices
-	"ss": true,             // shadow stack
-	"um": true, "ui": true, // userfaultfd(2), other modes than ours
+	"ss": true,                         // shadow stack
+	"um": true, "uw": true, "ui": true, // userfaultfd(2)
 }
-
-// ours is the flag of memory that a userfaultfd write-protects.
-const ours = "uw"
 
 // memory is what /proc/PID/smaps tells of a process.
 type memory struct {
-	all   int    // areas
 	fit   []area // ascending
 	pages uint64 // that the fit ones hold, also in swap
 	ring  bool   // there is one of io_setup(2)
 }
 
-// readMemory reads smaps, which is one of a process and has been open since its program began. tracked
-// tells whether areas that a userfaultfd write-protects are fit: if they are ours.
-//
-// The kernel looks at each page for that: some 15 ms for 1 GiB.
-//
-// Returns [ErrEnded] if that memory is no more.
-func readMemory(smaps *os.File, tracked bool) (memory, error) {
-	m, err := parseMemory(io.NewSectionReader(smaps, 0, math.MaxInt64), tracked)
-	if errors.Is(err, unix.ESRCH) || err == nil && m.all == 0 {
+// readMemory reads /proc/PID/smaps of a process. The kernel looks at each page for that: some 15 ms for
+// 1 GiB.
+func readMemory(pid int) (memory, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return memory{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	m, err := parseMemory(f)
+	if errors.Is(err, unix.ESRCH) {
 		return memory{}, ErrEnded
 	}
 	return m, err
 }
 
-func parseMemory(r io.Reader, tracked bool) (m memory, err error) {
+func parseMemory(r io.Reader) (m memory, err error) {
 	var (
 		current area
 		fit     bool
@@ -91,7 +88,6 @@ func parseMemory(r io.Reader, tracked bool) (m memory, err error) {
 			if current, fit, err = parseHeader(string(line)); err != nil {
 				return memory{}, err
 			}
-			m.all++
 			m.ring = m.ring || bytes.Contains(line, []byte(" /[aio]"))
 			pages = 0
 			continue
@@ -105,7 +101,7 @@ func parseMemory(r io.Reader, tracked bool) (m memory, err error) {
 			}
 			pages += n << 10 / image.PageSize
 		case "VmFlags": // the last line of a mapping
-			if fit && flagsFit(strings.Fields(string(value)), tracked) {
+			if fit && !slices.ContainsFunc(strings.Fields(string(value)), func(f string) bool { return unfitFlags[f] }) {
 				m.fit = append(m.fit, current)
 				m.pages += pages
 			}
@@ -136,13 +132,4 @@ func parseHeader(line string) (area, bool, error) {
 	mode, inode := fields[1], fields[4]
 	plain := len(fields) == 5 || fields[5] == "[heap]" || strings.HasPrefix(fields[5], "[anon:")
 	return area{start, end}, plain && inode == "0" && len(mode) == 4 && mode[2] != 'x' && mode[3] == 'p', nil
-}
-
-func flagsFit(flags []string, tracked bool) bool {
-	for _, f := range flags {
-		if unfitFlags[f] || f == ours && !tracked {
-			return false
-		}
-	}
-	return true
 }

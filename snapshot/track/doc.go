@@ -22,8 +22,8 @@
 //
 // # What is tracked
 //
-// The areas of memory that there are at Start, and of these only what CRIU's images can map again (see
-// package memmap): not stacks, locked memory, huge pages, code and the like. What is mapped later, or
+// The areas of memory that there are at Start, and of these only what images can map again (see package
+// memmap): not stacks, locked memory, huge pages, code and the like. What is mapped later, or
 // moved by mremap(2), is not tracked, since the kernel ends the registration of an area that is unmapped,
 // moved or replaced (mm/mremap.c, mremap_userfaultfd_prep). [Tracker.Scan] goes by what is registered
 // then, so that a page which was never collected at its address is never called clean.
