@@ -19,23 +19,6 @@ import (
 // area is a mapping whose pages may be tracked.
 type area struct{ start, end uint64 }
 
-// step is how much memory is looked at in one call while the process may run, which can't map memory
-// meanwhile (mm's mmap_lock).
-const step = 64 << 20
-
-// steps are the parts of an area that one call each is for. They begin at huge pages, so that none has
-// to be split.
-func (a area) steps(yield func(area) bool) {
-	const huge = 2 << 20
-	for from := a.start; from < a.end; {
-		to := min((from+step)&^(huge-1), a.end)
-		if !yield(area{from, to}) {
-			return
-		}
-		from = to
-	}
-}
-
 // Flags of a mapping in /proc/PID/smaps (fs/proc/task_mmu.c, show_smap_vma_flags) with which it can't be
 // mapped from a file (memmap.mappable), or that CRIU takes for something else than private anonymous
 // memory. A stack's pages come and go by a rule of its own, and a userfaultfd that is not ours notes its

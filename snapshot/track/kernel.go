@@ -1,12 +1,15 @@
 package track
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/image"
 )
 
 // From include/uapi/linux/userfaultfd.h.
@@ -73,44 +76,57 @@ type scanner struct {
 type query struct {
 	flags                       uint64
 	with, without, either, tell uint64
+	atOnce                      uint64 // pages that the kernel looks for in one call; 0: any number
 }
+
+// few is an atOnce for a process that runs: it can't map memory meanwhile (mm's mmap_lock).
+const few = 64 << 20 / image.PageSize
 
 // scan calls found for each region of pages in an area. What is not mapped is passed over. It returns
 // [ErrEnded] if the memory is no more.
-func (s *scanner) scan(a area, q query, found func(region)) error {
-	from, to := a.start, a.end
+func (s *scanner) scan(ctx context.Context, a area, q query, found func(region)) error {
+	for a.start < a.end {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		regions, next, err := s.scanSome(a, q)
+		if err != nil {
+			return err
+		}
+		for _, r := range regions {
+			found(r)
+		}
+		a.start = next
+	}
+	return nil
+}
+
+// scanSome makes one call, and returns the address up to which it got.
+func (s *scanner) scanSome(a area, q query) (_ []region, next uint64, err error) {
 	if s.regions == nil {
 		s.regions = make([]region, regionsPerCall)
 	}
-	for from < to {
-		arg := struct {
-			size, flags, start, end, walkEnd, vec, vecLen, maxPages, inverted, mask, anyOf, tell uint64
-		}{
-			size: sizeofScanArg, flags: q.flags, start: from, end: to,
-			vec: uint64(uintptr(unsafe.Pointer(&s.regions[0]))), vecLen: uint64(len(s.regions)),
-			inverted: q.without, mask: q.with | q.without, anyOf: q.either, tell: q.tell,
-		}
-		_ = [1]struct{}{}[unsafe.Sizeof(arg)-sizeofScanArg]
-		_ = [1]struct{}{}[unsafe.Sizeof(s.regions[0])-sizeofRegion]
-		n, err := ioctlResult(s.pagemap, ioctlPagemapScan, unsafe.Pointer(&arg))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if errors.Is(err, unix.ESRCH) {
-			return ErrEnded
-		}
-		if err != nil {
-			return fmt.Errorf("scan memory from %#x to %#x: %w", from, to, err)
-		}
-		for _, r := range s.regions[:n] {
-			found(r)
-		}
-		if arg.walkEnd <= from {
-			return fmt.Errorf("scan memory from %#x to %#x: it does not go on", from, to)
-		}
-		from = arg.walkEnd
+	arg := struct {
+		size, flags, start, end, walkEnd, vec, vecLen, maxPages, inverted, mask, anyOf, tell uint64
+	}{
+		size: sizeofScanArg, flags: q.flags, start: a.start, end: a.end,
+		vec: uint64(uintptr(unsafe.Pointer(&s.regions[0]))), vecLen: uint64(len(s.regions)), maxPages: q.atOnce,
+		inverted: q.without, mask: q.with | q.without, anyOf: q.either, tell: q.tell,
 	}
-	return nil
+	_ = [1]struct{}{}[unsafe.Sizeof(arg)-sizeofScanArg]
+	_ = [1]struct{}{}[unsafe.Sizeof(s.regions[0])-sizeofRegion]
+	n, err := ioctlResult(s.pagemap, ioctlPagemapScan, unsafe.Pointer(&arg))
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return nil, a.start, nil
+	case errors.Is(err, unix.ESRCH):
+		return nil, 0, ErrEnded
+	case err != nil:
+		return nil, 0, fmt.Errorf("scan memory from %#x to %#x: %w", a.start, a.end, err)
+	case arg.walkEnd <= a.start:
+		return nil, 0, fmt.Errorf("scan memory from %#x to %#x: it does not go on", a.start, a.end)
+	}
+	return s.regions[:n], arg.walkEnd, nil
 }
 
 func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {

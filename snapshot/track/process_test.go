@@ -28,6 +28,17 @@ func init() { //nolint:gochecknoinits // for TestUnfit to range over
 		say("ready")
 		must(syscall.Exec("/proc/self/exe", []string{"program", programCommand, "pages"}, nil))
 	}
+	programs["sparse"] = func() {
+		at, _, errno := unix.Syscall6(unix.SYS_MMAP, 0, sparsePages*pageSize, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, ^uintptr(0), 0)
+		if errno != 0 {
+			panic(errno)
+		}
+		for _, page := range []int{0, sparsePages / 2, sparsePages - 1} {
+			*(*byte)(unsafe.Add(unsafe.Pointer(nil), at+uintptr(page)*pageSize)) = 1
+		}
+		say(at)
+	}
 	programs["unfit io_uring"] = func() {
 		params := make([]byte, 120) // struct io_uring_params
 		_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 8, uintptr(unsafe.Pointer(&params[0])), 0)
@@ -61,6 +72,22 @@ func init() { //nolint:gochecknoinits // for TestUnfit to range over
 		say("ready")
 		programs["unfit io_uring"]()
 	}
+}
+
+const sparsePages = 16 << 40 / pageSize
+
+// Address space that holds next to nothing costs next to nothing.
+func TestSparse(t *testing.T) {
+	p, at := begin(t, "sparse")
+	start0 := number(t, at)
+	tr := start(t, p)
+	runs, err := tr.Collect(t.Context(), p.pid)
+	qt.Assert(t, qt.IsNil(err))
+	clean, _, err := tr.Scan(t.Context(), p.pid)
+	qt.Assert(t, qt.IsNil(err))
+	want := []uint64{0, sparsePages / 2, sparsePages - 1}
+	qt.Check(t, qt.DeepEquals(within(runs, start0, sparsePages), want))
+	qt.Check(t, qt.DeepEquals(within(clean, start0, sparsePages), want))
 }
 
 // What can't be tracked is left out, with the reason, and what can be is tracked all the same.

@@ -167,7 +167,7 @@ func (p *process) collect(ctx context.Context, pid int) (runs []Run, err error) 
 	q := query{
 		flags: scanWriteProtect,
 		with:  categoryTracked, without: p.nothing(), either: categoryPresent | categorySwapped,
-		tell: categoryTracked,
+		tell: categoryTracked, atOnce: few,
 	}
 	// At first pages count that seem to be protected already. They may be left over from an
 	// earlier Tracker in memory that was moved since (before Linux 6.13, mm/mremap.c).
@@ -175,13 +175,8 @@ func (p *process) collect(ctx context.Context, pid int) (runs []Run, err error) 
 		q.with |= categoryWritten
 	}
 	for _, a := range p.areas {
-		for part := range a.steps {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			if err := p.scan(part, q, func(r region) { runs = add(runs, r) }); err != nil {
-				return nil, err
-			}
+		if err := p.scan(ctx, a, q, func(r region) { runs = add(runs, r) }); err != nil {
+			return nil, err
 		}
 	}
 	p.collected = true
@@ -210,14 +205,14 @@ func (t *Tracker) Scan(ctx context.Context, pid int) (clean, dirty []Run, err er
 		tell: categoryWritten,
 	}
 	all := area{p.areas[0].start, p.areas[len(p.areas)-1].end}
-	err = p.scan(all, q, func(r region) {
+	err = p.scan(ctx, all, q, func(r region) {
 		if r.categories&categoryWritten != 0 || !p.collected {
 			dirty = add(dirty, r)
 		} else {
 			clean = add(clean, r)
 		}
 	})
-	if err = errors.Join(err, ctx.Err()); err != nil {
+	if err != nil {
 		return nil, nil, fmt.Errorf("scan memory of process %d: %w", pid, err)
 	}
 	return clean, dirty, nil
@@ -261,11 +256,19 @@ func (t *Tracker) Close() error {
 // unregister does in steps what the kernel does at once when the userfaultfd is closed. What fails
 // is left to that.
 func (p *process) unregister() {
+	const huge = 2 << 20 // pages that are not split if steps begin there
+	q := query{with: categoryTracked, either: categoryPresent | categorySwapped, atOnce: few}
 	for _, a := range p.areas {
-		for part := range a.steps {
-			if p.uffd == nil || errors.Is(unregister(p.uffd, part), unix.ESRCH) {
+		for p.uffd != nil && a.start < a.end {
+			_, next, err := p.scanSome(a, q)
+			if err != nil {
 				return
 			}
+			next = min((next+huge-1)&^(huge-1), a.end)
+			if errors.Is(unregister(p.uffd, area{a.start, next}), unix.ESRCH) {
+				return
+			}
+			a.start = next
 		}
 	}
 }
