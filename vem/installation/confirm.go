@@ -10,7 +10,9 @@ import (
 
 // takeUp goes on with what this host had, as the directory has it: a copy that was saved before
 // this boot may send from now on if its record names this host.
-func (r *Registrar) takeUp(ctx context.Context, s *directory.Session) error {
+//
+// restored is the last restoration of the directory before this session began.
+func (r *Registrar) takeUp(ctx context.Context, s *directory.Session, restored string) error {
 	all, err := r.directory.Endpoints(ctx)
 	if err != nil {
 		return err
@@ -22,7 +24,7 @@ func (r *Registrar) takeUp(ctx context.Context, s *directory.Session) error {
 				continue
 			}
 			// After a claim or a takeover of which its daemon did not see the end.
-			next := ownership.Copy{Endpoint: e, State: ownership.Owned, Kept: e.TakenFrom != ""}
+			next := ownership.Copy{Endpoint: e, State: ownership.Owned, Kept: e.TakenFrom != "", Restored: restored}
 			if c.Allowed(r.boot) && c.Endpoint.App == e.App {
 				next.Allow(r.boot)
 			}

@@ -47,7 +47,7 @@ func (i *Installation) Admit(e Endpoint) error {
 	}
 	if r := i.registrar(); r.begun() && c.State == ownership.Owned {
 		return &membership.Error{
-			Text:   fmt.Sprintf("app %s was saved before this boot of the host, and the directory, which was put back from a backup, has forgotten its endpoint %s", e.App, e.Addr4),
+			Text:   fmt.Sprintf("app %s was saved before this boot of the host, and the directory was put back from a backup meanwhile: it does not tell whether another host has taken endpoint %s over", e.App, e.Addr4),
 			Remedy: fmt.Sprintf("if no other host has taken it over since the backup: snapctl host takeover %s --from %s", e.App, r.self),
 		}
 	}
@@ -172,7 +172,7 @@ func (r *Registrar) claimNew(ctx context.Context, s *directory.Session, e Endpoi
 	c := ownership.Copy{Endpoint: directory.Endpoint{
 		Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running,
 		Ports: e.Ports,
-	}, State: ownership.Claiming}
+	}, State: ownership.Claiming, Restored: *r.restored.Load()}
 	// Another host could give the address out, and not know of this app while it can't reach the
 	// directory.
 	if _, err := s.LeaseBlockOf(ctx, e.Network, e.Addr4, time.Now()); err != nil {

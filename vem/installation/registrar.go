@@ -215,7 +215,7 @@ func (r *Registrar) begin(ctx context.Context) (*directory.Session, error) {
 		err = r.beSeen(ctx)
 	}
 	if err == nil {
-		err = r.takeUp(ctx, s)
+		err = r.takeUp(ctx, s, mark.ID)
 	}
 	if err != nil {
 		return nil, err

@@ -116,11 +116,70 @@ func TestForgottenTakeover(t *testing.T) {
 		qt.Check(t, qt.IsFalse(c.allowed(web)))
 	}
 	_, err = c.recall(t.Context(), "db")
-	qt.Check(t, qt.ErrorMatches(err, ".*has not forgotten an app db of it"))
+	qt.Check(t, qt.ErrorMatches(err, ".*no app db of it waits.*"))
 	e, err := c.recall(t.Context(), "web")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(e.Epoch, 2))
 	qt.Check(t, qt.IsTrue(c.allowed(web)))
+}
+
+// The dead host comes back before the one that took its app over has told the directory, which a backup
+// of before that says is the dead host's: its copy does not send, and is lost as soon as the other one has
+// told. Where nobody has taken it over, a command has the copy go on.
+func TestBackupOlderThanTakeover(t *testing.T) {
+	for name, takenOver := range map[string]bool{"taken over": true, "not taken over": false} {
+		t.Run(name, func(t *testing.T) {
+			store, web, own := memory.New(), app("web", "10.77.0.7"), app("own", "10.77.0.8")
+			a, b := newSite(t, store, "a"), newSite(t, store, "b")
+			a.vem.put(web, own)
+			a.work(t)
+			b.work(t)
+			backup := store.Backup()
+			a.die(t, b)
+			if takenOver {
+				_, err := b.takeover(t.Context(), "web", "a")
+				qt.Assert(t, qt.IsNil(err))
+				b.vem.put(web)
+				b.work(t)
+				qt.Assert(t, qt.IsTrue(b.allowed(web)))
+			}
+			restore(t, store, backup, 1)
+
+			a = a.again(t, store, "second boot")
+			a.vem.waiting = []Endpoint{web, own}
+			for range 2 {
+				a.work(t)
+				qt.Check(t, qt.IsFalse(a.allowed(web)))
+				qt.Check(t, qt.IsFalse(a.allowed(own)))
+				qt.Check(t, qt.Equals(b.allowed(web), takenOver))
+			}
+			a = a.again(t, store, "second boot") // the next daemon does not know better
+			a.vem.waiting = []Endpoint{web, own}
+			a.work(t)
+			qt.Check(t, qt.IsFalse(a.allowed(web)))
+			b.work(t)
+			a.work(t)
+			qt.Check(t, qt.IsFalse(a.allowed(web)))
+			e, err := a.recall(t.Context(), "web")
+			if takenOver {
+				qt.Check(t, qt.ErrorMatches(err, "(?s).*this copy of app web stays stopped.*"))
+				qt.Check(t, qt.IsTrue(b.allowed(web)))
+				qt.Check(t, qt.Equals(b.endpointOf(t, web).Epoch, 3))
+			} else {
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(e.Epoch, 1))
+			}
+			qt.Check(t, qt.Equals(a.allowed(web), !takenOver))
+
+			// What was asked for once is known in the boots after it.
+			_, err = a.recall(t.Context(), "own")
+			qt.Assert(t, qt.IsNil(err))
+			a = a.again(t, store, "third boot")
+			a.vem.waiting = []Endpoint{own}
+			a.work(t)
+			qt.Check(t, qt.IsTrue(a.allowed(own)))
+		})
+	}
 }
 
 // Of two hosts that claim an address of which a restored directory knows nothing, the second one's copy

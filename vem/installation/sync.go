@@ -102,7 +102,7 @@ func (r *Registrar) differences() (claims, releases, lost []ownership.Copy) {
 			same && c.State == ownership.Lost && c.Endpoint.OfHost(): // nobody else can have it
 			c := ownership.Copy{Endpoint: directory.Endpoint{
 				Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running, Ports: e.Ports,
-			}, State: ownership.Claiming}
+			}, State: ownership.Claiming, Restored: *r.restored.Load()}
 			c.Allow(r.boot)
 			claims = append(claims, c)
 		}

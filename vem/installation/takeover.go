@@ -88,7 +88,7 @@ func (r *Registrar) takeover(ctx context.Context, app, from string) (directory.E
 	if c, ok := r.ledger.Get(ownership.SpotOf(e)); ok && c.Kept && c.Allowed(r.boot) && c.Endpoint.ID == e.ID {
 		return e, nil
 	}
-	c := ownership.Copy{Endpoint: e, State: ownership.Owned, Kept: true}
+	c := ownership.Copy{Endpoint: e, State: ownership.Owned, Kept: true, Restored: *r.restored.Load()}
 	if err := r.ledger.Put(c); err != nil {
 		return e, err
 	}
@@ -99,9 +99,9 @@ func (r *Registrar) takeover(ctx context.Context, app, from string) (directory.E
 	return e, nil
 }
 
-// recall makes an app's endpoint this host's again that was saved here before this boot, and that the
-// directory has forgotten since it was put back from a backup: it does not tell whether another host
-// took it over after the backup. Whoever calls it promises that none did.
+// recall makes an app's endpoint this host's again that was saved here before this boot, while the
+// directory was put back from a backup: it does not tell whether another host took the endpoint over after
+// the backup. Whoever calls it promises that none did.
 func (r *Registrar) recall(ctx context.Context, app string) (directory.Endpoint, error) {
 	done, err := r.enter(ctx)
 	if err != nil {
@@ -110,6 +110,9 @@ func (r *Registrar) recall(ctx context.Context, app string) (directory.Endpoint,
 	defer done()
 	s := r.session.Load()
 	for _, c := range r.ledger.All() {
+		if c.Endpoint.App == app && c.State == ownership.Lost {
+			return c.Endpoint, lost(c)
+		}
 		if c.Endpoint.App != app || c.State != ownership.Owned || c.Allowed(r.boot) {
 			continue
 		}
@@ -135,7 +138,7 @@ func (r *Registrar) recall(ctx context.Context, app string) (directory.Endpoint,
 		}
 		return now.Endpoint, nil
 	}
-	return directory.Endpoint{}, fmt.Errorf("it is this host itself, and the directory has not forgotten an app %s of it", app)
+	return directory.Endpoint{}, fmt.Errorf("it is this host itself, and no app %s of it waits since the directory was put back from a backup", app)
 }
 
 // takeable returns why an endpoint can't be taken over from a host.

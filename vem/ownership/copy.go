@@ -47,7 +47,7 @@ type Copy struct {
 	// no app here has it.
 	Kept bool `json:"kept,omitempty"`
 	// Restored is the last restoration of the directory at the time when it said that the endpoint is
-	// this host's: see [directory.Verdict].
+	// this host's, or when that was asked of it: see [directory.Verdict].
 	Restored string `json:"restored,omitempty"`
 	// Now is the endpoint as it was when it was seen that this copy is lost; nil: there was none.
 	Now *directory.Endpoint `json:"now,omitempty"`
@@ -66,17 +66,20 @@ func (c *Copy) Allow(boot string) {
 // Judge returns the copy as it is after the directory has said how it stands: see
 // [directory.Session.Confirm]. id is a new one, for a claim that has not happened and is made anew.
 //
-// A restored directory may have forgotten an endpoint, or its last epochs. A copy that may send, and
-// so has not been away, is this host's all the same, unless the directory has given the endpoint to
-// somebody since. Of one that may not, it is not known what became of it after the backup: it stays as it
-// is.
+// A restored directory may have forgotten an endpoint, or its last epochs, and with these that another
+// host took it over. A copy that may send, and so has not been away, is this host's all the same, unless
+// the directory has given the endpoint to somebody since. Of one that may not, it is not known what became
+// of it after the backup: it stays as it is, also if the directory says that it is this host's. Only an
+// address of the host itself is nobody else's.
 func (c Copy) Judge(v directory.Verdict, id, boot string) Copy {
 	switch {
+	case v.Standing == directory.Owner && v.Restored != c.Restored && !c.Allowed(boot) && !c.Endpoint.OfHost():
+		c.Permit = directory.Permit{}
 	case v.Standing == directory.Owner:
 		c.Endpoint, c.State, c.Permit, c.Now, c.Restored = *v.Now, Owned, v.Permit, nil, v.Restored
 		c.Kept = c.Kept || v.Now.TakenFrom != ""
 	case c.forgottenBy(v):
-		if c.Allowed(boot) {
+		if c.Allowed(boot) || c.Endpoint.OfHost() {
 			c.State = Forgotten
 		} else {
 			c.Permit = directory.Permit{}

@@ -27,7 +27,7 @@ be powered off first. When the host comes back its copy of the app stays stopped
 nothing of it is lost.
 
 With this host itself as HOST it gives an app back its endpoint that was saved here before a
-restart, and that the directory has forgotten since it was put back from a backup. That is a
+restart, if the directory was put back from a backup while the host was away. That is a
 promise that no other host has taken the app over.`,
 		Example: `  snapctl host takeover cache --from host-b
   snapctl restore cache-1`,
