@@ -1,21 +1,29 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/gate"
+	"github.com/snapctl/snapctl/testenv/host"
 	"github.com/snapctl/snapctl/testenv/underlay"
 )
 
-// TestTakeover has a host die with two apps, one of which is taken over. When the host comes back
-// its copy of that one stays stopped, and the other one goes on, once the directory has said so.
+// TestTakeover has a host die with three apps, two of which are taken over, while the daemon that does it
+// dies at each step. When the host comes back its copy of one that was taken over stays stopped, and the
+// other one goes on, once the directory has said so.
 func TestTakeover(t *testing.T) {
 	testenv.Need(t, testenv.Program("redis-server"), testenv.Program("redis-cli"), testenv.Program("ip"), testenv.Program("nft"))
 	hs := newInstallation(t, "alpha", "beta")
@@ -23,9 +31,11 @@ func TestTakeover(t *testing.T) {
 	alpha.Run(redisRequest("own", ""))
 	endpoint := beta.Run(redisRequest("cache", "")).GetEndpoint()
 	beta.Run(redisRequest("other", ""))
+	third := beta.Run(redisRequest("third", "")).GetEndpoint()
 	alpha.asks("own", endpoint, "OK", "SET", "where", "beta")
 	beta.Hibernate("cache")
 	beta.Hibernate("other")
+	beta.Hibernate("third")
 
 	takeover := []string{"host", "takeover", "cache", "--from", "beta", "--yes"}
 	r := alpha.CLI(takeover...)
@@ -36,12 +46,15 @@ func TestTakeover(t *testing.T) {
 	beta.kill(holder)
 	beta.powerOff(t)
 	hs.rebooted = beta.Name()
-	alpha.Until("host beta is not seen any more", func() error {
-		if r = alpha.CLI(takeover...); r.Code != 0 {
-			return errors.New(r.Stderr)
-		}
-		return nil
-	})
+	alpha.dies("takeover.begun", takeover...)
+	alpha.owner(endpoint, "beta")
+	alpha.dies("takeover.told", takeover...)
+	alpha.owner(endpoint, "alpha")
+	alpha.dies("takeover.kept", "host", "takeover", "third", "--from", "beta", "--yes")
+	alpha.owner(third, "alpha")
+	qt.Check(t, qt.Equals(alpha.Run(redisRequest("third", "")).GetEndpoint(), third))
+	alpha.asks("own", third, "PONG", "PING")
+	r = hs.ok(alpha, takeover...)
 	qt.Check(t, qt.StringContains(r.Stdout, "cache at "+endpoint+" of network default is on host alpha now"))
 	qt.Check(t, qt.StringContains(r.Stdout, "snapctl run --name cache "))
 	qt.Check(t, qt.Equals(alpha.Run(redisRequest("cache", "")).GetEndpoint(), endpoint))
@@ -73,6 +86,47 @@ func TestTakeover(t *testing.T) {
 	beta.OK("wake", "other")
 	beta.asks("other", endpoint, "alpha", "GET", "where")
 	qt.Check(t, qt.Equals(beta.Show("cache").GetStatus(), api.Status_STATUS_HELD))
+}
+
+// dies has the daemon die at a point of what a command does, as soon as the command is not refused any
+// more, and starts the next one.
+func (w *World) dies(point fault.Name, command ...string) {
+	w.t.Helper()
+	qt.Assert(w.t, qt.IsTrue(slices.Contains(hostPoints("takeover."), point)))
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	qt.Assert(w.t, qt.IsNil(w.RestartDaemon(ctx, syscall.SIGTERM, host.Daemon{Env: gate.Env(gate.Kill(point))})))
+	w.Dial()
+	w.Until("it comes to "+string(point), func() error {
+		r := w.CLI(command...)
+		qt.Assert(w.t, qt.Not(qt.Equals(r.Code, 0)), qt.Commentf("%s", r.Stdout))
+		if strings.Contains(r.Stderr, "is alive") || strings.Contains(r.Stderr, "must be reached first") {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+	_, err := w.WaitDaemon(ctx)
+	qt.Assert(w.t, qt.IsNil(err))
+	qt.Assert(w.t, qt.IsNil(w.StartDaemon(ctx, host.Daemon{})))
+	w.Dial()
+}
+
+// owner waits until the directory is reached, and proves who has an endpoint.
+func (w *World) owner(endpoint, want string) {
+	w.t.Helper()
+	var found struct {
+		Endpoints []struct{ Host string }
+		Trouble   string
+	}
+	w.Until(endpoint+" is known", func() error {
+		r := w.CLI("vem", "resolve", endpoint, "-o", "json")
+		if err := json.Unmarshal([]byte(r.Stdout), &found); err != nil || r.Code != 0 || found.Trouble != "" {
+			return errors.New(r.Stdout + r.Stderr)
+		}
+		return nil
+	})
+	qt.Assert(w.t, qt.HasLen(found.Endpoints, 1))
+	qt.Check(w.t, qt.Equals(found.Endpoints[0].Host, want))
 }
 
 // asks has an app ask a Redis that may be on another host, until it gets an answer.

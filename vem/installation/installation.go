@@ -297,7 +297,7 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 	r := newRegistrar(registrarOptions{
 		self: p.identity.Host(), key: string(p.identity.Member()), directory: d, cache: c, ranges: p.ranges, local: p.local,
 		ledger: i.ledger, boot: i.opt.Boot, private: i.IsPrivate, recovered: i.recovered, admitted: i.opt.Admitted, log: i.opt.Log,
-		gateway: p.gateway,
+		gateway: p.gateway, step: i.Step,
 	})
 	p.registrar.Store(r)
 	close(p.reached)

@@ -122,6 +122,7 @@ type site struct {
 	way      *memory.Store
 	end      context.CancelFunc // of the host
 	admitted int                // how often it was told that
+	steps    map[string]error   // that fail, by their names
 }
 
 func newSite(t *testing.T, store *memory.Server, name string) *site {
@@ -159,7 +160,7 @@ func startSite(t *testing.T, store *memory.Server, name, dir, boot string) *site
 	qt.Assert(t, qt.IsNil(err))
 	h.Registrar = newRegistrar(registrarOptions{
 		self: name, key: "key of " + name, directory: d, cache: c, ranges: rs, local: h.vem, ledger: ledger, boot: boot, private: func(string) bool { return false }, recovered: recovered,
-		admitted: func() { h.admitted++ }, gateway: gw, log: slog.New(slog.NewTextHandler(h.log, nil)),
+		admitted: func() { h.admitted++ }, gateway: gw, step: func(_ context.Context, name string) error { return h.steps[name] }, log: slog.New(slog.NewTextHandler(h.log, nil)),
 	})
 	return h
 }

@@ -1,6 +1,7 @@
 package installation
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/memory"
+	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/pause"
 )
@@ -191,4 +193,46 @@ func TestTakenOverWhileItRuns(t *testing.T) {
 	a.work(t)
 	qt.Check(t, qt.IsFalse(a.allowed(web)))
 	qt.Check(t, qt.Equals(a.admitted, before+1))
+}
+
+// A takeover that ends at any of its steps has happened, or not: the next daemon goes on with it, and so
+// does the same command.
+func TestTakeoverEnds(t *testing.T) {
+	for _, step := range []string{membership.TakeoverBegun, membership.TakeoverTold, membership.TakeoverKept} {
+		for name, restart := range map[string]bool{"the next daemon": true, "the same command": false} {
+			t.Run(step+", "+name, func(t *testing.T) {
+				store, web := memory.New(), app("web", "10.77.0.7")
+				a, b := newSite(t, store, "a"), newSite(t, store, "b")
+				a.vem.put(web)
+				a.work(t)
+				b.work(t)
+				a.die(t, b)
+				broken := errors.New("broken")
+				b.steps = map[string]error{step: broken}
+				_, err := b.takeover(t.Context(), "web", "a")
+				qt.Assert(t, qt.ErrorIs(err, broken))
+				b.steps = nil
+				if restart {
+					b = b.again(t, store, "boot")
+					b.work(t)
+				}
+				happened := step != membership.TakeoverBegun
+				if !restart || !happened {
+					_, err = b.takeover(t.Context(), "web", "a")
+					qt.Assert(t, qt.IsNil(err))
+				}
+				qt.Check(t, qt.IsTrue(b.allowed(web)))
+				now := b.endpointOf(t, web)
+				qt.Check(t, qt.Equals(now.Owner, "b"))
+				qt.Check(t, qt.Equals(now.Epoch, 2))
+				c, _ := b.ledger.Get(web.spot())
+				qt.Check(t, qt.IsTrue(c.Kept))
+
+				a = a.again(t, store, "second boot")
+				a.vem.waiting = []Endpoint{web}
+				a.work(t)
+				qt.Check(t, qt.IsFalse(a.allowed(web)))
+			})
+		}
+	}
 }

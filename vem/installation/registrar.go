@@ -66,6 +66,7 @@ type registrarOptions struct {
 	// admitted is told that other endpoints than before may be in their networks.
 	admitted func()
 	gateway  *gateway.Forwarder
+	step     func(ctx context.Context, name string) error // see [membership.Membership.Step]
 	log      *slog.Logger
 }
 

@@ -81,6 +81,9 @@ func (r *Registrar) takeover(ctx context.Context, app, from string) (directory.E
 		if err := r.takeable(ctx, there, from); err != nil {
 			return there, err
 		}
+		if err := r.step(ctx, membership.TakeoverBegun); err != nil {
+			return there, err
+		}
 		if e, err = r.session.Load().Takeover(ctx, there); err != nil {
 			return there, err
 		}
@@ -88,8 +91,14 @@ func (r *Registrar) takeover(ctx context.Context, app, from string) (directory.E
 	if c, ok := r.ledger.Get(ownership.SpotOf(e)); ok && c.Kept && c.Allowed(r.boot) && c.Endpoint.ID == e.ID {
 		return e, nil
 	}
+	if err := r.step(ctx, membership.TakeoverTold); err != nil {
+		return e, err
+	}
 	c := ownership.Copy{Endpoint: e, State: ownership.Owned, Kept: true, Restored: *r.restored.Load()}
 	if err := r.ledger.Put(c); err != nil {
+		return e, err
+	}
+	if err := r.step(ctx, membership.TakeoverKept); err != nil {
 		return e, err
 	}
 	if err := r.confirm(ctx, r.session.Load(), []ownership.Copy{c}); err != nil {

@@ -75,7 +75,7 @@ func (m *Membership) leave(ctx context.Context, s *member, force bool) error {
 		}
 		m.opt.Log.WarnContext(ctx, "this host leaves its installation by force", slog.Any("error", err))
 	}
-	if err := m.step(ctx, leaveTold); err != nil {
+	if err := m.Step(ctx, leaveTold); err != nil {
 		return err
 	}
 	r := s.record
@@ -83,7 +83,7 @@ func (m *Membership) leave(ctx context.Context, s *member, force bool) error {
 	if err := m.save(r); err != nil {
 		return err
 	}
-	if err := m.step(ctx, leaveLeft); err != nil {
+	if err := m.Step(ctx, leaveLeft); err != nil {
 		return err
 	}
 	return m.departed(ctx, s)
@@ -121,10 +121,20 @@ const (
 	leaveLeft  = "leave.left"  // it has, and all is there still
 )
 
-// Steps are the names with which [Options.Step] is called.
-func Steps() []string { return []string{leaveBegun, leaveTold, leaveLeft} }
+// The steps of taking an app over from a dead host, which is not done here.
+const (
+	TakeoverBegun = "takeover.begun" // it may be, and nothing is written
+	TakeoverTold  = "takeover.told"  // the directory has it, and this host has not written that
+	TakeoverKept  = "takeover.kept"  // it has, and has not asked the directory whether its copy may send
+)
 
-func (m *Membership) step(ctx context.Context, name string) error {
+// Steps are the names with which [Options.Step] is called.
+func Steps() []string {
+	return []string{leaveBegun, leaveTold, leaveLeft, TakeoverBegun, TakeoverTold, TakeoverKept}
+}
+
+// Step calls [Options.Step], if there is one.
+func (m *Membership) Step(ctx context.Context, name string) error {
 	if m.opt.Step == nil {
 		return nil
 	}
@@ -169,7 +179,7 @@ func (m *Membership) takeLeave(ctx context.Context, s *member, force bool) error
 	if err := m.save(r); err != nil {
 		return err
 	}
-	if err := m.step(ctx, leaveBegun); err != nil {
+	if err := m.Step(ctx, leaveBegun); err != nil {
 		return err
 	}
 	if m.opt.Leaving != nil {
