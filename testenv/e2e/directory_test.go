@@ -98,7 +98,7 @@ func TestDirectoryMembers(t *testing.T) {
 	}
 	hs.leaveNothing([]*World{beta, gamma})
 	members := []traffic.Member{hs.endpoint(1), hs.endpoint(2)}
-	hs.know(members)
+	hs.know(members, beta, gamma)
 	mesh, err := traffic.Start(ctx, traffic.Plan{
 		Members: members, Pairs: traffic.Everyone(members, 2, 1), Pattern: peer.Pattern{MaxPause: 100 * time.Millisecond},
 	})

@@ -97,11 +97,14 @@ func (hs *hosts) set(w *World, kind string) {
 	}
 }
 
-// know waits until all hosts know of all members: an app that is new is not found by another host
-// until the directory has it.
-func (hs *hosts) know(members []traffic.Member) {
+// know waits until all hosts know of all members, or those that are named do: an app that is new is not
+// found by another host until the directory has it.
+func (hs *hosts) know(members []traffic.Member, worlds ...*World) {
 	hs.t.Helper()
-	for _, w := range hs.worlds {
+	if len(worlds) == 0 {
+		worlds = hs.worlds
+	}
+	for _, w := range worlds {
 		for _, m := range members {
 			w.Until(w.Name()+" knows "+m.Name, func() error {
 				if r := w.CLI("vem", "resolve", m.Addr.String()); r.Code != 0 {
