@@ -124,7 +124,7 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 	if err != nil {
 		return err
 	}
-	if err := app.set(appSysctls...); err != nil {
+	if err := app.setDiffering(appSysctls...); err != nil {
 		return err
 	}
 	if p == nil {

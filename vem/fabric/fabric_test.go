@@ -270,3 +270,20 @@ func TestFirstPacket(t *testing.T) {
 		}
 	}
 }
+
+// What an app has set for a device of its own stays when it is attached again. To write a setting of
+// conf/all once more, which has its value, would set it for all devices.
+func TestAttachAgainKeepsSettings(t *testing.T) {
+	f := open(t, testConfig(t))
+	app := attach(t, f, ep(2))
+	const own, all, inherited = "ipv6/conf/lo/disable_ipv6", "ipv6/conf/all/disable_ipv6", "ipv6/conf/default/disable_ipv6"
+	qt.Assert(t, qt.IsNil(app.Do(func() error { return setSysctl(own, "1") })))
+	qt.Assert(t, qt.IsNil(f.Attach(t.Context(), ep(2), app)))
+	qt.Check(t, qt.Equals(sysctl(t, app, own), "1"))
+	// But what apps rely on is put right.
+	qt.Assert(t, qt.IsNil(app.Do(func() error { return setSysctl(inherited, "1") })))
+	qt.Assert(t, qt.IsNil(f.Attach(t.Context(), ep(2), app)))
+	for _, path := range []string{own, all, inherited} {
+		qt.Check(t, qt.Equals(sysctl(t, app, path), "0"), qt.Commentf(path))
+	}
+}

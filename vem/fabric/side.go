@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -149,10 +150,24 @@ func (s *side) set(settings ...sysctl) error {
 	return s.ns.Do(func() error { return writeSysctls(settings) })
 }
 
+// setDiffering is set, but it writes only what differs. To write some of them, such as disable_ipv6,
+// the kernel wants its lock of all devices. It does not wait for it, but has the call made again and
+// again until the lock is free (net/ipv6/addrconf.c, addrconf_disable_ipv6: restart_syscall). Where
+// several apps are attached at a time, that takes milliseconds of a processor for each.
+func (s *side) setDiffering(settings ...sysctl) error {
+	return s.ns.Do(func() error { return writeSysctls(slices.DeleteFunc(slices.Clone(settings), sysctl.isSet)) })
+}
+
+// isSet tells, inside the namespace, whether nothing is to be written. To write one of conf/all
+// may also change the one of conf/default and those of devices, so both have to be as they should.
+func (c sysctl) isSet() bool {
+	return netns.HasSysctl(c.path, c.value) && netns.HasSysctl(strings.Replace(c.path, "/all/", "/default/", 1), c.value)
+}
+
 // writeSysctls runs inside the namespace.
 func writeSysctls(settings []sysctl) error {
 	for _, c := range settings {
-		err := writeSysctl(c)
+		err := netns.WriteSysctl(c.path, c.value)
 		if errors.Is(err, fs.ErrNotExist) && c.kind == optional {
 			continue
 		}
@@ -161,15 +176,6 @@ func writeSysctls(settings []sysctl) error {
 		}
 	}
 	return nil
-}
-
-func writeSysctl(c sysctl) error {
-	f, err := os.OpenFile("/proc/sys/net/"+c.path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(c.value)
-	return errors.Join(err, f.Close())
 }
 
 func (s *side) get(path string) (string, error) {

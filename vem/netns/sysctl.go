@@ -1,9 +1,12 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +32,24 @@ func Sysctls(fn func(dir string) error) error {
 	}
 	defer proc.Close() //nolint:errcheck // the last handle of a mount to which nothing is written
 	return fn(filepath.Join("/proc/self/fd", fmt.Sprint(proc.Fd()), "sys/net"))
+}
+
+// HasSysctl tells, within [NS.Do], whether a sysctl has a value; several numbers may be apart by any
+// space. path is below /proc/sys/net. What can't be read has none.
+func HasSysctl(path, value string) bool {
+	have, err := os.ReadFile(filepath.Join(sysctls, path))
+	return err == nil && slices.Equal(strings.Fields(string(have)), strings.Fields(value))
+}
+
+// WriteSysctl sets a sysctl, within [NS.Do]. path is below /proc/sys/net. It returns an error wrapping
+// fs.ErrNotExist if the kernel has none of this name.
+func WriteSysctl(path, value string) error {
+	f, err := os.OpenFile(filepath.Join(sysctls, path), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // mountProc makes a proc file system and returns its root, which lies at no path. It goes with
