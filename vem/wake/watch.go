@@ -177,7 +177,8 @@ func (w *Watcher) Wait(ctx context.Context) (Event, error) {
 	if len(w.queues.waiting) > 0 { // from an earlier Wait
 		w.recheck = time.Now()
 	}
-	events := make([]unix.EpollEvent, 128)
+	// As many as there can be: they wait with each app that sleeps, mostly for few sockets.
+	events := make([]unix.EpollEvent, min(len(w.set.Sockets)+1, 128))
 	for {
 		n, err := w.ready(ctx, events)
 		if err != nil {
