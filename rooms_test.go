@@ -22,7 +22,7 @@ type room struct {
 var rooms = []room{
 	{"runtime/daemon", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
-		"snapshot", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
+		"snapshot", "snapshot/ahead", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
 	}},
 	{"runtime/server", []string{
 		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/members", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
@@ -64,14 +64,18 @@ var rooms = []room{
 	{"runtime/calloff", nil},
 	{"runtime/task", nil},
 	{"runtime/checkpoint", []string{
-		"runtime/cgroup", "runtime/checkpoint/netstate", "runtime/checkpoint/veil", "runtime/process", "runtime/sandbox",
+		"runtime/cgroup", "runtime/checkpoint/early", "runtime/checkpoint/mapped", "runtime/checkpoint/netstate", "runtime/checkpoint/veil", "runtime/process", "runtime/sandbox",
 		"restore", "snapshot/...", "vem/copies", "vem/hold", "vem/hold/collect", "vem/hold/fsnotify", "vem/hold/mqueue", "vem/hold/proc", "vem/hold/vet", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/checkpoint/netstate", []string{
 		"restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
+	{"runtime/checkpoint/early", []string{
+		"runtime/process", "snapshot", "snapshot/ahead", "snapshot/criu/omit", "snapshot/freezer", "snapshot/image", "snapshot/image/memmap", "snapshot/memory", "vem/hold/proc",
+	}},
+	{"runtime/checkpoint/mapped", []string{"snapshot/memory"}},
 	{"runtime/checkpoint/veil", []string{"snapshot/criu/apart", "snapshot/image", "snapshot/image/absent", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag"}},
-	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/criu", "vem/netns"}},
+	{"runtime/doctor", []string{"runtime/cgroup", "runtime/sandbox", "snapshot/ahead", "snapshot/criu", "vem/netns"}},
 	{"runtime/app", []string{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/wake",
 		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight",

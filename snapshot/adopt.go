@@ -19,6 +19,9 @@ import (
 // maxBases is how many memory files of earlier snapshots one may build on.
 const maxBases = 8
 
+// maxAhead is how many files memory is copied to while an app runs, at most, see package ahead.
+const maxAhead = 4
+
 // adoptMemory moves those pages images of a dump that are to be mapped into the
 // store, leaves links to them, and notes them down in the manifest, together with
 // the bases that the processes have mapped. It returns a function that unpins them
@@ -47,11 +50,23 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 	if err != nil {
 		return nil, err
 	}
-	if len(use.Bases) > maxBases || len(use.Bases) > 0 && (use.OwnBytes > use.BaseBytes || !mappable) {
+	left := uint64(0)
+	if o.Ahead != nil {
+		left = o.Ahead.LeftBytes()
+	}
+	if len(use.Bases) > maxBases || len(use.Bases) > 0 && (use.OwnBytes+left > use.BaseBytes || !mappable) {
 		if err := compact(ctx, store, bases, use.Bases, images); err != nil {
 			return nil, err
 		}
 		if use, err = memmap.Measure(ctx, images, nil); err != nil {
+			return nil, err
+		}
+	}
+	if o.Ahead != nil {
+		if bases, err = o.complete(ctx, images, bases, sizes); err != nil {
+			return nil, err
+		}
+		if use, err = memmap.Measure(ctx, images, sizes); err != nil {
 			return nil, err
 		}
 	}
@@ -60,8 +75,14 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 	case !mappable:
 		use.Pages = nil
 	case !o.Whole:
-		last := o.openLast(ctx, images, maxBases-len(use.Bases))
-		defer last.close()
+		last := o.last
+		if last == nil {
+			last = o.openLast(ctx, maxBases-len(use.Bases))
+			defer last.close()
+		}
+		if err := room(images); err != nil && last.earlier != nil {
+			o.unusable(last, err)
+		}
 		if shared, use, err = share(ctx, images, sizes, use, last); err != nil {
 			return nil, err
 		}
@@ -108,6 +129,24 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 		m.Memory = append(m.Memory, entry)
 	}
 	return func() { store.Unpin(pinned) }, nil
+}
+
+// complete adds what was copied while the app ran. It returns all bases that there are then, and adds
+// their sizes.
+func (o *MemoryOptions) complete(ctx context.Context, images string, bases map[string]memory.File, sizes map[string]int64) (map[string]memory.File, error) {
+	earlier, files, err := o.Ahead.Complete(ctx, images, sizes)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(files)
+	maps.Copy(all, bases)
+	if len(earlier) > 0 {
+		all = o.last.bases(all, earlier)
+	}
+	for name, f := range all {
+		sizes[name] = f.SizeBytes
+	}
+	return all, nil
 }
 
 // share has processes share pages images, and those of the last snapshot, see [memmap.Share], and

@@ -22,24 +22,43 @@ type lastMemory struct {
 	files   map[string]memory.File // by the name that a dump has for it if it uses it
 }
 
-// openLast opens the memory of the last snapshot, of whose files the dump in images may use so many. If
-// it can't be used that is told, and the memory is stored whole. The caller closes it.
-func (o *MemoryOptions) openLast(ctx context.Context, images string, most int) *lastMemory {
+// OpenLast opens the memory of the app's last snapshot, for memory that is copied while the app runs to be
+// compared with; it may be nil. [Take] uses the same then. The caller calls CloseLast when that has
+// returned.
+func (o *MemoryOptions) OpenLast(ctx context.Context) *memmap.Earlier {
+	if o.last == nil {
+		o.last = o.openLast(ctx, maxBases-len(o.Bases)-maxAhead)
+	}
+	return o.last.earlier
+}
+
+// CloseLast closes what OpenLast has opened.
+func (o *MemoryOptions) CloseLast() {
+	if o.last != nil {
+		o.last.close()
+	}
+	o.last = nil
+}
+
+// openLast opens the memory of the last snapshot, of whose files a dump may use so many. If it can't be
+// used that is told, and the memory is stored whole. The caller closes it.
+func (o *MemoryOptions) openLast(ctx context.Context, most int) *lastMemory {
 	l := &lastMemory{store: o.Store, files: make(map[string]memory.File)}
 	if o.Last == "" || most <= 0 {
 		return l
 	}
-	err := room(images)
-	if err == nil {
-		err = l.read(ctx, o.Last, most)
-	}
-	if err != nil {
-		l.earlier = nil
-		if o.Remark != nil {
-			o.Remark(fmt.Sprintf("memory is stored whole, since the app's last snapshot, %s, could not be compared: %v", filepath.Base(string(o.Last)), err))
-		}
+	if err := l.read(ctx, o.Last, most); err != nil {
+		o.unusable(l, err)
 	}
 	return l
+}
+
+// unusable tells why the last snapshot is not compared with.
+func (o *MemoryOptions) unusable(l *lastMemory, err error) {
+	l.earlier = nil
+	if o.Remark != nil {
+		o.Remark(fmt.Sprintf("memory is stored whole, since the app's last snapshot, %s, could not be compared: %v", filepath.Base(string(o.Last)), err))
+	}
 }
 
 // room tells whether what a dump does not share with others may be written beside all that it has.

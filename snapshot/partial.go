@@ -35,19 +35,28 @@ func Begin(target string) (*Partial, error) {
 	if _, err := os.Lstat(target); err == nil {
 		return nil, fmt.Errorf("%w: %s", ErrExists, filepath.Base(target))
 	}
-	parent := filepath.Dir(target)
-	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return nil, fmt.Errorf("make snapshot directory: %w", err)
-	}
-	dir, err := os.MkdirTemp(parent, partialPrefix+filepath.Base(target)+"-")
+	dir, err := MakeBeside(target, filepath.Base(target))
 	if err != nil {
-		return nil, fmt.Errorf("make snapshot directory: %w", err)
+		return nil, err
 	}
 	p := &Partial{dir: dir, target: target}
 	if err := os.Mkdir(p.Dir().Images(), 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make images directory: %w", err), p.Discard())
 	}
 	return p, nil
+}
+
+// MakeBeside makes a directory beside a snapshot that is going to be at target, for what is needed while it
+// is made. The caller removes it; after a crash Sweep does.
+func MakeBeside(target, what string) (dir string, err error) {
+	parent := filepath.Dir(target)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return "", fmt.Errorf("make snapshot directory: %w", err)
+	}
+	if dir, err = os.MkdirTemp(parent, partialPrefix+what+"-"); err != nil {
+		return "", fmt.Errorf("make snapshot directory: %w", err)
+	}
+	return dir, nil
 }
 
 // Dir is where the files go.

@@ -71,6 +71,20 @@ type MemoryOptions struct {
 	Last Dir
 	// Remark is told why Last was not used; may be nil.
 	Remark func(text string)
+	// Ahead is memory that was copied while the app ran, or nil.
+	Ahead Ahead
+
+	last *lastMemory // see OpenLast
+}
+
+// Ahead is memory that was copied while the app ran, which CRIU leaves out. See package ahead.
+type Ahead interface {
+	// LeftBytes is how much CRIU leaves out.
+	LeftBytes() uint64
+	// Complete adds that to the images, in which bases are the sizes of files that are mapped, by the
+	// names that they have there. It returns the names of those of Last that are mapped then, too, and
+	// memory files that are new, by their names, and pinned.
+	Complete(ctx context.Context, images string, bases map[string]int64) (earlier []string, files map[string]memory.File, err error)
 }
 
 // Hooks are what [Take] calls on its way, at the moments that they say.

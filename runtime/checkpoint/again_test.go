@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/runtime/checkpoint/mapped"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/testenv"
@@ -112,13 +113,13 @@ func TestOutcomesOfASnapshot(t *testing.T) {
 
 func TestMemoryFileIsGone(t *testing.T) {
 	s, tools := saved(t), tools(t)
-	found, err := tools.mappedMemory(s)
+	found, err := mapped.Find(tools.Memory, s.Memory, s.cgroup().PIDs)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(found, 0))
 	s.Memory = []memory.File{{ID: "ab"}}
-	_, err = tools.mappedMemory(s)
+	_, err = mapped.Find(tools.Memory, s.Memory, s.cgroup().PIDs)
 	qt.Assert(t, qt.ErrorIs(err, os.ErrNotExist))
-	qt.Assert(t, qt.ErrorMatches(err, "find memory file of app: .*"))
+	qt.Assert(t, qt.ErrorMatches(err, "find memory file ab: .*"))
 }
 
 func TestNetStateOfASubject(t *testing.T) {

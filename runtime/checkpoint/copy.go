@@ -38,6 +38,9 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		if err != nil {
 			return nil, err
 		}
+		if err := c.leaveOut(ctx); err != nil {
+			return nil, err
+		}
 		state := s.NetState()
 		state.Repairing = func(ctx context.Context) error { return o.At(ctx, "repairing") }
 		if inside, err = state.Save(ctx, c.ns, o.Settings, pids); err != nil {

@@ -43,6 +43,9 @@ func (t *Tools) Hibernate(ctx context.Context, s *Subject, o Saving) (*Taken, er
 		if err != nil {
 			return nil, err
 		}
+		if err := h.leaveOut(ctx); err != nil {
+			return nil, err
+		}
 		list, err := s.terminals(ctx, pids)
 		if err != nil {
 			return nil, err

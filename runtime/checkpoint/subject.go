@@ -43,9 +43,23 @@ type Tools struct {
 	Log       *slog.Logger
 	// Last finds an app's last snapshot, whose memory is not stored again; nil, or "": there is none.
 	Last func(app string) snapshot.Dir
+	Shortcuts
+}
+
+// DefaultCopyAhead is a size of memory, in MiB, that CRIU saves in some 30 ms: it is not worth while to
+// copy less while the app runs.
+const DefaultCopyAhead = 32
+
+// Shortcuts say what has an app stand still for less time than CRIU takes alone. Each can be turned off.
+type Shortcuts struct {
 	// HideFrom is from how many TCP connections on those of an app are hidden from CRIU, see
 	// package veil; 0: never.
 	HideFrom int
+	// CopyAhead is from how many MiB of private memory of a process on that is copied while the app runs,
+	// see package ahead; 0: never.
+	CopyAhead int
+	// Tracer is the program that serves package inject, for CopyAhead.
+	Tracer string
 }
 
 // Subject is an app that is saved or revived, as it is when the operation begins. Nobody else

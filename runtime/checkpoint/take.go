@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/snapctl/snapctl/runtime/checkpoint/early"
+	"github.com/snapctl/snapctl/runtime/checkpoint/mapped"
 	"github.com/snapctl/snapctl/runtime/checkpoint/veil"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/alarm"
@@ -59,9 +61,11 @@ type taking struct {
 	hold  collect.Options
 	host  *hostFiles
 
-	criu    int        // CRIU's process, if it is apart from the mounts of the host; 0 if not
-	veil    *veil.Veil // the connections that were hidden from it; nil without
-	veilDir string     // empty without
+	early   *early.Memory // memory that was copied while the app ran; nil without
+	criu    int           // CRIU's process, if it is apart from the mounts of the host; 0 if not
+	many    bool          // it may have connections to hide
+	veil    *veil.Veil    // the connections that were hidden from it; nil without
+	veilDir string        // empty without
 }
 
 // close lets go of what is only needed while the app is saved.
@@ -69,9 +73,19 @@ func (o *taking) close() {
 	if o.veilDir != "" {
 		_ = os.RemoveAll(o.veilDir) // or the next daemon does: it is partial
 	}
-	o.host.unpin()
-	_ = o.guard.Close() // a lock
-	_ = o.ns.Close()    // a handle
+	if o.early != nil {
+		o.early.Close()
+	}
+	o.CloseLast()
+	if o.host != nil {
+		o.host.unpin()
+	}
+	if o.guard != nil {
+		_ = o.guard.Close() // a lock
+	}
+	if o.ns != nil {
+		_ = o.ns.Close() // a handle
+	}
 }
 
 // take runs CRIU, and notes what it could not save.
@@ -88,70 +102,99 @@ func (o *taking) take(ctx context.Context) (*Taken, error) {
 
 // begin finds all that CRIU must be told before the app is frozen. The caller closes it.
 func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.After) (_ *taking, err error) {
-	ns, err := netns.Open(s.Box.NetPath())
+	bases, err := mapped.Find(t.Memory, s.Memory, s.cgroup().PIDs)
 	if err != nil {
 		return nil, err
 	}
+	c := &taking{
+		t: t, s: s, o: o,
+		TakeOptions: snapshot.TakeOptions{
+			Target: o.Target, PID: s.PID, Cgroup: s.cgroup(), Root: s.Box.Root(), Work: s.work(),
+			After: after, Layers: t.Layers,
+			MemoryOptions: snapshot.MemoryOptions{
+				Store: t.Memory, Bases: bases, Whole: o.Whole, Last: t.last(o.Manifest.App),
+				Remark: func(text string) { s.Note(text, "") },
+			},
+			Hooks: snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
+		},
+	}
+	c.Start = c.start
 	defer func() {
 		if err != nil {
-			_ = ns.Close() // a handle
+			c.close()
 		}
 	}()
+	// This takes long, and the app goes on: so all else is looked at after it.
+	if err := c.copyAhead(ctx, after == snapshot.End || o.End); err != nil {
+		return nil, err
+	}
+	return c, c.find(ctx)
+}
+
+// copyAhead copies memory of the app, which runs, if that is worth while.
+func (o *taking) copyAhead(ctx context.Context, ends bool) (err error) {
+	if o.t.CopyAhead <= 0 || o.Whole {
+		return nil
+	}
+	if o.Step != nil {
+		o.Step("copy memory")
+	}
+	o.early, err = early.Copy(ctx, early.Options{
+		App: o.s.Name, PID: o.s.PID, Cgroup: o.Cgroup, Tracer: o.t.Tracer, MiB: o.t.CopyAhead, Target: o.Target, Store: o.Store,
+		Earlier: o.OpenLast(ctx), Ends: ends, Log: o.t.Log,
+	})
+	if o.early != nil {
+		o.Ahead = o.early
+	}
+	return err
+}
+
+// leaveOut has CRIU leave out what was copied of the frozen app and has not changed since.
+func (o *taking) leaveOut(ctx context.Context) error {
+	if o.early == nil || o.criu == 0 {
+		return nil
+	}
+	return o.early.LeaveOut(ctx, o.criu)
+}
+
+// find finds what is external to the app.
+func (o *taking) find(ctx context.Context) (err error) {
+	s := o.s
+	if o.ns, err = netns.Open(s.Box.NetPath()); err != nil {
+		return err
+	}
 	external, dump, err := externals(s)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	host, err := t.warmHostFiles(ctx, s, after)
-	if err != nil {
-		return nil, err
+	if o.host, err = o.t.warmHostFiles(ctx, s, o.After); err != nil {
+		return err
 	}
-	defer func() {
-		if err != nil {
-			host.unpin()
-		}
-	}()
-	kept := slices.Sorted(maps.Keys(host.have))
+	kept := slices.Sorted(maps.Keys(o.host.have))
 	dump = append(dump, kept...)
-	opt := s.HoldOptions(ns, append(kept, logKey(external)))
-	opt.Copy = after == snapshot.GoOn
-	opt.Thorough = o.Thorough || opt.Copy
-	sockets, err := unixExternals(ctx, s, opt)
+	o.hold = s.HoldOptions(o.ns, append(kept, logKey(external)))
+	o.hold.Copy = o.After == snapshot.GoOn
+	o.hold.Thorough = o.o.Thorough || o.hold.Copy
+	sockets, err := unixExternals(ctx, s, o.hold)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	lent, err := lentFiles(ctx, s, opt)
+	lent, err := lentFiles(ctx, s, o.hold)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	dump = append(dump, lent...)
 	for _, e := range sockets {
 		external, dump = append(external, e), append(dump, e.Key)
 	}
-	bases, err := t.mappedMemory(s)
-	if err != nil {
-		return nil, err
+	o.External = append(dump, slices.Sorted(maps.Keys(o.Bases))...)
+	if o.guard, err = openGuard(s); err != nil {
+		return err
 	}
-	dump = append(dump, slices.Sorted(maps.Keys(bases))...)
-	g, err := openGuard(s)
-	if err != nil {
-		return nil, err
-	}
-	o.Manifest.External = external
-	c := &taking{
-		t: t, s: s, o: o, ns: ns, guard: g, host: host, hold: opt,
-		TakeOptions: snapshot.TakeOptions{
-			Target: o.Target, PID: s.PID, Cgroup: s.cgroup(), Root: s.Box.Root(), Work: s.work(),
-			External: dump, After: after, Guard: g.File, Layers: t.Layers,
-			MemoryOptions: snapshot.MemoryOptions{
-				Store: t.Memory, Bases: bases, Whole: o.Whole, Last: t.last(o.Manifest.App),
-				Remark: func(text string) { s.Note(text, "") },
-			},
-			Hooks:    snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
-			Manifest: o.Manifest,
-		},
-	}
-	c.Start = c.start
-	return c, nil
+	o.Guard = o.guard.File
+	o.o.Manifest.External = external
+	o.Manifest = o.o.Manifest
+	return nil
 }
 
 func (t *Tools) last(app string) snapshot.Dir {

@@ -2,11 +2,9 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
-	"slices"
 
 	"github.com/snapctl/snapctl/runtime/checkpoint/veil"
 	"github.com/snapctl/snapctl/snapshot"
@@ -21,20 +19,25 @@ import (
 const DefaultHideFrom = 200
 
 // start starts CRIU, in the app's network namespace, and apart from the mounts of the host if the app
-// may have connections to hide.
+// may have connections to hide, or memory that was copied already.
 //
 // Were it an external namespace to CRIU, it would all the same look for its connection tracking
 // entries, twice through a table that all namespaces of the host share, while the app stands
 // still (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
 func (o *taking) start(cmd *exec.Cmd) error {
-	many, err := o.manyDescriptors()
+	pids, err := o.s.cgroup().PIDs()
+	if err == nil {
+		o.many, err = veil.Many(pids, o.t.HideFrom)
+	}
 	if err != nil {
 		return err
 	}
-	if !many {
+	if !o.many && o.early == nil {
 		return o.s.Box.StartBeside(o.ns, cmd, nil)
 	}
-	cmd.Env = append(cmd.Environ(), veil.Env)
+	if o.many {
+		cmd.Env = append(cmd.Environ(), veil.Env)
+	}
 	var failed error
 	move := func() error {
 		failed = apart.Move()
@@ -51,41 +54,18 @@ func (o *taking) start(cmd *exec.Cmd) error {
 	return nil
 }
 
-// seesAll tells why CRIU sees each connection.
+// seesAll tells why CRIU sees what was to be hidden from it.
 func (o *taking) seesAll(err error) {
-	o.t.Log.Warn("CRIU saves each connection, which takes longer", slog.String("app", o.s.Name), slog.Any("error", err))
-}
-
-// manyDescriptors tells whether the app, which still runs, has so many of them that it may have
-// connections to hide.
-func (o *taking) manyDescriptors() (bool, error) {
-	if o.t.HideFrom <= 0 {
-		return false, nil
-	}
-	pids, err := o.s.cgroup().PIDs()
-	if err != nil {
-		return false, err
-	}
-	count := 0
-	for _, pid := range pids {
-		fds, err := proc.Descriptors(pid)
-		if err != nil && !errors.Is(err, proc.ErrGone) {
-			return false, err
-		}
-		if count += len(fds); count >= o.t.HideFrom {
-			return true, nil
-		}
-	}
-	return false, nil
+	o.t.Log.Warn("CRIU saves all connections or all memory, which takes longer", slog.String("app", o.s.Name), slog.Any("error", err))
 }
 
 // hideHeld hides the connections of an app whose sockets are held. The context that it returns is for
 // those who look at other descriptors only: see proc.Among.
 func (o *taking) hideHeld(ctx context.Context, pids []int, set *hold.Set) (context.Context, error) {
-	if o.criu == 0 {
+	if o.criu == 0 || !o.many {
 		return ctx, nil
 	}
-	others, err := besides(pids, set)
+	others, err := veil.Besides(pids, set)
 	if err != nil {
 		return ctx, err
 	}
@@ -94,7 +74,7 @@ func (o *taking) hideHeld(ctx context.Context, pids []int, set *hold.Set) (conte
 
 // hideConnections does the same for an app that goes on, of which nothing is held.
 func (o *taking) hideConnections(ctx context.Context, pids []int) (context.Context, error) {
-	if o.criu == 0 {
+	if o.criu == 0 || !o.many {
 		return ctx, nil
 	}
 	set, others, err := collect.Connections(ctx, pids)
@@ -130,27 +110,6 @@ func (o *taking) hide(ctx context.Context, pids []int, set *hold.Set, others map
 	}
 	o.veil = v
 	return ctx, nil
-}
-
-// besides lists the descriptors of processes that are no connections.
-func besides(pids []int, set *hold.Set) (map[int][]int, error) {
-	connections := make(map[hold.Owner]bool)
-	for i := range set.Sockets {
-		if s := &set.Sockets[i]; s.Kind == hold.TCP && s.Remote.IsValid() {
-			for _, owner := range s.Owners {
-				connections[owner] = true
-			}
-		}
-	}
-	out := make(map[int][]int, len(pids))
-	for _, pid := range pids {
-		fds, err := proc.Descriptors(pid)
-		if err != nil {
-			return nil, err
-		}
-		out[pid] = slices.DeleteFunc(fds, func(fd int) bool { return connections[hold.Owner{PID: pid, FD: fd}] })
-	}
-	return out, nil
 }
 
 // complete adds to the images what was hidden from CRIU.

@@ -35,6 +35,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
 	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/ahead"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
 	"github.com/snapctl/snapctl/vem"
@@ -59,8 +60,8 @@ type Options struct {
 	// WholeMemory stores again, of each app that is saved, what its last snapshot has of its memory. What
 	// an app maps from memory files, since it was restored, is not stored again all the same.
 	WholeMemory bool
-	// HideFrom is as in checkpoint.Tools.
-	HideFrom int
+	// Shortcuts are as in checkpoint.Tools.
+	Shortcuts checkpoint.Shortcuts
 }
 
 // DefaultRunDir is where a daemon keeps what does not outlive the host's boot.
@@ -200,7 +201,13 @@ func (d *Daemon) openRooms(ctx context.Context) (err error) {
 		Dir:    filepath.Join(opt.StateDir, "snapshots"),
 		Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Freed: r.Storage.SweepSoon,
 	})
-	tools := &checkpoint.Tools{CRIU: d.criu, Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: d.log, HideFrom: opt.HideFrom}
+	if shortcuts := &opt.Shortcuts; shortcuts.CopyAhead > 0 {
+		if err := ahead.Supported(); err != nil {
+			d.log.InfoContext(ctx, "apps stand still while all of their memory is saved, see snapctl doctor", slog.Any("reason", err))
+			shortcuts.CopyAhead = 0
+		}
+	}
+	tools := &checkpoint.Tools{CRIU: d.criu, Cgroups: r.Cgroups, Memory: r.Storage.Memory, Layers: r.Storage.Layers, HostFiles: r.Storage.HostFiles, Log: d.log, Shortcuts: opt.Shortcuts}
 	if !opt.WholeMemory {
 		tools.Last = r.Store.Last
 	}

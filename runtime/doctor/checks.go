@@ -16,6 +16,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/snapshot/ahead"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/vem/netns"
 )
@@ -197,6 +198,17 @@ func checkLoopback(context.Context) finding {
 		return failed("lo is down", "CRIU can't probe the kernel: ip link set lo up")
 	}
 	return fine("up")
+}
+
+// checkCopyAhead: without it apps stand still while all of their memory is saved.
+func checkCopyAhead(context.Context) finding {
+	if !isRoot() {
+		return unseen("whether memory can be copied while apps run")
+	}
+	if err := ahead.Supported(); err != nil {
+		return warning("apps stand still while all of their memory is saved: "+err.Error(), "use Linux 6.7 or newer, with userfaultfd and FUSE; nothing else is different")
+	}
+	return fine("memory is copied while apps run")
 }
 
 func checkOpenFiles(context.Context) finding {

@@ -53,6 +53,7 @@ func Run(ctx context.Context, opt Options) []Check {
 		{"overlay", opt.checkOverlay},
 		{"shared-files", opt.checkSharedFiles},
 		{"loopback", checkLoopback},
+		{"copy-ahead", checkCopyAhead},
 		{"open-files", checkOpenFiles},
 		{"limits", checkLimits},
 		{"nsenter", checkNsenter},

@@ -58,7 +58,7 @@ func startWorld(t *testing.T, cfg host.Config, prepare func(*host.Host), program
 	testenv.Need(t, need...)
 	watch(t)
 	// One connection is enough, so that all tests prove that to hide them makes no difference.
-	cfg.Args = append(cfg.Args, "--hide-connections", "1")
+	cfg.Args = append(cfg.Args, "--hide-connections", "1", "--copy-ahead", "1")
 	h := host.New(t, cfg)
 	if prepare != nil {
 		prepare(h)

@@ -117,7 +117,11 @@ snapctld takes everything up again.`,
 			if opt.ProbeInterval < minProbeInterval || opt.ProbeInterval > maxProbeInterval {
 				return fmt.Errorf("%w: --probe-interval: %s is not between %s and %s", errUsage, opt.ProbeInterval, minProbeInterval, maxProbeInterval)
 			}
-			opt.Version = version.Version
+			exe, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
+			opt.Version, opt.Shortcuts.Tracer = version.Version, exe
 			opt.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: min}))
 			return serve(cmd.Context(), opt)
 		},
@@ -127,7 +131,8 @@ snapctld takes everything up again.`,
 	f.StringVar(&opt.RunDir, "run-dir", daemon.DefaultRunDir, "where sockets and mounts are; a tmpfs")
 	f.StringVar(&opt.CRIU, "criu", os.Getenv("SNAPCTL_CRIU"), "the CRIU program (default: the newest of PATH and the private copy of scripts/deps)")
 	f.IntVar(&opt.CRIULog, "criu-log-level", 2, "how much CRIU logs, 0 to 4; 4 slows it down")
-	f.IntVar(&opt.HideFrom, "hide-connections", checkpoint.DefaultHideFrom, "from `N` TCP connections on, those of an app are hidden from CRIU, which then saves the app faster; 0: never")
+	f.IntVar(&opt.Shortcuts.HideFrom, "hide-connections", checkpoint.DefaultHideFrom, "from `N` TCP connections on, those of an app are hidden from CRIU, which then saves the app faster; 0: never")
+	f.IntVar(&opt.Shortcuts.CopyAhead, "copy-ahead", checkpoint.DefaultCopyAhead, "from `MIB` of private memory of a process on, that is copied while the app runs, and only what is written meanwhile while it stands still; 0: never")
 	f.StringVar(&prefix4, "network4", "10.77.0.0/16", "IPv4 addresses of the default network")
 	f.StringVar(&prefix6, "network6", "fd77:736e:6170::/64", "IPv6 addresses of the default network")
 	f.StringVar(&metricsAt, "metrics", "", "serve Prometheus metrics at `unix:PATH`, a socket of root's, or at ADDRESS:PORT, which has no authentication: whoever reaches it reads them (default: nowhere)")

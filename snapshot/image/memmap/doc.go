@@ -19,9 +19,9 @@
 // files, [Copy] makes a dump whole before it is committed: after the thaw or, in a
 // hibernation, while nobody waits.
 //
-// An app that was never restored has nothing mapped, so CRIU writes all of its memory each time. What
-// its last snapshot has of it is found by content, see below, and is not stored again: this saves room
-// and the way to the disk, but no time in which the app is frozen. The kernel's
+// An app that was never restored has nothing mapped. Package ahead copies its memory while it runs, and
+// [Complete] adds that to the dump afterwards. Of what CRIU writes, and of what is copied so, that
+// which the app's last snapshot has is found by content, see below, and is not stored again. The kernel's
 // soft-dirty bits, which CRIU uses with --track-mem and a parent dump, are not enough to do
 // better. They tell which pages were written to, and not which addresses have another page now:
 // mremap moves page tables as they are (mm/mremap.c, move_normal_pmd), and the huge zero page,

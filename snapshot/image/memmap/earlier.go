@@ -102,7 +102,7 @@ func (e *Earlier) process(edit *edit, d *image.Dump, entry *pstree.PstreeEntry, 
 			if err != nil {
 				return err
 			}
-			l = &lender{pid: entry.GetPid(), key: kept.key(), size: info.Size(), file: file}
+			l = &lender{pid: entry.GetPid(), key: kept.key(), size: info.Size(), file: file, kept: kept}
 			byFile[kept.ID] = l
 			e.lenders[l.pid] = append(e.lenders[l.pid], l)
 		}

@@ -1,6 +1,7 @@
 package memmap
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -209,4 +210,57 @@ func TestOpenEarlierRefuses(t *testing.T) {
 	qt.Check(t, qt.ErrorIs(err, image.ErrInconsistent))
 	_, err = OpenEarlier(t.Context(), t.TempDir(), nil, 8)
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+}
+
+// TestFind compares memory as a process has it now with what an earlier dump has.
+func TestFind(t *testing.T) {
+	const pages = 600
+	before, _ := save(t, nil, 1, 8, fakeProcess{pid: 10, vmas: []*vma.VmaEntry{anon(0, pages)}, extents: []image.Extent{stored(0, 300), stored(310, pages-310)}})
+	earlier, err := OpenEarlier(t.Context(), before.dir, before.files, 8)
+	qt.Assert(t, qt.IsNil(err))
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 4))
+		first := random.Uint64N(pages - 100)
+		now := make([]byte, 0, pages*image.PageSize)
+		same := make(map[uint64]bool)
+		is := false
+		for page := first; page < min(first+500, pages); page++ {
+			if random.IntN(30) == 0 {
+				is = random.IntN(2) == 0
+			}
+			generation := uint64(2)
+			if is {
+				generation, same[at(page)] = 1, page < 300 || page >= 310
+			}
+			now = append(now, fakePage(at(page), 10, generation)...)
+		}
+		found, err := Find(earlier.Places(10), at(first), now)
+		qt.Assert(t, qt.IsNil(err))
+		got := make(map[uint64]bool)
+		for i, p := range found {
+			qt.Assert(t, qt.IsTrue(p.Pages >= MinRun && (i == 0 || found[i-1].End() <= p.Start)))
+			content := make([]byte, p.Pages*image.PageSize)
+			_, err := p.File.File.ReadAt(content, int64(p.Offset*image.PageSize))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsTrue(bytes.Equal(content, now[p.Start-at(first):][:len(content)])))
+			for a := p.Start; a < p.End(); a += image.PageSize {
+				got[a] = true
+			}
+		}
+		for a := range same { // long enough, and so found
+			run := uint64(1)
+			for b := a - image.PageSize; same[b]; b -= image.PageSize {
+				run++
+			}
+			for b := a + image.PageSize; same[b]; b += image.PageSize {
+				run++
+			}
+			if same[a] && run >= 2*MinRun { // a probe hits it
+				qt.Assert(t, qt.IsTrue(got[a]), qt.Commentf("page %d of a run of %d", (a-at(0))/image.PageSize, run))
+			}
+		}
+	}
+	found, err := Find(earlier.Places(11), at(0), make([]byte, image.PageSize))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(found, 0))
 }

@@ -76,7 +76,7 @@ func TestNewPlanBesideAHeap(t *testing.T) {
 	var vmas []*vma.VmaEntry
 	var extents []image.Extent
 	for i := range uint64(3 * guard.MaxRanges) {
-		pages := uint64(minRun) << (i % 4)
+		pages := uint64(MinRun) << (i % 4)
 		vmas = append(vmas, anon(200*i, pages), anon(200*i+150, 1, withAdvice(madvDontFork)))
 		extents = append(extents, stored(200*i, pages))
 	}

@@ -18,9 +18,9 @@ import (
 // holds those alone that were written to. Pages that were never there stay
 // anonymous, so a mapping may come back in pieces.
 const (
-	// minRun is the shortest run of pages to be mapped: a mapping costs the
+	// MinRun is the shortest run of pages to be mapped: a mapping costs the
 	// kernel and CRIU some 2 us, and so does copying a few pages.
-	minRun = 16
+	MinRun = 16
 	// maxRuns bounds the runs of one process. With more, short ones are copied.
 	maxRuns = 8192
 	// maxMappings is how many mappings a process may come back with, half of the
@@ -28,9 +28,9 @@ const (
 	// of one, and what it makes of memory that is mapped already stays so for
 	// all later dumps.
 	maxMappings = 32768
-	// minMapped is from how many pages on a process is worth a guard, which its
+	// MinMapped is from how many pages on a process is worth a guard, which its
 	// system calls then pay for.
-	minMapped = 256
+	MinMapped = 256
 )
 
 // Copied says why pages are copied and not mapped.
@@ -179,7 +179,7 @@ func NewPlan(t *image.Task, base func(file uint32) (size int64, ok bool), insist
 			p.over += r.Pages
 		}
 	}
-	least, most := uint64(minRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
+	least, most := uint64(MinRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
 	if marked {
 		most = min(most, guard.MaxRanges) // a guard of more ranges would also cover what lies between them
 	}
@@ -197,7 +197,7 @@ func NewPlan(t *image.Task, base func(file uint32) (size int64, ok bool), insist
 			p.Mapped = append(p.Mapped, r)
 		}
 	}
-	if p.mappedPages() < minMapped {
+	if p.mappedPages() < MinMapped {
 		p.copyAll(runs, CopiedSmall)
 	}
 	p.leaveOne()

@@ -136,17 +136,17 @@ func TestNewPlan(t *testing.T) {
 			mapped: []Run{{at(0), 300, 0, 0}, {at(10_000), 511, 300, 1}}, copied: []Run{{at(10_511), 1, 811, 1}},
 		},
 		"short runs": {
-			task:   plainTask(plenty(anon(0, 300)), stored(0, minRun-1), stored(100, minRun), most),
-			mapped: append([]Run{{at(100), minRun, minRun - 1, 0}}, rest(1, 2*minRun-1)...),
-			copied: []Run{{at(0), minRun - 1, 0, 0}}, why: CopiedShort,
+			task:   plainTask(plenty(anon(0, 300)), stored(0, MinRun-1), stored(100, MinRun), most),
+			mapped: append([]Run{{at(100), MinRun, MinRun - 1, 0}}, rest(1, 2*MinRun-1)...),
+			copied: []Run{{at(0), MinRun - 1, 0, 0}}, why: CopiedShort,
 		},
 		"small process": {
-			task:   plainTask([]*vma.VmaEntry{anon(0, 512)}, stored(0, minMapped-1)),
-			copied: []Run{{at(0), minMapped - 1, 0, 0}}, why: CopiedSmall,
+			task:   plainTask([]*vma.VmaEntry{anon(0, 512)}, stored(0, MinMapped-1)),
+			copied: []Run{{at(0), MinMapped - 1, 0, 0}}, why: CopiedSmall,
 		},
 		"more runs than may be": {
-			task:   plainTask([]*vma.VmaEntry{anon(0, 1<<30)}, append(many(maxRuns+1, minRun), stored(1<<29, 2*minRun))...),
-			mapped: []Run{{at(1 << 29), 2 * minRun, (maxRuns + 1) * minRun, 0}}, why: CopiedSmall, // and those are too few
+			task:   plainTask([]*vma.VmaEntry{anon(0, 1<<30)}, append(many(maxRuns+1, MinRun), stored(1<<29, 2*MinRun))...),
+			mapped: []Run{{at(1 << 29), 2 * MinRun, (maxRuns + 1) * MinRun, 0}}, why: CopiedSmall, // and those are too few
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -268,8 +268,8 @@ func TestNewPlanOfManyGenerations(t *testing.T) {
 	base := func(id uint32) (int64, bool) { return pages * image.PageSize, id == testBase }
 	for generation := range uint64(32) {
 		var extents []image.Extent
-		for page := generation * minRun * 4; page+4*minRun <= pages; page += 128 * minRun {
-			extents = append(extents, stored(page, minRun))
+		for page := generation * MinRun * 4; page+4*MinRun <= pages; page += 128 * MinRun {
+			extents = append(extents, stored(page, MinRun))
 		}
 		if generation == 0 {
 			extents = []image.Extent{stored(0, pages)}

@@ -16,7 +16,7 @@ import (
 // images of its relatives.
 const (
 	// minShared is how many pages a process must have in common with others to get a
-	// guard for their sake. One that gets a guard anyway shares every run of minRun.
+	// guard for their sake. One that gets a guard anyway shares every run of MinRun.
 	minShared = 64
 	// shareWorth bounds what is written anew to leave pages out: so many pages for each.
 	shareWorth = 16
@@ -35,6 +35,7 @@ type lender struct {
 	key       string // what the images are going to have for it
 	size      int64  // of the file, in bytes
 	file      io.ReaderAt
+	kept      Kept  // the same file, of an earlier dump
 	runs      []Run // that a restore maps from it, ascending
 }
 
@@ -136,7 +137,7 @@ func (s *sharing) match(ctx context.Context, r Run, theirs uint64, o *lender) (r
 
 // probe tells whether it may be worth while to compare all pages of a run.
 func (s *sharing) probe(r Run, theirs uint64, o *lender) (hopeful bool, err error) {
-	if r.Pages < minRun {
+	if r.Pages < MinRun {
 		return false, nil
 	}
 	if r.Pages <= 4*probes {
@@ -172,7 +173,7 @@ func (s *sharing) compare(equal []bool, own, theirs uint64, o *lender) error {
 type span struct{ from, to uint64 }
 
 // spans says which parts of a run to take from somebody who has the pages that are
-// marked: each has at least minRun of them. A few others between them, or before the
+// marked: each has at least MinRun of them. A few others between them, or before the
 // first and behind the last, are in the part, since each part costs a mapping. That the
 // parts begin and end where the lender's do also lets CRIU find, by the addresses alone,
 // what it can share of the memory between them (check_cow_vmas in criu/mem.c).
@@ -181,8 +182,8 @@ func spans(equal []bool) []span {
 	total := uint64(len(equal))
 	same, last := uint64(0), span{}
 	end := func() {
-		if same >= minRun {
-			if last.from < minRun && len(all) == 0 {
+		if same >= MinRun {
+			if last.from < MinRun && len(all) == 0 {
 				last.from = 0
 			}
 			all = append(all, last)
@@ -194,7 +195,7 @@ func spans(equal []bool) []span {
 		if !is {
 			continue
 		}
-		if same > 0 && at-last.to >= minRun {
+		if same > 0 && at-last.to >= MinRun {
 			end()
 		}
 		if same == 0 {
@@ -204,7 +205,7 @@ func spans(equal []bool) []span {
 		last.to = at + 1
 	}
 	if same > 0 {
-		if total-last.to < minRun {
+		if total-last.to < MinRun {
 			last.to = total
 		}
 		end()
@@ -216,7 +217,7 @@ func spans(equal []bool) []span {
 // keeps of its own. guarded tells that it gets a guard anyway, most is how many
 // mappings there may be.
 func (s *sharing) choose(guarded bool, most int) (kept []Run) {
-	for least := uint64(minRun); len(s.segments) > most; least *= 2 {
+	for least := uint64(MinRun); len(s.segments) > most; least *= 2 {
 		s.drop(func(g *segment) bool { return g.Pages < least })
 	}
 	shared := uint64(0)

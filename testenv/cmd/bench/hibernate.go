@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/snapctl/snapctl/runtime/api"
@@ -63,15 +62,7 @@ func hibernated(ctx context.Context, w *rig.World, mib int) (time.Duration, erro
 	if err := w.Remove(ctx, "subject"); err != nil {
 		return 0, err
 	}
-	// The next one is not to find what it saves.
-	err = rig.Until(ctx, time.Minute, func() error {
-		left, err := os.ReadDir(filepath.Join(w.StateDir(), "memory"))
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("%d memory files are left", len(left))
-		}
-		return err
-	})
-	return time.Duration(r.GetTotalUs()) * time.Microsecond, err
+	return time.Duration(r.GetTotalUs()) * time.Microsecond, w.Swept(ctx)
 }
 
 // stockHibernated has CRIU dump the same program, which ends.

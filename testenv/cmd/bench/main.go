@@ -24,6 +24,7 @@ import (
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/fleet"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/writing"
 )
 
 func main() {
@@ -100,6 +101,7 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"freeze/memory", freezeMemory},
 		{"freeze/many", freezeMany},
 		{"freeze/hibernate", freezeHibernate},
+		{"freeze/writing", writing.Measure},
 		{"freeze/asked", asked},
 		{"wake", wake},
 		{"wake/new", wakeNew},

@@ -7,21 +7,24 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime/debug"
+	"time"
 )
 
 func main() {
 	listen := flag.String("listen", ":7000", "address to serve")
 	memory := flag.Int("memory", 0, "MiB to keep, each page different")
+	write := flag.Int("write", 0, "MiB of it to write to each second, to pages by chance")
 	flag.Parse()
-	fmt.Fprintln(os.Stderr, "subject: error:", serve(*listen, *memory))
+	fmt.Fprintln(os.Stderr, "subject: error:", serve(*listen, *memory, *write))
 	os.Exit(1)
 }
 
 // serve returns when it fails.
-func serve(address string, mib int) error {
+func serve(address string, mib, rate int) error {
 	debug.SetGCPercent(-1) // what it keeps is all it has
 	kept := make([]byte, mib<<20)
 	for i := 0; i < len(kept); i += 8 {
@@ -34,12 +37,25 @@ func serve(address string, mib int) error {
 	if err != nil {
 		return err
 	}
+	if rate > 0 {
+		go change(kept, rate)
+	}
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return err
 		}
 		go echo(conn, kept)
+	}
+}
+
+// change writes to pages by chance, so many MiB of them a second.
+func change(kept []byte, rate int) {
+	const page, tick = 4096, 5 * time.Millisecond
+	for n := range time.Tick(tick) {
+		for range rate << 20 / page * int(tick) / int(time.Second) {
+			kept[rand.IntN(len(kept)/page)*page] = byte(n.Nanosecond())
+		}
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +77,17 @@ func (w *World) Start(ctx context.Context) error {
 // Subject runs the benchmarked server as an app.
 func (w *World) Subject(ctx context.Context, name, at string, mib int) error {
 	return w.Program(ctx, name, at, "subject", "-memory", fmt.Sprint(mib))
+}
+
+// Swept waits until no memory file is left, which what is saved next would find.
+func (w *World) Swept(ctx context.Context) error {
+	return Until(ctx, time.Minute, func() error {
+		left, err := os.ReadDir(filepath.Join(w.StateDir(), "memory"))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d memory files are left", len(left))
+		}
+		return err
+	})
 }
 
 // Program runs a program of this module as an app.

@@ -1,4 +1,5 @@
-package checkpoint
+// Package mapped finds the memory files that processes have mapped, as CRIU names them.
+package mapped
 
 import (
 	"bufio"
@@ -14,36 +15,41 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 )
 
-// mappedMemory finds the memory files that the app's processes map, by the names
-// that CRIU has for them: file[<mount id>:<inode>], both hexadecimal (files-reg.c,
-// dump_one_reg_file). The mount is that of the daemon which restored them.
-func (t *Tools) mappedMemory(s *Subject) (map[string]memory.File, error) {
-	if len(s.Memory) == 0 {
+// Find finds which of some memory files of a store processes map, which may run, by the names that CRIU
+// has for them: file[<mount id>:<inode>], both hexadecimal (files-reg.c, dump_one_reg_file). The mount is
+// that of the daemon which restored them.
+func Find(store *memory.Store, some []memory.File, pids func() ([]int, error)) (map[string]memory.File, error) {
+	if len(some) == 0 {
 		return nil, nil
 	}
-	files := make(map[string]memory.File, len(s.Memory)) // by inode, as in maps
-	for _, f := range s.Memory {
+	f := &finder{store: store, files: make(map[string]memory.File, len(some)), found: make(map[string]memory.File)}
+	for _, file := range some {
 		var st unix.Stat_t
-		if err := unix.Stat(t.Memory.Path(f.ID), &st); err != nil {
-			return nil, fmt.Errorf("find memory file of %s: %w", s.Name, err)
+		if err := unix.Stat(store.Path(file.ID), &st); err != nil {
+			return nil, fmt.Errorf("find memory file %s: %w", file.ID, err)
 		}
-		files[strconv.FormatUint(st.Ino, 10)] = f
+		f.files[strconv.FormatUint(st.Ino, 10)] = file
 	}
-	pids, err := s.cgroup().PIDs()
+	list, err := pids()
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[string]memory.File)
-	return found, t.mappedByAll(pids, files, found)
+	return f.found, f.all(list)
 }
 
-// mappedByAll adds what some processes map.
-func (t *Tools) mappedByAll(pids []int, files, found map[string]memory.File) error {
+// finder has what is looked for, by inode, as in maps, and what was found.
+type finder struct {
+	store        *memory.Store
+	files, found map[string]memory.File
+}
+
+// all adds what some processes map.
+func (f *finder) all(pids []int) error {
 	for _, pid := range pids {
 		// It runs, and may cut its mappings into others while they are looked at.
 		for again, looks := true, 0; again && looks < mostLooks; looks++ {
 			var err error
-			if again, err = t.mappedBy(pid, files, found); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+			if again, err = f.by(pid); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 				return err // but for a process that has ended
 			}
 		}
@@ -54,28 +60,28 @@ func (t *Tools) mappedByAll(pids []int, files, found map[string]memory.File) err
 // mostLooks is how often the mappings of one process are looked at.
 const mostLooks = 500
 
-// mappedBy adds what one process maps. Each file is looked at once: all mappings
+// by adds what one process maps. Each file is looked at once: all mappings
 // of it that a process has come from one restore. again tells that there was a file
 // of which no mapping stayed for long enough.
-func (t *Tools) mappedBy(pid int, files, found map[string]memory.File) (again bool, err error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
+func (f *finder) by(pid int) (again bool, err error) {
+	maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return false, fmt.Errorf("find mapped memory files: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer maps.Close() //nolint:errcheck // only read from
 	seen, missed := make(map[string]bool), make(map[string]bool)
-	lines := bufio.NewScanner(f)
+	lines := bufio.NewScanner(maps)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text()) // range, protection, offset, device, inode, name
 		if len(fields) < 6 || seen[fields[4]] {
 			continue
 		}
-		file, ok := files[fields[4]]
+		file, ok := f.files[fields[4]]
 		if !ok {
 			continue
 		}
-		name, err := t.mappedName(mapFile(pid, fields[0]), file.ID)
+		name, err := f.name(mapFile(pid, fields[0]), file.ID)
 		if errors.Is(err, errUnmapped) {
 			missed[fields[4]] = true
 			continue
@@ -85,7 +91,7 @@ func (t *Tools) mappedBy(pid int, files, found map[string]memory.File) (again bo
 		}
 		if name != "" {
 			seen[fields[4]] = true
-			found[name] = file
+			f.found[name] = file
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -108,9 +114,9 @@ func mapFile(pid int, addresses string) string {
 // errUnmapped is a mapping that is there no more.
 var errUnmapped = errors.New("unmapped meanwhile")
 
-// mappedName returns CRIU's name for what is mapped, or "" if it is another file
+// name returns CRIU's name for what is mapped, or "" if it is another file
 // than the memory file.
-func (t *Tools) mappedName(link string, id memory.ID) (string, error) {
+func (f *finder) name(link string, id memory.ID) (string, error) {
 	var got unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, link, 0, unix.STATX_INO|unix.STATX_MNT_ID, &got) // STATX_MNT_ID: Linux 5.8
 	if errors.Is(err, unix.ENOENT) {
@@ -120,7 +126,7 @@ func (t *Tools) mappedName(link string, id memory.ID) (string, error) {
 		return "", fmt.Errorf("look at mapped file: %w", err)
 	}
 	var want unix.Stat_t
-	if err := unix.Stat(t.Memory.Path(id), &want); err != nil {
+	if err := unix.Stat(f.store.Path(id), &want); err != nil {
 		return "", fmt.Errorf("find memory file: %w", err)
 	}
 	if got.Ino != want.Ino || unix.Mkdev(got.Dev_major, got.Dev_minor) != want.Dev {

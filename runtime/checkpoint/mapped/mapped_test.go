@@ -1,4 +1,4 @@
-package checkpoint
+package mapped
 
 import (
 	"os"
@@ -16,7 +16,7 @@ import (
 const testedLength = 1 << 20
 
 // mappedFile is a memory file that this process maps at an address.
-func mappedFile(t *testing.T, at uintptr) (*Tools, map[string]memory.File) {
+func mappedFile(t *testing.T, at uintptr) *finder {
 	t.Helper()
 	testenv.Need(t, testenv.Root)
 	dir := t.TempDir()
@@ -37,22 +37,22 @@ func mappedFile(t *testing.T, at uintptr) (*Tools, map[string]memory.File) {
 	})
 	var st unix.Stat_t
 	qt.Assert(t, qt.IsNil(unix.Fstat(int(f.Fd()), &st)))
-	return &Tools{Memory: store}, map[string]memory.File{strconv.FormatUint(st.Ino, 10): file}
+	return &finder{store: store, files: map[string]memory.File{strconv.FormatUint(st.Ino, 10): file}, found: make(map[string]memory.File)}
 }
 
 // A program that is not position independent may have all of its memory at
 // addresses of less than 8 digits.
 func TestMappedAtLowAddresses(t *testing.T) {
-	tools, files := mappedFile(t, 0x8000000)
-	found := make(map[string]memory.File)
-	qt.Assert(t, qt.IsNil(tools.mappedByAll([]int{os.Getpid()}, files, found)))
-	qt.Assert(t, qt.HasLen(found, 1))
+	f := mappedFile(t, 0x8000000)
+	clear(f.found)
+	qt.Assert(t, qt.IsNil(f.all([]int{os.Getpid()})))
+	qt.Assert(t, qt.HasLen(f.found, 1))
 }
 
 // A program that cuts its mappings into others all the time has them all the same.
 func TestMappedWhileItChanges(t *testing.T) {
 	const at = 0x700000000000
-	tools, files := mappedFile(t, at)
+	f := mappedFile(t, at)
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -67,8 +67,8 @@ func TestMappedWhileItChanges(t *testing.T) {
 	}()
 	defer func() { close(quit); <-done }()
 	for range 1000 {
-		found := make(map[string]memory.File)
-		qt.Assert(t, qt.IsNil(tools.mappedByAll([]int{os.Getpid()}, files, found)))
-		qt.Assert(t, qt.HasLen(found, 1))
+		clear(f.found)
+		qt.Assert(t, qt.IsNil(f.all([]int{os.Getpid()})))
+		qt.Assert(t, qt.HasLen(f.found, 1))
 	}
 }
