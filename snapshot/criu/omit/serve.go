@@ -51,8 +51,13 @@ type openOut struct {
 	Flags, _ uint32
 }
 
-// directIO has all reads come to us, whatever the size of the file is (FOPEN_DIRECT_IO).
-const directIO = 1
+// Flags of an open file (include/uapi/linux/fuse.h): all reads come to us, whatever the size of the file is;
+// and we are not asked when it is closed (Linux 5.16), for which a process that ends would wait without
+// end if it is the one that answers.
+const (
+	directIO = 1 << 0 // FOPEN_DIRECT_IO
+	noFlush  = 1 << 5 // FOPEN_NOFLUSH
+)
 
 // readIn is a struct fuse_read_in.
 type readIn struct {
@@ -171,7 +176,7 @@ func (s *server) do(f *file, h *inHeader, body []byte) ([]byte, error) {
 	case opInit:
 		return binary.Append(nil, native, initOut{Major: 7, Minor: 31, MaxWrite: 4096})
 	case opOpen:
-		return binary.Append(nil, native, openOut{Flags: directIO})
+		return binary.Append(nil, native, openOut{Flags: directIO | noFlush})
 	case opRelease:
 		return nil, nil
 	case opRead:
