@@ -148,8 +148,11 @@ func (u *Upkeep) dismiss(ctx context.Context) error {
 	return errors.Join(m.Stop(ctx), m.Close())
 }
 
-// retireMember stops the member and sets its data aside.
+// retireMember stops the member and sets its data aside. A member whose cluster is gone may need longer to
+// end than anybody waits, and is killed then: so ctx does not cut that short.
 func (u *Upkeep) retireMember(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), member.EndTimeout)
+	defer cancel()
 	if err := u.dismiss(ctx); err != nil {
 		return err
 	}
@@ -158,6 +161,9 @@ func (u *Upkeep) retireMember(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := member.End(ctx, c); err != nil { // it may be one that nobody keeps running any more
 		return err
 	}
 	return member.Retire(c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -13,10 +14,12 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/cluster"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/directory/member"
 	"github.com/snapctl/snapctl/vem/membership"
 )
 
@@ -203,6 +206,25 @@ func TestResume(t *testing.T) {
 	qt.Assert(t, qt.IsNil(a.member.Leave(ctx, false)))
 	_, err = os.Stat(a.opt.Dir)
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
+}
+
+// A member that does not end when it is told to is killed, also if nobody waits for so long.
+func TestRetireMember(t *testing.T) {
+	a := sites(t, "a")[0]
+	ctx := cluster.Ctx(t)
+	_, err := a.member.Init(ctx, membership.InitRequest{Place: a.place})
+	qt.Assert(t, qt.IsNil(err))
+	c, err := member.ReadConfig(member.ConfigPath(a.opt.Dir))
+	qt.Assert(t, qt.IsNil(err))
+	shown, err := a.Status(ctx)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(unix.Kill(shown.Process, unix.SIGSTOP)))
+	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	qt.Assert(t, qt.IsNil(a.retireMember(short)))
+	_, err = member.ReadConfig(member.ConfigPath(a.opt.Dir))
+	qt.Assert(t, qt.ErrorIs(err, fs.ErrNotExist))
+	qt.Assert(t, qt.IsNil(member.End(ctx, c))) // there is none
 }
 
 func TestMemberURLs(t *testing.T) {

@@ -59,6 +59,9 @@ const (
 	lookLog    = 10 * time.Minute // between looks at the size of the log
 )
 
+// EndTimeout is how long [End] takes at most, unless the kernel can't end a process.
+const EndTimeout = 2 * endTime
+
 // Open returns the member, as it is: a process that runs goes on, one that does not is not
 // started. The caller closes it.
 func Open(opt Options) (*Member, error) {
