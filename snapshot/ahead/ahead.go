@@ -297,7 +297,9 @@ func (m *Memory) toOwn(ctx context.Context, written map[*process]pageset.Set) (e
 		if err := copyRuns(ctx, p.PID, written[p], m.own, &list); err != nil {
 			return err
 		}
-		p.own = memmap.Over(p.own, list)
+		// What was copied before is old, even if it could not be read now.
+		old := memmap.Clip(p.own, memmap.PagesOf(p.own).Subtract(written[p]))
+		p.own = memmap.Over(old, list)
 	}
 	return nil
 }

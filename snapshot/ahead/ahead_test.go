@@ -30,7 +30,10 @@ import (
 // The tracer's calls are those of one thread.
 func init() { runtime.LockOSThread() } //nolint:forbidigo,gochecknoinits // of the main function
 
-const writerCommand = "writer"
+const (
+	writerCommand = "writer"
+	stepsCommand  = "steps"
+)
 
 func TestMain(m *testing.M) {
 	switch {
@@ -38,6 +41,8 @@ func TestMain(m *testing.M) {
 		must(inject.Serve(os.Stdin, os.Stdout))
 	case len(os.Args) == 2 && os.Args[1] == writerCommand:
 		writer()
+	case len(os.Args) == 2 && os.Args[1] == stepsCommand:
+		steps()
 	default:
 		os.Exit(m.Run())
 	}
@@ -80,8 +85,17 @@ func writer() {
 // start starts a writer.
 func start(t *testing.T) (pid int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", writerCommand)
+	pid, _ = startProgram(t, writerCommand)
+	return pid
+}
+
+// startProgram starts a program. ask has it do a step, when it has done the one before.
+func startProgram(t *testing.T, name string) (pid int, ask func(step string)) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", name)
 	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	qt.Assert(t, qt.IsNil(err))
 	out, err := cmd.StdoutPipe()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(cmd.Start()))
@@ -89,8 +103,14 @@ func start(t *testing.T) (pid int) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	qt.Assert(t, qt.IsTrue(bufio.NewScanner(out).Scan()))
-	return cmd.Process.Pid
+	said := bufio.NewScanner(out)
+	qt.Assert(t, qt.IsTrue(said.Scan()))
+	return cmd.Process.Pid, func(step string) {
+		t.Helper()
+		_, err := fmt.Fprintln(in, step)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsTrue(said.Scan()))
+	}
 }
 
 // stop has all threads of a process stand still, until goOn.
@@ -129,15 +149,21 @@ func TestCopy(t *testing.T) {
 
 func check(t *testing.T, pid int, ends bool) {
 	t.Helper()
-	root := t.TempDir()
+	checkWith(t, t.Context(), t.TempDir(), pid, ends, func(int) {})
+}
+
+// checkWith is check with what is done when the processes are made to stand still for the nth time.
+func checkWith(t *testing.T, ctx context.Context, root string, pid int, ends bool, settle func(n int)) { //nolint:revive // as testing has it
+	t.Helper()
 	store, err := memory.Open(filepath.Join(root, "store"))
 	qt.Assert(t, qt.IsNil(err))
 	dir := filepath.Join(root, "copies")
 	qt.Assert(t, qt.IsNil(os.Mkdir(dir, 0o700)))
 	settled := 0
-	m, err := ahead.Copy(t.Context(), ahead.Options{
+	m, err := ahead.Copy(ctx, ahead.Options{
 		Processes: []ahead.Process{{PID: pid, Inside: 1}}, Tracer: "/proc/self/exe", Least: 256, Dir: dir, Store: store, Ends: ends,
 		Settle: func(context.Context) error {
+			settle(settled)
 			settled++
 			return nil
 		},
@@ -147,7 +173,7 @@ func check(t *testing.T, pid int, ends bool) {
 	defer func() { qt.Check(t, qt.IsNil(m.Close())) }()
 	goOn := stop(t, pid)
 	defer goOn()
-	out, err := m.Frozen(t.Context())
+	out, err := m.Frozen(ctx)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.HasLen(out, 1))
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
