@@ -31,7 +31,8 @@ type Tracker struct {
 }
 
 // process is a tracked one. Its files refer to the memory that it had at Start, whatever becomes of its
-// number or its program (fs/proc/base.c, proc_mem_open).
+// number or its program (fs/proc/base.c, proc_mem_open). That may be another process's by then: of the
+// parent, if it was a child of vfork(2) that had yet to execute its program.
 type process struct {
 	scanner
 	uffd      *os.File
@@ -205,7 +206,17 @@ func (t *Tracker) Scan(ctx context.Context, pid int) (clean, dirty []Run, err er
 		tell: categoryWritten,
 	}
 	all := area{p.areas[0].start, p.areas[len(p.areas)-1].end}
-	err = p.scan(ctx, all, q, func(r region) {
+	// ErrEnded is told by what there was at Start. But only what the process has now is looked at.
+	if _, _, err := p.scanSome(area{all.start, all.start + image.PageSize}, q); err != nil {
+		return nil, nil, fmt.Errorf("scan memory of process %d: %w", pid, err)
+	}
+	now, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err != nil {
+		return nil, nil, fmt.Errorf("scan memory of process %d: %w: %w", pid, ErrEnded, err)
+	}
+	defer now.Close() //nolint:errcheck // only read from
+	s := scanner{pagemap: now, regions: p.regions}
+	err = s.scan(ctx, all, q, func(r region) {
 		if r.categories&categoryWritten != 0 || !p.collected {
 			dirty = add(dirty, r)
 		} else {
