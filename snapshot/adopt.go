@@ -62,8 +62,9 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 			return nil, err
 		}
 	}
+	var ahead map[string]memory.File
 	if o.Ahead != nil {
-		if bases, err = o.complete(ctx, images, bases, sizes); err != nil {
+		if bases, ahead, err = o.complete(ctx, images, bases, sizes); err != nil {
 			return nil, err
 		}
 		if use, err = memmap.Measure(ctx, images, sizes); err != nil {
@@ -102,7 +103,8 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 		}
 		store.Pin([]memory.File{f})
 		pinned = append(pinned, f)
-		m.addBase(f, name)
+		_, made := ahead[name]
+		m.addBase(f, name, made)
 	}
 	paths := make([]string, len(use.Pages))
 	for i, name := range use.Pages {
@@ -131,14 +133,14 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 	return func() { store.Unpin(pinned) }, nil
 }
 
-// complete adds what was copied while the app ran. It returns all bases that there are then, and adds
-// their sizes.
-func (o *MemoryOptions) complete(ctx context.Context, images string, bases map[string]memory.File, sizes map[string]int64) (map[string]memory.File, error) {
+// complete adds what was copied while the app ran. It returns all bases that there are then, and those that
+// are new, and adds their sizes.
+func (o *MemoryOptions) complete(ctx context.Context, images string, bases map[string]memory.File, sizes map[string]int64) (all, files map[string]memory.File, err error) {
 	earlier, files, err := o.Ahead.Complete(ctx, images, sizes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	all := maps.Clone(files)
+	all = maps.Clone(files)
 	maps.Copy(all, bases)
 	if len(earlier) > 0 {
 		all = o.last.bases(all, earlier)
@@ -146,7 +148,7 @@ func (o *MemoryOptions) complete(ctx context.Context, images string, bases map[s
 	for name, f := range all {
 		sizes[name] = f.SizeBytes
 	}
-	return all, nil
+	return all, files, nil
 }
 
 // share has processes share pages images, and those of the last snapshot, see [memmap.Share], and
@@ -171,15 +173,15 @@ func share(ctx context.Context, images string, sizes map[string]int64, use *memm
 	return shared, use, err
 }
 
-// addBase notes a base under one of its names.
-func (m *Manifest) addBase(f memory.File, name string) {
+// addBase notes a base under one of its names, which is one that was made ahead, or was there before.
+func (m *Manifest) addBase(f memory.File, name string, ahead bool) {
 	for i := range m.Memory {
 		if m.Memory[i].ID == f.ID && m.Memory[i].Image == "" {
 			m.Memory[i].Names = append(m.Memory[i].Names, name)
 			return
 		}
 	}
-	m.Memory = append(m.Memory, Memory{File: f, Names: []string{name}})
+	m.Memory = append(m.Memory, Memory{File: f, Names: []string{name}, Ahead: ahead})
 }
 
 // adoptStorage makes a layer of the app's files, if there are any, on top of those

@@ -107,12 +107,17 @@ type Content struct {
 }
 
 // Memory is one memory file. It is a pages image of this snapshot (then Image is a
-// link to it), or was mapped by the processes when they were saved, or both.
+// link to it), or was mapped by the processes when they were saved, or both; or the memory was copied to it
+// while they ran, see package ahead.
 type Memory struct {
 	memory.File
 	Image string   `json:"image,omitempty"` // "pages-1.img"
 	Names []string `json:"names,omitempty"` // that CRIU's images have for it
+	Ahead bool     `json:"ahead,omitempty"` // it was made for this snapshot while the processes ran
 }
+
+// Own tells whether the file was stored for this snapshot, and is not one that was there before.
+func (m *Memory) Own() bool { return m.Image != "" || m.Ahead }
 
 // MemoryFiles lists the files of m.Memory.
 func (m *Manifest) MemoryFiles() []memory.File {

@@ -170,8 +170,9 @@ func showSnapshot(m *snapshot.Manifest) *api.Snapshot {
 			s.StorageBytes += f.SizeBytes
 		}
 	}
-	for _, f := range m.Memory {
-		if f.Image == "" {
+	for i := range m.Memory {
+		f := &m.Memory[i]
+		if !f.Own() {
 			s.MemorySharedBytes += f.SizeBytes
 			continue
 		}

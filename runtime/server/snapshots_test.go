@@ -258,13 +258,15 @@ func TestSizesOfASnapshot(t *testing.T) {
 			Files: []tree.File{
 				{Path: "images/pages-1.img", SizeBytes: 1}, {Path: "images/core-1.img", SizeBytes: 2}, {Path: "shm/x", SizeBytes: 4}, {Path: "storage/y", SizeBytes: 8},
 			},
-			Memory:    []snapshot.Memory{{Image: "pages-2.img", File: memory.File{SizeBytes: 16}}, {File: memory.File{SizeBytes: 32}}},
+			Memory: []snapshot.Memory{
+				{Image: "pages-2.img", File: memory.File{SizeBytes: 16}}, {File: memory.File{SizeBytes: 32}}, {Ahead: true, File: memory.File{SizeBytes: 2048}},
+			},
 			HostFiles: []hostfile.File{{ID: "a", Own: true, SizeBytes: 64}, {ID: "b", SizeBytes: 128}, {SizeBytes: 256}},
 			Layers:    []layer.Ref{{Own: true, SizeBytes: 512}, {SizeBytes: 1024}},
 		},
 	})
-	qt.Check(t, qt.Equals(s.GetSizeBytes(), 1+2+4+8+16+64+512))
-	qt.Check(t, qt.Equals(s.GetMemoryBytes(), 1+16))
+	qt.Check(t, qt.Equals(s.GetSizeBytes(), 1+2+4+8+16+64+512+2048))
+	qt.Check(t, qt.Equals(s.GetMemoryBytes(), 1+16+2048))
 	qt.Check(t, qt.Equals(s.GetMemorySharedBytes(), 32))
 	qt.Check(t, qt.Equals(s.GetStorageBytes(), 4+8+512))
 	qt.Check(t, qt.Equals(s.GetStorageSharedBytes(), 1024))

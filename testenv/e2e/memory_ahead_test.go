@@ -79,6 +79,11 @@ func TestMemoryIsCopiedWhileAnAppRuns(t *testing.T) {
 	images := func(name string) (size int64) {
 		_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "ledger", Name: name}, nil)
 		qt.Assert(t, qt.IsNil(err))
+		all, err := w.API.ListSnapshots(t.Context())
+		qt.Assert(t, qt.IsNil(err))
+		for _, s := range all { // wherever it went, and whenever: it was stored for this one
+			qt.Check(t, qt.IsTrue(s.GetMemoryBytes() > ledgerPages*4096), qt.Commentf("%s: %d bytes", s.GetName(), s.GetMemoryBytes()))
+		}
 		for _, m := range w.saved("snapshots/" + name) {
 			if m.Image != "" {
 				size += m.SizeBytes
