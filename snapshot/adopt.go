@@ -140,7 +140,8 @@ func (o *MemoryOptions) complete(ctx context.Context, images string, bases map[s
 	if err != nil {
 		return nil, nil, err
 	}
-	all = maps.Clone(files)
+	all = make(map[string]memory.File, len(files)+len(bases))
+	maps.Copy(all, files)
 	maps.Copy(all, bases)
 	if len(earlier) > 0 {
 		all = o.last.bases(all, earlier)

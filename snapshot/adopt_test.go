@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -281,6 +282,35 @@ func TestAdoptMemoryOfALaterDump(t *testing.T) {
 	sweepAll(t, s, second)
 	_, err = Dir(filepath.Join(parent, "snapshots", "s2")).Open(t.Context(), ByDigest, s)
 	qt.Assert(t, qt.IsNil(err))
+}
+
+// nothing is memory that was copied ahead, of which CRIU left out nothing.
+type nothing struct{}
+
+func (nothing) LeftBytes() uint64 { return 0 }
+
+func (nothing) Complete(context.Context, string, map[string]int64) (earlier []string, files map[string]memory.File, err error) {
+	return nil, nil, nil
+}
+
+// Processes have the memory of another snapshot mapped, and nothing of what was copied ahead was left out: all
+// of it was written to since, or CRIU could not be made to leave it out.
+func TestAdoptMemoryOfALaterDumpThatHasAll(t *testing.T) {
+	parent := t.TempDir()
+	dir, m, s := committed(t, parent)
+	p, bases := later(t, filepath.Join(parent, "snapshots", "s2"), dir, m)
+	second := manifest()
+	unpin, err := p.adoptMemory(t.Context(), &MemoryOptions{Store: s, Bases: bases, Ahead: nothing{}}, second)
+	qt.Assert(t, qt.IsNil(err))
+	unpin()
+	found := make(map[string]memory.File)
+	for _, f := range second.Memory {
+		qt.Check(t, qt.IsFalse(f.Ahead))
+		for _, name := range f.Names {
+			found[name] = f.File
+		}
+	}
+	qt.Check(t, qt.DeepEquals(found, bases))
 }
 
 // TestCompact makes a dump one that needs no base, which adoptMemory must where
