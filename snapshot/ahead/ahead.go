@@ -44,6 +44,7 @@ type Memory struct {
 	kept      []*keptFile
 	own       *file // what is copied to it becomes the dump's own; nil without
 	processes []*process
+	all       uint64                  // how many pages the processes have
 	left      map[uint32]*memmap.Left // after Frozen
 }
 
@@ -69,7 +70,7 @@ func Supported() error {
 // ErrNothing tells that no process has memory that is worth to be copied, or can be.
 var ErrNothing = errors.New("no memory is copied while the app runs")
 
-// Copy copies memory of processes that run. Returns an error wrapping [ErrNothing], with the reasons, if
+// Copy copies memory of processes that run, if there is room for that and for a dump of all of it. Returns an error wrapping [ErrNothing], with the reasons, if
 // there is none to be copied. The caller closes what it returns when the dump is complete.
 //
 // It needs what package track needs.
@@ -84,10 +85,14 @@ func Copy(ctx context.Context, o Options) (_ *Memory, err error) {
 	most := uint64(0)
 	for _, p := range o.Processes {
 		pids = append(pids, p.PID)
-		most = max(most, anonymous(p.PID))
+		pages := anonymous(p.PID)
+		most, m.all = max(most, pages), m.all+pages
 	}
 	if most < o.Least {
 		return nil, fmt.Errorf("%w: no process has more than %d pages", ErrNothing, most)
+	}
+	if err := m.room(m.all); err != nil {
+		return nil, err
 	}
 	// A process with little memory may share it with one that has much.
 	if m.tracker, err = track.Start(ctx, o.Tracer, pids, min(o.Least, memmap.MinMapped)); err != nil {
@@ -275,6 +280,9 @@ func (m *Memory) again(ctx context.Context) (pages uint64, err error) {
 			}
 		}
 		p.stale = p.stale.Union(written[p])
+	}
+	if !m.fits(2 * pages) { // in a file, and then in the dump
+		return 0, nil // they are CRIU's
 	}
 	switch {
 	case !m.o.Ends:

@@ -3,6 +3,7 @@ package ahead_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/ahead"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/leak"
@@ -89,4 +91,31 @@ func TestGoneMeanwhile(t *testing.T) {
 			qt.Check(t, qt.IsTrue(asked["gap"]))
 		})
 	}
+}
+
+// Where a dump finds room without the copy, it finds room with it, too.
+func TestRoom(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	leak.Check(t)
+	small := func(t *testing.T, mib int) (dir string) {
+		t.Helper()
+		dir = t.TempDir()
+		qt.Assert(t, qt.IsNil(unix.Mount("small", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib))))
+		t.Cleanup(func() { qt.Check(t, qt.IsNil(unix.Unmount(dir, unix.MNT_DETACH))) })
+		return dir
+	}
+	pid, ask := startProgram(t, stepsCommand) // it has 64 MiB
+	_, err := ahead.Copy(t.Context(), ahead.Options{
+		Processes: []ahead.Process{{PID: pid, Inside: 1}}, Tracer: "/proc/self/exe", Least: 256, Dir: small(t, 100),
+	})
+	qt.Assert(t, qt.ErrorMatches(err, "copy memory: that may take 1.. MiB of room, and 100 MiB are there"))
+	qt.Check(t, qt.IsFalse(errors.Is(err, ahead.ErrNothing)))
+	root := small(t, 160)
+	checkWith(t, t.Context(), root, pid, false, func(n int) {
+		if n == 0 {
+			ask("much")
+		}
+	})
+	_, err = os.Stat(filepath.Join(root, "copies/own"))
+	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 }
