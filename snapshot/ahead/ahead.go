@@ -84,12 +84,14 @@ func Copy(ctx context.Context, o Options) (_ *Memory, err error) {
 	var pids []int
 	most := uint64(0)
 	for _, p := range o.Processes {
-		pids = append(pids, p.PID)
 		pages := anonymous(p.PID)
-		most, m.all = max(most, pages), m.all+pages
+		m.all += pages
+		if !unmappable(p.PID) {
+			pids, most = append(pids, p.PID), max(most, pages)
+		}
 	}
 	if most < o.Least {
-		return nil, fmt.Errorf("%w: no process has more than %d pages", ErrNothing, most)
+		return nil, fmt.Errorf("%w: no process has more than %d pages that could be mapped", ErrNothing, most)
 	}
 	if err := m.room(m.all); err != nil {
 		return nil, err

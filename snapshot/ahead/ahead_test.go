@@ -92,7 +92,13 @@ func start(t *testing.T) (pid int) {
 // startProgram starts a program. ask has it do a step, when it has done the one before.
 func startProgram(t *testing.T, name string) (pid int, ask func(step string)) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", name)
+	return startFile(t, "/proc/self/exe", name)
+}
+
+// startFile is startProgram for another file than this one.
+func startFile(t *testing.T, exe, name string) (pid int, ask func(step string)) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), exe, name)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	qt.Assert(t, qt.IsNil(err))
@@ -222,6 +228,14 @@ func TestNothing(t *testing.T) {
 	pid := start(t)
 	options := ahead.Options{Processes: []ahead.Process{{PID: pid, Inside: 1}}, Tracer: "/proc/self/exe", Least: 1 << 30, Dir: t.TempDir()}
 	_, err := ahead.Copy(t.Context(), options)
+	qt.Assert(t, qt.ErrorIs(err, ahead.ErrNothing))
+	exe := filepath.Join(t.TempDir(), "chrome") // of which nothing can be mapped
+	b, err := os.ReadFile("/proc/self/exe")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(exe, b, 0o700))) //nolint:gosec // a program
+	options.Processes[0].PID, _ = startFile(t, exe, writerCommand)
+	options.Least = 1
+	_, err = ahead.Copy(t.Context(), options)
 	qt.Assert(t, qt.ErrorIs(err, ahead.ErrNothing))
 	options.Processes[0].PID = 1 << 22 // above any process's
 	_, err = ahead.Copy(t.Context(), options)

@@ -14,8 +14,9 @@
 // # What is copied
 //
 // Private anonymous memory, which is what a restore can map; and only if a process of the app has much of
-// it, for little is saved in a moment anyway. What the app's last snapshot has already, or a process that
-// was copied before and has the same at the same addresses, as after fork(2), is not written again.
+// it, for little is saved in a moment anyway. Programs that nothing can be mapped for (memmap.MapsNothing) are
+// left out. What the app's last snapshot has already, or a process that was copied before and has the same at
+// the same addresses, as after fork(2), is not written again.
 //
 // The first file is kept as a memory file. What is written while it is made is copied once more: if the
 // app goes on afterwards, to a second file, whose pages become the dump's own when the app goes on; if

@@ -52,6 +52,9 @@ func ProgramInsists(name string) Insistence {
 	return insistsNot
 }
 
+// MapsNothing tells whether no memory of a process is mapped that has code of a file of this name.
+func MapsNothing(name string) bool { return ProgramInsists(name) == insistsOnAll }
+
 // insistenceOf is that of the program and the libraries of a process.
 func insistenceOf(vmas []*vma.VmaEntry, file func(id uint32) Insistence) Insistence {
 	most := insistsNot
