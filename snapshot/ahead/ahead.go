@@ -70,8 +70,9 @@ func Supported() error {
 // ErrNothing tells that no process has memory that is worth to be copied, or can be.
 var ErrNothing = errors.New("no memory is copied while the app runs")
 
-// Copy copies memory of processes that run, if there is room for that and for a dump of all of it. Returns an error wrapping [ErrNothing], with the reasons, if
-// there is none to be copied. The caller closes what it returns when the dump is complete.
+// Copy copies memory of processes that run, if there is room for that and for a dump of all of it. Returns
+// an error wrapping [ErrNothing], with the reasons, if there is none to be copied. The caller closes what it
+// returns when the dump is complete.
 //
 // It needs what package track needs.
 func Copy(ctx context.Context, o Options) (_ *Memory, err error) {
@@ -281,7 +282,9 @@ func (m *Memory) again(ctx context.Context) (pages uint64, err error) {
 				long += r.Pages
 			}
 		}
+		// What was copied before is old, whether it is copied now or not.
 		p.stale = p.stale.Union(written[p])
+		p.own = memmap.Clip(p.own, memmap.PagesOf(p.own).Subtract(written[p]))
 	}
 	if !m.fits(2 * pages) { // in a file, and then in the dump
 		return 0, nil // they are CRIU's
@@ -307,9 +310,7 @@ func (m *Memory) toOwn(ctx context.Context, written map[*process]pageset.Set) (e
 		if err := copyRuns(ctx, p.PID, written[p], m.own, &list); err != nil {
 			return err
 		}
-		// What was copied before is old, even if it could not be read now.
-		old := memmap.Clip(p.own, memmap.PagesOf(p.own).Subtract(written[p]))
-		p.own = memmap.Over(old, list)
+		p.own = memmap.Over(p.own, list)
 	}
 	return nil
 }

@@ -119,3 +119,30 @@ func TestRoom(t *testing.T) {
 	_, err = os.Stat(filepath.Join(root, "copies/own"))
 	qt.Check(t, qt.ErrorIs(err, os.ErrNotExist))
 }
+
+// What was copied, and was written to again when the room was gone, is not as it was copied.
+func TestRoomIsTaken(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	leak.Check(t)
+	root := t.TempDir()
+	qt.Assert(t, qt.IsNil(unix.Mount("small", root, "tmpfs", 0, "size=250m")))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(unix.Unmount(root, unix.MNT_DETACH))) })
+	pid, ask := startProgram(t, stepsCommand)
+	less, taken := false, false
+	checkWith(t, &meanwhile{t.Context(), func() {
+		info, err := os.Stat(filepath.Join(root, "copies/own"))
+		if err == nil && info.Size() >= 6000*image.PageSize && !less {
+			less = true
+			ask("less")
+		}
+	}}, root, pid, false, func(n int) {
+		switch {
+		case n == 0:
+			ask("much")
+		case less && !taken:
+			taken = true
+			qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(root, "taken"), make([]byte, 120<<20), 0o600)))
+		}
+	})
+	qt.Check(t, qt.IsTrue(taken))
+}
