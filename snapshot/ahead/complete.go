@@ -45,8 +45,10 @@ func (m *Memory) Frozen(ctx context.Context) (map[int][]image.Extent, error) {
 // names that the dump has for files of the app's last snapshot, and, by such names, the memory files that
 // are new, which are pinned until Close.
 func (m *Memory) Complete(ctx context.Context, images string, bases map[string]int64) (earlier []string, files map[string]memory.File, err error) {
-	if err := m.tracker.Close(); err != nil { // if the app goes on, it need not pay for it any longer
-		return nil, nil, fmt.Errorf("copy memory: %w", err)
+	if !m.o.Ends { // the app goes on already, and need not pay for it any longer
+		if err := m.tracker.Close(); err != nil {
+			return nil, nil, fmt.Errorf("copy memory: %w", err)
+		}
 	}
 	files = make(map[string]memory.File)
 	ids := make(map[*os.File]memmap.Kept)

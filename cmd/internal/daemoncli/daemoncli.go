@@ -117,6 +117,11 @@ snapctld takes everything up again.`,
 			if opt.ProbeInterval < minProbeInterval || opt.ProbeInterval > maxProbeInterval {
 				return fmt.Errorf("%w: --probe-interval: %s is not between %s and %s", errUsage, opt.ProbeInterval, minProbeInterval, maxProbeInterval)
 			}
+			for name, n := range map[string]int{"hide-connections": opt.Shortcuts.HideFrom, "copy-ahead": opt.Shortcuts.CopyAhead} {
+				if n < 0 {
+					return fmt.Errorf("%w: --%s: %d is below 0, which turns it off", errUsage, name, n)
+				}
+			}
 			exe, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
