@@ -19,7 +19,7 @@ func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) 
 		return nil, err
 	}
 	defer c.close()
-	if err := o.Seen.Strays(c.External); err != nil {
+	if err := c.strays(); err != nil {
 		return nil, err
 	}
 	if o.End {

@@ -23,7 +23,7 @@ func (t *Tools) Hibernate(ctx context.Context, s *Subject, o Saving) (*Taken, er
 		return nil, err
 	}
 	defer h.close()
-	if err := o.Seen.Strays(h.External); err != nil {
+	if err := h.strays(); err != nil {
 		return nil, err
 	}
 	if err := h.keepQueues(ctx, s); err != nil {

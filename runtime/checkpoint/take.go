@@ -149,6 +149,16 @@ func (o *taking) copyAhead(ctx context.Context, ends bool) (err error) {
 	return err
 }
 
+// strays is an error if processes use files that CRIU could not find. They may have unmapped a memory file
+// since that was looked for.
+func (o *taking) strays() error {
+	inodes, err := mapped.Inodes(o.t.Memory, o.s.Memory)
+	if err != nil {
+		return err
+	}
+	return o.o.Seen.Strays(o.External, inodes)
+}
+
 // leaveOut has CRIU leave out what was copied of the frozen app and has not changed since.
 func (o *taking) leaveOut(ctx context.Context) error {
 	if o.early == nil || o.criu == 0 {

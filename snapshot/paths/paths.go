@@ -49,6 +49,7 @@ type Seen struct {
 // stray is a file on a mount that no process sees.
 type stray struct {
 	external string // CRIU's name for it
+	inode    uint64
 	err      *preflight.UnsupportedError
 }
 
@@ -102,7 +103,7 @@ func (s *Seen) judge(t *tree, u use) {
 	case root == nil:
 		if t.whole && !isKernels(name) && !isQueue(u.link) {
 			s.strays = append(s.strays, stray{
-				fmt.Sprintf("file[%x:%x]", have.Mnt_id, have.Ino), // files-reg.c, dump_one_reg_file
+				fmt.Sprintf("file[%x:%x]", have.Mnt_id, have.Ino), have.Ino, // files-reg.c, dump_one_reg_file
 				u.unsupported(name, "which is on a mount that no process of the app sees any more", "have the program leave or close it, or mount it again"),
 			})
 		}
@@ -147,11 +148,12 @@ func (u use) unsupported(name, what, remedy string) *preflight.UnsupportedError 
 
 // Strays joins an error for each file that [Look] has found on a mount that no process
 // sees, but for those that CRIU is told of by name, since they are held or kept: CRIU finds
-// no others (files-reg.c, dump_one_reg_file: "Can't lookup mount").
-func (s *Seen) Strays(external []string) error {
+// no others (files-reg.c, dump_one_reg_file: "Can't lookup mount"). Files with some inodes, which no process
+// maps anew, count only if they are in external: else they are not mapped any more.
+func (s *Seen) Strays(external []string, inodes []uint64) error {
 	var errs []error
 	for _, stray := range s.strays {
-		if !slices.Contains(external, stray.external) {
+		if !slices.Contains(external, stray.external) && !slices.Contains(inodes, stray.inode) {
 			errs = append(errs, stray.err)
 		}
 	}

@@ -23,18 +23,31 @@ func Find(store *memory.Store, some []memory.File, pids func() ([]int, error)) (
 		return nil, nil
 	}
 	f := &finder{store: store, files: make(map[string]memory.File, len(some)), found: make(map[string]memory.File)}
-	for _, file := range some {
-		var st unix.Stat_t
-		if err := unix.Stat(store.Path(file.ID), &st); err != nil {
-			return nil, fmt.Errorf("find memory file %s: %w", file.ID, err)
-		}
-		f.files[strconv.FormatUint(st.Ino, 10)] = file
+	inodes, err := Inodes(store, some)
+	if err != nil {
+		return nil, err
+	}
+	for i, inode := range inodes {
+		f.files[strconv.FormatUint(inode, 10)] = some[i]
 	}
 	list, err := pids()
 	if err != nil {
 		return nil, err
 	}
 	return f.found, f.all(list)
+}
+
+// Inodes are the inodes of memory files of a store.
+func Inodes(store *memory.Store, some []memory.File) ([]uint64, error) {
+	list := make([]uint64, len(some))
+	for i, file := range some {
+		var st unix.Stat_t
+		if err := unix.Stat(store.Path(file.ID), &st); err != nil {
+			return nil, fmt.Errorf("find memory file %s: %w", file.ID, err)
+		}
+		list[i] = st.Ino
+	}
+	return list, nil
 }
 
 // finder has what is looked for, by inode, as in maps, and what was found.
