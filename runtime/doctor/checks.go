@@ -206,7 +206,7 @@ func checkCopyAhead(context.Context) finding {
 		return unseen("whether memory can be copied while apps run")
 	}
 	if err := ahead.Supported(); err != nil {
-		return warning("apps stand still while all of their memory is saved: "+err.Error(), "use Linux 6.7 or newer, with userfaultfd and FUSE; nothing else is different")
+		return warning("apps stand still while all of their memory is saved: "+err.Error(), "use Linux 6.9 or newer, with userfaultfd and FUSE; nothing else is different")
 	}
 	return fine("memory is copied while apps run")
 }

@@ -90,6 +90,16 @@ func newEdit(v *image.View, files Files) (*edit, error) {
 	return e, e.table()
 }
 
+// editInPlace is newEdit for a dump itself, with files of earlier ones by the names and sizes that it has
+// for them.
+func editInPlace(images string, bases map[string]int64) (*edit, error) {
+	files := make(map[string]File, len(bases))
+	for name, size := range bases {
+		files[name] = File{Key: name, SizeBytes: size}
+	}
+	return newEdit(image.InPlace(images), Files{Bases: files})
+}
+
 func (e *edit) table() error {
 	data, err := e.view.Read("files.img")
 	if err != nil {

@@ -28,11 +28,7 @@ func Measure(ctx context.Context, images string, bases map[string]int64) (*Use, 
 	if err != nil {
 		return nil, fmt.Errorf("look for memory: %w", err)
 	}
-	files := make(map[string]File, len(bases))
-	for name, size := range bases {
-		files[name] = File{Key: name, SizeBytes: size}
-	}
-	e, err := newEdit(image.InPlace(images), Files{Bases: files})
+	e, err := editInPlace(images, bases)
 	if err != nil {
 		return nil, fmt.Errorf("look for memory: %w", err)
 	}

@@ -47,11 +47,7 @@ func Share(ctx context.Context, images string, bases map[string]int64, earlier *
 	if len(d.Tree) < 2 && earlier == nil {
 		return &Shared{}, nil
 	}
-	files := make(map[string]File, len(bases))
-	for name, size := range bases {
-		files[name] = File{Key: name, SizeBytes: size}
-	}
-	e, err := newEdit(image.InPlace(images), Files{Bases: files})
+	e, err := editInPlace(images, bases)
 	if err != nil {
 		return nil, fmt.Errorf("share memory: %w", err)
 	}
