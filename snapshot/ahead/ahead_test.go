@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -119,25 +118,6 @@ func startFile(t *testing.T, exe, name string) (pid int, ask func(step string)) 
 	}
 }
 
-// stop has all threads of a process stand still, until goOn.
-func stop(t *testing.T, pid int) (goOn func()) {
-	t.Helper()
-	qt.Assert(t, qt.IsNil(unix.Kill(pid, unix.SIGSTOP)))
-	tick := time.Tick(time.Millisecond)
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		qt.Assert(t, qt.IsNil(err))
-		running := slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, e.Name()))
-			return err == nil && !strings.Contains(string(b), ") T ")
-		})
-		if !running {
-			return func() { qt.Assert(t, qt.IsNil(unix.Kill(pid, unix.SIGCONT))) }
-		}
-		qt.Assert(t, qt.IsTrue(time.Now().Before(deadline)))
-	}
-}
-
 // TestCopy copies the memory of a process that writes to it all the time, and compares what a dump is to
 // leave out with what the process has when it stands still.
 func TestCopy(t *testing.T) {
@@ -177,7 +157,7 @@ func checkWith(t *testing.T, ctx context.Context, root string, pid int, ends boo
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsTrue(settled > 1))
 	defer func() { qt.Check(t, qt.IsNil(m.Close())) }()
-	goOn := stop(t, pid)
+	goOn := testenv.StopProcess(t, pid)
 	defer goOn()
 	out, err := m.Frozen(ctx)
 	qt.Assert(t, qt.IsNil(err))

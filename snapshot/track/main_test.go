@@ -7,16 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 	"unsafe"
 
 	"github.com/go-quicktest/qt"
-	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/inject"
@@ -118,19 +115,10 @@ func number(tb testing.TB, answer string) uint64 {
 	return n
 }
 
-// stop stops a process, all of its threads, and has it go on.
+// stop has all threads of the program stand still, until goOn.
 func (p *program) stop() (goOn func()) {
 	p.t.Helper()
-	qt.Assert(p.t, qt.IsNil(unix.Kill(p.pid, unix.SIGSTOP)))
-	await(p.t, "all threads are stopped", func() bool {
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
-		qt.Assert(p.t, qt.IsNil(err))
-		return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", p.pid, e.Name()))
-			return err == nil && !strings.Contains(string(b), ") T ")
-		})
-	})
-	return func() { qt.Assert(p.t, qt.IsNil(unix.Kill(p.pid, unix.SIGCONT))) }
+	return testenv.StopProcess(p.t, p.pid)
 }
 
 // await waits until something is so.
