@@ -96,7 +96,10 @@ var rooms = []room{
 	{"vem", []string{"vem/address", "vem/fabric", "vem/hold", "vem/holder", "vem/netns", "vem/pause", "vem/wake"}},
 	{"vem/installation", []string{
 		"vem/channel/wireguard", "vem/control", "vem/control/message", "vem/devices", "vem/directory", "vem/directory/cache", "vem/directory/conflict",
-		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/installation/errand", "vem/installation/relocate", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/slowpath", "vem/trust", "vem/upkeep",
+		"vem/fabric", "vem/gateway", "vem/installation/choice", "vem/installation/errand", "vem/installation/relocate", "vem/membership", "vem/membership/wire", "vem/mesh", "vem/overview", "vem/overview/resolve", "vem/ownership", "vem/pause", "vem/peering", "vem/probe", "vem/registrar", "vem/slowpath", "vem/trust", "vem/upkeep",
+	}},
+	{"vem/registrar", []string{
+		"vem/directory", "vem/directory/cache", "vem/gateway", "vem/membership", "vem/mesh", "vem/overview", "vem/ownership", "vem/pause", "vem/peering", "vem/slowpath",
 	}},
 	{"vem/upkeep", []string{
 		"vem/control", "vem/directory", "vem/directory/etcd", "vem/directory/lazy", "vem/directory/member", "vem/membership", "vem/membership/wire", "vem/pause", "vem/trust",

@@ -71,7 +71,7 @@ func (i *Installation) endpointChanged(ctx context.Context, p *part, before, aft
 		p.gateway.LookAgain()
 	}
 	owner := peering.Owner{Host: now.Owner, Epoch: now.Epoch}
-	if r := p.registrar.Load(); r != nil && r.differs(ownership.SpotOf(*now), after) {
+	if r := p.registrar.Load(); r != nil && r.Differs(ownership.SpotOf(*now), after) {
 		r.Changed()
 	}
 	space, err := i.opt.Local.Space(now.Network)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +58,7 @@ func (i *Installation) Checkup(ctx context.Context) []overview.Check {
 	f.Devices = i.devices()
 	f.Hosts = i.neighbours(ctx, p)
 	if r := p.registrar.Load(); r != nil {
-		f.Unreached = r.unreached()
+		f.Unreached = r.Unreached()
 	}
 	return overview.Checkup(f)
 }
@@ -118,16 +117,5 @@ func (i *Installation) neighbours(ctx context.Context, p *part) (list []overview
 			list = append(list, n)
 		}
 	}
-	return list
-}
-
-// unreached are why other hosts don't reach apps of this one.
-func (r *Registrar) unreached() (list []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, text := range r.failed {
-		list = append(list, text)
-	}
-	slices.Sort(list)
 	return list
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/directory/conflict"
 	"github.com/snapctl/snapctl/vem/membership"
+	"github.com/snapctl/snapctl/vem/registrar"
 )
 
 // compare finds what this host has made alone and that can't be so in the installation which it is
@@ -16,7 +17,7 @@ import (
 // is to keep for itself.
 func (i *Installation) compare(ctx context.Context, d *directory.Directory, self directory.Host, how membership.OnConflict) (private []string, err error) {
 	alone := conflict.Alone{Host: self}
-	networks := map[string]bool{defaultNetwork: true}
+	networks := map[string]bool{registrar.DefaultNetwork: true}
 	for _, e := range i.opt.Local.Wanted() {
 		networks[e.Network] = true
 		alone.Endpoints = append(alone.Endpoints, directory.Endpoint{Network: e.Network, Addr: e.Addr4, App: e.App})

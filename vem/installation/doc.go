@@ -6,6 +6,14 @@
 //	control      other hosts ask here, and are asked
 //	mesh         the networks
 //
-// A [Registrar] keeps the directory's records of this host's endpoints as the VEM has them. It
+// A [registrar.Registrar] keeps the directory's records of this host's endpoints as the VEM has them. It
 // does so beside the operations on apps, none of which waits for the directory.
 package installation
+
+import "github.com/snapctl/snapctl/vem/registrar"
+
+// Endpoint is an endpoint of this host, as the VEM has it.
+type Endpoint = registrar.Endpoint
+
+// Networks is the VEM: the networks and endpoints of this host.
+type Networks = registrar.Networks

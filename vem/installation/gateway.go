@@ -2,14 +2,11 @@ package installation
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 
 	"github.com/snapctl/snapctl/vem/devices"
-	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/membership"
-	"github.com/snapctl/snapctl/vem/ownership"
 )
 
 func (i *Installation) gatewayFile() string { return filepath.Join(i.opt.Dir, "gateway.json") }
@@ -83,38 +80,4 @@ func (i *Installation) Gateway(ctx context.Context) (*gateway.View, error) {
 		v.Notes, err = p.mesh.Uncarried(ctx)
 	}
 	return v, err
-}
-
-// reside has this host itself be in a network, at another address than before if that is somebody
-// else's now: an old backup of the directory may have brought that about.
-func (r *Registrar) reside(ctx context.Context, network string) error {
-	c, ok := r.ledger.Get(ownership.Spot{Network: network, Addr: r.gateway.At(network)})
-	if ok && c.State == ownership.Lost && c.Now != nil {
-		if err := r.gateway.MoveOut(ctx, network); err != nil {
-			return err
-		}
-	}
-	return r.gateway.Reside(ctx, network)
-}
-
-// publish brings the records up to date whose endpoints publish other ports than before, and those that
-// tell that this host is a gateway.
-func (r *Registrar) publish(ctx context.Context, s *directory.Session) error {
-	var errs []error
-	for _, e := range r.local.Present() {
-		c, ok := r.ledger.Get(e.spot())
-		if c.Endpoint.OfHost() {
-			e.Ports = r.gateway.Settings().Format()
-		}
-		if !ok || c.State != ownership.Owned || c.Endpoint.App != e.App || c.Endpoint.Ports == e.Ports {
-			continue
-		}
-		next, err := s.Publish(ctx, c.Endpoint, e.Ports)
-		if err == nil {
-			c.Endpoint = next
-			err = r.ledger.Put(c)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }

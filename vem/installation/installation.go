@@ -25,8 +25,12 @@ import (
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/probe"
+	"github.com/snapctl/snapctl/vem/registrar"
 	"github.com/snapctl/snapctl/vem/upkeep"
 )
+
+// again is how long it takes until what failed is tried again.
+const again = 5 * time.Second
 
 // Options are what an installation works with. All are required.
 type Options struct {
@@ -173,7 +177,7 @@ func (i *Installation) begin(ctx context.Context) error {
 		return ctx.Err()
 	}
 	select {
-	case <-p.registrar.Load().ready:
+	case <-p.registrar.Load().Ready():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -294,14 +298,14 @@ func (i *Installation) follow(ctx context.Context, p *part) {
 		Endpoint: func(before, now *directory.Endpoint) { i.endpointChanged(ctx, p, before, now) },
 	})
 	p.cache.Store(c)
-	r := newRegistrar(registrarOptions{
-		self: p.identity.Host(), key: string(p.identity.Member()), directory: d, cache: c, ranges: p.ranges, local: p.local,
-		ledger: i.ledger, boot: i.opt.Boot, private: i.IsPrivate, recovered: i.recovered, admitted: i.opt.Admitted, log: i.opt.Log,
-		gateway: p.gateway, step: i.Step,
+	r := registrar.New(registrar.Options{
+		Self: p.identity.Host(), Key: string(p.identity.Member()), Directory: d, Cache: c, Ranges: p.ranges, Local: p.local,
+		Ledger: i.ledger, Boot: i.opt.Boot, Private: i.IsPrivate, Recovered: i.recovered, Admitted: i.opt.Admitted, Log: i.opt.Log,
+		Gateway: p.gateway, Step: i.Step,
 	})
 	p.registrar.Store(r)
 	close(p.reached)
-	p.Run(r.run)
+	p.Run(r.Run)
 	p.Run(i.upkeep.Announce)
 	p.Run(func(ctx context.Context) { i.forward(ctx, p) })
 	p.Run(func(ctx context.Context) {

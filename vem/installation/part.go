@@ -22,6 +22,7 @@ import (
 	"github.com/snapctl/snapctl/vem/ownership"
 	"github.com/snapctl/snapctl/vem/peering"
 	"github.com/snapctl/snapctl/vem/probe"
+	"github.com/snapctl/snapctl/vem/registrar"
 	"github.com/snapctl/snapctl/vem/slowpath"
 	"github.com/snapctl/snapctl/vem/trust"
 )
@@ -43,8 +44,8 @@ type part struct {
 	ranges  *ownership.Ranges
 	reached chan struct{} // closed when the directory was reached for the first time
 
-	cache     atomic.Pointer[cache.Cache] // nil: the directory was not reached yet
-	registrar atomic.Pointer[Registrar]   // likewise
+	cache     atomic.Pointer[cache.Cache]         // nil: the directory was not reached yet
+	registrar atomic.Pointer[registrar.Registrar] // likewise
 }
 
 // known is what is known of a host.
@@ -101,7 +102,7 @@ func (l locals) Epoch(network string, a netip.Addr) (uint64, bool) {
 		return 0, false
 	}
 	if r := l.part.registrar.Load(); r != nil {
-		return r.epoch(e), true
+		return r.Epoch(e), true
 	}
 	return 1, true
 }
@@ -119,7 +120,7 @@ func (l locals) All(network string) (list []message.Endpoint) {
 		}
 		epoch := uint64(1)
 		if r != nil {
-			epoch = r.epoch(e)
+			epoch = r.Epoch(e)
 		}
 		for _, a := range []netip.Addr{e.Addr4, space.Pair(e.Addr4)} {
 			if a.IsValid() {

@@ -1,4 +1,4 @@
-package installation
+package registrar
 
 import (
 	"errors"
@@ -23,8 +23,8 @@ func (h *site) work(t *testing.T) {
 
 // allowed tells whether a copy may send.
 func (h *site) allowed(e Endpoint) bool {
-	c, ok := h.ledger.Get(e.spot())
-	return ok && c.Allowed(h.boot)
+	c, ok := h.opt.Ledger.Get(e.Spot())
+	return ok && c.Allowed(h.opt.Boot)
 }
 
 // die ends a host, and waits until it is not seen any more.
@@ -32,9 +32,9 @@ func (h *site) die(t *testing.T, by *site) {
 	t.Helper()
 	h.end()
 	for {
-		seen, err := by.directory.Seen(t.Context())
+		seen, err := by.opt.Directory.Seen(t.Context())
 		qt.Assert(t, qt.IsNil(err))
-		if !seen[h.self] {
+		if !seen[h.opt.Self] {
 			return
 		}
 		pause.For(t.Context(), time.Millisecond, nil)
@@ -45,7 +45,7 @@ func (h *site) die(t *testing.T, by *site) {
 func (h *site) again(t *testing.T, store *memory.Server, boot string) *site {
 	t.Helper()
 	h.end()
-	return startSite(t, store, h.self, h.dir, boot)
+	return startSite(t, store, h.opt.Self, h.dir, boot)
 }
 
 // A copy that was saved before this boot may send when the directory has said that it is the
@@ -68,15 +68,15 @@ func TestPermits(t *testing.T) {
 	qt.Check(t, qt.Equals(a.admitted, 1))
 	a.work(t)
 	qt.Check(t, qt.Equals(a.admitted, 1))
-	e, err := a.directory.LookupApp(t.Context(), "web")
+	e, err := a.opt.Directory.LookupApp(t.Context(), "web")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(e.Epoch, 1))
 
 	// When the app is gone, so is all of that.
 	a.vem.waiting = nil
 	a.work(t)
-	qt.Check(t, qt.HasLen(a.ledger.All(), 0))
-	_, err = a.directory.LookupApp(t.Context(), "web")
+	qt.Check(t, qt.HasLen(a.opt.Ledger.All(), 0))
+	_, err = a.opt.Directory.LookupApp(t.Context(), "web")
 	qt.Check(t, qt.ErrorIs(err, directory.ErrNotFound))
 }
 
@@ -88,19 +88,19 @@ func TestPermitOfAClaim(t *testing.T) {
 			a := newSite(t, store, "a")
 			a.vem.put(web)
 			a.work(t)
-			c, _ := a.ledger.Get(web.spot())
+			c, _ := a.opt.Ledger.Get(web.Spot())
 			if !happened {
 				qt.Assert(t, qt.IsNil(a.release(t.Context(), a.session.Load(), []ownership.Copy{c})))
 			}
 			c.State, c.Endpoint.Revision = ownership.Claiming, 0
-			qt.Assert(t, qt.IsNil(a.ledger.Put(c)))
+			qt.Assert(t, qt.IsNil(a.opt.Ledger.Put(c)))
 
 			a = a.again(t, store, "second boot")
 			a.vem.waiting = []Endpoint{web}
 			qt.Check(t, qt.IsFalse(a.allowed(web)))
 			a.work(t)
 			qt.Check(t, qt.IsTrue(a.allowed(web)))
-			now, err := a.directory.LookupApp(t.Context(), "web")
+			now, err := a.opt.Directory.LookupApp(t.Context(), "web")
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(now.ID == c.Endpoint.ID, happened))
 		})
@@ -114,7 +114,7 @@ func TestTakeover(t *testing.T) {
 	a.vem.put(web)
 	a.work(t)
 	b.work(t)
-	_, err := b.takeover(t.Context(), "web", "a")
+	_, err := b.Takeover(t.Context(), "web", "a")
 	var alive *directory.HostError
 	qt.Assert(t, qt.ErrorAs(err, &alive))
 	qt.Check(t, qt.Equals(alive.Why, directory.HostAlive))
@@ -123,16 +123,16 @@ func TestTakeover(t *testing.T) {
 		{"nothing", "a", "the installation has no app nothing"},
 		{"web", "c", "app web is on host a"},
 	} {
-		_, err = b.takeover(t.Context(), no.app, no.from)
+		_, err = b.Takeover(t.Context(), no.app, no.from)
 		qt.Check(t, qt.ErrorMatches(err, no.want))
 	}
 	b.vem.put(app("other", "10.77.0.7"))
-	_, err = b.takeover(t.Context(), "web", "a")
+	_, err = b.Takeover(t.Context(), "web", "a")
 	qt.Check(t, qt.ErrorMatches(err, "app other with endpoint 10.77.0.7 is on this host"))
 	b.vem.put()
 
 	for range 2 { // the second time nothing changes
-		e, err := b.takeover(t.Context(), "web", "a")
+		e, err := b.Takeover(t.Context(), "web", "a")
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(e.Epoch, 2))
 		qt.Check(t, qt.Equals(e.TakenFrom, "a"))
@@ -140,12 +140,12 @@ func TestTakeover(t *testing.T) {
 	qt.Check(t, qt.IsTrue(b.allowed(web)))
 	b.work(t) // no app has it, and it is kept
 	// The daemon was killed when the directory had it, and it was not written here.
-	qt.Assert(t, qt.IsNil(b.ledger.Drop(web.spot())))
+	qt.Assert(t, qt.IsNil(b.opt.Ledger.Drop(web.Spot())))
 	b = b.again(t, store, "boot")
 	qt.Check(t, qt.IsFalse(b.allowed(web)))
 	b.work(t)
 	qt.Check(t, qt.IsTrue(b.allowed(web)))
-	c, _ := b.ledger.Get(web.spot())
+	c, _ := b.opt.Ledger.Get(web.Spot())
 	qt.Check(t, qt.IsTrue(c.Kept))
 
 	a = a.again(t, store, "second boot")
@@ -153,22 +153,22 @@ func TestTakeover(t *testing.T) {
 	a.work(t)
 	a.work(t)
 	qt.Check(t, qt.IsFalse(a.allowed(web)))
-	c, _ = a.ledger.Get(web.spot())
+	c, _ = a.opt.Ledger.Get(web.Spot())
 	qt.Check(t, qt.Equals(c.State, ownership.Lost))
 	qt.Check(t, qt.Equals(c.Now.Owner, "b"))
-	qt.Check(t, qt.ErrorMatches(lost(c), ".*app web stays stopped.* host b took it over, and owns it with epoch 2"))
+	qt.Check(t, qt.ErrorMatches(Lost(c), ".*app web stays stopped.* host b took it over, and owns it with epoch 2"))
 	// As long as somebody has the address, this host gives it to no app.
 	a.vem.waiting = nil
 	a.work(t)
-	_, ok := a.ledger.Get(web.spot())
+	_, ok := a.opt.Ledger.Get(web.Spot())
 	qt.Check(t, qt.IsTrue(ok))
-	qt.Check(t, qt.ErrorAs(a.claim(t.Context(), web), new(*directory.TakenError)))
-	c, _ = a.ledger.Get(web.spot())
+	qt.Check(t, qt.ErrorAs(a.Claim(t.Context(), web), new(*directory.TakenError)))
+	c, _ = a.opt.Ledger.Get(web.Spot())
 	qt.Check(t, qt.Equals(c.State, ownership.Lost))
-	now, _ := b.ledger.Get(web.spot())
+	now, _ := b.opt.Ledger.Get(web.Spot())
 	qt.Assert(t, qt.IsNil(b.release(t.Context(), b.session.Load(), []ownership.Copy{now})))
 	a.work(t)
-	_, ok = a.ledger.Get(web.spot())
+	_, ok = a.opt.Ledger.Get(web.Spot())
 	qt.Check(t, qt.IsFalse(ok))
 }
 
@@ -183,7 +183,7 @@ func TestTakenOverWhileItRuns(t *testing.T) {
 	a.known(t)
 	a.way.Set(memory.Cut)
 	store.Drop()
-	for _, err := b.takeover(t.Context(), "web", "a"); err != nil; _, err = b.takeover(t.Context(), "web", "a") {
+	for _, err := b.Takeover(t.Context(), "web", "a"); err != nil; _, err = b.Takeover(t.Context(), "web", "a") {
 		qt.Assert(t, qt.ErrorAs(err, new(*directory.HostError))) // it is seen until then
 		store.Drop()
 	}
@@ -209,7 +209,7 @@ func TestTakeoverEnds(t *testing.T) {
 				a.die(t, b)
 				broken := errors.New("broken")
 				b.steps = map[string]error{step: broken}
-				_, err := b.takeover(t.Context(), "web", "a")
+				_, err := b.Takeover(t.Context(), "web", "a")
 				qt.Assert(t, qt.ErrorIs(err, broken))
 				b.steps = nil
 				if restart {
@@ -218,14 +218,14 @@ func TestTakeoverEnds(t *testing.T) {
 				}
 				happened := step != membership.TakeoverBegun
 				if !restart || !happened {
-					_, err = b.takeover(t.Context(), "web", "a")
+					_, err = b.Takeover(t.Context(), "web", "a")
 					qt.Assert(t, qt.IsNil(err))
 				}
 				qt.Check(t, qt.IsTrue(b.allowed(web)))
 				now := b.endpointOf(t, web)
 				qt.Check(t, qt.Equals(now.Owner, "b"))
 				qt.Check(t, qt.Equals(now.Epoch, 2))
-				c, _ := b.ledger.Get(web.spot())
+				c, _ := b.opt.Ledger.Get(web.Spot())
 				qt.Check(t, qt.IsTrue(c.Kept))
 
 				a = a.again(t, store, "second boot")

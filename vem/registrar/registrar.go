@@ -1,4 +1,13 @@
-package installation
+// Package registrar keeps what the directory says of this host's endpoints, and this host's ledger of them,
+// as the VEM has them: endpoints that come are claimed, those that go are released, and those that
+// another host has got are known to be lost. It does so beside the operations on apps, none of which
+// waits for the directory, but for those that ask for an endpoint of another host.
+//
+//	VEM: endpoints ──Changed──▶ Registrar ──Session──▶ directory
+//	                               │  ▲                    │
+//	                               ▼  └──── cache ◀────────┘
+//	                             ledger ──▶ may a copy send?
+package registrar
 
 import (
 	"context"
@@ -6,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +38,8 @@ type Endpoint struct {
 	Ports   string // that it publishes at all addresses of the host, see [gateway.FormatPorts]
 }
 
-func (e Endpoint) spot() ownership.Spot { return ownership.Spot{Network: e.Network, Addr: e.Addr4} }
+// Spot is where the endpoint is.
+func (e Endpoint) Spot() ownership.Spot { return ownership.Spot{Network: e.Network, Addr: e.Addr4} }
 
 // Networks is the VEM: the networks and endpoints of this host.
 type Networks interface {
@@ -51,29 +62,29 @@ type Networks interface {
 // again is how long the registrar waits until it looks again, if nobody has told it of a change.
 const again = 5 * time.Second
 
-// registrarOptions are what a registrar works with.
-type registrarOptions struct {
-	self, key string
-	directory *directory.Directory
-	cache     *cache.Cache
-	ranges    *ownership.Ranges
-	local     Networks
-	ledger    *ownership.Ledger
-	boot      string
-	private   func(network string) bool // it is not in the directory
-	// recovered is closed when the VEM knows all endpoints that an earlier daemon had.
-	recovered <-chan struct{}
-	// admitted is told that other endpoints than before may be in their networks.
-	admitted func()
-	gateway  *gateway.Forwarder
-	step     func(ctx context.Context, name string) error // see [membership.Membership.Step]
-	log      *slog.Logger
+// Options are what a registrar works with. All are required.
+type Options struct {
+	Self, Key string
+	Directory *directory.Directory
+	Cache     *cache.Cache
+	Ranges    *ownership.Ranges
+	Local     Networks
+	Ledger    *ownership.Ledger
+	Boot      string                    // another one after the host was started again
+	Private   func(network string) bool // it is not in the directory
+	// Recovered is closed when the VEM knows all endpoints that an earlier daemon had.
+	Recovered <-chan struct{}
+	// Admitted is told that other endpoints than before may be in their networks.
+	Admitted func()
+	Gateway  *gateway.Forwarder
+	Step     func(ctx context.Context, name string) error // see [membership.Membership.Step]
+	Log      *slog.Logger
 }
 
 // Registrar keeps the directory's records of this host's endpoints as the VEM has them, and the
 // ledger as the directory says.
 type Registrar struct {
-	registrarOptions
+	opt     Options
 	changed chan struct{}                     // has a token if something has changed
 	ready   chan struct{}                     // closed when this host's networks are in the directory
 	turn    chan struct{}                     // has a token while somebody writes
@@ -86,9 +97,10 @@ type Registrar struct {
 	trouble error                     // why the directory does not know all endpoints
 }
 
-func newRegistrar(o registrarOptions) *Registrar {
+// New makes a registrar, which does nothing before [Registrar.Run].
+func New(o Options) *Registrar {
 	return &Registrar{
-		registrarOptions: o, changed: make(chan struct{}, 1), ready: make(chan struct{}), turn: make(chan struct{}, 1),
+		opt: o, changed: make(chan struct{}, 1), ready: make(chan struct{}), turn: make(chan struct{}, 1),
 		failed: make(map[ownership.Spot]string),
 	}
 }
@@ -101,25 +113,31 @@ func (r *Registrar) Changed() {
 	}
 }
 
-// epoch is that with which this host has an endpoint.
-func (r *Registrar) epoch(e Endpoint) uint64 {
-	c, _ := r.ledger.Get(e.spot())
+// Ready is closed when this host's networks are in the directory.
+func (r *Registrar) Ready() <-chan struct{} { return r.ready }
+
+// Begun tells whether this host can write into the directory. It may be called on nil.
+func (r *Registrar) Begun() bool { return r != nil && r.session.Load() != nil }
+
+// Epoch is that with which this host has an endpoint.
+func (r *Registrar) Epoch(e Endpoint) uint64 {
+	c, _ := r.opt.Ledger.Get(e.Spot())
 	return max(c.Endpoint.Epoch, 1)
 }
 
 // Owner implements [peering.Owners].
 func (r *Registrar) Owner(ctx context.Context, network string, a netip.Addr) (peering.Owner, error) {
-	e, err := r.cache.Lookup(ctx, network, a)
+	e, err := r.opt.Cache.Lookup(ctx, network, a)
 	if errors.Is(err, directory.ErrNotFound) {
 		return peering.Owner{}, fmt.Errorf("%w: %w", slowpath.ErrNobody, err)
 	}
 	return peering.Owner{Host: e.Owner, Epoch: e.Epoch}, err
 }
 
-// run keeps the records until ctx ends.
-func (r *Registrar) run(ctx context.Context) {
+// Run keeps the records until ctx ends.
+func (r *Registrar) Run(ctx context.Context) {
 	select {
-	case <-r.recovered:
+	case <-r.opt.Recovered:
 	case <-ctx.Done():
 		return
 	}
@@ -140,11 +158,11 @@ func (r *Registrar) run(ctx context.Context) {
 			done()
 		}
 		if errors.Is(err, directory.ErrDisplaced) {
-			r.log.ErrorContext(ctx, "this host writes nothing into the directory any more", slog.Any("error", err))
+			r.opt.Log.ErrorContext(ctx, "this host writes nothing into the directory any more", slog.Any("error", err))
 			return
 		}
 		if err != nil && ctx.Err() == nil {
-			r.log.WarnContext(ctx, "the directory does not know all endpoints of this host yet", slog.Any("error", err))
+			r.opt.Log.WarnContext(ctx, "the directory does not know all endpoints of this host yet", slog.Any("error", err))
 		}
 	}
 }
@@ -157,7 +175,7 @@ func (r *Registrar) keep(ctx context.Context) error {
 	}
 	defer done()
 	s := r.session.Load()
-	mark, err := r.directory.Restored(ctx)
+	mark, err := r.opt.Directory.Restored(ctx)
 	if err != nil {
 		return err
 	}
@@ -191,8 +209,8 @@ func (r *Registrar) setTrouble(err error) {
 	r.trouble = err
 }
 
-// why tells why nothing is known of an endpoint; nil if it is not known.
-func (r *Registrar) why(at ownership.Spot) error {
+// Why tells why nothing is known of an endpoint; nil if it is not known.
+func (r *Registrar) Why(at ownership.Spot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if text := r.failed[at]; text != "" {
@@ -207,11 +225,11 @@ const seenWithin = 5 * time.Second
 // begin begins the session of this host, and asks which of its copies may send. That is done only
 // when the host is seen: from then on nobody takes an endpoint over from it.
 func (r *Registrar) begin(ctx context.Context) (*directory.Session, error) {
-	mark, err := r.directory.Restored(ctx)
+	mark, err := r.opt.Directory.Restored(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.directory.Begin(ctx, r.self, r.key, time.Now())
+	s, err := r.opt.Directory.Begin(ctx, r.opt.Self, r.opt.Key, time.Now())
 	if err == nil {
 		err = r.beSeen(ctx)
 	}
@@ -230,12 +248,23 @@ func (r *Registrar) beSeen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, seenWithin)
 	defer cancel()
 	for {
-		seen, err := r.directory.Seen(ctx)
-		if err != nil || seen[r.self] {
+		seen, err := r.opt.Directory.Seen(ctx)
+		if err != nil || seen[r.opt.Self] {
 			return err
 		}
 		if !pause.For(ctx, 20*time.Millisecond, nil) {
 			return fmt.Errorf("be seen by other hosts: %w", directory.ErrUnavailable)
 		}
 	}
+}
+
+// Unreached are why other hosts don't reach apps of this one.
+func (r *Registrar) Unreached() (list []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, text := range r.failed {
+		list = append(list, text)
+	}
+	slices.Sort(list)
+	return list
 }

@@ -1,4 +1,4 @@
-package installation
+package registrar
 
 import (
 	"fmt"
@@ -26,7 +26,7 @@ func restore(t *testing.T, store *memory.Server, b memory.Backup, n int64) {
 // endpointOf is what the directory has of an endpoint.
 func (h *site) endpointOf(t *testing.T, e Endpoint) directory.Endpoint {
 	t.Helper()
-	r, err := h.directory.Lookup(t.Context(), e.Network, e.Addr4)
+	r, err := h.opt.Directory.Lookup(t.Context(), e.Network, e.Addr4)
 	qt.Assert(t, qt.IsNil(err))
 	return r
 }
@@ -57,11 +57,11 @@ func TestForgotten(t *testing.T) {
 				qt.Assert(t, qt.IsTrue(a.allowed(web) && a.allowed(db)))
 				qt.Check(t, qt.Equals(a.endpointOf(t, web).Epoch, 1))
 				qt.Check(t, qt.Equals(a.endpointOf(t, db).Epoch, 2))
-				qt.Check(t, qt.Equals(a.epoch(db), 2))
+				qt.Check(t, qt.Equals(a.Epoch(db), 2))
 			}
 			a.vem.put(web)
 			a.work(t)
-			_, err := a.directory.Lookup(t.Context(), db.Network, db.Addr4)
+			_, err := a.opt.Directory.Lookup(t.Context(), db.Network, db.Addr4)
 			qt.Check(t, qt.ErrorIs(err, directory.ErrNotFound))
 
 			// It can happen again.
@@ -84,7 +84,7 @@ func TestForgottenTakeover(t *testing.T) {
 	b.work(t)
 	backup := store.Backup()
 	a.die(t, b)
-	_, err := b.takeover(t.Context(), "web", "a")
+	_, err := b.Takeover(t.Context(), "web", "a")
 	qt.Assert(t, qt.IsNil(err))
 	b.vem.put(web)
 	b.work(t)
@@ -111,13 +111,13 @@ func TestForgottenTakeover(t *testing.T) {
 	c.vem.waiting = []Endpoint{web}
 	for range 2 {
 		c.work(t)
-		copied, _ := c.ledger.Get(web.spot())
+		copied, _ := c.opt.Ledger.Get(web.Spot())
 		qt.Check(t, qt.Equals(copied.State, ownership.Owned))
 		qt.Check(t, qt.IsFalse(c.allowed(web)))
 	}
-	_, err = c.recall(t.Context(), "db")
+	_, err = c.Recall(t.Context(), "db")
 	qt.Check(t, qt.ErrorMatches(err, ".*no app db of it waits.*"))
-	e, err := c.recall(t.Context(), "web")
+	e, err := c.Recall(t.Context(), "web")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(e.Epoch, 2))
 	qt.Check(t, qt.IsTrue(c.allowed(web)))
@@ -137,7 +137,7 @@ func TestBackupOlderThanTakeover(t *testing.T) {
 			backup := store.Backup()
 			a.die(t, b)
 			if takenOver {
-				_, err := b.takeover(t.Context(), "web", "a")
+				_, err := b.Takeover(t.Context(), "web", "a")
 				qt.Assert(t, qt.IsNil(err))
 				b.vem.put(web)
 				b.work(t)
@@ -160,7 +160,7 @@ func TestBackupOlderThanTakeover(t *testing.T) {
 			b.work(t)
 			a.work(t)
 			qt.Check(t, qt.IsFalse(a.allowed(web)))
-			e, err := a.recall(t.Context(), "web")
+			e, err := a.Recall(t.Context(), "web")
 			if takenOver {
 				qt.Check(t, qt.ErrorMatches(err, "(?s).*this copy of app web stays stopped.*"))
 				qt.Check(t, qt.IsTrue(b.allowed(web)))
@@ -172,7 +172,7 @@ func TestBackupOlderThanTakeover(t *testing.T) {
 			qt.Check(t, qt.Equals(a.allowed(web), !takenOver))
 
 			// What was asked for once is known in the boots after it.
-			_, err = a.recall(t.Context(), "own")
+			_, err = a.Recall(t.Context(), "own")
 			qt.Assert(t, qt.IsNil(err))
 			a = a.again(t, store, "third boot")
 			a.vem.waiting = []Endpoint{own}
@@ -198,7 +198,7 @@ func TestForgottenByBoth(t *testing.T) {
 	qt.Check(t, qt.Equals(b.endpointOf(t, other).App, "other"))
 	a.work(t)
 	qt.Check(t, qt.IsFalse(a.allowed(web)))
-	c, _ := a.ledger.Get(web.spot())
+	c, _ := a.opt.Ledger.Get(web.Spot())
 	qt.Check(t, qt.Equals(c.State, ownership.Lost))
 	qt.Check(t, qt.Equals(c.Now.App, "other"))
 	qt.Check(t, qt.IsTrue(b.allowed(other)))

@@ -1,4 +1,4 @@
-package installation
+package registrar
 
 import (
 	"context"
@@ -19,8 +19,8 @@ func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
 	if err := r.confirm(ctx, s, r.doubtful()); err != nil {
 		return err
 	}
-	networks := map[string]bool{defaultNetwork: !r.private(defaultNetwork)}
-	for _, e := range r.local.Present() {
+	networks := map[string]bool{DefaultNetwork: !r.opt.Private(DefaultNetwork)}
+	for _, e := range r.opt.Local.Present() {
 		networks[e.Network] = true
 	}
 	var errs []error
@@ -41,12 +41,13 @@ func (r *Registrar) sync(ctx context.Context, s *directory.Session) error {
 	return errors.Join(errs...)
 }
 
-const defaultNetwork = "default"
+// DefaultNetwork is in the directory also while no endpoint is in it.
+const DefaultNetwork = "default"
 
 // prepare enters a network into the directory, and sees to it that this host has addresses of it
 // to give out.
 func (r *Registrar) prepare(ctx context.Context, s *directory.Session, name string) error {
-	space, err := r.local.Space(name)
+	space, err := r.opt.Local.Space(name)
 	if err != nil {
 		return err
 	}
@@ -54,13 +55,13 @@ func (r *Registrar) prepare(ctx context.Context, s *directory.Session, name stri
 	if err != nil {
 		return err
 	}
-	blocks, err := r.directory.Blocks(ctx, r.self)
+	blocks, err := r.opt.Directory.Blocks(ctx, r.opt.Self)
 	if err != nil {
 		return err
 	}
 	used := func(a netip.Addr) bool {
-		_, mine := r.ledger.Get(ownership.Spot{Network: name, Addr: a})
-		_, ok := r.local.Find(name, a)
+		_, mine := r.opt.Ledger.Get(ownership.Spot{Network: name, Addr: a})
+		_, ok := r.opt.Local.Find(name, a)
 		return ok || mine
 	}
 	if blocks.Low(n, used) {
@@ -80,34 +81,34 @@ func (r *Registrar) setRanges(network string, blocks directory.Blocks) error {
 			list = append(list, b.Prefix)
 		}
 	}
-	return r.ranges.Set(network, list)
+	return r.opt.Ranges.Set(network, list)
 }
 
 // differences are the copies whose records are missing, those whose records are there in vain, and
 // those that are lost and that nobody wants any more.
 func (r *Registrar) differences() (claims, releases, lost []ownership.Copy) {
 	present := make(map[ownership.Spot]bool)
-	for _, e := range r.local.Present() {
-		present[e.spot()] = true
+	for _, e := range r.opt.Local.Present() {
+		present[e.Spot()] = true
 	}
 	wanted := make(map[ownership.Spot]string)
-	for _, e := range r.local.Wanted() {
-		at := e.spot()
+	for _, e := range r.opt.Local.Wanted() {
+		at := e.Spot()
 		wanted[at] = e.App
-		c, ok := r.ledger.Get(at)
+		c, ok := r.opt.Ledger.Get(at)
 		switch same := ok && c.Endpoint.App == e.App; {
 		case same && c.State == ownership.Claiming:
 			claims = append(claims, c)
 		case !same && present[at], // one that is not there yet may have to ask first
 			same && c.State == ownership.Lost && c.Endpoint.OfHost(): // nobody else can have it
 			c := ownership.Copy{Endpoint: directory.Endpoint{
-				Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.self, Epoch: 1, State: directory.Running, Ports: e.Ports,
+				Network: e.Network, Addr: e.Addr4, ID: rand.Text(), App: e.App, Owner: r.opt.Self, Epoch: 1, State: directory.Running, Ports: e.Ports,
 			}, State: ownership.Claiming, Restored: *r.restored.Load()}
-			c.Allow(r.boot)
+			c.Allow(r.opt.Boot)
 			claims = append(claims, c)
 		}
 	}
-	for _, c := range r.ledger.All() {
+	for _, c := range r.opt.Ledger.All() {
 		switch app, ok := wanted[c.Spot()]; {
 		case ok && app == c.Endpoint.App:
 		case c.State == ownership.Lost:
@@ -133,7 +134,7 @@ func (r *Registrar) release(ctx context.Context, s *directory.Session, list []ow
 		}
 		errs = append(errs, o.Err)
 	}
-	return errors.Join(append(errs, r.ledger.Drop(gone...))...)
+	return errors.Join(append(errs, r.opt.Ledger.Drop(gone...))...)
 }
 
 func endpoints(list []ownership.Copy) (all []directory.Endpoint) {
@@ -149,7 +150,7 @@ func (r *Registrar) forget(ctx context.Context, lost []ownership.Copy) error {
 	var errs []error
 	var gone []ownership.Spot
 	for _, c := range lost {
-		_, err := r.cache.Lookup(ctx, c.Endpoint.Network, c.Endpoint.Addr)
+		_, err := r.opt.Cache.Lookup(ctx, c.Endpoint.Network, c.Endpoint.Addr)
 		switch {
 		case errors.Is(err, directory.ErrNotFound):
 			gone = append(gone, c.Spot())
@@ -157,7 +158,7 @@ func (r *Registrar) forget(ctx context.Context, lost []ownership.Copy) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, r.ledger.Drop(gone...))...)
+	return errors.Join(append(errs, r.opt.Ledger.Drop(gone...))...)
 }
 
 // claimAll claims endpoints, which are in the ledger before.
@@ -165,7 +166,7 @@ func (r *Registrar) claimAll(ctx context.Context, s *directory.Session, list []o
 	if len(list) == 0 {
 		return nil
 	}
-	if err := r.ledger.Put(list...); err != nil {
+	if err := r.opt.Ledger.Put(list...); err != nil {
 		return err
 	}
 	var errs []error
@@ -192,7 +193,7 @@ func (r *Registrar) settle(ctx context.Context, list []ownership.Copy, outcomes 
 // reclaim makes endpoints this host's once more which a restored directory has forgotten.
 func (r *Registrar) reclaim(ctx context.Context, s *directory.Session) error {
 	var list []ownership.Copy
-	for _, c := range r.ledger.All() {
+	for _, c := range r.opt.Ledger.All() {
 		if c.State == ownership.Forgotten {
 			list = append(list, c)
 		}
@@ -200,7 +201,7 @@ func (r *Registrar) reclaim(ctx context.Context, s *directory.Session) error {
 	if len(list) == 0 {
 		return nil
 	}
-	r.log.WarnContext(ctx, "the directory was put back from a backup, and has forgotten endpoints of this host: they are claimed again", slog.Int("endpoints", len(list)))
+	r.opt.Log.WarnContext(ctx, "the directory was put back from a backup, and has forgotten endpoints of this host: they are claimed again", slog.Int("endpoints", len(list)))
 	var errs []error
 	for _, c := range list {
 		errs = append(errs, r.lease(ctx, s, c.Endpoint))
@@ -211,7 +212,7 @@ func (r *Registrar) reclaim(ctx context.Context, s *directory.Session) error {
 // lease sees to it that no other host gives out an address of this one: the block of one that
 // somebody asked for may be nobody's yet. That another host has the block is no error.
 func (r *Registrar) lease(ctx context.Context, s *directory.Session, e directory.Endpoint) error {
-	if b, ok := r.cache.Blocks().Find(e.Network, e.Addr); ok && b.Host == r.self {
+	if b, ok := r.opt.Cache.Blocks().Find(e.Network, e.Addr); ok && b.Host == r.opt.Self {
 		return nil
 	}
 	_, err := s.LeaseBlockOf(ctx, e.Network, e.Addr, time.Now())
@@ -234,7 +235,7 @@ func (r *Registrar) claimed(c ownership.Copy, o directory.Outcome) error {
 		if known := r.restored.Load(); known != nil {
 			c.Restored = *known
 		}
-		c.Allow(r.boot)
+		c.Allow(r.opt.Boot)
 		r.settled(c.Spot())
 	case isTaken:
 		c.State, c.Permit, c.Now = ownership.Lost, directory.Permit{}, &taken.There
@@ -243,9 +244,9 @@ func (r *Registrar) claimed(c ownership.Copy, o directory.Outcome) error {
 	default:
 		return o.Err
 	}
-	err := r.ledger.Put(c)
-	if err == nil && was.Allowed(r.boot) != c.Allowed(r.boot) {
-		r.admitted()
+	err := r.opt.Ledger.Put(c)
+	if err == nil && was.Allowed(r.opt.Boot) != c.Allowed(r.opt.Boot) {
+		r.opt.Admitted()
 	}
 	return err
 }
@@ -264,6 +265,6 @@ func (r *Registrar) complain(ctx context.Context, c ownership.Copy, err error) {
 	r.failed[c.Spot()] = text
 	r.mu.Unlock()
 	if !said {
-		r.log.ErrorContext(ctx, "other hosts can't reach an app of this host", slog.Any("error", err))
+		r.opt.Log.ErrorContext(ctx, "other hosts can't reach an app of this host", slog.Any("error", err))
 	}
 }

@@ -1,10 +1,7 @@
-package installation
+package registrar
 
 import (
-	"context"
-	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -20,9 +17,9 @@ import (
 // ask asks a host of a test who has an endpoint.
 func (h *site) ask(t *testing.T, q overview.Question) (overview.Answer, error) {
 	t.Helper()
-	mine, err := here(h.vem, h.self, h.Registrar)
+	mine, err := Here(h.vem, h.opt.Self, h.Registrar)
 	qt.Assert(t, qt.IsNil(err))
-	return resolve.Answer(t.Context(), resolve.Host{Name: h.self, Here: mine, Cache: h.cache}, q)
+	return resolve.Answer(t.Context(), resolve.Host{Name: h.opt.Self, Here: mine, Cache: h.opt.Cache}, q)
 }
 
 // An endpoint is found by its address of either family and by its name: on this host, in what it
@@ -49,7 +46,7 @@ func TestResolve(t *testing.T) {
 		{Addr: netip.MustParseAddr("10.77.0.7")}, {App: "web"}, {App: "web", Network: "default"}, {Addr: netip.MustParseAddr("fd77:736e:6170::7")},
 	} {
 		for {
-			if _, err := b.cache.Network("default"); err == nil {
+			if _, err := b.opt.Cache.Network("default"); err == nil {
 				break
 			}
 		}
@@ -77,7 +74,7 @@ func TestResolve(t *testing.T) {
 	}
 
 	// Before the directory was reached only this host's own are known.
-	mine, err := here(b.vem, "b", nil)
+	mine, err := Here(b.vem, "b", nil)
 	qt.Assert(t, qt.IsNil(err))
 	only := resolve.Host{Name: "b", Here: mine}
 	found, err = resolve.Answer(t.Context(), only, overview.Question{App: "other"})
@@ -88,35 +85,4 @@ func TestResolve(t *testing.T) {
 	var unknown *membership.Error
 	qt.Assert(t, qt.ErrorAs(err, &unknown))
 	qt.Check(t, qt.ErrorIs(err, directory.ErrUnavailable))
-}
-
-// A host that is in no installation knows its own endpoints, and has no channels.
-func TestWaysAlone(t *testing.T) {
-	vem := &fakeNetworks{}
-	vem.put(app("web", "10.77.0.7"))
-	i, err := Open(t.Context(), Options{
-		Dir: filepath.Join(t.TempDir(), "installation"), Exe: "/nowhere/snapctl-directory", Version: "1.2.3", Boot: "boot", Local: vem,
-		Run: func(func(context.Context)) {}, Log: slog.New(slog.DiscardHandler),
-	})
-	qt.Assert(t, qt.IsNil(err))
-	found, err := i.Resolve(t.Context(), overview.Question{App: "web"})
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.HasLen(found.Found, 1))
-	qt.Check(t, qt.Equals(found.Found[0].Host, ""))
-	qt.Check(t, qt.IsNil(found.Trouble))
-	all, err := i.Channels(t.Context())
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(all, 0))
-	_, err = i.TakeDown(t.Context(), "", "b")
-	qt.Check(t, qt.ErrorMatches(err, "this host is in no installation"))
-	qt.Check(t, qt.HasLen(i.Health(t.Context()).Hosts, 0))
-	qt.Check(t, qt.HasLen(i.Checkup(t.Context()), 0))
-	g := guide{i}
-	qt.Check(t, qt.HasLen(g.Networks()["default"], 2))
-	qt.Check(t, qt.ErrorMatches(g.Control("b").Err, "this host is in no installation"))
-	_, err = g.AskOwner(t.Context(), found.Found[0])
-	qt.Check(t, qt.ErrorMatches(err, "this host is in no installation"))
-	steps := 0
-	qt.Check(t, qt.IsFalse(i.Trace(t.Context(), overview.Request{To: overview.Question{App: "web"}}, func(overview.Step) { steps++ })))
-	qt.Check(t, qt.Equals(steps, 2)) // there is no other app to send from
 }
