@@ -293,6 +293,10 @@ func (m *Module) takeDown(ctx context.Context) error {
 	}
 	p := m.device.process
 	m.device.process, m.device.index = nil, 0
+	var killed error
+	if p != nil {
+		killed = kill(ctx, m.wg.socketPath()) // one that hangs would not see that its device is gone
+	}
 	if index != 0 {
 		err := m.fabric.nl.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}})
 		if err != nil && !errors.Is(err, unix.ENODEV) {
@@ -304,6 +308,7 @@ func (m *Module) takeDown(ctx context.Context) error {
 		case <-p.ended:
 		case <-ctx.Done():
 		case <-time.After(answerTime):
+			m.cfg.Log.WarnContext(ctx, "the process that does WireGuard does not end", slog.String("network", m.cfg.Network), slog.Any("error", killed))
 		}
 		p.leave()
 	}

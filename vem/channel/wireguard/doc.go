@@ -17,9 +17,12 @@
 // process of its own does it in user space (wireguard-go), see package userspace: it takes a TUN in
 // the fabric for the device. That process outlives the daemon, so traffic goes on. The next daemon
 // finds it by its socket; if it ends, its device and all routes end with it, and the daemon starts
-// another one with all that the first one had. It is slow: a twentieth to a fifth of what the
-// underlay carries (one stream), and 20 to 40 times its round trip. Both are configured the same way (wgctrl): by netlink, and by a socket in /var/run/wireguard, where wg(8)
-// shows them too.
+// another one with all that the first one had. The daemon asks it every two seconds whether it is
+// there, and ends it if it has not answered twice, after five seconds each: so one that hangs is
+// replaced too. One that hangs when a daemon starts is ended, and the next packet asks for the way
+// anew. It is slow: a twentieth to a fifth of what the underlay carries (one stream), and 20 to 40
+// times its round trip. Both are configured the same way (wgctrl): by netlink, and by a socket in
+// /var/run/wireguard, where wg(8) shows them too.
 //
 // # Keys and ports
 //
@@ -48,5 +51,5 @@
 // the last.
 //
 // Needs CAP_NET_ADMIN and CAP_SYS_ADMIN, the kernel's module nf_tables, and either wireguard or tun;
-// Linux 5.3.
+// Linux 5.3 (pidfd_open).
 package wireguard

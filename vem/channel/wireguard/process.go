@@ -24,34 +24,8 @@ const socketDir = "/var/run/wireguard"
 
 func (c *control) socketPath() string { return filepath.Join(socketDir, c.name+".sock") }
 
-// process is one that does WireGuard in user space.
-type process struct {
-	conn  net.Conn // says nothing: it is closed when the process ends
-	ended chan struct{}
-}
-
-// meet returns the process that serves a socket. The caller leaves it.
-func meet(ctx context.Context, path string) (*process, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("find the process that does WireGuard: %w", err)
-	}
-	p := &process{conn: conn, ended: make(chan struct{})}
-	go func() { // ends with the process, at the latest in leave
-		defer close(p.ended)
-		_, _ = conn.Read(make([]byte, 1))
-	}()
-	return p, nil
-}
-
-// leave lets go of the process, which goes on.
-func (p *process) leave() {
-	if p == nil {
-		return
-	}
-	_ = p.conn.Close() // nothing was written
-	<-p.ended
-}
+// command is what the program is started with, see package userspace.
+const command = "wireguard"
 
 // spawn starts a process that outlives this one, with a TUN in the fabric as its device, and a
 // socket at which it is configured. If this process dies right after, the next one finds it by that
@@ -73,7 +47,7 @@ func (m *Module) spawn(ctx context.Context) error {
 	}
 	defer tun.Close() //nolint:errcheck // the child has its own
 	// The process must not end with ctx.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), m.cfg.Local.Exe, "wireguard", "--mtu", strconv.Itoa(m.cfg.MTU))
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), m.cfg.Local.Exe, command, "--mtu", strconv.Itoa(m.cfg.MTU))
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{tun, socket}
@@ -153,15 +127,4 @@ func openTUN(ns *netns.NS) (f *os.File, err error) {
 		return nil, fmt.Errorf("make device %s: %w", fabric.WireGuardDevice, err)
 	}
 	return f, nil
-}
-
-// follow waits for the end of the device's process, and then has another one do its work.
-func (m *Module) follow(p *process) {
-	m.cfg.Run(func(ctx context.Context) {
-		select {
-		case <-p.ended:
-			m.replace(ctx, p) // not if the module was closed
-		case <-ctx.Done():
-		}
-	})
 }

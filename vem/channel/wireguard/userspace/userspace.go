@@ -7,7 +7,7 @@
 //	4           a socket that listens, at which it is configured (the protocol of wg(8))
 //
 // It outlives the daemon, which finds it by that socket, and ends when the TUN is deleted, or by
-// SIGTERM.
+// SIGTERM. A daemon asks it now and then whether it is there, and has it end if it does not answer.
 //
 // Peers are where they are configured to be, and nowhere else: another source of authentic packets
 // does not lead there what is sent (WireGuard calls that roaming). Which way a channel takes, the
@@ -24,6 +24,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -38,6 +39,11 @@ const (
 
 // Run is the whole of the process: it serves until the TUN is deleted, or ctx has ended.
 func Run(ctx context.Context, mtu int, log *slog.Logger) error {
+	// It listens already. By this the kernel knows this process as the one that does, and the daemon can
+	// end it if it hangs (SO_PEERCRED).
+	if err := unix.Listen(socketDescriptor, unix.SOMAXCONN); err != nil {
+		return fmt.Errorf("listen at socket: %w", err)
+	}
 	socket, err := net.FileListener(os.NewFile(socketDescriptor, "socket"))
 	if err != nil {
 		return fmt.Errorf("take socket: %w", err)
