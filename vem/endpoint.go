@@ -21,6 +21,7 @@ type Endpoint struct {
 	// The manager's mu guards these.
 	claim   Claim
 	present bool // in its network, see Presence
+	apart   bool // connected to its network, and not in it, see [Endpoint.Connect]
 	wanted  bool // its app runs, is held, or is being made
 	ready   bool // a spare endpoint that is complete
 }
@@ -75,6 +76,37 @@ func (e *Endpoint) Attach(ctx context.Context, ns *netns.NS) error {
 		e.m.awaitTold(ctx, n)
 		return err
 	})
+}
+
+// Connect gives the app's namespace the device and the addresses that Attach gives it, while the endpoint
+// is not in its network: nothing comes in, and nobody is told. It is for an app that moves to this host,
+// before it does. Attach, or Detach, ends it.
+func (e *Endpoint) Connect(ctx context.Context, ns *netns.NS) error {
+	ep, name := e.setApart()
+	ep.Apart = true
+	return e.m.in(ctx, name, func(n *network) error { return n.fabric.Attach(ctx, ep, ns) })
+}
+
+// Withdraw takes an attached endpoint out of its network, and leaves the app's namespace its device and
+// addresses: nothing gets in or out. What is sent to the endpoint waits at the slow paths of hosts, until
+// it is attached again, here or on another host. Withdrawing again does nothing more. It is for an app
+// that moves to another host.
+func (e *Endpoint) Withdraw(ctx context.Context) error {
+	ep, name := e.setApart()
+	return e.m.in(ctx, name, func(n *network) error {
+		e.m.tell(n, e.Claim(), Share.Left)
+		if err := n.fabric.Isolate(ctx, ep); err != nil {
+			return err
+		}
+		return e.m.publish(ctx, n)
+	})
+}
+
+func (e *Endpoint) setApart() (ep fabric.Endpoint, network string) {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	e.present, e.apart, e.wanted = false, true, true
+	return e.claim.endpoint(), e.claim.Network
 }
 
 // Isolate cuts an attached endpoint off, until it is attached again or rejoins.
@@ -135,7 +167,7 @@ func (e *Endpoint) Free() {
 func (e *Endpoint) setPresent(present bool) (ep fabric.Endpoint, network string) {
 	e.m.mu.Lock()
 	defer e.m.mu.Unlock()
-	e.present = present
+	e.present, e.apart = present, false
 	e.wanted = e.wanted || present
 	return e.claim.endpoint(), e.claim.Network
 }

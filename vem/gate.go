@@ -58,7 +58,10 @@ func (e *Endpoint) admit(ctx context.Context) error {
 // Shut takes the endpoint out of its network. Unlike after Detach, its app goes on, or is to go
 // on: the endpoint stays this host's as far as it is.
 func (e *Endpoint) Shut(ctx context.Context) error {
-	if !e.Present() {
+	e.m.mu.Lock()
+	there := e.present || e.apart
+	e.m.mu.Unlock()
+	if !there {
 		return nil
 	}
 	return e.detach(ctx)

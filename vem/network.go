@@ -186,12 +186,12 @@ func (m *Manager) leave(ctx context.Context, n *network) error {
 	return errors.Join(m.unshare(ctx, n), m.dropQueue(ctx, n.name), f.Delete(ctx), f.Close())
 }
 
-// inhabited tells whether an endpoint is in the network.
+// inhabited tells whether an endpoint is in the network, or connected to it.
 func (m *Manager) inhabited(network string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for e := range m.endpoints {
-		if e.present && e.claim.Network == network {
+		if (e.present || e.apart) && e.claim.Network == network {
 			return true // the network is left again when the endpoint is detached
 		}
 	}

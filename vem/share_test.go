@@ -190,3 +190,33 @@ func TestFar(t *testing.T) {
 	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, nil)))
 	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 1))
 }
+
+// An app that moves away is in no network, and what it has there stays; one that moves here is connected before it
+// is in the network.
+func TestMovingEndpoints(t *testing.T) {
+	w := newWorld(t)
+	share := &fakeShare{}
+	qt.Assert(t, qt.IsNil(w.SetSharing(t.Context(), share.open)))
+	e := w.claim(t, "cache", "10.77.0.9")
+	for range 2 {
+		qt.Assert(t, qt.IsNil(e.Connect(t.Context(), nil)))
+		qt.Check(t, qt.IsFalse(w.host.fabrics[DefaultNetwork].attached["cache"]))
+		qt.Check(t, qt.HasLen(w.Present(), 0))
+		qt.Check(t, qt.HasLen(w.Wanted(), 1))
+	}
+	qt.Check(t, qt.DeepEquals(share.said(), []string{"open default 10.77.0.0/16"}))
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	qt.Check(t, qt.IsTrue(w.host.fabrics[DefaultNetwork].attached["cache"]))
+	qt.Check(t, qt.DeepEquals(share.said(), []string{"here 10.77.0.9", "here fd77:736e:6170::9", "told"}))
+	for range 2 {
+		qt.Assert(t, qt.IsNil(e.Withdraw(t.Context())))
+		qt.Check(t, qt.HasLen(w.Present(), 0))
+		qt.Check(t, qt.DeepEquals(share.said(), []string{"left 10.77.0.9", "left fd77:736e:6170::9"}))
+	}
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	qt.Assert(t, qt.IsNil(e.Withdraw(t.Context())))
+	share.said()
+	qt.Assert(t, qt.IsNil(e.Shut(t.Context()))) // the last one takes the network along
+	qt.Check(t, qt.DeepEquals(share.said(), []string{"left 10.77.0.9", "left fd77:736e:6170::9", "close"}))
+	qt.Check(t, qt.HasLen(w.host.fabrics, 0))
+}

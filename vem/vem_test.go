@@ -103,7 +103,7 @@ func (f *fakeFabric) Attach(_ context.Context, ep fabric.Endpoint, _ *netns.NS) 
 		f.host.entered <- struct{}{}
 		<-f.host.goOn
 	}
-	return f.do(func() { f.attached[ep.App] = true })
+	return f.do(func() { f.attached[ep.App] = !ep.Apart })
 }
 
 func (f *fakeFabric) Isolate(_ context.Context, ep fabric.Endpoint) error {

@@ -32,6 +32,7 @@ type Endpoint struct {
 	Inside4 netip.Addr       // zero: Addr4
 	Inside6 netip.Addr       // zero: Addr6
 	MAC     net.HardwareAddr // zero: made from Addr4
+	Apart   bool             // Attach makes all but what lets traffic in
 }
 
 func (f *Fabric) check(ep Endpoint) error {
@@ -161,6 +162,9 @@ func (f *Fabric) attach(ctx context.Context, ep Endpoint, ns *netns.NS) (err err
 		if err := local.Await(ctx, app.ns, app.nl, hop.inside); err != nil {
 			return err
 		}
+	}
+	if ep.Apart {
+		return f.remember(p.near, ep)
 	}
 	if err := f.shorten(ep, p.near.Attrs().Index); err != nil {
 		return err

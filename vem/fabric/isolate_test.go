@@ -100,3 +100,24 @@ func unreachable(t *testing.T, w cloned, name string) {
 		}
 	}
 }
+
+// An endpoint that is attached apart has its device, its addresses and its ways, and nobody reaches it before
+// it is attached altogether.
+func TestApart(t *testing.T) {
+	w := newCloned(t, testConfig(t))
+	for who, e := range map[string]fabric.Endpoint{"c2": clone(2), "p5": ep(5)} {
+		apart := e
+		apart.Apart = true
+		self := w.places[who]
+		qt.Assert(t, qt.IsNil(w.f.Detach(t.Context(), e)))
+		for range 2 {
+			qt.Assert(t, qt.IsNil(w.f.Attach(t.Context(), apart, self.ns)))
+			unreachable(t, w, who)
+		}
+		qt.Assert(t, qt.IsNil(w.f.Attach(t.Context(), e, self.ns)))
+		for family := range 2 {
+			w.check(t, "host", who, "tcp", family, 1000)
+			w.check(t, "c3", who, "tcp", family, 1000)
+		}
+	}
+}

@@ -96,6 +96,8 @@ func (i *Installation) Claim(ctx context.Context, e Endpoint, asked bool) error 
 	c, ok := i.ledger.Get(e.Spot())
 	r := i.registrar()
 	switch {
+	case c.State == ownership.Arriving && c.Endpoint.App == e.App: // the other host has it as yet
+		return nil
 	case !asked && !ok:
 		if r == nil {
 			return nil

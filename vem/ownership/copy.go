@@ -35,6 +35,9 @@ const (
 	// from a backup: it is made this host's once more, and goes on meanwhile.
 	Forgotten State = "forgotten"
 	Lost      State = "lost" // another host has the endpoint, or has ended it
+	// Arriving is an endpoint that another host is about to give to this one, and that is not this host's yet.
+	// Its epoch is the one that it will have here.
+	Arriving State = "arriving"
 )
 
 // Copy is what this host has of an endpoint.

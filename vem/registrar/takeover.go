@@ -103,19 +103,8 @@ func (r *Registrar) takeable(ctx context.Context, there directory.Endpoint, from
 	if there.Owner != from {
 		return fmt.Errorf("app %s is on host %s", there.App, there.Owner)
 	}
-	n, err := r.opt.Directory.Network(ctx, there.Network)
-	if err != nil {
+	if err := r.sameNetwork(ctx, there.Network); err != nil {
 		return err
-	}
-	if r.opt.Private(there.Network) {
-		return fmt.Errorf("network %s of this host is its own: it is not the installation's", there.Network)
-	}
-	space, err := r.opt.Local.Space(there.Network)
-	if err != nil {
-		return err
-	}
-	if space != n.Space() {
-		return fmt.Errorf("network %s is %s in the installation, and %s on this host", n.Name, n.Prefix4, space.Prefix4)
 	}
 	for _, e := range r.opt.Local.Wanted() {
 		// The copy that this host had when it owned the endpoint itself may be there.
@@ -125,6 +114,25 @@ func (r *Registrar) takeable(ctx context.Context, there directory.Endpoint, from
 				Remedy: "save it with snapctl snapshot, and remove it; snapctl restore --as gives it another name",
 			}
 		}
+	}
+	return nil
+}
+
+// sameNetwork returns an error if a network of this host is not that of the installation.
+func (r *Registrar) sameNetwork(ctx context.Context, network string) error {
+	n, err := r.opt.Directory.Network(ctx, network)
+	if err != nil {
+		return err
+	}
+	if r.opt.Private(network) {
+		return fmt.Errorf("network %s of this host is its own: it is not the installation's", network)
+	}
+	space, err := r.opt.Local.Space(network)
+	if err != nil {
+		return err
+	}
+	if space != n.Space() {
+		return fmt.Errorf("network %s is %s in the installation, and %s on this host", n.Name, n.Prefix4, space.Prefix4)
 	}
 	return nil
 }
