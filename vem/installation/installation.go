@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -54,6 +55,8 @@ type Options struct {
 	Admitted func()
 	// Step is as in [membership.Options].
 	Step func(ctx context.Context, name string) error
+	// Streams answer the streams of these kinds that other hosts open, as in [control.Handlers].
+	Streams map[string]func(ctx context.Context, from message.Caller, s *control.Stream) error
 	// Run runs what goes on beside requests, with a context that ends before Close is called.
 	Run func(func(context.Context))
 	Log *slog.Logger
@@ -253,9 +256,11 @@ func (i *Installation) start(ctx context.Context) (err error) {
 		Reach: func(host string, at []netip.AddrPort) { i.askAt(life, p, host, at) },
 	})
 	desk := &desk{wire.Desk{Membership: i.Membership}, p.mesh, i.opt.Log}
+	streams := desk.streams()
+	maps.Copy(streams, i.opt.Streams)
 	p.server, err = control.NewServer(life, control.ServerOptions{
 		Self: self, TLS: p.identity.Server(check), PeerOf: peerOf, Explain: p.identity.Explain, Log: i.opt.Log,
-		Handlers: control.Handlers{Hosts: desk, Joins: desk, Owners: p, Channels: p.mesh.Peering(), Streams: desk.streams()},
+		Handlers: control.Handlers{Hosts: desk, Joins: desk, Owners: p, Channels: p.mesh.Peering(), Streams: streams},
 	})
 	if err != nil {
 		p.peers.Close()
@@ -349,14 +354,6 @@ func (i *Installation) removed(host string) {
 		p.server.Drop(host)
 		p.peers.Remove(host)
 	}
-}
-
-// Ways are those to another host, the best first; none if there is no channel to it.
-func (i *Installation) Ways(host string) []mesh.Way {
-	if p := i.part.Load(); p != nil {
-		return p.mesh.Ways(host)
-	}
-	return nil
 }
 
 // Changed tells that an endpoint of this host has come or gone. It returns at once.
