@@ -50,10 +50,11 @@ var rooms = []room{
 		"snapshot/alarm", "vem/fabric", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netns", "vem/pause", "vem/wake",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/calloff", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/calloff", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/engine/taken", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
 		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt", "vem/wake",
 	}},
+	{"runtime/engine/taken", []string{"vem"}},
 	{"runtime/restorable", []string{
 		"runtime/app", "runtime/checkpoint", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/image/openfile", "snapshot/layer", "snapshot/preflight", "snapshot/store",

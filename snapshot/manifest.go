@@ -44,9 +44,11 @@ var ownFiles = []string{manifestFile, digestFile} //nolint:gochecknoglobals // a
 // Manifest describes a snapshot. It is a pure value: [Manifest.Validate] checks
 // it without touching the system.
 type Manifest struct {
-	Version   int       `json:"version"`
-	Name      string    `json:"name"`
-	App       string    `json:"app"`
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	App     string `json:"app"`
+	// Passing is a snapshot that an operation made for itself: a daemon that finds one removes it.
+	Passing   bool      `json:"passing,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	// SavedAt is when CRIU had saved the processes. The images say how long timers had
 	// left at that moment. Zero in a snapshot of an older snapctl.

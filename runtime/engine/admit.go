@@ -14,7 +14,7 @@ func (eng *Engine) await(ctx context.Context, a *App) error {
 	if err := a.Endpoint.Admitted(); err != nil {
 		return err
 	}
-	eng.arm(ctx, a)
+	eng.Arm(ctx, a)
 	return a.Endpoint.WhatIsLost()
 }
 
@@ -31,7 +31,7 @@ func (eng *Engine) Readmit(ctx context.Context, a *App) {
 	if !a.connects() || a.Endpoint.Admitted() == nil && a.Endpoint.Present() {
 		return
 	}
-	release, err := eng.turn(ctx, a, "connect")
+	release, err := eng.Turn(ctx, a, "connect")
 	if err == nil {
 		err = eng.readmit(ctx, a)
 		release()
@@ -51,7 +51,7 @@ func (eng *Engine) readmit(ctx context.Context, a *App) error {
 		a.ready = false
 		return errors.Join(refused, a.Endpoint.Disarm(), a.Endpoint.Shut(ctx))
 	}
-	if err := eng.reopen(ctx, a); err != nil {
+	if err := eng.Reopen(ctx, a); err != nil {
 		return err
 	}
 	a.Note(nil)

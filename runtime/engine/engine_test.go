@@ -1,46 +1,20 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/containerd/errdefs"
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
-	"github.com/snapctl/snapctl/vem"
 )
 
 // named is an app of which there is a record and nothing else.
 func named(t *testing.T, name string, state app.State) *App {
 	t.Helper()
 	return &App{App: app.New(filepath.Join(t.TempDir(), name), t.TempDir(), app.Record{Identity: app.Identity{Name: name}, State: state})}
-}
-
-func TestErrorsOfClaims(t *testing.T) {
-	port := vem.Port{Proto: "tcp", HostPort: 80}
-	for _, test := range []struct {
-		err  error
-		text string
-		is   error
-	}{
-		{&vem.PortError{App: "web", Port: port}, "publish host port 80/tcp: already exists: app web has it", errdefs.ErrAlreadyExists},
-		{&vem.TakenError{App: "web"}, ".*", errdefs.ErrAlreadyExists},
-		{&vem.AddressError{Network: "blue", Err: errors.New("not in it")}, "endpoint in network blue .*: not in it", errdefs.ErrInvalidArgument},
-		{os.ErrPermission, "permission denied", os.ErrPermission},
-	} {
-		err := claimError(fmt.Errorf("claim: %w", test.err))
-		qt.Check(t, qt.ErrorIs(err, test.is))
-		if !errors.Is(test.is, os.ErrPermission) {
-			qt.Check(t, qt.ErrorMatches(err, test.text))
-			qt.Check(t, qt.Equals(errdefs.Resolve(err), test.is)) // by what clients are told the kind
-		}
-	}
 }
 
 // TestObstaclesOfASnapshot proves that what is in the way ends a snapshot with --stop, and is a

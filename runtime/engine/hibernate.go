@@ -75,7 +75,7 @@ type Sleep struct {
 // The order makes it safe: the holder has the sockets before the processes can
 // end, and the images are on the disk.
 func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *event.Operation) (_ *Outcome, err error) {
-	release, err := eng.turn(ctx, a, "hibernate")
+	release, err := eng.Turn(ctx, a, "hibernate")
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		if err := r.At(ctx, "ended"); err != nil {
 			return err
 		}
-		if err := eng.becomeHeld(ctx, r); err != nil {
+		if err := eng.BecomeHeld(ctx, r); err != nil {
 			return err
 		}
 		out.Sockets = eng.Tools.Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")
@@ -152,9 +152,9 @@ func (eng *Engine) isHibernated(_ context.Context, r *Run) (bool, error) {
 	return err == nil, err
 }
 
-// becomeHeld makes an app a held one whose processes have ended. So it can't fail; what can't
+// BecomeHeld makes an app a held one whose processes have ended. So it can't fail; what can't
 // be recorded now the next daemon finds out.
-func (eng *Engine) becomeHeld(ctx context.Context, r *Run) error {
+func (eng *Engine) BecomeHeld(ctx context.Context, r *Run) error {
 	a := r.Subject
 	a.dropProcess()
 	// What can't be read now is read whenever somebody asks what is needed.
@@ -177,7 +177,7 @@ func (eng *Engine) becomeHeld(ctx context.Context, r *Run) error {
 		a.ready = false // the next wake tries again
 		eng.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.Name()), slog.Any("error", err))
 	}
-	eng.arm(ctx, a)
+	eng.Arm(ctx, a)
 	return r.At(ctx, "armed")
 }
 
@@ -191,7 +191,7 @@ func (eng *Engine) finishHibernate(ctx context.Context, r *Run) error {
 			return err
 		}
 	}
-	return eng.becomeHeld(ctx, r)
+	return eng.BecomeHeld(ctx, r)
 }
 
 // undoHibernate makes an app whose processes are alive a running one again.

@@ -3,13 +3,10 @@ package engine
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 
-	"github.com/containerd/errdefs"
-
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/engine/taken"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
 )
@@ -31,7 +28,7 @@ func (eng *Engine) claim(ctx context.Context, rec *app.Record, spare *vem.Spare)
 	c.Spare = spare
 	end, err := eng.VEM.Claim(ctx, c)
 	if err != nil {
-		return nil, claimError(err)
+		return nil, taken.Error(err)
 	}
 	c = end.Claim()
 	rec.Addr4, rec.Addr6 = c.Addr4, c.Addr6
@@ -50,29 +47,6 @@ func (eng *Engine) adoptEndpoint(a *App, rec *app.Record) *vem.Endpoint {
 	return eng.VEM.Adopt(c, vem.Present)
 }
 
-// claimError has clients of the API know what an error of a claim means.
-func claimError(err error) error {
-	if e, ok := errors.AsType[*vem.PortError](err); ok {
-		return fmt.Errorf("publish host port %d/%s: %w: app %s has it", e.Port.HostPort, e.Port.Proto, errdefs.ErrAlreadyExists, e.App)
-	}
-	if e, ok := errors.AsType[*vem.TakenError](err); ok {
-		return takenError{e}
-	}
-	if e, ok := errors.AsType[*vem.AddressError](err); ok {
-		return fmt.Errorf("endpoint in network %s (%s): %w: %w", e.Network, e.Prefix, errdefs.ErrInvalidArgument, e.Err)
-	}
-	return err
-}
-
-// takenError is an address that another app has. It is an errdefs.ErrAlreadyExists.
-type takenError struct{ *vem.TakenError }
-
-func (e takenError) Unwrap() error        { return e.TakenError }
-func (e takenError) Is(target error) bool { return target == errdefs.ErrAlreadyExists }
-
-// AlreadyExists is by what errdefs.Resolve knows the error, see app.Refuse.
-func (e takenError) AlreadyExists() {}
-
 // AddPublications gives an app ports of the host, unless another one has them.
 func (eng *Engine) AddPublications(a *App, list []template.Published) error {
 	if len(list) == 0 {
@@ -83,7 +57,7 @@ func (eng *Engine) AddPublications(a *App, list []template.Published) error {
 		added[i] = vem.Port{Proto: string(p.Protocol), HostAddr: p.HostAddress, HostPort: p.HostPort, Port: p.Port}
 	}
 	if err := a.Endpoint.AddPorts(added); err != nil {
-		return claimError(err)
+		return taken.Error(err)
 	}
 	a.Amend(func(r *app.Record) {
 		r.Publish = slices.Clip(r.Publish)

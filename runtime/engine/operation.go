@@ -60,8 +60,8 @@ func (eng *Engine) BirthKind(t journal.Table) *Kind {
 	return &Kind{Table: t, Undo: func(ctx context.Context, r *Run) error { return eng.Expunge(ctx, r.Subject) }}
 }
 
-// turn takes an app's turn. What an earlier operation has left open is ended first.
-func (eng *Engine) turn(ctx context.Context, a *App, what string) (release func(), err error) {
+// Turn takes an app's turn. What an earlier operation has left open is ended first.
+func (eng *Engine) Turn(ctx context.Context, a *App, what string) (release func(), err error) {
 	release, err = a.Take(ctx, what)
 	if err != nil {
 		return nil, err

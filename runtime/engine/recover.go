@@ -165,7 +165,7 @@ func (eng *Engine) recoverRunning(ctx context.Context, a *App) error {
 		return eng.stopped(ctx, a, "ended while no snapctld ran")
 	}
 	eng.follow(a, proc)
-	if err := eng.reopen(ctx, a); err != nil {
+	if err := eng.Reopen(ctx, a); err != nil {
 		return err
 	}
 	// A finished wake may not have let go of what it held.
@@ -175,13 +175,13 @@ func (eng *Engine) recoverRunning(ctx context.Context, a *App) error {
 // recoverHeld gets a held app's sockets back and repairs its sandbox, of which
 // a reboot leaves only what is on the disk.
 func (eng *Engine) recoverHeld(ctx context.Context, a *App) error {
-	if err := a.reclaim(ctx); err != nil {
+	if err := a.Reclaim(ctx); err != nil {
 		return err
 	}
 	if err := a.Subject().NetState().EndRepair(ctx); err != nil { // a snapshot of the held app was being taken
 		return err
 	}
-	if err := eng.reopen(ctx, a); err != nil {
+	if err := eng.Reopen(ctx, a); err != nil {
 		return err
 	}
 	if fresh, err := a.Subject().FreshDev(); err != nil || !fresh {

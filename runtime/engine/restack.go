@@ -176,7 +176,7 @@ func (eng *Engine) remount(ctx context.Context, a *App) error {
 			return err
 		}
 	}
-	if err := eng.reopen(ctx, a); err != nil || !rec.Relinking {
+	if err := eng.Reopen(ctx, a); err != nil || !rec.Relinking {
 		return err
 	}
 	if err := eng.Relink(ctx, a); err != nil {

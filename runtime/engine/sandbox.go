@@ -27,9 +27,9 @@ func (eng *Engine) Prepare(ctx context.Context, a *App) (_ *netns.NS, err error)
 	return ns, nil
 }
 
-// reopen is Prepare for an app that was there before: if its endpoint may not be in its network,
+// Reopen is Prepare for an app that was there before: if its endpoint may not be in its network,
 // it gets all but that.
-func (eng *Engine) reopen(ctx context.Context, a *App) error {
+func (eng *Engine) Reopen(ctx context.Context, a *App) error {
 	if a.Endpoint.Admitted() == nil {
 		ns, err := eng.Prepare(ctx, a)
 		if err != nil {

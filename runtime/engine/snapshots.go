@@ -79,6 +79,8 @@ type SnapshotRequest struct {
 	Name   string                 // "": chosen
 	Stop   bool
 	Whole  bool // as in snapshot.TakeOptions
+	// Passing is as in [snapshot.Manifest].
+	Passing bool
 	// Reserved is called when nobody else can make a snapshot of that name; may be
 	// nil.
 	Reserved func(context.Context) error
@@ -88,7 +90,7 @@ type SnapshotRequest struct {
 // TakeSnapshot saves an app under a name. If it fails the app goes on as it
 // was, and no snapshot is left.
 func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest) (_ *snapshot.Manifest, _ *Outcome, err error) {
-	release, err := eng.turn(ctx, a, "snapshot")
+	release, err := eng.Turn(ctx, a, "snapshot")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +123,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	rec, _ := a.Read()
 	err = r.Do(ctx, func(ctx context.Context) error {
 		manifest := eng.manifest(&rec)
-		manifest.Name = filepath.Base(string(target))
+		manifest.Name, manifest.Passing = filepath.Base(string(target)), req.Passing
 		taken, err := eng.Tools.Copy(ctx, sub, checkpoint.Saving{
 			Target: string(target), Manifest: manifest, Seen: seen, Settings: settings,
 			Whole: rec.RestoreMemory == restore.Copy || req.Whole, End: req.Stop, Step: req.Op.Step, At: r.At,
@@ -216,11 +218,18 @@ func (eng *Engine) saveAtRest(ctx context.Context, a *App, req SnapshotRequest) 
 
 // copyHeld saves an app that is hibernated. Returns where.
 func (eng *Engine) copyHeld(ctx context.Context, r *Run, req SnapshotRequest) (snapshot.Dir, error) {
-	a := r.Subject
 	inside, err := eng.copyable(ctx, r)
 	if err != nil {
 		return "", err
 	}
+	return eng.CopyHeld(ctx, r, req, inside)
+}
+
+// CopyHeld saves an app that is hibernated as a snapshot, with what inside is of its network state. It is a
+// part of r, which has a step "written" for when all files are there and have not got their name. Returns
+// where.
+func (eng *Engine) CopyHeld(ctx context.Context, r *Run, req SnapshotRequest, inside *netstate.Saved) (snapshot.Dir, error) {
+	a := r.Subject
 	unrestorable, err := eng.heldUnrestorable(ctx, a)
 	if err != nil {
 		return "", err
@@ -249,6 +258,7 @@ func (eng *Engine) copyHeld(ctx context.Context, r *Run, req SnapshotRequest) (s
 	dir, err := a.Hibernation().Copy(ctx, snapshot.CopyOptions{
 		Target: string(target), Store: eng.Storage.Memory, Layers: eng.Storage.Layers,
 		Change: func(m *snapshot.Manifest) {
+			m.Passing = req.Passing
 			m.Name, m.CreatedAt, m.WithStorage, m.Layers = filepath.Base(string(target)), time.Now(), true, layers
 			m.Policy = rec.SavedPolicy() // an older snapctl may have saved it
 			m.Connections = len(inside.Connections)

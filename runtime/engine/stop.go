@@ -15,7 +15,7 @@ import (
 // Stop ends an app. A held one is dropped without waking it: its connections
 // are reset.
 func (eng *Engine) Stop(ctx context.Context, a *App, sig unix.Signal, grace time.Duration) error {
-	release, err := eng.turn(ctx, a, "stop")
+	release, err := eng.Turn(ctx, a, "stop")
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ type Awakening struct {
 
 // Wake revives a held app onto its held sockets. If it fails the app stays held.
 func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Operation) (_ *Outcome, err error) {
-	release, err := eng.turn(ctx, a, "wake")
+	release, err := eng.Turn(ctx, a, "wake")
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 	if a.Endpoint.Held() == nil && a.Endpoint.Lost() == "" {
 		// An earlier attempt to get them failed: without a sign that they are
 		// lost, the app is not woken without them.
-		if err := a.reclaim(ctx); err != nil {
+		if err := a.Reclaim(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -187,7 +187,7 @@ func (a *App) resuming(ctx context.Context, r *Run, pid int, files []memory.File
 // sockets.
 func (eng *Engine) narrowAgain(ctx context.Context, a *App) error {
 	if a.Endpoint.Held() == nil {
-		if err := a.reclaim(ctx); err != nil || a.Endpoint.Held() == nil {
+		if err := a.Reclaim(ctx); err != nil || a.Endpoint.Held() == nil {
 			return err // the earlier daemon died before the holder had them, and so before they had other buffers
 		}
 	}
@@ -221,9 +221,9 @@ func (eng *Engine) undoWake(ctx context.Context, r *Run) error {
 	return errors.Join(err, eng.rearm(a))
 }
 
-// arm makes a held app's listeners patient and waits for what wakes it. A
+// Arm makes a held app's listeners patient and waits for what wakes it. A
 // failure is noted: the app can be woken by command.
-func (eng *Engine) arm(ctx context.Context, a *App) {
+func (eng *Engine) Arm(ctx context.Context, a *App) {
 	if err := eng.rearm(a); err != nil {
 		a.Note(err)
 		eng.log.ErrorContext(ctx, "watch a held app", slog.String("app", a.Name()), slog.Any("error", err))

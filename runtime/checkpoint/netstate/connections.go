@@ -55,6 +55,17 @@ func (a *App) SaveHeld(ctx context.Context, from snapshot.Dir) (_ *Saved, err er
 	return s, errors.Join(s.gatherHeld(a, from), a.checkHeldBound(&settings))
 }
 
+// Kept is what the images of a held app, in from, have of its network state besides what is held: for an app
+// whose sockets are taken along.
+func Kept(from snapshot.Dir) (*Saved, error) {
+	settings, err := ReadSettings(from)
+	if err != nil {
+		return nil, err
+	}
+	options, err := ReadOptions(from)
+	return &Saved{Settings: settings, Options: options}, err
+}
+
 // saveConnections saves the TCP connections inside an app, whose sockets open finds.
 func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netconf.Settings, open func(*copies.Inside) error) (_ *Saved, err error) {
 	in, err := copies.FindInside(ns, slices.Concat(a.Standard.Addresses, settings.Addresses)...)
