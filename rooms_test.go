@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/ahead", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
 	}},
 	{"runtime/server", []string{
@@ -81,6 +81,7 @@ var rooms = []room{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/wake",
 		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight",
 	}},
+	{"runtime/cargo", []string{"runtime/fault", "snapshot", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/tree", "vem/control/message"}},
 	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image/inspect", "snapshot/store"}},
 	{"runtime/journal/journaltest", nil},
 	{"runtime/journal", []string{"runtime/event", "runtime/fault"}},

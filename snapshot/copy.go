@@ -48,18 +48,15 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 	if err := errors.Join(tree.Copy(ctx, d.Images(), images), tree.Copy(ctx, d.Shm(), partial.Dir().Shm()), tree.CopyExcept(ctx, d.Dev(), partial.Dir().Dev(), nil)); err != nil {
 		return "", err
 	}
-	for _, f := range m.Memory {
-		if f.Image == "" {
-			continue
+	for i := range m.Memory {
+		if image := m.Memory[i].Image; image != "" { // it leads from where it was
+			if err := os.Remove(filepath.Join(images, image)); err != nil {
+				return "", fmt.Errorf("link memory file: %w", err)
+			}
 		}
-		target, err := linkTo(images, o.Store, f.ID)
-		if err != nil {
-			return "", err
-		}
-		name := filepath.Join(images, f.Image)
-		if err := errors.Join(os.Remove(name), os.Symlink(target, name)); err != nil {
-			return "", fmt.Errorf("link memory file: %w", err)
-		}
+	}
+	if err := partial.Dir().linkMemory(m, o.Store); err != nil {
+		return "", err
 	}
 	o.Change(m)
 	if o.CopyFiles != nil {

@@ -111,6 +111,24 @@ func linkTo(images string, store *memory.Store, id memory.ID) (string, error) {
 	return target, nil
 }
 
+// linkMemory makes the links to the memory files of m that are images.
+func (d Dir) linkMemory(m *Manifest, store *memory.Store) error {
+	for i := range m.Memory {
+		f := &m.Memory[i]
+		if f.Image == "" {
+			continue
+		}
+		target, err := linkTo(d.Images(), store, f.ID)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(target, filepath.Join(d.Images(), f.Image)); err != nil {
+			return fmt.Errorf("link memory file: %w", err)
+		}
+	}
+	return nil
+}
+
 // Manifest reads the manifest alone and checks it against its digest.
 func (d Dir) Manifest() (*Manifest, error) {
 	b, err := tree.ReadFile(filepath.Join(string(d), manifestFile))
@@ -125,7 +143,7 @@ func (d Dir) Manifest() (*Manifest, error) {
 	if hex.EncodeToString(sum[:]) != string(want) {
 		return nil, fmt.Errorf("%w: %s: it does not match %s", tree.ErrDamaged, manifestFile, digestFile)
 	}
-	return parseManifest(b)
+	return ParseManifest(b)
 }
 
 // writeManifest writes the manifest, which lists the files already.

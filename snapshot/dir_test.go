@@ -80,7 +80,7 @@ func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"version":1,"files":[{"path":"../x"}]}`))
 	f.Add([]byte(`[`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := parseManifest(b)
+		m, err := ParseManifest(b)
 		if err != nil {
 			qt.Assert(t, qt.ErrorIs(err, ErrInvalid))
 			return

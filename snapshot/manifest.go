@@ -130,6 +130,18 @@ func (m *Manifest) MemoryFiles() []memory.File {
 	return files
 }
 
+// OwnFiles lists those of m.Files that are no links to memory files: what the directory of the
+// snapshot has for itself.
+func (m *Manifest) OwnFiles() []tree.File {
+	links := make(map[string]bool)
+	for i := range m.Memory {
+		if m.Memory[i].Image != "" {
+			links[imagesDir+"/"+m.Memory[i].Image] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(m.Files), func(f tree.File) bool { return links[f.Path] })
+}
+
 // BaseNames lists the names that CRIU's images have for memory files of earlier
 // snapshots.
 func (m *Manifest) BaseNames() []string {
@@ -252,8 +264,8 @@ func ValidateName(name string) error {
 	return nil
 }
 
-// parseManifest reads and validates a manifest.
-func parseManifest(b []byte) (*Manifest, error) {
+// ParseManifest reads a manifest, and validates it.
+func ParseManifest(b []byte) (*Manifest, error) {
 	var m Manifest
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)

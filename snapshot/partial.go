@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
 )
 
@@ -93,6 +94,27 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	p.done = true
 	return Dir(p.target), tree.SyncPaths(filepath.Dir(p.target))
 }
+
+// CommitForeign commits a snapshot that comes from another host, when all files of its directory are
+// there but the links to memory files. It compares them with m, which is as the other host had it but
+// for what the stores of this host say of memory files, layers and kept files. Returns an error wrapping
+// [tree.ErrDamaged] if they are others.
+func (p *Partial) CommitForeign(ctx context.Context, m *Manifest, store *memory.Store) (Dir, error) {
+	files := m.OwnFiles()
+	for i := range files {
+		files[i].Stamp = foreignStamp
+	}
+	if err := tree.Check(ctx, p.dir, files, ByDigest); err != nil {
+		return "", err
+	}
+	if err := p.Dir().linkMemory(m, store); err != nil {
+		return "", err
+	}
+	return p.Commit(ctx, m)
+}
+
+// foreignStamp is the stamp of no file of this host.
+const foreignStamp = "foreign"
 
 // Discard removes the files, unless they were committed.
 func (p *Partial) Discard() error {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/snapctl/snapctl/runtime/cargo"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
@@ -44,7 +45,7 @@ func HostPoints() (list []fault.Name) {
 	for _, name := range membership.Steps() {
 		list = append(list, fault.Name(name))
 	}
-	return list
+	return append(list, cargo.Points()...)
 }
 
 // findDirectoryProgram looks beside this program, and then in PATH.

@@ -270,6 +270,3 @@ func trustworthy(st *unix.Stat_t) bool {
 	}
 	return age > 100*time.Millisecond
 }
-
-// temporary begins the names of copies that are being made.
-const temporary = ".partial-"

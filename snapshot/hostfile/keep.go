@@ -2,7 +2,6 @@ package hostfile
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -122,18 +121,25 @@ var errTooLarge = errors.New("too large to be copied")
 
 // copy makes the copy of a file that has been read, if there is none, and completes f.
 func (s *Store) copy(ctx context.Context, in *os.File, f *File, st *unix.Stat_t) error {
+	return s.install(ctx, f, func(to string) error { return s.fill(ctx, in, to, f, st) })
+}
+
+// install has fill make the copy of a file at a path, whose directory is there, and bring it to the
+// disk, unless the store has the copy. It completes f.
+func (s *Store) install(ctx context.Context, f *File, fill func(to string) error) error {
 	if err := s.Check(ctx, f, memory.ByDigest); err == nil {
 		return s.stamp(f)
 	}
-	name := temporary + rand.Text()
-	s.dir.Pin(name)
-	defer s.dir.Unpin(name)
-	tmp := s.dir.Path(name)
-	defer os.RemoveAll(tmp) //nolint:errcheck // it has been renamed, or is swept
-	if err := s.fill(ctx, in, filepath.Join(tmp, f.Path), f, st); err != nil {
+	tmp, done := s.dir.Temporary()
+	defer done() //nolint:errcheck // it has been renamed, or is swept
+	made := filepath.Join(tmp, f.Path)
+	if err := os.MkdirAll(filepath.Dir(made), 0o755); err != nil {
+		return fmt.Errorf("make copy: %w", err)
+	}
+	if err := fill(made); err != nil {
 		return err
 	}
-	if err := syncUp(filepath.Dir(filepath.Join(tmp, f.Path)), s.path); err != nil {
+	if err := syncUp(filepath.Dir(made), s.path); err != nil {
 		return err
 	}
 	// What is there is either damaged, or was put there just now by somebody else, who
@@ -167,9 +173,6 @@ func (s *Store) stamp(f *File) error {
 
 // fill writes the copy at a path, and makes sure that it has the content that was read.
 func (s *Store) fill(ctx context.Context, in *os.File, to string, f *File, st *unix.Stat_t) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return fmt.Errorf("make copy: %w", err)
-	}
 	out, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make copy: %w", err)
@@ -190,15 +193,19 @@ func (s *Store) fill(ctx context.Context, in *os.File, to string, f *File, st *u
 	if sum != f.SHA256 {
 		return ErrChanging
 	}
+	return finish(out, to, f, st.Atim, st.Mtim)
+}
+
+// finish gives a copy its attributes, and brings it to the disk.
+func finish(out *os.File, path string, f *File, accessed, modified unix.Timespec) error {
 	// A change of owner takes set-id bits away: the mode comes after it.
-	if err := out.Chown(int(st.Uid), int(st.Gid)); err != nil {
+	if err := out.Chown(int(f.UID), int(f.GID)); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(int(out.Fd()), st.Mode&0o7777); err != nil {
+	if err := unix.Fchmod(int(out.Fd()), f.Mode&0o7777); err != nil {
 		return fmt.Errorf("make copy: %w", err)
 	}
-	times := []unix.Timespec{st.Atim, st.Mtim}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{accessed, modified}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("make copy: %w", err)
 	}
 	return out.Sync()

@@ -8,6 +8,7 @@
 package keep
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -175,4 +176,22 @@ func (d *Dir) Pinned() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.pins)
+}
+
+// temporary begins the names of things that are being made.
+const temporary = ".partial-"
+
+// Temporary returns a path in the directory, at which nothing is, for a thing that is being made. It
+// is not swept before done is called, which also removes what is at the path; a path that was
+// renamed is none of done's business. What a killed process has left there the next sweep removes.
+func (d *Dir) Temporary() (path string, done func() error) {
+	name := temporary + rand.Text()
+	d.Pin(name)
+	return d.Path(name), sync.OnceValue(func() error {
+		defer d.Unpin(name)
+		if err := os.RemoveAll(d.Path(name)); err != nil {
+			return fmt.Errorf("remove what was being made: %w", err)
+		}
+		return nil
+	})
 }

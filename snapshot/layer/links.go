@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -42,13 +41,9 @@ func (l *Store) Linked(layers []Ref) ([]string, error) {
 		if !layer.Linked {
 			continue
 		}
-		list, err := tree.ReadFile(filepath.Join(l.dir.Path(string(layer.ID)), listFile))
+		files, err := l.Files(layer.ID)
 		if err != nil {
-			return nil, fmt.Errorf("list storage layer: %w", err)
-		}
-		var files []tree.File
-		if err := json.Unmarshal(list, &files); err != nil {
-			return nil, fmt.Errorf("list storage layer %s: %w", layer.ID, err)
+			return nil, err
 		}
 		for _, f := range files {
 			if f.Links > 1 {

@@ -47,6 +47,12 @@ func Open(dir string) (*Store, error) {
 	return &Store{d}, nil
 }
 
+// Dir is the directory of the store.
+func (l *Store) Dir() string { return l.dir.Path("") }
+
+// Temporary returns a path for a directory tree that is to be adopted: see [keep.Dir.Temporary].
+func (l *Store) Temporary() (path string, done func() error) { return l.dir.Temporary() }
+
 // Path is the directory that is to be a lower layer of an overlay.
 func (l *Store) Path(id memory.ID) string { return filepath.Join(l.dir.Path(string(id)), treeDir) }
 
@@ -170,28 +176,17 @@ func (l *Store) Check(ctx context.Context, layer Ref, depth memory.Depth) error 
 	if err := layer.ID.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", tree.ErrDamaged, err)
 	}
-	damaged := func(what string, err error) error {
-		return fmt.Errorf("%w: storage layer %s: %s: %w", tree.ErrDamaged, layer.ID, what, err)
-	}
 	if depth == memory.BySize {
 		for _, name := range []string{listFile, treeDir} {
 			if _, err := os.Lstat(filepath.Join(l.dir.Path(string(layer.ID)), name)); err != nil {
-				return damaged(name, err)
+				return fmt.Errorf("%w: storage layer %s: %s: %w", tree.ErrDamaged, layer.ID, name, err)
 			}
 		}
 		return nil
 	}
-	list, err := tree.ReadFile(filepath.Join(l.dir.Path(string(layer.ID)), listFile))
+	files, err := l.Files(layer.ID)
 	if err != nil {
-		return damaged(listFile, err)
-	}
-	sum := sha256.Sum256(list)
-	if hex.EncodeToString(sum[:]) != string(layer.ID) {
-		return damaged(listFile, errors.New("its content changed"))
-	}
-	var files []tree.File
-	if err := json.Unmarshal(list, &files); err != nil {
-		return damaged(listFile, err)
+		return err
 	}
 	if err := tree.Check(ctx, l.Path(layer.ID), files, depth, unlisted...); err != nil {
 		return fmt.Errorf("storage layer %s: %w", layer.ID, err)

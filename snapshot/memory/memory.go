@@ -83,6 +83,29 @@ func Open(dir string) (*Store, error) {
 	return &Store{path: dir, dir: d}, nil
 }
 
+// Temporary returns a path for a file that is to be adopted: see [keep.Dir.Temporary].
+func (s *Store) Temporary() (path string, done func() error) { return s.dir.Temporary() }
+
+// Dir is the directory of the store.
+func (s *Store) Dir() string { return s.path }
+
+// Have looks for a memory file of a size, reads all of it, and pins it. A file that is damaged is none.
+func (s *Store) Have(ctx context.Context, id ID, sizeBytes int64) (_ File, ok bool, err error) {
+	if err := id.Validate(); err != nil {
+		return File{}, false, err
+	}
+	f := File{ID: id}
+	s.Pin([]File{f})
+	if err = s.Check(ctx, File{ID: id, SizeBytes: sizeBytes}, ByDigest); err == nil {
+		f, err = s.describe(id)
+	}
+	if err == nil {
+		return f, true, nil
+	}
+	s.Unpin([]File{{ID: id}})
+	return File{}, false, ctx.Err()
+}
+
 // Path is where a memory file is.
 func (s *Store) Path(id ID) string { return s.dir.Path(string(id)) }
 

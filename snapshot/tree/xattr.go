@@ -8,25 +8,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CopyXattrs copies the extended attributes that are the file's own.
-func CopyXattrs(from, to string) error {
-	names, err := Xattrs(from)
+// own tells whether an extended attribute is a file's own, and not a note of the overlay about it.
+func own(name string) bool {
+	return !strings.HasPrefix(name, overlayPrefix) || strings.HasPrefix(name, nestedPrefix)
+}
+
+// ownAttributes reads the extended attributes that are the file's own; nil if there are none.
+func ownAttributes(path string) (map[string][]byte, error) {
+	names, err := Xattrs(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var values map[string][]byte
 	for _, name := range names {
-		if strings.HasPrefix(name, overlayPrefix) && !strings.HasPrefix(name, nestedPrefix) {
+		if !own(name) {
 			continue
 		}
-		value, err := getXattr(from, name)
+		value, err := getXattr(path, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := unix.Lsetxattr(to, name, value, 0); err != nil {
-			return &XattrError{Path: to, Name: name, Err: err}
+		if values == nil {
+			values = make(map[string][]byte)
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+// setAttributes gives a file, which is not followed, extended attributes.
+func setAttributes(path string, values map[string][]byte) error {
+	for name, value := range values {
+		if err := unix.Lsetxattr(path, name, value, 0); err != nil {
+			return &XattrError{Path: path, Name: name, Err: err}
 		}
 	}
 	return nil
+}
+
+// CopyXattrs copies the extended attributes that are the file's own.
+func CopyXattrs(from, to string) error {
+	values, err := ownAttributes(from)
+	if err != nil {
+		return err
+	}
+	return setAttributes(to, values)
 }
 
 // XattrError is an extended attribute that a file system does not take.
