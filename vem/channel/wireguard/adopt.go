@@ -18,7 +18,7 @@ func (m *Module) adopt(ctx context.Context) error {
 		return err
 	}
 	d, err := m.look(ctx)
-	if err != nil || d.PublicKey != m.key.PublicKey() || len(m.hosts) == 0 {
+	if err != nil || d.PublicKey != m.public || len(m.hosts) == 0 {
 		if err != nil {
 			m.cfg.Log.WarnContext(ctx, "what an earlier daemon had by WireGuard is given up", slog.String("network", m.cfg.Network), slog.Any("error", err))
 		}

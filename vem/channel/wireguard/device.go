@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"maps"
 	"net"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel/routes"
 	"github.com/snapctl/snapctl/vem/fabric"
-	"github.com/snapctl/snapctl/vem/fabric/rule"
 	"github.com/snapctl/snapctl/vem/pause"
 )
 
@@ -49,44 +47,8 @@ type device struct {
 	index   int      // in the fabric; 0: there is none
 	process *process // nil: it is the kernel's, or there is none
 	port    uint16   // that it has, or will be given
-}
 
-// firstPort is the port that is tried first.
-func firstPort(network string) uint16 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(network)) // never fails
-	return FirstPort + uint16(h.Sum32()%Ports)
-}
-
-// freePort looks for a port that nobody has, from the device's own on.
-func (m *Module) freePort(ctx context.Context) (uint16, error) {
-	port, err := m.device.port, error(nil)
-	for range Ports {
-		if err = m.tryPort(ctx, port); err == nil {
-			return port, nil
-		}
-		if port++; port == FirstPort+Ports {
-			port = FirstPort
-		}
-	}
-	return 0, fmt.Errorf("none of the UDP ports %d to %d is free: %w", FirstPort, FirstPort+Ports-1, err)
-}
-
-// tryPort tells whether a port is free for all addresses of the host.
-func (m *Module) tryPort(ctx context.Context, port uint16) error {
-	return m.host.ns.Do(func() error {
-		c, err := new(net.ListenConfig).ListenPacket(ctx, "udp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	})
-}
-
-// listenAt has the firewall's table be for a port.
-func (m *Module) listenAt(port uint16) {
-	m.device.port = port
-	m.guard.In, m.guard.Out = rule.Port(unix.IPPROTO_UDP, port), rule.SourcePort(unix.IPPROTO_UDP, port)
+	reserved net.PacketConn // has the port until there is a device; nil: it is offered to nobody
 }
 
 // find returns the index of the network's device; 0 if there is none.
@@ -238,6 +200,7 @@ func (m *Module) putNexthops(index int) error {
 // configure gives the device its key and port, and all hosts with their routes. Traffic of hosts
 // that it has already goes on.
 func (m *Module) configure(ctx context.Context) error {
+	m.giveUpPort()
 	port := int(m.device.port)
 	cfg := wgtypes.Config{PrivateKey: &m.key, ListenPort: &port}
 	for _, e := range m.hosts {

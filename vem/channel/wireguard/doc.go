@@ -30,7 +30,8 @@
 // network's name, so that what was recorded in one network is nothing in another one. Hosts tell
 // each other their public keys and ports over the control channel ([Module.Offer]). A device has a
 // port of its own, from [FirstPort] on, [Ports] of them: the network's name says which one is tried
-// first.
+// first. From the first offer on nobody else can have it: a socket that takes nothing keeps it until
+// there is a device.
 //
 // # The way over the underlay
 //

@@ -30,15 +30,12 @@ func (m *Module) Offer(ctx context.Context) (port uint16, parameters []byte, err
 		return 0, nil, err
 	}
 	defer release()
-	if m.device.index == 0 {
-		port, err := m.freePort(ctx)
-		if err != nil {
+	if m.device.index == 0 && m.device.reserved == nil {
+		if err := m.reservePort(ctx); err != nil {
 			return 0, nil, err
 		}
-		m.listenAt(port)
 	}
-	k := m.key.PublicKey()
-	return m.device.port, k[:], nil
+	return m.device.port, slices.Clone(m.public[:]), nil
 }
 
 // SetHost makes or changes the channel to a host; see [channel.Module].
@@ -164,7 +161,7 @@ func (m *Module) check(h channel.Host) (*entry, error) {
 		return nil, fmt.Errorf("%w: address %s of this host was not given", channel.ErrUnderlay, h.Local)
 	}
 	k, err := wgtypes.NewKey(h.Parameters)
-	if err != nil || k == (wgtypes.Key{}) || k == m.key.PublicKey() || h.Port == 0 {
+	if err != nil || k == (wgtypes.Key{}) || k == m.public || h.Port == 0 {
 		return nil, fmt.Errorf("%w %s: it has told no port and public key of its own for WireGuard", channel.ErrHost, h.Name)
 	}
 	now := &entry{key: k}

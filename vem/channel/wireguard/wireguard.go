@@ -52,6 +52,7 @@ type Local struct {
 type Module struct {
 	cfg    Config
 	key    wgtypes.Key // private
+	public wgtypes.Key // of key; to compute it takes as long as a message to another host
 	fabric *side
 	host   *side
 	guard  guard.Guard  // what lets packets of known hosts in, and counts them
@@ -113,6 +114,7 @@ func (m *Module) open(ctx context.Context) (err error) {
 	if m.key, err = m.cfg.Local.Secret.key(m.cfg.Network); err != nil {
 		return err
 	}
+	m.public = m.key.PublicKey()
 	if m.fabric, err = openSide(m.cfg.Fabric); err != nil {
 		return err
 	}
@@ -161,6 +163,7 @@ func (m *Module) Close() error {
 	was := m.closed
 	m.closed = true
 	p := m.device.process
+	m.giveUpPort()
 	<-m.turn
 	if was {
 		return nil
