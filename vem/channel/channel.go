@@ -266,16 +266,18 @@ type Offerer interface {
 type Beyond struct {
 	Prefix netip.Prefix
 	Here   bool // this host is a gateway for the prefix: its own routes lead there
-	// Hosts are the other hosts that are gateways for it, the best first: packets go to the first
-	// one that is set, and may come from all of them, and from nobody else.
-	Hosts []string
+	// Hosts are other hosts that are gateways for it, the best first: packets go to the first one that
+	// is set. Senders are further ones, to which none go. They may come from all of both, and from nobody
+	// else.
+	Hosts, Senders []string
 }
 
 // Router is a [Module] whose channels carry packets of machines beyond gateways.
 type Router interface {
 	// SetBeyond says which prefixes of such machines there are, instead of those that it was told
 	// before. Hosts that are not set are taken when they are. While none is, packets for the prefix
-	// are dropped. It returns an error wrapping [ErrRoute] if a prefix overlaps the network's.
+	// go by another module of the network that has one, or else are dropped, if all of them are told
+	// of it. It returns an error wrapping [ErrRoute] if a prefix overlaps the network's.
 	SetBeyond(ctx context.Context, list []Beyond) error
 	// Via returns to which host the packets for each prefix go now: "" is this one. A prefix is
 	// missing if they are dropped.

@@ -90,7 +90,7 @@ func (f *Fabric) passOn(table *fastpath.Table, device string) error {
 
 // outward are the fabric's routes for traffic of other hosts.
 func (f *Fabric) outward() outward.Routes {
-	r := outward.Routes{NS: f.in.ns, NL: f.in.nl, Uplink: f.uplink, Channels: []string{VXLANDevice, WireGuardDevice}}
+	r := outward.Routes{NS: f.in.ns, NL: f.in.nl, Uplink: f.uplink, Channels: []string{VXLANDevice, WireGuardDevice, MachinesDevice}}
 	for _, n := range f.prefixes() {
 		r.Nets = append(r.Nets, outward.Net{Prefix: n.prefix, Gateway: n.gateway})
 	}

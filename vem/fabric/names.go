@@ -22,6 +22,9 @@ const (
 	// WireGuardDevice is in the fabric, where packets leave for other hosts encrypted (package
 	// wireguard).
 	WireGuardDevice = "wg0"
+	// MachinesDevice is in the fabric, where packets from and to machines beyond gateways get the header
+	// with which they leave by WireGuardDevice (likewise).
+	MachinesDevice = "wgx0"
 )
 
 // Every link has two ends and permanent neighbour entries on both, so these need

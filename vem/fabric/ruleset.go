@@ -86,7 +86,7 @@ func insideRuleset() []chain {
 	return []chain{{
 		name: "forged", kind: nftables.ChainTypeFilter,
 		hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw,
-		rules: [][]expr.Any{rule.Join(rule.Family(nextHop6), rule.NotIn(SlowDevice), rule.NotIn(VXLANDevice), rule.NotIn(WireGuardDevice), rule.Forged(), rule.Drop())},
+		rules: [][]expr.Any{rule.Join(rule.Family(nextHop6), rule.NotIn(SlowDevice), rule.NotIn(VXLANDevice), rule.NotIn(WireGuardDevice), rule.NotIn(MachinesDevice), rule.Forged(), rule.Drop())},
 	}}
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/snapctl/snapctl/vem/installation/choice"
 	"github.com/snapctl/snapctl/vem/membership"
-	"github.com/snapctl/snapctl/vem/mesh"
 )
 
 // choice is which kinds the channels of this host are to be of, as SetChannel has it.
@@ -33,8 +32,6 @@ func (i *Installation) SetChannel(ctx context.Context, network, name string) (*m
 		return nil, &membership.Error{Text: fmt.Sprintf("%q is no kind of channel that this release makes", name), Remedy: "it is auto, direct, tunnel, vxlan or wireguard"}
 	case k != 0 && !slices.Contains(p.mesh.Kinds(), k):
 		return nil, &membership.Error{Text: fmt.Sprintf("this host makes no channels of kind %s: its kernel, or the rights of snapctld, allow no BPF for that", name), Remedy: "take vxlan, wireguard or auto"}
-	case !mesh.Carries(k) && len(p.gateway.Settings().Advertise) > 0:
-		return nil, &membership.Error{Text: fmt.Sprintf("this host is a gateway for machines that keep their addresses, which channels of kind %s do not carry", k), Remedy: "advertise no prefixes before: snapctl host gateway on, or off"}
 	}
 	if err := i.choice().Write(network, name); err != nil {
 		return nil, err

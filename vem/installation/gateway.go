@@ -52,9 +52,6 @@ func (i *Installation) SetGateway(ctx context.Context, s gateway.Settings) (*gat
 	if err != nil {
 		return nil, err
 	}
-	if why := p.mesh.NotBeyond(); why != "" && len(s.Advertise) > 0 {
-		return nil, &membership.Error{Text: "machines behind this gateway can't keep their addresses: " + why, Remedy: "make the host a gateway without prefixes: endpoints see these machines as the host"}
-	}
 	obstacles := p.gateway.Obstacles()
 	for _, u := range devices.Underlay(i.placeNow().Addresses) {
 		obstacles = append(obstacles, gateway.Obstacle{Prefix: u.Prefix.Masked(), What: "the underlay of this host"})
@@ -77,7 +74,7 @@ func (i *Installation) Gateway(ctx context.Context) (*gateway.View, error) {
 	}
 	v, err := p.gateway.View()
 	if err == nil {
-		v.Notes, err = p.mesh.Uncarried(ctx)
+		v.Notes = p.mesh.Notes()
 	}
 	return v, err
 }

@@ -17,10 +17,6 @@ import (
 	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
-// Carries tells whether channels of a kind carry packets of machines beyond gateways, or may be of one
-// that does, if it is zero.
-func Carries(k channel.Kind) bool { return k == 0 || k == channel.Direct || k == channel.Tunnel }
-
 // beyond is what a network knows of machines that are no endpoints.
 type beyond struct {
 	telling    sync.Mutex // held while modules are told
@@ -32,7 +28,7 @@ type beyond struct {
 // SetBeyond says which machines there are beyond gateways of a network, now and whenever that changes,
 // and again every few seconds. A network that is not open is told when it is. The ways to gateways are
 // there before somebody needs them, since packets for these machines do not wait for one: they are
-// brought up beside all else, and stay up.
+// brought up beside all else, and stay up. What keeps machines back is logged, and told by Notes.
 func (m *Mesh) SetBeyond(ctx context.Context, network string, b gateway.Beyond) error {
 	m.mu.Lock()
 	n := m.networks[network]
@@ -42,13 +38,17 @@ func (m *Mesh) SetBeyond(ctx context.Context, network string, b gateway.Beyond) 
 		return nil
 	}
 	err := n.setBeyond(ctx, b)
-	if len(b.Here)+len(b.Gates) > 0 && n.beyond.connecting.CompareAndSwap(false, true) {
+	if len(b.Here)+len(b.Gates) == 0 {
+		n.say(ctx, nil)
+		return err
+	}
+	if n.beyond.connecting.CompareAndSwap(false, true) {
 		m.opt.Run(func(ctx context.Context) {
 			defer n.beyond.connecting.Store(false)
-			n.say(ctx, n.connect(ctx, b.Gates))
+			n.say(ctx, errors.Join(err, n.connect(ctx, b.Gates)))
 		})
 	}
-	return err
+	return nil
 }
 
 // setBeyond tells the modules.
@@ -66,13 +66,40 @@ func (n *Network) tellBeyond(ctx context.Context) error {
 	if b == nil {
 		return nil
 	}
+	set := make([]map[string]channel.Status, len(n.modules))
+	for i, mod := range n.modules {
+		var err error
+		if set[i], err = mod.Hosts(ctx); err != nil {
+			return err
+		}
+	}
+	all := n.routed(*b, n.m.lost)
 	var errs []error
-	for _, mod := range n.modules {
+	// Programs leave to the kernel's routes what goes by another module: so these come first.
+	for i, mod := range slices.Backward(n.modules) {
 		if r, ok := mod.(channel.Router); ok {
-			errs = append(errs, r.SetBeyond(ctx, n.routed(*b, n.m.lost)))
+			errs = append(errs, r.SetBeyond(ctx, split(all, set[i], set)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// split is what a module is told that has the hosts mine, of all that there are by module: where the best
+// gateway is another module's, worse ones of its own are no way.
+func split(list []channel.Beyond, mine map[string]channel.Status, all []map[string]channel.Status) []channel.Beyond {
+	list = slices.Clone(list)
+	for i, b := range list {
+		best := slices.IndexFunc(b.Hosts, func(host string) bool {
+			return slices.ContainsFunc(all, func(set map[string]channel.Status) bool { _, ok := set[host]; return ok })
+		})
+		if best < 0 {
+			continue
+		}
+		if _, ok := mine[b.Hosts[best]]; !ok {
+			list[i].Hosts, list[i].Senders = b.Hosts[:best+1], b.Hosts[best+1:]
+		}
+	}
+	return list
 }
 
 // reroute has other gateways be taken than a host, if no way leads there any more, or that host again.
@@ -141,11 +168,7 @@ func (n *Network) connect(ctx context.Context, gates []gateway.Gate) error {
 			errs = append(errs, fmt.Errorf("reach gateway %s: %w", g.Host, err))
 		}
 	}
-	notes, err := n.m.Uncarried(ctx)
-	for _, note := range notes {
-		errs = append(errs, errors.New(note))
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
 // reach does what the slow path does for a packet.
@@ -162,18 +185,15 @@ func (n *Network) reach(ctx context.Context, q slowpath.Query) error {
 	return err
 }
 
-// Uncarried tells to which hosts channels lead that carry nothing of machines beyond gateways.
-func (m *Mesh) Uncarried(ctx context.Context) (notes []string, err error) {
-	all, err := m.peering.Channels(ctx)
-	for _, c := range all {
-		m.mu.Lock()
-		n := m.networks[c.Network]
-		m.mu.Unlock()
-		if k, ok := channel.ParseKind(c.Channel.Module); ok && !Carries(k) && n != nil && n.keeps(c.Host) {
-			notes = append(notes, fmt.Sprintf("channels of network %s to host %s are of kind %s, which carries nothing of machines that keep their addresses: have it be direct or tunnel (snapctl host set --channel)", c.Network, c.Host, k))
+// Notes tell what keeps machines beyond gateways from endpoints, or these from them.
+func (m *Mesh) Notes() (list []string) {
+	for _, n := range m.all() {
+		if text := n.beyond.said.Load(); text != nil && *text != "" {
+			list = append(list, "network "+n.name+": "+*text)
 		}
 	}
-	return notes, err
+	slices.Sort(list)
+	return list
 }
 
 // say logs what keeps machines beyond gateways from endpoints, when that changes.
@@ -201,26 +221,4 @@ func (n *Network) keeps(host string) bool {
 func (n *Network) behind(a netip.Addr) bool {
 	b := n.beyond.now.Load()
 	return b != nil && slices.ContainsFunc(b.Here, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// NotBeyond tells why machines beyond gateways can't keep their addresses where channels are as this
-// host makes them, or was told to make them; "" if they can.
-func (m *Mesh) NotBeyond() string {
-	kinds := m.Kinds()
-	if !slices.Contains(kinds, channel.Tunnel) {
-		return "only direct and tunnel channels carry their packets, for which this host has no BPF"
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for network, k := range m.given {
-		if Carries(k) {
-			continue
-		}
-		where := ""
-		if network != "" {
-			where = " of network " + network
-		}
-		return fmt.Sprintf("only direct and tunnel channels carry their packets, and those%s of this host were set to another kind (snapctl host set --channel)", where)
-	}
-	return ""
 }

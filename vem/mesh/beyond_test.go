@@ -2,12 +2,15 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv"
@@ -36,22 +39,44 @@ func TestRouted(t *testing.T) {
 	}
 }
 
-// via is where packets for a prefix go, by the module that carries them.
+// via is where packets for a prefix go, by the first module that carries them.
 func (p *place) via(prefix netip.Prefix) (string, bool) {
 	p.w.t.Helper()
 	for _, m := range p.net.modules {
 		if r, ok := m.(channel.Router); ok {
 			all, err := r.Via(p.w.t.Context())
 			qt.Assert(p.w.t, qt.IsNil(err))
-			host, ok := all[prefix]
-			return host, ok
+			if host, ok := all[prefix]; ok {
+				return host, ok
+			}
 		}
 	}
 	return "", false
 }
 
-// The way to a gateway is there without anybody having sent a packet, and stays up; where channels are
-// of another kind that is said, and packets go nowhere.
+// Where the best gateway is another module's, worse ones only send.
+func TestSplit(t *testing.T) {
+	list := []channel.Beyond{{Hosts: []string{"a", "b", "c"}}, {Hosts: []string{"c", "a"}}, {Here: true, Hosts: []string{"d"}}, {}}
+	of := func(names ...string) map[string]channel.Status {
+		set := make(map[string]channel.Status)
+		for _, n := range names {
+			set[n] = channel.Status{}
+		}
+		return set
+	}
+	one, two, three := of("b", "e"), of("c"), of()
+	all := []map[string]channel.Status{one, two, three}
+	for i, want := range [][]channel.Beyond{
+		{list[0], {Hosts: []string{"c"}, Senders: []string{"a"}}, list[2], list[3]},
+		{{Hosts: []string{"a", "b"}, Senders: []string{"c"}}, list[1], list[2], list[3]},
+		{{Hosts: []string{"a", "b"}, Senders: []string{"c"}}, {Hosts: []string{"c"}, Senders: []string{"a"}}, list[2], list[3]},
+	} {
+		qt.Check(t, qt.CmpEquals(split(list, all[i], all), want, cmpopts.EquateComparable(netip.Prefix{})), qt.Commentf("%d", i))
+	}
+}
+
+// The way to a gateway is there without anybody having sent a packet, and stays up, also when channels
+// become of another kind.
 func TestWayToGateway(t *testing.T) {
 	testenv.Need(t, testenv.Root)
 	w := newWorld(t)
@@ -80,7 +105,6 @@ func TestWayToGateway(t *testing.T) {
 	_, _ = w.beta.reside(201)
 	for p, other := range map[*place]string{w.alpha: "beta", w.beta: "alpha"} {
 		qt.Check(t, qt.IsTrue(p.net.keeps(other)))
-		qt.Check(t, qt.Equals(p.NotBeyond(), ""))
 	}
 	qt.Check(t, qt.IsFalse(w.alpha.net.keeps("gamma")))
 
@@ -98,17 +122,15 @@ func TestWayToGateway(t *testing.T) {
 	defer cancel()
 	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(ctx, "", channel.VXLAN)))
 	w.is(channel.VXLAN)
-	w.until("packets go nowhere", func() bool { _, ok := w.alpha.via(machines); return !ok })
-	notes, err := w.alpha.Uncarried(ctx)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.HasLen(notes, 1))
-	qt.Check(t, qt.StringContains(notes[0], "channels of network default to host beta are of kind vxlan, which carries nothing of machines that keep their addresses: "))
-	qt.Check(t, qt.StringContains(w.alpha.NotBeyond(), "set to another kind"))
+	w.until("the way is there by that kind", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
 	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(ctx, "", 0)))
 	w.until("the way is there as before", func() bool { host, ok := w.alpha.via(machines); return ok && host == "beta" })
-	notes, err = w.alpha.Uncarried(ctx)
-	qt.Check(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(notes, 0))
+	qt.Check(t, qt.HasLen(w.alpha.Notes(), 0))
+	why := errors.New("it rains")
+	w.alpha.net.say(ctx, why)
+	qt.Check(t, qt.DeepEquals(w.alpha.Notes(), []string{"network default: it rains"}))
+	qt.Assert(t, qt.IsNil(w.alpha.SetBeyond(ctx, "default", gateway.Beyond{})))
+	qt.Check(t, qt.HasLen(w.alpha.Notes(), 0))
 }
 
 // A gateway to which no way leads is left for another one, without anybody being told, and taken again.
@@ -120,7 +142,7 @@ func TestWayToGatewayFails(t *testing.T) {
 	at, _ := w.beta.reside(201)
 	machines := netip.MustParsePrefix("203.0.113.0/24")
 	for _, m := range w.alpha.net.modules { // another host, which is silent
-		if _, ok := m.(channel.Router); ok {
+		if slices.Contains(m.Kinds(), channel.Tunnel) {
 			h := channel.Host{Name: "gamma", Kind: channel.Tunnel, Local: w.alpha.ports[0].Addr4(), Remote: netip.MustParseAddr("192.0.2.99")}
 			qt.Assert(t, qt.IsNil(m.SetHost(t.Context(), h)))
 		}
@@ -144,10 +166,18 @@ func TestWayToGatewayFails(t *testing.T) {
 }
 
 // A machine's packet that is too large for the channel is answered, as one of an app is, and the size
-// that it is told gets through: both ways.
+// that it is told gets through: both ways, over each kind.
 func TestBeyondTooLarge(t *testing.T) {
 	testenv.Need(t, testenv.Root)
-	w := newWorldOf(t, [2]int{1350, 1350})
+	for kind, mtu := range map[channel.Kind]int{channel.Direct: 1350, channel.Tunnel: 1350, channel.VXLAN: 1370, channel.WireGuard: 1450} {
+		t.Run(kind.String(), func(t *testing.T) { testTooLarge(t, kind, mtu) })
+	}
+}
+
+func testTooLarge(t *testing.T, kind channel.Kind, underlay int) {
+	t.Helper()
+	w := newWorldOf(t, [2]int{underlay, underlay})
+	qt.Assert(t, qt.IsNil(w.alpha.SetGiven(t.Context(), "", kind)))
 	_, _ = w.alpha.reside(200)
 	at, _ := w.beta.reside(201)
 	machine := host.New(t, host.Config{Name: "machine"})

@@ -7,16 +7,21 @@ import (
 )
 
 // called counts a call, and returns the host that is called.
-func (p *place) called() (*place, message.Caller) {
+func (p *place) called(host string) (*place, message.Caller) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	p.w.calls++
-	return p.w.other(p), message.Caller{Host: p.h.Name()}
+	for _, o := range p.w.all {
+		if o.h.Name() == host {
+			return o, message.Caller{Host: p.h.Name()}
+		}
+	}
+	panic("there is no host " + host)
 }
 
 // Connect implements [peering.Peers].
-func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest) (message.Channel, error) {
-	o, from := p.called()
+func (p *place) Connect(ctx context.Context, host string, r message.ConnectRequest) (message.Channel, error) {
+	o, from := p.called(host)
 	c, err := o.Peering().Connect(ctx, from, r)
 	c.Local, c.Remote = c.Remote, c.Local
 	p.w.mu.Lock()
@@ -30,8 +35,8 @@ func (p *place) Connect(ctx context.Context, _ string, r message.ConnectRequest)
 }
 
 // Switch implements [peering.Peers].
-func (p *place) Switch(ctx context.Context, _ string, r message.SwitchRequest) (message.Channel, error) {
-	o, from := p.called()
+func (p *place) Switch(ctx context.Context, host string, r message.SwitchRequest) (message.Channel, error) {
+	o, from := p.called(host)
 	r.Local, r.Remote = r.Remote, r.Local
 	c, err := o.Peering().Switch(ctx, from, r)
 	c.Local, c.Remote = c.Remote, c.Local
@@ -39,20 +44,20 @@ func (p *place) Switch(ctx context.Context, _ string, r message.SwitchRequest) (
 }
 
 // Disconnect implements [peering.Peers].
-func (p *place) Disconnect(ctx context.Context, _ string, r message.DisconnectRequest) error {
-	o, from := p.called()
+func (p *place) Disconnect(ctx context.Context, host string, r message.DisconnectRequest) error {
+	o, from := p.called(host)
 	return o.Peering().Disconnect(ctx, from, r)
 }
 
 // Introduce implements [peering.Peers].
-func (p *place) Introduce(ctx context.Context, _ string, r message.IntroduceRequest) error {
-	o, from := p.called()
+func (p *place) Introduce(ctx context.Context, host string, r message.IntroduceRequest) error {
+	o, from := p.called(host)
 	return o.Peering().Introduce(ctx, from, r)
 }
 
 // Reconcile implements [peering.Peers].
-func (p *place) Reconcile(ctx context.Context, _ string, ours message.Table) (message.Table, bool, error) {
-	o, from := p.called()
+func (p *place) Reconcile(ctx context.Context, host string, ours message.Table) (message.Table, bool, error) {
+	o, from := p.called(host)
 	t, err := o.Peering().Reconcile(ctx, from, flipped(ours))
 	return flipped(t), false, err
 }

@@ -114,7 +114,7 @@ func (n *Network) openModules(ctx context.Context, f *fabric.Fabric, prefixes []
 	}
 	n.modules = append(n.modules, routed)
 	encrypted, err := wireguard.Open(ctx, wireguard.Config{
-		Network: n.name, Fabric: cfg.Fabric, Host: cfg.Host, Prefix4: cfg.Prefix4, Prefix6: cfg.Prefix6, MTU: cfg.MTU,
+		Self: n.m.opt.Self, Network: n.name, Fabric: cfg.Fabric, Host: cfg.Host, Prefix4: cfg.Prefix4, Prefix6: cfg.Prefix6, MTU: cfg.MTU,
 		Local: n.m.opt.WireGuard, Run: n.m.opt.Run, Log: n.m.opt.Log,
 	})
 	if err != nil {

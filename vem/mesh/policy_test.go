@@ -50,7 +50,7 @@ func (a app) serveNumbered() {
 }
 
 // load opens numbered streams and flows from an app to an address.
-func (w *world) load(from app, to netip.Addr, flows int) *peer.Load {
+func (w *world) load(from peer.Dialer, to netip.Addr, flows int) *peer.Load {
 	w.t.Helper()
 	at := net.JoinHostPort(to.String(), "8")
 	l, err := peer.Dial(w.t.Context(), from, peer.Target{

@@ -38,12 +38,14 @@ var (
 	prefix6 = netip.MustParsePrefix("fd77::/64")
 )
 
-// world is two scratch hosts on two networks, whose control channel is function calls.
+// world is two scratch hosts on two networks, or three, whose control channel is function calls.
 // All else is real.
 type world struct {
-	t           *testing.T
-	alpha, beta *place
-	nets        [2]*underlay.Network
+	t                  *testing.T
+	alpha, beta, gamma *place // gamma is nil where there are two
+	all                []*place
+	under              *underlay.Underlay
+	nets               [2]*underlay.Network
 
 	mu    sync.Mutex // guards what follows
 	owner map[netip.Addr]peering.Owner
@@ -76,20 +78,31 @@ func newWorld(t *testing.T, plain ...string) *world {
 // newWorldOf has networks of some MTU.
 func newWorldOf(t *testing.T, mtus [2]int, plain ...string) *world {
 	t.Helper()
-	w := &world{t: t, owner: make(map[netip.Addr]peering.Owner)}
-	w.alpha, w.beta = w.place("alpha", plain), w.place("beta", plain)
-	u := underlay.New(t)
+	return newWorldWith(t, []string{"alpha", "beta"}, mtus, plain...)
+}
+
+// newWorldWith has these hosts.
+func newWorldWith(t *testing.T, names []string, mtus [2]int, plain ...string) *world {
+	t.Helper()
+	w := &world{t: t, under: underlay.New(t), owner: make(map[netip.Addr]peering.Owner)}
+	for _, name := range names {
+		w.all = append(w.all, w.place(name, plain))
+	}
+	w.alpha, w.beta = w.all[0], w.all[1]
+	if len(w.all) > 2 {
+		w.gamma = w.all[2]
+	}
 	for i, prefix := range []string{"192.0.2.0/24", "198.51.100.0/24"} {
 		var err error
-		w.nets[i], err = u.Network(underlay.NetworkConfig{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}, MTU: mtus[i]})
+		w.nets[i], err = w.under.Network(underlay.NetworkConfig{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}, MTU: mtus[i]})
 		qt.Assert(t, qt.IsNil(err))
-		for _, p := range []*place{w.alpha, w.beta} {
+		for _, p := range w.all {
 			port, err := w.nets[i].Attach(t.Context(), p.h, underlay.PortConfig{})
 			qt.Assert(t, qt.IsNil(err))
 			p.ports = append(p.ports, port)
 		}
 	}
-	for _, p := range []*place{w.alpha, w.beta} {
+	for _, p := range w.all {
 		p.open()
 		t.Cleanup(func() {
 			p.stop()
@@ -104,17 +117,18 @@ func newWorldOf(t *testing.T, mtus [2]int, plain ...string) *world {
 	return w
 }
 
-// meet gives both hosts keys by which they probe each other, as a connection between them does.
+// meet gives all hosts keys by which they probe each other, as a connection between them does.
 func (w *world) meet() {
-	for _, p := range []*place{w.alpha, w.beta} {
-		client, server := handshake(w.t)
-		ask, err := probe.NewKey(client)
-		qt.Assert(w.t, qt.IsNil(err))
-		answer, err := probe.NewKey(server)
-		qt.Assert(w.t, qt.IsNil(err))
-		o := w.other(p)
-		o.AnswerTo(p.h.Name(), answer)
-		p.AskBy(o.h.Name(), ask)
+	for _, p := range w.all {
+		for _, o := range p.others() {
+			client, server := handshake(w.t)
+			ask, err := probe.NewKey(client)
+			qt.Assert(w.t, qt.IsNil(err))
+			answer, err := probe.NewKey(server)
+			qt.Assert(w.t, qt.IsNil(err))
+			o.AnswerTo(p.h.Name(), answer)
+			p.AskBy(o.h.Name(), ask)
+		}
 	}
 }
 
@@ -146,6 +160,11 @@ func (w *world) place(name string, plain []string) *place {
 	}}
 }
 
+func (p *place) others() []*place {
+	return slices.DeleteFunc(slices.Clone(p.w.all), func(o *place) bool { return o == p })
+}
+
+// other is the other one of two hosts.
 func (w *world) other(p *place) *place {
 	if p == w.alpha {
 		return w.beta
@@ -171,7 +190,9 @@ func (p *place) open() {
 	})
 	p.wait.Go(func() { p.Run(ctx) })
 	p.look()
-	p.SetHost(p.w.other(p).h.Name(), p.w.other(p).remotes())
+	for _, o := range p.others() {
+		p.SetHost(o.h.Name(), o.remotes())
+	}
 	p.net, err = p.Open(t.Context(), "default", p.f, []netip.Prefix{prefix4, prefix6})
 	qt.Assert(t, qt.IsNil(err))
 }

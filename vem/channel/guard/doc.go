@@ -9,7 +9,8 @@
 //
 // The table also keeps which hosts there are beyond the end of the process: their numbers, names
 // and what else its user wants to know of them are in comments. A table in the network's fabric
-// drops what says it comes from where no endpoint of another host is.
+// drops what says it comes from where no endpoint of another host is, and no machine beyond a gateway that
+// has sent it.
 //
 // Needs CAP_NET_ADMIN, the kernel's module nf_tables, and Linux 4.17.
 package guard

@@ -21,8 +21,9 @@ type Guard struct {
 	NS    *netns.NS // the host's; it stays the caller's
 	// In matches the channels' packets that come, and Out those that go.
 	In, Out []expr.Any
-	// Mark is what becomes of a packet that is let in before it is accepted; nil: nothing.
-	Mark []expr.Any
+	// Mark is what becomes of a packet of a host, by its number, that is let in before it is accepted; nil:
+	// nothing.
+	Mark func(number int) []expr.Any
 }
 
 // Host is another host, which may send.
@@ -151,7 +152,7 @@ func fillUnderlay(c *nftables.Conn, t *nftables.Table, underlay Underlay) error 
 	return nil
 }
 
-// Add lets a new host in.
+// Add lets a new host in. One that is there is marked as this release marks it.
 func (g *Guard) Add(h Host) error {
 	return g.change("let a host in", func(c *nftables.Conn, t *nftables.Table) error { return g.admit(c, t, h) })
 }
@@ -171,8 +172,12 @@ func (g *Guard) Let(before, now Host) error {
 }
 
 func (g *Guard) admit(c *nftables.Conn, t *nftables.Table, h Host) error {
+	var mark []expr.Any
+	if g.Mark != nil {
+		mark = g.Mark(h.Number)
+	}
 	for name, rest := range map[string][]expr.Any{
-		From(h.Number): slices.Concat(g.Mark, verdict(expr.VerdictAccept, "")),
+		From(h.Number): slices.Concat(mark, verdict(expr.VerdictAccept, "")),
 		To(h.Number):   nil,
 	} {
 		chain := c.AddChain(&nftables.Chain{Name: name, Table: t})

@@ -75,7 +75,7 @@ func TestInside(t *testing.T) {
 	defer ns.Close()
 	i := guard.Inside{Table: "test", NS: ns, Device: "any0", Prefix4: netip.MustParsePrefix("10.77.0.0/16"), Refuse: rule.Port(unix.IPPROTO_TCP, 1)}
 	for range 2 {
-		qt.Assert(t, qt.IsNil(i.Close()))
+		qt.Assert(t, qt.IsNil(i.Close(guard.Machines{})))
 		n, err := i.Refused()
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(n, 0))

@@ -35,10 +35,15 @@ func (m *Module) tellBeyond() error {
 	}
 	all := make(map[bpfmap.Prefix]int)
 	for _, b := range m.beyond {
-		to := fastpath.NoHost
+		to := fastpath.Routed
 		for _, name := range slices.Backward(b.Hosts) {
 			if e := m.hosts[name]; e != nil {
 				to = e.number
+				all[bpfmap.Prefix{Class: e.number, Prefix: b.Prefix}] = e.number
+			}
+		}
+		for _, name := range b.Senders {
+			if e := m.hosts[name]; e != nil {
 				all[bpfmap.Prefix{Class: e.number, Prefix: b.Prefix}] = e.number
 			}
 		}
@@ -53,8 +58,8 @@ func (m *Module) tellBeyond() error {
 	return nil
 }
 
-// forgetBeyond forgets a host, whose number another one may get: packets that went there go nowhere
-// until tellBeyond. m.mu is held.
+// forgetBeyond forgets a host, whose number another one may get: packets that went there go by the
+// fabric's routes until tellBeyond. m.mu is held.
 func (m *Module) forgetBeyond(number int) error {
 	all, err := m.cfg.Remotes.Beyond()
 	if err != nil {
@@ -65,7 +70,7 @@ func (m *Module) forgetBeyond(number int) error {
 		case p.Class == number:
 			delete(all, p)
 		case p.Class == 0 && to == number:
-			all[p] = fastpath.NoHost
+			all[p] = fastpath.Routed
 		}
 	}
 	return m.cfg.Remotes.SetBeyond(all)

@@ -3,7 +3,9 @@ package routes
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 
 	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/fabric"
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -28,6 +31,10 @@ type Table struct {
 	// Opening is the number of the table of routes that are being opened, and the priority of the
 	// rule that leads there.
 	Opening int
+	// Aside has the number of the table of open routes, and of the priority of the rules that lead
+	// there: for packets from some prefixes alone, see SetSources. 0: they are in the main table, for
+	// all packets.
+	Aside int
 }
 
 // Route leads packets for one address to a nexthop object.
@@ -39,9 +46,68 @@ type Route struct {
 
 // rules are those that lead what the slow path writes back to the routes that are being opened.
 func (t *Table) rules() (list []*netlink.Rule) {
+	if t.Aside != 0 {
+		return nil
+	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		r := netlink.NewRule()
 		r.Family, r.IifName, r.Table, r.Priority = family, fabric.SlowDevice, t.Opening, t.Opening
+		list = append(list, r)
+	}
+	return list
+}
+
+// SetSources has the routes of a table with Aside be for packets from these prefixes, and no others,
+// by a socket in the table's namespace.
+func (t *Table) SetSources(nl *netlink.Handle, list []netip.Prefix) error {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		have, err := netlist.Rules(nl, family)
+		if err != nil {
+			return fmt.Errorf("list rules: %w", err)
+		}
+		there := make(map[netip.Prefix]int)
+		for _, r := range have {
+			if r.Table != t.Opening && r.Table != t.Aside || r.Src == nil {
+				continue
+			}
+			ones, _ := r.Src.Mask.Size()
+			a, _ := netip.AddrFromSlice(r.Src.IP)
+			p := netip.PrefixFrom(a.Unmap(), ones)
+			if slices.Contains(list, p) {
+				there[p]++
+				continue
+			}
+			r.Family = family
+			if err := nl.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("delete rule for packets from %s: %w", p, err)
+			}
+		}
+		for _, p := range list {
+			if p.Addr().Is4() != (family == unix.AF_INET) || there[p] == 2 {
+				continue
+			}
+			for _, r := range t.from(p) {
+				if err := nl.RuleAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+					return fmt.Errorf("add rule for packets from %s: %w", p, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// from are the rules for a prefix.
+func (t *Table) from(p netip.Prefix) (list []*netlink.Rule) {
+	for _, number := range []int{t.Opening, t.Aside} {
+		r := netlink.NewRule()
+		r.Family, r.Table, r.Priority = unix.AF_INET, number, number
+		r.Src = &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+		if p.Addr().Is6() {
+			r.Family = unix.AF_INET6
+		}
+		if number == t.Opening {
+			r.IifName = fabric.SlowDevice
+		}
 		list = append(list, r)
 	}
 	return list
@@ -129,6 +195,9 @@ func (t *Table) table(s channel.State) uint32 {
 	if s == channel.Opening {
 		return uint32(t.Opening)
 	}
+	if t.Aside != 0 {
+		return uint32(t.Aside)
+	}
 	return unix.RT_TABLE_MAIN
 }
 
@@ -143,15 +212,23 @@ func (t *Table) message(kind uint16, flags mdnetlink.HeaderFlags, a netip.Addr, 
 	attrs.Uint32(unix.RTA_TABLE, t.table(r.State))
 	attrs.Uint32(unix.RTA_PRIORITY, t.Metric)
 	attrs.Uint32(rtaNexthop, uint32(r.Nexthop))
-	if r.Room > 0 {
-		// Locked: otherwise IPv6 forwards by the device's (ip6_dst_mtu_maybe_forward).
-		attrs.Nested(unix.RTA_METRICS, func(e *mdnetlink.AttributeEncoder) error {
-			e.Uint32(unix.RTAX_LOCK, 1<<unix.RTAX_MTU)
-			e.Uint32(unix.RTAX_MTU, uint32(r.Room))
-			return nil
-		})
-	}
+	narrow(attrs, r.Room)
 	return message(kind, flags, header, attrs)
+}
+
+// narrow adds how large packets may be; 0: as the device says.
+func narrow(attrs *mdnetlink.AttributeEncoder, room int) {
+	// Also where there is nothing to be said: a route of IPv4's that names a nexthop object and has no such
+	// attribute gets what another one has that names the same (net/ipv4/fib_semantics.c, fib_create_info:
+	// fib_find_info_nh).
+	attrs.Nested(unix.RTA_METRICS, func(e *mdnetlink.AttributeEncoder) error {
+		if room > 0 {
+			// Locked: otherwise IPv6 forwards by the device's (ip6_dst_mtu_maybe_forward).
+			e.Uint32(unix.RTAX_LOCK, 1<<unix.RTAX_MTU)
+			e.Uint32(unix.RTAX_MTU, uint32(room))
+		}
+		return nil
+	})
 }
 
 // list adds the routes that the kernel has of a family and state.
@@ -171,28 +248,38 @@ func (t *Table) list(all map[netip.Addr]Route, family byte, state channel.State)
 		if len(one.Data) < unix.SizeofRtMsg || one.Data[5] != t.Protocol {
 			continue
 		}
-		a, r, err := read(one.Data[unix.SizeofRtMsg:])
+		r, err := read(one.Data[unix.SizeofRtMsg:])
 		if err != nil {
 			return err
 		}
-		if a.IsValid() && r.Nexthop != 0 {
+		if r.addr.IsValid() && r.Nexthop != 0 {
 			r.State = state
-			all[a] = r
+			all[r.addr] = r.Route
 		}
 	}
 	return nil
 }
 
+// attributes are those of a route.
+type attributes struct {
+	Route
+
+	addr   netip.Addr // the first of what it is for
+	metric uint32
+}
+
 // read reads the attributes of a route.
-func read(b []byte) (a netip.Addr, r Route, err error) {
+func read(b []byte) (r attributes, err error) {
 	ad, err := mdnetlink.NewAttributeDecoder(b)
 	if err != nil {
-		return a, r, err
+		return r, err
 	}
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.RTA_DST:
-			a, _ = netip.AddrFromSlice(ad.Bytes())
+			r.addr, _ = netip.AddrFromSlice(ad.Bytes())
+		case unix.RTA_PRIORITY:
+			r.metric = ad.Uint32()
 		case rtaNexthop:
 			r.Nexthop = int(ad.Uint32())
 		case unix.RTA_METRICS:
@@ -206,5 +293,5 @@ func read(b []byte) (a netip.Addr, r Route, err error) {
 			})
 		}
 	}
-	return a, r, ad.Err()
+	return r, ad.Err()
 }

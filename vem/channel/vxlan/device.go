@@ -14,11 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel/routes"
-	"github.com/snapctl/snapctl/vem/fabric"
 )
-
-// openingTable has the routes that are being opened.
-const openingTable = 7077
 
 // Numbers of include/uapi/linux/if_link.h and rtnetlink.h that package unix does not have.
 const (
@@ -54,12 +50,12 @@ func gateway(host string) netip.Addr {
 
 // find returns the index of the network's device; 0 if there is none.
 func (m *Module) find() (int, error) {
-	link, err := m.fabric.nl.LinkByName(fabric.VXLANDevice)
+	link, err := m.fabric.nl.LinkByName(m.cfg.device())
 	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find device %s: %w", fabric.VXLANDevice, err)
+		return 0, fmt.Errorf("find device %s: %w", m.cfg.device(), err)
 	}
 	return link.Attrs().Index, nil
 }
@@ -70,7 +66,7 @@ func (m *Module) bringUp() (err error) {
 	if m.device != 0 {
 		return nil
 	}
-	if err := m.inside.Close(); err != nil {
+	if err := m.closeInside(m.machines()); err != nil {
 		return err
 	}
 	index, err := m.find()
@@ -100,7 +96,7 @@ func (m *Module) bringUp() (err error) {
 // (rtnl_newlink, drivers/net/vxlan: vxlan_newlink's link_net).
 func (m *Module) makeDevice() error {
 	attrs := mdnetlink.NewAttributeEncoder()
-	attrs.String(unix.IFLA_IFNAME, fabric.VXLANDevice)
+	attrs.String(unix.IFLA_IFNAME, m.cfg.device())
 	attrs.Bytes(unix.IFLA_ADDRESS, hardware(m.cfg.Self))
 	attrs.Uint32(unix.IFLA_MTU, uint32(m.cfg.MTU))
 	attrs.Uint32(unix.IFLA_NET_NS_FD, uint32(m.fabric.ns.File().Fd()))
@@ -117,10 +113,10 @@ func (m *Module) makeDevice() error {
 	})
 	err := routes.Request(m.host.ns, unix.RTM_NEWLINK, mdnetlink.Create|mdnetlink.Excl, make([]byte, unix.SizeofIfInfomsg), attrs)
 	if errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make device %s: UDP port %d is another VXLAN device's on this host, which takes network number %d: %w", fabric.VXLANDevice, Port, m.cfg.vni(), err)
+		return fmt.Errorf("make device %s: UDP port %d is another VXLAN device's on this host, which takes network number %d: %w", m.cfg.device(), Port, m.cfg.vni(), err)
 	}
 	if err != nil {
-		return fmt.Errorf("make device %s (is the kernel's module vxlan there?): %w", fabric.VXLANDevice, err)
+		return fmt.Errorf("make device %s (is the kernel's module vxlan there?): %w", m.cfg.device(), err)
 	}
 	return nil
 }
@@ -132,19 +128,19 @@ func (m *Module) setUp(index int) error {
 		what string
 		do   func() error
 	}{
-		{"settings", func() error { return m.fabric.ns.Do(writeSysctls) }},
+		{"settings", func() error { return m.fabric.ns.Do(func() error { return writeSysctls(m.cfg.device()) }) }},
 		{"network number", func() error { return m.addVNI(index) }},
 		{"state", func() error { return m.fabric.nl.LinkSetUp(link) }},
 		{"rules", func() error { return m.table.AddRules(m.fabric.nl) }},
 	} {
 		if err := step.do(); err != nil {
-			return fmt.Errorf("set %s of %s: %w", step.what, fabric.VXLANDevice, err)
+			return fmt.Errorf("set %s of %s: %w", step.what, m.cfg.device(), err)
 		}
 	}
 	return nil
 }
 
-// writeSysctls runs inside the fabric.
+// writeSysctls runs inside the fabric, for a device.
 //
 //   - nexthop_compat_mode 0: a nexthop object that changes sends no message for each of its routes
 //     (10,000 change in a fraction of a millisecond and not in 20), and a list of routes does not
@@ -152,11 +148,11 @@ func (m *Module) setUp(index int) error {
 //   - rp_filter 0: what a host sends in this kind is let in while this one still sends in another
 //     kind, and has no route here. The firewall looks at sources.
 //   - the others: no traffic of the kernel's own.
-func writeSysctls() error {
-	dir := "ipv6/conf/" + fabric.VXLANDevice + "/"
+func writeSysctls(device string) error {
+	dir := "ipv6/conf/" + device + "/"
 	for _, s := range [][2]string{
 		{"ipv4/nexthop_compat_mode", "0"},
-		{"ipv4/conf/" + fabric.VXLANDevice + "/rp_filter", "0"},
+		{"ipv4/conf/" + device + "/rp_filter", "0"},
 		{dir + "disable_ipv6", "0"},
 		{dir + "addr_gen_mode", "1"},
 		{dir + "accept_dad", "0"},
@@ -185,7 +181,8 @@ func (m *Module) addVNI(index int) error {
 	return err
 }
 
-// takeDown removes everything. With the device go its nexthop objects, and with these all routes.
+// takeDown removes everything. With the device go its nexthop objects, and with these all routes to
+// hosts.
 func (m *Module) takeDown() error {
 	index, err := m.find()
 	if err != nil {
@@ -194,7 +191,7 @@ func (m *Module) takeDown() error {
 	if index != 0 {
 		err := m.fabric.nl.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}})
 		if err != nil && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("delete device %s: %w", fabric.VXLANDevice, err)
+			return fmt.Errorf("delete device %s: %w", m.cfg.device(), err)
 		}
 	}
 	if err := m.table.RemoveRules(m.fabric.nl); err != nil {
@@ -206,8 +203,8 @@ func (m *Module) takeDown() error {
 	if err := m.inside.Remove(); err != nil {
 		return err
 	}
-	m.device = 0
+	m.device, m.beyond.let = 0, nil
 	clear(m.hosts)
 	clear(m.routes)
-	return nil
+	return m.tellBeyond()
 }

@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -11,13 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/channel/guard"
 	"github.com/snapctl/snapctl/vem/channel/routes"
 )
 
-const (
-	// maxHosts bounds the numbers of hosts.
-	maxHosts = 1023
-)
+// maxHosts bounds how many hosts there are.
+const maxHosts = 1023
 
 // SetHost makes or changes the channel to a host; see [channel.Module].
 func (m *Module) SetHost(ctx context.Context, h channel.Host) error {
@@ -65,8 +65,8 @@ func (m *Module) setHost(h channel.Host) error {
 		return err
 	}
 	m.hosts[h.Name] = now
-	if before == nil {
-		return nil
+	if err := m.tellBeyond(); err != nil || before == nil {
+		return err
 	}
 	if m.room(now) != m.room(before) {
 		mine := maps.Clone(m.routes)
@@ -108,11 +108,12 @@ func (m *Module) check(h channel.Host) (mtu int, err error) {
 
 // free returns a number that no host has.
 func (m *Module) free() (int, error) {
-	var used [maxHosts + 1]bool
+	used := make(map[int]bool, len(m.hosts))
 	for _, e := range m.hosts {
 		used[e.number] = true
 	}
-	for number := 1; number <= maxHosts; number++ {
+	first := m.cfg.numbers().firstHost
+	for number := first; number < first+maxHosts; number++ {
 		if !used[number] {
 			return number, nil
 		}
@@ -160,7 +161,8 @@ func (m *Module) removeHost(name string) error {
 		return err
 	}
 	delete(m.hosts, name)
-	return nil
+	// Another host may get the number.
+	return errors.Join(m.letMachines(), m.tellBeyond())
 }
 
 // Hosts returns all hosts; see [channel.Module].
@@ -207,7 +209,27 @@ func (m *Module) adopt() (err error) {
 	if len(m.hosts) == 0 { // what bringUp had begun
 		return m.takeDown()
 	}
+	if err := m.remark(); err != nil {
+		return err
+	}
 	return m.adoptRoutes()
+}
+
+// remark has packets be marked as this release does, if an earlier one has made the tables. That did not
+// tell hosts apart: what it has marked meanwhile is let in as what endpoints send.
+func (m *Module) remark() error {
+	if ok, err := m.inside.Current(); err != nil || ok {
+		return err
+	}
+	if err := m.closeInside(guard.Machines{}); err != nil {
+		return err
+	}
+	for _, e := range m.hosts {
+		if err := m.guard.Add(e.guarded()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Module) adoptRoutes() error {

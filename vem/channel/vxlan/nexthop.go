@@ -39,8 +39,6 @@ const (
 	tunnelKey          = 0x0004
 	tunnelDontFragment = 0x0100
 
-	// protocol marks what is this package's (nh_protocol), and metric is that of all routes.
-	protocol, metric = 77, 2048
 	// hopLimit of outer packets.
 	hopLimit = 64
 )
@@ -65,7 +63,7 @@ func (m *Module) putNexthop(number int, h channel.Host) error {
 		e.Bytes(encapFlags, binary.BigEndian.AppendUint16(nil, flags))
 		return nil
 	})
-	header := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET6, 0, protocol, 0}, unix.RTNH_F_ONLINK) // struct nhmsg
+	header := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET6, 0, m.table.Protocol, 0}, unix.RTNH_F_ONLINK) // struct nhmsg
 	if err := routes.Request(m.fabric.ns, rtmNewNexthop, mdnetlink.Create|mdnetlink.Replace, header, attrs); err != nil {
 		return fmt.Errorf("set nexthop object %d: %w", number, err)
 	}
@@ -92,7 +90,7 @@ func (m *Module) nexthops() (map[int]channel.Host, error) {
 	found := make(map[int]channel.Host)
 	for _, one := range list {
 		const header = 8
-		if len(one.Data) < header || one.Data[2] != protocol {
+		if len(one.Data) < header || one.Data[2] != m.table.Protocol {
 			continue
 		}
 		ad, err := mdnetlink.NewAttributeDecoder(one.Data[header:])

@@ -3,10 +3,12 @@ package vxlan_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
@@ -107,6 +109,35 @@ func TestRestart(t *testing.T) {
 	}
 	stop(t, four)
 	stop(t, six)
+}
+
+// What an earlier release has left, which did not tell in the fabric from which host a packet is, is
+// brought up to date under traffic.
+func TestEarlierRelease(t *testing.T) {
+	w := newWorld(t, 1500, "192.0.2.0/24")
+	w.use(0)
+	a, b := w.attach(w.alpha, 2), w.attach(w.beta, 3)
+	b.serve(t)
+	four := load(t, a, b.ep.Addr4)
+	for _, p := range []*place{w.alpha, w.beta} {
+		ns, err := p.f.Namespace().Dup()
+		qt.Assert(t, qt.IsNil(err))
+		defer ns.Close()
+		p.close(t)
+		conn, err := nftables.New(nftables.WithNetNSFd(int(ns.File().Fd())))
+		qt.Assert(t, qt.IsNil(err))
+		table := &nftables.Table{Name: "snapctl-vxlan", Family: nftables.TableFamilyINet}
+		conn.DelTable(table)
+		conn.AddTable(table)
+		qt.Assert(t, qt.IsNil(conn.Flush()))
+		moved(t, four, 1<<20)
+		p.open(t)
+		moved(t, four, 1<<20)
+		chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsTrue(slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == table.Name && c.Name == "prerouting" })))
+	}
+	stop(t, four)
 }
 
 // A route that is being opened is for the slow path's packets only, which here nobody sends.

@@ -11,7 +11,8 @@
 // endpoints name it, so that all of them change by one message, however many there are. Nothing is
 // learned, and nothing is sent to a multicast group: the hardware address of a host's device comes
 // from the host's name, and its neighbour entry is permanent. One nexthop object is for both
-// families, by a gateway that is an IPv6 address of the link. Package routes has the routes.
+// families, by a gateway that is an IPv6 address of the link. Package routes has the routes, also those
+// to prefixes of machines beyond gateways.
 //
 // # Who can send into the network
 //
@@ -20,7 +21,8 @@
 // that come by an underlay device, and marks them by a priority that no packet has otherwise, see
 // package guard. A table in the fabric drops what has not got it, and packets whose inside source is an
 // endpoint of this host, or no address of the network. So if somebody else flushes the
-// host's firewall no packet gets in, until the daemon has put the table back. Like
+// host's firewall no packet gets in, until the daemon has put the table back. The mark tells which host
+// has sent a packet: from a machine beyond a gateway it is let in if that host is a gateway for it. Like
 // [channel.Tunnel] it is not encrypted: whoever can send with another host's address as the source
 // can send as any endpoint there.
 //
@@ -66,6 +68,10 @@ type Config struct {
 	Fabric, Host     *netns.NS // namespaces; Open takes its own handles of them
 	Prefix4, Prefix6 netip.Prefix
 	MTU              int // of all apps' devices
+	// Machines has the channels be for packets from and to machines beyond gateways alone. The fabric
+	// is in the place of the host: they go by another device of it, which leads to the other hosts'
+	// fabrics, and has the addresses of the "underlay". Package wireguard has such a module.
+	Machines bool
 }
 
 // Module makes channels of kind [channel.VXLAN]. It is a [channel.Module].
@@ -83,6 +89,7 @@ type Module struct {
 	underlay map[netip.Addr]device
 	hosts    map[string]*entry
 	routes   map[netip.Addr]routes.Route
+	beyond   beyond
 }
 
 // device is an underlay device.
@@ -108,7 +115,10 @@ func (e *entry) guarded() guard.Host {
 	return guard.Host{Number: e.number, Name: e.status.Host.Name, Addresses: e.addresses()}
 }
 
-var _ channel.Module = (*Module)(nil)
+var (
+	_ channel.Module = (*Module)(nil)
+	_ channel.Router = (*Module)(nil)
+)
 
 // Open opens a network's channels: those that an earlier run left, and none if there was none. The
 // underlay is not known until SetUnderlay, which does not stop the channels that are there. The
@@ -132,7 +142,14 @@ func (m *Module) open() (err error) {
 		return err
 	}
 	m.guard, m.inside = newGuard(&m.cfg, m.host.ns), newInside(&m.cfg, m.fabric.ns)
-	m.table = routes.Table{NS: m.fabric.ns, Protocol: protocol, Metric: metric, Opening: openingTable}
+	n := m.cfg.numbers()
+	m.table = routes.Table{NS: m.fabric.ns, Protocol: n.protocol, Metric: n.metric, Opening: n.opening, Aside: n.aside}
+	m.beyond.prefixes = routes.Prefixes{NS: m.fabric.ns, Protocol: n.prefixes, Metric: n.metric}
+	for _, p := range []netip.Prefix{m.cfg.Prefix4, m.cfg.Prefix6} {
+		if p.IsValid() {
+			m.beyond.prefixes.Gateways = append(m.beyond.prefixes.Gateways, p.Masked().Addr().Next())
+		}
+	}
 	if err := m.adopt(); err != nil || len(m.hosts) > 0 {
 		return err
 	}
@@ -178,6 +195,7 @@ func (m *Module) clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	m.beyond.list = []channel.Beyond{}
 	return m.takeDown()
 }
 

@@ -2,11 +2,15 @@ package wireguard
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/snapctl/snapctl/vem/channel/guard"
+	"github.com/snapctl/snapctl/vem/fabric"
 )
 
 // adopt takes up what an earlier run has left, if all of it is there: a device with this host's key
@@ -18,7 +22,7 @@ func (m *Module) adopt(ctx context.Context) error {
 		return err
 	}
 	d, err := m.look(ctx)
-	if err != nil || d.PublicKey != m.public || len(m.hosts) == 0 {
+	if err != nil || d.PublicKey != m.keys.public || len(m.hosts) == 0 {
 		if err != nil {
 			m.cfg.Log.WarnContext(ctx, "what an earlier daemon had by WireGuard is given up", slog.String("network", m.cfg.Network), slog.Any("error", err))
 		}
@@ -75,6 +79,9 @@ func (m *Module) adoptRoutes(ctx context.Context, d *wgtypes.Device) error {
 		}
 		for _, n := range p.AllowedIPs {
 			a, _ := address(n)
+			if within.Contains(a) {
+				continue
+			}
 			r, ok := all[a]
 			if !ok {
 				alone = append(alone, a)
@@ -95,5 +102,27 @@ func (m *Module) adoptRoutes(ctx context.Context, d *wgtypes.Device) error {
 			return err
 		}
 	}
-	return m.wg.remove(ctx, alone)
+	if err := m.wg.remove(ctx, alone); err != nil {
+		return err
+	}
+	return m.renew(ctx)
+}
+
+// renew adds what packets of machines beyond gateways need, if a release has made the device that carried
+// none.
+func (m *Module) renew(ctx context.Context) error {
+	if ok, err := m.inside.Current(); err != nil || ok {
+		return err
+	}
+	if err := m.nameDevice(m.device.index); err != nil {
+		return fmt.Errorf("set address of %s: %w", fabric.WireGuardDevice, err)
+	}
+	var cfg wgtypes.Config
+	for _, e := range m.hosts {
+		cfg.Peers = append(cfg.Peers, e.peer(nil))
+	}
+	if err := m.wg.set(ctx, cfg); err != nil {
+		return err
+	}
+	return m.inside.Close(guard.Machines{})
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/snapctl/snapctl/vem/channel/guard"
 	"github.com/snapctl/snapctl/vem/channel/routes"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/pause"
@@ -70,7 +71,7 @@ func (m *Module) bringUp(ctx context.Context) (err error) {
 	if m.device.index != 0 {
 		return nil
 	}
-	if err := m.inside.Close(); err != nil {
+	if err := m.inside.Close(guard.Machines{}); err != nil {
 		return err
 	}
 	index, err := m.find()
@@ -101,6 +102,7 @@ func (m *Module) bringUp(ctx context.Context) (err error) {
 		return err
 	}
 	m.device.index = index
+	m.tryMachines(ctx, m.tellMachines(ctx))
 	return nil
 }
 
@@ -149,6 +151,7 @@ func (m *Module) setUp(index int) error {
 		{"settings", func() error { return m.fabric.ns.Do(writeSysctls) }},
 		{"MTU", func() error { return m.fabric.nl.LinkSetMTU(link, m.cfg.MTU) }},
 		{"state", func() error { return m.fabric.nl.LinkSetUp(link) }},
+		{"address", func() error { return m.nameDevice(index) }},
 		{"nexthops", func() error { return m.putNexthops(index) }},
 		{"rules", func() error { return m.table.AddRules(m.fabric.nl) }},
 	} {
@@ -202,7 +205,7 @@ func (m *Module) putNexthops(index int) error {
 func (m *Module) configure(ctx context.Context) error {
 	m.giveUpPort()
 	port := int(m.device.port)
-	cfg := wgtypes.Config{PrivateKey: &m.key, ListenPort: &port}
+	cfg := wgtypes.Config{PrivateKey: &m.keys.private, ListenPort: &port}
 	for _, e := range m.hosts {
 		cfg.Peers = append(cfg.Peers, e.peer(m.addresses(e.status.Host.Name)))
 	}
@@ -252,6 +255,9 @@ func (m *Module) tryReplace(ctx context.Context, gone *process) (done bool, err 
 func (m *Module) takeDown(ctx context.Context) error {
 	index, err := m.find()
 	if err != nil {
+		return err
+	}
+	if err := m.dropMachines(ctx); err != nil {
 		return err
 	}
 	p := m.device.process

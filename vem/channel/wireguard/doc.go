@@ -11,6 +11,17 @@
 // else. So a host can send as its own endpoints only, and nobody else can send at all. An address
 // has one host there at each moment, and changes in one step.
 //
+// # Machines beyond gateways
+//
+// What several gateways may send can't be in that table, in which an address is one host's. So packets
+// from and to machines that keep their addresses (see [channel.Router]) go from fabric to fabric in
+// another header inside of WireGuard's, that of VXLAN, by a device which has the hosts as package vxlan
+// has them. Its addresses come from the hosts' public keys, and are in the table. It is there while
+// there are such machines, needs the kernel's module vxlan, and takes 70 bytes of each packet: the
+// underlay has to carry 1430 bytes (1410 by IPv4).
+//
+//	machine -- host -- fabric: rule "from" -- route 10.77.0.9 -- wgx0 -- wg0 -- UDP port of that host
+//
 // # Where it runs
 //
 // Where the kernel has WireGuard (Linux 5.6, CONFIG_WIREGUARD) it is the kernel's. Elsewhere a

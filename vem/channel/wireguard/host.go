@@ -35,7 +35,7 @@ func (m *Module) Offer(ctx context.Context) (port uint16, parameters []byte, err
 			return 0, nil, err
 		}
 	}
-	return m.device.port, slices.Clone(m.public[:]), nil
+	return m.device.port, slices.Clone(m.keys.public[:]), nil
 }
 
 // SetHost makes or changes the channel to a host; see [channel.Module].
@@ -79,6 +79,7 @@ func (m *Module) setHost(ctx context.Context, h channel.Host) error {
 		return err
 	}
 	m.hosts[h.Name] = now
+	m.tryMachines(ctx, m.tellMachines(ctx))
 	if before == nil {
 		return nil
 	}
@@ -107,7 +108,8 @@ func (m *Module) putPeer(ctx context.Context, before, now *entry) error {
 func (e *entry) peer(list []netip.Addr) wgtypes.PeerConfig {
 	h := e.status.Host
 	return wgtypes.PeerConfig{
-		PublicKey: e.key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.Remote, h.Port)), AllowedIPs: single(list),
+		PublicKey: e.key, Endpoint: net.UDPAddrFromAddrPort(netip.AddrPortFrom(h.Remote, h.Port)),
+		AllowedIPs: single(append([]netip.Addr{addressOf(e.key)}, list...)),
 	}
 }
 
@@ -161,7 +163,7 @@ func (m *Module) check(h channel.Host) (*entry, error) {
 		return nil, fmt.Errorf("%w: address %s of this host was not given", channel.ErrUnderlay, h.Local)
 	}
 	k, err := wgtypes.NewKey(h.Parameters)
-	if err != nil || k == (wgtypes.Key{}) || k == m.public || h.Port == 0 {
+	if err != nil || k == (wgtypes.Key{}) || k == m.keys.public || h.Port == 0 {
 		return nil, fmt.Errorf("%w %s: it has told no port and public key of its own for WireGuard", channel.ErrHost, h.Name)
 	}
 	now := &entry{key: k}
@@ -221,6 +223,9 @@ func (m *Module) removeHost(ctx context.Context, name string) error {
 		return nil
 	case len(m.hosts) == 1:
 		return m.takeDown(ctx)
+	}
+	if err := m.machines.module.RemoveHost(ctx, name); err != nil {
+		return err
 	}
 	mine := maps.Clone(m.routes)
 	maps.DeleteFunc(mine, func(_ netip.Addr, r route) bool { return r.host != name })

@@ -49,7 +49,7 @@ func testModule(t *testing.T, local wireguard.Local) {
 			Open: func(t *testing.T) channel.Module {
 				t.Helper()
 				m, err := wireguard.Open(t.Context(), wireguard.Config{
-					Network: "default", Fabric: f.Namespace(), Host: ns, Prefix4: prefix4, Prefix6: prefix6, MTU: networkMTU,
+					Self: "self", Network: "default", Fabric: f.Namespace(), Host: ns, Prefix4: prefix4, Prefix6: prefix6, MTU: networkMTU,
 					Local: local, Run: func(fn func(context.Context)) { go fn(t.Context()) },
 				})
 				qt.Assert(t, qt.IsNil(err))

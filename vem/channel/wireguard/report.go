@@ -46,6 +46,11 @@ func (m *Module) Report(ctx context.Context) (channel.Report, error) {
 	if report.Drops.Refused, err = m.inside.Refused(); err != nil {
 		return report, err
 	}
+	aside, err := m.machines.module.Report(ctx)
+	if err != nil {
+		return report, err
+	}
+	report.Drops.Refused += aside.Drops.Refused + aside.Drops.Stranger
 	link, err := m.fabric.nl.LinkByIndex(m.device.index)
 	if err != nil {
 		return report, fmt.Errorf("read counters of the device: %w", err)

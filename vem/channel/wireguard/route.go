@@ -70,6 +70,7 @@ func (m *Module) SetRoutes(ctx context.Context, list []channel.Route) error {
 		return err
 	}
 	maps.Copy(m.routes, want)
+	m.tryMachines(ctx, m.routeMachines(ctx, want))
 	return nil
 }
 
@@ -92,6 +93,9 @@ func (m *Module) RemoveRoutes(ctx context.Context, list []netip.Addr) error {
 		return err
 	}
 	if err := m.wg.remove(ctx, addresses); err != nil {
+		return err
+	}
+	if err := m.machines.module.RemoveRoutes(ctx, addresses); err != nil {
 		return err
 	}
 	for a := range gone {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/channel"
@@ -123,6 +125,55 @@ func testRestart(t *testing.T, local wireguard.Local) {
 		stop(t, four)
 		stop(t, six)
 	}
+}
+
+// What an earlier release has left, which carried nothing of machines beyond gateways, is brought up to
+// date under traffic.
+func TestEarlierRelease(t *testing.T) { everywhere(t, testEarlierRelease) }
+
+func testEarlierRelease(t *testing.T, local wireguard.Local) {
+	t.Helper()
+	w := newWorld(t, local, 1500, "192.0.2.0/24")
+	w.use(0)
+	a, b := w.attach(w.alpha, 2), w.attach(w.beta, 3)
+	b.serve(t)
+	four := load(t, a, b.ep.Addr4, streams)
+	for _, p := range []*place{w.alpha, w.beta} {
+		ns, err := p.f.Namespace().Dup()
+		qt.Assert(t, qt.IsNil(err))
+		defer ns.Close()
+		p.close(t)
+		addresses := func() (list []netlink.Addr) {
+			qt.Assert(t, qt.IsNil(ns.Do(func() error {
+				link, err := netlink.LinkByName(fabric.WireGuardDevice)
+				if err == nil {
+					list, err = netlink.AddrList(link, unix.AF_INET6)
+				}
+				return err
+			})))
+			return list
+		}
+		conn, err := nftables.New(nftables.WithNetNSFd(int(ns.File().Fd())))
+		qt.Assert(t, qt.IsNil(err))
+		conn.DelTable(&nftables.Table{Name: "snapctl-wireguard", Family: nftables.TableFamilyINet})
+		qt.Assert(t, qt.IsNil(conn.Flush()))
+		before := addresses()
+		qt.Assert(t, qt.HasLen(before, 1))
+		qt.Assert(t, qt.IsNil(ns.Do(func() error {
+			link, err := netlink.LinkByName(fabric.WireGuardDevice)
+			if err == nil {
+				err = netlink.AddrDel(link, &before[0])
+			}
+			return err
+		})))
+		moved(t, four, streams.bytes)
+		p.open(t)
+		moved(t, four, streams.bytes)
+		after := addresses()
+		qt.Assert(t, qt.HasLen(after, 1))
+		qt.Check(t, qt.Equals(after[0].String(), before[0].String()))
+	}
+	stop(t, four)
 }
 
 // A route that is being opened is for the slow path's packets only, which here nobody sends.

@@ -27,6 +27,7 @@ const (
 
 // Config is one network.
 type Config struct {
+	Self             string    // this host's name, as others call it
 	Network          string    // the network's name
 	Fabric, Host     *netns.NS // namespaces; Open takes its own handles of them
 	Prefix4, Prefix6 netip.Prefix
@@ -51,8 +52,7 @@ type Local struct {
 // Module makes channels of kind [channel.WireGuard]. It is a [channel.Module].
 type Module struct {
 	cfg    Config
-	key    wgtypes.Key // private
-	public wgtypes.Key // of key; to compute it takes as long as a message to another host
+	keys   keys
 	fabric *side
 	host   *side
 	guard  guard.Guard  // what lets packets of known hosts in, and counts them
@@ -66,6 +66,12 @@ type Module struct {
 	underlay map[netip.Addr]under
 	hosts    map[string]*entry
 	routes   map[netip.Addr]route
+	machines machines
+}
+
+// keys are this host's.
+type keys struct {
+	private, public wgtypes.Key // to compute a public key takes as long as a message to another host
 }
 
 // under is an underlay device.
@@ -88,7 +94,10 @@ type route struct {
 	state channel.State
 }
 
-var _ channel.Module = (*Module)(nil)
+var (
+	_ channel.Module = (*Module)(nil)
+	_ channel.Router = (*Module)(nil)
+)
 
 // Open opens a network's channels: those that an earlier run left, and none if there was none. The
 // underlay is not known until SetUnderlay, which does not stop the channels that are there. The
@@ -111,10 +120,10 @@ func Open(ctx context.Context, cfg Config) (*Module, error) {
 }
 
 func (m *Module) open(ctx context.Context) (err error) {
-	if m.key, err = m.cfg.Local.Secret.key(m.cfg.Network); err != nil {
+	if m.keys.private, err = m.cfg.Local.Secret.key(m.cfg.Network); err != nil {
 		return err
 	}
-	m.public = m.key.PublicKey()
+	m.keys.public = m.keys.private.PublicKey()
 	if m.fabric, err = openSide(m.cfg.Fabric); err != nil {
 		return err
 	}
@@ -126,8 +135,11 @@ func (m *Module) open(ctx context.Context) (err error) {
 	}
 	m.guard = guard.Guard{Table: "snapctl-wireguard-" + m.cfg.Network, NS: m.host.ns}
 	m.listenAt(firstPort(m.cfg.Network))
-	m.inside = guard.Inside{Table: "snapctl-wireguard", NS: m.fabric.ns, Device: fabric.WireGuardDevice, Prefix4: m.cfg.Prefix4, Prefix6: m.cfg.Prefix6}
+	m.inside = guard.Inside{Table: "snapctl-wireguard", NS: m.fabric.ns, Device: fabric.WireGuardDevice, Prefix4: m.cfg.Prefix4, Prefix6: m.cfg.Prefix6, Allow: amongHosts()}
 	m.table = routes.Table{NS: m.fabric.ns, Protocol: protocol, Metric: metric, Opening: openingTable}
+	if err := m.openMachines(ctx); err != nil {
+		return err
+	}
 	return m.adopt(ctx)
 }
 
@@ -169,7 +181,11 @@ func (m *Module) Close() error {
 		return nil
 	}
 	p.leave()
-	return errors.Join(m.wg.close(), m.fabric.close(), m.host.close())
+	var err error
+	if m.machines.module != nil {
+		err = m.machines.module.Close()
+	}
+	return errors.Join(err, m.wg.close(), m.fabric.close(), m.host.close())
 }
 
 // Delete removes all; see [channel.Module].
@@ -189,7 +205,10 @@ func (m *Module) clear(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	return m.takeDown(ctx)
+	if err := m.takeDown(ctx); err != nil {
+		return err
+	}
+	return m.machines.module.SetBeyond(ctx, nil)
 }
 
 // side is a namespace and a netlink socket in it.

@@ -114,7 +114,7 @@ func (p *place) open(tb testing.TB) {
 
 func (p *place) config() wireguard.Config {
 	return wireguard.Config{
-		Network: p.cfg.Network, Fabric: p.f.Namespace(), Host: p.f.HostNamespace(), Prefix4: prefix4, Prefix6: prefix6, MTU: networkMTU,
+		Self: p.Name(), Network: p.cfg.Network, Fabric: p.f.Namespace(), Host: p.f.HostNamespace(), Prefix4: prefix4, Prefix6: prefix6, MTU: networkMTU,
 		Local: p.local, Run: p.run,
 	}
 }

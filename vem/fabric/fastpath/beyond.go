@@ -20,10 +20,10 @@ const (
 	redirectIngress = 1 // BPF_F_INGRESS
 )
 
-// Here and NoHost are where packets for a machine go to, if to no host, see [Remotes.SetBeyond].
+// Here and Routed are where packets for a machine go to, if to no host, see [Remotes.SetBeyond].
 const (
 	Here   = 0
-	NoHost = MaxHosts + 1
+	Routed = MaxHosts + 1
 )
 
 // HostMAC is the hardware address of the host's device of each network.
@@ -31,7 +31,7 @@ var HostMAC = net.HardwareAddr{0x02, 0x73, 0, 0, 0, 2}
 
 // SetBeyond says which machines are no endpoints, and yet send to endpoints, and get what these
 // send, at their own addresses. Of class 0 is where packets for a prefix go: to a host, by this
-// host's own routes ([Here]), or nowhere ([NoHost]). What is of the class of a host's number may come
+// host's own routes ([Here]), or by the fabric's routes ([Routed]). What is of the class of a host's number may come
 // from that host. Such packets have an outer header on every way, since nothing else says which host
 // sent them.
 func (r *Remotes) SetBeyond(all map[bpfmap.Prefix]int) error { return bpfmap.Set(r.beyond, all) }
@@ -51,6 +51,7 @@ func (r *Remotes) away(none string) asm.Instructions {
 		asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
 			asm.JEq.Imm(asm.R1, Here, none),
+			asm.JEq.Imm(asm.R1, Routed, none),
 			asm.StoreMem(asm.RFP, stackHost, asm.R1, asm.Word),
 		},
 		r.way("drop"),

@@ -46,7 +46,8 @@ gateway fails all connections go on by the others as soon as the machines' route
 and other hosts have found out (some seconds). Those by published ports are not among these:
 apps see who comes by one as the host whose port it is, and they end with that host.
 
-Only direct and tunnel channels carry packets of such machines, not vxlan and wireguard.
+Channels of all kinds carry packets of such machines; those of kind wireguard need the kernel's
+VXLAN, and a network between hosts that carries 1430 bytes: host gateway show says what is missing.
 Without --advertise the prefixes of before are advertised no more.`,
 		Example: `  snapctl host gateway on
   snapctl host gateway on --advertise 203.0.113.0/24 --advertise 2001:db8:7::/48`,

@@ -32,7 +32,7 @@ func TestExamplesInPromise(t *testing.T) {
 				Protocol: "tcp", HostPort: 22, Port: 22, Network: "default", Address: "10.77.0.131", App: "ssh", Host: "beta", Reason: "a program has the port on this host",
 			}},
 			Others: []*api.OtherGateway{{Host: "beta", Advertise: []string{"203.0.113.0/24"}, Alive: true}},
-			Notes:  []string{"channels of network default to host gamma are of kind vxlan, which carries nothing of machines that keep their addresses: have it be direct or tunnel (snapctl host set --channel)"},
+			Notes:  []string{"network default: carry packets of machines beyond gateways by WireGuard: set channel to host gamma: underlay too small: 1270 bytes are left for endpoints' packets through fd73:6e61:5d1:a8e0:f277:21c4:90:3a1b, and at least 1280 have to be"},
 		}),
 	} {
 		text, err := json.MarshalIndent(d, "", "  ")
