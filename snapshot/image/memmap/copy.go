@@ -103,7 +103,7 @@ func (p *Plan) whole(vmas []*vma.VmaEntry) [][]piece {
 	pieces := make([][]piece, len(vmas))
 	last := -1 // the mapping of which the one before has become a part
 	for i, v := range vmas {
-		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), anon: p.Based[i]}}
+		pieces[i] = []piece{{start: v.GetStart(), end: v.GetEnd(), offset: v.GetPgoff(), anon: p.Based[i]}}
 		switch {
 		case v.GetStatus()&image.VMAGuard != 0: // it lies in another one
 			continue
@@ -120,7 +120,7 @@ func (p *Plan) whole(vmas []*vma.VmaEntry) [][]piece {
 // once those of earlier dumps are anonymous.
 func (p *Plan) alike(vmas []*vma.VmaEntry, i, j int) bool {
 	a, b := vmas[i], vmas[j]
-	anonymous := func(k int) bool { return p.Based[k] || mappable(vmas[k]) == CopiedNot }
+	anonymous := func(k int) bool { return p.Based[k] || mappable(vmas[k], nil) == CopiedNot }
 	return anonymous(i) && anonymous(j) && a.GetProt() == b.GetProt() && a.GetMadv() == b.GetMadv() &&
 		a.GetFlags()|mapAnonymous == b.GetFlags()|mapAnonymous
 }

@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/go-quicktest/qt"
 	"golang.org/x/sys/unix"
@@ -105,6 +107,23 @@ func (s *mappedServer) echoes(conn *os.File, text string) {
 	qt.Assert(s.t, qt.Equals(string(buf), text))
 }
 
+// behindData is the inode of the file that the middle of the server's programData is mapped from. The
+// server is this program, which is linked to be at one address.
+func (s *mappedServer) behindData() uint64 {
+	s.t.Helper()
+	at := uint64(uintptr(unsafe.Pointer(&programData[len(programData)/2])))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.pid))
+	qt.Assert(s.t, qt.IsNil(err))
+	for line := range strings.Lines(string(text)) {
+		var from, to, inode uint64
+		if _, err := fmt.Sscanf(line, "%x-%x %s %x %s %d", &from, &to, new(string), new(uint64), new(string), &inode); err == nil && from <= at && at < to {
+			return inode
+		}
+	}
+	s.t.Fatalf("nothing is at %#x", at)
+	return 0
+}
+
 // ballast checks the memory that a server must have after some connections.
 func ballast(t *testing.T, all map[uint32]pageContent, connections uint64) {
 	t.Helper()
@@ -166,13 +185,14 @@ func TestMapRealMemory(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	defer func() { qt.Check(t, qt.IsNil(file.Close())) }()
 	s.restore(view, held, map[string]*os.File{"0//memory": file})
+	var at unix.Statx_t
+	qt.Assert(t, qt.IsNil(unix.Statx(int(file.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID, &at)))
+	qt.Check(t, qt.Equals(s.behindData(), at.Ino))
 	s.echoes(connected, "second")
 	qt.Assert(t, qt.IsNil(unix.Connect(int(idle.Fd()), echoAddr())))
 	s.echoes(idle, "a second connection changes memory")
 
 	// As it is dumped with what has changed, under the name that CRIU has for the rest.
-	var at unix.Statx_t
-	qt.Assert(t, qt.IsNil(unix.Statx(int(file.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_MNT_ID, &at)))
 	name := fmt.Sprintf("file[%x:%x]", at.Mnt_id, at.Ino)
 	images, held = s.dump(name)
 	later := readMemory(t, images, map[string][]byte{name: data})
@@ -186,6 +206,7 @@ func TestMapRealMemory(t *testing.T) {
 	qt.Assert(t, qt.IsNil(Copy(t.Context(), view, map[string]*os.File{name: file})))
 	sameMemory(t, readMemory(t, view.Dir(), nil), later)
 	s.restore(view, held, nil)
+	qt.Check(t, qt.Equals(s.behindData(), 0))
 	s.echoes(connected, "third")
 	s.echoes(idle, "fourth")
 }

@@ -136,6 +136,9 @@ func echoServer() error {
 		return err
 	}
 	fillBallast(memory, 0, ballastPages, 0)
+	for i := range programData {
+		programData[i] = byte(i / image.PageSize)
+	}
 	if err := unix.Sendmsg(3, []byte("x"), unix.UnixRights(connected, idle), nil, 0); err != nil {
 		return err
 	}
@@ -152,6 +155,9 @@ func echoServer() error {
 		}
 	}
 }
+
+// programData is data of an echoServer of which its file has other content.
+var programData = [64 * image.PageSize]byte{1}
 
 // The ballast of an echoServer is memory of which each page holds its number and
 // that of the connection that had it written, over and over.

@@ -13,9 +13,16 @@
 //     that was never there would be memory of a file;
 //   - reflinks. Few file systems have them.
 //
-// The price is that a mapping comes back in pieces. Pieces are bounded, and short runs copied.
-// What else is copied [Copied] lists; a process with less than 1 MiB to map is copied, since its
-// guard would cost it more. When what changed outweighs what is mapped, or there are more than 8
+// The price is that a mapping comes back in pieces. Pieces are bounded, and runs of less than four pages
+// copied. What else is copied [Copied] lists; a process with less than 1 MiB to map, in runs of [MinRun]
+// pages, is copied, since its guard would cost it more.
+//
+// What a program and its libraries have changed of their data, most of it addresses that the dynamic
+// linker has made absolute, is mapped like anonymous memory. With it, and short runs, a redis of 1 GiB
+// restored from a snapshot has 0.8 MiB of its own instead of 2.1, and the images of each restore are
+// edited by writing a fourth of the pages.
+//
+// When what changed outweighs what is mapped, or there are more than 8
 // files, [Copy] makes a dump whole before it is committed: after the thaw or, in a
 // hibernation, while nobody waits.
 //

@@ -220,7 +220,7 @@ func (c *completion) choose(most int) []segment {
 	for ; runs > most; runs, pages = count() {
 		least *= 2
 	}
-	guarded := len(c.plan.Mapped) > 0 || slices.Contains(c.plan.Based, true)
+	guarded := len(c.plan.Mapped) > 0 || c.plan.guarded()
 	if !guarded && pages < MinMapped {
 		least = 1 << 62
 	}

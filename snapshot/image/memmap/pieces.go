@@ -31,9 +31,9 @@ func (p *Plan) cuts(file uint32) []cut {
 func (p *Plan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, cuts []cut) [][]piece {
 	pieces := make([][]piece, len(vmas))
 	for i, v := range vmas {
-		whole := piece{start: v.GetStart(), end: v.GetEnd()}
+		whole := piece{start: v.GetStart(), end: v.GetEnd(), offset: v.GetPgoff()}
 		if p.Based[i] {
-			whole.file, whole.offset = base(uint32(v.GetShmid())), v.GetPgoff()
+			whole.file = base(uint32(v.GetShmid()))
 		}
 		pieces[i] = []piece{whole}
 	}
@@ -60,8 +60,8 @@ func (p *Plan) pieces(vmas []*vma.VmaEntry, base func(file uint32) uint32, cuts 
 type piece struct {
 	start, end uint64
 	file       uint32
-	offset     uint64
-	anon       bool // make it private anonymous memory
+	offset     uint64 // in the file; of what is as it was and no file's it says nothing
+	anon       bool   // make it private anonymous memory
 }
 
 // Fields of mm_entry and vma_entry.
@@ -107,18 +107,26 @@ func replaceMappings(msg []byte, pieces [][]piece) ([]byte, error) {
 // entry makes the vma_entry of a piece out of that of the whole.
 func (p piece) entry(whole []byte) ([]byte, error) {
 	set := map[protowire.Number]uint64{vmaStart: p.start, vmaEnd: p.end}
-	if !p.anon && p.file == 0 {
-		return wire.ReplaceVarints(whole, set)
-	}
+	var flags, status uint64
 	s := wire.Scan(whole)
 	for s.Next() {
-		if s.Is(vmaFlags, wire.Varint) {
-			set[vmaFlags] = s.Uint
+		switch {
+		case s.Is(vmaFlags, wire.Varint):
+			flags = s.Uint
+		case s.Is(vmaStatus, wire.Varint):
+			status = s.Uint
 		}
 	}
 	if s.Err != nil {
 		return nil, s.Err
 	}
+	if !p.anon && p.file == 0 {
+		if status&(image.VMAFilePrivate|image.VMAFileShared) != 0 {
+			set[vmaPgoff] = p.offset
+		}
+		return wire.ReplaceVarints(whole, set)
+	}
+	set[vmaFlags] = flags
 	if p.anon {
 		set[vmaPgoff], set[vmaShmid], set[vmaStatus] = 0, 0, image.VMARegular|image.VMAAnonPrivate
 		set[vmaFlags] |= mapAnonymous

@@ -2,6 +2,7 @@ package memmap
 
 import (
 	"fmt"
+	"slices"
 
 	corex86 "github.com/checkpoint-restore/go-criu/v8/crit/images/core-x86"
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
@@ -18,9 +19,13 @@ import (
 // holds those alone that were written to. Pages that were never there stay
 // anonymous, so a mapping may come back in pieces.
 const (
-	// MinRun is the shortest run of pages to be mapped: a mapping costs the
-	// kernel and CRIU some 2 us, and so does copying a few pages.
+	// MinRun is the shortest run of pages for whose sake memory is compared, copied
+	// ahead or mapped.
 	MinRun = 16
+	// minOwn is the shortest run of a dump's own pages to be mapped where others are
+	// anyway: a mapping costs the kernel and CRIU some 2 us, and so does copying a few
+	// pages, but what is mapped is no clone's own until it writes there.
+	minOwn = 4
 	// maxRuns bounds the runs of one process. With more, short ones are copied.
 	maxRuns = 8192
 	// maxMappings is how many mappings a process may come back with, half of the
@@ -31,6 +36,9 @@ const (
 	// MinMapped is from how many pages on a process is worth a guard, which its
 	// system calls then pay for.
 	MinMapped = 256
+	// minData is from how many pages on changed data of programs and libraries, which changes
+	// once, is worth one more memory file to a process that has a guard anyway.
+	minData = 128
 )
 
 // Copied says why pages are copied and not mapped.
@@ -45,8 +53,8 @@ const (
 	CopiedExecutable Copied = "executable"                         // the snapshot's file system may forbid it
 	CopiedAdvice     Copied = "wiped on fork, droppable or merged" // see mappable
 	CopiedShared     Copied = "shared memory"
-	CopiedFile       Copied = "changed pages of a file"
-	CopiedKernel     Copied = "kernel object" // AIO ring, shadow stack, socket
+	CopiedFile       Copied = "changed pages of a file" // which no code is mapped of, see codeOf
+	CopiedKernel     Copied = "kernel object"           // AIO ring, shadow stack, socket
 	CopiedShort      Copied = "runs of few pages"
 	CopiedSmall      Copied = "small process"
 	CopiedTask       Copied = "32-bit or foreign process" // the guard is for x86-64
@@ -71,17 +79,34 @@ const (
 	protExec     = 0x4
 )
 
-// mappable tells whether the pages of a mapping may be mapped.
-func mappable(v *vma.VmaEntry) Copied {
+// codeOf is the files, by their ids in the images, of which a process has code mapped: its program
+// and libraries. Their data can be mapped where it was changed, mostly by the dynamic linker, for no
+// program drops it to have that of the file again. With other private mappings of files that is
+// what madvise(2) is for.
+func codeOf(vmas []*vma.VmaEntry) map[uint64]bool {
+	code := make(map[uint64]bool)
+	for _, v := range vmas {
+		if v.GetStatus() == image.VMARegular|image.VMAFilePrivate && v.GetProt()&protExec != 0 {
+			code[v.GetShmid()] = true
+		}
+	}
+	return code
+}
+
+// mappable tells whether the pages of a mapping may be mapped. code is as codeOf returns it.
+func mappable(v *vma.VmaEntry, code map[uint64]bool) Copied {
 	const pure = image.VMARegular | image.VMAHeap | image.VMAAnonPrivate
 	status, flags := v.GetStatus(), v.GetFlags()
 	switch {
 	case status&(image.VMAAnonShared|image.VMAFileShared|image.VMASysV|image.VMAMemfd) != 0:
 		return CopiedShared
+	case status == image.VMARegular|image.VMAFilePrivate && code[v.GetShmid()]:
 	case status&image.VMAFilePrivate != 0:
 		return CopiedFile
 	case status&^pure != 0 || status&image.VMAAnonPrivate == 0:
 		return CopiedKernel
+	}
+	switch {
 	case flags&image.MapGrowsDown != 0:
 		return CopiedStack
 	case flags&mapLocked != 0:
@@ -118,17 +143,9 @@ type Plan struct {
 	Why    []Copied // of each mapping that has pages to be copied
 	Based  []bool   // of each mapping: it is of the memory of an earlier dump
 	fit    []bool   // of each mapping: its pages may be mapped
+	data   []bool   // of each mapping: it is of a program or library, see codeOf
 	own    uint64   // stored pages in mappings that may be mapped or are based
 	over   uint64   // those of them that are in based ones
-}
-
-// mappedPages counts the pages that are mapped.
-func (p *Plan) mappedPages() uint64 {
-	var n uint64
-	for _, r := range p.Mapped {
-		n += r.Pages
-	}
-	return n
 }
 
 // NewPlan decides. base tells which files, by their id in the images, hold the
@@ -144,7 +161,7 @@ func NewPlan(t *image.Task, base func(file uint32) (size int64, ok bool), insist
 		return nil, err
 	}
 	fit := make([]bool, len(vmas))
-	p := &Plan{Why: make([]Copied, len(vmas)), Based: make([]bool, len(vmas)), fit: fit}
+	p := &Plan{Why: make([]Copied, len(vmas)), Based: make([]bool, len(vmas)), fit: fit, data: make([]bool, len(vmas))}
 	refuse := CopiedNot // all of the process
 	if foreignTask(t) {
 		refuse = CopiedTask
@@ -153,14 +170,17 @@ func NewPlan(t *image.Task, base func(file uint32) (size int64, ok bool), insist
 	if kind := insistenceOf(vmas, insists); kind == insistsOnAll || kind == insistsOnHeap && !marked {
 		refuse = CopiedInsists
 	}
+	code := codeOf(vmas)
 	for i, v := range vmas {
-		p.Why[i] = mappable(v)
+		p.Why[i] = mappable(v, code)
 		if v.GetStatus() == image.VMARegular|image.VMAFilePrivate {
 			if size, ok := base(uint32(v.GetShmid())); ok {
 				if err := checkBase(t, v, size); err != nil {
 					return nil, err
 				}
 				p.Based[i], p.Why[i] = true, CopiedNot
+			} else {
+				p.data[i] = true
 			}
 		}
 		if fit[i] = p.Why[i] == CopiedNot; fit[i] && refuse != CopiedNot {
@@ -179,7 +199,7 @@ func NewPlan(t *image.Task, base func(file uint32) (size int64, ok bool), insist
 			p.over += r.Pages
 		}
 	}
-	least, most := uint64(MinRun), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
+	least, most := uint64(minOwn), min(maxRuns, max(maxMappings-len(vmas), 0)/2)
 	if marked {
 		most = min(most, guard.MaxRanges) // a guard of more ranges would also cover what lies between them
 	}
@@ -197,11 +217,29 @@ func NewPlan(t *image.Task, base func(file uint32) (size int64, ok bool), insist
 			p.Mapped = append(p.Mapped, r)
 		}
 	}
-	if p.mappedPages() < MinMapped {
+	if !p.worthwhile() {
 		p.copyAll(runs, CopiedSmall)
 	}
 	p.leaveOne()
 	return p, nil
+}
+
+// guarded tells whether a process gets a guard whatever of its own pages is mapped.
+func (p *Plan) guarded() bool { return slices.Contains(p.Based, true) }
+
+// worthwhile tells whether what is to be mapped is worth a guard or, where there is one, a file.
+// Short runs are not: they change from dump to dump, and each file is one more to build on.
+func (p *Plan) worthwhile() bool {
+	var long, data uint64
+	for _, r := range p.Mapped {
+		switch {
+		case p.data[r.VMA]:
+			data += r.Pages
+		case r.Pages >= MinRun:
+			long += r.Pages
+		}
+	}
+	return long >= MinMapped || data >= minData && p.guarded()
 }
 
 // checkMappings checks each mapping by itself. sortMappings finds those that

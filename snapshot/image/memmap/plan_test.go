@@ -1,6 +1,7 @@
 package memmap
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -89,6 +90,13 @@ func TestNewPlan(t *testing.T) {
 		}
 		return extents
 	}
+	runs := func(n uint64, pages uint64) (all []Run) {
+		for i := range n {
+			all = append(all, Run{at(2 * i * pages), pages, i * pages, 0})
+		}
+		return all
+	}
+	code := anon(9000, 10, of(testOther, 0), withProt(5))
 	for name, test := range map[string]struct {
 		task           *image.Task
 		mapped, copied []Run
@@ -105,7 +113,7 @@ func TestNewPlan(t *testing.T) {
 		},
 		"an extent over several mappings": {
 			task:   plainTask([]*vma.VmaEntry{anon(0, 256), anon(256, 4), anon(260, 256)}, stored(0, 516)),
-			mapped: []Run{{at(0), 256, 0, 0}, {at(260), 256, 260, 2}}, copied: []Run{{at(256), 4, 256, 1}},
+			mapped: []Run{{at(0), 256, 0, 0}, {at(256), 4, 256, 1}, {at(260), 255, 260, 2}}, copied: []Run{{at(515), 1, 515, 2}},
 		},
 		"mappings in no order": {
 			task:   plainTask([]*vma.VmaEntry{anon(260, 256), anon(0, 256)}, stored(0, 256), stored(260, 256)),
@@ -136,9 +144,30 @@ func TestNewPlan(t *testing.T) {
 			mapped: []Run{{at(0), 300, 0, 0}, {at(10_000), 511, 300, 1}}, copied: []Run{{at(10_511), 1, 811, 1}},
 		},
 		"short runs": {
-			task:   plainTask(plenty(anon(0, 300)), stored(0, MinRun-1), stored(100, MinRun), most),
-			mapped: append([]Run{{at(100), MinRun, MinRun - 1, 0}}, rest(1, 2*MinRun-1)...),
-			copied: []Run{{at(0), MinRun - 1, 0, 0}}, why: CopiedShort,
+			task:   plainTask(plenty(anon(0, 300)), stored(0, minOwn-1), stored(100, minOwn), most),
+			mapped: append([]Run{{at(100), minOwn, minOwn - 1, 0}}, rest(1, 2*minOwn-1)...),
+			copied: []Run{{at(0), minOwn - 1, 0, 0}}, why: CopiedShort,
+		},
+		"short runs alone": {
+			task:   plainTask([]*vma.VmaEntry{anon(0, 1<<20)}, many(1000, MinRun-1)...),
+			copied: runs(1000, MinRun-1), why: CopiedSmall,
+		},
+		"short runs alone, based": {
+			task:   plainTask([]*vma.VmaEntry{anon(0, 1<<20), anon(1<<21, 8, of(testBase, 0))}, many(1000, MinRun-1)...),
+			copied: runs(1000, MinRun-1), why: CopiedSmall,
+		},
+		"program data": {
+			task:   plainTask(plenty(anon(0, 100, of(testOther, 5)), code), stored(0, minOwn-1), stored(10, minOwn), most),
+			mapped: append([]Run{{at(10), minOwn, minOwn - 1, 0}}, rest(2, 2*minOwn-1)...),
+			copied: []Run{{at(0), minOwn - 1, 0, 0}}, why: CopiedShort,
+		},
+		"program data alone": {
+			task:   plainTask([]*vma.VmaEntry{anon(0, 512, of(testOther, 0)), code}, stored(0, 512)),
+			copied: []Run{{at(0), 512, 0, 0}}, why: CopiedSmall,
+		},
+		"program data, based": {
+			task:   plainTask([]*vma.VmaEntry{anon(0, 512, of(testOther, 0)), code, anon(1<<20, 8, of(testBase, 0))}, stored(0, minData), stored(511, 1)),
+			mapped: []Run{{at(0), minData, 0, 0}}, copied: []Run{{at(511), 1, minData, 0}}, why: CopiedShort,
 		},
 		"small process": {
 			task:   plainTask([]*vma.VmaEntry{anon(0, 512)}, stored(0, MinMapped-1)),
@@ -258,6 +287,30 @@ func TestNewPlanRefuses(t *testing.T) {
 		_, err := NewPlan(task, testBases, noneInsists)
 		qt.Assert(t, qt.ErrorIs(err, image.ErrInconsistent))
 	})
+}
+
+// TestPiecesOfProgramData looks at what is left of the mapping of a program where some of it was
+// changed.
+func TestPiecesOfProgramData(t *testing.T) {
+	data := anon(0, 100, of(testOther, 7))
+	vmas := []*vma.VmaEntry{data, anon(200, 512), anon(9000, 10, of(testOther, 0), withProt(5))}
+	plan, err := NewPlan(plainTask(vmas, stored(10, 20), stored(99, 1), stored(200, 512)), testBases, noneInsists)
+	qt.Assert(t, qt.IsNil(err))
+	var got []string
+	for _, p := range plan.pieces(vmas, func(file uint32) uint32 { return file }, plan.cuts(99))[0] {
+		if p.start == p.end {
+			continue
+		}
+		msg, err := proto.Marshal(data)
+		qt.Assert(t, qt.IsNil(err))
+		msg, err = p.entry(msg)
+		qt.Assert(t, qt.IsNil(err))
+		var v vma.VmaEntry
+		qt.Assert(t, qt.IsNil(proto.Unmarshal(msg, &v)))
+		got = append(got, fmt.Sprintf("%d-%d of %d from %d on", (v.GetStart()-at(0))/image.PageSize, (v.GetEnd()-at(0))/image.PageSize,
+			v.GetShmid(), v.GetPgoff()/image.PageSize))
+	}
+	qt.Check(t, qt.DeepEquals(got, []string{"0-10 of 8 from 7 on", "10-30 of 99 from 0 on", "30-100 of 8 from 37 on"}))
 }
 
 // TestNewPlanOfManyGenerations changes other pages before each of many dumps: a

@@ -164,9 +164,10 @@ func (f *family) share(ctx context.Context, t *image.Task, plan *Plan, path stri
 		return false, err
 	}
 	s := &sharing{}
+	guarded := len(plan.Mapped) > 0 || plan.guarded()
 	var rest []Run
 	for _, r := range runs {
-		if plan.fit[r.VMA] {
+		if plan.fit[r.VMA] && (guarded || !plan.data[r.VMA]) {
 			s.open = append(s.open, r)
 		} else {
 			rest = append(rest, r)
@@ -187,7 +188,6 @@ func (f *family) share(ctx context.Context, t *image.Task, plan *Plan, path stri
 		return false, nil
 	}
 	s.open = append(s.open, rest...)
-	guarded := len(plan.Mapped) > 0 || slices.Contains(plan.Based, true)
 	kept := s.choose(guarded, min(maxRuns, max(maxMappings-len(vmas), 0)/2))
 	if len(s.segments) == 0 {
 		return false, nil

@@ -47,6 +47,36 @@ static void guards(void)
 	note("a new guard", "%s", look(b));
 }
 
+/* Data of the program, of which its file has other content. Some of it is closed, as the
+   dynamic linker does it once it has made addresses absolute. */
+static char data[PAGES * PAGE] __attribute__((aligned(4096))) = { 1 };
+
+static void write_data(void *of)
+{
+	struct area a = *(struct area *)of;
+
+	must(!mprotect(a.at, a.len, PROT_READ | PROT_WRITE), "open in child");
+	memset(a.at, 0, a.len / 2);
+	note("in the child", "%s", look(a));
+}
+
+static void program_data(void)
+{
+	struct area a = unclaim(claim(data, sizeof(data)));
+
+	must(!mprotect(data + 8 * PAGE, 24 * PAGE, PROT_READ), "close some");
+	frozen();
+	TRY("data of the program", NEVER, a, 0);
+	in_child("write it in a child", write_data, &a);
+	TRY("and after that", NEVER, a, 0);
+	TRY("open it", NEVER, a, mprotect(a.at, a.len, PROT_READ | PROT_WRITE));
+	memset(a.at + 30 * PAGE, 0, 4 * PAGE);
+	TRY("write it", NEVER, a, 0);
+	fill(a);
+	TRY("fill it", NEVER, a, 0);
+	TRY("unmap some", NEVER, a, munmap(a.at + 60 * PAGE, 4 * PAGE));
+}
+
 /* sparse is a reservation of 64 GiB, as the JVM's and sanitizers' are. */
 static void sparse(void)
 {
@@ -235,6 +265,7 @@ static void stacks(void)
 const struct which layout_cases[] = {
 	{ "huge", huge },
 	{ "guards", guards },
+	{ "program-data", program_data },
 	{ "sparse", sparse },
 	{ "pieces-1000", pieces_1000 },
 	{ "pieces-5000", pieces_5000 },
