@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
 
 // From include/uapi/linux/userfaultfd.h.
@@ -21,17 +22,7 @@ const (
 	ioctlAPI          = 0xc018aa3f // UFFDIO_API
 	ioctlRegister     = 0xc020aa00 // UFFDIO_REGISTER
 	ioctlUnregister   = 0x8010aa01 // UFFDIO_UNREGISTER
-	ioctlPagemapScan  = 0xc0606610 // PAGEMAP_SCAN, include/uapi/linux/fs.h
-	scanWriteProtect  = 1 << 0     // PM_SCAN_WP_MATCHING
-	categoryTracked   = 1 << 0     // PAGE_IS_WPALLOWED
-	categoryWritten   = 1 << 1
-	categoryPresent   = 1 << 3
-	categorySwapped   = 1 << 4
-	categoryZero      = 1 << 5 // PAGE_IS_PFNZERO: the zero page
-	categoryGuard     = 1 << 8 // Linux 6.15: MADV_GUARD_INSTALL, a page that must not be reached
 	regionsPerCall    = 4096
-	sizeofScanArg     = 96
-	sizeofRegion      = 24
 	sizeofAPI         = 24
 	sizeofRegisterArg = 32
 )
@@ -62,13 +53,10 @@ func unregister(uffd *os.File, a area) error {
 	return ioctl(uffd, ioctlUnregister, unsafe.Pointer(&arg))
 }
 
-// region is struct page_region.
-type region struct{ start, end, categories uint64 }
-
 // A scanner looks at the pages of a process.
 type scanner struct {
 	pagemap *os.File
-	regions []region
+	regions []pagescan.Region
 }
 
 // query says which pages are meant: those that have all categories of with, none of without, and one of
@@ -84,7 +72,7 @@ const few = 64 << 20 / image.PageSize
 
 // scan calls found for each region of pages in an area. What is not mapped is passed over. It returns
 // [ErrEnded] if the memory is no more.
-func (s *scanner) scan(ctx context.Context, a area, q query, found func(region)) error {
+func (s *scanner) scan(ctx context.Context, a area, q query, found func(pagescan.Region)) error {
 	for a.start < a.end {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -102,20 +90,15 @@ func (s *scanner) scan(ctx context.Context, a area, q query, found func(region))
 }
 
 // scanSome makes one call, and returns the address up to which it got.
-func (s *scanner) scanSome(a area, q query) (_ []region, next uint64, err error) {
+func (s *scanner) scanSome(a area, q query) (_ []pagescan.Region, next uint64, err error) {
 	if s.regions == nil {
-		s.regions = make([]region, regionsPerCall)
+		s.regions = make([]pagescan.Region, regionsPerCall)
 	}
-	arg := struct {
-		size, flags, start, end, walkEnd, vec, vecLen, maxPages, inverted, mask, anyOf, tell uint64
-	}{
-		size: sizeofScanArg, flags: q.flags, start: a.start, end: a.end,
-		vec: uint64(uintptr(unsafe.Pointer(&s.regions[0]))), vecLen: uint64(len(s.regions)), maxPages: q.atOnce,
-		inverted: q.without, mask: q.with | q.without, anyOf: q.either, tell: q.tell,
+	arg := pagescan.Arg{
+		Size: pagescan.Size, Flags: q.flags, Start: a.start, End: a.end, MaxPages: q.atOnce,
+		Inverted: q.without, Mask: q.with | q.without, AnyOf: q.either, Return: q.tell,
 	}
-	_ = [1]struct{}{}[unsafe.Sizeof(arg)-sizeofScanArg]
-	_ = [1]struct{}{}[unsafe.Sizeof(s.regions[0])-sizeofRegion]
-	n, err := ioctlResult(s.pagemap, ioctlPagemapScan, unsafe.Pointer(&arg))
+	n, err := arg.Scan(s.pagemap.Fd(), s.regions)
 	switch {
 	case errors.Is(err, unix.EINTR):
 		return nil, a.start, nil
@@ -123,21 +106,15 @@ func (s *scanner) scanSome(a area, q query) (_ []region, next uint64, err error)
 		return nil, 0, ErrEnded
 	case err != nil:
 		return nil, 0, fmt.Errorf("scan memory from %#x to %#x: %w", a.start, a.end, err)
-	case arg.walkEnd <= a.start:
+	case arg.WalkEnd <= a.start:
 		return nil, 0, fmt.Errorf("scan memory from %#x to %#x: it does not go on", a.start, a.end)
 	}
-	return s.regions[:n], arg.walkEnd, nil
+	return s.regions[:n], arg.WalkEnd, nil
 }
 
 func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
-	_, err := ioctlResult(f, request, arg)
-	return err
-}
-
-func ioctlResult(f *os.File, request uintptr, arg unsafe.Pointer) (int, error) {
-	n, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg))
-	if errno != 0 {
-		return 0, errno
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(arg)); errno != 0 {
+		return errno
 	}
-	return int(n), nil
+	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
 
 // ErrUnsupported is a kernel that can't tell which memory was written.
@@ -38,10 +40,10 @@ var supported = sync.OnceValue(func() error {
 
 // guardCategory is PAGE_IS_GUARD where the kernel knows it, else nothing.
 var guardCategory = sync.OnceValue(func() uint64 {
-	if err := probe(categoryGuard); err != nil {
+	if err := probe(pagescan.Guard); err != nil {
 		return 0
 	}
-	return categoryGuard
+	return pagescan.Guard
 })
 
 // probe does to this process what Start and Collect do, to no pages.
@@ -63,7 +65,7 @@ func probe(without uint64) (err error) {
 	s := scanner{pagemap: pagemap}
 	// Nothing is at the lowest page (mmap_min_addr), and nothing is registered.
 	const page = 4096
-	q := query{flags: scanWriteProtect, with: categoryTracked, without: without, either: categoryPresent}
+	q := query{flags: pagescan.WriteProtect, with: pagescan.Tracked, without: without, either: pagescan.Present}
 	_, _, err = s.scanSome(area{0, page}, q)
 	return err
 }

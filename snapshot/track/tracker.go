@@ -12,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/inject"
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
 
 // A Run is pages that follow each other.
@@ -166,17 +167,17 @@ func (t *Tracker) Collect(ctx context.Context, pid int) ([]Run, error) {
 
 func (p *process) collect(ctx context.Context, pid int) (runs []Run, err error) {
 	q := query{
-		flags: scanWriteProtect,
-		with:  categoryTracked, without: p.nothing(), either: categoryPresent | categorySwapped,
-		tell: categoryTracked, atOnce: few,
+		flags: pagescan.WriteProtect,
+		with:  pagescan.Tracked, without: p.nothing(), either: pagescan.Present | pagescan.Swapped,
+		tell: pagescan.Tracked, atOnce: few,
 	}
 	// At first pages count that seem to be protected already. They may be left over from an
 	// earlier Tracker in memory that was moved since (before Linux 6.13, mm/mremap.c).
 	if p.collected {
-		q.with |= categoryWritten
+		q.with |= pagescan.Written
 	}
 	for _, a := range p.areas {
-		if err := p.scan(ctx, a, q, func(r region) { runs = add(runs, r) }); err != nil {
+		if err := p.scan(ctx, a, q, func(r pagescan.Region) { runs = add(runs, r) }); err != nil {
 			return nil, err
 		}
 	}
@@ -202,8 +203,8 @@ func (t *Tracker) Scan(ctx context.Context, pid int) (clean, dirty []Run, err er
 		return nil, nil, err
 	}
 	q := query{
-		with: categoryTracked, without: p.nothing(), either: categoryPresent | categorySwapped,
-		tell: categoryWritten,
+		with: pagescan.Tracked, without: p.nothing(), either: pagescan.Present | pagescan.Swapped,
+		tell: pagescan.Written,
 	}
 	all := area{p.areas[0].start, p.areas[len(p.areas)-1].end}
 	// ErrEnded is told by what there was at Start. But only what the process has now is looked at.
@@ -216,8 +217,8 @@ func (t *Tracker) Scan(ctx context.Context, pid int) (clean, dirty []Run, err er
 	}
 	defer now.Close() //nolint:errcheck // only read from
 	s := scanner{pagemap: now, regions: p.regions}
-	err = s.scan(ctx, all, q, func(r region) {
-		if r.categories&categoryWritten != 0 || !p.collected {
+	err = s.scan(ctx, all, q, func(r pagescan.Region) {
+		if r.Categories&pagescan.Written != 0 || !p.collected {
 			dirty = add(dirty, r)
 		} else {
 			clean = add(clean, r)
@@ -230,7 +231,7 @@ func (t *Tracker) Scan(ctx context.Context, pid int) (clean, dirty []Run, err er
 }
 
 // nothing are the categories of pages that hold nothing.
-func (p *process) nothing() uint64 { return categoryZero | guardCategory() }
+func (p *process) nothing() uint64 { return pagescan.Zero | guardCategory() }
 
 func (t *Tracker) process(pid int) (*process, error) {
 	p := t.processes[pid]
@@ -241,13 +242,13 @@ func (t *Tracker) process(pid int) (*process, error) {
 }
 
 // add adds a region to runs, or makes the last one longer.
-func add(runs []Run, r region) []Run {
-	pages := (r.end - r.start) / image.PageSize
-	if n := len(runs); n > 0 && runs[n-1].End() == r.start {
+func add(runs []Run, r pagescan.Region) []Run {
+	pages := (r.End - r.Start) / image.PageSize
+	if n := len(runs); n > 0 && runs[n-1].End() == r.Start {
 		runs[n-1].Pages += pages
 		return runs
 	}
-	return append(runs, Run{r.start, pages})
+	return append(runs, Run{r.Start, pages})
 }
 
 // Close ends the tracking of all processes. It may be called more than once.
@@ -268,7 +269,7 @@ func (t *Tracker) Close() error {
 // is left to that.
 func (p *process) unregister() {
 	const huge = 2 << 20 // pages that are not split if steps begin there
-	q := query{with: categoryTracked, either: categoryPresent | categorySwapped, atOnce: few}
+	q := query{with: pagescan.Tracked, either: pagescan.Present | pagescan.Swapped, atOnce: few}
 	for _, a := range p.areas {
 		for p.uffd != nil && a.start < a.end {
 			_, next, err := p.scanSome(a, q)

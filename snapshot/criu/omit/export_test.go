@@ -1,10 +1,6 @@
 package omit
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
+import "github.com/snapctl/snapctl/snapshot/pagescan"
 
 // Hold has the next question of CRIU, after one from which pages were left out, wait for ever.
 func (o *Omission) Hold() {
@@ -21,10 +17,7 @@ func (o *Omission) Hold() {
 
 // Scan asks for the pages of a pagemap, of which there is none.
 func Scan(fd int) error {
-	ask := scan{AnyOf: isPresent, Return: isPresent}
-	ask.Size = uint64(unsafe.Sizeof(ask))
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&ask))); errno != 0 {
-		return errno
-	}
-	return nil
+	ask := pagescan.Arg{Size: pagescan.Size, AnyOf: pagescan.Present, Return: pagescan.Present}
+	_, err := ask.Scan(uintptr(fd), nil)
+	return err
 }

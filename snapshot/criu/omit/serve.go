@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
 
 // What the kernel asks of a file system that is one file (include/uapi/linux/fuse.h). All else
@@ -194,7 +196,7 @@ func (s *server) do(f *file, h *inHeader, body []byte) ([]byte, error) {
 			return nil, err
 		}
 		arg := body[size:]
-		if in.Cmd != pagemapScan || len(arg) != binary.Size(scan{}) {
+		if in.Cmd != pagescan.Request || len(arg) != pagescan.Size {
 			return nil, unix.ENOTTY
 		}
 		n, err := s.scan(f, int(h.PID), arg)

@@ -7,13 +7,8 @@ import (
 	"slices"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
-
-// region is a struct page_region (include/uapi/linux/fs.h).
-type region struct {
-	start, end uint64
-	categories uint64
-}
 
 // set is what is left out of one process, and which of it CRIU has come across.
 type set struct {
@@ -42,23 +37,23 @@ func newSet(runs []image.Extent) (*set, error) {
 
 // takeOut appends to dst what remains of regions, which are ascending: limit pieces at most. If there are
 // more, rest is where the next one begins; else it is 0.
-func (s *set) takeOut(dst, regions []region, limit int) (kept []region, rest uint64) {
+func (s *set) takeOut(dst, regions []pagescan.Region, limit int) (kept []pagescan.Region, rest uint64) {
 	if len(regions) == 0 {
 		return dst, 0
 	}
-	next, _ := slices.BinarySearchFunc(s.runs, regions[0].start, func(r image.Extent, at uint64) int {
+	next, _ := slices.BinarySearchFunc(s.runs, regions[0].Start, func(r image.Extent, at uint64) int {
 		return cmp.Compare(r.End(), at+1) // the first that ends behind it
 	})
 	for _, r := range regions {
-		for at := r.start; at < r.end; {
+		for at := r.Start; at < r.End; {
 			for next < len(s.runs) && s.runs[next].End() <= at {
 				next++
 			}
-			end := r.end
-			if next < len(s.runs) && r.categories&isGuard == 0 { // of which CRIU saves nothing
+			end := r.End
+			if next < len(s.runs) && r.Categories&pagescan.Guard == 0 { // of which CRIU saves nothing
 				run := s.runs[next]
 				if run.Start <= at {
-					end = min(r.end, run.End())
+					end = min(r.End, run.End())
 					s.meet(next, at, end)
 					at = end
 					continue
@@ -68,7 +63,7 @@ func (s *set) takeOut(dst, regions []region, limit int) (kept []region, rest uin
 			if len(dst) == limit {
 				return dst, at
 			}
-			dst = append(dst, region{at, end, r.categories})
+			dst = append(dst, pagescan.Region{Start: at, End: end, Categories: r.Categories})
 			at = end
 		}
 	}

@@ -6,10 +6,19 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
 
 // at is the address of a page.
 func at(page uint64) uint64 { return 1<<40 + page*image.PageSize }
+
+// regionsOf makes regions that begin and end at these pages.
+func regionsOf(pages ...uint64) (regions []pagescan.Region) {
+	for i := 0; i < len(pages); i += 2 {
+		regions = append(regions, pagescan.Region{Start: at(pages[i]), End: at(pages[i+1]), Categories: pagescan.Tracked})
+	}
+	return regions
+}
 
 func TestSetOfWhatCannotBe(t *testing.T) {
 	for name, runs := range map[string][]image.Extent{
@@ -33,15 +42,15 @@ func TestMissed(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(s.missed(), at(0)))
 	for range 2 {
-		s.takeOut(nil, []region{{at(0), at(69), 1}, {at(90), at(130), 1}}, 10)
+		s.takeOut(nil, regionsOf(0, 69, 90, 130), 10)
 		qt.Check(t, qt.Equals(s.left, 69+30))
 		qt.Check(t, qt.Equals(s.missed(), at(69)))
 	}
-	s.takeOut(nil, []region{{at(69), at(70), 1}}, 10)
+	s.takeOut(nil, regionsOf(69, 70), 10)
 	qt.Check(t, qt.Equals(s.missed(), at(130)))
-	s.takeOut(nil, []region{{at(130), at(299), 1}}, 10)
+	s.takeOut(nil, regionsOf(130, 299), 10)
 	qt.Check(t, qt.Equals(s.missed(), at(299)))
-	s.takeOut(nil, []region{{at(299), at(300), 1}}, 10)
+	s.takeOut(nil, regionsOf(299, 300), 10)
 	qt.Check(t, qt.Equals(s.left, s.total))
 }
 
@@ -66,14 +75,14 @@ func FuzzTakeOut(f *testing.F) {
 		if len(there) > 200 || len(out) > 200 {
 			return
 		}
-		var regions []region
+		var regions []pagescan.Region
 		categories := make(map[uint64]uint64) // by page
 		spans(there, func(start, end uint64, b byte) {
-			c := uint64(isPresent)
+			c := uint64(pagescan.Present)
 			if b&16 != 0 {
-				c = isPresent | isGuard
+				c = pagescan.Present | pagescan.Guard
 			}
-			regions = append(regions, region{at(start), at(end), c})
+			regions = append(regions, pagescan.Region{Start: at(start), End: at(end), Categories: c})
 			for p := start; p < end; p++ {
 				categories[at(p)] = c
 			}
@@ -95,10 +104,10 @@ func FuzzTakeOut(f *testing.F) {
 			kept, rest := s.takeOut(nil, regions, limit)
 			qt.Assert(t, qt.IsTrue(len(kept) <= limit))
 			for _, r := range kept {
-				qt.Assert(t, qt.IsTrue(r.start >= end && r.start < r.end))
-				end = r.end
-				for p := r.start; p < r.end; p += image.PageSize {
-					shown[p] = r.categories
+				qt.Assert(t, qt.IsTrue(r.Start >= end && r.Start < r.End))
+				end = r.End
+				for p := r.Start; p < r.End; p += image.PageSize {
+					shown[p] = r.Categories
 				}
 			}
 			if rest == 0 {
@@ -109,7 +118,7 @@ func FuzzTakeOut(f *testing.F) {
 		}
 		want := make(map[uint64]uint64)
 		for p, c := range categories {
-			if !wanted[p] || c&isGuard != 0 {
+			if !wanted[p] || c&pagescan.Guard != 0 {
 				want[p] = c
 			} else {
 				met++
@@ -119,19 +128,19 @@ func FuzzTakeOut(f *testing.F) {
 		qt.Assert(t, qt.Equals(s.left, met))
 		if s.left < s.total {
 			first := s.missed()
-			qt.Assert(t, qt.IsTrue(wanted[first] && (categories[first] == 0 || categories[first]&isGuard != 0)))
+			qt.Assert(t, qt.IsTrue(wanted[first] && (categories[first] == 0 || categories[first]&pagescan.Guard != 0)))
 			for p := range wanted {
-				qt.Assert(t, qt.IsTrue(p >= first || categories[p] == isPresent))
+				qt.Assert(t, qt.IsTrue(p >= first || categories[p] == pagescan.Present))
 			}
 		}
 	})
 }
 
 // from is what the kernel finds from an address on.
-func from(regions []region, start uint64) (rest []region) {
+func from(regions []pagescan.Region, start uint64) (rest []pagescan.Region) {
 	for _, r := range regions {
-		if r.end > start {
-			rest = append(rest, region{max(r.start, start), r.end, r.categories})
+		if r.End > start {
+			rest = append(rest, pagescan.Region{Start: max(r.Start, start), End: r.End, Categories: r.Categories})
 		}
 	}
 	return rest

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/criu/apart"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/pagescan"
 )
 
 // Supported returns an error unless pages can be left out on this host: it does all but ask, with a page
@@ -38,18 +39,15 @@ func try(page uint64) error {
 		return fmt.Errorf("open pagemap: %w", err)
 	}
 	defer unix.Close(fd) //nolint:errcheck // only read from
-	var found region
-	ask := scan{
-		Start: page, End: page + image.PageSize, Vec: uint64(uintptr(unsafe.Pointer(&found))), VecLen: 1, AnyOf: isPresent, Return: isPresent,
-	}
-	ask.Size = uint64(unsafe.Sizeof(ask))
-	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&ask)))
+	found := make([]pagescan.Region, 1)
+	ask := pagescan.Arg{Size: pagescan.Size, Start: page, End: page + image.PageSize, AnyOf: pagescan.Present, Return: pagescan.Present}
+	n, err := ask.Scan(uintptr(fd), found)
 	switch {
-	case errno == unix.ENOTTY || errno == unix.EINVAL:
-		return fmt.Errorf("the kernel does not tell CRIU which pages to save (PAGEMAP_SCAN, Linux 6.7): %w", errno)
-	case errno != 0:
-		return fmt.Errorf("scan memory: %w", errno)
-	case n != 1 || found.start != page:
+	case errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("the kernel does not tell CRIU which pages to save (PAGEMAP_SCAN, Linux 6.7): %w", err)
+	case err != nil:
+		return fmt.Errorf("scan memory: %w", err)
+	case n != 1 || found[0].Start != page:
 		return errors.New("the kernel does not find a page that is there")
 	}
 	o, err := Start(unix.Gettid(), map[int][]image.Extent{us: {{Start: page, Pages: 1}}})
