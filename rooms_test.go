@@ -72,7 +72,7 @@ var rooms = []room{
 		"restore", "snapshot", "snapshot/tree", "vem/copies", "vem/hold", "vem/hold/collect", "vem/netconf", "vem/netns", "vem/sockopt", "vem/tcprepair",
 	}},
 	{"runtime/checkpoint/early", []string{
-		"runtime/process", "snapshot", "snapshot/ahead", "snapshot/criu/omit", "snapshot/freezer", "snapshot/image", "snapshot/image/memmap", "snapshot/memory", "vem/hold/proc",
+		"runtime/process", "snapshot", "snapshot/ahead", "snapshot/criu/omit", "snapshot/freezer", "snapshot/image", "snapshot/image/memmap", "snapshot/image/wire", "snapshot/memory", "vem/hold/proc",
 	}},
 	{"runtime/checkpoint/mapped", []string{"snapshot/memory"}},
 	{"runtime/checkpoint/veil", []string{"snapshot/criu/apart", "snapshot/image", "snapshot/image/absent", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag"}},

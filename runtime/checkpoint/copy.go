@@ -13,7 +13,17 @@ import (
 
 // Copy saves an app that has processes, with its files, so that others can be made of what is
 // saved. The processes go on, or end if o.End says so. If it fails they go on as before.
+//
+// If shortcuts may be why it fails, it is tried once more without.
 func (t *Tools) Copy(ctx context.Context, s *Subject, o Saving) (*Taken, error) {
+	taken, err := t.copyOnce(ctx, s, o)
+	if errors.Is(err, ErrShortcut) && o.Heed(err) {
+		return t.copyOnce(ctx, s, o)
+	}
+	return taken, err
+}
+
+func (t *Tools) copyOnce(ctx context.Context, s *Subject, o Saving) (*Taken, error) {
 	c, err := t.begin(ctx, s, o, snapshot.GoOn)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,8 @@ import (
 // Hibernate saves an app that has processes, has o.Hold keep its sockets, and ends the
 // processes. If it fails the processes are as before, though still frozen if CRIU could not
 // let them go on; what o.Hold has is the caller's. Returns an error wrapping [ErrChanged] if
-// the app opened something that CRIU had not been told of.
+// the app opened something that CRIU had not been told of, and one wrapping [ErrShortcut] if shortcuts may
+// be the cause: see [Care.Heed].
 func (t *Tools) Hibernate(ctx context.Context, s *Subject, o Saving) (*Taken, error) {
 	h, err := t.begin(ctx, s, o, snapshot.End)
 	if err != nil {

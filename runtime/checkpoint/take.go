@@ -27,9 +27,7 @@ type Saving struct {
 	Seen     *paths.Seen      // by Preflight
 	Settings netconf.Settings // of its network namespace
 	Whole    bool             // as in snapshot.TakeOptions
-	// Thorough looks for what leads out of the app in a way that misses nothing, and takes
-	// longer. A copy is always made so.
-	Thorough bool
+	Care
 	// End ends the processes when they are saved. It is for Copy: Hibernate always does so.
 	End  bool
 	Step func(name string) // as in snapshot.TakeOptions
@@ -92,7 +90,10 @@ func (o *taking) close() {
 func (o *taking) take(ctx context.Context) (*Taken, error) {
 	taken, err := snapshot.Take(ctx, o.t.CRIU, o.TakeOptions)
 	if err != nil {
-		return nil, err
+		return nil, o.blame(ctx, err)
+	}
+	if o.o.Plain {
+		o.remarkPlain()
 	}
 	for _, n := range taken.Notes {
 		o.s.Note(n, "")
@@ -133,7 +134,7 @@ func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.
 
 // copyAhead copies memory of the app, which runs, if that is worth while.
 func (o *taking) copyAhead(ctx context.Context, ends bool) (err error) {
-	if o.t.CopyAhead <= 0 || o.Whole {
+	if o.t.CopyAhead <= 0 || o.Whole || o.o.Plain {
 		return nil
 	}
 	if o.Step != nil {

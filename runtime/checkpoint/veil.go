@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -26,7 +27,7 @@ const DefaultHideFrom = 200
 // still (net.c, dump_nf_ct): 10 to 25 ms for 262144 buckets.
 func (o *taking) start(cmd *exec.Cmd) error {
 	pids, err := o.s.cgroup().PIDs()
-	if err == nil {
+	if err == nil && !o.o.Plain {
 		o.many, err = veil.Many(pids, o.t.HideFrom)
 	}
 	if err != nil {
@@ -113,4 +114,9 @@ func (o *taking) hide(ctx context.Context, pids []int, set *hold.Set, others map
 }
 
 // complete adds to the images what was hidden from CRIU.
-func (o *taking) complete(to snapshot.Dir) error { return o.veil.Complete(to.Images()) }
+func (o *taking) complete(to snapshot.Dir) error {
+	if err := o.veil.Complete(to.Images()); err != nil {
+		return fmt.Errorf("%w: %w", errHidden, err)
+	}
+	return nil
+}

@@ -50,12 +50,12 @@ type Outcome struct {
 // Hibernate saves a running app, ends its processes and holds its sockets. If
 // it fails, the app runs as before.
 //
-// An app that changed what CRIU had been told, just before it was frozen, is tried once more.
+// An app that changed what CRIU had been told, just before it was frozen, is tried once more, and so is one
+// at which CRIU failed with a shortcut: without any.
 func (eng *Engine) Hibernate(ctx context.Context, a *App, how Sleep, op *event.Operation) (*Outcome, error) {
 	out, err := eng.hibernateOnce(ctx, a, how, op)
-	if errors.Is(err, checkpoint.ErrChanged) && a.Status() == app.Running {
-		how.thorough = true
-		return eng.hibernateOnce(ctx, a, how, op)
+	for how.care.Heed(err) && a.Status() == app.Running {
+		out, err = eng.hibernateOnce(ctx, a, how, op)
 	}
 	return out, err
 }
@@ -66,8 +66,8 @@ type Sleep struct {
 	// Alarm is as in snapshot.TakeOptions.
 	Alarm func(first *alarm.Alarm) error
 	// IfQuiet has traffic that would wake the app call it off while the app can go on: see [calloff.Error].
-	IfQuiet  bool
-	thorough bool // as in checkpoint.Saving
+	IfQuiet bool
+	care    checkpoint.Care
 }
 
 // hibernateOnce is Hibernate without the second try.
@@ -109,7 +109,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		watch, ctx := calloff.New(ctx)
 		taken, err := eng.Tools.Hibernate(ctx, sub, checkpoint.Saving{
 			Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
-			Whole: rec.RestoreMemory == restore.Copy, Thorough: how.thorough, Step: op.Step, At: r.At, Alarm: how.Alarm,
+			Whole: rec.RestoreMemory == restore.Copy, Care: how.care, Step: op.Step, At: r.At, Alarm: how.Alarm,
 			Hold: func(ctx context.Context, set *hold.Set) error {
 				if how.IfQuiet {
 					defer watch.Start(func(ctx context.Context) (string, error) {

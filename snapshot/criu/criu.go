@@ -38,6 +38,7 @@ type Error struct {
 	Op      string   // "dump", "restore", "version"
 	Message string   // CRIU's own message, may be empty
 	Errno   int      // CRIU's cr_errno, 0 when it gave none
+	Alone   bool     // nobody had refused CRIU anything
 	Lines   []string // the error lines of CRIU's log, oldest first
 	LogFile string   // the whole log
 	Err     error    // the cause outside CRIU, may be nil
@@ -62,7 +63,7 @@ func (c Client) Version(ctx context.Context) (int, error) {
 }
 
 // failure builds the error of a request from its response and CRIU's log.
-func failure(op string, resp *rpc.CriuResp, logFile string, err error) error {
+func failure(op string, resp *rpc.CriuResp, logFile string, err error) *Error {
 	e := &Error{Op: op, LogFile: logFile, Lines: errorLines(logFile), Err: err}
 	if resp != nil {
 		// The message is the first line of the log, which we have, and which

@@ -131,7 +131,9 @@ func (c Client) Dump(ctx context.Context, o DumpOptions) (err error) {
 		return fmt.Errorf("criu dump: %w", because(ctx, err))
 	}
 	if err != nil || !resp.GetSuccess() {
-		return failure("dump", resp, filepath.Join(o.WorkDir, DumpLog), err)
+		e := failure("dump", resp, filepath.Join(o.WorkDir, DumpLog), err)
+		e.Alone = !s.refused
+		return e
 	}
 	return nil
 }

@@ -33,8 +33,10 @@ type session struct {
 	cmd    *exec.Cmd
 	conn   *os.File
 	cancel context.CancelFunc
-	mute   bool          // it ended without an answer
-	ended  chan struct{} // closed when it has, and is not yet reaped
+	mute   bool // it ended without an answer
+	// refused says that a notification of it was answered by no.
+	refused bool
+	ended   chan struct{} // closed when it has, and is not yet reaped
 }
 
 // start runs CRIU and connects to it. A cancelled ctx does not end the process
@@ -154,7 +156,7 @@ func (s *session) roundTrip(req *rpc.CriuReq, notify func(script string, pid int
 		if notify != nil {
 			n := resp.GetNotify()
 			if err := notify(n.GetScript(), int(n.GetPid())); err != nil && refused == nil {
-				refused = err
+				refused, s.refused = err, true
 			}
 		}
 		req = &rpc.CriuReq{Type: new(rpc.CriuReqType_NOTIFY), NotifySuccess: new(refused == nil)}

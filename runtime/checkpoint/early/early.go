@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/freezer"
 	"github.com/snapctl/snapctl/snapshot/image"
 	"github.com/snapctl/snapctl/snapshot/image/memmap"
+	"github.com/snapctl/snapctl/snapshot/image/wire"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/vem/hold/proc"
 )
@@ -150,15 +151,23 @@ func (m *Memory) LeaveOut(ctx context.Context, criu int) error {
 // LeftBytes implements [snapshot.Ahead].
 func (m *Memory) LeftBytes() uint64 { return m.left }
 
-// Complete implements [snapshot.Ahead].
+// ErrUnfit is a dump to which what CRIU was to leave out can't be added: CRIU has not left it out, or has
+// left out something else.
+var ErrUnfit = errors.New("the memory that was copied while the app ran does not fit to what CRIU has saved")
+
+// Complete implements [snapshot.Ahead]. Its error wraps [ErrUnfit] if the images are the cause.
 func (m *Memory) Complete(ctx context.Context, images string, bases map[string]int64) (earlier []string, files map[string]memory.File, err error) {
 	if m.left == 0 {
 		return nil, nil, nil
 	}
 	if err := m.omit.Check(); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
-	return m.copied.Complete(ctx, images, bases)
+	earlier, files, err = m.copied.Complete(ctx, images, bases)
+	if errors.Is(err, image.ErrInconsistent) || errors.Is(err, wire.ErrMalformed) {
+		err = fmt.Errorf("%w: %w", ErrUnfit, err)
+	}
+	return earlier, files, err
 }
 
 // Close lets go of what was copied and is not in the snapshot.
