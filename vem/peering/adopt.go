@@ -2,13 +2,11 @@ package peering
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control/message"
-	"github.com/snapctl/snapctl/vem/pause"
 )
 
 // adopted stands for the host that began a channel which an earlier process had.
@@ -84,20 +82,10 @@ func (n *Network) adoptChanges(ctx context.Context) error {
 // changed again. Comparing tables with the other host, which gives the channel another version,
 // does not matter for that.
 func (n *Network) leaveSoon(l *link, v version, after time.Duration) {
-	n.p.opt.Run(func(ctx context.Context) {
-		if !pause.For(ctx, after, nil) {
-			return
-		}
-		release, err := l.take(ctx)
-		if err != nil {
-			return
-		}
-		defer release()
+	n.later("leave what a channel was before", l, after, func(ctx context.Context) error {
 		if n.changing(l).v != v {
-			return
+			return nil
 		}
-		if err := n.leave(ctx, l); err != nil && ctx.Err() == nil {
-			n.p.opt.Log.WarnContext(ctx, "leave what a channel was before", slog.String("network", n.name), slog.String("host", l.host), slog.Any("error", err))
-		}
+		return n.leave(ctx, l)
 	})
 }

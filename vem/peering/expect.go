@@ -9,7 +9,6 @@ import (
 	"github.com/snapctl/snapctl/vem/channel"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
-	"github.com/snapctl/snapctl/vem/pause"
 	"github.com/snapctl/snapctl/vem/peering/rule"
 )
 
@@ -100,15 +99,7 @@ func (n *Network) met(l *link, by channel.Module) {
 	if len(e.by) == 0 {
 		return
 	}
-	n.soon("leave what it did not need", l, func(ctx context.Context) error {
-		if !pause.For(ctx, linger, nil) {
-			return ctx.Err()
-		}
-		release, err := l.take(ctx)
-		if err != nil {
-			return err
-		}
-		defer release()
+	n.later("leave what it did not need", l, linger, func(ctx context.Context) error {
 		now, _, up := n.now(l)
 		if !up {
 			return nil

@@ -286,7 +286,7 @@ func (n *Network) allLinks() []*link {
 func (n *Network) moved(ctx context.Context, a netip.Addr, now Owner) error {
 	var errs []error
 	for _, l := range n.allLinks() {
-		if r, ok := n.route(l, a); !ok || r.epoch >= now.Epoch {
+		if !n.misleads(l, a, now) {
 			continue
 		}
 		errs = append(errs, func() error {
@@ -295,11 +295,26 @@ func (n *Network) moved(ctx context.Context, a netip.Addr, now Owner) error {
 				return err
 			}
 			defer release()
-			if r, ok := n.route(l, a); !ok || r.epoch >= now.Epoch {
+			if !n.misleads(l, a, now) {
 				return nil
 			}
 			return n.removeRoutes(ctx, l, []netip.Addr{a})
 		}())
 	}
 	return errors.Join(errs...)
+}
+
+// misleads tells whether a link has a route to an endpoint that another host has. One to the host that
+// has it goes on, and is of that epoch from now on: an earlier process's, of which none is known, too.
+func (n *Network) misleads(l *link, a netip.Addr, now Owner) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r, ok := l.routes[a]
+	if !ok || r.epoch >= now.Epoch {
+		return false
+	}
+	if l.host == now.Host {
+		l.routes[a] = route{now.Epoch, r.state}
+	}
+	return l.host != now.Host
 }

@@ -50,10 +50,14 @@ func (n *Network) soon(what string, l *link, do func(context.Context) error) {
 	n.p.opt.Run(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, control.DefaultTimeout)
 		defer cancel()
-		if err := do(ctx); err != nil && ctx.Err() == nil {
-			n.p.opt.Log.WarnContext(ctx, "a channel can't be mended yet", slog.String("doing", what), slog.String("network", n.name), slog.String("host", l.host), slog.Any("error", err))
-		}
+		n.try(ctx, what, l, do)
 	})
+}
+
+func (n *Network) try(ctx context.Context, what string, l *link, do func(context.Context) error) {
+	if err := do(ctx); err != nil && ctx.Err() == nil {
+		n.p.opt.Log.WarnContext(ctx, "a channel can't be mended yet", slog.String("doing", what), slog.String("network", n.name), slog.String("host", l.host), slog.Any("error", err))
+	}
 }
 
 func (n *Network) mergeNow(ctx context.Context, l *link, theirs message.Table, by string) (message.Table, error) {

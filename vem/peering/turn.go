@@ -3,7 +3,6 @@ package peering
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -147,7 +146,12 @@ func (n *Network) begin(ctx context.Context, l *link, from, to carrier, v versio
 	if v.by == n.p.opt.Self {
 		return n.turn(ctx, l, to)
 	}
-	n.later(l, v, turnLate, func(ctx context.Context) error { return n.turn(ctx, l, to) })
+	n.later("change it to another kind", l, turnLate, func(ctx context.Context) error {
+		if _, seen, _ := n.now(l); seen != v && !v.newer(seen) {
+			return nil
+		}
+		return n.turn(ctx, l, to)
+	})
 	return nil
 }
 
@@ -202,8 +206,8 @@ func (n *Network) leave(ctx context.Context, l *link) error {
 	return nil
 }
 
-// later calls fn after a while, with the link's turn, unless a newer change has come.
-func (n *Network) later(l *link, v version, after time.Duration, fn func(context.Context) error) {
+// later does something about a link after a while, with its turn.
+func (n *Network) later(what string, l *link, after time.Duration, do func(context.Context) error) {
 	n.p.opt.Run(func(ctx context.Context) {
 		if !pause.For(ctx, after, nil) {
 			return
@@ -213,12 +217,7 @@ func (n *Network) later(l *link, v version, after time.Duration, fn func(context
 			return
 		}
 		defer release()
-		if _, seen, _ := n.now(l); v.newer(seen) || seen == v {
-			err = fn(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
-			n.p.opt.Log.WarnContext(ctx, "change a channel to another module", slog.String("network", n.name), slog.String("host", l.host), slog.Any("error", err))
-		}
+		n.try(ctx, what, l, do)
 	})
 }
 
