@@ -7158,7 +7158,7 @@ var File_snapctl_proto protoreflect.FileDescriptor
 const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"\rsnapctl.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15snapctl_network.proto\"\xc1\x01\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15snapctl_network.proto\x1a\x16snapctl_transfer.proto\"\xc1\x01\n" +
 	"\n" +
 	"WakePolicy\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.snapctl.v1.WakeModeR\x04mode\x12\x1b\n" +
@@ -7795,7 +7795,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\xfd\x16\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\x91\x18\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -7813,6 +7813,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\aInspect\x12\x1a.snapctl.v1.InspectRequest\x1a\x1b.snapctl.v1.InspectResponse\x12O\n" +
 	"\x0eRemoveSnapshot\x12!.snapctl.v1.RemoveSnapshotRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12:\n" +
 	"\aRestore\x12\x1a.snapctl.v1.RestoreRequest\x1a\x11.snapctl.v1.Event0\x01\x12H\n" +
+	"\fPushSnapshot\x12\x1b.snapctl.v1.TransferRequest\x1a\x19.snapctl.v1.TransferEvent0\x01\x12H\n" +
+	"\fPullSnapshot\x12\x1b.snapctl.v1.TransferRequest\x1a\x19.snapctl.v1.TransferEvent0\x01\x12H\n" +
 	"\x0eCreateTemplate\x12!.snapctl.v1.CreateTemplateRequest\x1a\x11.snapctl.v1.Event0\x01\x12K\n" +
 	"\rListTemplates\x12\x17.snapctl.v1.ListRequest\x1a!.snapctl.v1.ListTemplatesResponse\x12A\n" +
 	"\fShowTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x14.snapctl.v1.Template\x12I\n" +
@@ -7961,12 +7963,14 @@ var file_snapctl_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
 	(*HostControl)(nil),                // 100: snapctl.v1.HostControl
-	(*ChannelsRequest)(nil),            // 101: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 102: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 103: snapctl.v1.TraceRequest
-	(*ChannelsResponse)(nil),           // 104: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 105: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 106: snapctl.v1.TraceStep
+	(*TransferRequest)(nil),            // 101: snapctl.v1.TransferRequest
+	(*ChannelsRequest)(nil),            // 102: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 103: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 104: snapctl.v1.TraceRequest
+	(*TransferEvent)(nil),              // 105: snapctl.v1.TransferEvent
+	(*ChannelsResponse)(nil),           // 106: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 107: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 108: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
@@ -8079,80 +8083,84 @@ var file_snapctl_proto_depIdxs = []int32{
 	31,  // 107: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
 	33,  // 108: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
 	30,  // 109: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	41,  // 110: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 111: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 112: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 113: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 114: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 115: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 116: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 117: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 118: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 119: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 120: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 121: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 122: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 123: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 124: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 125: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	85,  // 126: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	86,  // 127: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	89,  // 128: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	91,  // 129: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	92,  // 130: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	101, // 131: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	101, // 132: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	102, // 133: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	103, // 134: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 135: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 136: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 137: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 138: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 139: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 140: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 141: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 142: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 143: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 144: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 145: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 146: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	53,  // 147: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 148: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 149: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 150: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 151: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 152: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 153: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	36,  // 154: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 155: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 156: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 157: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 158: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 159: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 160: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 161: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 162: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 163: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 164: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 165: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 166: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 167: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 168: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 169: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 170: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	87,  // 171: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	90,  // 172: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	87,  // 173: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	87,  // 174: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	104, // 175: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	104, // 176: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	105, // 177: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	106, // 178: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 179: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 180: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 181: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	138, // [138:182] is the sub-list for method output_type
-	94,  // [94:138] is the sub-list for method input_type
+	101, // 110: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
+	101, // 111: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
+	41,  // 112: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 113: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 114: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 115: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 116: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 117: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 118: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 119: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 120: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 121: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 122: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 123: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 124: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 125: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 126: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 127: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	85,  // 128: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	86,  // 129: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	89,  // 130: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	91,  // 131: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	92,  // 132: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	102, // 133: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	102, // 134: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	103, // 135: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	104, // 136: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 137: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 138: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 139: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 140: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 141: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 142: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 143: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 144: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 145: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 146: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 147: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 148: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	53,  // 149: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 150: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 151: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 152: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 153: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 154: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 155: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	105, // 156: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
+	105, // 157: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
+	36,  // 158: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 159: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 160: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 161: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 162: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 163: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 164: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 165: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 166: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 167: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 168: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 169: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 170: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 171: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 172: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 173: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 174: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	87,  // 175: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	90,  // 176: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	87,  // 177: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	87,  // 178: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	106, // 179: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	106, // 180: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	107, // 181: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	108, // 182: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 183: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 184: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 185: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	140, // [140:186] is the sub-list for method output_type
+	94,  // [94:140] is the sub-list for method input_type
 	94,  // [94:94] is the sub-list for extension type_name
 	94,  // [94:94] is the sub-list for extension extendee
 	0,   // [0:94] is the sub-list for field type_name
@@ -8164,6 +8172,7 @@ func file_snapctl_proto_init() {
 		return
 	}
 	file_snapctl_network_proto_init()
+	file_snapctl_transfer_proto_init()
 	file_snapctl_proto_msgTypes[14].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),

@@ -42,6 +42,8 @@ const (
 	Snapctl_Inspect_FullMethodName             = "/snapctl.v1.Snapctl/Inspect"
 	Snapctl_RemoveSnapshot_FullMethodName      = "/snapctl.v1.Snapctl/RemoveSnapshot"
 	Snapctl_Restore_FullMethodName             = "/snapctl.v1.Snapctl/Restore"
+	Snapctl_PushSnapshot_FullMethodName        = "/snapctl.v1.Snapctl/PushSnapshot"
+	Snapctl_PullSnapshot_FullMethodName        = "/snapctl.v1.Snapctl/PullSnapshot"
 	Snapctl_CreateTemplate_FullMethodName      = "/snapctl.v1.Snapctl/CreateTemplate"
 	Snapctl_ListTemplates_FullMethodName       = "/snapctl.v1.Snapctl/ListTemplates"
 	Snapctl_ShowTemplate_FullMethodName        = "/snapctl.v1.Snapctl/ShowTemplate"
@@ -94,6 +96,8 @@ type SnapctlClient interface {
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	RemoveSnapshot(ctx context.Context, in *RemoveSnapshotRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	PushSnapshot(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error)
+	PullSnapshot(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error)
 	// Templates and their clones.
 	CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	ListTemplates(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTemplatesResponse, error)
@@ -345,9 +349,47 @@ func (c *snapctlClient) Restore(ctx context.Context, in *RestoreRequest, opts ..
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_RestoreClient = grpc.ServerStreamingClient[Event]
 
+func (c *snapctlClient) PushSnapshot(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[6], Snapctl_PushSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TransferRequest, TransferEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PushSnapshotClient = grpc.ServerStreamingClient[TransferEvent]
+
+func (c *snapctlClient) PullSnapshot(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[7], Snapctl_PullSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TransferRequest, TransferEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PullSnapshotClient = grpc.ServerStreamingClient[TransferEvent]
+
 func (c *snapctlClient) CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[6], Snapctl_CreateTemplate_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_CreateTemplate_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -406,7 +448,7 @@ func (c *snapctlClient) SetPool(ctx context.Context, in *SetPoolRequest, opts ..
 
 func (c *snapctlClient) Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[7], Snapctl_Clone_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[9], Snapctl_Clone_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -605,7 +647,7 @@ func (c *snapctlClient) Resolve(ctx context.Context, in *ResolveRequest, opts ..
 
 func (c *snapctlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceStep], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_Trace_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[10], Snapctl_Trace_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -624,7 +666,7 @@ type Snapctl_TraceClient = grpc.ServerStreamingClient[TraceStep]
 
 func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[9], Snapctl_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[11], Snapctl_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -683,6 +725,8 @@ type SnapctlServer interface {
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	RemoveSnapshot(context.Context, *RemoveSnapshotRequest) (*RemoveResponse, error)
 	Restore(*RestoreRequest, grpc.ServerStreamingServer[Event]) error
+	PushSnapshot(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error
+	PullSnapshot(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error
 	// Templates and their clones.
 	CreateTemplate(*CreateTemplateRequest, grpc.ServerStreamingServer[Event]) error
 	ListTemplates(context.Context, *ListRequest) (*ListTemplatesResponse, error)
@@ -773,6 +817,12 @@ func (UnimplementedSnapctlServer) RemoveSnapshot(context.Context, *RemoveSnapsho
 }
 func (UnimplementedSnapctlServer) Restore(*RestoreRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Restore not implemented")
+}
+func (UnimplementedSnapctlServer) PushSnapshot(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error {
+	return status.Error(codes.Unimplemented, "method PushSnapshot not implemented")
+}
+func (UnimplementedSnapctlServer) PullSnapshot(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error {
+	return status.Error(codes.Unimplemented, "method PullSnapshot not implemented")
 }
 func (UnimplementedSnapctlServer) CreateTemplate(*CreateTemplateRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method CreateTemplate not implemented")
@@ -1120,6 +1170,28 @@ func _Snapctl_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_RestoreServer = grpc.ServerStreamingServer[Event]
+
+func _Snapctl_PushSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TransferRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).PushSnapshot(m, &grpc.GenericServerStream[TransferRequest, TransferEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PushSnapshotServer = grpc.ServerStreamingServer[TransferEvent]
+
+func _Snapctl_PullSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TransferRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).PullSnapshot(m, &grpc.GenericServerStream[TransferRequest, TransferEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PullSnapshotServer = grpc.ServerStreamingServer[TransferEvent]
 
 func _Snapctl_CreateTemplate_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(CreateTemplateRequest)
@@ -1771,6 +1843,16 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Restore",
 			Handler:       _Snapctl_Restore_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "PushSnapshot",
+			Handler:       _Snapctl_PushSnapshot_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "PullSnapshot",
+			Handler:       _Snapctl_PullSnapshot_Handler,
 			ServerStreams: true,
 		},
 		{

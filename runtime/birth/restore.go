@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/template"
 	"github.com/snapctl/snapctl/vem"
+	"github.com/snapctl/snapctl/vem/directory"
 )
 
 var restoreTable = journal.Table{
@@ -37,7 +38,7 @@ var cloneTable = journal.Table{
 type RestoreRequest struct {
 	Source *source.Source
 	Record app.Record // but for its generation
-	// Anywhere says that the app gets another address if the record's is in use.
+	// Anywhere says that the app gets another address if the record's is in use, or another host's to give.
 	Anywhere bool
 	Pages    restore.Pages
 	Op       *event.Operation
@@ -51,8 +52,8 @@ func (m *Maker) Restore(ctx context.Context, req RestoreRequest) (_ *engine.App,
 	born := Birth{Source: s, Pages: req.Pages}
 	req.Record.Generation = template.NewGeneration()
 	r, release, err := m.Enroll(ctx, req.Record, &born, req.Op)
-	taken, moved := errors.AsType[*vem.TakenError](err)
-	if moved && req.Anywhere {
+	why := unusable(err)
+	if why != "" && req.Anywhere {
 		req.Record.Addr4 = netip.Addr{}
 		r, release, err = m.Enroll(ctx, req.Record, &born, req.Op)
 	}
@@ -61,10 +62,11 @@ func (m *Maker) Restore(ctx context.Context, req RestoreRequest) (_ *engine.App,
 	}
 	defer release()
 	a := r.Subject
-	if moved {
+	if why != "" {
 		rec, _ := a.Read()
+		inside, _ := rec.Inside()
 		a.Remark(
-			fmt.Sprintf("%s is at %s for others, and at %s, which it was saved with, for itself: app %s has that endpoint", rec.Name, rec.Addr4, taken.Addr, taken.App),
+			fmt.Sprintf("%s is at %s for others, and at %s, which it was saved with, for itself: %s", rec.Name, rec.Addr4, inside, why),
 			"--endpoint chooses an address",
 		)
 	}
@@ -87,3 +89,15 @@ func (m *Maker) Restore(ctx context.Context, req RestoreRequest) (_ *engine.App,
 
 // sameAgain are the rules of an app that is restored and not cloned.
 func sameAgain() *template.Rules { return &template.Rules{MachineID: template.MachineIDKeep} }
+
+// unusable says why an app can't have the address that it asked for, though it could have another one;
+// "" if an error is about something else.
+func unusable(err error) string {
+	if taken, ok := errors.AsType[*vem.TakenError](err); ok {
+		return fmt.Sprintf("app %s has that endpoint", taken.App)
+	}
+	if block, ok := errors.AsType[*directory.BlockError](err); ok {
+		return fmt.Sprintf("that is one of the addresses that host %s gives out", block.Block.Host)
+	}
+	return ""
+}

@@ -45,9 +45,9 @@ func TestTransfer(t *testing.T) {
 	qt.Check(t, qt.IsTrue(o.sent.SentBytes < 1<<20), qt.Commentf("%+v", o.sent))
 	qt.Check(t, qt.Equals(o.sent.DoneBytes, o.sent.TotalBytes))
 	qt.Check(t, qt.Equals(o.sent.Files, o.sent.TotalFiles))
-	qt.Check(t, qt.Equals(o.got.Progress.DoneBytes, o.sent.TotalBytes))
-	qt.Check(t, qt.Equals(o.got.Progress.Files, o.sent.Files))
-	qt.Check(t, qt.Equals(o.got.Progress.SavedBytes, o.sent.SavedBytes))
+	qt.Check(t, qt.Equals(o.got.Report.DoneBytes, o.sent.TotalBytes))
+	qt.Check(t, qt.Equals(o.got.Report.Files, o.sent.Files))
+	qt.Check(t, qt.Equals(o.got.Report.SavedBytes, o.sent.SavedBytes))
 	qt.Check(t, qt.Equals(o.sent.SavedBytes, 70<<10)) // the target has the same library
 	var st unix.Stat_t
 	qt.Assert(t, qt.IsNil(unix.Lstat(b.Memory.Path(got.Memory[0].ID), &st)))

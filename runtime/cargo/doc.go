@@ -60,6 +60,14 @@ type Progress struct {
 	TotalFiles int
 }
 
+// Report is what became of a transfer.
+type Report struct {
+	Progress
+
+	// Notes are what the target has to say about the snapshot: why no app could be made of it there now.
+	Notes []string
+}
+
 // Points are where tests break a transfer.
 func Points() []fault.Name {
 	return []fault.Name{Offered, Sent, Accepted, Filling, Filled, Adopted, Committed}

@@ -1,10 +1,10 @@
 package cargo
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -41,17 +41,23 @@ func (e *SpaceError) Is(target error) bool { return target == unix.ENOSPC }
 
 // Remedy says what to do.
 func (e *SpaceError) Remedy() string {
-	return fmt.Sprintf("free %d bytes there, for example by `snapctl snapshot rm`", max(e.NeededBytes-e.FreeBytes, 1))
+	return fmt.Sprintf("free %d bytes there, for example by `snapctl snapshots rm`", max(e.NeededBytes-e.FreeBytes, 1))
 }
 
 // RemoteError is what the other side of a transfer says that went wrong there. It wraps what is known
 // of the error's kind.
 type RemoteError struct {
+	Host string // ""; the other one
 	Text string
 	kind error // may be nil
 }
 
-func (e *RemoteError) Error() string { return "the other host says: " + e.Text }
+func (e *RemoteError) Error() string {
+	if e.Host == "" {
+		return "the other host says: " + e.Text
+	}
+	return "host " + e.Host + ": " + e.Text
+}
 
 // Unwrap returns the kind of the error.
 func (e *RemoteError) Unwrap() error { return e.kind }
@@ -80,15 +86,22 @@ var sayable = []struct { //nolint:gochecknoglobals // a constant
 	{"precondition", errdefs.ErrFailedPrecondition},
 	{"unavailable", errdefs.ErrUnavailable},
 	{"space", unix.ENOSPC},
-	{"canceled", context.Canceled},
 }
 
-const mostText = 4 << 10 // bytes of an error's text
+const mostText = 4 << 10 // bytes of what a host says
+
+// short is a text that is fit to be said.
+func short(text string) string {
+	text = message.OneLine(text)
+	if len(text) > mostText {
+		text = strings.ToValidUTF8(text[:mostText], "")
+	}
+	return text
+}
 
 // failureOf makes a message of an error.
 func failureOf(err error) failure {
-	text := message.OneLine(err.Error())
-	f := failure{Text: text[:min(len(text), mostText)]}
+	f := failure{Text: short(err.Error())}
 	if space, ok := errors.AsType[*SpaceError](err); ok {
 		f.Space = space
 	}
@@ -102,13 +115,12 @@ func failureOf(err error) failure {
 }
 
 // failureIn makes an error of a message.
-func failureIn(b []byte) error {
+func (l *link) failureIn(b []byte) error {
 	var f failure
 	if err := json.Unmarshal(b, &f); err != nil {
 		return malformed("%v", err)
 	}
-	text := message.OneLine(f.Text)
-	e := &RemoteError{Text: text[:min(len(text), mostText)]}
+	e := &RemoteError{Host: l.peer, Text: short(f.Text)}
 	if f.Space != nil {
 		f.Space.Dir = message.OneLine(f.Space.Dir)
 		e.kind = f.Space

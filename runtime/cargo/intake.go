@@ -26,6 +26,7 @@ type intake struct {
 	stores   Stores
 	m        *snapshot.Manifest // as the source has it, and after adopt as this host has it
 	contents []memory.ID        // of the layers
+	features []string
 	target   string
 	plan     plan
 	partial  *snapshot.Partial
@@ -168,8 +169,8 @@ func (in *intake) files(ctx context.Context) error {
 	var out *sink
 	var entry *tree.Entry
 	var into *grove
-	// done ends the file that is being received, if one is.
-	done := func() error {
+	// finish ends the file that is being received, if one is.
+	finish := func() error {
 		if out == nil {
 			return nil
 		}
@@ -212,13 +213,13 @@ func (in *intake) files(ctx context.Context) error {
 			in.meter.bytes(n, in.link.got)
 			continue
 		}
-		if err := done(); err != nil {
+		if err := finish(); err != nil {
 			return err
 		}
 		switch k { //nolint:exhaustive // others are refused by decode
 		case kindItem:
 			it, entry = item{}, nil
-			if err := decode(k, b, kindItem, &it); err != nil {
+			if err := decode(in.link, k, b, kindItem, &it); err != nil {
 				return err
 			}
 			if out, into, err = in.begin(it); err != nil {
@@ -229,7 +230,7 @@ func (in *intake) files(ctx context.Context) error {
 				return malformed("a file of no tree")
 			}
 			entry = new(tree.Entry)
-			if err := decode(k, b, kindEntry, entry); err != nil {
+			if err := decode(in.link, k, b, kindEntry, entry); err != nil {
 				return err
 			}
 			if out, err = in.entry(into, entry); err != nil {
@@ -238,7 +239,7 @@ func (in *intake) files(ctx context.Context) error {
 		case kindEnd:
 			return in.complete()
 		default:
-			return decode(k, b, kindEnd, &struct{}{})
+			return decode(in.link, k, b, kindEnd, &struct{}{})
 		}
 	}
 }

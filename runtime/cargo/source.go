@@ -24,6 +24,10 @@ type SendOptions struct {
 	Bandwidth int64
 	// Progress is told how far it is, again and again; may be nil. It must return at once.
 	Progress func(Progress)
+	// Peer is the other host, as errors name it.
+	Peer string
+	// Features are what the processor of this host can do that programs may use.
+	Features []string
 }
 
 // Send sends the snapshot in dir by a stream whose other side calls [Receive]. The caller keeps the
@@ -32,25 +36,25 @@ type SendOptions struct {
 //
 // Returns the errors of the target as a *[RemoteError], and an error wrapping [ErrUnknown] if the
 // target may have the snapshot nevertheless.
-func Send(ctx context.Context, s Stream, dir snapshot.Dir, st Stores, o SendOptions) (_ Progress, err error) {
-	l, err := newLink(s, o.Bandwidth)
+func Send(ctx context.Context, s Stream, dir snapshot.Dir, st Stores, o SendOptions) (_ Report, err error) {
+	l, err := newLink(s, o.Bandwidth, o.Peer)
 	if err != nil {
-		return Progress{}, err
+		return Report{}, err
 	}
 	defer l.close()
 	defer context.AfterFunc(ctx, s.Close)()
 	m, err := dir.Manifest()
 	if err != nil {
-		return Progress{}, l.fail(ctx, err)
+		return Report{}, l.fail(ctx, err)
 	}
 	st.pin(m)
 	defer st.unpin(m)
 	src := &source{link: l, stores: st, dir: dir, m: m, meter: meter{tell: o.Progress}}
-	if err := src.offer(ctx); err != nil {
-		return src.meter.Progress, l.fail(ctx, err)
+	if err := src.offer(ctx, o.Features); err != nil {
+		return Report{Progress: src.meter.Progress}, l.fail(ctx, err)
 	}
-	err = src.everything(ctx)
-	return src.meter.last(l.sent), err
+	notes, err := src.everything(ctx)
+	return Report{src.meter.last(l.sent), notes}, err
 }
 
 // pin keeps what a snapshot shares with others from being swept.
@@ -86,12 +90,12 @@ type wanted struct {
 }
 
 // offer offers the snapshot, and agrees with the target about what is sent.
-func (s *source) offer(ctx context.Context) error {
+func (s *source) offer(ctx context.Context, features []string) error {
 	manifest, err := json.Marshal(s.m)
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	o := offer{Version: version, Manifest: manifest}
+	o := offer{Version: version, Manifest: manifest, Features: features}
 	for _, l := range s.m.Layers {
 		content, err := s.stores.Layers.Content(l.ID)
 		if err != nil {
@@ -217,13 +221,14 @@ func (p *plan) countTree(ctx context.Context, dir string, files []tree.File, roo
 	})
 }
 
-// everything sends what the target lacks, and waits until the target has it.
-func (s *source) everything(ctx context.Context) error {
+// everything sends what the target lacks, and waits until the target has it. It returns the target's notes.
+func (s *source) everything(ctx context.Context) ([]string, error) {
 	sending, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var d done
 	answer := make(chan error, 1)
 	go func() {
-		err := read(s.link, kindDone, &struct{}{})
+		err := read(s.link, kindDone, &d)
 		if err != nil {
 			cancel(err) // whatever is being sent is for nothing
 		}
@@ -235,12 +240,13 @@ func (s *source) everything(ctx context.Context) error {
 	}
 	if err == nil {
 		if err = <-answer; err == nil {
-			return s.link.stream.CloseSend()
+			_ = s.link.stream.CloseSend() // the target has it, whether it hears that
+			return d.notes(), nil
 		}
 		if said(err) {
-			return s.link.fail(ctx, err)
+			return nil, s.link.fail(ctx, err)
 		}
-		return errors.Join(fmt.Errorf("%w: %w", ErrUnknown, err), context.Cause(ctx))
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnknown, err), context.Cause(ctx))
 	}
 	var own bool
 	if own = sending.Err() == nil && !broken(err); own {
@@ -250,7 +256,7 @@ func (s *source) everything(ctx context.Context) error {
 	if said := <-answer; !own && said != nil {
 		err = said // the reason, rather than that the stream ended
 	}
-	return s.link.fail(ctx, err)
+	return nil, s.link.fail(ctx, err)
 }
 
 // send sends all files.

@@ -18,13 +18,18 @@ type ReceiveOptions struct {
 	Place func(m *snapshot.Manifest) (target string, err error)
 	// Progress is told how far it is, again and again; may be nil. It must return at once.
 	Progress func(Progress)
+	// Notes are what is to be said about a snapshot that has come; may be nil.
+	Notes func(ctx context.Context, r *Received) []string
+	// Peer is the other host, as errors name it.
+	Peer string
 }
 
 // Received is a snapshot that has come from another host.
 type Received struct {
 	Dir      snapshot.Dir
 	Manifest *snapshot.Manifest // as it is on this host
-	Progress Progress
+	Features []string           // of the source's processor, as [SendOptions] has them
+	Report   Report
 
 	release func()
 }
@@ -32,6 +37,18 @@ type Received struct {
 // Release lets go of the memory files, layers and kept files. Whoever needs them has them in a record,
 // or in a manifest that a sweep reads, by then. It is called once.
 func (r *Received) Release() { r.release() }
+
+// Refuse tells the other side of a stream, which calls [Send] or [Receive], that nothing comes of it. It
+// returns the error. The caller closes the stream.
+func Refuse(ctx context.Context, s Stream, err error) error {
+	l, lerr := newLink(s, 0, "")
+	if lerr != nil {
+		return errors.Join(err, lerr)
+	}
+	defer l.close()
+	defer context.AfterFunc(ctx, s.Close)()
+	return l.fail(ctx, err)
+}
 
 // Receive receives the snapshot that the other side of a stream sends by [Send]. It is checked and on
 // the disk when Receive returns. If it fails, or is cancelled, which it may be at any moment, nothing
@@ -41,7 +58,7 @@ func (r *Received) Release() { r.release() }
 // Returns a *[SpaceError] if there is no room, and an error wrapping [tree.ErrDamaged] or
 // [memory.ErrDamaged] if something else was sent than was offered.
 func Receive(ctx context.Context, s Stream, st Stores, o ReceiveOptions) (_ *Received, err error) {
-	l, err := newLink(s, 0)
+	l, err := newLink(s, 0, o.Peer)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +73,10 @@ func Receive(ctx context.Context, s Stream, st Stores, o ReceiveOptions) (_ *Rec
 	}
 	// What could not be tidied up the next sweep removes.
 	// The snapshot is there, whether the source learns of it or not.
-	if l.put(ctx, kindDone, struct{}{}) == nil {
+	if o.Notes != nil {
+		r.Report.Notes = o.Notes(ctx, r)
+	}
+	if l.put(ctx, kindDone, done{r.Report.Notes}) == nil {
 		l.part()
 	}
 	return r, nil
@@ -108,7 +128,7 @@ func (in *intake) receive(ctx context.Context, place func(*snapshot.Manifest) (s
 	if err := fault.Point(ctx, Committed); err != nil {
 		return nil, errors.Join(err, dir.Remove())
 	}
-	return &Received{Dir: dir, Manifest: in.m, Progress: in.meter.last(in.link.got), release: in.unpin}, nil
+	return &Received{Dir: dir, Manifest: in.m, Features: in.features, Report: Report{Progress: in.meter.last(in.link.got)}, release: in.unpin}, nil
 }
 
 // removeCommitted removes a snapshot that has its name, and may not have it on the disk.
@@ -135,7 +155,7 @@ func (in *intake) greet(place func(*snapshot.Manifest) (string, error)) error {
 	if err := checkOffer(m, o); err != nil {
 		return err
 	}
-	in.m, in.contents = m, o.Contents
+	in.m, in.contents, in.features = m, o.Contents, o.Features
 	in.target, err = place(m)
 	return err
 }

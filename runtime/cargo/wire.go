@@ -55,6 +55,7 @@ type offer struct {
 	Version  int             `json:"version"`
 	Manifest json.RawMessage `json:"manifest"`
 	Contents []memory.ID     `json:"contents"` // of the manifest's layers
+	Features []string        `json:"features,omitempty"`
 }
 
 // want is what the target lacks: memory files and kept files by their names, layers by their contents.
@@ -90,6 +91,23 @@ type item struct {
 	Nanoseconds int64 `json:"mtime_ns,omitempty"`
 }
 
+// done is that the target has everything.
+type done struct {
+	Notes []string `json:"notes,omitempty"`
+}
+
+// mostNotes is how many notes a source listens to.
+const mostNotes = 32
+
+// notes are what of the notes is fit to be shown.
+func (d *done) notes() []string {
+	d.Notes = d.Notes[:min(len(d.Notes), mostNotes)]
+	for i, n := range d.Notes {
+		d.Notes[i] = short(n)
+	}
+	return d.Notes
+}
+
 // Flags of the second byte of a message.
 const (
 	flagMore byte = 1 << iota // a part of a message, which goes on
@@ -101,6 +119,7 @@ const headBytes = 2
 // link says messages on a stream. One goroutine may put while another one gets.
 type link struct {
 	stream Stream
+	peer   string // the other host, or ""
 	pack   *zstd.Encoder
 	unpack *zstd.Decoder
 	limit  *rate.Limiter // nil: none
@@ -111,8 +130,8 @@ type link struct {
 }
 
 // newLink returns a link that sends so many bytes a second at most; 0: any number.
-func newLink(s Stream, bandwidth int64) (*link, error) {
-	l := &link{stream: s}
+func newLink(s Stream, bandwidth int64, peer string) (*link, error) {
+	l := &link{stream: s, peer: peer}
 	if bandwidth > 0 {
 		burst := max(int(min(bandwidth/10, 1<<30)), message.MaxChunk)
 		l.limit = rate.NewLimiter(rate.Limit(bandwidth), burst)
@@ -199,7 +218,7 @@ func (l *link) instead(err error) error {
 			break
 		}
 		if k == kindFail {
-			return failureIn(b)
+			return l.failureIn(b)
 		}
 	}
 	return err
@@ -308,13 +327,13 @@ func read[T any](l *link, k kind, to *T) error {
 	if err != nil {
 		return err
 	}
-	return decode(got, b, k, to)
+	return decode(l, got, b, k, to)
 }
 
 // decode reads a message, which is to be of kind k.
-func decode[T any](got kind, b []byte, k kind, to *T) error {
+func decode[T any](l *link, got kind, b []byte, k kind, to *T) error {
 	if got == kindFail {
-		return failureIn(b)
+		return l.failureIn(b)
 	}
 	if got != k {
 		return malformed("a message of kind %q where one of kind %q belongs", byte(got), byte(k))

@@ -259,7 +259,7 @@ func (w *wire) Close() { w.end(context.Canceled) }
 
 // outcome is what both sides say of a transfer.
 type outcome struct {
-	sent     cargo.Progress
+	sent     cargo.Report
 	sendErr  error
 	got      *cargo.Received
 	gotErr   error

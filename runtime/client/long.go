@@ -51,10 +51,15 @@ func (c *Client) Restore(ctx context.Context, req *api.RestoreRequest, tell Prog
 // follow reads the events of an operation to the end. opened is how the stream
 // was opened.
 func follow(s grpc.ServerStreamingClient[api.Event], opened error, tell Progress) (*api.Result, error) {
+	return followTo(s, opened, tell, (*api.Event).GetProgress, (*api.Event).GetResult)
+}
+
+// followTo is follow for any kind of events, each of which has progress or the result.
+func followTo[E, P, R any](s grpc.ServerStreamingClient[E], opened error, tell func(*P), progress func(*E) *P, result func(*E) *R) (*R, error) {
 	if opened != nil {
 		return nil, opened
 	}
-	var result *api.Result
+	var last *R
 	for {
 		e, err := s.Recv()
 		if errors.Is(err, io.EOF) {
@@ -63,15 +68,15 @@ func follow(s grpc.ServerStreamingClient[api.Event], opened error, tell Progress
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case e.GetResult() != nil:
-			result = e.GetResult()
-		case e.GetProgress() != nil && tell != nil:
-			tell(e.GetProgress())
+		switch r, p := result(e), progress(e); {
+		case r != nil:
+			last = r
+		case p != nil && tell != nil:
+			tell(p)
 		}
 	}
-	if result == nil {
+	if last == nil {
 		return nil, fmt.Errorf("read events: %w", ErrNoResult)
 	}
-	return result, nil
+	return last, nil
 }

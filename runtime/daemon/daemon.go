@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
 
@@ -24,7 +23,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/cgroup"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
-	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/courier"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -34,7 +33,6 @@ import (
 	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
-	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/ahead"
 	"github.com/snapctl/snapctl/snapshot/criu"
 	"github.com/snapctl/snapctl/snapshot/store"
@@ -81,6 +79,7 @@ type Daemon struct {
 	maker       *birth.Maker
 	clones      *clone.Clones
 	hosts       *installation.Installation
+	courier     *courier.Courier
 	recovered   chan struct{} // closed when all apps are taken up that an earlier daemon left
 	criu        criu.Client
 	criuVersion int
@@ -149,7 +148,7 @@ func (d *Daemon) openApps(ctx context.Context) (err error) {
 	idle := &sleeper.Sleeper{Events: d.rooms.Events, Tasks: d.tasks, Log: d.log}
 	d.engine, err = engine.New(d.rooms, engine.Options{
 		StateDir: opt.StateDir, RunDir: opt.RunDir, Tasks: d.tasks, Log: d.log,
-		Origin:     snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion},
+		Origin:     d.origin(),
 		Unfinished: func(rec app.Record) bool { return d.clones.Unfinished(rec) }, ReadyGone: func() { d.clones.Soon() },
 		Followed: idle.Watch,
 	})

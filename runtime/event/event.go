@@ -58,13 +58,16 @@ const (
 	Clone          Kind = "clone"         // one that is made at once
 	HandOut        Kind = "hand-out"      // one that stood ready in the pool of its template
 	FillPool       Kind = "fill-pool"     // a clone is made that is to stand ready
+
+	SendSnapshot    Kind = "send-snapshot"    // to another host: the reason says which
+	ReceiveSnapshot Kind = "receive-snapshot" // likewise
 )
 
 // Kinds lists all kinds of operations.
 func Kinds() []Kind {
 	return []Kind{
 		Run, Hibernate, Wake, Snapshot, Restore, Stop, Remove, RemoveSnapshot,
-		CreateTemplate, RemoveTemplate, CloneRequest, Clone, HandOut, FillPool,
+		CreateTemplate, RemoveTemplate, CloneRequest, Clone, HandOut, FillPool, SendSnapshot, ReceiveSnapshot,
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/criu"
@@ -79,6 +80,8 @@ func rpcError(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, snapshot.ErrExists):
 		code = codes.AlreadyExists
+	case transfers.Code(err) != codes.OK:
+		code = transfers.Code(err)
 	case upkeep.Code(err) != codes.OK:
 		code = upkeep.Code(err)
 	case errors.Is(err, tree.ErrDamaged), errors.Is(err, snapshot.ErrInvalid):
@@ -105,6 +108,8 @@ func hint(err error) string {
 	switch {
 	case err == nil:
 		return ""
+	case transfers.Hint(err) != "":
+		return transfers.Hint(err)
 	case errors.Is(err, unix.ENOSPC):
 		return "free space on the file system of the state directory, and try again"
 	case errors.As(err, &host):

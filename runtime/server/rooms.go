@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
 	"github.com/snapctl/snapctl/runtime/server/members"
+	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 	"github.com/snapctl/snapctl/runtime/source"
@@ -36,14 +37,20 @@ type Rooms struct {
 	Snapshots  Snapshots
 	Network    Network
 	Hosts      Hosts
-	Ways       ways.Ways
-	Directory  upkeep.Directory
 	Layers     Shelf // the files that apps share
 	Memory     Shelf // the memory files that apps share
 	Templates  Templates
 	Clones     Clones
 	Pools      Pools
 	Events     *event.Bus
+	Others
+}
+
+// Others are what has to do with other hosts of the installation.
+type Others struct {
+	Ways      ways.Ways
+	Directory upkeep.Directory
+	Courier   transfers.Courier
 }
 
 // Apps are the apps of the host, as [app.Registry] has them.

@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
+	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
 )
@@ -32,11 +33,12 @@ type Options struct {
 // Server answers requests with what its rooms have and do. It has no state of its own.
 type Server struct {
 	unimplemented
-	*ways.Service    // what is about the ways to other hosts
-	*beyond.Desk     // what is about others than endpoints
-	*upkeep.Requests // what is about the directory
-	rooms            Rooms
-	opt              Options
+	*ways.Service        // what is about the ways to other hosts
+	*beyond.Desk         // what is about others than endpoints
+	*upkeep.Requests     // what is about the directory
+	*transfers.Transfers // to and from other hosts
+	rooms                Rooms
+	opt                  Options
 }
 
 // unimplemented is a level further down than all methods that there are, so that these count.
@@ -53,7 +55,7 @@ func New(rooms Rooms, opt Options) *grpc.Server {
 		}
 		return a.Box.NetPath(), nil
 	}
-	api.RegisterSnapctlServer(s, &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, rooms: rooms, opt: opt})
+	api.RegisterSnapctlServer(s, &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, rooms: rooms, opt: opt})
 	return s
 }
 

@@ -66,8 +66,8 @@ func begin(t *testing.T) *world {
 	l, lerr := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	qt.Assert(t, qt.IsNil(lerr))
 	s := New(Rooms{
-		Apps: &w.apps, Operations: &w.engine, Maker: &w.engine, Obstacles: &w.obstacles, Network: &w.network, Hosts: &w.hosts, Directory: &w.directory, Ways: &w.ways,
-		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events,
+		Apps: &w.apps, Operations: &w.engine, Maker: &w.engine, Obstacles: &w.obstacles, Network: &w.network, Hosts: &w.hosts,
+		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events, Others: Others{Directory: &w.directory, Ways: &w.ways},
 	}, Options{Version: "1.2.3", StateDir: w.dir, RunDir: w.dir, CRIU: "/nowhere/criu", CRIUVersion: 40201, Cgroup: "/snapctl-test", CgroupDir: w.dir})
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()

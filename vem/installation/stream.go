@@ -2,6 +2,9 @@ package installation
 
 import (
 	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/membership"
@@ -10,14 +13,14 @@ import (
 )
 
 // OpenStream opens a stream to another host, as [control.Peers.Open] does. It returns a [*membership.Error] if
-// this host is in no installation, or that host is not in it.
+// this host is in no installation, and an error wrapping errdefs.ErrNotFound if that host is not in it.
 func (i *Installation) OpenStream(ctx context.Context, host, kind string, parameters []byte) (*control.Stream, error) {
 	p := i.part.Load()
 	if p == nil {
 		return nil, membership.Alone()
 	}
 	if h, ok := p.known(host); p.cache.Load() != nil && (!ok || h.Removed) {
-		return nil, &membership.Error{Text: "this installation has no host " + host, Remedy: "snapctl host ls lists the hosts"}
+		return nil, fmt.Errorf("host %s: %w", host, errdefs.ErrNotFound)
 	}
 	return p.peers.Open(ctx, host, kind, parameters)
 }

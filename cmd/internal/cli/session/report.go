@@ -89,7 +89,7 @@ func (s *Session) startHints() []string {
 }
 
 // lists are the commands that list what an error begins with.
-var lists = map[string]string{"app": "ps", "snapshot": "snapshots", "template": "template ls"}
+var lists = map[string]string{"app": "ps", "snapshot": "snapshots", "template": "template ls", "host": "host ls"}
 
 func listOf(cmd *cobra.Command, err error) string {
 	kind, _, _ := strings.Cut(err.Error(), " ")

@@ -1,0 +1,203 @@
+// Package courier takes snapshots to other hosts of the installation, and gets them from there.
+//
+//	Push   this host opens a stream, says what is coming, and sends
+//	Pull   this host opens a stream, says what it wants, and receives
+//	Serve  does the other half of both, on the host that was asked
+//
+// What is on the stream after that is package cargo's. A snapshot that was taken to another host is
+// one of that host: it has a name of its own there, and neither host knows of the other one's.
+package courier
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/cargo"
+	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/snapshot/store"
+	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/control/message"
+)
+
+// Kind is the kind of the streams that [Courier.Serve] answers.
+const Kind = "snapshot"
+
+// Options are what a courier works with. All are required.
+type Options struct {
+	// Open opens a stream to another host, see installation.OpenStream.
+	Open func(ctx context.Context, host, kind string, parameters []byte) (*control.Stream, error)
+	// Self is the name of this host; "": it is in no installation.
+	Self      func() string
+	Snapshots *store.Store
+	Stores    cargo.Stores
+	// Freed is told that what somebody else may have the only use of is nobody's any more. It returns
+	// at once.
+	Freed  func()
+	Events *event.Bus
+	Origin snapshot.Origin // of what is saved on this host
+	// Obstacles tells why no app could be made of a snapshot of this host now.
+	Obstacles func(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest) []string
+}
+
+// Courier takes and gets snapshots. Its methods may be called at the same time.
+type Courier struct {
+	opt      Options
+	features []string
+}
+
+// New returns a courier. Nothing is open.
+func New(opt Options) *Courier { return &Courier{opt: opt, features: features()} }
+
+// Request says what is to be taken or got.
+type Request struct {
+	Snapshot string // its name where it is
+	Host     string // the other host
+	As       string // its name where it comes to; "": the same
+	// Bandwidth is how many bytes a second are sent at most; 0: as many as the network takes.
+	Bandwidth int64
+	// Progress is as in [cargo.SendOptions].
+	Progress func(cargo.Progress)
+}
+
+// Result is what became of a request.
+type Result struct {
+	cargo.Report
+
+	Name string // of the snapshot where it came to
+}
+
+// order is what a host that opens a stream wants.
+type order struct {
+	Take      bool   `json:"take"` // the host that is asked is to take the snapshot, rather than to give it
+	Snapshot  string `json:"snapshot"`
+	As        string `json:"as"`
+	Bandwidth int64  `json:"bandwidth"`
+}
+
+// Push takes a snapshot of this host to another host. If it fails nothing is left there, unless the
+// error wraps [cargo.ErrUnknown].
+func (c *Courier) Push(ctx context.Context, r Request) (Result, error) {
+	return c.ask(ctx, r, event.SendSnapshot, "to host "+r.Host, true, c.send)
+}
+
+// Pull gets a snapshot from another host. If it fails nothing is left here.
+func (c *Courier) Pull(ctx context.Context, r Request) (Result, error) {
+	return c.ask(ctx, r, event.ReceiveSnapshot, "from host "+r.Host, false, c.receive)
+}
+
+// ask does something on a stream to another host, which is told what.
+func (c *Courier) ask(ctx context.Context, r Request, kind event.Kind, reason string, take bool, do func(context.Context, *control.Stream, Request) (cargo.Report, error)) (_ Result, err error) {
+	if r.As == "" {
+		r.As = r.Snapshot
+	}
+	for _, name := range []string{r.Snapshot, r.As} {
+		if err := snapshot.ValidateName(name); err != nil {
+			return Result{}, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+	}
+	if r.Bandwidth < 0 {
+		return Result{}, fmt.Errorf("bandwidth %d: %w", r.Bandwidth, errdefs.ErrInvalidArgument)
+	}
+	if self := c.opt.Self(); self != "" && r.Host == self {
+		return Result{}, fmt.Errorf("host %s is this host: %w", r.Host, errdefs.ErrInvalidArgument)
+	}
+	if take { // a name that is wrong here need not be told there
+		if _, _, err := c.opt.Snapshots.Find(r.Snapshot); err != nil {
+			return Result{}, err
+		}
+	}
+	op := c.opt.Events.Begin(kind, event.About{Snapshot: r.Snapshot, Reason: reason})
+	defer func() { op.End(err) }()
+	parameters, err := json.Marshal(order{Take: take, Snapshot: r.Snapshot, As: r.As, Bandwidth: r.Bandwidth})
+	if err != nil {
+		return Result{}, fmt.Errorf("encode: %w", err)
+	}
+	s, err := c.opt.Open(ctx, r.Host, Kind, parameters)
+	if err != nil {
+		return Result{}, c.explain(r.Host, err)
+	}
+	defer s.Close()
+	report, err := do(ctx, s, r)
+	return Result{Report: report, Name: r.As}, err
+}
+
+// explain has users know what an error of a stream means.
+func (c *Courier) explain(host string, err error) error {
+	if refused, ok := errors.AsType[*message.RefusedError](err); ok && refused.Hint == "" {
+		return fmt.Errorf("snapshots can't be taken to host %s, nor be got from there, as long as its snapctld is older: %w", host, err)
+	}
+	return err
+}
+
+// Serve does what another host wants that has opened a stream, see [control.Handlers].
+func (c *Courier) Serve(ctx context.Context, from message.Caller, s *control.Stream) (err error) {
+	var o order
+	if err := json.Unmarshal(s.Parameters, &o); err != nil {
+		return &message.InvalidError{What: "request for a snapshot", Why: err.Error()}
+	}
+	kind, reason := event.SendSnapshot, "to host "+from.Host
+	if o.Take {
+		kind, reason = event.ReceiveSnapshot, "from host "+from.Host
+	}
+	op := c.opt.Events.Begin(kind, event.About{Snapshot: message.OneLine(o.Snapshot), Reason: reason})
+	defer func() { op.End(err) }()
+	r := Request{Snapshot: o.Snapshot, Host: from.Host, As: o.As, Bandwidth: o.Bandwidth}
+	if o.Take {
+		_, err = c.receive(ctx, s, r)
+	} else {
+		_, err = c.send(ctx, s, r)
+	}
+	return err
+}
+
+// send sends a snapshot of this host.
+func (c *Courier) send(ctx context.Context, s *control.Stream, r Request) (cargo.Report, error) {
+	claim, err := c.opt.Snapshots.Claim(r.Snapshot, store.Reason{
+		Why: "it is being sent to host " + r.Host, Remedy: "try again when that is done",
+	})
+	if err != nil {
+		return cargo.Report{}, cargo.Refuse(ctx, s, err)
+	}
+	defer claim.Release()
+	open, err := c.opt.Snapshots.Open(ctx, r.Snapshot, snapshot.ByStamp)
+	if err != nil {
+		return cargo.Report{}, cargo.Refuse(ctx, s, err)
+	}
+	defer open.Close()
+	return cargo.Send(ctx, s, open.Dir, c.opt.Stores, cargo.SendOptions{Bandwidth: r.Bandwidth, Progress: r.Progress, Peer: r.Host, Features: c.features})
+}
+
+// receive receives a snapshot, which becomes one of this host.
+func (c *Courier) receive(ctx context.Context, s *control.Stream, r Request) (_ cargo.Report, err error) {
+	free := func() {}
+	defer func() { free() }()
+	got, err := cargo.Receive(ctx, s, c.opt.Stores, cargo.ReceiveOptions{
+		Place: func(m *snapshot.Manifest) (string, error) {
+			if r.As == "" { // it would be given another name
+				return "", fmt.Errorf("a snapshot without a name: %w", errdefs.ErrInvalidArgument)
+			}
+			dir, undo, err := c.opt.Snapshots.Reserve(r.As, m.App)
+			if err != nil {
+				return "", err
+			}
+			free = undo
+			m.Name = r.As
+			return string(dir), nil
+		},
+		Progress: r.Progress, Peer: r.Host,
+		Notes: func(ctx context.Context, got *cargo.Received) []string {
+			return append(c.differences(got), c.opt.Obstacles(ctx, got.Dir, got.Manifest)...)
+		},
+	})
+	if err != nil {
+		c.opt.Freed()
+		return cargo.Report{}, err
+	}
+	got.Release() // its manifest names all of it
+	return got.Report, nil
+}

@@ -1,0 +1,48 @@
+package daemon
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/snapctl/snapctl/runtime/cargo"
+	"github.com/snapctl/snapctl/runtime/courier"
+	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/snapshot"
+	"github.com/snapctl/snapctl/vem/control"
+)
+
+// origin is where snapshots are made that this daemon makes.
+func (d *Daemon) origin() snapshot.Origin {
+	return snapshot.Origin{Kernel: doctor.Kernel(), Arch: runtime.GOARCH, CRIUVersion: d.criuVersion}
+}
+
+// newCourier returns what takes snapshots to other hosts. It answers them before this host's part in an
+// installation is open; only after that it asks others.
+func (d *Daemon) newCourier() *courier.Courier {
+	stores := d.rooms.Storage
+	return courier.New(courier.Options{
+		Open: func(ctx context.Context, host, kind string, parameters []byte) (*control.Stream, error) {
+			return d.hosts.OpenStream(ctx, host, kind, parameters)
+		},
+		Self: func() string {
+			if i := d.hosts.Identity(); i != nil {
+				return i.Host()
+			}
+			return ""
+		},
+		Snapshots: d.rooms.Store, Stores: cargo.Stores{Memory: stores.Memory, Layers: stores.Layers, HostFiles: stores.HostFiles}, Freed: stores.SweepSoon,
+		Events: d.rooms.Events, Origin: d.origin(), Obstacles: d.obstacles,
+	})
+}
+
+// obstacles are why no app could be made of a snapshot now, in words.
+func (d *Daemon) obstacles(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest) (list []string) {
+	for _, o := range d.rooms.Checker.ManifestObstacles(ctx, dir, m, snapshot.BySize) {
+		text := "no app could be made of it now: " + o.Reason
+		if o.Remedy != "" {
+			text += "; " + o.Remedy
+		}
+		list = append(list, text)
+	}
+	return list
+}
