@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,6 +30,10 @@ type Stream struct {
 	wire  wire
 	stall time.Duration
 	abort func(error) // ends the stream at once
+
+	receiving sync.Mutex  // held while something is received; guards what follows
+	early     []*pb.Chunk // received by send, for Recv
+	end       error       // what the stream has ended with, as the wire says it once
 }
 
 // wire is either side of the stream of gRPC.
@@ -56,15 +61,42 @@ func (s *Stream) send(m *pb.Chunk) error {
 		return fmt.Errorf("send to host %s: %w", s.host, ErrStalled)
 	}
 	if errors.Is(err, io.EOF) { // the side that opened it learns by Recv why it has ended
-		_, err = s.wire.Recv()
+		err = s.reason()
 	}
 	return s.typed(err)
+}
+
+// reason is what the stream has ended with. What was said before is kept for Recv.
+func (s *Stream) reason() error {
+	s.receiving.Lock()
+	defer s.receiving.Unlock()
+	for s.end == nil {
+		var m *pb.Chunk
+		if m, s.end = s.wire.Recv(); s.end == nil {
+			s.early = append(s.early, m)
+		}
+	}
+	return s.end
+}
+
+// receive returns the next message, or what the stream has ended with.
+func (s *Stream) receive() (m *pb.Chunk, _ error) {
+	s.receiving.Lock()
+	defer s.receiving.Unlock()
+	if len(s.early) > 0 {
+		m, s.early = s.early[0], s.early[1:]
+		return m, nil
+	}
+	if s.end == nil {
+		m, s.end = s.wire.Recv()
+	}
+	return m, s.end
 }
 
 // Recv returns the next message, or [io.EOF] after the last one. A stream that was cut returns an
 // *[UnreachableError], and one that the other side has ended with an error a *[message.RefusedError].
 func (s *Stream) Recv() ([]byte, error) {
-	m, err := s.wire.Recv()
+	m, err := s.receive()
 	var c message.Checks
 	switch {
 	case errors.Is(err, io.EOF), err == nil && m.GetEnd():

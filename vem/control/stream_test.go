@@ -83,6 +83,46 @@ func TestStreamFails(t *testing.T) {
 	qt.Check(t, qt.ErrorAs(err, &unreachable))
 }
 
+// A side that sends learns why the other one has ended the stream, whoever receives meanwhile, and what was
+// said before that is received.
+func TestStreamEndsWhileItSends(t *testing.T) {
+	for name, receives := range map[string]bool{"somebody receives": true, "nobody receives yet": false} {
+		t.Run(name, func(t *testing.T) {
+			st, _, _ := opened(t, func(_ context.Context, _ message.Caller, s *Stream) error {
+				for _, last := range []string{"one", "two"} {
+					if err := s.Send([]byte(last)); err != nil {
+						return err
+					}
+				}
+				return &message.RefusedError{Why: "no room"}
+			})
+			var heard []string
+			listen := func() error {
+				for {
+					b, err := st.Recv()
+					if err != nil {
+						return err
+					}
+					heard = append(heard, string(b))
+				}
+			}
+			received := make(chan error, 1)
+			if receives {
+				go func() { received <- listen() }()
+			}
+			var err error
+			eventually(t, "Send fails", func() bool { err = st.Send([]byte("x")); return err != nil })
+			qt.Check(t, qt.ErrorMatches(err, "host b refuses: no room"))
+			if !receives {
+				received <- listen()
+			}
+			qt.Check(t, qt.ErrorMatches(<-received, "host b refuses: no room"))
+			qt.Check(t, qt.DeepEquals(heard, []string{"one", "two"}))
+			qt.Check(t, qt.ErrorMatches(st.Send([]byte("x")), "host b refuses: no room"))
+		})
+	}
+}
+
 // However a stream ends, its handler is told.
 func TestStreamEnds(t *testing.T) {
 	for name, end := range map[string]func(*Stream, *Peers, *serving){
