@@ -62,6 +62,9 @@
 //	peering    agrees with other hosts about channels, and about who reaches which endpoint over them
 //	rule       by which they find of which kind a channel is
 //	mesh       connects the networks of this host with those of others, by the three above
+//	handover   the sockets that are held of an app, made again on another host
+//	plain      those of them that are no TCP connections
+//	forge      what a new socket has to receive to be as an old one was
 //	gateway    traffic with what is no endpoint: hosts themselves, published ports, other machines
 //	upkeep     the directory as one host opens it, runs a member of it, and looks after it
 //	overview   what people are shown of all this

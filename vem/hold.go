@@ -44,11 +44,26 @@ func (e *Endpoint) Held() *hold.Set {
 	return e.holding.held
 }
 
-// HeldInodes names the sockets that are held. The caller does not change the map.
+// HeldInodes names the sockets that are held by the numbers that the kernel has for them now.
+// The caller does not change the map.
 func (e *Endpoint) HeldInodes() map[uint64]bool {
 	e.holding.mu.Lock()
 	defer e.holding.mu.Unlock()
 	return e.holding.inodes
+}
+
+// HeldImages names them by the numbers that the app's images have for them, which are others
+// on another host than that on which the app was hibernated.
+func (e *Endpoint) HeldImages() map[uint64]bool {
+	set := e.Held()
+	if set == nil {
+		return nil
+	}
+	inodes := make(map[uint64]bool, len(set.Sockets))
+	for i := range set.Sockets {
+		inodes[set.Sockets[i].ImageInode()] = true
+	}
+	return inodes
 }
 
 func (e *Endpoint) setHeld(set *hold.Set) {

@@ -241,7 +241,7 @@ func (s *Subject) heldFiles() []restore.Held {
 	}
 	held := make([]restore.Held, 0, len(s.Held.Sockets)+len(s.Held.Objects))
 	for i := range s.Held.Sockets {
-		held = append(held, restore.Held{Inode: s.Held.Sockets[i].Inode, File: s.Held.Sockets[i].File})
+		held = append(held, restore.Held{Inode: s.Held.Sockets[i].ImageInode(), File: s.Held.Sockets[i].File})
 	}
 	for _, o := range s.Held.Objects {
 		held = append(held, restore.Held{At: image.DescriptorRef(o.Owners[0]), File: o.File})

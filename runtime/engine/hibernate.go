@@ -131,7 +131,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		if err := eng.BecomeHeld(ctx, r); err != nil {
 			return err
 		}
-		out.Sockets = eng.Tools.Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldInodes(), "")
+		out.Sockets = eng.Tools.Reset(ctx, a.Hibernation(), taken.External, a.Endpoint.HeldImages(), "")
 		return nil
 	})
 	out.Notes = a.Remarked()

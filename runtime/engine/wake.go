@@ -136,7 +136,7 @@ func (eng *Engine) resume(ctx context.Context, r *Run, how Awakening, op *event.
 	err = r.At(ctx, "recorded")
 	eng.follow(a, proc)
 	eng.Events.Emit(event.Woken, event.About{App: a.Name(), Reason: string(how.By)})
-	held, why := a.Endpoint.HeldInodes(), string(a.Endpoint.Lost())
+	held, why := a.Endpoint.HeldImages(), string(a.Endpoint.Lost())
 	err = errors.Join(err, a.release(ctx))
 	lost := tools.Reset(ctx, a.Hibernation(), m.External, held, why)
 	if err := errors.Join(err, eng.dropImages(r)); err != nil {

@@ -1,6 +1,7 @@
 package copies
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Connection struct {
 // ConnectionEnd is one end.
 type ConnectionEnd struct {
 	Inode  uint64
+	Saved  uint64 // as in [hold.Socket]
 	Queued uint32 // bytes that have arrived and were not read, FIN included
 	// File is a duplicate, as in [hold.Socket]; nil before Open, and if Refused.
 	File *os.File
@@ -127,6 +129,7 @@ func (in *Inside) Open(ctx context.Context, pids []int) error {
 
 // OpenHeld is Open for an app without processes: it duplicates what is held.
 func (in *Inside) OpenHeld(set *hold.Set) error {
+	in.name(set)
 	wanted := in.wanted()
 	for i := range set.Sockets {
 		e := wanted[set.Sockets[i].Inode]
@@ -150,6 +153,25 @@ func (in *Inside) OpenHeld(set *hold.Set) error {
 	}
 	in.refuseMissing()
 	return nil
+}
+
+// ImageInode is as that of [hold.Socket].
+func (e *ConnectionEnd) ImageInode() uint64 { return cmp.Or(e.Saved, e.Inode) }
+
+// name finds by which numbers the app's images know the ends.
+func (in *Inside) name(set *hold.Set) {
+	saved := make(map[uint64]uint64)
+	for i := range set.Sockets {
+		if s := &set.Sockets[i]; s.Saved != 0 {
+			saved[s.Inode] = s.Saved
+		}
+	}
+	for i := range in.Connections {
+		for j := range in.Connections[i].Ends {
+			e := &in.Connections[i].Ends[j]
+			e.Saved = saved[e.Inode]
+		}
+	}
 }
 
 // wanted are the ends of connections that are not refused.

@@ -1,6 +1,7 @@
 package hold
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,7 +18,11 @@ type Owner struct {
 
 // Socket is one held kernel socket.
 type Socket struct {
+	// Inode is the kernel's number of it, here and now. Saved is the number by which the
+	// app's images know it, if that is another one, since the socket was made again on this
+	// host; see [Socket.ImageInode].
 	Inode  uint64         `json:"inode"`
+	Saved  uint64         `json:"saved_inode,omitempty"`
 	Kind   Kind           `json:"kind"`
 	Family int            `json:"family"` // AF_INET, AF_INET6, AF_UNIX
 	Type   int            `json:"type"`   // SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_RAW
@@ -41,6 +46,10 @@ type Socket struct {
 	// status flags (O_NONBLOCK) and position are shared. Never change them.
 	File *os.File `json:"-"`
 }
+
+// ImageInode is the number by which the app's images know the socket: that of the socket
+// that was saved, possibly on another host.
+func (s *Socket) ImageInode() uint64 { return cmp.Or(s.Saved, s.Inode) }
 
 // Key names the socket uniquely within its app: the inode number in hexadecimal
 // first, so that keys differ early, for CRIU finds them with strcmp.

@@ -2,8 +2,8 @@ package hold
 
 // OpenSocket is a socket of an app, while it is visited.
 type OpenSocket struct {
-	Inode uint64
-	Owner Owner // one of those who have it open
+	Inode uint64 // by which the app's images know it, or will
+	Owner Owner  // one of those who have it open
 	// FD is a duplicate, which is closed afterwards.
 	FD int
 }
@@ -12,7 +12,7 @@ type OpenSocket struct {
 func (s *Set) EachSocket(visit func(OpenSocket) error) error {
 	for i := range s.Sockets {
 		k := &s.Sockets[i]
-		at := OpenSocket{Inode: k.Inode, FD: int(k.File.Fd())}
+		at := OpenSocket{Inode: k.ImageInode(), FD: int(k.File.Fd())}
 		if len(k.Owners) > 0 {
 			at.Owner = k.Owners[0]
 		}

@@ -34,17 +34,21 @@ func Decode(b []byte) (Saved, error) {
 		return Saved{}, fmt.Errorf("%w: version %d, this snapctl reads %d", ErrMalformed, f.Version, version)
 	}
 	for i := range f.Sockets {
-		if err := f.Sockets[i].check(); err != nil {
+		s := &f.Sockets[i]
+		err := s.Check()
+		if s.PID <= 0 || s.FD < 0 {
+			err = fmt.Errorf("descriptor %d of process %d", s.FD, s.PID)
+		}
+		if err != nil {
 			return Saved{}, fmt.Errorf("%w: socket %d: %w", ErrMalformed, i, err)
 		}
 	}
 	return f.Saved, nil
 }
 
-func (s *Socket) check() error {
-	if s.PID <= 0 || s.FD < 0 {
-		return fmt.Errorf("descriptor %d of process %d", s.FD, s.PID)
-	}
+// Check tells whether options and groups that were read from elsewhere can be those of a
+// socket.
+func (s *Socket) Check() error {
 	for _, o := range s.Options {
 		k, ok := Find(o.Level, o.Name)
 		if ok && (len(o.Value) > k.Size || k.device != noDevice && o.Device == "") {

@@ -27,8 +27,12 @@ func (s *State) repeated() uint32 {
 // the other's byte, which the kernel takes for nonsense if that was not sent yet, and
 // drops (net/ipv4/tcp_input.c, tcp_ack). And the other end may have no room for what was
 // unsent.
-func (s *Socket) repeat() error {
-	if err := fill(s.fd(), make([]byte, s.state.repeated())); err != nil {
+func (m *Made) repeat() error {
+	if m.todo <= m.Unsent {
+		return nil
+	}
+	m.todo--
+	if err := fill(m.FD, make([]byte, 1)); err != nil {
 		return fmt.Errorf("send a byte again: %w", err)
 	}
 	return nil

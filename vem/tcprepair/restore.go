@@ -84,12 +84,12 @@ func (r *Restored) all() []*Socket {
 // Nobody may use them before.
 func (r *Restored) Release() error {
 	all := r.all()
-	for _, step := range []func(*Socket) error{(*Socket).leave, (*Socket).repeat, (*Socket).goOn, (*Socket).settle} {
-		for _, s := range all {
-			if err := step(s); err != nil {
-				return s.fail(err)
-			}
-		}
+	ends := make([]Made, len(all))
+	for i, s := range all {
+		ends[i] = Made{State: &s.state, FD: s.fd()}
+	}
+	if err := Release(ends...); err != nil {
+		return err
 	}
 	return r.Close()
 }
@@ -110,15 +110,15 @@ func (s *Socket) Close() error {
 
 func (s *Socket) fd() int { return int(s.File.Fd()) }
 
-func (s *Socket) fail(err error) error {
-	return fmt.Errorf("restore TCP connection %s to %s: %w", s.state.Local, s.state.Remote, err)
+func (s *State) fail(err error) error {
+	return fmt.Errorf("restore TCP connection %s to %s: %w", s.Local, s.Remote, err)
 }
 
 // Restore makes one end in the network namespace of the calling thread, in repair mode.
 // What was sent and is not acknowledged is in its queue as such; what was unsent is sent
 // by Release, which also does what a program does to close a side. Of an end whose stream
 // had ended (Finished) it makes one whose stream has not: the other end has to say so
-// again, as that of a [Connection] does, and one elsewhere does not.
+// again, as that of a [Connection] does, and one elsewhere does not: see [Made].
 //
 // The kernel drops what arrives before Release, since the other end has acknowledged what
 // the new one is to send again: it would have to be sent twice.
@@ -126,12 +126,12 @@ func (s *State) Restore() (_ *Socket, err error) {
 	made := &Socket{Inode: s.Inode, state: *s}
 	fd, err := unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
-		return nil, made.fail(err)
+		return nil, s.fail(err)
 	}
 	made.File = os.NewFile(uintptr(fd), "tcp") // blocking: not with the runtime's poller
 	defer func() {
 		if err != nil {
-			err = errors.Join(made.fail(err), made.Close())
+			err = errors.Join(s.fail(err), made.Close())
 		}
 	}()
 	if err := setTCP(fd, unix.TCP_REPAIR, repairOn); err != nil {
@@ -231,6 +231,9 @@ func (s *State) queues(fd int) error {
 		return fmt.Errorf("deselect queue: %w", err)
 	}
 	window := s.Window
+	if before(s.ReceiveEnd, window.Announced) { // FIN was counted, of a stream that has not ended yet
+		window.Announced, window.Receive = s.ReceiveEnd, s.edge()-s.ReceiveEnd
+	}
 	window.Send += s.repeated()
 	window.Max = max(window.Max, window.Send)
 	if err := setOption(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW, window.encode()); err != nil {
@@ -253,73 +256,4 @@ func (s *State) segment(fd int) error {
 		return fmt.Errorf("compute segment size: %w", err)
 	}
 	return nil
-}
-
-// leave ends repair mode. Before anything arrives, the socket gets the receive buffer that
-// it had, for it would tell the other end of the room in the larger one.
-func (s *Socket) leave() error {
-	st := &s.state
-	if !st.Finished { // else there must be room for the other end's FIN
-		if err := s.shrink(unix.SO_RCVBUFFORCE, st.Options.ReceiveBuffer); err != nil {
-			return err
-		}
-	}
-	return End{FD: s.fd()}.leave(st.Options.ReuseAddress)
-}
-
-// goOn sends what was unsent, and the end of the stream.
-func (s *Socket) goOn() error {
-	st := &s.state
-	if err := fill(s.fd(), st.Sent[len(st.Sent)-st.Unsent:]); err != nil {
-		return fmt.Errorf("send what was unsent: %w", err)
-	}
-	if err := st.Options.apply(s.fd(), last); err != nil {
-		return err
-	}
-	if st.Finish {
-		if err := unix.Shutdown(s.fd(), unix.SHUT_WR); err != nil {
-			return fmt.Errorf("end stream: %w", err)
-		}
-	}
-	return s.shrink(unix.SO_SNDBUFFORCE, st.Options.SendBuffer)
-}
-
-// settle is what remains when both ends go on.
-func (s *Socket) settle() error {
-	st := &s.state
-	if st.Finished {
-		// It comes within microseconds. If it were late, the program would see what
-		// it may see on any network: the end of the stream after its data.
-		p := []unix.PollFd{{Fd: int32(s.fd()), Events: unix.POLLRDHUP}}
-		const patience = 1000 // milliseconds
-		_, err := unix.Poll(p, patience)
-		for errors.Is(err, unix.EINTR) {
-			_, err = unix.Poll(p, patience)
-		}
-		if err != nil {
-			return fmt.Errorf("wait for end of stream: %w", err)
-		}
-		if err := s.shrink(unix.SO_RCVBUFFORCE, st.Options.ReceiveBuffer); err != nil {
-			return err
-		}
-	}
-	if st.Deaf {
-		if err := unix.Shutdown(s.fd(), unix.SHUT_RD); err != nil && !errors.Is(err, unix.ENOTCONN) {
-			return fmt.Errorf("shut down: %w", err)
-		}
-	}
-	if st.Options.BufferLock < 0 {
-		return nil
-	}
-	if err := unix.SetsockoptInt(s.fd(), unix.SOL_SOCKET, soBufLock, st.Options.BufferLock); err != nil {
-		return fmt.Errorf("set SO_BUF_LOCK: %w", err)
-	}
-	return nil
-}
-
-func (s *Socket) shrink(which, size int) error {
-	if size == 0 {
-		return nil // of an end that is closed at once
-	}
-	return buffer(s.fd(), which, size)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,11 @@ type SaveOptions struct {
 	// Paused is called once, when all ends are in repair mode; may be nil. Its error
 	// is returned, and the connection is as before.
 	Paused func() error
+	// Stay leaves the ends in repair mode: to close their last descriptors tells nobody,
+	// and [End.Recover] has them go on. If Save fails, they are as before.
+	Stay bool
+	// Elsewhere tells that the other end of the only one is on another host, see [SaveOne].
+	Elsewhere bool
 }
 
 // Save saves a connection, given both of its ends, or the one whose other end has
@@ -43,57 +49,111 @@ type SaveOptions struct {
 //
 // Cost: 25 us for each end with empty queues.
 func Save(o SaveOptions, ends ...End) (Connection, error) {
-	c, err := save(o, ends...)
+	l, err := Look(ends...)
 	if err != nil {
 		return Connection{}, err
 	}
-	return c, c.check()
+	return l.Save(o)
 }
 
 // SaveOne saves one end of a connection to elsewhere, for [State.Restore]. It is as
 // Save otherwise. What arrives afterwards is not in the state: until the socket is made
 // again nothing may reach it, nor the host without it, which would reset the connection.
 func SaveOne(o SaveOptions, e End) (State, error) {
-	c, err := save(o, e)
+	o.Elsewhere = true
+	c, err := Save(o, e)
 	if err != nil {
 		return State{}, err
 	}
 	return c.Ends[0], nil
 }
 
-func save(o SaveOptions, ends ...End) (_ Connection, err error) {
-	c := Connection{Ends: make([]State, len(ends))}
+// Looked is a connection of which all is known that does not change while no process uses
+// it: its addresses and options. That is most of the cost of saving it.
+type Looked struct {
+	ends   []End
+	states []State
+}
+
+// Look is the first half of [Save], and may be called earlier. It changes nothing. It fails
+// with an *[UnsupportedError] if the connection can't be saved, as far as that can be
+// known.
+//
+// Cost: 20 us for each end.
+func Look(ends ...End) (*Looked, error) {
+	l := &Looked{ends: ends, states: make([]State, len(ends))}
 	for i, e := range ends {
-		if err := c.Ends[i].look(e); err != nil {
-			return Connection{}, err
+		if err := l.states[i].look(e); err != nil {
+			return nil, err
 		}
 	}
+	return l, nil
+}
+
+// Reuse is SO_REUSEADDR of each end, for [End.Recover].
+func (l *Looked) Reuse() []int {
+	out := make([]int, len(l.states))
+	for i := range l.states {
+		out[i] = l.states[i].Options.ReuseAddress
+	}
+	return out
+}
+
+// Save is the second half of [Save]. queued are those of the ends by now, as in [End];
+// without any, they are as they were looked at.
+//
+// Cost: 8 us for each end with empty queues.
+func (l *Looked) Save(o SaveOptions, queued ...uint32) (_ Connection, err error) {
+	for i, n := range queued {
+		l.ends[i].Queued = n
+	}
+	c := Connection{Ends: slices.Clone(l.states)}
+	defer func() {
+		if err != nil && o.Stay {
+			for i, e := range l.ends {
+				err = errors.Join(err, e.Recover(l.states[i].Options.ReuseAddress))
+			}
+		}
+	}()
+	if err := c.save(o, l.ends); err != nil {
+		return Connection{}, err
+	}
+	if o.Elsewhere && len(c.Ends) == 1 {
+		return c, nil
+	}
+	return c, c.check()
+}
+
+func (c Connection) save(o SaveOptions, ends []End) (err error) {
 	for i, e := range ends {
+		if err := setTCP(e.FD, unix.TCP_REPAIR, repairOn); err != nil {
+			return fmt.Errorf("begin to save TCP connection: %w", err)
+		}
+		if o.Stay {
+			continue
+		}
 		defer func() {
 			if rerr := e.leave(c.Ends[i].Options.ReuseAddress); rerr != nil {
 				err = errors.Join(err, rerr)
 			}
 		}()
-		if err := setTCP(e.FD, unix.TCP_REPAIR, repairOn); err != nil {
-			return Connection{}, fmt.Errorf("begin to save TCP connection: %w", err)
-		}
 	}
 	if o.Paused != nil {
 		if err := o.Paused(); err != nil {
-			return Connection{}, err
+			return err
 		}
 	}
 	for i, e := range ends {
 		if err := c.Ends[i].saveSent(e.FD); err != nil {
-			return Connection{}, err
+			return err
 		}
 	}
 	for i, e := range ends {
 		if err := c.Ends[i].saveReceived(e); err != nil {
-			return Connection{}, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // check makes sure that the ends match, and that there are enough of them.
@@ -111,69 +171,6 @@ func (c Connection) check() error {
 		return fmt.Errorf("%w: %d ends", ErrInconsistent, len(c.Ends))
 	}
 	return nil
-}
-
-// Reuse reads SO_REUSEADDR, which repair mode overwrites: for [End.Recover].
-func (e End) Reuse() (int, error) {
-	v, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_REUSEADDR)
-	if err != nil {
-		return 0, fmt.Errorf("read SO_REUSEADDR: %w", err)
-	}
-	return v, nil
-}
-
-// Recover ends the repair mode and the shield that a killed process has left the socket
-// with, if it did, and gives it back its SO_REUSEADDR.
-func (e End) Recover(reuse int) error {
-	// SK_FORCE_REUSE of include/net/sock.h: nobody but TCP_REPAIR sets it.
-	const force = 2
-	if now, err := e.Reuse(); err != nil || now != force {
-		return err
-	}
-	return errors.Join(unshield(e.FD), e.leave(reuse))
-}
-
-// leave ends repair mode without a word on the wire.
-func (e End) leave(reuse int) error {
-	if err := setTCP(e.FD, unix.TCP_REPAIR, repairOff); err != nil {
-		return fmt.Errorf("%w: %w", ErrStuck, err)
-	}
-	if reuse == 0 {
-		return nil // as repair mode leaves it (net/ipv4/tcp.c, do_tcp_setsockopt)
-	}
-	if err := unix.SetsockoptInt(e.FD, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse); err != nil {
-		return fmt.Errorf("set SO_REUSEADDR: %w", err)
-	}
-	return nil
-}
-
-// look reads what does not change while the program stands still.
-func (s *State) look(e End) error {
-	s.Inode = e.Inode
-	proto, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil {
-		return fmt.Errorf("look at socket: %w", err)
-	}
-	if proto != unix.IPPROTO_TCP {
-		return unsupported("it is of protocol %d, such as Multipath TCP, and not TCP", proto)
-	}
-	if err := refuse(e.FD); err != nil {
-		return err
-	}
-	local, err := unix.Getsockname(e.FD)
-	if err != nil {
-		return fmt.Errorf("find address: %w", err)
-	}
-	remote, err := unix.Getpeername(e.FD)
-	if err != nil {
-		return unsupported("it is not connected")
-	}
-	s.Family, s.Local, s.Scope = parseAddress(local)
-	var scope uint32
-	if _, s.Remote, scope = parseAddress(remote); scope != 0 {
-		s.Scope = scope
-	}
-	return s.Options.save(e.FD, s.Family)
 }
 
 // poll tells which of the events are there.

@@ -13,6 +13,10 @@ import (
 
 // Values of TCP_REPAIR and TCP_REPAIR_QUEUE, linux/tcp.h.
 const (
+	// forceReuse is SK_FORCE_REUSE of include/net/sock.h, the SO_REUSEADDR of repair mode:
+	// nobody but TCP_REPAIR sets it.
+	forceReuse = 2
+
 	repairOn  = 1
 	repairOff = -1 // TCP_REPAIR_OFF_NO_WP: without a window probe
 

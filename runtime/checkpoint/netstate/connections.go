@@ -97,7 +97,7 @@ func (a *App) saveConnections(ctx context.Context, ns *netns.NS, settings netcon
 		}
 		if reason != "" {
 			for _, e := range c.Ends {
-				saved.Refused = append(saved.Refused, tcprepair.Refused{Inode: e.Inode, Reason: reason})
+				saved.Refused = append(saved.Refused, tcprepair.Refused{Inode: e.ImageInode(), Reason: reason})
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func (s *Saved) addSized(conn tcprepair.Connection) (reason string) {
 func endsOf(c copies.Connection) []tcprepair.End {
 	ends := make([]tcprepair.End, len(c.Ends))
 	for i, e := range c.Ends {
-		ends[i] = tcprepair.End{FD: int(e.File.Fd()), Inode: e.Inode, Queued: e.Queued}
+		ends[i] = tcprepair.End{FD: int(e.File.Fd()), Inode: e.ImageInode(), Queued: e.Queued}
 	}
 	return ends
 }

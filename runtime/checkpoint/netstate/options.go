@@ -115,7 +115,7 @@ func (a *App) UnheldOptions(from snapshot.Dir) (sockopt.Saved, error) {
 	}
 	held := make(map[uint64]bool, len(a.Held.Sockets))
 	for i := range a.Held.Sockets {
-		held[a.Held.Sockets[i].Inode] = true
+		held[a.Held.Sockets[i].ImageInode()] = true
 	}
 	saved.Sockets = slices.DeleteFunc(saved.Sockets, func(s sockopt.Socket) bool { return held[s.Inode] })
 	return saved, err

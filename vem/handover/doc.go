@@ -1,0 +1,45 @@
+// Package handover makes the sockets that are held of an app again in the app's network
+// namespace on another host.
+//
+//	   source host                                   target host
+//	Begin ──▶ (gate closes) Leaving.Save ──▶ Saved ──▶ Restore ──▶ Restored.Set
+//	             │                          Encode       │
+//	           GoOn, if it is called off    Decode       ▼
+//	                                                 (gate opens) Restored.Release
+//
+// While nobody has gone back or on, no packet may get into either namespace, nor out of it:
+// closing the gate is the caller's task. Begin may be called before it closes. After Save
+// the connections of the source are in repair mode (TCP_REPAIR): closing the last
+// descriptor of each tells nobody, and GoOn has them go on as if nothing had been. After
+// Restore the sockets are there and send nothing, and Release lets them.
+//
+// A daemon that is killed leaves nothing that a later one could not finish or undo. At the
+// source it gets the set from the holder and calls [GoOn] with the list that
+// [Leaving.Undo] gave before Save. At the target it gets the restored set from the holder
+// and calls [Resume] with the Saved that the caller has kept; releasing again does no harm.
+//
+// # What moves
+//
+// TCP connections as package tcprepair can save them, in all states between established and
+// closed, both ends of those that lead from the app into the app; and all other sockets of
+// IPv4 and IPv6 as package plain can. Of what is refused [Check] tells the reason before.
+//
+// A connection whose other end has closed its stream can't be made so with TCP_REPAIR
+// alone: Release has the new socket receive the end of the stream once more (package forge).
+//
+// # What does not
+//
+//   - Unix sockets: those that the app's images describe CRIU makes anew, so that they are
+//     not in the restored set. One with a peer outside of the app is refused, and one in
+//     which messages or clients wait.
+//   - Objects that are no sockets (hold.Object) are not in the restored set: they are
+//     made as for a copy of the app; [hold.Set.Copyable] says which can't be.
+//   - Connections in TIME_WAIT or in a handshake that no process knows of: the other ends'
+//     kernels try again.
+//   - The congestion state (Saved.Window is a hint for the route), the time at which a
+//     datagram arrived, and what package tcprepair lists.
+//   - An empty datagram, if it waits in a UDP socket that was saved before and went on:
+//     the kernel marks it as seen (net/core/datagram.c, __skb_try_recv_from_queue).
+//
+// Needs CAP_NET_ADMIN and CAP_NET_RAW over the namespaces, and Linux 5.14.
+package handover
