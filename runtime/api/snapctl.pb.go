@@ -43,22 +43,24 @@ const (
 	Status_STATUS_STOPPED      Status = 6 // ended, or stopped by the user
 	Status_STATUS_REMOVING     Status = 7
 	Status_STATUS_RESTORING    Status = 8
+	Status_STATUS_MOVING       Status = 12 // to another host, or from one
 	Status_STATUS_SNAPSHOTTING Status = 9
 )
 
 // Enum value maps for Status.
 var (
 	Status_name = map[int32]string{
-		0: "STATUS_UNSPECIFIED",
-		1: "STATUS_CREATING",
-		2: "STATUS_RUNNING",
-		3: "STATUS_HIBERNATING",
-		4: "STATUS_HELD",
-		5: "STATUS_WAKING",
-		6: "STATUS_STOPPED",
-		7: "STATUS_REMOVING",
-		8: "STATUS_RESTORING",
-		9: "STATUS_SNAPSHOTTING",
+		0:  "STATUS_UNSPECIFIED",
+		1:  "STATUS_CREATING",
+		2:  "STATUS_RUNNING",
+		3:  "STATUS_HIBERNATING",
+		4:  "STATUS_HELD",
+		5:  "STATUS_WAKING",
+		6:  "STATUS_STOPPED",
+		7:  "STATUS_REMOVING",
+		8:  "STATUS_RESTORING",
+		12: "STATUS_MOVING",
+		9:  "STATUS_SNAPSHOTTING",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED":  0,
@@ -70,6 +72,7 @@ var (
 		"STATUS_STOPPED":      6,
 		"STATUS_REMOVING":     7,
 		"STATUS_RESTORING":    8,
+		"STATUS_MOVING":       12,
 		"STATUS_SNAPSHOTTING": 9,
 	}
 )
@@ -3036,6 +3039,7 @@ type Result struct {
 	StepsUs       map[string]int64       `protobuf:"bytes,6,rep,name=steps_us,json=stepsUs,proto3" json:"steps_us,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Template      *Template              `protobuf:"bytes,7,opt,name=template,proto3" json:"template,omitempty"`
 	Notes         []*Note                `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`
+	Move          *Move                  `protobuf:"bytes,9,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3122,6 +3126,13 @@ func (x *Result) GetTemplate() *Template {
 func (x *Result) GetNotes() []*Note {
 	if x != nil {
 		return x.Notes
+	}
+	return nil
+}
+
+func (x *Result) GetMove() *Move {
+	if x != nil {
+		return x.Move
 	}
 	return nil
 }
@@ -7158,7 +7169,7 @@ var File_snapctl_proto protoreflect.FileDescriptor
 const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"\rsnapctl.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15snapctl_network.proto\x1a\x16snapctl_transfer.proto\"\xc1\x01\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12snapctl_move.proto\x1a\x15snapctl_network.proto\x1a\x16snapctl_transfer.proto\"\xc1\x01\n" +
 	"\n" +
 	"WakePolicy\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.snapctl.v1.WakeModeR\x04mode\x12\x1b\n" +
@@ -7378,7 +7389,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"2\n" +
 	"\x04Note\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x16\n" +
-	"\x06remedy\x18\x02 \x01(\tR\x06remedy\"\x9c\x03\n" +
+	"\x06remedy\x18\x02 \x01(\tR\x06remedy\"\xc2\x03\n" +
 	"\x06Result\x12!\n" +
 	"\x03app\x18\x01 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x120\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
@@ -7387,7 +7398,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\asockets\x18\x05 \x03(\v2\x19.snapctl.v1.SocketOutcomeR\asockets\x12:\n" +
 	"\bsteps_us\x18\x06 \x03(\v2\x1f.snapctl.v1.Result.StepsUsEntryR\astepsUs\x120\n" +
 	"\btemplate\x18\a \x01(\v2\x14.snapctl.v1.TemplateR\btemplate\x12&\n" +
-	"\x05notes\x18\b \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x1a:\n" +
+	"\x05notes\x18\b \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x12$\n" +
+	"\x04move\x18\t \x01(\v2\x10.snapctl.v1.MoveR\x04move\x1a:\n" +
 	"\fStepsUsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xad\x01\n" +
@@ -7751,7 +7763,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"0\n" +
 	"\x1aDefragmentDirectoryRequest\x12\x12\n" +
-	"\x04host\x18\x01 \x01(\tR\x04host*\xdd\x01\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host*\xf0\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_CREATING\x10\x01\x12\x12\n" +
@@ -7761,7 +7773,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\rSTATUS_WAKING\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_STOPPED\x10\x06\x12\x13\n" +
 	"\x0fSTATUS_REMOVING\x10\a\x12\x14\n" +
-	"\x10STATUS_RESTORING\x10\b\x12\x17\n" +
+	"\x10STATUS_RESTORING\x10\b\x12\x11\n" +
+	"\rSTATUS_MOVING\x10\f\x12\x17\n" +
 	"\x13STATUS_SNAPSHOTTING\x10\t*k\n" +
 	"\bWakeMode\x12\x19\n" +
 	"\x15WAKE_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -7795,7 +7808,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\x91\x18\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xcd\x18\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -7805,7 +7818,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04Stop\x12\x17.snapctl.v1.StopRequest\x1a\x0f.snapctl.v1.App\x12?\n" +
 	"\x06Remove\x12\x19.snapctl.v1.RemoveRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12>\n" +
 	"\tHibernate\x12\x1c.snapctl.v1.HibernateRequest\x1a\x11.snapctl.v1.Event0\x01\x124\n" +
-	"\x04Wake\x12\x17.snapctl.v1.WakeRequest\x1a\x11.snapctl.v1.Event0\x01\x126\n" +
+	"\x04Wake\x12\x17.snapctl.v1.WakeRequest\x1a\x11.snapctl.v1.Event0\x01\x12:\n" +
+	"\aMigrate\x12\x1a.snapctl.v1.MigrateRequest\x1a\x11.snapctl.v1.Event0\x01\x126\n" +
 	"\x03Ids\x12\x16.snapctl.v1.AppRequest\x1a\x17.snapctl.v1.IdsResponse\x12E\n" +
 	"\bVemTable\x12\x1b.snapctl.v1.VemTableRequest\x1a\x1c.snapctl.v1.VemTableResponse\x12@\n" +
 	"\fTakeSnapshot\x12\x1b.snapctl.v1.SnapshotRequest\x1a\x11.snapctl.v1.Event0\x01\x12K\n" +
@@ -7962,15 +7976,17 @@ var file_snapctl_proto_goTypes = []any{
 	nil,                                // 97: snapctl.v1.Host.NetworkChannelsEntry
 	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
-	(*HostControl)(nil),                // 100: snapctl.v1.HostControl
-	(*TransferRequest)(nil),            // 101: snapctl.v1.TransferRequest
-	(*ChannelsRequest)(nil),            // 102: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 103: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 104: snapctl.v1.TraceRequest
-	(*TransferEvent)(nil),              // 105: snapctl.v1.TransferEvent
-	(*ChannelsResponse)(nil),           // 106: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 107: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 108: snapctl.v1.TraceStep
+	(*Move)(nil),                       // 100: snapctl.v1.Move
+	(*HostControl)(nil),                // 101: snapctl.v1.HostControl
+	(*MigrateRequest)(nil),             // 102: snapctl.v1.MigrateRequest
+	(*TransferRequest)(nil),            // 103: snapctl.v1.TransferRequest
+	(*ChannelsRequest)(nil),            // 104: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 105: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 106: snapctl.v1.TraceRequest
+	(*TransferEvent)(nil),              // 107: snapctl.v1.TransferEvent
+	(*ChannelsResponse)(nil),           // 108: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 109: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 110: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
@@ -8018,152 +8034,155 @@ var file_snapctl_proto_depIdxs = []int32{
 	93,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	98,  // 45: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	99,  // 46: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	44,  // 47: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	13,  // 48: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
-	43,  // 49: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	94,  // 50: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,   // 51: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,   // 52: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	98,  // 53: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	8,   // 54: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	98,  // 55: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,   // 56: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	49,  // 57: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	50,  // 58: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	51,  // 59: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	14,  // 60: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	95,  // 61: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	38,  // 62: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	39,  // 63: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	52,  // 64: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	99,  // 65: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
-	55,  // 66: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	99,  // 67: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	99,  // 68: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	96,  // 69: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
-	60,  // 70: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	64,  // 71: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	98,  // 72: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	99,  // 73: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
-	64,  // 74: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	5,   // 75: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
-	76,  // 76: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
-	70,  // 77: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
-	64,  // 78: snapctl.v1.SetHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	6,   // 79: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
-	64,  // 80: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	99,  // 81: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	99,  // 82: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	99,  // 83: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	100, // 84: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
-	77,  // 85: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
-	97,  // 86: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
-	7,   // 87: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	98,  // 88: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
-	76,  // 89: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	82,  // 90: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
-	83,  // 91: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
-	84,  // 92: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
-	88,  // 93: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
-	12,  // 94: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	17,  // 95: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	16,  // 96: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	19,  // 97: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	22,  // 98: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	24,  // 99: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	25,  // 100: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	27,  // 101: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	28,  // 102: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	16,  // 103: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	54,  // 104: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	29,  // 105: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	17,  // 106: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	31,  // 107: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	33,  // 108: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	30,  // 109: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	101, // 110: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
-	101, // 111: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
-	41,  // 112: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 113: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 114: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 115: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 116: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 117: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 118: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 119: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 120: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 121: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 122: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 123: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 124: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 125: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 126: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 127: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	85,  // 128: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	86,  // 129: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	89,  // 130: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	91,  // 131: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	92,  // 132: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	102, // 133: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	102, // 134: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	103, // 135: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	104, // 136: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 137: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 138: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 139: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 140: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 141: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 142: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 143: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 144: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 145: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 146: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 147: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 148: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	53,  // 149: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 150: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 151: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 152: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 153: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 154: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 155: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	105, // 156: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
-	105, // 157: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
-	36,  // 158: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 159: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 160: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 161: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 162: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 163: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 164: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 165: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 166: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 167: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 168: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 169: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 170: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 171: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 172: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 173: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 174: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	87,  // 175: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	90,  // 176: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	87,  // 177: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	87,  // 178: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	106, // 179: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	106, // 180: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	107, // 181: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	108, // 182: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 183: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 184: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 185: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	140, // [140:186] is the sub-list for method output_type
-	94,  // [94:140] is the sub-list for method input_type
-	94,  // [94:94] is the sub-list for extension type_name
-	94,  // [94:94] is the sub-list for extension extendee
-	0,   // [0:94] is the sub-list for field type_name
+	100, // 45: snapctl.v1.Result.move:type_name -> snapctl.v1.Move
+	98,  // 46: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	99,  // 47: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	44,  // 48: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	13,  // 49: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	43,  // 50: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	94,  // 51: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,   // 52: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,   // 53: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	98,  // 54: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	8,   // 55: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	98,  // 56: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,   // 57: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	49,  // 58: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	50,  // 59: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	51,  // 60: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	14,  // 61: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	95,  // 62: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	38,  // 63: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	39,  // 64: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	52,  // 65: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	99,  // 66: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	55,  // 67: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	99,  // 68: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	99,  // 69: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	96,  // 70: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	60,  // 71: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	64,  // 72: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	98,  // 73: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 74: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	64,  // 75: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	5,   // 76: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
+	76,  // 77: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
+	70,  // 78: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
+	64,  // 79: snapctl.v1.SetHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	6,   // 80: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
+	64,  // 81: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	99,  // 82: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	99,  // 83: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	99,  // 84: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	101, // 85: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	77,  // 86: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
+	97,  // 87: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
+	7,   // 88: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
+	98,  // 89: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	76,  // 90: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	82,  // 91: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
+	83,  // 92: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
+	84,  // 93: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
+	88,  // 94: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
+	12,  // 95: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 96: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 97: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 98: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 99: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 100: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 101: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 102: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 103: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	102, // 104: snapctl.v1.Snapctl.Migrate:input_type -> snapctl.v1.MigrateRequest
+	16,  // 105: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 106: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 107: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 108: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 109: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 110: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 111: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	103, // 112: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
+	103, // 113: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
+	41,  // 114: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 115: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 116: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 117: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 118: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 119: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 120: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 121: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 122: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 123: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 124: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 125: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 126: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 127: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 128: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 129: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	85,  // 130: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	86,  // 131: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	89,  // 132: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	91,  // 133: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	92,  // 134: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	104, // 135: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	104, // 136: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	105, // 137: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	106, // 138: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 139: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 140: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 141: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 142: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 143: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 144: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 145: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 146: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 147: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 148: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 149: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 150: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	36,  // 151: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
+	53,  // 152: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 153: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 154: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 155: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 156: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 157: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 158: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	107, // 159: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
+	107, // 160: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
+	36,  // 161: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 162: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 163: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 164: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 165: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 166: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 167: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 168: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 169: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 170: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 171: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 172: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 173: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 174: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 175: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 176: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 177: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	87,  // 178: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	90,  // 179: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	87,  // 180: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	87,  // 181: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	108, // 182: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	108, // 183: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	109, // 184: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	110, // 185: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 186: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 187: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 188: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	142, // [142:189] is the sub-list for method output_type
+	95,  // [95:142] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }
@@ -8171,6 +8190,7 @@ func file_snapctl_proto_init() {
 	if File_snapctl_proto != nil {
 		return
 	}
+	file_snapctl_move_proto_init()
 	file_snapctl_network_proto_init()
 	file_snapctl_transfer_proto_init()
 	file_snapctl_proto_msgTypes[14].OneofWrappers = []any{

@@ -35,6 +35,7 @@ const (
 	Snapctl_Remove_FullMethodName              = "/snapctl.v1.Snapctl/Remove"
 	Snapctl_Hibernate_FullMethodName           = "/snapctl.v1.Snapctl/Hibernate"
 	Snapctl_Wake_FullMethodName                = "/snapctl.v1.Snapctl/Wake"
+	Snapctl_Migrate_FullMethodName             = "/snapctl.v1.Snapctl/Migrate"
 	Snapctl_Ids_FullMethodName                 = "/snapctl.v1.Snapctl/Ids"
 	Snapctl_VemTable_FullMethodName            = "/snapctl.v1.Snapctl/VemTable"
 	Snapctl_TakeSnapshot_FullMethodName        = "/snapctl.v1.Snapctl/TakeSnapshot"
@@ -88,6 +89,7 @@ type SnapctlClient interface {
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	Hibernate(ctx context.Context, in *HibernateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	Wake(ctx context.Context, in *WakeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	Migrate(ctx context.Context, in *MigrateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	Ids(ctx context.Context, in *AppRequest, opts ...grpc.CallOption) (*IdsResponse, error)
 	VemTable(ctx context.Context, in *VemTableRequest, opts ...grpc.CallOption) (*VemTableResponse, error)
 	// Snapshots.
@@ -261,6 +263,25 @@ func (c *snapctlClient) Wake(ctx context.Context, in *WakeRequest, opts ...grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_WakeClient = grpc.ServerStreamingClient[Event]
 
+func (c *snapctlClient) Migrate(ctx context.Context, in *MigrateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[4], Snapctl_Migrate_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[MigrateRequest, Event]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_MigrateClient = grpc.ServerStreamingClient[Event]
+
 func (c *snapctlClient) Ids(ctx context.Context, in *AppRequest, opts ...grpc.CallOption) (*IdsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(IdsResponse)
@@ -283,7 +304,7 @@ func (c *snapctlClient) VemTable(ctx context.Context, in *VemTableRequest, opts 
 
 func (c *snapctlClient) TakeSnapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[4], Snapctl_TakeSnapshot_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[5], Snapctl_TakeSnapshot_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -332,7 +353,7 @@ func (c *snapctlClient) RemoveSnapshot(ctx context.Context, in *RemoveSnapshotRe
 
 func (c *snapctlClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[5], Snapctl_Restore_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[6], Snapctl_Restore_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -351,7 +372,7 @@ type Snapctl_RestoreClient = grpc.ServerStreamingClient[Event]
 
 func (c *snapctlClient) PushSnapshot(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[6], Snapctl_PushSnapshot_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[7], Snapctl_PushSnapshot_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -370,7 +391,7 @@ type Snapctl_PushSnapshotClient = grpc.ServerStreamingClient[TransferEvent]
 
 func (c *snapctlClient) PullSnapshot(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[7], Snapctl_PullSnapshot_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_PullSnapshot_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -389,7 +410,7 @@ type Snapctl_PullSnapshotClient = grpc.ServerStreamingClient[TransferEvent]
 
 func (c *snapctlClient) CreateTemplate(ctx context.Context, in *CreateTemplateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[8], Snapctl_CreateTemplate_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[9], Snapctl_CreateTemplate_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -448,7 +469,7 @@ func (c *snapctlClient) SetPool(ctx context.Context, in *SetPoolRequest, opts ..
 
 func (c *snapctlClient) Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[9], Snapctl_Clone_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[10], Snapctl_Clone_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -647,7 +668,7 @@ func (c *snapctlClient) Resolve(ctx context.Context, in *ResolveRequest, opts ..
 
 func (c *snapctlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceStep], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[10], Snapctl_Trace_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[11], Snapctl_Trace_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -666,7 +687,7 @@ type Snapctl_TraceClient = grpc.ServerStreamingClient[TraceStep]
 
 func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[11], Snapctl_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[12], Snapctl_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -717,6 +738,7 @@ type SnapctlServer interface {
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
 	Hibernate(*HibernateRequest, grpc.ServerStreamingServer[Event]) error
 	Wake(*WakeRequest, grpc.ServerStreamingServer[Event]) error
+	Migrate(*MigrateRequest, grpc.ServerStreamingServer[Event]) error
 	Ids(context.Context, *AppRequest) (*IdsResponse, error)
 	VemTable(context.Context, *VemTableRequest) (*VemTableResponse, error)
 	// Snapshots.
@@ -796,6 +818,9 @@ func (UnimplementedSnapctlServer) Hibernate(*HibernateRequest, grpc.ServerStream
 }
 func (UnimplementedSnapctlServer) Wake(*WakeRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Wake not implemented")
+}
+func (UnimplementedSnapctlServer) Migrate(*MigrateRequest, grpc.ServerStreamingServer[Event]) error {
+	return status.Error(codes.Unimplemented, "method Migrate not implemented")
 }
 func (UnimplementedSnapctlServer) Ids(context.Context, *AppRequest) (*IdsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ids not implemented")
@@ -1058,6 +1083,17 @@ func _Snapctl_Wake_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_WakeServer = grpc.ServerStreamingServer[Event]
+
+func _Snapctl_Migrate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(MigrateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).Migrate(m, &grpc.GenericServerStream[MigrateRequest, Event]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_MigrateServer = grpc.ServerStreamingServer[Event]
 
 func _Snapctl_Ids_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AppRequest)
@@ -1833,6 +1869,11 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Wake",
 			Handler:       _Snapctl_Wake_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Migrate",
+			Handler:       _Snapctl_Migrate_Handler,
 			ServerStreams: true,
 		},
 		{

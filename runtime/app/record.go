@@ -116,6 +116,8 @@ type State struct {
 	Alarm *alarm.Alarm `json:"alarm,omitempty"`
 	// WokenBy is what woke it last.
 	WokenBy WokenBy `json:"woken_by,omitempty"`
+	// Resume has a held app woken as soon as it can be: it ran before it was to move.
+	Resume bool `json:"resume,omitempty"`
 	// CalledOff is how many of its hibernations were called off by traffic, of all since it was made.
 	CalledOff int `json:"called_off,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.
@@ -129,6 +131,7 @@ type WokenBy string
 const (
 	ByCommand WokenBy = "command"
 	ByTimer   WokenBy = "timer" // its own
+	ByMove    WokenBy = "move"  // to another host
 )
 
 // Note is something that an app has otherwise than before, or will have when it comes

@@ -21,6 +21,7 @@ const (
 	Waking       Status = "waking"   // its processes are being made, none runs
 	Resuming     Status = "resuming" // its processes may run: if they do, there is no way back
 	Restoring    Status = "restoring"
+	Moving       Status = "moving" // to another host, or from one
 	Pooled       Status = "pooled" // made, frozen before it ever ran, without a name
 	Stopped      Status = "stopped"
 	Removing     Status = "removing"
@@ -28,7 +29,7 @@ const (
 
 // Statuses are all statuses that there are.
 func Statuses() []Status {
-	return []Status{Creating, Running, Snapshotting, Hibernating, Held, Waking, Resuming, Restoring, Pooled, Stopped, Removing}
+	return []Status{Creating, Running, Snapshotting, Hibernating, Held, Waking, Resuming, Restoring, Moving, Pooled, Stopped, Removing}
 }
 
 // Known tells whether there is such a status.

@@ -34,6 +34,13 @@ func (c *Client) Wake(ctx context.Context, req *api.WakeRequest, tell Progress) 
 	return follow(s, err, tell)
 }
 
+// Migrate moves an app to another host of the installation, with its connections. If it fails the app is as it
+// was, on this host, unless the error says otherwise.
+func (c *Client) Migrate(ctx context.Context, req *api.MigrateRequest, tell Progress) (*api.Result, error) {
+	s, err := c.api.Migrate(ctx, req)
+	return follow(s, err, tell)
+}
+
 // TakeSnapshot saves an app under a name. If it fails there is no snapshot and
 // the app goes on.
 func (c *Client) TakeSnapshot(ctx context.Context, req *api.SnapshotRequest, tell Progress) (*api.Result, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/snapctl/snapctl/runtime/cargo"
+	"github.com/snapctl/snapctl/runtime/compat"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/store"
@@ -46,12 +47,12 @@ type Options struct {
 
 // Courier takes and gets snapshots. Its methods may be called at the same time.
 type Courier struct {
-	opt      Options
-	features []string
+	opt  Options
+	here compat.Host
 }
 
 // New returns a courier. Nothing is open.
-func New(opt Options) *Courier { return &Courier{opt: opt, features: features()} }
+func New(opt Options) *Courier { return &Courier{opt: opt, here: compat.Here(opt.Origin)} }
 
 // Request says what is to be taken or got.
 type Request struct {
@@ -169,7 +170,7 @@ func (c *Courier) send(ctx context.Context, s *control.Stream, r Request) (cargo
 		return cargo.Report{}, cargo.Refuse(ctx, s, err)
 	}
 	defer open.Close()
-	return cargo.Send(ctx, s, open.Dir, c.opt.Stores, cargo.SendOptions{Bandwidth: r.Bandwidth, Progress: r.Progress, Peer: r.Host, Features: c.features})
+	return cargo.Send(ctx, s, open.Dir, c.opt.Stores, cargo.SendOptions{Bandwidth: r.Bandwidth, Progress: r.Progress, Peer: r.Host, Features: c.here.Features})
 }
 
 // receive receives a snapshot, which becomes one of this host.
@@ -200,4 +201,13 @@ func (c *Courier) receive(ctx context.Context, s *control.Stream, r Request) (_ 
 	}
 	got.Release() // its manifest names all of it
 	return got.Report, nil
+}
+
+// differences are what this host has otherwise than the one where a snapshot was saved, or comes from.
+func (c *Courier) differences(got *cargo.Received) []string {
+	there := compat.Host{Origin: got.Manifest.Origin, Features: got.Features}
+	if why := c.here.Refusal(there); why != "" {
+		return []string{why + ": no app can be made of it here"}
+	}
+	return c.here.Notes(there)
 }

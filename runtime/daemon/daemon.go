@@ -28,6 +28,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/metrics"
+	"github.com/snapctl/snapctl/runtime/move"
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/sleeper"
@@ -70,16 +71,16 @@ const SocketName = "snapctl.sock"
 
 // Daemon is the daemon of one host.
 type Daemon struct {
-	opt         Options
-	log         *slog.Logger
-	lock        *os.File
-	tasks       *task.Tasks
-	rooms       engine.Rooms
-	engine      *engine.Engine
-	maker       *birth.Maker
-	clones      *clone.Clones
-	hosts       *installation.Installation
-	courier     *courier.Courier
+	opt    Options
+	log    *slog.Logger
+	lock   *os.File
+	tasks  *task.Tasks
+	rooms  engine.Rooms
+	engine *engine.Engine
+	maker  *birth.Maker
+	clones *clone.Clones
+	hosts  *installation.Installation
+	travel
 	recovered   chan struct{} // closed when all apps are taken up that an earlier daemon left
 	criu        criu.Client
 	criuVersion int
@@ -87,6 +88,12 @@ type Daemon struct {
 	endListening func()
 	// metrics counts events; nil if nobody is to read them.
 	metrics *metrics.Metrics
+}
+
+// travel has what goes to other hosts, and comes from there.
+type travel struct {
+	mover   *move.Mover
+	courier *courier.Courier
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -132,6 +139,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	d.hosts.Recovered(ctx)
 	d.engine.Start()
 	d.tasks.Run(d.clones.KeepPools)
+	d.tasks.Run(d.mover.Keep)
 	return d, nil
 }
 
@@ -139,7 +147,7 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 // removal is the last, and then those on templates and requests.
 func Operations() []journal.Table {
 	apps := engine.Operations()
-	return slices.Concat(slices.Insert(apps, len(apps)-1, birth.Operations()...), clone.Operations())
+	return slices.Concat(slices.Insert(apps, len(apps)-1, slices.Concat(birth.Operations(), move.Operations())...), clone.Operations())
 }
 
 // openApps opens what apps and their clones are made with. Neither knows an app yet.
@@ -156,6 +164,7 @@ func (d *Daemon) openApps(ctx context.Context) (err error) {
 		return err
 	}
 	idle.Engine, d.maker = d.engine, birth.New(d.engine)
+	d.openMover(ctx)
 	templates, err := catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.rooms.Store, Log: d.log})
 	if err != nil {
 		return err

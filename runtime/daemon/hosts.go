@@ -9,13 +9,10 @@ import (
 	"path/filepath"
 
 	"github.com/snapctl/snapctl/runtime/cargo"
-	"github.com/snapctl/snapctl/runtime/courier"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
-	"github.com/snapctl/snapctl/vem/control"
-	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/fabric"
 	"github.com/snapctl/snapctl/vem/gateway"
 	"github.com/snapctl/snapctl/vem/installation"
@@ -35,9 +32,8 @@ func (d *Daemon) openHosts(ctx context.Context) (err error) {
 	d.courier = d.newCourier()
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
-		Local: networks{d.rooms.VEM}, Share: d.share, Unshare: func(ctx context.Context) error { return d.rooms.VEM.SetSharing(ctx, nil) }, Admitted: d.readmit, Run: d.tasks.Run, Log: d.log,
+		Local: networks{d.rooms.VEM}, Share: d.share, Unshare: func(ctx context.Context) error { return d.rooms.VEM.SetSharing(ctx, nil) }, Admitted: d.readmit, Streams: d.streams(), Run: d.tasks.Run, Log: d.log,
 		Step: func(ctx context.Context, name string) error { return fault.Point(ctx, fault.Name(name)) }, ProbeInterval: d.opt.ProbeInterval, WireGuard: wireguard.Local{Exe: exe},
-		Streams: map[string]func(context.Context, message.Caller, *control.Stream) error{courier.Kind: d.courier.Serve},
 	})
 	if err == nil {
 		d.rooms.VEM.SetGate(gate{d.hosts})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/app"
@@ -45,6 +46,7 @@ func (eng *Engine) hibernateKind() *Kind {
 type Outcome struct {
 	Sockets []checkpoint.Outcome // those that were not simply kept
 	Notes   []app.Note           // see [app.App.Remark]
+	Frozen  time.Duration        // how long the processes stood still, or stood still before they ended
 }
 
 // Hibernate saves a running app, ends its processes and holds its sockets. If
@@ -124,6 +126,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 			return err
 		}
 		op.Froze(taken.Frozen)
+		out.Frozen = taken.Frozen
 		ctx = context.WithoutCancel(ctx)
 		if err := r.At(ctx, "ended"); err != nil {
 			return err

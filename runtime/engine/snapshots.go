@@ -121,6 +121,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 		return nil, nil, err
 	}
 	rec, _ := a.Read()
+	out := &Outcome{}
 	err = r.Do(ctx, func(ctx context.Context) error {
 		manifest := eng.manifest(&rec)
 		manifest.Name, manifest.Passing = filepath.Base(string(target)), req.Passing
@@ -133,6 +134,7 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 			return err
 		}
 		req.Op.Froze(taken.Frozen)
+		out.Frozen = taken.Frozen
 		if req.Stop {
 			return eng.stopped(context.WithoutCancel(ctx), a, "ended by snapshot "+manifest.Name)
 		}
@@ -149,7 +151,8 @@ func (eng *Engine) TakeSnapshot(ctx context.Context, a *App, req SnapshotRequest
 	if !req.Stop {
 		_ = req.atOnce(a, eng.Checker.Saved(ctx, restore.Options{Snapshot: target, Manifest: m}, &rec, snapshot.BySize)...) // notes
 	}
-	return m, &Outcome{Notes: a.Remarked()}, nil
+	out.Notes = a.Remarked()
+	return m, out, nil
 }
 
 // atOnce joins what is in the way of a snapshot that ends the app. What is in the way of

@@ -132,7 +132,7 @@ func (eng *Engine) resume(ctx context.Context, r *Run, how Awakening, op *event.
 		return nil, err
 	}
 	notes := a.Remarked()
-	a.Amend(func(rec *app.Record) { rec.LastError, rec.Notes = "", notes })
+	a.Amend(func(rec *app.Record) { rec.LastError, rec.Notes, rec.Resume = "", notes, false })
 	err = r.At(ctx, "recorded")
 	eng.follow(a, proc)
 	eng.Events.Emit(event.Woken, event.About{App: a.Name(), Reason: string(how.By)})
@@ -222,7 +222,8 @@ func (eng *Engine) undoWake(ctx context.Context, r *Run) error {
 }
 
 // Arm makes a held app's listeners patient and waits for what wakes it. A
-// failure is noted: the app can be woken by command.
+// failure is noted: the app can be woken by command. An app that is woken anyhow as soon as it can be
+// (app.Record.Resume) is left alone.
 func (eng *Engine) Arm(ctx context.Context, a *App) {
 	if err := eng.rearm(a); err != nil {
 		a.Note(err)
@@ -232,6 +233,9 @@ func (eng *Engine) Arm(ctx context.Context, a *App) {
 
 func (eng *Engine) rearm(a *App) error {
 	rec, _ := a.Read()
+	if rec.Resume {
+		return nil
+	}
 	var others []vem.Cause
 	if at := rec.Alarm; at != nil && rec.Wake.Timers {
 		others = append(others, func(ctx context.Context) (string, error) { return string(app.ByTimer), alarm.Wait(ctx, at.Wake()) })

@@ -47,6 +47,8 @@ const (
 	Run            Kind = "run"
 	Hibernate      Kind = "hibernate"
 	Wake           Kind = "wake"
+	Migrate        Kind = "migrate" // to another host: the reason says which
+	Arrive         Kind = "arrive"  // from another host, which migrates it
 	Snapshot       Kind = "snapshot"
 	Restore        Kind = "restore"
 	Stop           Kind = "stop"
@@ -66,7 +68,7 @@ const (
 // Kinds lists all kinds of operations.
 func Kinds() []Kind {
 	return []Kind{
-		Run, Hibernate, Wake, Snapshot, Restore, Stop, Remove, RemoveSnapshot,
+		Run, Hibernate, Wake, Migrate, Arrive, Snapshot, Restore, Stop, Remove, RemoveSnapshot,
 		CreateTemplate, RemoveTemplate, CloneRequest, Clone, HandOut, FillPool, SendSnapshot, ReceiveSnapshot,
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/doctor"
+	"github.com/snapctl/snapctl/runtime/server/moves"
 	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/snapshot"
@@ -80,6 +81,8 @@ func rpcError(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, snapshot.ErrExists):
 		code = codes.AlreadyExists
+	case moves.Code(err) != codes.OK:
+		code = moves.Code(err)
 	case transfers.Code(err) != codes.OK:
 		code = transfers.Code(err)
 	case upkeep.Code(err) != codes.OK:
@@ -108,6 +111,8 @@ func hint(err error) string {
 	switch {
 	case err == nil:
 		return ""
+	case moves.Hint(err) != "":
+		return moves.Hint(err)
 	case transfers.Hint(err) != "":
 		return transfers.Hint(err)
 	case errors.Is(err, unix.ENOSPC):

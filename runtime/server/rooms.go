@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
 	"github.com/snapctl/snapctl/runtime/server/members"
+	"github.com/snapctl/snapctl/runtime/server/moves"
 	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
@@ -51,6 +52,7 @@ type Others struct {
 	Ways      ways.Ways
 	Directory upkeep.Directory
 	Courier   transfers.Courier
+	Mover     moves.Mover
 }
 
 // Apps are the apps of the host, as [app.Registry] has them.

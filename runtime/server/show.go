@@ -23,7 +23,7 @@ import (
 var statusCodes = map[app.Status]api.Status{
 	app.Creating: api.Status_STATUS_CREATING, app.Running: api.Status_STATUS_RUNNING, app.Snapshotting: api.Status_STATUS_SNAPSHOTTING,
 	app.Hibernating: api.Status_STATUS_HIBERNATING, app.Held: api.Status_STATUS_HELD, app.Waking: api.Status_STATUS_WAKING, app.Resuming: api.Status_STATUS_WAKING,
-	app.Restoring: api.Status_STATUS_RESTORING, app.Pooled: api.Status_STATUS_RESTORING, app.Stopped: api.Status_STATUS_STOPPED, app.Removing: api.Status_STATUS_REMOVING,
+	app.Restoring: api.Status_STATUS_RESTORING, app.Moving: api.Status_STATUS_MOVING, app.Pooled: api.Status_STATUS_RESTORING, app.Stopped: api.Status_STATUS_STOPPED, app.Removing: api.Status_STATUS_REMOVING,
 }
 
 var wakeModes = map[wake.Mode]api.WakeMode{

@@ -113,6 +113,7 @@ func (srv *Server) snapshots(ctx context.Context) ([]*api.Snapshot, error) {
 		case errdefs.IsNotFound(err): // it was removed meanwhile
 		case err != nil:
 			all[i] = &api.Snapshot{Name: names[i], WouldNotStart: showObstacles(restorable.ObstaclesOf(err))}
+		case m.Passing: // an operation has made it for itself
 		default:
 			all[i] = showSnapshot(m)
 			all[i].WouldNotStart = showObstacles(srv.rooms.Obstacles.ManifestObstacles(ctx, dir, m, snapshot.BySize))

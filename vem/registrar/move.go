@@ -118,7 +118,7 @@ func (r *Registrar) Expect(ctx context.Context, there directory.Endpoint) error 
 		return err
 	}
 	defer done()
-	if err := r.welcome(ctx, there); err != nil {
+	if err := r.Welcome(ctx, there); err != nil {
 		return err
 	}
 	c := ownership.Copy{Endpoint: there, State: ownership.Arriving, Kept: true, Restored: *r.restored.Load()}
@@ -126,8 +126,9 @@ func (r *Registrar) Expect(ctx context.Context, there directory.Endpoint) error 
 	return r.opt.Ledger.Put(c)
 }
 
-// welcome returns why an endpoint can't come to this host.
-func (r *Registrar) welcome(ctx context.Context, there directory.Endpoint) error {
+// Welcome returns why an endpoint, of which the network, the address and the app are known, can't come to this
+// host: a [*membership.Error], or what keeps it from being known.
+func (r *Registrar) Welcome(ctx context.Context, there directory.Endpoint) error {
 	for _, e := range r.opt.Local.Wanted() {
 		if e.App == there.App || e.Spot() == ownership.SpotOf(there) {
 			return &membership.Error{
@@ -135,6 +136,9 @@ func (r *Registrar) welcome(ctx context.Context, there directory.Endpoint) error
 				Remedy: fmt.Sprintf("remove it there: snapctl rm --force %s", e.App),
 			}
 		}
+	}
+	if !r.Begun() {
+		return fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
 	}
 	return r.sameNetwork(ctx, there.Network)
 }

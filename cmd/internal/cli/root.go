@@ -9,6 +9,7 @@ import (
 	"github.com/snapctl/snapctl/cmd/internal/cli/apps"
 	"github.com/snapctl/snapctl/cmd/internal/cli/clones"
 	"github.com/snapctl/snapctl/cmd/internal/cli/hosts"
+	"github.com/snapctl/snapctl/cmd/internal/cli/moves"
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/cli/views"
 	"github.com/snapctl/snapctl/cmd/internal/output"
@@ -77,7 +78,7 @@ func newRoot(s *session.Session) *cobra.Command {
 	addTo(root, groupSaved, apps.NewHibernate(s), apps.NewWake(s), apps.NewSnapshot(s), apps.NewSnapshots(s), apps.NewRestore(s), views.NewInspect(s))
 	addTo(root, groupMany, clones.NewTemplate(s), clones.NewClone(s))
 	addTo(root, groupIDs, views.NewIDs(s), views.NewVem(s))
-	addTo(root, groupHosts, hosts.NewHost(s))
+	addTo(root, groupHosts, hosts.NewHost(s), moves.NewMigrate(s))
 	addTo(root, groupHost, views.NewEvents(s), views.NewDoctor(s), views.NewVersion(s))
 	globalFlags(s, root)
 	root.SetHelpCommand(newHelp())

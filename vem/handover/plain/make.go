@@ -129,6 +129,15 @@ func (m *Maker) configure(s *Socket, fd int) []error {
 			errs = append(errs, fmt.Errorf("set %s: %w", label, err))
 		}
 	}
+	if s.Family == unix.AF_INET6 {
+		only := 0
+		if s.Settings.OnlyIPv6 {
+			only = 1
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
+			errs = append(errs, fmt.Errorf("set IPV6_V6ONLY: %w", err))
+		}
+	}
 	if s.Settings.Device != "" {
 		if err := unix.BindToDevice(fd, s.Settings.Device); err != nil {
 			errs = append(errs, fmt.Errorf("bind to device %s: %w", s.Settings.Device, err))

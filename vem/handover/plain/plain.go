@@ -44,6 +44,7 @@ type Settings struct {
 	sockopt.Socket
 	Device       string `json:"device,omitempty"` // SO_BINDTODEVICE
 	ReuseAddress int    `json:"reuse_address,omitempty"`
+	OnlyIPv6     bool   `json:"only_ipv6,omitempty"` // IPV6_V6ONLY
 	// SendBuffer and ReceiveBuffer are as getsockopt gives them, twice of what was set;
 	// BufferLock is SO_BUF_LOCK, -1 before Linux 5.14.
 	SendBuffer    int    `json:"send_buffer"`
@@ -107,6 +108,13 @@ func (r *Reader) Look(fd int) (*Socket, error) {
 		return nil, unsupported("it is a socket of a kind that is not known")
 	}
 	s.Settings.Socket = *options
+	if s.Family == unix.AF_INET6 {
+		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if err != nil {
+			return nil, fmt.Errorf("read IPV6_V6ONLY: %w", err)
+		}
+		s.Settings.OnlyIPv6 = only != 0
+	}
 	return s, s.Settings.read(fd)
 }
 

@@ -1,4 +1,6 @@
-package courier
+// Package compat tells what one host has otherwise than another one, so that an app that was saved on the one may
+// fail on the other.
+package compat
 
 import (
 	"bufio"
@@ -7,26 +9,44 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/snapctl/snapctl/runtime/cargo"
+	"github.com/snapctl/snapctl/snapshot"
 )
 
-// differences are what this host has otherwise than the one where a snapshot was saved, or comes from, so
-// that an app that is made of it here may fail.
-func (c *Courier) differences(got *cargo.Received) (notes []string) {
-	there, here := got.Manifest.Origin, c.opt.Origin
-	if there.Arch != here.Arch {
-		return []string{fmt.Sprintf("it was saved on a processor of another kind, %s, and this host's is %s: no app can be made of it here", there.Arch, here.Arch)}
+// Host is what an app finds on a host.
+type Host struct {
+	snapshot.Origin
+
+	// Features are what the processor can do that programs may use, as /proc/cpuinfo names it. None: it is not
+	// known.
+	Features []string `json:"features,omitempty"`
+}
+
+// Here is this host, whose snapshots have an origin.
+func Here(origin snapshot.Origin) Host { return Host{origin, features()} }
+
+// Refusal tells why nothing that was saved on a host can run on this one; "": nothing is known.
+func (h *Host) Refusal(there Host) string {
+	if there.Arch != h.Arch {
+		return fmt.Sprintf("it was saved on a processor of another kind, %s, and this host's is %s", there.Arch, h.Arch)
 	}
-	if missing := lacking(got.Features, c.features); len(missing) > 0 {
+	return ""
+}
+
+// Lacks are the features of another host's processor that this one's lacks.
+func (h *Host) Lacks(there Host) []string { return lacking(there.Features, h.Features) }
+
+// Notes are what this host has otherwise than the one where an app was saved, so that it may fail here.
+func (h *Host) Notes(there Host) (notes []string) {
+	if missing := h.Lacks(there); len(missing) > 0 {
 		notes = append(notes, "the processor of this host lacks what the other host's has: "+strings.Join(missing, ", ")+
 			"; a program that uses it ends when an app is made of the snapshot here")
 	}
-	if older(here.Kernel, there.Kernel) {
-		notes = append(notes, fmt.Sprintf("it was saved on Linux %s, and this host has %s, which is older: what is newer in the kernel an app would not find here", there.Kernel, here.Kernel))
+	if older(h.Kernel, there.Kernel) {
+		notes = append(notes, fmt.Sprintf("it was saved on Linux %s, and this host has %s, which is older: what is newer in the kernel an app would not find here", there.Kernel, h.Kernel))
 	}
-	if here.CRIUVersion < there.CRIUVersion {
+	if h.CRIUVersion < there.CRIUVersion {
 		notes = append(notes, fmt.Sprintf("it was saved by CRIU %s, and this host has %s, which is older: install the newer one before an app is made of it here",
-			criuVersion(there.CRIUVersion), criuVersion(here.CRIUVersion)))
+			criuVersion(there.CRIUVersion), criuVersion(h.CRIUVersion)))
 	}
 	return notes
 }

@@ -1,0 +1,24 @@
+package moves
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/api"
+)
+
+// JSON.md has what the document is like.
+func TestMigrationInPromise(t *testing.T) {
+	promise, err := os.ReadFile("../../../../JSON.md")
+	qt.Assert(t, qt.IsNil(err))
+	text, err := json.MarshalIndent(newMigration(&api.Result{TotalUs: 610_000, Move: &api.Move{
+		App: "cache", From: "host-a", To: "host-b", SentBytes: 4 << 20, SavedBytes: 30 << 20, PauseUs: 5_200, StoodUs: 160_000, WokenUs: 40_000, Connections: 12,
+		Rounds: []*api.Round{{SentBytes: 4_000_000, SavedBytes: 30 << 20, FrozenUs: 22_000, TookUs: 290_000}},
+	}}), "", "  ")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(strings.Contains(string(promise), "```json\n"+string(text)+"\n```\n")), qt.Commentf("%s", text))
+}

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"context"
+
+	"github.com/snapctl/snapctl/runtime/move"
+	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/control/message"
+	"github.com/snapctl/snapctl/vem/installation"
+)
+
+// openMover opens what moves apps, before the engine looks at what an earlier daemon left.
+func (d *Daemon) openMover(ctx context.Context) {
+	d.mover = move.New(move.Options{Engine: d.engine, Hosts: others{d.hosts}, Origin: d.origin(), Run: d.tasks.Run, Log: d.log})
+	d.mover.Sweep(ctx)
+}
+
+// streams are those of other hosts that move apps to this one. None is served before this host has taken up
+// its apps.
+func (d *Daemon) streams() map[string]func(context.Context, message.Caller, *control.Stream) error {
+	when := func(serve func(context.Context, string, move.Stream) error) func(context.Context, message.Caller, *control.Stream) error {
+		return func(ctx context.Context, from message.Caller, s *control.Stream) error {
+			select {
+			case <-d.recovered:
+				return serve(ctx, from.Host, s)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return map[string]func(context.Context, message.Caller, *control.Stream) error{
+		move.StreamKind: when(func(ctx context.Context, from string, s move.Stream) error { return d.mover.Serve(ctx, from, s) }),
+		move.FilesKind:  when(func(ctx context.Context, from string, s move.Stream) error { return d.mover.ServeFiles(ctx, from, s) }),
+	}
+}
+
+// others are the other hosts of the installation.
+type others struct{ *installation.Installation }
+
+// Self implements [move.Hosts].
+func (o others) Self() string {
+	if id := o.Identity(); id != nil {
+		return id.Host()
+	}
+	return ""
+}
+
+// Open implements [move.Hosts].
+func (o others) Open(ctx context.Context, host, kind string) (move.Stream, error) {
+	s, err := o.OpenStream(ctx, host, kind, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Registrar implements [move.Hosts].
+func (o others) Registrar() move.Registrar {
+	if r := o.Installation.Registrar(); r != nil {
+		return r
+	}
+	return nil
+}

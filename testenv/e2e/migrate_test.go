@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/testenv"
+	"github.com/snapctl/snapctl/testenv/peer"
+	"github.com/snapctl/snapctl/testenv/traffic"
+)
+
+// migrated is what snapctl migrate prints.
+type migrated struct {
+	App, From, Host string
+	SentBytes       int64 `json:"sent_bytes"`
+	SavedBytes      int64 `json:"saved_bytes"`
+	PauseUS         int64 `json:"pause_us"`
+	StoodUS         int64 `json:"stood_us"`
+	Connections     int
+	Lost            []struct{ Socket, Reason string }
+	Notes           []string
+	Trouble         string
+}
+
+// migrate moves an app.
+func (hs *hosts) migrate(app string, from, to *World, flags ...string) migrated {
+	hs.t.Helper()
+	r := hs.ok(from, append([]string{"migrate", app, "--to", to.Name(), "-o", "json"}, flags...)...)
+	var m migrated
+	qt.Assert(hs.t, qt.IsNil(json.Unmarshal([]byte(r.Stdout), &m)))
+	hs.t.Logf("%s: %s", app, r.Stdout)
+	return m
+}
+
+// TestMigrateRedis moves a Redis that runs, and one that sleeps, back and forth.
+func TestMigrateRedis(t *testing.T) {
+	testenv.Need(t, testenv.Program("redis-server"), testenv.Program("redis-cli"), testenv.Program("ip"), testenv.Program("nft"))
+	hs := newInstallation(t, "alpha", "beta")
+	alpha, beta := hs.worlds[0], hs.worlds[1]
+	endpoint := alpha.Run(redisRequest("cache", "")).GetEndpoint()
+	alpha.Run(redisRequest("near", ""))
+	beta.Run(redisRequest("far", ""))
+	alpha.asks("near", endpoint, "OK", "SET", "where", "alpha")
+	beta.asks("far", endpoint, "alpha", "GET", "where")
+
+	m := hs.migrate("cache", alpha, beta)
+	qt.Check(t, qt.Equals(m.Host, "beta"))
+	qt.Check(t, qt.Equals(m.Trouble, ""))
+	qt.Check(t, qt.Equals(alpha.CLI("show", "cache").Code, 4))
+	qt.Check(t, qt.Equals(beta.Show("cache").GetStatus(), api.Status_STATUS_RUNNING))
+	alpha.asks("near", endpoint, "alpha", "GET", "where")
+	beta.asks("far", endpoint, "OK", "SET", "where", "beta")
+	beta.owner(endpoint, "beta")
+
+	beta.Hibernate("cache")
+	m = hs.migrate("cache", beta, alpha)
+	qt.Check(t, qt.Equals(m.Trouble, ""))
+	qt.Check(t, qt.Equals(alpha.Show("cache").GetStatus(), api.Status_STATUS_HELD))
+	beta.asks("far", endpoint, "beta", "GET", "where") // wakes it
+	alpha.owner(endpoint, "alpha")
+}
+
+// TestMigrateUnderTraffic moves an app back and forth that apps of three hosts are connected to.
+func TestMigrateUnderTraffic(t *testing.T) {
+	testenv.Need(t, testenv.Program("ip"), testenv.Program("nft"))
+	hs := newInstallation(t, "alpha", "beta", "gamma")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	members := []traffic.Member{hs.endpoint(0), hs.endpoint(1), hs.endpoint(2)}
+	hs.know(members, hs.worlds...)
+	mesh, err := traffic.Start(ctx, traffic.Plan{Members: members, Pairs: traffic.Everyone(members, 10, 2), Pattern: peer.Pattern{MaxPause: 20 * time.Millisecond}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	// The apps of the three hosts have one name each: that of alpha travels.
+	at := hs.worlds[0]
+	app := "peer-" + at.Name()
+	for round := range 6 {
+		to := hs.worlds[(round+1)%3]
+		m := hs.migrate(app, at, to)
+		qt.Check(t, qt.Equals(m.Trouble, ""))
+		qt.Check(t, qt.HasLen(m.Lost, 0))
+		at = to
+		mesh.Reach(members[0].Name, at)
+		qt.Assert(t, qt.IsNil(mesh.Progress(ctx)))
+	}
+	hs.unharmed(ctx, mesh)
+}
