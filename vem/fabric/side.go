@@ -161,7 +161,7 @@ func (s *side) setDiffering(settings ...sysctl) error {
 // isSet tells, inside the namespace, whether nothing is to be written. To write one of conf/all
 // may also change the one of conf/default and those of devices, so both have to be as they should.
 func (c sysctl) isSet() bool {
-	return netns.HasSysctl(c.path, c.value) && netns.HasSysctl(strings.Replace(c.path, "/all/", "/default/", 1), c.value)
+	return netns.HasSysctl(c.path, c.value) && (!strings.Contains(c.path, "/all/") || netns.HasSysctl(strings.Replace(c.path, "/all/", "/default/", 1), c.value))
 }
 
 // writeSysctls runs inside the namespace.

@@ -37,8 +37,15 @@ func Sysctls(fn func(dir string) error) error {
 // HasSysctl tells, within [NS.Do], whether a sysctl has a value; several numbers may be apart by any
 // space. path is below /proc/sys/net. What can't be read has none.
 func HasSysctl(path, value string) bool {
-	have, err := os.ReadFile(filepath.Join(sysctls, path))
-	return err == nil && slices.Equal(strings.Fields(string(have)), strings.Fields(value))
+	// Not as a file of package os, which would be waited for by epoll(7): that takes twice as long.
+	fd, err := unix.Open(filepath.Join(sysctls, path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd) //nolint:errcheck // only read from
+	var have [256]byte
+	n, err := unix.Read(fd, have[:])
+	return err == nil && n < len(have) && slices.Equal(strings.Fields(string(have[:n])), strings.Fields(value))
 }
 
 // WriteSysctl sets a sysctl, within [NS.Do]. path is below /proc/sys/net. It returns an error wrapping
