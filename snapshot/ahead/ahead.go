@@ -42,6 +42,7 @@ type Memory struct {
 	o         Options
 	tracker   *track.Tracker
 	kept      []*keptFile
+	files     int   // how many kept ones were made
 	own       *file // what is copied to it becomes the dump's own; nil without
 	processes []*process
 	all       uint64                  // how many pages the processes have
@@ -52,6 +53,7 @@ type Memory struct {
 type keptFile struct {
 	*file
 	adopted *memory.File // nil: not yet; pinned
+	wasted  bool         // it does not become one, see ownWasted
 }
 
 // process is what was copied of one process.
@@ -113,7 +115,11 @@ func Copy(ctx context.Context, o Options) (_ *Memory, err error) {
 	if len(m.processes) == 0 {
 		return nil, fmt.Errorf("%w: %w", ErrNothing, errors.Join(reasons(m.tracker)...))
 	}
-	return m, m.copyAll(ctx)
+	err = m.copyAll(ctx)
+	if err == nil && o.Ends {
+		err = m.compact(ctx)
+	}
+	return m, err
 }
 
 func reasons(t *track.Tracker) (list []error) {
@@ -340,10 +346,11 @@ func (m *Memory) toKept(ctx context.Context, written map[*process]pageset.Set) e
 
 // keep makes a file that is to be a memory file.
 func (m *Memory) keep() (*keptFile, error) {
-	f, err := create(filepath.Join(m.o.Dir, fmt.Sprintf("memory-%d", len(m.kept))))
+	f, err := create(filepath.Join(m.o.Dir, fmt.Sprintf("memory-%d", m.files)))
 	if err != nil {
 		return nil, err
 	}
+	m.files++
 	k := &keptFile{file: f}
 	m.kept = append(m.kept, k)
 	return k, nil
@@ -358,7 +365,7 @@ func (m *Memory) settle(ctx context.Context, k *keptFile) error {
 }
 
 func (m *Memory) adopt(ctx context.Context, k *keptFile) error {
-	if k.adopted != nil || k.pages == 0 {
+	if k.adopted != nil || k.wasted || k.pages == 0 {
 		return nil
 	}
 	f, err := m.o.Store.Adopt(ctx, k.Name())

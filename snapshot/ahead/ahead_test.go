@@ -20,6 +20,7 @@ import (
 
 	"github.com/snapctl/snapctl/snapshot/ahead"
 	"github.com/snapctl/snapctl/snapshot/image"
+	"github.com/snapctl/snapctl/snapshot/image/memmap"
 	"github.com/snapctl/snapctl/snapshot/inject"
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/testenv"
@@ -141,6 +142,12 @@ func check(t *testing.T, pid int, ends bool) {
 // checkWith is check with what is done when the processes are made to stand still for the nth time.
 func checkWith(t *testing.T, ctx context.Context, root string, pid int, ends bool, settle func(n int)) { //nolint:revive // as testing has it
 	t.Helper()
+	checkLeft(t, ctx, root, pid, ends, settle, nil)
+}
+
+// checkLeft is checkWith with a look at what is left out, if before is not nil.
+func checkLeft(t *testing.T, ctx context.Context, root string, pid int, ends bool, settle func(n int), before func(*memmap.Left, *memory.Store)) { //nolint:revive // as testing has it
+	t.Helper()
 	store, err := memory.Open(filepath.Join(root, "store"))
 	qt.Assert(t, qt.IsNil(err))
 	dir := filepath.Join(root, "copies")
@@ -165,7 +172,13 @@ func checkWith(t *testing.T, ctx context.Context, root string, pid int, ends boo
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	qt.Assert(t, qt.IsNil(err))
 	defer mem.Close()
+	if !ends {
+		ahead.OwnWasted(m)
+	}
 	left := ahead.Left(m)[1]
+	if before != nil {
+		before(left, store)
+	}
 	places, pages := left.Own, uint64(0)
 	for _, p := range left.Kept {
 		for i := range p.Pages {

@@ -49,6 +49,7 @@ func (m *Memory) Complete(ctx context.Context, images string, bases map[string]i
 		if err := m.tracker.Close(); err != nil {
 			return nil, nil, fmt.Errorf("copy memory: %w", err)
 		}
+		m.ownWasted()
 	}
 	files = make(map[string]memory.File)
 	ids := make(map[*os.File]memmap.Kept)

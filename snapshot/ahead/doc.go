@@ -22,4 +22,8 @@
 // app goes on afterwards, to a second file, whose pages become the dump's own when the app goes on; if
 // the app ends, to one that is kept too, so that nothing of it has to be brought to the disk while
 // somebody may wait for the app. In both cases the last few pages are CRIU's.
+//
+// Memory files are kept whole. One of which less than half is still as it was copied, since the app writes
+// so much, is dropped: what counts of it becomes the dump's own or, if the app ends, goes to one more file
+// before that. What an app writes between that and its end is not looked at any more.
 package ahead

@@ -34,6 +34,8 @@ func steps() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		switch in.Text() {
+		case "most":
+			write(200, 11000, 4)
 		case "much":
 			write(100, 6100, 2)
 		case "less":

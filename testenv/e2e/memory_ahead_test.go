@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -112,4 +114,43 @@ func TestMemoryIsCopiedWhileAnAppRuns(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		l.restored(w, endpoint).check()
 	}
+}
+
+// TestMemoryOfAHotWriter saves an app that writes to most of its memory all the time: its memory is right, and
+// takes little more room than it is large, for what was copied in vain is not kept.
+func TestMemoryOfAHotWriter(t *testing.T) {
+	w := New(t, "gcc")
+	l := w.ledger("ledger")
+	const hot, times = ledgerPages * 7 / 8, 200
+	l.write(0, hot, 2) // and the same from now on
+	busy := func(op func()) {
+		t.Helper()
+		_, err := l.conn.Write(bytes.Repeat(fmt.Appendf(nil, "write 0 %d 2\n", hot), times))
+		qt.Assert(t, qt.IsNil(err))
+		op()
+		qt.Assert(t, qt.IsNil(l.conn.SetDeadline(time.Now().Add(2*time.Minute))))
+		for range times {
+			answer, err := l.in.ReadString('\n')
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(answer, "ok\n"))
+		}
+		l.check()
+	}
+	busy(func() {
+		_, err := w.API.TakeSnapshot(t.Context(), &api.SnapshotRequest{App: "ledger", Name: "s"}, nil)
+		qt.Assert(t, qt.IsNil(err))
+	})
+	stored := int64(0)
+	for _, m := range w.saved("snapshots/s") {
+		stored += m.SizeBytes
+	}
+	// Of the first file at least half counts, or it is not there.
+	qt.Check(t, qt.IsTrue(stored < ledgerPages*4096*8/5), qt.Commentf("%d bytes", stored))
+	busy(func() {
+		w.Hibernate("ledger")
+		w.Wake("ledger")
+	})
+	_, err := w.API.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "copy", Endpoint: copyEndpoint}, nil)
+	qt.Assert(t, qt.IsNil(err))
+	l.restored(w, copyEndpoint).check()
 }
