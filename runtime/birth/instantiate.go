@@ -39,7 +39,7 @@ func (m *Maker) Instantiate(ctx context.Context, r *engine.Run, b Birth) error {
 		if b.Source.Manifest.Processes == 0 {
 			plan.Signal = 0 // the program is new, and has read its files
 		}
-		err = m.settleIn(ctx, a, &plan, proc)
+		err = m.settleIn(ctx, a, &plan, b.Images, proc)
 	}
 	if err != nil {
 		return errors.Join(err, proc.Close())
@@ -134,15 +134,19 @@ func apply(ctx context.Context, a *engine.App, p *template.Plan) error {
 	return p.Apply(ctx, a.Root(), binds)
 }
 
-// settleIn does what is to be done when the processes of a new app run, and lets traffic in.
-func (m *Maker) settleIn(ctx context.Context, a *engine.App, p *template.Plan, proc *process.Process) error {
+// settleIn does what is to be done when the processes of a new app run, and lets traffic in. images may
+// be nil.
+func (m *Maker) settleIn(ctx context.Context, a *engine.App, p *template.Plan, images *template.Images, proc *process.Process) error {
 	if err := runCommands(ctx, a, p, proc.PID); err != nil {
 		return err
 	}
 	// Write instance.json again, now that the processes run: a program that watches it
-	// with inotify did not see the first write, which was before the restore.
-	if err := p.Instance.Write(a.Root()); err != nil {
-		return err
+	// with inotify did not see the first write, which was before the restore, and one that was
+	// started by a command may wait for the end of all of them.
+	if images == nil || images.Watches || len(p.Commands) > 0 {
+		if err := p.Instance.Write(a.Root()); err != nil {
+			return err
+		}
 	}
 	return m.letIn(ctx, a, p, proc)
 }

@@ -262,3 +262,23 @@ run:
 	_, err := w.tryClones(&api.CloneRequest{Template: "none"})
 	qt.Assert(t, qt.ErrorMatches(err, `(?s).*user "nobody-at-all": the clone's /etc/passwd has no such user.*`))
 }
+
+// TestCloneThatWatchesItsInstance has a program that was saved with an inotify(7) watch notice that it is
+// a clone, with nothing else in the rules that it could notice.
+func TestCloneThatWatchesItsInstance(t *testing.T) {
+	w := New(t)
+	w.actor(&api.RunRequest{Name: "web", Endpoint: actorEndpoint})
+	original := w.caller(actorEndpoint)
+	qt.Assert(t, qt.Equals(original.ask("mkdir /run/snapctl"), "ok"))
+	qt.Assert(t, qt.Equals(original.ask("watch /run/snapctl/instance.json"), "ok"))
+	w.template("t", "web", "")
+	clone := w.clones(&api.CloneRequest{Template: "t", Pool: api.PoolUse_POOL_USE_NEVER})[0].GetApp()
+	c := w.caller(clone.GetEndpoint())
+	w.Until("it notices", func() error {
+		if c.ask("watched") == "0" {
+			return errors.New("no event")
+		}
+		return nil
+	})
+	qt.Check(t, qt.Equals(c.instance().Generation, clone.GetGeneration()))
+}
