@@ -148,7 +148,7 @@ var rooms = []room{
 	{"vem/trust", nil},
 	{"vem/handover", []string{"vem/handover/forge", "vem/handover/plain", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/netns", "vem/tcprepair"}},
 	{"vem/handover/plain", []string{"vem/handover/forge", "vem/sockopt"}},
-	{"vem/handover/forge", nil},
+	{"vem/handover/forge", []string{"vem/netlist"}},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},
 	{"vem/idle", []string{"vem/hold/sockdiag", "vem/payload", "vem/wake"}},
 	{"vem/wake", []string{"vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/payload"}},

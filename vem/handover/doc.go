@@ -38,6 +38,9 @@
 //     kernels try again.
 //   - The congestion state (Saved.Window is a hint for the route), the time at which a
 //     datagram arrived, and what package tcprepair lists.
+//   - An error that a socket for datagrams was told of by ICMP, and that the program has not
+//     read; that sending alone was shut down for such a socket, which nothing tells; and of a
+//     signal that says which descriptor is ready (O_ASYNC with F_SETSIG), the right number.
 //   - An empty datagram, if it waits in a UDP socket that was saved before and went on:
 //     the kernel marks it as seen (net/core/datagram.c, __skb_try_recv_from_queue).
 //

@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/vem/handover/forge"
 	"github.com/snapctl/snapctl/vem/handover/plain"
 	"github.com/snapctl/snapctl/vem/hold"
+	"github.com/snapctl/snapctl/vem/hold/proc"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
@@ -41,7 +42,8 @@ type Restored struct {
 	connections []madeConnection
 }
 
-// madeConnection is a connection that was made again.
+// madeConnection is a connection that was made again. The second end of one whose end is
+// alone is made when that is released.
 type madeConnection struct {
 	ends []tcprepair.State
 	fds  []int
@@ -93,7 +95,11 @@ func (r *Restored) find(saved *Saved) error {
 		at[r.Set.Sockets[i].ImageInode()] = i
 	}
 	for _, c := range saved.Connections {
-		m := madeConnection{ends: c.Ends}
+		w, err := saved.whole(c)
+		if err != nil {
+			return fmt.Errorf("find sockets that were made again: %w", err)
+		}
+		m := madeConnection{ends: w.Ends}
 		for i := range c.Ends {
 			k, ok := at[c.Ends[i].Inode]
 			if !ok {
@@ -167,6 +173,10 @@ func (r *restorer) connections(ctx context.Context) error {
 		return err
 	}
 	return each(ctx, r.ns.Do, r.saved.Connections, func(c tcprepair.Connection) error {
+		c, err := r.saved.whole(c)
+		if err != nil {
+			return err
+		}
 		c.Ends = slices.Clone(c.Ends)
 		for i := range c.Ends {
 			o := &c.Ends[i].Options
@@ -180,21 +190,16 @@ func (r *restorer) connections(ctx context.Context) error {
 }
 
 func (r *restorer) connection(c tcprepair.Connection) error {
-	if len(c.Ends) == 2 {
-		made, err := c.Restore()
+	for i := range c.Ends {
+		if c.Ends[i].Inode == 0 {
+			continue // made up: see madeConnection
+		}
+		s, err := c.Ends[i].Restore()
 		if err != nil {
 			return err
 		}
-		for _, s := range made.Sockets {
-			r.made(s.Inode, s.File)
-		}
-		return nil
+		r.made(s.Inode, s.File)
 	}
-	s, err := c.Ends[0].Restore()
-	if err != nil {
-		return err
-	}
-	r.made(s.Inode, s.File)
 	return nil
 }
 
@@ -213,6 +218,11 @@ func (r *restorer) sockets() ([]hold.Socket, error) {
 	list := make([]hold.Socket, len(r.saved.Sockets))
 	for i, s := range r.saved.Sockets {
 		s.File = r.files[s.Inode]
+		if slices.Contains(r.saved.Async, s.Inode) {
+			if err := setAsync(s.File.Fd()); err != nil {
+				return nil, fmt.Errorf("have %s send signals: %w", what(&s), err)
+			}
+		}
 		var st unix.Stat_t
 		if err := unix.Fstat(int(s.File.Fd()), &st); err != nil {
 			return nil, fmt.Errorf("find number of %s: %w", what(&s), err)
@@ -232,6 +242,16 @@ func (r *restorer) sockets() ([]hold.Socket, error) {
 	return list, nil
 }
 
+// setAsync sets O_ASYNC. A signal that tells of a descriptor (F_SETSIG) tells another number
+// than that of the app.
+func setAsync(fd uintptr) error {
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_ASYNC)
+	}
+	return err
+}
+
 // Release lets the connections go on, each when it is ready. The gate is open, and the way to
 // the other ends right: what a connection sends first must not be lost, or it waits for a
 // second. Releasing again, also by a later daemon (see [Resume]), does what is left to do.
@@ -249,7 +269,7 @@ func (r *Restored) Release(ctx context.Context) (err error) {
 	var mu sync.Mutex
 	var errs []error
 	err = each(ctx, here, r.connections, func(c madeConnection) error {
-		if err := c.release(wire); err != nil {
+		if err := c.release(r.ns, wire); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
 			errs = append(errs, err)
@@ -259,13 +279,30 @@ func (r *Restored) Release(ctx context.Context) (err error) {
 	return errors.Join(append(errs, err)...)
 }
 
-func (c *madeConnection) release(wire *forge.Wire) error {
-	ends := make([]tcprepair.Made, len(c.ends))
-	for i := range c.ends {
+func (c *madeConnection) release(ns *netns.NS, wire *forge.Wire) (err error) {
+	var ends []tcprepair.Made
+	for i, fd := range c.fds {
 		s := &c.ends[i]
-		ends[i] = tcprepair.Made{State: s, FD: c.fds[i]}
+		ends = append(ends, tcprepair.Made{State: s, FD: fd})
 		if s.Finished && len(c.ends) == 1 {
 			ends[i].End = func() error { return endOf(wire, s) }
+		}
+	}
+	if len(c.ends) > len(c.fds) {
+		p := []unix.PollFd{{Fd: int32(c.fds[0]), Events: unix.POLLRDHUP}}
+		if err := proc.Poll(p); err != nil {
+			return err
+		}
+		if p[0].Revents&unix.POLLRDHUP == 0 { // else its stream has ended already
+			var other *tcprepair.Socket
+			if err := ns.Do(func() (err error) {
+				other, err = c.ends[1].Restore()
+				return err
+			}); err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, other.Close()) }()
+			ends = append(ends, tcprepair.Made{State: &c.ends[1], FD: int(other.File.Fd())})
 		}
 	}
 	return tcprepair.Release(ends...)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/snapctl/snapctl/vem/handover/plain"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/tcprepair"
@@ -19,6 +21,12 @@ type Saved struct {
 	Sockets     []hold.Socket
 	Connections []tcprepair.Connection
 	Others      []plain.Socket
+	// Alone lists the connections, by Inode of their only end, whose other end was in the app
+	// and is closed.
+	Alone []uint64
+	// Async lists the sockets, by Inode, that have O_ASYNC. Who is sent the signal is in the
+	// app's images.
+	Async []uint64
 	// Refused are those that are not made, and why.
 	Refused []Refused
 	// Window is the largest congestion window of a connection, in segments: a hint for
@@ -27,11 +35,22 @@ type Saved struct {
 	Window uint32
 }
 
+// whole are the ends of a connection as they are made again.
+func (s *Saved) whole(c tcprepair.Connection) (tcprepair.Connection, error) {
+	if slices.Contains(s.Alone, c.Ends[0].Inode) {
+		c = c.Whole()
+	}
+	return c.Join()
+}
+
 func (s *Saved) refuse(k *hold.Socket, reason string) {
 	s.Refused = append(s.Refused, Refused{Inode: k.ImageInode(), What: what(k), Reason: reason})
 }
 
 func (s *Saved) describe(k *hold.Socket) {
+	if flags, err := unix.FcntlInt(k.File.Fd(), unix.F_GETFL, 0); err == nil && flags&unix.O_ASYNC != 0 {
+		s.Async = append(s.Async, k.ImageInode())
+	}
 	d := *k
 	d.Inode, d.Saved, d.File = k.ImageInode(), 0, nil
 	s.Sockets = append(s.Sockets, d)
@@ -42,6 +61,9 @@ func (s *Saved) addConnection(c *connection, made tcprepair.Connection) {
 		s.describe(k)
 	}
 	s.Connections = append(s.Connections, made)
+	if c.inside && len(c.sockets) == 1 {
+		s.Alone = append(s.Alone, c.sockets[0].ImageInode())
+	}
 }
 
 func (s *Saved) addOther(o *other) {
@@ -69,13 +91,15 @@ type head struct {
 	Sockets []hold.Socket  `json:"sockets,omitempty"`
 	Others  []plain.Socket `json:"others,omitempty"`
 	Refused []Refused      `json:"refused,omitempty"`
+	Alone   []uint64       `json:"alone,omitempty"`
+	Async   []uint64       `json:"async,omitempty"`
 	Window  uint32         `json:"window,omitempty"`
 }
 
 // Encode makes bytes of it, which do not depend on the machine: the length of a head in JSON,
 // the head, and the connections as package tcprepair writes them.
 func (s *Saved) Encode() ([]byte, error) {
-	h, err := json.Marshal(head{version, s.Sockets, s.Others, s.Refused, s.Window})
+	h, err := json.Marshal(head{version, s.Sockets, s.Others, s.Refused, s.Alone, s.Async, s.Window})
 	if err == nil && len(h) > maxHead {
 		err = fmt.Errorf("more than %d MiB wait in its sockets", maxHead>>20)
 	}
@@ -115,7 +139,7 @@ func decode(b []byte) (*Saved, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Saved{Sockets: h.Sockets, Connections: c.Connections, Others: h.Others, Refused: h.Refused, Window: h.Window}
+	s := &Saved{Sockets: h.Sockets, Connections: c.Connections, Others: h.Others, Refused: h.Refused, Alone: h.Alone, Async: h.Async, Window: h.Window}
 	return s, s.check()
 }
 

@@ -38,6 +38,9 @@ func newTable(ns *netns.NS) (*table, error) {
 			return nil, err
 		}
 		for _, s := range some {
+			if s.State == sockdiag.Close {
+				continue // it has a port, and no connection: TCPF_BOUND_INACTIVE, Linux 6.8
+			}
 			if s.Inode != 0 {
 				t.byInode[s.Inode] = s
 			}

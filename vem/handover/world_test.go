@@ -1,12 +1,14 @@
 package handover_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/vishvananda/netlink"
@@ -106,6 +108,34 @@ func (w *world) cable(name string, to *netns.NS, addrs ...netip.Addr) {
 		}
 		return err
 	})
+	for _, a := range addrs {
+		w.settled(to, a)
+	}
+}
+
+// settled waits until the kernel takes an address for its own: of IPv6 that takes a moment
+// (net/ipv6/addrconf.c, addrconf_dad_work).
+func (w *world) settled(ns *netns.NS, a netip.Addr) {
+	w.t.Helper()
+	deadline, tick := time.NewTimer(10*time.Second), time.NewTicker(time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for {
+		own := false
+		w.do(ns, func() error {
+			routes, err := netlink.RouteGet(a.AsSlice())
+			own = err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+			return nil
+		})
+		if own {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			w.t.Fatalf("%s is no address of the namespace", a)
+		}
+	}
 }
 
 func any0(like netip.Addr) *net.IPNet {
@@ -171,6 +201,15 @@ func (w *world) open() {
 // move moves a set to the other host, and closes it here.
 func (w *world) move(set *hold.Set) *hold.Set {
 	w.t.Helper()
+	r, _ := w.restored(set)
+	w.open()
+	qt.Assert(w.t, qt.IsNil(r.Release(w.t.Context())))
+	return r.Set
+}
+
+// restored moves a set as far as to the sockets that are silent.
+func (w *world) restored(set *hold.Set) (*handover.Restored, *handover.Saved) {
+	w.t.Helper()
 	ctx := w.t.Context()
 	refused, err := handover.Check(ctx, w.app[w.at], set, app4, app6)
 	qt.Assert(w.t, qt.IsNil(err))
@@ -185,11 +224,31 @@ func (w *world) move(set *hold.Set) *hold.Set {
 	w.at = 1 - w.at
 	r, err := handover.Restore(ctx, w.app[w.at], w.sent(saved))
 	qt.Assert(w.t, qt.IsNil(err))
-	qt.Assert(w.t, qt.HasLen(r.Problems, 0), qt.Commentf("%v", r.Problems))
-	w.open()
-	qt.Assert(w.t, qt.IsNil(r.Release(ctx)))
 	w.t.Cleanup(func() { qt.Check(w.t, qt.IsNil(r.Set.Close())) })
-	return r.Set
+	qt.Assert(w.t, qt.HasLen(r.Problems, 0), qt.Commentf("%v", r.Problems))
+	return r, saved
+}
+
+// loopback has the loopback devices of the hosts be up.
+func (w *world) loopback() {
+	w.t.Helper()
+	for _, ns := range w.app {
+		w.do(ns, func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetUp(lo)
+		})
+	}
+}
+
+// ended is a context that has ended.
+func ended(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
 }
 
 // sent is what the other host gets.

@@ -89,10 +89,10 @@ var table = []Kind{
 	{unix.IPPROTO_IP, unix.IP_TRANSPARENT, 4, "IP_TRANSPARENT", Connection | inet, 0},
 
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, 4, "SO_DONTROUTE", all, 0},
-	{unix.SOL_SOCKET, unix.SO_BROADCAST, 4, "SO_BROADCAST", UDP | Raw, 0},
+	{unix.SOL_SOCKET, unix.SO_BROADCAST, 4, "SO_BROADCAST", inet, 0},
 	{unix.SOL_SOCKET, unix.SO_NO_CHECK, 4, "SO_NO_CHECK", UDP, 0},
-	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 4, "SO_OOBINLINE", Connection | TCP, 0},
-	{unix.SOL_SOCKET, unix.SO_LINGER, 8, "SO_LINGER", Connection | TCP, 0},
+	{unix.SOL_SOCKET, unix.SO_OOBINLINE, 4, "SO_OOBINLINE", Connection | inet, 0},
+	{unix.SOL_SOCKET, unix.SO_LINGER, 8, "SO_LINGER", Connection | inet, 0},
 	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, 4, "SO_RCVLOWAT", all, 0},
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, 16, "SO_RCVTIMEO", all, 0},
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, 16, "SO_SNDTIMEO", all, 0},
@@ -140,10 +140,10 @@ var table = []Kind{
 	{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 4, "IP_BIND_ADDRESS_NO_PORT", Connection | inet, 0},
 	{unix.IPPROTO_IP, ipLocalPortRange, 4, "IP_LOCAL_PORT_RANGE", inet, 0},
 	{unix.IPPROTO_IP, unix.IP_UNICAST_IF, 4, "IP_UNICAST_IF", inet, indexOfNet},
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 4, "IP_MULTICAST_TTL", inet, 0},
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 4, "IP_MULTICAST_TTL", UDP | Raw, 0}, // of an accepted connection it is another thing (net/ipv4/tcp_ipv4.c),
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 4, "IP_MULTICAST_LOOP", inet, 0},
 	{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 4, "IP_MULTICAST_ALL", inet, 0},
-	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, 4, "IP_MULTICAST_IF", inet, 0},
+	{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, 4, "IP_MULTICAST_IF", UDP | Raw, 0},
 
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4, "IPV6_TCLASS", Connection | inet, 0},
 	{unix.SOL_SOCKET, unix.SO_PRIORITY, 4, "SO_PRIORITY", all, 0}, // IP_TOS changes it
@@ -171,16 +171,16 @@ var table = []Kind{
 	{unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 4, "IPV6_HDRINCL", Raw, 0},
 	{unix.IPPROTO_IPV6, unix.IPV6_CHECKSUM, 4, "IPV6_CHECKSUM", Raw, 0},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_IF, 4, "IPV6_UNICAST_IF", inet, indexOfNet},
-	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 4, "IPV6_MULTICAST_HOPS", inet, 0},
+	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 4, "IPV6_MULTICAST_HOPS", UDP | Raw, 0},
 	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 4, "IPV6_MULTICAST_LOOP", inet, 0},
 	{unix.IPPROTO_IPV6, ip6MulticastAll, 4, "IPV6_MULTICAST_ALL", inet, 0},
-	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, 4, "IPV6_MULTICAST_IF", inet, index},
+	{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, 4, "IPV6_MULTICAST_IF", UDP | Raw, index},
 
 	{unix.IPPROTO_TCP, unix.TCP_MAXSEG, 4, "TCP_MAXSEG", TCP, 0},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 4, "TCP_KEEPIDLE", Connection | TCP, 0},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 4, "TCP_KEEPINTVL", Connection | TCP, 0},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4, "TCP_KEEPCNT", Connection | TCP, 0},
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 4, "SO_KEEPALIVE", Connection | TCP, 0}, // after its times
+	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 4, "SO_KEEPALIVE", Connection | inet, 0}, // after its times
 	{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 4, "TCP_USER_TIMEOUT", Connection | TCP, 0},
 	{unix.IPPROTO_TCP, unix.TCP_LINGER2, 4, "TCP_LINGER2", Connection | TCP, 0},
 	{unix.IPPROTO_TCP, unix.TCP_SYNCNT, 4, "TCP_SYNCNT", Connection | TCP, 0},

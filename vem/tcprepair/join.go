@@ -5,6 +5,17 @@ import (
 	"math"
 )
 
+// Join returns the connection with both of its ends as one moment, as Restore makes them:
+// what [Release] needs. One of a single end stays as it is. Fails with an error wrapping
+// [ErrInconsistent].
+func (c Connection) Join() (Connection, error) {
+	if len(c.Ends) < 2 {
+		return c, nil
+	}
+	ends, err := c.join()
+	return Connection{Ends: ends[:]}, err
+}
+
 // join returns both ends as one moment: what one has received the other has sent and
 // knows acknowledged, and the rest is unsent. The states themselves stay as they are;
 // their data is shared.
@@ -68,6 +79,15 @@ func same(a, b *State) bool {
 	return unmap(a.Local) == unmap(b.Remote) && unmap(a.Remote) == unmap(b.Local) &&
 		na.Scaling == nb.Scaling && na.SACK == nb.SACK && na.Timestamps == nb.Timestamps &&
 		na.SendScale == nb.ReceiveScale && na.ReceiveScale == nb.SendScale
+}
+
+// Whole returns the connection with both of its ends: the other one of a single end whose
+// other end was closed is made up. That is closed for good as soon as it is there.
+func (c Connection) Whole() Connection {
+	if len(c.Ends) != 1 {
+		return c
+	}
+	return Connection{Ends: []State{c.Ends[0], c.Ends[0].mirror()}}
 }
 
 // mirror makes the other end of one whose stream has ended: it is closed for good as

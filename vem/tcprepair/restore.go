@@ -35,11 +35,7 @@ type Restored struct {
 //
 // Cost: 50 us for each end, and a copy of its queues.
 func (c Connection) Restore() (_ *Restored, err error) {
-	whole := c
-	if len(c.Ends) == 1 {
-		whole = Connection{Ends: []State{c.Ends[0], c.Ends[0].mirror()}}
-	}
-	ends, err := whole.join()
+	ends, err := c.Whole().join()
 	if err != nil {
 		return nil, fmt.Errorf("restore TCP connection: %w", err)
 	}

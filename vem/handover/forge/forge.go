@@ -8,6 +8,9 @@
 // device sees packets that were sent through a Wire of the same device
 // (include/net/route.h, inet_iif).
 //
+// So does a packet to a multicast or broadcast address, by the route to an address of the
+// namespace's own: it reaches one socket, and leaves nothing of itself on any device.
+//
 // Needs CAP_NET_RAW over the namespace.
 package forge
 
@@ -18,21 +21,32 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Wire is where packets come from.
-type Wire struct{ four, six int }
+type Wire struct {
+	four, six int
+	// by are own addresses, of the device if there is one.
+	by4, by6 netip.Addr
+}
 
 // Open makes a wire in the network namespace of the calling thread. What comes from it comes
 // from a device, or, if that is "", from the one that the kernel chooses. The caller closes
 // it; it may be used on any thread.
 func Open(device string) (_ *Wire, err error) {
-	w := &Wire{-1, -1}
+	w := &Wire{four: -1, six: -1, by4: netip.AddrFrom4([4]byte{127, 0, 0, 1}), by6: netip.IPv6Loopback()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("forge packets: %w", err), w.Close())
 		}
 	}()
+	if device != "" {
+		if err := w.own(device); err != nil {
+			return nil, err
+		}
+	}
 	for p, family := range map[*int]int{&w.four: unix.AF_INET, &w.six: unix.AF_INET6} {
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if family == unix.AF_INET6 && errors.Is(err, unix.EAFNOSUPPORT) {
@@ -50,6 +64,30 @@ func Open(device string) (_ *Wire, err error) {
 		}
 	}
 	return w, nil
+}
+
+// own finds addresses of a device.
+func (w *Wire) own(device string) error {
+	nl := netlist.Here()
+	link, err := nl.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find device %s: %w", device, err)
+	}
+	list, err := netlist.Addrs(nl)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, one := range list {
+		a, _ := netip.AddrFromSlice(one.IP)
+		switch {
+		case one.LinkIndex != link.Attrs().Index:
+		case a.Unmap().Is4():
+			w.by4 = a.Unmap()
+		case a.Is6():
+			w.by6 = a
+		}
+	}
+	return nil
 }
 
 // Close closes the wire.
@@ -101,14 +139,38 @@ func (w *Wire) Send(h Header, proto uint8, payload []byte) error {
 	return w.Raw(to, append(packet, payload...))
 }
 
+// route is the address by whose route the kernel takes a packet for its own.
+func (w *Wire) route(to netip.Addr) (netip.Addr, error) {
+	switch {
+	case !to.IsMulticast() && to != netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return to, nil
+	case to.Is4():
+		return w.by4, nil
+	}
+	// Linux drops those that the device, the loopback device here, is no member of
+	// (net/ipv6/ip6_input.c, ip6_protocol_deliver_rcu).
+	err := unix.SetsockoptIPv6Mreq(w.six, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: to.As16(), Interface: loopback})
+	if err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		return to, fmt.Errorf("join multicast group %s: %w", to, err)
+	}
+	return w.by6, nil
+}
+
+// loopback is the number of the loopback device (include/net/net_namespace.h, LOOPBACK_IFINDEX).
+const loopback = 1
+
 // Raw has the namespace receive a whole packet, with its header.
 func (w *Wire) Raw(to netip.Addr, packet []byte) error {
+	to, err := w.route(to.Unmap())
+	if err != nil {
+		return err
+	}
 	fd := w.six
 	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: to.As16()}
-	if to = to.Unmap(); to.Is4() {
+	if to.Is4() {
 		fd, sa = w.four, &unix.SockaddrInet4{Addr: to.As4()}
 	}
-	err := unix.Sendto(fd, packet, 0, sa)
+	err = unix.Sendto(fd, packet, 0, sa)
 	for errors.Is(err, unix.EINTR) {
 		err = unix.Sendto(fd, packet, 0, sa)
 	}

@@ -22,6 +22,8 @@ type Maker struct {
 	devices map[string]int
 	wires   map[string]*forge.Wire
 	shut    []*Made
+	// groups counts the sockets of each group that shares a port (SO_REUSEPORT).
+	groups map[group]int
 }
 
 // NewMaker makes a maker; the caller calls Finish.
@@ -30,7 +32,7 @@ func NewMaker() (*Maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Maker{devices: devices, wires: make(map[string]*forge.Wire)}, nil
+	return &Maker{devices: devices, wires: make(map[string]*forge.Wire), groups: make(map[group]int)}, nil
 }
 
 // Make makes a socket, with what waits in it. Nothing is sent. backlog is a listener's.
@@ -51,14 +53,18 @@ func (m *Maker) Make(s *Socket, backlog int) (_ *Made, err error) {
 	if err := s.place(fd, backlog); err != nil {
 		return nil, err
 	}
+	index := m.join(s)
 	if s.Queues() {
-		problems, err := m.fill(s, fd)
+		problems, err := m.fill(s, fd, index)
 		if err != nil {
 			return nil, err
 		}
 		made.Problems = append(made.Problems, problems...)
 	}
 	made.Problems = append(made.Problems, s.Settings.late(fd, m.devices)...)
+	if err := s.shutDown(fd); err != nil {
+		return nil, err
+	}
 	if s.Settings.NonBlock {
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return nil, fmt.Errorf("set O_NONBLOCK: %w", err)
@@ -134,7 +140,11 @@ func (m *Maker) configure(s *Socket, fd int) []error {
 		if s.Settings.OnlyIPv6 {
 			only = 1
 		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
+		now, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if err == nil && now != only { // a raw socket has it, and does not take it (net/ipv6/raw.c, rawv6_init_sk)
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("set IPV6_V6ONLY: %w", err))
 		}
 	}
@@ -159,6 +169,9 @@ func (m *Maker) configure(s *Socket, fd int) []error {
 
 // place gives the socket its addresses.
 func (s *Socket) place(fd, backlog int) error {
+	if s.over() {
+		return s.shutDown(fd) // its port may be that of the listener that it came from
+	}
 	if s.bound() {
 		if err := unix.Bind(fd, s.sockaddr(s.Local)); err != nil {
 			return fmt.Errorf("bind to %s: %w", s.Local, err)
@@ -190,7 +203,7 @@ func (s *Settings) late(fd int, devices map[string]int) []error {
 
 // fill has the socket receive what waited in the one that was saved. What can't get there is
 // a problem, and no reason to fail.
-func (m *Maker) fill(s *Socket, fd int) (problems []error, err error) {
+func (m *Maker) fill(s *Socket, fd, index int) (problems []error, err error) {
 	if len(s.Queue) == 0 {
 		return nil, nil
 	}
@@ -200,6 +213,11 @@ func (m *Maker) fill(s *Socket, fd int) (problems []error, err error) {
 			return nil, err
 		}
 		m.wires[s.Settings.Device] = wire
+	}
+	if index >= 0 {
+		if err := choose(fd, index); err != nil {
+			return nil, err
+		}
 	}
 	// There is room for all of it, as there was: what the kernel needs for each may differ.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4*MaxQueue); err != nil {
@@ -217,6 +235,9 @@ func (m *Maker) fill(s *Socket, fd int) (problems []error, err error) {
 		problems = append(problems, fmt.Errorf("%d of %d datagrams that waited are lost", lost, len(s.Queue)))
 	}
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, s.Settings.ReceiveBuffer/2)
+	if index >= 0 {
+		err = errors.Join(err, chooseAny(fd))
+	}
 	if s.Settings.BufferLock >= 0 {
 		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, s.Settings.BufferLock))
 	}
@@ -245,8 +266,7 @@ func (s *Socket) deliver(wire *forge.Wire, fd int, p *Packet) error {
 
 func (s *Socket) send(wire *forge.Wire, p *Packet) error {
 	to := p.To
-	switch {
-	case to.Addr().IsUnspecified(), to.Addr().IsMulticast(), to.Addr() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	if to.Addr().IsUnspecified() {
 		to = netip.AddrPortFrom(loopback(p.From.Addr()), to.Port())
 	}
 	h := forge.Header{From: p.From, To: to, Class: p.Class, Hops: p.Hops}

@@ -9,8 +9,7 @@
 // accept queue is no part of a listener here.
 //
 // Datagrams get into the new socket as they got into the old one: package forge has the
-// kernel receive them. What they don't keep: the time of their arrival, and, if they were
-// sent to a multicast or broadcast address, that they were.
+// kernel receive them. What they don't keep is the time of their arrival.
 package plain
 
 import (
@@ -34,10 +33,55 @@ type Socket struct {
 	Remote netip.AddrPort `json:"remote,omitzero"`
 	Scope  uint32         `json:"scope,omitempty"` // interface of link-local addresses
 	// Listening sockets have a backlog, which the caller knows.
-	Listening bool     `json:"listening,omitempty"`
-	Settings  Settings `json:"settings"`
-	Queue     []Packet `json:"queue,omitempty"`
+	Listening bool `json:"listening,omitempty"`
+	// Shut tells which sides were shut down. Of TCP it is both: the connection is over,
+	// and the addresses are those that it had.
+	Shut     Sides    `json:"shut,omitempty"`
+	Settings Settings `json:"settings"`
+	Queue    []Packet `json:"queue,omitempty"`
 }
+
+// Sides are those that shutdown(2) shuts.
+type Sides int
+
+// The sides: RCV_SHUTDOWN and SEND_SHUTDOWN of include/net/sock.h.
+const (
+	Receiving Sides = 1
+	Sending   Sides = 2
+	Both            = Receiving | Sending
+)
+
+// findShut finds which sides of a socket were shut down. That nothing but sending was, nothing
+// tells.
+func (s *Socket) findShut(fd int) error {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	if err := poll(p, 0); err != nil {
+		return err
+	}
+	switch hup := p[0].Revents&unix.POLLHUP != 0; { // every TCP socket without a connection has it
+	case p[0].Revents&unix.POLLRDHUP == 0:
+	case hup:
+		s.Shut = Both
+	default:
+		s.Shut = Receiving
+	}
+	return nil
+}
+
+// shutDown shuts sides down. A socket that is not connected has ENOTCONN, and is shut all the
+// same (net/ipv4/af_inet.c, inet_shutdown).
+func (s *Socket) shutDown(fd int) error {
+	if s.Shut == 0 {
+		return nil
+	}
+	if err := unix.Shutdown(fd, int(s.Shut)-1); err != nil && !errors.Is(err, unix.ENOTCONN) {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	return nil
+}
+
+// over tells whether it is a TCP connection that is over.
+func (s *Socket) over() bool { return s.Type == unix.SOCK_STREAM && s.Shut != 0 }
 
 // Settings are options that package sockopt has not, and those that it has.
 type Settings struct {
@@ -97,7 +141,7 @@ func (r *Reader) Look(fd int) (*Socket, error) {
 	if s.Family != unix.AF_INET && s.Family != unix.AF_INET6 {
 		return nil, unsupported("it is of address family %d", s.Family)
 	}
-	if err := s.addresses(fd); err != nil {
+	if err := errors.Join(s.addresses(fd), s.findShut(fd)); err != nil {
 		return nil, err
 	}
 	options, _, err := r.options.Read(fd)
@@ -186,6 +230,8 @@ func (s *Socket) Check() error {
 		return fmt.Errorf("socket of type %d and protocol %d", s.Type, s.Proto)
 	case !s.Local.IsValid(), !fits(s.Local), !fits(s.Remote):
 		return fmt.Errorf("addresses %s and %s", s.Local, s.Remote)
+	case s.Shut < 0 || s.Shut > Both:
+		return fmt.Errorf("sides %d that were shut down", s.Shut)
 	case len(s.Settings.Filter) > maxFilter || len(s.Settings.Filter)%filterSize != 0:
 		return fmt.Errorf("packet filter of %d bytes", len(s.Settings.Filter))
 	}

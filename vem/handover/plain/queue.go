@@ -89,13 +89,18 @@ func (s *Socket) ReadQueue(fd int, own []Own) (err error) {
 		}
 	}
 	data, control := make([]byte, 1<<16), make([]byte, 1<<10)
-	total := 0
+	total, told := 0, 0
 	for {
 		n, cn, _, from, err := unix.Recvmsg(fd, data, control, flags)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return nil
 		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil && told < 2:
+			// What an ICMP message has told of something that was sent, and sk_err_soft:
+			// reading it takes it out, here as in the new socket.
+			told++
 			continue
 		case err != nil:
 			return fmt.Errorf("read what waits: %w", err)
