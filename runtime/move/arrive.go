@@ -20,6 +20,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/layer"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/handover"
+	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/pause"
 )
 
@@ -44,6 +45,7 @@ type arrival struct {
 	op    *event.Operation
 	saved *handover.Saved
 	made  *handover.Restored // the sockets; nil: none are made yet
+	ns    *netns.NS          // of the app, in which they are; the caller of receive closes it
 
 	copied []string // layers that can't be shared, see storage.Copies
 	given  time.Time
@@ -141,12 +143,10 @@ func (m *Mover) receive(ctx context.Context, r *engine.Run, v *arrival) error {
 	if err := os.WriteFile(savedFile(a), b, 0o600); err != nil {
 		return fmt.Errorf("keep the sockets of an app that comes: %w", err)
 	}
-	ns, err := m.opt.Engine.Enclose(ctx, a)
-	if err != nil {
+	if v.ns, err = m.opt.Engine.Enclose(ctx, a); err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // a handle
-	if v.made, err = handover.Restore(ctx, ns, v.saved); err != nil {
+	if v.made, err = handover.Restore(ctx, v.ns, v.saved); err != nil {
 		return err
 	}
 	if err := a.Endpoint.Hold(ctx, v.made.Set); err != nil {

@@ -162,6 +162,11 @@ func (m *Mover) comeIn(ctx context.Context, r *engine.Run, src *source.Source, v
 	if err := v.talk.say(said{}); err != nil {
 		return err
 	}
+	defer func() {
+		if v.ns != nil {
+			_ = v.ns.Close() // a handle
+		}
+	}()
 	if err := m.receive(ctx, r, v); err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (w *World) settled() {
 // TestCancelAtEveryPoint has the client of an operation hang up while the
 // daemon is at each of its points. What can be undone is; the daemon goes on.
 func TestCancelAtEveryPoint(t *testing.T) {
-	for _, name := range somePoints(t) {
+	for _, name := range somePoints(t, points()) {
 		do := breakable[operationOf(name)]
 		if do == nil || name == "wake.dropped" {
 			continue // nothing ends a removal, or what comes after the answer

@@ -265,7 +265,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 
 // TestErrorAtEveryPoint fails each step of each operation.
 func TestErrorAtEveryPoint(t *testing.T) {
-	for _, name := range somePoints(t) {
+	for _, name := range somePoints(t, points()) {
 		t.Run(string(name), func(t *testing.T) {
 			w, s, clients := atPoint(t, name, gate.Fail(name))
 			err := s.do(w)

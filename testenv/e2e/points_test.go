@@ -2,21 +2,34 @@ package e2e
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/snapctl/snapctl/runtime/daemon"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/fault"
 	"github.com/snapctl/snapctl/runtime/journal"
 )
 
-// points are all fault points of the daemon.
-func points() []fault.Name { return journal.Points(daemon.Operations()) }
+// points are the fault points of what the daemon of one host does alone.
+func points() []fault.Name {
+	return slices.DeleteFunc(journal.Points(daemon.Operations()), isOfMove)
+}
 
-// somePoints draws a third of the fault points, or takes all if [Rounds] is set.
-func somePoints(t *testing.T) []fault.Name {
+// movePoints are those of a move, on either host.
+func movePoints() []fault.Name {
+	return slices.DeleteFunc(journal.Points(daemon.Operations()), func(name fault.Name) bool { return !isOfMove(name) })
+}
+
+func isOfMove(name fault.Name) bool {
+	op := event.Kind(operationOf(name))
+	return op == event.Migrate || op == event.Arrive
+}
+
+// somePoints draws a third of fault points, or takes all if [Rounds] is set.
+func somePoints(t *testing.T, all []fault.Name) []fault.Name {
 	t.Helper()
-	all := points()
 	if os.Getenv(Rounds) != "" {
 		return all
 	}

@@ -39,6 +39,8 @@ type Times struct {
 	StoodUS int64 `json:"stood_us"` // how long its processes stood still at the end, without the rounds
 	WokenUS int64 `json:"woken_us"` // of that, how long the target took to wake it
 	TotalUS int64 `json:"total_us"`
+	// StepsUS are those of this host, by their names.
+	StepsUS map[string]int64 `json:"steps_us"`
 }
 
 // Lost is a socket that did not move.
@@ -53,7 +55,7 @@ func newMigration(r *api.Result) *Migration {
 	d := &Migration{
 		Schema: output.Schema{Version: output.SchemaVersion}, App: m.GetApp(), From: m.GetFrom(), Host: m.GetTo(), DryRun: m.GetDryRun(),
 		SentBytes: m.GetSentBytes(), SavedBytes: m.GetSavedBytes(),
-		Times: Times{PauseUS: m.GetPauseUs(), StoodUS: m.GetStoodUs(), WokenUS: m.GetWokenUs(), TotalUS: r.GetTotalUs()}, Connections: int(m.GetConnections()), Rounds: []Round{}, Lost: []Lost{}, Notes: []string{}, Trouble: m.GetTrouble(),
+		Times: Times{PauseUS: m.GetPauseUs(), StoodUS: m.GetStoodUs(), WokenUS: m.GetWokenUs(), TotalUS: r.GetTotalUs(), StepsUS: r.GetStepsUs()}, Connections: int(m.GetConnections()), Rounds: []Round{}, Lost: []Lost{}, Notes: []string{}, Trouble: m.GetTrouble(),
 	}
 	for _, o := range m.GetRounds() {
 		d.Rounds = append(d.Rounds, Round{o.GetSentBytes(), o.GetSavedBytes(), o.GetFrozenUs(), o.GetTookUs()})

@@ -15,7 +15,7 @@ import (
 func TestMigrationInPromise(t *testing.T) {
 	promise, err := os.ReadFile("../../../../JSON.md")
 	qt.Assert(t, qt.IsNil(err))
-	text, err := json.MarshalIndent(newMigration(&api.Result{TotalUs: 610_000, Move: &api.Move{
+	text, err := json.MarshalIndent(newMigration(&api.Result{TotalUs: 610_000, StepsUs: map[string]int64{"hand sockets over": 4_100}, Move: &api.Move{
 		App: "cache", From: "host-a", To: "host-b", SentBytes: 4 << 20, SavedBytes: 30 << 20, PauseUs: 5_200, StoodUs: 160_000, WokenUs: 40_000, Connections: 12,
 		Rounds: []*api.Round{{SentBytes: 4_000_000, SavedBytes: 30 << 20, FrozenUs: 22_000, TookUs: 290_000}},
 	}}), "", "  ")
