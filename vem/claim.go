@@ -148,7 +148,11 @@ func (m *Manager) claim(c Claim, kept map[netip.Addr]string) (*Endpoint, error) 
 func (m *Manager) Adopt(c Claim, present Presence) *Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.add(c, present == Present)
+	e := m.add(c, present == Present)
+	if present == Kept {
+		e.kept, e.wanted = true, true
+	}
+	return e
 }
 
 // Presence tells whether an endpoint is in its network.
@@ -159,6 +163,8 @@ type Presence int
 const (
 	Absent Presence = iota
 	Present
+	// Kept is an endpoint that is absent, and whose app is stopped, see [Endpoint.Keep].
+	Kept
 )
 
 // add enters an endpoint into the table. The caller has m.mu.

@@ -24,6 +24,7 @@ type Endpoint struct {
 	apart   bool // connected to its network, and not in it, see [Endpoint.Connect]
 	wanted  bool // its app runs, is held, or is being made
 	ready   bool // a spare endpoint that is complete
+	kept    bool // see [Endpoint.Keep]
 }
 
 // Claim returns what the endpoint has now. The caller does not change its ports.
@@ -139,9 +140,17 @@ func (e *Endpoint) Rejoin(ctx context.Context, netPath string) (err error) {
 // nothing if the endpoint is not attached.
 func (e *Endpoint) Detach(ctx context.Context) error {
 	e.m.mu.Lock()
-	e.wanted = false
+	e.wanted = e.kept
 	e.m.mu.Unlock()
 	return e.detach(ctx)
+}
+
+// Keep has other hosts know until the endpoint is freed that it is this host's, though its app is stopped: the
+// app is about to move to another host, or has come from one.
+func (e *Endpoint) Keep() {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	e.kept, e.wanted = true, true
 }
 
 func (e *Endpoint) detach(ctx context.Context) error {

@@ -65,6 +65,25 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
+// An endpoint that is kept is wanted until it is freed, in its network or not.
+func TestKeptEndpoints(t *testing.T) {
+	w := newWorld(t)
+	e := w.claim(t, "moves", "")
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	qt.Assert(t, qt.IsNil(e.Detach(t.Context())))
+	qt.Check(t, qt.HasLen(w.Wanted(), 0))
+	e.Keep()
+	qt.Check(t, qt.HasLen(w.Wanted(), 1))
+	qt.Assert(t, qt.IsNil(e.Detach(t.Context())))
+	came := w.Adopt(Claim{App: "came", Network: DefaultNetwork, Addr4: netip.MustParseAddr("10.77.0.10")}, Kept)
+	qt.Assert(t, qt.IsNil(came.Detach(t.Context())))
+	qt.Check(t, qt.HasLen(w.Wanted(), 2))
+	qt.Check(t, qt.HasLen(w.Present(), 0))
+	e.Free()
+	came.Free()
+	qt.Check(t, qt.HasLen(w.Wanted(), 0))
+}
+
 // An address that is kept is that of the app which it is kept for.
 func TestKeptAddresses(t *testing.T) {
 	w, g := newWorld(t), &fakeGate{kept: map[netip.Addr]string{netip.MustParseAddr("10.77.0.2"): "", netip.MustParseAddr("10.77.0.9"): "cache"}}

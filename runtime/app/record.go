@@ -118,6 +118,8 @@ type State struct {
 	WokenBy WokenBy `json:"woken_by,omitempty"`
 	// Resume has a held app woken as soon as it can be: it ran before it was to move.
 	Resume bool `json:"resume,omitempty"`
+	// KeepsAddress has other hosts know whose the endpoint of a stopped app is: it is about to move, or has moved.
+	KeepsAddress bool `json:"keeps_address,omitempty"`
 	// CalledOff is how many of its hibernations were called off by traffic, of all since it was made.
 	CalledOff int `json:"called_off,omitempty"`
 	// Notes are of when it was last hibernated, woken, restored or cloned.

@@ -56,7 +56,7 @@ func (o others) Open(ctx context.Context, host, kind string) (move.Stream, error
 
 // Registrar implements [move.Hosts].
 func (o others) Registrar() move.Registrar {
-	if r := o.Installation.Registrar(); r != nil {
+	if r := o.Installation.Registrar(); r.Begun() {
 		return r
 	}
 	return nil

@@ -9,9 +9,9 @@ import (
 	"github.com/snapctl/snapctl/snapshot/layer"
 )
 
-// saveStopped saves an app that has ended: its files. Whatever is made of it runs the program
-// anew. Returns where.
-func (eng *Engine) saveStopped(ctx context.Context, r *Run, req SnapshotRequest) (snapshot.Dir, error) {
+// CopyStopped saves an app that has ended: its files. Whatever is made of it runs the program
+// anew. It is a part of r, as in CopyHeld. Returns where.
+func (eng *Engine) CopyStopped(ctx context.Context, r *Run, req SnapshotRequest) (snapshot.Dir, error) {
 	a := r.Subject
 	r.Step("save files")
 	target, free, err := eng.reserve(ctx, req, a.Name())
@@ -28,7 +28,7 @@ func (eng *Engine) saveStopped(ctx context.Context, r *Run, req SnapshotRequest)
 		Target: string(target), Layers: eng.Storage.Layers,
 		Manifest: eng.manifest(&rec),
 	}
-	o.Manifest.Name = filepath.Base(string(target))
+	o.Manifest.Name, o.Manifest.Passing = filepath.Base(string(target)), req.Passing
 	if shared {
 		o.Manifest.Layers = layers
 	} else {

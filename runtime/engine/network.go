@@ -41,6 +41,9 @@ func (eng *Engine) adoptEndpoint(a *App, rec *app.Record) *vem.Endpoint {
 	if rec.Pool != "" {
 		c.Spare = &vem.Spare{GiveUp: func(ctx context.Context) error { return eng.DropReady(ctx, a) }}
 	}
+	if rec.KeepsAddress {
+		return eng.VEM.Adopt(c, vem.Kept)
+	}
 	if rec.Status == app.Stopped {
 		return eng.VEM.Adopt(c, vem.Absent)
 	}

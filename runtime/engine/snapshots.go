@@ -199,7 +199,7 @@ func (eng *Engine) saveAtRest(ctx context.Context, a *App, req SnapshotRequest) 
 		if held {
 			target, err = eng.copyHeld(ctx, r, req)
 		} else {
-			target, err = eng.saveStopped(ctx, r, req)
+			target, err = eng.CopyStopped(ctx, r, req)
 		}
 		if err != nil {
 			return err

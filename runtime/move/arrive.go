@@ -63,6 +63,9 @@ func (m *Mover) enroll(ctx context.Context, src *source.Source, v *arrival) (_ *
 	}
 	came := v.offer.Record
 	came.Files, came.Resume = rec.Files, v.Wake
+	if v.offer.Ended != nil {
+		came.KeepsAddress, came.Exit = true, v.offer.Ended.Exit
+	}
 	eng := m.opt.Engine
 	if v.copied, err = eng.Storage.Copies(ctx, storage.Stack{Layers: came.Layers, Root: came.Spec.Root.Path}); err != nil {
 		return nil, nil, err
@@ -88,6 +91,9 @@ func (m *Mover) furnish(ctx context.Context, r *engine.Run, src *source.Source, 
 	}
 	if err := errors.Join(a.Box.Furnish(ctx), src.Checked()); err != nil {
 		return err
+	}
+	if v.offer.Ended != nil { // the rest is for processes
+		return r.At(ctx, "furnished")
 	}
 	if err := errors.Join(eng.Relink(ctx, a), a.Subject().LoadDev(ctx, src.Dir)); err != nil {
 		return err
@@ -136,6 +142,9 @@ func (m *Mover) receive(ctx context.Context, r *engine.Run, v *arrival) error {
 	b, err := v.talk.hearBytes(handover.MaxEncoded)
 	if err != nil {
 		return err
+	}
+	if v.offer.Ended != nil {
+		return r.At(ctx, "received")
 	}
 	if v.saved, err = handover.Decode(b); err != nil {
 		return err
@@ -195,6 +204,9 @@ func (m *Mover) take(ctx context.Context, r *engine.Run, v *arrival) error {
 // open has an app be in its network, and its sockets talk.
 func (m *Mover) open(ctx context.Context, r *engine.Run, v *arrival) error {
 	a := r.Subject
+	if rec, _ := a.Read(); rec.KeepsAddress {
+		return m.settleStopped(ctx, r)
+	}
 	ns, err := m.opt.Engine.Prepare(ctx, a)
 	if err != nil {
 		return err
@@ -262,10 +274,10 @@ func (m *Mover) hasArrived(ctx context.Context, r *engine.Run) (bool, error) {
 	return false, errors.Join(errUndecided, err)
 }
 
-// settle has an app sleep at this host whose endpoint is this host's.
+// settle has an app sleep at this host, or be stopped there, whose endpoint is this host's.
 func (m *Mover) settle(ctx context.Context, r *engine.Run) error {
 	a := r.Subject
-	if a.Endpoint.Held() == nil {
+	if rec, _ := a.Read(); !rec.KeepsAddress && a.Endpoint.Held() == nil {
 		if err := a.Reclaim(ctx); err != nil {
 			return err
 		}

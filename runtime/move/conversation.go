@@ -54,6 +54,13 @@ type offer struct {
 	Force    bool               `json:"force,omitempty"` // although the target's processor lacks features
 	// SharedBinds promises that what the app has from the host is the same on the target.
 	SharedBinds bool `json:"shared_binds,omitempty"`
+	// Ended is of an app that is stopped; nil: it has processes, or sleeps.
+	Ended *exited `json:"ended,omitempty"`
+}
+
+// exited is what is to be known of an app that is stopped.
+type exited struct {
+	Exit string `json:"exit"`
 }
 
 // welcome says that it can, and what is to be known of it.

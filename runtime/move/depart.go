@@ -20,7 +20,7 @@ import (
 )
 
 var departTable = journal.Table{
-	Name: string(event.Migrate), Doing: string(app.Moving), Done: "moved", From: []string{string(app.Held)},
+	Name: string(event.Migrate), Doing: string(app.Moving), Done: "moved", From: []string{string(app.Held), string(app.Stopped)},
 	Steps: []journal.Step{
 		{Name: "begun", Means: "the intent is recorded", Keep: journal.UntilReboot, Then: "save files"},
 		{Name: "written", Means: "all files of the snapshot for the target are written, and have not got their name"},
@@ -37,6 +37,7 @@ var departTable = journal.Table{
 type farewell struct {
 	to        string
 	wake      bool // on the target
+	ended     bool // it is stopped
 	journey   string
 	snapshot  string // the last that was made of the journey
 	sent      int    // how many were made
@@ -92,6 +93,9 @@ func (m *Mover) takeLeave(ctx context.Context, r *engine.Run, f *farewell) error
 
 // handOver gives the target the sockets, of which nothing is heard any more.
 func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error {
+	if f.ended {
+		return f.handNothingOver(ctx, r)
+	}
 	a := r.Subject
 	began := now()
 	ns, err := netns.Open(a.Box.NetPath())
@@ -192,9 +196,12 @@ func (m *Mover) hasDeparted(ctx context.Context, r *engine.Run) (bool, error) {
 	return false, fmt.Errorf("%w: %w", errUndecided, err)
 }
 
-// stay has the app sleep on at this host.
+// stay has the app sleep on at this host, or be stopped there.
 func (m *Mover) stay(ctx context.Context, r *engine.Run) error {
 	a := r.Subject
+	if rec, _ := a.Read(); rec.Status == app.Stopped {
+		return r.Close()
+	}
 	if r.Left {
 		if err := a.Reclaim(ctx); err != nil {
 			return err

@@ -12,7 +12,7 @@
 //	give the endpoint away: THE COMMIT ──Given────────▶ attach the endpoint, let the sockets talk
 //	remove what is left                ◀──Arrived────── wake the app if it ran
 //
-// An app that sleeps moves without being woken. Each side has an operation of its journal open, [Depart] and
+// An app that sleeps moves without being woken, and one that is stopped without sockets. Each side has an operation of its journal open, [Depart] and
 // [Arrive]. Which of the two is finished and which is undone is what the directory says: who owns the
 // endpoint. So a daemon that dies, a host that is cut off, and an answer that does not come leave one app,
 // never two and never none: see [registrar.Registrar]. An operation that can't ask the directory stays open,

@@ -26,6 +26,7 @@ type Hosts interface {
 
 // Registrar is as [registrar.Registrar].
 type Registrar interface {
+	Keep(ctx context.Context, at ownership.Spot, app string) error
 	Depart(ctx context.Context, at ownership.Spot, to string) (directory.Endpoint, error)
 	GiveAway(ctx context.Context, at ownership.Spot, to string) error
 	Stay(ctx context.Context, at ownership.Spot, state directory.State) (gone bool, err error)

@@ -60,7 +60,8 @@ func (r *Report) add(c Carried) {
 
 func now() time.Time { return time.Now() }
 
-// Migrate moves an app to another host: one that runs, which runs there then, or one that is held, which stays so.
+// Migrate moves an app to another host: one that runs, which runs there then, or one that is held or stopped, which
+// stays so.
 // If it fails the app is as it was, on this host, unless the error says that it is not known on which host it is.
 func (m *Mover) Migrate(ctx context.Context, a *engine.App, req Request) (*Report, error) {
 	self := m.opt.Hosts.Self()
@@ -89,7 +90,7 @@ func (m *Mover) ask(ctx context.Context, a *engine.App, req Request, f *farewell
 		return conversation{}, app.Refusef("the app is on that host")
 	}
 	rec, _ := a.Read()
-	if s := rec.Now(); s != app.Running && s != app.Held {
+	if s := rec.Now(); s != app.Running && s != app.Held && s != app.Stopped {
 		return conversation{}, app.Refuse(&app.StatusError{App: rec.Name, Status: s, Done: "moved"})
 	}
 	s, err := m.opt.Hosts.Open(ctx, req.To, StreamKind)
@@ -106,6 +107,9 @@ func (m *Mover) ask(ctx context.Context, a *engine.App, req Request, f *farewell
 	o := &offer{
 		Version: version, Journey: f.journey, Record: traveller(&rec), Host: m.here, Force: req.Force, SharedBinds: req.SharedBinds,
 		Endpoint: directory.Endpoint{Network: c.Network, Addr: c.Addr4, App: c.App},
+	}
+	if f.ended = rec.Status == app.Stopped; f.ended {
+		o.Ended = &exited{Exit: rec.Exit}
 	}
 	if err := talk.say(said{Offer: o}); err != nil {
 		return talk, err
@@ -190,17 +194,21 @@ func (m *Mover) sleepOn(ctx context.Context, a *engine.App) error {
 	return nil
 }
 
-// departNow moves an app that is held.
+// departNow moves an app that is held, or stopped.
 func (m *Mover) departNow(ctx context.Context, a *engine.App, req Request, f *farewell) error {
 	release, err := m.opt.Engine.Turn(ctx, a, "migrate")
 	if err != nil {
 		return err
 	}
 	defer release()
-	if s := a.Status(); s != app.Held {
+	if s := a.Status(); s != f.status() {
 		return app.Refuse(&app.StatusError{App: a.Name(), Status: s, Done: m.depart.Done})
 	}
-	if a.Endpoint.Held() == nil {
+	if f.ended {
+		if err := m.keepAddress(ctx, a); err != nil {
+			return err
+		}
+	} else if a.Endpoint.Held() == nil {
 		if err := a.Reclaim(ctx); err != nil {
 			return err
 		}
@@ -215,9 +223,13 @@ func (m *Mover) departNow(ctx context.Context, a *engine.App, req Request, f *fa
 	return r.Do(ctx, func(ctx context.Context) error { return m.takeLeave(ctx, r, f) })
 }
 
-// copyHeld makes the snapshot that the target gets of a held app.
+// copyHeld makes the snapshot that the target gets of an app that is held, or stopped.
 func (m *Mover) copyHeld(ctx context.Context, r *engine.Run, f *farewell) error {
 	a := r.Subject
+	if f.ended {
+		_, err := m.opt.Engine.CopyStopped(ctx, r, engine.SnapshotRequest{Name: f.nextSnapshot(), Passing: true})
+		return err
+	}
 	if err := a.Endpoint.Held().Copyable(); err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/snapctl/snapctl/vem/directory"
+	"github.com/snapctl/snapctl/vem/membership"
 	"github.com/snapctl/snapctl/vem/ownership"
 )
 
@@ -45,6 +47,18 @@ func (r *Registrar) Claim(ctx context.Context, e Endpoint) error {
 		}
 	}
 	return r.claimNew(ctx, s, e)
+}
+
+// Keep claims the endpoint of an app that is stopped, and has none in the directory therefore, so that it can
+// move. The VEM wants it from before on. Returns a [*membership.Error] if the network is this host's own.
+func (r *Registrar) Keep(ctx context.Context, at ownership.Spot, app string) error {
+	switch {
+	case r.opt.Private(at.Network):
+		return &membership.Error{Text: fmt.Sprintf("network %s is this host's own: no other host has it", at.Network)}
+	case !r.Begun():
+		return errNotReached
+	}
+	return r.Claim(ctx, Endpoint{Network: at.Network, App: app, Addr4: at.Addr})
 }
 
 func (r *Registrar) claimNew(ctx context.Context, s *directory.Session, e Endpoint) error {

@@ -22,6 +22,9 @@ import (
 // Stay and Dismiss call it off. Which of the two hosts has the endpoint is what the directory says, whoever
 // dies, and whichever answer does not come.
 
+// errNotReached is that nothing can be written into the directory yet.
+var errNotReached = fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
+
 // Depart says in the directory that an endpoint of this host is about to move to another host. It returns
 // the record.
 func (r *Registrar) Depart(ctx context.Context, at ownership.Spot, to string) (directory.Endpoint, error) {
@@ -40,7 +43,7 @@ func (r *Registrar) Depart(ctx context.Context, at ownership.Spot, to string) (d
 // gives back.
 func (r *Registrar) owned(ctx context.Context, at ownership.Spot) (_ ownership.Copy, _ *directory.Session, done func(), err error) {
 	if !r.Begun() {
-		return ownership.Copy{}, nil, nil, fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
+		return ownership.Copy{}, nil, nil, errNotReached
 	}
 	if done, err = r.enter(ctx); err != nil {
 		return ownership.Copy{}, nil, nil, err
@@ -111,7 +114,7 @@ func (r *Registrar) Stay(ctx context.Context, at ownership.Spot, state directory
 // before Arrived. It returns a [*membership.Error] if no such endpoint can be here.
 func (r *Registrar) Expect(ctx context.Context, there directory.Endpoint) error {
 	if !r.Begun() {
-		return fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
+		return errNotReached
 	}
 	done, err := r.enter(ctx)
 	if err != nil {
@@ -138,7 +141,7 @@ func (r *Registrar) Welcome(ctx context.Context, there directory.Endpoint) error
 		}
 	}
 	if !r.Begun() {
-		return fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
+		return errNotReached
 	}
 	return r.sameNetwork(ctx, there.Network)
 }
@@ -148,7 +151,7 @@ func (r *Registrar) Welcome(ctx context.Context, there directory.Endpoint) error
 // that will not: its app is removed, and then Dismiss is called.
 func (r *Registrar) Arrived(ctx context.Context, at ownership.Spot) (directory.Standing, error) {
 	if !r.Begun() {
-		return directory.Pending, fmt.Errorf("the directory must be reached first: %w", directory.ErrUnavailable)
+		return directory.Pending, errNotReached
 	}
 	done, err := r.enter(ctx)
 	if err != nil {

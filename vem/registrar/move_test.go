@@ -75,6 +75,45 @@ func TestMove(t *testing.T) {
 	qt.Check(t, qt.IsFalse(known))
 }
 
+// The endpoint of a stopped app, which the directory does not know, is claimed to move, and stays the target's as long
+// as the app is there.
+func TestMoveOfOneThatIsNotThere(t *testing.T) {
+	store, web := memory.New(), app("web", "10.77.0.7")
+	a, b := newSite(t, store, "a"), newSite(t, store, "b")
+	qt.Check(t, qt.ErrorIs(a.Keep(t.Context(), web.Spot(), web.App), directory.ErrUnavailable))
+	a.work(t)
+	b.work(t)
+	a.vem.waiting = []Endpoint{web}
+	for range 2 {
+		qt.Assert(t, qt.IsNil(a.Keep(t.Context(), web.Spot(), web.App)))
+		a.work(t)
+	}
+	there, err := a.Depart(t.Context(), web.Spot(), "b")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(b.Expect(t.Context(), there)))
+	b.vem.waiting = []Endpoint{web}
+	qt.Assert(t, qt.IsNil(a.GiveAway(t.Context(), web.Spot(), "b")))
+	qt.Check(t, qt.Equals(b.arrived(t, web), directory.Owner))
+	gone, err := a.Stay(t.Context(), web.Spot(), directory.Held)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(gone))
+	a.vem.waiting = nil
+	for range 2 {
+		a.work(t)
+		b.work(t)
+	}
+	qt.Check(t, qt.Equals(b.endpointOf(t, web).Owner, "b"))
+
+	// What another host has got meanwhile can't move.
+	taken := app("other", "10.77.0.7")
+	a.vem.waiting = []Endpoint{taken}
+	var there2 *directory.TakenError
+	qt.Check(t, qt.ErrorAs(a.Keep(t.Context(), taken.Spot(), taken.App), &there2))
+	a.opt.Private = func(string) bool { return true }
+	var alone *membership.Error
+	qt.Check(t, qt.ErrorAs(a.Keep(t.Context(), taken.Spot(), taken.App), &alone))
+}
+
 func TestMoveIsCalledOff(t *testing.T) {
 	a, b, web, _, _ := moving(t)
 	gone, err := a.Stay(t.Context(), web.Spot(), directory.Running)

@@ -35,6 +35,9 @@ func (f server) Migrate(req *api.MigrateRequest, out grpc.ServerStreamingServer[
 		PauseUs: 5_200, StoodUs: 160_000, WokenUs: 40_000, Connections: 12,
 		Rounds: []*api.Round{{SentBytes: 4_000_000, SavedBytes: 30 << 20, FrozenUs: 22_000, TookUs: 290_000}},
 	}
+	if a.GetStatus() == api.Status_STATUS_STOPPED {
+		m.PauseUs, m.StoodUs, m.WokenUs, m.Connections, m.Rounds = 0, 0, 0, 0, nil
+	}
 	r := &api.Result{App: a, TotalUs: 610_000, Move: m}
 	if a.GetName() == "lossy" {
 		r.Sockets = []*api.SocketOutcome{{Socket: "tcp 10.77.0.7:80 to 10.77.0.9:4000", Outcome: "reset", Reason: "it waits to be accepted"}}

@@ -80,7 +80,10 @@ func (d *Migration) Table(t *output.Table) {
 	if d.StoodUS > 0 {
 		text += fmt.Sprintf("; stood still %s", took(d.StoodUS))
 	}
-	t.Line(fmt.Sprintf("%s; packets waited %s; %d connections moved", text, took(d.PauseUS), d.Connections))
+	if d.PauseUS > 0 {
+		text += fmt.Sprintf("; packets waited %s; %d connections moved", took(d.PauseUS), d.Connections)
+	}
+	t.Line(text)
 	for _, l := range d.Lost {
 		t.Line(fmt.Sprintf("  %s: %s, %s", l.Socket, l.Outcome, l.Reason))
 	}

@@ -29,7 +29,8 @@ func NewMigrate(s *session.Session) *cobra.Command {
 		Short: "Move an app to another host, with its connections",
 		Long: `Move an app to another host of the installation: its memory, its files and its
 connections. Whoever is connected to it stays connected, and sends to the same address. An
-app that runs goes on there; one that sleeps is not woken.
+app that runs goes on there; one that sleeps is not woken. One that is stopped stays so: its
+files and its address move.
 
 The target is asked first whether the app can come; --dry-run asks and does nothing else.
 While the app runs, snapshots of it are sent, one after the other as long as each is done
@@ -48,7 +49,7 @@ the same files is a promise that --shared-binds makes; without it such an app st
   snapctl migrate cache --to host-b --max-pause 200ms --bandwidth 100MiB
   snapctl migrate cache --to host-b -o json`,
 		Args:              session.Exactly("APP"),
-		ValidArgsFunction: s.Ask(1, session.AppNames(api.Status_STATUS_RUNNING, api.Status_STATUS_HELD)),
+		ValidArgsFunction: s.Ask(1, session.AppNames(api.Status_STATUS_RUNNING, api.Status_STATUS_HELD, api.Status_STATUS_STOPPED)),
 		RunE: s.Call(func(ctx context.Context, c *client.Client, args []string) error {
 			if req.GetHost() == "" {
 				return session.Usagef("snapctl migrate needs --to HOST: the host that the app moves to")
