@@ -21,17 +21,19 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/courier", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/metrics", "runtime/move", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/courier", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/line", "runtime/metrics", "runtime/move", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/server/afar", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/ahead", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
 	}},
+	{"runtime/server/afar", []string{"runtime/api", "runtime/cargo", "runtime/courier", "runtime/line", "runtime/server/transfers"}},
 	{"runtime/server", []string{
-		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/move", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/members", "runtime/server/moves", "runtime/server/transfers", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
+		"runtime/api", "runtime/app", "runtime/birth", "runtime/catalog", "runtime/checkpoint", "runtime/clone", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/move", "runtime/restorable", "runtime/sandbox", "runtime/server/beyond", "runtime/server/members", "runtime/server/moves", "runtime/server/program", "runtime/server/transfers", "runtime/server/upkeep", "runtime/server/ways", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/criu", "snapshot/image/inspect", "snapshot/memory", "snapshot/preflight", "snapshot/store", "snapshot/tree",
 		"vem", "vem/directory/conflict", "vem/hold", "vem/hold/sockdiag", "vem/holder", "vem/membership", "vem/mesh", "vem/netns", "vem/ownership", "vem/pause", "vem/table", "vem/wake",
 	}},
 	{"runtime/server/beyond", []string{"runtime/api", "vem/gateway"}},
 	{"runtime/server/members", []string{"runtime/api", "vem/directory/conflict", "vem/membership"}},
 	{"runtime/server/moves", []string{"runtime/api", "runtime/app", "runtime/engine", "runtime/event", "runtime/move", "vem/control/message"}},
+	{"runtime/server/program", []string{"runtime/api"}},
 	{"runtime/server/transfers", []string{"runtime/api", "runtime/cargo", "runtime/courier", "snapshot/memory", "snapshot/tree", "vem/control"}},
 	{"runtime/server/upkeep", []string{"runtime/api", "vem/directory", "vem/directory/member"}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/mesh", "vem/netns", "vem/overview", "vem/probe", "vem/table"}},
@@ -88,7 +90,8 @@ var rooms = []room{
 		"runtime/journal", "runtime/process", "template", "restore", "vem/wake",
 		"snapshot", "snapshot/alarm", "snapshot/criu", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight",
 	}},
-	{"runtime/courier", []string{"runtime/cargo", "runtime/compat", "runtime/event", "snapshot", "snapshot/store", "vem/control", "vem/control/message"}},
+	{"runtime/courier", []string{"runtime/cargo", "runtime/compat", "runtime/event", "runtime/journal", "snapshot", "snapshot/store", "vem/control", "vem/control/message"}},
+	{"runtime/line", []string{"vem/control/message"}},
 	{"runtime/compat", []string{"snapshot"}},
 	{"runtime/cargo", []string{"runtime/fault", "snapshot", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/tree", "vem/control/message"}},
 	{"runtime/catalog", []string{"runtime/journal", "template", "snapshot", "snapshot/image/inspect", "snapshot/store"}},

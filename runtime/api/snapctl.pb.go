@@ -2294,6 +2294,7 @@ type RestoreRequest struct {
 	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,7,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
 	RestoreMemory      RestoreMemory          `protobuf:"varint,8,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // now and later; unspecified: the saved app's
 	AcceptChangedFiles *bool                  `protobuf:"varint,9,opt,name=accept_changed_files,json=acceptChangedFiles,proto3,oneof" json:"accept_changed_files,omitempty"`        // now and later; absent: the saved app's
+	Host               string                 `protobuf:"bytes,10,opt,name=host,proto3" json:"host,omitempty"`                                                                      // that the app is made on, which gets the snapshot; empty: this one
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2389,6 +2390,13 @@ func (x *RestoreRequest) GetAcceptChangedFiles() bool {
 		return *x.AcceptChangedFiles
 	}
 	return false
+}
+
+func (x *RestoreRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
 }
 
 type InspectRequest struct {
@@ -3040,6 +3048,8 @@ type Result struct {
 	Template      *Template              `protobuf:"bytes,7,opt,name=template,proto3" json:"template,omitempty"`
 	Notes         []*Note                `protobuf:"bytes,8,rep,name=notes,proto3" json:"notes,omitempty"`
 	Move          *Move                  `protobuf:"bytes,9,opt,name=move,proto3" json:"move,omitempty"`
+	Host          string                 `protobuf:"bytes,10,opt,name=host,proto3" json:"host,omitempty"` // that has done it, if it was not this one
+	Sent          *TransferProgress      `protobuf:"bytes,11,opt,name=sent,proto3" json:"sent,omitempty"` // to that host, for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3133,6 +3143,20 @@ func (x *Result) GetNotes() []*Note {
 func (x *Result) GetMove() *Move {
 	if x != nil {
 		return x.Move
+	}
+	return nil
+}
+
+func (x *Result) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Result) GetSent() *TransferProgress {
+	if x != nil {
+		return x.Sent
 	}
 	return nil
 }
@@ -7328,7 +7352,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fend_sessions\x18\n" +
 	" \x01(\bR\vendSessions\x12\x1f\n" +
 	"\vaccept_lost\x18\v \x03(\tR\n" +
-	"acceptLost\"\xa3\x03\n" +
+	"acceptLost\"\xb7\x03\n" +
 	"\x0eRestoreRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x0e\n" +
 	"\x02as\x18\x02 \x01(\tR\x02as\x12\x1a\n" +
@@ -7338,7 +7362,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04wake\x18\x06 \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
 	"\x0erestore_memory\x18\b \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x125\n" +
-	"\x14accept_changed_files\x18\t \x01(\bH\x00R\x12acceptChangedFiles\x88\x01\x01B\x17\n" +
+	"\x14accept_changed_files\x18\t \x01(\bH\x00R\x12acceptChangedFiles\x88\x01\x01\x12\x12\n" +
+	"\x04host\x18\n" +
+	" \x01(\tR\x04hostB\x17\n" +
 	"\x15_accept_changed_files\",\n" +
 	"\x0eInspectRequest\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\"`\n" +
@@ -7389,7 +7415,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"2\n" +
 	"\x04Note\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x16\n" +
-	"\x06remedy\x18\x02 \x01(\tR\x06remedy\"\xc2\x03\n" +
+	"\x06remedy\x18\x02 \x01(\tR\x06remedy\"\x88\x04\n" +
 	"\x06Result\x12!\n" +
 	"\x03app\x18\x01 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x120\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x14.snapctl.v1.SnapshotR\bsnapshot\x12\x1b\n" +
@@ -7399,7 +7425,10 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bsteps_us\x18\x06 \x03(\v2\x1f.snapctl.v1.Result.StepsUsEntryR\astepsUs\x120\n" +
 	"\btemplate\x18\a \x01(\v2\x14.snapctl.v1.TemplateR\btemplate\x12&\n" +
 	"\x05notes\x18\b \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x12$\n" +
-	"\x04move\x18\t \x01(\v2\x10.snapctl.v1.MoveR\x04move\x1a:\n" +
+	"\x04move\x18\t \x01(\v2\x10.snapctl.v1.MoveR\x04move\x12\x12\n" +
+	"\x04host\x18\n" +
+	" \x01(\tR\x04host\x120\n" +
+	"\x04sent\x18\v \x01(\v2\x1c.snapctl.v1.TransferProgressR\x04sent\x1a:\n" +
 	"\fStepsUsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xad\x01\n" +
@@ -7977,16 +8006,17 @@ var file_snapctl_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
 	(*Move)(nil),                       // 100: snapctl.v1.Move
-	(*HostControl)(nil),                // 101: snapctl.v1.HostControl
-	(*MigrateRequest)(nil),             // 102: snapctl.v1.MigrateRequest
-	(*TransferRequest)(nil),            // 103: snapctl.v1.TransferRequest
-	(*ChannelsRequest)(nil),            // 104: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 105: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 106: snapctl.v1.TraceRequest
-	(*TransferEvent)(nil),              // 107: snapctl.v1.TransferEvent
-	(*ChannelsResponse)(nil),           // 108: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 109: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 110: snapctl.v1.TraceStep
+	(*TransferProgress)(nil),           // 101: snapctl.v1.TransferProgress
+	(*HostControl)(nil),                // 102: snapctl.v1.HostControl
+	(*MigrateRequest)(nil),             // 103: snapctl.v1.MigrateRequest
+	(*TransferRequest)(nil),            // 104: snapctl.v1.TransferRequest
+	(*ChannelsRequest)(nil),            // 105: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 106: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 107: snapctl.v1.TraceRequest
+	(*TransferEvent)(nil),              // 108: snapctl.v1.TransferEvent
+	(*ChannelsResponse)(nil),           // 109: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 110: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 111: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
@@ -8035,154 +8065,155 @@ var file_snapctl_proto_depIdxs = []int32{
 	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
 	100, // 45: snapctl.v1.Result.move:type_name -> snapctl.v1.Move
-	98,  // 46: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	99,  // 47: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
-	44,  // 48: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
-	13,  // 49: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
-	43,  // 50: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	94,  // 51: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
-	3,   // 52: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
-	4,   // 53: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	98,  // 54: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
-	8,   // 55: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	98,  // 56: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
-	2,   // 57: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
-	49,  // 58: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
-	50,  // 59: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
-	51,  // 60: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
-	14,  // 61: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	95,  // 62: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
-	38,  // 63: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
-	39,  // 64: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
-	52,  // 65: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	99,  // 66: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
-	55,  // 67: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	99,  // 68: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	99,  // 69: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	96,  // 70: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
-	60,  // 71: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
-	64,  // 72: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	98,  // 73: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	99,  // 74: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
-	64,  // 75: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	5,   // 76: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
-	76,  // 77: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
-	70,  // 78: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
-	64,  // 79: snapctl.v1.SetHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	6,   // 80: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
-	64,  // 81: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	99,  // 82: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	99,  // 83: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	99,  // 84: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	101, // 85: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
-	77,  // 86: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
-	97,  // 87: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
-	7,   // 88: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	98,  // 89: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
-	76,  // 90: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	82,  // 91: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
-	83,  // 92: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
-	84,  // 93: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
-	88,  // 94: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
-	12,  // 95: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
-	17,  // 96: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
-	16,  // 97: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
-	19,  // 98: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
-	22,  // 99: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
-	24,  // 100: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
-	25,  // 101: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
-	27,  // 102: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
-	28,  // 103: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	102, // 104: snapctl.v1.Snapctl.Migrate:input_type -> snapctl.v1.MigrateRequest
-	16,  // 105: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
-	54,  // 106: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
-	29,  // 107: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
-	17,  // 108: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
-	31,  // 109: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
-	33,  // 110: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
-	30,  // 111: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	103, // 112: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
-	103, // 113: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
-	41,  // 114: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
-	17,  // 115: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
-	42,  // 116: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
-	42,  // 117: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
-	46,  // 118: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
-	47,  // 119: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 120: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 121: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 122: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 123: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 124: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 125: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 126: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 127: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 128: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 129: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	85,  // 130: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	86,  // 131: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	89,  // 132: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	91,  // 133: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	92,  // 134: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	104, // 135: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	104, // 136: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	105, // 137: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	106, // 138: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 139: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 140: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 141: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 142: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 143: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 144: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 145: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 146: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 147: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 148: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 149: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 150: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	36,  // 151: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
-	53,  // 152: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 153: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 154: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 155: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 156: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 157: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 158: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	107, // 159: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
-	107, // 160: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
-	36,  // 161: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 162: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 163: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 164: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 165: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 166: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 167: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 168: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 169: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 170: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 171: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 172: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 173: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 174: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 175: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 176: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 177: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	87,  // 178: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	90,  // 179: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	87,  // 180: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	87,  // 181: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	108, // 182: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	108, // 183: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	109, // 184: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	110, // 185: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 186: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 187: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 188: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	142, // [142:189] is the sub-list for method output_type
-	95,  // [95:142] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	101, // 46: snapctl.v1.Result.sent:type_name -> snapctl.v1.TransferProgress
+	98,  // 47: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	99,  // 48: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	44,  // 49: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
+	13,  // 50: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
+	43,  // 51: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
+	94,  // 52: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	3,   // 53: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
+	4,   // 54: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
+	98,  // 55: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	8,   // 56: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
+	98,  // 57: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	2,   // 58: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
+	49,  // 59: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
+	50,  // 60: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
+	51,  // 61: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
+	14,  // 62: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
+	95,  // 63: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	38,  // 64: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
+	39,  // 65: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
+	52,  // 66: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
+	99,  // 67: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	55,  // 68: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
+	99,  // 69: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	99,  // 70: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	96,  // 71: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	60,  // 72: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
+	64,  // 73: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	98,  // 74: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	99,  // 75: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	64,  // 76: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	5,   // 77: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
+	76,  // 78: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
+	70,  // 79: snapctl.v1.JoinHostResponse.conflicts:type_name -> snapctl.v1.HostConflict
+	64,  // 80: snapctl.v1.SetHostRequest.addresses:type_name -> snapctl.v1.HostAddress
+	6,   // 81: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
+	64,  // 82: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
+	99,  // 83: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	99,  // 84: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	99,  // 85: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	102, // 86: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	77,  // 87: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
+	97,  // 88: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
+	7,   // 89: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
+	98,  // 90: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	76,  // 91: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
+	82,  // 92: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
+	83,  // 93: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
+	84,  // 94: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
+	88,  // 95: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
+	12,  // 96: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
+	17,  // 97: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
+	16,  // 98: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
+	19,  // 99: snapctl.v1.Snapctl.Logs:input_type -> snapctl.v1.LogsRequest
+	22,  // 100: snapctl.v1.Snapctl.Exec:input_type -> snapctl.v1.ExecInput
+	24,  // 101: snapctl.v1.Snapctl.Stop:input_type -> snapctl.v1.StopRequest
+	25,  // 102: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
+	27,  // 103: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
+	28,  // 104: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
+	103, // 105: snapctl.v1.Snapctl.Migrate:input_type -> snapctl.v1.MigrateRequest
+	16,  // 106: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
+	54,  // 107: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
+	29,  // 108: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
+	17,  // 109: snapctl.v1.Snapctl.ListSnapshots:input_type -> snapctl.v1.ListRequest
+	31,  // 110: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
+	33,  // 111: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
+	30,  // 112: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
+	104, // 113: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
+	104, // 114: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
+	41,  // 115: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
+	17,  // 116: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
+	42,  // 117: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
+	42,  // 118: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
+	46,  // 119: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
+	47,  // 120: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
+	65,  // 121: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 122: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 123: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 124: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	71,  // 125: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 126: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 127: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 128: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	79,  // 129: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	80,  // 130: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	85,  // 131: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	86,  // 132: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	89,  // 133: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	91,  // 134: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	92,  // 135: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	105, // 136: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	105, // 137: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	106, // 138: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	107, // 139: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 140: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 141: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 142: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 143: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 144: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 145: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 146: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 147: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 148: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 149: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 150: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 151: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	36,  // 152: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
+	53,  // 153: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 154: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 155: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 156: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 157: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 158: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 159: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	108, // 160: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
+	108, // 161: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
+	36,  // 162: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 163: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 164: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 165: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 166: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 167: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	76,  // 168: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 169: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 170: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	78,  // 171: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	76,  // 172: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 173: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 174: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 175: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	81,  // 176: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	81,  // 177: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 178: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	87,  // 179: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	90,  // 180: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	87,  // 181: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	87,  // 182: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	109, // 183: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	109, // 184: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	110, // 185: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	111, // 186: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 187: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 188: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 189: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	143, // [143:190] is the sub-list for method output_type
+	96,  // [96:143] is the sub-list for method input_type
+	96,  // [96:96] is the sub-list for extension type_name
+	96,  // [96:96] is the sub-list for extension extendee
+	0,   // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_proto_init() }

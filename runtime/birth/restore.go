@@ -40,8 +40,11 @@ type RestoreRequest struct {
 	Record app.Record // but for its generation
 	// Anywhere says that the app gets another address if the record's is in use, or another host's to give.
 	Anywhere bool
-	Pages    restore.Pages
-	Op       *event.Operation
+	// Asked says that the record's address was asked for: it gets that one or none. Else it gets another one if
+	// that is another host's to give.
+	Asked bool
+	Pages restore.Pages
+	Op    *event.Operation
 }
 
 // Restore makes a new app from a snapshot. Its connections to others are
@@ -53,7 +56,7 @@ func (m *Maker) Restore(ctx context.Context, req RestoreRequest) (_ *engine.App,
 	req.Record.Generation = template.NewGeneration()
 	r, release, err := m.Enroll(ctx, req.Record, &born, req.Op)
 	why := unusable(err)
-	if why != "" && req.Anywhere {
+	if why != "" && (req.Anywhere || !req.Asked && isOthers(err)) {
 		req.Record.Addr4 = netip.Addr{}
 		r, release, err = m.Enroll(ctx, req.Record, &born, req.Op)
 	}
@@ -89,6 +92,12 @@ func (m *Maker) Restore(ctx context.Context, req RestoreRequest) (_ *engine.App,
 
 // sameAgain are the rules of an app that is restored and not cloned.
 func sameAgain() *template.Rules { return &template.Rules{MachineID: template.MachineIDKeep} }
+
+// isOthers tells whether an address is another host's to give.
+func isOthers(err error) bool {
+	_, block := errors.AsType[*directory.BlockError](err)
+	return block
+}
 
 // unusable says why an app can't have the address that it asked for, though it could have another one;
 // "" if an error is about something else.

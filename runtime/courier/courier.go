@@ -3,6 +3,8 @@
 //	Push   this host opens a stream, says what is coming, and sends
 //	Pull   this host opens a stream, says what it wants, and receives
 //	Serve  does the other half of both, on the host that was asked
+//	Bring  is Push for a request that another host is going to do: its end decides whether the snapshot stays
+//	Lodge  is the other half of that
 //
 // What is on the stream after that is package cargo's. A snapshot that was taken to another host is
 // one of that host: it has a name of its own there, and neither host knows of the other one's.
@@ -13,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/containerd/errdefs"
 
@@ -43,16 +46,22 @@ type Options struct {
 	Origin snapshot.Origin // of what is saved on this host
 	// Obstacles tells why no app could be made of a snapshot of this host now.
 	Obstacles func(ctx context.Context, dir snapshot.Dir, m *snapshot.Manifest) []string
+	// GuestsDir has a file for each snapshot that is here for a request of another host. Made by Sweep.
+	GuestsDir string
+	Log       *slog.Logger
 }
 
 // Courier takes and gets snapshots. Its methods may be called at the same time.
 type Courier struct {
-	opt  Options
-	here compat.Host
+	opt    Options
+	here   compat.Host
+	guests guests
 }
 
 // New returns a courier. Nothing is open.
-func New(opt Options) *Courier { return &Courier{opt: opt, here: compat.Here(opt.Origin)} }
+func New(opt Options) *Courier {
+	return &Courier{opt: opt, here: compat.Here(opt.Origin), guests: guests{dir: opt.GuestsDir, names: make(map[string]bool)}}
+}
 
 // Request says what is to be taken or got.
 type Request struct {
@@ -63,6 +72,8 @@ type Request struct {
 	Bandwidth int64
 	// Progress is as in [cargo.SendOptions].
 	Progress func(cargo.Progress)
+
+	guest bool // see Bring
 }
 
 // Result is what became of a request.
@@ -78,6 +89,8 @@ type order struct {
 	Snapshot  string `json:"snapshot"`
 	As        string `json:"as"`
 	Bandwidth int64  `json:"bandwidth"`
+	// Guest is that it comes for a request, see [Courier.Bring].
+	Guest bool `json:"guest,omitempty"`
 }
 
 // Push takes a snapshot of this host to another host. If it fails nothing is left there, unless the
@@ -96,25 +109,12 @@ func (c *Courier) ask(ctx context.Context, r Request, kind event.Kind, reason st
 	if r.As == "" {
 		r.As = r.Snapshot
 	}
-	for _, name := range []string{r.Snapshot, r.As} {
-		if err := snapshot.ValidateName(name); err != nil {
-			return Result{}, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-		}
-	}
-	if r.Bandwidth < 0 {
-		return Result{}, fmt.Errorf("bandwidth %d: %w", r.Bandwidth, errdefs.ErrInvalidArgument)
-	}
-	if self := c.opt.Self(); self != "" && r.Host == self {
-		return Result{}, fmt.Errorf("host %s is this host: %w", r.Host, errdefs.ErrInvalidArgument)
-	}
-	if take { // a name that is wrong here need not be told there
-		if _, _, err := c.opt.Snapshots.Find(r.Snapshot); err != nil {
-			return Result{}, err
-		}
+	if err := c.check(r, take); err != nil {
+		return Result{}, err
 	}
 	op := c.opt.Events.Begin(kind, event.About{Snapshot: r.Snapshot, Reason: reason})
 	defer func() { op.End(err) }()
-	parameters, err := json.Marshal(order{Take: take, Snapshot: r.Snapshot, As: r.As, Bandwidth: r.Bandwidth})
+	parameters, err := json.Marshal(order{Take: take, Snapshot: r.Snapshot, As: r.As, Bandwidth: r.Bandwidth, Guest: r.guest})
 	if err != nil {
 		return Result{}, fmt.Errorf("encode: %w", err)
 	}
@@ -125,6 +125,27 @@ func (c *Courier) ask(ctx context.Context, r Request, kind event.Kind, reason st
 	defer s.Close()
 	report, err := do(ctx, s, r)
 	return Result{Report: report, Name: r.As}, err
+}
+
+// check checks a request. take is that the other host is to take the snapshot.
+func (c *Courier) check(r Request, take bool) error {
+	for _, name := range []string{r.Snapshot, r.As} {
+		if err := snapshot.ValidateName(name); err != nil {
+			return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		}
+	}
+	if r.Bandwidth < 0 {
+		return fmt.Errorf("bandwidth %d: %w", r.Bandwidth, errdefs.ErrInvalidArgument)
+	}
+	if self := c.opt.Self(); self != "" && r.Host == self {
+		return fmt.Errorf("host %s is this host: %w", r.Host, errdefs.ErrInvalidArgument)
+	}
+	if take { // a name that is wrong here need not be told there
+		if _, _, err := c.opt.Snapshots.Find(r.Snapshot); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explain has users know what an error of a stream means.
@@ -147,7 +168,7 @@ func (c *Courier) Serve(ctx context.Context, from message.Caller, s *control.Str
 	}
 	op := c.opt.Events.Begin(kind, event.About{Snapshot: message.OneLine(o.Snapshot), Reason: reason})
 	defer func() { op.End(err) }()
-	r := Request{Snapshot: o.Snapshot, Host: from.Host, As: o.As, Bandwidth: o.Bandwidth}
+	r := Request{Snapshot: o.Snapshot, Host: from.Host, As: o.As, Bandwidth: o.Bandwidth, guest: o.Guest}
 	if o.Take {
 		_, err = c.receive(ctx, s, r)
 	} else {
@@ -182,6 +203,9 @@ func (c *Courier) receive(ctx context.Context, s *control.Stream, r Request) (_ 
 			if r.As == "" { // it would be given another name
 				return "", fmt.Errorf("a snapshot without a name: %w", errdefs.ErrInvalidArgument)
 			}
+			if r.guest && !c.guests.has(r.As) {
+				return "", errNoGuest
+			}
 			dir, undo, err := c.opt.Snapshots.Reserve(r.As, m.App)
 			if err != nil {
 				return "", err
@@ -200,8 +224,15 @@ func (c *Courier) receive(ctx context.Context, s *control.Stream, r Request) (_ 
 		return cargo.Report{}, err
 	}
 	got.Release() // its manifest names all of it
+	free()
+	if r.guest && !c.guests.has(r.As) { // the request has ended meanwhile, and has looked for what to remove
+		return cargo.Report{}, errors.Join(errNoGuest, c.opt.Snapshots.Remove(r.As))
+	}
 	return got.Report, nil
 }
+
+// errNoGuest is a snapshot that comes for a request that has ended.
+var errNoGuest = errors.New("the request for which the snapshot comes has ended")
 
 // differences are what this host has otherwise than the one where a snapshot was saved, or comes from.
 func (c *Courier) differences(got *cargo.Received) []string {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"path/filepath"
 	"runtime"
 
 	"github.com/snapctl/snapctl/runtime/cargo"
@@ -24,14 +25,10 @@ func (d *Daemon) newCourier() *courier.Courier {
 		Open: func(ctx context.Context, host, kind string, parameters []byte) (*control.Stream, error) {
 			return d.hosts.OpenStream(ctx, host, kind, parameters)
 		},
-		Self: func() string {
-			if i := d.hosts.Identity(); i != nil {
-				return i.Host()
-			}
-			return ""
-		},
+		Self:      func() string { return others{d.hosts}.Self() },
 		Snapshots: d.rooms.Store, Stores: cargo.Stores{Memory: stores.Memory, Layers: stores.Layers, HostFiles: stores.HostFiles}, Freed: stores.SweepSoon,
 		Events: d.rooms.Events, Origin: d.origin(), Obstacles: d.obstacles,
+		GuestsDir: filepath.Join(d.opt.StateDir, "guests"), Log: d.log,
 	})
 }
 

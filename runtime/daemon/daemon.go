@@ -27,6 +27,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
+	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/move"
 	"github.com/snapctl/snapctl/runtime/restorable"
@@ -94,6 +95,7 @@ type Daemon struct {
 type travel struct {
 	mover   *move.Mover
 	courier *courier.Courier
+	lines   *line.Switchboard // by which other hosts make requests
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the

@@ -23,6 +23,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
+	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/runtime/storage"
@@ -38,6 +39,7 @@ import (
 func furnished(t *testing.T, log *slog.Logger) *Daemon {
 	t.Helper()
 	d := &Daemon{opt: Options{StateDir: t.TempDir(), RunDir: t.TempDir(), Log: log}, log: log, tasks: task.NewTasks(t.Context()), engine: &engine.Engine{}, hosts: &installation.Installation{}}
+	d.lines = line.NewSwitchboard()
 	d.openEvents()
 	d.rooms.Storage, d.rooms.Cgroups = &storage.Storage{}, &cgroup.Tree{}
 	templates, err := catalog.Open(t.Context(), catalog.Options{Dir: filepath.Join(d.opt.StateDir, "templates"), Log: log})

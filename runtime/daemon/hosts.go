@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/cargo"
 	"github.com/snapctl/snapctl/runtime/fault"
+	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/vem"
 	"github.com/snapctl/snapctl/vem/address"
 	"github.com/snapctl/snapctl/vem/channel/wireguard"
@@ -29,7 +30,10 @@ func (d *Daemon) openHosts(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("find snapctld: %w", err)
 	}
-	d.courier = d.newCourier()
+	d.courier, d.lines = d.newCourier(), line.NewSwitchboard()
+	if err := d.courier.Sweep(ctx); err != nil {
+		return err
+	}
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
 		Local: networks{d.rooms.VEM}, Share: d.share, Unshare: func(ctx context.Context) error { return d.rooms.VEM.SetSharing(ctx, nil) }, Admitted: d.readmit, Streams: d.streams(), Run: d.tasks.Run, Log: d.log,

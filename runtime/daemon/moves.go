@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 
+	"github.com/snapctl/snapctl/runtime/courier"
+	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/runtime/move"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
@@ -15,10 +17,13 @@ func (d *Daemon) openMover(ctx context.Context) {
 	d.mover.Sweep(ctx)
 }
 
-// streams are those of other hosts that move apps to this one. None is served before this host has taken up
-// its apps.
-func (d *Daemon) streams() map[string]func(context.Context, message.Caller, *control.Stream) error {
-	when := func(serve func(context.Context, string, move.Stream) error) func(context.Context, message.Caller, *control.Stream) error {
+// handler answers the streams of a kind.
+type handler = func(context.Context, message.Caller, *control.Stream) error
+
+// streams are those of other hosts that move apps to this one, take snapshots to it, or ask it to do something. None
+// that has to do with apps is served before this host has taken up its own.
+func (d *Daemon) streams() map[string]handler {
+	when := func(serve func(context.Context, string, *control.Stream) error) handler {
 		return func(ctx context.Context, from message.Caller, s *control.Stream) error {
 			select {
 			case <-d.recovered:
@@ -28,9 +33,14 @@ func (d *Daemon) streams() map[string]func(context.Context, message.Caller, *con
 			}
 		}
 	}
-	return map[string]func(context.Context, message.Caller, *control.Stream) error{
-		move.StreamKind: when(func(ctx context.Context, from string, s move.Stream) error { return d.mover.Serve(ctx, from, s) }),
-		move.FilesKind:  when(func(ctx context.Context, from string, s move.Stream) error { return d.mover.ServeFiles(ctx, from, s) }),
+	return map[string]handler{
+		courier.Kind:      d.courier.Serve,
+		courier.GuestKind: d.courier.Lodge,
+		line.Kind:         when(func(ctx context.Context, from string, s *control.Stream) error { return d.lines.Serve(ctx, from, s) }),
+		move.StreamKind:   when(func(ctx context.Context, from string, s *control.Stream) error { return d.mover.Serve(ctx, from, s) }),
+		move.FilesKind: when(func(ctx context.Context, from string, s *control.Stream) error {
+			return d.mover.ServeFiles(ctx, from, s)
+		}),
 	}
 }
 
@@ -48,6 +58,15 @@ func (o others) Self() string {
 // Open implements [move.Hosts].
 func (o others) Open(ctx context.Context, host, kind string) (move.Stream, error) {
 	s, err := o.OpenStream(ctx, host, kind, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Line implements [afar.Hosts].
+func (o others) Line(ctx context.Context, host string) (line.Stream, error) {
+	s, err := o.OpenStream(ctx, host, line.Kind, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -9,9 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"google.golang.org/grpc"
-
 	"github.com/snapctl/snapctl/runtime/server"
+	"github.com/snapctl/snapctl/runtime/server/afar"
 )
 
 // Serve answers requests on the socket in the run directory until ctx ends; it
@@ -38,12 +37,23 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
-	s := d.newServer()
+	here := d.newService()
+	hosts := server.New(here, afar.ForHosts(d.log)...) //nolint:contextcheck // each request has its own
+	s := server.New(afar.New(here, afar.Options{Hosts: others{d.hosts}, Courier: d.courier}))
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.Cancel()
-		s.Stop() // waits for the requests
+		hosts.Stop()
+		s.Stop() // both wait for the requests
 	})
 	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- hosts.Serve(d.lines) }()
+	defer func() {
+		hosts.Stop()
+		if herr := <-served; herr != nil && ctx.Err() == nil {
+			err = errors.Join(err, fmt.Errorf("serve other hosts: %w", herr))
+		}
+	}()
 	if ready != nil {
 		ready()
 	}
@@ -53,9 +63,9 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	return nil
 }
 
-// newServer returns what answers requests.
-func (d *Daemon) newServer() *grpc.Server {
-	return server.New(server.Rooms{
+// newService returns what answers requests.
+func (d *Daemon) newService() *server.Server {
+	return server.NewService(server.Rooms{
 		Apps: &d.engine.Apps, Operations: d.engine, Maker: d.maker, Obstacles: d.rooms.Checker, Templates: d.clones.Catalog, Clones: d.clones, Pools: d.clones,
 		Snapshots: d.rooms.Store, Network: d.rooms.VEM, Hosts: d.hosts, Layers: d.rooms.Storage.Layers, Memory: d.rooms.Storage.Memory, Events: d.rooms.Events,
 		Others: server.Others{Directory: d.hosts.Upkeep(), Ways: d.hosts, Courier: d.courier, Mover: d.mover},

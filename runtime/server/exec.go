@@ -18,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
+	"github.com/snapctl/snapctl/runtime/server/program"
 )
 
 // Exec implements the API: it runs a command beside the app's processes. The
@@ -80,7 +81,7 @@ func (srv *Server) execCommand(ctx context.Context, a *engine.App, start *api.Ex
 	}
 	p := &specs.Process{Args: start.GetArgs(), Cwd: cwd, Env: append(append([]string{}, rec.Spec.Process.Env...), start.GetEnv()...), User: rec.Spec.Process.User}
 	if text := start.GetUser(); text != "" {
-		usr, err := parseUser(text)
+		usr, err := program.ParseUser(text)
 		if err != nil {
 			return nil, 0, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 		}

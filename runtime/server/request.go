@@ -4,20 +4,16 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"os/user"
-	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/snapctl/snapctl/restore"
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/app"
+	"github.com/snapctl/snapctl/runtime/server/program"
 	"github.com/snapctl/snapctl/runtime/source"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/vem"
@@ -75,105 +71,10 @@ func (srv *Server) newRecord(req *api.RunRequest) (*app.Record, error) {
 		}
 		rec.Publish = append(rec.Publish, pub)
 	}
-	if rec.Spec, err = newSpec(req, name); err != nil {
+	if rec.Spec, err = program.New(req, name); err != nil {
 		return bad(err)
 	}
 	return rec, nil
-}
-
-// newSpec writes down what runs as an OCI runtime spec.
-func newSpec(req *api.RunRequest, name string) (*specs.Spec, error) {
-	root := cmp.Or(req.GetRootfs(), "/")
-	if !filepath.IsAbs(root) {
-		return nil, fmt.Errorf("root directory %q: not an absolute path", root)
-	}
-	usr, err := parseUser(req.GetUser())
-	if err != nil {
-		return nil, err
-	}
-	cwd := cmp.Or(req.GetWorkdir(), "/")
-	if !path.IsAbs(cwd) {
-		return nil, fmt.Errorf("working directory %q: not an absolute path", cwd)
-	}
-	env := slices.Clone(req.GetEnv())
-	for _, e := range env {
-		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
-			return nil, fmt.Errorf("environment %q: want KEY=VALUE", e)
-		}
-	}
-	for _, def := range []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"} {
-		key, _, _ := strings.Cut(def, "=")
-		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, key+"=") }) {
-			env = append(env, def)
-		}
-	}
-	spec := &specs.Spec{
-		Version:  specs.Version,
-		Root:     &specs.Root{Path: filepath.Clean(root)},
-		Hostname: cmp.Or(req.GetHostname(), name),
-		Process:  &specs.Process{Args: req.GetArgs(), Env: env, Cwd: path.Clean(cwd), User: *usr},
-		Linux:    &specs.Linux{Resources: limits(req.GetLimits())},
-	}
-	for _, b := range req.GetBinds() {
-		m := specs.Mount{Source: b.GetSource(), Destination: path.Clean(b.GetDestination()), Type: "bind", Options: []string{"rbind"}}
-		if !filepath.IsAbs(m.Source) || !path.IsAbs(m.Destination) || m.Destination == "/" {
-			return nil, fmt.Errorf("bind %s to %s: both must be absolute paths, and not the root", m.Source, m.Destination)
-		}
-		if b.GetReadOnly() {
-			m.Options = append(m.Options, "ro")
-		}
-		spec.Mounts = append(spec.Mounts, m)
-	}
-	return spec, nil
-}
-
-func limits(l *api.Limits) *specs.LinuxResources {
-	r := &specs.LinuxResources{}
-	if v := l.GetMemoryBytes(); v > 0 {
-		r.Memory = &specs.LinuxMemory{Limit: &v}
-	}
-	if c := l.GetCpus(); c > 0 {
-		period := uint64(100_000)
-		quota := int64(c * float64(period))
-		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
-	}
-	if v := l.GetPids(); v > 0 {
-		r.Pids = &specs.LinuxPids{Limit: &v}
-	}
-	return r
-}
-
-// parseUser reads NAME, UID or UID:GID; names are the host's.
-func parseUser(text string) (*specs.User, error) {
-	if text == "" {
-		return &specs.User{}, nil
-	}
-	id, group, hasGroup := strings.Cut(text, ":")
-	if uid, err := strconv.ParseUint(id, 10, 32); err == nil {
-		gid := uid
-		if hasGroup {
-			if gid, err = strconv.ParseUint(group, 10, 32); err != nil {
-				return nil, fmt.Errorf("user %q: want NAME, UID or UID:GID", text)
-			}
-		}
-		return &specs.User{UID: uint32(uid), GID: uint32(gid)}, nil
-	}
-	u, err := user.Lookup(id)
-	if err != nil || hasGroup {
-		return nil, fmt.Errorf("user %q: no such user; want NAME, UID or UID:GID", text)
-	}
-	out := &specs.User{Username: u.Username}
-	for _, p := range []struct {
-		text string
-		id   *uint32
-	}{{u.Uid, &out.UID}, {u.Gid, &out.GID}} {
-		n, err := strconv.ParseUint(p.text, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("user %q: %w", text, err)
-		}
-		*p.id = uint32(n)
-	}
-	return out, nil
 }
 
 func parseEndpoint(text string) (netip.Addr, error) {

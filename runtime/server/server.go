@@ -44,10 +44,8 @@ type Server struct {
 // unimplemented is a level further down than all methods that there are, so that these count.
 type unimplemented struct{ api.UnimplementedSnapctlServer }
 
-// New returns a server of the API, to serve a listener with. Every error that it returns has
-// its gRPC code and, where there is one, a hint. Its Stop waits for the requests.
-func New(rooms Rooms, opt Options) *grpc.Server {
-	s := grpc.NewServer(append(interceptors(), grpc.WaitForHandlers(true))...)
+// NewService returns what answers the requests of the API.
+func NewService(rooms Rooms, opt Options) *Server {
 	netPath := func(name string) (string, error) {
 		a, err := rooms.Apps.Get(name)
 		if err != nil {
@@ -55,7 +53,14 @@ func New(rooms Rooms, opt Options) *grpc.Server {
 		}
 		return a.Box.NetPath(), nil
 	}
-	api.RegisterSnapctlServer(s, &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, rooms: rooms, opt: opt})
+	return &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, rooms: rooms, opt: opt}
+}
+
+// New returns a server of gRPC, to serve a listener with. Every error that the service returns gets its gRPC
+// code and, where there is one, a hint. Its Stop waits for the requests.
+func New(service api.SnapctlServer, more ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(append(append(interceptors(), more...), grpc.WaitForHandlers(true))...)
+	api.RegisterSnapctlServer(s, service)
 	return s
 }
 

@@ -79,7 +79,7 @@ func (srv *Server) Restore(req *api.RestoreRequest, stream grpc.ServerStreamingS
 	about := event.About{App: rec.Name, Snapshot: req.GetSnapshot()}
 	ended, out, err := srv.tellSteps(stream, event.Restore, about, func(op *event.Operation) (out *engine.Outcome, err error) {
 		a, out, err = srv.rooms.Maker.Restore(ctx, birth.RestoreRequest{
-			Source: s, Record: *rec, Anywhere: req.GetEndpoint() == "" && rec.Name != s.Manifest.App, Pages: pages, Op: op,
+			Source: s, Record: *rec, Anywhere: req.GetEndpoint() == "" && rec.Name != s.Manifest.App, Asked: req.GetEndpoint() != "", Pages: pages, Op: op,
 		})
 		return out, err
 	})

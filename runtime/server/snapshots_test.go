@@ -116,8 +116,9 @@ func TestRestoreOfASnapshot(t *testing.T) {
 	qt.Check(t, qt.Equals(res.GetApp().GetRestoredFrom(), "s"))
 	qt.Check(t, qt.Equals(asked.Record.HibernateAfter, time.Minute)) // as it was saved
 	qt.Check(t, qt.Equals(asked.Pages, restore.Map))
-	// Only a copy of another name may have another address than the saved one.
+	// Only a copy of another name may have another address than the saved one, unless that is another host's.
 	qt.Check(t, qt.IsFalse(asked.Anywhere))
+	qt.Check(t, qt.IsFalse(asked.Asked))
 
 	_, err = w.Restore(t.Context(), &api.RestoreRequest{Snapshot: "s", As: "copy", Copy: true, RestoreMemory: api.RestoreMemory_RESTORE_MEMORY_MAPPED}, nil)
 	qt.Assert(t, qt.IsNil(err))
@@ -130,6 +131,7 @@ func TestRestoreOfASnapshot(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(asked.Record.Addr4.String(), "10.77.0.8"))
 	qt.Check(t, qt.IsFalse(asked.Anywhere))
+	qt.Check(t, qt.IsTrue(asked.Asked))
 
 	// Whoever has the answer may remove the snapshot at once.
 	srv := &Server{rooms: Rooms{Snapshots: w.store, Maker: &w.engine, Events: w.events}}

@@ -65,10 +65,10 @@ func begin(t *testing.T) *world {
 	socket := filepath.Join(w.dir, "s")
 	l, lerr := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	qt.Assert(t, qt.IsNil(lerr))
-	s := New(Rooms{
+	s := New(NewService(Rooms{
 		Apps: &w.apps, Operations: &w.engine, Maker: &w.engine, Obstacles: &w.obstacles, Network: &w.network, Hosts: &w.hosts,
 		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events, Others: Others{Directory: &w.directory, Ways: &w.ways},
-	}, Options{Version: "1.2.3", StateDir: w.dir, RunDir: w.dir, CRIU: "/nowhere/criu", CRIUVersion: 40201, Cgroup: "/snapctl-test", CgroupDir: w.dir})
+	}, Options{Version: "1.2.3", StateDir: w.dir, RunDir: w.dir, CRIU: "/nowhere/criu", CRIUVersion: 40201, Cgroup: "/snapctl-test", CgroupDir: w.dir}))
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

@@ -191,10 +191,6 @@ func examples(t *testing.T) map[string]Document {
 		"vem-resolve": NewResolved(&api.ResolveResponse{Trouble: "the directory can't be reached", Found: []*api.Resolution{{
 			Network: "default", App: "db", Endpoint: "10.77.64.2", Endpoint6: "fd77::4002", Host: "host-b", Epoch: 2, State: "moving", Target: "host-c", Alive: true, Source: "cache", AsOf: timestamppb.New(at),
 		}}}),
-		"vem-trace": NewTrace([]*api.TraceStep{
-			{Name: "owner", Status: "ok", Found: "app db at 10.77.64.2, on host host-b with epoch 2, known from: cache", Took: durationpb.New(30 * time.Microsecond)},
-			{Name: "control", Status: "failed", Found: "host host-b can't be reached: 192.0.2.8:7077: connection refused", Remedy: "start snapctld on host-b", Took: durationpb.New(time.Millisecond)},
-		}),
 		"host-ls":   NewHostList(&api.ListHostsResponse{Hosts: []*api.Host{exampleHost(), silentHost()}, Trouble: "the directory can't be reached"}),
 		"host-show": NewHostDetail(reachedHost()),
 		"host-invite": NewHostInvitation(&api.Invitation{
@@ -304,7 +300,6 @@ func TestFieldsInPromise(t *testing.T) {
 		"vem table":                reflect.TypeFor[VemTable](),
 		"vem channels and down":    reflect.TypeFor[ChannelList](),
 		"vem resolve":              reflect.TypeFor[Resolved](),
-		"vem trace":                reflect.TypeFor[Trace](),
 		"Host":                     reflect.TypeFor[Host](),
 		"host ls":                  reflect.TypeFor[HostList](),
 		"host show, init and join": reflect.TypeFor[HostDetail](),

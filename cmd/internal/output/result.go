@@ -30,18 +30,34 @@ const (
 
 // Result is what an operation did to one app, snapshot or template.
 type Result struct {
-	Operation Operation        `json:"operation"`
-	Name      string           `json:"name"`     // as it was asked for
-	Complete  bool             `json:"complete"` // false if a connection was lost
-	App       *App             `json:"app,omitempty"`
-	Snapshot  *Snapshot        `json:"snapshot,omitempty"`
-	Template  *Template        `json:"template,omitempty"`
-	FromPool  bool             `json:"from_pool,omitempty"` // a clone that stood ready
-	FrozenUS  int64            `json:"frozen_us,omitempty"` // how long no process ran
-	TotalUS   int64            `json:"total_us,omitempty"`
-	StepsUS   map[string]int64 `json:"steps_us,omitempty"`
-	Sockets   []Socket         `json:"sockets"` // those that were not simply kept
-	Notes     []Note           `json:"notes"`   // what else is not as it was
+	Operation Operation `json:"operation"`
+	Name      string    `json:"name"`     // as it was asked for
+	Complete  bool      `json:"complete"` // false if a connection was lost
+	App       *App      `json:"app,omitempty"`
+	Snapshot  *Snapshot `json:"snapshot,omitempty"`
+	Template  *Template `json:"template,omitempty"`
+	FromPool  bool      `json:"from_pool,omitempty"` // a clone that stood ready
+	Elsewhere
+	FrozenUS int64            `json:"frozen_us,omitempty"` // how long no process ran
+	TotalUS  int64            `json:"total_us,omitempty"`
+	StepsUS  map[string]int64 `json:"steps_us,omitempty"`
+	Sockets  []Socket         `json:"sockets"` // those that were not simply kept
+	Notes    []Note           `json:"notes"`   // what else is not as it was
+}
+
+// Elsewhere is about what another host has done.
+type Elsewhere struct {
+	Host       string `json:"host,omitempty"`        // empty: it was this one
+	SentBytes  int64  `json:"sent_bytes,omitempty"`  // to it, as they went over the network
+	SavedBytes int64  `json:"saved_bytes,omitempty"` // that were there already
+}
+
+// text goes on from the name of an app.
+func (e Elsewhere) text() string {
+	if e.Host == "" {
+		return ""
+	}
+	return " on " + e.Host
 }
 
 // Note is something that the app has otherwise than before, or will have when it comes
@@ -88,7 +104,8 @@ func NewResult(op Operation, name string, r *api.Result) Result {
 		Sockets: convert(r.GetSockets(), func(s *api.SocketOutcome) Socket {
 			return Socket{Socket: s.GetSocket(), Outcome: s.GetOutcome(), Reason: s.GetReason()}
 		}),
-		Notes: newNotes(r.GetNotes()),
+		Notes:     newNotes(r.GetNotes()),
+		Elsewhere: Elsewhere{Host: r.GetHost(), SentBytes: r.GetSent().GetSentBytes(), SavedBytes: r.GetSent().GetSavedBytes()},
 	}
 	for _, s := range res.Sockets {
 		res.Complete = res.Complete && !s.lost()
@@ -215,19 +232,22 @@ func (r Result) text() string {
 			detail = append(detail, plural(int(app.HeldSockets), "socket")+" held")
 		}
 	case WakeUp:
-		text += " woken" + total
+		text += " woken" + r.Elsewhere.text() + total
 		detail = nil
 	case TakeSnapshot:
 		text += " saved as " + snap.Name
 		detail = append(detail, Size(snap.SizeBytes))
 	case Restore:
-		text = fmt.Sprintf("%s restored from %s at %s%s", app.Name, r.Name, app.Endpoint, total)
+		text = fmt.Sprintf("%s restored from %s at %s%s%s", app.Name, r.Name, app.Endpoint, r.Elsewhere.text(), total)
 		detail = nil
+		if r.SentBytes > 0 {
+			detail = append(detail, Size(r.SentBytes)+" sent")
+		}
 		if n := r.count("kept"); n > 0 {
 			detail = append(detail, plural(n, "connection")+" inside kept")
 		}
 	case Clone:
-		text += " cloned at " + app.Endpoint + total
+		text += " cloned at " + app.Endpoint + r.Elsewhere.text() + total
 		if r.FromPool {
 			detail = append(detail, "from the pool")
 		}

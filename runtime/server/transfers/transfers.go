@@ -44,18 +44,19 @@ func transfer(req *api.TransferRequest, stream grpc.ServerStreamingServer[api.Tr
 		Snapshot: req.GetSnapshot(), Host: req.GetHost(), As: req.GetAs(), Bandwidth: req.GetBandwidthBytes(),
 		Progress: func(p cargo.Progress) {
 			// A client that has hung up is noticed by the stream's context.
-			_ = stream.Send(&api.TransferEvent{Event: &api.TransferEvent_Progress{Progress: show(p)}})
+			_ = stream.Send(&api.TransferEvent{Event: &api.TransferEvent_Progress{Progress: Show(p)}})
 		},
 	})
 	if err != nil {
 		return err
 	}
 	return stream.Send(&api.TransferEvent{Event: &api.TransferEvent_Result{Result: &api.TransferResult{
-		Snapshot: r.Name, Host: req.GetHost(), Total: show(r.Progress), TookUs: time.Since(began).Microseconds(), Notes: r.Notes,
+		Snapshot: r.Name, Host: req.GetHost(), Total: Show(r.Progress), TookUs: time.Since(began).Microseconds(), Notes: r.Notes,
 	}}})
 }
 
-func show(p cargo.Progress) *api.TransferProgress {
+// Show is how far a transfer is, as a message.
+func Show(p cargo.Progress) *api.TransferProgress {
 	return &api.TransferProgress{
 		SentBytes: p.SentBytes, DoneBytes: p.DoneBytes, TotalBytes: p.TotalBytes, SavedBytes: p.SavedBytes,
 		Files: int32(p.Files), TotalFiles: int32(p.TotalFiles), //nolint:gosec // at most 1 << 30, see package cargo
@@ -85,7 +86,13 @@ func Hint(err error) string {
 		return space.Remedy()
 	}
 	unreachable, ok := errors.AsType[*control.UnreachableError](err)
+	taken, isTaken := errors.AsType[*courier.TakenError](err)
+	busy, isBusy := errors.AsType[*courier.BusyError](err)
 	switch {
+	case isTaken:
+		return taken.Remedy()
+	case isBusy:
+		return busy.Remedy()
 	case errors.Is(err, cargo.ErrUnknown):
 		return "look for it there by `snapctl snapshots`: it is there whole, or not at all"
 	case errors.Is(err, cargo.ErrCut):

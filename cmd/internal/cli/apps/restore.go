@@ -16,7 +16,7 @@ import (
 
 // NewRestore makes the command `snapctl restore`.
 func NewRestore(s *session.Session) *cobra.Command {
-	var as string
+	var as, host string
 	var endpoint netip.Addr
 	var mode copyFlag
 	var flags policy.Flags
@@ -30,6 +30,10 @@ them closed: they are listed, and the exit code is 6. TCP connections both of wh
 ends are in the app are copied with all that was on its way. Listeners and datagram
 sockets are made anew.
 
+With --host another host of the installation makes the app. The snapshot is taken there,
+as by snapctl snapshots push: what is there already is not sent. It stays there if the app
+is made. If not it is removed, unless it was there before.
+
 ` + policy.FilesText + `
 
 ` + policy.Text + `
@@ -37,6 +41,7 @@ sockets are made anew.
 ` + memoryText,
 		Example: `  snapctl restore cache-1
   snapctl restore cache-1 --as cache2 --endpoint 10.77.0.8
+  snapctl restore cache-1 --as cache2 --host host-b
   snapctl restore cache-1 --copy`,
 		Args:              session.Exactly("SNAPSHOT"),
 		ValidArgsFunction: s.Ask(1, session.SnapshotNames),
@@ -48,7 +53,7 @@ sockets are made anew.
 			return err
 		}
 		return s.Operate(output.Restore, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			req := &api.RestoreRequest{Snapshot: name, As: as, Timeout: s.Patience(), Copy: mode.copy, AcceptChangedFiles: flags.Files.Message(), Wake: wake, HibernateAfter: after, RestoreMemory: flags.Memory.Message()}
+			req := &api.RestoreRequest{Snapshot: name, As: as, Host: host, Timeout: s.Patience(), Copy: mode.copy, AcceptChangedFiles: flags.Files.Message(), Wake: wake, HibernateAfter: after, RestoreMemory: flags.Memory.Message()}
 			if endpoint.IsValid() {
 				req.Endpoint = endpoint.String()
 			}
@@ -57,8 +62,10 @@ sockets are made anew.
 	}
 	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the app (default: as in the snapshot)")
 	cmd.Flags().Var(value.One(&endpoint, "ADDR", value.ParseIPv4), "endpoint", "address of the app (default: as in the snapshot)")
+	cmd.Flags().StringVar(&host, "host", "", "the `HOST` that makes the app (default: this one)")
 	flags.Add(cmd)
 	mode.add(cmd)
+	session.CompleteFlag(cmd, "host", s.Ask(0, session.HostNames))
 	session.CompleteFlag(cmd, "as", cobra.NoFileCompletions)
 	session.CompleteFlag(cmd, "endpoint", cobra.NoFileCompletions)
 	return cmd

@@ -93,12 +93,22 @@ func (f server) RemoveSnapshot(_ context.Context, req *api.RemoveSnapshotRequest
 	return &api.RemoveResponse{}, nil
 }
 
+// Restore makes an app, here or on another host. That has another snapshot called "clash".
 func (f server) Restore(req *api.RestoreRequest, out grpc.ServerStreamingServer[api.Event]) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.findSnapshot(req.GetSnapshot())
 	if err != nil {
 		return err
+	}
+	if req.GetHost() != "" {
+		if _, err := f.findHost(req.GetHost()); err != nil {
+			return err
+		}
+		if s.GetName() == "clash" {
+			out.SetTrailer(metadata.Pairs("snapctl-hint", "take it there under another name"))
+			return status.Errorf(codes.AlreadyExists, "host %s: there is another snapshot clash: already exists", req.GetHost())
+		}
 	}
 	if req.GetCopy() {
 		f.Copied = append(f.Copied, req.GetSnapshot())
@@ -113,8 +123,12 @@ func (f server) Restore(req *api.RestoreRequest, out grpc.ServerStreamingServer[
 	if _, err := f.find(a.GetName()); err == nil {
 		return status.Errorf(codes.AlreadyExists, "app %s: already exists", a.GetName())
 	}
-	f.Apps = append(f.Apps, a)
-	r := &api.Result{App: a, TotalUs: 120_000}
+	r := &api.Result{App: a, TotalUs: 120_000, Host: req.GetHost()}
+	if r.GetHost() == "" {
+		f.Apps = append(f.Apps, a)
+	} else {
+		r.Sent = &api.TransferProgress{SentBytes: 4 << 20, DoneBytes: 12 << 20, TotalBytes: 12 << 20, SavedBytes: 30 << 20, Files: 8, TotalFiles: 8}
+	}
 	if s.GetName() == "torn" {
 		r.Sockets = []*api.SocketOutcome{
 			{Socket: "tcp 10.77.0.7:6379 <- 10.77.0.1:5123", Outcome: "reset", Reason: "the connection belongs to app cache"},

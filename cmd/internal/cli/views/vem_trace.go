@@ -36,13 +36,13 @@ code is 1 if a step fails.`,
 				if s.Format != output.AsTable {
 					return nil
 				}
-				return s.Print(output.NewTraceStep(step))
+				return s.Print(NewTraceStep(step))
 			})
 			if err != nil {
 				return err
 			}
 			if s.Format != output.AsTable {
-				if err := s.Print(output.NewTrace(steps)); err != nil {
+				if err := s.Print(NewTrace(steps)); err != nil {
 					return err
 				}
 			}
