@@ -40,7 +40,7 @@ var rooms = []room{
 	{"runtime/move", []string{
 		"runtime/app", "runtime/cargo", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/compat", "runtime/engine", "runtime/event", "runtime/journal", "runtime/restorable", "runtime/source", "runtime/storage",
 		"snapshot", "snapshot/layer", "snapshot/preflight",
-		"vem/control/message", "vem/directory", "vem/handover", "vem/membership", "vem/netns", "vem/ownership", "vem/pause",
+		"vem/control/message", "vem/directory", "vem/handover", "vem/hold", "vem/membership", "vem/netns", "vem/ownership", "vem/pause",
 	}},
 	{"runtime/clone", []string{
 		"runtime/app", "runtime/birth", "runtime/catalog", "runtime/engine", "runtime/event", "runtime/journal", "runtime/source",
@@ -149,7 +149,8 @@ var rooms = []room{
 	{"vem/directory/plan", []string{"vem/address", "vem/directory/codec"}},
 	{"vem/directory/codec", nil},
 	{"vem/trust", nil},
-	{"vem/handover", []string{"vem/handover/forge", "vem/handover/plain", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/netns", "vem/tcprepair"}},
+	{"vem/handover", []string{"vem/handover/backlog", "vem/handover/forge", "vem/handover/plain", "vem/hold", "vem/hold/proc", "vem/hold/sockdiag", "vem/netns", "vem/pause", "vem/tcprepair"}},
+	{"vem/handover/backlog", []string{"vem/fabric/tcx", "vem/handover/forge", "vem/netlist", "vem/netns", "vem/tcprepair"}},
 	{"vem/handover/plain", []string{"vem/handover/forge", "vem/sockopt"}},
 	{"vem/handover/forge", []string{"vem/netlist"}},
 	{"vem/copies", []string{"vem/hold", "vem/hold/collect", "vem/hold/proc", "vem/hold/sockdiag", "vem/netconf", "vem/sockopt", "vem/tcprepair"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/handover"
+	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -111,6 +112,9 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	if err := keepUndo(a, s); err != nil {
 		return err
 	}
+	if err := s.Still(ctx); err != nil {
+		return err
+	}
 	if err := a.Endpoint.Withdraw(ctx); err != nil {
 		return err
 	}
@@ -121,16 +125,19 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	if err != nil {
 		return err
 	}
-	if err := r.At(ctx, "saved"); err != nil {
-		return err
-	}
-	f.report.Connections = len(saved.Connections)
-	for _, lost := range saved.Refused {
-		f.report.Lost = append(f.report.Lost, checkpoint.Outcome{Socket: lost.What, Reason: lost.Reason})
-	}
 	b, err := saved.Encode()
 	if err != nil {
 		return err
+	}
+	if err := os.WriteFile(leavingFile(a), b, 0o600); err != nil {
+		return fmt.Errorf("keep the sockets of an app that leaves: %w", err)
+	}
+	if err := r.At(ctx, "saved"); err != nil {
+		return err
+	}
+	f.report.Connections = len(saved.Connections) + len(saved.Waiting)
+	for _, lost := range saved.Refused {
+		f.report.Lost = append(f.report.Lost, checkpoint.Outcome{Socket: lost.What, Reason: lost.Reason})
 	}
 	if err := f.talk.sayBytes(b); err != nil {
 		return err
@@ -228,6 +235,9 @@ func (m *Mover) leave(ctx context.Context, r *engine.Run) error {
 // undoFile has what the sockets of an app need to go on that were saved, or are about to be.
 func undoFile(a *engine.App) string { return filepath.Join(a.Dir(), "handover.json") }
 
+// leavingFile has what was saved of them: it alone has what waited to be accepted.
+func leavingFile(a *engine.App) string { return filepath.Join(a.Dir(), "handover.bin") }
+
 func keepUndo(a *engine.App, s *handover.Leaving) error {
 	b, err := s.Undo()
 	if err != nil {
@@ -249,11 +259,35 @@ func goOn(a *engine.App) error {
 		return fmt.Errorf("read how its sockets go on: %w", err)
 	}
 	if held := a.Endpoint.Held(); held != nil {
-		if err := handover.GoOn(held, b); err != nil {
+		if err := errors.Join(waitAgain(a, held), handover.GoOn(held, b)); err != nil {
 			return err
 		}
 	}
+	if err := os.Remove(leavingFile(a)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return os.Remove(undoFile(a))
+}
+
+// waitAgain has those connections wait again that waited to be accepted when the sockets were saved.
+func waitAgain(a *engine.App, held *hold.Set) error {
+	b, err := os.ReadFile(leavingFile(a))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the sockets of an app that was to leave: %w", err)
+	}
+	saved, err := handover.Decode(b)
+	if err != nil {
+		return err
+	}
+	ns, err := netns.Open(a.Box.NetPath())
+	if err != nil {
+		return err
+	}
+	defer ns.Close() //nolint:errcheck // a handle
+	return handover.Return(ns, held, saved)
 }
 
 var errNoSockets = errors.New("what was held of the app is lost: its connections ended with the host's boot, or with both snapctld and holder")

@@ -148,6 +148,11 @@ func (m *Mover) welcomeIn(ctx context.Context, v *arrival) error {
 	for _, n := range rec.Notes {
 		tell.Notes = append(tell.Notes, n.Text)
 	}
+	if v.made != nil { // else it is stopped
+		for _, p := range v.made.Problems {
+			tell.Notes = append(tell.Notes, p.String())
+		}
+	}
 	if err := v.talk.say(said{Arrived: tell}); err != nil {
 		m.opt.Log.WarnContext(ctx, "the other host was not told that its app is here", slog.String("app", a.Name()), slog.Any("error", err))
 	}

@@ -121,3 +121,48 @@ func TestApart(t *testing.T) {
 		}
 	}
 }
+
+// TestApartIsMute finds that nothing gets out of an endpoint that is attached apart, or isolated: what its app
+// sends in its last moments here, or the kernel for it, would tell others what is not so any more.
+func TestApartIsMute(t *testing.T) {
+	for who, e := range map[string]fabric.Endpoint{"c2": clone(2), "p5": ep(5)} {
+		for name, cut := range map[string]func(*testing.T, cloned){
+			"isolated": func(t *testing.T, w cloned) { t.Helper(); qt.Assert(t, qt.IsNil(w.f.Isolate(t.Context(), e))) },
+			"apart": func(t *testing.T, w cloned) {
+				t.Helper()
+				apart := e
+				apart.Apart = true
+				qt.Assert(t, qt.IsNil(w.f.Detach(t.Context(), e)))
+				qt.Assert(t, qt.IsNil(w.f.Attach(t.Context(), apart, w.places[who].ns)))
+			},
+		} {
+			t.Run(who+" "+name, func(t *testing.T) {
+				w := newCloned(t, testConfig(t))
+				self := w.places[who]
+				cut(t, w)
+				for _, other := range []string{"host", "c3"} {
+					for family := range 2 {
+						to := w.places[other].address(family, 4321)
+						var heard net.PacketConn
+						var out net.Conn
+						qt.Assert(t, qt.IsNil(w.places[other].ns.Do(func() (err error) {
+							heard, err = net.ListenPacket("udp", ":4321")
+							return err
+						})))
+						qt.Assert(t, qt.IsNil(self.ns.Do(func() (err error) {
+							out, err = net.Dial("udp", to)
+							return err
+						})))
+						_, _ = out.Write([]byte("mute"))
+						qt.Assert(t, qt.IsNil(heard.SetReadDeadline(time.Now().Add(50*time.Millisecond))))
+						b := make([]byte, 10)
+						n, _, err := heard.ReadFrom(b)
+						qt.Check(t, qt.IsNotNil(err), qt.Commentf("%s hears %q, family %d", other, b[:n], family))
+						_ = heard.Close()
+						_ = out.Close()
+					}
+				}
+			})
+		}
+	}
+}

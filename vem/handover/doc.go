@@ -2,10 +2,11 @@
 // namespace on another host.
 //
 //	   source host                                   target host
-//	Begin ──▶ (gate closes) Leaving.Save ──▶ Saved ──▶ Restore ──▶ Restored.Set
-//	             │                          Encode       │
-//	           GoOn, if it is called off    Decode       ▼
-//	                                                 (gate opens) Restored.Release
+//	Begin, Leaving.Still
+//	   │ (gate closes)
+//	Leaving.Save ──▶ Saved, Encode ──▶ Decode, Restore ──▶ Restored.Set
+//	   │                                  │ (gate opens)
+//	GoOn, if it is called off         Restored.Release
 //
 // While nobody has gone back or on, no packet may get into either namespace, nor out of it:
 // closing the gate is the caller's task. Begin may be called before it closes. After Save
@@ -15,7 +16,8 @@
 //
 // A daemon that is killed leaves nothing that a later one could not finish or undo. At the
 // source it gets the set from the holder and calls [GoOn] with the list that
-// [Leaving.Undo] gave before Save. At the target it gets the restored set from the holder
+// [Leaving.Undo] gave before Save, after [Return] if the caller has kept what Save gave. At
+// the target it gets the restored set from the holder
 // and calls [Resume] with the Saved that the caller has kept; releasing again does no harm.
 //
 // # What moves
@@ -27,6 +29,24 @@
 // A connection whose other end has closed its stream can't be made so with TCP_REPAIR
 // alone: Release has the new socket receive the end of the stream once more (package forge).
 //
+// # Clients that wait to be accepted
+//
+// The app sleeps when it moves, so it can't accept them, and they have no descriptor. Save
+// accepts them in its place, and saves them as it does others. At the target they wait at the
+// new listener as they did at the old one, with what they have sent, and the app gets them from
+// accept(2) in their order: package backlog says how, and that it needs Linux 6.9. On an older
+// kernel Check refuses the listener while clients wait, and Save fails with [ErrUnaccepted].
+//
+// What was thought of besides: to hand the app an accepted socket, which is a descriptor that
+// no accept(2) returns; a handshake that is forged as a whole, after which both ends number
+// their streams otherwise, and TCP_REPAIR does not reach a socket that waits; SYN cookies of
+// the kernel's own, whose numbers are made of a secret and the time.
+//
+// Handshakes that have begun when the gate closes are the last of it: the client takes the
+// connection for established as soon as it has an answer, and what it sends then would be
+// reset at the target, where nobody knows of it. So [Leaving.Still] waits for these, and keeps
+// other clients away meanwhile.
+//
 // # What does not
 //
 //   - Unix sockets: those that the app's images describe CRIU makes anew, so that they are
@@ -34,8 +54,9 @@
 //     which messages or clients wait.
 //   - Objects that are no sockets (hold.Object) are not in the restored set: they are
 //     made as for a copy of the app; [hold.Set.Copyable] says which can't be.
-//   - Connections in TIME_WAIT or in a handshake that no process knows of: the other ends'
-//     kernels try again.
+//   - Connections in TIME_WAIT; and handshakes that are not over after [Leaving.Still]: their
+//     clients are reset if they had the answer already, and else try again.
+//   - A connection that the app is about to open (SYN_SENT).
 //   - The congestion state (Saved.Window is a hint for the route), the time at which a
 //     datagram arrived, and what package tcprepair lists.
 //   - An error that a socket for datagrams was told of by ICMP, and that the program has not

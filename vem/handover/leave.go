@@ -10,14 +10,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/handover/backlog"
 	"github.com/snapctl/snapctl/vem/handover/plain"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/netns"
 	"github.com/snapctl/snapctl/vem/tcprepair"
 )
 
-// ErrUnaccepted is that connections wait to be accepted by the app. They stay where they
-// are: wake the app, which accepts them, or give them up. A later Save may succeed.
+// ErrUnaccepted is that connections wait to be accepted by the app, on a kernel that can't
+// have them wait elsewhere, see [backlog.Supported]. They stay where they are: wake the app,
+// which accepts them, or give them up. A later Save may succeed.
 var ErrUnaccepted = errors.New("connections wait to be accepted")
 
 // Check tells which sockets and objects of a set that is held can't be made again on another
@@ -34,8 +36,12 @@ func Check(ctx context.Context, ns *netns.NS, set *hold.Set, own ...netip.Addr) 
 	return append(f.refused, waits...), err
 }
 
-// unaccepted lists the listeners at which connections wait.
+// unaccepted lists the listeners at which connections wait, if they can't move.
 func (f *found) unaccepted() ([]Refused, error) {
+	why := backlog.Supported()
+	if why == nil {
+		return nil, nil
+	}
 	var list []Refused
 	for _, o := range f.others {
 		if !o.state.Listening {
@@ -46,7 +52,7 @@ func (f *found) unaccepted() ([]Refused, error) {
 			return nil, fmt.Errorf("look at %s: %w", what(o.socket), err)
 		}
 		if n > 0 {
-			list = append(list, Refused{Inode: o.socket.ImageInode(), What: what(o.socket), Reason: fmt.Sprintf("%d connections wait to be accepted", n), Unaccepted: true})
+			list = append(list, Refused{Inode: o.socket.ImageInode(), What: what(o.socket), Reason: fmt.Sprintf("%d connections wait to be accepted: %v", n, why), Unaccepted: true})
 		}
 	}
 	return list, nil
@@ -60,6 +66,9 @@ type Leaving struct {
 	f    *found
 	undo undo
 	read bool // what could be read once only was read
+
+	bar     *backlog.Bar
+	waiting []Waiting // taken out of the listeners' queues
 }
 
 // undo is what [GoOn] needs, by the kernel's numbers of sockets.
@@ -98,8 +107,9 @@ func (l *Leaving) Refused() []Refused { return l.f.refused }
 func (l *Leaving) Undo() ([]byte, error) { return json.Marshal(l.undo) }
 
 // Save saves all sockets. The gate is closed: no packet gets into the namespace or out of it.
-// Connections are in repair mode afterwards. If it fails, all is as before. If connections
-// wait to be accepted it fails with an error wrapping [ErrUnaccepted].
+// Connections are in repair mode afterwards, and what waited to be accepted is in Saved
+// alone. If it fails, all is as before. If connections wait to be accepted that can't move,
+// it fails with an error wrapping [ErrUnaccepted].
 //
 // Cost: 15 us for each connection with empty queues, on each processor.
 func (l *Leaving) Save(ctx context.Context) (_ *Saved, err error) {
@@ -145,7 +155,13 @@ func (l *Leaving) Save(ctx context.Context) (_ *Saved, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return saved, l.saveOthers(saved)
+	if err := l.saveOthers(saved); err != nil {
+		return nil, err
+	}
+	if err := l.saveWaiting(ctx, saved); err != nil {
+		return nil, err
+	}
+	return saved, l.bar.Close()
 }
 
 // save saves one connection.
@@ -179,7 +195,10 @@ func (l *Leaving) saveOthers(saved *Saved) error {
 // GoOn has the sockets go on at the source, after Save, whatever that has done. The gate is
 // closed still. Going on again does nothing.
 func (l *Leaving) GoOn() error {
-	err := l.undo.goOn(l.set)
+	// First of all, for the other ends may be in the app, and talk when they go on.
+	err := errors.Join(l.bar.Close(), Return(l.ns, l.set, &Saved{Waiting: l.waiting}))
+	l.waiting = nil
+	err = errors.Join(err, l.undo.goOn(l.set))
 	if !l.read {
 		return err
 	}
@@ -195,7 +214,8 @@ func (l *Leaving) GoOn() error {
 
 // GoOn has sockets go on that an earlier daemon has left when it was killed after Begin:
 // undo is what [Leaving.Undo] gave to it, and set the same set, as the holder has it. What
-// waited in ping and raw sockets may be lost. Going on again does nothing.
+// waited in ping and raw sockets may be lost, and so is what waited to be accepted, unless
+// [Return] was called. Going on again does nothing.
 func GoOn(set *hold.Set, b []byte) error {
 	var u undo
 	if err := json.Unmarshal(b, &u); err != nil {

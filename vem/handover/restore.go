@@ -75,10 +75,17 @@ func Restore(ctx context.Context, ns *netns.NS, saved *Saved) (_ *Restored, err 
 		return nil, err
 	}
 	out := &Restored{Set: hold.NewSet(sockets), Problems: r.problems, ns: ns}
-	if err := errors.Join(out.Set.Arm(), out.Set.Widen()); err != nil {
+	if err := errors.Join(out.Set.Arm(), out.Set.Widen(), out.find(saved)); err != nil {
 		return nil, err
 	}
-	return out, out.find(saved)
+	if len(saved.Waiting) > 0 { // at last, for the other ends may be in the app
+		lost, err := enqueue(ns, out.Set, saved.Waiting)
+		if err != nil {
+			return nil, errors.Join(err, forget(out.Set))
+		}
+		out.Problems = append(out.Problems, lost...)
+	}
+	return out, nil
 }
 
 // Resume is for a daemon that has the restored set from the holder, after one that was killed

@@ -21,6 +21,9 @@ type Saved struct {
 	Sockets     []hold.Socket
 	Connections []tcprepair.Connection
 	Others      []plain.Socket
+	// Waiting are the connections that wait to be accepted, in their order at each
+	// listener.
+	Waiting []Waiting
 	// Alone lists the connections, by Inode of their only end, whose other end was in the app
 	// and is closed.
 	Alone []uint64
@@ -91,6 +94,7 @@ type head struct {
 	Sockets []hold.Socket  `json:"sockets,omitempty"`
 	Others  []plain.Socket `json:"others,omitempty"`
 	Refused []Refused      `json:"refused,omitempty"`
+	Waiting []uint64       `json:"waiting,omitempty"` // their listeners: their states are the last connections
 	Alone   []uint64       `json:"alone,omitempty"`
 	Async   []uint64       `json:"async,omitempty"`
 	Window  uint32         `json:"window,omitempty"`
@@ -99,7 +103,13 @@ type head struct {
 // Encode makes bytes of it, which do not depend on the machine: the length of a head in JSON,
 // the head, and the connections as package tcprepair writes them.
 func (s *Saved) Encode() ([]byte, error) {
-	h, err := json.Marshal(head{version, s.Sockets, s.Others, s.Refused, s.Alone, s.Async, s.Window})
+	out := head{Version: version, Sockets: s.Sockets, Others: s.Others, Refused: s.Refused, Alone: s.Alone, Async: s.Async, Window: s.Window}
+	all := slices.Clip(s.Connections)
+	for _, w := range s.Waiting {
+		out.Waiting = append(out.Waiting, w.Listener)
+		all = append(all, tcprepair.Connection{Ends: []tcprepair.State{w.State}})
+	}
+	h, err := json.Marshal(out)
 	if err == nil && len(h) > maxHead {
 		err = fmt.Errorf("more than %d MiB wait in its sockets", maxHead>>20)
 	}
@@ -107,7 +117,7 @@ func (s *Saved) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode handover: %w", err)
 	}
 	b := binary.LittleEndian.AppendUint32([]byte(magic), uint32(len(h)))
-	return slices.Concat(b, h, tcprepair.Encode(tcprepair.Saved{Connections: s.Connections})), nil
+	return slices.Concat(b, h, tcprepair.Encode(tcprepair.Saved{Connections: all})), nil
 }
 
 // Decode is the inverse of Encode. The queues of connections are parts of b. Returns an error
@@ -140,6 +150,17 @@ func decode(b []byte) (*Saved, error) {
 		return nil, err
 	}
 	s := &Saved{Sockets: h.Sockets, Connections: c.Connections, Others: h.Others, Refused: h.Refused, Alone: h.Alone, Async: h.Async, Window: h.Window}
+	at := len(c.Connections) - len(h.Waiting)
+	if at < 0 {
+		return nil, fmt.Errorf("%d connections, of which %d wait", len(c.Connections), len(h.Waiting))
+	}
+	for i, one := range c.Connections[at:] {
+		if len(one.Ends) != 1 {
+			return nil, errors.New("both ends of a connection that waits to be accepted")
+		}
+		s.Waiting = append(s.Waiting, Waiting{h.Waiting[i], one.Ends[0]})
+	}
+	s.Connections = c.Connections[:at]
 	return s, s.check()
 }
 
@@ -175,6 +196,11 @@ func (s *Saved) check() error {
 		o := &s.Others[i]
 		if err := errors.Join(make1(o.Inode), o.Check()); err != nil {
 			return fmt.Errorf("socket %d: %w", o.Inode, err)
+		}
+	}
+	for _, w := range s.Waiting {
+		if !slices.ContainsFunc(s.Others, func(o plain.Socket) bool { return o.Inode == w.Listener && o.Listening }) {
+			return fmt.Errorf("a connection waits at %d, which is no listener", w.Listener)
 		}
 	}
 	for inode, n := range seen {

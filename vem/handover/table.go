@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/snapctl/snapctl/vem/handover/backlog"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -94,6 +95,10 @@ func (t *table) refusal(c *connection) string {
 	case ok && end.Inode == d.Inode:
 		return "it is connected to itself"
 	case ok && end.Inode == 0 && (end.State == sockdiag.Established || end.State == sockdiag.CloseWait):
+		if backlog.Supported() == nil { // it moves as one that came from elsewhere
+			c.inside = false
+			return ""
+		}
 		return "its other end, in the app too, waits to be accepted"
 	case ok && end.Inode != 0:
 		return "its other end is in the app's network namespace, and not held"

@@ -216,6 +216,7 @@ func (w *world) restored(set *hold.Set) (*handover.Restored, *handover.Saved) {
 	qt.Assert(w.t, qt.HasLen(refused, 0))
 	l, err := handover.Begin(ctx, w.app[w.at], set, app4, app6)
 	qt.Assert(w.t, qt.IsNil(err))
+	qt.Assert(w.t, qt.IsNil(l.Still(ctx)))
 	w.shut()
 	saved, err := l.Save(ctx)
 	qt.Assert(w.t, qt.IsNil(err))

@@ -39,8 +39,9 @@ func (e End) leave(reuse int) error {
 	return nil
 }
 
-// look reads what does not change while the program stands still.
-func (s *State) look(e End) error {
+// look reads what does not change while the program stands still, without options if they
+// are not wanted.
+func (s *State) look(e End, options bool) error {
 	s.Inode = e.Inode
 	proto, err := getInt(e.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
@@ -64,6 +65,10 @@ func (s *State) look(e End) error {
 	var scope uint32
 	if _, s.Remote, scope = parseAddress(remote); scope != 0 {
 		s.Scope = scope
+	}
+	if !options {
+		s.Options.BufferLock = -1
+		return nil
 	}
 	return s.Options.save(e.FD, s.Family)
 }

@@ -27,6 +27,9 @@ type SaveOptions struct {
 	// Stay leaves the ends in repair mode: to close their last descriptors tells nobody,
 	// and [End.Recover] has them go on. If Save fails, they are as before.
 	Stay bool
+	// Bare leaves out [State.Options], which are most of the cost, for a connection that gets
+	// them in another way.
+	Bare bool
 	// Elsewhere tells that the other end of the only one is on another host, see [SaveOne].
 	Elsewhere bool
 }
@@ -49,7 +52,7 @@ type SaveOptions struct {
 //
 // Cost: 25 us for each end with empty queues.
 func Save(o SaveOptions, ends ...End) (Connection, error) {
-	l, err := Look(ends...)
+	l, err := look(!o.Bare, ends...)
 	if err != nil {
 		return Connection{}, err
 	}
@@ -80,10 +83,12 @@ type Looked struct {
 // known.
 //
 // Cost: 20 us for each end.
-func Look(ends ...End) (*Looked, error) {
+func Look(ends ...End) (*Looked, error) { return look(true, ends...) }
+
+func look(options bool, ends ...End) (*Looked, error) {
 	l := &Looked{ends: ends, states: make([]State, len(ends))}
 	for i, e := range ends {
-		if err := l.states[i].look(e); err != nil {
+		if err := l.states[i].look(e, options); err != nil {
 			return nil, err
 		}
 	}
