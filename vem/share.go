@@ -162,6 +162,19 @@ func (m *Manager) Find(network string, a netip.Addr) (Claim, bool) {
 	return Claim{}, false
 }
 
+// Away tells whether an endpoint that has an address of either family is connected to its network
+// and not in it, see [Endpoint.Connect] and [Endpoint.Withdraw].
+func (m *Manager) Away(network string, a netip.Addr) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := range m.endpoints {
+		if c := &e.claim; e.apart && c.Network == network && (c.Addr4 == a || c.Addr6 == a) {
+			return true
+		}
+	}
+	return false
+}
+
 // Space returns the address space of a network, which gets one if it has none.
 func (m *Manager) Space(network string) (address.Space, error) { return m.space(network) }
 

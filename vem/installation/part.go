@@ -107,6 +107,9 @@ func (l locals) Epoch(network string, a netip.Addr) (uint64, bool) {
 	return 1, true
 }
 
+// Away implements [mesh.Locals].
+func (l locals) Away(network string, a netip.Addr) bool { return l.networks.Away(network, a) }
+
 // All implements [peering.Locals].
 func (l locals) All(network string) (list []message.Endpoint) {
 	space, err := l.networks.Space(network)

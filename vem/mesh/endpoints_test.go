@@ -3,6 +3,8 @@ package mesh
 import (
 	"errors"
 	"net"
+	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/slowpath"
 )
 
 // All endpoints of both hosts reach one another over a channel that the first two have brought up,
@@ -74,4 +77,79 @@ func TestFirstDatagram(t *testing.T) {
 		qt.Check(t, qt.DeepEquals(got[:size], []byte{i}))
 		qt.Check(t, qt.Equals(at.(*net.UDPAddr).IP.String(), n.ep.Addr4.String())) //nolint:forcetypeassert // it is
 	}
+}
+
+// What is sent to an endpoint that was withdrawn, as one that moves is, waits at its senders' hosts and at
+// its own, and arrives when the endpoint is there again. Nobody is told that it can't be reached.
+func TestWithdrawn(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	w := newWorld(t)
+	a, b, near := w.alpha.attach(2), w.beta.attach(66), w.beta.attach(67)
+	b.serve()
+	senders := map[string]net.Conn{}
+	for name, from := range map[string]app{"the other host": a, "its own": near} {
+		c, err := from.dial(b.ep.Addr4)
+		qt.Assert(t, qt.IsNil(err))
+		w.echo(c, "there is a way")
+		c.Close()
+		qt.Assert(t, qt.IsNil(from.Do(func() (err error) {
+			senders[name], err = net.Dial("udp4", netip.AddrPortFrom(b.ep.Addr4, 9).String())
+			return err
+		})))
+		defer senders[name].Close()
+	}
+	w.alpha.opened(b.ep.Addr4)
+	var to net.PacketConn
+	qt.Assert(t, qt.IsNil(b.Do(func() (err error) {
+		to, err = net.ListenPacket("udp4", ":9")
+		return err
+	})))
+	defer to.Close()
+
+	w.mu.Lock()
+	w.beta.away = map[netip.Addr]bool{b.ep.Addr4: true, b.ep.Addr6: true}
+	w.mu.Unlock()
+	qt.Assert(t, qt.IsNil(w.beta.f.Isolate(t.Context(), b.ep)))
+	send := func() {
+		for name, c := range senders {
+			_, err := c.Write([]byte(name))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(c.SetReadDeadline(time.Now().Add(300*time.Millisecond))))
+			_, err = c.Read(make([]byte, 1))
+			qt.Assert(t, qt.ErrorIs(err, os.ErrDeadlineExceeded), qt.Commentf("%s is told", name))
+		}
+	}
+	send() // the other host has its route yet
+	w.beta.net.Left(b.ep.Addr4)
+	w.alpha.awaitRoute(b.ep.Addr4, false)
+	send()
+	_, err := resolverOf{w.beta.net, w.beta.net.resolver}.Resolve(t.Context(), slowpath.Query{Source: a.ep.Addr4, Destination: b.ep.Addr4})
+	qt.Check(t, qt.ErrorIs(err, slowpath.ErrStray))
+	late := make(chan error, 2)
+	for _, from := range []app{a, near} { // clients that come meanwhile
+		go func() {
+			c, err := from.dial(b.ep.Addr4)
+			if err == nil {
+				err = c.Close()
+			}
+			late <- err
+		}()
+	}
+	send()
+	for _, p := range []*place{w.alpha, w.beta} {
+		qt.Check(t, qt.Equals(p.net.Snapshot().Unreachable, uint64(0)))
+	}
+	w.mu.Lock()
+	w.beta.away = nil
+	w.mu.Unlock()
+	qt.Assert(t, qt.IsNil(w.beta.f.Attach(t.Context(), b.ep, b.NS)))
+	w.beta.net.Here(b.ep.Addr4)
+	got := map[string]bool{}
+	for buf := make([]byte, 100); !got["the other host"] || !got["its own"]; {
+		qt.Assert(t, qt.IsNil(to.SetReadDeadline(time.Now().Add(20*time.Second))))
+		n, _, err := to.ReadFrom(buf)
+		qt.Assert(t, qt.IsNil(err))
+		got[string(buf[:n])] = true
+	}
+	qt.Check(t, qt.IsNil(errors.Join(<-late, <-late)))
 }

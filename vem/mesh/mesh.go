@@ -26,7 +26,7 @@ type Options struct {
 	Self   string // the name of this host
 	Peers  peering.Peers
 	Owners peering.Owners
-	Locals peering.Locals
+	Locals Locals
 	// Given are the kinds that this host was told to have, by network, see [Mesh.SetGiven]: that of
 	// "" for all others; zero: any.
 	Given map[string]channel.Kind
@@ -45,6 +45,15 @@ type Options struct {
 	// changes; nil: nobody is told. It must return soon.
 	Reach func(host string, at []netip.AddrPort)
 	Log   *slog.Logger // nil: discard
+}
+
+// Locals are the endpoints of this host.
+type Locals interface {
+	peering.Locals
+
+	// Away tells whether this host has an endpoint that is not in its network for the moment, since
+	// it moves to another host, or comes from one.
+	Away(network string, a netip.Addr) bool
 }
 
 // Queues keeps descriptors of the queues in which packets wait that have no way yet, beyond the

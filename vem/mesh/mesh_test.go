@@ -119,6 +119,12 @@ func TestNobody(t *testing.T) {
 // opened waits until the way to an address of another host's app is open for all packets. Others
 // that the host was told of open when they are used.
 func (p *place) opened(to netip.Addr) {
+	p.w.t.Helper()
+	p.awaitRoute(to, true)
+}
+
+// awaitRoute waits until there is such a way, or until there is none.
+func (p *place) awaitRoute(to netip.Addr, wanted bool) {
 	t := p.w.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -130,7 +136,7 @@ func (p *place) opened(to netip.Addr) {
 			qt.Assert(t, qt.IsNil(err))
 			all = append(all, list...)
 		}
-		if slices.ContainsFunc(all, func(r channel.Route) bool { return r.Addr == to && r.State == channel.Open }) {
+		if slices.ContainsFunc(all, func(r channel.Route) bool { return r.Addr == to && r.State == channel.Open }) == wanted {
 			return
 		}
 		qt.Assert(t, qt.IsNil(ctx.Err()), qt.Commentf("%+v", all))

@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -21,8 +23,22 @@ type resolverOf struct {
 // Resolve implements [slowpath.Resolver].
 func (r resolverOf) Resolve(ctx context.Context, q slowpath.Query) (slowpath.Way, error) {
 	q.Source = r.n.outward(q.Source)
-	return r.Resolver.Resolve(ctx, q)
+	w, err := r.Resolver.Resolve(ctx, q)
+	away := r.n.m.opt.Locals.Away(r.n.name, q.Destination)
+	switch {
+	case errors.Is(err, slowpath.ErrNobody) && away:
+		return nil, errAway
+	case errors.Is(err, slowpath.ErrSource):
+		o, known := r.n.m.opt.Owners.Known(r.n.name, q.Destination)
+		if away || known && o.Host != r.n.m.opt.Self {
+			return nil, fmt.Errorf("%w: %w", slowpath.ErrStray, err)
+		}
+	}
+	return w, err
 }
+
+// errAway is that an endpoint of this host moves: who sends to it waits until it has moved, or stays.
+var errAway = errors.New("the endpoint moves")
 
 // outward is the endpoint of this host by which other hosts know a source. A machine behind this host
 // has none of its own: the way back to it is that to the host.

@@ -63,7 +63,8 @@ type place struct {
 	f   *fabric.Fabric
 	*Mesh
 	net   *Network
-	queue *os.File // that the holder keeps
+	away  map[netip.Addr]bool // endpoints that are withdrawn
+	queue *os.File            // that the holder keeps
 
 	ports []*underlay.Port // one on each network
 	end   context.CancelFunc
@@ -267,7 +268,14 @@ func (p *place) Epoch(_ string, a netip.Addr) (uint64, bool) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	o, ok := p.w.owner[a]
-	return o.Epoch, ok && o.Host == p.h.Name()
+	return o.Epoch, ok && o.Host == p.h.Name() && !p.away[a]
+}
+
+// Away implements [Locals].
+func (p *place) Away(_ string, a netip.Addr) bool {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return p.away[a]
 }
 
 // All implements [peering.Locals].

@@ -53,6 +53,9 @@ type Networks interface {
 	Wanted() []Endpoint
 	// Find returns the endpoint that has an address of either family and is in its network.
 	Find(network string, a netip.Addr) (Endpoint, bool)
+	// Away tells whether an endpoint that has an address of either family is not in its network for
+	// the moment, since its app moves to another host or comes from one.
+	Away(network string, a netip.Addr) bool
 	// Holding returns the names of the apps whose sockets are held.
 	Holding() map[string]bool
 	// SetRanges says from which addresses of a network those of new endpoints are chosen.

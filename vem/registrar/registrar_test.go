@@ -96,6 +96,8 @@ func (f *fakeNetworks) Find(network string, a netip.Addr) (Endpoint, bool) {
 	return Endpoint{}, false
 }
 
+func (f *fakeNetworks) Away(string, netip.Addr) bool { return false }
+
 func (f *fakeNetworks) Holding() map[string]bool { return map[string]bool{"sleeper": true} }
 
 func (f *fakeNetworks) Space(string) (address.Space, error) {

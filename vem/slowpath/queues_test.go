@@ -323,3 +323,16 @@ func TestGateWaits(t *testing.T) {
 		w.isEmpty()
 	})
 }
+
+// A packet that went astray is dropped, and its sender is not told.
+func TestStray(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Limits{})
+		defer w.end(dropping)
+		w.answer("10.77.1.1", func(context.Context) (Way, error) { return nil, errors.Join(ErrStray, ErrSource) })
+		w.send("10.77.0.1", "10.77.1.1", "0")
+		qt.Check(t, qt.DeepEquals(w.happened(), []string{"resolve 10.77.1.1 for 10.77.0.1"}))
+		qt.Check(t, qt.DeepEquals(w.snapshot().Dropped, map[Reason]uint64{Barred: 1}))
+		w.isEmpty()
+	})
+}

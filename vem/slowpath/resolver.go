@@ -13,6 +13,11 @@ var ErrNobody = errors.New("nobody has the address")
 // have one for others.
 var ErrSource = errors.New("no way for this source")
 
+// ErrStray is as ErrSource, of a packet that came here though its destination is elsewhere by now, or
+// about to be: its sender's host learns that soon. It is dropped, as on a wire: a sender that was
+// told would give up for nothing.
+var ErrStray = errors.New("a packet went astray")
+
 // Query asks for a way to a destination.
 type Query struct {
 	Network     string
@@ -29,7 +34,8 @@ type Resolver interface {
 	//
 	// It returns an error wrapping [ErrNobody] if nobody has the address: those who send there
 	// are told so. After one wrapping [ErrSource] the same is true of the source alone, and it is
-	// not remembered; if packets of another one wait it is asked for that. After any other error
+	// not remembered; if packets of another one wait it is asked for that. One wrapping [ErrStray]
+	// is the same, but that nobody is told. After any other error
 	// the packets go on waiting, and it is asked again.
 	// It returns soon after ctx has ended.
 	Resolve(ctx context.Context, q Query) (Way, error)

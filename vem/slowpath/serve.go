@@ -75,8 +75,11 @@ func (q *queues) ask(ctx context.Context, d *destination) (again bool) {
 		return false // ended, gated, or there is a way
 	case errors.Is(err, ErrNobody):
 		return q.absent(d)
+	case errors.Is(err, ErrStray):
+		q.count.drop(Barred, len(q.bar(d, query.Source)))
+		return false
 	case errors.Is(err, ErrSource):
-		q.bar(d, query.Source)
+		q.turnAway(q.bar(d, query.Source), Barred)
 		return false
 	}
 	q.count.failures.Add(1)
@@ -211,14 +214,14 @@ func (q *queues) absent(d *destination) (again bool) {
 	return false
 }
 
-// bar turns away what waits from a source, and lets it be asked for the next one's.
-func (q *queues) bar(d *destination, from netip.Addr) {
+// bar takes out what waits from a source, and lets it be asked for the next one's.
+func (q *queues) bar(d *destination, from netip.Addr) (barred []frame) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if d.state != Asking {
-		q.mu.Unlock()
-		return
+		return nil
 	}
-	var barred, rest []frame
+	var rest []frame
 	for _, f := range d.waiting {
 		if f.from.address == from {
 			barred = append(barred, f)
@@ -235,8 +238,7 @@ func (q *queues) bar(d *destination, from netip.Addr) {
 		d.first, d.starter = rest[0].from.address, rest[0].from
 		d.starter.destinations++
 	}
-	q.mu.Unlock()
-	q.turnAway(barred, Barred)
+	return barred
 }
 
 // expire gives up.
