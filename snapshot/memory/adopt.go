@@ -67,6 +67,7 @@ func (s *Store) AdoptAll(ctx context.Context, paths []string) (_ []File, err err
 			pinned[i].ID = ids[i]
 			return nil, err
 		}
+		s.prove(pinned[i])
 	}
 	return pinned, nil
 }

@@ -72,6 +72,30 @@ type Store struct {
 	dir  *keep.Dir
 
 	settling sync.Mutex // see settle
+
+	mu     sync.Mutex
+	proved map[ID]string // stamps of files that were read, and were what their names say
+}
+
+// maxProved bounds what is remembered.
+const maxProved = 10000
+
+// prove remembers that a file was read as it is.
+func (s *Store) prove(f File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.proved) >= maxProved {
+		clear(s.proved)
+	}
+	s.proved[f.ID] = f.Stamp
+}
+
+// isProved tells whether a file was read as it is.
+func (s *Store) isProved(f File) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stamp, ok := s.proved[f.ID]
+	return ok && stamp == f.Stamp
 }
 
 // Open opens the store in dir, which it makes. Nothing is swept yet.
@@ -80,7 +104,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open memory store: %w", err)
 	}
-	return &Store{path: dir, dir: d}, nil
+	return &Store{path: dir, dir: d, proved: make(map[ID]string)}, nil
 }
 
 // Temporary returns a path for a file that is to be adopted: see [keep.Dir.Temporary].
@@ -89,20 +113,23 @@ func (s *Store) Temporary() (path string, done func() error) { return s.dir.Temp
 // Dir is the directory of the store.
 func (s *Store) Dir() string { return s.path }
 
-// Have looks for a memory file of a size, reads all of it, and pins it. A file that is damaged is none.
+// Have looks for a memory file of a size, and pins it. It reads all of it, unless this store has read or
+// adopted it as it is, by its stamp. A file that is damaged is none.
 func (s *Store) Have(ctx context.Context, id ID, sizeBytes int64) (_ File, ok bool, err error) {
 	if err := id.Validate(); err != nil {
 		return File{}, false, err
 	}
-	f := File{ID: id}
-	s.Pin([]File{f})
-	if err = s.Check(ctx, File{ID: id, SizeBytes: sizeBytes}, ByDigest); err == nil {
-		f, err = s.describe(id)
+	s.dir.Pin(string(id))
+	f, err := s.describe(id)
+	if err == nil && f.SizeBytes == sizeBytes && !s.isProved(f) {
+		if err = s.verify(ctx, id); err == nil {
+			s.prove(f) // whoever changes it meanwhile changes its stamp
+		}
 	}
-	if err == nil {
+	if err == nil && f.SizeBytes == sizeBytes {
 		return f, true, nil
 	}
-	s.Unpin([]File{{ID: id}})
+	s.dir.Unpin(string(id))
 	return File{}, false, ctx.Err()
 }
 
