@@ -13,10 +13,12 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/cargo"
 	"github.com/snapctl/snapctl/testenv"
 	"github.com/snapctl/snapctl/testenv/gate"
 	"github.com/snapctl/snapctl/testenv/host"
+	"github.com/snapctl/snapctl/testenv/underlay"
 )
 
 // transferred is what snapshots push and pull print.
@@ -196,6 +198,103 @@ func TestTransferIsKilled(t *testing.T) {
 		return nil
 	})
 	tr.is(beta, "cache-1", tr.redis.digest())
+}
+
+// TestTransferIsEnded ends transfers between two files: who asked for one hangs up, on either host, or the
+// networks between the hosts fail. Nothing is left of it, and it can be done again.
+func TestTransferIsEnded(t *testing.T) {
+	tr := newTravels(t)
+	alpha, beta := tr.alpha, tr.beta
+	dir, err := os.MkdirTemp("", "gate") //nolint:usetesting // a socket's path is short
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(os.RemoveAll(dir))) })
+	g, err := gate.Open(t.Context(), dir, cargo.Filling)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(g.Close())) // each transfer has a new one there, at which no other waits
+	qt.Assert(t, qt.IsNil(beta.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{Env: gate.Env(g.Fault())})))
+	beta.Dial()
+	push := func(ctx context.Context) error {
+		_, err := alpha.API.PushSnapshot(ctx, &api.TransferRequest{Snapshot: "cache-1", Host: "beta"}, nil)
+		return err
+	}
+	pull := func(ctx context.Context) error {
+		_, err := beta.API.PullSnapshot(ctx, &api.TransferRequest{Snapshot: "cache-1", Host: "alpha"}, nil)
+		return err
+	}
+	for name, test := range map[string]struct {
+		do  func(context.Context) error
+		cut bool
+	}{
+		"who pushes hangs up": {do: push}, "who pulls hangs up": {do: pull},
+		"the network fails while it is pushed": {do: push, cut: true}, "the network fails while it is pulled": {do: pull, cut: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gate.New(t, dir, cargo.Filling)
+			asking, hangUp := context.WithCancel(t.Context())
+			defer hangUp()
+			stop, ended := tr.begun(g, func() error { return test.do(asking) })
+			if test.cut {
+				for _, p := range []*underlay.Port{tr.eth0[1], tr.eth1[1]} {
+					qt.Assert(t, qt.IsNil(p.Cut(underlay.Both)))
+					defer func() { qt.Check(t, qt.IsNil(p.Mend(underlay.Both))) }()
+				}
+			} else {
+				hangUp()
+			}
+			_ = stop.Continue() // it may be gone
+			err := <-ended
+			qt.Check(t, qt.IsNotNil(err))
+			t.Log(err)
+			for _, w := range []*World{alpha, beta} {
+				w.nothingPartial()
+				tr.until(w, "layers and kept files are those that are needed", w.sharedFiles)
+			}
+			qt.Check(t, qt.HasLen(beta.snapshots(), 0))
+		})
+	}
+	qt.Assert(t, qt.IsNil(beta.RestartDaemon(t.Context(), syscall.SIGTERM, host.Daemon{})))
+	beta.Dial()
+	tr.until(alpha, "it comes in the end", func() error { return push(t.Context()) })
+	tr.is(beta, "cache-1", tr.redis.digest())
+	// A host that gives waits a while for one that it does not hear of, and keeps what it gives.
+	tr.until(alpha, "nothing is being sent any more", func() error {
+		if r := alpha.CLI("snapshots", "rm", "cache-1"); r.Code != 0 {
+			return errors.New(r.Stderr)
+		}
+		return nil
+	})
+}
+
+// begun begins a transfer, again for as long as hosts have to find each other, and returns when it waits at a
+// gate. What becomes of the transfer comes from the channel.
+func (tr *travels) begun(g *gate.Gate, do func() error) (stop *gate.Stop, ended <-chan error) {
+	tr.t.Helper()
+	waits, failed := make(chan *gate.Stop, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(tr.t.Context())
+	defer cancel()
+	go func() {
+		s, err := g.Wait(ctx)
+		if err != nil {
+			failed <- err
+			return
+		}
+		waits <- s
+	}()
+	tr.until(tr.beta, "a transfer has begun", func() error {
+		done := make(chan error, 1)
+		ended = done
+		go func() { done <- do() }()
+		select {
+		case stop = <-waits:
+			return nil
+		case err := <-done:
+			return fmt.Errorf("it has ended before: %w", err)
+		case err := <-failed:
+			tr.t.Fatal(err)
+			return err
+		}
+	})
+	return stop, ended
 }
 
 func (tr *travels) until(w *World, what string, fn func() error) {
