@@ -3303,6 +3303,7 @@ type Template struct {
 	Parameters     []*Parameter           `protobuf:"bytes,16,rep,name=parameters,proto3" json:"parameters,omitempty"`
 	HostFilesBytes int64                  `protobuf:"varint,17,opt,name=host_files_bytes,json=hostFilesBytes,proto3" json:"host_files_bytes,omitempty"` // files of the host that are kept, and that clones share
 	WouldNotStart  []*Obstacle            `protobuf:"bytes,18,rep,name=would_not_start,json=wouldNotStart,proto3" json:"would_not_start,omitempty"`     // its clones; only ListTemplates and ShowTemplate look for them
+	NextNumber     int32                  `protobuf:"varint,19,opt,name=next_number,json=nextNumber,proto3" json:"next_number,omitempty"`               // of a clone, after the highest one there is
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -3461,6 +3462,13 @@ func (x *Template) GetWouldNotStart() []*Obstacle {
 		return x.WouldNotStart
 	}
 	return nil
+}
+
+func (x *Template) GetNextNumber() int32 {
+	if x != nil {
+		return x.NextNumber
+	}
+	return 0
 }
 
 // Parameter is what may be set for each clone.
@@ -3657,6 +3665,9 @@ type CloneRequest struct {
 	HibernateAfter     *durationpb.Duration   `protobuf:"bytes,13,opt,name=hibernate_after,json=hibernateAfter,proto3" json:"hibernate_after,omitempty"`                             // absent: the saved app's; zero: never
 	RestoreMemory      RestoreMemory          `protobuf:"varint,14,opt,name=restore_memory,json=restoreMemory,proto3,enum=snapctl.v1.RestoreMemory" json:"restore_memory,omitempty"` // unspecified: as the rules say, or the saved app's
 	AcceptChangedFiles *bool                  `protobuf:"varint,20,opt,name=accept_changed_files,json=acceptChangedFiles,proto3,oneof" json:"accept_changed_files,omitempty"`        // now and later; absent: the saved app's
+	Host               string                 `protobuf:"bytes,21,opt,name=host,proto3" json:"host,omitempty"`                                                                       // that makes them, and gets the template; empty: this one
+	Spread             bool                   `protobuf:"varint,22,opt,name=spread,proto3" json:"spread,omitempty"`                                                                  // over all hosts that are alive, each of which makes its part of them, or none of it
+	Least              int32                  `protobuf:"varint,23,opt,name=least,proto3" json:"least,omitempty"`                                                                    // the first number is no lower, if it is chosen
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -3794,6 +3805,27 @@ func (x *CloneRequest) GetAcceptChangedFiles() bool {
 		return *x.AcceptChangedFiles
 	}
 	return false
+}
+
+func (x *CloneRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetSpread() bool {
+	if x != nil {
+		return x.Spread
+	}
+	return false
+}
+
+func (x *CloneRequest) GetLeast() int32 {
+	if x != nil {
+		return x.Least
+	}
+	return 0
 }
 
 // CloneEvent tells how clones come to be. There is one result for each, in the
@@ -3978,6 +4010,7 @@ type CloneResult struct {
 	Sockets       []*SocketOutcome       `protobuf:"bytes,8,rep,name=sockets,proto3" json:"sockets,omitempty"` // those not simply kept
 	FromPool      bool                   `protobuf:"varint,9,opt,name=from_pool,json=fromPool,proto3" json:"from_pool,omitempty"`
 	Notes         []*Note                `protobuf:"bytes,10,rep,name=notes,proto3" json:"notes,omitempty"`
+	Host          string                 `protobuf:"bytes,11,opt,name=host,proto3" json:"host,omitempty"` // that was to make it; empty: this one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4082,11 +4115,19 @@ func (x *CloneResult) GetNotes() []*Note {
 	return nil
 }
 
+func (x *CloneResult) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
 type CloneSummary struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Made          int32                  `protobuf:"varint,1,opt,name=made,proto3" json:"made,omitempty"`
 	Failed        int32                  `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
 	TotalUs       int64                  `protobuf:"varint,3,opt,name=total_us,json=totalUs,proto3" json:"total_us,omitempty"`
+	Notes         []string               `protobuf:"bytes,4,rep,name=notes,proto3" json:"notes,omitempty"` // hosts that make none, and why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4140,6 +4181,13 @@ func (x *CloneSummary) GetTotalUs() int64 {
 		return x.TotalUs
 	}
 	return 0
+}
+
+func (x *CloneSummary) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // Id is one line of an app's id map.
@@ -6203,6 +6251,95 @@ func (x *HostWay) GetUsed() bool {
 	return false
 }
 
+type HostFactsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostFactsRequest) Reset() {
+	*x = HostFactsRequest{}
+	mi := &file_snapctl_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostFactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostFactsRequest) ProtoMessage() {}
+
+func (x *HostFactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostFactsRequest.ProtoReflect.Descriptor instead.
+func (*HostFactsRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{70}
+}
+
+// HostFacts are what tells how much a host has to do.
+type HostFacts struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	MemoryBytes          int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	AvailableMemoryBytes int64                  `protobuf:"varint,2,opt,name=available_memory_bytes,json=availableMemoryBytes,proto3" json:"available_memory_bytes,omitempty"` // that programs could get without swapping: MemAvailable
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *HostFacts) Reset() {
+	*x = HostFacts{}
+	mi := &file_snapctl_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostFacts) ProtoMessage() {}
+
+func (x *HostFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostFacts.ProtoReflect.Descriptor instead.
+func (*HostFacts) Descriptor() ([]byte, []int) {
+	return file_snapctl_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *HostFacts) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *HostFacts) GetAvailableMemoryBytes() int64 {
+	if x != nil {
+		return x.AvailableMemoryBytes
+	}
+	return 0
+}
+
 type ListHostsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hosts         []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
@@ -6213,7 +6350,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_snapctl_proto_msgTypes[70]
+	mi := &file_snapctl_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6225,7 +6362,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[70]
+	mi := &file_snapctl_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6238,7 +6375,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{70}
+	return file_snapctl_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -6265,7 +6402,7 @@ type SetGatewayRequest struct {
 
 func (x *SetGatewayRequest) Reset() {
 	*x = SetGatewayRequest{}
-	mi := &file_snapctl_proto_msgTypes[71]
+	mi := &file_snapctl_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6277,7 +6414,7 @@ func (x *SetGatewayRequest) String() string {
 func (*SetGatewayRequest) ProtoMessage() {}
 
 func (x *SetGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[71]
+	mi := &file_snapctl_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6290,7 +6427,7 @@ func (x *SetGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGatewayRequest.ProtoReflect.Descriptor instead.
 func (*SetGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{71}
+	return file_snapctl_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SetGatewayRequest) GetOn() bool {
@@ -6315,7 +6452,7 @@ type ShowGatewayRequest struct {
 
 func (x *ShowGatewayRequest) Reset() {
 	*x = ShowGatewayRequest{}
-	mi := &file_snapctl_proto_msgTypes[72]
+	mi := &file_snapctl_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6327,7 +6464,7 @@ func (x *ShowGatewayRequest) String() string {
 func (*ShowGatewayRequest) ProtoMessage() {}
 
 func (x *ShowGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[72]
+	mi := &file_snapctl_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6340,7 +6477,7 @@ func (x *ShowGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowGatewayRequest.ProtoReflect.Descriptor instead.
 func (*ShowGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{72}
+	return file_snapctl_proto_rawDescGZIP(), []int{74}
 }
 
 // Gateway is what a host forwards between its virtual networks and machines outside of them.
@@ -6359,7 +6496,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_snapctl_proto_msgTypes[73]
+	mi := &file_snapctl_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6371,7 +6508,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[73]
+	mi := &file_snapctl_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6384,7 +6521,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{73}
+	return file_snapctl_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Gateway) GetHost() string {
@@ -6450,7 +6587,7 @@ type GatewayNetwork struct {
 
 func (x *GatewayNetwork) Reset() {
 	*x = GatewayNetwork{}
-	mi := &file_snapctl_proto_msgTypes[74]
+	mi := &file_snapctl_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6462,7 +6599,7 @@ func (x *GatewayNetwork) String() string {
 func (*GatewayNetwork) ProtoMessage() {}
 
 func (x *GatewayNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[74]
+	mi := &file_snapctl_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6475,7 +6612,7 @@ func (x *GatewayNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayNetwork.ProtoReflect.Descriptor instead.
 func (*GatewayNetwork) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{74}
+	return file_snapctl_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GatewayNetwork) GetName() string {
@@ -6530,7 +6667,7 @@ type ForwardedPort struct {
 
 func (x *ForwardedPort) Reset() {
 	*x = ForwardedPort{}
-	mi := &file_snapctl_proto_msgTypes[75]
+	mi := &file_snapctl_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6542,7 +6679,7 @@ func (x *ForwardedPort) String() string {
 func (*ForwardedPort) ProtoMessage() {}
 
 func (x *ForwardedPort) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[75]
+	mi := &file_snapctl_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6555,7 +6692,7 @@ func (x *ForwardedPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardedPort.ProtoReflect.Descriptor instead.
 func (*ForwardedPort) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{75}
+	return file_snapctl_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ForwardedPort) GetProtocol() string {
@@ -6626,7 +6763,7 @@ type OtherGateway struct {
 
 func (x *OtherGateway) Reset() {
 	*x = OtherGateway{}
-	mi := &file_snapctl_proto_msgTypes[76]
+	mi := &file_snapctl_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6638,7 +6775,7 @@ func (x *OtherGateway) String() string {
 func (*OtherGateway) ProtoMessage() {}
 
 func (x *OtherGateway) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[76]
+	mi := &file_snapctl_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6651,7 +6788,7 @@ func (x *OtherGateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OtherGateway.ProtoReflect.Descriptor instead.
 func (*OtherGateway) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{76}
+	return file_snapctl_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *OtherGateway) GetHost() string {
@@ -6684,7 +6821,7 @@ type LeaveHostRequest struct {
 
 func (x *LeaveHostRequest) Reset() {
 	*x = LeaveHostRequest{}
-	mi := &file_snapctl_proto_msgTypes[77]
+	mi := &file_snapctl_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6696,7 +6833,7 @@ func (x *LeaveHostRequest) String() string {
 func (*LeaveHostRequest) ProtoMessage() {}
 
 func (x *LeaveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[77]
+	mi := &file_snapctl_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6709,7 +6846,7 @@ func (x *LeaveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveHostRequest.ProtoReflect.Descriptor instead.
 func (*LeaveHostRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{77}
+	return file_snapctl_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *LeaveHostRequest) GetForce() bool {
@@ -6727,7 +6864,7 @@ type ShowDirectoryRequest struct {
 
 func (x *ShowDirectoryRequest) Reset() {
 	*x = ShowDirectoryRequest{}
-	mi := &file_snapctl_proto_msgTypes[78]
+	mi := &file_snapctl_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6739,7 +6876,7 @@ func (x *ShowDirectoryRequest) String() string {
 func (*ShowDirectoryRequest) ProtoMessage() {}
 
 func (x *ShowDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[78]
+	mi := &file_snapctl_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6752,7 +6889,7 @@ func (x *ShowDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*ShowDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{78}
+	return file_snapctl_proto_rawDescGZIP(), []int{80}
 }
 
 // Directory is where the hosts of an installation keep who owns which endpoint: an etcd cluster.
@@ -6768,7 +6905,7 @@ type Directory struct {
 
 func (x *Directory) Reset() {
 	*x = Directory{}
-	mi := &file_snapctl_proto_msgTypes[79]
+	mi := &file_snapctl_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6780,7 +6917,7 @@ func (x *Directory) String() string {
 func (*Directory) ProtoMessage() {}
 
 func (x *Directory) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[79]
+	mi := &file_snapctl_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6793,7 +6930,7 @@ func (x *Directory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directory.ProtoReflect.Descriptor instead.
 func (*Directory) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{79}
+	return file_snapctl_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Directory) GetUrls() []string {
@@ -6848,7 +6985,7 @@ type DirectoryMember struct {
 
 func (x *DirectoryMember) Reset() {
 	*x = DirectoryMember{}
-	mi := &file_snapctl_proto_msgTypes[80]
+	mi := &file_snapctl_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6860,7 +6997,7 @@ func (x *DirectoryMember) String() string {
 func (*DirectoryMember) ProtoMessage() {}
 
 func (x *DirectoryMember) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[80]
+	mi := &file_snapctl_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6873,7 +7010,7 @@ func (x *DirectoryMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryMember.ProtoReflect.Descriptor instead.
 func (*DirectoryMember) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{80}
+	return file_snapctl_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *DirectoryMember) GetHost() string {
@@ -6997,7 +7134,7 @@ type BackUpDirectoryRequest struct {
 
 func (x *BackUpDirectoryRequest) Reset() {
 	*x = BackUpDirectoryRequest{}
-	mi := &file_snapctl_proto_msgTypes[81]
+	mi := &file_snapctl_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7009,7 +7146,7 @@ func (x *BackUpDirectoryRequest) String() string {
 func (*BackUpDirectoryRequest) ProtoMessage() {}
 
 func (x *BackUpDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[81]
+	mi := &file_snapctl_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7022,7 +7159,7 @@ func (x *BackUpDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackUpDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*BackUpDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{81}
+	return file_snapctl_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *BackUpDirectoryRequest) GetPath() string {
@@ -7043,7 +7180,7 @@ type DirectoryBackup struct {
 
 func (x *DirectoryBackup) Reset() {
 	*x = DirectoryBackup{}
-	mi := &file_snapctl_proto_msgTypes[82]
+	mi := &file_snapctl_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7055,7 +7192,7 @@ func (x *DirectoryBackup) String() string {
 func (*DirectoryBackup) ProtoMessage() {}
 
 func (x *DirectoryBackup) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[82]
+	mi := &file_snapctl_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7068,7 +7205,7 @@ func (x *DirectoryBackup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryBackup.ProtoReflect.Descriptor instead.
 func (*DirectoryBackup) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{82}
+	return file_snapctl_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DirectoryBackup) GetPath() string {
@@ -7102,7 +7239,7 @@ type RestoreDirectoryRequest struct {
 
 func (x *RestoreDirectoryRequest) Reset() {
 	*x = RestoreDirectoryRequest{}
-	mi := &file_snapctl_proto_msgTypes[83]
+	mi := &file_snapctl_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7114,7 +7251,7 @@ func (x *RestoreDirectoryRequest) String() string {
 func (*RestoreDirectoryRequest) ProtoMessage() {}
 
 func (x *RestoreDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[83]
+	mi := &file_snapctl_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7127,7 +7264,7 @@ func (x *RestoreDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*RestoreDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{83}
+	return file_snapctl_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RestoreDirectoryRequest) GetPath() string {
@@ -7153,7 +7290,7 @@ type DefragmentDirectoryRequest struct {
 
 func (x *DefragmentDirectoryRequest) Reset() {
 	*x = DefragmentDirectoryRequest{}
-	mi := &file_snapctl_proto_msgTypes[84]
+	mi := &file_snapctl_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7165,7 +7302,7 @@ func (x *DefragmentDirectoryRequest) String() string {
 func (*DefragmentDirectoryRequest) ProtoMessage() {}
 
 func (x *DefragmentDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_proto_msgTypes[84]
+	mi := &file_snapctl_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7178,7 +7315,7 @@ func (x *DefragmentDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefragmentDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*DefragmentDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_snapctl_proto_rawDescGZIP(), []int{84}
+	return file_snapctl_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *DefragmentDirectoryRequest) GetHost() string {
@@ -7440,7 +7577,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"rules_yaml\x18\x04 \x01(\tR\trulesYaml\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"%\n" +
 	"\x0fTemplateRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xf5\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x96\x05\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x129\n" +
@@ -7466,7 +7603,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"parameters\x18\x10 \x03(\v2\x15.snapctl.v1.ParameterR\n" +
 	"parameters\x12(\n" +
 	"\x10host_files_bytes\x18\x11 \x01(\x03R\x0ehostFilesBytes\x12<\n" +
-	"\x0fwould_not_start\x18\x12 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\"\x98\x01\n" +
+	"\x0fwould_not_start\x18\x12 \x03(\v2\x14.snapctl.v1.ObstacleR\rwouldNotStart\x12\x1f\n" +
+	"\vnext_number\x18\x13 \x01(\x05R\n" +
+	"nextNumber\"\x98\x01\n" +
 	"\tParameter\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +
@@ -7477,7 +7616,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\ttemplates\x18\x01 \x03(\v2\x14.snapctl.v1.TemplateR\ttemplates\"@\n" +
 	"\x0eSetPoolRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x05R\x04size\"\xc8\x05\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\"\x8a\x06\n" +
 	"\fCloneRequest\x12\x1a\n" +
 	"\btemplate\x18\x01 \x01(\tR\btemplate\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12!\n" +
@@ -7495,7 +7634,10 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04wake\x18\f \x01(\v2\x16.snapctl.v1.WakePolicyR\x04wake\x12B\n" +
 	"\x0fhibernate_after\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0ehibernateAfter\x12@\n" +
 	"\x0erestore_memory\x18\x0e \x01(\x0e2\x19.snapctl.v1.RestoreMemoryR\rrestoreMemory\x125\n" +
-	"\x14accept_changed_files\x18\x14 \x01(\bH\x00R\x12acceptChangedFiles\x88\x01\x01\x1a6\n" +
+	"\x14accept_changed_files\x18\x14 \x01(\bH\x00R\x12acceptChangedFiles\x88\x01\x01\x12\x12\n" +
+	"\x04host\x18\x15 \x01(\tR\x04host\x12\x16\n" +
+	"\x06spread\x18\x16 \x01(\bR\x06spread\x12\x14\n" +
+	"\x05least\x18\x17 \x01(\x05R\x05least\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x17\n" +
@@ -7510,7 +7652,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x05R\x04done\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x05R\x05total\"\x96\x03\n" +
+	"\x05total\x18\x04 \x01(\x05R\x05total\"\xaa\x03\n" +
 	"\vCloneResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\x03app\x18\x02 \x01(\v2\x0f.snapctl.v1.AppR\x03app\x12\x12\n" +
@@ -7522,14 +7664,16 @@ const file_snapctl_proto_rawDesc = "" +
 	"\asockets\x18\b \x03(\v2\x19.snapctl.v1.SocketOutcomeR\asockets\x12\x1b\n" +
 	"\tfrom_pool\x18\t \x01(\bR\bfromPool\x12&\n" +
 	"\x05notes\x18\n" +
-	" \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x1a:\n" +
+	" \x03(\v2\x10.snapctl.v1.NoteR\x05notes\x12\x12\n" +
+	"\x04host\x18\v \x01(\tR\x04host\x1a:\n" +
 	"\fStepsUsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"U\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"k\n" +
 	"\fCloneSummary\x12\x12\n" +
 	"\x04made\x18\x01 \x01(\x05R\x04made\x12\x16\n" +
 	"\x06failed\x18\x02 \x01(\x05R\x06failed\x12\x19\n" +
-	"\btotal_us\x18\x03 \x01(\x03R\atotalUs\"b\n" +
+	"\btotal_us\x18\x03 \x01(\x03R\atotalUs\x12\x14\n" +
+	"\x05notes\x18\x04 \x03(\tR\x05notes\"b\n" +
 	"\x02Id\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\avirtual\x18\x02 \x01(\tR\avirtual\x12\x16\n" +
@@ -7715,7 +7859,11 @@ const file_snapctl_proto_rawDesc = "" +
 	"round_trip\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\troundTrip\x12\x12\n" +
 	"\x04loss\x18\x06 \x01(\x01R\x04loss\x12\x10\n" +
 	"\x03mtu\x18\a \x01(\x05R\x03mtu\x12\x12\n" +
-	"\x04used\x18\b \x01(\bR\x04used\"U\n" +
+	"\x04used\x18\b \x01(\bR\x04used\"\x12\n" +
+	"\x10HostFactsRequest\"d\n" +
+	"\tHostFacts\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x124\n" +
+	"\x16available_memory_bytes\x18\x02 \x01(\x03R\x14availableMemoryBytes\"U\n" +
 	"\x11ListHostsResponse\x12&\n" +
 	"\x05hosts\x18\x01 \x03(\v2\x10.snapctl.v1.HostR\x05hosts\x12\x18\n" +
 	"\atrouble\x18\x02 \x01(\tR\atrouble\"A\n" +
@@ -7837,7 +7985,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\xcd\x18\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xa3\x1a\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -7863,12 +8011,15 @@ const file_snapctl_proto_rawDesc = "" +
 	"\fShowTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x14.snapctl.v1.Template\x12I\n" +
 	"\x0eRemoveTemplate\x12\x1b.snapctl.v1.TemplateRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12;\n" +
 	"\aSetPool\x12\x1a.snapctl.v1.SetPoolRequest\x1a\x14.snapctl.v1.Template\x12;\n" +
-	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x129\n" +
+	"\x05Clone\x12\x18.snapctl.v1.CloneRequest\x1a\x16.snapctl.v1.CloneEvent0\x01\x12H\n" +
+	"\fPushTemplate\x12\x1b.snapctl.v1.TransferRequest\x1a\x19.snapctl.v1.TransferEvent0\x01\x12H\n" +
+	"\fPullTemplate\x12\x1b.snapctl.v1.TransferRequest\x1a\x19.snapctl.v1.TransferEvent0\x01\x129\n" +
 	"\bInitHost\x12\x1b.snapctl.v1.InitHostRequest\x1a\x10.snapctl.v1.Host\x12C\n" +
 	"\n" +
 	"InviteHost\x12\x1d.snapctl.v1.InviteHostRequest\x1a\x16.snapctl.v1.Invitation\x12E\n" +
 	"\bJoinHost\x12\x1b.snapctl.v1.JoinHostRequest\x1a\x1c.snapctl.v1.JoinHostResponse\x12C\n" +
-	"\tListHosts\x12\x17.snapctl.v1.ListRequest\x1a\x1d.snapctl.v1.ListHostsResponse\x125\n" +
+	"\tListHosts\x12\x17.snapctl.v1.ListRequest\x1a\x1d.snapctl.v1.ListHostsResponse\x12@\n" +
+	"\tShowFacts\x12\x1c.snapctl.v1.HostFactsRequest\x1a\x15.snapctl.v1.HostFacts\x125\n" +
 	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x127\n" +
 	"\aSetHost\x12\x1a.snapctl.v1.SetHostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
 	"\n" +
@@ -7903,7 +8054,7 @@ func file_snapctl_proto_rawDescGZIP() []byte {
 }
 
 var file_snapctl_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
+var file_snapctl_proto_msgTypes = make([]protoimpl.MessageInfo, 92)
 var file_snapctl_proto_goTypes = []any{
 	(Status)(0),                        // 0: snapctl.v1.Status
 	(WakeMode)(0),                      // 1: snapctl.v1.WakeMode
@@ -7983,55 +8134,57 @@ var file_snapctl_proto_goTypes = []any{
 	(*TakeoverResponse)(nil),           // 75: snapctl.v1.TakeoverResponse
 	(*Host)(nil),                       // 76: snapctl.v1.Host
 	(*HostWay)(nil),                    // 77: snapctl.v1.HostWay
-	(*ListHostsResponse)(nil),          // 78: snapctl.v1.ListHostsResponse
-	(*SetGatewayRequest)(nil),          // 79: snapctl.v1.SetGatewayRequest
-	(*ShowGatewayRequest)(nil),         // 80: snapctl.v1.ShowGatewayRequest
-	(*Gateway)(nil),                    // 81: snapctl.v1.Gateway
-	(*GatewayNetwork)(nil),             // 82: snapctl.v1.GatewayNetwork
-	(*ForwardedPort)(nil),              // 83: snapctl.v1.ForwardedPort
-	(*OtherGateway)(nil),               // 84: snapctl.v1.OtherGateway
-	(*LeaveHostRequest)(nil),           // 85: snapctl.v1.LeaveHostRequest
-	(*ShowDirectoryRequest)(nil),       // 86: snapctl.v1.ShowDirectoryRequest
-	(*Directory)(nil),                  // 87: snapctl.v1.Directory
-	(*DirectoryMember)(nil),            // 88: snapctl.v1.DirectoryMember
-	(*BackUpDirectoryRequest)(nil),     // 89: snapctl.v1.BackUpDirectoryRequest
-	(*DirectoryBackup)(nil),            // 90: snapctl.v1.DirectoryBackup
-	(*RestoreDirectoryRequest)(nil),    // 91: snapctl.v1.RestoreDirectoryRequest
-	(*DefragmentDirectoryRequest)(nil), // 92: snapctl.v1.DefragmentDirectoryRequest
-	nil,                                // 93: snapctl.v1.Result.StepsUsEntry
-	nil,                                // 94: snapctl.v1.CloneRequest.SetEntry
-	nil,                                // 95: snapctl.v1.CloneResult.StepsUsEntry
-	nil,                                // 96: snapctl.v1.EventRecord.StepsUsEntry
-	nil,                                // 97: snapctl.v1.Host.NetworkChannelsEntry
-	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
-	(*Move)(nil),                       // 100: snapctl.v1.Move
-	(*TransferProgress)(nil),           // 101: snapctl.v1.TransferProgress
-	(*HostControl)(nil),                // 102: snapctl.v1.HostControl
-	(*MigrateRequest)(nil),             // 103: snapctl.v1.MigrateRequest
-	(*TransferRequest)(nil),            // 104: snapctl.v1.TransferRequest
-	(*ChannelsRequest)(nil),            // 105: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 106: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 107: snapctl.v1.TraceRequest
-	(*TransferEvent)(nil),              // 108: snapctl.v1.TransferEvent
-	(*ChannelsResponse)(nil),           // 109: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 110: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 111: snapctl.v1.TraceStep
+	(*HostFactsRequest)(nil),           // 78: snapctl.v1.HostFactsRequest
+	(*HostFacts)(nil),                  // 79: snapctl.v1.HostFacts
+	(*ListHostsResponse)(nil),          // 80: snapctl.v1.ListHostsResponse
+	(*SetGatewayRequest)(nil),          // 81: snapctl.v1.SetGatewayRequest
+	(*ShowGatewayRequest)(nil),         // 82: snapctl.v1.ShowGatewayRequest
+	(*Gateway)(nil),                    // 83: snapctl.v1.Gateway
+	(*GatewayNetwork)(nil),             // 84: snapctl.v1.GatewayNetwork
+	(*ForwardedPort)(nil),              // 85: snapctl.v1.ForwardedPort
+	(*OtherGateway)(nil),               // 86: snapctl.v1.OtherGateway
+	(*LeaveHostRequest)(nil),           // 87: snapctl.v1.LeaveHostRequest
+	(*ShowDirectoryRequest)(nil),       // 88: snapctl.v1.ShowDirectoryRequest
+	(*Directory)(nil),                  // 89: snapctl.v1.Directory
+	(*DirectoryMember)(nil),            // 90: snapctl.v1.DirectoryMember
+	(*BackUpDirectoryRequest)(nil),     // 91: snapctl.v1.BackUpDirectoryRequest
+	(*DirectoryBackup)(nil),            // 92: snapctl.v1.DirectoryBackup
+	(*RestoreDirectoryRequest)(nil),    // 93: snapctl.v1.RestoreDirectoryRequest
+	(*DefragmentDirectoryRequest)(nil), // 94: snapctl.v1.DefragmentDirectoryRequest
+	nil,                                // 95: snapctl.v1.Result.StepsUsEntry
+	nil,                                // 96: snapctl.v1.CloneRequest.SetEntry
+	nil,                                // 97: snapctl.v1.CloneResult.StepsUsEntry
+	nil,                                // 98: snapctl.v1.EventRecord.StepsUsEntry
+	nil,                                // 99: snapctl.v1.Host.NetworkChannelsEntry
+	(*durationpb.Duration)(nil),        // 100: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 101: google.protobuf.Timestamp
+	(*Move)(nil),                       // 102: snapctl.v1.Move
+	(*TransferProgress)(nil),           // 103: snapctl.v1.TransferProgress
+	(*HostControl)(nil),                // 104: snapctl.v1.HostControl
+	(*MigrateRequest)(nil),             // 105: snapctl.v1.MigrateRequest
+	(*TransferRequest)(nil),            // 106: snapctl.v1.TransferRequest
+	(*ChannelsRequest)(nil),            // 107: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 108: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 109: snapctl.v1.TraceRequest
+	(*TransferEvent)(nil),              // 110: snapctl.v1.TransferEvent
+	(*ChannelsResponse)(nil),           // 111: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 112: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 113: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
-	98,  // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
+	100, // 1: snapctl.v1.WakePolicy.silent_after:type_name -> google.protobuf.Duration
 	9,   // 2: snapctl.v1.RunRequest.binds:type_name -> snapctl.v1.Bind
 	11,  // 3: snapctl.v1.RunRequest.limits:type_name -> snapctl.v1.Limits
 	8,   // 4: snapctl.v1.RunRequest.wake:type_name -> snapctl.v1.WakePolicy
-	98,  // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
+	100, // 5: snapctl.v1.RunRequest.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 6: snapctl.v1.RunRequest.publish:type_name -> snapctl.v1.Publication
 	2,   // 7: snapctl.v1.RunRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	0,   // 8: snapctl.v1.App.status:type_name -> snapctl.v1.Status
-	99,  // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	99,  // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
+	101, // 9: snapctl.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	101, // 10: snapctl.v1.App.status_at:type_name -> google.protobuf.Timestamp
 	8,   // 11: snapctl.v1.App.wake:type_name -> snapctl.v1.WakePolicy
-	98,  // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
+	100, // 12: snapctl.v1.App.hibernate_after:type_name -> google.protobuf.Duration
 	10,  // 13: snapctl.v1.App.publish:type_name -> snapctl.v1.Publication
 	11,  // 14: snapctl.v1.App.limits:type_name -> snapctl.v1.Limits
 	9,   // 15: snapctl.v1.App.binds:type_name -> snapctl.v1.Bind
@@ -8039,20 +8192,20 @@ var file_snapctl_proto_depIdxs = []int32{
 	39,  // 17: snapctl.v1.App.notes:type_name -> snapctl.v1.Note
 	13,  // 18: snapctl.v1.App.would_not_start:type_name -> snapctl.v1.Obstacle
 	15,  // 19: snapctl.v1.App.alarm:type_name -> snapctl.v1.Alarm
-	99,  // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
+	101, // 20: snapctl.v1.Alarm.at:type_name -> google.protobuf.Timestamp
 	14,  // 21: snapctl.v1.ListResponse.apps:type_name -> snapctl.v1.App
 	21,  // 22: snapctl.v1.ExecInput.start:type_name -> snapctl.v1.ExecStart
 	21,  // 23: snapctl.v1.ExecInput.resize:type_name -> snapctl.v1.ExecStart
-	98,  // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	98,  // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
-	98,  // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
-	98,  // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
-	98,  // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
+	100, // 24: snapctl.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	100, // 25: snapctl.v1.HibernateRequest.timeout:type_name -> google.protobuf.Duration
+	100, // 26: snapctl.v1.WakeRequest.timeout:type_name -> google.protobuf.Duration
+	100, // 27: snapctl.v1.SnapshotRequest.timeout:type_name -> google.protobuf.Duration
+	100, // 28: snapctl.v1.RestoreRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 29: snapctl.v1.RestoreRequest.wake:type_name -> snapctl.v1.WakePolicy
-	98,  // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
+	100, // 30: snapctl.v1.RestoreRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 31: snapctl.v1.RestoreRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	34,  // 32: snapctl.v1.InspectResponse.snapshot:type_name -> snapctl.v1.Snapshot
-	99,  // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	101, // 33: snapctl.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
 	2,   // 34: snapctl.v1.Snapshot.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	13,  // 35: snapctl.v1.Snapshot.would_not_start:type_name -> snapctl.v1.Obstacle
 	34,  // 36: snapctl.v1.ListSnapshotsResponse.snapshots:type_name -> snapctl.v1.Snapshot
@@ -8061,40 +8214,40 @@ var file_snapctl_proto_depIdxs = []int32{
 	14,  // 39: snapctl.v1.Result.app:type_name -> snapctl.v1.App
 	34,  // 40: snapctl.v1.Result.snapshot:type_name -> snapctl.v1.Snapshot
 	38,  // 41: snapctl.v1.Result.sockets:type_name -> snapctl.v1.SocketOutcome
-	93,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
+	95,  // 42: snapctl.v1.Result.steps_us:type_name -> snapctl.v1.Result.StepsUsEntry
 	43,  // 43: snapctl.v1.Result.template:type_name -> snapctl.v1.Template
 	39,  // 44: snapctl.v1.Result.notes:type_name -> snapctl.v1.Note
-	100, // 45: snapctl.v1.Result.move:type_name -> snapctl.v1.Move
-	101, // 46: snapctl.v1.Result.sent:type_name -> snapctl.v1.TransferProgress
-	98,  // 47: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
-	99,  // 48: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	102, // 45: snapctl.v1.Result.move:type_name -> snapctl.v1.Move
+	103, // 46: snapctl.v1.Result.sent:type_name -> snapctl.v1.TransferProgress
+	100, // 47: snapctl.v1.CreateTemplateRequest.timeout:type_name -> google.protobuf.Duration
+	101, // 48: snapctl.v1.Template.created_at:type_name -> google.protobuf.Timestamp
 	44,  // 49: snapctl.v1.Template.parameters:type_name -> snapctl.v1.Parameter
 	13,  // 50: snapctl.v1.Template.would_not_start:type_name -> snapctl.v1.Obstacle
 	43,  // 51: snapctl.v1.ListTemplatesResponse.templates:type_name -> snapctl.v1.Template
-	94,  // 52: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
+	96,  // 52: snapctl.v1.CloneRequest.set:type_name -> snapctl.v1.CloneRequest.SetEntry
 	3,   // 53: snapctl.v1.CloneRequest.storage:type_name -> snapctl.v1.Storage
 	4,   // 54: snapctl.v1.CloneRequest.pool:type_name -> snapctl.v1.PoolUse
-	98,  // 55: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
+	100, // 55: snapctl.v1.CloneRequest.timeout:type_name -> google.protobuf.Duration
 	8,   // 56: snapctl.v1.CloneRequest.wake:type_name -> snapctl.v1.WakePolicy
-	98,  // 57: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
+	100, // 57: snapctl.v1.CloneRequest.hibernate_after:type_name -> google.protobuf.Duration
 	2,   // 58: snapctl.v1.CloneRequest.restore_memory:type_name -> snapctl.v1.RestoreMemory
 	49,  // 59: snapctl.v1.CloneEvent.progress:type_name -> snapctl.v1.CloneProgress
 	50,  // 60: snapctl.v1.CloneEvent.result:type_name -> snapctl.v1.CloneResult
 	51,  // 61: snapctl.v1.CloneEvent.summary:type_name -> snapctl.v1.CloneSummary
 	14,  // 62: snapctl.v1.CloneResult.app:type_name -> snapctl.v1.App
-	95,  // 63: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
+	97,  // 63: snapctl.v1.CloneResult.steps_us:type_name -> snapctl.v1.CloneResult.StepsUsEntry
 	38,  // 64: snapctl.v1.CloneResult.sockets:type_name -> snapctl.v1.SocketOutcome
 	39,  // 65: snapctl.v1.CloneResult.notes:type_name -> snapctl.v1.Note
 	52,  // 66: snapctl.v1.IdsResponse.ids:type_name -> snapctl.v1.Id
-	99,  // 67: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
+	101, // 67: snapctl.v1.VemRow.since:type_name -> google.protobuf.Timestamp
 	55,  // 68: snapctl.v1.VemTableResponse.rows:type_name -> snapctl.v1.VemRow
-	99,  // 69: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	99,  // 70: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
-	96,  // 71: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
+	101, // 69: snapctl.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	101, // 70: snapctl.v1.EventRecord.at:type_name -> google.protobuf.Timestamp
+	98,  // 71: snapctl.v1.EventRecord.steps_us:type_name -> snapctl.v1.EventRecord.StepsUsEntry
 	60,  // 72: snapctl.v1.DoctorResponse.checks:type_name -> snapctl.v1.Check
 	64,  // 73: snapctl.v1.InitHostRequest.addresses:type_name -> snapctl.v1.HostAddress
-	98,  // 74: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
-	99,  // 75: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
+	100, // 74: snapctl.v1.InviteHostRequest.ttl:type_name -> google.protobuf.Duration
+	101, // 75: snapctl.v1.Invitation.expires_at:type_name -> google.protobuf.Timestamp
 	64,  // 76: snapctl.v1.JoinHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	5,   // 77: snapctl.v1.JoinHostRequest.on_conflict:type_name -> snapctl.v1.OnConflict
 	76,  // 78: snapctl.v1.JoinHostResponse.host:type_name -> snapctl.v1.Host
@@ -8102,19 +8255,19 @@ var file_snapctl_proto_depIdxs = []int32{
 	64,  // 80: snapctl.v1.SetHostRequest.addresses:type_name -> snapctl.v1.HostAddress
 	6,   // 81: snapctl.v1.Host.health:type_name -> snapctl.v1.HostHealth
 	64,  // 82: snapctl.v1.Host.addresses:type_name -> snapctl.v1.HostAddress
-	99,  // 83: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
-	99,  // 84: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
-	99,  // 85: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
-	102, // 86: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
+	101, // 83: snapctl.v1.Host.joined_at:type_name -> google.protobuf.Timestamp
+	101, // 84: snapctl.v1.Host.certificate_until:type_name -> google.protobuf.Timestamp
+	101, // 85: snapctl.v1.Host.since:type_name -> google.protobuf.Timestamp
+	104, // 86: snapctl.v1.Host.control:type_name -> snapctl.v1.HostControl
 	77,  // 87: snapctl.v1.Host.ways:type_name -> snapctl.v1.HostWay
-	97,  // 88: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
+	99,  // 88: snapctl.v1.Host.network_channels:type_name -> snapctl.v1.Host.NetworkChannelsEntry
 	7,   // 89: snapctl.v1.HostWay.state:type_name -> snapctl.v1.WayState
-	98,  // 90: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
+	100, // 90: snapctl.v1.HostWay.round_trip:type_name -> google.protobuf.Duration
 	76,  // 91: snapctl.v1.ListHostsResponse.hosts:type_name -> snapctl.v1.Host
-	82,  // 92: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
-	83,  // 93: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
-	84,  // 94: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
-	88,  // 95: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
+	84,  // 92: snapctl.v1.Gateway.networks:type_name -> snapctl.v1.GatewayNetwork
+	85,  // 93: snapctl.v1.Gateway.ports:type_name -> snapctl.v1.ForwardedPort
+	86,  // 94: snapctl.v1.Gateway.others:type_name -> snapctl.v1.OtherGateway
+	90,  // 95: snapctl.v1.Directory.members:type_name -> snapctl.v1.DirectoryMember
 	12,  // 96: snapctl.v1.Snapctl.Run:input_type -> snapctl.v1.RunRequest
 	17,  // 97: snapctl.v1.Snapctl.List:input_type -> snapctl.v1.ListRequest
 	16,  // 98: snapctl.v1.Snapctl.Show:input_type -> snapctl.v1.AppRequest
@@ -8124,7 +8277,7 @@ var file_snapctl_proto_depIdxs = []int32{
 	25,  // 102: snapctl.v1.Snapctl.Remove:input_type -> snapctl.v1.RemoveRequest
 	27,  // 103: snapctl.v1.Snapctl.Hibernate:input_type -> snapctl.v1.HibernateRequest
 	28,  // 104: snapctl.v1.Snapctl.Wake:input_type -> snapctl.v1.WakeRequest
-	103, // 105: snapctl.v1.Snapctl.Migrate:input_type -> snapctl.v1.MigrateRequest
+	105, // 105: snapctl.v1.Snapctl.Migrate:input_type -> snapctl.v1.MigrateRequest
 	16,  // 106: snapctl.v1.Snapctl.Ids:input_type -> snapctl.v1.AppRequest
 	54,  // 107: snapctl.v1.Snapctl.VemTable:input_type -> snapctl.v1.VemTableRequest
 	29,  // 108: snapctl.v1.Snapctl.TakeSnapshot:input_type -> snapctl.v1.SnapshotRequest
@@ -8132,85 +8285,91 @@ var file_snapctl_proto_depIdxs = []int32{
 	31,  // 110: snapctl.v1.Snapctl.Inspect:input_type -> snapctl.v1.InspectRequest
 	33,  // 111: snapctl.v1.Snapctl.RemoveSnapshot:input_type -> snapctl.v1.RemoveSnapshotRequest
 	30,  // 112: snapctl.v1.Snapctl.Restore:input_type -> snapctl.v1.RestoreRequest
-	104, // 113: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
-	104, // 114: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
+	106, // 113: snapctl.v1.Snapctl.PushSnapshot:input_type -> snapctl.v1.TransferRequest
+	106, // 114: snapctl.v1.Snapctl.PullSnapshot:input_type -> snapctl.v1.TransferRequest
 	41,  // 115: snapctl.v1.Snapctl.CreateTemplate:input_type -> snapctl.v1.CreateTemplateRequest
 	17,  // 116: snapctl.v1.Snapctl.ListTemplates:input_type -> snapctl.v1.ListRequest
 	42,  // 117: snapctl.v1.Snapctl.ShowTemplate:input_type -> snapctl.v1.TemplateRequest
 	42,  // 118: snapctl.v1.Snapctl.RemoveTemplate:input_type -> snapctl.v1.TemplateRequest
 	46,  // 119: snapctl.v1.Snapctl.SetPool:input_type -> snapctl.v1.SetPoolRequest
 	47,  // 120: snapctl.v1.Snapctl.Clone:input_type -> snapctl.v1.CloneRequest
-	65,  // 121: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
-	66,  // 122: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
-	68,  // 123: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
-	17,  // 124: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
-	71,  // 125: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
-	72,  // 126: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
-	73,  // 127: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 128: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	79,  // 129: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	80,  // 130: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	85,  // 131: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	86,  // 132: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	89,  // 133: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	91,  // 134: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	92,  // 135: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	105, // 136: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	105, // 137: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	106, // 138: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	107, // 139: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 140: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 141: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 142: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 143: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 144: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 145: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 146: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 147: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 148: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 149: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 150: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 151: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	36,  // 152: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
-	53,  // 153: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 154: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 155: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 156: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 157: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 158: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 159: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	108, // 160: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
-	108, // 161: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
-	36,  // 162: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 163: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 164: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 165: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 166: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 167: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	76,  // 168: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 169: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 170: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	78,  // 171: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	76,  // 172: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 173: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 174: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 175: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	81,  // 176: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	81,  // 177: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 178: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	87,  // 179: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	90,  // 180: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	87,  // 181: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	87,  // 182: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	109, // 183: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	109, // 184: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	110, // 185: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	111, // 186: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 187: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 188: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 189: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	143, // [143:190] is the sub-list for method output_type
-	96,  // [96:143] is the sub-list for method input_type
+	106, // 121: snapctl.v1.Snapctl.PushTemplate:input_type -> snapctl.v1.TransferRequest
+	106, // 122: snapctl.v1.Snapctl.PullTemplate:input_type -> snapctl.v1.TransferRequest
+	65,  // 123: snapctl.v1.Snapctl.InitHost:input_type -> snapctl.v1.InitHostRequest
+	66,  // 124: snapctl.v1.Snapctl.InviteHost:input_type -> snapctl.v1.InviteHostRequest
+	68,  // 125: snapctl.v1.Snapctl.JoinHost:input_type -> snapctl.v1.JoinHostRequest
+	17,  // 126: snapctl.v1.Snapctl.ListHosts:input_type -> snapctl.v1.ListRequest
+	78,  // 127: snapctl.v1.Snapctl.ShowFacts:input_type -> snapctl.v1.HostFactsRequest
+	71,  // 128: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
+	72,  // 129: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
+	73,  // 130: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
+	74,  // 131: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	81,  // 132: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	82,  // 133: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	87,  // 134: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	88,  // 135: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	91,  // 136: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	93,  // 137: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	94,  // 138: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	107, // 139: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	107, // 140: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	108, // 141: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	109, // 142: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 143: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 144: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 145: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 146: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 147: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 148: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 149: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 150: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 151: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 152: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 153: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 154: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	36,  // 155: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
+	53,  // 156: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 157: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 158: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 159: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 160: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 161: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 162: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	110, // 163: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
+	110, // 164: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
+	36,  // 165: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 166: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 167: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 168: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 169: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 170: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	110, // 171: snapctl.v1.Snapctl.PushTemplate:output_type -> snapctl.v1.TransferEvent
+	110, // 172: snapctl.v1.Snapctl.PullTemplate:output_type -> snapctl.v1.TransferEvent
+	76,  // 173: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 174: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 175: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	80,  // 176: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	79,  // 177: snapctl.v1.Snapctl.ShowFacts:output_type -> snapctl.v1.HostFacts
+	76,  // 178: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 179: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 180: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	75,  // 181: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	83,  // 182: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	83,  // 183: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 184: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	89,  // 185: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	92,  // 186: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	89,  // 187: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	89,  // 188: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	111, // 189: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	111, // 190: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	112, // 191: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	113, // 192: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 193: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 194: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 195: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	146, // [146:196] is the sub-list for method output_type
+	96,  // [96:146] is the sub-list for method input_type
 	96,  // [96:96] is the sub-list for extension type_name
 	96,  // [96:96] is the sub-list for extension extendee
 	0,   // [0:96] is the sub-list for field type_name
@@ -8252,7 +8411,7 @@ func file_snapctl_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_proto_rawDesc), len(file_snapctl_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   90,
+			NumMessages:   92,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,10 +51,13 @@ const (
 	Snapctl_RemoveTemplate_FullMethodName      = "/snapctl.v1.Snapctl/RemoveTemplate"
 	Snapctl_SetPool_FullMethodName             = "/snapctl.v1.Snapctl/SetPool"
 	Snapctl_Clone_FullMethodName               = "/snapctl.v1.Snapctl/Clone"
+	Snapctl_PushTemplate_FullMethodName        = "/snapctl.v1.Snapctl/PushTemplate"
+	Snapctl_PullTemplate_FullMethodName        = "/snapctl.v1.Snapctl/PullTemplate"
 	Snapctl_InitHost_FullMethodName            = "/snapctl.v1.Snapctl/InitHost"
 	Snapctl_InviteHost_FullMethodName          = "/snapctl.v1.Snapctl/InviteHost"
 	Snapctl_JoinHost_FullMethodName            = "/snapctl.v1.Snapctl/JoinHost"
 	Snapctl_ListHosts_FullMethodName           = "/snapctl.v1.Snapctl/ListHosts"
+	Snapctl_ShowFacts_FullMethodName           = "/snapctl.v1.Snapctl/ShowFacts"
 	Snapctl_ShowHost_FullMethodName            = "/snapctl.v1.Snapctl/ShowHost"
 	Snapctl_SetHost_FullMethodName             = "/snapctl.v1.Snapctl/SetHost"
 	Snapctl_RemoveHost_FullMethodName          = "/snapctl.v1.Snapctl/RemoveHost"
@@ -107,11 +110,14 @@ type SnapctlClient interface {
 	RemoveTemplate(ctx context.Context, in *TemplateRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	SetPool(ctx context.Context, in *SetPoolRequest, opts ...grpc.CallOption) (*Template, error)
 	Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CloneEvent], error)
+	PushTemplate(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error)
+	PullTemplate(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error)
 	// The installation: the hosts that this one shares its virtual networks with.
 	InitHost(ctx context.Context, in *InitHostRequest, opts ...grpc.CallOption) (*Host, error)
 	InviteHost(ctx context.Context, in *InviteHostRequest, opts ...grpc.CallOption) (*Invitation, error)
 	JoinHost(ctx context.Context, in *JoinHostRequest, opts ...grpc.CallOption) (*JoinHostResponse, error)
 	ListHosts(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListHostsResponse, error)
+	ShowFacts(ctx context.Context, in *HostFactsRequest, opts ...grpc.CallOption) (*HostFacts, error)
 	ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error)
 	SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
@@ -486,6 +492,44 @@ func (c *snapctlClient) Clone(ctx context.Context, in *CloneRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_CloneClient = grpc.ServerStreamingClient[CloneEvent]
 
+func (c *snapctlClient) PushTemplate(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[11], Snapctl_PushTemplate_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TransferRequest, TransferEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PushTemplateClient = grpc.ServerStreamingClient[TransferEvent]
+
+func (c *snapctlClient) PullTemplate(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TransferEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[12], Snapctl_PullTemplate_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TransferRequest, TransferEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PullTemplateClient = grpc.ServerStreamingClient[TransferEvent]
+
 func (c *snapctlClient) InitHost(ctx context.Context, in *InitHostRequest, opts ...grpc.CallOption) (*Host, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Host)
@@ -520,6 +564,16 @@ func (c *snapctlClient) ListHosts(ctx context.Context, in *ListRequest, opts ...
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListHostsResponse)
 	err := c.cc.Invoke(ctx, Snapctl_ListHosts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapctlClient) ShowFacts(ctx context.Context, in *HostFactsRequest, opts ...grpc.CallOption) (*HostFacts, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HostFacts)
+	err := c.cc.Invoke(ctx, Snapctl_ShowFacts_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -668,7 +722,7 @@ func (c *snapctlClient) Resolve(ctx context.Context, in *ResolveRequest, opts ..
 
 func (c *snapctlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceStep], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[11], Snapctl_Trace_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[13], Snapctl_Trace_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -687,7 +741,7 @@ type Snapctl_TraceClient = grpc.ServerStreamingClient[TraceStep]
 
 func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[12], Snapctl_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[14], Snapctl_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -756,11 +810,14 @@ type SnapctlServer interface {
 	RemoveTemplate(context.Context, *TemplateRequest) (*RemoveResponse, error)
 	SetPool(context.Context, *SetPoolRequest) (*Template, error)
 	Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error
+	PushTemplate(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error
+	PullTemplate(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error
 	// The installation: the hosts that this one shares its virtual networks with.
 	InitHost(context.Context, *InitHostRequest) (*Host, error)
 	InviteHost(context.Context, *InviteHostRequest) (*Invitation, error)
 	JoinHost(context.Context, *JoinHostRequest) (*JoinHostResponse, error)
 	ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error)
+	ShowFacts(context.Context, *HostFactsRequest) (*HostFacts, error)
 	ShowHost(context.Context, *HostRequest) (*Host, error)
 	SetHost(context.Context, *SetHostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
@@ -867,6 +924,12 @@ func (UnimplementedSnapctlServer) SetPool(context.Context, *SetPoolRequest) (*Te
 func (UnimplementedSnapctlServer) Clone(*CloneRequest, grpc.ServerStreamingServer[CloneEvent]) error {
 	return status.Error(codes.Unimplemented, "method Clone not implemented")
 }
+func (UnimplementedSnapctlServer) PushTemplate(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error {
+	return status.Error(codes.Unimplemented, "method PushTemplate not implemented")
+}
+func (UnimplementedSnapctlServer) PullTemplate(*TransferRequest, grpc.ServerStreamingServer[TransferEvent]) error {
+	return status.Error(codes.Unimplemented, "method PullTemplate not implemented")
+}
 func (UnimplementedSnapctlServer) InitHost(context.Context, *InitHostRequest) (*Host, error) {
 	return nil, status.Error(codes.Unimplemented, "method InitHost not implemented")
 }
@@ -878,6 +941,9 @@ func (UnimplementedSnapctlServer) JoinHost(context.Context, *JoinHostRequest) (*
 }
 func (UnimplementedSnapctlServer) ListHosts(context.Context, *ListRequest) (*ListHostsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListHosts not implemented")
+}
+func (UnimplementedSnapctlServer) ShowFacts(context.Context, *HostFactsRequest) (*HostFacts, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowFacts not implemented")
 }
 func (UnimplementedSnapctlServer) ShowHost(context.Context, *HostRequest) (*Host, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShowHost not implemented")
@@ -1323,6 +1389,28 @@ func _Snapctl_Clone_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapctl_CloneServer = grpc.ServerStreamingServer[CloneEvent]
 
+func _Snapctl_PushTemplate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TransferRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).PushTemplate(m, &grpc.GenericServerStream[TransferRequest, TransferEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PushTemplateServer = grpc.ServerStreamingServer[TransferEvent]
+
+func _Snapctl_PullTemplate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TransferRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapctlServer).PullTemplate(m, &grpc.GenericServerStream[TransferRequest, TransferEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_PullTemplateServer = grpc.ServerStreamingServer[TransferEvent]
+
 func _Snapctl_InitHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(InitHostRequest)
 	if err := dec(in); err != nil {
@@ -1391,6 +1479,24 @@ func _Snapctl_ListHosts_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SnapctlServer).ListHosts(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapctl_ShowFacts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HostFactsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).ShowFacts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_ShowFacts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).ShowFacts(ctx, req.(*HostFactsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1785,6 +1891,10 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Snapctl_ListHosts_Handler,
 		},
 		{
+			MethodName: "ShowFacts",
+			Handler:    _Snapctl_ShowFacts_Handler,
+		},
+		{
 			MethodName: "ShowHost",
 			Handler:    _Snapctl_ShowHost_Handler,
 		},
@@ -1904,6 +2014,16 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Clone",
 			Handler:       _Snapctl_Clone_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "PushTemplate",
+			Handler:       _Snapctl_PushTemplate_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "PullTemplate",
+			Handler:       _Snapctl_PullTemplate_Handler,
 			ServerStreams: true,
 		},
 		{

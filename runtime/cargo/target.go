@@ -20,6 +20,9 @@ type ReceiveOptions struct {
 	Progress func(Progress)
 	// Notes are what is to be said about a snapshot that has come; may be nil.
 	Notes func(ctx context.Context, r *Received) []string
+	// Keep is told when the snapshot is there for good, before the other host is; may be nil. If it fails the snapshot
+	// is removed again.
+	Keep func(r *Received) error
 	// Peer is the other host, as errors name it.
 	Peer string
 }
@@ -66,6 +69,11 @@ func Receive(ctx context.Context, s Stream, st Stores, o ReceiveOptions) (_ *Rec
 	defer context.AfterFunc(ctx, s.Close)()
 	in := &intake{link: l, stores: st, meter: meter{tell: o.Progress}}
 	r, err := in.receive(ctx, o.Place)
+	if r != nil && o.Keep != nil {
+		if err = o.Keep(r); err != nil {
+			err, r = errors.Join(err, r.Dir.Remove()), nil
+		}
+	}
 	err = errors.Join(err, in.tidy())
 	if r == nil {
 		in.unpin()

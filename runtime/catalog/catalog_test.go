@@ -177,7 +177,7 @@ func TestOwnSnapshot(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.ErrorMatches(b.Remove(t.Context(), made, none), "snapshot t is needed: an app is being restored from it; try again when that is done"))
 	claim.Release()
-	_, free, err := b.Use(made, 1, 0, noNumbers) // it is as it was
+	_, free, err := b.Use(made, 1, Number{}, noNumbers) // it is as it was
 	qt.Assert(t, qt.IsNil(err))
 	free()
 	qt.Assert(t, qt.IsNil(b.Remove(t.Context(), made, none)))
@@ -207,7 +207,7 @@ func TestHalfATemplateGoes(t *testing.T) {
 func TestInUse(t *testing.T) {
 	b := open(t)
 	made := b.make(t, "t", "s")
-	numbers, free, err := b.Use(made, 2, 0, noNumbers)
+	numbers, free, err := b.Use(made, 2, Number{}, noNumbers)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(numbers, []int{1, 2}))
 	err = b.Remove(t.Context(), made, none)
@@ -230,13 +230,13 @@ func TestInUse(t *testing.T) {
 		if asked++; asked == 1 {
 			return nil
 		}
-		_, _, err := b.Use(made, 1, 0, noNumbers)
+		_, _, err := b.Use(made, 1, Number{}, noNumbers)
 		qt.Check(t, qt.ErrorIs(err, errdefs.ErrNotFound)) // it is about to go
 		return []string{"t-1"}
 	})
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrFailedPrecondition))
 	qt.Check(t, qt.IsTrue(b.Has(made)))
-	_, free, err = b.Use(made, 1, 0, noNumbers)
+	_, free, err = b.Use(made, 1, Number{}, noNumbers)
 	qt.Assert(t, qt.IsNil(err))
 	free()
 }
@@ -245,20 +245,24 @@ func TestNumbers(t *testing.T) {
 	b := open(t)
 	made := b.make(t, "t", "s")
 	there := func() map[int]string { return map[int]string{2: "t-2", 7: "x"} }
-	one, freeOne, err := b.Use(made, 2, 0, there)
+	far, freeFar, err := b.Use(made, 1, Number{Least: 20}, there)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(far, []int{20}))
+	freeFar()
+	one, freeOne, err := b.Use(made, 2, Number{Least: 3}, there)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(one, []int{8, 9}))
-	two, freeTwo, err := b.Use(made, 1, 0, there)
+	two, freeTwo, err := b.Use(made, 1, Number{}, there)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(two, []int{10}))
-	_, _, err = b.Use(made, 2, 6, there)
+	_, _, err = b.Use(made, 2, Number{First: 6}, there)
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrAlreadyExists))
 	qt.Check(t, qt.ErrorMatches(err, "clone 7 of template t: already exists: x; choose another number to start from"))
-	_, _, err = b.Use(made, 1, 9, there)
+	_, _, err = b.Use(made, 1, Number{First: 9}, there)
 	qt.Check(t, qt.ErrorIs(err, errdefs.ErrAlreadyExists))
 	freeOne()
 	freeTwo()
-	again, free, err := b.Use(made, 1, 9, there)
+	again, free, err := b.Use(made, 1, Number{First: 9}, there)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(again, []int{9}))
 	free()
@@ -269,10 +273,10 @@ func TestNumbersOfARequestThatHasJustEnded(t *testing.T) {
 	b := open(t)
 	made := b.make(t, "t", "s")
 	clones := map[int]string{}
-	first, end, err := b.Use(made, 1, 0, noNumbers)
+	first, end, err := b.Use(made, 1, Number{}, noNumbers)
 	qt.Assert(t, qt.IsNil(err))
 	asked := 0
-	second, free, err := b.Use(made, 1, 0, func() map[int]string {
+	second, free, err := b.Use(made, 1, Number{}, func() map[int]string {
 		list := maps.Clone(clones)
 		if asked++; asked == 1 {
 			clones[first[0]] = "t-1"

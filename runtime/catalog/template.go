@@ -50,19 +50,25 @@ func (t *Template) take(ctx context.Context) (release func(), err error) {
 	}
 }
 
+// Number says which number the first of several clones has.
+type Number struct {
+	First int // 0: it is chosen
+	Least int // it is no lower, if it is chosen
+}
+
 // Use keeps a template from being removed, and count numbers for clones that are going to
-// be made of it, until free is called, once. The first number is start, or if that is 0 the
-// one after the highest that is used.
+// be made of it, until free is called, once. The first number is from.First, or if that is 0 the
+// one after the highest that is used, which is no lower than from.Least.
 //
 // used tells the numbers of the clones that there are, by their names. It is called without
 // a lock, and again if numbers were given back meanwhile: what was made by then has them.
 //
 // Returns an errdefs.ErrNotFound if the template was removed, or is being removed, or an
 // errdefs.ErrAlreadyExists if a number is used.
-func (c *Catalog) Use(t *Template, count, start int, used func() map[int]string) (numbers []int, free func(), err error) {
+func (c *Catalog) Use(t *Template, count int, from Number, used func() map[int]string) (numbers []int, free func(), err error) {
 	for {
 		freed := c.countFreed(t)
-		if numbers, err = c.tryUse(t, count, start, used(), freed); err != nil {
+		if numbers, err = c.tryUse(t, count, from, used(), freed); err != nil {
 			return nil, nil, err
 		}
 		if numbers != nil {
@@ -78,7 +84,7 @@ func (c *Catalog) countFreed(t *Template) int {
 }
 
 // tryUse chooses numbers, or returns none if used may be out of date.
-func (c *Catalog) tryUse(t *Template, count, start int, used map[int]string, freed int) ([]int, error) {
+func (c *Catalog) tryUse(t *Template, count int, from Number, used map[int]string, freed int) ([]int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.templates[t.Name] != t || c.busy[t.Name] {
@@ -87,8 +93,9 @@ func (c *Catalog) tryUse(t *Template, count, start int, used map[int]string, fre
 	if t.freed != freed {
 		return nil, nil
 	}
+	start := from.First
 	if start == 0 {
-		start = 1
+		start = max(1, from.Least)
 		for n := range used {
 			start = max(start, n+1)
 		}

@@ -26,6 +26,7 @@ type Request struct {
 	Names     []string // one for each; chosen by ChooseNames if there are none
 	Pattern   string   // of names to be chosen
 	Start     int      // the first number, if it is to be another than the next free one
+	Least     int      // the first number is no lower, if it is chosen
 	numbers   []int
 	Endpoints []netip.Addr // one for each, or none
 	Set       map[string]string

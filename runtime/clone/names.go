@@ -17,7 +17,7 @@ func (c *Clones) ChooseNames(t *catalog.Template, r *Request) (free func(), err 
 	if err := c.room(t, r.Count); err != nil {
 		return nil, err
 	}
-	numbers, freeNumbers, err := c.Catalog.Use(t, r.Count, r.Start, func() map[int]string { return c.numbersOf(t) })
+	numbers, freeNumbers, err := c.Catalog.Use(t, r.Count, catalog.Number{First: r.Start, Least: r.Least}, func() map[int]string { return c.numbersOf(t) })
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,15 @@ func (c *Clones) ChooseNames(t *catalog.Template, r *Request) (free func(), err 
 		freeNames()
 		freeNumbers()
 	}, nil
+}
+
+// NextNumber is the number after the highest one of the clones that there are of a template.
+func (c *Clones) NextNumber(t *catalog.Template) int {
+	next := 1
+	for n := range c.numbersOf(t) {
+		next = max(next, n+1)
+	}
+	return next
 }
 
 // numbersOf are the numbers of the clones that there are of a template, by their names.

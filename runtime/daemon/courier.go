@@ -6,6 +6,7 @@ import (
 	"runtime"
 
 	"github.com/snapctl/snapctl/runtime/cargo"
+	"github.com/snapctl/snapctl/runtime/catalog"
 	"github.com/snapctl/snapctl/runtime/courier"
 	"github.com/snapctl/snapctl/runtime/doctor"
 	"github.com/snapctl/snapctl/snapshot"
@@ -28,7 +29,9 @@ func (d *Daemon) newCourier() *courier.Courier {
 		Self:      func() string { return others{d.hosts}.Self() },
 		Snapshots: d.rooms.Store, Stores: cargo.Stores{Memory: stores.Memory, Layers: stores.Layers, HostFiles: stores.HostFiles}, Freed: stores.SweepSoon,
 		Events: d.rooms.Events, Origin: d.origin(), Obstacles: d.obstacles,
-		GuestsDir: filepath.Join(d.opt.StateDir, "guests"), Log: d.log,
+		Templates:      func() *catalog.Catalog { return d.clones.Catalog },
+		RemoveTemplate: func(ctx context.Context, name string) error { return d.clones.RemoveTemplate(ctx, name) },
+		GuestsDir:      filepath.Join(d.opt.StateDir, "guests"), Log: d.log,
 	})
 }
 

@@ -137,6 +137,9 @@ func Open(ctx context.Context, opt Options) (_ *Daemon, err error) {
 	if err := d.clones.Recover(); err != nil {
 		return nil, err
 	}
+	if err := d.courier.Sweep(ctx); err != nil {
+		return nil, err
+	}
 	close(d.recovered)
 	d.hosts.Recovered(ctx)
 	d.engine.Start()

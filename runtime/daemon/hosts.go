@@ -31,9 +31,6 @@ func (d *Daemon) openHosts(ctx context.Context) (err error) {
 		return fmt.Errorf("find snapctld: %w", err)
 	}
 	d.courier, d.lines = d.newCourier(), line.NewSwitchboard()
-	if err := d.courier.Sweep(ctx); err != nil {
-		return err
-	}
 	d.hosts, err = installation.Open(ctx, installation.Options{
 		Dir: filepath.Join(d.opt.StateDir, "installation"), Exe: findDirectoryProgram(), Version: d.opt.Version, Boot: d.rooms.VEM.Boot(),
 		Local: networks{d.rooms.VEM}, Share: d.share, Unshare: func(ctx context.Context) error { return d.rooms.VEM.SetSharing(ctx, nil) }, Admitted: d.readmit, Streams: d.streams(), Run: d.tasks.Run, Log: d.log,

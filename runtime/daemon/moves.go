@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
 
 	"github.com/snapctl/snapctl/runtime/courier"
 	"github.com/snapctl/snapctl/runtime/line"
@@ -21,25 +24,29 @@ func (d *Daemon) openMover(ctx context.Context) {
 type handler = func(context.Context, message.Caller, *control.Stream) error
 
 // streams are those of other hosts that move apps to this one, take snapshots to it, or ask it to do something. None
-// that has to do with apps is served before this host has taken up its own.
+// is served before this host has taken up its own apps.
 func (d *Daemon) streams() map[string]handler {
-	when := func(serve func(context.Context, string, *control.Stream) error) handler {
+	when := func(serve handler) handler {
 		return func(ctx context.Context, from message.Caller, s *control.Stream) error {
 			select {
 			case <-d.recovered:
-				return serve(ctx, from.Host, s)
+				return serve(ctx, from, s)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 	}
 	return map[string]handler{
-		courier.Kind:      d.courier.Serve,
-		courier.GuestKind: d.courier.Lodge,
-		line.Kind:         when(func(ctx context.Context, from string, s *control.Stream) error { return d.lines.Serve(ctx, from, s) }),
-		move.StreamKind:   when(func(ctx context.Context, from string, s *control.Stream) error { return d.mover.Serve(ctx, from, s) }),
-		move.FilesKind: when(func(ctx context.Context, from string, s *control.Stream) error {
-			return d.mover.ServeFiles(ctx, from, s)
+		courier.Kind:      when(d.courier.Serve),
+		courier.GuestKind: when(d.courier.Lodge),
+		line.Kind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
+			return d.lines.Serve(ctx, from.Host, s)
+		}),
+		move.StreamKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
+			return d.mover.Serve(ctx, from.Host, s)
+		}),
+		move.FilesKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
+			return d.mover.ServeFiles(ctx, from.Host, s)
 		}),
 	}
 }
@@ -64,19 +71,29 @@ func (o others) Open(ctx context.Context, host, kind string) (move.Stream, error
 	return s, nil
 }
 
-// Line implements [afar.Hosts].
-func (o others) Line(ctx context.Context, host string) (line.Stream, error) {
-	s, err := o.OpenStream(ctx, host, line.Kind, nil)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
 // Registrar implements [move.Hosts].
 func (o others) Registrar() move.Registrar {
 	if r := o.Installation.Registrar(); r.Begun() {
 		return r
 	}
 	return nil
+}
+
+// neighbours are all hosts of the installation, as this one asks them.
+type neighbours struct {
+	others
+
+	lines *line.Switchboard
+}
+
+// Dial implements [afar.Hosts].
+func (n neighbours) Dial(ctx context.Context, host string) (*grpc.ClientConn, error) {
+	if host == n.Self() {
+		return n.lines.Connect(ctx, host)
+	}
+	s, err := n.OpenStream(ctx, host, line.Kind, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask host %s: %w", host, err)
+	}
+	return line.Connect(s)
 }

@@ -39,7 +39,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	}
 	here := d.newService()
 	hosts := server.New(here, afar.ForHosts(d.log)...) //nolint:contextcheck // each request has its own
-	s := server.New(afar.New(here, afar.Options{Hosts: others{d.hosts}, Courier: d.courier}))
+	s := server.New(afar.New(here, afar.Options{Hosts: neighbours{others{d.hosts}, d.lines}, Courier: d.courier, Status: server.Status, Hint: server.Hint}))
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.Cancel()
 		hosts.Stop()

@@ -42,23 +42,23 @@ func interceptors() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 			resp, err := handle(ctx, req)
-			if h := hint(err); h != "" {
+			if h := Hint(err); h != "" {
 				_ = grpc.SetTrailer(ctx, metadata.Pairs(hintTrailer, h)) // fails only outside of a request
 			}
-			return resp, rpcError(err)
+			return resp, Status(err)
 		}),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 			err := handle(srv, stream)
-			if h := hint(err); h != "" {
+			if h := Hint(err); h != "" {
 				stream.SetTrailer(metadata.Pairs(hintTrailer, h))
 			}
-			return rpcError(err)
+			return Status(err)
 		}),
 	}
 }
 
-// rpcError gives an error the gRPC code that tells a client what to do.
-func rpcError(err error) error {
+// Status gives an error the gRPC code that tells a client what to do.
+func Status(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -99,8 +99,8 @@ func rpcError(err error) error {
 	return status.Error(code, criu.Explain(err))
 }
 
-// hint says what can be done about an error, or "".
-func hint(err error) string {
+// Hint says what can be done about an error, or "".
+func Hint(err error) string {
 	var (
 		notNow *app.StatusError
 		lost   *vem.LostError

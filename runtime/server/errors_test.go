@@ -29,10 +29,10 @@ import (
 func TestLostError(t *testing.T) {
 	err := &vem.LostError{App: "cache", Reason: vem.LostByEnd}
 	qt.Assert(t, qt.ErrorMatches(err, "the sockets of app cache are lost: snapctld and its holder both ended meanwhile: .*"))
-	qt.Assert(t, qt.Equals(hint(err), "wake it by command: snapctl wake cache"))
+	qt.Assert(t, qt.Equals(Hint(err), "wake it by command: snapctl wake cache"))
 	a := &engine.App{App: app.New(t.TempDir(), "", app.Record{})}
 	a.Note(err)
-	qt.Assert(t, qt.Equals(hint(a.Noted()), hint(err)))
+	qt.Assert(t, qt.Equals(Hint(a.Noted()), Hint(err)))
 }
 
 // TestErrorsOfRequests proves that clients learn by a code what kind of error it is, and by a
@@ -64,14 +64,14 @@ func TestErrorsOfRequests(t *testing.T) {
 		{status.Error(codes.ResourceExhausted, "message too large"), codes.ResourceExhausted, ""},
 	} {
 		err := fmt.Errorf("hibernate cache: %w", test.err)
-		s, ok := status.FromError(rpcError(err))
+		s, ok := status.FromError(Status(err))
 		qt.Check(t, qt.IsTrue(ok))
 		qt.Check(t, qt.Equals(s.Code(), test.code), qt.Commentf("%v", err))
-		h := hint(err)
+		h := Hint(err)
 		qt.Check(t, qt.IsTrue(h == test.hint || test.hint != "" && len(h) > len(test.hint) && h[:len(test.hint)] == test.hint), qt.Commentf("%v: %q", err, h))
 	}
-	qt.Check(t, qt.IsNil(rpcError(nil)))
-	qt.Check(t, qt.Equals(hint(nil), ""))
+	qt.Check(t, qt.IsNil(Status(nil)))
+	qt.Check(t, qt.Equals(Hint(nil), ""))
 }
 
 func TestObstaclesAreShown(t *testing.T) {
@@ -83,6 +83,6 @@ func TestObstaclesAreShown(t *testing.T) {
 	qt.Assert(t, qt.HasLen(shown, 3))
 	qt.Check(t, qt.Equals(shown[0].GetPath(), "/srv/data"))
 	qt.Check(t, qt.Equals(obstacleText(shown[0]), "it is gone; put it back"))
-	qt.Check(t, qt.Equals(shown[1].GetRemedy(), hint(tree.ErrDamaged)))
+	qt.Check(t, qt.Equals(shown[1].GetRemedy(), Hint(tree.ErrDamaged)))
 	qt.Check(t, qt.Equals(obstacleText(shown[2]), "no idea"))
 }

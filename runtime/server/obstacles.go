@@ -13,7 +13,7 @@ func showObstacles(all []restorable.Obstacle) []*api.Obstacle {
 	for _, o := range all {
 		shown := &api.Obstacle{Path: o.Path, Reason: o.Reason, Remedy: o.Remedy}
 		if o.Err != nil {
-			shown.Remedy = hint(o.Err)
+			shown.Remedy = Hint(o.Err)
 		}
 		out = append(out, shown)
 	}

@@ -105,6 +105,7 @@ type Clones interface {
 	CreateTemplate(ctx context.Context, req clone.TemplateRequest) (*catalog.Template, *engine.Outcome, error)
 	RemoveTemplate(ctx context.Context, name string) error
 	Of(template string) []string
+	NextNumber(t *catalog.Template) int
 	ChooseNames(t *catalog.Template, r *clone.Request) (free func(), err error)
 	Make(ctx context.Context, t *catalog.Template, req clone.Request) error
 }

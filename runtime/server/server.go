@@ -15,6 +15,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
+	"github.com/snapctl/snapctl/runtime/server/facts"
 	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
@@ -37,6 +38,7 @@ type Server struct {
 	*beyond.Desk         // what is about others than endpoints
 	*upkeep.Requests     // what is about the directory
 	*transfers.Transfers // to and from other hosts
+	facts.Facts          // about this host
 	rooms                Rooms
 	opt                  Options
 }

@@ -66,7 +66,7 @@ func (srv *Server) show(a *engine.App) *api.App {
 		out.Limits = showLimits(l.Resources)
 	}
 	if rec.LastError != "" {
-		out.Hint = hint(a.Noted())
+		out.Hint = Hint(a.Noted())
 	}
 	if rec.Now() == app.Held {
 		out.HeldSockets = int32(len(a.Endpoint.HeldInodes()))

@@ -92,7 +92,7 @@ func TestListOfSnapshots(t *testing.T) {
 	qt.Check(t, qt.Equals(all[0].GetApp(), "web"))
 	qt.Check(t, qt.HasLen(all[0].GetWouldNotStart(), 0))
 	qt.Assert(t, qt.HasLen(all[1].GetWouldNotStart(), 1))
-	qt.Check(t, qt.Equals(all[1].GetWouldNotStart()[0].GetRemedy(), hint(tree.ErrDamaged)))
+	qt.Check(t, qt.Equals(all[1].GetWouldNotStart()[0].GetRemedy(), Hint(tree.ErrDamaged)))
 	qt.Assert(t, qt.HasLen(all[2].GetWouldNotStart(), 1))
 	qt.Check(t, qt.Equals(all[2].GetWouldNotStart()[0].GetPath(), "/srv/data"))
 }

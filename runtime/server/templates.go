@@ -90,6 +90,7 @@ func (srv *Server) showTemplate(t *catalog.Template) *api.Template {
 	out := &api.Template{
 		Name: t.Name, Snapshot: t.Snapshot, CreatedAt: timestamppb.New(t.CreatedAt), RulesYaml: t.RulesText,
 		Clones: srv.rooms.Clones.Of(t.Name), PoolSize: int32(srv.rooms.Templates.Ready(t)), PoolReady: int32(srv.rooms.Pools.CountReady(t)),
+		NextNumber: int32(srv.rooms.Clones.NextNumber(t)),
 	}
 	if err := srv.rooms.Pools.Failed(t); err != nil {
 		out.PoolError = err.Error()
@@ -127,7 +128,7 @@ func (srv *Server) Clone(req *api.CloneRequest, stream grpc.ServerStreamingServe
 		return err
 	}
 	r := clone.Request{
-		Names: slices.Clone(req.GetNames()), Pattern: req.GetNamePattern(), Start: int(req.GetStart()),
+		Names: slices.Clone(req.GetNames()), Pattern: req.GetNamePattern(), Start: int(req.GetStart()), Least: int(req.GetLeast()),
 		Set: req.GetSet(), KeepGoing: req.GetKeepGoing(), Pool: poolUses[req.GetPool()],
 	}
 	if req.GetStorage() == api.Storage_STORAGE_PRIVATE {
@@ -215,9 +216,9 @@ func (r *cloneReport) done(out clone.Outcome) {
 	err := out.Ended.Err
 	res := &api.CloneResult{Name: out.Name, TotalUs: out.Ended.Took.Microseconds(), StepsUs: stepsMicroseconds(&out.Ended), FromPool: out.Pooled}
 	if err != nil {
-		s, _ := status.FromError(rpcError(err))
+		s, _ := status.FromError(Status(err))
 		res.Code, res.Error = int32(s.Code()), s.Message()
-		if h := hint(err); h != "" {
+		if h := Hint(err); h != "" {
 			res.Hints = []string{h}
 		}
 	} else {

@@ -69,6 +69,8 @@ func (f *fakeTemplates) RemoveTemplate(_ context.Context, name string) error {
 
 func (f *fakeTemplates) Of(template string) []string { return []string{template + "-1"} }
 
+func (f *fakeTemplates) NextNumber(*catalog.Template) int { return 4 }
+
 func (f *fakeTemplates) ChooseNames(t *catalog.Template, r *clone.Request) (free func(), err error) {
 	if r.Names == nil {
 		for i := range r.Count {

@@ -10,7 +10,7 @@ import (
 // NewClone reads the API's message of a clone that was made. Connections that
 // were reset are as the rules of the template say, and no loss.
 func NewClone(r *api.CloneResult) Result {
-	res := NewResult(Clone, r.GetName(), &api.Result{App: r.GetApp(), TotalUs: r.GetTotalUs(), StepsUs: r.GetStepsUs(), Sockets: r.GetSockets(), Notes: r.GetNotes()})
+	res := NewResult(Clone, r.GetName(), &api.Result{App: r.GetApp(), TotalUs: r.GetTotalUs(), StepsUs: r.GetStepsUs(), Sockets: r.GetSockets(), Notes: r.GetNotes(), Host: r.GetHost()})
 	res.FromPool = r.GetFromPool()
 	res.Complete = true
 	for _, s := range res.Sockets {
@@ -37,11 +37,12 @@ type Clones struct {
 	TotalUS  int64     `json:"total_us,omitempty"` // for all of them
 	Results  []Result  `json:"results"`
 	Failures []Failure `json:"failures"`
+	Notes    []string  `json:"notes,omitempty"` // hosts that make none, and why
 }
 
 // NewClones collects clones and failures.
-func NewClones(template string, total time.Duration, results []Result, failures []Failure) *Clones {
-	return &Clones{Schema: schema(), Template: template, TotalUS: total.Microseconds(), Results: list(results), Failures: list(failures)}
+func NewClones(template string, total time.Duration, results []Result, failures []Failure, notes ...string) *Clones {
+	return &Clones{Schema: schema(), Template: template, TotalUS: total.Microseconds(), Results: list(results), Failures: list(failures), Notes: notes}
 }
 
 // Table implements [Document]. It is the last line: each clone was printed when

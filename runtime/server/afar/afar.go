@@ -19,21 +19,24 @@ import (
 
 	"github.com/snapctl/snapctl/runtime/api"
 	"github.com/snapctl/snapctl/runtime/courier"
-	"github.com/snapctl/snapctl/runtime/line"
 )
 
 // Options are what the service works with. All are required.
 type Options struct {
 	Hosts   Hosts
 	Courier Courier
+	// Status is the gRPC status of an error of this host, and Hint what can be done about it; "": nothing is known.
+	Status func(error) error
+	Hint   func(error) string
 }
 
 // Hosts are the hosts of the installation.
 type Hosts interface {
 	// Self is the name of this host; empty if it is in no installation.
 	Self() string
-	// Line opens a line to another host.
-	Line(ctx context.Context, host string) (line.Stream, error)
+	// Dial connects to the service of a host, which may be this one, as another host does. ctx bounds the life of the
+	// connection. The caller closes it.
+	Dial(ctx context.Context, host string) (*grpc.ClientConn, error)
 }
 
 // Courier has other hosts have snapshots, as package courier does it.
@@ -53,7 +56,10 @@ func New(here api.SnapctlServer, opt Options) *Service { return &Service{here, o
 
 // asked are the requests that a host does for any other one of the installation.
 func asked() []string {
-	return []string{api.Snapctl_Restore_FullMethodName}
+	return []string{
+		api.Snapctl_Restore_FullMethodName, api.Snapctl_Clone_FullMethodName, api.Snapctl_PushTemplate_FullMethodName,
+		api.Snapctl_ShowTemplate_FullMethodName, api.Snapctl_ShowFacts_FullMethodName,
+	}
 }
 
 // ForHosts are the options of a server that answers other hosts: they may make the requests for which they are
@@ -89,15 +95,6 @@ func ForHosts(log *slog.Logger) []grpc.ServerOption {
 
 // elsewhere tells whether a host is another one.
 func (s *Service) elsewhere(host string) bool { return host != "" && host != s.opt.Hosts.Self() }
-
-// dial connects to another host's service. The caller closes the connection.
-func (s *Service) dial(ctx context.Context, host string) (*grpc.ClientConn, error) {
-	l, err := s.opt.Hosts.Line(ctx, host)
-	if err != nil {
-		return nil, fmt.Errorf("ask host %s: %w", host, err)
-	}
-	return line.Connect(l)
-}
 
 // hintTrailer is what the server has a hint in.
 const hintTrailer = "snapctl-hint"

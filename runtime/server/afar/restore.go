@@ -37,7 +37,7 @@ func (s *Service) restoreThere(req *api.RestoreRequest, stream grpc.ServerStream
 	}
 	defer guest.Close()
 	brought := time.Since(began)
-	c, err := s.dial(ctx, host)
+	c, err := s.opt.Hosts.Dial(ctx, host)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,14 @@ func (t *Transfers) PushSnapshot(req *api.TransferRequest, stream grpc.ServerStr
 	return transfer(req, stream, t.Courier.Push)
 }
 
+// PushTemplate implements the API.
+func (t *Transfers) PushTemplate(req *api.TransferRequest, stream grpc.ServerStreamingServer[api.TransferEvent]) error {
+	return transfer(req, stream, func(ctx context.Context, r courier.Request) (courier.Result, error) {
+		r.Template, r.Snapshot = r.Snapshot, ""
+		return t.Courier.Push(ctx, r)
+	})
+}
+
 // PullSnapshot implements the API.
 func (t *Transfers) PullSnapshot(req *api.TransferRequest, stream grpc.ServerStreamingServer[api.TransferEvent]) error {
 	return transfer(req, stream, t.Courier.Pull)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/snapctl/snapctl/cmd/internal/cli/moves"
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/output"
 	"github.com/snapctl/snapctl/runtime/client"
@@ -36,6 +37,6 @@ others that share it: this is freed with the last of them.`,
 			return s.Print(output.NewSnapshotList(all))
 		}),
 	}
-	cmd.AddCommand(newSnapshotsRm(s), newPush(s), newPull(s))
+	cmd.AddCommand(newSnapshotsRm(s), moves.NewPush(s), moves.NewPull(s))
 	return cmd
 }

@@ -118,6 +118,11 @@ func (f server) Clone(req *api.CloneRequest, out grpc.ServerStreamingServer[api.
 	if err != nil {
 		return err
 	}
+	if req.GetHost() != "" {
+		if _, err := f.findHost(req.GetHost()); err != nil {
+			return err
+		}
+	}
 	for key := range req.GetSet() {
 		if !slices.ContainsFunc(t.GetParameters(), func(p *api.Parameter) bool { return p.GetKey() == key }) {
 			return status.Errorf(codes.InvalidArgument, "there is no parameter %s", key)
@@ -148,6 +153,9 @@ func (f server) Clone(req *api.CloneRequest, out grpc.ServerStreamingServer[api.
 			Name: name, TotalUs: 12_000, FromPool: req.GetPool() != api.PoolUse_POOL_USE_NEVER && t.GetPoolReady() > 0,
 			Sockets: []*api.SocketOutcome{{Socket: "tcp 10.77.0.7:80 <- 10.77.0.1:5123", Outcome: "reset", Reason: "the rules say so"}},
 		}
+		if r.Host = req.GetHost(); req.GetSpread() { // to two hosts, in turn
+			r.Host = []string{"here", "there"}[i%2]
+		}
 		if t.GetName() == "torn" {
 			r.Sockets = append(r.Sockets, &api.SocketOutcome{Socket: "mptcp", Outcome: "unsupported"})
 		}
@@ -168,12 +176,15 @@ func (f server) Clone(req *api.CloneRequest, out grpc.ServerStreamingServer[api.
 		if t.GetName() == "gone" {
 			return status.Error(codes.Unavailable, "connection lost")
 		}
-		if r.GetError() != "" && !req.GetKeepGoing() {
+		if r.GetError() != "" && !req.GetKeepGoing() && !req.GetSpread() {
 			t.Clones, f.Apps = t.Clones[:len(t.Clones)-int(made)], f.Apps[:len(f.Apps)-int(made)]
 			out.SetTrailer(metadata.Pairs("snapctl-hint", "make room"))
 			return status.Error(codes.ResourceExhausted, "no memory")
 		}
 	}
 	summary := &api.CloneSummary{Made: made, Failed: int32(len(names)) - made, TotalUs: 30_000}
+	if req.GetSpread() {
+		summary.Notes = []string{"host gone makes none: it does not answer"}
+	}
 	return send(&api.CloneEvent{Event: &api.CloneEvent_Summary{Summary: summary}})
 }

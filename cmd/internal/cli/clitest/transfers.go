@@ -42,6 +42,33 @@ func (f server) PullSnapshot(req *api.TransferRequest, out grpc.ServerStreamingS
 	return nil
 }
 
+// PushTemplate takes a template to a host, as PushSnapshot does a snapshot.
+func (f server) PushTemplate(req *api.TransferRequest, out grpc.ServerStreamingServer[api.TransferEvent]) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.findTemplate(req.GetSnapshot()); err != nil {
+		return err
+	}
+	if _, err := f.findHost(req.GetHost()); err != nil {
+		return err
+	}
+	return transfer(req, out)
+}
+
+// PullTemplate gets one that this host did not have.
+func (f server) PullTemplate(req *api.TransferRequest, out grpc.ServerStreamingServer[api.TransferEvent]) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.findHost(req.GetHost()); err != nil {
+		return err
+	}
+	if err := transfer(req, out); err != nil {
+		return err
+	}
+	f.Templates = append(f.Templates, &api.Template{Name: asOf(req), Snapshot: asOf(req), App: "cache"})
+	return nil
+}
+
 func asOf(req *api.TransferRequest) string {
 	if req.GetAs() != "" {
 		return req.GetAs()
@@ -51,7 +78,7 @@ func asOf(req *api.TransferRequest) string {
 
 func transfer(req *api.TransferRequest, out grpc.ServerStreamingServer[api.TransferEvent]) error {
 	if asOf(req) == "taken" {
-		return status.Error(codes.AlreadyExists, "snapshot taken: already exists")
+		return status.Error(codes.AlreadyExists, "taken: already exists")
 	}
 	p := &api.TransferProgress{SentBytes: 1 << 20, DoneBytes: 3 << 20, TotalBytes: 12 << 20, SavedBytes: 30 << 20, Files: 2, TotalFiles: 8}
 	if err := out.Send(&api.TransferEvent{Event: &api.TransferEvent_Progress{Progress: p}}); err != nil {

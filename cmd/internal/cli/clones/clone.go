@@ -28,8 +28,12 @@ type cloneFlags struct {
 	storage   storage
 	pool      poolUse
 	keepGoing bool
+	host      string
 	policy    policy.Flags
 }
+
+// everywhere is what --host says instead of a host.
+const everywhere = "spread"
 
 // storage says whose files a clone has.
 type storage string
@@ -66,12 +70,20 @@ Either all clones are made or none, also if there is no time for some (--timeout
 With --keep-going those stay that could be made, and if some could not the exit code
 is 6.
 
+With --host another host of the installation makes the clones; with --host spread all
+hosts that are alive do, this one too, by the memory that they have available. A host
+that lacks the template gets it (see snapctl template push), and keeps it if it makes a
+clone. Names and numbers are as if one host made them, and each clone has an address
+that its own host gives out. If they are spread each host makes all of its part or
+none: what the others have made stays, and the exit code is 6.
+
 ` + policy.Text + `
 
 In --name-pattern {n} is the clone's number, and {n:03} fills it up with zeros to
 3 digits.`,
 		Example: `  snapctl clone web
   snapctl clone web --count 10 --name-pattern 'web-{n:02}' --set MODE=test
+  snapctl clone web --count 30 --host spread
   snapctl clone web --name blue --name green --endpoint 10.77.0.20 --endpoint 10.77.0.21`,
 		Args:              session.Exactly("TEMPLATE"),
 		ValidArgsFunction: s.Ask(1, templateNames),
@@ -100,12 +112,14 @@ func (f *cloneFlags) add(s *session.Session, cmd *cobra.Command) {
 	fs.Var(value.One(&f.storage, "shared|private", value.Word(sharedStorage, privateStorage)), "storage", "share the template's files, or copy them (default shared)")
 	fs.Var(value.One(&f.pool, "use|only|never", value.Word(usePool, onlyPool, neverPool)), "pool", "take clones that stand ready, only those, or none (default use)")
 	f.policy.Add(cmd)
+	fs.StringVar(&f.host, "host", "", "the `HOST` that makes them, or spread: all that are alive (default: this one)")
 	fs.BoolVar(&f.keepGoing, "keep-going", false, "one that can't be made does not undo the others")
 	fs.SortFlags = false
 
 	session.CompleteFlag(cmd, "storage", cobra.FixedCompletions([]string{string(sharedStorage), string(privateStorage)}, cobra.ShellCompDirectiveNoFileComp))
 	session.CompleteFlag(cmd, "pool", cobra.FixedCompletions([]string{string(usePool), string(onlyPool), string(neverPool)}, cobra.ShellCompDirectiveNoFileComp))
 	session.CompleteFlag(cmd, "set", parameterKeys(s))
+	session.CompleteFlag(cmd, "host", s.Ask(0, placeNames))
 	for _, name := range []string{"count", "name-pattern", "start", "name", "endpoint"} {
 		session.CompleteFlag(cmd, name, cobra.NoFileCompletions)
 	}
@@ -129,6 +143,10 @@ func (f *cloneFlags) request(name string) (*api.CloneRequest, error) {
 	req := &api.CloneRequest{
 		Template: name, Count: int32(count), NamePattern: f.pattern, Start: int32(f.start), Names: f.names,
 		Storage: storages[f.storage], Pool: poolUses[f.pool], KeepGoing: f.keepGoing,
+		Host: f.host,
+	}
+	if f.host == everywhere {
+		req.Host, req.Spread = "", true
 	}
 	req.RestoreMemory, req.AcceptChangedFiles = f.policy.Memory.Message(), f.policy.Files.Message()
 	var err error
@@ -201,6 +219,11 @@ func clone(ctx context.Context, s *session.Session, c *client.Client, req *api.C
 		errs = append(session.JoinedErrors{&session.ExitError{Code: session.Partly, Text: fmt.Sprintf("%d of %d clones of %s could not be made", len(errs), len(errs)+len(results), req.GetTemplate())}}, errs...)
 	}
 	errs = together(errs)
+	for _, note := range summary.GetNotes() {
+		if s.Format == output.AsTable {
+			s.Say("note", note)
+		}
+	}
 	for i := range results {
 		if !results[i].Complete {
 			errs = append(errs, session.NotAll(&results[i]))
@@ -213,7 +236,7 @@ func clone(ctx context.Context, s *session.Session, c *client.Client, req *api.C
 		printed = s.Print(output.NewResults(results, nil))
 	}
 	if printed == nil {
-		printed = s.Print(output.NewClones(req.GetTemplate(), time.Duration(summary.GetTotalUs())*time.Microsecond, results, failed))
+		printed = s.Print(output.NewClones(req.GetTemplate(), time.Duration(summary.GetTotalUs())*time.Microsecond, results, failed, summary.GetNotes()...))
 	}
 	switch {
 	case printed != nil:

@@ -24,6 +24,12 @@ func templateNames(ctx context.Context, c *client.Client) ([]cobra.Completion, e
 	return all, nil
 }
 
+// placeNames lists where clones can be made.
+func placeNames(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+	all, err := session.HostNames(ctx, c)
+	return append(all, cobra.CompletionWithDesc(everywhere, "all hosts that are alive")), err
+}
+
 // parameterKeys completes KEY= with the parameters of the template that was
 // named before.
 func parameterKeys(s *session.Session) cobra.CompletionFunc {

@@ -1,4 +1,4 @@
-package apps
+package moves
 
 import (
 	"encoding/json"
@@ -17,7 +17,7 @@ import (
 func TestTransferredInPromise(t *testing.T) {
 	promise, err := os.ReadFile("../../../../JSON.md")
 	qt.Assert(t, qt.IsNil(err))
-	text, err := json.MarshalIndent(newTransferred("pushed", "to", "cache-1", &api.TransferResult{
+	text, err := json.MarshalIndent(newTransferred(push(nil, "snapshot"), "cache-1", &api.TransferResult{
 		Snapshot: "cache-1", Host: "host-b", TookUs: 320_000, Total: &api.TransferProgress{TotalBytes: 12 << 20, SentBytes: 4 << 20, SavedBytes: 30 << 20, Files: 8},
 	}), "", "  ")
 	qt.Assert(t, qt.IsNil(err))
@@ -25,7 +25,8 @@ func TestTransferredInPromise(t *testing.T) {
 }
 
 func TestTransferStep(t *testing.T) {
-	tr := &transfer{done: "pushed", where: "to", host: "host-b"}
+	tr := push(nil, "snapshot")
+	tr.host = "host-b"
 	p := &api.TransferProgress{SentBytes: 4 << 20, DoneBytes: 6 << 20, TotalBytes: 12 << 20, SavedBytes: 30 << 20}
 	qt.Check(t, qt.Equals(output.Step(tr.step(p, 2*time.Second)), "pushed 4.0 MiB to host-b, 2.0 MiB/s, 30.0 MiB were there: 50 % of 12.0 MiB"))
 	p = &api.TransferProgress{SentBytes: 100, TotalBytes: 12 << 20}
