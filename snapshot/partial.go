@@ -64,13 +64,15 @@ func MakeBeside(target, what string) (dir string, err error) {
 func (p *Partial) Dir() Dir { return Dir(p.dir) }
 
 // Commit hashes all files, writes the manifest, brings everything to the disk
-// and gives the snapshot its name. If it fails nothing has its name. What memory
+// and gives the snapshot its name. One that passes does not outlive the daemon, and need not be on the disk. If it fails nothing has its name. What memory
 // files the manifest names, it has from adoptMemory.
 func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	// The files are read and brought to the disk at the same time; the manifest, which
 	// is made of what was read, follows them.
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return tree.Sync(gctx, p.dir) })
+	if !m.Passing {
+		g.Go(func() error { return tree.Sync(gctx, p.dir) })
+	}
 	g.Go(func() (err error) {
 		m.Files, err = tree.Describe(gctx, p.dir, ownFiles...)
 		return err
@@ -81,8 +83,12 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	if err := writeManifest(p.dir, m); err != nil {
 		return "", err
 	}
+	toDisk := tree.SyncPaths
+	if m.Passing {
+		toDisk = func(...string) error { return nil }
+	}
 	written := []string{filepath.Join(p.dir, manifestFile), filepath.Join(p.dir, digestFile)}
-	if err := tree.SyncPaths(append(written, p.dir)...); err != nil {
+	if err := toDisk(append(written, p.dir)...); err != nil {
 		return "", err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, p.dir, unix.AT_FDCWD, p.target, unix.RENAME_NOREPLACE); err != nil {
@@ -92,7 +98,7 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 		return "", fmt.Errorf("commit snapshot: %w", err)
 	}
 	p.done = true
-	return Dir(p.target), tree.SyncPaths(filepath.Dir(p.target))
+	return Dir(p.target), toDisk(filepath.Dir(p.target))
 }
 
 // CommitForeign commits a snapshot that comes from another host, when all files of its directory are

@@ -92,6 +92,43 @@ func (m *Manager) residence(network string) *Endpoint {
 	return nil
 }
 
+// Appearances are the addresses of this host in a network: by those at which its own apps see it, those at which
+// the apps of other hosts do. There are none if other hosts' apps don't see it.
+func (m *Manager) Appearances(network string) map[netip.Addr]netip.Addr {
+	e := m.residence(network)
+	if e == nil {
+		return nil
+	}
+	s, err := m.space(network)
+	if err != nil {
+		return nil
+	}
+	c, all := e.Claim(), make(map[netip.Addr]netip.Addr)
+	if c.Addr4.IsValid() {
+		all[s.Gateway4()] = c.Addr4
+	}
+	if c.Addr6.IsValid() && s.Gateway6().IsValid() {
+		all[s.Gateway6()] = c.Addr6
+	}
+	return all
+}
+
+// Follows tells whether a connection of an endpoint of a network with an address goes on when the endpoint is on
+// another host: with one in the network, or one to which a gateway of the network leads. With any other the
+// host translates addresses, which the next one can't go on with.
+func (m *Manager) Follows(network string, a netip.Addr) bool {
+	a = a.Unmap()
+	s, err := m.space(network)
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(slices.Concat([]netip.Prefix{s.Prefix4, s.Prefix6}, m.gateway.Keep, m.gateway.Elsewhere), func(p netip.Prefix) bool {
+		return p.IsValid() && p.Contains(a)
+	})
+}
+
 // SetGateway says what this host forwards between its networks and other machines. A network is told
 // with the next change of its published ports, and by [Manager.SetFar].
 func (m *Manager) SetGateway(g fabric.Gateway) {

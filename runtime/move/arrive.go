@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -146,7 +147,7 @@ func (m *Mover) receive(ctx context.Context, r *engine.Run, v *arrival) error {
 	if v.offer.Ended != nil {
 		return r.At(ctx, "received")
 	}
-	if v.saved, err = handover.Decode(b); err != nil {
+	if v.saved, err = m.decode(a, b); err != nil {
 		return err
 	}
 	if err := os.WriteFile(savedFile(a), b, 0o600); err != nil {
@@ -163,6 +164,20 @@ func (m *Mover) receive(ctx context.Context, r *engine.Run, v *arrival) error {
 	}
 	a.Amend(func(rec *app.Record) { rec.Boot = m.opt.Engine.VEM.Boot() })
 	return r.At(ctx, "received")
+}
+
+// decode reads what the sockets of an app are made of. A peer on this host is one that the app saw on another one.
+func (m *Mover) decode(a *engine.App, b []byte) (*handover.Saved, error) {
+	saved, err := handover.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	here := make(map[netip.Addr]netip.Addr)
+	for near, far := range m.opt.Engine.VEM.Appearances(a.Endpoint.Claim().Network) {
+		here[far] = near
+	}
+	saved.Readdress(here)
+	return saved, nil
 }
 
 // decided waits until the directory says whose the endpoint is. It gives up when ctx ends, and it is not known then.
@@ -241,7 +256,7 @@ func (m *Mover) resume(ctx context.Context, a *engine.App) error {
 	if err != nil {
 		return fmt.Errorf("read the sockets of an app that came: %w", err)
 	}
-	saved, err := handover.Decode(b)
+	saved, err := m.decode(a, b)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -139,6 +140,9 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	for _, lost := range saved.Refused {
 		f.report.Lost = append(f.report.Lost, checkpoint.Outcome{Socket: lost.What, Reason: lost.Reason})
 	}
+	if b, err = m.encode(a, saved, f); err != nil {
+		return err
+	}
 	if err := f.talk.sayBytes(b); err != nil {
 		return err
 	}
@@ -147,6 +151,18 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	}
 	f.report.Pause = now().Sub(began)
 	return r.At(ctx, "given")
+}
+
+// encode is what the target gets of the sockets. What is on this host is on another one for the app then.
+func (m *Mover) encode(a *engine.App, saved *handover.Saved, f *farewell) ([]byte, error) {
+	v, network := m.opt.Engine.VEM, a.Endpoint.Claim().Network
+	saved.Readdress(v.Appearances(network))
+	for _, what := range saved.Beyond(func(at netip.Addr) bool { return at.IsLoopback() || v.Follows(network, at) }) {
+		f.report.Lost = append(f.report.Lost, checkpoint.Outcome{
+			Socket: what, Reason: "its peer is outside of the network, and knows the app by an address of host " + m.opt.Hosts.Self() + ": it is reset when the app uses it",
+		})
+	}
+	return saved.Encode()
 }
 
 // carryHeld takes what is saved of the app to the target.

@@ -26,9 +26,9 @@ import (
 type journeys struct {
 	*hosts
 	at, other *World // where the app is, and where it goes next
-	client    *redis
-	waiting   *redis // waits for an entry of a list all the time
-	n         int    // what the client has counted to
+	clients   []*redis // one on each host, and one by IPv6
+	waiting   *redis   // waits for an entry of a list all the time
+	n         int      // what the clients have counted to
 }
 
 func newJourneys(t *testing.T) *journeys {
@@ -36,18 +36,24 @@ func newJourneys(t *testing.T) *journeys {
 	testenv.Need(t, testenv.Program("redis-server"), testenv.Program("redis-cli"), testenv.Program("ip"), testenv.Program("nft"))
 	hs := newInstallation(t, "gamma", "alpha", "beta")
 	js := &journeys{hosts: hs, at: hs.worlds[1], other: hs.worlds[2]}
-	endpoint := js.at.Run(redisRequest("cache", "")).GetEndpoint()
-	js.client, js.waiting = hs.worlds[0].redis(endpoint), hs.worlds[0].redis(endpoint)
+	a := js.at.Run(redisRequest("cache", ""))
+	for _, w := range hs.worlds {
+		js.clients = append(js.clients, w.redis(a.GetEndpoint()))
+	}
+	js.clients = append(js.clients, js.other.redis(a.GetEndpoint6()))
+	js.waiting = hs.worlds[0].redis(a.GetEndpoint())
 	js.waiting.send("BLPOP queue 0")
 	js.counts()
 	return js
 }
 
-// counts has the client ask the app.
+// counts has the clients ask the app.
 func (js *journeys) counts() {
 	js.t.Helper()
-	js.n++
-	qt.Assert(js.t, qt.Equals(js.client.do("INCR n"), fmt.Sprintf(":%d", js.n)))
+	for _, c := range js.clients {
+		js.n++
+		qt.Assert(js.t, qt.Equals(c.do("INCR n"), fmt.Sprintf(":%d", js.n)))
+	}
 }
 
 // broken is where a daemon is broken: that of the host that has the app, or that of the target.
@@ -107,7 +113,7 @@ func (js *journeys) lands() *World {
 	js.at.once("cache", api.Status_STATUS_RUNNING)
 	qt.Assert(js.t, qt.Equals(js.other.processes("cache"), 0))
 	js.counts()
-	qt.Assert(js.t, qt.Equals(js.client.do("RPUSH queue job"), ":1"))
+	qt.Assert(js.t, qt.Equals(js.clients[0].do("RPUSH queue job"), ":1"))
 	for _, want := range []string{"*2", "$5", "queue", "$3", "job"} {
 		qt.Assert(js.t, qt.Equals(js.waiting.line(), want))
 	}

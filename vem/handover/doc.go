@@ -29,6 +29,9 @@
 // A connection whose other end has closed its stream can't be made so with TCP_REPAIR
 // alone: Release has the new socket receive the end of the stream once more (package forge).
 //
+// A program of a host, or a machine that appears as it, is at one address for apps on that host
+// and at another one for all others: [Saved.Readdress] has the sockets know the right one.
+//
 // # Clients that wait to be accepted
 //
 // The app sleeps when it moves, so it can't accept them, and they have no descriptor. Save
