@@ -22,6 +22,7 @@ import (
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/clones"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/failover"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/fleet"
+	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/moving"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/report"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/writing"
@@ -118,6 +119,7 @@ func measure(ctx context.Context, b *rig.Bench) error {
 		{"channel", channels},
 		{"channel/first-packet", firstPacket},
 		{"channel/failover", failover.Measure},
+		{"move", moving.Measure},
 		{"directory", fleet.Measure},
 	} {
 		if err := bm.run(ctx, b); err != nil {
