@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/snapctl/snapctl/runtime/cargo"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/membership"
 )
@@ -24,6 +27,9 @@ func (e *Error) Remedy() string {
 	if errors.Is(e.Err, errUndecided) {
 		return "nothing is lost: which of the two hosts has the app is asked again and again; snapctl show tells when it is known"
 	}
+	if errdefs.IsNotFound(e.Err) {
+		return "`snapctl host ls` lists what there is"
+	}
 	return remedyOf(e.Err)
 }
 
@@ -33,10 +39,13 @@ func remedyOf(err error) string {
 		return host.Remedy
 	}
 	var remedied interface{ Remedy() string }
-	if errors.As(err, &remedied) {
-		return remedied.Remedy()
+	if !errors.As(err, &remedied) {
+		return ""
 	}
-	return ""
+	if there, ok := errors.AsType[*cargo.RemoteError](err); ok && remedied.Remedy() != "" {
+		return "host " + there.Host + ": " + remedied.Remedy()
+	}
+	return remedied.Remedy()
 }
 
 // errUndecided is that an operation can neither be finished nor undone, since it is not known who has the

@@ -24,7 +24,13 @@ import (
 // At the end nothing of their apps and channels may be left; what makes them an installation stays.
 func newInstallation(t *testing.T, names ...string) *hosts {
 	t.Helper()
-	hs := makeHosts(t, startWorld, names...)
+	return installationOf(t, startWorld, names...)
+}
+
+// installationOf is newInstallation of worlds that a function makes as startWorld does.
+func installationOf(t *testing.T, world func(*testing.T, host.Config, func(*host.Host), ...string) *World, names ...string) *hosts {
+	t.Helper()
+	hs := makeHosts(t, world, names...)
 	for i := range hs.worlds {
 		hs.join(i, 0)
 	}

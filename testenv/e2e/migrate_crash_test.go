@@ -34,9 +34,16 @@ type journeys struct {
 func newJourneys(t *testing.T) *journeys {
 	t.Helper()
 	testenv.Need(t, testenv.Program("redis-server"), testenv.Program("redis-cli"), testenv.Program("ip"), testenv.Program("nft"))
-	hs := newInstallation(t, "gamma", "alpha", "beta")
+	return journeysIn(newInstallation(t, "gamma", "alpha", "beta"))
+}
+
+// journeysIn begins at the second host of an installation, and leads to the third one.
+func journeysIn(hs *hosts) *journeys {
+	hs.t.Helper()
 	js := &journeys{hosts: hs, at: hs.worlds[1], other: hs.worlds[2]}
-	a := js.at.Run(redisRequest("cache", ""))
+	req := redisRequest("cache", "")
+	req.Args = append(req.Args, "--enable-debug-command", "yes")
+	a := js.at.Run(req)
 	for _, w := range hs.worlds {
 		js.clients = append(js.clients, w.redis(a.GetEndpoint()))
 	}
