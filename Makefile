@@ -21,7 +21,7 @@ ONLY ?=
 AGAINST ?=
 ROUNDS ?= 300
 SEED ?=
-SOAK := ^(TestChaos|TestInstallationByChance|TestLoad.*|TestCRIUIsKilledWhileItWakes|TestBusyAppIsSaved|Test.*AtEveryPoint|Test.*Survives?)$$
+SOAK := ^(TestChaos|TestInstallationByChance|TestMigrateUnderTraffic|TestLoad.*|TestCRIUIsKilledWhileItWakes|TestBusyAppIsSaved|Test.*AtEveryPoint|Test.*Survives?)$$
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 MODULE := github.com/snapctl/snapctl

@@ -18,6 +18,9 @@ const (
 	pageBytes = 4 << 10
 	// pieceBytes is how much of a file is read, and compressed, at a time: what fits into a message with its head.
 	pieceBytes = message.MaxChunk - pageBytes
+	// leastPacked is what is not worth compressing if it is less. Of less than 256 bytes zstd.Encoder does not say how
+	// many they are (klauspost/compress v1.20.1, zstd/frameenc.go), and whoever unpacks them wants to know that first.
+	leastPacked = 512
 	// writebackBytes is after how much the kernel begins to write to the disk, so that little is left for the end.
 	writebackBytes = 8 << 20
 )
@@ -48,7 +51,7 @@ func (d *dull) tried(shrank bool) {
 // putData sends a piece of a file.
 func (l *link) putData(ctx context.Context, at int64, b []byte) error {
 	flags, body := byte(0), b
-	if l.dull.try() {
+	if len(b) >= leastPacked && l.dull.try() {
 		packed := l.pack.EncodeAll(b, make([]byte, 0, len(b)))
 		shrank := len(packed) < len(b)-len(b)/8
 		if l.dull.tried(shrank); shrank {

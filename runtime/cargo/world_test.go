@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -133,6 +134,7 @@ func fillLayer(text string) func(string) error {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		errs := []error{
 			os.MkdirAll(at("etc/app"), 0o750), os.WriteFile(at("etc/app/conf"), []byte(text), 0o640),
+			os.WriteFile(at("etc/app/short"), []byte(strings.Repeat("a short line\n", 19)), 0o644), // 247 bytes that compress well
 			os.Link(at("etc/app/conf"), at("etc/other")), os.Symlink("app/conf", at("etc/link")),
 			unix.Mknod(at("etc/gone"), unix.S_IFCHR, 0), unix.Mknod(at("etc/fifo"), unix.S_IFIFO|0o600, 0), unix.Mknod(at("etc/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
 			os.WriteFile(at("etc/suid"), random(200<<10), 0o755), os.Lchown(at("etc/suid"), 7, 8), unix.Chmod(at("etc/suid"), 0o4755),

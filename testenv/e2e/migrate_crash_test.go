@@ -25,7 +25,7 @@ import (
 // client that is connected all the time.
 type journeys struct {
 	*hosts
-	at, other *World // where the app is, and where it goes next
+	at, other *World   // where the app is, and where it goes next
 	clients   []*redis // one on each host, and one by IPv6
 	waiting   *redis   // waits for an entry of a list all the time
 	n         int      // what the clients have counted to

@@ -131,6 +131,7 @@ func TestMoveIsCutOffAtEveryPoint(t *testing.T) {
 }
 
 func (js *journeys) cutOff(t *testing.T, name fault.Name, ports []*underlay.Port) {
+	t.Helper()
 	w := js.broken(name)
 	g := gate.New(t, w.Dir(), name)
 	js.plan(w, g.Fault())

@@ -27,7 +27,7 @@ func (s *Saved) Readdress(to map[netip.Addr]netip.Addr) {
 		}
 	}
 	for i := range s.Waiting {
-		change(&s.Waiting[i].Remote)
+		change(&s.Waiting[i].State.Remote)
 	}
 	for i := range s.Others {
 		o := &s.Others[i]

@@ -40,7 +40,7 @@ func TestReaddress(t *testing.T) {
 		"10.77.0.1:5", // the app is its own peer
 		"198.51.100.7:443",
 	}))
-	qt.Check(t, qt.Equals(s.Waiting[0].Remote, at("10.77.0.65:4003")))
+	qt.Check(t, qt.Equals(s.Waiting[0].State.Remote, at("10.77.0.65:4003")))
 	qt.Check(t, qt.Equals(s.Others[0].Remote, at("10.77.0.65:53")))
 	qt.Check(t, qt.Equals(s.Others[0].Queue[0].From, at("10.77.0.65:53")))
 	qt.Check(t, qt.Equals(s.Others[0].Queue[0].To, own))

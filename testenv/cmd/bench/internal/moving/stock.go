@@ -90,7 +90,7 @@ func copyOver(ctx context.Context, from, to *rig.World, cable *host.Link, dir st
 	var both errgroup.Group
 	both.Go(func() error { return errors.Join(sendFiles(out, dir), out.Close()) })
 	both.Go(func() error {
-		f, err := os.Create(filepath.Join(target, "images"))
+		f, err := os.OpenFile(filepath.Join(target, "images"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}
