@@ -32,10 +32,10 @@ var rooms = []room{
 	}},
 	{"runtime/server/beyond", []string{"runtime/api", "vem/gateway"}},
 	{"runtime/server/facts", []string{"runtime/api"}},
+	{"runtime/server/moves", []string{"runtime/api", "runtime/app", "runtime/engine", "runtime/event", "runtime/move", "runtime/server/members", "vem/control/message", "vem/membership"}},
 	{"runtime/server/members", []string{"runtime/api", "vem/directory/conflict", "vem/membership"}},
-	{"runtime/server/moves", []string{"runtime/api", "runtime/app", "runtime/engine", "runtime/event", "runtime/move", "vem/control/message"}},
 	{"runtime/server/program", []string{"runtime/api"}},
-	{"runtime/server/transfers", []string{"runtime/api", "runtime/cargo", "runtime/courier", "snapshot/memory", "snapshot/tree", "vem/control"}},
+	{"runtime/server/transfers", []string{"runtime/api", "runtime/cargo", "runtime/courier", "snapshot/memory", "snapshot/tree", "vem/control", "vem/control/message"}},
 	{"runtime/server/upkeep", []string{"runtime/api", "vem/directory", "vem/directory/member"}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/mesh", "vem/netns", "vem/overview", "vem/probe", "vem/table"}},
 	{"runtime/move", []string{

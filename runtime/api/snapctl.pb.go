@@ -5962,6 +5962,7 @@ type Host struct {
 	ChannelUnmet     []string               `protobuf:"bytes,23,rep,name=channel_unmet,json=channelUnmet,proto3" json:"channel_unmet,omitempty"`                                                                                    // of this host only: why channels that are up are not of that kind
 	PrivateNetworks  []string               `protobuf:"bytes,15,rep,name=private_networks,json=privateNetworks,proto3" json:"private_networks,omitempty"`                                                                           // of this host only: those that it does not share
 	Notes            []string               `protobuf:"bytes,26,rep,name=notes,proto3" json:"notes,omitempty"`                                                                                                                      // SetHost alone has them: what may be wrong with what was changed
+	Cordoned         bool                   `protobuf:"varint,27,opt,name=cordoned,proto3" json:"cordoned,omitempty"`                                                                                                               // it takes no apps of other hosts
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -6148,6 +6149,13 @@ func (x *Host) GetNotes() []string {
 		return x.Notes
 	}
 	return nil
+}
+
+func (x *Host) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
 }
 
 // HostWay is a way from the host that is asked to another one: a pair of addresses on the underlay.
@@ -7822,7 +7830,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x05 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02by\x18\x06 \x01(\tR\x02by\x12\x1c\n" +
-	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\x90\a\n" +
+	"\tsnapshots\x18\a \x03(\tR\tsnapshots\"\xac\a\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12.\n" +
@@ -7846,7 +7854,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x10network_channels\x18\x18 \x03(\v2%.snapctl.v1.Host.NetworkChannelsEntryR\x0fnetworkChannels\x12#\n" +
 	"\rchannel_unmet\x18\x17 \x03(\tR\fchannelUnmet\x12)\n" +
 	"\x10private_networks\x18\x0f \x03(\tR\x0fprivateNetworks\x12\x14\n" +
-	"\x05notes\x18\x1a \x03(\tR\x05notes\x1aB\n" +
+	"\x05notes\x18\x1a \x03(\tR\x05notes\x12\x1a\n" +
+	"\bcordoned\x18\x1b \x01(\bR\bcordoned\x1aB\n" +
 	"\x14NetworkChannelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
@@ -7985,7 +7994,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\xa3\x1a\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xe2\x1a\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -8023,7 +8032,9 @@ const file_snapctl_proto_rawDesc = "" +
 	"\bShowHost\x12\x17.snapctl.v1.HostRequest\x1a\x10.snapctl.v1.Host\x127\n" +
 	"\aSetHost\x12\x1a.snapctl.v1.SetHostRequest\x1a\x10.snapctl.v1.Host\x12G\n" +
 	"\n" +
-	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12E\n" +
+	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12=\n" +
+	"\n" +
+	"CordonHost\x12\x1d.snapctl.v1.CordonHostRequest\x1a\x10.snapctl.v1.Host\x12E\n" +
 	"\bTakeover\x12\x1b.snapctl.v1.TakeoverRequest\x1a\x1c.snapctl.v1.TakeoverResponse\x12@\n" +
 	"\n" +
 	"SetGateway\x12\x1d.snapctl.v1.SetGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12B\n" +
@@ -8163,13 +8174,14 @@ var file_snapctl_proto_goTypes = []any{
 	(*HostControl)(nil),                // 104: snapctl.v1.HostControl
 	(*MigrateRequest)(nil),             // 105: snapctl.v1.MigrateRequest
 	(*TransferRequest)(nil),            // 106: snapctl.v1.TransferRequest
-	(*ChannelsRequest)(nil),            // 107: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 108: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 109: snapctl.v1.TraceRequest
-	(*TransferEvent)(nil),              // 110: snapctl.v1.TransferEvent
-	(*ChannelsResponse)(nil),           // 111: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 112: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 113: snapctl.v1.TraceStep
+	(*CordonHostRequest)(nil),          // 107: snapctl.v1.CordonHostRequest
+	(*ChannelsRequest)(nil),            // 108: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 109: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 110: snapctl.v1.TraceRequest
+	(*TransferEvent)(nil),              // 111: snapctl.v1.TransferEvent
+	(*ChannelsResponse)(nil),           // 112: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 113: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 114: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
@@ -8303,73 +8315,75 @@ var file_snapctl_proto_depIdxs = []int32{
 	71,  // 128: snapctl.v1.Snapctl.ShowHost:input_type -> snapctl.v1.HostRequest
 	72,  // 129: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
 	73,  // 130: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
-	74,  // 131: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	81,  // 132: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	82,  // 133: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	87,  // 134: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	88,  // 135: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	91,  // 136: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	93,  // 137: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	94,  // 138: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	107, // 139: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	107, // 140: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	108, // 141: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	109, // 142: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 143: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 144: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 145: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 146: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 147: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 148: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 149: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 150: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 151: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 152: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 153: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 154: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	36,  // 155: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
-	53,  // 156: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 157: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 158: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 159: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 160: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 161: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 162: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	110, // 163: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
-	110, // 164: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
-	36,  // 165: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 166: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 167: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 168: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 169: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 170: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	110, // 171: snapctl.v1.Snapctl.PushTemplate:output_type -> snapctl.v1.TransferEvent
-	110, // 172: snapctl.v1.Snapctl.PullTemplate:output_type -> snapctl.v1.TransferEvent
-	76,  // 173: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 174: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 175: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	80,  // 176: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	79,  // 177: snapctl.v1.Snapctl.ShowFacts:output_type -> snapctl.v1.HostFacts
-	76,  // 178: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 179: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 180: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	75,  // 181: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	83,  // 182: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	83,  // 183: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 184: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	89,  // 185: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	92,  // 186: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	89,  // 187: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	89,  // 188: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	111, // 189: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	111, // 190: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	112, // 191: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	113, // 192: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 193: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 194: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 195: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	146, // [146:196] is the sub-list for method output_type
-	96,  // [96:146] is the sub-list for method input_type
+	107, // 131: snapctl.v1.Snapctl.CordonHost:input_type -> snapctl.v1.CordonHostRequest
+	74,  // 132: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	81,  // 133: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	82,  // 134: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	87,  // 135: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	88,  // 136: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	91,  // 137: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	93,  // 138: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	94,  // 139: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	108, // 140: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	108, // 141: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	109, // 142: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	110, // 143: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 144: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 145: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 146: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 147: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 148: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 149: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 150: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 151: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 152: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 153: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 154: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 155: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	36,  // 156: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
+	53,  // 157: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 158: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 159: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 160: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 161: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 162: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 163: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	111, // 164: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
+	111, // 165: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
+	36,  // 166: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 167: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 168: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 169: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 170: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 171: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	111, // 172: snapctl.v1.Snapctl.PushTemplate:output_type -> snapctl.v1.TransferEvent
+	111, // 173: snapctl.v1.Snapctl.PullTemplate:output_type -> snapctl.v1.TransferEvent
+	76,  // 174: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 175: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 176: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	80,  // 177: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	79,  // 178: snapctl.v1.Snapctl.ShowFacts:output_type -> snapctl.v1.HostFacts
+	76,  // 179: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 180: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 181: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	76,  // 182: snapctl.v1.Snapctl.CordonHost:output_type -> snapctl.v1.Host
+	75,  // 183: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	83,  // 184: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	83,  // 185: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 186: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	89,  // 187: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	92,  // 188: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	89,  // 189: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	89,  // 190: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	112, // 191: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	112, // 192: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	113, // 193: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	114, // 194: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 195: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 196: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 197: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	147, // [147:198] is the sub-list for method output_type
+	96,  // [96:147] is the sub-list for method input_type
 	96,  // [96:96] is the sub-list for extension type_name
 	96,  // [96:96] is the sub-list for extension extendee
 	0,   // [0:96] is the sub-list for field type_name

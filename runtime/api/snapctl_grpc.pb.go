@@ -61,6 +61,7 @@ const (
 	Snapctl_ShowHost_FullMethodName            = "/snapctl.v1.Snapctl/ShowHost"
 	Snapctl_SetHost_FullMethodName             = "/snapctl.v1.Snapctl/SetHost"
 	Snapctl_RemoveHost_FullMethodName          = "/snapctl.v1.Snapctl/RemoveHost"
+	Snapctl_CordonHost_FullMethodName          = "/snapctl.v1.Snapctl/CordonHost"
 	Snapctl_Takeover_FullMethodName            = "/snapctl.v1.Snapctl/Takeover"
 	Snapctl_SetGateway_FullMethodName          = "/snapctl.v1.Snapctl/SetGateway"
 	Snapctl_ShowGateway_FullMethodName         = "/snapctl.v1.Snapctl/ShowGateway"
@@ -121,6 +122,7 @@ type SnapctlClient interface {
 	ShowHost(ctx context.Context, in *HostRequest, opts ...grpc.CallOption) (*Host, error)
 	SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	CordonHost(ctx context.Context, in *CordonHostRequest, opts ...grpc.CallOption) (*Host, error)
 	Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error)
 	// SetGateway returns the gateway as it is then.
 	SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*Gateway, error)
@@ -610,6 +612,16 @@ func (c *snapctlClient) RemoveHost(ctx context.Context, in *RemoveHostRequest, o
 	return out, nil
 }
 
+func (c *snapctlClient) CordonHost(ctx context.Context, in *CordonHostRequest, opts ...grpc.CallOption) (*Host, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Host)
+	err := c.cc.Invoke(ctx, Snapctl_CordonHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *snapctlClient) Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TakeoverResponse)
@@ -821,6 +833,7 @@ type SnapctlServer interface {
 	ShowHost(context.Context, *HostRequest) (*Host, error)
 	SetHost(context.Context, *SetHostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
+	CordonHost(context.Context, *CordonHostRequest) (*Host, error)
 	Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error)
 	// SetGateway returns the gateway as it is then.
 	SetGateway(context.Context, *SetGatewayRequest) (*Gateway, error)
@@ -953,6 +966,9 @@ func (UnimplementedSnapctlServer) SetHost(context.Context, *SetHostRequest) (*Ho
 }
 func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveHost not implemented")
+}
+func (UnimplementedSnapctlServer) CordonHost(context.Context, *CordonHostRequest) (*Host, error) {
+	return nil, status.Error(codes.Unimplemented, "method CordonHost not implemented")
 }
 func (UnimplementedSnapctlServer) Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Takeover not implemented")
@@ -1555,6 +1571,24 @@ func _Snapctl_RemoveHost_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_CordonHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CordonHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapctlServer).CordonHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapctl_CordonHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapctlServer).CordonHost(ctx, req.(*CordonHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Snapctl_Takeover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TakeoverRequest)
 	if err := dec(in); err != nil {
@@ -1905,6 +1939,10 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveHost",
 			Handler:    _Snapctl_RemoveHost_Handler,
+		},
+		{
+			MethodName: "CordonHost",
+			Handler:    _Snapctl_CordonHost_Handler,
 		},
 		{
 			MethodName: "Takeover",

@@ -133,6 +133,59 @@ func (x *MigrateRequest) GetMaxPause() *durationpb.Duration {
 	return nil
 }
 
+// CordonHostRequest has a host take no apps of other hosts from now on, or take them again.
+type CordonHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"` // empty: this one
+	Cordoned      bool                   `protobuf:"varint,2,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CordonHostRequest) Reset() {
+	*x = CordonHostRequest{}
+	mi := &file_snapctl_move_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CordonHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CordonHostRequest) ProtoMessage() {}
+
+func (x *CordonHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_move_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CordonHostRequest.ProtoReflect.Descriptor instead.
+func (*CordonHostRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_move_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CordonHostRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *CordonHostRequest) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
+}
+
 // Round is one snapshot that was sent while the app ran.
 type Round struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -146,7 +199,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_snapctl_move_proto_msgTypes[1]
+	mi := &file_snapctl_move_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +211,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_move_proto_msgTypes[1]
+	mi := &file_snapctl_move_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +224,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_snapctl_move_proto_rawDescGZIP(), []int{1}
+	return file_snapctl_move_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Round) GetSentBytes() int64 {
@@ -223,7 +276,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_snapctl_move_proto_msgTypes[2]
+	mi := &file_snapctl_move_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +288,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_snapctl_move_proto_msgTypes[2]
+	mi := &file_snapctl_move_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +301,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_snapctl_move_proto_rawDescGZIP(), []int{2}
+	return file_snapctl_move_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Move) GetApp() string {
@@ -351,7 +404,10 @@ const file_snapctl_move_proto_rawDesc = "" +
 	"acceptLost\x123\n" +
 	"\atimeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12'\n" +
 	"\x0fbandwidth_bytes\x18\b \x01(\x03R\x0ebandwidthBytes\x126\n" +
-	"\tmax_pause\x18\t \x01(\v2\x19.google.protobuf.DurationR\bmaxPause\"}\n" +
+	"\tmax_pause\x18\t \x01(\v2\x19.google.protobuf.DurationR\bmaxPause\"C\n" +
+	"\x11CordonHostRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n" +
+	"\bcordoned\x18\x02 \x01(\bR\bcordoned\"}\n" +
 	"\x05Round\x12\x1d\n" +
 	"\n" +
 	"sent_bytes\x18\x01 \x01(\x03R\tsentBytes\x12\x1f\n" +
@@ -388,17 +444,18 @@ func file_snapctl_move_proto_rawDescGZIP() []byte {
 	return file_snapctl_move_proto_rawDescData
 }
 
-var file_snapctl_move_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_snapctl_move_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_snapctl_move_proto_goTypes = []any{
 	(*MigrateRequest)(nil),      // 0: snapctl.v1.MigrateRequest
-	(*Round)(nil),               // 1: snapctl.v1.Round
-	(*Move)(nil),                // 2: snapctl.v1.Move
-	(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
+	(*CordonHostRequest)(nil),   // 1: snapctl.v1.CordonHostRequest
+	(*Round)(nil),               // 2: snapctl.v1.Round
+	(*Move)(nil),                // 3: snapctl.v1.Move
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_snapctl_move_proto_depIdxs = []int32{
-	3, // 0: snapctl.v1.MigrateRequest.timeout:type_name -> google.protobuf.Duration
-	3, // 1: snapctl.v1.MigrateRequest.max_pause:type_name -> google.protobuf.Duration
-	1, // 2: snapctl.v1.Move.rounds:type_name -> snapctl.v1.Round
+	4, // 0: snapctl.v1.MigrateRequest.timeout:type_name -> google.protobuf.Duration
+	4, // 1: snapctl.v1.MigrateRequest.max_pause:type_name -> google.protobuf.Duration
+	2, // 2: snapctl.v1.Move.rounds:type_name -> snapctl.v1.Round
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -417,7 +474,7 @@ func file_snapctl_move_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_move_proto_rawDesc), len(file_snapctl_move_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

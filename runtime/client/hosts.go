@@ -43,6 +43,11 @@ func (c *Client) SetHost(ctx context.Context, req *api.SetHostRequest) (*api.Hos
 	return c.api.SetHost(ctx, req)
 }
 
+// CordonHost has a host take no apps of other hosts, or take them again, and returns it.
+func (c *Client) CordonHost(ctx context.Context, req *api.CordonHostRequest) (*api.Host, error) {
+	return c.api.CordonHost(ctx, req)
+}
+
 // Takeover makes the endpoint of an app this host's that belonged to a dead host.
 func (c *Client) Takeover(ctx context.Context, req *api.TakeoverRequest) (*api.TakeoverResponse, error) {
 	return c.api.Takeover(ctx, req)

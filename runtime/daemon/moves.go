@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -12,6 +13,7 @@ import (
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/installation"
+	"github.com/snapctl/snapctl/vem/membership"
 )
 
 // openMover opens what moves apps, before the engine looks at what an earlier daemon left.
@@ -37,8 +39,13 @@ func (d *Daemon) streams() map[string]handler {
 		}
 	}
 	return map[string]handler{
-		courier.Kind:      when(d.courier.Serve),
-		courier.GuestKind: when(d.courier.Lodge),
+		courier.Kind: when(d.courier.Serve),
+		courier.GuestKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
+			if why, ok := errors.AsType[*membership.Error](d.hosts.TakesApps(ctx)); ok { // it comes to be made an app of
+				return &message.RefusedError{Why: message.OneLine(why.Text), Hint: message.OneLine(why.Remedy)}
+			}
+			return d.courier.Lodge(ctx, from, s)
+		}),
 		line.Kind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
 			return d.lines.Serve(ctx, from.Host, s)
 		}),

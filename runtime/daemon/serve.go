@@ -38,7 +38,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
 	here := d.newService()
-	hosts := server.New(here, afar.ForHosts(d.log)...) //nolint:contextcheck // each request has its own
+	hosts := server.New(here, afar.ForHosts(d.log, d.hosts.TakesApps)...) //nolint:contextcheck // each request has its own
 	s := server.New(afar.New(here, afar.Options{Hosts: neighbours{others{d.hosts}, d.lines}, Courier: d.courier, Status: server.Status, Hint: server.Hint}))
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.Cancel()

@@ -20,6 +20,8 @@ type Hosts interface {
 	Self() string
 	// Open opens a stream to another host.
 	Open(ctx context.Context, host, kind string) (Stream, error)
+	// TakesApps returns why this host takes no apps of other hosts; nil: it does.
+	TakesApps(ctx context.Context) error
 	// Registrar says who owns an endpoint: nil before the directory was reached, which its methods say.
 	Registrar() Registrar
 }

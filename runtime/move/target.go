@@ -78,7 +78,7 @@ func (m *Mover) consider(ctx context.Context, o *offer) (notes []string, err err
 	case m.here.Refusal(o.Host) != "":
 		return nil, app.Refusef("%s", m.here.Refusal(o.Host))
 	}
-	if err := snapshot.ValidateName(o.Record.Name); err != nil {
+	if err := errors.Join(snapshot.ValidateName(o.Record.Name), m.opt.Hosts.TakesApps(ctx)); err != nil {
 		return nil, err
 	}
 	if missing := m.here.Lacks(o.Host); len(missing) > 0 && !o.Force {

@@ -78,6 +78,14 @@ func (f *fakeHosts) SetAddresses(_ context.Context, list []membership.Address) (
 	return h, []string{"a note"}, err
 }
 
+func (f *fakeHosts) SetCordoned(_ context.Context, host string, cordoned bool) (*membership.Host, error) {
+	h, err := f.first()
+	if err == nil {
+		h.Cordoned = cordoned && host == h.Name
+	}
+	return h, err
+}
+
 func (f *fakeHosts) Ways(host string) []mesh.Way { return f.ways[host] }
 
 func (f *fakeHosts) Remove(_ context.Context, name string, force bool) error {
@@ -248,6 +256,11 @@ func TestHosts(t *testing.T) {
 		qt.Check(t, qt.Equals(w.hosts.ttl, want))
 		qt.Check(t, qt.DeepEquals(i.GetAddresses(), []string{"[2001:db8::7]:7077"}))
 		qt.Check(t, qt.Equals(i.GetToken(), "token"))
+	}
+	for _, cordoned := range []bool{true, false} {
+		h, err := w.CordonHost(t.Context(), &api.CordonHostRequest{Host: w.hosts.all[0].Name, Cordoned: cordoned})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(h.GetCordoned(), cordoned))
 	}
 	qt.Assert(t, qt.IsNil(w.RemoveHost(t.Context(), &api.RemoveHostRequest{Name: "b", Force: true})))
 	qt.Check(t, qt.Equals(w.hosts.removed, "b"))

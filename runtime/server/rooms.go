@@ -134,6 +134,7 @@ type Shelf interface {
 // installation has it.
 type Hosts interface {
 	beyond.Gateway
+	moves.Hosts
 
 	Init(ctx context.Context, req membership.InitRequest) (*membership.Host, error)
 	Invite(ctx context.Context, ttl time.Duration) (*membership.Invitation, error)

@@ -16,6 +16,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/server/beyond"
 	"github.com/snapctl/snapctl/runtime/server/facts"
+	"github.com/snapctl/snapctl/runtime/server/moves"
 	"github.com/snapctl/snapctl/runtime/server/transfers"
 	"github.com/snapctl/snapctl/runtime/server/upkeep"
 	"github.com/snapctl/snapctl/runtime/server/ways"
@@ -39,6 +40,7 @@ type Server struct {
 	*upkeep.Requests     // what is about the directory
 	*transfers.Transfers // to and from other hosts
 	facts.Facts          // about this host
+	*moves.Moves         // about hosts that apps move to
 	rooms                Rooms
 	opt                  Options
 }
@@ -55,7 +57,7 @@ func NewService(rooms Rooms, opt Options) *Server {
 		}
 		return a.Box.NetPath(), nil
 	}
-	return &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, rooms: rooms, opt: opt}
+	return &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, Moves: &moves.Moves{Hosts: rooms.Hosts}, rooms: rooms, opt: opt}
 }
 
 // New returns a server of gRPC, to serve a listener with. Every error that the service returns gets its gRPC

@@ -24,8 +24,8 @@ import (
 
 // listedHost is a host as `host ls` shows it.
 type listedHost struct {
-	Name, Health  string
-	Directory, CA bool
+	Name, Health            string
+	Directory, CA, Cordoned bool
 }
 
 func (hs *hosts) listed(w *World) map[string]listedHost {

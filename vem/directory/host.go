@@ -36,6 +36,9 @@ type Host struct {
 	CA     bool     `json:"ca,omitempty"`
 	// Removed is a host that may write nothing any more. What it owns can be taken over.
 	Removed bool `json:"removed,omitempty"`
+	// Cordoned is a host that takes no apps of other hosts, see [Directory.SetCordoned]. An older version of
+	// snapctl knows nothing of it.
+	Cordoned bool `json:"cordoned,omitempty"`
 
 	// Revision is that of the record. It is not part of it.
 	Revision int64 `json:"-"`
@@ -98,7 +101,7 @@ func (e *HostError) Error() string {
 	return fmt.Sprintf("the installation has no host %s", e.Name)
 }
 
-// PutHost enters a host, or changes what the directory says of it; JoinedAt stays what it was.
+// PutHost enters a host, or changes what the directory says of it; JoinedAt and Cordoned stay what they were.
 // It returns a [*HostError] if another host has the name, or if the host was removed.
 //
 // It may have happened if the error wraps [ErrUnavailable]; putting it again is right then.
@@ -115,7 +118,7 @@ func (d *Directory) PutHost(ctx context.Context, h Host) (Host, error) {
 		case now.Key != h.Key:
 			return Txn{}, &HostError{h.Name, HostOther}
 		default:
-			h.JoinedAt = now.JoinedAt
+			h.JoinedAt, h.Cordoned = now.JoinedAt, now.Cordoned
 		}
 		return d.put(d.keys.host(h.Name), &h)
 	})
@@ -141,6 +144,26 @@ func (d *Directory) RemoveHost(ctx context.Context, host string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("remove host %s: %w", host, err)
+	}
+	return nil
+}
+
+// SetCordoned has a host take no apps of other hosts from now on, or take them again. It returns a [*HostError] if
+// there is no such host, or if it was removed.
+func (d *Directory) SetCordoned(ctx context.Context, host string, cordoned bool) error {
+	_, err := d.changeHost(ctx, host, func(now *Host) (Txn, error) {
+		switch {
+		case now == nil:
+			return Txn{}, &HostError{host, HostUnknown}
+		case now.Removed:
+			return Txn{}, &HostError{host, HostRemoved}
+		}
+		next := *now
+		next.Cordoned = cordoned
+		return d.put(d.keys.host(host), &next)
+	})
+	if err != nil {
+		return fmt.Errorf("cordon host %s: %w", host, err)
 	}
 	return nil
 }

@@ -128,6 +128,17 @@ func TestHosts(t *testing.T) {
 	h, err = d.PutHost(t.Context(), h)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(h.JoinedAt, now))
+	// It is cordoned until it is said otherwise, whatever else it says of itself.
+	for _, cordoned := range []bool{true, false} {
+		qt.Assert(t, qt.IsNil(w.hosts["b"].d.SetCordoned(t.Context(), "c", cordoned)))
+		h.Cordoned = !cordoned
+		h, err = d.PutHost(t.Context(), h)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(h.Cordoned, cordoned))
+		got, err = d.Host(t.Context(), "c")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, same(got, h))
+	}
 	var host *directory.HostError
 	_, err = d.PutHost(t.Context(), directory.Host{Name: "c", Key: "key-d"})
 	qt.Assert(t, qt.ErrorAs(err, &host))
@@ -137,6 +148,10 @@ func TestHosts(t *testing.T) {
 	qt.Assert(t, qt.ErrorAs(err, &host))
 	qt.Check(t, qt.Equals(host.Why, directory.HostRemoved))
 	qt.Assert(t, qt.ErrorAs(d.RemoveHost(t.Context(), "none"), &host))
+	qt.Assert(t, qt.ErrorAs(d.SetCordoned(t.Context(), "none", true), &host))
+	qt.Check(t, qt.Equals(host.Why, directory.HostUnknown))
+	qt.Assert(t, qt.ErrorAs(d.SetCordoned(t.Context(), "c", true), &host))
+	qt.Check(t, qt.Equals(host.Why, directory.HostRemoved))
 	for _, bad := range []directory.Host{
 		{Name: "", Key: "k"},
 		{Name: "x/y", Key: "k"},

@@ -9,6 +9,7 @@ import (
 type Roles struct {
 	Directory bool // it runs a member of the directory
 	CA        bool // it has the CA: it invites, lets in and renews
+	Cordoned  bool // it takes no apps of other hosts
 }
 
 // Host is a host of the installation, as it is known here.

@@ -84,7 +84,7 @@ func (m *Membership) show(h directory.Host, s *member) *Host {
 	host := &Host{
 		Name: h.Name, Self: h.Name == s.identity.Host(), Port: h.Port, Version: h.Release, Key: h.Key,
 		JoinedAt: h.JoinedAt, Installation: string(s.identity.Installation()),
-		Roles: Roles{Directory: len(h.Member) > 0 && !h.Removed, CA: h.CA && !h.Removed},
+		Roles: Roles{Directory: len(h.Member) > 0 && !h.Removed, CA: h.CA && !h.Removed, Cordoned: h.Cordoned && !h.Removed},
 	}
 	for _, u := range h.Underlays {
 		host.Addresses = append(host.Addresses, Address{Addr: u.Addr, Device: u.Interface, Priority: u.Priority})

@@ -113,6 +113,7 @@ func (c *HostControl) clock() string {
 type HostRoles struct {
 	Directory bool `json:"directory"` // it runs a member of the directory
 	CA        bool `json:"ca"`        // it has the CA: it invites, lets in and renews
+	Cordoned  bool `json:"cordoned"`  // it takes no apps of other hosts
 }
 
 // HostWay is a way to a host.
@@ -163,7 +164,7 @@ func NewHost(h *api.Host) Host {
 		Addresses: convert(h.GetAddresses(), func(a *api.HostAddress) HostAddress {
 			return HostAddress{Address: a.GetAddress(), Device: a.GetDevice(), Priority: a.GetPriority()}
 		}),
-		HostRoles: HostRoles{Directory: h.GetDirectory(), CA: h.GetCa()}, Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
+		HostRoles: HostRoles{Directory: h.GetDirectory(), CA: h.GetCa(), Cordoned: h.GetCordoned()}, Endpoints: h.GetEndpoints(), Key: h.GetKey(), JoinedAt: utc(h.GetJoinedAt()),
 		CertificateUntil: utc(h.GetCertificateUntil()), Installation: h.GetInstallation(),
 		Since: utc(h.GetSince()), Control: newHostControl(h.GetControl()),
 		Channels: newHostChannels(h),
@@ -211,7 +212,7 @@ func (d *HostList) Table(t *Table) {
 		if h.Control != nil {
 			control = h.Control.State
 		}
-		return []string{name, h.Health, t.age(h.Since), control, h.Control.clock(), directory, number(h.Endpoints), h.Version, t.age(h.JoinedAt), strings.Join(h.addresses(), " ")}
+		return []string{name, h.Health + map[bool]string{true: ", cordoned"}[h.Cordoned], t.age(h.Since), control, h.Control.clock(), directory, number(h.Endpoints), h.Version, t.age(h.JoinedAt), strings.Join(h.addresses(), " ")}
 	}))
 	for _, note := range d.Notes {
 		t.Line("note: " + note)
@@ -256,7 +257,7 @@ func (d *HostDetail) Table(t *Table) {
 	t.Fields([]Field{
 		{"name", h.Name},
 		{"installation", h.Installation},
-		{"health", h.Health},
+		{"health", h.Health + map[bool]string{true: ", cordoned"}[h.Cordoned]},
 		{"since", stamp(h.Since)},
 		{"control channel", control},
 		{"what to do", remedy},

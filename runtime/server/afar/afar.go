@@ -62,9 +62,14 @@ func asked() []string {
 	}
 }
 
+// making are those of them that make apps, which a host does not that is cordoned.
+func making() []string {
+	return []string{api.Snapctl_Restore_FullMethodName, api.Snapctl_Clone_FullMethodName}
+}
+
 // ForHosts are the options of a server that answers other hosts: they may make the requests for which they are
-// there, and no others. Each is logged.
-func ForHosts(log *slog.Logger) []grpc.ServerOption {
+// there, and no others. Each is logged. takesApps returns why this host takes no apps of other hosts, nil if it does.
+func ForHosts(log *slog.Logger, takesApps func(context.Context) error) []grpc.ServerOption {
 	may := func(ctx context.Context, method string) error {
 		from := ""
 		if p, ok := peer.FromContext(ctx); ok {
@@ -75,6 +80,9 @@ func ForHosts(log *slog.Logger) []grpc.ServerOption {
 			return status.Errorf(codes.PermissionDenied, "hosts may not ask for %s", method)
 		}
 		log.InfoContext(ctx, "another host makes a request", slog.String("host", from), slog.String("request", method))
+		if slices.Contains(making(), method) {
+			return takesApps(ctx)
+		}
 		return nil
 	}
 	return []grpc.ServerOption{

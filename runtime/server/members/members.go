@@ -80,7 +80,7 @@ func Show(h *membership.Host) *api.Host {
 	}
 	res := &api.Host{
 		Name: h.Name, Self: h.Self, Port: uint32(h.Port), Version: h.Version, Directory: h.Directory, Key: h.Key, Endpoints: int32(h.Endpoints),
-		Installation: h.Installation, Ca: h.CA, Channel: h.Channel, NetworkChannels: h.NetworkChannels, ChannelKinds: h.ChannelKinds, ChannelUnmet: h.ChannelUnmet, PrivateNetworks: h.Private,
+		Installation: h.Installation, Ca: h.CA, Cordoned: h.Cordoned, Channel: h.Channel, NetworkChannels: h.NetworkChannels, ChannelKinds: h.ChannelKinds, ChannelUnmet: h.ChannelUnmet, PrivateNetworks: h.Private,
 		Health: map[membership.Health]api.HostHealth{
 			membership.Up: api.HostHealth_HOST_HEALTH_UP, membership.Silent: api.HostHealth_HOST_HEALTH_SILENT, membership.Removed: api.HostHealth_HOST_HEALTH_REMOVED,
 		}[h.Health],

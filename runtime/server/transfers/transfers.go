@@ -17,6 +17,7 @@ import (
 	"github.com/snapctl/snapctl/snapshot/memory"
 	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/control"
+	"github.com/snapctl/snapctl/vem/control/message"
 )
 
 // Courier takes and gets snapshots, as package courier does it.
@@ -75,7 +76,10 @@ func Show(p cargo.Progress) *api.TransferProgress {
 func Code(err error) codes.Code {
 	_, space := errors.AsType[*cargo.SpaceError](err)
 	_, unreachable := errors.AsType[*control.UnreachableError](err)
+	_, refused := errors.AsType[*message.RefusedError](err)
 	switch {
+	case refused:
+		return codes.FailedPrecondition
 	case space:
 		return codes.ResourceExhausted
 	case errors.Is(err, cargo.ErrUnknown), errors.Is(err, cargo.ErrCut), unreachable:
@@ -96,7 +100,10 @@ func Hint(err error) string {
 	unreachable, ok := errors.AsType[*control.UnreachableError](err)
 	taken, isTaken := errors.AsType[*courier.TakenError](err)
 	busy, isBusy := errors.AsType[*courier.BusyError](err)
+	refused, isRefused := errors.AsType[*message.RefusedError](err)
 	switch {
+	case isRefused:
+		return refused.Hint
 	case isTaken:
 		return taken.Remedy()
 	case isBusy:

@@ -115,6 +115,16 @@ func (f server) JoinHost(ctx context.Context, req *api.JoinHostRequest) (*api.Jo
 	return &api.JoinHostResponse{Host: h}, nil
 }
 
+func (f server) CordonHost(_ context.Context, req *api.CordonHostRequest) (*api.Host, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.findHost(req.GetHost())
+	if err == nil {
+		h.Cordoned = req.GetCordoned()
+	}
+	return h, err
+}
+
 func (f server) ListHosts(context.Context, *api.ListRequest) (*api.ListHostsResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

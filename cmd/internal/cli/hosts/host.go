@@ -21,7 +21,7 @@ and joins. One host alone needs none of this.`,
   snapctl host invite
   snapctl host join 192.0.2.7 TOKEN   # on the other host`,
 	}
-	cmd.AddCommand(newInit(s), newInvite(s), newJoin(s), newLs(s), newShow(s), newSet(s), newRm(s), newLeave(s), newTakeover(s), newDirectory(s), newGateway(s))
+	cmd.AddCommand(newInit(s), newInvite(s), newJoin(s), newLs(s), newShow(s), newSet(s), newRm(s), newLeave(s), newCordon(s), newUncordon(s), newTakeover(s), newDirectory(s), newGateway(s))
 	return cmd
 }
 
