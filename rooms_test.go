@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/courier", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/line", "runtime/metrics", "runtime/move", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/server/afar", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/courier", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/line", "runtime/metrics", "runtime/move", "runtime/move/drain", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/server/afar", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/ahead", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
 	}},
 	{"runtime/server/afar", []string{"runtime/api", "runtime/cargo", "runtime/courier", "runtime/server/transfers", "template"}},
@@ -32,12 +32,13 @@ var rooms = []room{
 	}},
 	{"runtime/server/beyond", []string{"runtime/api", "vem/gateway"}},
 	{"runtime/server/facts", []string{"runtime/api"}},
-	{"runtime/server/moves", []string{"runtime/api", "runtime/app", "runtime/engine", "runtime/event", "runtime/move", "runtime/server/members", "vem/control/message", "vem/membership"}},
+	{"runtime/server/moves", []string{"runtime/api", "runtime/app", "runtime/engine", "runtime/event", "runtime/move", "runtime/move/drain", "runtime/server/members", "vem/control/message", "vem/membership"}},
 	{"runtime/server/members", []string{"runtime/api", "vem/directory/conflict", "vem/membership"}},
 	{"runtime/server/program", []string{"runtime/api"}},
 	{"runtime/server/transfers", []string{"runtime/api", "runtime/cargo", "runtime/courier", "snapshot/memory", "snapshot/tree", "vem/control", "vem/control/message"}},
 	{"runtime/server/upkeep", []string{"runtime/api", "vem/directory", "vem/directory/member"}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/mesh", "vem/netns", "vem/overview", "vem/probe", "vem/table"}},
+	{"runtime/move/drain", []string{"runtime/app", "runtime/engine", "runtime/event", "runtime/move", "runtime/sandbox", "vem/control", "vem/control/message", "vem/membership"}},
 	{"runtime/move", []string{
 		"runtime/app", "runtime/cargo", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/compat", "runtime/engine", "runtime/event", "runtime/journal", "runtime/restorable", "runtime/source", "runtime/storage",
 		"snapshot", "snapshot/layer", "snapshot/preflight",

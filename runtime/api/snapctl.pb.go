@@ -7994,7 +7994,7 @@ const file_snapctl_proto_rawDesc = "" +
 	"\x11WAY_STATE_UNKNOWN\x10\x01\x12\x10\n" +
 	"\fWAY_STATE_UP\x10\x02\x12\x13\n" +
 	"\x0fWAY_STATE_LOSSY\x10\x03\x12\x12\n" +
-	"\x0eWAY_STATE_DOWN\x10\x042\xe2\x1a\n" +
+	"\x0eWAY_STATE_DOWN\x10\x042\xa5\x1b\n" +
 	"\aSnapctl\x12.\n" +
 	"\x03Run\x12\x16.snapctl.v1.RunRequest\x1a\x0f.snapctl.v1.App\x129\n" +
 	"\x04List\x12\x17.snapctl.v1.ListRequest\x1a\x18.snapctl.v1.ListResponse\x12/\n" +
@@ -8034,7 +8034,8 @@ const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"RemoveHost\x12\x1d.snapctl.v1.RemoveHostRequest\x1a\x1a.snapctl.v1.RemoveResponse\x12=\n" +
 	"\n" +
-	"CordonHost\x12\x1d.snapctl.v1.CordonHostRequest\x1a\x10.snapctl.v1.Host\x12E\n" +
+	"CordonHost\x12\x1d.snapctl.v1.CordonHostRequest\x1a\x10.snapctl.v1.Host\x12A\n" +
+	"\tDrainHost\x12\x18.snapctl.v1.DrainRequest\x1a\x16.snapctl.v1.DrainEvent(\x010\x01\x12E\n" +
 	"\bTakeover\x12\x1b.snapctl.v1.TakeoverRequest\x1a\x1c.snapctl.v1.TakeoverResponse\x12@\n" +
 	"\n" +
 	"SetGateway\x12\x1d.snapctl.v1.SetGatewayRequest\x1a\x13.snapctl.v1.Gateway\x12B\n" +
@@ -8175,13 +8176,15 @@ var file_snapctl_proto_goTypes = []any{
 	(*MigrateRequest)(nil),             // 105: snapctl.v1.MigrateRequest
 	(*TransferRequest)(nil),            // 106: snapctl.v1.TransferRequest
 	(*CordonHostRequest)(nil),          // 107: snapctl.v1.CordonHostRequest
-	(*ChannelsRequest)(nil),            // 108: snapctl.v1.ChannelsRequest
-	(*ResolveRequest)(nil),             // 109: snapctl.v1.ResolveRequest
-	(*TraceRequest)(nil),               // 110: snapctl.v1.TraceRequest
-	(*TransferEvent)(nil),              // 111: snapctl.v1.TransferEvent
-	(*ChannelsResponse)(nil),           // 112: snapctl.v1.ChannelsResponse
-	(*ResolveResponse)(nil),            // 113: snapctl.v1.ResolveResponse
-	(*TraceStep)(nil),                  // 114: snapctl.v1.TraceStep
+	(*DrainRequest)(nil),               // 108: snapctl.v1.DrainRequest
+	(*ChannelsRequest)(nil),            // 109: snapctl.v1.ChannelsRequest
+	(*ResolveRequest)(nil),             // 110: snapctl.v1.ResolveRequest
+	(*TraceRequest)(nil),               // 111: snapctl.v1.TraceRequest
+	(*TransferEvent)(nil),              // 112: snapctl.v1.TransferEvent
+	(*DrainEvent)(nil),                 // 113: snapctl.v1.DrainEvent
+	(*ChannelsResponse)(nil),           // 114: snapctl.v1.ChannelsResponse
+	(*ResolveResponse)(nil),            // 115: snapctl.v1.ResolveResponse
+	(*TraceStep)(nil),                  // 116: snapctl.v1.TraceStep
 }
 var file_snapctl_proto_depIdxs = []int32{
 	1,   // 0: snapctl.v1.WakePolicy.mode:type_name -> snapctl.v1.WakeMode
@@ -8316,74 +8319,76 @@ var file_snapctl_proto_depIdxs = []int32{
 	72,  // 129: snapctl.v1.Snapctl.SetHost:input_type -> snapctl.v1.SetHostRequest
 	73,  // 130: snapctl.v1.Snapctl.RemoveHost:input_type -> snapctl.v1.RemoveHostRequest
 	107, // 131: snapctl.v1.Snapctl.CordonHost:input_type -> snapctl.v1.CordonHostRequest
-	74,  // 132: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
-	81,  // 133: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
-	82,  // 134: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
-	87,  // 135: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
-	88,  // 136: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
-	91,  // 137: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
-	93,  // 138: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
-	94,  // 139: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
-	108, // 140: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
-	108, // 141: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
-	109, // 142: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
-	110, // 143: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
-	57,  // 144: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
-	59,  // 145: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
-	62,  // 146: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
-	14,  // 147: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
-	18,  // 148: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
-	14,  // 149: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
-	20,  // 150: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
-	23,  // 151: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
-	14,  // 152: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
-	26,  // 153: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
-	36,  // 154: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
-	36,  // 155: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
-	36,  // 156: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
-	53,  // 157: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
-	56,  // 158: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
-	36,  // 159: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
-	35,  // 160: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
-	32,  // 161: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
-	26,  // 162: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
-	36,  // 163: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
-	111, // 164: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
-	111, // 165: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
-	36,  // 166: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
-	45,  // 167: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
-	43,  // 168: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
-	26,  // 169: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
-	43,  // 170: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
-	48,  // 171: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
-	111, // 172: snapctl.v1.Snapctl.PushTemplate:output_type -> snapctl.v1.TransferEvent
-	111, // 173: snapctl.v1.Snapctl.PullTemplate:output_type -> snapctl.v1.TransferEvent
-	76,  // 174: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
-	67,  // 175: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
-	69,  // 176: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
-	80,  // 177: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
-	79,  // 178: snapctl.v1.Snapctl.ShowFacts:output_type -> snapctl.v1.HostFacts
-	76,  // 179: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
-	76,  // 180: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
-	26,  // 181: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
-	76,  // 182: snapctl.v1.Snapctl.CordonHost:output_type -> snapctl.v1.Host
-	75,  // 183: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
-	83,  // 184: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
-	83,  // 185: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
-	26,  // 186: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
-	89,  // 187: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
-	92,  // 188: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
-	89,  // 189: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
-	89,  // 190: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
-	112, // 191: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
-	112, // 192: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
-	113, // 193: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
-	114, // 194: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
-	58,  // 195: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
-	61,  // 196: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
-	63,  // 197: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
-	147, // [147:198] is the sub-list for method output_type
-	96,  // [96:147] is the sub-list for method input_type
+	108, // 132: snapctl.v1.Snapctl.DrainHost:input_type -> snapctl.v1.DrainRequest
+	74,  // 133: snapctl.v1.Snapctl.Takeover:input_type -> snapctl.v1.TakeoverRequest
+	81,  // 134: snapctl.v1.Snapctl.SetGateway:input_type -> snapctl.v1.SetGatewayRequest
+	82,  // 135: snapctl.v1.Snapctl.ShowGateway:input_type -> snapctl.v1.ShowGatewayRequest
+	87,  // 136: snapctl.v1.Snapctl.LeaveHost:input_type -> snapctl.v1.LeaveHostRequest
+	88,  // 137: snapctl.v1.Snapctl.ShowDirectory:input_type -> snapctl.v1.ShowDirectoryRequest
+	91,  // 138: snapctl.v1.Snapctl.BackUpDirectory:input_type -> snapctl.v1.BackUpDirectoryRequest
+	93,  // 139: snapctl.v1.Snapctl.RestoreDirectory:input_type -> snapctl.v1.RestoreDirectoryRequest
+	94,  // 140: snapctl.v1.Snapctl.DefragmentDirectory:input_type -> snapctl.v1.DefragmentDirectoryRequest
+	109, // 141: snapctl.v1.Snapctl.ListChannels:input_type -> snapctl.v1.ChannelsRequest
+	109, // 142: snapctl.v1.Snapctl.TakeChannelsDown:input_type -> snapctl.v1.ChannelsRequest
+	110, // 143: snapctl.v1.Snapctl.Resolve:input_type -> snapctl.v1.ResolveRequest
+	111, // 144: snapctl.v1.Snapctl.Trace:input_type -> snapctl.v1.TraceRequest
+	57,  // 145: snapctl.v1.Snapctl.Events:input_type -> snapctl.v1.EventsRequest
+	59,  // 146: snapctl.v1.Snapctl.Doctor:input_type -> snapctl.v1.DoctorRequest
+	62,  // 147: snapctl.v1.Snapctl.Version:input_type -> snapctl.v1.VersionRequest
+	14,  // 148: snapctl.v1.Snapctl.Run:output_type -> snapctl.v1.App
+	18,  // 149: snapctl.v1.Snapctl.List:output_type -> snapctl.v1.ListResponse
+	14,  // 150: snapctl.v1.Snapctl.Show:output_type -> snapctl.v1.App
+	20,  // 151: snapctl.v1.Snapctl.Logs:output_type -> snapctl.v1.LogsChunk
+	23,  // 152: snapctl.v1.Snapctl.Exec:output_type -> snapctl.v1.ExecOutput
+	14,  // 153: snapctl.v1.Snapctl.Stop:output_type -> snapctl.v1.App
+	26,  // 154: snapctl.v1.Snapctl.Remove:output_type -> snapctl.v1.RemoveResponse
+	36,  // 155: snapctl.v1.Snapctl.Hibernate:output_type -> snapctl.v1.Event
+	36,  // 156: snapctl.v1.Snapctl.Wake:output_type -> snapctl.v1.Event
+	36,  // 157: snapctl.v1.Snapctl.Migrate:output_type -> snapctl.v1.Event
+	53,  // 158: snapctl.v1.Snapctl.Ids:output_type -> snapctl.v1.IdsResponse
+	56,  // 159: snapctl.v1.Snapctl.VemTable:output_type -> snapctl.v1.VemTableResponse
+	36,  // 160: snapctl.v1.Snapctl.TakeSnapshot:output_type -> snapctl.v1.Event
+	35,  // 161: snapctl.v1.Snapctl.ListSnapshots:output_type -> snapctl.v1.ListSnapshotsResponse
+	32,  // 162: snapctl.v1.Snapctl.Inspect:output_type -> snapctl.v1.InspectResponse
+	26,  // 163: snapctl.v1.Snapctl.RemoveSnapshot:output_type -> snapctl.v1.RemoveResponse
+	36,  // 164: snapctl.v1.Snapctl.Restore:output_type -> snapctl.v1.Event
+	112, // 165: snapctl.v1.Snapctl.PushSnapshot:output_type -> snapctl.v1.TransferEvent
+	112, // 166: snapctl.v1.Snapctl.PullSnapshot:output_type -> snapctl.v1.TransferEvent
+	36,  // 167: snapctl.v1.Snapctl.CreateTemplate:output_type -> snapctl.v1.Event
+	45,  // 168: snapctl.v1.Snapctl.ListTemplates:output_type -> snapctl.v1.ListTemplatesResponse
+	43,  // 169: snapctl.v1.Snapctl.ShowTemplate:output_type -> snapctl.v1.Template
+	26,  // 170: snapctl.v1.Snapctl.RemoveTemplate:output_type -> snapctl.v1.RemoveResponse
+	43,  // 171: snapctl.v1.Snapctl.SetPool:output_type -> snapctl.v1.Template
+	48,  // 172: snapctl.v1.Snapctl.Clone:output_type -> snapctl.v1.CloneEvent
+	112, // 173: snapctl.v1.Snapctl.PushTemplate:output_type -> snapctl.v1.TransferEvent
+	112, // 174: snapctl.v1.Snapctl.PullTemplate:output_type -> snapctl.v1.TransferEvent
+	76,  // 175: snapctl.v1.Snapctl.InitHost:output_type -> snapctl.v1.Host
+	67,  // 176: snapctl.v1.Snapctl.InviteHost:output_type -> snapctl.v1.Invitation
+	69,  // 177: snapctl.v1.Snapctl.JoinHost:output_type -> snapctl.v1.JoinHostResponse
+	80,  // 178: snapctl.v1.Snapctl.ListHosts:output_type -> snapctl.v1.ListHostsResponse
+	79,  // 179: snapctl.v1.Snapctl.ShowFacts:output_type -> snapctl.v1.HostFacts
+	76,  // 180: snapctl.v1.Snapctl.ShowHost:output_type -> snapctl.v1.Host
+	76,  // 181: snapctl.v1.Snapctl.SetHost:output_type -> snapctl.v1.Host
+	26,  // 182: snapctl.v1.Snapctl.RemoveHost:output_type -> snapctl.v1.RemoveResponse
+	76,  // 183: snapctl.v1.Snapctl.CordonHost:output_type -> snapctl.v1.Host
+	113, // 184: snapctl.v1.Snapctl.DrainHost:output_type -> snapctl.v1.DrainEvent
+	75,  // 185: snapctl.v1.Snapctl.Takeover:output_type -> snapctl.v1.TakeoverResponse
+	83,  // 186: snapctl.v1.Snapctl.SetGateway:output_type -> snapctl.v1.Gateway
+	83,  // 187: snapctl.v1.Snapctl.ShowGateway:output_type -> snapctl.v1.Gateway
+	26,  // 188: snapctl.v1.Snapctl.LeaveHost:output_type -> snapctl.v1.RemoveResponse
+	89,  // 189: snapctl.v1.Snapctl.ShowDirectory:output_type -> snapctl.v1.Directory
+	92,  // 190: snapctl.v1.Snapctl.BackUpDirectory:output_type -> snapctl.v1.DirectoryBackup
+	89,  // 191: snapctl.v1.Snapctl.RestoreDirectory:output_type -> snapctl.v1.Directory
+	89,  // 192: snapctl.v1.Snapctl.DefragmentDirectory:output_type -> snapctl.v1.Directory
+	114, // 193: snapctl.v1.Snapctl.ListChannels:output_type -> snapctl.v1.ChannelsResponse
+	114, // 194: snapctl.v1.Snapctl.TakeChannelsDown:output_type -> snapctl.v1.ChannelsResponse
+	115, // 195: snapctl.v1.Snapctl.Resolve:output_type -> snapctl.v1.ResolveResponse
+	116, // 196: snapctl.v1.Snapctl.Trace:output_type -> snapctl.v1.TraceStep
+	58,  // 197: snapctl.v1.Snapctl.Events:output_type -> snapctl.v1.EventRecord
+	61,  // 198: snapctl.v1.Snapctl.Doctor:output_type -> snapctl.v1.DoctorResponse
+	63,  // 199: snapctl.v1.Snapctl.Version:output_type -> snapctl.v1.VersionResponse
+	148, // [148:200] is the sub-list for method output_type
+	96,  // [96:148] is the sub-list for method input_type
 	96,  // [96:96] is the sub-list for extension type_name
 	96,  // [96:96] is the sub-list for extension extendee
 	0,   // [0:96] is the sub-list for field type_name

@@ -62,6 +62,7 @@ const (
 	Snapctl_SetHost_FullMethodName             = "/snapctl.v1.Snapctl/SetHost"
 	Snapctl_RemoveHost_FullMethodName          = "/snapctl.v1.Snapctl/RemoveHost"
 	Snapctl_CordonHost_FullMethodName          = "/snapctl.v1.Snapctl/CordonHost"
+	Snapctl_DrainHost_FullMethodName           = "/snapctl.v1.Snapctl/DrainHost"
 	Snapctl_Takeover_FullMethodName            = "/snapctl.v1.Snapctl/Takeover"
 	Snapctl_SetGateway_FullMethodName          = "/snapctl.v1.Snapctl/SetGateway"
 	Snapctl_ShowGateway_FullMethodName         = "/snapctl.v1.Snapctl/ShowGateway"
@@ -123,6 +124,7 @@ type SnapctlClient interface {
 	SetHost(ctx context.Context, in *SetHostRequest, opts ...grpc.CallOption) (*Host, error)
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	CordonHost(ctx context.Context, in *CordonHostRequest, opts ...grpc.CallOption) (*Host, error)
+	DrainHost(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[DrainRequest, DrainEvent], error)
 	Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error)
 	// SetGateway returns the gateway as it is then.
 	SetGateway(ctx context.Context, in *SetGatewayRequest, opts ...grpc.CallOption) (*Gateway, error)
@@ -622,6 +624,19 @@ func (c *snapctlClient) CordonHost(ctx context.Context, in *CordonHostRequest, o
 	return out, nil
 }
 
+func (c *snapctlClient) DrainHost(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[DrainRequest, DrainEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[13], Snapctl_DrainHost_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DrainRequest, DrainEvent]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_DrainHostClient = grpc.BidiStreamingClient[DrainRequest, DrainEvent]
+
 func (c *snapctlClient) Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TakeoverResponse)
@@ -734,7 +749,7 @@ func (c *snapctlClient) Resolve(ctx context.Context, in *ResolveRequest, opts ..
 
 func (c *snapctlClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceStep], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[13], Snapctl_Trace_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[14], Snapctl_Trace_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -753,7 +768,7 @@ type Snapctl_TraceClient = grpc.ServerStreamingClient[TraceStep]
 
 func (c *snapctlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventRecord], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[14], Snapctl_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Snapctl_ServiceDesc.Streams[15], Snapctl_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -834,6 +849,7 @@ type SnapctlServer interface {
 	SetHost(context.Context, *SetHostRequest) (*Host, error)
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveResponse, error)
 	CordonHost(context.Context, *CordonHostRequest) (*Host, error)
+	DrainHost(grpc.BidiStreamingServer[DrainRequest, DrainEvent]) error
 	Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error)
 	// SetGateway returns the gateway as it is then.
 	SetGateway(context.Context, *SetGatewayRequest) (*Gateway, error)
@@ -969,6 +985,9 @@ func (UnimplementedSnapctlServer) RemoveHost(context.Context, *RemoveHostRequest
 }
 func (UnimplementedSnapctlServer) CordonHost(context.Context, *CordonHostRequest) (*Host, error) {
 	return nil, status.Error(codes.Unimplemented, "method CordonHost not implemented")
+}
+func (UnimplementedSnapctlServer) DrainHost(grpc.BidiStreamingServer[DrainRequest, DrainEvent]) error {
+	return status.Error(codes.Unimplemented, "method DrainHost not implemented")
 }
 func (UnimplementedSnapctlServer) Takeover(context.Context, *TakeoverRequest) (*TakeoverResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Takeover not implemented")
@@ -1589,6 +1608,13 @@ func _Snapctl_CordonHost_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Snapctl_DrainHost_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SnapctlServer).DrainHost(&grpc.GenericServerStream[DrainRequest, DrainEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapctl_DrainHostServer = grpc.BidiStreamingServer[DrainRequest, DrainEvent]
+
 func _Snapctl_Takeover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TakeoverRequest)
 	if err := dec(in); err != nil {
@@ -2063,6 +2089,12 @@ var Snapctl_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PullTemplate",
 			Handler:       _Snapctl_PullTemplate_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "DrainHost",
+			Handler:       _Snapctl_DrainHost_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 		{
 			StreamName:    "Trace",

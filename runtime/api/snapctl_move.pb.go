@@ -388,6 +388,420 @@ func (x *Move) GetRounds() []*Round {
 	return nil
 }
 
+// DrainRequest has this host give all its apps to others. What it does goes on until it has said what became of
+// each, also if the client hangs up, or says that it is to stop: then no more apps begin to move.
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`                                   // empty, or this one
+	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`                                       // hosts that apps may move to; none: any
+	Parallel      int32                  `protobuf:"varint,3,opt,name=parallel,proto3" json:"parallel,omitempty"`                          // how many move at the same time; 0: as many as is usual
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`                // only tell where apps could move
+	SharedBinds   bool                   `protobuf:"varint,5,opt,name=shared_binds,json=sharedBinds,proto3" json:"shared_binds,omitempty"` // as in MigrateRequest
+	Stop          bool                   `protobuf:"varint,6,opt,name=stop,proto3" json:"stop,omitempty"`                                  // of a later message: no more apps begin to move
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_snapctl_move_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_move_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_snapctl_move_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DrainRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetParallel() int32 {
+	if x != nil {
+		return x.Parallel
+	}
+	return 0
+}
+
+func (x *DrainRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DrainRequest) GetSharedBinds() bool {
+	if x != nil {
+		return x.SharedBinds
+	}
+	return false
+}
+
+func (x *DrainRequest) GetStop() bool {
+	if x != nil {
+		return x.Stop
+	}
+	return false
+}
+
+type DrainEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*DrainEvent_Progress
+	//	*DrainEvent_Result
+	Event         isDrainEvent_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainEvent) Reset() {
+	*x = DrainEvent{}
+	mi := &file_snapctl_move_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainEvent) ProtoMessage() {}
+
+func (x *DrainEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_move_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainEvent.ProtoReflect.Descriptor instead.
+func (*DrainEvent) Descriptor() ([]byte, []int) {
+	return file_snapctl_move_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DrainEvent) GetEvent() isDrainEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *DrainEvent) GetProgress() *DrainProgress {
+	if x != nil {
+		if x, ok := x.Event.(*DrainEvent_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *DrainEvent) GetResult() *DrainResult {
+	if x != nil {
+		if x, ok := x.Event.(*DrainEvent_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isDrainEvent_Event interface {
+	isDrainEvent_Event()
+}
+
+type DrainEvent_Progress struct {
+	Progress *DrainProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type DrainEvent_Result struct {
+	Result *DrainResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+func (*DrainEvent_Progress) isDrainEvent_Event() {}
+
+func (*DrainEvent_Result) isDrainEvent_Event() {}
+
+// DrainProgress is that something goes on with an app.
+type DrainProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Step          string                 `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
+	DoneBytes     int64                  `protobuf:"varint,4,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes    int64                  `protobuf:"varint,5,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	Ended         *DrainedApp            `protobuf:"bytes,6,opt,name=ended,proto3" json:"ended,omitempty"` // what became of it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainProgress) Reset() {
+	*x = DrainProgress{}
+	mi := &file_snapctl_move_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainProgress) ProtoMessage() {}
+
+func (x *DrainProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_move_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
+func (*DrainProgress) Descriptor() ([]byte, []int) {
+	return file_snapctl_move_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DrainProgress) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *DrainProgress) GetDoneBytes() int64 {
+	if x != nil {
+		return x.DoneBytes
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *DrainProgress) GetEnded() *DrainedApp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+// DrainedApp is what became of an app.
+type DrainedApp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Status        string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"` // that it had; empty if it was not looked at
+	Move          *Move                  `protobuf:"bytes,3,opt,name=move,proto3" json:"move,omitempty"`     // absent: it stays
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`   // why it stays
+	Hint          string                 `protobuf:"bytes,5,opt,name=hint,proto3" json:"hint,omitempty"`     // what can be done about that
+	Lost          []string               `protobuf:"bytes,6,rep,name=lost,proto3" json:"lost,omitempty"`     // sockets that did not move, and why
+	Notes         []string               `protobuf:"bytes,7,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainedApp) Reset() {
+	*x = DrainedApp{}
+	mi := &file_snapctl_move_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainedApp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainedApp) ProtoMessage() {}
+
+func (x *DrainedApp) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_move_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainedApp.ProtoReflect.Descriptor instead.
+func (*DrainedApp) Descriptor() ([]byte, []int) {
+	return file_snapctl_move_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DrainedApp) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *DrainedApp) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *DrainedApp) GetMove() *Move {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+func (x *DrainedApp) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *DrainedApp) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *DrainedApp) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *DrainedApp) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+type DrainResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Apps          []*DrainedApp          `protobuf:"bytes,2,rep,name=apps,proto3" json:"apps,omitempty"`        // by name
+	Stopped       bool                   `protobuf:"varint,3,opt,name=stopped,proto3" json:"stopped,omitempty"` // it was ended before all apps were looked at
+	TotalUs       int64                  `protobuf:"varint,4,opt,name=total_us,json=totalUs,proto3" json:"total_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResult) Reset() {
+	*x = DrainResult{}
+	mi := &file_snapctl_move_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResult) ProtoMessage() {}
+
+func (x *DrainResult) ProtoReflect() protoreflect.Message {
+	mi := &file_snapctl_move_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResult.ProtoReflect.Descriptor instead.
+func (*DrainResult) Descriptor() ([]byte, []int) {
+	return file_snapctl_move_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DrainResult) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DrainResult) GetApps() []*DrainedApp {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
+func (x *DrainResult) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
+func (x *DrainResult) GetTotalUs() int64 {
+	if x != nil {
+		return x.TotalUs
+	}
+	return 0
+}
+
 var File_snapctl_move_proto protoreflect.FileDescriptor
 
 const file_snapctl_move_proto_rawDesc = "" +
@@ -430,7 +844,42 @@ const file_snapctl_move_proto_rawDesc = "" +
 	"\vconnections\x18\n" +
 	" \x01(\x05R\vconnections\x12\x18\n" +
 	"\atrouble\x18\v \x01(\tR\atrouble\x12)\n" +
-	"\x06rounds\x18\f \x03(\v2\x11.snapctl.v1.RoundR\x06roundsB,Z*github.com/snapctl/snapctl/runtime/api;apib\x06proto3"
+	"\x06rounds\x18\f \x03(\v2\x11.snapctl.v1.RoundR\x06rounds\"\x9e\x01\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02to\x18\x02 \x03(\tR\x02to\x12\x1a\n" +
+	"\bparallel\x18\x03 \x01(\x05R\bparallel\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12!\n" +
+	"\fshared_binds\x18\x05 \x01(\bR\vsharedBinds\x12\x12\n" +
+	"\x04stop\x18\x06 \x01(\bR\x04stop\"\x81\x01\n" +
+	"\n" +
+	"DrainEvent\x127\n" +
+	"\bprogress\x18\x01 \x01(\v2\x19.snapctl.v1.DrainProgressH\x00R\bprogress\x121\n" +
+	"\x06result\x18\x02 \x01(\v2\x17.snapctl.v1.DrainResultH\x00R\x06resultB\a\n" +
+	"\x05event\"\xb3\x01\n" +
+	"\rDrainProgress\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\tR\x04step\x12\x1d\n" +
+	"\n" +
+	"done_bytes\x18\x04 \x01(\x03R\tdoneBytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x05 \x01(\x03R\n" +
+	"totalBytes\x12,\n" +
+	"\x05ended\x18\x06 \x01(\v2\x16.snapctl.v1.DrainedAppR\x05ended\"\xb0\x01\n" +
+	"\n" +
+	"DrainedApp\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\x12$\n" +
+	"\x04move\x18\x03 \x01(\v2\x10.snapctl.v1.MoveR\x04move\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x12\n" +
+	"\x04hint\x18\x05 \x01(\tR\x04hint\x12\x12\n" +
+	"\x04lost\x18\x06 \x03(\tR\x04lost\x12\x14\n" +
+	"\x05notes\x18\a \x03(\tR\x05notes\"\x82\x01\n" +
+	"\vDrainResult\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12*\n" +
+	"\x04apps\x18\x02 \x03(\v2\x16.snapctl.v1.DrainedAppR\x04apps\x12\x18\n" +
+	"\astopped\x18\x03 \x01(\bR\astopped\x12\x19\n" +
+	"\btotal_us\x18\x04 \x01(\x03R\atotalUsB,Z*github.com/snapctl/snapctl/runtime/api;apib\x06proto3"
 
 var (
 	file_snapctl_move_proto_rawDescOnce sync.Once
@@ -444,23 +893,33 @@ func file_snapctl_move_proto_rawDescGZIP() []byte {
 	return file_snapctl_move_proto_rawDescData
 }
 
-var file_snapctl_move_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_snapctl_move_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_snapctl_move_proto_goTypes = []any{
 	(*MigrateRequest)(nil),      // 0: snapctl.v1.MigrateRequest
 	(*CordonHostRequest)(nil),   // 1: snapctl.v1.CordonHostRequest
 	(*Round)(nil),               // 2: snapctl.v1.Round
 	(*Move)(nil),                // 3: snapctl.v1.Move
-	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
+	(*DrainRequest)(nil),        // 4: snapctl.v1.DrainRequest
+	(*DrainEvent)(nil),          // 5: snapctl.v1.DrainEvent
+	(*DrainProgress)(nil),       // 6: snapctl.v1.DrainProgress
+	(*DrainedApp)(nil),          // 7: snapctl.v1.DrainedApp
+	(*DrainResult)(nil),         // 8: snapctl.v1.DrainResult
+	(*durationpb.Duration)(nil), // 9: google.protobuf.Duration
 }
 var file_snapctl_move_proto_depIdxs = []int32{
-	4, // 0: snapctl.v1.MigrateRequest.timeout:type_name -> google.protobuf.Duration
-	4, // 1: snapctl.v1.MigrateRequest.max_pause:type_name -> google.protobuf.Duration
+	9, // 0: snapctl.v1.MigrateRequest.timeout:type_name -> google.protobuf.Duration
+	9, // 1: snapctl.v1.MigrateRequest.max_pause:type_name -> google.protobuf.Duration
 	2, // 2: snapctl.v1.Move.rounds:type_name -> snapctl.v1.Round
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 3: snapctl.v1.DrainEvent.progress:type_name -> snapctl.v1.DrainProgress
+	8, // 4: snapctl.v1.DrainEvent.result:type_name -> snapctl.v1.DrainResult
+	7, // 5: snapctl.v1.DrainProgress.ended:type_name -> snapctl.v1.DrainedApp
+	3, // 6: snapctl.v1.DrainedApp.move:type_name -> snapctl.v1.Move
+	7, // 7: snapctl.v1.DrainResult.apps:type_name -> snapctl.v1.DrainedApp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_snapctl_move_proto_init() }
@@ -468,13 +927,17 @@ func file_snapctl_move_proto_init() {
 	if File_snapctl_move_proto != nil {
 		return
 	}
+	file_snapctl_move_proto_msgTypes[5].OneofWrappers = []any{
+		(*DrainEvent_Progress)(nil),
+		(*DrainEvent_Result)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_snapctl_move_proto_rawDesc), len(file_snapctl_move_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

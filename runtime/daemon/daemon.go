@@ -30,6 +30,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/runtime/metrics"
 	"github.com/snapctl/snapctl/runtime/move"
+	"github.com/snapctl/snapctl/runtime/move/drain"
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
 	"github.com/snapctl/snapctl/runtime/sleeper"
@@ -94,6 +95,7 @@ type Daemon struct {
 // travel has what goes to other hosts, and comes from there.
 type travel struct {
 	mover   *move.Mover
+	drainer *drain.Drainer
 	courier *courier.Courier
 	lines   *line.Switchboard // by which other hosts make requests
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/courier"
 	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/runtime/move"
+	"github.com/snapctl/snapctl/runtime/move/drain"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/installation"
@@ -20,6 +21,7 @@ import (
 func (d *Daemon) openMover(ctx context.Context) {
 	d.mover = move.New(move.Options{Engine: d.engine, Hosts: others{d.hosts}, Origin: d.origin(), Run: d.tasks.Run, Log: d.log})
 	d.mover.Sweep(ctx)
+	d.drainer = drain.New(drain.Options{Apps: drain.Fleet{Engine: d.engine, Mover: d.mover}, Hosts: others{d.hosts}, Run: d.tasks.Run, Log: d.log})
 }
 
 // handler answers the streams of a kind.
@@ -54,6 +56,9 @@ func (d *Daemon) streams() map[string]handler {
 		}),
 		move.FilesKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
 			return d.mover.ServeFiles(ctx, from.Host, s)
+		}),
+		drain.RoomKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
+			return d.drainer.ServeRoom(ctx, from.Host, s)
 		}),
 	}
 }

@@ -68,7 +68,7 @@ func (d *Daemon) newService() *server.Server {
 	return server.NewService(server.Rooms{
 		Apps: &d.engine.Apps, Operations: d.engine, Maker: d.maker, Obstacles: d.rooms.Checker, Templates: d.clones.Catalog, Clones: d.clones, Pools: d.clones,
 		Snapshots: d.rooms.Store, Network: d.rooms.VEM, Hosts: d.hosts, Layers: d.rooms.Storage.Layers, Memory: d.rooms.Storage.Memory, Events: d.rooms.Events,
-		Others: server.Others{Directory: d.hosts.Upkeep(), Ways: d.hosts, Courier: d.courier, Mover: d.mover},
+		Others: server.Others{Directory: d.hosts.Upkeep(), Ways: d.hosts, Courier: d.courier, Mover: d.mover, Drainer: d.drainer},
 	}, server.Options{
 		Version: d.opt.Version, StateDir: d.opt.StateDir, RunDir: d.opt.RunDir, CRIU: d.criu.Path, CRIUVersion: d.criuVersion,
 		Cgroup: d.rooms.Cgroups.Name(), CgroupDir: d.rooms.Cgroups.Path(),

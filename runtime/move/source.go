@@ -136,9 +136,11 @@ func traveller(rec *app.Record) app.Record {
 // move moves an app that the target takes.
 func (m *Mover) move(ctx context.Context, a *engine.App, req Request, f *farewell) error {
 	rec, _ := a.Read()
-	f.wake, f.bandwidth = rec.Now() == app.Running, req.Bandwidth
+	runs := rec.Now() == app.Running
+	// One that is about to be woken, after a move that was called off, runs there too.
+	f.wake, f.bandwidth = runs || rec.Resume, req.Bandwidth
 	defer m.forgetAll(ctx, f.journey)
-	if !f.wake {
+	if !runs {
 		return m.departNow(ctx, a, req, f)
 	}
 	if err := m.sendAhead(ctx, a, req, f); err != nil {

@@ -53,6 +53,7 @@ type Others struct {
 	Directory upkeep.Directory
 	Courier   transfers.Courier
 	Mover     moves.Mover
+	Drainer   moves.Drainer
 }
 
 // Apps are the apps of the host, as [app.Registry] has them.

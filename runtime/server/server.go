@@ -57,7 +57,7 @@ func NewService(rooms Rooms, opt Options) *Server {
 		}
 		return a.Box.NetPath(), nil
 	}
-	return &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, Moves: &moves.Moves{Hosts: rooms.Hosts}, rooms: rooms, opt: opt}
+	return &Server{Service: &ways.Service{Ways: rooms.Ways, NetPath: netPath}, Desk: &beyond.Desk{Gateway: rooms.Hosts}, Requests: &upkeep.Requests{Directory: rooms.Directory, Installation: rooms.Hosts}, Transfers: &transfers.Transfers{Courier: rooms.Courier}, Moves: &moves.Moves{Hosts: rooms.Hosts, Drainer: rooms.Drainer}, rooms: rooms, opt: opt}
 }
 
 // New returns a server of gRPC, to serve a listener with. Every error that the service returns gets its gRPC

@@ -43,6 +43,7 @@ type world struct {
 	templates fakeTemplates
 	hosts     fakeHosts
 	ways      fakeWays
+	drainer   fakeDrainer
 	directory fakeDirectory
 	store     *store.Store
 	layers    *layer.Store
@@ -67,7 +68,7 @@ func begin(t *testing.T) *world {
 	qt.Assert(t, qt.IsNil(lerr))
 	s := New(NewService(Rooms{
 		Apps: &w.apps, Operations: &w.engine, Maker: &w.engine, Obstacles: &w.obstacles, Network: &w.network, Hosts: &w.hosts,
-		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events, Others: Others{Directory: &w.directory, Ways: &w.ways},
+		Templates: &w.templates, Clones: &w.templates, Pools: &w.templates, Snapshots: w.store, Layers: opt.Layers, Memory: opt.Memory, Events: w.events, Others: Others{Directory: &w.directory, Ways: &w.ways, Drainer: &w.drainer},
 	}, Options{Version: "1.2.3", StateDir: w.dir, RunDir: w.dir, CRIU: "/nowhere/criu", CRIUVersion: 40201, Cgroup: "/snapctl-test", CgroupDir: w.dir}))
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()

@@ -14,7 +14,10 @@ type Hosts interface {
 }
 
 // Moves answers requests about hosts that apps move to, and leave.
-type Moves struct{ Hosts Hosts }
+type Moves struct {
+	Hosts   Hosts
+	Drainer Drainer
+}
 
 // CordonHost implements the API.
 func (m *Moves) CordonHost(ctx context.Context, req *api.CordonHostRequest) (*api.Host, error) {

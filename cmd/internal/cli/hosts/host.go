@@ -4,6 +4,7 @@ package hosts
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/snapctl/snapctl/cmd/internal/cli/moves"
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/value"
 	"github.com/snapctl/snapctl/runtime/api"
@@ -21,7 +22,7 @@ and joins. One host alone needs none of this.`,
   snapctl host invite
   snapctl host join 192.0.2.7 TOKEN   # on the other host`,
 	}
-	cmd.AddCommand(newInit(s), newInvite(s), newJoin(s), newLs(s), newShow(s), newSet(s), newRm(s), newLeave(s), newCordon(s), newUncordon(s), newTakeover(s), newDirectory(s), newGateway(s))
+	cmd.AddCommand(newInit(s), newInvite(s), newJoin(s), newLs(s), newShow(s), newSet(s), newRm(s), newLeave(s), newCordon(s), newUncordon(s), moves.NewDrain(s), newTakeover(s), newDirectory(s), newGateway(s))
 	return cmd
 }
 

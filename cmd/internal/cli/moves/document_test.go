@@ -21,4 +21,11 @@ func TestMigrationInPromise(t *testing.T) {
 	}}), "", "  ")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsTrue(strings.Contains(string(promise), "```json\n"+string(text)+"\n```\n")), qt.Commentf("%s", text))
+
+	text, err = json.MarshalIndent(newDrain(&api.DrainResult{Host: "host-a", TotalUs: 2_100_000, Apps: []*api.DrainedApp{
+		{App: "cache", Status: "running", Move: &api.Move{To: "host-b", SentBytes: 4 << 20, SavedBytes: 30 << 20, PauseUs: 5_200, StoodUs: 160_000, Connections: 12}},
+		{App: "web", Status: "held", Error: "no host takes it: host host-b: it is silent"},
+	}}, &api.DrainRequest{}), "", "  ")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(strings.Contains(string(promise), "```json\n"+string(text)+"\n```\n")), qt.Commentf("%s", text))
 }
