@@ -22,6 +22,7 @@ type Endpoint struct {
 	claim   Claim
 	present bool // in its network, see Presence
 	apart   bool // connected to its network, and not in it, see [Endpoint.Connect]
+	gone    bool // apart, and its ports lead to it all the same, see [Endpoint.Withdraw]
 	wanted  bool // its app runs, is held, or is being made
 	ready   bool // a spare endpoint that is complete
 	kept    bool // see [Endpoint.Keep]
@@ -83,17 +84,18 @@ func (e *Endpoint) Attach(ctx context.Context, ns *netns.NS) error {
 // is not in its network: nothing comes in, and nobody is told. It is for an app that moves to this host,
 // before it does. Attach, or Detach, ends it.
 func (e *Endpoint) Connect(ctx context.Context, ns *netns.NS) error {
-	ep, name := e.setApart()
+	ep, name := e.setApart(false)
 	ep.Apart = true
 	return e.m.in(ctx, name, func(n *network) error { return n.fabric.Attach(ctx, ep, ns) })
 }
 
 // Withdraw takes an attached endpoint out of its network, and leaves the app's namespace its device and
 // addresses: nothing gets in or out. What is sent to the endpoint waits at the slow paths of hosts, until
-// it is attached again, here or on another host. Withdrawing again does nothing more. It is for an app
-// that moves to another host.
+// it is attached again, here or on another host. Its published ports lead to it as before: who connects
+// there would be refused else. Withdrawing again does nothing more. It is for an app that moves to another
+// host.
 func (e *Endpoint) Withdraw(ctx context.Context) error {
-	ep, name := e.setApart()
+	ep, name := e.setApart(true)
 	return e.m.in(ctx, name, func(n *network) error {
 		e.m.tell(n, e.Claim(), Share.Left)
 		if err := n.fabric.Isolate(ctx, ep); err != nil {
@@ -103,10 +105,10 @@ func (e *Endpoint) Withdraw(ctx context.Context) error {
 	})
 }
 
-func (e *Endpoint) setApart() (ep fabric.Endpoint, network string) {
+func (e *Endpoint) setApart(gone bool) (ep fabric.Endpoint, network string) {
 	e.m.mu.Lock()
 	defer e.m.mu.Unlock()
-	e.present, e.apart, e.wanted = false, true, true
+	e.present, e.apart, e.gone, e.wanted = false, true, gone, true
 	return e.claim.endpoint(), e.claim.Network
 }
 
@@ -176,7 +178,7 @@ func (e *Endpoint) Free() {
 func (e *Endpoint) setPresent(present bool) (ep fabric.Endpoint, network string) {
 	e.m.mu.Lock()
 	defer e.m.mu.Unlock()
-	e.present, e.apart = present, false
+	e.present, e.apart, e.gone = present, false, false
 	e.wanted = e.wanted || present
 	return e.claim.endpoint(), e.claim.Network
 }

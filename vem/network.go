@@ -226,7 +226,7 @@ func (m *Manager) publications(n *network) ([]fabric.Publication, fabric.Gateway
 	defer m.mu.Unlock()
 	all := m.farther(n)
 	for e := range m.endpoints {
-		if !e.present || e.claim.Network != n.name {
+		if !e.present && !e.gone || e.claim.Network != n.name {
 			continue
 		}
 		for _, p := range e.claim.Ports {

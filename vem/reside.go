@@ -162,7 +162,7 @@ func (m *Manager) farther(n *network) []fabric.Publication {
 	return slices.DeleteFunc(slices.Clone(n.far), func(f fabric.Publication) bool {
 		p := Port{Proto: f.Proto, HostAddr: f.HostAddr, HostPort: f.HostPort, Port: f.Port}
 		for e := range m.endpoints {
-			if slices.ContainsFunc(e.claim.Ports, p.Meets) {
+			if coming := e.apart && !e.gone; !coming && slices.ContainsFunc(e.claim.Ports, p.Meets) {
 				return true
 			}
 		}

@@ -220,3 +220,31 @@ func TestMovingEndpoints(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(share.said(), []string{"left 10.77.0.9", "left fd77:736e:6170::9", "close"}))
 	qt.Check(t, qt.HasLen(w.host.fabrics, 0))
 }
+
+// The ports of an app that moves lead to where it is: those of one that has left wait with all else that is sent
+// to it, and those of one that comes lead to the other host until it is here.
+func TestPortsOfMovingEndpoints(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.Reside(t.Context(), DefaultNetwork, "host:alpha:default", netip.Addr{})
+	qt.Assert(t, qt.IsNil(err))
+	e := w.claim(t, "cache", "10.77.0.9", Port{Proto: "tcp", HostPort: 80, Port: 80})
+	one := fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr4, Port: 80}
+	leads := func(far bool) {
+		t.Helper()
+		want := one
+		want.Far = far
+		last := w.host.published[len(w.host.published)-1]
+		qt.Assert(t, qt.IsTrue(slices.Equal(last, []fabric.Publication{want})), qt.Commentf("%v", last))
+	}
+	qt.Assert(t, qt.IsNil(e.Connect(t.Context(), nil)))
+	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, []fabric.Publication{one})))
+	leads(true)
+	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
+	leads(false)
+	for range 2 {
+		qt.Assert(t, qt.IsNil(e.Withdraw(t.Context())))
+		leads(false)
+	}
+	qt.Assert(t, qt.IsNil(e.Detach(t.Context())))
+	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 0))
+}
