@@ -26,6 +26,9 @@
 // closed, both ends of those that lead from the app into the app; and all other sockets of
 // IPv4 and IPv6 as package plain can. Of what is refused [Check] tells the reason before.
 //
+// A connection that the app is about to open (SYN_SENT) is opened from the target, with the same
+// numbers: the other end takes it for the same client that tries again.
+//
 // A connection whose other end has closed its stream can't be made so with TCP_REPAIR
 // alone: Release has the new socket receive the end of the stream once more (package forge).
 //
@@ -59,7 +62,6 @@
 //     made as for a copy of the app; [hold.Set.Copyable] says which can't be.
 //   - Connections in TIME_WAIT; and handshakes that are not over after [Leaving.Still]: their
 //     clients are reset if they had the answer already, and else try again.
-//   - A connection that the app is about to open (SYN_SENT).
 //   - The congestion state (Saved.Window is a hint for the route), the time at which a
 //     datagram arrived, and what package tcprepair lists.
 //   - An error that a socket for datagrams was told of by ICMP, and that the program has not

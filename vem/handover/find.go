@@ -69,7 +69,7 @@ func find(ctx context.Context, ns *netns.NS, set *hold.Set, own []netip.Addr) (*
 		switch s.Kind { //nolint:exhaustive // no other kind is held
 		case hold.TCP:
 			if !table.connected(s) {
-				err = f.addOther(reader, s)
+				err = f.addOther(reader, s, table)
 				break
 			}
 			c := table.connection(s, set, own)
@@ -80,7 +80,7 @@ func find(ctx context.Context, ns *netns.NS, set *hold.Set, own []netip.Addr) (*
 		case hold.Unix, hold.UnixListen:
 			err = f.unix(s)
 		default:
-			err = f.addOther(reader, s)
+			err = f.addOther(reader, s, table)
 		}
 		if err != nil {
 			return nil, err
@@ -91,15 +91,20 @@ func find(ctx context.Context, ns *netns.NS, set *hold.Set, own []netip.Addr) (*
 }
 
 // addOther looks at a socket that is no connection.
-func (f *found) addOther(reader *plain.Reader, s *hold.Socket) error {
-	state, err := reader.Look(int(s.File.Fd()))
+func (f *found) addOther(reader *plain.Reader, s *hold.Socket, t *table) error {
+	look := reader.Look
+	d := t.byInode[uint32(s.Inode)]
+	if s.Kind == hold.TCP && d.State == sockdiag.SynSent {
+		look = func(fd int) (*plain.Socket, error) { return reader.LookConnecting(fd, d.Remote) }
+	}
+	state, err := look(int(s.File.Fd()))
 	if f.refuse(err, s) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", what(s), err)
 	}
-	if s.Kind == hold.TCP {
+	if s.Kind == hold.TCP && !state.Connecting {
 		if reason, err := overReason(s); err != nil || reason != "" {
 			f.refuseSocket(s, reason)
 			return err
@@ -121,13 +126,6 @@ func (f *found) addOther(reader *plain.Reader, s *hold.Socket) error {
 
 // overReason is why a TCP socket that is not connected any more can't move; "" if it can.
 func overReason(s *hold.Socket) (string, error) {
-	info, err := unix.GetsockoptTCPInfo(int(s.File.Fd()), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return "", fmt.Errorf("read TCP_INFO: %w", err)
-	}
-	if sockdiag.State(info.State) == sockdiag.SynSent {
-		return "it is about to connect", nil
-	}
 	p := []unix.PollFd{{Fd: int32(s.File.Fd()), Events: unix.POLLIN | unix.POLLERR}}
 	if err := proc.Poll(p); err != nil {
 		return "", err

@@ -95,6 +95,9 @@ func Begin(ctx context.Context, ns *netns.NS, set *hold.Set, own ...netip.Addr) 
 		if len(o.own) > 0 {
 			l.undo.Options[o.socket.Inode] = o.own
 		}
+		if o.state.Connecting { // it may be connected when it is saved
+			l.undo.Reuse[o.socket.Inode] = o.state.Settings.ReuseAddress
+		}
 	}
 	return l, nil
 }
@@ -127,6 +130,9 @@ func (l *Leaving) Save(ctx context.Context) (_ *Saved, err error) {
 	}
 	t, err := newTable(l.ns)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.f.connected(t, l.set, l.own); err != nil {
 		return nil, err
 	}
 	saved := &Saved{Refused: l.f.refused, Window: l.f.window}
@@ -177,6 +183,11 @@ func (l *Leaving) saveOthers(saved *Saved) error {
 	l.read = true
 	for _, o := range l.f.others {
 		o.state.Queue = nil
+		if o.state.Connecting {
+			if err := o.state.ReadSequence(int(o.socket.File.Fd())); err != nil {
+				return fmt.Errorf("%s: %w", what(o.socket), err)
+			}
+		}
 		if o.state.Queues() {
 			err := o.state.ReadQueue(int(o.socket.File.Fd()), o.own)
 			if refused, ok := errors.AsType[*plain.UnsupportedError](err); ok {

@@ -40,6 +40,7 @@ type Restored struct {
 
 	ns          *netns.NS
 	connections []madeConnection
+	connecting  []connecting
 }
 
 // madeConnection is a connection that was made again. The second end of one whose end is
@@ -115,6 +116,12 @@ func (r *Restored) find(saved *Saved) error {
 			m.fds = append(m.fds, int(r.Set.Sockets[k].File.Fd()))
 		}
 		r.connections = append(r.connections, m)
+	}
+	for i := range saved.Others {
+		o := &saved.Others[i]
+		if k, ok := at[o.Inode]; ok && o.Connecting {
+			r.connecting = append(r.connecting, connecting{o, int(r.Set.Sockets[k].File.Fd())})
+		}
 	}
 	return nil
 }
@@ -283,7 +290,7 @@ func (r *Restored) Release(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, err, r.connect())...)
 }
 
 func (c *madeConnection) release(ns *netns.NS, wire *forge.Wire) (err error) {

@@ -59,6 +59,24 @@ func (r *Reader) Read(fd int) (_ *Socket, ok bool, err error) {
 	if err != nil || class == 0 || class == Connection {
 		return nil, false, err
 	}
+	return r.read(fd, k, class)
+}
+
+// ReadConnecting is Read for a TCP socket that is about to connect, which Read takes for a
+// connection.
+func (r *Reader) ReadConnecting(fd int) (_ *Socket, ok bool, err error) {
+	k, _, err := kindOf(fd)
+	if err != nil {
+		return nil, false, err
+	}
+	s, ok, err := r.read(fd, k, TCP)
+	if err == nil { // it has computed one by now
+		s.Options = slices.DeleteFunc(s.Options, func(o Option) bool { return o.Level == unix.IPPROTO_TCP && o.Name == unix.TCP_MAXSEG })
+	}
+	return s, ok, err
+}
+
+func (r *Reader) read(fd int, k kindOfSocket, class Class) (_ *Socket, ok bool, err error) {
 	s := &Socket{What: r.describe(fd, k)}
 	have, err := Read(fd, class, k.family)
 	if err != nil {

@@ -178,6 +178,8 @@ func (s *Socket) place(fd, backlog int) error {
 		}
 	}
 	switch {
+	case s.Connecting:
+		return s.number(fd)
 	case s.Listening:
 		if err := unix.Listen(fd, backlog); err != nil {
 			return fmt.Errorf("listen: %w", err)

@@ -34,6 +34,9 @@ type Socket struct {
 	Scope  uint32         `json:"scope,omitempty"` // interface of link-local addresses
 	// Listening sockets have a backlog, which the caller knows.
 	Listening bool `json:"listening,omitempty"`
+	// Connecting sockets are about to connect, by a stream that is numbered from Sequence on.
+	Connecting bool   `json:"connecting,omitempty"`
+	Sequence   uint32 `json:"sequence,omitempty"`
 	// Shut tells which sides were shut down. Of TCP it is both: the connection is over,
 	// and the addresses are those that it had.
 	Shut     Sides    `json:"shut,omitempty"`
@@ -127,8 +130,22 @@ func NewReader(ns sockopt.NetNS) *Reader { return &Reader{sockopt.NewReader(ns)}
 // *[UnsupportedError] if the socket can't be made again.
 //
 // Cost: 30 us.
-func (r *Reader) Look(fd int) (*Socket, error) {
-	s := &Socket{}
+func (r *Reader) Look(fd int) (*Socket, error) { return r.look(&Socket{}, fd) }
+
+// LookConnecting is Look for a TCP socket that is about to connect (SYN_SENT). The kernel tells
+// the caller alone to whom.
+func (r *Reader) LookConnecting(fd int, to netip.AddrPort) (*Socket, error) {
+	s, err := r.look(&Socket{Connecting: true}, fd)
+	if err != nil {
+		return nil, err
+	}
+	if s.Remote = to; s.Family == unix.AF_INET6 {
+		s.Remote = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
+	}
+	return s, nil
+}
+
+func (r *Reader) look(s *Socket, fd int) (*Socket, error) {
 	var err error
 	for p, name := range map[*int]int{
 		&s.Family: unix.SO_DOMAIN, &s.Type: unix.SO_TYPE, &s.Proto: unix.SO_PROTOCOL, &s.Settings.ReuseAddress: unix.SO_REUSEADDR,
@@ -144,7 +161,11 @@ func (r *Reader) Look(fd int) (*Socket, error) {
 	if err := errors.Join(s.addresses(fd), s.findShut(fd)); err != nil {
 		return nil, err
 	}
-	options, _, err := r.options.Read(fd)
+	read := r.options.Read
+	if s.Connecting {
+		read = r.options.ReadConnecting
+	}
+	options, _, err := read(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +251,8 @@ func (s *Socket) Check() error {
 		return fmt.Errorf("socket of type %d and protocol %d", s.Type, s.Proto)
 	case !s.Local.IsValid(), !fits(s.Local), !fits(s.Remote):
 		return fmt.Errorf("addresses %s and %s", s.Local, s.Remote)
+	case s.Connecting && (s.Type != unix.SOCK_STREAM || s.Listening || !s.Remote.IsValid()):
+		return fmt.Errorf("connecting socket of type %d to %s", s.Type, s.Remote)
 	case s.Shut < 0 || s.Shut > Both:
 		return fmt.Errorf("sides %d that were shut down", s.Shut)
 	case len(s.Settings.Filter) > maxFilter || len(s.Settings.Filter)%filterSize != 0:
