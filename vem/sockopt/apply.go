@@ -60,7 +60,10 @@ func Devices() (map[string]int, error) {
 
 // rank is an option's place in the order in which options are set.
 func rank(o Option) int {
-	return slices.IndexFunc(table, func(k Kind) bool { return k.Level == o.Level && k.Name == o.Name })
+	if i, ok := places[[2]int{o.Level, o.Name}]; ok {
+		return i
+	}
+	return -1
 }
 
 func (o *Option) apply(fd int, devices map[string]int) error {

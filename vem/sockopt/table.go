@@ -238,9 +238,18 @@ var byClass = func() map[Class][]Kind {
 
 // Find looks an option up; ok is false if this package does not know it.
 func Find(level, name int) (_ Kind, ok bool) {
-	i := slices.IndexFunc(table, func(k Kind) bool { return k.Level == level && k.Name == name })
-	if i < 0 {
+	i, ok := places[[2]int{level, name}]
+	if !ok {
 		return Kind{}, false
 	}
 	return table[i], true
 }
+
+// places are those in the table, by level and name.
+var places = func() map[[2]int]int {
+	m := make(map[[2]int]int, len(table))
+	for i, k := range table {
+		m[[2]int{k.Level, k.Name}] = i
+	}
+	return m
+}()
