@@ -110,6 +110,7 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	if err != nil {
 		return err
 	}
+	defer s.Close() //nolint:errcheck // it lets clients in, also if it fails
 	if err := keepUndo(a, s); err != nil {
 		return err
 	}

@@ -29,8 +29,8 @@ const patience = 300 * time.Millisecond
 // Still has the app's listeners take no new clients any more, and waits until the handshakes
 // are over that have begun, for 300 ms at most: of these, and these alone, nobody but the
 // kernel knows, which tells nothing of them. A client that comes meanwhile tries again after
-// a second. The gate is open yet, and closes next. Save and GoOn end it, and so does the end
-// of the process.
+// a second. The gate is open yet, and closes next. Save, GoOn and Close end it, and so does
+// the end of the process.
 //
 // Where the kernel has no means for it (before Linux 6.6) it does nothing.
 func (l *Leaving) Still(ctx context.Context) error {
@@ -51,6 +51,9 @@ func (l *Leaving) Still(ctx context.Context) error {
 	}
 	return err
 }
+
+// Close lets new clients in that [Leaving.Still] has kept away. Closing again does nothing.
+func (l *Leaving) Close() error { return l.bar.Close() }
 
 func (l *Leaving) listens() bool {
 	for _, o := range l.f.others {

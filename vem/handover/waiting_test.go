@@ -304,8 +304,9 @@ func TestStill(t *testing.T) {
 			ends := w.woken(set, l, a)
 			talk(ends[1], p, 3) // others are not kept from anything
 			qt.Check(t, qt.Equals(late.state(), sockdiag.SynSent))
-			qt.Assert(t, qt.IsNil(leaving.GoOn()))
+			qt.Assert(t, qt.IsNil(leaving.Close()))
 			late.reaches(sockdiag.Established)
+			qt.Assert(t, qt.IsNil(leaving.GoOn()))
 			over(ends[1], p)
 		})
 	}
