@@ -14,6 +14,7 @@ import (
 	"github.com/snapctl/snapctl/vem/handover"
 	"github.com/snapctl/snapctl/vem/hold"
 	"github.com/snapctl/snapctl/vem/hold/sockdiag"
+	"github.com/snapctl/snapctl/vem/netns"
 )
 
 // visit connects a new socket of the peer with a listener, which does not accept.
@@ -92,13 +93,20 @@ func TestWaiting(t *testing.T) {
 }
 
 // TestManyWait moves a listener at which more clients wait than the app asked for, and has them
-// accepted in their order.
+// accepted in their order, also where the kernel takes no SYN cookies.
 func TestManyWait(t *testing.T) {
 	testenv.Need(t, testenv.Kernel(6, 9))
 	w := newWorld(t)
 	to := netip.AddrPortFrom(app4, 80)
 	l := w.listen(w.app[0], to)
 	qt.Assert(t, qt.IsNil(unix.Listen(l.fd, 1)))
+	for _, ns := range w.app {
+		w.do(ns, func() error { return netns.WriteSysctl("ipv4/tcp_syncookies", "0") })
+		defer w.do(ns, func() error {
+			qt.Check(t, qt.IsTrue(netns.HasSysctl("ipv4/tcp_syncookies", "0")))
+			return nil
+		})
+	}
 	set := w.hold(l)
 	var list []*end
 	for i := range 50 {

@@ -10,7 +10,7 @@
 // of the stream, if that had ended (package forge):
 //
 //	Open ──▶ Put, for each connection ──▶ Close
-//	program at the loopback device        it is taken off
+//	program at the loopback device        it is taken off, also if the process dies
 //
 // The app has sent nothing yet on such a connection, so nothing else has to be made. What the
 // kernel acknowledges meanwhile, again, must get nowhere: the gate is closed.
@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/tcx"
@@ -59,6 +60,7 @@ type Queue struct {
 	ns               *netns.NS
 	values, listener *ebpf.Map
 	program          *ebpf.Program
+	hook             link.Link
 	wire             *forge.Wire
 	cookies          bool // the sysctl was changed
 }
@@ -106,21 +108,24 @@ func (q *Queue) attach() (err error) {
 		}
 		q.cookies = true
 	}
-	return tcx.Put(loopback, tcx.Ingress, q.program)
+	q.hook, err = link.AttachTCX(link.TCXOptions{Interface: loopback, Program: q.program, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+	return err
 }
 
 // Close takes the program off. Closing again does nothing.
 func (q *Queue) Close() error {
 	var errs []error
+	if q.hook != nil {
+		errs = append(errs, q.hook.Close())
+		q.hook = nil
+	}
 	if q.wire != nil {
-		errs = append(errs, q.wire.Close(), q.ns.Do(func() error {
-			err := tcx.Remove(loopback, tcx.Ingress, programName)
-			if q.cookies {
-				err = errors.Join(err, netns.WriteSysctl(cookiesSysctl, "0"))
-			}
-			return err
-		}))
+		errs = append(errs, q.wire.Close())
 		q.wire = nil
+	}
+	if q.cookies {
+		errs = append(errs, q.ns.Do(func() error { return netns.WriteSysctl(cookiesSysctl, "0") }))
+		q.cookies = false
 	}
 	if q.program != nil {
 		errs = append(errs, q.program.Close())
