@@ -224,11 +224,12 @@ func (m *Manager) publish(ctx context.Context, n *network) error {
 func (m *Manager) publications(n *network) ([]fabric.Publication, fabric.Gateway) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := m.farther(n)
+	all, resides := m.farther(n), false
 	for e := range m.endpoints {
 		if !e.present && !e.gone || e.claim.Network != n.name {
 			continue
 		}
+		resides = resides || e.claim.Host
 		for _, p := range e.claim.Ports {
 			one := fabric.Publication{Proto: p.Proto, HostAddr: p.HostAddr, HostPort: p.HostPort, Addr: e.claim.Addr4, Port: p.Port}
 			if all = append(all, one); e.claim.Addr6.IsValid() && !p.HostAddr.IsValid() {
@@ -237,7 +238,7 @@ func (m *Manager) publications(n *network) ([]fabric.Publication, fabric.Gateway
 			}
 		}
 	}
-	if !m.gateway.On { // nothing else has the host forward IPv6
+	if !resides && !m.gateway.On { // on a host that is alone nothing has it forward IPv6
 		all = slices.DeleteFunc(all, func(p fabric.Publication) bool { return p.Addr.Is6() })
 	}
 	slices.SortFunc(all, func(a, b fabric.Publication) int {

@@ -175,20 +175,27 @@ func TestFar(t *testing.T) {
 	e := w.claim(t, "web", "", Port{Proto: "tcp", HostPort: 80, Port: 80})
 	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
 	got = w.host.published[len(w.host.published)-1]
-	qt.Assert(t, qt.HasLen(got, 2))
+	qt.Assert(t, qt.HasLen(got, 3)) // a host of an installation forwards IPv6, too
 	qt.Check(t, qt.IsTrue(got[0].Far))
 	qt.Check(t, qt.Equals(got[1], fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr4, Port: 80}))
+	qt.Check(t, qt.Equals(got[2], fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr6, Port: 80}))
+	far[1].Addr = netip.MustParseAddr("fd77:736e:6170::202")
+	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, far)))
+	got = w.host.published[len(w.host.published)-1]
+	qt.Assert(t, qt.HasLen(got, 3))
+	qt.Check(t, qt.IsTrue(got[0].Far && got[0].Addr == far[1].Addr))
 
 	w.SetGateway(fabric.Gateway{On: true})
 	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, nil)))
 	qt.Check(t, qt.IsTrue(w.host.gateway.On))
-	got = w.host.published[len(w.host.published)-1]
-	qt.Assert(t, qt.HasLen(got, 2)) // a gateway forwards IPv6, too
-	qt.Check(t, qt.Equals(got[0].Addr, e.Claim().Addr4))
-	qt.Check(t, qt.Equals(got[1], fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr6, Port: 80}))
+	qt.Assert(t, qt.HasLen(w.host.published[len(w.host.published)-1], 2))
+	qt.Assert(t, qt.IsNil(w.MoveOut(t.Context(), DefaultNetwork)))
+	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 2)) // a gateway does so by itself
 	w.SetGateway(fabric.Gateway{})
-	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, nil)))
-	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 1))
+	_, err = w.Reside(t.Context(), DefaultNetwork, "host:alpha:default", netip.Addr{})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(w.MoveOut(t.Context(), DefaultNetwork)))
+	qt.Check(t, qt.HasLen(w.host.published[len(w.host.published)-1], 1)) // one that is alone does not
 }
 
 // An app that moves away is in no network, and what it has there stays; one that moves here is connected before it

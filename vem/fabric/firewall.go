@@ -11,6 +11,8 @@ import (
 	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/snapctl/snapctl/vem/fabric/forwarding"
 )
 
 // Publication makes a port of an app reachable under the host's addresses: from
@@ -77,9 +79,9 @@ func (f *Fabric) checkPublications(list []Publication) error {
 // longer published. If it fails, the set before stays in force.
 //
 // To be reachable from other machines the host has to forward, so the first
-// publication that is not for a loopback address turns net.ipv4.ip_forward on, and
-// the last that goes puts it back. IPv6 forwarding is left alone unless the
-// network has [OutsideDual]: without it, IPv6 publications are for the host only.
+// publication that is not for a loopback address turns net.ipv4.ip_forward on, or
+// for an app's IPv6 address net.ipv6.conf.all.forwarding, and the last that goes puts it
+// back. The host's interfaces go on taking router advertisements, see [forwarding.Host].
 //
 // It returns an error wrapping [ErrConfig], or [ErrPrefixInUse] if the host cannot
 // reach the network.
@@ -107,7 +109,7 @@ func (f *Fabric) publish(list []Publication) error {
 	defer f.mu.Unlock()
 	// More forwarding before the rules, less of it after them.
 	need := f.forwarding(list)
-	if err := f.host.raiseForwarding(f.cfg, need); err != nil {
+	if err := f.forwarder().Raise(need); err != nil {
 		return err
 	}
 	// Lets a packet from 127.0.0.1 leave by this device, and the answer come back.
@@ -126,7 +128,7 @@ func (f *Fabric) publish(list []Publication) error {
 		return err
 	}
 	f.published = slices.Clone(list)
-	return f.host.lowerForwarding(f.cfg, need)
+	return f.forwarder().Lower(need)
 }
 
 // local tells whether an IPv4 loopback address is published.
@@ -134,17 +136,27 @@ func (p Publication) local() bool {
 	return p.Addr.Is4() && (!p.HostAddr.IsValid() || p.HostAddr.IsLoopback())
 }
 
-// forwarding lists the host's sysctls that have to be on.
-func (f *Fabric) forwarding(list []Publication) []string {
-	var need []string
-	abroad := func(p Publication) bool { return p.Addr.Is4() && !p.HostAddr.IsLoopback() }
-	if f.cfg.Outside != OutsideNone || slices.ContainsFunc(list, abroad) || f.beyond.On {
-		need = append(need, forward4)
+// forwarding is what the host has to forward.
+func (f *Fabric) forwarding(list []Publication) forwarding.Need {
+	need := forwarding.Need{Four: f.cfg.Outside != OutsideNone || f.beyond.On}
+	for _, p := range list {
+		switch {
+		case p.HostAddr.IsLoopback():
+		case p.Addr.Is4():
+			need.Four = true
+		default:
+			need.Six = forwarding.Host
+		}
 	}
 	if (f.cfg.Outside == OutsideDual || f.beyond.On) && f.cfg.Prefix6.IsValid() {
-		need = append(need, forward6)
+		need.Six = forwarding.Router
 	}
 	return need
+}
+
+// forwarder has the host forward.
+func (f *Fabric) forwarder() forwarding.Network {
+	return forwarding.Network{NS: f.host.ns, Dir: f.cfg.Dir, Name: f.cfg.Network, Device: f.HostDevice()}
 }
 
 // forgetFlows drops the tracked UDP flows of ports whose publication changed. A
@@ -194,7 +206,7 @@ func (f *Fabric) setupFirewall() error {
 		return err
 	}
 	if have {
-		return f.host.raiseForwarding(f.cfg, f.forwarding(nil))
+		return f.forwarder().Raise(f.forwarding(nil))
 	}
 	return f.publish(nil)
 }
@@ -206,7 +218,7 @@ func (f *Fabric) removeFirewall() error {
 	if err := f.host.removeTable(tableName(f.cfg.Network)); err != nil {
 		return err
 	}
-	return f.host.lowerForwarding(f.cfg, nil)
+	return f.forwarder().Lower(forwarding.Need{})
 }
 
 // nft opens the firewall of the side's namespace.

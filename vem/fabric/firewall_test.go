@@ -147,18 +147,45 @@ func TestPublications(t *testing.T) {
 	})
 }
 
-// With the host forwarding IPv6, IPv6 ports are there for others too.
+// IPv6 ports are there for others too, whether apps reach the outside or not, also those that lead to another
+// host: to that all come as this host. Nothing else gets in.
 func TestPublicationsIPv6(t *testing.T) {
-	w := newWorld(t, fabric.OutsideDual)
+	for _, outside := range []fabric.Outside{fabric.OutsideNone, fabric.OutsideDual} {
+		t.Run(outside.String(), func(t *testing.T) { testPublicationsIPv6(t, outside) })
+	}
+}
+
+func testPublicationsIPv6(t *testing.T, outside fabric.Outside) {
+	t.Helper()
+	w := newWorld(t, outside)
 	serve(t, w.two, "[fd77::3]:80")
+	udpEcho(t, w.two, "[fd77::3]:53")
+	serve(t, w.one, "[fd77::2]:80")
+	udpEcho(t, w.one, "[fd77::2]:53")
+	a6, far := ep(3).Addr6, ep(2).Addr6
 	qt.Assert(t, qt.IsNil(w.f.SetPublications(t.Context(), []fabric.Publication{
-		{Proto: "tcp", HostPort: 8080, Addr: ep(3).Addr6, Port: 80},
+		{Proto: "tcp", HostPort: 8080, Addr: a6, Port: 80},
+		{Proto: "udp", HostPort: 8053, Addr: a6, Port: 53},
+		{Proto: "tcp", HostPort: 8081, Addr: far, Port: 80, Far: true},
+		{Proto: "udp", HostPort: 8054, Addr: far, Port: 53, Far: true},
 	})))
+	for to, want := range map[string]string{"[2001:db8::1]:8053": "2001:db8::2", "[2001:db8::1]:8054": "fd77::1"} {
+		saw, err := ask(t, dialUDP(t, w.abroad, to))
+		qt.Assert(t, qt.IsNil(err), qt.Commentf("%s", to))
+		qt.Check(t, qt.Equals(saw, want))
+	}
+	h := handle(t, w.abroad)
+	link, err := h.LinkByName("wan0")
+	qt.Assert(t, qt.IsNil(err))
+	addRoute(t, h, link, "fd77::/64", "2001:db8::1")
+	_, err = dial(t, w.abroad, netip.MustParseAddrPort("[fd77::3]:80"))
+	qt.Check(t, qt.IsTrue(errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES)), qt.Commentf("%v", err))
 	for name, test := range map[string]struct {
 		from     *netns.NS
 		to, sees string
 	}{
 		"abroad":               {w.abroad, "[2001:db8::1]:8080", "2001:db8::2"},
+		"abroad, far":          {w.abroad, "[2001:db8::1]:8081", "fd77::1"},
 		"host":                 {w.cfg.Host, "[2001:db8::1]:8080", "2001:db8::1"},
 		"app, through gateway": {w.one, "[fd77::1]:8080", "fd77::1"},
 		"app, through host":    {w.one, "[2001:db8::1]:8080", "fd77::1"},
@@ -169,6 +196,9 @@ func TestPublicationsIPv6(t *testing.T) {
 			qt.Check(t, qt.Equals(saw, test.sees))
 		})
 	}
+	qt.Assert(t, qt.IsNil(w.f.SetPublications(t.Context(), nil)))
+	want := map[fabric.Outside]string{fabric.OutsideNone: "0", fabric.OutsideDual: "1"}[outside]
+	qt.Check(t, qt.Equals(sysctl(t, w.cfg.Host, "ipv6/conf/all/forwarding"), want))
 }
 
 // A UDP client that never stops follows a change of its port's app.

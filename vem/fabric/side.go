@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -176,18 +175,6 @@ func writeSysctls(settings []sysctl) error {
 		}
 	}
 	return nil
-}
-
-func (s *side) get(path string) (string, error) {
-	var raw []byte
-	err := s.ns.Do(func() (err error) {
-		raw, err = os.ReadFile("/proc/sys/net/" + path)
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("read sysctl: %w", err)
-	}
-	return strings.TrimSpace(string(raw)), nil
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

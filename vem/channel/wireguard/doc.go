@@ -18,7 +18,7 @@
 // another header inside of WireGuard's, that of VXLAN, by a device which has the hosts as package vxlan
 // has them. Its addresses come from the hosts' public keys, and are in the table. It is there while
 // there are such machines, needs the kernel's module vxlan, and takes 70 bytes of each packet: the
-// underlay has to carry 1430 bytes (1410 by IPv4).
+// underlay has to carry 1440 bytes (1420 by IPv4).
 //
 //	machine -- host -- fabric: rule "from" -- route 10.77.0.9 -- wgx0 -- wg0 -- UDP port of that host
 //

@@ -34,8 +34,8 @@ func newGatewayOn(s *session.Session) *cobra.Command {
 		Long: `Forward what other machines send to endpoints, of whatever host. Endpoints see these machines
 as this host. Whoever can send to this host then reaches every port of every endpoint: use
 this host's firewall where that is too much. It stays so until host gateway off, also over
-restarts. The host forwards IPv4 and IPv6 (net.ipv4.ip_forward and its like) from then on. So
-its published ports lead to their apps by IPv6, too.
+restarts. The host forwards IPv4 and IPv6 (net.ipv4.ip_forward and its like) from then on, as
+a router: where accept_ra is 1 it takes no router advertisements.
 
 Machines whose prefix is given by --advertise keep their addresses: endpoints of all hosts see
 them as they are, and reach them, by this host and its own routes. The prefix is one of
@@ -47,7 +47,7 @@ and other hosts have found out (some seconds). Those by published ports are not 
 apps see who comes by one as the host whose port it is, and they end with that host.
 
 Channels of all kinds carry packets of such machines; those of kind wireguard need the kernel's
-VXLAN, and a network between hosts that carries 1430 bytes: host gateway show says what is missing.
+VXLAN, and a network between hosts that carries 1440 bytes: host gateway show says what is missing.
 Without --advertise the prefixes of before are advertised no more.`,
 		Example: `  snapctl host gateway on
   snapctl host gateway on --advertise 203.0.113.0/24 --advertise 2001:db8:7::/48`,
