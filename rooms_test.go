@@ -172,7 +172,7 @@ var rooms = []room{
 	{"vem/channel/wireguard", []string{"vem/channel", "vem/channel/guard", "vem/channel/routes", "vem/channel/vxlan", "vem/fabric", "vem/fabric/rule", "vem/netns", "vem/pause"}},
 	{"vem/channel/vxlan", []string{"vem/channel", "vem/channel/guard", "vem/channel/routes", "vem/fabric", "vem/fabric/rule", "vem/netns"}},
 	{"vem/channel/wireguard/userspace", nil},
-	{"vem/channel/guard", []string{"vem/channel", "vem/fabric", "vem/fabric/rule", "vem/netns"}},
+	{"vem/channel/guard", []string{"vem/channel", "vem/fabric", "vem/fabric/rule", "vem/netlist", "vem/netns"}},
 	{"vem/channel/routes", []string{"vem/channel", "vem/fabric", "vem/netlist", "vem/netns"}},
 	{"vem/channel/redirect", []string{"vem/channel", "vem/fabric/fastpath", "vem/fabric/fastpath/bpfmap", "vem/fabric/tcx", "vem/netlist", "vem/netns"}},
 	{"vem/channel", nil},

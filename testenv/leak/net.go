@@ -65,7 +65,7 @@ func (s State) takeTables(owner string, ns *netns.NS) error {
 	if err != nil {
 		return fmt.Errorf("list nft tables: %w", err)
 	}
-	tables, err := c.ListTables()
+	tables, err := netlist.Firewall(int(ns.File().Fd()), c.ListTables)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil // a kernel without nft has no tables
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/vem/fabric/forwarding"
+	"github.com/snapctl/snapctl/vem/netlist"
 )
 
 // Publication makes a port of an app reachable under the host's addresses: from
@@ -234,7 +235,9 @@ func (s *side) hasTable(name string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("open firewall: %w", err)
 	}
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	tables, err := netlist.Firewall(int(s.ns.File().Fd()), func() ([]*nftables.Table, error) {
+		return c.ListTablesOfFamily(nftables.TableFamilyINet)
+	})
 	if err != nil {
 		return false, fmt.Errorf("list firewall tables: %w", err)
 	}

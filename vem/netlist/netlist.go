@@ -1,5 +1,6 @@
 // Package netlist lists what the kernel has in a network namespace: devices, addresses, routes, rules,
-// queueing disciplines and filters. Each list is whole: all is in it that was there the whole time.
+// queueing disciplines, filters, and what a firewall has ([Firewall]). Each list is whole: all is in it that
+// was there the whole time.
 //
 // The kernel hands a long list out in pieces, and others may change what it lists between two of them.
 // What it tells then may lack entries that nobody has touched: before Linux 6.9, for one, devices are

@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/snapctl/snapctl/vem/channel"
+	"github.com/snapctl/snapctl/vem/netlist"
 	"github.com/snapctl/snapctl/vem/netns"
 )
 
@@ -64,6 +65,15 @@ func open(ns *netns.NS) (*nftables.Conn, error) {
 		return nil, fmt.Errorf("open firewall: %w", err)
 	}
 	return c, nil
+}
+
+// list returns a list that is whole.
+func list[T any](ns *netns.NS, fn func(c *nftables.Conn) ([]T, error)) ([]T, error) {
+	c, err := open(ns)
+	if err != nil {
+		return nil, err
+	}
+	return netlist.Firewall(int(ns.File().Fd()), func() ([]T, error) { return fn(c) })
 }
 
 // change makes one transaction in the table.
@@ -244,11 +254,9 @@ func (g *Guard) Drop(h Host) error {
 // There tells whether the table is there: whoever loads a firewall's rules anew may have taken it
 // away.
 func (g *Guard) There() (bool, error) {
-	c, err := open(g.NS)
-	if err != nil {
-		return false, err
-	}
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	tables, err := list(g.NS, func(c *nftables.Conn) ([]*nftables.Table, error) {
+		return c.ListTablesOfFamily(nftables.TableFamilyINet)
+	})
 	if err != nil {
 		return false, fmt.Errorf("list firewall tables: %w", err)
 	}
@@ -261,12 +269,10 @@ func (g *Guard) Hosts() (map[int]Host, error) {
 	if have, err := g.There(); err != nil || !have {
 		return found, err
 	}
-	c, err := open(g.NS)
-	if err != nil {
-		return nil, err
-	}
 	for _, f := range families {
-		elements, err := c.GetSetElements(f.hosts(table(g.Table), "from"))
+		elements, err := list(g.NS, func(c *nftables.Conn) ([]nftables.SetElement, error) {
+			return c.GetSetElements(f.hosts(table(g.Table), "from"))
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list hosts of firewall table %s: %w", g.Table, err)
 		}
@@ -291,16 +297,12 @@ func (g *Guard) Hosts() (map[int]Host, error) {
 func (g *Guard) Counters() (map[string]channel.Traffic, error) { return counters(g.NS, g.Table) }
 
 func counters(ns *netns.NS, name string) (map[string]channel.Traffic, error) {
-	c, err := open(ns)
-	if err != nil {
-		return nil, err
-	}
-	list, err := c.GetObjects(table(name))
+	all, err := list(ns, func(c *nftables.Conn) ([]nftables.Obj, error) { return c.GetObjects(table(name)) })
 	if err != nil {
 		return nil, fmt.Errorf("read counters of firewall table %s: %w", name, err)
 	}
 	found := make(map[string]channel.Traffic)
-	for _, o := range list {
+	for _, o := range all {
 		if n, ok := o.(*nftables.CounterObj); ok {
 			found[n.Name] = channel.Traffic{Packets: n.Packets, Bytes: n.Bytes}
 		}

@@ -109,11 +109,9 @@ func (i *Inside) Close(machines Machines) error {
 // Current tells whether the table is there as Close makes it: releases before there were gateways for
 // machines that keep their addresses made another one.
 func (i *Inside) Current() (bool, error) {
-	c, err := open(i.NS)
-	if err != nil {
-		return false, err
-	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	chains, err := list(i.NS, func(c *nftables.Conn) ([]*nftables.Chain, error) {
+		return c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	})
 	if err != nil {
 		return false, fmt.Errorf("list firewall chains of the fabric: %w", err)
 	}
