@@ -37,6 +37,14 @@ func (p *place) Connect(ctx context.Context, host string, r message.ConnectReque
 // Switch implements [peering.Peers].
 func (p *place) Switch(ctx context.Context, host string, r message.SwitchRequest) (message.Channel, error) {
 	o, from := p.called(host)
+	p.w.mu.Lock()
+	agrees := p.w.agrees
+	p.w.mu.Unlock()
+	if agrees != nil {
+		if err := agrees(); err != nil {
+			return message.Channel{}, err
+		}
+	}
 	r.Local, r.Remote = r.Remote, r.Local
 	c, err := o.Peering().Switch(ctx, from, r)
 	c.Local, c.Remote = c.Remote, c.Local

@@ -19,6 +19,8 @@ type verdict struct {
 	again  bool             // something has changed meanwhile
 	before []probe.Way      // what was known when the last channel to the host went down
 	told   []netip.AddrPort // where it was said to be asked
+
+	logged map[peering.Way]peering.Way // which ways channels were said to take, for whoever decides
 }
 
 // judgeTimeout bounds what is done at once about the ways to a host.
@@ -110,9 +112,12 @@ func (m *Mesh) judgeNow(ctx context.Context, host string, v *verdict) (moved boo
 			continue
 		}
 		wants[now] = wayOf(ways[i])
-		m.opt.Log.InfoContext(ctx, "the channels to a host take another way", slog.String("host", host),
-			slog.String("from", now.String()), slog.String("now", wants[now].String()))
+		if v.logged[now] != wants[now] { // it is tried again until the other host agrees
+			m.opt.Log.InfoContext(ctx, "the channels to a host take another way", slog.String("host", host),
+				slog.String("from", now.String()), slog.String("now", wants[now].String()))
+		}
 	}
+	v.logged = wants
 	err = m.peering.Refit(ctx, host, func(now peering.Way) peering.Way { return cmp.Or(wants[now], now) })
 	return len(wants) > 0, cmp.Or(err, m.peering.Resize(ctx, host))
 }

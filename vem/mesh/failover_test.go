@@ -2,9 +2,11 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,6 +93,35 @@ func TestWayFails(t *testing.T) {
 		w.until("the better way is taken again", func() bool { return w.on(0) })
 		w.echo(c, "as before")
 	}
+}
+
+// Until the other host agrees to another way it is asked again and again, and that is logged once.
+func TestWayIsAskedFor(t *testing.T) {
+	testenv.Need(t, testenv.Root)
+	const message = "the channels to a host take another way"
+	w := newWorld(t)
+	_, _, c := w.connected()
+	w.until("the better way is taken", func() bool { return w.on(0) })
+	before := map[*place]int{w.alpha: w.alpha.log.count(message), w.beta: w.beta.log.count(message)}
+	var asked atomic.Int32
+	agree := func(fn func() error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.agrees = fn
+	}
+	agree(func() error { asked.Add(1); return errors.New("not now") })
+	qt.Assert(t, qt.IsNil(w.alpha.ports[0].Cut(underlay.Both)))
+	w.until("it was asked for often", func() bool { return asked.Load() >= 6 })
+	agree(nil)
+	w.until("the other way is taken", func() bool { return w.on(1) })
+	w.echo(c, "by the other way")
+	all := 0
+	for p, n := range before {
+		now := p.log.count(message) - n
+		qt.Check(t, qt.IsTrue(now <= 1), qt.Commentf("%s: %d", p.h.Name(), now))
+		all += now
+	}
+	qt.Check(t, qt.IsTrue(all > 0))
 }
 
 // A link goes down, and one host sees that: nobody waits for probes.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
@@ -53,6 +54,8 @@ type world struct {
 	// answered is called once, when a host has answered that was asked for a channel, and before the one that asked
 	// knows of it; nil: nobody wants to know.
 	answered func()
+	// agrees tells whether a host agrees to another way; nil: it does.
+	agrees func() error
 }
 
 // place is one of the hosts.
@@ -66,6 +69,7 @@ type place struct {
 	away  map[netip.Addr]bool // endpoints that are withdrawn
 	queue *os.File            // that the holder keeps
 
+	log   said             // what was logged
 	ports []*underlay.Port // one on each network
 	end   context.CancelFunc
 	wait  sync.WaitGroup // what goes on beside
@@ -185,7 +189,7 @@ func (p *place) open() {
 	exe, err := os.Executable()
 	qt.Assert(t, qt.IsNil(err))
 	p.Mesh = New(Options{
-		Self: p.h.Name(), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { p.wait.Go(func() { f(ctx) }) },
+		Self: p.h.Name(), Log: slog.New(&p.log), Peers: p, Owners: p.w, Locals: p, Queues: p, Run: func(f func(context.Context)) { p.wait.Go(func() { f(ctx) }) },
 		Probe:     probe.Options{Port: 7077 + ProbePort, Interval: interval, NS: p.h.Net()},
 		WireGuard: wireguard.Local{Secret: wireguard.Secret{p.h.Name()[0]}, Exe: exe, LogPath: filepath.Join(p.cfg.Dir, "wireguard.log")},
 	})
