@@ -21,7 +21,7 @@ type room struct {
 // does not import.
 var rooms = []room{
 	{"runtime/daemon", []string{
-		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/courier", "runtime/doctor", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/line", "runtime/metrics", "runtime/move", "runtime/move/drain", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/server/afar", "runtime/sleeper", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/birth", "runtime/cargo", "runtime/catalog", "runtime/cgroup", "runtime/checkpoint", "runtime/clone", "runtime/courier", "runtime/doctor", "runtime/elsewhere", "runtime/engine", "runtime/event", "runtime/fault", "runtime/journal", "runtime/line", "runtime/metrics", "runtime/move", "runtime/move/drain", "runtime/restorable", "runtime/sandbox", "runtime/server", "runtime/server/afar", "runtime/sleeper", "runtime/storage", "runtime/task",
 		"snapshot", "snapshot/ahead", "snapshot/criu", "snapshot/memory", "snapshot/store", "vem", "vem/address", "vem/channel/wireguard", "vem/control", "vem/control/message", "vem/directory", "vem/fabric", "vem/gateway", "vem/installation", "vem/membership", "vem/mesh",
 	}},
 	{"runtime/server/afar", []string{"runtime/api", "runtime/cargo", "runtime/courier", "runtime/server/transfers", "template"}},
@@ -39,6 +39,7 @@ var rooms = []room{
 	{"runtime/server/upkeep", []string{"runtime/api", "vem/directory", "vem/directory/member"}},
 	{"runtime/server/ways", []string{"runtime/api", "vem/mesh", "vem/netns", "vem/overview", "vem/probe", "vem/table"}},
 	{"runtime/move/drain", []string{"runtime/app", "runtime/engine", "runtime/event", "runtime/move", "runtime/sandbox", "vem/control", "vem/control/message", "vem/membership"}},
+	{"runtime/elsewhere", []string{"runtime/app", "runtime/engine", "runtime/event", "runtime/move"}},
 	{"runtime/move", []string{
 		"runtime/app", "runtime/cargo", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/compat", "runtime/engine", "runtime/event", "runtime/journal", "runtime/restorable", "runtime/source", "runtime/storage",
 		"snapshot", "snapshot/layer", "snapshot/preflight",
@@ -61,11 +62,12 @@ var rooms = []room{
 		"snapshot/alarm", "vem/fabric", "vem/hold/collect", "vem/hold/vet", "vem/idle", "vem/netns", "vem/pause", "vem/wake",
 	}},
 	{"runtime/engine", []string{
-		"runtime/app", "runtime/calloff", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/engine/taken", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
+		"runtime/app", "runtime/calloff", "runtime/cgroup", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/engine/taken", "runtime/engine/wakers", "runtime/event", "runtime/journal", "runtime/process", "runtime/restorable", "runtime/sandbox", "runtime/storage", "runtime/task",
 		"template", "restore", "snapshot", "snapshot/alarm", "snapshot/freezer", "snapshot/hostfile", "snapshot/layer", "snapshot/memory", "snapshot/preflight", "snapshot/store",
-		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt", "vem/wake",
+		"vem", "vem/fabric", "vem/hold", "vem/hold/vet", "vem/netns", "vem/sockopt",
 	}},
 	{"runtime/engine/taken", []string{"vem"}},
+	{"runtime/engine/wakers", []string{"runtime/app", "snapshot/alarm", "vem/hold", "vem/wake"}},
 	{"runtime/restorable", []string{
 		"runtime/app", "runtime/checkpoint", "runtime/source",
 		"template", "restore", "snapshot", "snapshot/image/openfile", "snapshot/layer", "snapshot/preflight", "snapshot/store",

@@ -14,6 +14,7 @@ type Policy struct {
 	Ignore         []netip.Prefix `json:"wake_ignore,omitempty"`
 	SilentAfter    time.Duration  `json:"wake_silent_after_ns,omitempty"` // 0: the VEM's default; negative: never
 	Timers         bool           `json:"wake_timers,omitempty"`          // its own timers wake it, too
+	WakeElsewhere  string         `json:"wake_elsewhere,omitempty"`       // a host, or any
 	HibernateAfter time.Duration  `json:"hibernate_after_ns,omitempty"`   // of no traffic; 0: never
 	AcceptLost     []string       `json:"accept_lost,omitempty"`          // protections, see package preflight
 	RestoreMemory  string         `json:"restore_memory,omitempty"`       // empty: mapped; the restore knows which there are

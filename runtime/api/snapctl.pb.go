@@ -472,7 +472,10 @@ type WakePolicy struct {
 	SilentAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=silent_after,json=silentAfter,proto3" json:"silent_after,omitempty"`
 	// The app's own timers wake it, too, whatever the mode; its clocks and timers then go
 	// on while it is hibernated.
-	Timers        bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
+	Timers bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
+	// The host that the app is woken on by traffic, or "any": that with most memory available.
+	// Empty: where it sleeps.
+	Elsewhere     string `protobuf:"bytes,6,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -540,6 +543,13 @@ func (x *WakePolicy) GetTimers() bool {
 		return x.Timers
 	}
 	return false
+}
+
+func (x *WakePolicy) GetElsewhere() string {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return ""
 }
 
 type Bind struct {
@@ -2137,8 +2147,10 @@ type WakeRequest struct {
 	// Files of binds that are gone and that the app could only read are made, empty, also
 	// if the app's policy says nothing of it.
 	AcceptChangedFiles bool `protobuf:"varint,4,opt,name=accept_changed_files,json=acceptChangedFiles,proto3" json:"accept_changed_files,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The host that it is woken on, to which it moves first, or "any": that with most memory available. Empty: this one.
+	Host          string `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WakeRequest) Reset() {
@@ -2197,6 +2209,13 @@ func (x *WakeRequest) GetAcceptChangedFiles() bool {
 		return x.AcceptChangedFiles
 	}
 	return false
+}
+
+func (x *WakeRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
 }
 
 type SnapshotRequest struct {
@@ -7338,14 +7357,15 @@ var File_snapctl_proto protoreflect.FileDescriptor
 const file_snapctl_proto_rawDesc = "" +
 	"\n" +
 	"\rsnapctl.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12snapctl_move.proto\x1a\x15snapctl_network.proto\x1a\x16snapctl_transfer.proto\"\xc1\x01\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12snapctl_move.proto\x1a\x15snapctl_network.proto\x1a\x16snapctl_transfer.proto\"\xdf\x01\n" +
 	"\n" +
 	"WakePolicy\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.snapctl.v1.WakeModeR\x04mode\x12\x1b\n" +
 	"\tmin_bytes\x18\x02 \x01(\x05R\bminBytes\x12\x16\n" +
 	"\x06ignore\x18\x03 \x03(\tR\x06ignore\x12<\n" +
 	"\fsilent_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vsilentAfter\x12\x16\n" +
-	"\x06timers\x18\x05 \x01(\bR\x06timers\"]\n" +
+	"\x06timers\x18\x05 \x01(\bR\x06timers\x12\x1c\n" +
+	"\telsewhere\x18\x06 \x01(\tR\telsewhere\"]\n" +
 	"\x04Bind\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1b\n" +
@@ -7483,12 +7503,13 @@ const file_snapctl_proto_rawDesc = "" +
 	" \x01(\bR\vendSessions\x12\x19\n" +
 	"\bif_quiet\x18\f \x01(\bR\aifQuiet\x12\x1f\n" +
 	"\vaccept_lost\x18\v \x03(\tR\n" +
-	"acceptLost\"\x9c\x01\n" +
+	"acceptLost\"\xb0\x01\n" +
 	"\vWakeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
 	"\x04copy\x18\x03 \x01(\bR\x04copy\x120\n" +
-	"\x14accept_changed_files\x18\x04 \x01(\bR\x12acceptChangedFiles\"\xc4\x01\n" +
+	"\x14accept_changed_files\x18\x04 \x01(\bR\x12acceptChangedFiles\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\tR\x04host\"\xc4\x01\n" +
 	"\x0fSnapshotRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +

@@ -36,6 +36,7 @@ type MigrateRequest struct {
 	Timeout        *durationpb.Duration   `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	BandwidthBytes int64                  `protobuf:"varint,8,opt,name=bandwidth_bytes,json=bandwidthBytes,proto3" json:"bandwidth_bytes,omitempty"` // a second at most; 0: any
 	MaxPause       *durationpb.Duration   `protobuf:"bytes,9,opt,name=max_pause,json=maxPause,proto3" json:"max_pause,omitempty"`                    // that the last round may take; none: any
+	Wake           bool                   `protobuf:"varint,10,opt,name=wake,proto3" json:"wake,omitempty"`                                          // there, also if it sleeps
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -131,6 +132,13 @@ func (x *MigrateRequest) GetMaxPause() *durationpb.Duration {
 		return x.MaxPause
 	}
 	return nil
+}
+
+func (x *MigrateRequest) GetWake() bool {
+	if x != nil {
+		return x.Wake
+	}
+	return false
 }
 
 // CordonHostRequest has a host take no apps of other hosts from now on, or take them again.
@@ -807,7 +815,7 @@ var File_snapctl_move_proto protoreflect.FileDescriptor
 const file_snapctl_move_proto_rawDesc = "" +
 	"\n" +
 	"\x12snapctl_move.proto\x12\n" +
-	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc1\x02\n" +
+	"snapctl.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd5\x02\n" +
 	"\x0eMigrateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x17\n" +
@@ -818,7 +826,9 @@ const file_snapctl_move_proto_rawDesc = "" +
 	"acceptLost\x123\n" +
 	"\atimeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12'\n" +
 	"\x0fbandwidth_bytes\x18\b \x01(\x03R\x0ebandwidthBytes\x126\n" +
-	"\tmax_pause\x18\t \x01(\v2\x19.google.protobuf.DurationR\bmaxPause\"C\n" +
+	"\tmax_pause\x18\t \x01(\v2\x19.google.protobuf.DurationR\bmaxPause\x12\x12\n" +
+	"\x04wake\x18\n" +
+	" \x01(\bR\x04wake\"C\n" +
 	"\x11CordonHostRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n" +
 	"\bcordoned\x18\x02 \x01(\bR\bcordoned\"}\n" +

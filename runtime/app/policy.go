@@ -18,7 +18,7 @@ import (
 // SavedPolicy is what a snapshot keeps of when an app sleeps and wakes, and how.
 func (r *Record) SavedPolicy() *snapshot.Policy {
 	p := &snapshot.Policy{
-		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter, Timers: r.Wake.Timers,
+		Wake: r.Wake.Mode.String(), MinBytes: r.Wake.MinBytes, Ignore: slices.Clone(r.Wake.Ignore), SilentAfter: r.Wake.SilentAfter, Timers: r.Wake.Timers, WakeElsewhere: r.WakeElsewhere,
 		HibernateAfter: r.HibernateAfter, AcceptLost: ProtectionNames(r.AcceptLost), AcceptChangedFiles: r.AcceptChanged,
 	}
 	if r.RestoreMemory != restore.Map {
@@ -40,6 +40,7 @@ func (r *Record) HeedPolicy(p *snapshot.Policy) error {
 	if err := w.Validate(); err != nil {
 		return err
 	}
+	r.WakeElsewhere = p.WakeElsewhere
 	r.Wake, r.HibernateAfter, r.AcceptChanged = w, max(0, p.HibernateAfter), p.AcceptChangedFiles
 	accept, err := Protections(p.AcceptLost)
 	if err != nil {
@@ -107,9 +108,11 @@ func (r *Record) Ringing(now time.Time) bool {
 // PolicyChange is what a request to make apps of a snapshot says of when they sleep and
 // wake, and how. What it does not say is as it was saved.
 type PolicyChange struct {
-	Wake  *wake.Policy
-	After *time.Duration
-	Pages *restore.Pages
+	Wake *wake.Policy
+	// Elsewhere is told with Wake, see [Policy].
+	Elsewhere string
+	After     *time.Duration
+	Pages     *restore.Pages
 	// AcceptChanged is as in restore.Options.
 	AcceptChanged *bool
 }
@@ -117,7 +120,7 @@ type PolicyChange struct {
 // Change enters what the request says into the record of an app that is to be made.
 func (p PolicyChange) Change(r *Record) {
 	if p.Wake != nil {
-		r.Wake = *p.Wake
+		r.Wake, r.WakeElsewhere = *p.Wake, p.Elsewhere
 	}
 	if p.After != nil {
 		r.HibernateAfter = *p.After

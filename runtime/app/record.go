@@ -63,7 +63,9 @@ type Address struct {
 
 // Policy is when the app sleeps and wakes, and how.
 type Policy struct {
-	Wake           wake.Policy   `json:"wake"`
+	Wake wake.Policy `json:"wake"`
+	// WakeElsewhere is the host that the app is woken on by traffic, or [AnyHost]; "": the one where it sleeps.
+	WakeElsewhere  string        `json:"wake_elsewhere,omitempty"`
 	HibernateAfter time.Duration `json:"hibernate_after_ns"` // idle; 0: never by itself
 	// RestoreMemory is how the processes get their memory back.
 	RestoreMemory restore.Pages `json:"restore_memory,omitzero"`
@@ -72,6 +74,9 @@ type Policy struct {
 	// AcceptChanged has files of binds made that are gone, see restore.Options.
 	AcceptChanged bool `json:"accept_changed_files,omitempty"`
 }
+
+// AnyHost is the host that has most memory available.
+const AnyHost = "any"
 
 // Origin is what the app was made of, unless its program was started by `run`.
 type Origin struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/checkpoint"
 	"github.com/snapctl/snapctl/runtime/clone"
 	"github.com/snapctl/snapctl/runtime/courier"
+	"github.com/snapctl/snapctl/runtime/elsewhere"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
@@ -33,6 +34,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/move/drain"
 	"github.com/snapctl/snapctl/runtime/restorable"
 	"github.com/snapctl/snapctl/runtime/sandbox"
+	"github.com/snapctl/snapctl/runtime/server/afar"
 	"github.com/snapctl/snapctl/runtime/sleeper"
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/runtime/task"
@@ -98,6 +100,7 @@ type travel struct {
 	drainer *drain.Drainer
 	courier *courier.Courier
 	lines   *line.Switchboard // by which other hosts make requests
+	front   *afar.Service     // has other hosts do what they are to do, and this one all else
 }
 
 // Open starts a daemon: it takes the state directory's lock, connects to the
@@ -160,18 +163,21 @@ func Operations() []journal.Table {
 // openApps opens what apps and their clones are made with. Neither knows an app yet.
 func (d *Daemon) openApps(ctx context.Context) (err error) {
 	opt := &d.opt
+	away := &elsewhere.Waker{Self: others{d.hosts}.Self, Events: d.rooms.Events, Log: d.log}
 	idle := &sleeper.Sleeper{Events: d.rooms.Events, Tasks: d.tasks, Log: d.log}
 	d.engine, err = engine.New(d.rooms, engine.Options{
 		StateDir: opt.StateDir, RunDir: opt.RunDir, Tasks: d.tasks, Log: d.log,
 		Origin:     d.origin(),
 		Unfinished: func(rec app.Record) bool { return d.clones.Unfinished(rec) }, ReadyGone: func() { d.clones.Soon() },
-		Followed: idle.Watch,
+		Followed:  idle.Watch,
+		Elsewhere: away.Wake,
 	})
 	if err != nil {
 		return err
 	}
 	idle.Engine, d.maker = d.engine, birth.New(d.engine)
 	d.openMover(ctx)
+	away.Mover, away.Roomiest = d.mover, func(ctx context.Context) (string, error) { return d.front.Roomiest(ctx) }
 	templates, err := catalog.Open(ctx, catalog.Options{Dir: filepath.Join(opt.StateDir, "templates"), Store: d.rooms.Store, Log: d.log})
 	if err != nil {
 		return err
@@ -180,6 +186,9 @@ func (d *Daemon) openApps(ctx context.Context) (err error) {
 		Engine: d.engine, Maker: d.maker, Apps: &d.engine.Apps, Catalog: templates, Store: d.rooms.Store, Events: d.rooms.Events,
 		Addresses: d.rooms.VEM.Addresses, Freed: d.rooms.Storage.SweepSoon,
 	}, opt.StateDir, d.log)
+	if err == nil {
+		d.front = d.newFront()
+	}
 	return err
 }
 

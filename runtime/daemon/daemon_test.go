@@ -45,6 +45,7 @@ func furnished(t *testing.T, log *slog.Logger) *Daemon {
 	templates, err := catalog.Open(t.Context(), catalog.Options{Dir: filepath.Join(d.opt.StateDir, "templates"), Log: log})
 	qt.Assert(t, qt.IsNil(err))
 	d.clones = &clone.Clones{Rooms: clone.Rooms{Catalog: templates}}
+	d.front = d.newFront()
 	return d
 }
 

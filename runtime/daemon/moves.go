@@ -11,6 +11,8 @@ import (
 	"github.com/snapctl/snapctl/runtime/line"
 	"github.com/snapctl/snapctl/runtime/move"
 	"github.com/snapctl/snapctl/runtime/move/drain"
+	"github.com/snapctl/snapctl/runtime/server"
+	"github.com/snapctl/snapctl/runtime/server/afar"
 	"github.com/snapctl/snapctl/vem/control"
 	"github.com/snapctl/snapctl/vem/control/message"
 	"github.com/snapctl/snapctl/vem/installation"
@@ -108,4 +110,9 @@ func (n neighbours) Dial(ctx context.Context, host string) (*grpc.ClientConn, er
 		return nil, fmt.Errorf("ask host %s: %w", host, err)
 	}
 	return line.Connect(s)
+}
+
+// newFront returns what has other hosts do what they are to do.
+func (d *Daemon) newFront() *afar.Service {
+	return afar.New(d.newService(), afar.Options{Hosts: neighbours{others{d.hosts}, d.lines}, Courier: d.courier, Status: server.Status, Hint: server.Hint})
 }

@@ -37,9 +37,8 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
 	}
-	here := d.newService()
-	hosts := server.New(here, afar.ForHosts(d.log, d.hosts.TakesApps)...) //nolint:contextcheck // each request has its own
-	s := server.New(afar.New(here, afar.Options{Hosts: neighbours{others{d.hosts}, d.lines}, Courier: d.courier, Status: server.Status, Hint: server.Hint}))
+	hosts := server.New(d.front.SnapctlServer, afar.ForHosts(d.log, d.hosts.TakesApps)...) //nolint:contextcheck // each request has its own
+	s := server.New(d.front)
 	stop := context.AfterFunc(ctx, func() {
 		d.tasks.Cancel()
 		hosts.Stop()

@@ -51,6 +51,9 @@ type Options struct {
 	// one that stood ready was handed out, see [Engine.HandedOut]. ended is closed when the process has ended. It must
 	// return at once.
 	Followed func(a *App, ended <-chan struct{})
+	// Elsewhere has an app be woken on another host, as its record says, that traffic is to wake: then it has left.
+	// If not it is woken here, with notes. May be nil.
+	Elsewhere func(ctx context.Context, a *App) (left bool, notes []app.Note)
 }
 
 // Engine has the apps of one host. One runs per state directory. Its methods may be called at
@@ -69,6 +72,7 @@ type Engine struct {
 	unfinished func(app.Record) bool
 	readyGone  func()
 	followed   func(*App, <-chan struct{})
+	elsewhere  func(context.Context, *App) (bool, []app.Note)
 	kinds      kinds
 }
 
@@ -76,7 +80,7 @@ type Engine struct {
 func New(rooms Rooms, opt Options) (*Engine, error) {
 	eng := &Engine{
 		Rooms: rooms, stateDir: opt.StateDir, runDir: opt.RunDir,
-		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone, followed: opt.Followed,
+		tasks: opt.Tasks, log: opt.Log, origin: opt.Origin, unfinished: opt.Unfinished, readyGone: opt.ReadyGone, followed: opt.Followed, elsewhere: opt.Elsewhere,
 	}
 	eng.kinds = eng.makeKinds()
 	for _, dir := range []string{eng.appsDir(), filepath.Join(opt.RunDir, "apps")} {

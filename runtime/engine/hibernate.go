@@ -11,6 +11,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/calloff"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
+	"github.com/snapctl/snapctl/runtime/engine/wakers"
 	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/runtime/process"
@@ -168,7 +169,9 @@ func (eng *Engine) BecomeHeld(ctx context.Context, r *Run) error {
 		files, host, first = m.MemoryFiles(), m.HostFiles, m.Alarm
 	}
 	rec, _ := a.Read()
-	a.tellWakers(&rec, first)
+	for _, n := range wakers.Notes(&rec, first, a.Endpoint.Held()) {
+		a.Remark(n.Text, n.Remedy)
+	}
 	notes := a.Remarked()
 	a.Amend(func(rec *app.Record) {
 		rec.Process, rec.Memory, rec.HostFiles, rec.Boot, rec.Notes, rec.Alarm = process.Identity{}, files, host, eng.VEM.Boot(), notes, first

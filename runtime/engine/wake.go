@@ -38,17 +38,12 @@ func (eng *Engine) wakeKind() *Kind {
 	return &Kind{Table: wakeTable, Committed: eng.isWoken, Undo: eng.undoWake, Finish: eng.finishWake}
 }
 
-// wakeAs wakes an app as its record says.
-func (eng *Engine) wakeAs(ctx context.Context, a *App, by app.WokenBy, op *event.Operation) (*Outcome, error) {
-	rec, _ := a.Read()
-	return eng.Wake(ctx, a, Awakening{By: by, Pages: rec.RestoreMemory, AcceptChanged: rec.AcceptChanged}, op)
-}
-
 // Awakening says how an app is woken.
 type Awakening struct {
 	By            app.WokenBy
 	Pages         restore.Pages
-	AcceptChanged bool // as in restore.Options
+	AcceptChanged bool       // as in restore.Options
+	Notes         []app.Note // what else is to be said of it
 }
 
 // Wake revives a held app onto its held sockets. If it fails the app stays held.
@@ -82,6 +77,9 @@ func (eng *Engine) Wake(ctx context.Context, a *App, how Awakening, op *event.Op
 	r, err := eng.begin(eng.kinds.wake, a, op)
 	if err != nil {
 		return nil, errors.Join(err, eng.rearm(a))
+	}
+	for _, n := range how.Notes {
+		a.Remark(n.Text, n.Remedy)
 	}
 	out := &Outcome{}
 	err = r.Do(ctx, func(ctx context.Context) (err error) {

@@ -27,8 +27,10 @@ type Request struct {
 	MaxPause time.Duration
 	// Bandwidth is how many bytes a second are sent at most; 0: as many as the network takes.
 	Bandwidth int64
-	Accept    []preflight.Protection // that may be lost, as in [engine.Sleep]
-	Op        *event.Operation
+	// Wake has the target wake an app that is held.
+	Wake   bool
+	Accept []preflight.Protection // that may be lost, as in [engine.Sleep]
+	Op     *event.Operation
 	// Told is told how much was sent, while that goes on.
 	Told func(Carried)
 }
@@ -138,7 +140,7 @@ func (m *Mover) move(ctx context.Context, a *engine.App, req Request, f *farewel
 	rec, _ := a.Read()
 	runs := rec.Now() == app.Running
 	// One that is about to be woken, after a move that was called off, runs there too.
-	f.wake, f.bandwidth = runs || rec.Resume, req.Bandwidth
+	f.wake, f.bandwidth = runs || rec.Resume || req.Wake && rec.Now() == app.Held, req.Bandwidth
 	defer m.forgetAll(ctx, f.journey)
 	if !runs {
 		return m.departNow(ctx, a, req, f)

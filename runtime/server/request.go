@@ -39,7 +39,7 @@ func (srv *Server) newRecord(req *api.RunRequest) (*app.Record, error) {
 		Identity: app.Identity{Name: name},
 		Address:  app.Address{Network: req.GetNetwork()},
 		Policy: app.Policy{
-			HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
+			WakeElsewhere: req.GetWake().GetElsewhere(), HibernateAfter: req.GetHibernateAfter().AsDuration(), RestoreMemory: pagesOf(req.GetRestoreMemory()),
 			AcceptChanged: req.GetAcceptChangedFiles(),
 		},
 	}
@@ -100,6 +100,11 @@ func wakePolicy(p *api.WakePolicy) (wake.Policy, error) {
 		w.Mode = wake.Never
 	case api.WakeMode_WAKE_MODE_ON_DATA, api.WakeMode_WAKE_MODE_UNSPECIFIED:
 		w.Mode = wake.OnData
+	}
+	if host := p.GetElsewhere(); host != "" {
+		if err := snapshot.ValidateName(host); err != nil {
+			return w, fmt.Errorf("wake policy: elsewhere: %w", err)
+		}
 	}
 	w.MinBytes, w.Timers = int(p.GetMinBytes()), p.GetTimers()
 	for _, s := range p.GetIgnore() {
@@ -170,7 +175,7 @@ func newPolicy(req policyRequest, acceptChanged *bool) (p app.PolicyChange, err 
 		if err != nil {
 			return p, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 		}
-		p.Wake = &w
+		p.Wake, p.Elsewhere = &w, wake.GetElsewhere()
 	}
 	if after != nil {
 		d := after.AsDuration()

@@ -27,7 +27,7 @@ func TestRecordOfARun(t *testing.T) {
 		Env: []string{"HOME=/srv"}, Binds: []*api.Bind{{Source: "/data", Destination: "/data/", ReadOnly: true}},
 		Limits:  &api.Limits{MemoryBytes: 1 << 20, Cpus: 1.5, Pids: 9},
 		Publish: []*api.Publication{{HostPort: 80, Port: 8080}, {HostPort: 80, Port: 8080, Protocol: "udp"}},
-		Wake:    &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_CONNECT, Ignore: []string{"192.0.2.1", "::ffff:198.51.100.0/120"}, SilentAfter: durationpb.New(0)},
+		Wake:    &api.WakePolicy{Mode: api.WakeMode_WAKE_MODE_ON_CONNECT, Ignore: []string{"192.0.2.1", "::ffff:198.51.100.0/120"}, SilentAfter: durationpb.New(0), Elsewhere: "host-b"},
 	})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(rec.Name, "redis-server")) // a name may have no underscore
@@ -45,7 +45,10 @@ func TestRecordOfARun(t *testing.T) {
 	qt.Check(t, qt.Equals(rec.Wake.Mode, wake.OnConnect))
 	qt.Check(t, qt.Equals(fmt.Sprint(rec.Wake.Ignore), "[192.0.2.1/32 198.51.100.0/24]"))
 	qt.Check(t, qt.IsTrue(rec.Wake.SilentAfter < 0))
-	qt.Check(t, qt.Equals(showWake(rec.Wake).GetMode(), api.WakeMode_WAKE_MODE_ON_CONNECT))
+	qt.Check(t, qt.Equals(rec.WakeElsewhere, "host-b"))
+	shown := showWake(rec.Wake, rec.WakeElsewhere)
+	qt.Check(t, qt.Equals(shown.GetMode(), api.WakeMode_WAKE_MODE_ON_CONNECT))
+	qt.Check(t, qt.Equals(shown.GetElsewhere(), "host-b"))
 }
 
 func TestRunsThatAreRefused(t *testing.T) {
@@ -53,6 +56,7 @@ func TestRunsThatAreRefused(t *testing.T) {
 		".*no program to run":                            {},
 		".*name \"\\.\\.\".*":                            {Name: ".."},
 		".*endpoint \"fd00::1\": want an IPv4 address.*": {Endpoint: "fd00::1"},
+		".*elsewhere: name \"a b\".*":                    {Wake: &api.WakePolicy{Elsewhere: "a b"}},
 		".*ignore \"nobody\": want an address or a.*":    {Wake: &api.WakePolicy{Ignore: []string{"nobody"}}},
 		".*want ports 1 to 65535 of tcp or udp":          {Publish: []*api.Publication{{HostPort: 65536, Port: 1}}},
 		".*publish 80:80/sctp: want .*":                  {Publish: []*api.Publication{{HostPort: 80, Port: 80, Protocol: "sctp"}}},
@@ -78,7 +82,7 @@ func TestRunsThatAreRefused(t *testing.T) {
 
 // TestPolicyOfARequest proves that what a request does not say stays as it was saved.
 func TestPolicyOfARequest(t *testing.T) {
-	saved := app.Record{Policy: app.Policy{HibernateAfter: time.Minute, RestoreMemory: restore.Copy, AcceptChanged: true, Wake: wake.Policy{Timers: true}}}
+	saved := app.Record{Policy: app.Policy{WakeElsewhere: "any", HibernateAfter: time.Minute, RestoreMemory: restore.Copy, AcceptChanged: true, Wake: wake.Policy{Timers: true}}}
 	rec := saved
 	p, err := newPolicy(&api.CloneRequest{}, nil)
 	qt.Assert(t, qt.IsNil(err))

@@ -37,7 +37,7 @@ func (srv *Server) show(a *engine.App) *api.App {
 		Name: rec.Name, Status: statusCodes[rec.Now()], Endpoint: rec.Addr4.String(), Network: rec.Network,
 		Args: rec.Spec.Process.Args, Pid: int32(rec.Process.PID),
 		CreatedAt: timestamppb.New(rec.CreatedAt), StatusAt: timestamppb.New(rec.StatusAt),
-		Wake:           showWake(rec.Wake),
+		Wake:           showWake(rec.Wake, rec.WakeElsewhere),
 		HibernateAfter: durationpb.New(rec.HibernateAfter), RestoreMemory: showPages(rec.RestoreMemory),
 		Rootfs: rec.Spec.Root.Path, Hostname: rec.Spec.Hostname, Workdir: rec.Spec.Process.Cwd,
 		User: strconv.Itoa(int(rec.Spec.Process.User.UID)), Exit: rec.Exit, RestoredFrom: rec.RestoredFrom,
@@ -94,8 +94,8 @@ func showLimits(r *specs.LinuxResources) *api.Limits {
 	return l
 }
 
-func showWake(w wake.Policy) *api.WakePolicy {
-	p := &api.WakePolicy{Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes), Timers: w.Timers}
+func showWake(w wake.Policy, elsewhere string) *api.WakePolicy {
+	p := &api.WakePolicy{Elsewhere: elsewhere, Mode: wakeModes[w.Mode], MinBytes: int32(w.MinBytes), Timers: w.Timers}
 	for _, prefix := range w.Ignore {
 		p.Ignore = append(p.Ignore, prefix.String())
 	}

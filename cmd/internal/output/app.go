@@ -108,6 +108,7 @@ type Wake struct {
 	SilentAfterUS *int64   `json:"silent_after_us,omitempty"`
 	Timers        bool     `json:"timers,omitempty"` // the app's own timers wake it, too
 	Ignore        []string `json:"ignore"`
+	Elsewhere     string   `json:"elsewhere,omitempty"` // the host that traffic wakes it on, or any
 }
 
 // Alarm is the first timer of a hibernated app to expire.
@@ -161,7 +162,7 @@ func NewApp(a *api.App) App {
 }
 
 func newWake(p *api.WakePolicy) Wake {
-	w := Wake{Mode: wakeMode(p.GetMode()), MinBytes: p.GetMinBytes(), Timers: p.GetTimers(), Ignore: list(p.GetIgnore())}
+	w := Wake{Mode: wakeMode(p.GetMode()), MinBytes: p.GetMinBytes(), Timers: p.GetTimers(), Ignore: list(p.GetIgnore()), Elsewhere: p.GetElsewhere()}
 	if p.GetSilentAfter() != nil {
 		us := microseconds(p.GetSilentAfter())
 		w.SilentAfterUS = &us

@@ -146,6 +146,13 @@ func (w Wake) text() string {
 	if len(w.Ignore) > 0 {
 		text += ", not from " + strings.Join(w.Ignore, ", ")
 	}
+	switch w.Elsewhere {
+	case "":
+	case "any":
+		text += ", on any host"
+	default:
+		text += ", on host " + w.Elsewhere
+	}
 	return text
 }
 

@@ -53,3 +53,19 @@ func TestAssign(t *testing.T) {
 	qt.Check(t, qt.Equals(countOf(&api.CloneRequest{}), 1))
 	qt.Check(t, qt.HasLen(names(&api.CloneRequest{NamePattern: "{x}", Count: 1}), 0))
 }
+
+// An app is woken where it is unless another host has notably more room.
+func TestRoomiest(t *testing.T) {
+	for name, test := range map[string]struct {
+		places []place
+		want   string
+	}{
+		"alike":             {[]place{{"other", 100}, {"self", 100}}, "self"},
+		"a little more":     {[]place{{"other", 105}, {"self", 100}}, "self"},
+		"more":              {[]place{{"other", 120}, {"third", 119}, {"self", 100}}, "other"},
+		"this one has most": {[]place{{"self", 100}, {"other", 90}}, "self"},
+		"this one is full":  {[]place{{"other", 5}, {"self", 0}}, "other"},
+	} {
+		t.Run(name, func(t *testing.T) { qt.Check(t, qt.Equals(roomiest("self", test.places), test.want)) })
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -17,6 +18,9 @@ import (
 
 // askTimeout is how long a host may take to say how much memory it has available. One that does not makes no clones.
 const askTimeout = 5 * time.Second
+
+// soon is as long if an app waits for the answer.
+const soon = time.Second
 
 // spread has all hosts that are alive make clones. Each makes all of its part, or none, unless the request says to keep
 // going; what one host has made stays if another one fails.
@@ -120,10 +124,22 @@ func (s *Service) hosts(ctx context.Context) ([]string, error) {
 	return all, nil
 }
 
-// look tells how much memory a host has available, and the next number of a clone of a template there.
+// look tells how much memory a host has available, and the next number of a clone of a template there, if it is told
+// one.
 func (s *Service) look(ctx context.Context, host, template string) (memory int64, next int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	if !s.elsewhere(host) {
+		facts, err := s.ShowFacts(ctx, &api.HostFactsRequest{})
+		if err != nil || template == "" {
+			return facts.GetAvailableMemoryBytes(), 0, err
+		}
+		t, err := s.ShowTemplate(ctx, &api.TemplateRequest{Name: template})
+		if errdefs.IsNotFound(err) {
+			err = nil
+		}
+		return facts.GetAvailableMemoryBytes(), int(t.GetNextNumber()), err
+	}
 	c, err := s.opt.Hosts.Dial(ctx, host)
 	if err != nil {
 		return 0, 0, err
@@ -133,6 +149,9 @@ func (s *Service) look(ctx context.Context, host, template string) (memory int64
 	facts, err := there.ShowFacts(ctx, &api.HostFactsRequest{})
 	if err != nil {
 		return 0, 0, answered(host, err, nil)
+	}
+	if template == "" {
+		return facts.GetAvailableMemoryBytes(), 0, nil
 	}
 	t, err := there.ShowTemplate(ctx, &api.TemplateRequest{Name: template})
 	if err != nil && status.Code(err) != codes.NotFound {

@@ -54,7 +54,7 @@ func Do(ctx context.Context, m Mover, a *engine.App, req *api.MigrateRequest, op
 		defer cancel()
 	}
 	r, err := m.Migrate(ctx, a, move.Request{
-		To: req.GetHost(), DryRun: req.GetDryRun(), Force: req.GetForce(), SharedBinds: req.GetSharedBinds(), Accept: accept, Op: op,
+		To: req.GetHost(), DryRun: req.GetDryRun(), Force: req.GetForce(), SharedBinds: req.GetSharedBinds(), Wake: req.GetWake(), Accept: accept, Op: op,
 		Bandwidth: req.GetBandwidthBytes(), MaxPause: req.GetMaxPause().AsDuration(),
 		Told: func(c move.Carried) {
 			// A client that has hung up is noticed by the stream's context.

@@ -63,7 +63,7 @@ is made. If not it is removed, unless it was there before.
 	cmd.Flags().StringVar(&as, "as", "", "`NAME` of the app (default: as in the snapshot)")
 	cmd.Flags().Var(value.One(&endpoint, "ADDR", value.ParseIPv4), "endpoint", "address of the app (default: as in the snapshot)")
 	cmd.Flags().StringVar(&host, "host", "", "the `HOST` that makes the app (default: this one)")
-	flags.Add(cmd)
+	flags.Add(s, cmd)
 	mode.add(cmd)
 	session.CompleteFlag(cmd, "host", s.Ask(0, session.HostNames))
 	session.CompleteFlag(cmd, "as", cobra.NoFileCompletions)

@@ -60,11 +60,17 @@ of its own timers to expire wakes it too: timerfds, ITIMER_REAL and POSIX timers
 the end of a call that sleeps, such as sleep or poll, which nobody can see. Its clocks and
 timers then go on while it sleeps; without it they stand still.
 
+With --wake-elsewhere the app is woken on another host of the installation: when traffic
+is to wake it, it moves there as it sleeps, with its connections, and runs there. If it
+can't, or that fails, it wakes where it is, and snapctl show has a note. Its timers wake it
+where it is.
+
 The program sees the host's files, or those of --rootfs, and what it writes goes
 into a layer of the app's own, except below --bind.`,
 		Example: `  snapctl run --name cache --endpoint 10.77.0.7 -- redis-server --save '' --protected-mode no
   snapctl run --memory 512M --cpus 1.5 --hibernate-after 30s --publish 8080:80 -- nginx -g 'daemon off;'
   snapctl run --wake never --wake-timers --hibernate-after 10s -- /usr/bin/reminder
+  snapctl run --hibernate-after 10m --wake-elsewhere any -- redis-server
   snapctl run --rootfs /srv/images/web --bind /srv/data:/data:ro --user web --env MODE=test -- /usr/bin/web`,
 		Args:              session.SomeOf("PROGRAM"),
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
@@ -99,7 +105,7 @@ func (f *runFlags) add(s *session.Session, cmd *cobra.Command) {
 	fs.Var(value.One(&f.limits.memory, "SIZE", value.ParseSize), "memory", "most memory, such as 512M")
 	fs.Var(value.One(&f.limits.cpus, "N", value.ParseCPUs), "cpus", "most processors, such as 1.5")
 	fs.Var(value.One(&f.limits.pids, "N", value.ParseCount), "pids", "most processes and threads")
-	f.wake.Add(cmd, "on-data")
+	f.wake.Add(s, cmd, "on-data")
 	f.after.Add(cmd, "")
 	f.memory.Add(cmd, "mapped")
 	f.lost.Add(cmd, "whenever it is saved, ")

@@ -16,6 +16,7 @@ import (
 func NewWake(s *session.Session) *cobra.Command {
 	var mode copyFlag
 	var files policy.Files
+	var on string
 	cmd := &cobra.Command{
 		Use:   "wake APP...",
 		Short: "Wake hibernated apps",
@@ -25,19 +26,29 @@ hibernated, and its sockets held.
 If connections are lost, for snapctld and its holder both ended or the host was
 started anew, they are listed, and the exit code is 6: the app finds them closed.
 
+With --on an app moves to another host of the installation first, see snapctl migrate, and
+is woken there; one that runs moves, too. If it can't move it stays as it is, here.
+
 ` + policy.FilesText + ` That flag of run, restore and clone does so
 whenever the app comes back, also when traffic wakes it.
 
 ` + memoryText,
 		Example: `  snapctl wake cache
+  snapctl wake cache --on host-b
+  snapctl wake cache --on any
   snapctl wake --copy cache
   snapctl wake --accept-changed-files cache`,
 		Args:              session.SomeOf("APP"),
 		ValidArgsFunction: s.Ask(0, session.AppNames(api.Status_STATUS_HELD)),
 		RunE: s.Operate(output.WakeUp, func(ctx context.Context, c *client.Client, name string, tell client.Progress) (*api.Result, error) {
-			return c.Wake(ctx, &api.WakeRequest{Name: name, Timeout: s.Patience(), Copy: mode.copy, AcceptChangedFiles: files.Accept}, tell)
+			if on != "" && (mode.copy || files.Accept) {
+				return nil, session.Usagef("--on goes without --copy and --accept-changed-files: there the app is woken as its policy says")
+			}
+			return c.Wake(ctx, &api.WakeRequest{Name: name, Timeout: s.Patience(), Copy: mode.copy, AcceptChangedFiles: files.Accept, Host: on}, tell)
 		}),
 	}
+	cmd.Flags().StringVar(&on, "on", "", "the `HOST` that they are woken on, or any: that with most memory available (default: this one)")
+	session.CompleteFlag(cmd, "on", s.Ask(0, policy.Places))
 	mode.add(cmd)
 	files.Add(cmd, "this time, ", "")
 	return cmd

@@ -47,8 +47,14 @@ func (f server) Wake(req *api.WakeRequest, out grpc.ServerStreamingServer[api.Ev
 	if req.GetCopy() {
 		f.Copied = append(f.Copied, req.GetName())
 	}
+	r := &api.Result{App: a, TotalUs: 58_000, Host: req.GetHost()}
+	if r.GetHost() != "" {
+		if _, err := f.findHost(r.GetHost()); err != nil {
+			return err
+		}
+	}
 	a.Status, a.Pid, a.Processes, a.HeldSockets, a.MemoryBytes = api.Status_STATUS_RUNNING, 4800, 1, 0, 12<<20
-	return tell(out, &api.Result{App: a, TotalUs: 58_000})
+	return tell(out, r)
 }
 
 func (f server) TakeSnapshot(req *api.SnapshotRequest, out grpc.ServerStreamingServer[api.Event]) error {

@@ -111,7 +111,7 @@ func (f *cloneFlags) add(s *session.Session, cmd *cobra.Command) {
 	fs.Var(value.List(&f.set, "KEY=VALUE", value.ParseSetting), "set", "set a parameter of the template's rules; repeatable")
 	fs.Var(value.One(&f.storage, "shared|private", value.Word(sharedStorage, privateStorage)), "storage", "share the template's files, or copy them (default shared)")
 	fs.Var(value.One(&f.pool, "use|only|never", value.Word(usePool, onlyPool, neverPool)), "pool", "take clones that stand ready, only those, or none (default use)")
-	f.policy.Add(cmd)
+	f.policy.Add(s, cmd)
 	fs.StringVar(&f.host, "host", "", "the `HOST` that makes them, or spread: all that are alive (default: this one)")
 	fs.BoolVar(&f.keepGoing, "keep-going", false, "one that can't be made does not undo the others")
 	fs.SortFlags = false

@@ -7,6 +7,7 @@
 package policy
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/snapctl/snapctl/cmd/internal/cli/session"
 	"github.com/snapctl/snapctl/cmd/internal/value"
 	"github.com/snapctl/snapctl/runtime/api"
+	"github.com/snapctl/snapctl/runtime/client"
 )
 
 // Wake say which traffic wakes an app, and whether its timers do.
@@ -27,6 +29,7 @@ type Wake struct {
 	silent   time.Duration
 	waits    func() bool // silent was given
 	timers   bool
+	host     string // that it is woken on by traffic
 }
 
 // wakeMode is the kind of traffic.
@@ -45,8 +48,17 @@ var wakeModes = map[wakeMode]api.WakeMode{
 // asSaved is what applies to clones and restored apps unless a flag says otherwise.
 const asSaved = "as the app that was saved"
 
+// Any is said instead of a host: that with most memory available.
+const Any = "any"
+
+// Places lists the hosts that apps can be woken on.
+func Places(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+	all, err := session.HostNames(ctx, c)
+	return append(all, cobra.CompletionWithDesc(Any, "the host with most memory available")), err
+}
+
 // Add adds the flags; def is what applies without any of them.
-func (f *Wake) Add(cmd *cobra.Command, def string) {
+func (f *Wake) Add(s *session.Session, cmd *cobra.Command, def string) {
 	fs := cmd.Flags()
 	fs.Var(value.One(&f.mode, "on-data|on-connect|never", value.Word(onData, onConnect, never)), "wake", "which traffic wakes the app from hibernation (default "+def+")")
 	fs.Var(value.One(&f.minBytes, "N", value.ParseCount), "wake-min-bytes", "with on-data: how much must wait on one connection (default 1)")
@@ -54,6 +66,8 @@ func (f *Wake) Add(cmd *cobra.Command, def string) {
 	f.waits = func() bool { return fs.Changed("wake-silent-after") }
 	fs.BoolVar(&f.timers, "wake-timers", false, "whatever --wake says, the app's own timers wake it too, as an alarm clock does, and its clocks and timers go on while it is hibernated")
 	fs.Var(value.List(&f.ignore, "PREFIX", value.ParsePrefix), "wake-ignore", "source addresses whose traffic never wakes the app; repeatable")
+	fs.StringVar(&f.host, "wake-elsewhere", "", "the `HOST` that traffic wakes the app on, to which it moves as it sleeps, or any: that with most memory available. If it can't move it wakes where it is")
+	session.CompleteFlag(cmd, "wake-elsewhere", s.Ask(0, Places))
 	session.CompleteFlag(cmd, "wake", cobra.FixedCompletions([]string{string(onData), string(onConnect), string(never)}, cobra.ShellCompDirectiveNoFileComp))
 	session.CompleteFlag(cmd, "wake-min-bytes", cobra.NoFileCompletions)
 	session.CompleteFlag(cmd, "wake-silent-after", cobra.NoFileCompletions)
@@ -71,6 +85,8 @@ func (f *Wake) Check() error {
 		return session.Usagef("--wake-silent-after %s is negative", f.silent)
 	case len(f.ignore) > 0 && f.mode == never:
 		return session.Usagef("--wake-ignore makes no sense with --wake never")
+	case f.host != "" && f.mode == never:
+		return session.Usagef("--wake-elsewhere makes no sense with --wake never")
 	default:
 		return nil
 	}
@@ -78,7 +94,7 @@ func (f *Wake) Check() error {
 
 // Message is what the flags say.
 func (f *Wake) Message() *api.WakePolicy {
-	p := &api.WakePolicy{Mode: wakeModes[f.mode], MinBytes: int32(f.minBytes), Timers: f.timers}
+	p := &api.WakePolicy{Mode: wakeModes[f.mode], MinBytes: int32(f.minBytes), Timers: f.timers, Elsewhere: f.host}
 	for _, prefix := range f.ignore {
 		p.Ignore = append(p.Ignore, prefix.String())
 	}
@@ -143,8 +159,8 @@ func (f *Memory) Message() api.RestoreMemory { return restoreMemories[f.way] }
 const Text = `When it is hibernated, what wakes it, how it gets its memory back and whether files
 may be missing is as for the app that was saved. --hibernate-after, --restore-memory and
 --accept-changed-files (or --accept-changed-files=false) say otherwise, and --wake,
---wake-min-bytes, --wake-silent-after, --wake-timers and --wake-ignore do so together:
-with one of them, those that are left out have their defaults.`
+--wake-min-bytes, --wake-silent-after, --wake-timers, --wake-ignore and --wake-elsewhere
+do so together: with one of them, those that are left out have their defaults.`
 
 // Whenever is when the policy of an app applies.
 const Whenever = "whenever the app is woken or made of a snapshot, "
@@ -159,14 +175,14 @@ type Flags struct {
 }
 
 // Add adds all of the flags.
-func (f *Flags) Add(cmd *cobra.Command) {
-	f.Wake.Add(cmd, asSaved)
+func (f *Flags) Add(s *session.Session, cmd *cobra.Command) {
+	f.Wake.Add(s, cmd, asSaved)
 	f.After.Add(cmd, asSaved)
 	f.Memory.Add(cmd, asSaved)
 	f.Files.Add(cmd, Whenever, asSaved)
 	f.waken = func() bool {
 		fs := cmd.Flags()
-		return slices.ContainsFunc([]string{"wake", "wake-min-bytes", "wake-silent-after", "wake-timers", "wake-ignore"}, fs.Changed)
+		return slices.ContainsFunc([]string{"wake", "wake-min-bytes", "wake-silent-after", "wake-timers", "wake-ignore", "wake-elsewhere"}, fs.Changed)
 	}
 }
 
