@@ -106,7 +106,7 @@ func (s *Service) places(ctx context.Context, template string) (places []place, 
 	return places, next, notes, nil
 }
 
-// hosts are the names of the hosts that are alive.
+// hosts are the names of the hosts that are alive and take apps: this one does.
 func (s *Service) hosts(ctx context.Context) ([]string, error) {
 	res, err := s.ListHosts(ctx, &api.ListRequest{})
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *Service) hosts(ctx context.Context) ([]string, error) {
 	}
 	var all []string
 	for _, h := range res.GetHosts() {
-		if h.GetHealth() == api.HostHealth_HOST_HEALTH_UP {
+		if h.GetHealth() == api.HostHealth_HOST_HEALTH_UP && (!h.GetCordoned() || h.GetSelf()) {
 			all = append(all, h.GetName())
 		}
 	}
