@@ -73,6 +73,13 @@ func (m *Mover) takeLeave(ctx context.Context, r *engine.Run, f *farewell) error
 	if err := f.talk.say(said{Prepare: &prepare{Snapshot: f.snapshot, Endpoint: e, Wake: f.wake}}); err != nil {
 		return err
 	}
+	printed, err := lastLog(a.Box.LogFile())
+	if err != nil {
+		return err
+	}
+	if err := f.talk.sayBytes(printed); err != nil {
+		return err
+	}
 	if err := f.talk.acknowledged(); err != nil {
 		return err
 	}

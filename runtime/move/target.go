@@ -161,6 +161,13 @@ func (m *Mover) welcomeIn(ctx context.Context, v *arrival) error {
 
 // comeIn is the body of an arrival.
 func (m *Mover) comeIn(ctx context.Context, r *engine.Run, src *source.Source, v *arrival) error {
+	printed, err := v.talk.hearBytes(mostLog)
+	if err != nil {
+		return err
+	}
+	if err := beginLog(r.Subject.Box.LogFile(), printed); err != nil {
+		return err
+	}
 	if err := m.furnish(ctx, r, src, v); err != nil {
 		return err
 	}

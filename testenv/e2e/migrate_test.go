@@ -57,6 +57,7 @@ func TestMigrateRedis(t *testing.T) {
 	qt.Check(t, qt.Equals(m.Trouble, ""))
 	qt.Check(t, qt.Equals(alpha.CLI("show", "cache").Code, 4))
 	qt.Check(t, qt.Equals(beta.Show("cache").GetStatus(), api.Status_STATUS_RUNNING))
+	qt.Check(t, qt.StringContains(beta.OK("logs", "cache"), "Ready to accept connections")) // as it said on the other host
 	alpha.asks("near", endpoint, "alpha", "GET", "where")
 	beta.asks("far", endpoint, "OK", "SET", "where", "beta")
 	beta.owner(endpoint, "beta")
