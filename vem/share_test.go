@@ -235,16 +235,21 @@ func TestPortsOfMovingEndpoints(t *testing.T) {
 	_, err := w.Reside(t.Context(), DefaultNetwork, "host:alpha:default", netip.Addr{})
 	qt.Assert(t, qt.IsNil(err))
 	e := w.claim(t, "cache", "10.77.0.9", Port{Proto: "tcp", HostPort: 80, Port: 80})
-	one := fabric.Publication{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr4, Port: 80}
+	both := []fabric.Publication{
+		{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr4, Port: 80},
+		{Proto: "tcp", HostPort: 80, Addr: e.Claim().Addr6, Port: 80},
+	}
 	leads := func(far bool) {
 		t.Helper()
-		want := one
-		want.Far = far
+		want := slices.Clone(both)
+		for i := range want {
+			want[i].Far = far
+		}
 		last := w.host.published[len(w.host.published)-1]
-		qt.Assert(t, qt.IsTrue(slices.Equal(last, []fabric.Publication{want})), qt.Commentf("%v", last))
+		qt.Assert(t, qt.IsTrue(slices.Equal(last, want)), qt.Commentf("%v", last))
 	}
 	qt.Assert(t, qt.IsNil(e.Connect(t.Context(), nil)))
-	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, []fabric.Publication{one})))
+	qt.Assert(t, qt.IsNil(w.SetFar(t.Context(), DefaultNetwork, both)))
 	leads(true)
 	qt.Assert(t, qt.IsNil(e.Attach(t.Context(), nil)))
 	leads(false)

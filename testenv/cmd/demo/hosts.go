@@ -15,13 +15,13 @@ import (
 	"github.com/snapctl/snapctl/testenv/underlay"
 )
 
-// hosts is the demo's second part: two hosts that make one installation, an app on each, and what
-// happens to the way between them.
+// hosts is the demo's second part: two hosts that make one installation, an app on each, what happens to the way
+// between them, and an app that moves.
 type hosts struct {
 	*show       // alpha
 	beta  *show // the other one
 	net   *underlay.Underlay
-	store string // the address of the app on beta
+	store string // the address of the app that is on beta at first
 }
 
 // severalHosts shows two hosts.
@@ -63,7 +63,7 @@ func severalHosts(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	for _, scene := range []func(context.Context) error{d.join, d.firstPacket, d.taken} {
+	for _, scene := range []func(context.Context) error{d.join, d.firstPacket, d.taken, d.moved} {
 		if err := scene(ctx); err != nil {
 			return err
 		}
@@ -139,6 +139,25 @@ func (d *hosts) taken(ctx context.Context) error {
 		return err
 	}
 	return d.snapctl(ctx, "vem", "table", "counter")
+}
+
+// moved moves the store under the client.
+func (d *hosts) moved(ctx context.Context) error {
+	d.say("The store moves to alpha, with its memory and the client's connection:")
+	if err := d.beta.snapctl(ctx, "migrate", "store", "--to", "alpha"); err != nil {
+		return err
+	}
+	if err := d.snapctl(ctx, "ps"); err != nil {
+		return err
+	}
+	if err := d.counts(ctx); err != nil {
+		return err
+	}
+	d.say("The client counts on, and the store moves back:")
+	if err := d.snapctl(ctx, "migrate", "store", "--to", "beta"); err != nil {
+		return err
+	}
+	return d.counts(ctx)
 }
 
 // counts waits until the client has counted on.

@@ -81,7 +81,12 @@ func (d *Migration) Table(t *output.Table) {
 		text += fmt.Sprintf("; stood still %s", took(d.StoodUS))
 	}
 	if d.PauseUS > 0 {
-		text += fmt.Sprintf("; packets waited %s; %d connections moved", took(d.PauseUS), d.Connections)
+		text += fmt.Sprintf("; packets waited %s", took(d.PauseUS))
+		if d.Connections == 1 {
+			text += "; 1 connection moved"
+		} else {
+			text += fmt.Sprintf("; %d connections moved", d.Connections)
+		}
 	}
 	t.Line(text)
 	for _, l := range d.Lost {
