@@ -179,9 +179,11 @@ func (eng *Engine) BecomeHeld(ctx context.Context, r *Run) error {
 	if err := r.At(ctx, "recorded"); err != nil {
 		return err
 	}
-	if err := a.Box.Renew(ctx); err != nil {
-		a.ready = false // the next wake tries again
-		eng.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.Name()), slog.Any("error", err))
+	if rec.Process.PID != 0 { // else it came from another host, and its cgroup has had no processes
+		if err := a.Box.Renew(ctx); err != nil {
+			a.ready = false // the next wake tries again
+			eng.log.ErrorContext(ctx, "renew cgroup", slog.String("app", a.Name()), slog.Any("error", err))
+		}
 	}
 	eng.Arm(ctx, a)
 	return r.At(ctx, "armed")

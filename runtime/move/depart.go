@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/checkpoint"
@@ -46,6 +47,8 @@ type farewell struct {
 	bandwidth int64  // bytes a second; 0: any
 	talk      conversation
 	report    *Report
+	// asleep is since when an app that ran has had no processes; zero: it did not run.
+	asleep time.Time
 }
 
 // takeLeave is the body of a departure.
@@ -188,6 +191,9 @@ func (m *Mover) carryHeld(ctx context.Context, r *engine.Run, f *farewell) error
 func (m *Mover) seeOff(ctx context.Context, r *engine.Run, f *farewell) error {
 	r.Step("wait for the target")
 	heard, err := f.hearArrival()
+	if !f.asleep.IsZero() {
+		f.report.Stood += now().Sub(f.asleep)
+	}
 	if err != nil {
 		f.report.Trouble = fmt.Sprintf("the app is on host %s, which did not say how it is: %v", f.to, err)
 	} else {

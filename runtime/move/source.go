@@ -156,14 +156,11 @@ func (m *Mover) move(ctx context.Context, a *engine.App, req Request, f *farewel
 		a.Amend(func(rec *app.Record) { rec.Resume = false })
 		return err
 	}
-	f.report.Stood = out.Frozen
-	began := now()
-	err = m.departNow(ctx, a, req, f)
-	if err == nil {
-		f.report.Stood += now().Sub(began)
-		return nil
+	f.report.Stood, f.asleep = out.Frozen, now()
+	if err = m.departNow(ctx, a, req, f); err != nil {
+		err = errors.Join(err, m.wakeAgain(ctx, a))
 	}
-	return errors.Join(err, m.wakeAgain(ctx, a))
+	return err
 }
 
 // wakeAgain has an app go on that ran before it was to move, on the host where it is now. If that fails it sleeps

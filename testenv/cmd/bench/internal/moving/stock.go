@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/snapctl/snapctl/testenv/cmd/bench/internal/rig"
 	"github.com/snapctl/snapctl/testenv/host"
@@ -30,7 +31,16 @@ func stock(ctx context.Context, alpha, beta *rig.World, cable *host.Link, connec
 	if err != nil {
 		return 0, err
 	}
-	defer s.End()
+	defer func() {
+		s.End()
+		// What CRIU has restored is nobody's child: the next one has the same port.
+		err = errors.Join(err, rig.Until(ctx, 10*time.Second, func() error {
+			if unix.Kill(s.PID, 0) == nil {
+				return fmt.Errorf("process %d is still there", s.PID)
+			}
+			return nil
+		}))
+	}()
 	if err := alpha.Answers(ctx, rig.Loopback); err != nil {
 		return 0, err
 	}
