@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 
@@ -33,6 +34,8 @@ func (r *redis) send(command string) {
 // line is the next line of an answer.
 func (r *redis) line() string {
 	r.t.Helper()
+	// Longer than anything takes, so that a test that waits in vain says where.
+	qt.Assert(r.t, qt.IsNil(r.conn.SetReadDeadline(time.Now().Add(time.Minute))))
 	line, err := r.in.ReadString('\n')
 	qt.Assert(r.t, qt.IsNil(err))
 	return strings.TrimSpace(line)

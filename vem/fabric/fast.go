@@ -102,8 +102,16 @@ func (f *Fabric) shorten(ep Endpoint, device int) error {
 		return nil
 	}
 	kind := ep.mapping().kind()
+	var here []netip.Addr
 	for _, hop := range hops(ep) {
 		if err := f.fast.Put(hop.outside, hop.inside, device, kind); err != nil {
+			return err
+		}
+		here = append(here, hop.outside)
+	}
+	// One that has come from another host leaves a route to there, which after a restart nobody may know of.
+	if r := f.fast.Remotes(); r != nil {
+		if err := r.RemoveRoutes(here); err != nil {
 			return err
 		}
 	}
