@@ -42,7 +42,7 @@ var rooms = []room{
 	{"runtime/elsewhere", []string{"runtime/app", "runtime/engine", "runtime/event", "runtime/move"}},
 	{"runtime/move", []string{
 		"runtime/app", "runtime/cargo", "runtime/checkpoint", "runtime/checkpoint/netstate", "runtime/compat", "runtime/engine", "runtime/event", "runtime/journal", "runtime/restorable", "runtime/source", "runtime/storage",
-		"snapshot", "snapshot/layer", "snapshot/preflight",
+		"snapshot", "snapshot/layer", "snapshot/preflight", "snapshot/tree",
 		"vem/control/message", "vem/directory", "vem/handover", "vem/hold", "vem/membership", "vem/netns", "vem/ownership", "vem/pause",
 	}},
 	{"runtime/clone", []string{

@@ -23,7 +23,8 @@ import (
 func (d *Daemon) openMover(ctx context.Context) {
 	d.mover = move.New(move.Options{Engine: d.engine, Hosts: others{d.hosts}, Origin: d.origin(), Run: d.tasks.Run, Log: d.log})
 	d.mover.Sweep(ctx)
-	d.drainer = drain.New(drain.Options{Apps: drain.Fleet{Engine: d.engine, Mover: d.mover}, Hosts: others{d.hosts}, Run: d.tasks.Run, Log: d.log})
+	d.drainer = drain.New(drain.Options{Apps: drain.Fleet{Engine: d.engine, Mover: d.mover}, Hosts: others{d.hosts}, Run: d.tasks.Run, Log: d.log,
+		Available: func(ctx context.Context, host string) (int64, error) { return d.front.Available(ctx, host) }})
 }
 
 // handler answers the streams of a kind.
@@ -58,9 +59,6 @@ func (d *Daemon) streams() map[string]handler {
 		}),
 		move.FilesKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
 			return d.mover.ServeFiles(ctx, from.Host, s)
-		}),
-		drain.RoomKind: when(func(ctx context.Context, from message.Caller, s *control.Stream) error {
-			return d.drainer.ServeRoom(ctx, from.Host, s)
 		}),
 	}
 }

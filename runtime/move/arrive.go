@@ -19,6 +19,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/storage"
 	"github.com/snapctl/snapctl/snapshot"
 	"github.com/snapctl/snapctl/snapshot/layer"
+	"github.com/snapctl/snapctl/snapshot/tree"
 	"github.com/snapctl/snapctl/vem/directory"
 	"github.com/snapctl/snapctl/vem/handover"
 	"github.com/snapctl/snapctl/vem/netns"
@@ -87,6 +88,9 @@ func (m *Mover) furnish(ctx context.Context, r *engine.Run, src *source.Source, 
 	defer ns.Close() //nolint:errcheck // a handle
 	if len(v.copied) > 0 {
 		if err := layer.Flatten(ctx, v.copied, a.Box.Spec.Root.Path, a.Box.Upper()); err != nil {
+			return err
+		}
+		if err := tree.Sync(ctx, a.Box.Upper()); err != nil { // soon it is the only copy
 			return err
 		}
 	}
@@ -236,7 +240,7 @@ func (m *Mover) open(ctx context.Context, r *engine.Run, v *arrival) error {
 		return err
 	}
 	if v != nil {
-		v.opened = now().Sub(v.given)
+		v.opened = time.Since(v.given)
 	}
 	if err := r.At(ctx, "attached"); err != nil {
 		return err

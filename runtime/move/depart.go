@@ -109,7 +109,7 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 		return f.handNothingOver(ctx, r)
 	}
 	a := r.Subject
-	began := now()
+	began := time.Now()
 	ns, err := netns.Open(a.Box.NetPath())
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	if err := f.talk.acknowledged(); err != nil {
 		return err
 	}
-	f.report.Pause = now().Sub(began)
+	f.report.Pause = time.Since(began)
 	return r.At(ctx, "given")
 }
 
@@ -192,7 +192,7 @@ func (m *Mover) seeOff(ctx context.Context, r *engine.Run, f *farewell) error {
 	r.Step("wait for the target")
 	heard, err := f.hearArrival()
 	if !f.asleep.IsZero() {
-		f.report.Stood += now().Sub(f.asleep)
+		f.report.Stood += time.Since(f.asleep)
 	}
 	if err != nil {
 		f.report.Trouble = fmt.Sprintf("the app is on host %s, which did not say how it is: %v", f.to, err)
@@ -319,5 +319,3 @@ func waitAgain(a *engine.App, held *hold.Set) error {
 	defer ns.Close() //nolint:errcheck // a handle
 	return handover.Return(ns, held, saved)
 }
-
-var errNoSockets = errors.New("what was held of the app is lost: its connections ended with the host's boot, or with both snapctld and holder")

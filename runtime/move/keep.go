@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/vem/pause"
@@ -52,7 +54,8 @@ func (m *Mover) decide(ctx context.Context, a *engine.App) error {
 	return err
 }
 
-// Sweep removes snapshots that an earlier daemon made for a move. It is called before anything moves.
+// Sweep removes snapshots that an earlier daemon made for a move. It is called before anything moves. They were not
+// brought to the disk, so that one may be damaged after a power failure: it is known by its name then.
 func (m *Mover) Sweep(ctx context.Context) {
 	names, err := m.opt.Engine.Store.Names()
 	if err != nil {
@@ -60,8 +63,9 @@ func (m *Mover) Sweep(ctx context.Context) {
 		return
 	}
 	for _, name := range names {
-		if _, s, err := m.opt.Engine.Store.Find(name); err == nil && s.Passing {
-			m.forget(ctx, name)
+		_, s, err := m.opt.Engine.Store.Find(name)
+		if err == nil && s.Passing || err != nil && !errdefs.IsNotFound(err) && journeyOf(name) != "" {
+			m.remove(ctx, name)
 		}
 	}
 }

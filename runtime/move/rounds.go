@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,11 +17,8 @@ import (
 type Round struct {
 	Carried
 	Frozen time.Duration // how long the app stood still for it
-	Took   time.Duration // to take it and to send it
+	Took   time.Duration // to take it and to send it: about as long the app would stand still for the next
 }
-
-// pause is how long the app would have stood still if this had been the last of it.
-func (r *Round) pause() time.Duration { return r.Took }
 
 const (
 	// mostRounds bounds how many snapshots are sent ahead.
@@ -40,10 +38,10 @@ func another(rounds []Round, maxPause time.Duration) bool {
 	if enough == 0 {
 		enough = shortRound
 	}
-	if n >= mostRounds || rounds[n-1].pause() <= enough {
+	if n >= mostRounds || rounds[n-1].Took <= enough {
 		return false
 	}
-	return n == 1 || 4*rounds[n-1].pause() <= 3*rounds[n-2].pause()
+	return n == 1 || 4*rounds[n-1].Took <= 3*rounds[n-2].Took
 }
 
 // sendAhead has the target get most of a running app while it runs.
@@ -57,7 +55,7 @@ func (m *Mover) sendAhead(ctx context.Context, a *engine.App, req Request, f *fa
 		r.Rounds = append(r.Rounds, round)
 		r.add(round.Carried)
 	}
-	if last := r.Rounds[len(r.Rounds)-1].pause(); req.MaxPause > 0 && last > req.MaxPause {
+	if last := r.Rounds[len(r.Rounds)-1].Took; req.MaxPause > 0 && last > req.MaxPause {
 		return app.Refusef("it changes too fast: after %d rounds it would stand still for some %s, and may for %s", len(r.Rounds), last.Round(time.Millisecond), req.MaxPause)
 	}
 	return nil
@@ -65,7 +63,7 @@ func (m *Mover) sendAhead(ctx context.Context, a *engine.App, req Request, f *fa
 
 // sendRound takes a snapshot and sends it.
 func (m *Mover) sendRound(ctx context.Context, a *engine.App, req Request, f *farewell) (r Round, err error) {
-	began := now()
+	began := time.Now()
 	before := f.snapshot
 	_, out, err := m.opt.Engine.TakeSnapshot(ctx, a, engine.SnapshotRequest{Name: f.nextSnapshot(), Accept: req.Accept, Passing: true, Op: req.Op})
 	if err != nil {
@@ -74,7 +72,7 @@ func (m *Mover) sendRound(ctx context.Context, a *engine.App, req Request, f *fa
 	req.Op.Step(fmt.Sprintf("send round %d", len(f.report.Rounds)+1))
 	r.Carried, err = m.carry(ctx, f, req.Told)
 	req.Op.EndStep()
-	r.Frozen, r.Took = out.Frozen, now().Sub(began)
+	r.Frozen, r.Took = out.Frozen, time.Since(began)
 	if before != "" && err == nil {
 		m.forget(ctx, before)
 	}
@@ -82,7 +80,9 @@ func (m *Mover) sendRound(ctx context.Context, a *engine.App, req Request, f *fa
 }
 
 // newJourney returns a name that no other move has.
-func newJourney() string { return strings.ToLower(rand.Text()[:12]) }
+func newJourney() string { return strings.ToLower(rand.Text()[:journeyLength]) }
+
+const journeyLength = 12
 
 // passingPrefix begins the names of snapshots that are made for moves.
 const passingPrefix = "moving-"
@@ -93,8 +93,8 @@ func nameOf(journey string, n int) string { return fmt.Sprintf("%s%s-%d", passin
 // journeyOf is the journey to which a snapshot belongs, "" if to none.
 func journeyOf(name string) string {
 	rest, ok := strings.CutPrefix(name, passingPrefix)
-	journey, _, more := strings.Cut(rest, "-")
-	if !ok || !more {
+	journey, n, more := strings.Cut(rest, "-")
+	if _, err := strconv.Atoi(n); !ok || !more || err != nil || len(journey) != journeyLength {
 		return ""
 	}
 	return journey
@@ -123,9 +123,12 @@ func (m *Mover) forgetAll(ctx context.Context, journey string) {
 // forget removes a snapshot that was made for a move.
 func (m *Mover) forget(ctx context.Context, name string) {
 	_, s, err := m.opt.Engine.Store.Find(name)
-	if err != nil || !s.Passing {
-		return
+	if err == nil && s.Passing {
+		m.remove(ctx, name)
 	}
+}
+
+func (m *Mover) remove(ctx context.Context, name string) {
 	if err := m.opt.Engine.Store.Remove(name); err != nil {
 		m.opt.Log.WarnContext(ctx, "a snapshot that was made for a move stays until snapctld is started again", slog.String("snapshot", name), slog.Any("error", err))
 		return

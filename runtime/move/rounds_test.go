@@ -36,7 +36,7 @@ func TestAnother(t *testing.T) {
 func TestNamesOfJourneys(t *testing.T) {
 	j := newJourney()
 	qt.Check(t, qt.Equals(journeyOf(nameOf(j, 3)), j))
-	for _, name := range []string{"cache-1", "moving-", "moving-x", "", "xmoving-a-1"} {
+	for _, name := range []string{"cache-1", "moving-", "moving-x", "", "moving-house-1", "x" + nameOf(j, 1), nameOf(j, 1) + "x"} {
 		qt.Check(t, qt.Equals(journeyOf(name), ""), qt.Commentf("%s", name))
 	}
 	qt.Check(t, qt.Not(qt.Equals(newJourney(), j)))

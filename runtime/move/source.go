@@ -60,8 +60,6 @@ func (r *Report) add(c Carried) {
 	r.Total += c.Total
 }
 
-func now() time.Time { return time.Now() }
-
 // Migrate moves an app to another host: one that runs, which runs there then, or one that is held or stopped, which
 // stays so.
 // If it fails the app is as it was, on this host, unless the error says that it is not known on which host it is.
@@ -156,7 +154,7 @@ func (m *Mover) move(ctx context.Context, a *engine.App, req Request, f *farewel
 		a.Amend(func(rec *app.Record) { rec.Resume = false })
 		return err
 	}
-	f.report.Stood, f.asleep = out.Frozen, now()
+	f.report.Stood, f.asleep = out.Frozen, time.Now()
 	if err = m.departNow(ctx, a, req, f); err != nil {
 		err = errors.Join(err, m.wakeAgain(ctx, a))
 	}
@@ -214,7 +212,7 @@ func (m *Mover) departNow(ctx context.Context, a *engine.App, req Request, f *fa
 			return err
 		}
 		if a.Endpoint.Held() == nil {
-			return errNoSockets
+			return app.Refusef("what was held of the app is lost: its connections ended with the host's boot, or with both snapctld and holder. It has to be woken first: snapctl wake %s", a.Name())
 		}
 	}
 	r, err := m.depart.Begin(a, req.Op)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
@@ -186,15 +187,15 @@ func (m *Mover) comeIn(ctx context.Context, r *engine.Run, src *source.Source, v
 		m.opt.Log.WarnContext(ctx, "the other host is not heard any more; what the directory says decides", slog.Any("error", err))
 	}
 	_ = v.talk.acknowledged() // or it is not heard any more: that is asked of the directory in any case
-	v.given = now()
+	v.given = time.Now()
 	return m.take(ctx, r, v)
 }
 
 // wake has an app run that ran before it came.
 func (m *Mover) wake(ctx context.Context, a *engine.App, tell *arrived) {
-	began := now()
+	began := time.Now()
 	err := m.wakeAgain(ctx, a)
-	if tell.Woken = now().Sub(began); err != nil {
+	if tell.Woken = time.Since(began); err != nil {
 		tell.Woken, tell.Trouble = 0, "it is held, and could not be woken: "+err.Error()
 	}
 }

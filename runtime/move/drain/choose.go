@@ -65,14 +65,10 @@ func (d *Drainer) look(ctx context.Context, targets []target) []target {
 			continue
 		}
 		wait.Go(func() {
-			r, err := d.askRoom(ctx, list[i].host)
-			switch {
-			case err != nil:
+			var err error
+			if list[i].free, err = d.opt.Available(ctx, list[i].host); err != nil {
 				list[i].why = err.Error()
-			case r.Refusal != "":
-				list[i].why = r.Refusal
 			}
-			list[i].free = r.AvailableBytes
 		})
 	}
 	wait.Wait()

@@ -25,16 +25,14 @@ type Hosts interface {
 	Self() string
 	List(ctx context.Context) ([]membership.Host, error)
 	SetCordoned(ctx context.Context, host string, cordoned bool) (*membership.Host, error)
-	// TakesApps returns why this host takes no apps of other hosts; nil: it does.
-	TakesApps(ctx context.Context) error
-	// Open opens a stream to another host.
-	Open(ctx context.Context, host, kind string) (move.Stream, error)
 }
 
 // Options are what a drainer works with. All are required.
 type Options struct {
 	Apps  Apps
 	Hosts Hosts
+	// Available tells how many bytes of memory another host has available.
+	Available func(ctx context.Context, host string) (int64, error)
 	// Run runs what goes on beside requests, with a context that ends when the daemon does.
 	Run func(func(context.Context))
 	Log *slog.Logger

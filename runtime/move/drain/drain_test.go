@@ -2,10 +2,8 @@ package drain
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -25,8 +23,7 @@ type world struct {
 	*Drainer
 	t       *testing.T
 	hosts   []membership.Host
-	rooms   map[string]room
-	closed  error // why this host takes no apps
+	rooms   map[string]int64
 	refuse  func(name, to string) error
 	arrives func(name string) // is called while an app moves
 
@@ -39,15 +36,14 @@ type world struct {
 
 func newWorld(t *testing.T, apps ...App) *world {
 	t.Helper()
-	w := &world{t: t, apps: apps, rooms: map[string]room{"a": {AvailableBytes: 4 << 30}, "b": {AvailableBytes: 8 << 30}}}
+	w := &world{t: t, apps: apps, rooms: map[string]int64{"a": 4 << 30, "b": 8 << 30}}
 	w.hosts = []membership.Host{{Name: "a", Health: membership.Up}, {Name: "b", Health: membership.Up}, {Name: "gone", Health: membership.Removed}, {Name: "here", Self: true, Health: membership.Up}}
-	w.Drainer = New(Options{Apps: w, Hosts: w, Run: func(f func(context.Context)) { go f(context.WithoutCancel(t.Context())) }, Log: slog.New(slog.DiscardHandler)})
+	w.Drainer = New(Options{Apps: w, Hosts: w, Available: w.available, Run: func(f func(context.Context)) { go f(context.WithoutCancel(t.Context())) }, Log: slog.New(slog.DiscardHandler)})
 	return w
 }
 
 func (w *world) Self() string                                    { return "here" }
 func (w *world) List(context.Context) ([]membership.Host, error) { return w.hosts, nil }
-func (w *world) TakesApps(context.Context) error                 { return w.closed }
 
 func (w *world) SetCordoned(_ context.Context, host string, cordoned bool) (*membership.Host, error) {
 	h := &w.hosts[slices.IndexFunc(w.hosts, func(h membership.Host) bool { return h.Name == host })]
@@ -55,33 +51,12 @@ func (w *world) SetCordoned(_ context.Context, host string, cordoned bool) (*mem
 	return h, nil
 }
 
-// answer is a stream on which a host says one thing.
-type answer struct {
-	move.Stream
-	said []byte
-}
-
-func (a *answer) Recv() ([]byte, error) {
-	if a.said == nil {
-		return nil, io.EOF
+func (w *world) available(_ context.Context, host string) (int64, error) {
+	bytes, ok := w.rooms[host]
+	if !ok {
+		return 0, errors.New("no answer")
 	}
-	return a.said, nil
-}
-
-func (a *answer) Send(b []byte) error {
-	a.said = b
-	return nil
-}
-
-func (a *answer) Close() {}
-
-func (w *world) Open(_ context.Context, host, kind string) (move.Stream, error) {
-	r, ok := w.rooms[host]
-	if !ok || kind != RoomKind {
-		return nil, errors.New("no answer")
-	}
-	b, err := json.Marshal(r)
-	return &answer{said: b}, err
+	return bytes, nil
 }
 
 func (w *world) Names() (list []string) {
@@ -209,9 +184,9 @@ func TestRefusals(t *testing.T) {
 func TestTargets(t *testing.T) {
 	w := newWorld(t, apps("1")...)
 	w.hosts = append(w.hosts, membership.Host{Name: "c", Health: membership.Silent}, membership.Host{Name: "d", Health: membership.Up, Roles: membership.Roles{Cordoned: true}}, membership.Host{Name: "e", Health: membership.Up})
-	w.rooms["b"] = room{AvailableBytes: 8 << 30, Refusal: "it is cordoned now"}
+	delete(w.rooms, "b")
 	_, list := w.drain(t.Context(), Request{To: []string{"b", "c", "d", "e"}, DryRun: true})
-	qt.Check(t, qt.DeepEquals(list, []string{"1: no host takes it: host b: it is cordoned now; host c: it is silent; host d: it is cordoned; host e: no answer"}))
+	qt.Check(t, qt.DeepEquals(list, []string{"1: no host takes it: host b: no answer; host c: it is silent; host d: it is cordoned; host e: no answer"}))
 	qt.Check(t, qt.IsFalse(w.hosts[3].Cordoned))
 	_, list = w.drain(t.Context(), Request{DryRun: true})
 	qt.Check(t, qt.DeepEquals(list, []string{"1: a"}))
@@ -293,30 +268,4 @@ func TestAppsComeAndGo(t *testing.T) {
 	w.arrives = func(string) { once() }
 	_, list := w.drain(t.Context(), Request{Parallel: 1})
 	qt.Check(t, qt.DeepEquals(list, []string{"1: b", "new: b"}))
-}
-
-func TestServeRoom(t *testing.T) {
-	w := newWorld(t)
-	for _, why := range []error{nil, errors.New("it is cordoned")} {
-		w.closed = why
-		a := &answer{}
-		qt.Assert(t, qt.IsNil(w.ServeRoom(t.Context(), "a", a)))
-		r, err := parseRoom(a.said)
-		qt.Assert(t, qt.IsNil(err))
-		qt.Check(t, qt.IsTrue(r.AvailableBytes > 0))
-		qt.Check(t, qt.Equals(r.Refusal != "", why != nil))
-	}
-	for _, bad := range []string{"", "{", `{"available_bytes":-1}`, `[]`} {
-		_, err := parseRoom([]byte(bad))
-		qt.Check(t, qt.ErrorIs(err, errMalformed), qt.Commentf("%s", bad))
-	}
-}
-
-func FuzzRoom(f *testing.F) {
-	f.Add([]byte(`{"available_bytes":4096,"refusal":"it is cordoned"}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if r, err := parseRoom(b); err == nil && r.AvailableBytes < 0 {
-			t.Fatal(r)
-		}
-	})
 }

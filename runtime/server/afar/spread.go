@@ -124,6 +124,12 @@ func (s *Service) hosts(ctx context.Context) ([]string, error) {
 	return all, nil
 }
 
+// Available tells how many bytes of memory a host has available. It is asked for a short time only.
+func (s *Service) Available(ctx context.Context, host string) (int64, error) {
+	memory, _, err := s.look(ctx, host, "")
+	return memory, err
+}
+
 // look tells how much memory a host has available, and the next number of a clone of a template there, if it is told
 // one.
 func (s *Service) look(ctx context.Context, host, template string) (memory int64, next int, err error) {
