@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,4 +159,19 @@ func (js *journeys) cutOff(t *testing.T, name fault.Name, ports []*underlay.Port
 	<-ended
 	js.lands()
 	js.plan(w)
+}
+
+// TestWhatAPowerFailureLeavesOfAMove finds a snapshot for a move whose files never came to the disk, and one of somebody
+// else's that is damaged, too.
+func TestWhatAPowerFailureLeavesOfAMove(t *testing.T) {
+	w := New(t)
+	dir := filepath.Join(w.Outside(w.StateDir()), "snapshots")
+	for _, name := range []string{"moving-abcdefgh2345-3", "moving-house-1"} {
+		qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Join(dir, name), 0o700)))
+		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, name, "manifest.json"), nil, 0o600)))
+	}
+	qt.Assert(t, qt.IsNil(w.RestartDaemon(t.Context(), syscall.SIGKILL, host.Daemon{})))
+	w.Dial()
+	qt.Check(t, qt.DeepEquals(w.snapshots(), []string{"moving-house-1"}))
+	w.OK("snapshots", "rm", "moving-house-1")
 }
