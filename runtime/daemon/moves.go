@@ -23,8 +23,10 @@ import (
 func (d *Daemon) openMover(ctx context.Context) {
 	d.mover = move.New(move.Options{Engine: d.engine, Hosts: others{d.hosts}, Origin: d.origin(), Run: d.tasks.Run, Log: d.log})
 	d.mover.Sweep(ctx)
-	d.drainer = drain.New(drain.Options{Apps: drain.Fleet{Engine: d.engine, Mover: d.mover}, Hosts: others{d.hosts}, Run: d.tasks.Run, Log: d.log,
-		Available: func(ctx context.Context, host string) (int64, error) { return d.front.Available(ctx, host) }})
+	d.drainer = drain.New(drain.Options{
+		Apps: drain.Fleet{Engine: d.engine, Mover: d.mover}, Hosts: others{d.hosts}, Run: d.tasks.Run, Log: d.log,
+		Available: func(ctx context.Context, host string) (int64, error) { return d.front.Available(ctx, host) },
+	})
 }
 
 // handler answers the streams of a kind.

@@ -29,7 +29,7 @@ func Write(path string, v any, keep Keep) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return replace(path, seal(b), keep)
+	return Replace(path, seal(b), keep)
 }
 
 // Read reads a file of Write into v. Returns an error wrapping ErrSeal if the file is not
@@ -50,8 +50,8 @@ func Read(path string, v any) error {
 // daemon that was killed, and says nothing.
 const Half = ".new"
 
-// replace writes a file aside and renames it into place.
-func replace(path string, b []byte, keep Keep) (err error) {
+// Replace replaces the file at path by bytes, as [Write] does, without a digest: it is there as a whole, or as it was.
+func Replace(path string, b []byte, keep Keep) (err error) {
 	tmp := path + Half
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {

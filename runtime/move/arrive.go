@@ -154,7 +154,7 @@ func (m *Mover) receive(ctx context.Context, r *engine.Run, v *arrival) error {
 	if v.saved, err = m.decode(a, b); err != nil {
 		return err
 	}
-	if err := os.WriteFile(savedFile(a), b, 0o600); err != nil {
+	if err := journal.Replace(savedFile(a), b, journal.UntilReboot); err != nil {
 		return fmt.Errorf("keep the sockets of an app that comes: %w", err)
 	}
 	if v.ns, err = m.opt.Engine.Enclose(ctx, a); err != nil {

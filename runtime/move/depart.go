@@ -139,10 +139,11 @@ func (m *Mover) handOver(ctx context.Context, r *engine.Run, f *farewell) error 
 	}
 	b, err := saved.Encode()
 	if err != nil {
-		return err
+		return errors.Join(err, s.GoOn())
 	}
-	if err := os.WriteFile(leavingFile(a), b, 0o600); err != nil {
-		return fmt.Errorf("keep the sockets of an app that leaves: %w", err)
+	if err := journal.Replace(leavingFile(a), b, journal.UntilReboot); err != nil {
+		// What waited to be accepted is known to this process alone: it goes back now.
+		return errors.Join(fmt.Errorf("keep the sockets of an app that leaves: %w", err), s.GoOn())
 	}
 	if err := r.At(ctx, "saved"); err != nil {
 		return err
@@ -273,7 +274,7 @@ func keepUndo(a *engine.App, s *handover.Leaving) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(undoFile(a), b, 0o600); err != nil {
+	if err := journal.Replace(undoFile(a), b, journal.UntilReboot); err != nil {
 		return fmt.Errorf("keep how its sockets go on: %w", err)
 	}
 	return nil

@@ -14,7 +14,9 @@
 // descriptor of each tells nobody, and GoOn has them go on as if nothing had been. After
 // Restore the sockets are there and send nothing, and Release lets them.
 //
-// A daemon that is killed leaves nothing that a later one could not finish or undo. At the
+// A daemon that is killed leaves nothing that a later one could not finish or undo, but for clients that
+// wait to be accepted, if it is killed in the milliseconds between Save and when the caller has written
+// down what that returned: these find their connections reset. At the
 // source it gets the set from the holder and calls [GoOn] with the list that
 // [Leaving.Undo] gave before Save, after [Return] if the caller has kept what Save gave. At
 // the target it gets the restored set from the holder
