@@ -110,7 +110,11 @@ func (p *Partial) adoptMemory(ctx context.Context, o *MemoryOptions, m *Manifest
 	for i, name := range use.Pages {
 		paths[i] = filepath.Join(images, name)
 	}
-	adopted, err := store.AdoptAll(ctx, paths)
+	adopt := store.AdoptAll
+	if p.volatile || m.Passing {
+		adopt = store.AdoptVolatile
+	}
+	adopted, err := adopt(ctx, paths)
 	if err != nil {
 		return nil, err
 	}

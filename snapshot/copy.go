@@ -19,6 +19,8 @@ type CopyOptions struct {
 	Layers *layer.Store
 	// Change makes the manifest that of the copy.
 	Change func(m *Manifest)
+	// Volatile is as in [Partial.Volatile].
+	Volatile bool
 	// CopyFiles adds the app's files, if the manifest says that it has them.
 	CopyFiles func(ctx context.Context, to Dir) error
 }
@@ -44,6 +46,9 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, partial.Discard()) }()
+	if o.Volatile {
+		partial.Volatile()
+	}
 	images := partial.Dir().Images()
 	if err := errors.Join(tree.Copy(ctx, d.Images(), images), tree.Copy(ctx, d.Shm(), partial.Dir().Shm()), tree.CopyExcept(ctx, d.Dev(), partial.Dir().Dev(), nil)); err != nil {
 		return "", err
@@ -69,5 +74,5 @@ func (d Dir) Copy(ctx context.Context, o CopyOptions) (_ Dir, err error) {
 		return "", err
 	}
 	defer unpin()
-	return partial.Commit(ctx, m)
+	return partial.commit(ctx, m, o.Store)
 }

@@ -66,6 +66,12 @@ func (d Dir) Open(ctx context.Context, depth Depth, store *memory.Store) (*Manif
 	return m, d.Check(ctx, m, depth, store)
 }
 
+// Sync brings a snapshot to the disk that was volatile when it was committed, see [Partial.Volatile], and the memory
+// files that it needs.
+func (d Dir) Sync(ctx context.Context, m *Manifest, store *memory.Store) error {
+	return errors.Join(store.Sync(ctx, m.MemoryFiles()), tree.Sync(ctx, string(d)), tree.SyncPaths(filepath.Dir(string(d))))
+}
+
 // Check does what Open does after it has read the manifest: it verifies every file and
 // memory file against m.
 func (d Dir) Check(ctx context.Context, m *Manifest, depth Depth, store *memory.Store) error {

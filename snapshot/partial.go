@@ -29,7 +29,11 @@ var ErrExists = errors.New("snapshot exists already")
 type Partial struct {
 	dir, target string
 	done        bool
+	volatile    bool
 }
+
+// Volatile has Commit bring nothing to the disk: what is saved need not outlive the host's boot.
+func (p *Partial) Volatile() { p.volatile = true }
 
 // Begin makes the directory for a snapshot that is to be at target.
 func Begin(target string) (*Partial, error) {
@@ -64,13 +68,15 @@ func MakeBeside(target, what string) (dir string, err error) {
 func (p *Partial) Dir() Dir { return Dir(p.dir) }
 
 // Commit hashes all files, writes the manifest, brings everything to the disk
-// and gives the snapshot its name. One that passes does not outlive the daemon, and need not be on the disk. If it fails nothing has its name. What memory
-// files the manifest names, it has from adoptMemory.
+// and gives the snapshot its name. One that passes does not outlive the daemon, and is volatile. If it fails nothing
+// has its name. What memory files the manifest names are on the disk already, unless it is volatile: see
+// [memory.Store.Sync].
 func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
+	volatile := p.volatile || m.Passing
 	// The files are read and brought to the disk at the same time; the manifest, which
 	// is made of what was read, follows them.
 	g, gctx := errgroup.WithContext(ctx)
-	if !m.Passing {
+	if !volatile {
 		g.Go(func() error { return tree.Sync(gctx, p.dir) })
 	}
 	g.Go(func() (err error) {
@@ -84,7 +90,7 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 		return "", err
 	}
 	toDisk := tree.SyncPaths
-	if m.Passing {
+	if volatile {
 		toDisk = func(...string) error { return nil }
 	}
 	written := []string{filepath.Join(p.dir, manifestFile), filepath.Join(p.dir, digestFile)}
@@ -99,6 +105,16 @@ func (p *Partial) Commit(ctx context.Context, m *Manifest) (Dir, error) {
 	}
 	p.done = true
 	return Dir(p.target), toDisk(filepath.Dir(p.target))
+}
+
+// commit is Commit for a snapshot that may name memory files that are not on the disk yet.
+func (p *Partial) commit(ctx context.Context, m *Manifest, store *memory.Store) (Dir, error) {
+	if !p.volatile && !m.Passing {
+		if err := store.Sync(ctx, m.MemoryFiles()); err != nil {
+			return "", err
+		}
+	}
+	return p.Commit(ctx, m)
 }
 
 // CommitForeign commits a snapshot that comes from another host, when all files of its directory are
@@ -116,7 +132,7 @@ func (p *Partial) CommitForeign(ctx context.Context, m *Manifest, store *memory.
 	if err := p.Dir().linkMemory(m, store); err != nil {
 		return "", err
 	}
-	return p.Commit(ctx, m)
+	return p.commit(ctx, m, store)
 }
 
 // foreignStamp is the stamp of no file of this host.

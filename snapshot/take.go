@@ -73,6 +73,8 @@ type MemoryOptions struct {
 	Remark func(text string)
 	// Ahead is memory that was copied while the app ran, or nil.
 	Ahead Ahead
+	// Volatile is as in [Partial.Volatile].
+	Volatile bool
 
 	last *lastMemory // see OpenLast
 }
@@ -135,6 +137,9 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, partial.Discard()) }()
+	if o.Volatile {
+		partial.Volatile()
+	}
 
 	// Whatever happens below, nobody stays frozen.
 	defer func() { err = errors.Join(err, o.thaw()) }()
@@ -162,7 +167,7 @@ func Take(ctx context.Context, c criu.Client, o TakeOptions) (_ *Taken, err erro
 			return err
 		}
 		defer unpin()
-		dir, err := partial.Commit(ctx, &m)
+		dir, err := partial.commit(ctx, &m, o.Store)
 		if err != nil {
 			return err
 		}

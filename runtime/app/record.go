@@ -123,6 +123,9 @@ type State struct {
 	WokenBy WokenBy `json:"woken_by,omitempty"`
 	// Resume has a held app woken as soon as it can be: it ran before it was to move.
 	Resume bool `json:"resume,omitempty"`
+	// Volatile tells that what is saved of a held app is not brought to the disk: it ran before it was to move, and is
+	// lost if the host fails, as any app that runs.
+	Volatile bool `json:"volatile,omitempty"`
 	// KeepsAddress has other hosts know whose the endpoint of a stopped app is: it is about to move, or has moved.
 	KeepsAddress bool `json:"keeps_address,omitempty"`
 	// CalledOff is how many of its hibernations were called off by traffic, of all since it was made.

@@ -152,6 +152,8 @@ type sink struct {
 	size    int64
 	at      int64 // the end of the last piece
 	flushed int64 // what the kernel was told to write
+	// volatile is a file that need not reach the disk.
+	volatile bool
 }
 
 // write writes a piece, and returns how far the file has come since the last one.
@@ -164,7 +166,7 @@ func (s *sink) write(at int64, b []byte) (int64, error) {
 	}
 	came := at + int64(len(b)) - s.at
 	s.at += came
-	if s.at-s.flushed >= writebackBytes {
+	if !s.volatile && s.at-s.flushed >= writebackBytes {
 		_ = unix.SyncFileRange(int(s.file.Fd()), s.flushed, s.at-s.flushed, unix.SYNC_FILE_RANGE_WRITE) // fsync tells
 		s.flushed = s.at
 	}

@@ -265,7 +265,7 @@ func (in *intake) begin(it item) (*sink, *grove, error) {
 		}
 		b := &blob{path: path, size: in.sizeOf(it), modified: unix.Timespec{Sec: it.Seconds, Nsec: it.Nanoseconds}}
 		blobs[id] = b
-		return &sink{file: file, size: b.size}, nil, nil
+		return &sink{file: file, size: b.size, volatile: in.m.Passing && it.Memory != ""}, nil, nil
 	case it.Content != "":
 		if g, wanted := in.came.layers[it.Content]; !wanted || g != nil {
 			return nil, nil, malformed("a layer that was not asked for")

@@ -115,7 +115,11 @@ func (in *intake) adoptMemory(ctx context.Context) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	files, err := in.stores.Memory.AdoptAll(ctx, paths)
+	adopt := in.stores.Memory.AdoptAll
+	if in.m.Passing {
+		adopt = in.stores.Memory.AdoptVolatile
+	}
+	files, err := adopt(ctx, paths)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,8 @@ type Saving struct {
 	Hold func(ctx context.Context, set *hold.Set) error
 	// Alarm is as in snapshot.TakeOptions. It is for Hibernate.
 	Alarm func(first *alarm.Alarm) error
+	// Volatile is as in [snapshot.Partial.Volatile].
+	Volatile bool
 }
 
 // Taken is what was saved.
@@ -113,7 +115,7 @@ func (t *Tools) begin(ctx context.Context, s *Subject, o Saving, after snapshot.
 			Target: o.Target, PID: s.PID, Cgroup: s.cgroup(), Root: s.Box.Root(), Work: s.work(),
 			After: after, Layers: t.Layers,
 			MemoryOptions: snapshot.MemoryOptions{
-				Store: t.Memory, Bases: bases, Whole: o.Whole, Last: t.last(o.Manifest.App),
+				Store: t.Memory, Bases: bases, Whole: o.Whole, Volatile: o.Volatile || o.Manifest.Passing, Last: t.last(o.Manifest.App),
 				Remark: func(text string) { s.Note(text, "") },
 			},
 			Hooks: snapshot.Hooks{Thawing: s.PutBackTerminals, Step: o.Step},
@@ -142,7 +144,7 @@ func (o *taking) copyAhead(ctx context.Context, ends bool) (err error) {
 	}
 	o.early, err = early.Copy(ctx, early.Options{
 		App: o.s.Name, PID: o.s.PID, Cgroup: o.Cgroup, Tracer: o.t.Tracer, MiB: o.t.CopyAhead, Target: o.Target, Store: o.Store,
-		Earlier: o.OpenLast(ctx), Ends: ends, Log: o.t.Log,
+		Earlier: o.OpenLast(ctx), Ends: ends, Volatile: o.Volatile, Log: o.t.Log,
 	})
 	if o.early != nil {
 		o.Ahead = o.early

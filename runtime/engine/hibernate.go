@@ -70,7 +70,9 @@ type Sleep struct {
 	Alarm func(first *alarm.Alarm) error
 	// IfQuiet has traffic that would wake the app call it off while the app can go on: see [calloff.Error].
 	IfQuiet bool
-	care    checkpoint.Care
+	// Moves is for an app that is to run again at once, here or on another host: what is saved of it is volatile.
+	Moves bool
+	care  checkpoint.Care
 }
 
 // hibernateOnce is Hibernate without the second try.
@@ -101,6 +103,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 	if err := eng.VEM.HolderReady(ctx); err != nil {
 		return nil, err
 	}
+	a.Amend(func(rec *app.Record) { rec.Resume, rec.Volatile = how.Moves, how.Moves })
 	r, err := eng.begin(eng.kinds.hibernate, a, op)
 	if err != nil {
 		return nil, err
@@ -113,6 +116,7 @@ func (eng *Engine) hibernateOnce(ctx context.Context, a *App, how Sleep, op *eve
 		taken, err := eng.Tools.Hibernate(ctx, sub, checkpoint.Saving{
 			Target: string(a.Hibernation()), Manifest: eng.manifest(&rec), Seen: seen, Settings: settings,
 			Whole: rec.RestoreMemory == restore.Copy, Care: how.care, Step: op.Step, At: r.At, Alarm: how.Alarm,
+			Volatile: how.Moves,
 			Hold: func(ctx context.Context, set *hold.Set) error {
 				if how.IfQuiet {
 					defer watch.Start(func(ctx context.Context) (string, error) {

@@ -134,6 +134,9 @@ func (eng *Engine) takeUp(ctx context.Context, a *App) error {
 	case app.Running:
 		return eng.recoverRunning(ctx, a)
 	case app.Held:
+		if rec, _ := a.Read(); rec.Volatile && rec.Boot != eng.VEM.Boot() {
+			return eng.stopHeld(ctx, a, "ended with the host's boot, while it was to move")
+		}
 		// A wake may have begun: that is not written.
 		if err := a.Cgroup().Kill(ctx); err != nil {
 			return err

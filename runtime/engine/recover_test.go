@@ -10,6 +10,7 @@ import (
 	"github.com/snapctl/snapctl/runtime/app"
 	"github.com/snapctl/snapctl/runtime/engine"
 	"github.com/snapctl/snapctl/runtime/engine/enginetest"
+	"github.com/snapctl/snapctl/runtime/event"
 	"github.com/snapctl/snapctl/runtime/journal"
 	"github.com/snapctl/snapctl/snapshot/tree"
 )
@@ -154,4 +155,29 @@ func TestRecoverHibernationThatNobodyKnowsOf(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.WriteFile(manifest, right, 0o600)))
 	qt.Assert(t, qt.IsNil(w.Wake(t.Context(), a)))
 	w.IsRunning(a)
+}
+
+// What is saved of an app that was to move need not have reached the disk: after another boot of the host it is
+// stopped, as one that ran then.
+func TestRecoverWhatWasToMove(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"crashed", "booted"} {
+		_, err := w.Engine.Hibernate(t.Context(), w.Run(name), engine.Sleep{Moves: true}, w.Operation(event.Hibernate))
+		qt.Assert(t, qt.IsNil(err))
+	}
+	qt.Assert(t, qt.IsNil(w.Close()))
+	booted := w.App("booted")
+	rec, err := app.Read(booted.Dir())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsTrue(rec.Volatile && rec.Resume))
+	rec.Boot = "an earlier one"
+	qt.Assert(t, qt.IsNil(rec.Write(booted.Dir(), journal.UntilReboot)))
+	w.Open()
+	w.IsHeld(w.App("crashed"))
+	w.IsStopped(w.App("booted"))
+	now, _ := w.App("booted").Read()
+	qt.Check(t, qt.Equals(now.Exit, "ended with the host's boot, while it was to move"))
+	qt.Assert(t, qt.IsNil(w.Wake(t.Context(), w.App("crashed"))))
+	now, _ = w.App("crashed").Read()
+	qt.Check(t, qt.IsFalse(now.Volatile || now.Resume))
 }

@@ -130,7 +130,7 @@ func (eng *Engine) resume(ctx context.Context, r *Run, how Awakening, op *event.
 		return nil, err
 	}
 	notes := a.Remarked()
-	a.Amend(func(rec *app.Record) { rec.LastError, rec.Notes, rec.Resume = "", notes, false })
+	a.Amend(func(rec *app.Record) { rec.LastError, rec.Notes, rec.Resume, rec.Volatile = "", notes, false, false })
 	err = r.At(ctx, "recorded")
 	eng.follow(a, proc)
 	eng.Events.Emit(event.Woken, event.About{App: a.Name(), Reason: string(how.By)})

@@ -64,7 +64,7 @@ func (m *Mover) enroll(ctx context.Context, src *source.Source, v *arrival) (_ *
 		return nil, nil, err
 	}
 	came := v.offer.Record
-	came.Files, came.Resume = rec.Files, v.Wake
+	came.Files, came.Resume, came.Volatile = rec.Files, v.Wake, v.Wake && v.Volatile
 	if v.offer.Ended != nil {
 		came.KeepsAddress, came.Exit = true, v.offer.Ended.Exit
 	}
@@ -103,7 +103,7 @@ func (m *Mover) furnish(ctx context.Context, r *engine.Run, src *source.Source, 
 	if err := errors.Join(eng.Relink(ctx, a), a.Subject().LoadDev(ctx, src.Dir)); err != nil {
 		return err
 	}
-	if err := m.keepImages(ctx, a, src); err != nil {
+	if err := m.keepImages(ctx, a, src, v); err != nil {
 		return err
 	}
 	if obstacles := restorable.ObstaclesOf(m.obstacles(ctx, a)...); len(obstacles) > 0 {
@@ -128,13 +128,14 @@ func (m *Mover) obstacles(ctx context.Context, a *engine.App) []error {
 }
 
 // keepImages makes the images of a held app of the snapshot that came.
-func (m *Mover) keepImages(ctx context.Context, a *engine.App, src *source.Source) error {
+func (m *Mover) keepImages(ctx context.Context, a *engine.App, src *source.Source, v *arrival) error {
 	kept, err := netstate.Kept(src.Dir)
 	if err != nil {
 		return err
 	}
 	_, err = src.Dir.Copy(ctx, snapshot.CopyOptions{
 		Target: string(a.Hibernation()), Store: m.opt.Engine.Storage.Memory, Layers: m.opt.Engine.Storage.Layers,
+		Volatile:  v.Wake && v.Volatile,
 		Change:    func(s *snapshot.Manifest) { s.Name, s.Passing, s.WithStorage = a.Name(), false, false },
 		CopyFiles: func(_ context.Context, to snapshot.Dir) error { return kept.Write(to) },
 	})

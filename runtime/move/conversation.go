@@ -73,6 +73,8 @@ type prepare struct {
 	Snapshot string             `json:"snapshot"`
 	Endpoint directory.Endpoint `json:"endpoint"` // which is moving to the target
 	Wake     bool               `json:"wake,omitempty"`
+	// Volatile tells that it ran before it was to move, see [app.State].
+	Volatile bool `json:"volatile,omitempty"`
 }
 
 // arrived says that the target has the app.

@@ -40,6 +40,7 @@ var departTable = journal.Table{
 type farewell struct {
 	to        string
 	wake      bool // on the target
+	volatile  bool // see [app.State]
 	ended     bool // it is stopped
 	journey   string
 	snapshot  string // the last that was made of the journey
@@ -73,7 +74,7 @@ func (m *Mover) takeLeave(ctx context.Context, r *engine.Run, f *farewell) error
 	if err != nil {
 		return err
 	}
-	if err := f.talk.say(said{Prepare: &prepare{Snapshot: f.snapshot, Endpoint: e, Wake: f.wake}}); err != nil {
+	if err := f.talk.say(said{Prepare: &prepare{Snapshot: f.snapshot, Endpoint: e, Wake: f.wake, Volatile: f.volatile}}); err != nil {
 		return err
 	}
 	printed, err := lastLog(a.Box.LogFile())

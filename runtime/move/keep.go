@@ -54,6 +54,19 @@ func (m *Mover) decide(ctx context.Context, a *engine.App) error {
 	return err
 }
 
+// bringToDisk brings to the disk what is saved of a held app that was to be woken at once, and is not: see
+// engine.Sleep. The caller has the app's turn.
+func (m *Mover) bringToDisk(ctx context.Context, a *engine.App) error {
+	saved, err := a.Hibernation().Manifest()
+	if err != nil {
+		return err
+	}
+	if err := a.Hibernation().Sync(ctx, saved, m.opt.Engine.Storage.Memory); err != nil {
+		return err
+	}
+	return a.Change(func(rec *app.Record) { rec.Resume, rec.Volatile = false, false })
+}
+
 // Sweep removes snapshots that an earlier daemon made for a move. It is called before anything moves. They were not
 // brought to the disk, so that one may be damaged after a power failure: it is known by its name then.
 func (m *Mover) Sweep(ctx context.Context) {

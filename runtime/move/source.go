@@ -138,6 +138,7 @@ func (m *Mover) move(ctx context.Context, a *engine.App, req Request, f *farewel
 	rec, _ := a.Read()
 	runs := rec.Now() == app.Running
 	// One that is about to be woken, after a move that was called off, runs there too.
+	f.volatile = runs || rec.Volatile
 	f.wake, f.bandwidth = runs || rec.Resume || req.Wake && rec.Now() == app.Held, req.Bandwidth
 	defer m.forgetAll(ctx, f.journey)
 	if !runs {
@@ -148,10 +149,8 @@ func (m *Mover) move(ctx context.Context, a *engine.App, req Request, f *farewel
 	}
 	ctx, cancel := context.WithTimeout(ctx, engine.DefaultTimeout) // from here on it stands still
 	defer cancel()
-	a.Amend(func(rec *app.Record) { rec.Resume = true }) // the hibernation writes it
-	out, err := m.opt.Engine.Hibernate(ctx, a, engine.Sleep{Accept: req.Accept}, req.Op)
+	out, err := m.opt.Engine.Hibernate(ctx, a, engine.Sleep{Accept: req.Accept, Moves: true}, req.Op)
 	if err != nil {
-		a.Amend(func(rec *app.Record) { rec.Resume = false })
 		return err
 	}
 	f.report.Stood, f.asleep = out.Frozen, time.Now()
@@ -186,10 +185,13 @@ func (m *Mover) sleepOn(ctx context.Context, a *engine.App) error {
 		return err
 	}
 	defer release()
-	if a.Status() == app.Held {
-		a.Amend(func(rec *app.Record) { rec.Resume = false })
-		m.opt.Engine.Arm(ctx, a)
+	if a.Status() != app.Held {
+		return nil
 	}
+	if err := m.bringToDisk(ctx, a); err != nil {
+		return err
+	}
+	m.opt.Engine.Arm(ctx, a)
 	return nil
 }
 

@@ -30,8 +30,8 @@ type Options struct {
 	Dir       string    // an existing directory, on the file system of Store
 	Store     *memory.Store
 	Earlier   *memmap.Earlier // what is kept of the app's last snapshot; may be nil
-	// Ends tells that the app ends when it is saved: what is copied is brought to the disk before.
-	Ends bool
+	// Ends tells that the app ends when it is saved: what is copied is brought to the disk before, unless it is Volatile.
+	Ends, Volatile bool
 	// Settle has all processes stand still once, for a moment: what is under way in them that the kernel
 	// does not note, such as a read(2) with O_DIRECT, is over then, see package track.
 	Settle func(ctx context.Context) error
@@ -368,11 +368,12 @@ func (m *Memory) adopt(ctx context.Context, k *keptFile) error {
 	if k.adopted != nil || k.wasted || k.pages == 0 {
 		return nil
 	}
-	f, err := m.o.Store.Adopt(ctx, k.Name())
+	adopt := map[bool]func(context.Context, []string) ([]memory.File, error){false: m.o.Store.AdoptAll, true: m.o.Store.AdoptVolatile}
+	f, err := adopt[m.o.Volatile](ctx, []string{k.Name()})
 	if err != nil {
 		return err
 	}
-	k.adopted = &f
+	k.adopted = &f[0]
 	return nil
 }
 

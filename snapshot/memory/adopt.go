@@ -29,10 +29,20 @@ func (s *Store) Adopt(ctx context.Context, path string) (File, error) {
 // Cost: that of reading the files and of a SHA-256, on all processors, or that of
 // writing them to the disk, whatever takes longer. To begin with either while CRIU
 // still writes them was tried and left: all three got slower than one after the other.
-func (s *Store) AdoptAll(ctx context.Context, paths []string) (_ []File, err error) {
+func (s *Store) AdoptAll(ctx context.Context, paths []string) ([]File, error) {
+	return s.adoptAll(ctx, paths, false)
+}
+
+// AdoptVolatile is AdoptAll for files that need not outlive the host's boot: they are not brought to the disk.
+// Whatever names one of them for longer calls [Store.Sync] first.
+func (s *Store) AdoptVolatile(ctx context.Context, paths []string) ([]File, error) {
+	return s.adoptAll(ctx, paths, true)
+}
+
+func (s *Store) adoptAll(ctx context.Context, paths []string, volatile bool) (_ []File, err error) {
 	ids := make([]ID, 0, len(paths))
 	for some := range slices.Chunk(paths, maxOpen) {
-		more, err := digestAndSync(ctx, some)
+		more, err := digestAndSync(ctx, some, volatile)
 		if err != nil {
 			return nil, fmt.Errorf("adopt memory file: %w", err)
 		}
@@ -52,15 +62,17 @@ func (s *Store) AdoptAll(ctx context.Context, paths []string) (_ []File, err err
 		if placed[ids[i]] {
 			err = os.Remove(path)
 		} else {
-			err = s.place(ctx, path, ids[i])
+			err = s.place(ctx, path, ids[i], !volatile)
 		}
 		if err != nil {
 			return nil, err
 		}
 		placed[ids[i]] = true
 	}
-	if err := syncDir(s.path); err != nil {
-		return nil, err
+	if !volatile {
+		if err := syncDir(s.path); err != nil {
+			return nil, err
+		}
 	}
 	for i := range pinned {
 		if pinned[i], err = s.describe(ids[i]); err != nil {
@@ -79,9 +91,44 @@ const maxOpen = 256
 // system commits for all who wait.
 const syncers = 8
 
-// digestAndSync makes files read-only, brings them to the disk, and returns their
+// Sync brings memory files to the disk that are not known to be there. The caller has them pinned, or keeps them
+// otherwise. It costs nothing for files that AdoptAll has adopted; of those that an earlier daemon had it is not
+// known, and fsync(2) is asked once.
+func (s *Store) Sync(ctx context.Context, files []File) error {
+	var g errgroup.Group
+	g.SetLimit(syncers)
+	some := false
+	for _, f := range files {
+		if s.isDurable(f.ID) {
+			continue
+		}
+		some = true
+		g.Go(func() error {
+			in, err := s.OpenFile(f.ID)
+			if err != nil {
+				return err
+			}
+			return errors.Join(startWriting(ctx, in), awaitWriting(ctx, in), ctx.Err(), in.Sync(), in.Close())
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("bring memory files to the disk: %w", err)
+	}
+	if !some {
+		return nil
+	}
+	if err := syncDir(s.path); err != nil {
+		return fmt.Errorf("bring memory files to the disk: %w", err)
+	}
+	for _, f := range files {
+		s.setDurable(f.ID, true)
+	}
+	return nil
+}
+
+// digestAndSync makes files read-only, brings them to the disk unless they are volatile, and returns their
 // names, both at the same time.
-func digestAndSync(ctx context.Context, paths []string) (_ []ID, err error) {
+func digestAndSync(ctx context.Context, paths []string, volatile bool) (_ []ID, err error) {
 	ids, files := make([]ID, len(paths)), make([]*os.File, len(paths))
 	defer func() {
 		for _, in := range files {
@@ -110,6 +157,9 @@ func digestAndSync(ctx context.Context, paths []string) (_ []ID, err error) {
 		}
 		return g.Wait()
 	})
+	if volatile {
+		return ids, all.Wait()
+	}
 	all.Go(func() error {
 		// Once all have their place on the disk, one commit of the journal is
 		// enough for all of them.
@@ -134,26 +184,35 @@ func digestAndSync(ctx context.Context, paths []string) (_ []ID, err error) {
 }
 
 // place gives a file the name that its content has, or removes it if the store has
-// that already. What has only the name gives way.
-func (s *Store) place(ctx context.Context, path string, id ID) error {
+// that already. What has only the name gives way. The file is on the disk if it is durable.
+func (s *Store) place(ctx context.Context, path string, id ID, durable bool) error {
 	err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, s.Path(id), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EEXIST) {
-		return s.settle(ctx, path, id)
+		return s.settle(ctx, path, id, durable)
+	}
+	if err == nil {
+		s.setDurable(id, durable)
 	}
 	return err
 }
 
 // settle is place for a name that is taken. Two of one content take turns: what
 // the first puts there may be mapped already, and must stay.
-func (s *Store) settle(ctx context.Context, path string, id ID) error {
+func (s *Store) settle(ctx context.Context, path string, id ID, durable bool) error {
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	err := s.verify(ctx, id)
 	if errors.Is(err, ErrDamaged) {
+		s.setDurable(id, durable)
 		return os.Rename(path, s.Path(id))
 	}
 	if err != nil {
 		return err
+	}
+	if durable && !s.isDurable(id) { // the one that is there may not be
+		if err := s.Sync(ctx, []File{{ID: id}}); err != nil {
+			return err
+		}
 	}
 	return os.Remove(path)
 }

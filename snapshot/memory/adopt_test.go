@@ -176,7 +176,7 @@ func TestAdoptReplacesNothingUnread(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	path := file(t, dir, "some pages")
-	qt.Assert(t, qt.ErrorIs(s.settle(cancelled, path, f.ID), context.Canceled))
+	qt.Assert(t, qt.ErrorIs(s.settle(cancelled, path, f.ID, true), context.Canceled))
 	now, err := s.describe(f.ID)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(now, f))
@@ -203,4 +203,32 @@ func TestAdoptOnFullDisk(t *testing.T) {
 	qt.Assert(t, qt.IsNil(s.Check(t.Context(), f, ByDigest)))
 	s.Unpin([]File{f})
 	qt.Assert(t, qt.DeepEquals(sweep(t, s), []string{}))
+}
+
+// A volatile file is not known to be on the disk before somebody sees to that; it makes no difference whether it
+// was there first, or comes again.
+func TestVolatile(t *testing.T) {
+	s, dir := store(t)
+	files, err := s.AdoptVolatile(t.Context(), []string{file(t, dir, "a"), file(t, dir, "b"), file(t, dir, "c")})
+	qt.Assert(t, qt.IsNil(err))
+	durable := func() []bool {
+		return []bool{s.isDurable(files[0].ID), s.isDurable(files[1].ID), s.isDurable(files[2].ID)}
+	}
+	qt.Assert(t, qt.DeepEquals(durable(), []bool{false, false, false}))
+	qt.Assert(t, qt.IsNil(s.Sync(t.Context(), files[:1])))
+	_, err = s.AdoptAll(t.Context(), []string{file(t, dir, "b")})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(durable(), []bool{true, true, false}))
+	// Once on the disk it is there, whoever comes with it.
+	_, err = s.AdoptVolatile(t.Context(), []string{file(t, dir, "a")})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(durable(), []bool{true, true, false}))
+	// But not a new one of the same name.
+	s.Unpin(files[:1])
+	s.Unpin(files[:1])
+	qt.Assert(t, qt.HasLen(sweep(t, s), 2))
+	_, err = s.AdoptVolatile(t.Context(), []string{file(t, dir, "a")})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(durable(), []bool{false, true, false}))
+	qt.Assert(t, qt.ErrorMatches(s.Sync(t.Context(), []File{{ID: idOf("missing")}}), "bring memory files to the disk: .*"))
 }

@@ -75,6 +75,28 @@ type Store struct {
 
 	mu     sync.Mutex
 	proved map[ID]string // stamps of files that were read, and were what their names say
+	// durable are files that are known to be on the disk.
+	durable map[ID]bool
+}
+
+// setDurable remembers whether a file is on the disk.
+func (s *Store) setDurable(id ID, durable bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !durable {
+		delete(s.durable, id)
+		return
+	}
+	if len(s.durable) >= maxProved { // asked again
+		clear(s.durable)
+	}
+	s.durable[id] = true
+}
+
+func (s *Store) isDurable(id ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable[id]
 }
 
 // maxProved bounds what is remembered.
@@ -104,7 +126,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open memory store: %w", err)
 	}
-	return &Store{path: dir, dir: d, proved: make(map[ID]string)}, nil
+	return &Store{path: dir, dir: d, proved: make(map[ID]string), durable: make(map[ID]bool)}, nil
 }
 
 // Temporary returns a path for a file that is to be adopted: see [keep.Dir.Temporary].

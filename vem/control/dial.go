@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/snapctl/snapctl/vem/control/batch"
 	"github.com/snapctl/snapctl/vem/control/message"
 )
 
@@ -79,9 +80,8 @@ type dialer struct {
 
 // dialled is a connection, with TLS and the first byte of the server on it.
 type dialled struct {
-	net.Conn // inside TLS
+	*batch.Conn
 
-	raw     net.Conn
 	address Address
 	state   tls.ConnectionState
 	first   []byte // read already
@@ -98,10 +98,9 @@ func (d *dialled) Read(b []byte) (int, error) {
 	return d.Conn.Read(b)
 }
 
-// Close closes the connection at once: crypto/tls would wait up to 5 s for a peer that does not
-// read.
+// Close closes the connection, and tells it.
 func (d *dialled) Close() error {
-	err := d.raw.Close()
+	err := d.Conn.Close()
 	if d.closed != nil {
 		d.closed()
 	}
@@ -182,7 +181,7 @@ func (d *dialer) connect(ctx context.Context, a Address) (*dialled, error) {
 	config := d.tls.Clone()
 	config.MinVersion = tls.VersionTLS13
 	config.NextProtos = []string{alpn}
-	conn := &dialled{Conn: tls.Client(raw, config), raw: raw, address: a}
+	conn := &dialled{Conn: batch.Client(raw, config), address: a}
 	if err := d.greet(ctx, conn); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
@@ -193,11 +192,10 @@ func (d *dialer) connect(ctx context.Context, a Address) (*dialled, error) {
 // (RFC 9113, 3.4): a client is done with the handshake before the server has looked at the
 // client's certificate (RFC 8446, section 2), and would not know why it is not let in.
 func (d *dialer) greet(ctx context.Context, c *dialled) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.raw.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.Raw().SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	conn := c.Conn.(*tls.Conn) //nolint:errcheck,forcetypeassert // connect has just made it
-	err := conn.HandshakeContext(ctx)
-	c.state = conn.ConnectionState()
+	err := c.HandshakeContext(ctx)
+	c.state = c.ConnectionState()
 	if err == nil && c.state.NegotiatedProtocol != alpn {
 		err = errors.New("it does not speak HTTP/2")
 	}
@@ -206,7 +204,7 @@ func (d *dialer) greet(ctx context.Context, c *dialled) error {
 	}
 	if err == nil {
 		c.first = make([]byte, 1)
-		_, err = conn.Read(c.first)
+		_, err = c.Conn.Read(c.first)
 	}
 	switch {
 	case err == nil && !stop():

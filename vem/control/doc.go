@@ -41,6 +41,6 @@
 //
 // A host of the installation can make a server keep a window ([StreamWindow]) and a message
 // ([message.MaxMessage]) for each call and stream of its [Limits], one table of
-// [message.MaxRoutes] routes, and 1 MiB of remembered answers: some 35 MiB. A stranger can make
+// [message.MaxRoutes] routes, and 1 MiB of remembered answers: some 100 MiB. A stranger can make
 // it keep a TLS handshake, or one call, for some seconds.
 package control

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/snapctl/snapctl/vem/control/batch"
 	"github.com/snapctl/snapctl/vem/control/limit"
 	"github.com/snapctl/snapctl/vem/control/message"
 )
@@ -121,7 +122,7 @@ func (d *door) welcome(ctx context.Context, raw net.Conn, peers, joins *hall) {
 		d.warn(from, errors.New("too many connections have not said who they are: the oldest was closed"))
 	}
 	setUserTimeout(raw)
-	conn := tls.Server(raw, d.tls)
+	conn := batch.Server(raw, d.tls)
 	hurry, cancel := context.WithTimeout(ctx, d.opts.Limits.Hurry)
 	defer cancel()
 	if err := conn.HandshakeContext(hurry); err != nil {
@@ -135,7 +136,7 @@ func (d *door) welcome(ctx context.Context, raw net.Conn, peers, joins *hall) {
 		return
 	}
 	state := conn.ConnectionState()
-	g := &guestConn{Conn: conn, raw: raw, guest: guest{Caller: message.Caller{Address: from, TLS: &state}}}
+	g := &guestConn{Conn: conn, guest: guest{Caller: message.Caller{Address: from, TLS: &state}}}
 	host, known := d.opts.PeerOf(state)
 	switch {
 	case known:
@@ -208,18 +209,15 @@ func (guest) AuthType() string { return "tls" }
 
 // guestConn is a connection of which the door knows whose it is.
 type guestConn struct {
-	net.Conn // inside TLS
+	*batch.Conn
 
-	raw   net.Conn
 	guest guest
 	leave func()
 }
 
-// Close closes the connection at once: crypto/tls would wait up to 5 s for a peer that does not
-// read.
 func (g *guestConn) Close() error {
 	g.leave()
-	return g.raw.Close()
+	return g.Conn.Close()
 }
 
 // hall is a listener that gets its connections from the door.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/snapctl/snapctl/vem/control/batch"
 	pb "github.com/snapctl/snapctl/vem/control/controlpb"
 	"github.com/snapctl/snapctl/vem/control/message"
 )
@@ -68,7 +69,8 @@ func newClient(dial func(context.Context, string) (net.Conn, error), opts ...grp
 		grpc.WithTransportCredentials(atDialer{}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pace, MinConnectTimeout: 2 * oneDial}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
-		grpc.WithStaticStreamWindowSize(StreamWindow), grpc.WithStaticConnWindowSize(4*StreamWindow),
+		grpc.WithStaticStreamWindowSize(StreamWindow), grpc.WithStaticConnWindowSize(2*StreamWindow),
+		grpc.WithWriteBufferSize(batch.WriteBytes),
 		grpc.WithMaxHeaderListSize(8<<10),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(message.MaxMessage), grpc.MaxCallSendMsgSize(message.MaxMessage)),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),

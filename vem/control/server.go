@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/snapctl/snapctl/vem/control/batch"
 	pb "github.com/snapctl/snapctl/vem/control/controlpb"
 	"github.com/snapctl/snapctl/vem/control/limit"
 	"github.com/snapctl/snapctl/vem/control/message"
@@ -112,7 +113,7 @@ func NewServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	s.peers = s.newGRPC(o.Limits.Hurry, 32, grpc.InTapHandle(s.tap), grpc.MaxRecvMsgSize(message.MaxMessage),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second, MaxConnectionAge: time.Hour}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.StaticStreamWindowSize(StreamWindow), grpc.StaticConnWindowSize(4*StreamWindow),
+		grpc.StaticStreamWindowSize(StreamWindow), grpc.StaticConnWindowSize(2*StreamWindow),
 	)
 	pb.RegisterPeerServer(s.peers, &peerService{Server: s})
 	s.joins = s.newGRPC(o.Limits.Hurry, 1, grpc.MaxRecvMsgSize(message.MaxMessage/2),
@@ -129,6 +130,7 @@ func (s *Server) newGRPC(hurry time.Duration, streams uint32, opts ...grpc.Serve
 		grpc.Creds(atDoor{}),
 		grpc.ConnectionTimeout(hurry),
 		grpc.MaxConcurrentStreams(streams),
+		grpc.WriteBufferSize(batch.WriteBytes),
 		grpc.MaxHeaderListSize(8<<10),
 		grpc.MaxSendMsgSize(message.MaxMessage),
 		grpc.WaitForHandlers(true),

@@ -67,7 +67,7 @@ func (p *Peers) Probe(ctx context.Context, host string, a Address, padding int) 
 func (l *link) probe(ctx context.Context, cc *grpc.ClientConn, conn *dialled, padding int) (ProbeResult, error) {
 	begin := time.Now()
 	answer, err := pb.NewPeerClient(cc).Probe(ctx, &pb.ProbeRequest{Padding: make([]byte, padding), WantBytes: uint32(padding)})
-	r := ProbeResult{RoundTrip: time.Since(begin), MTU: mtu(conn.raw)}
+	r := ProbeResult{RoundTrip: time.Since(begin), MTU: mtu(conn.Raw())}
 	switch {
 	case err == nil && len(answer.GetPadding()) != padding:
 		return r, l.invalid(&message.InvalidError{What: "padding", Why: fmt.Sprintf("has %d bytes, and should have %d", len(answer.GetPadding()), padding)})

@@ -35,7 +35,9 @@ type Options struct {
 	// Earlier is what is kept of the app's last snapshot; may be nil.
 	Earlier *memmap.Earlier
 	Ends    bool // the app ends when it is saved
-	Log     *slog.Logger
+	// Volatile is as in [ahead.Options].
+	Volatile bool
+	Log      *slog.Logger
 }
 
 // Memory is what was copied.
@@ -88,7 +90,7 @@ func (m *Memory) copy(ctx context.Context) error {
 	}
 	m.copied, err = ahead.Copy(ctx, ahead.Options{
 		Processes: family(m.o.PID, pids), Tracer: m.o.Tracer, Least: uint64(m.o.MiB) << 20 / image.PageSize,
-		Dir: m.dir, Store: m.o.Store, Earlier: m.o.Earlier, Ends: m.o.Ends,
+		Dir: m.dir, Store: m.o.Store, Earlier: m.o.Earlier, Ends: m.o.Ends, Volatile: m.o.Volatile,
 		Settle: func(ctx context.Context) error { return errors.Join(m.o.Cgroup.Freeze(ctx), m.o.Cgroup.Thaw()) },
 	})
 	return err

@@ -16,13 +16,13 @@ import (
 // Bounds of what is said on the control channel.
 const (
 	// MaxMessage is how many bytes a message may have.
-	MaxMessage = 128 << 10
+	MaxMessage = 288 << 10
 	// MaxRoutes is how many routes two hosts may have for one network.
 	MaxRoutes = 1 << 16
 	// MaxIntroduce is how many endpoints a host may introduce in one call.
 	MaxIntroduce = 1024
 	// MaxChunk is how many bytes a message of a [Stream] may have.
-	MaxChunk = 64 << 10
+	MaxChunk = 256 << 10
 	// MaxOpening is how many bytes the parameters of a stream may have.
 	MaxOpening = 4 << 10
 	// MaxAddresses is how many addresses a host may have.
