@@ -9,9 +9,8 @@ const DefaultPort = 7077
 const DefaultTimeout = 3 * time.Second
 
 const (
-	// StreamWindow is how many bytes of a stream wait for a reader at most, in addition to the
-	// message that is being read. A stream has one such window on its way in a round trip: 200 MB/s
-	// between hosts that are 20 ms apart.
+	// StreamWindow is how many bytes of a stream wait for a reader at most, besides the message that is
+	// being read. So many are sent in a round trip: 200 MB/s between hosts that are 20 ms apart.
 	StreamWindow = 4 << 20
 	// StallTimeout is how long a message of a stream waits until the other side reads.
 	StallTimeout = 30 * time.Second
